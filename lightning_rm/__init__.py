@@ -1,0 +1,1 @@
+"""Reward models that survive noisy preferences, as PyTorch Lightning modules."""

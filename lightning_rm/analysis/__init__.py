@@ -1,0 +1,1 @@
+"""Tables and figures from what a run has recorded."""

@@ -1,0 +1,175 @@
+"""The types that travel between the rooms: samples, token batches, preference batches, rewards.
+
+A `TokenBatch` says where to read. It carries ids, positions, segments *and* `reward_index`, the flat position of the
+token each response is read at, so models, losses, metrics and modules never learn which layout made it. This file knows
+tensors and nothing else: no tokenizer, no model, no file.
+
+Shapes: P pairs (or samples) in a batch, k responses a sample, R rows and L columns of the token grid, H hidden units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A frozen dataclass that Lightning can move: `.to(...)` and `.pin_memory()` reach every tensor in it."""
+
+    def _map(self, name: str, *args: Any, **kwargs: Any) -> Self:
+        changes = {
+            field.name: getattr(value, name)(*args, **kwargs)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor | Tensors)
+        }
+        return replace(self, **changes)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """A copy with every tensor moved as by `Tensor.to`."""
+        return self._map("to", *args, **kwargs)
+
+    def pin_memory(self) -> Self:
+        """A copy with every tensor in pinned memory."""
+        return self._map("pin_memory")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """k token sequences that answer one prompt.
+
+    k=2 is a preference pair (chosen first), k=5 a MetaRM response group, k=16 best-of-n.
+
+    Args:
+        sequences: k lists of token ids, each a whole templated conversation.
+        prompt_length: the number of leading tokens that all k sequences share as their prompt; a response is what
+            follows. The shared-prefix layout and the LM loss read it.
+    """
+
+    sequences: Sequence[Sequence[int]]
+    prompt_length: int = 0
+
+
+@dataclass(frozen=True)
+class TokenBatch(Tensors):
+    """Tokens on a grid of R rows and L columns, and where to read each response's reward.
+
+    Args:
+        input_ids: (R, L) long.
+        position_ids: (R, L) long, restarted for every sequence: `[0, 1, 2, 0, 1]` is a row of two sequences.
+        segment_ids: (R, L) long. 0 is padding; a token attends only within its own segment of its own row (decoders
+            also causally). `padded` has one segment a row, `[1, 1, 1, 0]`; `packed` has many, `[1, 1, 1, 2, 2]`.
+        reward_index: (k, P) long, flat positions into the grid (`row * L + column`) of the token each response is read
+            at: the last token of the sequence for decoders, the first for encoders. Two responses may share one
+            position: a sequence that occurs twice in a batch is computed once.
+        response_mask: (R, L) bool, the tokens of chosen responses (sequence 0 of each sample), for the LM loss.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segment_ids: Tensor
+    reward_index: Tensor
+    response_mask: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """Cells of the grid that are computed, padding included."""
+        return self.input_ids.numel()
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the grid is one row that holds every sequence (layout `packed`)."""
+        return self.input_ids.shape[0] == 1
+
+
+@dataclass(frozen=True)
+class PreferenceBatch(Tensors):
+    """P preference pairs: their tokens, their targets, and what metrics need to know of them.
+
+    Row 0 of every (2, P) tensor is the chosen response, row 1 the rejected one.
+
+    Args:
+        tokens: the token grid, with `reward_index` (2, P).
+        label: (P,) float, the probability that chosen is preferred; 1 for a plain pair.
+        margin: (P,) float, the target margin; 0 where the data has none.
+        weight: (P,) float, the weight of a pair in the mean; 1 where the data has none.
+        length: (2, P) long, tokens of each response without its prompt, for the length-only baseline.
+        subset: (P,) long, index into `subset_names`.
+        clean: (P,) float, 1 where chosen is truly better, 0 where the label is wrong, NaN where nobody knows.
+        gold_margin: (P,) float, the planted margin of made data, NaN elsewhere.
+        row: (P,) long, the pair's row in its data set.
+        valid: (P,) bool, False for a pair that only fills a rank's last evaluation batch: metrics leave it out.
+        subset_names: every subset name of the data set, the same on all ranks.
+        scale: what to multiply this micro-batch's mean loss by so that, averaged over ranks and micro-batches, the
+            optimizer steps on the mean over the global batch's pairs: `pairs here * micro-batches in the step / pairs
+            in the step`; 1 when all micro-batches are of one size.
+    """
+
+    tokens: TokenBatch
+    label: Tensor
+    margin: Tensor
+    weight: Tensor
+    length: Tensor
+    subset: Tensor
+    clean: Tensor
+    gold_margin: Tensor
+    row: Tensor
+    valid: Tensor
+    subset_names: tuple[str, ...] = ("all",)
+    scale: float = 1.0
+
+    @property
+    def num_pairs(self) -> int:
+        """P, the pairs of this batch on this rank."""
+        return self.label.shape[0]
+
+
+@dataclass(frozen=True)
+class RewardOutput(Tensors):
+    """What a reward model says of a token batch.
+
+    Args:
+        reward: (k, P) float32, or (k, M, P) for an ensemble of M members.
+        feature: (k, P, H), the hidden state that the head reads, in the backbone's dtype.
+        hidden: (R, L, H), every hidden state, only where asked for (the LM loss needs it); else None.
+    """
+
+    reward: Tensor
+    feature: Tensor
+    hidden: Tensor | None = None
+
+    @property
+    def chosen(self) -> Tensor:
+        """(P,) or (M, P): rewards of the chosen responses."""
+        return self.reward[0]
+
+    @property
+    def rejected(self) -> Tensor:
+        """(P,) or (M, P): rewards of the rejected responses."""
+        return self.reward[1]
+
+
+def default_columns(num_pairs: int) -> dict[str, Tensor]:
+    """The columns of a `PreferenceBatch` for pairs that carry nothing but their tokens: label 1, margin 0, weight 1."""
+    nan = torch.full((num_pairs,), float("nan"))
+    return {
+        "label": torch.ones(num_pairs),
+        "margin": torch.zeros(num_pairs),
+        "weight": torch.ones(num_pairs),
+        "length": torch.zeros(2, num_pairs, dtype=torch.long),
+        "subset": torch.zeros(num_pairs, dtype=torch.long),
+        "clean": nan,
+        "gold_margin": nan.clone(),
+        "row": torch.arange(num_pairs),
+        "valid": torch.ones(num_pairs, dtype=torch.bool),
+    }
+
+
+def preference_batch(tokens: TokenBatch, **columns: Any) -> PreferenceBatch:
+    """A `PreferenceBatch` from tokens alone, with any column overridden by name: for notebooks and tests."""
+    values = default_columns(tokens.reward_index.shape[1]) | columns
+    return PreferenceBatch(tokens=tokens, **cast(Any, values))

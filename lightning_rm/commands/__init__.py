@@ -1,0 +1,1 @@
+"""The commands of `lightning-rm`: Hydra and configuration live here and nowhere below."""
