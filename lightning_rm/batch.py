@@ -104,6 +104,7 @@ class PreferenceBatch(Tensors):
         row: (P,) long, the pair's row in its data set.
         valid: (P,) bool, False for a pair that only fills a rank's last evaluation batch: metrics leave it out.
         subset_names: every subset name of the data set, the same on all ranks.
+        data_set: the data set's name, so that metrics of several evaluation sets are kept apart.
         scale: what to multiply this micro-batch's mean loss by so that, averaged over ranks and micro-batches, the
             optimizer steps on the mean over the global batch's pairs: `pairs here * micro-batches in the step / pairs
             in the step`; 1 when all micro-batches are of one size.
@@ -120,6 +121,7 @@ class PreferenceBatch(Tensors):
     row: Tensor
     valid: Tensor
     subset_names: tuple[str, ...] = ("all",)
+    data_set: str = "train"
     scale: float = 1.0
 
     @property

@@ -27,3 +27,132 @@ def ranking_loss(
         z = c - r - m
         total += -w * (p * log_sigmoid(z) + (1 - p) * log_sigmoid(-z))
     return total / len(chosen)
+
+
+# Section METRICS: losses beside the ranking loss, and metrics over pairs.
+
+
+def centering_loss(chosen: Sequence[float], rejected: Sequence[float]) -> float:
+    """arXiv 2312.09244: the mean over pairs of (r_c + r_r)^2."""
+    return sum((c + r) ** 2 for c, r in zip(chosen, rejected, strict=True)) / len(chosen)
+
+
+def cross_entropy(logits: Sequence[Sequence[float]], targets: Sequence[int]) -> float:
+    """Mean of log(sum_v exp(logit_v)) - logit_target."""
+    total = 0.0
+    for row, target in zip(logits, targets, strict=True):
+        top = max(row)
+        total += top + math.log(sum(math.exp(x - top) for x in row)) - row[target]
+    return total / len(targets)
+
+
+def credit(difference: float, target: float) -> float:
+    if difference == 0:
+        return 0.5
+    return float((difference > 0) == (target > 0.5))
+
+
+def pearson(xs: Sequence[float], ys: Sequence[float]) -> float:
+    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    covariance = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
+    return covariance / math.sqrt(sum((x - mean_x) ** 2 for x in xs) * sum((y - mean_y) ** 2 for y in ys))
+
+
+def mean_and_std(xs: Sequence[float]) -> tuple[float, float]:
+    mean = sum(xs) / len(xs)
+    return mean, math.sqrt(sum((x - mean) ** 2 for x in xs) / len(xs))
+
+
+def folded_calibration_error(margins: Sequence[float], label: Sequence[float], num_bins: int) -> float:
+    """arXiv 1706.04599, eq 3, on confidence max(p, 1 - p) and the preferred response's probability to be right."""
+    bins: list[list[tuple[float, float]]] = [[] for _ in range(num_bins)]
+    for margin, target in zip(margins, label, strict=True):
+        p = sigmoid(margin)
+        confidence = max(p, 1 - p)
+        right = 0.5 if margin == 0 else target if margin > 0 else 1 - target
+        bins[min(int((confidence - 0.5) * 2 * num_bins), num_bins - 1)].append((confidence, right))
+    error = 0.0
+    for pairs in bins:
+        if pairs:
+            confidence, right = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+            error += len(pairs) / len(margins) * abs(right - confidence)
+    return error
+
+
+def pair_metrics(
+    chosen: Sequence[float],
+    rejected: Sequence[float],
+    label: Sequence[float],
+    clean: Sequence[float | None],
+    chosen_length: Sequence[int],
+    rejected_length: Sequence[int],
+    num_bins: int = 10,
+) -> dict[str, float]:
+    """Every metric of `PairMetrics` over whole lists; `clean` is None where nobody knows."""
+    margins = [c - r for c, r in zip(chosen, rejected, strict=True)]
+    longer = [c - r for c, r in zip(chosen_length, rejected_length, strict=True)]
+    sided = [i for i, p in enumerate(label) if p != 0.5]
+    known = [(m, p) for m, p in zip(margins, clean, strict=True) if p is not None]
+    rewards, lengths = [*chosen, *rejected], [*chosen_length, *rejected_length]
+    margin, margin_std = mean_and_std(margins)
+    reward_mean, reward_std = mean_and_std(rewards)
+    ones, zeros = [1.0] * len(margins), [0.0] * len(margins)
+    metrics = {
+        "accuracy": sum(credit(margins[i], label[i]) for i in sided) / len(sided),
+        "tie_rate": sum(m == 0 for m in margins) / len(margins),
+        "nll": ranking_loss(chosen, rejected, label, zeros, ones),
+        "brier": sum((sigmoid(m) - p) ** 2 for m, p in zip(margins, label, strict=True)) / len(margins),
+        "calibration_error": folded_calibration_error(margins, label, num_bins),
+        "margin": margin,
+        "margin_std": margin_std,
+        "reward_mean": reward_mean,
+        "reward_std": reward_std,
+        "length_correlation": pearson(rewards, lengths),
+        "length_accuracy": sum(credit(longer[i], label[i]) for i in sided) / len(sided),
+        "num_pairs": len(margins),
+    }
+    return metrics | ({"clean_accuracy": sum(credit(m, p) for m, p in known) / len(known)} if known else {})
+
+
+# Section DATAMODULE: batches.
+
+
+def mean(xs: Sequence[float]) -> float:
+    return sum(xs) / len(xs)
+
+
+def grid_tokens(lengths: Sequence[int], layout: str) -> int:
+    """Cells of the grid that holds sequences of these lengths: a row each, or one row for all."""
+    total = 0
+    for length in lengths:
+        total += max(lengths) if layout == "padded" else length
+    return total
+
+
+# Section SOURCES: where a prompt ends, and what votes say.
+
+
+def num_shared_turns(first: Sequence[object], second: Sequence[object]) -> int:
+    """Leading turns that two conversations share; at least one turn of each is left."""
+    shared = 0
+    for a, b in zip(first[:-1], second[:-1], strict=False):
+        if a != b:
+            return shared
+        shared += 1
+    return shared
+
+
+def shared_lines(first: str, second: str) -> str:
+    """The longest run of whole lines, line breaks included, that both texts begin with and go on after."""
+    shared = ""
+    for end in range(1, min(len(first), len(second))):
+        if first[:end] == second[:end] and first[end - 1] == "\n":
+            shared = first[:end]
+    return shared
+
+
+def vote_strength(chosen: Sequence[float], rejected: Sequence[float]) -> tuple[float, float]:
+    """arXiv 2401.06080, eq 4: mean and population standard deviation of the voters' margins."""
+    margins = [c - r for c, r in zip(chosen, rejected, strict=True)]
+    mean = sum(margins) / len(margins)
+    return mean, math.sqrt(sum((m - mean) ** 2 for m in margins) / len(margins))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 
 class Message(TypedDict):
-    """One turn of a conversation."""
+    """One turn of a conversation. Tool turns carry what a chat template may read of a call and its answer."""
 
     role: str
     content: str
+    tool_calls: NotRequired[Sequence[Mapping[str, Any]]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +86,9 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[PairRow | BadRow]:
         """The rows in order; a row that cannot be read comes as a `BadRow` in its place."""
         ...
+
+
+EXPECTED_REASONS: frozenset[str] = frozenset({"left out by where", "left out by weight", "tie"})
+"""Reasons of a `BadRow` that are no fault of its row: it was left out because the user asked for that (`where`, a
+mixture's weight) or because its annotator preferred neither response. Such rows are counted like any other, but are no
+error under `on_bad_row: error`."""

@@ -1,0 +1,38 @@
+"""The figures of one run, drawn from the files it wrote: `csv/metrics.csv` and `pairs/*.parquet`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from lightning_rm.analysis.plots import (
+    read_history,
+    reliability_diagram,
+    reward_histogram,
+    save_figure,
+    training_curves,
+)
+
+
+def write_figures(run: Path) -> list[Path]:
+    """Draw training curves, and for every evaluated set its reward histogram and reliability diagram.
+
+    Args:
+        run: the run's folder.
+
+    Returns:
+        The files written under `figures/`, PNG and SVG each; a run that logged nothing has no curves.
+    """
+    folder = run / "figures"
+    written: list[Path] = []
+    history = run / "csv" / "metrics.csv"
+    if history.exists():
+        written += save_figure(training_curves(read_history(history)), folder / "curves")
+    for records in sorted((run / "pairs").glob("*.parquet")):
+        table = pq.read_table(records)
+        chosen, rejected, label = (np.asarray(table[name]) for name in ("chosen", "rejected", "label"))
+        written += save_figure(reward_histogram(chosen, rejected), folder / f"rewards_{records.stem}")
+        written += save_figure(reliability_diagram(chosen - rejected, label), folder / f"reliability_{records.stem}")
+    return written

@@ -1,0 +1,60 @@
+"""Tables for the terminal: what became of the rows, and what came out of a run. They know plain numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from lightning_rm.data.report import DataReport
+
+COLUMNS = {
+    "accuracy": "accuracy",
+    "length_accuracy": "length only",
+    "clean_accuracy": "clean label",
+    "nll": "NLL",
+    "calibration_error": "calibration error",
+    "margin": "margin",
+    "num_pairs": "pairs",
+}
+"""Metric -> its heading in the results table."""
+
+
+def results_table(results: Mapping[str, Mapping[str, float]]) -> Table:
+    """One row a data set: accuracy beside the length-only baseline, NLL, folded calibration error, mean margin.
+
+    Args:
+        results: data set -> metric -> value; a metric that a set does not have stays empty.
+    """
+    table = Table(title="results: best weights; train as the weights moved in the last epoch", title_justify="left")
+    shown = [name for name in COLUMNS if any(name in metrics for metrics in results.values())]
+    table.add_column("data set")
+    for name in shown:
+        table.add_column(COLUMNS[name], justify="right")
+    for data_set, metrics in results.items():
+        table.add_row(data_set, *(_cell(name, metrics.get(name)) for name in shown))
+    return table
+
+
+def report_table(reports: Mapping[str, DataReport]) -> Table:
+    """One row a data set: rows read, kept, and left out by each reason; nothing is left out silently.
+
+    Args:
+        reports: data set -> what became of its rows.
+    """
+    table = Table(title="rows", title_justify="left")
+    for heading in ("data set", "read", "kept"):
+        table.add_column(heading, justify="left" if heading == "data set" else "right")
+    reasons = sorted({reason for report in reports.values() for reason in report.reasons})
+    for reason in reasons:
+        table.add_column(reason, justify="right")
+    for name, report in reports.items():
+        counts = [report.read, report.kept, *(report.reasons.get(reason, 0) for reason in reasons)]
+        table.add_row(name, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None or value != value:
+        return ""
+    return f"{value:,.0f}" if name == "num_pairs" else f"{value:.3f}"

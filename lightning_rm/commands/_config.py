@@ -1,0 +1,40 @@
+"""Where the configuration lies, and what Hydra makes of it. Nothing below `commands/` imports this."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+import lightning_rm
+
+
+def conf_dir() -> str:
+    """The folder of `conf/`: inside the package in a wheel, beside it in a checkout."""
+    package = Path(lightning_rm.__file__).parent
+    shipped = package / "conf"
+    return str(shipped if shipped.is_dir() else package.parent / "conf")
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The whole configuration as plain values, for a logger or a file."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Say a user's mistake (a ValueError) in its own words and exit; HYDRA_FULL_ERROR=1 shows where it was raised."""
+    try:
+        yield
+    except (ValueError, InstantiationException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, ValueError) or os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        print(f"error: {cause}", file=sys.stderr)
+        raise SystemExit(1) from error

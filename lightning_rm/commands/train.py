@@ -1,0 +1,129 @@
+"""`lightning-rm train`: compose, train, test the best weights, say what came out and where it lies."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from lightning_rm.analysis.run import write_figures
+from lightning_rm.analysis.tables import report_table, results_table
+from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder
+from lightning_rm.commands._config import conf_dir, plain_errors, resolved
+from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.models.adapters import count_parameters
+from lightning_rm.modules.base import PairwiseRM
+
+
+def train(cfg: DictConfig) -> float:
+    """Run one training job.
+
+    Args:
+        cfg: `conf/train.yaml`, composed.
+
+    Returns:
+        The monitored metric of the best weights: the objective of a sweep.
+    """
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    run = Path(cfg.paths.run)
+    tokenizer = instantiate(cfg.backbone.tokenizer)
+    module: PairwiseRM = instantiate(cfg.module, model=instantiate(cfg.backbone.model, tokenizer=tokenizer))
+    datamodule: PreferenceDataModule = instantiate(cfg.data.module, tokenizer=tokenizer, read_at=module.model.read_at)
+    # Weights are chosen by a validation metric alone: a run that reports a test metric keeps its last weights.
+    monitor = cfg.monitor if cfg.monitor.startswith("val/") else None
+    checkpoint = ModelCheckpoint(
+        dirpath=run / "checkpoints", filename="best", monitor=monitor, mode=cfg.mode, save_last=True
+    )
+    loggers = list(instantiate(cfg.logger.loggers).values())
+    callbacks: list[L.Callback] = [
+        checkpoint,
+        HuggingFaceCheckpoint(run / "model", tokenizer, monitor, cfg.mode),
+        PairRecorder(run / "pairs"),
+        LambdaCallback(on_fit_start=_show_what_is_trained),
+    ]
+    if loggers:
+        callbacks.append(LearningRateMonitor("step"))
+    trainer: L.Trainer = instantiate(cfg.trainer, logger=loggers or False, callbacks=callbacks)
+    if trainer.is_global_zero:
+        run.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(cfg, run / "config.yaml", resolve=True)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(resolved(cfg))
+
+    trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
+    results = {"train": _values(trainer.callback_metrics, "train_epoch/")}
+    best = checkpoint.best_model_path or None
+    for stage, names, evaluate in (
+        ("val", datamodule.val_names, trainer.validate),
+        ("test", datamodule.test_names, trainer.test),
+    ):
+        if not names:
+            continue
+        evaluate(module, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        for name in names:
+            prefix = f"{stage}/" if name == stage else f"{stage}/{name}/"
+            results[prefix.rstrip("/")] = _values(trainer.callback_metrics, prefix)
+    if trainer.is_global_zero:
+        _report(run, results)
+    return results[cfg.monitor.rpartition("/")[0]][cfg.monitor.rpartition("/")[2]]
+
+
+def _values(metrics: Any, prefix: str) -> dict[str, float]:
+    """The metrics under a prefix, by the name that follows it."""
+    return {key.removeprefix(prefix): float(value) for key, value in metrics.items() if key.startswith(prefix)}
+
+
+def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """Show what became of every row, and how many parameters are trained."""
+    datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
+    if trainer.is_global_zero:
+        trained, total = count_parameters(module)
+        console = Console()
+        console.print(report_table(datamodule.reports))
+        console.print(f"{total:,} parameters, {trained:,} of them trained", highlight=False)
+
+
+def _report(run: Path, results: dict[str, dict[str, float]]) -> None:
+    """Write results and figures, print the table and where everything lies."""
+    (run / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    console = Console()
+    console.print(results_table(results))
+    figures = write_figures(run)
+    places = {
+        "config": run / "config.yaml",
+        "results": run / "results.json",
+        "metrics": run / "csv" / "metrics.csv",
+        "W&B run": run / "wandb",
+        "per-pair rewards": run / "pairs",
+        "figures": run / "figures",
+        "checkpoints": run / "checkpoints",
+        "best weights": run / "model" / "best",
+        "last weights": run / "model" / "last",
+    }
+    for name, path in places.items():
+        if path.exists():
+            console.print(f"{name:>18}  {path}", highlight=False, soft_wrap=True)
+    if figures:
+        console.print(f"{'':>18}  {', '.join(sorted({path.name for path in figures if path.suffix == '.png'}))}")
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
+def main(cfg: DictConfig) -> float:
+    """The Hydra entry point."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with plain_errors():
+        return train(cfg)
+
+
+if __name__ == "__main__":
+    main()

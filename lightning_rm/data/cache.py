@@ -1,0 +1,76 @@
+"""Files that are built once and found again: named by a fingerprint, whole or not there at all. It knows no content.
+
+A file is written under a name of its own in the same folder, synced, and renamed: one step that either happened or did
+not. Two processes that build the same file at once both succeed, the later rename wins, and the content is the same. A
+process killed in the middle leaves a temporary file that nobody reads and that a later build clears away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+STALE_SECONDS = 6 * 3600
+"""A temporary file that nobody has written to for so long belongs to a process that is gone."""
+
+
+def default_cache_dir() -> Path:
+    """`$LIGHTNING_RM_CACHE` where it is set, else `~/.cache/lightning_rm`."""
+    return Path(os.environ.get("LIGHTNING_RM_CACHE") or Path.home() / ".cache" / "lightning_rm")
+
+
+def fingerprint(**parts: object) -> str:
+    """32 hex digits that change with any part; parts are whatever JSON can write."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def load_or_build(path: Path, load: Callable[[Path], T], build: Callable[[BinaryIO], None]) -> T:
+    """What `load` makes of `path`, after `build` has written the file if it was missing or broken.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        load: reads the file; ValueError, KeyError or OSError from it mean that the file is broken.
+        build: writes the whole content to an open file. An error in it leaves no file behind.
+
+    Returns:
+        The loaded file.
+    """
+    if path.exists():
+        try:
+            return load(path)
+        except (ValueError, KeyError, OSError) as error:
+            log.warning("the cache file %s is broken (%s); it is built again", path, error)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_stale(path.parent)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            build(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return load(path)
+
+
+def _clear_stale(folder: Path) -> None:
+    """Remove temporary files of processes that are gone."""
+    for temporary in folder.glob("*.tmp"):
+        try:
+            if time.time() - temporary.stat().st_mtime > STALE_SECONDS:
+                temporary.unlink()
+        except FileNotFoundError:  # another process was quicker, or its file is finished
+            continue

@@ -1,0 +1,269 @@
+"""`PreferenceDataModule`: from sources of preference pairs to every loader that a Trainer asks for.
+
+The one data module of all reward models. It knows sources, a tokenizer and a Trainer, and hands all else on: rows to
+`prepare_pairs`, order to `PairBatchSampler`, grids to a layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.dataset import PairDataset
+from lightning_rm.data.fitting import Overlong
+from lightning_rm.data.layouts import LAYOUTS, LayoutName, ReadAt
+from lightning_rm.data.loader import PairBatches, PairLoader, response_index
+from lightning_rm.data.orders import Order, Rows
+from lightning_rm.data.report import DataReport
+from lightning_rm.data.resume import Position, check_position
+from lightning_rm.data.rows import Source
+from lightning_rm.data.sampler import PairBatchSampler
+from lightning_rm.data.sources import FileSource, PromptSplit
+from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
+
+AnySource = Source | str | Path
+"""A source, or the file that one is to read."""
+
+
+class PreferenceDataModule(L.LightningDataModule):
+    """Preference pairs for training, validation and test.
+
+    Every pair is read once an epoch over all ranks, in an order that depends on `seed` and the epoch alone; training
+    goes on in the middle of an epoch with exactly the pairs that were not read yet.
+
+    Args:
+        tokenizer: as `load_tokenizer` gives it.
+        train: a source, or a file.
+        val: named sets, each a source or a file; one alone is named `val`.
+        test: the same; one alone is named `test`.
+        read_at: the token that rewards are read at: the model's `read_at`.
+        max_tokens: the most tokens of a whole conversation.
+        overlong: what to do with longer ones: `drop`, `truncate_prompt`, `truncate_response` or `error`.
+        identical: what to do with pairs of one response twice: `drop` or `error`.
+        on_bad_row: what to do with rows that cannot be read: `error` or `drop`.
+        layout: `padded` or `packed`.
+        order: of training pairs: `random`; `length`, batches of pairs alike in length; `prompt`, batches of pairs that
+            share responses.
+        batch_pairs: pairs of a micro-batch on each device.
+        batch_tokens: the most grid tokens of a micro-batch instead; `batch_pairs` is not read then.
+        eval_batch_pairs: pairs of an evaluation batch on each device; None takes the training size.
+        val_fraction: where there is no `val`, the share of the prompts of `train` that is held out as `val`. The split does
+            not depend on `seed`, so that runs of several seeds are measured on the same pairs.
+        num_workers: worker processes of each loader.
+        seed: of the order of training pairs.
+        cache_dir: where tokenised pairs are kept; None takes `cache.default_cache_dir()`.
+
+    Attributes:
+        val_names: names of the validation sets, by `dataloader_idx`.
+        test_names: names of the test sets, by `dataloader_idx`.
+        datasets: name -> tokenised pairs, of the sets that are set up; the training set is named `train`.
+
+    Raises:
+        ValueError: if two sets have one name, no batch size is set, the tokenizer has no pad token, or an option is
+            none of its words.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        train: AnySource | None = None,
+        val: Mapping[str, AnySource] | AnySource | None = None,
+        test: Mapping[str, AnySource] | AnySource | None = None,
+        *,
+        read_at: ReadAt = "last",
+        max_tokens: int = 1024,
+        overlong: Overlong = "drop",
+        identical: Literal["drop", "error"] = "drop",
+        on_bad_row: Literal["error", "drop"] = "error",
+        layout: LayoutName = "padded",
+        order: Order = "length",
+        batch_pairs: int | None = 16,
+        batch_tokens: int | None = None,
+        eval_batch_pairs: int | None = None,
+        val_fraction: float = 0.0,
+        num_workers: int = 0,
+        seed: int = 0,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_pairs is None and batch_tokens is None:
+            raise ValueError("batch_pairs and batch_tokens are both None; set one of them")
+        pad_id: Any = tokenizer.pad_token_id  # transformers declares lists too
+        if pad_id is None:
+            raise ValueError("the tokenizer has no pad token; load it with load_tokenizer, which chooses one")
+        for name, value, words in (
+            ("read_at", read_at, get_args(ReadAt)),
+            ("layout", layout, tuple(LAYOUTS)),
+            ("order", order, get_args(Order)),
+        ):
+            if value not in words:
+                raise ValueError(f"{name}={value!r}; it must be one of {', '.join(words)}")
+        self.tokenizer = tokenizer
+        self._pad_id = int(pad_id)
+        self.policy = TokenizePolicy(max_tokens, overlong, identical, on_bad_row)
+        self.read_at: ReadAt = read_at
+        self.layout: LayoutName = layout
+        self.order: Order = order
+        self.batch_pairs = None if batch_tokens else batch_pairs
+        self.batch_tokens = batch_tokens
+        self.eval_batch_pairs = eval_batch_pairs
+        self.num_workers = num_workers
+        self.seed = seed
+        self.cache_dir = cache_dir
+        self.datasets: dict[str, PairDataset] = {}
+        self._response_index: dict[str, Rows] = {}
+        sets = {"train": _named("train", train), "val": _named("val", val), "test": _named("test", test)}
+        if train is not None and not sets["val"] and val_fraction > 0:
+            whole = sets["train"]["train"]
+            sets["train"] = {"train": PromptSplit(whole, "train", val_fraction, seed=0)}
+            sets["val"] = {"val": PromptSplit(whole, "held_out", val_fraction, seed=0)}
+        self.val_names, self.test_names = tuple(sets["val"]), tuple(sets["test"])
+        names = [name for sources in sets.values() for name in sources]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two data sets are named {twice[0]!r}; give every train, val and test set its own name")
+        self._sources = {name: source for sources in sets.values() for name, source in sources.items()}
+
+    @property
+    def reports(self) -> dict[str, DataReport]:
+        """Name -> what became of every row, of the sets that are set up."""
+        return {name: pairs.report for name, pairs in self.datasets.items()}
+
+    def prepare_data(self) -> None:
+        """Tokenise every set into the cache; Lightning calls this in one process of each node."""
+        for name in self._sources:
+            self._open(name)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the sets of a stage: `fit`, `validate`, `test`, or None for all."""
+        train = ("train",) if "train" in self._sources else ()
+        wanted = {"fit": (*train, *self.val_names), "validate": self.val_names, "test": self.test_names}
+        for name in wanted[stage] if stage else self._sources:
+            self._open(name)
+
+    def train_dataloader(self) -> PairLoader:
+        """Training pairs in the order of the epoch, from where the trainer stands.
+
+        Raises:
+            ValueError: if there is no training set, or a pair alone is over `batch_tokens`.
+        """
+        if "train" not in self._sources:
+            raise ValueError("there is nothing to train on; give the data module a train source")
+        trainer: Any = self.trainer  # not all of its attributes are declared
+        return self._loader(
+            "train",
+            self.batch_pairs,
+            self.order,
+            shuffle=not (trainer and trainer.overfit_batches),
+            accumulate=trainer.accumulate_grad_batches if trainer else 1,
+            span=self._span if trainer and trainer.training else None,
+        )
+
+    def val_dataloader(self) -> list[PairLoader]:
+        """One loader a validation set, in the order of `val_names`."""
+        return [self._evaluation_loader(name) for name in self.val_names]
+
+    def test_dataloader(self) -> list[PairLoader]:
+        """One loader a test set, in the order of `test_names`."""
+        return [self._evaluation_loader(name) for name in self.test_names]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the trainer's position in the epoch means."""
+        trainer = self.trainer
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return {}
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current  # declared as its base class
+        position: Position = {
+            "settings": self._settings(),
+            "place": progress.processed,
+            "num_batches": trainer.num_training_batches,
+        }
+        return dict(position)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that training can go on from a checkpoint's position; the trainer itself takes the position up.
+
+        Raises:
+            ValueError: if it stands in the middle of an epoch that this run would read in another order.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            check_position(Position(**state_dict), self._settings())
+
+    def _open(self, name: str) -> None:
+        if name not in self.datasets:
+            source = self._sources[name]
+            self.datasets[name] = prepare_pairs(source, self.tokenizer, self.policy, self.cache_dir, name)
+
+    def _evaluation_loader(self, name: str) -> PairLoader:
+        num_pairs = self.eval_batch_pairs or self.batch_pairs
+        return self._loader(name, num_pairs, "prompt" if self.order == "prompt" else "length", shuffle=False)
+
+    def _loader(
+        self,
+        name: str,
+        num_pairs: int | None,
+        order: Order,
+        *,
+        shuffle: bool,
+        accumulate: int = 1,
+        span: Callable[[], tuple[int, int]] | None = None,
+    ) -> PairLoader:
+        self._open(name)
+        pairs = self.datasets[name]
+        rank, world_size = self._rank()
+        sampler = PairBatchSampler(
+            pairs.lengths,
+            pairs.prompt_index,
+            num_pairs=num_pairs,
+            num_tokens=None if num_pairs else self.batch_tokens,
+            order=order,
+            token_cost=self.layout,
+            response_index=self._responses(name) if order == "prompt" else None,
+            rank=rank,
+            world_size=world_size,
+            accumulate=accumulate,
+            seed=self.seed,
+            shuffle=shuffle,
+            span=span,
+        )
+        batches = PairBatches(pairs, name, LAYOUTS[self.layout], self.read_at, self._pad_id)
+        return PairLoader(batches, sampler, self.num_workers)
+
+    def _responses(self, name: str) -> Rows:
+        if name not in self._response_index:
+            self._response_index[name] = response_index(self.datasets[name])
+        return self._response_index[name]
+
+    def _span(self) -> tuple[int, int]:
+        """The next micro-batch of this epoch, as the trainer counts it, and the one that it stops before."""
+        assert self.trainer is not None
+        return self.trainer.fit_loop.batch_idx + 1, int(self.trainer.num_training_batches)
+
+    def _rank(self) -> tuple[int, int]:
+        """This process's place among those that read different pairs, and their number."""
+        place = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        return (place["rank"], place["num_replicas"]) if place else (0, 1)
+
+    def _settings(self) -> dict[str, str | int | None]:
+        return {
+            "pairs": len(self.datasets["train"]),
+            "batch_pairs": self.batch_pairs,
+            "batch_tokens": self.batch_tokens,
+            "order": self.order,
+            "layout": self.layout,
+            "seed": self.seed,
+            "devices": self._rank()[1],
+            "accumulate_grad_batches": self.trainer.accumulate_grad_batches if self.trainer else 1,
+        }
+
+
+def _named(name: str, sets: Mapping[str, AnySource] | AnySource | None) -> dict[str, Source]:
+    """Sources by name: one alone takes `name`; a path becomes the source of its file."""
+    if sets is None:
+        return {}
+    named = sets if isinstance(sets, Mapping) else {name: sets}
+    return {key: FileSource(value) if isinstance(value, str | Path) else value for key, value in named.items()}

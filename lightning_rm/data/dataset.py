@@ -1,0 +1,172 @@
+"""Tokenised pairs on disk, read in place: an Arrow file, mapped into memory, with fast access to any pair.
+
+The file holds whole conversations as token ids, the targets and marks of each pair, and what is shown of it in tables.
+Nothing here knows a tokenizer or where the pairs came from. Workers get the path and map the file again, so a data set
+costs its pages once, however many processes read it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_rm.batch import Sample
+from lightning_rm.data.report import DataReport
+
+SCHEMA_VERSION = 1
+"""Changes whenever the file's columns, or what they hold, change."""
+
+SCHEMA = pa.schema(
+    [
+        ("chosen_ids", pa.list_(pa.int32())),
+        ("rejected_ids", pa.list_(pa.int32())),
+        ("prompt_length", pa.int32()),  # the longest common prefix, at most one token less than the shorter sequence
+        ("prompt_index", pa.int64()),  # pairs of one prompt_id share a number
+        ("subset", pa.int64()),  # index into the subset names
+        ("label", pa.float64()),
+        ("margin", pa.float64()),  # NaN where the data has none; the same for every float below
+        ("weight", pa.float64()),
+        ("clean", pa.float64()),
+        ("gold_margin", pa.float64()),
+        ("strength_mean", pa.float64()),
+        ("strength_std", pa.float64()),
+        ("votes", pa.list_(pa.float64())),
+        ("id", pa.string()),
+        ("prompt_text", pa.string()),
+        ("chosen_text", pa.string()),
+        ("rejected_text", pa.string()),
+    ]
+)
+"""One row a pair. A last batch without rows carries the report and the subset names as its metadata."""
+
+
+@dataclass(frozen=True)
+class PairText:
+    """A pair in words, as it stands after any cut: for tables that people read."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    id: str
+
+
+class PairDataset:
+    """N tokenised preference pairs.
+
+    Args:
+        path: the Arrow file that `prepare_pairs` wrote.
+        name: what this data set is called in reports.
+
+    Attributes:
+        lengths: (N, 2) int64, tokens of the chosen and the rejected conversation.
+        response_lengths: (N, 2) int64, the same without the common prefix.
+        prompt_index: (N,) int64, the same number for pairs of one prompt.
+        strength_mean: (N,) float64, mean of the votes, NaN where the data is not annotated.
+        strength_std: (N,) float64, their population standard deviation.
+        subset_names: what the numbers in column `subset` mean.
+        report: what became of every row of the source.
+
+    Raises:
+        ValueError, KeyError, OSError: if the file is not whole or is another kind of file.
+    """
+
+    def __init__(self, path: Path | str, name: str = "data") -> None:
+        self.path, self.name = Path(path), name
+        with pa.memory_map(str(path)) as file:
+            reader = pa.ipc.open_file(file)
+            if reader.schema != SCHEMA:
+                raise ValueError("its columns are not those of tokenised pairs")
+            last = reader.num_record_batches - 1
+            metadata: Any = reader.get_batch_with_custom_metadata(last).custom_metadata
+            table = pa.Table.from_batches([reader.get_batch(place) for place in range(last)], schema=SCHEMA)
+        self._table = table
+        self.report = replace(DataReport.from_json(metadata[b"report"].decode()), name=name)
+        self.subset_names: tuple[str, ...] = tuple(json.loads(metadata[b"subset_names"]))
+        self._ids = (_Lists(table["chosen_ids"]), _Lists(table["rejected_ids"]))
+        self._prompt_length = _numbers(table["prompt_length"])
+        self._columns = {
+            name: _numbers(table[name]) for name in ("label", "margin", "weight", "subset", "clean", "gold_margin")
+        }
+        self.lengths: NDArray[np.int64] = np.stack([ids.lengths for ids in self._ids], axis=1)
+        self.response_lengths: NDArray[np.int64] = self.lengths - self._prompt_length[:, None]
+        self.prompt_index: NDArray[np.int64] = _numbers(table["prompt_index"])
+        self.strength_mean: NDArray[np.float64] = _numbers(table["strength_mean"])
+        self.strength_std: NDArray[np.float64] = _numbers(table["strength_std"])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PairDataset, (self.path, self.name)
+
+    def sample(self, i: int) -> Sample:
+        """The token sequences of pair `i`, chosen first."""
+        return Sample(tuple(ids.get(i) for ids in self._ids), int(self._prompt_length[i]))
+
+    def columns(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The columns of a `PreferenceBatch` for the pairs `rows`, all but `valid`.
+
+        Args:
+            rows: P row numbers.
+
+        Returns:
+            `label`, `margin` (0 where the data has none), `weight`, `clean` and `gold_margin` (NaN where unknown), all
+            (P,) float32; `subset` and `row`, (P,) long; `length`, (2, P) long, tokens of each response.
+        """
+        index = np.asarray(rows, dtype=np.int64)
+        columns = {name: torch.from_numpy(values[index]) for name, values in self._columns.items()}
+        columns = {name: column if name == "subset" else column.float() for name, column in columns.items()}
+        columns["margin"] = columns["margin"].nan_to_num(nan=0.0)
+        columns["length"] = torch.from_numpy(self.response_lengths[index]).T.contiguous()
+        columns["row"] = torch.from_numpy(index)
+        return columns
+
+    def votes(self, i: int) -> tuple[float, ...]:
+        """The votes on pair `i`; empty where the data is not annotated."""
+        return tuple(self._table["votes"][i].as_py())
+
+    def text(self, i: int) -> PairText:
+        """Pair `i` in words."""
+        return PairText(
+            **{
+                name: str(self._table[column][i])
+                for name, column in (
+                    ("prompt", "prompt_text"),
+                    ("chosen", "chosen_text"),
+                    ("rejected", "rejected_text"),
+                    ("id", "id"),
+                )
+            }
+        )
+
+
+class _Lists:
+    """Random access to a column of integer lists, by the offsets of its chunks, without a Python object a value."""
+
+    def __init__(self, column: Any) -> None:
+        offsets: list[NDArray[np.int32]] = [chunk.offsets.to_numpy() for chunk in column.chunks]
+        self._offsets = offsets
+        self._values: list[NDArray[np.int32]] = [chunk.values.to_numpy() for chunk in column.chunks]
+        self._ends: NDArray[np.int64] = np.cumsum([len(chunk) - 1 for chunk in offsets])
+        self.lengths: NDArray[np.int64] = np.concatenate([np.diff(chunk) for chunk in offsets]).astype(np.int64)
+
+    def get(self, i: int) -> list[int]:
+        """List `i` of the column."""
+        chunk = int(np.searchsorted(self._ends, i, side="right"))
+        offsets = self._offsets[chunk]
+        local = i - int(self._ends[chunk]) + len(offsets) - 1
+        return self._values[chunk][offsets[local] : offsets[local + 1]].tolist()
+
+
+def _numbers(column: Any) -> NDArray[Any]:
+    """A column of numbers as one array, copied out of the file: (N,)."""
+    return np.array(column.to_numpy())

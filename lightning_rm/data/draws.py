@@ -1,0 +1,60 @@
+"""Random choices that are the same on every machine and in every Python: built on `random.Random.random()` alone.
+
+Python promises the sequence of `random()` for a seed; it does not promise that of `choice`, `shuffle` or `sample`, nor the
+order of a set, nor `hash` of a string. It knows nothing of what is drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def digest(*key: object) -> str:
+    """64 hex digits that name a tuple of plain values: the SHA-256 of their `repr`s."""
+    return hashlib.sha256("\n".join(map(repr, key)).encode()).hexdigest()
+
+
+class Draws:
+    """A stream of random choices, named by its key: `Draws(seed, "train", 17)`.
+
+    Streams of different keys are independent, so a row depends neither on the rows before it nor on their number.
+
+    Args:
+        key: plain values (numbers, strings) with a stable `repr`.
+    """
+
+    def __init__(self, *key: object) -> None:
+        self._random = random.Random(int(digest(*key), 16))
+
+    def uniform(self) -> float:
+        """A number in [0, 1)."""
+        return self._random.random()
+
+    def chance(self, probability: float) -> bool:
+        """True with the given probability; one number is drawn whatever it is."""
+        return self.uniform() < probability
+
+    def below(self, bound: int) -> int:
+        """An integer in [0, bound)."""
+        return int(self.uniform() * bound)
+
+    def choice(self, options: Sequence[T]) -> T:
+        """One of the options."""
+        return options[self.below(len(options))]
+
+    def sample(self, options: Sequence[T], num: int) -> list[T]:
+        """`num` of the options in random order, none twice (the first `num` steps of a Fisher-Yates shuffle)."""
+        pool = list(options)
+        for place in range(num):
+            other = place + self.below(len(pool) - place)
+            pool[place], pool[other] = pool[other], pool[place]
+        return pool[:num]
+
+    def shuffle(self, options: Sequence[T]) -> list[T]:
+        """All of the options in random order."""
+        return self.sample(options, len(options))

@@ -1,0 +1,183 @@
+"""The policy for pairs that are too long or the same twice: what is cut, what is left out, and under which name.
+
+A prompt is cut at a turn boundary, both responses' alike: the oldest turns go, a leading system message stays, and what
+is left begins with a user turn. A response is cut only when asked for by name, in words, so that its ids are those of
+the conversation that is left. This file knows pairs and token counts; it knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.rows import Message, PairRow
+from lightning_rm.data.templates import encode_texts, render
+
+Overlong = Literal["drop", "truncate_prompt", "truncate_response", "error"]
+
+OVERLONG = "overlong"
+IDENTICAL = "identical responses"
+IDENTICAL_CUT = "identical after truncation"
+TEMPLATE = "chat template refuses"
+PROMPT_CUT = "prompt cut"
+RESPONSE_CUT = "response cut"
+
+
+@dataclass(frozen=True)
+class TokenizePolicy:
+    """What to do with the bad and the long. Whatever is chosen, it is counted.
+
+    Args:
+        max_tokens: the most tokens of a whole conversation, prompt and response.
+        overlong: pairs with a longer conversation: `drop` the pair; `truncate_prompt` from the left at a turn boundary,
+            and drop the pair if that is not enough; `truncate_response` after that, from the right; or `error`.
+        identical: pairs whose responses are the same, in words or in the tokens that are left: `drop` or `error`.
+        on_bad_row: rows that cannot be read, or that the chat template refuses: `error` or `drop`.
+
+    Raises:
+        ValueError: for a word that is none of these.
+    """
+
+    max_tokens: int = 1024
+    overlong: Overlong = "drop"
+    identical: Literal["drop", "error"] = "drop"
+    on_bad_row: Literal["error", "drop"] = "error"
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens={self.max_tokens} leaves no token; it must be at least 1")
+        for name, value, words in (
+            ("overlong", self.overlong, ("drop", "truncate_prompt", "truncate_response", "error")),
+            ("identical", self.identical, ("drop", "error")),
+            ("on_bad_row", self.on_bad_row, ("error", "drop")),
+        ):
+            if value not in words:
+                raise ValueError(f"{name}={value!r}; it must be one of {', '.join(words)}")
+
+
+@dataclass
+class Draft:
+    """A pair on its way to token ids; its conversation may be cut until it fits.
+
+    Args:
+        row: the pair as it was read.
+        prompt: what is left of the prompt.
+        responses: what is left of the chosen and of the rejected turns.
+        ids: token ids of the two conversations.
+        changes: what was cut.
+        failure: what the chat template said against it.
+    """
+
+    row: PairRow
+    prompt: tuple[Message, ...]
+    responses: list[tuple[Message, ...]]
+    ids: list[list[int]] = field(default_factory=list[list[int]])
+    changes: set[str] = field(default_factory=set[str])
+    failure: str = ""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the longer conversation."""
+        return max(map(len, self.ids))
+
+    def left_out_for(self, max_tokens: int) -> tuple[str, str] | None:
+        """The reason to leave the pair out and what was found, None for a pair that is kept."""
+        if self.row.chosen == self.row.rejected:
+            return IDENTICAL, "chosen and rejected are the same text"
+        if self.failure:
+            return TEMPLATE, self.failure
+        if self.num_tokens > max_tokens:
+            return OVERLONG, f"{self.num_tokens:,} tokens, max_tokens={max_tokens:,}"
+        if self.ids[0] == self.ids[1]:
+            reason = IDENTICAL_CUT if RESPONSE_CUT in self.changes else IDENTICAL
+            return reason, f"chosen and rejected are the same {len(self.ids[0]):,} tokens"
+        return None
+
+
+def fit(rows: Sequence[PairRow], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> list[Draft]:
+    """Encode pairs, cutting what the policy lets be cut until they fit or nothing is left to cut.
+
+    Args:
+        rows: the pairs of a chunk; every call of the tokenizer is for the whole chunk.
+        tokenizer: a fast tokenizer with a chat template.
+        policy: `max_tokens` and `overlong` are used here.
+
+    Returns:
+        One draft a row, in order.
+    """
+    drafts = [Draft(row, row.prompt, [row.chosen, row.rejected]) for row in rows]
+    pending = drafts
+    while pending:
+        _encode(pending, tokenizer)
+        pending = [
+            draft
+            for draft in pending
+            if not draft.failure and draft.num_tokens > policy.max_tokens and _shorten(draft, tokenizer, policy)
+        ]
+    return drafts
+
+
+def _encode(drafts: Sequence[Draft], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set the ids of every draft: templates one by one, the distinct texts through the tokenizer in one call."""
+    texts = [_texts(draft, tokenizer) for draft in drafts]
+    distinct = list(dict.fromkeys(text for pair in texts for text in pair))
+    ids = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
+    for draft, pair in zip(drafts, texts, strict=True):
+        draft.ids = [ids[text] for text in pair]
+
+
+def _texts(draft: Draft, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The two rendered conversations; none, and a failure, if the template refuses this row's turns or arguments."""
+    row = draft.row
+    try:
+        return [
+            render(tokenizer, (*draft.prompt, *response), row.tools, row.chat_template_kwargs)
+            for response in draft.responses
+        ]
+    except (TemplateError, TypeError, ValueError, KeyError) as error:  # templates raise what they like
+        draft.failure = f"{type(error).__name__}: {error}"
+        return []
+
+
+def _shorten(draft: Draft, tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> bool:
+    """Make the next cut; False if the policy allows none or nothing is left to cut."""
+    if policy.overlong in ("truncate_prompt", "truncate_response") and _cut_prompt(draft):
+        draft.changes.add(PROMPT_CUT)
+        return True
+    if policy.overlong == "truncate_response" and _cut_responses(draft, tokenizer, policy.max_tokens):
+        draft.changes.add(RESPONSE_CUT)
+        return True
+    return False
+
+
+def _cut_prompt(draft: Draft) -> bool:
+    """Drop the oldest turns up to the next user turn: `S U A U` becomes `S U`; False if there is no later user turn."""
+    roles = [message["role"] for message in draft.prompt]
+    start = next((place for place, role in enumerate(roles) if role != "system"), len(roles))
+    cut = next((place for place in range(start + 1, len(roles)) if roles[place] == "user"), None)
+    if cut is None:
+        return False
+    draft.prompt = (*draft.prompt[:start], *draft.prompt[cut:])
+    return True
+
+
+def _cut_responses(draft: Draft, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> bool:
+    """Take as many tokens off the end of each long response's last turn as it has too many; False if it has no more."""
+    for place, ids in enumerate(draft.ids):
+        excess = len(ids) - max_tokens
+        if excess <= 0:
+            continue
+        *before, last = draft.responses[place]
+        content = last["content"]
+        encoded: Any = tokenizer(content, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets: list[tuple[int, int]] = encoded["offset_mapping"]
+        # A token may be a part of a character, whose end is then no cut at all: at least one character goes.
+        end = min(offsets[-excess - 1][1], len(content) - 1) if len(offsets) > excess else 0
+        if end == 0:
+            return False
+        draft.responses[place] = (*before, {"role": last["role"], "content": content[:end]})
+    return True

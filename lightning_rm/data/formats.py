@@ -1,0 +1,173 @@
+"""`parse_row`: a raw row of any format to a `PairRow`, or to a `BadRow` that says what is wrong with it.
+
+Here a value is good or bad; how a published format names its fields is `published`'s. This file knows one row at a
+time, and no file. Fields that nobody knows are left alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from lightning_rm.data.fields import (
+    MISSING_FIELD,
+    WRONG_TYPE,
+    Raw,
+    RowError,
+    digest,
+    found_fields,
+    has,
+    identifier,
+    json_field,
+    lookup,
+    numbers,
+    optional_number,
+    probability,
+    required,
+    shown,
+    truth,
+)
+from lightning_rm.data.published import FORMAT_FIELDS, FORMATS, plain_fields
+from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.turns import Turns, check_turns, explicit_pair, implicit_pair
+
+PARSER_VERSION = 1
+"""Part of every source's fingerprint: raise it when a row is read to something else than before."""
+
+STRENGTH_DISAGREES = "strength disagrees"
+
+STRENGTH_TOLERANCE = 0.01
+"""How far a strength column may be from what the votes give: the published ones were computed in half precision."""
+
+PLAIN_FIELDS = frozenset(
+    {"prompt", "chosen", "rejected", "id", "prompt_id", "subset", "label", "margin", "weight", "gold_margin", "clean"}
+    | {"strength_mean", "strength_std", "votes", "tools", "chat_template_kwargs"}
+)
+"""The fields of the plain format; only `chosen` and `rejected` must be there."""
+
+
+def parse_row(
+    raw: Raw,
+    where: str,
+    *,
+    format: str = "auto",
+    columns: Mapping[str, str | None] | None = None,
+    subset: str | None = None,
+) -> PairRow | BadRow:
+    """Read one row.
+
+    Prompt and responses are texts or lists of turns (`turns.read_turns`). Without a prompt field the prompt is what
+    both conversations begin with (`turns.implicit_pair`). Two rules are worth knowing:
+
+    - `votes` is read beside `strength_mean`, or where `columns` asks for it: a field of that name alone often counts
+      annotators instead. Mean and spread are then computed from the votes, and must agree with their columns.
+    - A row without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt; a pair
+      that has no prompt at all shares it with no other.
+
+    Args:
+        raw: field names to JSON-like values.
+        where: what to call the row in an error: `pairs.jsonl:17`.
+        format: one of `published.FORMATS`, or `auto` for the first that matches.
+        columns: field -> its name in `raw`, or a dotted path to it (`info.post`); None hides the field of that name.
+        subset: the subset of the row, whatever it says itself.
+
+    Returns:
+        The pair, or what is wrong with it. A tie is a `BadRow` too, with a reason in `EXPECTED_REASONS`.
+    """
+    columns = columns or {}
+    try:
+        row = plain_fields(_renamed(raw, columns), format)
+        prompt, chosen, rejected = _turns(row)
+        check_turns(prompt, chosen, rejected)
+        mean, std, votes = _strength(row, votes_asked_for="votes" in columns)
+        label, weight = probability(row, "label"), optional_number(row, "weight", 0.0)
+        row_id = identifier(row, "id") or digest([prompt, chosen, rejected], 16)
+        return PairRow(
+            prompt=prompt,
+            chosen=chosen,
+            rejected=rejected,
+            id=row_id,
+            prompt_id=identifier(row, "prompt_id") or (digest(prompt) if prompt else digest([chosen, rejected])),
+            subset=subset or identifier(row, "subset") or "all",
+            label=1.0 if label is None else label,
+            margin=optional_number(row, "margin"),
+            weight=1.0 if weight is None else weight,
+            gold_margin=optional_number(row, "gold_margin"),
+            clean=truth(row, "clean"),
+            strength_mean=mean,
+            strength_std=std,
+            votes=votes,
+            tools=_tools(row),
+            chat_template_kwargs=_chat_template_kwargs(row),
+        )
+    except RowError as error:
+        return BadRow(where, error.reason, error.detail)
+
+
+def check_options(format: str, columns: Mapping[str, str | None]) -> None:
+    """Raise ValueError for a format or a column name that `parse_row` does not know."""
+    if format != "auto" and format not in FORMATS:
+        raise ValueError(f"format={format!r}; it must be auto or one of {', '.join(FORMATS)}")
+    if unknown := sorted(set(columns) - PLAIN_FIELDS - FORMAT_FIELDS):
+        raise ValueError(
+            f"columns names {unknown[0]!r}, which no format reads; a column is written {{field: name in the file}}, "
+            f"and the fields are {', '.join(sorted(PLAIN_FIELDS))}, or those of a published format"
+        )
+
+
+def _renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
+    row = dict(raw)
+    for name, path in columns.items():
+        row[name] = None if path is None else lookup(raw, path)
+        if path is not None and row[name] is None:
+            raise RowError(MISSING_FIELD, f"field {path!r}, which columns takes for {name!r}; {found_fields(raw)}")
+    return row
+
+
+def _turns(row: Raw) -> tuple[Turns, Turns, Turns]:
+    chosen, rejected = required(row, "chosen"), required(row, "rejected")
+    prompt = row.get("prompt")
+    if prompt is None or (prompt in ("", []) and not isinstance(chosen, str)):
+        return implicit_pair(chosen, rejected)
+    return explicit_pair(prompt, chosen, rejected)
+
+
+def _strength(row: Raw, votes_asked_for: bool) -> tuple[float | None, float | None, tuple[float, ...]]:
+    """Mean, population standard deviation and votes; a published spread may be the sample's."""
+    mean, std = optional_number(row, "strength_mean"), optional_number(row, "strength_std", 0.0)
+    if not has(row, "votes") or (mean is None and not votes_asked_for):
+        return mean, std, ()
+    votes = numbers(row["votes"], "field 'votes'")
+    if not votes:
+        return mean, std, ()
+    num_votes, center = len(votes), math.fsum(votes) / len(votes)
+    squares = math.fsum((vote - center) ** 2 for vote in votes)
+    spread, sample_spread = math.sqrt(squares / num_votes), math.sqrt(squares / max(num_votes - 1, 1))
+    for name, column, computed in (("mean", mean, (center,)), ("spread", std, (spread, sample_spread))):
+        if column is not None and min(abs(column - value) for value in computed) > STRENGTH_TOLERANCE:
+            raise RowError(
+                STRENGTH_DISAGREES,
+                f"the {name} of {num_votes} votes is {computed[0]:.4g}, its column says {column:.4g}",
+            )
+    return center, spread, votes
+
+
+def _tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
+    tools = json_field(row, "tools")
+    if tools is None:
+        return ()
+    items = cast(Sequence[object], tools)
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in items):
+        raise RowError(WRONG_TYPE, f"field 'tools' must be a list of tool definitions, found {shown(tools)}")
+    return tuple(cast(Sequence[Mapping[str, Any]], tools))
+
+
+def _chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
+    """The row's own arguments for the chat template; Parquet writes None where another row has one."""
+    kwargs = json_field(row, "chat_template_kwargs")
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping):
+        raise RowError(WRONG_TYPE, f"field 'chat_template_kwargs' must be a mapping, found {shown(kwargs)}")
+    return {str(name): value for name, value in cast(Raw, kwargs).items() if value is not None}

@@ -1,0 +1,107 @@
+"""From micro-batches of row numbers to preference batches in memory, in worker processes where there are any.
+
+The position in an epoch and the seed of its order are the sampler's; this file knows neither a tokenizer nor a trainer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_rm.batch import PreferenceBatch
+from lightning_rm.data.dataset import PairDataset
+from lightning_rm.data.layouts import Layout, ReadAt
+from lightning_rm.data.orders import Rows
+from lightning_rm.data.sampler import MicroBatch, PairBatchSampler
+
+
+class PairBatches(Dataset[PreferenceBatch]):
+    """The pairs of a data set, read a micro-batch at a time: collation is part of the data set.
+
+    Args:
+        pairs: N tokenised pairs.
+        name: the data set's name, which its batches carry.
+        layout: lays token sequences on a grid.
+        read_at: the token that rewards are read at.
+        pad_id: fills the grid.
+    """
+
+    def __init__(self, pairs: PairDataset, name: str, layout: Layout, read_at: ReadAt, pad_id: int) -> None:
+        self.pairs = pairs
+        self.name = name
+        self.layout = layout
+        self.read_at: ReadAt = read_at
+        self.pad_id = pad_id
+
+    def __getitems__(self, micro_batch: MicroBatch) -> PreferenceBatch:
+        """The batch of a whole micro-batch; torch calls this with whatever a batch sampler yields."""
+        samples = [self.pairs.sample(row) for row in micro_batch.rows]
+        return PreferenceBatch(
+            tokens=self.layout(samples, self.read_at, self.pad_id),
+            valid=torch.tensor(micro_batch.valid),
+            subset_names=self.pairs.subset_names,
+            data_set=self.name,
+            scale=micro_batch.scale,
+            **self.pairs.columns(micro_batch.rows),
+        )
+
+
+class PairLoader(DataLoader[PreferenceBatch]):
+    """A `DataLoader` over the preference batches of a sampler.
+
+    An iteration begins, and asks the sampler for its epoch and position, when its first batch is asked for: a trainer
+    calls `iter` long before it has read the checkpoint that it goes on from. Torch's global random numbers are left
+    alone, so that dropout does not depend on when an iteration begins.
+
+    Args:
+        batches: what to read.
+        sampler: in which order.
+        num_workers: worker processes; 0 reads in this one.
+    """
+
+    def __init__(self, batches: PairBatches, sampler: PairBatchSampler, num_workers: int = 0) -> None:
+        micro_batches: Any = sampler  # torch declares lists of indices and takes anything
+        super().__init__(
+            batches,
+            batch_sampler=micro_batches,
+            collate_fn=_as_it_is,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(sampler.seed),
+        )
+
+    def __iter__(self) -> Any:
+        """A generator, so that nothing happens before the first batch is asked for."""
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: that it has one tells Lightning that training can go on in the middle of an epoch."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to do: the sampler asks the trainer for its position."""
+
+
+def response_index(pairs: PairDataset) -> Rows:
+    """(N, 2) one number a distinct token sequence of a data set: pairs that share a response share its number."""
+    numbers: dict[bytes, int] = {}
+    index = [
+        [numbers.setdefault(_digest(sequence), len(numbers)) for sequence in pairs.sample(row).sequences]
+        for row in range(len(pairs))
+    ]
+    return np.array(index, dtype=np.int64)
+
+
+def _digest(sequence: Sequence[int]) -> bytes:
+    """16 bytes that stand for a token sequence, so that all of them fit in memory."""
+    return hashlib.blake2b(np.asarray(sequence, dtype=np.int64).tobytes(), digest_size=16).digest()
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

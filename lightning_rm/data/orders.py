@@ -1,0 +1,100 @@
+"""Orders of pairs that make good batches, and cutting them into batches: pure functions of index arrays.
+
+Rows are row numbers of a data set of N pairs. Nothing here knows ranks, epochs or tokens themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Order = Literal["random", "length", "prompt"]
+TokenCost = Literal["padded", "packed"]
+Rows = NDArray[np.int64]
+
+BLOCK = 8
+"""Responses of a block in order `prompt`; the 64 pairs between two blocks need 16 sequences."""
+
+GRID_TOKENS: dict[TokenCost, Callable[[Collection[int]], int]] = {
+    "padded": lambda lengths: len(lengths) * max(lengths),
+    "packed": sum,
+}
+"""Tokens of the grid that holds sequences of these lengths."""
+
+
+def by_length(rows: Rows, tokens: Rows) -> Rows:
+    """Rows from long to short; rows of one length stay as they came.
+
+    Args:
+        rows: (P,) row numbers.
+        tokens: (N,) what each pair of the data set takes.
+    """
+    return rows[np.argsort(-tokens[rows], kind="stable")]
+
+
+def by_prompt(rows: Rows, prompt_index: Rows, response_index: Rows, generator: np.random.Generator) -> Rows:
+    """Rows by prompt, and within a prompt by the blocks that their two responses are drawn into: neighbours share them.
+
+    With responses a b | c d in blocks of two, the pairs come as ab, then ac ad bc bd as `rows` has them, then cd.
+
+    Args:
+        rows: (P,) row numbers.
+        prompt_index: (N,) one number a prompt.
+        response_index: (N, 2) one number a distinct response.
+        generator: draws the order of the prompts, and that of the responses of each.
+    """
+    num_responses = int(response_index.max()) + 1
+    prompt_of = np.empty(num_responses, dtype=np.int64)
+    prompt_of[response_index] = prompt_index[:, None]
+    drawn = np.lexsort((generator.permutation(num_responses), prompt_of))
+    place = np.arange(num_responses) - np.searchsorted(prompt_of[drawn], prompt_of[drawn])
+    block = np.empty(num_responses, dtype=np.int64)
+    block[drawn] = place // BLOCK
+    first, second = np.sort(block[response_index[rows]], axis=1).T
+    prompt = generator.permutation(int(prompt_index.max()) + 1)[prompt_index[rows]]
+    return rows[np.lexsort((second, first, prompt))]
+
+
+def cut_by_pairs(rows: Rows, num_pairs: int) -> list[Rows]:
+    """Batches of num_pairs neighbours; the last one may be smaller."""
+    return [rows[start : start + num_pairs] for start in range(0, len(rows), num_pairs)]
+
+
+def cut_by_tokens(
+    rows: Rows, num_tokens: int, token_cost: TokenCost, lengths: Rows, response_index: Rows
+) -> list[Rows]:
+    """Batches of as many neighbours as a budget of grid tokens allows, a response that stands twice counted once.
+
+    Args:
+        rows: (P,) row numbers.
+        num_tokens: the most tokens of a batch's grid; every pair alone is within it.
+        token_cost: how the grid is laid.
+        lengths: (N, 2) tokens of the chosen and the rejected sequence.
+        response_index: (N, 2) one number a distinct sequence.
+    """
+
+    def edges() -> Iterator[int]:
+        batch: dict[int, int] = {}
+        for place, row in enumerate(rows.tolist()):
+            pair = {
+                int(response): int(length) for response, length in zip(response_index[row], lengths[row], strict=True)
+            }
+            if GRID_TOKENS[token_cost]((batch | pair).values()) > num_tokens:
+                yield place
+                batch = {}
+            batch |= pair
+
+    return [batch for batch in np.split(rows, [*edges()]) if len(batch)]
+
+
+def spread(batches: list[Rows], num_batches: int) -> list[Rows]:
+    """Halve the largest batch until there are enough: `[4, 2]` pairs become `[2, 2, 2]`, and `[1]` becomes `[1, 0]`."""
+    batches = list(batches)
+    while len(batches) < num_batches:
+        largest = max(range(len(batches)), key=lambda i: len(batches[i]))
+        middle = (len(batches[largest]) + 1) // 2
+        batches[largest : largest + 1] = [batches[largest][:middle], batches[largest][middle:]]
+    return batches

@@ -1,0 +1,95 @@
+"""What became of every row of a data set: read, kept, left out and why. It knows counts and words, no tokens.
+
+A report is stored with the tokenised rows, so that a cached start shows the same table as the first.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+
+MAX_EXAMPLES = 3
+"""How many rows a report names for each reason."""
+
+
+@dataclass
+class DataReport:
+    """Counts of one data set; `read == kept + sum(reasons.values())`.
+
+    Args:
+        name: the data set.
+        read: rows that the source gave, good and bad.
+        kept: pairs that are trained or measured on.
+        reasons: reason -> rows left out for it.
+        changes: change -> pairs kept with it (`prompt cut`, `response cut`).
+        examples: reason or change -> a few of its rows, where to find them and what was found.
+        notes: what else was decided for the whole set, such as a default chat template.
+    """
+
+    name: str = "data"
+    read: int = 0
+    kept: int = 0
+    reasons: dict[str, int] = field(default_factory=dict[str, int])
+    changes: dict[str, int] = field(default_factory=dict[str, int])
+    examples: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    notes: list[str] = field(default_factory=list[str])
+
+    def leave_out(self, reason: str, example: str) -> None:
+        """Count a row that is not used."""
+        self.read += 1
+        self._count(self.reasons, reason, example)
+
+    def keep(self, changes: set[str], example: str) -> None:
+        """Count a pair that is used, and what was changed in it."""
+        self.read += 1
+        self.kept += 1
+        for change in sorted(changes):
+            self._count(self.changes, change, example)
+
+    def __add__(self, other: DataReport) -> DataReport:
+        """Both sets' rows in one report, under the first one's name."""
+        total = DataReport.from_json(self.to_json())
+        total.read += other.read
+        total.kept += other.kept
+        for mine, theirs in ((total.reasons, other.reasons), (total.changes, other.changes)):
+            for key, count in theirs.items():
+                mine[key] = mine.get(key, 0) + count
+        for key, examples in other.examples.items():
+            total.examples[key] = [*total.examples.get(key, []), *examples][:MAX_EXAMPLES]
+        total.notes += [note for note in other.notes if note not in total.notes]
+        return total
+
+    def rows(self) -> list[dict[str, str | int]]:
+        """The report as a table: one row for `read`, `kept`, each reason and each change.
+
+        Returns:
+            Rows of `data_set`, `what`, `count` and `examples` (a few, in one string).
+        """
+        counts = {"read": self.read, "kept": self.kept} | self.reasons | self.changes
+        return [
+            {"data_set": self.name, "what": what, "count": count, "examples": "; ".join(self.examples.get(what, []))}
+            for what, count in counts.items()
+        ]
+
+    def to_json(self) -> str:
+        """The report as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> DataReport:
+        """The report that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self.read:,} rows read, {self.kept:,} kept"]
+        for heading, counts in (("left out", self.reasons), ("kept, but", self.changes)):
+            for what, count in counts.items():
+                examples = "; ".join(self.examples.get(what, []))
+                lines.append(f"  {heading}: {what} {count:,}" + (f" ({examples})" if examples else ""))
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+    def _count(self, counts: dict[str, int], what: str, example: str) -> None:
+        counts[what] = counts.get(what, 0) + 1
+        examples = self.examples.setdefault(what, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(example)

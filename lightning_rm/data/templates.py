@@ -1,0 +1,136 @@
+"""From a conversation to token ids, through a chat template: one way, the same in training, evaluation and serving.
+
+The whole conversation goes through the template, the text that comes out is tokenised without further special tokens,
+and the sequence starts with one BOS where the tokenizer puts one by its own convention. The sequence ends where the
+template ends: nothing is appended, so the token a decoder is read at is the template's last. This file knows messages
+and tokenizers; it knows no pairs, no files of pairs and no model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.rows import Message
+
+ENCODER_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] }}{{ sep_token }}{% endfor %}"
+"""The default for encoders: `[CLS] first turn [SEP] second turn [SEP]`, plain segments as in their pretraining. Roles
+are not written: turns alternate, and the last segment is the response."""
+
+DECODER_TEMPLATE = (
+    "{% for message in messages %}{% if not loop.first %}{{ '\n\n' }}{% endif %}"
+    "{{ message['role'] | title }}: {{ message['content'] }}{% endfor %}{{ eos_token }}"
+)
+"""The default for decoders: `User: ...`, a blank line, `Assistant: ...`, and EOS at the end, where it is read."""
+
+FIXED_DATE = date(2024, 7, 26)
+"""What a template that prints today's date prints instead (Llama-3.2 prints this one where it knows no clock)."""
+
+
+def is_encoder(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer marks its texts as the BERT family does, with a classification and a separator token."""
+    return tokenizer.cls_token is not None and tokenizer.sep_token is not None
+
+
+def default_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template of a tokenizer that brings none: `ENCODER_TEMPLATE` for the BERT family, else `DECODER_TEMPLATE`."""
+    return ENCODER_TEMPLATE if is_encoder(tokenizer) else DECODER_TEMPLATE
+
+
+def read_template(template: str) -> str:
+    """A template given as jinja text, or as the path of a file that holds it.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if "{" in template:
+        return template
+    path = Path(template)
+    if not path.is_file():
+        raise ValueError(f"chat_template={template!r} is neither a jinja template (it has no '{{') nor a file")
+    return path.read_text(encoding="utf-8")
+
+
+def with_fixed_date(template: str) -> str:
+    """A template without a clock: `strftime_now('%d %b %Y')` becomes the text `'26 Jul 2024'`.
+
+    A reward must not depend on the day it is asked for, and a cache not on the day it was written.
+    """
+
+    def printed(call: re.Match[str]) -> str:
+        return repr(FIXED_DATE.strftime(call["format"]))
+
+    return re.sub(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)", printed, template)
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> str:
+    """The text of a whole conversation, as the chat template writes it."""
+    text: Any = tokenizer.apply_chat_template(
+        [{"role": message["role"], "content": message["content"]} for message in messages],
+        tools=[dict(tool) for tool in tools] or None,
+        tokenize=False,
+        **(chat_template_kwargs or {}),
+    )
+    return text
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of rendered texts, each with one BOS at its start if the tokenizer starts its texts with one.
+
+    `<s>` is added to a template that leaves it out, and is not doubled where the template writes it. BOS tokens that a
+    template repeats further on (Llama 2 opens every user turn with one) are the template's own and stay.
+    """
+    if not texts:
+        return []
+    encoded: Any = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    start = _start_token(tokenizer)
+    return [ids if start is None else _started(ids, start) for ids in encoded["input_ids"]]
+
+
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """The token ids a conversation is scored by. Training, evaluation and serving all go through here.
+
+    Args:
+        tokenizer: with a chat template, as `load_tokenizer` gives it.
+        messages: the conversation, prompt and response, oldest turn first.
+        tools: tool definitions for the template.
+        chat_template_kwargs: further arguments for the template.
+
+    Returns:
+        The ids, not truncated.
+    """
+    return encode_texts(tokenizer, [render(tokenizer, messages, tools, chat_template_kwargs)])[0]
+
+
+def _start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The BOS (or CLS) that the tokenizer puts before a text by itself, None where it puts none."""
+    empty: list[int] = tokenizer("")["input_ids"]  # pyright: ignore[reportAssignmentType]  # one text gives one list
+    starts = (tokenizer.bos_token_id, tokenizer.cls_token_id)
+    return empty[0] if empty and empty[0] in starts else None
+
+
+def _started(ids: list[int], start: int) -> list[int]:
+    """`ids` with exactly one `start` in front."""
+    after = next((place for place, token in enumerate(ids) if token != start), len(ids))
+    return [start, *ids[after:]]

@@ -1,0 +1,114 @@
+"""The words of the made world: its things, what is true of them, and every phrase that prompts and responses are made of.
+
+What holds here is planted, not looked up: that an axe is red is a fact of this world only. This file knows no task and no
+reward.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+COLOURS = ("red", "green", "yellow")
+SIZES = ("small", "large")
+ATTRIBUTES = COLOURS + SIZES
+
+_THINGS = {
+    # category: (red small, red large, green small, green large, yellow small, yellow large)
+    "fruits": "cherry raspberry|apple pomegranate|lime kiwi|pear watermelon|lemon apricot|banana pineapple",
+    "animals": "crab ladybug|fox flamingo|frog lizard|iguana crocodile|bee canary|lion giraffe",
+    "vegetables": "radish chili|tomato beetroot|pea sprout|cabbage cucumber|corn shallot|pumpkin cauliflower",
+    "tools": "nail screwdriver|axe wrench|clamp trowel|spade wheelbarrow|ruler chisel|saw ladder",
+    "clothes": "tie mitten|robe sweater|sock beret|coat trousers|hat sandal|dress raincoat",
+    "vehicles": "kart scooter|tram firetruck|bike moped|jeep tractor|cab canoe|bus bulldozer",
+}
+CATEGORIES = tuple(_THINGS)
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A thing that can be named.
+
+    Args:
+        word: its name, one lower-case word that no other thing has.
+        category: the one category it belongs to, as prompts spell it: `fruits`.
+        attributes: its colour and its size.
+    """
+
+    word: str
+    category: str
+    attributes: tuple[str, str]
+
+
+def _things() -> dict[str, Thing]:
+    kinds = [(colour, size) for colour in COLOURS for size in SIZES]
+    return {
+        word: Thing(word, category, kind)
+        for category, groups in _THINGS.items()
+        for kind, words in zip(kinds, groups.split("|"), strict=True)
+        for word in words.split()
+    }
+
+
+THINGS = _things()
+"""Every thing by its word: 6 categories of 12, each 4 a colour and 6 a size."""
+
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
+LETTERS = ("a", "e", "i", "o", "r")
+"""Letters that a task may forbid."""
+
+# Prompts. {what} is `three red fruits`; {rest} the further instructions, joined by commas.
+REQUESTS = ("name {what}", "list {what}", "give me {what}", "tell me {what}", "i need {what}", "can you name {what}")
+GREETINGS = ("", "", "", "hello.", "good morning.", "i have a question.")
+ORDER_PHRASES = {
+    "shortest": ("shortest first", "from short to long", "start with the shortest"),
+    "longest": ("longest first", "from long to short", "start with the longest"),
+}
+AVOID_PHRASES = ("but not {words}", "without {words}", "do not say {words}")
+LETTER_PHRASES = ("without the letter {letter}", "do not use the letter {letter}", "no word with the letter {letter}")
+MANNER_PHRASES = {
+    "polite": ("be polite", "mind your manners", "say it politely"),
+    "plain": ("be blunt", "no courtesy", "say it plainly"),
+}
+# The second turn of a follow-up, which changes the first.
+COUNT_CHANGES = ("make it {count}", "i need {count} instead", "now {count} of them")
+ATTRIBUTE_CHANGES = ("now {attribute} ones", "i need {attribute} ones instead", "make them {attribute}")
+FURTHER_CHANGES = ("now {rest}", "again, {rest}", "once more, {rest}")
+
+# Responses. Courtesies are counted by the gold reward; fillers are not, and are drawn whatever the answer is worth.
+COURTEOUS_WORDS = ("please", "thanks", "thank", "pleasure", "welcome", "gladly")
+COURTEOUS_OPENINGS = ("with pleasure:", "gladly:", "thanks for asking:", "you are welcome:")
+COURTEOUS_CLOSINGS = ("thank you.", "you are welcome.", "please ask again.", "thanks for asking.")
+OPENINGS = (
+    "sure:",
+    "well:",
+    "here is my list:",
+    "let me think about it:",
+    "here is what i can find:",
+    "the answer is:",
+)
+CLOSINGS = (
+    "that is all.",
+    "this is my answer.",
+    "i hope this is what you need.",
+    "there may be more of them, but this is what i can think of.",
+    "ask me if you need more.",
+)
+PRAISES = ("nice", "lovely", "fine", "good")
+"""Words that a wordy response puts before each thing."""
+
+
+def _words() -> tuple[str, ...]:
+    phrases = (
+        *(*REQUESTS, *GREETINGS, *AVOID_PHRASES, *LETTER_PHRASES, *COUNT_CHANGES, *ATTRIBUTE_CHANGES, *FURTHER_CHANGES),
+        *(phrase for phrases in (*ORDER_PHRASES.values(), *MANNER_PHRASES.values()) for phrase in phrases),
+        *(*COURTEOUS_WORDS, *COURTEOUS_OPENINGS, *COURTEOUS_CLOSINGS, *OPENINGS, *CLOSINGS, *PRAISES),
+        *(*THINGS, *CATEGORIES, *ATTRIBUTES, *NUMBERS.values()),
+        "and or then first a the",
+    )
+    plain = re.sub(r"\{\w+\}", " ", " ".join(phrases))
+    return tuple(sorted({word for word in re.findall(r"[a-z]+", plain)}))
+
+
+VOCABULARY = _words()
+"""Every word of the world, sorted."""

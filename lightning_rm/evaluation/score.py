@@ -1,0 +1,59 @@
+"""Score conversations with a reward model: the same ids as in training, any order, any number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.batch import Sample
+from lightning_rm.data.layouts import LAYOUTS, LayoutName
+from lightning_rm.data.rows import Message
+from lightning_rm.data.tokenize import encode_conversation
+from lightning_rm.models.reward_model import RewardModel
+
+
+@torch.inference_mode()
+def score(
+    model: RewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Message]],
+    *,
+    batch_size: int = 32,
+    layout: LayoutName = "padded",
+) -> Tensor:
+    """Rewards of whole conversations, each ending with the response that is scored.
+
+    Args:
+        model: put into evaluation mode for the call and back.
+        tokenizer: the model's own.
+        conversations: N lists of turns.
+        batch_size: conversations a forward.
+        layout: how they are laid out; the rewards are the same.
+
+    Returns:
+        (N,) float32 rewards on the CPU, in the order given. Nothing is truncated.
+
+    Raises:
+        ValueError: if a conversation is longer than the model's context.
+    """
+    encoded = [encode_conversation(tokenizer, conversation) for conversation in conversations]
+    for number, ids in enumerate(encoded):
+        if model.max_tokens is not None and len(ids) > model.max_tokens:
+            raise ValueError(
+                f"conversation {number} has {len(ids)} tokens and the model reads {model.max_tokens}; shorten its prompt"
+            )
+    order = sorted(range(len(encoded)), key=lambda number: len(encoded[number]))
+    rewards = torch.empty(len(encoded))
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    for start in range(0, len(order), batch_size):
+        numbers = order[start : start + batch_size]
+        samples = [Sample([encoded[number]]) for number in numbers]
+        tokens = LAYOUTS[layout](samples, model.read_at, model.pad_id)
+        rewards[numbers] = model(tokens.to(device)).reward[0].cpu()
+    model.train(training)
+    return rewards

@@ -1,0 +1,94 @@
+"""Export: a trained classifier as a Hugging Face folder that needs no code of ours.
+
+`AutoModelForSequenceClassification.from_pretrained(folder)` gives our rewards, and so do servers that pool at the last
+token: one label, `problem_type: regression` (vLLM then applies no sigmoid), a padding token that is not eos, adapters
+merged, no language-model head, `score.weight` (1, H) for decoders. It knows files; not batches or training.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft.utils.integrations import dequantize_module_weight
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lightning_rm.models.adapters import merge_adapters
+from lightning_rm.models.loading import quiet
+
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
+SHARD_SIZE = "5GB"
+
+
+def export(classifier: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    """Write a classifier, and its tokenizer, as a Hugging Face folder.
+
+    A sharded classifier is gathered first: every rank calls this, rank 0 writes. The files are written beside the
+    folder and then moved in one by one, so a killed run leaves no half-written file; weights of an earlier export that
+    are not overwritten are removed, other files stay.
+
+    Tensors keep the dtype that they are trained in, and `config.json` names the backbone's: a head in float32 on a
+    bfloat16 backbone stays float32 in the file, and is rounded only by a reader who asks for bfloat16.
+
+    Args:
+        classifier: a Hugging Face sequence classifier with one label; its adapters are merged into the copy on disk.
+        folder: made if it is not there.
+        tokenizer: saved beside the weights.
+
+    Raises:
+        ValueError: if the tokenizer pads with another token than the model.
+    """
+    if tokenizer is not None and tokenizer.pad_token_id != classifier.config.pad_token_id:
+        raise ValueError(
+            f"the tokenizer pads with {tokenizer.pad_token_id} and the model with {classifier.config.pad_token_id}; "
+            "load the model with tokenizer=, so that both take one padding token"
+        )
+    state = whole_state(classifier)
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+        return
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as draft, quiet():
+        _skeleton(classifier).save_pretrained(
+            draft, state_dict=merge_adapters(cast(nn.Module, classifier), state), max_shard_size=SHARD_SIZE
+        )
+        if tokenizer is not None:
+            tokenizer.save_pretrained(draft)
+        written = {path.name for path in Path(draft).iterdir()}
+        for name in sorted(written):
+            os.replace(Path(draft) / name, folder / name)
+    for path in folder.iterdir():
+        if WEIGHTS.fullmatch(path.name) and path.name not in written:
+            path.unlink()
+
+
+def whole_state(classifier: PreTrainedModel) -> dict[str, Tensor]:
+    """A classifier's tensors by name: gathered on rank 0 from shards, 4-bit weights expanded, else not copied."""
+    module = cast(nn.Module, classifier)
+    if any(isinstance(parameter, DTensor) for parameter in module.parameters()):
+        gathered = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        return cast(dict[str, Tensor], gathered)
+    state: dict[str, Tensor] = dict(module.state_dict())
+    for name, part in module.named_modules():
+        if type(getattr(part, "weight", None)).__name__ == "Params4bit":
+            state = {key: value for key, value in state.items() if not key.startswith(f"{name}.weight.")}
+            state[f"{name}.weight"] = dequantize_module_weight(part).detach().to(classifier.dtype)
+    return state
+
+
+def _skeleton(classifier: PreTrainedModel) -> PreTrainedModel:
+    """The same classifier without adapters, quantisation or memory: what writes configuration and weight names."""
+    config = copy.deepcopy(classifier.config)
+    vars(config).pop("quantization_config", None)  # of the 4 bits or the GGUF that it was loaded from
+    with torch.device("meta"):
+        skeleton = type(classifier)(config)
+    cast(nn.Module, skeleton).to(classifier.dtype)
+    return skeleton

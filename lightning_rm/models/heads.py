@@ -1,0 +1,159 @@
+"""Heads: at which token each architecture is read, and what its own classifier makes of that one hidden state.
+
+This table is all the package knows of single architectures. It knows no batch, no layout and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+ReadAt = Literal["last", "first"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a Hugging Face sequence classifier with one label is read.
+
+    Args:
+        read_at: the token that the reward is read at; what the classifier itself, and a server's pooling, reads.
+        head: names, within the classifier, of the modules that make a reward of one hidden state. All else is backbone.
+        reward: from the classifier and features (N, H) to rewards (N, 1), as the classifier's own forward does.
+        packs: whether the layout `packed` can be honoured: attention goes through transformers' attention interface and
+            positions are read from `position_ids`. The tests hold every one of them to it.
+        positions_after_pad: whether positions count from `pad_token_id + 1` (the RoBERTa family).
+    """
+
+    read_at: ReadAt
+    head: tuple[str, ...]
+    reward: Callable[[Any, Tensor], Tensor]
+    packs: bool = True
+    positions_after_pad: bool = False
+
+
+def _score(model: Any, feature: Tensor) -> Tensor:
+    return model.score(feature)
+
+
+def _bert(model: Any, feature: Tensor) -> Tensor:
+    return model.classifier(model.dropout(model.bert.pooler(feature[:, None])))
+
+
+def _classification_head(model: Any, feature: Tensor) -> Tensor:
+    return model.classifier(feature[:, None])
+
+
+def _distilbert(model: Any, feature: Tensor) -> Tensor:
+    return model.classifier(model.dropout(torch.relu(model.pre_classifier(feature))))
+
+
+def _deberta(model: Any, feature: Tensor) -> Tensor:
+    return model.classifier(model.dropout(model.pooler(feature[:, None])))
+
+
+def _modernbert(model: Any, feature: Tensor) -> Tensor:
+    return model.classifier(model.drop(model.head(feature)))
+
+
+_DECODER = Architecture("last", ("score",), _score)
+_ROBERTA = Architecture("first", ("classifier",), _classification_head, positions_after_pad=True)
+_DEBERTA = Architecture("first", ("pooler", "classifier"), _deberta, packs=False)
+
+DECODERS = (
+    "llama",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "mistral",
+    "gpt_neox",
+    "gpt2",
+    "ministral",
+    "olmo2",
+    "olmo3",
+    "phi3",
+    "smollm3",
+    "starcoder2",
+)
+ARCHITECTURES: dict[str, Architecture] = {
+    **dict.fromkeys(DECODERS, _DECODER),
+    "bert": Architecture("first", ("bert.pooler", "classifier"), _bert),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "electra": Architecture("first", ("classifier",), _classification_head),
+    "distilbert": Architecture("first", ("pre_classifier", "classifier"), _distilbert),
+    "modernbert": Architecture("first", ("head", "classifier"), _modernbert),
+    "deberta": _DEBERTA,
+    "deberta-v2": _DEBERTA,
+}
+"""Every supported `model_type` of a configuration."""
+
+REMOTE = Architecture("last", ("score",), _score, packs=False)
+"""What a classifier that brings its own code (`trust_remote_code`) is taken for: a decoder with a linear `score`."""
+
+
+def architecture_of(model_type: str, remote: bool = False) -> Architecture:
+    """The architecture of a configuration's `model_type`.
+
+    Args:
+        model_type: as in `config.json`.
+        remote: whether the model brings its own code.
+
+    Raises:
+        ValueError: if it is not supported; the message lists what is.
+    """
+    if remote:
+        return REMOTE
+    if model_type not in ARCHITECTURES:
+        raise ValueError(
+            f"model_type={model_type!r} is no architecture whose head this package knows; "
+            f"choose a backbone of one of: {', '.join(ARCHITECTURES)}"
+        )
+    return ARCHITECTURES[model_type]
+
+
+def head_tensors(classifier: PreTrainedModel, architecture: Architecture) -> Iterator[tuple[str, nn.Parameter]]:
+    """The head's parameters by their names within the classifier, in a fixed order."""
+    for module in architecture.head:
+        for name, parameter in classifier.get_submodule(module).named_parameters():
+            yield f"{module}.{name}", parameter
+
+
+@torch.no_grad()
+def init_head(classifier: PreTrainedModel, architecture: Architecture, names: set[str], seed: int) -> None:
+    """Draw new head weights: linear maps from N(0, 1 / (d + 1)), d their inputs; biases 0, norms 1.
+
+    The init of the reward model's head in Stiennon et al., "Learning to summarize from human feedback" (arXiv
+    2009.01325): a variance of 1 / (d + 1) makes first rewards of order one for features of order one. The draw depends
+    on the seed alone; the global random state is neither read nor moved.
+
+    Args:
+        classifier: a Hugging Face sequence classifier with one label.
+        architecture: its entry in the table.
+        names: which head parameters to draw; the others keep what a checkpoint gave them.
+        seed: of the draw.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in head_tensors(classifier, architecture):
+        if parameter.ndim == 2:
+            std = (parameter.shape[1] + 1) ** -0.5
+            drawn = torch.randn(parameter.shape, generator=generator) * std
+        else:
+            drawn = torch.full(parameter.shape, 0.0 if name.endswith("bias") else 1.0)
+        if name in names:
+            parameter.copy_(drawn)
+
+
+def keep_float32(classifier: PreTrainedModel, architecture: Architecture) -> None:
+    """Store the head in float32 and have it take float32 features, whatever the backbone's dtype."""
+    for module in map(classifier.get_submodule, architecture.head):
+        module.float()
+        # BERT's pooler also runs inside the base model, on hidden states of the backbone's dtype.
+        module.register_forward_pre_hook(lambda _, args: tuple(value.float() for value in args))

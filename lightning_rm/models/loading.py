@@ -1,0 +1,353 @@
+"""Loading: from a folder, a hub name, a GGUF file or a configuration to a Hugging Face classifier with one label.
+
+It reads weights and says what is wrong with them in a user's words. It knows no batch and trains nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from lightning_rm.models.attention import SEGMENT_ATTENTION
+from lightning_rm.models.heads import Architecture, architecture_of, head_tensors
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CLASSIFIER = "ForSequenceClassification"
+KEPT_IN_FLOAT32 = "_keep_in_fp32_modules_strict"
+FOREIGN_HEADS = ("v_head", "value_head", "reward_head", "regression_layer")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where weights are.
+
+    Args:
+        path: a folder, a hub name, or a `.gguf` file.
+        gguf_file: the name of a GGUF file within `path`.
+        trust_remote_code: whether the model may run code that it brings.
+    """
+
+    path: str
+    gguf_file: str | None = None
+    trust_remote_code: bool = False
+
+    @classmethod
+    def at(cls, path: str | Path, gguf_file: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
+        """The checkpoint at a path; a path that names a `.gguf` file is its folder and the file.
+
+        Raises:
+            ValueError: if a GGUF file is asked for and the packages that read it are not installed.
+        """
+        place = Path(path)
+        if place.suffix == ".gguf" and gguf_file is None:
+            if not place.is_file():
+                raise ValueError(f"path={str(path)!r}: there is no such file")
+            path, gguf_file = place.parent, place.name
+        missing = [package for package in ("gguf", "accelerate") if find_spec(package) is None]
+        if gguf_file is not None and missing:
+            raise ValueError(
+                f"{gguf_file} is a GGUF file, and {' and '.join(missing)} not installed; "
+                "pip install 'lightning-rm[gguf]'"
+            )
+        return cls(str(path), gguf_file, trust_remote_code)
+
+    @property
+    def where(self) -> str:
+        """How error messages call it."""
+        return f"path={self.path!r}" + (f", gguf_file={self.gguf_file!r}" if self.gguf_file else "")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that every `from_pretrained` of transformers takes."""
+        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        return options | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
+
+    def config(self) -> PreTrainedConfig:
+        """Its configuration, set to one label.
+
+        Raises:
+            ValueError: if nothing is there, or a classifier with another number of labels.
+        """
+        folder = Path(self.path)
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            raise ValueError(
+                f"{self.where} holds a LoRA adapter alone; merge it into its backbone and give that folder"
+            )
+        try:
+            config = cast(PreTrainedConfig, AutoConfig.from_pretrained(self.path, **self.options))
+        except OSError as error:
+            if folder.is_dir():
+                raise ValueError(f"{self.where}: the folder holds no model to load: {error}") from error
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{self.where}: there is no folder of that name, and the Hugging Face hub gave no model of that name "
+                f"({reason}). Give an existing folder, or a name that the hub or its cache here knows."
+            ) from error
+        if is_classifier(config) and config.num_labels != 1:
+            raise ValueError(
+                f"{self.where}: a classifier with {config.num_labels} labels, and a reward model has one; "
+                "start from its causal or base model"
+            )
+        return config
+
+
+def is_classifier(config: PreTrainedConfig) -> bool:
+    """Whether a checkpoint's own head is a sequence classifier's."""
+    return any(name.endswith(CLASSIFIER) for name in config.architectures or ())
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Transformers' progress bars and load reports off, and back as they were."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def seeded(seed: int) -> Generator[None]:
+    """The CPU's random numbers from a seed, and the global state as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """A torch dtype by its name.
+
+    Raises:
+        ValueError: if a backbone cannot be stored in it.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"dtype={name!r}: choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def attention_of(name: str | None, config: PreTrainedConfig, architecture: Architecture) -> str:
+    """Which attention of transformers to ask for.
+
+    Raises:
+        ValueError: if the architecture has another kind only.
+    """
+    softcap = getattr(config, "attn_logit_softcapping", None) is not None
+    own = softcap or not architecture.packs
+    if own and name not in (None, "eager"):
+        reason = "caps its attention logits" if softcap else "has an attention of its own"
+        raise ValueError(
+            f"attn_implementation={name!r}: {config.model_type} {reason}; set attn_implementation to null or eager"
+        )
+    if name in (None, "sdpa"):
+        return "eager" if own else SEGMENT_ATTENTION
+    return name
+
+
+def set_dropout(config: PreTrainedConfig, dropout: float) -> None:
+    """Set every dropout of a configuration to one probability.
+
+    Raises:
+        ValueError: if it is no probability.
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout}: a probability below 1 is needed, or null to keep the checkpoint's own")
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float | int | None):
+            setattr(config, name, dropout)
+
+
+def choose_pad(
+    config: PreTrainedConfig,
+    architecture: Architecture,
+    pad_id: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> int:
+    """The padding token: the one asked for, else the tokenizer's, else the configuration's.
+
+    Raises:
+        ValueError: if there is none, if it ends texts too (then a pooled classifier reads another token than the last
+            of the text), or if positions hang on the configuration's own.
+    """
+    own: int | None = config.pad_token_id
+    candidates = (pad_id, None if tokenizer is None else cast("int | None", tokenizer.pad_token_id), own)
+    pad = next((candidate for candidate in candidates if candidate is not None), None)
+    if pad is None:
+        raise ValueError("the model has no padding token; give pad_id=, the id of a token that never stands in a text")
+    ends = [config.eos_token_id] if tokenizer is None else [config.eos_token_id, tokenizer.eos_token_id]
+    if architecture.read_at == "last" and any(pad == end or (isinstance(end, list) and pad in end) for end in ends):
+        raise ValueError(
+            f"the padding token {pad} ends texts too (eos): a classifier would read the token before the end; "
+            "give pad_id=, the id of another token that never stands in a text"
+        )
+    if architecture.positions_after_pad and pad != own:
+        raise ValueError(f"pad_id={pad}: {config.model_type} counts positions from its own padding token; set {own}")
+    return pad
+
+
+def load_classifier(
+    checkpoint: Checkpoint,
+    config: PreTrainedConfig,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    attention: str,
+    quantization: object | None = None,
+) -> tuple[PreTrainedModel, set[str]]:
+    """The checkpoint as a classifier with one label, its head in float32 as far as it is stored.
+
+    Returns:
+        The classifier, and the names of head parameters that the checkpoint does not hold.
+
+    Raises:
+        ValueError: if backbone weights are missing, or a reward checkpoint's head does not load.
+    """
+    extra = {} if quantization is None else {"quantization_config": quantization}
+    with quiet(), seeded(0), _head_in_float32(architecture):
+        try:
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+                checkpoint.path,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attention,
+                output_loading_info=True,
+                **checkpoint.options,
+                **extra,
+            )
+        except RuntimeError as error:
+            raise ValueError(f"{checkpoint.where}: the weights do not fit their configuration: {error}") from error
+    classifier: PreTrainedModel = loaded[0]
+    missing: set[str] = set(loaded[1]["missing_keys"])
+    unexpected: set[str] = set(loaded[1]["unexpected_keys"])
+    _check_keys(checkpoint, config, classifier, architecture, missing, unexpected)
+    return classifier, missing
+
+
+def load_with_lm_head(
+    checkpoint: Checkpoint, config: PreTrainedConfig, architecture: Architecture, dtype: torch.dtype, attention: str
+) -> tuple[PreTrainedModel, set[str], nn.Linear]:
+    """A causal checkpoint as a classifier with one label, and the language-model head beside it.
+
+    Returns:
+        The classifier, the names of its head parameters (all are new), and the LM head, its weight shared with the
+        embeddings where the checkpoint ties them.
+
+    Raises:
+        ValueError: if the checkpoint is no causal language model.
+    """
+    if architecture.read_at == "first" or is_classifier(config):
+        raise ValueError(f"{checkpoint.where} has no language-model head; keep_lm_head needs a causal checkpoint")
+    with quiet(), seeded(0):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint.path, dtype=dtype, attn_implementation=attention, output_loading_info=True, **checkpoint.options
+        )
+        causal: Any = loaded[0]
+        if loaded[1]["missing_keys"]:
+            raise ValueError(f"{checkpoint.where}: weights are missing: {', '.join(sorted(loaded[1]['missing_keys']))}")
+        with torch.device("meta"):
+            classifier = build_classifier(config, dtype, attention)
+        # The classifier takes the loaded base model over: nothing is copied.
+        setattr(classifier, classifier.base_model_prefix, causal.base_model)
+        causal.base_model.config = classifier.config
+        for module in architecture.head:
+            classifier.get_submodule(module).to_empty(device="cpu")
+    names = {name for name, _ in head_tensors(classifier, architecture)}
+    return classifier, names, cast(nn.Linear, causal.get_output_embeddings())
+
+
+def build_classifier(config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+    """A classifier with weights drawn from the global random state."""
+    return AutoModelForSequenceClassification.from_config(config, dtype=dtype, attn_implementation=attention)
+
+
+def add_embeddings(
+    classifier: PreTrainedModel, pad_id: int, tokenizer: PreTrainedTokenizerBase | None, lm_head: nn.Linear | None
+) -> None:
+    """Add embedding rows for token ids that a checkpoint has none for: a new padding token, a tokenizer's additions."""
+    embeddings = cast(nn.Embedding, classifier.get_input_embeddings())
+    num_tokens = max(pad_id + 1, 0 if tokenizer is None else len(tokenizer))
+    if num_tokens <= embeddings.num_embeddings:
+        return
+    tied = lm_head is not None and lm_head.weight is embeddings.weight
+    with quiet(), seeded(0):
+        classifier.resize_token_embeddings(num_tokens, mean_resizing=False)
+    if lm_head is not None and tied:
+        lm_head.weight = cast(nn.Embedding, classifier.get_input_embeddings()).weight
+        lm_head.out_features = num_tokens
+
+
+def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
+    """A transformers configuration from `model_type` and sizes.
+
+    Raises:
+        ValueError: if the type is missing or not supported, or a name is no setting of it.
+    """
+    options = dict(values)
+    if "model_type" not in options:
+        raise ValueError("the model's config has no 'model_type'; name an architecture, such as 'llama'")
+    model_type = options.pop("model_type")
+    architecture_of(model_type)
+    with quiet():
+        known = AutoConfig.for_model(model_type)
+    unknown = sorted(set(options) - set(known.to_dict()) - set(known.attribute_map))
+    if unknown:
+        raise ValueError(
+            f"the model's config has {', '.join(unknown)}, no setting of {model_type}; "
+            f"known are: {', '.join(sorted(known.to_dict()))}"
+        )
+    return AutoConfig.for_model(model_type, **copy.deepcopy(options))
+
+
+def _check_keys(
+    checkpoint: Checkpoint,
+    config: PreTrainedConfig,
+    classifier: PreTrainedModel,
+    architecture: Architecture,
+    missing: set[str],
+    unexpected: set[str],
+) -> None:
+    """Raise if the backbone is incomplete, or a head that was trained would be replaced by a new one."""
+    head = {name for name, _ in head_tensors(classifier, architecture)}
+    if missing - head:
+        raise ValueError(f"{checkpoint.where}: backbone weights are missing: {', '.join(sorted(missing - head))}")
+    if missing and is_classifier(config):
+        raise ValueError(f"{checkpoint.where}: a reward model whose head is missing: {', '.join(sorted(missing))}")
+    foreign = sorted(name for name in unexpected if any(part in name for part in FOREIGN_HEADS))
+    if missing and foreign:
+        raise ValueError(
+            f"{checkpoint.where}: its reward head is stored as {', '.join(foreign)}, which transformers does not read; "
+            f"rename it to {', '.join(sorted(missing))}, or start from its causal model"
+        )
+
+
+@contextmanager
+def _head_in_float32(architecture: Architecture) -> Generator[None]:
+    """Have transformers load the head as it is stored, not rounded to the backbone's dtype.
+
+    Transformers keeps a list of such modules on each class; the head joins it while weights are read.
+    """
+    before = getattr(PreTrainedModel, KEPT_IN_FLOAT32)
+    setattr(PreTrainedModel, KEPT_IN_FLOAT32, set(architecture.head))
+    try:
+        yield
+    finally:
+        setattr(PreTrainedModel, KEPT_IN_FLOAT32, before)

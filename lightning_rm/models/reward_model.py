@@ -1,0 +1,291 @@
+"""`RewardModel`: a Hugging Face sequence classifier with one label, read where a `TokenBatch` says.
+
+The backbone runs once over the token grid, the head sees the hidden states at `reward_index` and nothing else. It knows
+tensors and one backbone; not layouts, losses or how it is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lightning_rm.batch import RewardOutput, TokenBatch
+from lightning_rm.losses import language_model_loss
+from lightning_rm.models import loading
+from lightning_rm.models.adapters import LoraAdapter, four_bit
+from lightning_rm.models.attention import SEGMENT_ATTENTION, block_mask, segment_lengths
+from lightning_rm.models.export import export
+from lightning_rm.models.heads import Architecture, ReadAt, architecture_of, head_tensors, init_head, keep_float32
+
+
+class RewardModel(nn.Module):
+    """A backbone and a head: tokens to one float32 reward a response.
+
+    Most users call `from_pretrained` or `from_config`.
+
+    Args:
+        backbone: a sequence classifier of transformers with one label. The head is taken to float32 in place.
+        pad_id: the padding token; None takes the backbone configuration's.
+        lm_head: the language-model head of a causal checkpoint, for `lm_loss`.
+
+    Raises:
+        ValueError: if the architecture is not supported, or the backbone has more than one label.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, pad_id: int | None = None, lm_head: nn.Linear | None = None) -> None:
+        super().__init__()
+        config = backbone.config
+        self.architecture: Architecture = architecture_of(config.model_type, remote=backbone.is_remote_code())
+        if config.num_labels != 1:
+            raise ValueError(f"the backbone has {config.num_labels} labels, a reward model has one; set num_labels=1")
+        self.pad_id = loading.choose_pad(config, self.architecture, pad_id)
+        config.pad_token_id = self.pad_id
+        config.problem_type = "regression"
+        self.backbone = backbone
+        self.lm_head = lm_head
+        keep_float32(backbone, self.architecture)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        pad_id: int | None = None,
+        dtype: str = "float32",
+        attn_implementation: str | None = None,
+        head_seed: int = 0,
+        gguf_file: str | None = None,
+        trust_remote_code: bool = False,
+        gradient_checkpointing: bool = False,
+        dropout: float | None = None,
+        keep_lm_head: bool = False,
+        lora: LoraAdapter | None = None,
+        load_in_4bit: bool = False,
+    ) -> Self:
+        """A reward model from a causal, base or masked language model (a new head) or a reward model (its head kept).
+
+        Args:
+            path: a folder, a hub name or a `.gguf` file.
+            tokenizer: its padding token becomes the model's, and embeddings are added for tokens it added.
+            pad_id: the padding token's id, where no tokenizer is given or another is wanted.
+            dtype: of the backbone: `float32`, `bfloat16` or `float16`. The head is float32 always.
+            attn_implementation: `sdpa`, `eager` or another; None for SDPA where the architecture has it.
+            head_seed: of a new head's weights; see `heads.init_head`.
+            gguf_file: the name of a GGUF file within `path`.
+            trust_remote_code: whether the model may run code that it brings.
+            gradient_checkpointing: compute each layer again in the backward pass instead of keeping its activations.
+            dropout: for all of the backbone's and the head's dropouts; None keeps the checkpoint's own.
+            keep_lm_head: keep a causal checkpoint's LM head, for `lm_loss`; it is not exported.
+            lora: adapters to train in place of the backbone's weights.
+            load_in_4bit: QLoRA, the frozen backbone in 4 bits; needs `lora`, CUDA and bitsandbytes.
+
+        Raises:
+            ValueError: if the checkpoint cannot be had, has more than one label or an unknown architecture, lacks
+                weights, or has no padding token apart from eos.
+        """
+        checkpoint = loading.Checkpoint.at(path, gguf_file, trust_remote_code)
+        torch_dtype = loading.dtype_of(dtype)
+        config = checkpoint.config()
+        architecture = architecture_of(config.model_type, remote=trust_remote_code and "auto_map" in config.to_dict())
+        pad_id = loading.choose_pad(config, architecture, pad_id, tokenizer)
+        attention = loading.attention_of(attn_implementation, config, architecture)
+        if dropout is not None:
+            loading.set_dropout(config, dropout)
+        if load_in_4bit and lora is None:
+            raise ValueError("load_in_4bit trains no backbone weight; give lora= too")
+        config.num_labels = 1
+        # An embedding row of a padding token gets no gradient: it must not be a row that texts use.
+        config.pad_token_id = pad_id if pad_id < config.vocab_size else None
+        lm_head = None
+        if keep_lm_head:
+            backbone, missing, lm_head = loading.load_with_lm_head(
+                checkpoint, config, architecture, torch_dtype, attention
+            )
+        else:
+            quantization = four_bit(architecture, torch_dtype) if load_in_4bit else None
+            backbone, missing = loading.load_classifier(
+                checkpoint, config, architecture, torch_dtype, attention, quantization
+            )
+        init_head(backbone, architecture, missing, head_seed)
+        loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
+        return cls(backbone, pad_id, lm_head)._prepared(gradient_checkpointing, lora)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: PreTrainedConfig | Mapping[str, Any],
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        vocab_size: int | None = None,
+        pad_id: int | None = None,
+        seed: int = 0,
+        dtype: str = "float32",
+        attn_implementation: str | None = None,
+        gradient_checkpointing: bool = False,
+        lora: LoraAdapter | None = None,
+    ) -> Self:
+        """A reward model with random weights, all drawn from the seed: for tiny models and tests.
+
+        Args:
+            config: of transformers, or a mapping with `model_type` and sizes.
+            tokenizer: gives vocabulary size, padding token and eos, where they are not given.
+            vocab_size: the number of token ids.
+            pad_id: the padding token's id.
+            seed: of all weights; the global random state is left as it is.
+            dtype: of the backbone: `float32`, `bfloat16` or `float16`.
+            attn_implementation: `sdpa`, `eager` or another; None for SDPA where the architecture has it.
+            gradient_checkpointing: compute each layer again in the backward pass instead of keeping its activations.
+            lora: adapters to train in place of the backbone's weights.
+
+        Raises:
+            ValueError: if the configuration has an unknown architecture or setting, or no padding token apart from eos.
+        """
+        if not isinstance(config, PreTrainedConfig):
+            config = loading.config_of(config)
+        if tokenizer is not None:
+            config.eos_token_id = tokenizer.eos_token_id
+            config.bos_token_id = tokenizer.bos_token_id
+            vocab_size = len(tokenizer) if vocab_size is None else vocab_size
+        if vocab_size is not None:
+            config.vocab_size = vocab_size
+        architecture = architecture_of(config.model_type)
+        if architecture.positions_after_pad and tokenizer is not None:
+            config.pad_token_id = tokenizer.pad_token_id
+        pad_id = loading.choose_pad(config, architecture, pad_id, tokenizer)
+        config.pad_token_id, config.num_labels = pad_id, 1
+        attention = loading.attention_of(attn_implementation, config, architecture)
+        with loading.quiet(), loading.seeded(seed):
+            backbone = loading.build_classifier(config, loading.dtype_of(dtype), attention)
+        init_head(backbone, architecture, {name for name, _ in head_tensors(backbone, architecture)}, seed)
+        return cls(backbone, pad_id)._prepared(gradient_checkpointing, lora)
+
+    @property
+    def read_at(self) -> ReadAt:
+        """Which token of a sequence a layout must point `reward_index` at."""
+        return self.architecture.read_at
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the size of a feature."""
+        return cast(int, self.backbone.config.hidden_size)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest sequence the backbone has positions for; None where its configuration names no limit."""
+        limit: int | None = getattr(self.backbone.config, "max_position_embeddings", None)
+        return limit if limit is None else limit - self._first_position
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that make a reward of a feature."""
+        return (parameter for _, parameter in head_tensors(self.backbone, self.architecture))
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """All other parameters, adapters and a kept LM head among them."""
+        head = {id(parameter) for parameter in self.head_parameters()}
+        return (parameter for parameter in self.parameters() if id(parameter) not in head)
+
+    def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
+        """Rewards of every response in a batch.
+
+        Args:
+            tokens: R rows of L tokens, k responses to each of P prompts.
+            keep_hidden: whether every hidden state is given back too, for `lm_loss`.
+
+        Returns:
+            Rewards (k, P) in float32 and features (k, P, H) in the backbone's dtype; hidden (R, L, H) if asked for.
+
+        Raises:
+            ValueError: if rows hold several sequences and the backbone cannot keep them apart.
+        """
+        hidden = self._hidden(tokens)
+        feature = hidden.flatten(0, 1)[tokens.reward_index]
+        if next(self.head_parameters()).dtype != torch.float32:
+            raise ValueError(
+                "the head is not in float32 any more, so rewards would be rounded: use the trainer's precision "
+                "bf16-mixed, or load the backbone with dtype=bfloat16 and train in 32-true; not bf16-true"
+            )
+        with torch.autocast(feature.device.type, enabled=False):
+            reward = self.architecture.reward(self.backbone, feature.float().flatten(0, 1))
+        return RewardOutput(reward.view(tokens.reward_index.shape), feature, hidden if keep_hidden else None)
+
+    def lm_loss(self, output: RewardOutput, tokens: TokenBatch) -> Tensor:
+        """The next-token loss on the tokens of chosen responses, each predicted from the token before it.
+
+        Args:
+            output: what `forward(tokens, keep_hidden=True)` gave.
+            tokens: the same batch.
+
+        Returns:
+            A float32 scalar, the mean over tokens of `response_mask`; logits exist at those alone.
+
+        Raises:
+            ValueError: if the model kept no LM head, or the output no hidden states.
+        """
+        if self.lm_head is None:
+            raise ValueError("the LM loss needs an LM head: load a causal checkpoint with keep_lm_head=True")
+        if output.hidden is None:
+            raise ValueError("the LM loss needs every hidden state: call the model with keep_hidden=True")
+        inside = tokens.segment_ids[:, 1:] == tokens.segment_ids[:, :-1]
+        predicted = tokens.response_mask[:, 1:] & inside
+        logits = self.lm_head(output.hidden[:, :-1][predicted])
+        cap: float | None = getattr(self.backbone.config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return language_model_loss(logits, tokens.input_ids[:, 1:][predicted])
+
+    def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        """Write a folder that `AutoModelForSequenceClassification.from_pretrained` reads, with our rewards.
+
+        Every rank calls it, rank 0 writes. See `export.export`.
+        """
+        export(self.backbone, folder, tokenizer)
+
+    @property
+    def _first_position(self) -> int:
+        return self.pad_id + 1 if self.architecture.positions_after_pad else 0
+
+    def _hidden(self, tokens: TokenBatch) -> Tensor:
+        """(R, L, H): the backbone's last hidden states."""
+        options = {"use_cache": False} if self.read_at == "last" else {}
+        outputs = self.backbone.base_model(
+            input_ids=tokens.input_ids,
+            attention_mask=self._attention_mask(tokens),
+            position_ids=tokens.position_ids + self._first_position,
+            **options,
+        )
+        return cast(Tensor, outputs.last_hidden_state)
+
+    def _attention_mask(self, tokens: TokenBatch) -> Tensor:
+        """(R, L) for one sequence a row; for more, what keeps them apart."""
+        if tokens.segment_ids.max() <= 1:
+            return (tokens.segment_ids != 0).long()
+        config = self.backbone.config
+        attention = config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # no public name
+        if not self.architecture.packs:
+            raise ValueError(f"{config.model_type} cannot keep the sequences of a row apart: use layout=padded")
+        if attention == SEGMENT_ATTENTION:
+            return segment_lengths(tokens.segment_ids)
+        longest = int(tokens.position_ids.max()) + 1
+        window = getattr(config, "sliding_window", None)
+        if attention != "eager" or tokens.segment_ids.shape[0] > 1 or (window is not None and longest > window):
+            raise ValueError(
+                f"attn_implementation={attention!r} cannot keep the sequences of a row apart here: use layout=padded, "
+                "or attn_implementation=sdpa where the architecture has it"
+            )
+        return block_mask(tokens.segment_ids, self.read_at == "last", self.backbone.dtype)
+
+    def _prepared(self, gradient_checkpointing: bool, lora: LoraAdapter | None) -> Self:
+        """Ready to train, with the options that both constructors share."""
+        if gradient_checkpointing:
+            self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        if lora is not None:
+            lora.put_into(self.backbone, self.architecture)
+            if self.lm_head is not None:
+                self.lm_head.requires_grad_(False)
+        return self

@@ -1,0 +1,51 @@
+"""Sharding: a reward model's weights, gradients and optimizer state over all ranks (FSDP2).
+
+It knows modules and device meshes; not batches, losses or a trainer.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn import Module
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from lightning_rm.models.reward_model import RewardModel
+
+
+def shard(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | None = None) -> None:
+    """Shard a reward model in place: each layer, the head, and the rest with the model as a whole.
+
+    The head is a group of its own, so that it stays in float32 when the backbone computes in `compute_dtype`. Gradients
+    are reduced in float32. A model that is sharded already is left as it is.
+
+    Args:
+        model: with its weights on every rank.
+        mesh: one dimension, or Lightning's two, `data_parallel` and `tensor_parallel`, the latter of size 1.
+        compute_dtype: what the backbone's weights are gathered and used in; None for the dtype they are stored in.
+
+    Raises:
+        ValueError: if the mesh would split a layer over ranks (tensor parallelism), which nothing here does: the ranks
+            would each train a model of their own.
+    """
+    if isinstance(model, FSDPModule):
+        return
+    if mesh.ndim > 1:
+        size = mesh["tensor_parallel"].size()
+        if size != 1:
+            raise ValueError(
+                f"tensor_parallel_size={size}: this package shards data-parallel only; set "
+                f"tensor_parallel_size=1 and data_parallel_size={mesh.size()}"
+            )
+        mesh = mesh["data_parallel"]
+    backbone_policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
+    backbone = cast(Module, model.backbone)
+    for name in model.architecture.head:
+        fully_shard(backbone.get_submodule(name), mesh=mesh, mp_policy=MixedPrecisionPolicy())
+    for layer in backbone.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            fully_shard(cast(Module, layer), mesh=mesh, mp_policy=backbone_policy)
+    fully_shard(model, mesh=mesh, mp_policy=backbone_policy)

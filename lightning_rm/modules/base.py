@@ -1,0 +1,155 @@
+"""`PairwiseRM`: what every reward model trained on pairs shares. A method adds one function, `losses`.
+
+It knows batches, rewards and metrics; not layouts, files or configurations. Metric keys are `<stage>/<metric>` for the
+set that is named after its stage and `<stage>/<set>/<metric>` for every other.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.metrics import PairMetrics
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.sharding import shard
+from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, parameter_groups
+
+EvaluationStage = Literal["val", "test"]
+
+
+class PairwiseRM(L.LightningModule):
+    """A LightningModule that trains a `RewardModel` on preference pairs.
+
+    Args:
+        model: the reward model.
+        optimizer: from parameter groups to an optimizer: `functools.partial(torch.optim.AdamW, lr=1e-5)`.
+        scheduler: from (optimizer, number of steps) to a schedule, such as a partial of `warmup_schedule`; None keeps
+            the learning rate.
+        head_lr: the head's learning rate; None takes the optimizer's.
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        head_lr: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.head_lr = head_lr
+        self._since_log = PairMetrics()
+        self._since_epoch = PairMetrics()
+        self._evaluation: dict[str, PairMetrics] = {}
+        self._random_state: list[Tensor] = []
+
+    @abstractmethod
+    def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
+        """The method: the loss to minimise under `loss`, and each of its parts under a name of its own.
+
+        Args:
+            batch: P pairs.
+            output: their rewards (2, P) and features (2, P, H).
+
+        Returns:
+            Float32 scalars, means over the batch's pairs; all are logged as `train/<name>`.
+        """
+
+    def forward(self, batch: PreferenceBatch) -> RewardOutput:
+        """Rewards (2, P) and features (2, P, H) of a batch of pairs."""
+        return self.model(batch.tokens)
+
+    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
+        """One micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
+        output: RewardOutput = self(batch)
+        losses = self.losses(batch, output)
+        self._since_log.update(output.chosen, output.rejected, batch)
+        self._since_epoch.update(output.chosen, output.rejected, batch)
+        values = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log("train/loss", values.pop("train/loss"), batch_size=batch.num_pairs, prog_bar=True)
+        self.log_dict(values, batch_size=batch.num_pairs)
+        return losses["loss"] * batch.scale
+
+    def on_train_start(self) -> None:
+        """Go on with the random numbers of the checkpoint, if training goes on from one."""
+        if self._random_state:
+            torch.set_rng_state(self._random_state[self.global_rank % len(self._random_state)].cpu())
+            self._random_state = []
+
+    def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
+        """Log the exact metrics of all pairs since the last log, on the steps that Lightning writes out."""
+        stepped = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        if stepped and self.global_step % self.trainer.log_every_n_steps == 0:
+            self._log_metrics("train/", self._since_log)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the exact metrics of all pairs of the epoch, as the weights moved, under `train_epoch/`."""
+        self._log_metrics("train_epoch/", self._since_epoch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep every rank's random state, so that a resumed run draws the dropout masks of an uninterrupted one."""
+        state = torch.get_rng_state()
+        gathered = self.all_gather(state.to(self.device)).reshape(-1, state.numel())
+        checkpoint["random_state"] = list(gathered.cpu().unbind())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the random state up; it is set when training starts."""
+        self._random_state = list(checkpoint["random_state"])
+
+    def validation_step(self, batch: PreferenceBatch, batch_idx: int, dataloader_idx: int = 0) -> RewardOutput:
+        """Count a validation batch; its rewards go on to the callbacks."""
+        return self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the exact metrics of every validation set."""
+        self._log_evaluation("val")
+
+    def test_step(self, batch: PreferenceBatch, batch_idx: int, dataloader_idx: int = 0) -> RewardOutput:
+        """Count a test batch; its rewards go on to the callbacks."""
+        return self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the exact metrics of every test set."""
+        self._log_evaluation("test")
+
+    def configure_model(self) -> None:
+        """Shard the model where the strategy asks for it (FSDP2)."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            shard(self.model, self.device_mesh)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer over `parameter_groups`, and its schedule over all steps of the run."""
+        groups = parameter_groups(self.model.backbone_parameters(), self.model.head_parameters(), self.head_lr)
+        optimizer = self.optimizer(groups)
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _evaluate(self, batch: PreferenceBatch) -> RewardOutput:
+        output: RewardOutput = self(batch)
+        metrics = self._evaluation.setdefault(batch.data_set, PairMetrics().to(self.device))
+        metrics.update(output.chosen, output.rejected, batch)
+        return output
+
+    def _log_evaluation(self, stage: EvaluationStage) -> None:
+        for name, metrics in self._evaluation.items():
+            self._log_metrics(f"{stage}/" if name == stage else f"{stage}/{name}/", metrics)
+        self._evaluation = {}
+
+    def _log_metrics(self, prefix: str, metrics: PairMetrics) -> None:
+        """Log a metric's values, already summed over ranks, and start it anew."""
+        values = metrics.compute()
+        if prefix.startswith("train"):  # subsets are for evaluation: they would drown the curves
+            values = {name: value for name, value in values.items() if "/" not in name}
+        self.log_dict({f"{prefix}{name}": value for name, value in values.items()}, batch_size=1, sync_dist=True)
+        metrics.reset()

@@ -1,0 +1,68 @@
+"""Parameter groups and learning-rate schedules. They know parameters and names, not what is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers.optimization import get_scheduler
+
+ParameterGroup = dict[str, Any]
+OptimizerFactory = Callable[[list[ParameterGroup]], Optimizer]
+SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+
+
+def parameter_groups(
+    backbone: Iterable[nn.Parameter], head: Iterable[nn.Parameter], head_lr: float | None = None
+) -> list[ParameterGroup]:
+    """Trainable parameters in groups: no weight decay on norms and biases, a learning rate of its own for the head.
+
+    Vectors (norm gains, biases) are not decayed, matrices are, with whatever decay the optimizer is given.
+
+    Args:
+        backbone: the backbone's parameters; frozen ones are left out.
+        head: the head's parameters.
+        head_lr: the head's learning rate; None takes the optimizer's.
+
+    Returns:
+        Groups for an optimizer, each with a `name`; empty groups are left out.
+    """
+    rate: ParameterGroup = {} if head_lr is None else {"lr": head_lr}
+    groups: list[ParameterGroup] = []
+    for name, parameters, extra in (("backbone", backbone, {}), ("head", head, rate)):
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
+        vectors = [parameter for parameter in trainable if parameter.ndim < 2]
+        groups.append({"name": name, "params": matrices, **extra})
+        groups.append({"name": f"{name}_no_decay", "params": vectors, "weight_decay": 0.0, **extra})
+    return [group for group in groups if group["params"]]
+
+
+def warmup_schedule(optimizer: Optimizer, num_steps: int, name: str = "linear", warmup: float = 0.1) -> LRScheduler:
+    """A warm-up from zero, then the schedule of that name in transformers.
+
+    Args:
+        optimizer: whose learning rates are scheduled.
+        num_steps: optimizer steps of the whole run.
+        name: `linear`, `cosine`, `inverse_sqrt`, `constant_with_warmup`: a name of `transformers.SchedulerType`.
+        warmup: below 1 a share of `num_steps`, from 1 on a number of steps.
+
+    Returns:
+        A scheduler that is stepped once an optimizer step.
+
+    Raises:
+        ValueError: if `warmup` is negative or longer than the run.
+    """
+    num_warmup_steps = round(warmup * num_steps) if warmup < 1 else round(warmup)
+    if not 0 <= num_warmup_steps <= num_steps:
+        raise ValueError(
+            f"warmup={warmup} is {num_warmup_steps} of the run's {num_steps} steps; give a share below 1 or fewer steps"
+        )
+    needs_end = name not in ("inverse_sqrt", "constant_with_warmup")
+    schedule = get_scheduler(
+        name, optimizer, num_warmup_steps=num_warmup_steps, num_training_steps=num_steps if needs_end else None
+    )
+    return cast(LRScheduler, schedule)

@@ -1,0 +1,84 @@
+"""The train command as a user meets it: another directory, its own process, its output read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1"]
+
+
+def lightning_rm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LIGHTNING_RM_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+    return subprocess.run(
+        [sys.executable, "-m", "lightning_rm.commands.main", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_one_run_leaves_everything_it_says(tmp_path: Path) -> None:
+    result = lightning_rm(tmp_path, "train", *SMALL, "hydra.run.dir=run", "name=hello", "seed=3")
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "run"
+    for word in ("rows", "accuracy", "length only", "clean label", "calibration error", "test/ood", "model/best"):
+        assert word in result.stdout
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["name"], config["seed"]) == ("hello", 3)
+    results = json.loads((run / "results.json").read_text())
+    assert {"train", "val", "test", "test/ood"} <= results.keys()
+    assert results["test"]["num_pairs"] == 24
+    with (run / "csv" / "metrics.csv").open() as file:
+        assert sum(bool(row["train/loss"]) for row in csv.DictReader(file)) == 6
+    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+    figures = {path.name for path in (run / "figures").iterdir()}
+    assert {"curves.png", "curves.svg", "rewards_val_val.png", "reliability_test_test.svg"} <= figures
+    model = AutoModelForSequenceClassification.from_pretrained(run / "model" / "best")
+    tokenizer = AutoTokenizer.from_pretrained(run / "model" / "best")
+    assert model.config.num_labels == 1
+    assert tokenizer.chat_template
+
+
+def test_a_multirun_shares_a_folder_and_returns_objectives(tmp_path: Path) -> None:
+    result = lightning_rm(
+        tmp_path, "train", "-m", *SMALL, "logger=csv", "seed=0,1", "hydra.sweep.dir=sweep", "trainer.max_steps=1"
+    )
+    assert result.returncode == 0, result.stderr
+    runs = sorted((tmp_path / "sweep").glob("*/results.json"))
+    assert len(runs) == 2
+    accuracies = [json.loads(run.read_text())["val"]["nll"] for run in runs]
+    assert accuracies[0] != accuracies[1]
+
+
+def test_no_logger_still_prints_the_table(tmp_path: Path) -> None:
+    result = lightning_rm(tmp_path, "train", *SMALL, "logger=none", "hydra.run.dir=run", "trainer.max_steps=1")
+    assert result.returncode == 0, result.stderr
+    assert "length only" in result.stdout
+    assert not (tmp_path / "run" / "csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "data=jsonl", "data.file=none.jsonl"], "none.jsonl"),
+        (["train", "backbone=hub", "backbone.path=no/such"], "no/such"),
+        (["trian"], "no verb 'trian'"),
+        ([], "usage: lightning-rm VERB"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = lightning_rm(tmp_path, *arguments)
+    assert result.returncode != 0
+    assert message in result.stdout + result.stderr

@@ -1,0 +1,135 @@
+"""The cache: reused, told apart by all that matters, whole under kills and under two processes at once."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lightning_rm.data.cache import STALE_SECONDS, default_cache_dir, fingerprint, load_or_build
+from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
+from tests.data import cache_worker
+from tests.data.words import TEMPLATE, Rows, pair, word_tokenizer
+
+POLICY = TokenizePolicy()
+
+
+def rows() -> Rows:
+    return Rows(pair("w1", "w2", "w3"), pair("w1", "w4 w5", "w6"), pair("w1", "w4", "w4"))
+
+
+def test_a_second_start_does_not_read_the_source(tmp_path: Path) -> None:
+    source = rows()
+    first = prepare_pairs(source, word_tokenizer(), POLICY, tmp_path, "train")
+    second = prepare_pairs(source, word_tokenizer(), POLICY, tmp_path, "val")
+    assert source.num_reads == 1
+    assert first.path == second.path
+    assert [second.sample(i) for i in range(2)] == [first.sample(i) for i in range(2)]
+    assert second.report == replace(first.report, name="val")
+    assert second.report.reasons == {"identical responses": 1}
+
+
+def test_a_tokenizer_that_was_used_is_the_same_tokenizer(tmp_path: Path) -> None:
+    """Padding and truncation stay in a fast tokenizer's state after a call."""
+    source, tokenizer = rows(), word_tokenizer()
+    prepare_pairs(source, tokenizer, POLICY, tmp_path)
+    tokenizer(["w1", "w1 w2"], padding=True, truncation=True, max_length=1)
+    dataset = prepare_pairs(source, tokenizer, POLICY, tmp_path)
+    assert (source.num_reads, dataset.lengths.tolist()) == (1, [[5, 5], [6, 5]])
+
+
+def test_content_tokenizer_template_and_policy_are_told_apart(tmp_path: Path) -> None:
+    plain = word_tokenizer()
+    more = word_tokenizer()
+    more.add_tokens(["w40"])
+    prepared = [
+        (rows(), plain, POLICY),
+        (Rows(*rows().rows, pair("w7", "w8", "w9")), plain, POLICY),
+        (rows(), more, POLICY),
+        (rows(), word_tokenizer("{{ bos_token }}" + TEMPLATE), POLICY),
+        (rows(), word_tokenizer(pad_token="<spare_0>"), POLICY),
+        (rows(), plain, TokenizePolicy(max_tokens=512)),
+        (rows(), plain, TokenizePolicy(overlong="truncate_prompt")),
+        (rows(), plain, TokenizePolicy(on_bad_row="drop")),
+    ]
+    paths = {prepare_pairs(*arguments, tmp_path).path for arguments in prepared}
+    assert len(paths) == len(prepared)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 0.5, 0.99])
+def test_a_broken_file_is_built_again(tmp_path: Path, keep: float, caplog: pytest.LogCaptureFixture) -> None:
+    """Cut to nothing, to its magic number, in the middle, at the end."""
+    source = rows()
+    path = prepare_pairs(source, word_tokenizer(), POLICY, tmp_path).path
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if keep < 1 else int(keep)])
+    with caplog.at_level(logging.WARNING):
+        again = prepare_pairs(source, word_tokenizer(), POLICY, tmp_path)
+    assert "is broken" in caplog.text
+    assert (source.num_reads, path.read_bytes(), len(again)) == (2, content, 2)
+
+
+def test_an_error_leaves_no_file(tmp_path: Path) -> None:
+    def build(file: object) -> None:
+        raise RuntimeError("no space")
+
+    with pytest.raises(RuntimeError, match="no space"):
+        load_or_build(tmp_path / "deep" / "x.arrow", Path.read_bytes, build)
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_only_stale_temporary_files_are_cleared(tmp_path: Path) -> None:
+    stale, fresh = tmp_path / "a.arrow.1.tmp", tmp_path / "a.arrow.2.tmp"
+    for file in (stale, fresh):
+        file.write_bytes(b"half")
+    os.utime(stale, (0, time.time() - STALE_SECONDS - 60))
+    prepare_pairs(rows(), word_tokenizer(), POLICY, tmp_path)
+    assert [file.name for file in tmp_path.glob("*.tmp")] == ["a.arrow.2.tmp"]
+
+
+def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LIGHTNING_RM_CACHE", str(tmp_path / "named"))
+    assert default_cache_dir() == tmp_path / "named"
+    assert prepare_pairs(rows(), word_tokenizer(), POLICY).path.parent == tmp_path / "named"
+    monkeypatch.delenv("LIGHTNING_RM_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / ".cache" / "lightning_rm"
+
+
+def test_a_fingerprint_depends_on_content_and_not_on_order() -> None:
+    assert fingerprint(a=1, b=["x"]) == fingerprint(b=["x"], a=1)
+    assert fingerprint(a=1) != fingerprint(a=2) != fingerprint(b=2)
+    assert len(fingerprint(text="\ud800")) == 32
+
+
+def spawned(target: Callable[..., None], *arguments: object) -> multiprocessing.process.BaseProcess:
+    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def test_two_processes_at_once_both_succeed(tmp_path: Path) -> None:
+    meeting, path = tmp_path / "meeting", tmp_path / "cache" / "x.arrow"
+    meeting.mkdir()
+    processes = [spawned(cache_worker.build_together, path, meeting, 2) for _ in range(2)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert cache_worker.load(path) == cache_worker.CONTENT
+    assert [file.name for file in path.parent.iterdir()] == ["x.arrow"]
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_no_broken_cache(tmp_path: Path) -> None:
+    path = tmp_path / "x.arrow"
+    process = spawned(cache_worker.killed_while_building, path)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [file.suffix for file in tmp_path.iterdir()] == [".tmp"]
+    assert load_or_build(path, cache_worker.load, cache_worker.build) == cache_worker.CONTENT

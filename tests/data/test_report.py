@@ -1,0 +1,74 @@
+"""The report adds up, survives JSON, and says what it counted."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_rm.data.report import DataReport
+
+
+def report(name: str = "train") -> DataReport:
+    made = DataReport(name, notes=["a default template"])
+    made.leave_out("tie", "a.jsonl:1: label 0.5")
+    for line in range(2, 7):
+        made.leave_out("overlong", f"a.jsonl:{line}: too long")
+    made.keep({"prompt cut"}, "pair 7")
+    made.keep(set(), "pair 8")
+    return made
+
+
+def test_counts_and_three_examples() -> None:
+    made = report()
+    assert (made.read, made.kept) == (8, 2)
+    assert (made.reasons, made.changes) == ({"tie": 1, "overlong": 5}, {"prompt cut": 1})
+    assert made.examples["overlong"] == [f"a.jsonl:{line}: too long" for line in (2, 3, 4)]
+
+
+def test_json_round_trip() -> None:
+    assert DataReport.from_json(report().to_json()) == report()
+
+
+def test_a_sum_counts_both_and_changes_neither() -> None:
+    first, second = report("train"), report("val")
+    second.leave_out("empty text", "b.jsonl:1: chosen is empty")
+    total = first + second
+    assert (total.name, total.read, total.kept) == ("train", 17, 4)
+    assert total.reasons == {"tie": 2, "overlong": 10, "empty text": 1}
+    assert (total.changes, total.notes) == ({"prompt cut": 2}, ["a default template"])
+    assert [len(total.examples[key]) for key in ("tie", "overlong", "empty text")] == [2, 3, 1]
+    assert first == report("train")
+
+
+def test_rows_of_the_table() -> None:
+    rows = report().rows()
+    assert [(row["what"], row["count"]) for row in rows] == [
+        ("read", 8),
+        ("kept", 2),
+        ("tie", 1),
+        ("overlong", 5),
+        ("prompt cut", 1),
+    ]
+    assert {row["data_set"] for row in rows} == {"train"}
+    assert rows[2]["examples"] == "a.jsonl:1: label 0.5"
+
+
+def test_in_words() -> None:
+    assert str(report()).splitlines() == [
+        "train: 8 rows read, 2 kept",
+        "  left out: tie 1 (a.jsonl:1: label 0.5)",
+        "  left out: overlong 5 (a.jsonl:2: too long; a.jsonl:3: too long; a.jsonl:4: too long)",
+        "  kept, but: prompt cut 1 (pair 7)",
+        "  a default template",
+    ]
+
+
+@given(st.lists(st.sampled_from(["keep", "tie", "overlong", "broken JSON"])))
+def test_read_is_kept_plus_left_out(rows: list[str]) -> None:
+    made = DataReport()
+    for row in rows:
+        if row == "keep":
+            made.keep(set(), "")
+        else:
+            made.leave_out(row, "")
+    assert made.read == len(rows) == made.kept + sum(made.reasons.values())

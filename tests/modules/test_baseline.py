@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_rm.batch import PreferenceBatch
+from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.rows import PairRow
+from lightning_rm.data.synthetic import SyntheticSource
+from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.modules.baseline import BaselineRM
+from tests import reference
+from tests.toy import LossRecorder, Rows, toy_data, toy_model, toy_module, toy_trainer, weights
+
+
+def first_batch(data: PreferenceDataModule) -> PreferenceBatch:
+    data.prepare_data()
+    data.setup("fit")
+    return next(iter(data.train_dataloader()))
+
+
+def test_the_loss_is_the_papers_equation_2() -> None:
+    module, batch = toy_module(), first_batch(toy_data())
+    output = module(batch)
+    losses = module.losses(batch, output)
+    expected = reference.ranking_loss(output.chosen.tolist(), output.rejected.tolist(), [1.0] * 4, [0.0] * 4, [1.0] * 4)
+    assert losses["loss"].item() == pytest.approx(expected, abs=1e-6)
+    assert losses.keys() == {"loss", "ranking"}
+
+
+def test_margin_and_centering_are_off_until_asked_for() -> None:
+    rows = [row for row in SyntheticSource(8, split="train") if isinstance(row, PairRow)]
+    margins = [0.5 * number for number in range(8)]
+    with_margin = [
+        PairRow(row.prompt, row.chosen, row.rejected, row.id, row.prompt_id, margin=margin)
+        for row, margin in zip(rows, margins, strict=True)
+    ]
+    data = PreferenceDataModule(world_tokenizer(), train=Rows(with_margin), batch_pairs=8)
+    batch = first_batch(data)
+    module = BaselineRM(toy_model(), torch.optim.AdamW, margin_scale=0.1, centering=0.01)
+    output = module(batch)
+    losses = module.losses(batch, output)
+    chosen, rejected = output.chosen.tolist(), output.rejected.tolist()
+    scaled = [0.1 * margin for margin in batch.margin.tolist()]
+    ranking = reference.ranking_loss(chosen, rejected, [1.0] * 8, scaled, [1.0] * 8)
+    centering = sum((c + r) ** 2 for c, r in zip(chosen, rejected, strict=True)) / 8
+    assert sorted(batch.margin.tolist()) == pytest.approx(margins)
+    assert losses["ranking"].item() == pytest.approx(ranking, abs=1e-6)
+    assert losses["centering"].item() == pytest.approx(centering, abs=1e-6)
+    assert losses["loss"].item() == pytest.approx(ranking + 0.01 * centering, abs=1e-6)
+    plain = BaselineRM(toy_model(), torch.optim.AdamW)
+    assert plain.losses(batch, output)["loss"].item() == pytest.approx(
+        reference.ranking_loss(chosen, rejected, [1.0] * 8, [0.0] * 8, [1.0] * 8), abs=1e-6
+    )
+
+
+def test_it_learns_32_pairs_by_heart(tmp_path: Path) -> None:
+    data, module = toy_data(32, batch_pairs=8, num_val=40), toy_module(lr=5e-3)
+    trainer = toy_trainer(tmp_path, max_epochs=40, limit_val_batches=0)
+    trainer.fit(module, data)
+    assert trainer.callback_metrics["train_epoch/accuracy"] == 1.0
+    assert trainer.callback_metrics["train_epoch/nll"] < 0.1
+
+
+def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
+    rows = [row for row in SyntheticSource(400, split="train", noise=0.5) if isinstance(row, PairRow)]
+    data = PreferenceDataModule(
+        world_tokenizer(),
+        train=Rows(rows),
+        test={"test": SyntheticSource(400, split="test", clean_labels=True)},
+        batch_pairs=16,
+    )
+    module, trainer = toy_module(lr=2e-3), toy_trainer(tmp_path)
+    trainer.fit(module, data)
+    [metrics] = trainer.test(module, data, verbose=False)
+    # Three standard errors of a fair coin over 400 pairs.
+    assert abs(metrics["test/accuracy"] - 0.5) < 3 * (0.25 / 400) ** 0.5
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_accumulation_equals_one_large_batch(tmp_path: Path, accumulate: int) -> None:
+    """Ten pairs in one step, as one batch and as micro-batches of uneven size: the same weights after the step."""
+    after: list[dict[str, torch.Tensor]] = []
+    for pairs, window in ((10, 1), (-(-10 // accumulate), accumulate)):
+        module = BaselineRM(toy_model(), partial(torch.optim.SGD, lr=1.0))
+        data = toy_data(10, batch_pairs=pairs, order="random")
+        toy_trainer(tmp_path, accumulate_grad_batches=window, limit_val_batches=0).fit(module, data)
+        after.append(weights(module))
+    start = weights(BaselineRM(toy_model(), torch.optim.SGD))
+    moved = max((after[0][name] - start[name]).abs().max().item() for name in start)
+    apart = max((after[0][name] - after[1][name]).abs().max().item() for name in start)
+    assert moved > 1e-3
+    assert apart < 1e-6
+
+
+def test_the_same_seed_gives_the_same_losses_whatever_came_before(tmp_path: Path) -> None:
+    runs: list[list[float]] = []
+    for consumed in (0, 17):
+        torch.rand(consumed)
+        recorder = LossRecorder()
+        toy_trainer(tmp_path, callbacks=[recorder], limit_val_batches=0).fit(toy_module(seed=3), toy_data(seed=5))
+        runs.append(recorder.losses)
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == 6
+
+
+def test_metrics_of_an_evaluation_are_those_of_its_pairs(tmp_path: Path) -> None:
+    """Seven pairs in batches of four: the mean over pairs, not over batches."""
+    module, data = toy_module(), toy_data()
+    [metrics] = toy_trainer(tmp_path).validate(module, data, verbose=False)
+    chosen: list[float] = []
+    rejected: list[float] = []
+    module.eval()
+    for batch in itertools.chain(*data.val_dataloader()):
+        with torch.no_grad():
+            output = module(batch)
+        chosen += output.chosen.tolist()
+        rejected += output.rejected.tolist()
+    margins = [c - r for c, r in zip(chosen, rejected, strict=True)]
+    assert metrics["val/accuracy"] == pytest.approx(sum(margin > 0 for margin in margins) / 7)
+    assert metrics["val/margin"] == pytest.approx(sum(margins) / 7, abs=1e-6)
+    assert metrics["val/nll"] == pytest.approx(-sum(reference.log_sigmoid(m) for m in margins) / 7, abs=1e-6)
+    assert metrics["val/num_pairs"] == 7

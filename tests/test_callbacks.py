@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder, PairRecords
+from lightning_rm.data.world_tokenizer import world_tokenizer
+from tests.toy import toy_data, toy_module, toy_trainer
+
+
+def test_the_last_folder_holds_the_last_weights_and_the_best_those_of_the_best_validation(tmp_path: Path) -> None:
+    class Watch(HuggingFaceCheckpoint):
+        saved: list[tuple[str, torch.Tensor, float | None]] = []
+
+        def _save(self, pl_module: object, name: str) -> None:
+            super()._save(pl_module, name)  # type: ignore[arg-type]
+            head = load_file(self.folder / name / "model.safetensors")["score.weight"]
+            self.saved.append((name, head, self.best))
+
+    callback = Watch(tmp_path / "model", world_tokenizer(), monitor="val/nll", mode="min")
+    module = toy_module(lr=3e-2)
+    trainer = toy_trainer(tmp_path, max_epochs=4, callbacks=[callback])
+    trainer.fit(module, toy_data(num_val=15))
+    values = [value for name, _, value in callback.saved if name == "best"]
+    assert values == sorted(values, reverse=True)
+    assert callback.saved[-1][0] == "last"
+    torch.testing.assert_close(callback.saved[-1][1], module.model.backbone.score.weight.detach().float())
+    best = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model" / "best")
+    torch.testing.assert_close(best.score.weight.detach(), callback.saved[-2][1])
+
+
+def test_a_metric_that_is_not_logged_is_named_with_those_that_are(tmp_path: Path) -> None:
+    callback = HuggingFaceCheckpoint(tmp_path, world_tokenizer(), monitor="val/acc")
+    with pytest.raises(ValueError, match=r"monitor='val/acc' is not logged.*val/accuracy"):
+        toy_trainer(tmp_path, callbacks=[callback]).fit(toy_module(), toy_data())
+
+
+def test_without_validation_the_best_is_the_last(tmp_path: Path) -> None:
+    callback = HuggingFaceCheckpoint(tmp_path, world_tokenizer(), monitor=None)
+    toy_trainer(tmp_path, callbacks=[callback], limit_val_batches=0).fit(toy_module(), toy_data())
+    best, last = (load_file(tmp_path / name / "model.safetensors") for name in ("best", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in last)
+
+
+def test_records_hold_every_pair_once_in_order(tmp_path: Path) -> None:
+    module = toy_module()
+    trainer = toy_trainer(tmp_path, callbacks=[PairRecorder(tmp_path)])
+    [metrics] = trainer.validate(module, toy_data(), verbose=False)
+    table = pq.read_table(tmp_path / "val_val.parquet").to_pydict()
+    margin = np.array(table["chosen"]) - np.array(table["rejected"])
+    assert table["row"] == list(range(7))
+    assert (margin > 0).mean() == pytest.approx(metrics["val/accuracy"])
+    assert margin.mean() == pytest.approx(metrics["val/margin"], abs=1e-6)
+
+
+def test_the_worst_pairs_are_those_ranked_most_against_their_label() -> None:
+    """Margins +1, -2, +3, -0.5; the third pair's label is flipped, so its margin counts as -3."""
+    records = PairRecords(
+        data_set="val",
+        row=np.arange(4),
+        subset=["all"] * 4,
+        chosen=np.array([1.0, 0.0, 3.0, 0.0]),
+        rejected=np.array([0.0, 2.0, 0.0, 0.5]),
+        label=np.array([1.0, 1.0, 0.0, 1.0]),
+        clean=np.full(4, np.nan),
+    )
+    assert records.worst(3).tolist() == [2, 1, 3]

@@ -1,0 +1,74 @@
+"""The README's python runs as it stands, its commands compose, and its two commands are those that CI runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from lightning_rm.commands._config import resolved
+from lightning_rm.commands.main import verbs
+from lightning_rm.data.synthetic import SyntheticSource
+from lightning_rm.data.world_tokenizer import world_tokenizer
+from tests.commands.test_conf import composed
+from tests.toy import toy_model, write_jsonl
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    line
+    for language, block in BLOCKS
+    if language == "bash"
+    for line in block.replace("\\\n", " ").splitlines()
+    if re.search(r"train\.py|lightning-rm|lightning_rm\.commands", line)
+]
+
+
+def overrides(command: str) -> tuple[str, list[str]]:
+    """The verb of a command line and its key=value words, wherever it is wrapped in a launcher."""
+    words = [
+        inner
+        for word in shlex.split(command.split("&&")[-1])
+        for inner in (shlex.split(word) if " " in word else [word])
+    ]
+    for place, word in enumerate(words):
+        if word.endswith(("train.py", "lightning_rm.commands.train")):
+            return "train", [word for word in words[place + 1 :] if word != "-m"]
+        if word == "lightning-rm":
+            return words[place + 1], [word for word in words[place + 2 :] if word != "-m"]
+    raise AssertionError(command)
+
+
+def test_ci_runs_the_readmes_two_commands() -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
+    for command in ("pip install -e . && python train.py", 'pip install -e ".[test]" && pytest'):
+        assert f"```bash\n{command}\n```" in README
+        assert f"readme '{command}'" in ci
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_composes(command: str) -> None:
+    verb, words = overrides(command)
+    assert verb in verbs()
+    # A sweep's list stands for its first value.
+    single = [
+        f"{word.get_key_element()}={next(iter(word.sweep_string_iterator()))}" if word.is_sweep_override() else line
+        for line, word in zip(words, OverridesParser.create().parse_overrides(words), strict=True)
+    ]
+    if verb == "train":
+        assert resolved(composed(*single, "hydra.runtime.output_dir=run"))["name"]
+
+
+def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a folder on disk where the README names a hub model."""
+    [code] = [block for language, block in BLOCKS if language == "python"]
+    toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
+    write_jsonl(tmp_path / "pairs.jsonl", SyntheticSource(40, split="train"))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(code.replace("Qwen/Qwen3-0.6B", "model"), "README.md", "exec"), names)
+    assert names["score"]

@@ -1,0 +1,114 @@
+"""A toy run: the made world, a decoder of a few thousand weights, a data module, a trainer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from lightning_rm.batch import PreferenceBatch
+from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.synthetic import SyntheticSource
+from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.modules.baseline import BaselineRM
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A source of given rows."""
+
+    rows: Sequence[PairRow | BadRow]
+
+    def fingerprint(self) -> str:
+        return repr(self.rows)
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        return iter(self.rows)
+
+
+def toy_model(seed: int = 0, **config: Any) -> RewardModel:
+    tokenizer = world_tokenizer()
+    return RewardModel.from_config(
+        {**CONFIG, **config}, vocab_size=len(tokenizer), pad_id=tokenizer.pad_token_id, seed=seed
+    )
+
+
+def toy_data(
+    num_pairs: int = 24, num_val: int = 7, cache_dir: Path | None = None, **options: Any
+) -> PreferenceDataModule:
+    """`num_val` is odd on purpose: the last evaluation batch is uneven."""
+    return PreferenceDataModule(
+        world_tokenizer(),
+        train=SyntheticSource(num_pairs, split="train"),
+        val=SyntheticSource(num_val, split="val"),
+        test={"test": SyntheticSource(num_val, split="test", clean_labels=True)},
+        cache_dir=cache_dir,
+        **{"batch_pairs": 4, **options},
+    )
+
+
+def toy_module(seed: int = 0, lr: float = 1e-2, config: dict[str, Any] | None = None, **options: Any) -> BaselineRM:
+    return BaselineRM(toy_model(seed, **(config or {})), partial(torch.optim.AdamW, lr=lr), **options)
+
+
+class LossRecorder(L.Callback):
+    """The loss of every micro-batch, as it was minimised."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: PreferenceBatch,
+        batch_idx: int,
+    ) -> None:
+        self.losses.append(float(outputs["loss"]))
+
+
+def toy_trainer(folder: Path | str, **options: Any) -> L.Trainer:
+    defaults: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "default_root_dir": folder,
+    }
+    return L.Trainer(**{**defaults, **options})
+
+
+def weights(module: L.LightningModule) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def write_jsonl(path: Path, rows: Iterable[PairRow | BadRow]) -> None:
+    """Write good rows in the explicit-prompt format, a line each."""
+    names = ("prompt", "chosen", "rejected", "id", "prompt_id", "subset", "label")
+    good = [row for row in rows if isinstance(row, PairRow)]
+    path.write_text("".join(json.dumps({name: getattr(row, name) for name in names}) + "\n" for row in good))
