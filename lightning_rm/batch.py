@@ -102,12 +102,13 @@ class PreferenceBatch(Tensors):
         clean: (P,) float, 1 where chosen is truly better, 0 where the label is wrong, NaN where nobody knows.
         gold_margin: (P,) float, the planted margin of made data, NaN elsewhere.
         row: (P,) long, the pair's row in its data set.
-        valid: (P,) bool, False for a pair that only fills a rank's last evaluation batch: metrics leave it out.
+        valid: (P,) bool, False for a pair that only fills the batch of a rank that has run out of pairs: metrics leave
+            it out, and in training its batch has scale 0.
         subset_names: every subset name of the data set, the same on all ranks.
         data_set: the data set's name, so that metrics of several evaluation sets are kept apart.
-        scale: what to multiply this micro-batch's mean loss by so that, averaged over ranks and micro-batches, the
-            optimizer steps on the mean over the global batch's pairs: `pairs here * micro-batches in the step / pairs
-            in the step`; 1 when all micro-batches are of one size.
+        scale: what to multiply this micro-batch's mean loss by so that the optimizer steps on the mean over the global
+            batch's pairs: `pairs here * world size * accumulate_grad_batches / pairs in the step`. Lightning divides by
+            accumulate_grad_batches, in a short last step too, and averages gradients over ranks.
     """
 
     tokens: TokenBatch

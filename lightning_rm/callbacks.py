@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.modules.base import PairwiseRM
 
@@ -27,7 +27,8 @@ from lightning_rm.modules.base import PairwiseRM
 class HuggingFaceCheckpoint(L.Callback):
     """Writes the weights as Hugging Face folders: `best` whenever the monitored metric improves, `last` at the end.
 
-    Where nothing is monitored or validated, `best` is the last. `AutoModelForSequenceClassification.from_pretrained(folder)` reads them.
+    Where nothing is monitored or validated, `best` is the last.
+    `AutoModelForSequenceClassification.from_pretrained(folder)` reads either.
 
     Args:
         folder: where `best` and `last` go.
@@ -147,7 +148,7 @@ class PairRecorder(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the batch's rewards."""
-        self._keep(cast(RewardOutput, outputs), batch)
+        self._keep(cast(Mapping[str, Tensor], outputs), batch)
 
     def on_test_batch_end(
         self,
@@ -159,7 +160,7 @@ class PairRecorder(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the batch's rewards."""
-        self._keep(cast(RewardOutput, outputs), batch)
+        self._keep(cast(Mapping[str, Tensor], outputs), batch)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the records; give W&B the worst pairs of the first set."""
@@ -171,8 +172,9 @@ class PairRecorder(L.Callback):
         """Write the records."""
         self._write(pl_module, "test")
 
-    def _keep(self, output: RewardOutput, batch: PreferenceBatch) -> None:
-        columns = (batch.row, batch.subset, output.chosen, output.rejected, batch.label, batch.clean, batch.valid)
+    def _keep(self, rewards: Mapping[str, Tensor], batch: PreferenceBatch) -> None:
+        chosen, rejected = rewards["chosen"], rewards["rejected"]
+        columns = (batch.row, batch.subset, chosen, rejected, batch.label, batch.clean, batch.valid)
         table = torch.stack([column.double() for column in columns])
         self._batches.setdefault(batch.data_set, []).append(table)
         self._subset_names[batch.data_set] = batch.subset_names

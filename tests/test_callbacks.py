@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,24 +16,23 @@ from tests.toy import toy_data, toy_module, toy_trainer
 
 
 def test_the_last_folder_holds_the_last_weights_and_the_best_those_of_the_best_validation(tmp_path: Path) -> None:
-    class Watch(HuggingFaceCheckpoint):
-        saved: list[tuple[str, torch.Tensor, float | None]] = []
+    saved: list[tuple[str, torch.Tensor, float | None]] = []
 
-        def _save(self, pl_module: object, name: str) -> None:
-            super()._save(pl_module, name)  # type: ignore[arg-type]
-            head = load_file(self.folder / name / "model.safetensors")["score.weight"]
-            self.saved.append((name, head, self.best))
+    class Watch(HuggingFaceCheckpoint):
+        def _save(self, pl_module: L.LightningModule, name: str) -> None:
+            super()._save(pl_module, name)
+            saved.append((name, load_file(self.folder / name / "model.safetensors")["score.weight"], self.best))
 
     callback = Watch(tmp_path / "model", world_tokenizer(), monitor="val/nll", mode="min")
     module = toy_module(lr=3e-2)
     trainer = toy_trainer(tmp_path, max_epochs=4, callbacks=[callback])
     trainer.fit(module, toy_data(num_val=15))
-    values = [value for name, _, value in callback.saved if name == "best"]
+    values = [value for name, _, value in saved if name == "best"]
     assert values == sorted(values, reverse=True)
-    assert callback.saved[-1][0] == "last"
-    torch.testing.assert_close(callback.saved[-1][1], module.model.backbone.score.weight.detach().float())
+    assert saved[-1][0] == "last"
+    torch.testing.assert_close(saved[-1][1], module.model.backbone.score.weight.detach().float())
     best = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model" / "best")
-    torch.testing.assert_close(best.score.weight.detach(), callback.saved[-2][1])
+    torch.testing.assert_close(best.score.weight.detach(), saved[-2][1])
 
 
 def test_a_metric_that_is_not_logged_is_named_with_those_that_are(tmp_path: Path) -> None:

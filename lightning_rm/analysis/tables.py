@@ -37,20 +37,22 @@ def results_table(results: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def report_table(reports: Mapping[str, DataReport]) -> Table:
-    """One row a data set: rows read, kept, and left out by each reason; nothing is left out silently.
+    """One row a data set: rows read and kept, those left out by each reason, those kept with each change.
 
     Args:
-        reports: data set -> what became of its rows.
+        reports: data set -> what became of its rows; notes on a whole set stand under the table.
     """
-    table = Table(title="rows", title_justify="left")
-    for heading in ("data set", "read", "kept"):
-        table.add_column(heading, justify="left" if heading == "data set" else "right")
+    notes = sorted({note for report in reports.values() for note in report.notes})
+    table = Table(title="rows", title_justify="left", caption="\n".join(notes), caption_justify="left")
     reasons = sorted({reason for report in reports.values() for reason in report.reasons})
-    for reason in reasons:
-        table.add_column(reason, justify="right")
+    changes = sorted({change for report in reports.values() for change in report.changes})
+    table.add_column("data set")
+    for heading in ("read", "kept", *(f"left out: {reason}" for reason in reasons), *(f"kept: {c}" for c in changes)):
+        table.add_column(heading, justify="right")
     for name, report in reports.items():
-        counts = [report.read, report.kept, *(report.reasons.get(reason, 0) for reason in reasons)]
-        table.add_row(name, *(f"{count:,}" for count in counts))
+        left_out = [report.reasons.get(reason, 0) for reason in reasons]
+        changed = [report.changes.get(change, 0) for change in changes]
+        table.add_row(name, *(f"{count:,}" for count in (report.read, report.kept, *left_out, *changed)))
     return table
 
 

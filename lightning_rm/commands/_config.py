@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +28,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors() -> Generator[None]:
     """Say a user's mistake (a ValueError) in its own words and exit; HYDRA_FULL_ERROR=1 shows where it was raised."""
     try:
         yield

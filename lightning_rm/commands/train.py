@@ -38,6 +38,7 @@ def train(cfg: DictConfig) -> float:
     tokenizer = instantiate(cfg.backbone.tokenizer)
     module: PairwiseRM = instantiate(cfg.module, model=instantiate(cfg.backbone.model, tokenizer=tokenizer))
     datamodule: PreferenceDataModule = instantiate(cfg.data.module, tokenizer=tokenizer, read_at=module.model.read_at)
+    _check_monitor(cfg.monitor, datamodule)
     # Weights are chosen by a validation metric alone: a run that reports a test metric keeps its last weights.
     monitor = cfg.monitor if cfg.monitor.startswith("val/") else None
     checkpoint = ModelCheckpoint(
@@ -69,12 +70,34 @@ def train(cfg: DictConfig) -> float:
         if not names:
             continue
         evaluate(module, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        for name in names:
-            prefix = f"{stage}/" if name == stage else f"{stage}/{name}/"
-            results[prefix.rstrip("/")] = _values(trainer.callback_metrics, prefix)
+        for prefix in _prefixes(stage, names):
+            results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
     if trainer.is_global_zero:
         _report(run, results)
-    return results[cfg.monitor.rpartition("/")[0]][cfg.monitor.rpartition("/")[2]]
+    return _objective(results, cfg.monitor)
+
+
+def _prefixes(stage: str, names: tuple[str, ...]) -> list[str]:
+    """What the metrics of each set of a stage are logged under."""
+    return [stage if name == stage else f"{stage}/{name}" for name in names]
+
+
+def _check_monitor(monitor: str, datamodule: PreferenceDataModule) -> None:
+    """Say before training that a metric cannot come out of it, not after."""
+    known = [*_prefixes("val", datamodule.val_names), *_prefixes("test", datamodule.test_names)]
+    if not any(monitor.startswith(f"{prefix}/") for prefix in known):
+        raise ValueError(
+            f"monitor={monitor!r} is of no data set of this run; its sets are {', '.join(known) or 'none'}: "
+            "say monitor=SET/accuracy, and mode=min for a loss"
+        )
+
+
+def _objective(results: dict[str, dict[str, float]], monitor: str) -> float:
+    """The monitored metric, as the results have it."""
+    values = {f"{name}/{metric}": value for name, metrics in results.items() for metric, value in metrics.items()}
+    if monitor not in values:
+        raise ValueError(f"monitor={monitor!r} did not come out of this run; what did: {', '.join(sorted(values))}")
+    return values[monitor]
 
 
 def _values(metrics: Any, prefix: str) -> dict[str, float]:

@@ -52,8 +52,8 @@ class PreferenceDataModule(L.LightningDataModule):
         batch_pairs: pairs of a micro-batch on each device.
         batch_tokens: the most grid tokens of a micro-batch instead; `batch_pairs` is not read then.
         eval_batch_pairs: pairs of an evaluation batch on each device; None takes the training size.
-        val_fraction: where there is no `val`, the share of the prompts of `train` that is held out as `val`. The split does
-            not depend on `seed`, so that runs of several seeds are measured on the same pairs.
+        val_fraction: where there is no `val`, the share of the prompts of `train` that is held out as `val`. The split
+            does not depend on `seed`, so that runs of several seeds are measured on the same pairs.
         num_workers: worker processes of each loader.
         seed: of the order of training pairs.
         cache_dir: where tokenised pairs are kept; None takes `cache.default_cache_dir()`.

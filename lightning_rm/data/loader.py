@@ -38,6 +38,9 @@ class PairBatches(Dataset[PreferenceBatch]):
         self.read_at: ReadAt = read_at
         self.pad_id = pad_id
 
+    def __len__(self) -> int:
+        return len(self.pairs)
+
     def __getitems__(self, micro_batch: MicroBatch) -> PreferenceBatch:
         """The batch of a whole micro-batch; torch calls this with whatever a batch sampler yields."""
         samples = [self.pairs.sample(row) for row in micro_batch.rows]

@@ -52,8 +52,8 @@ def check_position(position: Position, settings: Settings) -> None:
     accumulate = settings["accumulate_grad_batches"]
     if isinstance(accumulate, int) and (lost := place % accumulate):
         warnings.warn(
-            f"the checkpoint stands in the middle of an optimizer step: the gradients of {lost} micro-batches are lost. "
-            "Save where a step ends: every_n_train_steps, or a val_check_interval that is a multiple of "
-            f"accumulate_grad_batches={accumulate}.",
+            f"the checkpoint stands in the middle of an optimizer step: the gradients of {lost} micro-batches are "
+            "lost; save where a step ends, by every_n_train_steps or a val_check_interval that is a multiple of "
+            f"accumulate_grad_batches={accumulate}",
             stacklevel=2,
         )

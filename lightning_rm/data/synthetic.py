@@ -65,7 +65,9 @@ class SyntheticSource:
         if self.num_pairs < 0:
             raise ValueError(f"num_pairs is {self.num_pairs}; it cannot be negative")
         if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}; it must be above 0 (clean_labels=True takes no chances)")
+            raise ValueError(
+                f"temperature is {self.temperature}; it must be above 0 (clean_labels=True takes no chances)"
+            )
 
     def fingerprint(self) -> str:
         """A digest of the options and of the first rows, so that a change to the world shows as well."""
@@ -105,7 +107,7 @@ class SyntheticSource:
 def _two_responses(task: Task, ambiguous: bool, draws: Draws) -> tuple[str, str]:
     """Two responses in random order whose gold rewards are nearly equal or clearly apart, never equal."""
     while True:
-        first, second = (sample_response(task, 0.5 * draws.uniform(), draws) for _ in range(2))
+        first, second = (sample_response(task, draws.choice((0.0, 0.1, 0.3, 0.6)), draws) for _ in range(2))
         difference = abs(gold_reward(task, first) - gold_reward(task, second))
         if (0 < difference <= AMBIGUOUS_MARGIN) if ambiguous else difference >= CLEAR_MARGIN:
             return first, second

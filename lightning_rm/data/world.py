@@ -15,7 +15,6 @@ from typing import Literal
 from lightning_rm.data.world_words import COURTEOUS_WORDS, THINGS, Thing
 
 Order = Literal["shortest", "longest"]
-Manner = Literal["polite", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,29 +24,32 @@ class Task:
     Args:
         category: what kind of things to name, as in `THINGS`: `fruits`.
         count: how many.
-        attribute: a colour or size that each must have.
+        attributes: what each must be: a colour, a size, or one of each.
         order: by number of letters, `shortest` or `longest` first; equal lengths may stand either way.
         avoid: words that must not be named.
         letter: a letter that no named thing may contain.
-        manner: `polite` asks for a courteous word, `plain` for none.
+        polite: whether a courteous word is asked for.
     """
 
     category: str
     count: int
-    attribute: str | None = None
+    attributes: tuple[str, ...] = ()
     order: Order | None = None
     avoid: tuple[str, ...] = ()
     letter: str | None = None
-    manner: Manner | None = None
+    polite: bool = False
 
     def is_forbidden(self, thing: Thing) -> bool:
         """Whether the task forbids to name this thing, by its word or a letter of it."""
         return thing.word in self.avoid or (self.letter is not None and self.letter in thing.word)
 
+    def is_described(self, thing: Thing) -> bool:
+        """Whether this thing has every attribute asked for."""
+        return all(attribute in thing.attributes for attribute in self.attributes)
+
     def fits(self, thing: Thing) -> bool:
-        """Whether this thing is a right answer: of the category, with the attribute, not forbidden."""
-        has_attribute = self.attribute is None or self.attribute in thing.attributes
-        return thing.category == self.category and has_attribute and not self.is_forbidden(thing)
+        """Whether this thing is a right answer: of the category, with the attributes, not forbidden."""
+        return thing.category == self.category and self.is_described(thing) and not self.is_forbidden(thing)
 
     def right_answers(self) -> list[Thing]:
         """Every thing that fits, in the order of `THINGS`."""
@@ -56,12 +58,12 @@ class Task:
 
 WEIGHTS: Mapping[str, float] = {
     "category": 3.0,
-    "attribute": 1.5,
+    "attributes": 1.5,
     "count": 1.5,
     "order": 1.0,
     "repeats": 1.0,
     "forbidden": 1.0,
-    "manner": 1.0,
+    "courtesy": 1.0,
 }
 """Points for each check of an answer. They sum to 10, the reward of a perfect answer to any task."""
 
@@ -74,12 +76,12 @@ def named_things(response: str) -> list[Thing]:
 def checks(task: Task, response: str) -> dict[str, float]:
     """How far a response meets each part of a task, each from 0 to 1; what was not asked for is met (1).
 
-    - `category`, `attribute`: the share of the named things that belong to it, that have it; 0 if nothing is named.
+    - `category`, `attributes`: the share of the named things that belong to it, that have all of them; 0 if nothing is named.
     - `count`: 1 for the number asked for, 0.5 for one too many or too few, else 0.
     - `order`: the share of neighbouring things that stand in order; 0 for fewer than two things.
     - `repeats`: 1 if no thing is named twice, else 0.
     - `forbidden`: 1 if nothing forbidden is named, else 0.
-    - `manner`: 1 if a courteous word occurs and was asked for, or does not occur and was asked not to, else 0.
+    - `courtesy`: 1 if a courteous word occurs, or none was asked for, else 0.
 
     Args:
         task: what was asked.
@@ -93,12 +95,12 @@ def checks(task: Task, response: str) -> dict[str, float]:
     courteous = any(word in COURTEOUS_WORDS for word in words)
     return {
         "category": _share([thing.category == task.category for thing in things]),
-        "attribute": _share([task.attribute in thing.attributes for thing in things]) if task.attribute else 1.0,
+        "attributes": _share([task.is_described(thing) for thing in things]) if task.attributes else 1.0,
         "count": max(0.0, 1.0 - abs(len(things) - task.count) / 2),
         "order": _share(_steps_in_order(things, task.order)) if task.order else 1.0,
         "repeats": float(len({thing.word for thing in things}) == len(things)),
         "forbidden": float(not any(task.is_forbidden(thing) for thing in things)),
-        "manner": float(courteous == (task.manner == "polite")) if task.manner else 1.0,
+        "courtesy": float(courteous or not task.polite),
     }
 
 

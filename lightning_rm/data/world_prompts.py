@@ -1,7 +1,7 @@
 """Prompts of the made world: families of tasks, their phrasings, and which split a prompt belongs to.
 
 A task belongs to one split for ever, whatever the seed: the split is read off the task. What is held out for the split
-`ood` is held out by rule - pairings, combinations and a category that no training task has, and a phrasing that no other
+`ood` is held out by rule - two attributes, combinations and a category that no training task has, and a phrasing that no other
 prompt uses - while every word of it occurs in training.
 
 This file knows no reward and, except for the assistant's turn inside a follow-up, no response.
@@ -15,7 +15,7 @@ from typing import Literal
 
 from lightning_rm.data.draws import Draws, digest
 from lightning_rm.data.rows import Message
-from lightning_rm.data.world import Manner, Order, Task
+from lightning_rm.data.world import Order, Task
 from lightning_rm.data.world_responses import sample_response
 from lightning_rm.data.world_words import (
     ATTRIBUTE_CHANGES,
@@ -28,7 +28,7 @@ from lightning_rm.data.world_words import (
     GREETINGS,
     LETTER_PHRASES,
     LETTERS,
-    MANNER_PHRASES,
+    COURTESY_PHRASES,
     NUMBERS,
     ORDER_PHRASES,
     REQUESTS,
@@ -37,8 +37,10 @@ from lightning_rm.data.world_words import (
 )
 
 Split = Literal["train", "val", "test", "ood"]
-Reason = Literal["pairing", "combination", "category"]
+Reason = Literal["attributes", "combination", "category"]
 
+COUNTS = (2, 3, 4)
+"""How many things a task may ask for."""
 HELD_OUT_CATEGORY = "vehicles"
 """In training no more is asked of it than to name some; `ood_category` asks for an order, a manner, an exception."""
 
@@ -48,14 +50,16 @@ class Family:
     """A kind of prompt.
 
     Args:
+        num_attributes: at most how many attributes the things must have.
         num_extras: how many of order, exception and manner are asked for beside the things themselves; one is drawn.
         follow_up: whether a second turn changes what the first asked for.
         held_out_by: why its tasks are held out of training, if they are.
         extras_first: phrased with the extras before the things: `shortest first: three red fruits.`
     """
 
-    num_extras: tuple[int, ...] = (0,)
-    extras: tuple[str, ...] = ("order", "avoid", "manner")
+    num_extras: int = 0
+    extras: tuple[str, ...] = ("order", "avoid")
+    num_attributes: int = 1
     follow_up: bool = False
     held_out_by: tuple[Reason, ...] = ()
     extras_first: bool = False
@@ -63,18 +67,17 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "list": Family(),
-    "order": Family((1,), ("order",)),
-    "avoid": Family((1,), ("avoid",)),
-    "manners": Family((1,), ("manner",)),
+    "order": Family(1, ("order",)),
+    "avoid": Family(1, ("avoid",)),
     "follow_up": Family(follow_up=True),
 }
 """The families of train, val and test by name."""
 
 OOD_FAMILIES: Mapping[str, Family] = {
-    "ood_pairing": Family((0, 1), held_out_by=("pairing",)),
-    "ood_combination": Family((2,), held_out_by=("combination",)),
-    "ood_category": Family((1,), held_out_by=("category",)),
-    "ood_phrasing": Family((1,), extras_first=True),
+    "ood_attributes": Family(num_attributes=2, held_out_by=("attributes",)),
+    "ood_combination": Family(2, held_out_by=("combination",)),
+    "ood_category": Family(1, held_out_by=("category",)),
+    "ood_phrasing": Family(1, extras_first=True),
 }
 """The families of the split `ood` by name."""
 
@@ -99,14 +102,13 @@ class Prompt:
 def held_out_by(task: Task) -> tuple[Reason, ...]:
     """Why no training task may be like this; empty if one may.
 
-    - `pairing`: each category has a colour that training never asks of it.
+    - `attributes`: training asks for a colour or a size, never for both.
     - `combination`: training asks for one extra (order, exception, manner) at most.
     - `category`: training asks for no extra with `HELD_OUT_CATEGORY`.
     """
-    num_extras = sum((task.order is not None, bool(task.avoid or task.letter), task.manner is not None))
-    place = CATEGORIES.index(task.category)
+    num_extras = sum((task.order is not None, bool(task.avoid or task.letter)))
     reasons: dict[Reason, bool] = {
-        "pairing": task.attribute == COLOURS[place % len(COLOURS)],
+        "attributes": len(task.attributes) > 1,
         "combination": num_extras > 1,
         "category": task.category == HELD_OUT_CATEGORY and num_extras > 0,
     }
@@ -130,7 +132,7 @@ def sample_prompt(split: Split, draws: Draws) -> Prompt:
     name = draws.choice(list(families))
     family = families[name]
     while True:
-        first = _base(draws)
+        first = _base(family, draws)
         task = _changed(first, draws) if family.follow_up else _with_extras(first, family, draws)
         solvable = len(task.right_answers()) >= task.count
         if solvable and held_out_by(task) == family.held_out_by and split_of(task) == split:
@@ -139,23 +141,24 @@ def sample_prompt(split: Split, draws: Draws) -> Prompt:
     return Prompt(task, messages, name, digest(*(message["content"] for message in messages))[:16])
 
 
-def _base(draws: Draws) -> Task:
-    return Task(draws.choice(CATEGORIES), 2 + draws.below(4), draws.choice((None, *ATTRIBUTES)))
+def _base(family: Family, draws: Draws) -> Task:
+    attributes = (draws.choice(SIZES), draws.choice(COLOURS))
+    num = draws.below(family.num_attributes + 1)
+    return Task(draws.choice(CATEGORIES), draws.choice(COUNTS), tuple(draws.sample(attributes, num)))
 
 
 def _with_extras(task: Task, family: Family, draws: Draws) -> Task:
-    for extra in draws.sample(family.extras, draws.choice(family.num_extras)):
+    for extra in draws.sample(family.extras, family.num_extras):
         task = _with_extra(task, extra, draws)
-    return task
+    return _with_extra(task, "courtesy", draws) if draws.chance(0.5) else task
 
 
 def _with_extra(task: Task, extra: str, draws: Draws) -> Task:
     if extra == "order":
         orders: Sequence[Order] = ("shortest", "longest")
         return replace(task, order=draws.choice(orders))
-    if extra == "manner":
-        manners: Sequence[Manner] = ("polite", "plain")
-        return replace(task, manner=draws.choice(manners))
+    if extra == "courtesy":
+        return replace(task, polite=True)
     if draws.chance(0.3):
         return replace(task, letter=draws.choice(LETTERS))
     tempting = [thing.word for thing in THINGS.values() if task.fits(thing)]
@@ -164,12 +167,12 @@ def _with_extra(task: Task, extra: str, draws: Draws) -> Task:
 
 def _changed(task: Task, draws: Draws) -> Task:
     """The task after a second turn that changes its count or attribute, or asks for an extra."""
-    change = draws.choice(("count", "attribute", "order", "avoid", "manner"))
+    change = draws.choice(("count", "attribute", "order", "avoid", "courtesy"))
     if change == "count":
-        return replace(task, count=draws.choice([count for count in (2, 3, 4, 5) if count != task.count]))
+        return replace(task, count=draws.choice([count for count in COUNTS if count != task.count]))
     if change == "attribute":
-        kind = COLOURS if task.attribute in COLOURS else SIZES if task.attribute in SIZES else ATTRIBUTES
-        return replace(task, attribute=draws.choice([attribute for attribute in kind if attribute != task.attribute]))
+        kind = next((kind for kind in (COLOURS, SIZES) if set(kind) & set(task.attributes)), ATTRIBUTES)
+        return replace(task, attributes=(draws.choice([word for word in kind if word not in task.attributes]),))
     return _with_extra(task, change, draws)
 
 
@@ -178,12 +181,12 @@ def _user(content: str) -> Message:
 
 
 def _request(task: Task, family: Family, draws: Draws) -> str:
-    what = " ".join(part for part in (NUMBERS[task.count], task.attribute, task.category) if part)
+    what = " ".join((NUMBERS[task.count], *task.attributes, task.category))
     extras = draws.shuffle(_extra_phrases(task, draws))
     if family.extras_first:
         return f"{' and '.join(extras)}: {what}."
     request = ", ".join([draws.choice(REQUESTS).format(what=what), *extras])
-    return f"{draws.choice(GREETINGS)} {request}.".strip()
+    return f"{draws.choice(GREETINGS)} {request}." if draws.chance(0.2) else f"{request}."
 
 
 def _extra_phrases(task: Task, draws: Draws) -> list[str]:
@@ -194,8 +197,8 @@ def _extra_phrases(task: Task, draws: Draws) -> list[str]:
         phrases.append(draws.choice(AVOID_PHRASES).format(words=" or ".join(task.avoid)))
     if task.letter:
         phrases.append(draws.choice(LETTER_PHRASES).format(letter=task.letter))
-    if task.manner:
-        phrases.append(draws.choice(MANNER_PHRASES[task.manner]))
+    if task.polite:
+        phrases.append(draws.choice(COURTESY_PHRASES))
     return phrases
 
 
@@ -203,8 +206,8 @@ def _follow_up(first: Task, task: Task, draws: Draws) -> tuple[Message, ...]:
     """Three turns: a request, a perfect answer to it, and the change that makes it the task."""
     if task.count != first.count:
         change = draws.choice(COUNT_CHANGES).format(count=NUMBERS[task.count])
-    elif task.attribute != first.attribute:
-        change = draws.choice(ATTRIBUTE_CHANGES).format(attribute=task.attribute)
+    elif task.attributes != first.attributes:
+        change = draws.choice(ATTRIBUTE_CHANGES).format(attribute=task.attributes[0])
     else:
         change = draws.choice(FURTHER_CHANGES).format(rest=", ".join(_extra_phrases(task, draws)))
     answer: Message = {"role": "assistant", "content": sample_response(first, 0.0, draws)}

@@ -36,8 +36,7 @@ def sample_response(task: Task, flaw_rate: float, draws: Draws) -> str:
         things = _in_order(things, "longest" if task.order == "shortest" else "shortest")
     elif task.order:
         things = _in_order(things, task.order)
-    wanted = task.manner == "polite" if task.manner else draws.chance(0.5)
-    courteous = wanted != (task.manner is not None and draws.chance(flaw_rate))
+    courteous = not draws.chance(flaw_rate) if task.polite else draws.chance(0.5)
     return _dress(things, courteous, draws)
 
 
@@ -51,8 +50,8 @@ def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
     things = (draws.shuffle(right) + draws.shuffle(beside))[:count]
     if draws.chance(flaw_rate):
         things = _replace(things, _of_other_category(task), draws)
-    if task.attribute and draws.chance(flaw_rate):
-        things = _replace(things, [thing for thing in beside if task.attribute not in thing.attributes], draws)
+    if task.attributes and draws.chance(flaw_rate):
+        things = _replace(things, [thing for thing in beside if not task.is_described(thing)], draws)
     forbidden = [thing for thing in beside if task.is_forbidden(thing)]
     if forbidden and draws.chance(flaw_rate):
         things = _replace(things, forbidden, draws, most=1)
@@ -64,11 +63,7 @@ def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
 def _of_other_category(task: Task) -> list[Thing]:
     """Things of other categories that are right in all else."""
     others = [thing for thing in THINGS.values() if thing.category != task.category]
-    return [
-        thing
-        for thing in others
-        if not task.is_forbidden(thing) and (task.attribute is None or task.attribute in thing.attributes)
-    ]
+    return [thing for thing in others if task.is_described(thing) and not task.is_forbidden(thing)]
 
 
 def _replace(things: list[Thing], wrong: list[Thing], draws: Draws, most: int = 5) -> list[Thing]:
@@ -85,15 +80,15 @@ def _in_order(things: list[Thing], order: Order) -> list[Thing]:
 
 def _dress(things: list[Thing], courteous: bool, draws: Draws) -> str:
     """The things in a sentence: style and length drawn freely, courteous words only where asked for."""
-    opening = draws.choice(("", *OPENINGS))
-    closing = draws.choice(("", "", *CLOSINGS))
+    opening = draws.choice(("",) * 4 + OPENINGS)
+    closing = draws.choice(("",) * 4 + CLOSINGS)
     if courteous and draws.chance(0.5):
         opening = draws.choice(COURTEOUS_OPENINGS)
     elif courteous:
         closing = draws.choice(COURTEOUS_CLOSINGS)
-    praise = draws.chance(0.3)
+    praise = draws.chance(0.15)
     words = [f"{draws.choice(PRAISES)} {thing.word}" if praise else thing.word for thing in things]
-    body = draws.choice((_commas, _ands, _sequence))(words)
+    body = draws.choice((_commas, _commas, _ands, _sequence))(words)
     return " ".join(part for part in (opening, f"{body}.", closing) if part)
 
 

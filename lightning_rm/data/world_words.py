@@ -9,18 +9,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-COLOURS = ("red", "green", "yellow")
+COLOURS = ("red", "green")
 SIZES = ("small", "large")
 ATTRIBUTES = COLOURS + SIZES
 
 _THINGS = {
-    # category: (red small, red large, green small, green large, yellow small, yellow large)
-    "fruits": "cherry raspberry|apple pomegranate|lime kiwi|pear watermelon|lemon apricot|banana pineapple",
-    "animals": "crab ladybug|fox flamingo|frog lizard|iguana crocodile|bee canary|lion giraffe",
-    "vegetables": "radish chili|tomato beetroot|pea sprout|cabbage cucumber|corn shallot|pumpkin cauliflower",
-    "tools": "nail screwdriver|axe wrench|clamp trowel|spade wheelbarrow|ruler chisel|saw ladder",
-    "clothes": "tie mitten|robe sweater|sock beret|coat trousers|hat sandal|dress raincoat",
-    "vehicles": "kart scooter|tram firetruck|bike moped|jeep tractor|cab canoe|bus bulldozer",
+    # category: red small | red large | green small | green large
+    "fruits": "cherry raspberry|apple pomegranate|lime kiwi|pear watermelon",
+    "animals": "crab ladybug|fox flamingo|frog lizard|iguana crocodile",
+    "vegetables": "radish chili|tomato beetroot|pea sprout|cabbage cucumber",
+    "tools": "nail screwdriver|axe wrench|clamp trowel|spade wheelbarrow",
+    "clothes": "tie mitten|robe sweater|sock beret|coat trousers",
+    "vehicles": "kart scooter|tram firetruck|bike moped|jeep tractor",
 }
 CATEGORIES = tuple(_THINGS)
 
@@ -51,7 +51,7 @@ def _things() -> dict[str, Thing]:
 
 
 THINGS = _things()
-"""Every thing by its word: 6 categories of 12, each 4 a colour and 6 a size."""
+"""Every thing by its word: 6 categories of 8, each 4 a colour and 4 a size."""
 
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 LETTERS = ("a", "e", "i", "o", "r")
@@ -59,17 +59,14 @@ LETTERS = ("a", "e", "i", "o", "r")
 
 # Prompts. {what} is `three red fruits`; {rest} the further instructions, joined by commas.
 REQUESTS = ("name {what}", "list {what}", "give me {what}", "tell me {what}", "i need {what}", "can you name {what}")
-GREETINGS = ("", "", "", "hello.", "good morning.", "i have a question.")
+GREETINGS = ("hello.", "good morning.", "i have a question.")
 ORDER_PHRASES = {
     "shortest": ("shortest first", "from short to long", "start with the shortest"),
     "longest": ("longest first", "from long to short", "start with the longest"),
 }
 AVOID_PHRASES = ("but not {words}", "without {words}", "do not say {words}")
 LETTER_PHRASES = ("without the letter {letter}", "do not use the letter {letter}", "no word with the letter {letter}")
-MANNER_PHRASES = {
-    "polite": ("be polite", "mind your manners", "say it politely"),
-    "plain": ("be blunt", "no courtesy", "say it plainly"),
-}
+COURTESY_PHRASES = ("be polite", "be kind", "say it politely")
 # The second turn of a follow-up, which changes the first.
 COUNT_CHANGES = ("make it {count}", "i need {count} instead", "now {count} of them")
 ATTRIBUTE_CHANGES = ("now {attribute} ones", "i need {attribute} ones instead", "make them {attribute}")
@@ -79,21 +76,8 @@ FURTHER_CHANGES = ("now {rest}", "again, {rest}", "once more, {rest}")
 COURTEOUS_WORDS = ("please", "thanks", "thank", "pleasure", "welcome", "gladly")
 COURTEOUS_OPENINGS = ("with pleasure:", "gladly:", "thanks for asking:", "you are welcome:")
 COURTEOUS_CLOSINGS = ("thank you.", "you are welcome.", "please ask again.", "thanks for asking.")
-OPENINGS = (
-    "sure:",
-    "well:",
-    "here is my list:",
-    "let me think about it:",
-    "here is what i can find:",
-    "the answer is:",
-)
-CLOSINGS = (
-    "that is all.",
-    "this is my answer.",
-    "i hope this is what you need.",
-    "there may be more of them, but this is what i can think of.",
-    "ask me if you need more.",
-)
+OPENINGS = ("sure:", "well:", "here you are:", "my answer is:")
+CLOSINGS = ("that is all.", "i hope this helps.", "ask me for more.")
 PRAISES = ("nice", "lovely", "fine", "good")
 """Words that a wordy response puts before each thing."""
 
@@ -101,7 +85,7 @@ PRAISES = ("nice", "lovely", "fine", "good")
 def _words() -> tuple[str, ...]:
     phrases = (
         *(*REQUESTS, *GREETINGS, *AVOID_PHRASES, *LETTER_PHRASES, *COUNT_CHANGES, *ATTRIBUTE_CHANGES, *FURTHER_CHANGES),
-        *(phrase for phrases in (*ORDER_PHRASES.values(), *MANNER_PHRASES.values()) for phrase in phrases),
+        *(*COURTESY_PHRASES, *ORDER_PHRASES["shortest"], *ORDER_PHRASES["longest"]),
         *(*COURTEOUS_WORDS, *COURTEOUS_OPENINGS, *COURTEOUS_CLOSINGS, *OPENINGS, *CLOSINGS, *PRAISES),
         *(*THINGS, *CATEGORIES, *ATTRIBUTES, *NUMBERS.values()),
         "and or then first a the",

@@ -43,7 +43,7 @@ def score(
     for number, ids in enumerate(encoded):
         if model.max_tokens is not None and len(ids) > model.max_tokens:
             raise ValueError(
-                f"conversation {number} has {len(ids)} tokens and the model reads {model.max_tokens}; shorten its prompt"
+                f"conversation {number} has {len(ids)} tokens and the model reads {model.max_tokens}; cut its prompt"
             )
     order = sorted(range(len(encoded)), key=lambda number: len(encoded[number]))
     rewards = torch.empty(len(encoded))

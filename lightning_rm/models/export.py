@@ -77,10 +77,11 @@ def whole_state(classifier: PreTrainedModel) -> dict[str, Tensor]:
         gathered = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
         return cast(dict[str, Tensor], gathered)
     state: dict[str, Tensor] = dict(module.state_dict())
-    for name, part in module.named_modules():
-        if type(getattr(part, "weight", None)).__name__ == "Params4bit":
-            state = {key: value for key, value in state.items() if not key.startswith(f"{name}.weight.")}
-            state[f"{name}.weight"] = dequantize_module_weight(part).detach().to(classifier.dtype)
+    for name, parameter in module.named_parameters():
+        if type(parameter).__name__ == "Params4bit":
+            state = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
+            expanded = dequantize_module_weight(module.get_submodule(name.rpartition(".")[0]))
+            state[name] = expanded.detach().to(classifier.dtype)
     return state
 
 

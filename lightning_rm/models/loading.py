@@ -86,15 +86,18 @@ class Checkpoint:
             ValueError: if nothing is there, or a classifier with another number of labels.
         """
         folder = Path(self.path)
-        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        if folder.is_dir() and self.gguf_file is None and not (folder / "config.json").is_file():
+            if (folder / "adapter_config.json").is_file():
+                raise ValueError(f"{self.where} holds a LoRA adapter alone; merge it into its backbone first")
             raise ValueError(
-                f"{self.where} holds a LoRA adapter alone; merge it into its backbone and give that folder"
+                f"{self.where}: the folder holds no model, there is no config.json in it; "
+                "give a folder in Hugging Face format, or name a GGUF file in it with gguf_file="
             )
         try:
             config = cast(PreTrainedConfig, AutoConfig.from_pretrained(self.path, **self.options))
         except OSError as error:
             if folder.is_dir():
-                raise ValueError(f"{self.where}: the folder holds no model to load: {error}") from error
+                raise ValueError(f"{self.where}: the folder holds no model that can be read: {error}") from error
             reason = str(error).splitlines()[0]
             raise ValueError(
                 f"{self.where}: there is no folder of that name, and the Hugging Face hub gave no model of that name "

@@ -6,6 +6,7 @@ tensors and one backbone; not layouts, losses or how it is trained.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
@@ -49,6 +50,8 @@ class RewardModel(nn.Module):
         self.backbone = backbone
         self.lm_head = lm_head
         keep_float32(backbone, self.architecture)
+        # Transformers loads in evaluation mode, and trainers keep the mode they find: dropout would be off in training.
+        self.train()
 
     @classmethod
     def from_pretrained(
@@ -212,7 +215,9 @@ class RewardModel(nn.Module):
             )
         with torch.autocast(feature.device.type, enabled=False):
             reward = self.architecture.reward(self.backbone, feature.float().flatten(0, 1))
-        return RewardOutput(reward.view(tokens.reward_index.shape), feature, hidden if keep_hidden else None)
+        # A copy of k x P numbers: FSDP2 hangs its hook on what is returned, which must be no view.
+        reward = reward.view(tokens.reward_index.shape).clone()
+        return RewardOutput(reward, feature, hidden if keep_hidden else None)
 
     def lm_loss(self, output: RewardOutput, tokens: TokenBatch) -> Tensor:
         """The next-token loss on the tokens of chosen responses, each predicted from the token before it.
@@ -252,12 +257,11 @@ class RewardModel(nn.Module):
 
     def _hidden(self, tokens: TokenBatch) -> Tensor:
         """(R, L, H): the backbone's last hidden states."""
-        options = {"use_cache": False} if self.read_at == "last" else {}
         outputs = self.backbone.base_model(
             input_ids=tokens.input_ids,
             attention_mask=self._attention_mask(tokens),
             position_ids=tokens.position_ids + self._first_position,
-            **options,
+            use_cache=False,
         )
         return cast(Tensor, outputs.last_hidden_state)
 
@@ -283,7 +287,10 @@ class RewardModel(nn.Module):
     def _prepared(self, gradient_checkpointing: bool, lora: LoraAdapter | None) -> Self:
         """Ready to train, with the options that both constructors share."""
         if gradient_checkpointing:
-            self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+            with warnings.catch_warnings():
+                # The name of old, which is the one that every version of transformers 5 has.
+                warnings.simplefilter("ignore", FutureWarning)
+                self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
         if lora is not None:
             lora.put_into(self.backbone, self.architecture)
             if self.lm_head is not None:

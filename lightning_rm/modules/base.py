@@ -7,13 +7,14 @@ set that is named after its stage and `<stage>/<set>/<metric>` for every other.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.metrics import PairMetrics
@@ -49,6 +50,7 @@ class PairwiseRM(L.LightningModule):
         self.head_lr = head_lr
         self._since_log = PairMetrics()
         self._since_epoch = PairMetrics()
+        self._losses: dict[str, MeanMetric] = {}
         self._evaluation: dict[str, PairMetrics] = {}
         self._random_state: list[Tensor] = []
 
@@ -74,9 +76,9 @@ class PairwiseRM(L.LightningModule):
         losses = self.losses(batch, output)
         self._since_log.update(output.chosen, output.rejected, batch)
         self._since_epoch.update(output.chosen, output.rejected, batch)
-        values = {f"train/{name}": value.detach() for name, value in losses.items()}
-        self.log("train/loss", values.pop("train/loss"), batch_size=batch.num_pairs, prog_bar=True)
-        self.log_dict(values, batch_size=batch.num_pairs)
+        for name, value in losses.items():
+            mean = self._losses.setdefault(name, MeanMetric().to(self.device))
+            mean.update(value.detach(), weight=batch.valid.sum())
         return losses["loss"] * batch.scale
 
     def on_train_start(self) -> None:
@@ -86,9 +88,13 @@ class PairwiseRM(L.LightningModule):
             self._random_state = []
 
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
-        """Log the exact metrics of all pairs since the last log, on the steps that Lightning writes out."""
+        """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
         stepped = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
-        if stepped and self.global_step % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
+        if stepped and self.global_step % every == 0:
+            for name, mean in self._losses.items():
+                self.log(f"train/{name}", mean.compute(), batch_size=1, prog_bar=name == "loss", sync_dist=True)
+                mean.reset()
             self._log_metrics("train/", self._since_log)
 
     def on_train_epoch_end(self) -> None:
@@ -98,14 +104,14 @@ class PairwiseRM(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep every rank's random state, so that a resumed run draws the dropout masks of an uninterrupted one."""
         state = torch.get_rng_state()
-        gathered = self.all_gather(state.to(self.device)).reshape(-1, state.numel())
-        checkpoint["random_state"] = list(gathered.cpu().unbind())
+        gathered = cast(Tensor, self.all_gather(state.to(self.device)))
+        checkpoint["random_state"] = list(gathered.reshape(-1, state.numel()).cpu().unbind())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the random state up; it is set when training starts."""
         self._random_state = list(checkpoint["random_state"])
 
-    def validation_step(self, batch: PreferenceBatch, batch_idx: int, dataloader_idx: int = 0) -> RewardOutput:
+    def validation_step(self, batch: PreferenceBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Count a validation batch; its rewards go on to the callbacks."""
         return self._evaluate(batch)
 
@@ -113,7 +119,7 @@ class PairwiseRM(L.LightningModule):
         """Log the exact metrics of every validation set."""
         self._log_evaluation("val")
 
-    def test_step(self, batch: PreferenceBatch, batch_idx: int, dataloader_idx: int = 0) -> RewardOutput:
+    def test_step(self, batch: PreferenceBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Count a test batch; its rewards go on to the callbacks."""
         return self._evaluate(batch)
 
@@ -124,7 +130,8 @@ class PairwiseRM(L.LightningModule):
     def configure_model(self) -> None:
         """Shard the model where the strategy asks for it (FSDP2)."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
-            shard(self.model, self.device_mesh)
+            compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+            shard(self.model, self.trainer.strategy.device_mesh, compute_dtype)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over `parameter_groups`, and its schedule over all steps of the run."""
@@ -135,11 +142,11 @@ class PairwiseRM(L.LightningModule):
         scheduler = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _evaluate(self, batch: PreferenceBatch) -> RewardOutput:
+    def _evaluate(self, batch: PreferenceBatch) -> dict[str, Tensor]:
         output: RewardOutput = self(batch)
         metrics = self._evaluation.setdefault(batch.data_set, PairMetrics().to(self.device))
         metrics.update(output.chosen, output.rejected, batch)
-        return output
+        return {"chosen": output.chosen, "rejected": output.rejected}
 
     def _log_evaluation(self, stage: EvaluationStage) -> None:
         for name, metrics in self._evaluation.items():

@@ -7,15 +7,16 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from lightning_rm.data.cache import STALE_SECONDS, default_cache_dir, fingerprint, load_or_build
-from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
-from tests.data import cache_worker
+from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.tokenize import CHUNK_ROWS, TokenizePolicy, prepare_pairs
 from tests.data.words import TEMPLATE, Rows, pair, word_tokenizer
 
 POLICY = TokenizePolicy()
@@ -109,27 +110,60 @@ def test_a_fingerprint_depends_on_content_and_not_on_order() -> None:
     assert len(fingerprint(text="\ud800")) == 32
 
 
-def spawned(target: Callable[..., None], *arguments: object) -> multiprocessing.process.BaseProcess:
-    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
+class Meeting(Rows):
+    """Rows that come only when two processes read them: both have missed the cache."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(*rows().rows)
+        self.folder = folder
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        (self.folder / str(os.getpid())).touch()
+        while len(list(self.folder.iterdir())) < 2:
+            time.sleep(0.01)
+        yield from super().__iter__()
+
+
+class Killed(Rows):
+    """Rows at whose end, the first chunk long written, the process is killed, as when memory runs out."""
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        yield from super().__iter__()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def prepare(source: Rows, folder: Path) -> None:
+    prepare_pairs(source, word_tokenizer(), POLICY, folder)
+
+
+def started(source: Rows, folder: Path) -> BaseProcess:
+    """A process of its own that prepares a source; forked, since a fresh one imports torch for ten seconds."""
+    process = multiprocessing.get_context("fork").Process(target=prepare, args=(source, folder))
     process.start()
     return process
 
 
 def test_two_processes_at_once_both_succeed(tmp_path: Path) -> None:
-    meeting, path = tmp_path / "meeting", tmp_path / "cache" / "x.arrow"
+    meeting, cache = tmp_path / "meeting", tmp_path / "cache"
     meeting.mkdir()
-    processes = [spawned(cache_worker.build_together, path, meeting, 2) for _ in range(2)]
+    processes = [started(Meeting(meeting), cache) for _ in range(2)]
     for process in processes:
-        process.join()
+        process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert cache_worker.load(path) == cache_worker.CONTENT
-    assert [file.name for file in path.parent.iterdir()] == ["x.arrow"]
+    source = rows()
+    dataset = prepare_pairs(source, word_tokenizer(), POLICY, cache)
+    assert (source.num_reads, len(dataset)) == (0, 2)
+    assert list(cache.iterdir()) == [dataset.path]
 
 
 def test_a_kill_in_the_middle_of_a_write_leaves_no_broken_cache(tmp_path: Path) -> None:
-    path = tmp_path / "x.arrow"
-    process = spawned(cache_worker.killed_while_building, path)
-    process.join()
+    many = [pair("w1", "w2", "w3", str(i)) for i in range(CHUNK_ROWS + 1)]
+    process = started(Killed(*many), tmp_path)
+    process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    assert [file.suffix for file in tmp_path.iterdir()] == [".tmp"]
-    assert load_or_build(path, cache_worker.load, cache_worker.build) == cache_worker.CONTENT
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".tmp"
+    assert left.stat().st_size > 0
+    source = Rows(*many)
+    assert len(prepare_pairs(source, word_tokenizer(), POLICY, tmp_path)) == CHUNK_ROWS + 1
+    assert source.num_reads == 1

@@ -83,19 +83,19 @@ def check(row: object) -> None:
 
 
 @given(st.dictionaries(fields, values, max_size=6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_rows_of_any_fields(raw: dict[str, Any]) -> None:
     check(parse_row(raw, "here"))
 
 
 @given(st.sampled_from(sorted(SHAPES)), st.dictionaries(fields, values, min_size=1, max_size=2))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_good_rows_with_one_or_two_fields_spoiled(shape: str, spoiled: dict[str, Any]) -> None:
     check(parse_row(SHAPES[shape] | spoiled, "here"))
 
 
 @given(st.sampled_from(sorted(SHAPES)), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_good_rows_with_a_field_gone(shape: str, data: st.DataObject) -> None:
     raw = dict(SHAPES[shape])
     gone = data.draw(st.sampled_from(sorted(raw)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def test_every_file_kind_gives_the_same_rows(tmp_path: Path, name: str) -> None:
 
 
 def test_rows_of_a_json_file_may_be_lines_too(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text("\ufeff\n" + lines(ROWS) + "\n\n", encoding="utf-8")
-    assert ids(FileSource(tmp_path / "a.json"))[1:] == ["1", "2", "3", "4"]
+    (tmp_path / "a.json").write_text("\n\n" + lines(ROWS) + "\n\n", encoding="utf-8")
+    assert ids(FileSource(tmp_path / "a.json")) == ["0", "1", "2", "3", "4"]
     (tmp_path / "b.jsonl").write_text("\ufeff" + lines(ROWS), encoding="utf-8")
     assert ids(FileSource(tmp_path / "b.jsonl")) == ["0", "1", "2", "3", "4"]
     (tmp_path / "empty.json").write_text("")
@@ -206,7 +207,6 @@ def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
     for path, split, words in (
         (tmp_path / "splits", None, "has the splits test, train"),
         (tmp_path / "splits", "val", "no split 'val'; found test, train"),
-        (tmp_path, None, "no folder that datasets.save_to_disk wrote"),
         (tmp_path / "none", None, "no folder that"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -215,15 +215,15 @@ def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
 
 def test_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    (tmp_path / "set" / "part").mkdir(parents=True)
-    write(tmp_path / "set" / "train.jsonl", ROWS)
-    write(tmp_path / "set" / "part" / "train.jsonl", ROWS[:2])
+    for part, rows in (("all", ROWS), ("few", ROWS[:2])):
+        (tmp_path / "set" / part).mkdir(parents=True)
+        write(tmp_path / "set" / part / "train.jsonl", rows)
     name = str(tmp_path / "set")
     source = HubSource(name, "train[:3]", columns={"subset": "kind"})
     assert ids(source) == ["0", "1", "2"]
     assert source.fingerprint() == HubSource(name, "train[:3]", columns={"subset": "kind"}).fingerprint()
     assert source.fingerprint() != HubSource(name, "train[:2]", columns={"subset": "kind"}).fingerprint()
-    assert ids(HubSource(name, "train", data_dir="part")) == ["0", "1"]
+    assert ids(HubSource(name, "train", data_dir="few")) == ["0", "1"]
     assert reasons(HubSource(name, "train[:1]", columns={"label": "kind"})) == [
         (f"{name} train[:1] row 0", "wrong type")
     ]
@@ -244,7 +244,10 @@ def test_file_sources(tmp_path: Path) -> None:
 
 
 CONF = Path(lightning_rm.__file__).parent.parent / "conf"
-READY = sorted(path.stem for path in (CONF / "data").glob("*.yaml") if path.stem not in ("base", "synthetic"))
+READY = [
+    *("jsonl", "hh_rlhf", "hh_strength_cleaned", "ultrafeedback", "skywork_preference", "helpsteer3_preference"),
+    *("pku_saferlhf", "shp", "summarize_from_feedback"),
+]
 
 
 @pytest.mark.parametrize("name", READY)
@@ -253,26 +256,13 @@ def test_every_ready_config_makes_its_sources(tmp_path: Path, name: str) -> None
     overrides = [f"+data={name}", *([f"data.file={path}"] if name == "jsonl" else [])]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         node = compose(overrides=overrides).data.module
-    train = instantiate(node.train)
-    assert isinstance(train, FileSource | HubSource | Mixture)
+    assert isinstance(instantiate(node.train), FileSource if name == "jsonl" else HubSource | Mixture)
     for sets in (node.get("val"), node.get("test")):
-        for source in (instantiate(sets) or {}).values() if sets else ():
-            assert isinstance(source, HubSource | Mixture)
-    assert (CONF / "data" / f"{name}.yaml").read_text().startswith("# ")
-
-
-def test_there_is_a_config_for_each_set_of_the_field() -> None:
-    assert set(READY) == {
-        "jsonl",
-        "hh_rlhf",
-        "hh_strength_cleaned",
-        "ultrafeedback",
-        "skywork_preference",
-        "helpsteer3_preference",
-        "pku_saferlhf",
-        "shp",
-        "summarize_from_feedback",
-    }
+        named = instantiate(sets) if sets else None
+        assert all(isinstance(source, HubSource | Mixture) for source in (named or {}).values())
+    first = (CONF / "data" / f"{name}.yaml").read_text().split("defaults:")[0]
+    assert f"lightning-rm train data={name}" in first
+    assert "licence" in first or re.search(r"MIT|Apache|CC-BY", first)
 
 
 def test_a_local_file_needs_its_name_alone_and_takes_more(tmp_path: Path) -> None:

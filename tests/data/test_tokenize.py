@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from lightning_rm.data.fitting import Overlong
+from lightning_rm.data.fitting import Overlong, fit
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.templates import (
     DECODER_TEMPLATE,
@@ -73,8 +76,6 @@ def test_a_pad_token_can_be_named(tmp_path: Path) -> None:
 
 def test_no_token_to_pad_with_is_an_error_that_says_how(tmp_path: Path) -> None:
     """As GPT-2 ships: one special token that is unk, bos and eos."""
-    from tokenizers import Tokenizer, models
-
     backend = Tokenizer(models.WordLevel({"<end>": 0, "a": 1}, unk_token="<end>"))
     PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="<end>", bos_token="<end>", eos_token="<end>"
@@ -260,6 +261,28 @@ def test_overlong_error_names_the_pairs_and_the_ways_out(tmp_path: Path) -> None
         prepare_pairs(OVERLONG_ROWS, word_tokenizer(), TokenizePolicy(6, "error"), tmp_path, "train")
     assert str(caught.value).startswith("train: 4 of 5 rows cannot be used")
     assert "pair long turn: overlong: 9 tokens, max_tokens=6" in str(caught.value)
+
+
+WORDS = st.lists(st.sampled_from(["w1", "w2", "w3"]), min_size=1, max_size=6).map(" ".join)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(WORDS, min_size=1, max_size=5), WORDS, WORDS, st.integers(4, 20), st.sampled_from(get_args(Overlong)))
+def test_whatever_is_kept_fits_and_is_what_is_served(
+    prompt: list[str], chosen: str, rejected: str, max_tokens: int, overlong: Any
+) -> None:
+    tokenizer = word_tokenizer()
+    row = pair(turns(*prompt), chosen, rejected)
+    (draft,) = fit([row], tokenizer, TokenizePolicy(max_tokens, overlong))
+    left = len(row.prompt) - len(draft.prompt)
+    assert draft.prompt == row.prompt[left:]
+    assert left % 2 == 0
+    for words, response, tokens in zip((chosen, rejected), draft.responses, draft.ids, strict=True):
+        assert tokens == encode_conversation(tokenizer, [*draft.prompt, *response])
+        assert words.startswith(response[-1]["content"])
+        assert draft.left_out_for(max_tokens) is not None or len(tokens) <= max_tokens
+    if overlong in ("drop", "error"):
+        assert (draft.changes, left) == (set(), 0)
 
 
 IDENTICAL_ROWS = Rows(

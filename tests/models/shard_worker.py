@@ -1,0 +1,89 @@
+"""One rank of a sharded step: what two processes must agree on with one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+
+from lightning_rm.batch import Sample, TokenBatch
+from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.models.adapters import LoraAdapter
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.sharding import shard
+from tests.tiny import conversation, tiny_model
+
+CASES: dict[str, dict[str, Any]] = {
+    "llama": {"name": "llama"},
+    "llama_checkpointed": {"name": "llama", "gradient_checkpointing": True},
+    "llama_lora": {"name": "llama", "lora": LoraAdapter(rank=2)},
+    "bert": {"name": "bert"},
+    "lm_head": {"name": "llama"},
+}
+
+
+def build(case: str, folder: Path) -> RewardModel:
+    if case == "lm_head":
+        return RewardModel.from_pretrained(folder / "causal", keep_lm_head=True).eval()
+    return tiny_model(**CASES[case])
+
+
+def batch(model: RewardModel, part: slice) -> TokenBatch:
+    """Pairs of equal length, so that the mean over ranks of mean losses is the mean over all pairs."""
+    samples = [Sample([conversation(9, seed), conversation(9, 10 + seed)], prompt_length=1) for seed in range(4)]
+    return LAYOUTS["packed"](samples[part], model.read_at, model.pad_id)
+
+
+def step(model: RewardModel, tokens: TokenBatch) -> torch.Tensor:
+    """One SGD step; the rewards before it."""
+    optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=0.5)
+    output = model(tokens, keep_hidden=model.lm_head is not None)
+    loss = -torch.nn.functional.logsigmoid(output.chosen - output.rejected).mean()
+    if model.lm_head is not None:
+        loss = loss + model.lm_loss(output, tokens)
+    loss.backward()
+    optimizer.step()
+    return output.reward.detach()
+
+
+def run(rank: int, folder: str, port: int) -> None:
+    """Each case: a step on this rank's half of the pairs, then rewards, gradients and an exported folder."""
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
+    found: dict[str, Any] = {}
+    for case in CASES:
+        model = build(case, Path(folder))
+        shard(model, mesh)
+        shard(model, mesh)
+        assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
+        reward = step(model, batch(model, slice(2 * rank, 2 * rank + 2)))
+        gathered = [torch.empty_like(reward) for _ in range(2)]
+        dist.all_gather(gathered, reward)
+        gradients = {
+            name: value.grad.full_tensor()
+            for name, value in model.named_parameters()
+            if isinstance(value.grad, DTensor)
+        }
+        model.save_pretrained(Path(folder) / case)
+        with torch.no_grad():
+            after = model(batch(model, slice(0, 4))).reward
+        found[case] = {"reward": torch.cat(gathered, dim=1), "gradients": gradients, "after": after}
+    wrong = init_device_mesh("cpu", (1, 2), mesh_dim_names=("data_parallel", "tensor_parallel"))
+    try:
+        shard(tiny_model("llama"), wrong)
+    except ValueError as error:
+        found["error"] = str(error)
+    mixed = tiny_model("llama", dtype="bfloat16")
+    shard(mixed, mesh, torch.bfloat16)
+    output = mixed(batch(mixed, slice(0, 4)))
+    found["mixed"] = output.reward.detach()
+    if rank == 0:
+        torch.save(found, Path(folder) / "found.pt")
+    dist.destroy_process_group()

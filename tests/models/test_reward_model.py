@@ -1,0 +1,226 @@
+"""Rewards and gradients are those of scoring each sequence alone with plain transformers, whatever the layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from lightning_rm.batch import RewardOutput, Sample, TokenBatch
+from lightning_rm.data.layouts import LAYOUTS, LayoutName
+from lightning_rm.models.heads import ARCHITECTURES
+from lightning_rm.models.reward_model import RewardModel
+from tests import reference
+from tests.tiny import CONFIGS, EOS, PAD, VOCAB, conversation, gradients, pairs, tiny_model
+
+PACKING = [name for name in CONFIGS if ARCHITECTURES[name].packs]
+WEIGHT = torch.tensor([[1.0, -0.5, 2.0], [0.3, 1.5, -1.0]])
+
+
+def alone(model: RewardModel, samples: list[Sample], attention: str) -> Tensor:
+    """(k, P): the classifier's own forward on each sequence by itself, with transformers' own attention."""
+    model.backbone.set_attn_implementation(attention)
+    rows = [
+        torch.stack([model.backbone(input_ids=torch.tensor([ids])).logits[0, 0] for ids in sample.sequences])
+        for sample in samples
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def laid_out(model: RewardModel, layout: LayoutName = "padded", samples: list[Sample] | None = None) -> TokenBatch:
+    return LAYOUTS[layout](pairs() if samples is None else samples, model.read_at, model.pad_id)
+
+
+def test_every_architecture_has_a_tiny_model() -> None:
+    assert set(CONFIGS) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_layouts_are_exact(name: str) -> None:
+    """A window of 6 (ModernBERT: 4 to each side) is shorter than most sequences; one sequence stands in two pairs."""
+    model = tiny_model(name)
+    own_attention = name == "gemma2" or not model.architecture.packs
+    reward = alone(model, pairs(), "eager" if own_attention else "sdpa")
+    (reward * WEIGHT).sum().backward()
+    expected = gradients(model)
+    layouts: list[LayoutName] = ["padded", "packed"] if model.architecture.packs else ["padded"]
+    for layout in layouts:
+        model = tiny_model(name)
+        output = model(laid_out(model, layout))
+        torch.testing.assert_close(output.reward, reward.detach(), atol=2e-6, rtol=2e-6)
+        (output.reward * WEIGHT).sum().backward()
+        found = gradients(model)
+        for key in expected:
+            assert (found[key] - expected[key]).norm() <= 3e-6 * expected[key].norm() + 1e-6, (layout, key)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "bert", "roberta"])
+def test_packed_is_exact_with_eager_attention(name: str) -> None:
+    model = tiny_model(name, attn_implementation="eager")
+    reward = model(laid_out(model, "packed")).reward
+    torch.testing.assert_close(reward, alone(model, pairs(), "eager"), atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma3_text", "modernbert"])
+def test_a_window_matters_to_these_sequences(name: str) -> None:
+    """Else the window's part in `test_layouts_are_exact` would prove nothing."""
+    changes = {"modernbert": {"local_attention": 128}}.get(name, {"sliding_window": 64})
+    windowed, whole = tiny_model(name), tiny_model(name, changes=changes)
+    tokens = laid_out(windowed, "packed", [Sample([conversation(40), conversation(50)])])
+    assert (windowed(tokens).reward - whole(tokens).reward).abs().max() > 1e-5
+
+
+def test_left_padding_and_a_row_with_gaps_read_the_same() -> None:
+    """Any grid of contiguous segments: here two rows, padding before, between and after three sequences."""
+    model = tiny_model("llama")
+    first, second, third = conversation(5), conversation(7), conversation(4)
+    grid = torch.full((2, 14), PAD)
+    segments, positions = torch.zeros_like(grid), torch.zeros_like(grid)
+    for number, (row, start, ids) in enumerate([(0, 1, first), (0, 7, second), (1, 10, third)], start=1):
+        grid[row, start : start + len(ids)] = torch.tensor(ids)
+        segments[row, start : start + len(ids)] = number
+        positions[row, start : start + len(ids)] = torch.arange(len(ids))
+    tokens = TokenBatch(
+        grid, positions, segments, torch.tensor([[5, 13, 27]]), torch.zeros_like(grid, dtype=torch.bool)
+    )
+    expected = alone(tiny_model("llama"), [Sample([ids]) for ids in (first, second, third)], "sdpa")
+    torch.testing.assert_close(model(tokens).reward, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["deberta", "deberta-v2"])
+def test_packing_an_architecture_that_cannot_is_an_error(name: str) -> None:
+    model = tiny_model(name)
+    with pytest.raises(ValueError, match="layout=padded"):
+        model(laid_out(model, "packed"))
+    one = [Sample([conversation(6)])]
+    assert torch.equal(model(laid_out(model, "packed", one)).reward, model(laid_out(model, "padded", one)).reward)
+
+
+def test_packing_with_eager_attention_beyond_a_window_is_an_error() -> None:
+    model = tiny_model("mistral", attn_implementation="eager")
+    with pytest.raises(ValueError, match=r"layout=padded"):
+        model(laid_out(model, "packed"))
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_gradient_checkpointing_changes_no_gradient(name: str, layout: LayoutName) -> None:
+    found: list[dict[str, Tensor]] = []
+    for checkpointing in (False, True):
+        model = tiny_model(name, gradient_checkpointing=checkpointing)
+        torch.manual_seed(5)
+        (model.train()(laid_out(model, layout)).reward * WEIGHT).sum().backward()
+        found.append(gradients(model))
+    for key, expected in found[0].items():
+        torch.testing.assert_close(found[1][key], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "roberta", "distilbert", "modernbert", "deberta-v2"])
+def test_the_head_is_float32_under_a_bfloat16_backbone(name: str) -> None:
+    model = tiny_model(name, dtype="bfloat16")
+    assert {parameter.dtype for parameter in model.head_parameters()} == {torch.float32}
+    output = model(laid_out(model))
+    assert output.feature.dtype == torch.bfloat16
+    assert output.reward.dtype == torch.float32
+    assert not torch.equal(output.reward, output.reward.bfloat16().float())
+    with torch.autocast("cpu", torch.bfloat16):
+        again = model(laid_out(model)).reward
+    assert again.dtype == torch.float32
+    assert not torch.equal(again, again.bfloat16().float())
+
+
+def test_under_autocast_the_head_computes_in_float32() -> None:
+    model = tiny_model("llama")
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(laid_out(model))
+    expected = output.feature.float() @ next(model.head_parameters())[0]
+    torch.testing.assert_close(output.reward, expected)
+
+
+def test_a_head_cast_to_bfloat16_is_an_error() -> None:
+    model = tiny_model("llama").to(torch.bfloat16)
+    with pytest.raises(ValueError, match="bf16-mixed"):
+        model(laid_out(model))
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "modernbert"])
+def test_classifier_dropout_is_active_in_training_alone(name: str) -> None:
+    changes = {"classifier_dropout": 0.5, "seq_classif_dropout": 0.5}
+    changes = {key: value for key, value in changes.items() if (key == "seq_classif_dropout") == (name == "distilbert")}
+    others = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = tiny_model(name, changes={**changes, **(others if name in ("bert", "roberta") else {})})
+    tokens = laid_out(model)
+    assert torch.equal(model(tokens).reward, model(tokens).reward)
+    model.train()
+    assert not torch.equal(model(tokens).reward, model(tokens).reward)
+
+
+def test_head_and_backbone_parameters_are_all_parameters_once() -> None:
+    for name in ("llama", "bert", "roberta", "modernbert"):
+        model = tiny_model(name)
+        head, backbone = list(map(id, model.head_parameters())), list(map(id, model.backbone_parameters()))
+        assert sorted(head + backbone) == sorted(map(id, model.parameters()))
+        assert head
+        assert not set(head) & set(backbone)
+
+
+def test_limits() -> None:
+    """RoBERTa's table of 64 positions starts after its padding token, 1."""
+    assert [tiny_model(name).max_tokens for name in ("llama", "gpt2", "bert", "roberta")] == [64, 64, 64, 62]
+    assert tiny_model("gpt2").hidden_size == 32
+    assert [tiny_model(name).read_at for name in ("llama", "bert")] == ["last", "first"]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_lm_loss_is_the_mean_over_chosen_response_tokens(layout: LayoutName, tied: bool, tmp_path: Any) -> None:
+    """Against transformers' causal model on each chosen sequence alone, token by token."""
+    config = {**CONFIGS["llama"], "vocab_size": VOCAB, "pad_token_id": PAD, "tie_word_embeddings": tied}
+    config_object = tiny_model("llama", changes=config).backbone.config
+    torch.manual_seed(0)
+    causal = AutoModelForCausalLM.from_config(config_object)
+    causal.save_pretrained(tmp_path)
+    model = RewardModel.from_pretrained(tmp_path, keep_lm_head=True)
+    samples = pairs()
+    logits: list[list[float]] = []
+    targets: list[int] = []
+    for sample in samples:
+        ids = list(sample.sequences[0])
+        with torch.no_grad():
+            rows = causal(input_ids=torch.tensor([ids])).logits[0].tolist()
+        for position in range(max(sample.prompt_length, 1), len(ids)):
+            logits.append(rows[position - 1])
+            targets.append(ids[position])
+    tokens = laid_out(model, layout, samples)
+    loss = model.lm_loss(model(tokens, keep_hidden=True), tokens)
+    assert float(loss.detach()) == pytest.approx(reference.cross_entropy(logits, targets), rel=1e-5)
+    loss.backward()
+    assert model.lm_head is not None
+    embeddings = model.backbone.get_input_embeddings()
+    assert (model.lm_head.weight is embeddings.weight) == tied
+    assert model.lm_head.weight.grad is not None
+
+
+def test_lm_loss_needs_a_head_and_hidden_states(tmp_path: Any) -> None:
+    model = tiny_model("llama")
+    tokens = laid_out(model)
+    with pytest.raises(ValueError, match="keep_lm_head=True"):
+        model.lm_loss(model(tokens, keep_hidden=True), tokens)
+    AutoModelForCausalLM.from_config(model.backbone.config).save_pretrained(tmp_path)
+    model = RewardModel.from_pretrained(tmp_path, keep_lm_head=True)
+    output: RewardOutput = model(tokens)
+    with pytest.raises(ValueError, match="keep_hidden=True"):
+        model.lm_loss(output, tokens)
+
+
+def test_eos_in_the_middle_is_not_where_the_reward_is_read() -> None:
+    model = tiny_model("llama")
+    ids = conversation(9)
+    assert ids.count(EOS) == 2
+    whole = model(laid_out(model, "padded", [Sample([ids, conversation(12)])])).reward[0, 0]
+    prefix = model(laid_out(model, "padded", [Sample([ids[:5]])])).reward[0, 0]
+    assert not torch.isclose(whole, prefix)
+    torch.testing.assert_close(whole, alone(tiny_model("llama"), [Sample([ids])], "sdpa")[0, 0])
