@@ -82,6 +82,24 @@ class HuggingFaceCheckpoint(L.Callback):
         cast(PairwiseRM, pl_module).model.save_pretrained(self.folder / name, self.tokenizer)
 
 
+class InterruptCheckpoint(L.Callback):
+    """On Ctrl-C, writes a checkpoint to go on from, and says how. Other errors leave none: they may be in it.
+
+    Args:
+        path: of the checkpoint.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Save where training stands, if it has begun."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.training and trainer.global_step:
+            trainer.save_checkpoint(self.path)
+            if trainer.is_global_zero:
+                print(f"interrupted after {trainer.global_step} steps; go on with resume={self.path}")
+
+
 @dataclass(frozen=True)
 class PairRecords:
     """What an evaluation said of each pair of one data set, in the data set's order.

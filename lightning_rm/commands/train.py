@@ -17,7 +17,7 @@ from rich.console import Console
 
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.analysis.tables import report_table, results_table
-from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder
+from lightning_rm.callbacks import HuggingFaceCheckpoint, InterruptCheckpoint, PairRecorder
 from lightning_rm.commands._config import conf_dir, plain_errors, resolved
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.models.adapters import count_parameters
@@ -49,6 +49,7 @@ def train(cfg: DictConfig) -> float:
         checkpoint,
         HuggingFaceCheckpoint(run / "model", tokenizer, monitor, cfg.mode),
         PairRecorder(run / "pairs"),
+        InterruptCheckpoint(run / "checkpoints" / "interrupted.ckpt"),
         LambdaCallback(on_fit_start=_show_what_is_trained),
     ]
     if loggers:

@@ -76,7 +76,7 @@ def render(
 ) -> str:
     """The text of a whole conversation, as the chat template writes it."""
     text: Any = tokenizer.apply_chat_template(
-        [{"role": message["role"], "content": message["content"]} for message in messages],
+        [dict(message) for message in messages],
         tools=[dict(tool) for tool in tools] or None,
         tokenize=False,
         **(chat_template_kwargs or {}),

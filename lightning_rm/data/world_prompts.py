@@ -142,9 +142,9 @@ def sample_prompt(split: Split, draws: Draws) -> Prompt:
 
 
 def _base(family: Family, draws: Draws) -> Task:
-    attributes = (draws.choice(SIZES), draws.choice(COLOURS))
-    num = draws.below(family.num_attributes + 1)
-    return Task(draws.choice(CATEGORIES), draws.choice(COUNTS), tuple(draws.sample(attributes, num)))
+    attributes = (draws.choice(("small","small","large")), draws.choice(("red","red","green")))
+    num = 2 if family.num_attributes == 2 else int(draws.chance(0.7))
+    return Task(draws.choice(("fruits",)*6+("animals",)*4+("vegetables",)*3+("tools",)*3+("clothes",)*2+("vehicles",)*2), draws.choice(COUNTS), tuple(draws.sample(attributes, num)))
 
 
 def _with_extras(task: Task, family: Family, draws: Draws) -> Task:

@@ -43,20 +43,28 @@ def sample_response(task: Task, flaw_rate: float, draws: Draws) -> str:
 def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
     """The things to name, in random order, with flaws in kind, number and repetition."""
     count = task.count
-    if draws.chance(flaw_rate):
+    if draws.chance(flaw_rate/2):
         count = max(1, count + draws.choice((-2, -1, -1, 1, 1, 2)))
     right = task.right_answers()
     beside = [thing for thing in THINGS.values() if thing.category == task.category and thing not in right]
     things = (draws.shuffle(right) + draws.shuffle(beside))[:count]
     if draws.chance(flaw_rate):
-        things = _replace(things, _of_other_category(task), draws)
+        wrong = _of_other_category(task)
+        if draws.chance(0.5):
+            kind = draws.choice(wrong).category
+            wrong = [thing for thing in wrong if thing.category == kind]
+            things = draws.shuffle(wrong)[: len(things)] if len(wrong)>=len(things) else things
+        else:
+            things = _replace(things, wrong, draws)
     if task.attributes and draws.chance(flaw_rate):
-        things = _replace(things, [thing for thing in beside if not task.is_described(thing)], draws)
+        wrong = [thing for thing in beside if not task.is_described(thing)]
+        things = draws.shuffle(wrong)[: len(things)] if draws.chance(.5) and len(wrong)>=len(things) else _replace(things, wrong, draws)
     forbidden = [thing for thing in beside if task.is_forbidden(thing)]
     if forbidden and draws.chance(flaw_rate):
         things = _replace(things, forbidden, draws, most=1)
-    if len(things) > 1 and draws.chance(flaw_rate):
-        things = [*things[:-1], things[0]]
+    if len(things) > 1 and draws.chance(flaw_rate/2):
+        k = 1 + draws.below(len(things)-1)
+        things = things[:k] + [draws.choice(things[:k]) for _ in things[k:]]
     return draws.shuffle(things)
 
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lightning_rm.models.contexts import seeded
 from lightning_rm.models.heads import Architecture
-from lightning_rm.models.loading import seeded
 
 ADAPTER = "default"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -57,6 +57,42 @@ def block_mask(segment_ids: Tensor, causal: bool, dtype: torch.dtype) -> Tensor:
         allowed = allowed.tril()
     mask = torch.zeros(allowed.shape, dtype=dtype, device=segment_ids.device)
     return mask.masked_fill(~allowed, torch.finfo(dtype).min)[None, None]
+
+
+def attention_mask(
+    segment_ids: Tensor, position_ids: Tensor, config: PreTrainedConfig, packs: bool, causal: bool, dtype: torch.dtype
+) -> Tensor:
+    """What to hand a backbone as its attention mask, so that every token attends within its own segment alone.
+
+    Args:
+        segment_ids: (R, L) long, 0 for padding.
+        position_ids: (R, L) long, restarted for every sequence.
+        config: the backbone's, with the attention it runs.
+        packs: whether the architecture can keep several sequences of a row apart.
+        causal: whether a token attends to earlier tokens alone.
+        dtype: of the backbone.
+
+    Returns:
+        (R, L), 1 for tokens and 0 for padding, where no row holds two sequences; else the mask of the attention's kind.
+
+    Raises:
+        ValueError: if the sequences of a row cannot be kept apart.
+    """
+    if segment_ids.max() <= 1:
+        return (segment_ids != 0).long()
+    if not packs:
+        raise ValueError(f"{config.model_type} cannot keep the sequences of a row apart: use layout=padded")
+    attention = config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # there is no public name
+    if attention == SEGMENT_ATTENTION:
+        return segment_lengths(segment_ids)
+    window: int | None = getattr(config, "sliding_window", None)
+    beyond_window = window is not None and int(position_ids.max()) >= window
+    if attention != "eager" or segment_ids.shape[0] > 1 or beyond_window:
+        raise ValueError(
+            f"attn_implementation={attention!r} cannot keep the sequences of a row apart here: use layout=padded, or "
+            "attn_implementation=sdpa where the architecture has it"
+        )
+    return block_mask(segment_ids, causal, dtype)
 
 
 def segment_attention(

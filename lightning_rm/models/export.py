@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.models.adapters import merge_adapters
-from lightning_rm.models.loading import quiet
+from lightning_rm.models.contexts import quiet
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 SHARD_SIZE = "5GB"
@@ -31,9 +31,9 @@ SHARD_SIZE = "5GB"
 def export(classifier: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
     """Write a classifier, and its tokenizer, as a Hugging Face folder.
 
-    A sharded classifier is gathered first: every rank calls this, rank 0 writes. The files are written beside the
-    folder and then moved in one by one, so a killed run leaves no half-written file; weights of an earlier export that
-    are not overwritten are removed, other files stay.
+    A sharded classifier is gathered first: every rank calls this, rank 0 writes. The files are written in a hidden
+    folder and then moved up one by one, so a killed run leaves no half-written file. Weights of an earlier export that
+    are not overwritten are removed; other files stay.
 
     Tensors keep the dtype that they are trained in, and `config.json` names the backbone's: a head in float32 on a
     bfloat16 backbone stays float32 in the file, and is rounded only by a reader who asks for bfloat16.
@@ -56,7 +56,7 @@ def export(classifier: PreTrainedModel, folder: str | Path, tokenizer: PreTraine
         return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as draft, quiet():
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as draft, quiet():
         _skeleton(classifier).save_pretrained(
             draft, state_dict=merge_adapters(cast(nn.Module, classifier), state), max_shard_size=SHARD_SIZE
         )

@@ -120,9 +120,18 @@ def architecture_of(model_type: str, remote: bool = False) -> Architecture:
 
 
 def head_tensors(classifier: PreTrainedModel, architecture: Architecture) -> Iterator[tuple[str, nn.Parameter]]:
-    """The head's parameters by their names within the classifier, in a fixed order."""
+    """The head's parameters by their names within the classifier, in a fixed order.
+
+    Raises:
+        ValueError: if the classifier has no such head (one that brings its own code may have any).
+    """
     for module in architecture.head:
-        for name, parameter in classifier.get_submodule(module).named_parameters():
+        try:
+            part = classifier.get_submodule(module)
+        except AttributeError as error:
+            name = type(classifier).__name__
+            raise ValueError(f"{name} has no head {module!r}: a linear `score` of the last token is needed") from error
+        for name, parameter in part.named_parameters():
             yield f"{module}.{name}", parameter
 
 
@@ -156,4 +165,8 @@ def keep_float32(classifier: PreTrainedModel, architecture: Architecture) -> Non
     for module in map(classifier.get_submodule, architecture.head):
         module.float()
         # BERT's pooler also runs inside the base model, on hidden states of the backbone's dtype.
-        module.register_forward_pre_hook(lambda _, args: tuple(value.float() for value in args))
+        module.register_forward_pre_hook(_float32_inputs)
+
+
+def _float32_inputs(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(value.float() for value in args)

@@ -5,8 +5,7 @@ It reads weights and says what is wrong with them in a user's words. It knows no
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,12 +22,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
 
-from lightning_rm.models.attention import SEGMENT_ATTENTION
-from lightning_rm.models.heads import Architecture, architecture_of, head_tensors
+from lightning_rm.models.contexts import quiet, seeded
+from lightning_rm.models.heads import Architecture, head_tensors
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CLASSIFIER = "ForSequenceClassification"
 KEPT_IN_FLOAT32 = "_keep_in_fp32_modules_strict"
 FOREIGN_HEADS = ("v_head", "value_head", "reward_head", "regression_layer")
@@ -108,104 +105,16 @@ class Checkpoint:
                 f"{self.where}: a classifier with {config.num_labels} labels, and a reward model has one; "
                 "start from its causal or base model"
             )
+        if not is_classifier(config) and hasattr(
+            config, "classifier_pooling"
+        ):  # ModernBERT's; a new head reads token 0
+            config.classifier_pooling = "cls"
         return config
 
 
 def is_classifier(config: PreTrainedConfig) -> bool:
     """Whether a checkpoint's own head is a sequence classifier's."""
     return any(name.endswith(CLASSIFIER) for name in config.architectures or ())
-
-
-@contextmanager
-def quiet() -> Generator[None]:
-    """Transformers' progress bars and load reports off, and back as they were."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def seeded(seed: int) -> Generator[None]:
-    """The CPU's random numbers from a seed, and the global state as it was afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """A torch dtype by its name.
-
-    Raises:
-        ValueError: if a backbone cannot be stored in it.
-    """
-    if name not in DTYPES:
-        raise ValueError(f"dtype={name!r}: choose one of {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-def attention_of(name: str | None, config: PreTrainedConfig, architecture: Architecture) -> str:
-    """Which attention of transformers to ask for.
-
-    Raises:
-        ValueError: if the architecture has another kind only.
-    """
-    softcap = getattr(config, "attn_logit_softcapping", None) is not None
-    own = softcap or not architecture.packs
-    if own and name not in (None, "eager"):
-        reason = "caps its attention logits" if softcap else "has an attention of its own"
-        raise ValueError(
-            f"attn_implementation={name!r}: {config.model_type} {reason}; set attn_implementation to null or eager"
-        )
-    if name in (None, "sdpa"):
-        return "eager" if own else SEGMENT_ATTENTION
-    return name
-
-
-def set_dropout(config: PreTrainedConfig, dropout: float) -> None:
-    """Set every dropout of a configuration to one probability.
-
-    Raises:
-        ValueError: if it is no probability.
-    """
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: a probability below 1 is needed, or null to keep the checkpoint's own")
-    for name, value in config.to_dict().items():
-        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float | int | None):
-            setattr(config, name, dropout)
-
-
-def choose_pad(
-    config: PreTrainedConfig,
-    architecture: Architecture,
-    pad_id: int | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-) -> int:
-    """The padding token: the one asked for, else the tokenizer's, else the configuration's.
-
-    Raises:
-        ValueError: if there is none, if it ends texts too (then a pooled classifier reads another token than the last
-            of the text), or if positions hang on the configuration's own.
-    """
-    own: int | None = config.pad_token_id
-    candidates = (pad_id, None if tokenizer is None else cast("int | None", tokenizer.pad_token_id), own)
-    pad = next((candidate for candidate in candidates if candidate is not None), None)
-    if pad is None:
-        raise ValueError("the model has no padding token; give pad_id=, the id of a token that never stands in a text")
-    ends = [config.eos_token_id] if tokenizer is None else [config.eos_token_id, tokenizer.eos_token_id]
-    if architecture.read_at == "last" and any(pad == end or (isinstance(end, list) and pad in end) for end in ends):
-        raise ValueError(
-            f"the padding token {pad} ends texts too (eos): a classifier would read the token before the end; "
-            "give pad_id=, the id of another token that never stands in a text"
-        )
-    if architecture.positions_after_pad and pad != own:
-        raise ValueError(f"pad_id={pad}: {config.model_type} counts positions from its own padding token; set {own}")
-    return pad
 
 
 def load_classifier(
@@ -261,16 +170,21 @@ def load_with_lm_head(
         raise ValueError(f"{checkpoint.where} has no language-model head; keep_lm_head needs a causal checkpoint")
     with quiet(), seeded(0):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint.path, dtype=dtype, attn_implementation=attention, output_loading_info=True, **checkpoint.options
+            checkpoint.path,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            output_loading_info=True,
+            **checkpoint.options,
         )
         causal: Any = loaded[0]
         if loaded[1]["missing_keys"]:
             raise ValueError(f"{checkpoint.where}: weights are missing: {', '.join(sorted(loaded[1]['missing_keys']))}")
         with torch.device("meta"):
             classifier = build_classifier(config, dtype, attention)
-        # The classifier takes the loaded base model over: nothing is copied.
+        # The classifier takes the loaded base model over, with the configuration its layers read: nothing is copied.
         setattr(classifier, classifier.base_model_prefix, causal.base_model)
-        causal.base_model.config = classifier.config
+        classifier.config = causal.config
         for module in architecture.head:
             classifier.get_submodule(module).to_empty(device="cpu")
     names = {name for name, _ in head_tensors(classifier, architecture)}
@@ -296,28 +210,6 @@ def add_embeddings(
     if lm_head is not None and tied:
         lm_head.weight = cast(nn.Embedding, classifier.get_input_embeddings()).weight
         lm_head.out_features = num_tokens
-
-
-def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
-    """A transformers configuration from `model_type` and sizes.
-
-    Raises:
-        ValueError: if the type is missing or not supported, or a name is no setting of it.
-    """
-    options = dict(values)
-    if "model_type" not in options:
-        raise ValueError("the model's config has no 'model_type'; name an architecture, such as 'llama'")
-    model_type = options.pop("model_type")
-    architecture_of(model_type)
-    with quiet():
-        known = AutoConfig.for_model(model_type)
-    unknown = sorted(set(options) - set(known.to_dict()) - set(known.attribute_map))
-    if unknown:
-        raise ValueError(
-            f"the model's config has {', '.join(unknown)}, no setting of {model_type}; "
-            f"known are: {', '.join(sorted(known.to_dict()))}"
-        )
-    return AutoConfig.for_model(model_type, **copy.deepcopy(options))
 
 
 def _check_keys(

@@ -17,9 +17,10 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lightning_rm.batch import RewardOutput, TokenBatch
 from lightning_rm.losses import language_model_loss
-from lightning_rm.models import loading
+from lightning_rm.models import loading, settings
 from lightning_rm.models.adapters import LoraAdapter, four_bit
-from lightning_rm.models.attention import SEGMENT_ATTENTION, block_mask, segment_lengths
+from lightning_rm.models.attention import attention_mask
+from lightning_rm.models.contexts import quiet, seeded
 from lightning_rm.models.export import export
 from lightning_rm.models.heads import Architecture, ReadAt, architecture_of, head_tensors, init_head, keep_float32
 
@@ -35,7 +36,7 @@ class RewardModel(nn.Module):
         lm_head: the language-model head of a causal checkpoint, for `lm_loss`.
 
     Raises:
-        ValueError: if the architecture is not supported, or the backbone has more than one label.
+        ValueError: if the architecture is not supported, or the backbone has more than one label or another pooling.
     """
 
     def __init__(self, backbone: PreTrainedModel, pad_id: int | None = None, lm_head: nn.Linear | None = None) -> None:
@@ -44,7 +45,9 @@ class RewardModel(nn.Module):
         self.architecture: Architecture = architecture_of(config.model_type, remote=backbone.is_remote_code())
         if config.num_labels != 1:
             raise ValueError(f"the backbone has {config.num_labels} labels, a reward model has one; set num_labels=1")
-        self.pad_id = loading.choose_pad(config, self.architecture, pad_id)
+        if getattr(config, "classifier_pooling", "cls") != "cls":
+            raise ValueError("the backbone pools over tokens, and a reward is read at one; set classifier_pooling=cls")
+        self.pad_id = settings.choose_pad(config, self.architecture, pad_id)
         config.pad_token_id = self.pad_id
         config.problem_type = "regression"
         self.backbone = backbone
@@ -93,15 +96,17 @@ class RewardModel(nn.Module):
                 weights, or has no padding token apart from eos.
         """
         checkpoint = loading.Checkpoint.at(path, gguf_file, trust_remote_code)
-        torch_dtype = loading.dtype_of(dtype)
+        torch_dtype = settings.dtype_of(dtype)
         config = checkpoint.config()
         architecture = architecture_of(config.model_type, remote=trust_remote_code and "auto_map" in config.to_dict())
-        pad_id = loading.choose_pad(config, architecture, pad_id, tokenizer)
-        attention = loading.attention_of(attn_implementation, config, architecture)
+        pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer)
+        attention = settings.attention_of(attn_implementation, config, architecture)
         if dropout is not None:
-            loading.set_dropout(config, dropout)
+            settings.set_dropout(config, dropout)
         if load_in_4bit and lora is None:
             raise ValueError("load_in_4bit trains no backbone weight; give lora= too")
+        if load_in_4bit and keep_lm_head:
+            raise ValueError("load_in_4bit and keep_lm_head do not go together; leave one out")
         config.num_labels = 1
         # An embedding row of a padding token gets no gradient: it must not be a row that texts use.
         config.pad_token_id = pad_id if pad_id < config.vocab_size else None
@@ -150,7 +155,7 @@ class RewardModel(nn.Module):
             ValueError: if the configuration has an unknown architecture or setting, or no padding token apart from eos.
         """
         if not isinstance(config, PreTrainedConfig):
-            config = loading.config_of(config)
+            config = settings.config_of(config)
         if tokenizer is not None:
             config.eos_token_id = tokenizer.eos_token_id
             config.bos_token_id = tokenizer.bos_token_id
@@ -160,11 +165,11 @@ class RewardModel(nn.Module):
         architecture = architecture_of(config.model_type)
         if architecture.positions_after_pad and tokenizer is not None:
             config.pad_token_id = tokenizer.pad_token_id
-        pad_id = loading.choose_pad(config, architecture, pad_id, tokenizer)
+        pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer)
         config.pad_token_id, config.num_labels = pad_id, 1
-        attention = loading.attention_of(attn_implementation, config, architecture)
-        with loading.quiet(), loading.seeded(seed):
-            backbone = loading.build_classifier(config, loading.dtype_of(dtype), attention)
+        attention = settings.attention_of(attn_implementation, config, architecture)
+        with quiet(), seeded(seed):
+            backbone = loading.build_classifier(config, settings.dtype_of(dtype), attention)
         init_head(backbone, architecture, {name for name, _ in head_tensors(backbone, architecture)}, seed)
         return cls(backbone, pad_id)._prepared(gradient_checkpointing, lora)
 
@@ -257,32 +262,21 @@ class RewardModel(nn.Module):
 
     def _hidden(self, tokens: TokenBatch) -> Tensor:
         """(R, L, H): the backbone's last hidden states."""
+        mask = attention_mask(
+            tokens.segment_ids,
+            tokens.position_ids,
+            self.backbone.config,
+            packs=self.architecture.packs,
+            causal=self.read_at == "last",
+            dtype=self.backbone.dtype,
+        )
         outputs = self.backbone.base_model(
             input_ids=tokens.input_ids,
-            attention_mask=self._attention_mask(tokens),
+            attention_mask=mask,
             position_ids=tokens.position_ids + self._first_position,
             use_cache=False,
         )
         return cast(Tensor, outputs.last_hidden_state)
-
-    def _attention_mask(self, tokens: TokenBatch) -> Tensor:
-        """(R, L) for one sequence a row; for more, what keeps them apart."""
-        if tokens.segment_ids.max() <= 1:
-            return (tokens.segment_ids != 0).long()
-        config = self.backbone.config
-        attention = config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # no public name
-        if not self.architecture.packs:
-            raise ValueError(f"{config.model_type} cannot keep the sequences of a row apart: use layout=padded")
-        if attention == SEGMENT_ATTENTION:
-            return segment_lengths(tokens.segment_ids)
-        longest = int(tokens.position_ids.max()) + 1
-        window = getattr(config, "sliding_window", None)
-        if attention != "eager" or tokens.segment_ids.shape[0] > 1 or (window is not None and longest > window):
-            raise ValueError(
-                f"attn_implementation={attention!r} cannot keep the sequences of a row apart here: use layout=padded, "
-                "or attn_implementation=sdpa where the architecture has it"
-            )
-        return block_mask(tokens.segment_ids, self.read_at == "last", self.backbone.dtype)
 
     def _prepared(self, gradient_checkpointing: bool, lora: LoraAdapter | None) -> Self:
         """Ready to train, with the options that both constructors share."""

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from lightning_rm.data.fitting import Overlong, fit
-from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.rows import BadRow, Message, PairRow
 from lightning_rm.data.templates import (
     DECODER_TEMPLATE,
     ENCODER_TEMPLATE,
@@ -159,6 +159,18 @@ def test_prepared_pairs_hold_the_ids_that_are_served(tmp_path: Path, adds_bos: b
     assert ids(dataset) == served == [[*prompt, word(4), word(5), EOS], [*prompt, word(6), EOS]]
     assert dataset.sample(0).prompt_length == len(prompt)
     assert dataset.response_lengths.tolist() == [[3, 2]]
+
+
+def test_tools_calls_and_template_arguments_reach_the_template() -> None:
+    """A call of w7 with a tool named w8, and w9 as an argument of the row."""
+    template = (
+        "{{ tools[0]['name'] }}{% for message in messages %}"
+        "{% for call in message.get('tool_calls', []) %} {{ call['function']['name'] }}{% endfor %}{% endfor %}"
+        " {{ word }}{{ eos_token }}"
+    )
+    call: Message = {"role": "assistant", "content": "", "tool_calls": ({"function": {"name": "w7"}},)}
+    found = encode_conversation(word_tokenizer(template), [*turns("w1"), call], ({"name": "w8"},), {"word": "w9"})
+    assert found == [word(8), word(7), word(9), EOS]
 
 
 def test_ids_equal_those_of_hugging_face(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def test_four_bits_need_adapters_and_a_cuda_device(tmp_path: Any) -> None:
     tiny_model("llama").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="give lora="):
         RewardModel.from_pretrained(tmp_path, load_in_4bit=True)
+    with pytest.raises(ValueError, match="keep_lm_head"):
+        RewardModel.from_pretrained(tmp_path, load_in_4bit=True, lora=LoraAdapter(), keep_lm_head=True)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="CUDA"):
             RewardModel.from_pretrained(tmp_path, load_in_4bit=True, lora=LoraAdapter())

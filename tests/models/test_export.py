@@ -159,7 +159,7 @@ def test_the_tokenizer_travels_along_and_must_pad_alike(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path, tokenizer)
     assert (tmp_path / "tokenizer.json").is_file()
     assert model.backbone.config.vocab_size == len(tokenizer)
-    other = RewardModel.from_config(CONFIGS["llama"], vocab_size=len(tokenizer), pad_id=tokenizer.pad_token_id + 1)
+    other = RewardModel.from_config(CONFIGS["llama"], vocab_size=len(tokenizer), pad_id=len(tokenizer) - 1)
     with pytest.raises(ValueError, match="one padding token"):
         other.save_pretrained(tmp_path, tokenizer)
 

@@ -19,14 +19,14 @@ from transformers import (
 )
 
 from lightning_rm.data.layouts import padded
-from lightning_rm.models import loading
+from lightning_rm.models import settings
 from lightning_rm.models.reward_model import RewardModel
 from tests.tiny import CONFIGS, EOS, PAD, VOCAB, pairs, tiny_model
 
 
 def config_of(name: str, **changes: Any) -> PreTrainedConfig:
     values = {"vocab_size": VOCAB, "pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": 3}
-    return loading.config_of({**CONFIGS[name], **values, **changes})
+    return settings.config_of({**CONFIGS[name], **values, **changes})
 
 
 def save_causal(folder: Path, name: str = "llama", **changes: Any) -> Path:
@@ -182,9 +182,9 @@ def test_a_reward_head_that_does_not_load_is_an_error(tmp_path: Path) -> None:
 
 def test_a_padding_token_that_is_eos_is_an_error(tmp_path: Path) -> None:
     save_causal(tmp_path, pad_token_id=EOS)
-    for options in ({}, {"pad_id": EOS}):
+    for pad_id in (None, EOS):
         with pytest.raises(ValueError, match="give pad_id="):
-            RewardModel.from_pretrained(tmp_path, **options)
+            RewardModel.from_pretrained(tmp_path, pad_id=pad_id)
     model = RewardModel.from_pretrained(tmp_path, pad_id=PAD)
     assert model.pad_id == model.backbone.config.pad_token_id == PAD
     embeddings: Any = model.backbone.get_input_embeddings()
@@ -280,3 +280,55 @@ def test_loading_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     capfd.readouterr()
     RewardModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "out")
     assert capfd.readouterr() == ("", "")
+
+
+def test_modernbert_is_read_at_its_first_token(tmp_path: Path) -> None:
+    """The published base model's configuration says `mean`; a new head reads the first token, and exports say so."""
+    torch.manual_seed(0)
+    AutoModelForMaskedLM.from_config(config_of("modernbert", classifier_pooling="mean")).save_pretrained(tmp_path)
+    assert RewardModel.from_pretrained(tmp_path).backbone.config.classifier_pooling == "cls"
+    classifier = AutoModelForSequenceClassification.from_config(config_of("modernbert", classifier_pooling="mean"))
+    classifier.config.num_labels = 1
+    with pytest.raises(ValueError, match="classifier_pooling=cls"):
+        RewardModel(classifier)
+
+
+REMOTE_CODE = """
+from torch import nn
+from transformers import LlamaConfig, LlamaModel, LlamaPreTrainedModel
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForSequenceClassification(LlamaPreTrainedModel):
+    config_class = OwnConfig
+    base_model_prefix = "model"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+"""
+
+
+def test_code_that_a_model_brings_runs_only_when_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    save_classifier(tmp_path / "model", 1)
+    expected = RewardModel.from_pretrained(tmp_path / "model").eval()(padded(pairs(), "last", PAD)).reward
+    (tmp_path / "model" / "own.py").write_text(REMOTE_CODE)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    code = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnForSequenceClassification"}
+    changes = {"model_type": "own", "auto_map": code, "architectures": ["OwnForSequenceClassification"]}
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ValueError, match="custom code"):
+        RewardModel.from_pretrained(tmp_path / "model")
+    model = RewardModel.from_pretrained(tmp_path / "model", trust_remote_code=True).eval()
+    torch.testing.assert_close(model(padded(pairs(), "last", PAD)).reward, expected)
+    model.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "own.py").is_file()
+    again = RewardModel.from_pretrained(tmp_path / "again", trust_remote_code=True).eval()
+    torch.testing.assert_close(again(padded(pairs(), "last", PAD)).reward, expected)
+    (tmp_path / "model" / "own.py").write_text(REMOTE_CODE.replace("self.score", "self.other"))
+    with pytest.raises(ValueError, match="a linear `score`"):
+        RewardModel.from_pretrained(tmp_path / "model", trust_remote_code=True)

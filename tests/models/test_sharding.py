@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
+from torch.multiprocessing.spawn import spawn
 from transformers import AutoModelForCausalLM
 
 from tests.models import shard_worker
@@ -28,7 +28,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(shard_worker.run, args=(str(folder), port), nprocs=2)
+    spawn(shard_worker.run, args=(str(folder), port), nprocs=2)
     return folder, torch.load(folder / "found.pt", weights_only=True)
 
 

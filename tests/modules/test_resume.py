@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_rm.callbacks import InterruptCheckpoint
 from tests.toy import LossRecorder, toy_data, toy_module, toy_trainer, weights
 
 DROPOUT = {"attention_dropout": 0.1}
@@ -40,5 +41,33 @@ def test_resume_is_bit_exact(tmp_path: Path, every: int, num_workers: int, accum
     rest, resumed = run(tmp_path / "rest", resume=stopped, num_workers=num_workers, **options)
     assert len(whole) == 12
     assert first + rest == whole
+    expected, found = weights(finished), weights(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+class Interrupt(L.Callback):
+    """Ctrl-C before the micro-batch of a given number."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == self.at:
+            raise KeyboardInterrupt
+
+
+def test_a_run_goes_on_after_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, finished = run(tmp_path / "whole")
+    stopped = tmp_path / "interrupted.ckpt"
+    recorder = LossRecorder()
+    L.seed_everything(1, verbose=False)
+    trainer = toy_trainer(tmp_path / "first", callbacks=[recorder, Interrupt(4), InterruptCheckpoint(stopped)])
+    with pytest.raises(SystemExit):
+        trainer.fit(toy_module(config=DROPOUT), toy_data())
+    assert f"interrupted after 4 steps; go on with resume={stopped}" in capsys.readouterr().out
+    rest, resumed = run(tmp_path / "rest", resume=stopped)
+    assert recorder.losses + rest == whole
     expected, found = weights(finished), weights(resumed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
