@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -46,6 +46,15 @@ class Draws:
     def choice(self, options: Sequence[T]) -> T:
         """One of the options."""
         return options[self.below(len(options))]
+
+    def weighted(self, weights: Mapping[T, int]) -> T:
+        """One of the keys, each as often as its weight."""
+        place = self.below(sum(weights.values()))
+        for option, weight in weights.items():
+            if place < weight:
+                return option
+            place -= weight
+        raise ValueError("there is nothing to choose from: the weights are empty")
 
     def sample(self, options: Sequence[T], num: int) -> list[T]:
         """`num` of the options in random order, none twice (the first `num` steps of a Fisher-Yates shuffle)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from lightning_rm.data.world_words import COURTEOUS_WORDS, THINGS, Thing
+from lightning_rm.data.world_words import BY_CATEGORY, COURTEOUS_WORDS, THINGS, Thing
 
 Order = Literal["shortest", "longest"]
 
@@ -53,7 +53,7 @@ class Task:
 
     def right_answers(self) -> list[Thing]:
         """Every thing that fits, in the order of `THINGS`."""
-        return [thing for thing in THINGS.values() if self.fits(thing)]
+        return [thing for thing in BY_CATEGORY[self.category] if self.fits(thing)]
 
 
 WEIGHTS: Mapping[str, float] = {
@@ -70,7 +70,7 @@ WEIGHTS: Mapping[str, float] = {
 
 def named_things(response: str) -> list[Thing]:
     """The things that a response names, in its order; every other word is passed over."""
-    return [THINGS[word] for word in re.findall(r"[a-z]+", response.lower()) if word in THINGS]
+    return [THINGS[word] for word in _words(response) if word in THINGS]
 
 
 def checks(task: Task, response: str) -> dict[str, float]:
@@ -90,8 +90,8 @@ def checks(task: Task, response: str) -> dict[str, float]:
     Returns:
         The checks by name, in the order of `WEIGHTS`.
     """
-    things = named_things(response)
-    words = re.findall(r"[a-z]+", response.lower())
+    words = _words(response)
+    things = [THINGS[word] for word in words if word in THINGS]
     courteous = any(word in COURTEOUS_WORDS for word in words)
     return {
         "category": _share([thing.category == task.category for thing in things]),
@@ -118,6 +118,10 @@ def gold_reward(task: Task, response: str) -> float:
         Points, rounded to six digits, so that sums are the same on every machine.
     """
     return round(sum(WEIGHTS[name] * value for name, value in checks(task, response).items()), 6)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
 
 
 def _share(flags: list[bool]) -> float:

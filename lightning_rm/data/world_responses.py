@@ -9,12 +9,13 @@ from __future__ import annotations
 from lightning_rm.data.draws import Draws
 from lightning_rm.data.world import Order, Task
 from lightning_rm.data.world_words import (
+    BY_CATEGORY,
+    CATEGORIES,
     CLOSINGS,
     COURTEOUS_CLOSINGS,
     COURTEOUS_OPENINGS,
     OPENINGS,
     PRAISES,
-    THINGS,
     Thing,
 )
 
@@ -43,42 +44,28 @@ def sample_response(task: Task, flaw_rate: float, draws: Draws) -> str:
 def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
     """The things to name, in random order, with flaws in kind, number and repetition."""
     count = task.count
-    if draws.chance(flaw_rate/2):
+    if draws.chance(flaw_rate / 2):
         count = max(1, count + draws.choice((-2, -1, -1, 1, 1, 2)))
     right = task.right_answers()
-    beside = [thing for thing in THINGS.values() if thing.category == task.category and thing not in right]
+    beside = [thing for thing in BY_CATEGORY[task.category] if thing not in right]
     things = (draws.shuffle(right) + draws.shuffle(beside))[:count]
     if draws.chance(flaw_rate):
-        wrong = _of_other_category(task)
-        if draws.chance(0.5):
-            kind = draws.choice(wrong).category
-            wrong = [thing for thing in wrong if thing.category == kind]
-            things = draws.shuffle(wrong)[: len(things)] if len(wrong)>=len(things) else things
-        else:
-            things = _replace(things, wrong, draws)
+        other = draws.choice([category for category in CATEGORIES if category != task.category])
+        things = _spoil(things, [thing for thing in BY_CATEGORY[other] if task.is_described(thing)], draws)
     if task.attributes and draws.chance(flaw_rate):
-        wrong = [thing for thing in beside if not task.is_described(thing)]
-        things = draws.shuffle(wrong)[: len(things)] if draws.chance(.5) and len(wrong)>=len(things) else _replace(things, wrong, draws)
-    forbidden = [thing for thing in beside if task.is_forbidden(thing)]
-    if forbidden and draws.chance(flaw_rate):
-        things = _replace(things, forbidden, draws, most=1)
-    if len(things) > 1 and draws.chance(flaw_rate/2):
-        k = 1 + draws.below(len(things)-1)
-        things = things[:k] + [draws.choice(things[:k]) for _ in things[k:]]
+        things = _spoil(things, [thing for thing in beside if not task.is_described(thing)], draws)
+    if (task.avoid or task.letter) and draws.chance(flaw_rate):
+        things = _spoil(things, [thing for thing in beside if task.is_forbidden(thing)], draws)
+    if len(things) > 1 and draws.chance(flaw_rate / 2):
+        distinct = things[: 1 + draws.below(len(things) - 1)]
+        things = distinct + [draws.choice(distinct) for _ in things[len(distinct) :]]
     return draws.shuffle(things)
 
 
-def _of_other_category(task: Task) -> list[Thing]:
-    """Things of other categories that are right in all else."""
-    others = [thing for thing in THINGS.values() if thing.category != task.category]
-    return [thing for thing in others if task.is_described(thing) and not task.is_forbidden(thing)]
-
-
-def _replace(things: list[Thing], wrong: list[Thing], draws: Draws, most: int = 5) -> list[Thing]:
-    """One to `most` of the things replaced by wrong ones that do not stand there yet."""
-    wrong = [thing for thing in wrong if thing not in things]
-    num = min(1 + draws.below(len(things)), most, len(wrong))
-    return draws.sample(wrong, num) + draws.shuffle(things)[num:]
+def _spoil(things: list[Thing], wrong: list[Thing], draws: Draws) -> list[Thing]:
+    """Some of the things, or all every other time, replaced by wrong ones, as far as these reach."""
+    num = len(things) if draws.chance(0.5) else 1 + draws.below(len(things))
+    return (draws.sample(wrong, min(num, len(wrong))) + draws.shuffle(things))[: max(len(things), 1)]
 
 
 def _in_order(things: list[Thing], order: Order) -> list[Thing]:

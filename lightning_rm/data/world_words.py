@@ -53,6 +53,8 @@ def _things() -> dict[str, Thing]:
 THINGS = _things()
 """Every thing by its word: 6 categories of 8, each 4 a colour and 4 a size."""
 
+BY_CATEGORY = {name: [thing for thing in THINGS.values() if thing.category == name] for name in CATEGORIES}
+
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 LETTERS = ("a", "e", "i", "o", "r")
 """Letters that a task may forbid."""
