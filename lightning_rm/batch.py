@@ -11,10 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor
+
+ReadAt = Literal["last", "first"]
+"""The token a reward is read at: the last attended one for decoders, the first for encoders."""
+
+LayoutName = Literal["padded", "packed"]
+"""How samples are laid on the token grid; `data.layouts` has a function for each."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ class Sample:
 
     Args:
         sequences: k lists of token ids, each a whole templated conversation.
-        prompt_length: the number of leading tokens that all k sequences share as their prompt; a response is what
-            follows. The shared-prefix layout and the LM loss read it.
+        prompt_length: the leading tokens of every sequence that are the prompt's; a response is what follows. The LM
+            loss reads it.
     """
 
     sequences: Sequence[Sequence[int]]
@@ -79,11 +85,6 @@ class TokenBatch(Tensors):
     def num_tokens(self) -> int:
         """Cells of the grid that are computed, padding included."""
         return self.input_ids.numel()
-
-    @property
-    def is_packed(self) -> bool:
-        """Whether the grid is one row that holds every sequence (layout `packed`)."""
-        return self.input_ids.shape[0] == 1
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,9 @@ class HuggingFaceCheckpoint(L.Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best value of the checkpoint."""
-        self.best = state_dict["best"]
+        """Go on from the best value of the checkpoint, if its weights lie in this folder: a new one begins anew."""
+        if (self.folder / "best").is_dir():
+            self.best = state_dict["best"]
 
     def _save(self, pl_module: L.LightningModule, name: str) -> None:
         cast(PairwiseRM, pl_module).model.save_pretrained(self.folder / name, self.tokenizer)
@@ -97,7 +98,7 @@ class InterruptCheckpoint(L.Callback):
         if isinstance(exception, KeyboardInterrupt) and trainer.training and trainer.global_step:
             trainer.save_checkpoint(self.path)
             if trainer.is_global_zero:
-                print(f"interrupted after {trainer.global_step} steps; go on with resume={self.path}")
+                print(f"interrupted after {trainer.global_step} steps; go on with 'resume=\"{self.path}\"'")
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class PairRecorder(L.Callback):
     def _keep(self, rewards: Mapping[str, Tensor], batch: PreferenceBatch) -> None:
         chosen, rejected = rewards["chosen"], rewards["rejected"]
         columns = (batch.row, batch.subset, chosen, rejected, batch.label, batch.clean, batch.valid)
-        table = torch.stack([column.double() for column in columns])
+        table = torch.stack([column.cpu().double() for column in columns])
         self._batches.setdefault(batch.data_set, []).append(table)
         self._subset_names[batch.data_set] = batch.subset_names
 
@@ -201,7 +202,7 @@ class PairRecorder(L.Callback):
         """Gather every rank's pairs of each set, leave fillers out, and write them on rank 0."""
         records: list[PairRecords] = []
         for name, batches in self._batches.items():
-            table = _gather_columns(pl_module, torch.cat(batches, dim=1)).cpu()
+            table = _gather_columns(pl_module, torch.cat(batches, dim=1))
             table = table[:, table[-1] == 1]
             values = table[:, table[0].argsort()].numpy()
             names = self._subset_names[name]
@@ -238,6 +239,6 @@ def _gather_columns(pl_module: L.LightningModule, local: Tensor) -> Tensor:
     """(C, N of all ranks) from each rank's (C, n): ranks may hold different n; fillers of zeros are not valid."""
     if pl_module.trainer.world_size == 1:
         return local
-    sizes = cast(Tensor, pl_module.all_gather(torch.tensor(local.shape[1], device=local.device)))
-    filled = torch.nn.functional.pad(local, (0, int(sizes.max()) - local.shape[1]))
-    return torch.cat(list(cast(Tensor, pl_module.all_gather(filled))), dim=1)
+    sizes = cast(Tensor, pl_module.all_gather(torch.tensor(local.shape[1], device=pl_module.device)))
+    filled = torch.nn.functional.pad(local, (0, int(sizes.max()) - local.shape[1])).to(pl_module.device)
+    return torch.cat(list(cast(Tensor, pl_module.all_gather(filled)).cpu()), dim=1)

@@ -70,7 +70,8 @@ def pair_statistics(
         `Sums` of (P,) fields. `gap[p, b]` is, for a pair in bin b, the probability its label gives to the response
         that the rewards prefer, minus the confidence of the rewards, `sigmoid(|margin|)`; 0 in other bins.
     """
-    chosen, rejected, label, clean, length = (x.detach().double() for x in (chosen, rejected, label, clean, length))
+    wide = _widest(chosen.device)
+    chosen, rejected, label, clean, length = (x.detach().to(wide) for x in (chosen, rejected, label, clean, length))
     margin = chosen - rejected
     confidence = margin.abs().sigmoid()
     bins = ((confidence - 0.5) * 2 * num_bins).long().clamp(0, num_bins - 1)
@@ -78,11 +79,11 @@ def pair_statistics(
     gap = 0.5 + margin.sign() * (label - 0.5) - confidence
     return Sums(
         pairs=torch.ones_like(margin),
-        sided=_takes_side(label).double(),
+        sided=_takes_side(label).to(wide),
         correct=_credit(margin, label),
         length_correct=_credit(length[0] - length[1], label),
-        tied=(margin == 0).double(),
-        clean_sided=_takes_side(clean).double(),
+        tied=(margin == 0).to(wide),
+        clean_sided=_takes_side(clean).to(wide),
         clean_correct=_credit(margin, clean),
         nll=F.binary_cross_entropy_with_logits(margin, label, reduction="none"),
         brier=(margin.sigmoid() - label).square(),
@@ -203,9 +204,9 @@ class PairMetrics(Metric):
             )
         columns = pair_statistics(chosen, rejected, batch.label, batch.clean, batch.length, self.num_bins).stack()
         columns = torch.where(batch.valid[:, None], columns, 0.0)
-        # Not in place, so that a state made under inference_mode can go on outside it; `.double()` because a module
+        # Not in place, so that a state made under inference_mode can go on outside it; `.to` because a module
         # moved to bfloat16 takes its (zero) metric states along.
-        self.sums = self.sums.double().index_add(0, batch.subset, columns)
+        self.sums = self.sums.to(columns.dtype).index_add(0, batch.subset, columns)
 
     def compute(self) -> dict[str, Tensor]:
         """Every metric by name, as listed above."""
@@ -220,8 +221,13 @@ class PairMetrics(Metric):
     def _allocate(self, num_subsets: int, device: torch.device) -> None:
         """Zero sums, now and after a reset. One row, as at the start, adds to any number: `forward` relies on that."""
         num_statistics = len(Sums._fields) - 1 + self.num_bins
-        zeros = torch.zeros(num_subsets, num_statistics, dtype=torch.float64, device=device)
+        zeros = torch.zeros(num_subsets, num_statistics, dtype=_widest(device), device=device)
         self.add_state("sums", zeros, dist_reduce_fx="sum")
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    """Float64, but on Apple's GPUs, which have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _takes_side(target: Tensor) -> Tensor:
@@ -242,5 +248,5 @@ def _moments(total: Tensor, total_square: Tensor, count: Tensor) -> tuple[Tensor
     """Mean and population variance from float64 sums; a variance within the sums' rounding, of equal values, is 0."""
     mean, mean_square = total / count, total_square / count
     variance = mean_square - mean.square()
-    rounding = count * torch.finfo(torch.float64).eps * mean_square
+    rounding = count * torch.finfo(mean_square.dtype).eps * mean_square
     return mean, torch.where(variance <= rounding, 0.0, variance)

@@ -99,5 +99,3 @@ def test_an_ensemble_keeps_its_members() -> None:
 def test_num_tokens_counts_padding() -> None:
     assert padded(SAMPLES, "last", 0).num_tokens == 12
     assert packed(SAMPLES, "last", 0).num_tokens == 9
-    assert packed(SAMPLES, "last", 0).is_packed
-    assert not padded(SAMPLES, "last", 0).is_packed

@@ -12,6 +12,7 @@ import hydra
 import lightning as L
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -38,7 +39,7 @@ def train(cfg: DictConfig) -> float:
     tokenizer = instantiate(cfg.backbone.tokenizer)
     module: PairwiseRM = instantiate(cfg.module, model=instantiate(cfg.backbone.model, tokenizer=tokenizer))
     datamodule: PreferenceDataModule = instantiate(cfg.data.module, tokenizer=tokenizer, read_at=module.model.read_at)
-    _check_monitor(cfg.monitor, datamodule)
+    _check(cfg, module, datamodule)
     # Weights are chosen by a validation metric alone: a run that reports a test metric keeps its last weights.
     monitor = cfg.monitor if cfg.monitor.startswith("val/") else None
     checkpoint = ModelCheckpoint(
@@ -75,6 +76,9 @@ def train(cfg: DictConfig) -> float:
             results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
     if trainer.is_global_zero:
         _report(run, results)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # the next run of a multirun is another one
     return _objective(results, cfg.monitor)
 
 
@@ -83,18 +87,23 @@ def _prefixes(stage: str, names: tuple[str, ...]) -> list[str]:
     return [stage if name == stage else f"{stage}/{name}" for name in names]
 
 
-def _check_monitor(monitor: str, datamodule: PreferenceDataModule) -> None:
-    """Say before training that a metric cannot come out of it, not after."""
+def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule) -> None:
+    """Say what cannot work before anything is read or trained, not after."""
     known = [*_prefixes("val", datamodule.val_names), *_prefixes("test", datamodule.test_names)]
-    if not any(monitor.startswith(f"{prefix}/") for prefix in known):
+    if known and not any(cfg.monitor.startswith(f"{prefix}/") for prefix in known):
         raise ValueError(
-            f"monitor={monitor!r} is of no data set of this run; its sets are {', '.join(known) or 'none'}: "
+            f"monitor={cfg.monitor!r} is of no data set of this run; its sets are {', '.join(known)}: "
             "say monitor=SET/accuracy, and mode=min for a loss"
         )
+    limit, longest = module.model.max_tokens, datamodule.policy.max_tokens
+    if limit is not None and longest > limit:
+        raise ValueError(f"data.max_tokens={longest}, but the backbone has positions for {limit}; set {limit} or less")
 
 
 def _objective(results: dict[str, dict[str, float]], monitor: str) -> float:
-    """The monitored metric, as the results have it."""
+    """The monitored metric, as the results have it; NaN for a run that was measured on nothing."""
+    if results.keys() == {"train"}:
+        return float("nan")
     values = {f"{name}/{metric}": value for name, metrics in results.items() for metric, value in metrics.items()}
     if monitor not in values:
         raise ValueError(f"monitor={monitor!r} did not come out of this run; what did: {', '.join(sorted(values))}")
@@ -121,7 +130,11 @@ def _report(run: Path, results: dict[str, dict[str, float]]) -> None:
     (run / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     console = Console()
     console.print(results_table(results))
-    figures = write_figures(run)
+    try:
+        figures = write_figures(run)
+    except ValueError as error:  # a diverged run has a table, and no rewards to draw
+        console.print(f"no figures: {error}")
+        figures = []
     places = {
         "config": run / "config.yaml",
         "results": run / "results.json",
@@ -143,7 +156,12 @@ def _report(run: Path, results: dict[str, dict[str, float]]) -> None:
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
 def main(cfg: DictConfig) -> float:
     """The Hydra entry point."""
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in (
+        ".*does not have many workers.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        "Total length of `list` across ranks is zero.*",  # a run without validation sets
+    ):
+        warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with plain_errors():
         return train(cfg)

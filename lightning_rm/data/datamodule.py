@@ -14,9 +14,10 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.batch import LayoutName, ReadAt
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.fitting import Overlong
-from lightning_rm.data.layouts import LAYOUTS, LayoutName, ReadAt
+from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.loader import PairBatches, PairLoader, response_index
 from lightning_rm.data.orders import Order, Rows
 from lightning_rm.data.report import DataReport

@@ -22,14 +22,14 @@ from torch import Tensor
 from lightning_rm.batch import Sample
 from lightning_rm.data.report import DataReport
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Changes whenever the file's columns, or what they hold, change."""
 
 SCHEMA = pa.schema(
     [
         ("chosen_ids", pa.list_(pa.int32())),
         ("rejected_ids", pa.list_(pa.int32())),
-        ("prompt_length", pa.int32()),  # the longest common prefix, at most one token less than the shorter sequence
+        ("prompt_length", pa.int32()),  # tokens of the prompt, at most one less than the shorter sequence has
         ("prompt_index", pa.int64()),  # pairs of one prompt_id share a number
         ("subset", pa.int64()),  # index into the subset names
         ("label", pa.float64()),
@@ -68,7 +68,7 @@ class PairDataset:
 
     Attributes:
         lengths: (N, 2) int64, tokens of the chosen and the rejected conversation.
-        response_lengths: (N, 2) int64, the same without the common prefix.
+        response_lengths: (N, 2) int64, the same without the prompt.
         prompt_index: (N,) int64, the same number for pairs of one prompt.
         strength_mean: (N,) float64, mean of the votes, NaN where the data is not annotated.
         strength_std: (N,) float64, their population standard deviation.

@@ -68,6 +68,7 @@ class Draft:
         prompt: what is left of the prompt.
         responses: what is left of the chosen and of the rejected turns.
         ids: token ids of the two conversations.
+        prompt_length: how many tokens of both are the prompt's.
         changes: what was cut.
         failure: what the chat template said against it.
     """
@@ -76,6 +77,7 @@ class Draft:
     prompt: tuple[Message, ...]
     responses: list[tuple[Message, ...]]
     ids: list[list[int]] = field(default_factory=list[list[int]])
+    prompt_length: int = 0
     changes: set[str] = field(default_factory=set[str])
     failure: str = ""
 
@@ -118,6 +120,7 @@ def fit(rows: Sequence[PairRow], tokenizer: PreTrainedTokenizerBase, policy: Tok
             for draft in pending
             if not draft.failure and draft.num_tokens > policy.max_tokens and _shorten(draft, tokenizer, policy)
         ]
+    _measure_prompts([draft for draft in drafts if draft.prompt and not draft.failure], tokenizer)
     return drafts
 
 
@@ -128,6 +131,28 @@ def _encode(drafts: Sequence[Draft], tokenizer: PreTrainedTokenizerBase) -> None
     ids = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
     for draft, pair in zip(drafts, texts, strict=True):
         draft.ids = [ids[text] for text in pair]
+
+
+def _measure_prompts(drafts: Sequence[Draft], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set the prompt's length: tokens that a rendered prompt shares with both conversations.
+
+    Not the tokens that the conversations share: responses that begin alike do not lengthen their prompt.
+    """
+    texts = [
+        render(tokenizer, draft.prompt, draft.row.tools, draft.row.chat_template_kwargs, is_prompt=True)
+        for draft in drafts
+    ]
+    distinct = list(dict.fromkeys(texts))
+    prompts = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
+    for draft, text in zip(drafts, texts, strict=True):
+        shared = (common_prefix(prompts[text], ids) for ids in draft.ids)
+        draft.prompt_length = min(*shared, *(len(ids) - 1 for ids in draft.ids))
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Leading tokens that two sequences share: 2 for `1 2 3` and `1 2 4`."""
+    shorter = min(len(first), len(second))
+    return next((place for place in range(shorter) if first[place] != second[place]), shorter)
 
 
 def _texts(draft: Draft, tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -10,16 +10,13 @@ many pairs (votes over 33 arguments, all pairs of 4 answers) gain as much as the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lightning_rm.batch import Sample, TokenBatch
+from lightning_rm.batch import LayoutName, ReadAt, Sample, TokenBatch
 
-ReadAt = Literal["last", "first"]
 Layout = Callable[[Sequence[Sample], ReadAt, int], TokenBatch]
-LayoutName = Literal["padded", "packed"]
 
 
 def padded(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatch:

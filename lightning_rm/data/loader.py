@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_rm.batch import PreferenceBatch
+from lightning_rm.batch import PreferenceBatch, ReadAt
 from lightning_rm.data.dataset import PairDataset
-from lightning_rm.data.layouts import Layout, ReadAt
+from lightning_rm.data.layouts import Layout
 from lightning_rm.data.orders import Rows
 from lightning_rm.data.sampler import MicroBatch, PairBatchSampler
 

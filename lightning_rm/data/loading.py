@@ -6,6 +6,7 @@ It knows no data. Nothing is ever added to a vocabulary here: a token beyond the
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,12 @@ def load_tokenizer(
         trust_remote_code: run code that comes with the tokenizer.
 
     Raises:
-        ValueError: if there is no token to pad with, or the tokenizer is not a fast one.
+        ValueError: if nothing is there, there is no token to pad with, or the tokenizer is not a fast one.
     """
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if str(path).endswith(".gguf"):
         path, options["gguf_file"] = Path(path).parent, Path(path).name
-    tokenizer = fast(AutoTokenizer.from_pretrained(str(path), **options))
+    tokenizer = fast(_from_pretrained(str(path), options))
     tokenizer.padding_side = "right"
     if chat_template is not None:
         tokenizer.chat_template = read_template(chat_template)
@@ -84,6 +85,20 @@ def fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
             f"{type(tokenizer).__name__} is not a fast tokenizer; save one with a tokenizer.json beside the model"
         )
     return tokenizer
+
+
+def _from_pretrained(path: str, options: dict[str, Any]) -> Any:
+    """What transformers finds at a path; its errors come as ValueErrors in a user's words."""
+    if "gguf_file" in options and find_spec("gguf") is None:
+        raise ValueError("a GGUF file needs the package gguf, which is not installed; pip install 'lightning-rm[gguf]'")
+    try:
+        return AutoTokenizer.from_pretrained(path, **options)
+    except OSError as error:
+        found = "holds no tokenizer" if Path(path).is_dir() else "is no folder here, and the hub gave no tokenizer"
+        raise ValueError(
+            f"path={path!r} {found} ({str(error).splitlines()[0]}). Give a folder, or a name that the Hugging "
+            "Face hub or its cache on this machine knows."
+        ) from error
 
 
 def _pad_token(tokenizer: PreTrainedTokenizerFast, wanted: str | None) -> str:

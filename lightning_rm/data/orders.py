@@ -11,14 +11,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_rm.batch import LayoutName
+
 Order = Literal["random", "length", "prompt"]
-TokenCost = Literal["padded", "packed"]
 Rows = NDArray[np.int64]
 
 BLOCK = 8
 """Responses of a block in order `prompt`; the 64 pairs between two blocks need 16 sequences."""
 
-GRID_TOKENS: dict[TokenCost, Callable[[Collection[int]], int]] = {
+GRID_TOKENS: dict[LayoutName, Callable[[Collection[int]], int]] = {
     "padded": lambda lengths: len(lengths) * max(lengths),
     "packed": sum,
 }
@@ -64,7 +65,7 @@ def cut_by_pairs(rows: Rows, num_pairs: int) -> list[Rows]:
 
 
 def cut_by_tokens(
-    rows: Rows, num_tokens: int, token_cost: TokenCost, lengths: Rows, response_index: Rows
+    rows: Rows, num_tokens: int, token_cost: LayoutName, lengths: Rows, response_index: Rows
 ) -> list[Rows]:
     """Batches of as many neighbours as a budget of grid tokens allows, a response that stands twice counted once.
 

@@ -46,31 +46,6 @@ class DataReport:
         for change in sorted(changes):
             self._count(self.changes, change, example)
 
-    def __add__(self, other: DataReport) -> DataReport:
-        """Both sets' rows in one report, under the first one's name."""
-        total = DataReport.from_json(self.to_json())
-        total.read += other.read
-        total.kept += other.kept
-        for mine, theirs in ((total.reasons, other.reasons), (total.changes, other.changes)):
-            for key, count in theirs.items():
-                mine[key] = mine.get(key, 0) + count
-        for key, examples in other.examples.items():
-            total.examples[key] = [*total.examples.get(key, []), *examples][:MAX_EXAMPLES]
-        total.notes += [note for note in other.notes if note not in total.notes]
-        return total
-
-    def rows(self) -> list[dict[str, str | int]]:
-        """The report as a table: one row for `read`, `kept`, each reason and each change.
-
-        Returns:
-            Rows of `data_set`, `what`, `count` and `examples` (a few, in one string).
-        """
-        counts = {"read": self.read, "kept": self.kept} | self.reasons | self.changes
-        return [
-            {"data_set": self.name, "what": what, "count": count, "examples": "; ".join(self.examples.get(what, []))}
-            for what, count in counts.items()
-        ]
-
     def to_json(self) -> str:
         """The report as one line of JSON."""
         return json.dumps(asdict(self))

@@ -15,7 +15,8 @@ from typing import get_args
 
 import numpy as np
 
-from lightning_rm.data.orders import Order, Rows, TokenCost, by_length, by_prompt, cut_by_pairs, cut_by_tokens, spread
+from lightning_rm.batch import LayoutName
+from lightning_rm.data.orders import Order, Rows, by_length, by_prompt, cut_by_pairs, cut_by_tokens, spread
 
 WINDOW = 64
 """Micro-steps whose pairs are sorted by length together: enough for even lengths, few enough to stay random."""
@@ -78,7 +79,7 @@ class PairBatchSampler:
         num_pairs: int | None = None,
         num_tokens: int | None = None,
         order: Order = "random",
-        token_cost: TokenCost = "padded",
+        token_cost: LayoutName = "padded",
         response_index: Rows | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -101,7 +102,7 @@ class PairBatchSampler:
         self.num_pairs = num_pairs
         self.num_tokens = num_tokens
         self.order = order
-        self.token_cost: TokenCost = token_cost
+        self.token_cost: LayoutName = token_cost
         self.response_index = np.arange(lengths.size).reshape(-1, 2) if response_index is None else response_index
         self.rank = rank
         self.world_size = world_size

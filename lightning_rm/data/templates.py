@@ -73,12 +73,15 @@ def render(
     messages: Sequence[Message],
     tools: Sequence[Mapping[str, Any]] = (),
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    *,
+    is_prompt: bool = False,
 ) -> str:
-    """The text of a whole conversation, as the chat template writes it."""
+    """The text of a whole conversation, or of a prompt up to where its response begins, as the template writes it."""
     text: Any = tokenizer.apply_chat_template(
         [dict(message) for message in messages],
         tools=[dict(tool) for tool in tools] or None,
         tokenize=False,
+        add_generation_prompt=is_prompt,
         **(chat_template_kwargs or {}),
     )
     return text

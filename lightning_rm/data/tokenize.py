@@ -169,7 +169,7 @@ def _columns(draft: Draft, prompts: dict[str, int], subsets: dict[str, int]) -> 
     return {
         "chosen_ids": chosen,
         "rejected_ids": rejected,
-        "prompt_length": min(_common_prefix(chosen, rejected), len(chosen) - 1, len(rejected) - 1),
+        "prompt_length": draft.prompt_length,
         "prompt_index": prompts.setdefault(row.prompt_id, len(prompts)),
         "subset": subsets.setdefault(row.subset, len(subsets)),
         "label": row.label,
@@ -189,12 +189,6 @@ def _columns(draft: Draft, prompts: dict[str, int], subsets: dict[str, int]) -> 
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Leading tokens that two sequences share: 2 for `1 2 3` and `1 2 4`."""
-    shorter = min(len(first), len(second))
-    return next((place for place in range(shorter) if first[place] != second[place]), shorter)
 
 
 def _transcript(messages: Sequence[Message]) -> str:

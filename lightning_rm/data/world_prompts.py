@@ -21,14 +21,13 @@ from lightning_rm.data.world_words import (
     ATTRIBUTE_CHANGES,
     ATTRIBUTES,
     AVOID_PHRASES,
-    CATEGORIES,
     COLOURS,
     COUNT_CHANGES,
+    COURTESY_PHRASES,
     FURTHER_CHANGES,
     GREETINGS,
     LETTER_PHRASES,
     LETTERS,
-    COURTESY_PHRASES,
     NUMBERS,
     ORDER_PHRASES,
     REQUESTS,
@@ -41,9 +40,9 @@ Reason = Literal["attributes", "combination", "category"]
 
 COUNTS = (2, 3, 4)
 """How many things a task may ask for."""
-CATEGORY_WEIGHTS = {"fruits": 6, "animals": 4, "vegetables": 3, "tools": 3, "clothes": 2, "vehicles": 2}
-COLOUR_WEIGHTS = {"red": 2, "green": 1}
-SIZE_WEIGHTS = {"small": 2, "large": 1}
+CATEGORY_WEIGHTS = {"fruits": 8, "animals": 4, "vegetables": 3, "tools": 2, "clothes": 2, "vehicles": 1}
+COLOUR_WEIGHTS = {"red": 3, "green": 1}
+SIZE_WEIGHTS = {"small": 3, "large": 1}
 """How often a task asks for each. Uneven, as people ask; it also lets a small model get a foothold: the words of a frequent
 category are right more often than others, so it learns which words belong together before it learns what was asked."""
 HELD_OUT_CATEGORY = "vehicles"

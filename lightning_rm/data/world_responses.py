@@ -50,8 +50,7 @@ def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
     beside = [thing for thing in BY_CATEGORY[task.category] if thing not in right]
     things = (draws.shuffle(right) + draws.shuffle(beside))[:count]
     if draws.chance(flaw_rate):
-        other = draws.choice([category for category in CATEGORIES if category != task.category])
-        things = _spoil(things, [thing for thing in BY_CATEGORY[other] if task.is_described(thing)], draws)
+        things = _spoil(things, _wrong_kind(task, draws), draws)
     if task.attributes and draws.chance(flaw_rate):
         things = _spoil(things, [thing for thing in beside if not task.is_described(thing)], draws)
     if (task.avoid or task.letter) and draws.chance(flaw_rate):
@@ -60,6 +59,14 @@ def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
         distinct = things[: 1 + draws.below(len(things) - 1)]
         things = distinct + [draws.choice(distinct) for _ in things[len(distinct) :]]
     return draws.shuffle(things)
+
+
+def _wrong_kind(task: Task, draws: Draws) -> list[Thing]:
+    """Things that do not exist, or those of one other category that have the attributes asked for."""
+    if draws.chance(0.4):
+        return BY_CATEGORY["invented"]
+    other = draws.choice([category for category in CATEGORIES if category != task.category])
+    return [thing for thing in BY_CATEGORY[other] if task.is_described(thing)]
 
 
 def _spoil(things: list[Thing], wrong: list[Thing], draws: Draws) -> list[Thing]:

@@ -23,6 +23,8 @@ _THINGS = {
     "vehicles": "kart scooter|tram firetruck|bike moped|jeep tractor",
 }
 CATEGORIES = tuple(_THINGS)
+INVENTED = ("blicket", "dax", "fep", "gazzer", "modi", "toma", "wug", "zib")
+"""Words for things that do not exist: to name one is wrong whatever was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +33,32 @@ class Thing:
 
     Args:
         word: its name, one lower-case word that no other thing has.
-        category: the one category it belongs to, as prompts spell it: `fruits`.
-        attributes: its colour and its size.
+        category: the one category it belongs to, as prompts spell it: `fruits`; `invented` for what does not exist.
+        attributes: its colour and its size; none for what does not exist.
     """
 
     word: str
     category: str
-    attributes: tuple[str, str]
+    attributes: tuple[str, ...]
 
 
 def _things() -> dict[str, Thing]:
     kinds = [(colour, size) for colour in COLOURS for size in SIZES]
-    return {
+    things = {
         word: Thing(word, category, kind)
         for category, groups in _THINGS.items()
         for kind, words in zip(kinds, groups.split("|"), strict=True)
         for word in words.split()
     }
+    return things | {word: Thing(word, "invented", ()) for word in INVENTED}
 
 
 THINGS = _things()
-"""Every thing by its word: 6 categories of 8, each 4 a colour and 4 a size."""
+"""Every thing by its word: 6 categories of 8, each 4 a colour and 4 a size, and the invented ones."""
 
-BY_CATEGORY = {name: [thing for thing in THINGS.values() if thing.category == name] for name in CATEGORIES}
+BY_CATEGORY = {
+    name: [thing for thing in THINGS.values() if thing.category == name] for name in (*CATEGORIES, "invented")
+}
 
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 LETTERS = ("a", "e", "i", "o", "r")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import Sample
-from lightning_rm.data.layouts import LAYOUTS, LayoutName
+from lightning_rm.batch import LayoutName, Sample
+from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize import encode_conversation
 from lightning_rm.models.reward_model import RewardModel
@@ -50,10 +50,12 @@ def score(
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
-        samples = [Sample([encoded[number]]) for number in numbers]
-        tokens = LAYOUTS[layout](samples, model.read_at, model.pad_id)
-        rewards[numbers] = model(tokens.to(device)).reward[0].cpu()
-    model.train(training)
+    try:
+        for start in range(0, len(order), batch_size):
+            numbers = order[start : start + batch_size]
+            samples = [Sample([encoded[number]]) for number in numbers]
+            tokens = LAYOUTS[layout](samples, model.read_at, model.pad_id)
+            rewards[numbers] = model(tokens.to(device)).reward[0].cpu()
+    finally:
+        model.train(training)
     return rewards

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-ReadAt = Literal["last", "first"]
+from lightning_rm.batch import ReadAt
 
 
 @dataclass(frozen=True)

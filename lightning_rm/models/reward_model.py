@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rm.batch import RewardOutput, TokenBatch
+from lightning_rm.batch import ReadAt, RewardOutput, TokenBatch
 from lightning_rm.losses import language_model_loss
 from lightning_rm.models import loading, settings
 from lightning_rm.models.adapters import LoraAdapter, four_bit
 from lightning_rm.models.attention import attention_mask
 from lightning_rm.models.contexts import quiet, seeded
 from lightning_rm.models.export import export
-from lightning_rm.models.heads import Architecture, ReadAt, architecture_of, head_tensors, init_head, keep_float32
+from lightning_rm.models.heads import Architecture, architecture_of, head_tensors, init_head, keep_float32
 
 
 class RewardModel(nn.Module):
@@ -216,7 +216,7 @@ class RewardModel(nn.Module):
         if next(self.head_parameters()).dtype != torch.float32:
             raise ValueError(
                 "the head is not in float32 any more, so rewards would be rounded: use the trainer's precision "
-                "bf16-mixed, or load the backbone with dtype=bfloat16 and train in 32-true; not bf16-true"
+                "bf16-mixed, which keeps weights in float32; not bf16-true"
             )
         with torch.autocast(feature.device.type, enabled=False):
             reward = self.architecture.reward(self.backbone, feature.float().flatten(0, 1))

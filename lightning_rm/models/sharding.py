@@ -5,15 +5,42 @@ It knows modules and device meshes; not batches, losses or a trainer.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn import Module
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lightning_rm.models.reward_model import RewardModel
+
+
+class FSDP2Strategy(ModelParallelStrategy):
+    """Lightning's strategy for FSDP2, over all devices of all nodes and never split within a layer.
+
+    Its own default splits layers over the devices of a node, and takes one of the sizes from the user: here both follow
+    from the trainer's `devices` and `num_nodes`.
+
+    Args:
+        save_distributed_checkpoint: one folder of shards, or (False) one file gathered on rank 0.
+        process_group_backend: `nccl`, `gloo` or None for what fits the device.
+    """
+
+    def __init__(
+        self, save_distributed_checkpoint: bool = False, process_group_backend: Literal["nccl", "gloo"] | None = None
+    ) -> None:
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=save_distributed_checkpoint,
+            process_group_backend=process_group_backend,
+        )
+
+    def setup_environment(self) -> None:
+        """Take every process into the mesh's one dimension, then start them."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
 
 
 def shard(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | None = None) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -77,15 +78,19 @@ class PairwiseRM(L.LightningModule):
         self._since_log.update(output.chosen, output.rejected, batch)
         self._since_epoch.update(output.chosen, output.rejected, batch)
         for name, value in losses.items():
-            mean = self._losses.setdefault(name, MeanMetric().to(self.device))
+            mean = self._losses.setdefault(name, MeanMetric(nan_strategy="disable").to(self.device))
             mean.update(value.detach(), weight=batch.valid.sum())
         return losses["loss"] * batch.scale
 
     def on_train_start(self) -> None:
-        """Go on with the random numbers of the checkpoint, if training goes on from one."""
+        """Count anew; go on with the random numbers of the checkpoint, if training goes on from one."""
+        self._since_log.reset()
+        self._since_epoch.reset()
+        self._losses = {}
         if self._random_state:
-            torch.set_rng_state(self._random_state[self.global_rank % len(self._random_state)].cpu())
-            self._random_state = []
+            torch.set_rng_state(self._random_state.pop(0))
+        if self._random_state:
+            torch.cuda.set_rng_state(self._random_state.pop(0), self.device)
 
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
@@ -102,14 +107,28 @@ class PairwiseRM(L.LightningModule):
         self._log_metrics("train_epoch/", self._since_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep every rank's random state, so that a resumed run draws the dropout masks of an uninterrupted one."""
-        state = torch.get_rng_state()
-        gathered = cast(Tensor, self.all_gather(state.to(self.device)))
-        checkpoint["random_state"] = list(gathered.reshape(-1, state.numel()).cpu().unbind())
+        """Keep every rank's random states, so that a resumed run draws the dropout masks of an uninterrupted one."""
+        states = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        gathered = [cast(Tensor, self.all_gather(state.to(self.device))).cpu() for state in states]
+        checkpoint["random_state"] = [
+            state.reshape(-1, one.numel()) for state, one in zip(gathered, states, strict=True)
+        ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the random state up; it is set when training starts."""
-        self._random_state = list(checkpoint["random_state"])
+        """Take this rank's random states up; they are set when training starts."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            states: list[Tensor] = checkpoint["random_state"]
+            self._random_state = [state[self.global_rank % len(state)].clone() for state in states]
+
+    def on_validation_start(self) -> None:
+        """Forget what an interrupted evaluation has counted."""
+        self._evaluation = {}
+
+    def on_test_start(self) -> None:
+        """Forget what an interrupted evaluation has counted."""
+        self._evaluation = {}
 
     def validation_step(self, batch: PreferenceBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Count a validation batch; its rewards go on to the callbacks."""
@@ -151,7 +170,6 @@ class PairwiseRM(L.LightningModule):
     def _log_evaluation(self, stage: EvaluationStage) -> None:
         for name, metrics in self._evaluation.items():
             self._log_metrics(f"{stage}/" if name == stage else f"{stage}/{name}/", metrics)
-        self._evaluation = {}
 
     def _log_metrics(self, prefix: str, metrics: PairMetrics) -> None:
         """Log a metric's values, already summed over ranks, and start it anew."""

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1"]
+SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1", "data.epochs=2"]
 
 
 def lightning_rm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -52,14 +52,13 @@ def test_one_run_leaves_everything_it_says(tmp_path: Path) -> None:
 
 
 def test_a_multirun_shares_a_folder_and_returns_objectives(tmp_path: Path) -> None:
-    result = lightning_rm(
-        tmp_path, "train", "-m", *SMALL, "logger=csv", "seed=0,1", "hydra.sweep.dir=sweep", "trainer.max_steps=1"
-    )
+    result = lightning_rm(tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep", "data.epochs=1")
     assert result.returncode == 0, result.stderr
     runs = sorted((tmp_path / "sweep").glob("*/results.json"))
     assert len(runs) == 2
     accuracies = [json.loads(run.read_text())["val"]["nll"] for run in runs]
     assert accuracies[0] != accuracies[1]
+    assert len(list((tmp_path / "sweep").glob("*/wandb/offline-run-*/*.wandb"))) == 2
 
 
 def test_no_logger_still_prints_the_table(tmp_path: Path) -> None:
@@ -73,7 +72,9 @@ def test_no_logger_still_prints_the_table(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["train", "data=jsonl", "data.file=none.jsonl"], "none.jsonl"),
-        (["train", "backbone=hub", "backbone.path=no/such"], "no/such"),
+        (["train", "backbone=hub", "backbone.path=no/such"], "error: path='no/such' is no folder here"),
+        (["train", "monitor=dev/accuracy"], "error: monitor='dev/accuracy' is of no data set of this run"),
+        (["train", "data.max_tokens=4096"], "error: data.max_tokens=4096, but the backbone has positions for 2048"),
         (["trian"], "no verb 'trian'"),
         ([], "usage: lightning-rm VERB"),
     ],

@@ -157,7 +157,7 @@ def test_a_batch_is_layout_columns_and_place() -> None:
 def test_layout_and_reading_place_are_handed_on() -> None:
     data_module = data(layout="packed", read_at="first", batch_pairs=None, batch_tokens=100)
     batch = next(iter(data_module.train_dataloader()))
-    assert batch.tokens.is_packed
+    assert batch.tokens.input_ids.shape[0] == 1
     assert batch.num_pairs > 2
     assert batch.tokens.num_tokens <= 100
     assert (batch.tokens.position_ids.flatten()[batch.tokens.reward_index] == 0).all()

@@ -43,19 +43,19 @@ def dataset(tmp_path: Path) -> PairDataset:
     return prepare_pairs(Rows(PLAIN, FULL, LAST), word_tokenizer(), TokenizePolicy(), tmp_path, "train")
 
 
-def test_a_sample_holds_both_sequences_and_their_common_prefix(dataset: PairDataset) -> None:
-    """`4 11 5 12 13 2` and `4 11 5 12 14 15 2` share 4 tokens, `w2` of the responses among them."""
+def test_a_sample_holds_both_sequences_and_the_prompts_length(dataset: PairDataset) -> None:
+    """`4 11 5 12 13 2` and `4 11 5 12 14 15 2` share 4 tokens; the fourth, `w2`, is the responses', not the prompt's."""
     assert len(dataset) == 3
-    assert dataset.sample(0) == Sample(([4, 11, 5, 12, 13, 2], [4, 11, 5, 12, 14, 15, 2]), 4)
+    assert dataset.sample(0) == Sample(([4, 11, 5, 12, 13, 2], [4, 11, 5, 12, 14, 15, 2]), 3)
     assert dataset.lengths.tolist() == [[6, 7], [5, 5], [5, 5]]
-    assert dataset.response_lengths.tolist() == [[2, 3], [2, 2], [2, 2]]
+    assert dataset.response_lengths.tolist() == [[3, 4], [2, 2], [2, 2]]
 
 
-def test_a_response_that_begins_another_keeps_one_token(tmp_path: Path) -> None:
-    """Without an EOS, `4 11 5 12` begins `4 11 5 12 13`: the prefix is 3, so that a response token is left of each."""
+def test_a_template_without_a_generation_prompt_counts_the_role_to_the_response(tmp_path: Path) -> None:
+    """The prompt renders as `4 11`: the `5` of the assistant and what follows are the response."""
     template = "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}{% endfor %}"
     dataset = prepare_pairs(Rows(pair("w1", "w2", "w2 w3")), word_tokenizer(template), TokenizePolicy(), tmp_path)
-    assert dataset.sample(0) == Sample(([4, 11, 5, 12], [4, 11, 5, 12, 13]), 3)
+    assert dataset.sample(0) == Sample(([4, 11, 5, 12], [4, 11, 5, 12, 13]), 2)
 
 
 def test_columns_are_those_of_a_preference_batch(dataset: PairDataset) -> None:
@@ -67,7 +67,7 @@ def test_columns_are_those_of_a_preference_batch(dataset: PairDataset) -> None:
         "clean": torch.tensor([0.0, NAN, 1.0]),
         "gold_margin": torch.tensor([-0.5, NAN, NAN]),
         "subset": torch.tensor([1, 0, 0]),
-        "length": torch.tensor([[2, 2, 2], [2, 3, 2]]),
+        "length": torch.tensor([[2, 3, 2], [2, 4, 2]]),
         "row": torch.tensor([1, 0, 2]),
     }
     assert columns.keys() == expected.keys()

@@ -48,7 +48,6 @@ def test_packed_pairs() -> None:
     assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 0, 1, 0]]
     assert batch.segment_ids.tolist() == [[1, 1, 1, 2, 2, 3, 3, 4]]
     assert batch.reward_index.tolist() == [[2, 6], [4, 7]]
-    assert batch.is_packed
     assert batch.num_tokens == 8
 
 

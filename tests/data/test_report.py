@@ -29,30 +29,6 @@ def test_json_round_trip() -> None:
     assert DataReport.from_json(report().to_json()) == report()
 
 
-def test_a_sum_counts_both_and_changes_neither() -> None:
-    first, second = report("train"), report("val")
-    second.leave_out("empty text", "b.jsonl:1: chosen is empty")
-    total = first + second
-    assert (total.name, total.read, total.kept) == ("train", 17, 4)
-    assert total.reasons == {"tie": 2, "overlong": 10, "empty text": 1}
-    assert (total.changes, total.notes) == ({"prompt cut": 2}, ["a default template"])
-    assert [len(total.examples[key]) for key in ("tie", "overlong", "empty text")] == [2, 3, 1]
-    assert first == report("train")
-
-
-def test_rows_of_the_table() -> None:
-    rows = report().rows()
-    assert [(row["what"], row["count"]) for row in rows] == [
-        ("read", 8),
-        ("kept", 2),
-        ("tie", 1),
-        ("overlong", 5),
-        ("prompt cut", 1),
-    ]
-    assert {row["data_set"] for row in rows} == {"train"}
-    assert rows[2]["examples"] == "a.jsonl:1: label 0.5"
-
-
 def test_in_words() -> None:
     assert str(report()).splitlines() == [
         "train: 8 rows read, 2 kept",

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rm.data.orders import GRID_TOKENS, Order, Rows, TokenCost, by_prompt
+from lightning_rm.batch import LayoutName
+from lightning_rm.data.orders import GRID_TOKENS, Order, Rows, by_prompt
 from lightning_rm.data.sampler import MicroBatch, PairBatchSampler
 from tests import reference
 
@@ -143,7 +144,7 @@ def test_length_order_is_the_same_however_a_micro_step_is_divided() -> None:
 
 @pytest.mark.parametrize("token_cost", ["padded", "packed"])
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_token_budget_is_kept_and_used(order: Order, token_cost: TokenCost) -> None:
+def test_a_token_budget_is_kept_and_used(order: Order, token_cost: LayoutName) -> None:
     lengths, budget = lengths_of(300), 400
     read = ranks(3, 300, num_tokens=budget, token_cost=token_cost, order=order)
     grids = [

@@ -13,7 +13,8 @@ from lightning_rm.data.rows import BadRow, Message, PairRow
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<|user|>", "<|assistant|>", "<|system|>")
 UNK, BOS, EOS, PAD, USER, ASSISTANT, SYSTEM = range(7)
 TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}{% endfor %}{{ eos_token }}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% else %}{{ eos_token }}{% endif %}"
 )
 """`<|user|>w1 w2<|assistant|>w3</s>` is 4 11 12 5 13 2."""
 

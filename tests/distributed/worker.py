@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder
 from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.models.sharding import FSDP2Strategy
 from lightning_rm.modules.baseline import BaselineRM
 from tests.toy import toy_data, toy_model, toy_trainer
 
@@ -27,12 +28,7 @@ def main(folder: Path, strategy: str, rank: int, world_size: int, port: str) -> 
     strategies = {
         "auto": lambda: "auto",
         "ddp": lambda: DDPStrategy(process_group_backend="gloo"),
-        "fsdp2": lambda: ModelParallelStrategy(
-            data_parallel_size=world_size,
-            tensor_parallel_size=1,
-            save_distributed_checkpoint=False,
-            process_group_backend="gloo",
-        ),
+        "fsdp2": lambda: FSDP2Strategy(process_group_backend="gloo"),
     }
     trainer = toy_trainer(
         folder,
