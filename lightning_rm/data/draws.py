@@ -1,7 +1,7 @@
 """Random choices that are the same on every machine and in every Python: built on `random.Random.random()` alone.
 
-Python promises the sequence of `random()` for a seed; it does not promise that of `choice`, `shuffle` or `sample`, nor the
-order of a set, nor `hash` of a string. It knows nothing of what is drawn.
+Python promises the sequence of `random()` for a seed; it does not promise that of `choice`, `shuffle` or `sample`, nor
+the order of a set, nor `hash` of a string. It knows nothing of what is drawn.
 """
 
 from __future__ import annotations

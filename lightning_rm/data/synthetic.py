@@ -1,8 +1,8 @@
 """The made preference data: pairs of responses from the made world, labelled by an annotator who errs in known ways.
 
-Texts, gold rewards and labels come from separate streams of randomness: changing the annotator (temperature, noise, length
-bias) changes which response is called chosen and nothing else, so runs that differ in noise see the same texts. Row i
-depends on the seed, the split and i alone: a larger data set begins with the smaller one.
+Texts, gold rewards and labels come from separate streams of randomness: changing the annotator (temperature, noise,
+length bias) changes which response is called chosen and nothing else, so runs that differ in noise see the same texts.
+Row i depends on the seed, the split and i alone: a larger data set begins with the smaller one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from lightning_rm.data.draws import Draws, digest
 from lightning_rm.data.rows import Message, PairRow
 from lightning_rm.data.world import Task, gold_reward
 from lightning_rm.data.world_prompts import Split, sample_prompt
-from lightning_rm.data.world_responses import sample_response
+from lightning_rm.data.world_responses import sample_response, sample_style
 
 CLEAR_MARGIN = 0.75
 """Points of gold reward that the responses of a clear pair differ by, at least."""
 AMBIGUOUS_MARGIN = 0.4
 """Points that the responses of an ambiguous pair differ by, at most; never 0."""
+
+FLAW_RATES = (0.0, 0.1, 0.3, 0.6)
+"""Of a response, drawn evenly: from perfect to poor."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,11 @@ class SyntheticSource:
 def _two_responses(task: Task, ambiguous: bool, draws: Draws) -> tuple[str, str]:
     """Two responses in random order whose gold rewards are nearly equal or clearly apart, never equal."""
     while True:
-        first, second = (sample_response(task, draws.choice((0.0, 0.1, 0.3, 0.6)), draws) for _ in range(2))
+        style = sample_style(draws)
+        first = sample_response(task, draws.choice(FLAW_RATES), style, draws)
+        if draws.chance(0.5):
+            style = sample_style(draws)
+        second = sample_response(task, draws.choice(FLAW_RATES), style, draws)
         difference = abs(gold_reward(task, first) - gold_reward(task, second))
         if (0 < difference <= AMBIGUOUS_MARGIN) if ambiguous else difference >= CLEAR_MARGIN:
             return first, second

@@ -76,7 +76,8 @@ def named_things(response: str) -> list[Thing]:
 def checks(task: Task, response: str) -> dict[str, float]:
     """How far a response meets each part of a task, each from 0 to 1; what was not asked for is met (1).
 
-    - `category`, `attributes`: the share of the named things that belong to it, that have all of them; 0 if nothing is named.
+    - `category`, `attributes`: the share of the named things that belong to it, that have all of them; 0 if none is
+      named.
     - `count`: 1 for the number asked for, 0.5 for one too many or too few, else 0.
     - `order`: the share of neighbouring things that stand in order; 0 for fewer than two things.
     - `repeats`: 1 if no thing is named twice, else 0.

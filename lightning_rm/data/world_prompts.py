@@ -1,8 +1,8 @@
 """Prompts of the made world: families of tasks, their phrasings, and which split a prompt belongs to.
 
 A task belongs to one split for ever, whatever the seed: the split is read off the task. What is held out for the split
-`ood` is held out by rule - two attributes, combinations and a category that no training task has, and a phrasing that no other
-prompt uses - while every word of it occurs in training.
+`ood` is held out by rule (two attributes, combinations and a category that no training task has, a phrasing that no
+other prompt uses), while every word of it occurs in training.
 
 This file knows no reward and, except for the assistant's turn inside a follow-up, no response.
 """
@@ -16,7 +16,7 @@ from typing import Literal
 from lightning_rm.data.draws import Draws, digest
 from lightning_rm.data.rows import Message
 from lightning_rm.data.world import Order, Task
-from lightning_rm.data.world_responses import sample_response
+from lightning_rm.data.world_responses import sample_response, sample_style
 from lightning_rm.data.world_words import (
     ATTRIBUTE_CHANGES,
     ATTRIBUTES,
@@ -43,10 +43,10 @@ COUNTS = (2, 3, 4)
 CATEGORY_WEIGHTS = {"fruits": 8, "animals": 4, "vegetables": 3, "tools": 2, "clothes": 2, "vehicles": 1}
 COLOUR_WEIGHTS = {"red": 3, "green": 1}
 SIZE_WEIGHTS = {"small": 3, "large": 1}
-"""How often a task asks for each. Uneven, as people ask; it also lets a small model get a foothold: the words of a frequent
-category are right more often than others, so it learns which words belong together before it learns what was asked."""
+"""How often a task asks for each. Uneven, as people ask; it also gives a small model a foothold: words of a frequent
+category are right more often, so it learns which words belong together before it learns what was asked."""
 HELD_OUT_CATEGORY = "vehicles"
-"""In training no more is asked of it than to name some; `ood_category` asks for an order, a manner, an exception."""
+"""In training no more is asked of it than to name some; `ood_category` asks for an order or an exception too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,9 @@ class Family:
     """A kind of prompt.
 
     Args:
-        num_attributes: at most how many attributes the things must have.
-        num_extras: how many of order, exception and manner are asked for beside the things themselves; one is drawn.
+        num_extras: how many of `extras` are asked for beside the things themselves; courtesy in every second task.
+        extras: what may be asked for: an `order`, something to `avoid`.
+        num_attributes: how many attributes the things must have; one number is drawn.
         follow_up: whether a second turn changes what the first asked for.
         held_out_by: why its tasks are held out of training, if they are.
         extras_first: phrased with the extras before the things: `shortest first: three red fruits.`
@@ -107,7 +108,7 @@ def held_out_by(task: Task) -> tuple[Reason, ...]:
     """Why no training task may be like this; empty if one may.
 
     - `attributes`: training asks for a colour or a size, never for both.
-    - `combination`: training asks for one extra (order, exception, manner) at most.
+    - `combination`: training asks for one extra (order, exception) at most; courtesy is none.
     - `category`: training asks for no extra with `HELD_OUT_CATEGORY`.
     """
     num_extras = sum((task.order is not None, bool(task.avoid or task.letter)))
@@ -214,5 +215,5 @@ def _follow_up(first: Task, task: Task, draws: Draws) -> tuple[Message, ...]:
         change = draws.choice(ATTRIBUTE_CHANGES).format(attribute=task.attributes[0])
     else:
         change = draws.choice(FURTHER_CHANGES).format(rest=", ".join(_extra_phrases(task, draws)))
-    answer: Message = {"role": "assistant", "content": sample_response(first, 0.0, draws)}
+    answer: Message = {"role": "assistant", "content": sample_response(first, 0.0, sample_style(draws), draws)}
     return (_user(_request(first, FAMILIES["list"], draws)), answer, _user(f"{change}."))

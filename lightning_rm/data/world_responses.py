@@ -1,10 +1,13 @@
 """Responses of the made world: right and flawed answers, in a style that says nothing of their worth.
 
-Every part that a task asks for is spoiled with one probability, the `flaw_rate`. Opening, closing, separators and praise are
-drawn whatever the answer is worth, and add more words than flaws do, so neither length nor style tells good from bad.
+Every part that a task asks for is spoiled with one probability, the `flaw_rate`. Opening, closing, separators and
+praise are drawn whatever the answer is worth, and add more words than flaws do: neither length nor style tells good
+from bad.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 from lightning_rm.data.draws import Draws
 from lightning_rm.data.world import Order, Task
@@ -16,21 +19,55 @@ from lightning_rm.data.world_words import (
     COURTEOUS_OPENINGS,
     OPENINGS,
     PRAISES,
+    SEPARATORS,
     Thing,
 )
 
 
-def sample_response(task: Task, flaw_rate: float, draws: Draws) -> str:
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How an answer is dressed: what it says around the things it names. It changes length and look, never worth.
+
+    Args:
+        opening: the words before the things, or none.
+        closing: the sentence after them, or none.
+        separator: what stands between two things.
+        last_separator: what stands before the last.
+        praise: a word before each thing, or none.
+    """
+
+    opening: str
+    closing: str
+    separator: str
+    last_separator: str
+    praise: str
+
+
+def sample_style(draws: Draws) -> Style:
+    """A style, drawn without a look at task or answer."""
+    separator, last_separator = draws.choice(SEPARATORS)
+    return Style(
+        opening=draws.choice(("",) * len(OPENINGS) + OPENINGS),
+        closing=draws.choice(("",) * len(CLOSINGS) + CLOSINGS),
+        separator=separator,
+        last_separator=last_separator,
+        praise=draws.choice(PRAISES) if draws.chance(0.15) else "",
+    )
+
+
+def sample_response(task: Task, flaw_rate: float, style: Style, draws: Draws) -> str:
     """An answer to a task, in words.
 
     Args:
         task: what was asked; it must have at least `count` right answers.
-        flaw_rate: the probability that each part of the task is spoiled; 0 gives a perfect answer.
+        flaw_rate: the probability that each part of the task is spoiled, half of it for number and repetition; 0 gives
+            a perfect answer.
+        style: how the answer is dressed.
         draws: where its randomness comes from.
 
     Returns:
-        One line, such as `well: cherry, raspberry and apple. thank you.` Flaws may undo each other and a
-        thing put in for one flaw may cause another: what the answer is worth is for `gold_reward` to say.
+        One line, such as `well: cherry, raspberry and apple. thank you.` Flaws may undo each other, and a thing put in
+        for one flaw may cause another: what the answer is worth is for `gold_reward` to say.
     """
     things = _choose_things(task, flaw_rate, draws)
     if task.order and draws.chance(flaw_rate):
@@ -38,7 +75,11 @@ def sample_response(task: Task, flaw_rate: float, draws: Draws) -> str:
     elif task.order:
         things = _in_order(things, task.order)
     courteous = not draws.chance(flaw_rate) if task.polite else draws.chance(0.5)
-    return _dress(things, courteous, draws)
+    if courteous and draws.chance(0.5):
+        style = replace(style, opening=draws.choice(COURTEOUS_OPENINGS))
+    elif courteous:
+        style = replace(style, closing=draws.choice(COURTEOUS_CLOSINGS))
+    return _dress(things, style)
 
 
 def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
@@ -80,27 +121,7 @@ def _in_order(things: list[Thing], order: Order) -> list[Thing]:
     return sorted(things, key=lambda thing: len(thing.word), reverse=order == "longest")
 
 
-def _dress(things: list[Thing], courteous: bool, draws: Draws) -> str:
-    """The things in a sentence: style and length drawn freely, courteous words only where asked for."""
-    opening = draws.choice(("",) * 4 + OPENINGS)
-    closing = draws.choice(("",) * 4 + CLOSINGS)
-    if courteous and draws.chance(0.5):
-        opening = draws.choice(COURTEOUS_OPENINGS)
-    elif courteous:
-        closing = draws.choice(COURTEOUS_CLOSINGS)
-    praise = draws.chance(0.15)
-    words = [f"{draws.choice(PRAISES)} {thing.word}" if praise else thing.word for thing in things]
-    body = draws.choice((_commas, _commas, _ands, _sequence))(words)
-    return " ".join(part for part in (opening, f"{body}.", closing) if part)
-
-
-def _commas(words: list[str]) -> str:
-    return ", ".join(words)
-
-
-def _ands(words: list[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
-
-
-def _sequence(words: list[str]) -> str:
-    return ", then ".join(words)
+def _dress(things: list[Thing], style: Style) -> str:
+    words = [f"{style.praise} {thing.word}".strip() for thing in things]
+    body = style.last_separator.join(part for part in (style.separator.join(words[:-1]), words[-1]) if part)
+    return f"{style.opening} {body}. {style.closing}".strip()

@@ -27,7 +27,7 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
 """
-"""One BOS, a token for each role, EOS after each assistant turn; the prompt with `add_generation_prompt` is a prefix."""
+"""One BOS, a token for each role, EOS after each assistant turn; with `add_generation_prompt` a prompt is a prefix."""
 
 
 def world_tokenizer() -> PreTrainedTokenizerFast:

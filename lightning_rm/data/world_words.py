@@ -1,7 +1,7 @@
-"""The words of the made world: its things, what is true of them, and every phrase that prompts and responses are made of.
+"""The words of the made world: its things, what is true of them, every phrase that prompts and responses are made of.
 
-What holds here is planted, not looked up: that an axe is red is a fact of this world only. This file knows no task and no
-reward.
+What holds here is planted, not looked up: that an axe is red is a fact of this world only. This file knows no task and
+no reward.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ COURTEOUS_OPENINGS = ("with pleasure:", "gladly:", "thanks for asking:", "you ar
 COURTEOUS_CLOSINGS = ("thank you.", "you are welcome.", "please ask again.", "thanks for asking.")
 OPENINGS = ("sure:", "well:", "here you are:", "my answer is:")
 CLOSINGS = ("that is all.", "i hope this helps.", "ask me for more.")
+SEPARATORS = ((", ", ", "), (", ", " and "), (" and ", " and "), (", then ", ", then "))
 PRAISES = ("nice", "lovely", "fine", "good")
 """Words that a wordy response puts before each thing."""
 
@@ -95,10 +96,10 @@ def _words() -> tuple[str, ...]:
         *(*COURTESY_PHRASES, *ORDER_PHRASES["shortest"], *ORDER_PHRASES["longest"]),
         *(*COURTEOUS_WORDS, *COURTEOUS_OPENINGS, *COURTEOUS_CLOSINGS, *OPENINGS, *CLOSINGS, *PRAISES),
         *(*THINGS, *CATEGORIES, *ATTRIBUTES, *NUMBERS.values()),
-        "and or then first a the",
+        "and or then",
     )
     plain = re.sub(r"\{\w+\}", " ", " ".join(phrases))
-    return tuple(sorted({word for word in re.findall(r"[a-z]+", plain)}))
+    return tuple(sorted(set(re.findall(r"[a-z]+", plain))))
 
 
 VOCABULARY = _words()
