@@ -64,7 +64,8 @@ class PairwiseRM(L.LightningModule):
             output: their rewards (2, P) and features (2, P, H).
 
         Returns:
-            Float32 scalars, means over the batch's pairs; all are logged as `train/<name>`.
+            Float32 scalars, logged as `train/<name>`. Means over the batch's pairs add up exactly over ranks and
+            micro-batches of any size; a mean over anything else does where these are of one size.
         """
 
     def forward(self, batch: PreferenceBatch) -> RewardOutput:

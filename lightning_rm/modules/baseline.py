@@ -23,7 +23,8 @@ class BaselineRM(PairwiseRM):
         head_lr: the head's learning rate; None takes the optimizer's.
         margin_scale: times the data's `margin` column is the target margin; 0 leaves the column unread.
         centering: weight of the mean of `(r_chosen + r_rejected)^2`; 0.01 is usual.
-        lm_loss: weight of the next-token loss on chosen responses; needs a model that kept its LM head.
+        lm_loss: weight of the next-token loss on chosen responses, a mean over their tokens; needs a model that kept
+            its LM head.
     """
 
     def __init__(
