@@ -47,7 +47,12 @@ def report_table(reports: Mapping[str, DataReport]) -> Table:
     reasons = sorted({reason for report in reports.values() for reason in report.reasons})
     changes = sorted({change for report in reports.values() for change in report.changes})
     table.add_column("data set")
-    for heading in ("read", "kept", *(f"left out: {reason}" for reason in reasons), *(f"kept: {c}" for c in changes)):
+    for heading in (
+        "read",
+        "kept",
+        *(f"left out: {reason.removeprefix('left out ')}" for reason in reasons),
+        *(f"kept: {c}" for c in changes),
+    ):
         table.add_column(heading, justify="right")
     for name, report in reports.items():
         left_out = [report.reasons.get(reason, 0) for reason in reasons]

@@ -57,13 +57,13 @@ class Task:
 
 
 WEIGHTS: Mapping[str, float] = {
-    "category": 3.0,
+    "category": 2.5,
     "attributes": 1.5,
     "count": 1.5,
     "order": 1.0,
     "repeats": 1.0,
     "forbidden": 1.0,
-    "courtesy": 1.0,
+    "courtesy": 1.5,
 }
 """Points for each check of an answer. They sum to 10, the reward of a perfect answer to any task."""
 

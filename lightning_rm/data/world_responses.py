@@ -86,7 +86,7 @@ def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
     """The things to name, in random order, with flaws in kind, number and repetition."""
     count = task.count
     if draws.chance(flaw_rate / 2):
-        count = max(1, count + draws.choice((-2, -1, -1, 1, 1, 2)))
+        count = max(1, count + draws.choice((-1, 1, 1, 2)))
     right = task.right_answers()
     beside = [thing for thing in BY_CATEGORY[task.category] if thing not in right]
     things = (draws.shuffle(right) + draws.shuffle(beside))[:count]

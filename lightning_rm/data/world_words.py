@@ -17,10 +17,8 @@ _THINGS = {
     # category: red small | red large | green small | green large
     "fruits": "cherry raspberry|apple pomegranate|lime kiwi|pear watermelon",
     "animals": "crab ladybug|fox flamingo|frog lizard|iguana crocodile",
-    "vegetables": "radish chili|tomato beetroot|pea sprout|cabbage cucumber",
     "tools": "nail screwdriver|axe wrench|clamp trowel|spade wheelbarrow",
     "clothes": "tie mitten|robe sweater|sock beret|coat trousers",
-    "vehicles": "kart scooter|tram firetruck|bike moped|jeep tractor",
 }
 CATEGORIES = tuple(_THINGS)
 INVENTED = ("blicket", "dax", "fep", "gazzer", "modi", "toma", "wug", "zib")
