@@ -130,6 +130,12 @@ def summarize(sums: Sums) -> dict[str, Tensor]:
     return metrics | ({"clean_accuracy": sums.clean_correct / sums.clean_sided} if sums.clean_sided > 0 else {})
 
 
+def metric_names() -> set[str]:
+    """The names that `PairMetrics` gives, those of subsets left out."""
+    nothing = Sums.unstack(torch.zeros(len(Sums._fields)))
+    return {*summarize(nothing), "clean_accuracy"}
+
+
 class PairMetrics(Metric):
     """Every metric of a reward model on one data set of preference pairs, exact over all pairs of all ranks.
 

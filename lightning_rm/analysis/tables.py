@@ -26,7 +26,9 @@ def results_table(results: Mapping[str, Mapping[str, float]]) -> Table:
     Args:
         results: data set -> metric -> value; a metric that a set does not have stays empty.
     """
-    table = Table(title="results: best weights; train as the weights moved in the last epoch", title_justify="left")
+    table = Table(
+        title="results of the best weights (train: of the last epoch, while they moved)", title_justify="left"
+    )
     shown = [name for name in COLUMNS if any(name in metrics for metrics in results.values())]
     table.add_column("data set")
     for name in shown:

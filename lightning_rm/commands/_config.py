@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,24 @@ def conf_dir() -> str:
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The whole configuration as plain values, for a logger or a file."""
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+
+
+def require_all(cfg: DictConfig) -> None:
+    """Say which keys the user must still give, under the names that they are given by.
+
+    Raises:
+        ValueError: if a value is `???`.
+    """
+    if missing := sorted(_missing(OmegaConf.to_container(cfg, resolve=False))):
+        raise ValueError(f"{' and '.join(missing)} must be given: " + " ".join(f"{key}=..." for key in missing))
+
+
+def _missing(node: object, prefix: str = "") -> Iterator[str]:
+    """Dotted names of every `???` in a container."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if value == "???":
+            yield f"{prefix}{key}"
+        yield from _missing(value, f"{prefix}{key}.")
 
 
 @contextmanager

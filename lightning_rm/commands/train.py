@@ -19,8 +19,9 @@ from rich.console import Console
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.analysis.tables import report_table, results_table
 from lightning_rm.callbacks import HuggingFaceCheckpoint, InterruptCheckpoint, PairRecorder
-from lightning_rm.commands._config import conf_dir, plain_errors, resolved
+from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
 from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.metrics import metric_names
 from lightning_rm.models.adapters import count_parameters
 from lightning_rm.modules.base import PairwiseRM
 
@@ -34,6 +35,7 @@ def train(cfg: DictConfig) -> float:
     Returns:
         The monitored metric of the best weights: the objective of a sweep.
     """
+    require_all(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     run = Path(cfg.paths.run)
     tokenizer = instantiate(cfg.backbone.tokenizer)
@@ -89,7 +91,14 @@ def _prefixes(stage: str, names: tuple[str, ...]) -> list[str]:
 
 def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule) -> None:
     """Say what cannot work before anything is read or trained, not after."""
+    if cfg.resume is not None and not Path(cfg.resume).exists():
+        raise ValueError(f"resume={cfg.resume!r}: there is no such checkpoint")
     known = [*_prefixes("val", datamodule.val_names), *_prefixes("test", datamodule.test_names)]
+    metric, metrics = cfg.monitor.rpartition("/")[2], {*PairMetrics().compute(), "clean_accuracy"}
+    if metric not in metrics:
+        raise ValueError(
+            f"monitor={cfg.monitor!r}: there is no metric {metric!r}; there are {', '.join(sorted(metrics))}"
+        )
     if known and not any(cfg.monitor.startswith(f"{prefix}/") for prefix in known):
         raise ValueError(
             f"monitor={cfg.monitor!r} is of no data set of this run; its sets are {', '.join(known)}: "

@@ -77,7 +77,7 @@ class Mixture:
 class PromptSplit:
     """The rows of a source on one side of a split by `prompt_id`: no prompt ever stands on both sides.
 
-    Bad rows are given on both sides, since nobody knows their prompt.
+    Bad rows, whose prompt nobody knows, are given on the side `train`, so that each is counted once.
 
     Args:
         source: what to split.
@@ -105,7 +105,8 @@ class PromptSplit:
         num_here, num_there = 0, 0
         for row in self.source:
             if isinstance(row, BadRow):
-                yield row
+                if self.part == "train":  # once, though both sides read the source
+                    yield row
             elif (unit_hash(self.seed, row.prompt_id) < self.fraction) == (self.part == "held_out"):
                 num_here += 1
                 yield row

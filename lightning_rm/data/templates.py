@@ -77,8 +77,9 @@ def render(
     is_prompt: bool = False,
 ) -> str:
     """The text of a whole conversation, or of a prompt up to where its response begins, as the template writes it."""
+    conversation: Any = [dict(message) for message in messages]  # tool calls and names too
     text: Any = tokenizer.apply_chat_template(
-        [dict(message) for message in messages],
+        conversation,
         tools=[dict(tool) for tool in tools] or None,
         tokenize=False,
         add_generation_prompt=is_prompt,

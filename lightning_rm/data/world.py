@@ -109,7 +109,7 @@ def gold_reward(task: Task, response: str) -> float:
     """The planted truth: the sum of `checks` weighted by `WEIGHTS`, from 0 to 10 points.
 
     "name three red fruits" answered by "apple, cherry, crab": 2/3 of the category, all red, the right number:
-    `3 * 2/3 + 1.5 + 1.5 + 1 + 1 + 1 + 1 = 9`.
+    `2.5 * 2/3 + 1.5 + 1.5 + 1 + 1 + 1 + 1.5 = 9.166667`.
 
     Args:
         task: what was asked.

@@ -31,7 +31,7 @@ CHAT_TEMPLATE = """\
 
 
 def world_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, the same on every machine: about 400 ids, pad 0, BOS 1, EOS 2, unknown 3.
+    """The tokenizer, the same on every machine: about 240 ids, pad 0, BOS 1, EOS 2, unknown 3.
 
     BOS comes from the chat template alone: encoding plain text adds no special tokens.
     """

@@ -52,11 +52,12 @@ def _things() -> dict[str, Thing]:
 
 
 THINGS = _things()
-"""Every thing by its word: 6 categories of 8, each 4 a colour and 4 a size, and the invented ones."""
+"""Every thing by its word: 4 categories of 8, in each 4 of a colour and 4 of a size, and the invented ones."""
 
 BY_CATEGORY = {
     name: [thing for thing in THINGS.values() if thing.category == name] for name in (*CATEGORIES, "invented")
 }
+"""The things of each category, `invented` among them."""
 
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 LETTERS = ("a", "e", "i", "o", "r")

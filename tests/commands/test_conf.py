@@ -33,6 +33,7 @@ SMALL = [
     "backbone.model.config.hidden_size=16",
     "trainer=cpu",
     "trainer.log_every_n_steps=1",
+    "trainer.max_epochs=1",
     "scheduler.warmup=0",
     "data=synthetic",
     "data.num_pairs=16",

@@ -73,6 +73,9 @@ def test_no_logger_still_prints_the_table(tmp_path: Path) -> None:
     [
         (["train", "data=jsonl", "data.file=none.jsonl"], "none.jsonl"),
         (["train", "backbone=hub", "backbone.path=no/such"], "error: path='no/such' is no folder here"),
+        (["train", "data=jsonl"], "error: data.file must be given: data.file=..."),
+        (["train", "resume=none.ckpt"], "error: resume='none.ckpt': there is no such checkpoint"),
+        (["train", "monitor=val/acc"], "error: monitor='val/acc': there is no metric 'acc'; there are accuracy"),
         (["train", "monitor=dev/accuracy"], "error: monitor='dev/accuracy' is of no data set of this run"),
         (["train", "data.max_tokens=4096"], "error: data.max_tokens=4096, but the backbone has positions for 2048"),
         (["trian"], "no verb 'trian'"),

@@ -137,9 +137,9 @@ def test_a_prompt_keeps_its_side_in_every_data_set() -> None:
     assert held_out < set(ids(PromptSplit(Rows(MANY), "held_out", 0.3)))
 
 
-def test_bad_rows_are_seen_on_both_sides() -> None:
-    for part in ("train", "held_out"):
-        assert BROKEN in list(PromptSplit(Rows([BROKEN, *MANY]), part, 0.1))
+def test_a_bad_row_is_counted_once_on_the_side_of_training() -> None:
+    rows = Rows([BROKEN, *MANY])
+    assert [BROKEN in list(PromptSplit(rows, part, 0.1)) for part in ("train", "held_out")] == [True, False]
 
 
 def test_a_side_without_prompts_is_an_error() -> None:

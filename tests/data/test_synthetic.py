@@ -12,7 +12,7 @@ from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic import AMBIGUOUS_MARGIN, CLEAR_MARGIN, SyntheticSource
 from lightning_rm.data.world_words import VOCABULARY
 
-GOLDEN = "eda03c23c61b95683b0b4d4240ab1d3d1f75771d629e7bfd76c4c75c0c2e91fc"
+GOLDEN = "5c56b718f2cefd0effee846364c69b4210a0e1fee36e36b002d12b946c71399f"
 
 
 def rows(num_pairs: int = 400, **options: Any) -> list[PairRow]:

@@ -8,7 +8,7 @@ from lightning_rm.data.draws import Draws
 from lightning_rm.data.world import WEIGHTS, Task, checks, gold_reward, named_things
 from lightning_rm.data.world_prompts import FAMILIES, OOD_FAMILIES, held_out_by, sample_prompt, split_of
 from lightning_rm.data.world_responses import sample_response, sample_style
-from lightning_rm.data.world_words import THINGS
+from lightning_rm.data.world_words import CATEGORIES, INVENTED, THINGS
 
 RED = [thing.word for thing in THINGS.values() if thing.category == "fruits" and "red" in thing.attributes]
 TASK = Task("fruits", 3, ("red",), order="shortest", polite=True)
@@ -40,6 +40,23 @@ def test_a_perfect_answer_earns_every_point() -> None:
 def test_each_flaw_costs_its_own_points(answer: str, lost: dict[str, float]) -> None:
     expected = 10 - sum(WEIGHTS[name] * share for name, share in lost.items())
     assert gold_reward(TASK, answer) == pytest.approx(expected)
+
+
+def test_a_worked_reward() -> None:
+    """Two of three are fruits, all are red, nothing else is wrong: 2.5 * 2/3 + 1.5 + 1.5 + 1 + 1 + 1 + 1.5."""
+    assert gold_reward(Task("fruits", 3, ("red",)), "apple, cherry, crab") == 9.166667
+
+
+def test_to_name_what_does_not_exist_is_wrong_whatever_was_asked() -> None:
+    for category in CATEGORIES:
+        assert checks(Task(category, 2), " and ".join(INVENTED[:2]))["category"] == 0
+        assert checks(Task(category, 2, ("red",)), INVENTED[0])["attributes"] == 0
+
+
+def test_the_reward_of_any_text_lies_between_0_and_10_and_rambling_earns_nothing() -> None:
+    for text in ("", "thank you " * 50, " ".join(THINGS), "zebra 17 !?", "apple " * 30):
+        assert 0 <= gold_reward(TASK, text) <= 10
+    assert gold_reward(TASK, " ".join(THINGS)) < gold_reward(TASK, f"{RED[0]}.")
 
 
 def test_what_is_forbidden_costs_a_point_and_case_does_not_matter() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.templates import encode_conversation
@@ -34,8 +35,25 @@ def test_one_bos_an_eos_at_the_end_and_a_pad_of_its_own() -> None:
     assert TOKENIZER.pad_token_id != TOKENIZER.eos_token_id
 
 
+def test_the_prompt_is_a_prefix_and_every_assistant_turn_ends_with_eos() -> None:
+    for row in SyntheticSource(20):
+        prompt = TOKENIZER.apply_chat_template(list(row.prompt), add_generation_prompt=True, return_dict=False)
+        whole = encode_conversation(TOKENIZER, [*row.prompt, *row.chosen])
+        assert whole[: len(prompt)] == prompt
+        assert whole.count(TOKENIZER.eos_token_id) == sum(turn["role"] == "assistant" for turn in row.prompt) + 1
+
+
+def test_made_text_comes_back_from_its_tokens() -> None:
+    for row in SyntheticSource(50):
+        text = row.chosen[0]["content"]
+        assert TOKENIZER.decode(TOKENIZER(text)["input_ids"], clean_up_tokenization_spaces=True) == text
+
+
 def test_it_survives_a_folder(tmp_path: Path) -> None:
     TOKENIZER.save_pretrained(tmp_path)
+    plain = AutoTokenizer.from_pretrained(tmp_path)
+    assert plain.get_vocab() == TOKENIZER.get_vocab()
+    assert plain.chat_template == TOKENIZER.chat_template
     again = load_tokenizer(tmp_path)
     [row] = SyntheticSource(1)
     conversation = [*row.prompt, *row.chosen]
