@@ -77,10 +77,10 @@ def train(cfg: DictConfig) -> float:
         for prefix in _prefixes(stage, names):
             results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
     if trainer.is_global_zero:
-        _report(run, results)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()  # the next run of a multirun is another one
+        _report(run, results)
     return _objective(results, cfg.monitor)
 
 
