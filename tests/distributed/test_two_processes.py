@@ -56,7 +56,8 @@ def test_two_processes_equal_one(alone: tuple[Path, dict[str, float]], tmp_path:
     expected_folder, expected = alone
     found = launch(tmp_path / "run", strategy, 2)
     assert {"train/loss", "train/centering", "train_epoch/nll", "val/accuracy", "test/margin"} <= expected.keys()
-    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6, nan_ok=True)
+    # A subset's correlation divides by the spread of a few rewards, which magnifies their last float32 digit.
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
     one = load_file(expected_folder / "model" / "last" / "model.safetensors")
     two = load_file(tmp_path / "run" / "model" / "last" / "model.safetensors")
     assert one.keys() == two.keys()

@@ -41,7 +41,7 @@ def main(folder: Path, strategy: str, rank: int, world_size: int, port: str) -> 
             PairRecorder(folder / "pairs"),
         ],
     )
-    module = BaselineRM(toy_model(), partial(torch.optim.SGD, lr=0.5, momentum=0.9), centering=0.01)
+    module = BaselineRM(toy_model(), partial(torch.optim.SGD, lr=0.05, momentum=0.9), centering=0.01)
     data = toy_data(26, batch_pairs=PAIRS_A_STEP // world_size, order="random", cache_dir=folder / f"cache{rank}")
     trainer.fit(module, data)
     metrics = dict(trainer.callback_metrics)
