@@ -153,9 +153,7 @@ class PairRecorder(L.Callback):
         """Forget an evaluation that was interrupted."""
         self._batches = {}
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget an evaluation that was interrupted."""
-        self._batches = {}
+    on_test_start = on_validation_start
 
     def on_validation_batch_end(
         self,
@@ -169,17 +167,7 @@ class PairRecorder(L.Callback):
         """Keep the batch's rewards."""
         self._keep(cast(Mapping[str, Tensor], outputs), batch)
 
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the batch's rewards."""
-        self._keep(cast(Mapping[str, Tensor], outputs), batch)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the records; give W&B the worst pairs of the first set."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lightning_rm.commands._config import conf_dir, plain_errors, require_all, r
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.metrics import metric_names
 from lightning_rm.models.adapters import count_parameters
-from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.base import EvaluationStage, PairwiseRM, metric_prefix
 
 
 def train(cfg: DictConfig) -> float:
@@ -67,14 +68,15 @@ def train(cfg: DictConfig) -> float:
     trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
     results = {"train": _values(trainer.callback_metrics, "train_epoch/")}
     best = checkpoint.best_model_path or None
-    for stage, names, evaluate in (
+    stages: tuple[tuple[EvaluationStage, tuple[str, ...], Callable[..., object]], ...] = (
         ("val", datamodule.val_names, trainer.validate),
         ("test", datamodule.test_names, trainer.test),
-    ):
+    )
+    for stage, names, evaluate in stages:
         if not names:
             continue
         evaluate(module, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        for prefix in _prefixes(stage, names):
+        for prefix in (metric_prefix(stage, name) for name in names):
             results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
     if trainer.is_global_zero:
         for logger in trainer.loggers:
@@ -84,16 +86,12 @@ def train(cfg: DictConfig) -> float:
     return _objective(results, cfg.monitor)
 
 
-def _prefixes(stage: str, names: tuple[str, ...]) -> list[str]:
-    """What the metrics of each set of a stage are logged under."""
-    return [stage if name == stage else f"{stage}/{name}" for name in names]
-
-
 def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule) -> None:
     """Say what cannot work before anything is read or trained, not after."""
     if cfg.resume is not None and not Path(cfg.resume).exists():
         raise ValueError(f"resume={cfg.resume!r}: there is no such checkpoint")
-    known = [*_prefixes("val", datamodule.val_names), *_prefixes("test", datamodule.test_names)]
+    known = [metric_prefix("val", name) for name in datamodule.val_names]
+    known += [metric_prefix("test", name) for name in datamodule.test_names]
     metric, names = cfg.monitor.rpartition("/")[2], sorted(metric_names())
     if metric not in names:
         raise ValueError(f"monitor={cfg.monitor!r}: there is no metric {metric!r}; there are {', '.join(names)}")

@@ -26,6 +26,11 @@ from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 EvaluationStage = Literal["val", "test"]
 
 
+def metric_prefix(stage: EvaluationStage, data_set: str) -> str:
+    """What the metrics of a data set are logged under: `val` for the set of that name, `val/hard` for another."""
+    return stage if data_set == stage else f"{stage}/{data_set}"
+
+
 class PairwiseRM(L.LightningModule):
     """A LightningModule that trains a `RewardModel` on preference pairs.
 
@@ -170,7 +175,7 @@ class PairwiseRM(L.LightningModule):
 
     def _log_evaluation(self, stage: EvaluationStage) -> None:
         for name, metrics in self._evaluation.items():
-            self._log_metrics(f"{stage}/" if name == stage else f"{stage}/{name}/", metrics)
+            self._log_metrics(f"{metric_prefix(stage, name)}/", metrics)
 
     def _log_metrics(self, prefix: str, metrics: PairMetrics) -> None:
         """Log a metric's values, already summed over ranks, and start it anew."""
