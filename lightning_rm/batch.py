@@ -102,6 +102,7 @@ class PreferenceBatch(Tensors):
         subset: (P,) long, index into `subset_names`.
         clean: (P,) float, 1 where chosen is truly better, 0 where the label is wrong, NaN where nobody knows.
         gold_margin: (P,) float, the planted margin of made data, NaN elsewhere.
+        strength: (P,) float, mean of the voters' margins, NaN where the data is not annotated.
         row: (P,) long, the pair's row in its data set.
         valid: (P,) bool, False for a pair that only fills the batch of a rank that has run out of pairs: metrics leave
             it out, and in training its batch has scale 0.
@@ -120,6 +121,7 @@ class PreferenceBatch(Tensors):
     subset: Tensor
     clean: Tensor
     gold_margin: Tensor
+    strength: Tensor
     row: Tensor
     valid: Tensor
     subset_names: tuple[str, ...] = ("all",)
@@ -156,6 +158,10 @@ class RewardOutput(Tensors):
         """(P,) or (M, P): rewards of the rejected responses."""
         return self.reward[1]
 
+    def averaged(self) -> RewardOutput:
+        """The mean over members, (k, P); a single model's output as it is."""
+        return self if self.reward.ndim == 2 else replace(self, reward=self.reward.mean(1))
+
 
 def default_columns(num_pairs: int) -> dict[str, Tensor]:
     """The columns of a `PreferenceBatch` for pairs that carry nothing but their tokens: label 1, margin 0, weight 1."""
@@ -168,6 +174,7 @@ def default_columns(num_pairs: int) -> dict[str, Tensor]:
         "subset": torch.zeros(num_pairs, dtype=torch.long),
         "clean": nan,
         "gold_margin": nan.clone(),
+        "strength": nan.clone(),
         "row": torch.arange(num_pairs),
         "valid": torch.ones(num_pairs, dtype=torch.bool),
     }

@@ -26,9 +26,11 @@ def ranking_loss(
     Args:
         chosen: (..., P) rewards of the chosen responses.
         rejected: (..., P) rewards of the rejected responses.
-        label: probability that chosen is preferred, (P,) or a number.
-        margin: target margin, (P,) or a number.
-        weight: weight of each pair, (P,) or a number. The mean is over pairs: a weight of 2 counts a pair's loss twice.
+        label: probability that chosen is preferred, (P,) or a number; for members also (M, P). Beyond [0, 1] it is the
+            noise-corrected loss of `strength.noise_corrected`.
+        margin: target margin, (P,) or a number; for members also (M, P).
+        weight: weight of each pair, (P,) or a number; for members also (M, P). The mean is over pairs: a weight of 2
+            counts a pair's loss twice.
 
     Returns:
         A float32 scalar: the mean over the pairs (and members) of the weighted loss.
@@ -43,12 +45,27 @@ def ranking_loss(
         )
     targets = [torch.as_tensor(value, dtype=torch.float32, device=chosen.device) for value in (label, margin, weight)]
     for name, value in zip(("label", "margin", "weight"), targets, strict=True):
-        if value.ndim and value.shape != chosen.shape[-1:]:
+        if value.ndim and value.shape not in (chosen.shape[-1:], chosen.shape):
             raise ValueError(f"{name} has shape {tuple(value.shape)}; one value a pair has {tuple(chosen.shape[-1:])}")
     label_, margin_, weight_ = targets
     logit = chosen - rejected - margin_
     loss = F.binary_cross_entropy_with_logits(logit, label_.expand_as(logit), reduction="none")
     return (loss * weight_).mean()
+
+
+def distillation_loss(chosen: Tensor, rejected: Tensor, strength: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """The mean square of `chosen - rejected - strength`: one model learns the mean margin of many.
+
+    Args:
+        chosen: (..., P) rewards of the chosen responses.
+        rejected: (..., P) rewards of the rejected responses.
+        strength: (P,) mean of the voters' margins (arXiv 2401.06080, eq 4).
+        weight: weight of each pair, (P,) or a number.
+
+    Returns:
+        A float32 scalar.
+    """
+    return (weight * (chosen.float() - rejected.float() - strength.float()).square()).mean()
 
 
 def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:

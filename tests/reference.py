@@ -156,3 +156,71 @@ def vote_strength(chosen: Sequence[float], rejected: Sequence[float]) -> tuple[f
     margins = [c - r for c, r in zip(chosen, rejected, strict=True)]
     mean = sum(margins) / len(margins)
     return mean, math.sqrt(sum((m - mean) ** 2 for m in margins) / len(margins))
+
+
+# Section STRENGTH ANALYSIS.
+
+
+def group_means(mean: Sequence[float], values: Sequence[float], num_groups: int) -> list[float]:
+    """Mean of the values of each group of pairs; groups are cut by rank of the mean, the weakest first."""
+    order = sorted(range(len(mean)), key=lambda i: mean[i])
+    groups: list[list[float]] = [[] for _ in range(num_groups)]
+    for rank, i in enumerate(order):
+        groups[rank * num_groups // len(mean)].append(values[i])
+    return [sum(group) / len(group) for group in groups]
+
+
+def auroc(score: Sequence[float], wrong: Sequence[bool]) -> float:
+    """The chance that a wrong pair scores below a right one, over all pairs of the two; a tie counts 1/2."""
+    total, count = 0.0, 0
+    for low, is_wrong in zip(score, wrong, strict=True):
+        for high, other_is_wrong in zip(score, wrong, strict=True):
+            if is_wrong and not other_is_wrong:
+                total += 1.0 if low < high else 0.5 if low == high else 0.0
+                count += 1
+    return total / count
+
+
+def average_precision(score: Sequence[float], wrong: Sequence[bool]) -> float:
+    """Precision times gain in recall, over the distinct scores from the lowest up."""
+    total, recall = 0.0, 0.0
+    for cut in sorted(set(score)):
+        flagged = [is_wrong for value, is_wrong in zip(score, wrong, strict=True) if value <= cut]
+        precision, new_recall = sum(flagged) / len(flagged), sum(flagged) / sum(wrong)
+        total += precision * (new_recall - recall)
+        recall = new_recall
+    return total
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """Ranks from 1; tied values share the mean of the ranks that they take up."""
+    return [sum(v < value for v in values) + (1 + sum(v == value for v in values)) / 2 for value in values]
+
+
+# Section STRENGTH: votes, strengths and what treatments make of them.
+
+
+def strength(votes: Sequence[float]) -> tuple[float, float]:
+    """arXiv 2401.06080, eq 4: the mean of M margins, and the root of their mean square distance from it."""
+    mean = sum(votes) / len(votes)
+    return mean, math.sqrt(sum((vote - mean) ** 2 for vote in votes) / len(votes))
+
+
+def quantile(means: Sequence[float], i: int) -> float:
+    """The share of all pairs that rank below pair i; of equal ones those that stand before it."""
+    below = sum(mean < means[i] or (mean == means[i] and j < i) for j, mean in enumerate(means))
+    return below / len(means)
+
+
+def recipe_loss(
+    name: str, chosen: Sequence[float], rejected: Sequence[float], means: Sequence[float], alpha: float = 0.2
+) -> float:
+    """The four recipes of arXiv 2401.06080, section 2.5, with responses that truly change places on a flip."""
+    total = 0.0
+    for i, (c, r, m) in enumerate(zip(chosen, rejected, means, strict=True)):
+        if name in ("flip", "flip_margin") and quantile(means, i) < 0.1:
+            c, r, m = r, c, -m
+        z = c - r - (0.0 if name == "flip" else m)
+        a = alpha if name == "soft_label_margin" and m < 0 else 0.0
+        total -= (1 - a) * log_sigmoid(z) + a * log_sigmoid(-z)
+    return total / len(chosen)

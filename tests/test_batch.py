@@ -36,6 +36,7 @@ def test_defaults_are_a_plain_pair() -> None:
     assert plain.row.tolist() == [0, 1]
     assert plain.clean.isnan().all()
     assert plain.gold_margin.isnan().all()
+    assert plain.strength.isnan().all()
     assert plain.length.shape == (2, 2)
     assert (plain.subset_names, plain.data_set, plain.scale) == (("all",), "train", 1.0)
 
@@ -49,7 +50,7 @@ def test_a_column_is_overridden_by_name() -> None:
 
 def test_to_reaches_every_tensor_and_keeps_the_rest() -> None:
     moved = batch(scale=0.25, subset_names=("a", "b")).to("meta")
-    assert len(tensors_of(moved)) == 14
+    assert len(tensors_of(moved)) == 15
     assert {tensor.device.type for tensor in tensors_of(moved)} == {"meta"}
     assert (moved.scale, moved.subset_names) == (0.25, ("a", "b"))
 

@@ -20,15 +20,17 @@ COLUMNS = {
 """Metric -> its heading in the results table."""
 
 
-def results_table(results: Mapping[str, Mapping[str, float]]) -> Table:
+RUN_TITLE = "results of the best weights (train: of the last epoch, while they moved)"
+
+
+def results_table(results: Mapping[str, Mapping[str, float]], title: str = RUN_TITLE) -> Table:
     """One row a data set: accuracy beside the length-only baseline, NLL, folded calibration error, mean margin.
 
     Args:
         results: data set -> metric -> value; a metric that a set does not have stays empty.
+        title: stands above the table.
     """
-    table = Table(
-        title="results of the best weights (train: of the last epoch, while they moved)", title_justify="left"
-    )
+    table = Table(title=title, title_justify="left")
     shown = [name for name in COLUMNS if any(name in metrics for metrics in results.values())]
     table.add_column("data set")
     for name in shown:

@@ -24,6 +24,8 @@ from lightning_rm.commands._config import conf_dir, plain_errors, require_all, r
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.metrics import metric_names
 from lightning_rm.models.adapters import count_parameters
+from lightning_rm.models.members import MemberRewardModel
+from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import EvaluationStage, PairwiseRM, metric_prefix
 
 
@@ -40,7 +42,10 @@ def train(cfg: DictConfig) -> float:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     run = Path(cfg.paths.run)
     tokenizer = instantiate(cfg.backbone.tokenizer)
-    module: PairwiseRM = instantiate(cfg.module, model=instantiate(cfg.backbone.model, tokenizer=tokenizer))
+    model: RewardModel = instantiate(cfg.backbone.model, tokenizer=tokenizer)
+    if cfg.members is not None:
+        model = MemberRewardModel.of(model, instantiate(cfg.members))
+    module: PairwiseRM = instantiate(cfg.module, model=model)
     datamodule: PreferenceDataModule = instantiate(cfg.data.module, tokenizer=tokenizer, read_at=module.model.read_at)
     _check(cfg, module, datamodule)
     # Weights are chosen by a validation metric alone: a run that reports a test metric keeps its last weights.

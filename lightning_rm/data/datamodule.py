@@ -6,7 +6,8 @@ The one data module of all reward models. It knows sources, a tokenizer and a Tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,6 +27,8 @@ from lightning_rm.data.rows import Source
 from lightning_rm.data.sampler import PairBatchSampler
 from lightning_rm.data.sources import FileSource, PromptSplit
 from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
+from lightning_rm.data.treating import treated
+from lightning_rm.strength import Treatment
 
 AnySource = Source | str | Path
 """A source, or the file that one is to read."""
@@ -49,7 +52,7 @@ class PreferenceDataModule(L.LightningDataModule):
         on_bad_row: what to do with rows that cannot be read: `error` or `drop`.
         layout: `padded` or `packed`.
         order: of training pairs: `random`; `length`, batches of pairs alike in length; `prompt`, batches of pairs that
-            share responses.
+            share responses; `strongest_first` and `weakest_first`, a curriculum by strength.
         batch_pairs: pairs of a micro-batch on each device.
         batch_tokens: the most grid tokens of a micro-batch instead; `batch_pairs` is not read then.
         eval_batch_pairs: pairs of an evaluation batch on each device; None takes the training size.
@@ -58,6 +61,10 @@ class PreferenceDataModule(L.LightningDataModule):
         num_workers: worker processes of each loader.
         seed: of the order of training pairs.
         cache_dir: where tokenised pairs are kept; None takes `cache.default_cache_dir()`.
+        treatments: of the training pairs by their strength, one after the other (see `strength`): name -> treatment, or
+            a list of them. Every module then trains on the treated labels, margins and weights.
+        resample: from the source of training pairs to the one that is trained on, such as a partial of
+            `resampling.WithoutFold` or `resampling.Bootstrap`; validation pairs are held out before.
 
     Attributes:
         val_names: names of the validation sets, by `dataloader_idx`.
@@ -90,6 +97,8 @@ class PreferenceDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         cache_dir: str | Path | None = None,
+        treatments: Mapping[str, Treatment] | Sequence[Treatment] = (),
+        resample: Callable[[Source], Source] | None = None,
     ) -> None:
         super().__init__()
         if batch_pairs is None and batch_tokens is None:
@@ -116,6 +125,7 @@ class PreferenceDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.cache_dir = cache_dir
+        self.treatments = _named_treatments(treatments)
         self.datasets: dict[str, PairDataset] = {}
         self._response_index: dict[str, Rows] = {}
         sets = {"train": _named("train", train), "val": _named("val", val), "test": _named("test", test)}
@@ -123,6 +133,8 @@ class PreferenceDataModule(L.LightningDataModule):
             whole = sets["train"]["train"]
             sets["train"] = {"train": PromptSplit(whole, "train", val_fraction, seed=0)}
             sets["val"] = {"val": PromptSplit(whole, "held_out", val_fraction, seed=0)}
+        if train is not None and resample is not None:
+            sets["train"] = {"train": resample(sets["train"]["train"])}
         self.val_names, self.test_names = tuple(sets["val"]), tuple(sets["test"])
         names = [name for sources in sets.values() for name in sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -196,8 +208,8 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def _open(self, name: str) -> None:
         if name not in self.datasets:
-            source = self._sources[name]
-            self.datasets[name] = prepare_pairs(source, self.tokenizer, self.policy, self.cache_dir, name)
+            pairs = prepare_pairs(self._sources[name], self.tokenizer, self.policy, self.cache_dir, name)
+            self.datasets[name] = treated(pairs, self.treatments) if name == "train" else pairs
 
     def _evaluation_loader(self, name: str) -> PairLoader:
         num_pairs = self.eval_batch_pairs or self.batch_pairs
@@ -224,6 +236,7 @@ class PreferenceDataModule(L.LightningDataModule):
             order=order,
             token_cost=self.layout,
             response_index=self._responses(name) if order == "prompt" else None,
+            strength=pairs.strength.mean,
             rank=rank,
             world_size=world_size,
             accumulate=accumulate,
@@ -260,6 +273,18 @@ class PreferenceDataModule(L.LightningDataModule):
             "devices": self._rank()[1],
             "accumulate_grad_batches": self.trainer.accumulate_grad_batches if self.trainer else 1,
         }
+
+
+def _named_treatments(treatments: Mapping[str, Treatment] | Sequence[Treatment]) -> dict[str, Treatment]:
+    """Treatments by name: those of a list are called what their functions are called, with their place."""
+    if isinstance(treatments, Mapping):
+        return dict(treatments)
+    return {f"{place + 1}. {_function_name(treatment)}": treatment for place, treatment in enumerate(treatments)}
+
+
+def _function_name(treatment: Treatment) -> str:
+    function: Any = treatment.func if isinstance(treatment, partial) else treatment
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _named(name: str, sets: Mapping[str, AnySource] | AnySource | None) -> dict[str, Source]:

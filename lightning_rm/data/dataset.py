@@ -7,11 +7,12 @@ costs its pages once, however many processes read it.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +22,9 @@ from torch import Tensor
 
 from lightning_rm.batch import Sample
 from lightning_rm.data.report import DataReport
+from lightning_rm.strength import Strength, Targets
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Changes whenever the file's columns, or what they hold, change."""
 
 SCHEMA = pa.schema(
@@ -41,6 +43,7 @@ SCHEMA = pa.schema(
         ("strength_std", pa.float64()),
         ("votes", pa.list_(pa.float64())),
         ("id", pa.string()),
+        ("source_row", pa.int64()),  # the pair's place among all rows of its source
         ("prompt_text", pa.string()),
         ("chosen_text", pa.string()),
         ("rejected_text", pa.string()),
@@ -70,8 +73,8 @@ class PairDataset:
         lengths: (N, 2) int64, tokens of the chosen and the rejected conversation.
         response_lengths: (N, 2) int64, the same without the prompt.
         prompt_index: (N,) int64, the same number for pairs of one prompt.
-        strength_mean: (N,) float64, mean of the votes, NaN where the data is not annotated.
-        strength_std: (N,) float64, their population standard deviation.
+        strength: of the N pairs, NaN where the data is not annotated.
+        source_row: (N,) int64, each pair's place among all rows, good and bad, of its source.
         subset_names: what the numbers in column `subset` mean.
         report: what became of every row of the source.
 
@@ -92,25 +95,52 @@ class PairDataset:
         self.report = replace(DataReport.from_json(metadata[b"report"].decode()), name=name)
         self.subset_names: tuple[str, ...] = tuple(json.loads(metadata[b"subset_names"]))
         self._ids = (_Lists(table["chosen_ids"]), _Lists(table["rejected_ids"]))
+        self._rows: NDArray[np.int64] = np.arange(table.num_rows)  # where in the file each pair stands
         self._prompt_length = _numbers(table["prompt_length"])
         self._columns = {
             name: _numbers(table[name]) for name in ("label", "margin", "weight", "subset", "clean", "gold_margin")
         }
+        self.source_row: NDArray[np.int64] = _numbers(table["source_row"])
         self.lengths: NDArray[np.int64] = np.stack([ids.lengths for ids in self._ids], axis=1)
         self.response_lengths: NDArray[np.int64] = self.lengths - self._prompt_length[:, None]
         self.prompt_index: NDArray[np.int64] = _numbers(table["prompt_index"])
-        self.strength_mean: NDArray[np.float64] = _numbers(table["strength_mean"])
-        self.strength_std: NDArray[np.float64] = _numbers(table["strength_std"])
+        mean, std = _numbers(table["strength_mean"]), _numbers(table["strength_std"])
+        self.strength = Strength.of(mean, std, _vote_shares(table["votes"]))
+        self._columns["strength"] = mean
+        self._treated_by: Targets | None = None
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self._rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PairDataset, (self.path, self.name)
+        return _again, (self.path, self.name, self._treated_by)
+
+    def treated(self, targets: Targets) -> Self:
+        """The same pairs with other targets, those left out that `targets` does not keep.
+
+        Args:
+            targets: of the N pairs, as `strength.treat` makes them of `targets()`.
+        """
+        kept = np.flatnonzero(targets.kept)
+        pairs = copy.copy(self)
+        pairs._treated_by = targets
+        pairs._rows = self._rows[kept]
+        pairs._prompt_length = self._prompt_length[kept]
+        columns = self._columns | {name: getattr(targets, name) for name in ("label", "margin", "weight")}
+        pairs._columns = {name: values[kept] for name, values in columns.items()}
+        pairs.source_row, pairs.prompt_index = self.source_row[kept], self.prompt_index[kept]
+        pairs.lengths, pairs.response_lengths = self.lengths[kept], self.response_lengths[kept]
+        pairs.strength = self.strength.of_rows(kept)
+        return pairs
+
+    def targets(self) -> Targets:
+        """What the data set itself says that its pairs are trained towards."""
+        columns = self._columns
+        return Targets.of(columns["label"], np.nan_to_num(columns["margin"]), columns["weight"])
 
     def sample(self, i: int) -> Sample:
         """The token sequences of pair `i`, chosen first."""
-        return Sample(tuple(ids.get(i) for ids in self._ids), int(self._prompt_length[i]))
+        return Sample(tuple(ids.get(int(self._rows[i])) for ids in self._ids), int(self._prompt_length[i]))
 
     def columns(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """The columns of a `PreferenceBatch` for the pairs `rows`, all but `valid`.
@@ -119,8 +149,8 @@ class PairDataset:
             rows: P row numbers.
 
         Returns:
-            `label`, `margin` (0 where the data has none), `weight`, `clean` and `gold_margin` (NaN where unknown), all
-            (P,) float32; `subset` and `row`, (P,) long; `length`, (2, P) long, tokens of each response.
+            `label`, `margin` (0 where the data has none), `weight`, `clean`, `gold_margin` and `strength` (NaN where
+            unknown), all (P,) float32; `subset` and `row`, (P,) long; `length`, (2, P) long, tokens of each response.
         """
         index = np.asarray(rows, dtype=np.int64)
         columns = {name: torch.from_numpy(values[index]) for name, values in self._columns.items()}
@@ -132,13 +162,13 @@ class PairDataset:
 
     def votes(self, i: int) -> tuple[float, ...]:
         """The votes on pair `i`; empty where the data is not annotated."""
-        return tuple(self._table["votes"][i].as_py())
+        return tuple(self._table["votes"][int(self._rows[i])].as_py())
 
     def text(self, i: int) -> PairText:
         """Pair `i` in words."""
         return PairText(
             **{
-                name: str(self._table[column][i])
+                name: str(self._table[column][int(self._rows[i])])
                 for name, column in (
                     ("prompt", "prompt_text"),
                     ("chosen", "chosen_text"),
@@ -147,6 +177,12 @@ class PairDataset:
                 )
             }
         )
+
+
+def _again(path: Path, name: str, targets: Targets | None) -> PairDataset:
+    """The data set of a pickle: the file is mapped again, so that workers do not copy it."""
+    pairs = PairDataset(path, name)
+    return pairs if targets is None else pairs.treated(targets)
 
 
 class _Lists:
@@ -165,6 +201,17 @@ class _Lists:
         offsets = self._offsets[chunk]
         local = i - int(self._ends[chunk]) + len(offsets) - 1
         return self._values[chunk][offsets[local] : offsets[local + 1]].tolist()
+
+
+def _vote_shares(column: Any) -> NDArray[np.float64]:
+    """(N,) the share of each pair's votes above 0, a vote of 0 counting half; NaN for a pair without votes."""
+    shares: list[NDArray[np.float64]] = []
+    for chunk in column.chunks:
+        offsets, votes = chunk.offsets.to_numpy(), chunk.values.to_numpy()
+        sums = np.concatenate([[0.0], np.cumsum(0.5 + 0.5 * np.sign(votes))])
+        with np.errstate(invalid="ignore"):
+            shares.append((sums[offsets[1:]] - sums[offsets[:-1]]) / np.diff(offsets))
+    return np.concatenate(shares)
 
 
 def _numbers(column: Any) -> NDArray[Any]:

@@ -65,6 +65,7 @@ class Draft:
 
     Args:
         row: the pair as it was read.
+        place: its place among all rows of its source.
         prompt: what is left of the prompt.
         responses: what is left of the chosen and of the rejected turns.
         ids: token ids of the two conversations.
@@ -74,6 +75,7 @@ class Draft:
     """
 
     row: PairRow
+    place: int
     prompt: tuple[Message, ...]
     responses: list[tuple[Message, ...]]
     ids: list[list[int]] = field(default_factory=list[list[int]])
@@ -100,18 +102,18 @@ class Draft:
         return None
 
 
-def fit(rows: Sequence[PairRow], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> list[Draft]:
+def fit(rows: Sequence[tuple[int, PairRow]], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> list[Draft]:
     """Encode pairs, cutting what the policy lets be cut until they fit or nothing is left to cut.
 
     Args:
-        rows: the pairs of a chunk; every call of the tokenizer is for the whole chunk.
+        rows: the pairs of a chunk and their places in their source; every call of the tokenizer is for the whole chunk.
         tokenizer: a fast tokenizer with a chat template.
         policy: `max_tokens` and `overlong` are used here.
 
     Returns:
         One draft a row, in order.
     """
-    drafts = [Draft(row, row.prompt, [row.chosen, row.rejected]) for row in rows]
+    drafts = [Draft(row, place, row.prompt, [row.chosen, row.rejected]) for place, row in rows]
     pending = drafts
     while pending:
         _encode(pending, tokenizer)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from lightning_rm.batch import LayoutName
 
-Order = Literal["random", "length", "prompt"]
+Order = Literal["random", "length", "prompt", "strongest_first", "weakest_first"]
 Rows = NDArray[np.int64]
+CURRICULA: dict[Order, float] = {"strongest_first": -1.0, "weakest_first": 1.0}
+"""Orders by strength, and the sign that sorts it so."""
 
 BLOCK = 8
 """Responses of a block in order `prompt`; the 64 pairs between two blocks need 16 sequences."""
@@ -34,6 +36,17 @@ def by_length(rows: Rows, tokens: Rows) -> Rows:
         tokens: (N,) what each pair of the data set takes.
     """
     return rows[np.argsort(-tokens[rows], kind="stable")]
+
+
+def by_strength(rows: Rows, strength: NDArray[np.float64], order: Order) -> Rows:
+    """Rows by strength, those of one strength as they came; pairs without strength come last.
+
+    Args:
+        rows: (P,) row numbers.
+        strength: (N,) mean of the votes, NaN where unknown.
+        order: `strongest_first` or `weakest_first`.
+    """
+    return rows[np.argsort(CURRICULA[order] * strength[rows], kind="stable")]
 
 
 def by_prompt(rows: Rows, prompt_index: Rows, response_index: Rows, generator: np.random.Generator) -> Rows:

@@ -88,7 +88,9 @@ class Source(Protocol):
         ...
 
 
-EXPECTED_REASONS: frozenset[str] = frozenset({"left out by where", "left out by weight", "tie"})
+EXPECTED_REASONS: frozenset[str] = frozenset(
+    {"left out by where", "left out by weight", "left out fold", "left out by bootstrap", "tie"}
+)
 """Reasons of a `BadRow` that are no fault of its row: it was left out because the user asked for that (`where`, a
-mixture's weight) or because its annotator preferred neither response. Such rows are counted like any other, but are no
-error under `on_bad_row: error`."""
+mixture's weight, a fold or bootstrap sample), or because its annotator preferred neither response. Such rows are
+counted like any other, but are no error under `on_bad_row: error`."""

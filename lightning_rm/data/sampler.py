@@ -14,9 +14,20 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_rm.batch import LayoutName
-from lightning_rm.data.orders import Order, Rows, by_length, by_prompt, cut_by_pairs, cut_by_tokens, spread
+from lightning_rm.data.orders import (
+    CURRICULA,
+    Order,
+    Rows,
+    by_length,
+    by_prompt,
+    by_strength,
+    cut_by_pairs,
+    cut_by_tokens,
+    spread,
+)
 
 WINDOW = 64
 """Micro-steps whose pairs are sorted by length together: enough for even lengths, few enough to stay random."""
@@ -43,7 +54,8 @@ class PairBatchSampler:
     """Yields one rank's `MicroBatch`es of an epoch.
 
     Orders, each new in every epoch: `random`; `length`, batches of pairs alike in length, in random order; `prompt`,
-    batches of pairs that share responses, which the layouts compute once. In order `random`, the pairs of an optimizer
+    batches of pairs that share responses, which the layouts compute once; `strongest_first` and `weakest_first`, by
+    strength, the same in every epoch. In order `random`, the pairs of an optimizer
     step depend only on how many a step reads, not on how ranks and micro-steps divide them; in order `length`, those
     of a micro-step only on how many it reads over all ranks.
 
@@ -55,9 +67,10 @@ class PairBatchSampler:
         prompt_index: (N,) one number a prompt.
         num_pairs: pairs of a micro-batch. Exactly one of num_pairs and num_tokens is set.
         num_tokens: the most grid tokens of a micro-batch, as `token_cost` counts them.
-        order: `random`, `length` or `prompt`.
+        order: `random`, `length`, `prompt`, `strongest_first` or `weakest_first`.
         token_cost: of a batch's distinct sequences, `padded` is their number times the longest, `packed` their sum.
         response_index: (N, 2) one number a distinct sequence; None takes every sequence for distinct.
+        strength: (N,) what the orders by strength sort by.
         rank: which rank's part to yield.
         world_size: the number of ranks.
         accumulate: micro-steps an optimizer step.
@@ -81,6 +94,7 @@ class PairBatchSampler:
         order: Order = "random",
         token_cost: LayoutName = "padded",
         response_index: Rows | None = None,
+        strength: NDArray[np.float64] | None = None,
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
@@ -95,6 +109,8 @@ class PairBatchSampler:
             )
         if order not in get_args(Order):
             raise ValueError(f"order={order!r}; it must be one of {', '.join(get_args(Order))}")
+        if order in CURRICULA and (strength is None or np.isnan(strength).all()):
+            raise ValueError(f"order={order!r} needs preference strengths and no pair has one; annotate the data first")
         if len(lengths) == 0:
             raise ValueError("there are no pairs to make batches of")
         self.lengths = lengths
@@ -104,6 +120,7 @@ class PairBatchSampler:
         self.order = order
         self.token_cost: LayoutName = token_cost
         self.response_index = np.arange(lengths.size).reshape(-1, 2) if response_index is None else response_index
+        self.strength = np.full(len(lengths), np.nan) if strength is None else strength
         self.rank = rank
         self.world_size = world_size
         self.accumulate = accumulate
@@ -149,7 +166,7 @@ class PairBatchSampler:
         """
         generator = self._generator(epoch)
         batches = self._composed or self._compose(generator)
-        if self.shuffle and (self.order != "random" or self._composed):
+        if self.shuffle and self.order not in CURRICULA and (self.order != "random" or self._composed):
             batches = self._shuffled(batches, generator)
         steps = [batches[start : start + self.world_size] for start in range(0, len(batches), self.world_size)]
         return [*steps[:-1], spread(steps[-1], self.world_size)]
@@ -171,6 +188,8 @@ class PairBatchSampler:
             return self._cut(by_prompt(rows, self.prompt_index, self.response_index, generator))
         if self.order == "random":
             return self._cut(rows)
+        if self.order in CURRICULA:
+            return self._cut(by_strength(rows, self.strength, self.order))
         if not self.shuffle:
             return self._cut(by_length(rows, self._tokens))
         # Left over are pairs at random, not the shortest of all.

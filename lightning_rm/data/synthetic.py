@@ -44,6 +44,7 @@ class SyntheticSource:
         temperature: of the Bradley-Terry choice, in points of gold reward: at 0.25 a pair one point apart is labelled
             rightly 98 times in 100.
         clean_labels: chosen is the truly better response in every row; noise, temperature and length bias do nothing.
+        flawless: chosen is a perfect answer, a demonstration to fine-tune on; the labels are clean then.
         seed: of everything drawn.
 
     Raises:
@@ -57,6 +58,7 @@ class SyntheticSource:
     length_bias: float = 0.02
     temperature: float = 0.25
     clean_labels: bool = False
+    flawless: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,7 +85,7 @@ class SyntheticSource:
         text = Draws("text", self.seed, self.split, index)
         ambiguous = Draws("ambiguity", self.seed, self.split, index).chance(self.ambiguity)
         prompt = sample_prompt(self.split, text)
-        first, second = _two_responses(prompt.task, ambiguous, text)
+        first, second = (_demonstration if self.flawless else _two_responses)(prompt.task, ambiguous, text)
         margin = gold_reward(prompt.task, first) - gold_reward(prompt.task, second)
         if not self._prefers_first(index, margin, len(first.split()) - len(second.split())):
             first, second, margin = second, first, -margin
@@ -100,7 +102,7 @@ class SyntheticSource:
 
     def _prefers_first(self, index: int, margin: float, num_more_words: int) -> bool:
         """The annotator's label: Bradley-Terry, then perhaps turned round."""
-        if self.clean_labels:
+        if self.clean_labels or self.flawless:
             return margin > 0
         label = Draws("label", self.seed, self.split, index)
         probability = _sigmoid(margin / self.temperature + self.length_bias * num_more_words)
@@ -117,6 +119,15 @@ def _two_responses(task: Task, ambiguous: bool, draws: Draws) -> tuple[str, str]
         second = sample_response(task, draws.choice(FLAW_RATES), style, draws)
         difference = abs(gold_reward(task, first) - gold_reward(task, second))
         if (0 < difference <= AMBIGUOUS_MARGIN) if ambiguous else difference >= CLEAR_MARGIN:
+            return first, second
+
+
+def _demonstration(task: Task, ambiguous: bool, draws: Draws) -> tuple[str, str]:
+    """A perfect answer and a worse one."""
+    while True:
+        first = sample_response(task, 0.0, sample_style(draws), draws)
+        second = _two_responses(task, ambiguous, draws)[0]
+        if gold_reward(task, first) > gold_reward(task, second):
             return first, second
 
 

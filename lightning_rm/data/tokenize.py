@@ -137,7 +137,7 @@ def _write(file: BinaryIO, source: Source, tokenizer: PreTrainedTokenizerBase, t
     """Write every pair of a source that is kept, chunk by chunk, and the report at the end."""
     prompts: dict[str, int] = {}
     subsets: dict[str, int] = {}
-    rows = iter(source)
+    rows = enumerate(source)
     with pa.ipc.new_file(file, SCHEMA) as writer:
         while chunk := list(islice(rows, CHUNK_ROWS)):
             kept = list(_kept(chunk, tokenizer, tally))
@@ -149,12 +149,14 @@ def _write(file: BinaryIO, source: Source, tokenizer: PreTrainedTokenizerBase, t
         writer.write_batch(pa.RecordBatch.from_pylist([], schema=SCHEMA), custom_metadata=metadata)
 
 
-def _kept(chunk: Sequence[PairRow | BadRow], tokenizer: PreTrainedTokenizerBase, tally: _Tally) -> Iterator[Draft]:
+def _kept(
+    chunk: Sequence[tuple[int, PairRow | BadRow]], tokenizer: PreTrainedTokenizerBase, tally: _Tally
+) -> Iterator[Draft]:
     """The pairs of a chunk that are used; every row is counted."""
-    for row in chunk:
+    for _, row in chunk:
         if isinstance(row, BadRow):
             tally.leave_out(row.where, row.reason, row.detail)
-    for draft in fit([row for row in chunk if isinstance(row, PairRow)], tokenizer, tally.policy):
+    for draft in fit([(place, row) for place, row in chunk if isinstance(row, PairRow)], tokenizer, tally.policy):
         if left_out := draft.left_out_for(tally.policy.max_tokens):
             tally.leave_out(f"pair {draft.row.id}", *left_out)
         else:
@@ -181,6 +183,7 @@ def _columns(draft: Draft, prompts: dict[str, int], subsets: dict[str, int]) -> 
         "strength_std": _number(row.strength_std),
         "votes": row.votes,
         "id": row.id,
+        "source_row": draft.place,
         "prompt_text": _transcript(draft.prompt),
         "chosen_text": _transcript(draft.responses[0]),
         "rejected_text": _transcript(draft.responses[1]),

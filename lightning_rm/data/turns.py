@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from lightning_rm.data.fields import EMPTY_TEXT, WRONG_TYPE, Raw, RowError, has, json_like, shown, text
+from lightning_rm.data.fields import EMPTY_TEXT, WRONG_TYPE, Raw, RowError, has, json_field, json_like, shown, text
 from lightning_rm.data.rows import Message
 
 Turns = tuple[Message, ...]
@@ -85,7 +85,7 @@ def _message(value: object, name: str) -> Message:
     role = text(raw[role_key], f"{name}, {role_key}")
     if role.lower() not in ROLES:
         raise RowError(UNKNOWN_ROLE, f"{name} has the role {role!r}; known are {', '.join(ROLES)}")
-    calls = raw.get("tool_calls")
+    calls = json_field(raw, "tool_calls")
     content = "" if calls and raw.get(content_key) is None else raw.get(content_key)
     message = Message(role=ROLES[role.lower()], content=text(content, f"{name}, {content_key}"))
     if calls:

@@ -73,6 +73,7 @@ class RewardModel(nn.Module):
         keep_lm_head: bool = False,
         lora: LoraAdapter | None = None,
         load_in_4bit: bool = False,
+        new_head: bool = False,
     ) -> Self:
         """A reward model from a causal, base or masked language model (a new head) or a reward model (its head kept).
 
@@ -90,6 +91,7 @@ class RewardModel(nn.Module):
             keep_lm_head: keep a causal checkpoint's LM head, for `lm_loss`; it is not exported.
             lora: adapters to train in place of the backbone's weights.
             load_in_4bit: QLoRA, the frozen backbone in 4 bits; needs `lora`, CUDA and bitsandbytes.
+            new_head: draw a new head even where the checkpoint brings one.
 
         Raises:
             ValueError: if the checkpoint cannot be had, has more than one label or an unknown architecture, lacks
@@ -120,7 +122,8 @@ class RewardModel(nn.Module):
             backbone, missing = loading.load_classifier(
                 checkpoint, config, architecture, torch_dtype, attention, quantization
             )
-        init_head(backbone, architecture, missing, head_seed)
+        drawn = {name for name, _ in head_tensors(backbone, architecture)} if new_head else missing
+        init_head(backbone, architecture, drawn, head_seed)
         loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
         return cls(backbone, pad_id, lm_head)._prepared(gradient_checkpointing, lora)
 
@@ -136,6 +139,7 @@ class RewardModel(nn.Module):
         dtype: str = "float32",
         attn_implementation: str | None = None,
         gradient_checkpointing: bool = False,
+        keep_lm_head: bool = False,
         lora: LoraAdapter | None = None,
     ) -> Self:
         """A reward model with random weights, all drawn from the seed: for tiny models and tests.
@@ -149,6 +153,7 @@ class RewardModel(nn.Module):
             dtype: of the backbone: `float32`, `bfloat16` or `float16`.
             attn_implementation: `sdpa`, `eager` or another; None for SDPA where the architecture has it.
             gradient_checkpointing: compute each layer again in the backward pass instead of keeping its activations.
+            keep_lm_head: add an LM head, for `lm_loss`; it is not exported.
             lora: adapters to train in place of the backbone's weights.
 
         Raises:
@@ -171,7 +176,13 @@ class RewardModel(nn.Module):
         with quiet(), seeded(seed):
             backbone = loading.build_classifier(config, settings.dtype_of(dtype), attention)
         init_head(backbone, architecture, {name for name, _ in head_tensors(backbone, architecture)}, seed)
-        return cls(backbone, pad_id)._prepared(gradient_checkpointing, lora)
+        lm_head = None
+        if keep_lm_head:
+            if architecture.read_at == "first":
+                raise ValueError(f"{config.model_type} is no language model; keep_lm_head needs a decoder")
+            with seeded(seed):
+                lm_head = nn.Linear(cast(int, config.hidden_size), cast(int, config.vocab_size), bias=False)
+        return cls(backbone, pad_id, lm_head)._prepared(gradient_checkpointing, lora)
 
     @property
     def read_at(self) -> ReadAt:

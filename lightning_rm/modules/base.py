@@ -74,18 +74,19 @@ class PairwiseRM(L.LightningModule):
         """
 
     def forward(self, batch: PreferenceBatch) -> RewardOutput:
-        """Rewards (2, P) and features (2, P, H) of a batch of pairs."""
+        """Rewards (2, P), or (2, M, P) of members, and features (2, P, H) of a batch of pairs."""
         return self.model(batch.tokens)
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
         """One micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
         output: RewardOutput = self(batch)
         losses = self.losses(batch, output)
-        self._since_log.update(output.chosen, output.rejected, batch)
-        self._since_epoch.update(output.chosen, output.rejected, batch)
+        mean = output.averaged()
+        self._since_log.update(mean.chosen, mean.rejected, batch)
+        self._since_epoch.update(mean.chosen, mean.rejected, batch)
         for name, value in losses.items():
-            mean = self._losses.setdefault(name, MeanMetric(nan_strategy="disable").to(self.device))
-            mean.update(value.detach(), weight=batch.valid.sum())
+            part = self._losses.setdefault(name, MeanMetric(nan_strategy="disable").to(self.device))
+            part.update(value.detach(), weight=batch.valid.sum())
         return losses["loss"] * batch.scale
 
     def on_train_start(self) -> None:
@@ -168,7 +169,7 @@ class PairwiseRM(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _evaluate(self, batch: PreferenceBatch) -> dict[str, Tensor]:
-        output: RewardOutput = self(batch)
+        output: RewardOutput = self(batch).averaged()
         metrics = self._evaluation.setdefault(batch.data_set, PairMetrics().to(self.device))
         metrics.update(output.chosen, output.rejected, batch)
         return {"chosen": output.chosen, "rejected": output.rejected}

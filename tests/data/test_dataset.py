@@ -66,6 +66,7 @@ def test_columns_are_those_of_a_preference_batch(dataset: PairDataset) -> None:
         "weight": torch.tensor([2.0, 1.0, 1.0]),
         "clean": torch.tensor([0.0, NAN, 1.0]),
         "gold_margin": torch.tensor([-0.5, NAN, NAN]),
+        "strength": torch.tensor([0.1, NAN, NAN]),
         "subset": torch.tensor([1, 0, 0]),
         "length": torch.tensor([[2, 3, 2], [2, 4, 2]]),
         "row": torch.tensor([1, 0, 2]),
@@ -78,8 +79,8 @@ def test_columns_are_those_of_a_preference_batch(dataset: PairDataset) -> None:
 def test_names_prompts_and_strength(dataset: PairDataset) -> None:
     assert dataset.subset_names == ("all", "safety")
     assert dataset.prompt_index.tolist() == [0, 1, 0]
-    np.testing.assert_array_equal(dataset.strength_mean, [NAN, 0.1, NAN])
-    np.testing.assert_array_equal(dataset.strength_std, [NAN, 0.2, NAN])
+    np.testing.assert_array_equal(dataset.strength.mean, [NAN, 0.1, NAN])
+    np.testing.assert_array_equal(dataset.strength.std, [NAN, 0.2, NAN])
     assert [dataset.votes(i) for i in range(3)] == [(), (0.5, -0.3), ()]
     assert dataset.text(1) == PairText("w1", "w6", "w7", "b")
     assert (dataset.report.name, dataset.report.kept) == ("train", 3)

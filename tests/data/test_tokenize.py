@@ -285,7 +285,7 @@ def test_whatever_is_kept_fits_and_is_what_is_served(
 ) -> None:
     tokenizer = word_tokenizer()
     row = pair(turns(*prompt), chosen, rejected)
-    (draft,) = fit([row], tokenizer, TokenizePolicy(max_tokens, overlong))
+    (draft,) = fit([(0, row)], tokenizer, TokenizePolicy(max_tokens, overlong))
     left = len(row.prompt) - len(draft.prompt)
     assert draft.prompt == row.prompt[left:]
     assert left % 2 == 0

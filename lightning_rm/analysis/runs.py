@@ -1,0 +1,164 @@
+"""Many runs side by side: deciles and prefixes of strength, recipes over seeds. It reads what runs wrote.
+
+A run here is its folder and what it was told, as plain values; who read its configuration is not known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_rm.analysis.plots import Curve, read_history, save_figure
+from lightning_rm.analysis.strength_plots import Series, decile_accuracy, prefix_accuracy, recipe_curves
+from lightning_rm.analysis.strength_tables import write_table
+
+CURVES = ("train/loss", "train/accuracy", "val/nll", "val/accuracy", "val/clean_accuracy")
+"""What is drawn of recipes, as far as it was logged."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Args:
+        folder: where it lies.
+        name: its recipe's name.
+        seed: its seed.
+        treatments: the options of its treatments by name.
+    """
+
+    folder: Path
+    name: str
+    seed: int
+    treatments: Mapping[str, Mapping[str, Any]]
+
+    def results(self) -> dict[str, dict[str, float]]:
+        """`results.json`: data set -> metric -> value.
+
+        Raises:
+            ValueError: if the run has not come to its end.
+        """
+        path = self.folder / "results.json"
+        if not path.is_file():
+            raise ValueError(f"{self.folder} has no results.json: the run has not ended; wait for it, or leave it out")
+        return json.loads(path.read_text())
+
+    def value(self, metric: str) -> float:
+        """One result by `SET/METRIC`: `test/accuracy`, `test/ood/accuracy`.
+
+        Raises:
+            ValueError: if the run has no such result.
+        """
+        results = self.results()
+        data_set, _, name = metric.rpartition("/")
+        if name not in results.get(data_set, {}):
+            known = ", ".join(f"{key}/accuracy" for key in results)
+            raise ValueError(f"{self.folder} has no result {metric!r}; it has {known} and others")
+        return results[data_set][name]
+
+
+def decile_report(runs: Sequence[Run], metric: str, reference: float | None, out: Path) -> list[Path]:
+    """Accuracy of models trained on each decile alone, as labelled and flipped (arXiv 2401.06080, Figs 4 and 5)."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for run in runs:
+        if "decile" not in run.treatments:
+            raise ValueError(f"{run.folder} was not trained on a decile; its treatments are {sorted(run.treatments)}")
+        flipped = (run.treatments.get("flip", {}).get("below_quantile") or 0) > 0
+        series = found.setdefault("flipped" if flipped else "as labelled", {})
+        series.setdefault(float(run.treatments["decile"]["number"]), []).append(run.value(metric))
+    figure = decile_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric), reference)
+    rows = _rows(found, "decile")
+    return [*save_figure(figure, out / "deciles"), *write_table(rows, out / "deciles", f"{metric} by decile")]
+
+
+def prefix_report(runs: Sequence[Run], metric: str, out: Path) -> list[Path]:
+    """Accuracy by share of the data, from the weak and the strong end (arXiv 2401.06080, Figs 21 and 22)."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for run in runs:
+        if "prefix" not in run.treatments:
+            raise ValueError(f"{run.folder} was not trained on a prefix; its treatments are {sorted(run.treatments)}")
+        options = run.treatments["prefix"]
+        series = found.setdefault(f"from the {options['end']} end", {})
+        series.setdefault(float(options["share"]), []).append(run.value(metric))
+    figure = prefix_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric))
+    rows = _rows(found, "share")
+    return [
+        *save_figure(figure, out / "prefixes"),
+        *write_table(rows, out / "prefixes", f"{metric} by share of the data"),
+    ]
+
+
+def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> list[Path]:
+    """Recipes over seeds: their curves (arXiv 2401.06080, Figs 6 to 8), and a table of results, mean and spread.
+
+    The table also has, of every validation curve of `clean_accuracy` or else `accuracy`, its best point and its last:
+    a recipe that memorises wrong labels falls between the two.
+    """
+    recipes: dict[str, list[Run]] = {}
+    for run in runs:
+        recipes.setdefault(run.name, []).append(run)
+    curves: dict[str, dict[str, list[Curve]]] = {}
+    rows: list[dict[str, object]] = []
+    for name, same in recipes.items():
+        histories = [read_history(run.folder / "csv" / "metrics.csv") for run in same]
+        for key in CURVES:
+            if all(key in history for history in histories):
+                curves.setdefault(key, {})[name] = [_within_training(history[key], history) for history in histories]
+        row: dict[str, object] = {"recipe": name, "seeds": len(same)}
+        for metric in metrics:
+            row |= _mean_and_spread(metric, [run.value(metric) for run in same])
+        key = next(
+            (key for key in ("val/clean_accuracy", "val/accuracy") if key in curves and name in curves[key]), None
+        )
+        if key is not None:
+            row |= _mean_and_spread(f"{key}, best", [float(curve.values.max()) for curve in curves[key][name]])
+            row |= _mean_and_spread(f"{key}, last", [float(curve.values[-1]) for curve in curves[key][name]])
+        rows.append(row)
+    written = write_table(rows, out / "recipes", "Recipes: mean over seeds and its standard deviation")
+    if curves:
+        num_pairs = int(runs[0].results()["train"]["num_pairs"])
+        written += save_figure(recipe_curves(curves, num_pairs), out / "recipes")
+    return written
+
+
+def _within_training(curve: Curve, history: Mapping[str, Curve]) -> Curve:
+    """A curve without what was logged after training, such as the last evaluation of the best weights."""
+    end = history["train/loss"].steps[-1] if "train/loss" in history else np.inf
+    epochs = history.get("train_epoch/accuracy")
+    end = max(end, epochs.steps[-1] if epochs is not None else 0)
+    kept = curve.steps <= end
+    # The evaluation after training is logged at the last step again: of equal steps the first counts.
+    first = np.concatenate([[True], np.diff(curve.steps) > 0]) & kept
+    return Curve(curve.steps[first], curve.values[first])
+
+
+def _series(values: Mapping[float, Sequence[float]]) -> Series:
+    positions = sorted(values)
+    means = [float(np.mean(values[position])) for position in positions]
+    return positions, means, [_spread(values[position]) for position in positions]
+
+
+def _rows(found: Mapping[str, Mapping[float, Sequence[float]]], position: str) -> list[dict[str, object]]:
+    return [
+        {position: place, "trained": name, "seeds": len(values)} | _mean_and_spread("accuracy", values)
+        for name, series in found.items()
+        for place, values in sorted(series.items())
+    ]
+
+
+def _mean_and_spread(name: str, values: Sequence[float]) -> dict[str, object]:
+    return {name: float(np.mean(values)), f"{name} sd": _spread(values)}
+
+
+def _spread(values: Sequence[float]) -> float:
+    """The sample standard deviation; 0 of one value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _pairs(runs: Sequence[Run], metric: str) -> int:
+    return int(runs[0].value(f"{metric.rpartition('/')[0]}/num_pairs"))

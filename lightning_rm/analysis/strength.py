@@ -1,0 +1,274 @@
+"""What preference strength tells of a data set: strength by group, and how well it finds wrong labels.
+
+The statistics behind figures 2 and 3 of arXiv 2401.06080, and the detection of wrong labels that they call for. Truth,
+where it is known, is an array of True, False and NaN (or None) for a pair of which nobody knows. It knows arrays alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CUTS = {"mean": 0.0, "vote share": 0.5, "mean / std": 0.0}
+"""Score -> the value below which most voters, or their mean, contradict the label."""
+
+
+class Groups(NamedTuple):
+    """Pairs in groups of equal size from the weakest to the strongest, each field (num_groups,).
+
+    `mean`, `std` and `gold_margin` are means over a group, `clean` is the share of its pairs whose chosen response is
+    truly better. Means are over the pairs that have a value, NaN where none has.
+    """
+
+    num_pairs: Ints
+    mean: Floats
+    std: Floats
+    clean: Floats
+    gold_margin: Floats
+
+
+class UShape(NamedTuple):
+    """Where the standard deviation is least, and what it is there and in the outermost groups."""
+
+    group: int
+    weakest: float
+    minimum: float
+    strongest: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the voters agree less at both ends than in between. It says nothing of how much less."""
+        return self.weakest > self.minimum < self.strongest
+
+
+class Agreement(NamedTuple):
+    """How often an independent label agrees with the data's, by group of strength; arrays are (num_groups,).
+
+    `error` is the binomial standard error `sqrt(p (1 - p) / n)` of `share`, which is 0 where all pairs agree.
+    """
+
+    mean: Floats
+    share: Floats
+    error: Floats
+    num_pairs: Ints
+
+
+class Flagged(NamedTuple):
+    """Pairs flagged up to each distinct score and the wrong ones among them, (K,) each, the lowest score first."""
+
+    num_flagged: Floats
+    num_found: Floats
+
+    @property
+    def precision(self) -> Floats:
+        """(K,) share of the flagged pairs that are wrong."""
+        return self.num_found / self.num_flagged
+
+    @property
+    def recall(self) -> Floats:
+        """(K,) share of the wrong pairs that are flagged."""
+        return self.num_found / self.num_found[-1]
+
+
+class Detection(NamedTuple):
+    """How well a low score finds wrong labels.
+
+    `cut_*` is of flagging the scores below `cut` (precision NaN where none is), `lowest_*` of flagging the `lowest`
+    share of the pairs. `num_unknown` pairs have no known truth or no score and count nowhere.
+    """
+
+    auroc: float
+    average_precision: float
+    cut: float
+    cut_precision: float
+    cut_recall: float
+    lowest: float
+    lowest_precision: float
+    lowest_recall: float
+    num_pairs: int
+    num_wrong: int
+    num_unknown: int
+
+
+class Correlation(NamedTuple):
+    """Correlation of two quantities over the pairs that have both."""
+
+    pearson: float
+    spearman: float
+    num_pairs: int
+
+
+def grouped(
+    mean: ArrayLike,
+    std: ArrayLike,
+    clean: ArrayLike | None = None,
+    gold_margin: ArrayLike | None = None,
+    num_groups: int = 20,
+) -> Groups:
+    """Cut the pairs in groups of equal size by strength (arXiv 2401.06080, section 2.2 and figure 2).
+
+    Args:
+        mean: (N,) strength; pairs without one (NaN) are in no group.
+        std: (N,) standard deviation of the votes.
+        clean: (N,) whether the chosen response is truly better.
+        gold_margin: (N,) true margin of chosen over rejected.
+        num_groups: 20 are the paper's groups of 5%.
+
+    Raises:
+        ValueError: if there are fewer pairs than groups, or no groups.
+    """
+    mean = np.asarray(mean, np.float64)
+    has_votes = ~np.isnan(mean)
+    group = _groups(mean[has_votes], num_groups)
+    values = (np.full(len(mean), np.nan) if given is None else given for given in (mean, std, clean, gold_margin))
+    means = (_means(group, np.asarray(column, np.float64)[has_votes], num_groups) for column in values)
+    return Groups(np.bincount(group, minlength=num_groups), *means)
+
+
+def u_shape(groups: Groups) -> UShape:
+    """Whether voters agree less on the weakest and on the strongest pairs (arXiv 2401.06080, figure 2)."""
+    group = int(np.argmin(groups.std))
+    return UShape(group, *(float(groups.std[index]) for index in (0, group, -1)))
+
+
+def agreement(mean: ArrayLike, agrees: ArrayLike, num_groups: int = 20) -> Agreement:
+    """How often an independent label agrees with the data's, by strength (arXiv 2401.06080, figure 3).
+
+    Args:
+        mean: (N,) strength.
+        agrees: (N,) whether the other label prefers the chosen response too; pairs without it are in no group.
+        num_groups: of equal size.
+
+    Raises:
+        ValueError: if there are fewer such pairs than groups, or no groups.
+    """
+    mean, agrees = np.asarray(mean, np.float64), np.asarray(agrees, np.float64)
+    known = ~np.isnan(mean) & ~np.isnan(agrees)
+    groups = grouped(mean[known], np.zeros(known.sum()), agrees[known], num_groups=num_groups)
+    error = np.sqrt(groups.clean * (1 - groups.clean) / groups.num_pairs)
+    return Agreement(groups.mean, groups.clean, error, groups.num_pairs)
+
+
+def detection_scores(mean: ArrayLike, std: ArrayLike, share: ArrayLike) -> dict[str, Floats]:
+    """Three scores that are low where the label looks wrong: `mean`, `vote share` and `mean / std`.
+
+    Args:
+        mean: (N,) strength.
+        std: (N,) standard deviation of the votes. Where it is 0 the voters are of one mind, and `mean / std` is
+            infinite with the sign of the mean, or 0 if that is 0.
+        share: (N,) share of the votes for the chosen response.
+    """
+    mean, std, share = (np.asarray(values, np.float64) for values in (mean, std, share))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where((std == 0) & (mean == 0), 0.0, mean / std)
+    return {"mean": mean, "vote share": share, "mean / std": ratio}
+
+
+def flagged(score: ArrayLike, wrong: ArrayLike) -> Flagged:
+    """Flag pairs from the lowest score up: the counts behind a precision-recall curve.
+
+    Args:
+        score: (N,) low where the label looks wrong; tied pairs are flagged at once.
+        wrong: (N,) whether the label is wrong. Pairs without known truth or score (NaN) are left out.
+
+    Raises:
+        ValueError: if no pair is wrong, or all are: then there is nothing to find.
+    """
+    score, wrong = _known(score, wrong)
+    if not 0 < wrong.sum() < len(wrong):
+        raise ValueError(f"{wrong.sum():.0f} of {len(wrong)} known labels are wrong; detection needs both kinds")
+    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
+    return Flagged(np.cumsum(counts).astype(np.float64), np.cumsum(np.bincount(place, wrong)).astype(np.float64))
+
+
+def detection(score: ArrayLike, wrong: ArrayLike, cut: float = 0.0, lowest: float | None = None) -> Detection:
+    """How well a low score finds wrong labels.
+
+    AUROC is the chance that a wrong pair scores below a right one, a tie counting 1/2 (Mann-Whitney). Average precision
+    is the sum of precision times the gain in recall over the distinct scores. Of pairs tied at the edge of the lowest
+    share each counts in part, which is the mean over all orders of them.
+
+    Args:
+        score: (N,) low where the label looks wrong.
+        wrong: (N,) whether the label is wrong.
+        cut: flag the scores below it, see `CUTS`.
+        lowest: the share of the pairs to flag, in (0, 1]; by default the share that is wrong, at which precision and
+            recall are the same number.
+
+    Raises:
+        ValueError: if no pair is wrong, or all are, or `lowest` is not a share.
+    """
+    curve = flagged(score, wrong)
+    known_score, known_wrong = _known(score, wrong)
+    num_pairs, num_wrong = len(known_wrong), float(known_wrong.sum())
+    share = num_wrong / num_pairs if lowest is None else lowest
+    if not 0 < share <= 1:
+        raise ValueError(f"lowest={lowest} is no share of the pairs; give a number above 0 and up to 1")
+    below = known_score < cut
+    found = float(np.interp(share * num_pairs, np.append(0, curve.num_flagged), np.append(0, curve.num_found)))
+    num_inversions = _average_ranks(known_score)[known_wrong == 1].sum() - num_wrong * (num_wrong + 1) / 2
+    return Detection(
+        auroc=float(1 - num_inversions / (num_wrong * (num_pairs - num_wrong))),
+        average_precision=float((curve.precision * np.diff(curve.recall, prepend=0)).sum()),
+        cut=cut,
+        cut_precision=float(known_wrong[below].mean()) if below.any() else float("nan"),
+        cut_recall=float(known_wrong[below].sum()) / num_wrong,
+        lowest=share,
+        lowest_precision=found / (share * num_pairs),
+        lowest_recall=found / num_wrong,
+        num_pairs=num_pairs,
+        num_wrong=int(num_wrong),
+        num_unknown=np.asarray(score).size - num_pairs,
+    )
+
+
+def correlation(mean: ArrayLike, gold_margin: ArrayLike) -> Correlation:
+    """Pearson's and Spearman's correlation of strength with the true margin, tied values sharing their mean rank.
+
+    Args:
+        mean: (N,) strength.
+        gold_margin: (N,) true margin of chosen over rejected; pairs without one (NaN) are left out.
+
+    Raises:
+        ValueError: if fewer than two pairs have both, or one of the two does not vary.
+    """
+    mean, gold_margin = _known(mean, gold_margin)
+    if len(mean) < 2 or np.ptp(mean) == 0 or np.ptp(gold_margin) == 0:
+        raise ValueError(f"no correlation over {len(mean)} pairs: give two or more, of different values")
+    pearson = np.corrcoef(mean, gold_margin)[0, 1]
+    spearman = np.corrcoef(_average_ranks(mean), _average_ranks(gold_margin))[0, 1]
+    return Correlation(float(pearson), float(spearman), len(mean))
+
+
+def _known(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
+    """The pairs that have both values."""
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    known = ~np.isnan(first) & ~np.isnan(second)
+    return first[known], second[known]
+
+
+def _groups(mean: Floats, num_groups: int) -> Ints:
+    """(N,) the group of each pair, `rank * num_groups // N`; equal values rank as they stand."""
+    if not 1 <= num_groups <= len(mean):
+        raise ValueError(f"{len(mean)} pairs with strength cannot be cut in {num_groups} groups")
+    group = np.empty(len(mean), np.int64)
+    group[np.argsort(mean, kind="stable")] = np.arange(len(mean)) * num_groups // len(mean)
+    return group
+
+
+def _means(group: Ints, values: Floats, num_groups: int) -> Floats:
+    """(num_groups,) mean over the values of each group that are not NaN."""
+    known = ~np.isnan(values)
+    counts = np.bincount(group[known], minlength=num_groups)
+    return np.bincount(group[known], values[known], num_groups) / np.where(counts > 0, counts, np.nan)
+
+
+def _average_ranks(values: Floats) -> Floats:
+    """(N,) ranks from 1, tied values sharing their mean rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]

@@ -1,0 +1,245 @@
+"""Annotation: M voters score every pair of a data set, and their votes become its strengths.
+
+Distinct conversations are scored, each once, in shards that are written as they are done: `OUT.parts/VOTER/SHARD.npy`.
+A killed annotation goes on where it was, and any number of processes share the shards. What comes out is assembled in
+the end and renamed into place, so there is never half a file. This file knows voters, pairs and files; no
+configuration. How the annotated rows are written is `files`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lightning_rm.annotation.voters import Voter, check_voters
+from lightning_rm.batch import LayoutName, Sample
+from lightning_rm.data.cache import fingerprint
+from lightning_rm.data.dataset import PairDataset
+from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.data.loader import response_index
+from lightning_rm.data.resampling import Fold
+from lightning_rm.data.rows import PairRow, Source
+from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
+from lightning_rm.models.reward_model import RewardModel
+
+Progress = Callable[[str, int, int], None]
+"""Told the voter, how many of its conversations are scored, and how many there are."""
+
+Rewards = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What M voters said of the N pairs of a data set.
+
+    Args:
+        pairs: the tokenised pairs.
+        voters: the names of the M voters; members of one backbone count one by one.
+        chosen: (N, M) rewards of the chosen responses; NaN where a voter has no say.
+        rejected: (N, M) the same of the rejected ones.
+    """
+
+    pairs: PairDataset
+    voters: tuple[str, ...]
+    chosen: NDArray[np.float64]
+    rejected: NDArray[np.float64]
+
+    @property
+    def votes(self) -> NDArray[np.float64]:
+        """(N, M) margins: `chosen - rejected`."""
+        return self.chosen - self.rejected
+
+
+def collect_votes(
+    source: Source,
+    voters: Sequence[Voter],
+    parts: Path,
+    policy: TokenizePolicy,
+    *,
+    fabric: L.Fabric | None = None,
+    cache_dir: Path | str | None = None,
+    layout: LayoutName = "padded",
+    batch_tokens: int = 16384,
+    shard_size: int = 2000,
+    progress: Progress | None = None,
+) -> Votes:
+    """Have every voter score every pair of a source that it has a say on.
+
+    Args:
+        source: pair rows, good and bad.
+        voters: models that belong together (`voters.check_voters`).
+        parts: a folder for the shards that are done; whatever is in it for the same voters and data is not done again.
+        policy: what to do with rows that are bad or long.
+        fabric: device and processes; None for this process and the CPU. Every process calls this alike.
+        cache_dir: where tokenised pairs are kept.
+        layout: how conversations are laid out; rewards are the same.
+        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone.
+        shard_size: conversations of a shard, the most that a killed process does again.
+        progress: called after every batch.
+
+    Returns:
+        The votes, in the order of the pairs.
+
+    Raises:
+        ValueError: if voters do not belong together, a pair is longer than they read, or a reward is not finite.
+    """
+    fabric = fabric or L.Fabric(accelerator="cpu", devices=1)
+    check_voters(voters)
+    tokenizer = voters[0].tokenizer()
+    pairs = prepare_pairs(source, tokenizer, policy, cache_dir, "annotated")
+    index = response_index(pairs)
+    place_of = _places(index)
+    lengths = _sequence_lengths(pairs, index, place_of)
+
+    def sample_of(number: int) -> Sample:
+        pair, side = place_of[number]
+        return Sample([pairs.sample(pair).sequences[side]])
+
+    settings = fingerprint(pairs=pairs.path.stem, shard_size=shard_size, layout=layout, batch_tokens=batch_tokens)
+    fold_of = _folds(source, pairs, voters)
+    for voter in voters:
+        needed = np.unique(index[fold_of(voter)])
+        shards = [needed[start : start + shard_size] for start in range(0, len(needed), shard_size)]
+        folder = _folder(parts, settings, voter)
+        missing = [number for number in range(len(shards)) if not (folder / f"{number:06d}.npy").exists()]
+        mine = missing[fabric.global_rank :: fabric.world_size]
+        done = sum(len(shards[number]) for number in range(len(shards)) if number not in mine)
+        if not mine:
+            continue
+        model = voter.load(tokenizer)
+        fabric.to_device(model)
+        _check_lengths(pairs, lengths, model)
+        for number in mine:
+            rewards: list[tuple[NDArray[np.int64], Rewards]] = []
+            for rows in _batches(shards[number], lengths, batch_tokens):
+                rewards.append((rows, _score(model, [sample_of(number) for number in rows.tolist()], layout)))
+                done += len(rows)
+                if progress is not None:
+                    progress(voter.name, done, len(needed))
+            _write_part(folder / f"{number:06d}.npy", shards[number], rewards, voter)
+        del model
+    fabric.barrier()
+    return _assemble(pairs, index, voters, [_folder(parts, settings, voter) for voter in voters], fold_of)
+
+
+def remove_parts(parts: Path) -> None:
+    """Remove the shards of an annotation that is done."""
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def _folder(parts: Path, settings: str, voter: Voter) -> Path:
+    """Where the shards of a voter go: named by all that its rewards depend on."""
+    fold = "" if voter.fold is None else f"-{voter.fold.fold % voter.fold.num_folds}of{voter.fold.num_folds}"
+    return parts / f"{settings[:16]}-{voter.digest()}{fold}"
+
+
+def _folds(source: Source, pairs: PairDataset, voters: Sequence[Voter]) -> Callable[[Voter], NDArray[np.bool_]]:
+    """(N,) for each voter: the pairs that it has a say on."""
+    everything = np.ones(len(pairs), bool)
+    if all(voter.fold is None for voter in voters):
+        return lambda voter: everything
+    prompt_ids = [row.prompt_id if isinstance(row, PairRow) else "" for row in source]
+    names = [prompt_ids[row] for row in pairs.source_row.tolist()]
+
+    def has_say(voter: Voter) -> NDArray[np.bool_]:
+        fold: Fold | None = voter.fold
+        return everything if fold is None else np.array([fold.holds(name) for name in names])
+
+    covered = np.sum([has_say(voter) for voter in voters], axis=0) > 0
+    if not covered.all():
+        raise ValueError(
+            f"{int((~covered).sum()):,} of {len(pairs):,} pairs belong to a fold that no voter left out, so nobody may "
+            "vote on them; train at least one voter a fold (seed=range(0,NUM_FOLDS) covers them all)"
+        )
+    return has_say
+
+
+def _places(index: NDArray[np.int64]) -> dict[int, tuple[int, int]]:
+    """Number of a conversation -> a pair and a side that it stands in."""
+    numbers, first = np.unique(index, return_index=True)
+    return {int(number): divmod(int(place), 2) for number, place in zip(numbers, first, strict=True)}
+
+
+def _sequence_lengths(
+    pairs: PairDataset, index: NDArray[np.int64], place_of: dict[int, tuple[int, int]]
+) -> NDArray[np.int64]:
+    """(D,) tokens of each distinct conversation."""
+    lengths = np.zeros(int(index.max()) + 1, np.int64)
+    for number, (row, side) in place_of.items():
+        lengths[number] = pairs.lengths[row, side]
+    return lengths
+
+
+def _check_lengths(pairs: PairDataset, lengths: NDArray[np.int64], model: RewardModel) -> None:
+    limit, longest = model.max_tokens, int(lengths.max())
+    if limit is not None and longest > limit:
+        raise ValueError(
+            f"{pairs.name}: a conversation has {longest} tokens and the voters read {limit}; set max_tokens={limit}"
+        )
+
+
+def _batches(shard: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """The conversations of a shard from long to short, as many at a time as the budget allows."""
+    rows = shard[np.argsort(-lengths[shard], kind="stable")]
+    start = 0
+    while start < len(rows):
+        stop = start + max(1, batch_tokens // int(lengths[rows[start]]))
+        yield rows[start:stop]
+        start = stop
+
+
+@torch.inference_mode()
+def _score(model: RewardModel, samples: Sequence[Sample], layout: LayoutName) -> Rewards:
+    """(n, members) rewards of n conversations."""
+    device = next(model.parameters()).device
+    tokens = LAYOUTS[layout](samples, model.read_at, model.pad_id).to(device)
+    reward = model(tokens).reward[0]
+    return reward.reshape(-1, len(samples)).T.cpu().numpy()
+
+
+def _write_part(
+    path: Path, shard: NDArray[np.int64], rewards: Sequence[tuple[NDArray[np.int64], Rewards]], voter: Voter
+) -> None:
+    """Write one shard's rewards, (n, members) in the shard's order, in one step."""
+    order = np.argsort(np.concatenate([rows for rows, _ in rewards]), kind="stable")
+    values = np.concatenate([part for _, part in rewards])[order][np.argsort(np.argsort(shard, kind="stable"))]
+    if not np.isfinite(values).all():
+        raise ValueError(f"voter {voter.name} gives rewards that are not finite; has its training diverged?")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with draft.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
+    os.replace(draft, path)
+
+
+def _assemble(
+    pairs: PairDataset,
+    index: NDArray[np.int64],
+    voters: Sequence[Voter],
+    folders: Sequence[Path],
+    fold_of: Callable[[Voter], NDArray[np.bool_]],
+) -> Votes:
+    """Read every shard back."""
+    names: list[str] = []
+    columns: list[NDArray[np.float64]] = []
+    for voter, folder in zip(voters, folders, strict=True):
+        has_say = fold_of(voter)
+        needed = np.unique(index[has_say])
+        rewards = np.concatenate([np.load(path, allow_pickle=False) for path in sorted(folder.glob("*.npy"))])
+        by_number = np.full((int(index.max()) + 1, rewards.shape[1]), np.nan)
+        by_number[needed] = rewards
+        sides = by_number[index]  # (N, 2, members)
+        sides[~has_say] = np.nan
+        columns.append(sides)
+        members = rewards.shape[1]
+        names += [voter.name] if members == 1 else [f"{voter.name}#{member}" for member in range(members)]
+    table = np.concatenate(columns, axis=2)
+    return Votes(pairs, tuple(names), table[:, 0], table[:, 1])

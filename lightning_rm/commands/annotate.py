@@ -1,0 +1,171 @@
+"""`lightning-rm annotate`: voters' margins on every pair of a data set, written as its preference strengths."""
+
+from __future__ import annotations
+
+import glob
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import numpy as np
+import pyarrow.parquet as pq
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lightning_rm.analysis.tables import report_table
+from lightning_rm.annotation.files import VOTERS, write_fnlp, write_parquet, write_trl
+from lightning_rm.annotation.voters import Voter, find_folder
+from lightning_rm.annotation.votes import collect_votes, remove_parts
+from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.data.resampling import Fold, WithoutFold
+from lightning_rm.data.rows import Source
+from lightning_rm.data.tokenize import TokenizePolicy
+from lightning_rm.strength import Strength
+
+
+def annotate(cfg: DictConfig) -> Path:
+    """Annotate a data set.
+
+    Args:
+        cfg: `conf/annotate.yaml`, composed.
+
+    Returns:
+        The file written.
+    """
+    require_all(cfg)
+    out = Path(cfg.out)
+    if out.suffix != ".parquet":
+        raise ValueError(f"out={cfg.out!r}: the annotated data is a Parquet file; give a name that ends in .parquet")
+    voters = find_voters(cfg.voters, cfg.weights)
+    names = [voter.name for voter in voters]
+    if out.exists() and not cfg.overwrite:
+        raise ValueError(f"out={cfg.out!r} is there already, {_written_by(out)}; name another, or set overwrite=true")
+    source = find_source(cfg)
+    policy = TokenizePolicy(cfg.data.max_tokens, cfg.data.overlong, cfg.data.identical, cfg.data.on_bad_row)
+    fabric = L.Fabric(accelerator=cfg.accelerator, devices=cfg.devices, precision=cfg.precision)
+    fabric.launch()
+    parts = out.with_name(f"{out.name}.parts")
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console, disable=fabric.global_rank > 0) as bar:
+            tasks = {name: bar.add_task(name, total=None, visible=False) for name in names}
+            votes = collect_votes(
+                source,
+                voters,
+                parts,
+                policy,
+                fabric=fabric,
+                cache_dir=cfg.data.cache_dir,
+                layout=cfg.layout.layout,
+                batch_tokens=cfg.batch_tokens,
+                shard_size=cfg.shard_size,
+                progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total, visible=True),
+            )
+    except KeyboardInterrupt:
+        print("interrupted: what is scored is kept; run the same command to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    if fabric.global_rank == 0:
+        strength = write_parquet(source, votes, out)
+        written = [out]
+        for write, path in ((write_fnlp, cfg.also.fnlp), (write_trl, cfg.also.trl)):
+            if path is not None:
+                write(source, votes, Path(path))
+                written.append(Path(path))
+        remove_parts(parts)
+        console.print(report_table({"annotated": votes.pairs.report}))
+        for line in summary(strength, votes.voters):
+            console.print(line, highlight=False)
+        for path in written:
+            console.print(f"  {path}", highlight=False, soft_wrap=True)
+    fabric.barrier()
+    return out
+
+
+def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
+    """The voters that globs, runs or folders name, in order of name, each with the fold that its run left out.
+
+    Raises:
+        ValueError: if there are none, or a path named in full is none.
+    """
+    if weights not in ("best", "last"):
+        raise ValueError(f"weights={weights!r}: a run has 'best' and 'last'")
+    found: list[Voter] = []
+    for pattern in [voters] if isinstance(voters, str) else voters:
+        paths = sorted((Path(path) for path in glob.glob(str(Path(pattern).expanduser()))), key=_by_number)
+        folders = [(path, find_folder(path, weights)) for path in paths if path.is_dir()]
+        usable = [Voter(str(path), folder, _fold(path)) for path, folder in folders if folder is not None]
+        if not usable:
+            raise ValueError(
+                f"voters={pattern!r} names no run with weights in model/{weights} and no Hugging Face folder; "
+                "train voters with: lightning-rm train -m experiment=vote 'seed=range(0,10)'"
+            )
+        found += usable
+    return found
+
+
+def find_source(cfg: DictConfig) -> Source:
+    """The source of the set that `cfg.set` names, whole: nothing held out, nothing resampled."""
+    sets = {name: cfg.data.module[name] for name in ("train", "val", "test") if cfg.data.module.get(name) is not None}
+    node: Any = OmegaConf.select(cfg.data.module, cfg.set)
+    if node is None:
+        raise ValueError(f"set={cfg.set!r}: the data has {', '.join(sets)}")
+    source = instantiate(node, _convert_="all")
+    if isinstance(source, dict):
+        if len(source) > 1:
+            raise ValueError(
+                f"set={cfg.set!r} has several; name one: {', '.join(f'{cfg.set}.{name}' for name in source)}"
+            )
+        [source] = source.values()
+    return source
+
+
+def summary(strength: Strength, voters: Sequence[str]) -> list[str]:
+    """What to say of strengths in two lines."""
+    mean = strength.mean
+    points = np.quantile(mean, [0, 0.25, 0.5, 0.75, 1])
+    named = zip(("min", "25%", "median", "75%", "max"), points, strict=True)
+    return [
+        f"{len(mean):,} pairs, {len(voters)} voters; {(mean < 0).mean():.1%} of the strengths are negative",
+        "strength: " + ", ".join(f"{name} {value:.2f}" for name, value in named),
+    ]
+
+
+def _fold(run: Path) -> Fold | None:
+    """The fold that a run left out, as its configuration says."""
+    config = run / "config.yaml"
+    if not config.is_file():
+        return None
+    resample: Any = OmegaConf.select(OmegaConf.load(config), "resample")
+    if resample is None or not resample.get("_target_", "").endswith(WithoutFold.__name__):
+        return None
+    return Fold(resample.fold, resample.num_folds)
+
+
+def _by_number(path: Path) -> tuple[str, int, str]:
+    """Sorts `2` before `10`."""
+    digits = "".join(character for character in path.name if character.isdigit())
+    return str(path.parent), int(digits or 0), path.name
+
+
+def _written_by(out: Path) -> str:
+    metadata = pq.read_schema(out).metadata or {}
+    voters = json.loads(metadata.get(VOTERS, b"[]"))
+    return f"written by {len(voters)} voters" if voters else "and no annotation"
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="annotate")
+def main(cfg: DictConfig) -> None:
+    """The Hydra entry point."""
+    with plain_errors():
+        annotate(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""`StrengthAwareRM`: trains on what preference strength makes of the pairs: flips, soft labels, margins, weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.losses import centering_loss, distillation_loss, ranking_loss
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+
+
+class StrengthAwareRM(PairwiseRM):
+    """The ranking loss with the label, target margin and weight of every pair (arXiv 2401.06080, section 2.4, eq 5-6).
+
+    The targets are the batch's: the data module's `treatments` make them of the strengths, once and of the whole
+    training set, so that quantiles are exact and pairs can be left out. Metrics are measured on the labels as treated
+    and on plain margins; `train/margin_accuracy` is the paper's training accuracy, of the margin-shifted logit.
+
+    Args:
+        model: the reward model.
+        optimizer: from parameter groups to an optimizer.
+        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
+        head_lr: the head's learning rate; None takes the optimizer's.
+        distill: weight of the regression of margins on the strengths (arXiv 2410.01257 compares it), beside the ranking
+            loss, whose weight is `1 - distill`: 1 distils the voters alone, 0 ranks alone.
+        centering: weight of the mean of `(r_chosen + r_rejected)^2`.
+
+    Raises:
+        ValueError: if `distill` is not within [0, 1].
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        head_lr: float | None = None,
+        distill: float = 0.0,
+        centering: float = 0.0,
+    ) -> None:
+        super().__init__(model, optimizer, scheduler, head_lr)
+        if not 0 <= distill <= 1:
+            raise ValueError(f"distill={distill} is the share of the regression in the loss; give a number from 0 to 1")
+        self.distill = distill
+        self.centering = centering
+
+    def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
+        """The ranking loss on the pairs' targets, and the options that are on as parts of their own."""
+        chosen, rejected = output.chosen, output.rejected
+        loss = ranking_loss(chosen, rejected, batch.label, batch.margin, batch.weight)
+        prefers = (chosen - rejected - batch.margin).sign() * (batch.label - 0.5).sign()
+        parts = {"ranking": loss, "margin_accuracy": (0.5 + 0.5 * prefers).mean()}
+        if self.distill:
+            if torch.isnan(batch.strength).any():
+                raise ValueError("distill needs a strength for every pair; annotate the data, or set distill=0")
+            parts["distillation"] = distillation_loss(chosen, rejected, batch.strength, batch.weight)
+            loss = (1 - self.distill) * loss + self.distill * parts["distillation"]
+        if self.centering:
+            parts["centering"] = centering_loss(chosen, rejected)
+            loss = loss + self.centering * parts["centering"]
+        return {"loss": loss, **parts}

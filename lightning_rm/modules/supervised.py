@@ -1,0 +1,28 @@
+"""`SupervisedLM`: fine-tuning on chosen responses as text, the step before reward modelling.
+
+The paper's reward models start from the SFT model (arXiv 2401.06080, section 2.1). Those who have one start from it;
+this is for those who train their own, as the made world's tiny decoder must.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.modules.base import PairwiseRM
+
+
+class SupervisedLM(PairwiseRM):
+    """Minimise the next-token loss on chosen responses; the reward head is left as it is.
+
+    The exported folder is a reward model whose head has not been trained: read it with `new_head=True`.
+    """
+
+    def forward(self, batch: PreferenceBatch) -> RewardOutput:
+        """Rewards (2, P) and features (2, P, H); every hidden state too in training."""
+        return self.model(batch.tokens, keep_hidden=self.training)
+
+    def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
+        """The mean next-token loss over the tokens of chosen responses."""
+        loss = self.model.lm_loss(output, batch.tokens)
+        return {"loss": loss, "lm": loss}

@@ -1,0 +1,56 @@
+"""`VotersRM`: M voters on one backbone, trained together in one pass."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.losses import ranking_loss
+from lightning_rm.models.members import MemberRewardModel, bootstrap_weights
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+
+
+class VotersRM(PairwiseRM):
+    """The baseline's loss for every member (arXiv 2401.06080, eq 2), each on a bootstrap sample of its own.
+
+    Members of one backbone would agree too much on one sample: each gets Poisson(1) weights of the pairs. Metrics are
+    those of the mean over members.
+
+    Args:
+        model: the members.
+        optimizer: from parameter groups to an optimizer.
+        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
+        head_lr: the heads' learning rate; None takes the optimizer's.
+        bootstrap: whether members have bootstrap weights of their own.
+        seed: of the weights.
+
+    Raises:
+        ValueError: if the model has no members.
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        head_lr: float | None = None,
+        bootstrap: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, optimizer, scheduler, head_lr)
+        if not isinstance(model, MemberRewardModel):
+            raise ValueError("voters on one backbone are a MemberRewardModel; set backbone.members, or module=baseline")
+        self.num_members = model.num_members
+        self.bootstrap = bootstrap
+        self.seed = seed
+
+    def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
+        """The mean over members of each member's ranking loss on its sample."""
+        weight = batch.weight
+        if self.bootstrap:
+            weight = weight * bootstrap_weights(batch.row, self.num_members, self.seed)
+        loss = ranking_loss(output.chosen, output.rejected, batch.label, weight=weight)
+        spread = (output.chosen - output.rejected).std(0, correction=0).mean()
+        return {"loss": loss, "ranking": loss, "vote_std": spread}

@@ -1,0 +1,239 @@
+"""Strengths and treatments against the paper's worked row, naive loops and what must hold of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_rm import strength as s
+from lightning_rm.losses import ranking_loss
+from tests import reference
+
+NAN = float("nan")
+# A row of fnlp/hh-rlhf-strength-cleaned.
+REJECTED = [3.546875, 0.9921875, 2.125, -0.330078125, 1.171875, 1.2578125, 1.078125, 1.0546875, 3.546875, 2.265625]
+CHOSEN = [3.71875, 0.58984375, 3.390625, 0.006805419921875, -0.6953125, 1.0390625, 1.4140625, 0.8359375, 3.078125, 2.0]
+
+floats = st.floats(-20, 20, allow_nan=False)
+
+
+def some_pairs(num_pairs: int = 40, seed: int = 0) -> tuple[s.Strength, torch.Tensor, torch.Tensor]:
+    draw = np.random.default_rng(seed)
+    votes = draw.normal(size=(num_pairs, 10)) + draw.normal(size=(num_pairs, 1))
+    rewards = torch.from_numpy(draw.normal(size=(2, num_pairs))).float()
+    return s.Strength.of_votes(votes), rewards[0], rewards[1]
+
+
+def loss_of(targets: s.Targets, chosen: torch.Tensor, rejected: torch.Tensor) -> float:
+    kept = torch.from_numpy(targets.kept)
+    columns = [torch.from_numpy(x).float()[kept] for x in (targets.label, targets.margin, targets.weight)]
+    return ranking_loss(chosen[kept], rejected[kept], *columns).item()
+
+
+def test_the_papers_row() -> None:
+    """Ten votes of the published data: mean -0.1331, population standard deviation 0.7560."""
+    strength = s.Strength.of_votes([np.subtract(CHOSEN, REJECTED)])
+    assert strength.mean[0] == pytest.approx(-0.1331, abs=5e-5)
+    assert strength.std[0] == pytest.approx(0.7560, abs=5e-5)
+    assert strength.share[0] == 0.4
+
+
+@given(st.lists(st.lists(floats, min_size=3, max_size=3), min_size=1, max_size=12))
+def test_strength_is_equation_4(votes: list[list[float]]) -> None:
+    strength = s.Strength.of_votes(votes)
+    for i, row in enumerate(votes):
+        mean, std = reference.strength(row)
+        assert strength.mean[i] == pytest.approx(mean, abs=1e-9)
+        assert strength.std[i] == pytest.approx(std, abs=1e-6)
+    assert strength.quantile.tolist() == [reference.quantile(strength.mean.tolist(), i) for i in range(len(votes))]
+
+
+def test_voters_without_a_say_do_not_count() -> None:
+    """Votes 1, -3 and one who has no say: mean -1, spread 2, one of two for chosen; a vote of 0 counts half."""
+    strength = s.Strength.of_votes([[1.0, NAN, -3.0], [NAN, NAN, 0.0], [NAN, NAN, NAN]])
+    np.testing.assert_array_equal(strength.mean, [-1.0, 0.0, NAN])
+    np.testing.assert_array_equal(strength.std, [2.0, 0.0, NAN])
+    np.testing.assert_array_equal(strength.share, [0.5, 0.5, NAN])
+    np.testing.assert_array_equal(strength.quantile, [0.0, 0.5, NAN])
+
+
+RECIPES: dict[str, list[s.Treatment]] = {
+    "flip": [partial(s.flip, below_quantile=0.1)],
+    "margin": [s.adaptive_margin],
+    "flip_margin": [partial(s.flip, below_quantile=0.1), s.adaptive_margin],
+    "soft_label_margin": [partial(s.label_smoothing, alpha=0.2, pairs="negative"), s.adaptive_margin],
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_four_recipes(name: str, seed: int) -> None:
+    strength, chosen, rejected = some_pairs(seed=seed)
+    targets = s.treat(strength, s.Targets.plain(len(strength)), RECIPES[name])
+    expected = reference.recipe_loss(name, chosen.tolist(), rejected.tolist(), strength.mean.tolist())
+    assert loss_of(targets, chosen, rejected) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("keep_margin", [False, True])
+def test_a_flipped_pairs_margin(keep_margin: bool) -> None:
+    """m = -2, rewards 0.5 and 0.2. Places changed, the logit is 0.2 - 0.5 - 2 (negated) or 0.2 - 0.5 + 2 (kept)."""
+    strength = s.Strength.of([-2.0], [1.0], [0.1])
+    treatments = [partial(s.flip, below_mean=0.0, keep_margin=keep_margin), s.adaptive_margin]
+    targets = s.treat(strength, s.Targets.plain(1), treatments)
+    logit = 0.2 - 0.5 + (2.0 if keep_margin else -2.0)
+    expected = -reference.log_sigmoid(logit)
+    assert loss_of(targets, torch.tensor([0.5]), torch.tensor([0.2])) == pytest.approx(expected, rel=1e-6)
+
+
+TREATMENTS: dict[str, s.Treatment] = {
+    "flip": partial(s.flip, below_quantile=0.2),
+    "flip keeping margins": partial(s.flip, below_mean=0.0, keep_margin=True),
+    "smoothing": partial(s.label_smoothing, alpha=0.1, pairs=[0.0, 0.5]),
+    "margin": partial(s.adaptive_margin, scale=0.5, clip=1.0),
+    "clamped margin": partial(s.adaptive_margin, clamp=True),
+    "weight": s.weight,
+    "drop": partial(s.drop, ranges=[[0.0, 0.1]]),
+    "select": partial(s.select, ranges=[[0.3, 0.9]]),
+    "soft label": s.soft_label,
+    "votes": partial(s.soft_label, source="votes"),
+    "corrected": s.noise_corrected,
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("flip", "smoothing"),
+        ("flip", "margin"),
+        ("flip keeping margins", "margin"),
+        ("flip", "flip keeping margins"),
+        ("smoothing", "margin"),
+        ("drop", "select"),
+        ("drop", "flip"),
+        ("soft label", "margin"),
+    ],
+)
+def test_what_should_commute_does(first: str, second: str) -> None:
+    strength, _, _ = some_pairs()
+    plain = s.Targets.plain(len(strength))
+    one = s.treat(strength, plain, [TREATMENTS[first], TREATMENTS[second]])
+    other = s.treat(strength, plain, [TREATMENTS[second], TREATMENTS[first]])
+    for name in ("label", "margin", "weight", "flipped", "kept"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in TREATMENTS if name not in ("weight", "corrected")])
+def test_a_pair_told_the_other_way_round_trains_alike(name: str) -> None:
+    """Chosen and rejected change places, the label and the margin with them: the loss of every pair is the same."""
+    strength, chosen, rejected = some_pairs()
+    targets = s.treat(strength, s.Targets.plain(len(strength)), [TREATMENTS[name]])
+    turned = s.Targets.of(1 - targets.label, -targets.margin, targets.weight)
+    turned = s.replace(turned, kept=targets.kept)
+    assert loss_of(turned, rejected, chosen) == pytest.approx(loss_of(targets, chosen, rejected), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", TREATMENTS)
+def test_pairs_without_strength_are_left_as_they_are(name: str) -> None:
+    mean = np.array([NAN, -1.0, 2.0, NAN])
+    strength = s.Strength.of(mean, np.abs(mean), np.where(np.isnan(mean), NAN, 0.5))
+    before = s.Targets.of([0.9, 1.0, 1.0, 0.3], [0.5, 0.0, 0.0, -0.5], [1.0, 1.0, 1.0, 2.0])
+    after = s.treat(strength, before, [TREATMENTS[name]])
+    for column in ("label", "margin", "weight", "flipped"):
+        np.testing.assert_array_equal(getattr(after, column)[[0, 3]], getattr(before, column)[[0, 3]])
+
+
+@settings(max_examples=50)
+@given(st.lists(floats, min_size=1, max_size=50), st.sampled_from([0.05, 0.1, 0.2, 0.5, 1.0]))
+def test_flip_turns_the_weakest_and_nothing_else(means: list[float], share: float) -> None:
+    strength = s.Strength.of(means, np.ones(len(means)), np.full(len(means), 0.5))
+    flipped = s.flip(strength, s.Targets.plain(len(means)), below_quantile=share).flipped
+    assert flipped.sum() == sum(rank < share * len(means) for rank in range(len(means)))
+    if 0 < flipped.sum() < len(means):
+        assert strength.mean[flipped].max() <= strength.mean[~flipped].min()
+
+
+def test_soft_labels_and_smoothing_in_numbers() -> None:
+    strength = s.Strength.of([0.0, 2.0, -2.0], [1.0] * 3, [0.5, 0.9, 0.2])
+    plain = s.Targets.plain(3)
+    assert s.soft_label(strength, plain).label.tolist() == pytest.approx([0.5, 0.880797, 0.119203], abs=1e-6)
+    assert s.soft_label(strength, plain, temperature=2.0).label[1] == pytest.approx(reference.sigmoid(1.0))
+    assert s.soft_label(strength, plain, source="votes").label.tolist() == [0.5, 0.9, 0.2]
+    assert s.label_smoothing(strength, plain, alpha=0.2, pairs="negative").label.tolist() == [1.0, 1.0, 0.8]
+    assert s.label_smoothing(strength, plain, alpha=0.2, pairs=[0.6, 1.0]).label.tolist() == [1.0, 0.8, 1.0]
+
+
+def test_margins_in_numbers() -> None:
+    strength = s.Strength.of([-3.0, 0.5, 4.0], [1.0] * 3, [0.0, 0.6, 1.0])
+    plain = s.Targets.plain(3)
+    assert s.adaptive_margin(strength, plain).margin.tolist() == [-3.0, 0.5, 4.0]
+    assert s.adaptive_margin(strength, plain, scale=0.5, clip=1.0).margin.tolist() == [-1.0, 0.25, 1.0]
+    assert s.adaptive_margin(strength, plain, clamp=True).margin.tolist() == [0.0, 0.5, 4.0]
+    flipped = s.flip(strength, plain, below_mean=0.0)
+    assert s.adaptive_margin(strength, flipped, clamp=True).margin.tolist() == [-3.0, 0.5, 4.0]
+
+
+def test_weights_keep_the_scale_of_the_loss() -> None:
+    """Backings 3 (flipped), 0.1 (the floor), 4 are divided by their mean."""
+    strength = s.Strength.of([-3.0, -0.5, 4.0], [1.0] * 3, [0.0, 0.6, 1.0])
+    flipped = s.flip(strength, s.Targets.plain(3), below_quantile=0.3)
+    weights = s.weight(strength, flipped, floor=0.1).weight
+    assert weights.tolist() == pytest.approx([3 / (7.1 / 3), 0.1 / (7.1 / 3), 4 / (7.1 / 3)])
+    assert weights.mean() == pytest.approx(1.0)
+
+
+@given(floats, st.floats(0, 0.4))
+def test_the_noise_corrected_loss_is_unbiased(logit: float, rate: float) -> None:
+    """With the label wrong by probability e, the corrected loss has the clean loss as its mean."""
+    strength = s.Strength.of([1.0], [1.0], [1 - rate])
+    label = torch.from_numpy(s.noise_corrected(strength, s.Targets.plain(1)).label).float()
+    z = torch.tensor([logit])
+    right, wrong = (ranking_loss(sign * z, torch.zeros(1), label).item() for sign in (1, -1))
+    clean = -reference.log_sigmoid(logit)
+    assert (1 - rate) * right + rate * wrong == pytest.approx(clean, rel=1e-3, abs=2e-4)
+
+
+def test_deciles_and_prefixes_cut_all_pairs() -> None:
+    strength, _, _ = some_pairs(103)
+    plain = s.Targets.plain(103)
+    deciles = [s.decile(strength, plain, number=number).kept for number in range(10)]
+    assert np.sum(deciles, axis=0).tolist() == [1] * 103
+    weak = s.prefix(strength, plain, share=0.3, end="weak").kept
+    np.testing.assert_array_equal(weak, deciles[0] | deciles[1] | deciles[2])
+    assert s.prefix(strength, plain, share=1.0, end="strong").kept.all()
+
+
+@pytest.mark.parametrize(
+    ("treatment", "message"),
+    [
+        (s.flip, "below_quantile or below_mean, one of them"),
+        (partial(s.flip, below_quantile=10), "no quantile"),
+        (partial(s.label_smoothing, alpha=0.6), "alpha=0.6"),
+        (partial(s.label_smoothing, pairs="weak"), "all, negative, or a range"),
+        (partial(s.soft_label, source="median"), "from 'mean' or from 'votes'"),
+        (partial(s.soft_label, temperature=0), "temperature=0"),
+        (partial(s.adaptive_margin, clip=-1), "clip=-1"),
+        (partial(s.weight, floor=0), "floor=0"),
+        (partial(s.noise_corrected, error=0.5), "below 0.5"),
+        (partial(s.drop, ranges=[[0.5, 0.2]]), r"\[0.5, 0.2\] is no range"),
+        (partial(s.decile, number=10), "number=10"),
+        (partial(s.prefix, share=0), "share=0"),
+        (partial(s.prefix, share=0.5, end="middle"), "middle"),
+    ],
+)
+def test_mistakes_are_named(treatment: Callable[..., Any], message: str) -> None:
+    strength, _, _ = some_pairs()
+    with pytest.raises(ValueError, match=message):
+        treatment(strength, s.Targets.plain(len(strength)))
+
+
+def test_a_mean_alone_has_no_vote_share() -> None:
+    strength = s.Strength.of([1.0], [1.0], [NAN])
+    with pytest.raises(ValueError, match="no votes"):
+        s.noise_corrected(strength, s.Targets.plain(1))
