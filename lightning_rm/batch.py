@@ -139,7 +139,7 @@ class RewardOutput(Tensors):
     """What a reward model says of a token batch.
 
     Args:
-        reward: (k, P) float32, or (k, M, P) for an ensemble of M members.
+        reward: (k, P) float32, or (k, M, P) for M members on one backbone.
         feature: (k, P, H), the hidden state that the head reads, in the backbone's dtype.
         hidden: (R, L, H), every hidden state, only where asked for (the LM loss needs it); else None.
     """

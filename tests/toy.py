@@ -7,14 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_rm.annotation.files import write_parquet
+from lightning_rm.annotation.votes import Votes
 from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.world_tokenizer import world_tokenizer
@@ -105,6 +110,16 @@ def toy_trainer(folder: Path | str, **options: Any) -> L.Trainer:
 
 def weights(module: L.LightningModule) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def write_annotated(path: Path, num_pairs: int, num_voters: int = 3, seed: int = 0) -> None:
+    """Made pairs with the votes of voters that know the gold margin but for some noise, as a Parquet file."""
+    source = SyntheticSource(num_pairs, split="train", noise=0.25, seed=seed)
+    gold = np.array([row.gold_margin for row in source], float)
+    votes = 0.3 * gold[:, None] + np.random.default_rng(seed).normal(size=(num_pairs, num_voters))
+    pairs = cast(PairDataset, SimpleNamespace(source_row=np.arange(num_pairs)))
+    names = tuple(f"voter {number}" for number in range(num_voters))
+    write_parquet(source, Votes(pairs, names, votes, np.zeros_like(votes)), path)
 
 
 def write_jsonl(path: Path, rows: Iterable[PairRow | BadRow]) -> None:

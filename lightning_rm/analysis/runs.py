@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lightning_rm.analysis.plots import Curve, read_history, save_figure
-from lightning_rm.analysis.strength_plots import Series, decile_accuracy, prefix_accuracy, recipe_curves
+from lightning_rm.analysis.recipe_plots import Series, decile_accuracy, prefix_accuracy, recipe_curves
 from lightning_rm.analysis.strength_tables import write_table
 
 CURVES = ("train/loss", "train/accuracy", "val/nll", "val/accuracy", "val/clean_accuracy")
@@ -127,14 +127,11 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
 
 
 def _within_training(curve: Curve, history: Mapping[str, Curve]) -> Curve:
-    """A curve without what was logged after training, such as the last evaluation of the best weights."""
-    end = history["train/loss"].steps[-1] if "train/loss" in history else np.inf
-    epochs = history.get("train_epoch/accuracy")
-    end = max(end, epochs.steps[-1] if epochs is not None else 0)
-    kept = curve.steps <= end
+    """A curve without what was logged after training, the last evaluation of the best weights; alone, that stays."""
+    ends = [history[key].steps[-1] for key in ("train/loss", "train_epoch/accuracy") if key in history]
     # The evaluation after training is logged at the last step again: of equal steps the first counts.
-    first = np.concatenate([[True], np.diff(curve.steps) > 0]) & kept
-    return Curve(curve.steps[first], curve.values[first])
+    first = np.concatenate([[True], np.diff(curve.steps) > 0]) & (curve.steps <= max(ends, default=np.inf))
+    return Curve(curve.steps[first], curve.values[first]) if first.any() else curve
 
 
 def _series(values: Mapping[float, Sequence[float]]) -> Series:

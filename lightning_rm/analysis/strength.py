@@ -1,7 +1,7 @@
-"""What preference strength tells of a data set: strength by group, and how well it finds wrong labels.
+"""Preference strength by group, as figures 2 and 3 of arXiv 2401.06080 show it, and its correlation with the truth.
 
-The statistics behind figures 2 and 3 of arXiv 2401.06080, and the detection of wrong labels that they call for. Truth,
-where it is known, is an array of True, False and NaN (or None) for a pair of which nobody knows. It knows arrays alone.
+Truth, where it is known, is an array of True, False and NaN (or None) for a pair of which nobody knows. It knows arrays
+alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-CUTS = {"mean": 0.0, "vote share": 0.5, "mean / std": 0.0}
-"""Score -> the value below which most voters, or their mean, contradict the label."""
 
 
 class Groups(NamedTuple):
@@ -56,43 +53,6 @@ class Agreement(NamedTuple):
     share: Floats
     error: Floats
     num_pairs: Ints
-
-
-class Flagged(NamedTuple):
-    """Pairs flagged up to each distinct score and the wrong ones among them, (K,) each, the lowest score first."""
-
-    num_flagged: Floats
-    num_found: Floats
-
-    @property
-    def precision(self) -> Floats:
-        """(K,) share of the flagged pairs that are wrong."""
-        return self.num_found / self.num_flagged
-
-    @property
-    def recall(self) -> Floats:
-        """(K,) share of the wrong pairs that are flagged."""
-        return self.num_found / self.num_found[-1]
-
-
-class Detection(NamedTuple):
-    """How well a low score finds wrong labels.
-
-    `cut_*` is of flagging the scores below `cut` (precision NaN where none is), `lowest_*` of flagging the `lowest`
-    share of the pairs. `num_unknown` pairs have no known truth or no score and count nowhere.
-    """
-
-    auroc: float
-    average_precision: float
-    cut: float
-    cut_precision: float
-    cut_recall: float
-    lowest: float
-    lowest_precision: float
-    lowest_recall: float
-    num_pairs: int
-    num_wrong: int
-    num_unknown: int
 
 
 class Correlation(NamedTuple):
@@ -154,79 +114,6 @@ def agreement(mean: ArrayLike, agrees: ArrayLike, num_groups: int = 20) -> Agree
     return Agreement(groups.mean, groups.clean, error, groups.num_pairs)
 
 
-def detection_scores(mean: ArrayLike, std: ArrayLike, share: ArrayLike) -> dict[str, Floats]:
-    """Three scores that are low where the label looks wrong: `mean`, `vote share` and `mean / std`.
-
-    Args:
-        mean: (N,) strength.
-        std: (N,) standard deviation of the votes. Where it is 0 the voters are of one mind, and `mean / std` is
-            infinite with the sign of the mean, or 0 if that is 0.
-        share: (N,) share of the votes for the chosen response.
-    """
-    mean, std, share = (np.asarray(values, np.float64) for values in (mean, std, share))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where((std == 0) & (mean == 0), 0.0, mean / std)
-    return {"mean": mean, "vote share": share, "mean / std": ratio}
-
-
-def flagged(score: ArrayLike, wrong: ArrayLike) -> Flagged:
-    """Flag pairs from the lowest score up: the counts behind a precision-recall curve.
-
-    Args:
-        score: (N,) low where the label looks wrong; tied pairs are flagged at once.
-        wrong: (N,) whether the label is wrong. Pairs without known truth or score (NaN) are left out.
-
-    Raises:
-        ValueError: if no pair is wrong, or all are: then there is nothing to find.
-    """
-    score, wrong = _known(score, wrong)
-    if not 0 < wrong.sum() < len(wrong):
-        raise ValueError(f"{wrong.sum():.0f} of {len(wrong)} known labels are wrong; detection needs both kinds")
-    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
-    return Flagged(np.cumsum(counts).astype(np.float64), np.cumsum(np.bincount(place, wrong)).astype(np.float64))
-
-
-def detection(score: ArrayLike, wrong: ArrayLike, cut: float = 0.0, lowest: float | None = None) -> Detection:
-    """How well a low score finds wrong labels.
-
-    AUROC is the chance that a wrong pair scores below a right one, a tie counting 1/2 (Mann-Whitney). Average precision
-    is the sum of precision times the gain in recall over the distinct scores. Of pairs tied at the edge of the lowest
-    share each counts in part, which is the mean over all orders of them.
-
-    Args:
-        score: (N,) low where the label looks wrong.
-        wrong: (N,) whether the label is wrong.
-        cut: flag the scores below it, see `CUTS`.
-        lowest: the share of the pairs to flag, in (0, 1]; by default the share that is wrong, at which precision and
-            recall are the same number.
-
-    Raises:
-        ValueError: if no pair is wrong, or all are, or `lowest` is not a share.
-    """
-    curve = flagged(score, wrong)
-    known_score, known_wrong = _known(score, wrong)
-    num_pairs, num_wrong = len(known_wrong), float(known_wrong.sum())
-    share = num_wrong / num_pairs if lowest is None else lowest
-    if not 0 < share <= 1:
-        raise ValueError(f"lowest={lowest} is no share of the pairs; give a number above 0 and up to 1")
-    below = known_score < cut
-    found = float(np.interp(share * num_pairs, np.append(0, curve.num_flagged), np.append(0, curve.num_found)))
-    num_inversions = _average_ranks(known_score)[known_wrong == 1].sum() - num_wrong * (num_wrong + 1) / 2
-    return Detection(
-        auroc=float(1 - num_inversions / (num_wrong * (num_pairs - num_wrong))),
-        average_precision=float((curve.precision * np.diff(curve.recall, prepend=0)).sum()),
-        cut=cut,
-        cut_precision=float(known_wrong[below].mean()) if below.any() else float("nan"),
-        cut_recall=float(known_wrong[below].sum()) / num_wrong,
-        lowest=share,
-        lowest_precision=found / (share * num_pairs),
-        lowest_recall=found / num_wrong,
-        num_pairs=num_pairs,
-        num_wrong=int(num_wrong),
-        num_unknown=np.asarray(score).size - num_pairs,
-    )
-
-
 def correlation(mean: ArrayLike, gold_margin: ArrayLike) -> Correlation:
     """Pearson's and Spearman's correlation of strength with the true margin, tied values sharing their mean rank.
 
@@ -237,15 +124,15 @@ def correlation(mean: ArrayLike, gold_margin: ArrayLike) -> Correlation:
     Raises:
         ValueError: if fewer than two pairs have both, or one of the two does not vary.
     """
-    mean, gold_margin = _known(mean, gold_margin)
+    mean, gold_margin = known_pairs(mean, gold_margin)
     if len(mean) < 2 or np.ptp(mean) == 0 or np.ptp(gold_margin) == 0:
         raise ValueError(f"no correlation over {len(mean)} pairs: give two or more, of different values")
     pearson = np.corrcoef(mean, gold_margin)[0, 1]
-    spearman = np.corrcoef(_average_ranks(mean), _average_ranks(gold_margin))[0, 1]
+    spearman = np.corrcoef(average_ranks(mean), average_ranks(gold_margin))[0, 1]
     return Correlation(float(pearson), float(spearman), len(mean))
 
 
-def _known(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
+def known_pairs(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     """The pairs that have both values."""
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     known = ~np.isnan(first) & ~np.isnan(second)
@@ -268,7 +155,7 @@ def _means(group: Ints, values: Floats, num_groups: int) -> Floats:
     return np.bincount(group[known], values[known], num_groups) / np.where(counts > 0, counts, np.nan)
 
 
-def _average_ranks(values: Floats) -> Floats:
+def average_ranks(values: Floats) -> Floats:
     """(N,) ranks from 1, tied values sharing their mean rank."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[place]

@@ -9,16 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lightning_rm.analysis.detection import CUTS, detection, detection_scores
 from lightning_rm.analysis.plots import save_figure
-from lightning_rm.analysis.strength import (
-    CUTS,
-    agreement,
-    correlation,
-    detection,
-    detection_scores,
-    grouped,
-    u_shape,
-)
+from lightning_rm.analysis.strength import agreement, correlation, grouped, u_shape
 from lightning_rm.analysis.strength_plots import (
     agreement_by_strength,
     detection_curves,

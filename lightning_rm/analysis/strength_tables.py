@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lightning_rm.analysis.strength import Detection, Groups
+from lightning_rm.analysis.detection import Detection
+from lightning_rm.analysis.strength import Groups
 
 Rows = Sequence[Mapping[str, object]]
 

@@ -109,8 +109,9 @@ def collect_votes(
         needed = np.unique(index[fold_of(voter)])
         shards = [needed[start : start + shard_size] for start in range(0, len(needed), shard_size)]
         folder = _folder(parts, settings, voter)
-        missing = [number for number in range(len(shards)) if not (folder / f"{number:06d}.npy").exists()]
-        mine = missing[fabric.global_rank :: fabric.world_size]
+        # By their numbers, not by what is missing: that differs between processes that look at different times.
+        numbers = range(fabric.global_rank, len(shards), fabric.world_size)
+        mine = [number for number in numbers if not (folder / f"{number:06d}.npy").exists()]
         done = sum(len(shards[number]) for number in range(len(shards)) if number not in mine)
         if not mine:
             continue

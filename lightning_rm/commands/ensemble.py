@@ -23,7 +23,7 @@ from lightning_rm.commands.annotate import find_voters
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize import TokenizePolicy
 from lightning_rm.metrics import Sums, pair_statistics, summarize
-from lightning_rm.models.ensemble import Aggregate, aggregate
+from lightning_rm.models.aggregate import Aggregate, aggregate
 from lightning_rm.models.warm import average_weights, check_average, weight_cosine
 
 AGGREGATES: tuple[Aggregate, ...] = ("mean", "median", "worst", "mean_minus_variance")

@@ -26,6 +26,8 @@ from lightning_rm.models.contexts import quiet
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 SHARD_SIZE = "5GB"
+MEMBERS_FILE = "members.safetensors"
+"""What `members` writes beside an average; it is not of any other weights."""
 
 
 def export(classifier: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -66,7 +68,7 @@ def export(classifier: PreTrainedModel, folder: str | Path, tokenizer: PreTraine
         for name in sorted(written):
             os.replace(Path(draft) / name, folder / name)
     for path in folder.iterdir():
-        if WEIGHTS.fullmatch(path.name) and path.name not in written:
+        if (WEIGHTS.fullmatch(path.name) and path.name not in written) or path.name == MEMBERS_FILE:
             path.unlink()
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import accumulate, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -27,12 +26,12 @@ from torch.func import functional_call
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.batch import RewardOutput, TokenBatch
-from lightning_rm.models.export import export
+from lightning_rm.models.export import MEMBERS_FILE, export
 from lightning_rm.models.heads import Architecture, head_tensors, init_head
 from lightning_rm.models.member_lora import MemberLora, transformer_layers
 from lightning_rm.models.reward_model import RewardModel
 
-FILE = "members.safetensors"
+FILE = MEMBERS_FILE
 """Beside an exported average: every member's tensors, and as metadata the `Members` that they are."""
 
 
@@ -317,41 +316,3 @@ class _Head(nn.Module):
 def is_members(folder: str | Path) -> bool:
     """Whether `MemberRewardModel.save_pretrained` wrote a folder."""
     return (Path(folder) / FILE).is_file()
-
-
-GOLDEN, *MIXERS = (value - 2**64 for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-POISSON = [int(2**32 * below) for below in accumulate(math.exp(-1) / math.factorial(count) for count in range(11))]
-"""Thresholds of a number of 32 bits: how many it reaches is a Poisson(1) count."""
-
-
-def bootstrap_weights(row: Tensor, num_members: int, seed: int = 0) -> Tensor:
-    """How often each pair stands in each member's bootstrap sample, without drawing one.
-
-    Counts are Poisson(1) (Oza and Russell, "Online bagging and boosting", 2001) and depend on the pair's row, the
-    member and the seed alone: a pair has the same in every epoch, on every rank and device.
-
-    Args:
-        row: (P,) long, `PreferenceBatch.row`.
-        num_members: M.
-        seed: of the draw.
-
-    Returns:
-        (M, P) float32, whole numbers: weights for a loss.
-    """
-    member = torch.arange(num_members, device=row.device)[:, None]
-    bits = _mixed(_mixed(_mixed(torch.full_like(member, seed)) + member) + row.long())
-    thresholds = torch.tensor(POISSON, device=row.device)
-    return torch.bucketize(_shifted(bits, 32), thresholds, right=True).float()
-
-
-def _mixed(bits: Tensor) -> Tensor:
-    """SplitMix64's next number (Steele, Lea and Flood, 2014), in int64, whose sums and products wrap."""
-    bits = bits + GOLDEN
-    for shift, factor in zip((30, 27), MIXERS, strict=True):
-        bits = (bits ^ _shifted(bits, shift)) * factor
-    return bits ^ _shifted(bits, 31)
-
-
-def _shifted(bits: Tensor, shift: int) -> Tensor:
-    """A shift to the right of 64 bits without a sign, which int64 has."""
-    return (bits >> shift) & ((1 << (64 - shift)) - 1)

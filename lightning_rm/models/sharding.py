@@ -14,6 +14,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn import Module
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lightning_rm.models.ensemble import RewardEnsemble
+from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 
 
@@ -60,6 +62,12 @@ def shard(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | Non
     """
     if isinstance(model, FSDPModule):
         return
+    if isinstance(model, RewardEnsemble):
+        for member in model.members:
+            shard(member, mesh, compute_dtype)
+        return
+    if isinstance(model, MemberRewardModel):
+        raise ValueError("members of one backbone cannot be sharded; train them with trainer=ddp, or whole voters")
     if mesh.ndim > 1:
         size = mesh["tensor_parallel"].size()
         if size != 1:

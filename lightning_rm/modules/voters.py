@@ -6,7 +6,8 @@ from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.losses import ranking_loss
-from lightning_rm.models.members import MemberRewardModel, bootstrap_weights
+from lightning_rm.models.bootstrap import bootstrap_weights
+from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
@@ -16,7 +17,8 @@ class VotersRM(PairwiseRM):
     """The baseline's loss for every member (arXiv 2401.06080, eq 2), each on a bootstrap sample of its own.
 
     Members of one backbone would agree too much on one sample: each gets Poisson(1) weights of the pairs. Metrics are
-    those of the mean over members.
+    those of the mean over members. Adapters train at the backbone's learning rate, heads at `head_lr`; each member's
+    gradient is divided by M, which Adam does not notice.
 
     Args:
         model: the members.

@@ -7,16 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from lightning_rm.analysis.strength import (
-    Groups,
-    agreement,
-    correlation,
-    detection,
-    detection_scores,
-    flagged,
-    grouped,
-    u_shape,
-)
+from lightning_rm.analysis.detection import detection, detection_scores, flagged
+from lightning_rm.analysis.strength import Groups, agreement, correlation, grouped, u_shape
 from tests import reference
 
 

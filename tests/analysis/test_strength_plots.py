@@ -9,14 +9,13 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from lightning_rm.analysis.detection import detection, detection_scores
 from lightning_rm.analysis.plots import BLUE, ORANGE, Curve, save_figure
-from lightning_rm.analysis.strength import agreement, detection, detection_scores, grouped
+from lightning_rm.analysis.recipe_plots import decile_accuracy, prefix_accuracy, recipe_curves
+from lightning_rm.analysis.strength import agreement, grouped
 from lightning_rm.analysis.strength_plots import (
     agreement_by_strength,
-    decile_accuracy,
     detection_curves,
-    prefix_accuracy,
-    recipe_curves,
     strength_by_group,
     strength_distribution,
 )

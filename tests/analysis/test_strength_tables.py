@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lightning_rm.analysis.strength import detection, grouped
+from lightning_rm.analysis.detection import detection
+from lightning_rm.analysis.strength import grouped
 from lightning_rm.analysis.strength_tables import detection_rows, example_rows, group_rows, write_table
 
 

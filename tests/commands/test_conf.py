@@ -14,7 +14,9 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._config import conf_dir, resolved
+from lightning_rm.commands.main import verbs
 from lightning_rm.commands.train import train
+from tests.toy import write_annotated
 
 CONF = Path(conf_dir())
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
@@ -46,9 +48,9 @@ SMALL = [
 ]
 
 
-def composed(*overrides: str) -> DictConfig:
+def composed(*overrides: str, command: str = "train") -> DictConfig:
     with initialize_config_dir(CONF.as_posix(), version_base="1.3"):
-        cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
+        cfg = compose(command, overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra")
@@ -81,9 +83,26 @@ def test_every_yaml_composes_and_names_what_exists(group: str, choice: str) -> N
         assert callable(get_method(target))
 
 
+@pytest.mark.parametrize("command", [path.stem for path in sorted(CONF.glob("*.yaml"))])
+def test_every_command_has_its_config(command: str) -> None:
+    assert command in verbs()
+    assert resolved(composed("hydra.runtime.output_dir=run", "hydra.sweep.dir=runs", command=command))
+
+
+def test_an_empty_chain_and_a_chain_of_treatments() -> None:
+    assert resolved(composed("hydra.runtime.output_dir=run"))["data"]["module"]["treatments"] == {}
+    chain = resolved(composed("treatment=[adaptive_margin,flip]", "hydra.runtime.output_dir=run"))
+    assert list(chain["data"]["module"]["treatments"]) == ["adaptive_margin", "flip"]
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(experiment: str, tmp_path: Path) -> None:
-    cfg = composed(f"experiment={experiment}", *SMALL, f"hydra.runtime.output_dir={tmp_path}")
+    small = [*SMALL, f"hydra.runtime.output_dir={tmp_path}"]
+    if composed(f"experiment={experiment}", *small).treatment:
+        write_annotated(tmp_path / "strength.parquet", 160 if experiment == "decile" else 16)
+        small += ["data=synthetic_strength", f"data.file={tmp_path / 'strength.parquet'}"]
+        small.remove("data.num_pairs=16")
+    cfg = composed(f"experiment={experiment}", *small)
     objective = train(cfg)
     assert 0 < objective < 10
     assert (tmp_path / "model" / "best" / "model.safetensors").exists()

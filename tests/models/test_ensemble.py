@@ -19,7 +19,8 @@ from lightning_rm.data.layouts import LAYOUTS, LayoutName
 from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.evaluation.score import score
-from lightning_rm.models.ensemble import Aggregate, RewardEnsemble, aggregate
+from lightning_rm.models.aggregate import Aggregate, aggregate
+from lightning_rm.models.ensemble import RewardEnsemble
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.baseline import BaselineRM
 from tests.tiny import pairs, tiny_model

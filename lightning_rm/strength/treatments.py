@@ -1,150 +1,18 @@
-"""Preference strength: what M voters say of a pair, and treatments that make training targets of it.
-
-A vote is one reward model's margin on a pair, strength the mean of the votes (arXiv 2401.06080, section 2.2). A
-treatment is a pure function of strength and targets to targets; treatments chain. Arrays hold the N pairs of a whole
-training set, since quantiles are of all of it. This file knows no file, no batch and no model.
-
-Everything is told of `chosen` and `rejected` as the data names them. A flipped pair keeps its names and gets the label
-0: with the strength m and the logit `z = r(chosen) - r(rejected) - m`, training it as (rejected, chosen) with the
-negated strength -m has the logit -z and the label 1, which is the same loss. So a flip leaves the margin as it is.
-"""
+"""Treatments: pure functions of strength and targets to targets. With their options fixed they chain in `treat`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-QuantileRanges = Sequence[Sequence[float]]
-"""Ranges `[low, high)` of quantiles: `[[0.0, 0.1], [0.2, 0.3]]` are the weakest decile and the third."""
+from lightning_rm.strength.targets import Targets
+from lightning_rm.strength.votes import Bools, Floats, QuantileRanges, Strength, in_ranges
+
 Pairs = Literal["all", "negative"] | Sequence[float]
 """Which pairs a treatment is for: all, those of negative strength, or those of a quantile range `[low, high)`."""
-
-
-@dataclass(frozen=True)
-class Strength:
-    """What the voters say of N pairs. Every field is (N,) float64, NaN for a pair that has no votes.
-
-    Args:
-        mean: mean of the votes, signed: below 0 the voters contradict the label (arXiv 2401.06080, eq 4).
-        std: their population standard deviation (divided by M, not by M - 1).
-        share: share of the votes above 0, a vote of exactly 0 counting half.
-        quantile: rank of the mean among the pairs that have votes, `rank / N`, in [0, 1): 0 is the weakest.
-    """
-
-    mean: Floats
-    std: Floats
-    share: Floats
-    quantile: Floats
-
-    @classmethod
-    def of(cls, mean: ArrayLike, std: ArrayLike, share: ArrayLike) -> Strength:
-        """Strength from its numbers; the quantile is computed here."""
-        mean = np.asarray(mean, np.float64)
-        return cls(mean, np.asarray(std, np.float64), np.asarray(share, np.float64), quantiles(mean))
-
-    @classmethod
-    def of_votes(cls, votes: ArrayLike) -> Strength:
-        """Strength from votes (arXiv 2401.06080, eq 4).
-
-        Args:
-            votes: (N, M) margins; NaN where a voter has no say, such as on a pair that it was trained on.
-        """
-        votes = np.asarray(votes, np.float64)
-        has_say = ~np.isnan(votes)
-        with np.errstate(invalid="ignore"):
-            num_votes = has_say.sum(1)
-            mean = np.where(has_say, votes, 0.0).sum(1) / num_votes
-            std = np.sqrt(np.where(has_say, (votes - mean[:, None]) ** 2, 0.0).sum(1) / num_votes)
-            share = np.where(has_say, 0.5 + 0.5 * np.sign(votes), 0.0).sum(1) / num_votes
-        return cls.of(mean, std, share)
-
-    def of_rows(self, rows: NDArray[np.int64]) -> Strength:
-        """The strength of some of the pairs, their quantiles still those among all."""
-        return Strength(self.mean[rows], self.std[rows], self.share[rows], self.quantile[rows])
-
-    def __len__(self) -> int:
-        return len(self.mean)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What N pairs are trained towards.
-
-    Args:
-        label: (N,) probability that chosen is preferred. `noise_corrected` takes it beyond [0, 1].
-        margin: (N,) target margin, of chosen over rejected.
-        weight: (N,) weight of each pair in the mean.
-        flipped: (N,) whether the label was turned round.
-        kept: (N,) whether the pair is trained on at all.
-        strength_sign: (N,) 1, or -1 for a flipped pair whose margin is to be kept when its responses change places.
-    """
-
-    label: Floats
-    margin: Floats
-    weight: Floats
-    flipped: Bools
-    kept: Bools
-    strength_sign: Floats
-
-    @classmethod
-    def plain(cls, num_pairs: int) -> Targets:
-        """The baseline's: label 1, margin 0, weight 1."""
-        return cls.of(np.ones(num_pairs), np.zeros(num_pairs), np.ones(num_pairs))
-
-    @classmethod
-    def of(cls, label: ArrayLike, margin: ArrayLike, weight: ArrayLike) -> Targets:
-        """The targets that a data set brings, nothing flipped and nothing left out."""
-        label, margin, weight = (np.array(values, np.float64) for values in (label, margin, weight))
-        num_pairs = len(label)
-        return cls(
-            label, margin, weight, np.zeros(num_pairs, bool), np.ones(num_pairs, bool), np.ones(num_pairs, np.float64)
-        )
-
-
-Treatment = Callable[[Strength, Targets], Targets]
-"""From strength and targets to targets: a function below with its options fixed, `partial(flip, below_quantile=0.1)`.
-
-Pairs without strength (NaN) are left as they are.
-"""
-
-
-def treat(strength: Strength, targets: Targets, treatments: Iterable[Treatment]) -> Targets:
-    """The targets after every treatment in turn."""
-    for treatment in treatments:
-        targets = treatment(strength, targets)
-    return targets
-
-
-def quantiles(mean: ArrayLike) -> Floats:
-    """(N,) the rank of each value among those that are not NaN, over their number: `rank / N`, in [0, 1).
-
-    Equal values rank as they stand. NaN stays NaN.
-    """
-    mean = np.asarray(mean, np.float64)
-    known = np.flatnonzero(~np.isnan(mean))
-    quantile = np.full(len(mean), np.nan)
-    quantile[known[np.argsort(mean[known], kind="stable")]] = np.arange(len(known)) / max(len(known), 1)
-    return quantile
-
-
-def in_ranges(quantile: Floats, ranges: QuantileRanges) -> Bools:
-    """(N,) whether a quantile lies in one of the ranges `[low, high)`.
-
-    Raises:
-        ValueError: for a range that is empty or not within [0, 1].
-    """
-    inside = np.zeros(len(quantile), bool)
-    for bounds in ranges:
-        if len(bounds) != 2 or not 0 <= bounds[0] < bounds[1] <= 1:
-            raise ValueError(f"{list(bounds)} is no range of quantiles [low, high) within [0, 1], such as [0.0, 0.1]")
-        inside |= (quantile >= bounds[0]) & (quantile < bounds[1])
-    return inside
 
 
 def flip(

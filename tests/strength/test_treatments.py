@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_a_pair_told_the_other_way_round_trains_alike(name: str) -> None:
     strength, chosen, rejected = some_pairs()
     targets = s.treat(strength, s.Targets.plain(len(strength)), [TREATMENTS[name]])
     turned = s.Targets.of(1 - targets.label, -targets.margin, targets.weight)
-    turned = s.replace(turned, kept=targets.kept)
+    turned = replace(turned, kept=targets.kept)
     assert loss_of(turned, rejected, chosen) == pytest.approx(loss_of(targets, chosen, rejected), rel=1e-5)
 
 

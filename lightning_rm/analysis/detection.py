@@ -1,0 +1,123 @@
+"""Finding wrong labels by preference strength: how often a low score is a wrong label. It knows arrays alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lightning_rm.analysis.strength import Floats, average_ranks, known_pairs
+
+CUTS = {"mean": 0.0, "vote share": 0.5, "mean / std": 0.0}
+"""Score -> the value below which most voters, or their mean, contradict the label."""
+
+
+class Flagged(NamedTuple):
+    """Pairs flagged up to each distinct score and the wrong ones among them, (K,) each, the lowest score first."""
+
+    num_flagged: Floats
+    num_found: Floats
+
+    @property
+    def precision(self) -> Floats:
+        """(K,) share of the flagged pairs that are wrong."""
+        return self.num_found / self.num_flagged
+
+    @property
+    def recall(self) -> Floats:
+        """(K,) share of the wrong pairs that are flagged."""
+        return self.num_found / self.num_found[-1]
+
+
+class Detection(NamedTuple):
+    """How well a low score finds wrong labels.
+
+    `cut_*` is of flagging the scores below `cut` (precision NaN where none is), `lowest_*` of flagging the `lowest`
+    share of the pairs. `num_unknown` pairs have no known truth or no score and count nowhere.
+    """
+
+    auroc: float
+    average_precision: float
+    cut: float
+    cut_precision: float
+    cut_recall: float
+    lowest: float
+    lowest_precision: float
+    lowest_recall: float
+    num_pairs: int
+    num_wrong: int
+    num_unknown: int
+
+
+def detection_scores(mean: ArrayLike, std: ArrayLike, share: ArrayLike) -> dict[str, Floats]:
+    """Three scores that are low where the label looks wrong: `mean`, `vote share` and `mean / std`.
+
+    Args:
+        mean: (N,) strength.
+        std: (N,) standard deviation of the votes. Where it is 0 the voters are of one mind, and `mean / std` is
+            infinite with the sign of the mean, or 0 if that is 0.
+        share: (N,) share of the votes for the chosen response.
+    """
+    mean, std, share = (np.asarray(values, np.float64) for values in (mean, std, share))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where((std == 0) & (mean == 0), 0.0, mean / std)
+    return {"mean": mean, "vote share": share, "mean / std": ratio}
+
+
+def flagged(score: ArrayLike, wrong: ArrayLike) -> Flagged:
+    """Flag pairs from the lowest score up: the counts behind a precision-recall curve.
+
+    Args:
+        score: (N,) low where the label looks wrong; tied pairs are flagged at once.
+        wrong: (N,) whether the label is wrong. Pairs without known truth or score (NaN) are left out.
+
+    Raises:
+        ValueError: if no pair is wrong, or all are: then there is nothing to find.
+    """
+    score, wrong = known_pairs(score, wrong)
+    if not 0 < wrong.sum() < len(wrong):
+        raise ValueError(f"{wrong.sum():.0f} of {len(wrong)} known labels are wrong; detection needs both kinds")
+    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
+    return Flagged(np.cumsum(counts).astype(np.float64), np.cumsum(np.bincount(place, wrong)).astype(np.float64))
+
+
+def detection(score: ArrayLike, wrong: ArrayLike, cut: float = 0.0, lowest: float | None = None) -> Detection:
+    """How well a low score finds wrong labels.
+
+    AUROC is the chance that a wrong pair scores below a right one, a tie counting 1/2 (Mann-Whitney). Average precision
+    is the sum of precision times the gain in recall over the distinct scores. Of pairs tied at the edge of the lowest
+    share each counts in part, which is the mean over all orders of them.
+
+    Args:
+        score: (N,) low where the label looks wrong.
+        wrong: (N,) whether the label is wrong.
+        cut: flag the scores below it, see `CUTS`.
+        lowest: the share of the pairs to flag, in (0, 1]; by default the share that is wrong, at which precision and
+            recall are the same number.
+
+    Raises:
+        ValueError: if no pair is wrong, or all are, or `lowest` is not a share.
+    """
+    curve = flagged(score, wrong)
+    known_score, known_wrong = known_pairs(score, wrong)
+    num_pairs, num_wrong = len(known_wrong), float(known_wrong.sum())
+    share = num_wrong / num_pairs if lowest is None else lowest
+    if not 0 < share <= 1:
+        raise ValueError(f"lowest={lowest} is no share of the pairs; give a number above 0 and up to 1")
+    below = known_score < cut
+    found = float(np.interp(share * num_pairs, np.append(0, curve.num_flagged), np.append(0, curve.num_found)))
+    num_inversions = average_ranks(known_score)[known_wrong == 1].sum() - num_wrong * (num_wrong + 1) / 2
+    return Detection(
+        auroc=float(1 - num_inversions / (num_wrong * (num_pairs - num_wrong))),
+        average_precision=float((curve.precision * np.diff(curve.recall, prepend=0)).sum()),
+        cut=cut,
+        cut_precision=float(known_wrong[below].mean()) if below.any() else float("nan"),
+        cut_recall=float(known_wrong[below].sum()) / num_wrong,
+        lowest=share,
+        lowest_precision=found / (share * num_pairs),
+        lowest_recall=found / num_wrong,
+        num_pairs=num_pairs,
+        num_wrong=int(num_wrong),
+        num_unknown=np.asarray(score).size - num_pairs,
+    )

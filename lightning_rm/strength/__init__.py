@@ -1,0 +1,39 @@
+"""Preference strength: what M voters say of a pair, and treatments that make training targets of it.
+
+A vote is one reward model's margin on a pair, strength the mean of the votes (arXiv 2401.06080, section 2.2). Arrays
+hold the N pairs of a whole training set, since quantiles are of all of it. Nothing here knows a file, batch or model.
+"""
+
+from lightning_rm.strength.targets import Targets, Treatment, treat
+from lightning_rm.strength.treatments import (
+    adaptive_margin,
+    decile,
+    drop,
+    flip,
+    label_smoothing,
+    noise_corrected,
+    prefix,
+    select,
+    soft_label,
+    weight,
+)
+from lightning_rm.strength.votes import Strength, in_ranges, quantiles
+
+__all__ = [
+    "Strength",
+    "Targets",
+    "Treatment",
+    "adaptive_margin",
+    "decile",
+    "drop",
+    "flip",
+    "in_ranges",
+    "label_smoothing",
+    "noise_corrected",
+    "prefix",
+    "quantiles",
+    "select",
+    "soft_label",
+    "treat",
+    "weight",
+]

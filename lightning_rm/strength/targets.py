@@ -1,0 +1,65 @@
+"""Targets: what pairs are trained towards, and how treatments chain.
+
+Everything is told of `chosen` and `rejected` as the data names them. A flipped pair keeps its names and gets the label
+0: with the strength m and the logit `z = r(chosen) - r(rejected) - m`, training it as (rejected, chosen) with the
+negated strength -m has the logit -z and the label 1, which is the same loss. So a flip leaves the margin as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lightning_rm.strength.votes import Bools, Floats, Strength
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What N pairs are trained towards.
+
+    Args:
+        label: (N,) probability that chosen is preferred. `noise_corrected` takes it beyond [0, 1].
+        margin: (N,) target margin, of chosen over rejected.
+        weight: (N,) weight of each pair in the mean.
+        flipped: (N,) whether the label was turned round.
+        kept: (N,) whether the pair is trained on at all.
+        strength_sign: (N,) 1, or -1 for a flipped pair whose margin is to be kept when its responses change places.
+    """
+
+    label: Floats
+    margin: Floats
+    weight: Floats
+    flipped: Bools
+    kept: Bools
+    strength_sign: Floats
+
+    @classmethod
+    def plain(cls, num_pairs: int) -> Targets:
+        """The baseline's: label 1, margin 0, weight 1."""
+        return cls.of(np.ones(num_pairs), np.zeros(num_pairs), np.ones(num_pairs))
+
+    @classmethod
+    def of(cls, label: ArrayLike, margin: ArrayLike, weight: ArrayLike) -> Targets:
+        """The targets that a data set brings, nothing flipped and nothing left out."""
+        label, margin, weight = (np.array(values, np.float64) for values in (label, margin, weight))
+        num_pairs = len(label)
+        return cls(
+            label, margin, weight, np.zeros(num_pairs, bool), np.ones(num_pairs, bool), np.ones(num_pairs, np.float64)
+        )
+
+
+Treatment = Callable[[Strength, Targets], Targets]
+"""From strength and targets to targets: a function below with its options fixed, `partial(flip, below_quantile=0.1)`.
+
+Pairs without strength (NaN) are left as they are.
+"""
+
+
+def treat(strength: Strength, targets: Targets, treatments: Iterable[Treatment]) -> Targets:
+    """The targets after every treatment in turn."""
+    for treatment in treatments:
+        targets = treatment(strength, targets)
+    return targets

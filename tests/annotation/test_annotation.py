@@ -1,0 +1,247 @@
+"""Votes against one-by-one scoring, files against their readers, interrupted against uninterrupted."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lightning_rm.annotation import votes as votes_module
+from lightning_rm.annotation.files import VOTERS, write_fnlp, write_parquet, write_trl
+from lightning_rm.annotation.voters import Voter, check_voters, find_folder
+from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
+from lightning_rm.data.dataset import PairDataset
+from lightning_rm.data.resampling import Fold
+from lightning_rm.data.rows import BadRow, Message, PairRow, Source
+from lightning_rm.data.sources import FileSource
+from lightning_rm.data.synthetic import SyntheticSource
+from lightning_rm.data.tokenize import TokenizePolicy
+from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.evaluation.score import score
+from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.strength import Strength
+from tests import reference
+from tests.toy import Rows, toy_model
+
+POLICY = TokenizePolicy(max_tokens=128, on_bad_row="drop")
+SOURCE = SyntheticSource(30, split="train")
+
+
+@pytest.fixture(scope="module")
+def voters(tmp_path_factory: pytest.TempPathFactory) -> list[Voter]:
+    folder = tmp_path_factory.mktemp("voters")
+    for seed in range(3):
+        toy_model(seed).save_pretrained(folder / str(seed), world_tokenizer())
+    return [Voter(str(seed), folder / str(seed)) for seed in range(3)]
+
+
+def collected(source: Source, voters: list[Voter], folder: Path, **options: object) -> Votes:
+    settings = {"cache_dir": folder / "cache", "shard_size": 16, "batch_tokens": 400} | options
+    return collect_votes(source, voters, folder / "parts", POLICY, **settings)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_votes_are_margins_of_conversations_scored_alone(voters: list[Voter], tmp_path: Path, layout: str) -> None:
+    bad = BadRow("row 3", "missing field", "chosen")
+    rows = list(SOURCE)
+    source = Rows([*rows[:3], bad, *rows[3:], rows[0]])  # one bad row, one pair twice
+    votes = collected(source, voters, tmp_path, layout=layout)
+    kept = [*rows, rows[0]]
+    assert votes.voters == ("0", "1", "2")
+    assert votes.pairs.source_row.tolist() == [row + (row >= 3) for row in range(31)]
+    for place, voter in enumerate(voters):
+        model = RewardModel.from_pretrained(voter.folder, tokenizer=world_tokenizer())
+        for side, rewards in (("chosen", votes.chosen), ("rejected", votes.rejected)):
+            alone = score(model, world_tokenizer(), [(*row.prompt, *getattr(row, side)) for row in kept], batch_size=1)
+            np.testing.assert_allclose(rewards[:, place], alone.numpy(), atol=2e-6)
+    np.testing.assert_array_equal(votes.votes, votes.chosen - votes.rejected)
+
+
+def test_the_file_is_a_source_as_it_stands(voters: list[Voter], tmp_path: Path) -> None:
+    rows = [replace(row, margin=0.5, label=0.9, weight=2.0, subset="a") for row in SOURCE]
+    votes = collected(Rows(rows), voters, tmp_path)
+    strength = write_parquet(Rows(rows), votes, tmp_path / "strength.parquet")
+    again = list(FileSource(tmp_path / "strength.parquet"))
+    for i, (row, read) in enumerate(zip(rows, again, strict=True)):
+        assert isinstance(read, PairRow)
+        mean, std = reference.strength(votes.votes[i].tolist())
+        assert read.votes == pytest.approx(votes.votes[i].tolist(), abs=1e-12)
+        assert (read.strength_mean, read.strength_std) == (pytest.approx(mean), pytest.approx(std))
+        assert replace(read, votes=(), strength_mean=None, strength_std=None) == row
+    table = pq.read_table(tmp_path / "strength.parquet")
+    assert json.loads(table.schema.metadata[VOTERS]) == ["0", "1", "2"]
+    assert table["strength_quantile"].to_pylist() == [reference.quantile(strength.mean.tolist(), i) for i in range(30)]
+    np.testing.assert_allclose(table["chosen_rewards"].to_pylist(), votes.chosen, rtol=1e-6)
+    np.testing.assert_allclose(table["rejected_rewards"].to_pylist(), votes.rejected, rtol=1e-6)
+
+
+def test_calls_of_tools_are_kept(tmp_path: Path) -> None:
+    call: Message = {"role": "assistant", "content": "", "tool_calls": ({"function": {"name": "f", "arguments": {}}},)}
+    answer: Message = {"role": "tool", "content": "apple", "name": "f", "tool_call_id": "1"}
+    row = next(iter(SOURCE))
+    row = replace(
+        row, prompt=(*row.prompt, call, answer), tools=({"name": "f"},), chat_template_kwargs={"think": False}
+    )
+    scored = cast(PairDataset, SimpleNamespace(source_row=np.array([0])))
+    votes = Votes(scored, ("a",), np.array([[2.0]]), np.array([[0.5]]))
+    write_parquet(Rows([row]), votes, tmp_path / "strength.parquet")
+    [read] = FileSource(tmp_path / "strength.parquet")
+    assert isinstance(read, PairRow)
+    assert replace(read, votes=(), strength_mean=None, strength_std=None) == row
+
+
+def test_the_papers_layout_is_read_back_with_its_strengths(voters: list[Voter], tmp_path: Path) -> None:
+    votes = collected(SOURCE, voters, tmp_path)
+    write_fnlp(SOURCE, votes, tmp_path / "train.json")
+    raw = json.loads((tmp_path / "train.json").read_text())
+    assert set(raw[0]) == {
+        "chosen",
+        "rejected",
+        "GPT4 label",
+        "mean preference difference",
+        "std preference difference",
+        "chosen_score_list",
+        "rejected_score_list",
+    }
+    for i, (row, read) in enumerate(zip(SOURCE, FileSource(tmp_path / "train.json"), strict=True)):
+        assert isinstance(read, PairRow)
+        assert (read.prompt, read.chosen, read.rejected, read.clean) == (
+            row.prompt,
+            row.chosen,
+            row.rejected,
+            row.clean,
+        )
+        assert read.strength_mean == pytest.approx(votes.votes[i].mean(), abs=1e-12)
+        assert read.votes == pytest.approx(votes.votes[i].tolist(), abs=1e-12)
+
+
+def test_trl_gets_a_margin(voters: list[Voter], tmp_path: Path) -> None:
+    votes = collected(SOURCE, voters, tmp_path)
+    write_trl(SOURCE, votes, tmp_path / "trl.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "trl.jsonl").read_text().splitlines()]
+    assert len(rows) == 30
+    for i, (row, pair) in enumerate(zip(rows, SOURCE, strict=True)):
+        assert row.keys() == {"prompt", "chosen", "rejected", "margin"}
+        assert row["chosen"] == [dict(turn) for turn in pair.chosen]
+        assert row["margin"] == pytest.approx(votes.votes[i].mean())
+
+
+def test_turns_that_the_papers_layout_has_no_place_for(voters: list[Voter], tmp_path: Path) -> None:
+    rows = [replace(row, prompt=({"role": "system", "content": "be brief"}, *row.prompt)) for row in SOURCE]
+    votes = collected(Rows(rows), voters[:1], tmp_path)
+    with pytest.raises(ValueError, match="system, user"):
+        write_fnlp(Rows(rows), votes, tmp_path / "train.json")
+    assert not list(tmp_path.glob("*train.json*"))
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 7])
+def test_interrupted_equals_uninterrupted_byte_for_byte(
+    voters: list[Voter], tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parquet(SOURCE, collected(SOURCE, voters, tmp_path / "whole"), tmp_path / "whole.parquet")
+    calls = 0
+
+    def interrupt(voter: str, done: int, total: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collected(SOURCE, voters, tmp_path / "again", progress=interrupt)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "again" / "parts").rglob("*.npy")}
+    scored: list[int] = []
+    score_samples = votes_module._score  # pyright: ignore[reportPrivateUsage]
+
+    def counted(model: RewardModel, samples: list[object], layout: str) -> object:
+        scored.append(len(samples))
+        return score_samples(model, samples, layout)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(votes_module, "_score", counted)
+    write_parquet(SOURCE, collected(SOURCE, voters, tmp_path / "again"), tmp_path / "again.parquet")
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert sum(scored) <= 3 * 60 - 16 * len(before)
+    remove_parts(tmp_path / "again" / "parts")
+    assert not (tmp_path / "again" / "parts").exists()
+
+
+def test_other_voters_do_not_take_over_what_was_scored(voters: list[Voter], tmp_path: Path) -> None:
+    one = collected(SOURCE, voters[:1], tmp_path)
+    two = collected(SOURCE, voters[1:2], tmp_path)
+    again = collected(SOURCE, voters[:1], tmp_path)
+    assert not np.array_equal(one.chosen, two.chosen)
+    np.testing.assert_array_equal(one.chosen, again.chosen)
+
+
+def test_cross_fitted_voters_vote_on_the_fold_they_left_out(voters: list[Voter], tmp_path: Path) -> None:
+    folded = [replace(voter, fold=Fold(number, 2)) for number, voter in enumerate(voters)]
+    votes = collected(SOURCE, folded, tmp_path)
+    whole = collected(SOURCE, voters, tmp_path)
+    prompts = [row.prompt_id for row in SOURCE]
+    for place, voter in enumerate(folded):
+        assert voter.fold is not None
+        has_say = np.array([voter.fold.holds(prompt) for prompt in prompts])
+        assert np.isnan(votes.votes[~has_say, place]).all()
+        np.testing.assert_allclose(votes.votes[has_say, place], whole.votes[has_say, place], atol=2e-6)
+    strength = write_parquet(SOURCE, votes, tmp_path / "cross.parquet")
+    numbers = pq.read_table(tmp_path / "cross.parquet")["votes"].to_pylist()
+    assert {len(row) for row in numbers} == {1, 2}  # voters 0 and 2 left out the same fold
+    np.testing.assert_allclose(strength.mean, Strength.of_votes(votes.votes).mean)
+    with pytest.raises(ValueError, match="belong to a fold that no voter left out"):
+        collected(SOURCE, folded[:1], tmp_path)
+
+
+def test_members_of_one_backbone_vote_one_by_one(voters: list[Voter], tmp_path: Path) -> None:
+    members = MemberRewardModel.of(toy_model(), Members(num_members=3)).eval()
+    members.save_pretrained(tmp_path / "members", world_tokenizer())
+    votes = collected(SOURCE, [Voter("m", tmp_path / "members"), voters[1]], tmp_path)
+    assert votes.voters == ("m#0", "m#1", "m#2", "1")
+    for place in range(3):
+        alone = score(
+            members.member(place), world_tokenizer(), [(*row.prompt, *row.chosen) for row in SOURCE], batch_size=1
+        )
+        np.testing.assert_allclose(votes.chosen[:, place], alone.numpy(), atol=2e-6)
+
+
+def test_voters_that_do_not_belong_together_are_named(voters: list[Voter], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there are no voters"):
+        check_voters([])
+    with pytest.raises(ValueError, match="voters 0 and twin have the same weights"):
+        check_voters([voters[0], Voter("twin", voters[0].folder)])
+    tokenizer = world_tokenizer()
+    tokenizer.chat_template = str(tokenizer.chat_template) + " "
+    toy_model(7).save_pretrained(tmp_path / "template", tokenizer)
+    with pytest.raises(ValueError, match="voter other has another chat template than 0"):
+        check_voters([voters[0], Voter("other", tmp_path / "template")])
+    larger = world_tokenizer()
+    larger.add_tokens(["zebra"])
+    toy_model(8).save_pretrained(tmp_path / "tokens", larger)
+    with pytest.raises(ValueError, match="another tokenizer"):
+        check_voters([voters[0], Voter("other", tmp_path / "tokens")])
+    toy_model(9, model_type="olmo2").save_pretrained(tmp_path / "head", world_tokenizer())
+    with pytest.raises(ValueError, match="another head"):
+        check_voters([voters[0], Voter("other", tmp_path / "head")])
+
+
+def test_a_run_is_found_by_its_weights(voters: list[Voter], tmp_path: Path) -> None:
+    toy_model().save_pretrained(tmp_path / "run" / "model" / "last", world_tokenizer())
+    assert find_folder(tmp_path / "run", "last") == tmp_path / "run" / "model" / "last"
+    assert find_folder(tmp_path / "run", "best") is None
+    assert find_folder(voters[0].folder) == voters[0].folder
+
+
+def test_a_conversation_that_voters_cannot_read_is_named(voters: list[Voter], tmp_path: Path) -> None:
+    draw = random.Random(0)
+    words = " ".join(draw.choice(["red", "apple", "crab"]) for _ in range(400))
+    long = replace(next(iter(SOURCE)), chosen=({"role": "assistant", "content": words},))
+    with pytest.raises(ValueError, match="the voters read 256; set max_tokens=256"):
+        collect_votes(Rows([long]), voters, tmp_path / "parts", TokenizePolicy(1000), cache_dir=tmp_path)

@@ -1,0 +1,178 @@
+"""From voters to recipes by commands alone: vote, annotate, train, analyze, ensemble."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+from lightning_rm.commands.analyze import analyze
+from lightning_rm.commands.annotate import annotate, find_voters
+from lightning_rm.commands.ensemble import ensemble
+from lightning_rm.commands.train import train
+from lightning_rm.data.resampling import Fold
+from lightning_rm.data.world_tokenizer import world_tokenizer
+from tests.commands.test_conf import SMALL, composed
+from tests.toy import toy_model
+
+RUN = ["hydra.sweep.dir=runs", "trainer.max_steps=2"]
+
+
+def trained(folder: Path, *overrides: str) -> None:
+    train(composed(*overrides[:1], *SMALL, *overrides[1:], *RUN, f"hydra.runtime.output_dir={folder}"))
+
+
+@pytest.fixture(scope="module")
+def voted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two voters, one of a fold, and their strengths of 40 pairs."""
+    folder = tmp_path_factory.mktemp("voted")
+    for seed in range(2):
+        trained(folder / "vote" / str(seed), "experiment=vote", f"seed={seed}", "resample=without_fold")
+    annotate(
+        composed(
+            f"voters=[{folder}/vote/0/model/best,{folder}/vote/1/model/best]",
+            "data=synthetic",
+            "data.num_pairs=40",
+            f"out={folder}/strength.parquet",
+            f"also.trl={folder}/trl.jsonl",
+            "shard_size=30",
+            command="annotate",
+        )
+    )
+    return folder
+
+
+def test_the_file_has_every_pair_and_both_voters(voted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pq.read_table(voted / "strength.parquet")
+    assert table.num_rows == 40
+    assert all(len(votes) == 2 for votes in table["votes"].to_pylist())
+    assert len((voted / "trl.jsonl").read_text().splitlines()) == 40
+    assert not (voted / "strength.parquet.parts").exists()
+
+
+def test_runs_know_the_fold_they_left_out(voted: Path) -> None:
+    assert [voter.fold for voter in find_voters(f"{voted}/vote/*", "best")] == [Fold(0, 5), Fold(1, 5)]
+
+
+def test_recipes_deciles_and_prefixes_are_analyzed(voted: Path, tmp_path: Path) -> None:
+    data = ["data=synthetic_strength", f"data.file={voted}/strength.parquet"]
+    small = [word for word in SMALL if word != "data.num_pairs=16"]
+
+    def run(name: str, *overrides: str) -> None:
+        experiment, *rest = overrides
+        train(composed(experiment, *small, *data, *rest, *RUN, f"hydra.runtime.output_dir={tmp_path / name}"))
+
+    for seed in range(2):
+        run(f"recipes/flip{seed}", "experiment=flip", f"seed={seed}")
+        run(f"recipes/baseline{seed}", "experiment=vote", f"seed={seed}", "name=baseline")
+    for number in (0, 9):
+        run(f"deciles/{number}", "experiment=decile", f"treatment.decile.number={number}")
+    run("deciles/flipped", "experiment=decile", "treatment.flip.below_quantile=1")
+    for end in ("weak", "strong"):
+        run(f"prefixes/{end}", "experiment=prefix", f"treatment.prefix.end={end}", "treatment.prefix.share=0.5")
+    written = analyze(
+        composed(
+            f"strength={voted}/strength.parquet",
+            f"deciles={tmp_path}/deciles/*",
+            f"prefixes={tmp_path}/prefixes/*",
+            f"recipes={tmp_path}/recipes/*",
+            f"out={tmp_path}/analysis",
+            command="analyze",
+        )
+    )
+    names = {path.name for path in written}
+    for figure in ("strength_distribution", "strength_by_group", "agreement_by_strength", "detection"):
+        assert {f"{figure}.png", f"{figure}.svg"} <= names
+    for table in ("groups", "examples", "detection", "deciles", "prefixes", "recipes"):
+        assert {f"{table}.csv", f"{table}.md"} <= names
+    assert {"deciles.png", "prefixes.png", "recipes.png"} <= names
+    assert all(path.stat().st_size for path in written)
+    numbers = json.loads((tmp_path / "analysis" / "strength.json").read_text())
+    assert numbers["num_pairs"] == 40
+    assert 0 <= numbers["mean/auroc"] <= 1
+    recipes = (tmp_path / "analysis" / "recipes.csv").read_text()
+    assert "flip,2," in recipes
+    assert "baseline,2," in recipes
+
+
+def test_ensembles_and_the_average_of_weights(voted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = ensemble(
+        composed(
+            f"voters={voted}/vote/*",
+            "data=synthetic",
+            "data.num_test=12",
+            f"out={tmp_path}/ensemble",
+            command="ensemble",
+        )
+    )
+    assert {
+        "test/mean",
+        "test/median",
+        "test/worst",
+        "test/mean minus variance",
+        "test/WARM",
+        "ood/WARM",
+    } <= results.keys()
+    assert all(metrics["num_pairs"] == 12 for metrics in results.values())
+    assert "WARM" in capsys.readouterr().out
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "ensemble" / "warm")
+    members = [
+        AutoModelForSequenceClassification.from_pretrained(voted / "vote" / str(seed) / "model" / "best")
+        for seed in range(2)
+    ]
+    mean = (members[0].score.weight + members[1].score.weight) / 2
+    np.testing.assert_allclose(model.score.weight.detach().numpy(), mean.detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["annotate"], "error: data.file and out and voters must be given"),
+        (["annotate", "voters=none/*", "data=synthetic", "out=a.parquet"], "error: voters='none/*' names no run"),
+        (["annotate", "voters=model", "data=synthetic", "out=a.jsonl"], "ends in .parquet"),
+        (["annotate", "voters=model", "data=synthetic", "set=tset", "out=a.parquet"], "set='tset': the data has train"),
+        (["annotate", "voters=model", "data=synthetic", "set=test", "out=a.parquet"], "test.test, test.ood"),
+        (["annotate", "voters=model", "data=synthetic", "out=there.parquet"], "is there already"),
+        (["analyze"], "there is nothing to analyze"),
+        (["analyze", "strength=there.parquet"], "no column strength_mean"),
+        (["analyze", "deciles=none/*"], "deciles='none/*' names no run"),
+        (["train", "experiment=flip"], "flip need preference strengths"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+    toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
+    pq.write_table(pa.table({"chosen": ["a"], "rejected": ["b"]}), tmp_path / "there.parquet")
+    environment = {**os.environ, "LIGHTNING_RM_CACHE": str(tmp_path / "cache"), "COLUMNS": "160"}
+    command = [sys.executable, "-m", "lightning_rm.commands.main", *arguments]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 1
+    assert message in " ".join(result.stderr.split())
+
+
+def test_two_processes_annotate_as_one(voted: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "LIGHTNING_RM_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    arguments = [
+        f"voters=[{voted}/vote/0/model/best,{voted}/vote/1/model/best]",
+        "data=synthetic",
+        "data.num_pairs=40",
+        "shard_size=30",
+        "accelerator=cpu",
+        "devices=2",
+        "out=two.parquet",
+    ]
+    command = [sys.executable, "-m", "lightning_rm.commands.main", "annotate", *arguments]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert pq.read_table(tmp_path / "two.parquet").equals(pq.read_table(voted / "strength.parquet"))
