@@ -7,19 +7,55 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lightning_rm.annotation.annotate import annotate
+    from lightning_rm.annotation.voters import Voter
     from lightning_rm.data.datamodule import PreferenceDataModule
     from lightning_rm.data.tokenize import load_tokenizer
     from lightning_rm.evaluation.score import score
+    from lightning_rm.models.ensemble import RewardEnsemble
+    from lightning_rm.models.members import MemberRewardModel, Members
     from lightning_rm.models.reward_model import RewardModel
+    from lightning_rm.models.warm import average_weights
     from lightning_rm.modules.baseline import BaselineRM
     from lightning_rm.modules.optimization import warmup_schedule
+    from lightning_rm.modules.strength_aware import StrengthAwareRM
+    from lightning_rm.modules.supervised import SupervisedLM
+    from lightning_rm.modules.voters import VotersRM
+    from lightning_rm.strength import Strength
 
-__all__ = ["BaselineRM", "PreferenceDataModule", "RewardModel", "load_tokenizer", "score", "warmup_schedule"]
+__all__ = [
+    "BaselineRM",
+    "MemberRewardModel",
+    "Members",
+    "PreferenceDataModule",
+    "RewardEnsemble",
+    "RewardModel",
+    "Strength",
+    "StrengthAwareRM",
+    "SupervisedLM",
+    "Voter",
+    "VotersRM",
+    "annotate",
+    "average_weights",
+    "load_tokenizer",
+    "score",
+    "warmup_schedule",
+]
 
 _HOMES = {
     "BaselineRM": "modules.baseline",
+    "MemberRewardModel": "models.members",
+    "Members": "models.members",
     "PreferenceDataModule": "data.datamodule",
+    "RewardEnsemble": "models.ensemble",
     "RewardModel": "models.reward_model",
+    "Strength": "strength",
+    "StrengthAwareRM": "modules.strength_aware",
+    "SupervisedLM": "modules.supervised",
+    "Voter": "annotation.voters",
+    "VotersRM": "modules.voters",
+    "annotate": "annotation.annotate",
+    "average_weights": "models.warm",
     "load_tokenizer": "data.tokenize",
     "score": "evaluation.score",
     "warmup_schedule": "modules.optimization",

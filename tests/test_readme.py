@@ -19,9 +19,10 @@ from tests.toy import toy_model, write_jsonl
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+RESULTS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "results.md").read_text(), flags=re.DOTALL)
 COMMANDS = [
     line
-    for language, block in BLOCKS
+    for language, block in (*BLOCKS, *RESULTS)
     if language == "bash"
     for line in block.replace("\\\n", " ").splitlines()
     if re.search(r"train\.py|lightning-rm|lightning_rm\.commands", line)
@@ -59,8 +60,7 @@ def test_every_command_composes(command: str) -> None:
         f"{word.get_key_element()}={next(iter(word.sweep_string_iterator()))}" if word.is_sweep_override() else line
         for line, word in zip(words, OverridesParser.create().parse_overrides(words), strict=True)
     ]
-    if verb == "train":
-        assert resolved(composed(*single, "hydra.runtime.output_dir=run"))["name"]
+    assert resolved(composed(*single, "hydra.runtime.output_dir=run", "hydra.sweep.dir=runs", command=verb))
 
 
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

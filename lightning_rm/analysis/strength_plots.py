@@ -72,7 +72,7 @@ def strength_by_group(groups: Groups) -> Figure:
             f"Spread: {shape.weakest:.2f} weakest, {shape.minimum:.2f} least, {shape.strongest:.2f} strongest"
         )
         right.set_ylabel("standard deviation of the votes")
-        right.set_ylim(bottom=0)
+        right.set_ylim(0, 1.05 * float(np.nanmax(groups.std)))
         for axes in (left, right):
             share_axis(axes, "pairs by strength, weakest first")
     return figure

@@ -19,7 +19,7 @@ from lightning_rm.analysis.strength_plots import (
     strength_distribution,
 )
 from lightning_rm.analysis.strength_tables import detection_rows, example_rows, group_rows, write_table
-from lightning_rm.strength import Strength
+from lightning_rm.strength import vote_shares
 
 NEEDED = ("strength_mean", "strength_std", "votes")
 
@@ -57,8 +57,9 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
     mean, std, clean, gold = (
         np.asarray(table[name].to_pylist(), float) for name in ("strength_mean", "strength_std", "clean", "gold_margin")
     )
-    votes = table["votes"].to_pylist()
-    share = np.array([Strength.of_votes([row]).share[0] if row else np.nan for row in votes])
+    votes = [row or [] for row in table["votes"].to_pylist()]
+    offsets = np.cumsum([0, *map(len, votes)])
+    share = vote_shares(np.array([vote for row in votes for vote in row], float), offsets)
     num_voters = max(map(len, votes))
     groups = grouped(mean, std, clean, gold)
     shape = u_shape(groups)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Voter:
         load = MemberRewardModel.load if is_members(self.folder) else RewardModel.from_pretrained
         return load(self.folder, tokenizer=tokenizer).eval()
 
+    @cached_property
     def digest(self) -> str:
         """16 hex digits that change with the weights: of their files' bytes, in order of name."""
         digest = hashlib.sha256()
@@ -86,7 +88,7 @@ def check_voters(voters: Sequence[Voter]) -> None:
         raise ValueError("there are no voters; name runs or model folders, such as voters='runs/vote/*'")
     digests: dict[str, str] = {}
     for voter in voters:
-        if (before := digests.setdefault(voter.digest(), voter.name)) != voter.name:
+        if (before := digests.setdefault(voter.digest, voter.name)) != voter.name:
             raise ValueError(f"voters {before} and {voter.name} have the same weights: one model has one vote")
     first = voters[0].kind()
     for voter in voters[1:]:

@@ -121,7 +121,8 @@ def collect_votes(
         for number in mine:
             rewards: list[tuple[NDArray[np.int64], Rewards]] = []
             for rows in _batches(shards[number], lengths, batch_tokens):
-                rewards.append((rows, _score(model, [sample_of(number) for number in rows.tolist()], layout)))
+                with fabric.autocast():
+                    rewards.append((rows, _score(model, [sample_of(row) for row in rows.tolist()], layout)))
                 done += len(rows)
                 if progress is not None:
                     progress(voter.name, done, len(needed))
@@ -139,7 +140,7 @@ def remove_parts(parts: Path) -> None:
 def _folder(parts: Path, settings: str, voter: Voter) -> Path:
     """Where the shards of a voter go: named by all that its rewards depend on."""
     fold = "" if voter.fold is None else f"-{voter.fold.fold % voter.fold.num_folds}of{voter.fold.num_folds}"
-    return parts / f"{settings[:16]}-{voter.digest()}{fold}"
+    return parts / f"{settings[:16]}-{voter.digest}{fold}"
 
 
 def _folds(source: Source, pairs: PairDataset, voters: Sequence[Voter]) -> Callable[[Voter], NDArray[np.bool_]]:

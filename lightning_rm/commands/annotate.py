@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lightning_rm.analysis.tables import report_table
-from lightning_rm.annotation.files import VOTERS, write_fnlp, write_parquet, write_trl
+from lightning_rm.annotation.annotate import annotate
+from lightning_rm.annotation.files import VOTERS
 from lightning_rm.annotation.voters import Voter, find_folder
-from lightning_rm.annotation.votes import collect_votes, remove_parts
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all
 from lightning_rm.data.resampling import Fold, WithoutFold
 from lightning_rm.data.rows import Source
@@ -29,7 +29,7 @@ from lightning_rm.data.tokenize import TokenizePolicy
 from lightning_rm.strength import Strength
 
 
-def annotate(cfg: DictConfig) -> Path:
+def annotate_data(cfg: DictConfig) -> Path:
     """Annotate a data set.
 
     Args:
@@ -50,17 +50,18 @@ def annotate(cfg: DictConfig) -> Path:
     policy = TokenizePolicy(cfg.data.max_tokens, cfg.data.overlong, cfg.data.identical, cfg.data.on_bad_row)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=cfg.devices, precision=cfg.precision)
     fabric.launch()
-    parts = out.with_name(f"{out.name}.parts")
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, console=console, disable=fabric.global_rank > 0) as bar:
             tasks = {name: bar.add_task(name, total=None, visible=False) for name in names}
-            votes = collect_votes(
+            votes = annotate(
                 source,
                 voters,
-                parts,
+                out,
                 policy,
+                fnlp=cfg.also.fnlp,
+                trl=cfg.also.trl,
                 fabric=fabric,
                 cache_dir=cfg.data.cache_dir,
                 layout=cfg.layout.layout,
@@ -72,19 +73,12 @@ def annotate(cfg: DictConfig) -> Path:
         print("interrupted: what is scored is kept; run the same command to go on", file=sys.stderr)
         raise SystemExit(130) from None
     if fabric.global_rank == 0:
-        strength = write_parquet(source, votes, out)
-        written = [out]
-        for write, path in ((write_fnlp, cfg.also.fnlp), (write_trl, cfg.also.trl)):
-            if path is not None:
-                write(source, votes, Path(path))
-                written.append(Path(path))
-        remove_parts(parts)
         console.print(report_table({"annotated": votes.pairs.report}))
-        for line in summary(strength, votes.voters):
+        for line in summary(Strength.of_votes(votes.votes), votes.voters):
             console.print(line, highlight=False)
-        for path in written:
-            console.print(f"  {path}", highlight=False, soft_wrap=True)
-    fabric.barrier()
+        for path in (out, cfg.also.fnlp, cfg.also.trl):
+            if path is not None:
+                console.print(f"  {path}", highlight=False, soft_wrap=True)
     return out
 
 
@@ -164,7 +158,7 @@ def _written_by(out: Path) -> str:
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
     with plain_errors():
-        annotate(cfg)
+        annotate_data(cfg)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     policy = TokenizePolicy(cfg.data.max_tokens, cfg.data.overlong, cfg.data.identical, cfg.data.on_bad_row)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     results: dict[str, dict[str, float]] = {}
+    names: set[str] = set()
     console = Console()
     for name, source in _sets(cfg).items():
         votes = collect_votes(
@@ -63,18 +64,22 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
         )
         rows = measured(votes, len(voters), cfg.lam)
         results |= {f"{name}/{row}": metrics for row, metrics in rows.items()}
-        alone = [metrics["accuracy"] for row, metrics in rows.items() if row in votes.voters and row != warm.name]
+        names |= set(votes.voters) - {warm.name}
+        alone = [rows[voter]["accuracy"] for voter in votes.voters if voter != warm.name]
         if warm.name in rows:
             check = check_average(rows[warm.name]["accuracy"], alone)
-            verdict = "at least" if check.holds else "BELOW: these voters are not linearly connected; do not use it"
+            verdict = "at least" if check.holds else "BELOW"
             console.print(
                 f"{name}: voters alone {check.mean:.3f} ({check.lowest:.3f} to {check.highest:.3f}), WARM "
                 f"{check.average:.3f}, {verdict} their mean",
                 highlight=False,
             )
+            if not check.holds:
+                console.print("these voters are not linearly connected (one head? one start?): do not use the average")
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    console.print(results_table(results, "voters alone, their ensembles, and the average of their weights"))
+    shown = {key: metrics for key, metrics in results.items() if key.partition("/")[2] not in names}
+    console.print(results_table(shown, f"{len(names)} voters as one: ensembles, and the average of their weights"))
     console.print(f"mean cosine between voters' weights: backbone {cosine.backbone:.3f}, head {cosine.head:.3f}")
     console.print(f"  {out / 'warm'}\n  {out / 'results.json'}", highlight=False, soft_wrap=True)
     return results

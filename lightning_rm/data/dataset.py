@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lightning_rm.batch import Sample
 from lightning_rm.data.report import DataReport
-from lightning_rm.strength import Strength, Targets
+from lightning_rm.strength import Strength, Targets, vote_shares
 
 SCHEMA_VERSION = 3
 """Changes whenever the file's columns, or what they hold, change."""
@@ -204,14 +204,8 @@ class _Lists:
 
 
 def _vote_shares(column: Any) -> NDArray[np.float64]:
-    """(N,) the share of each pair's votes above 0, a vote of 0 counting half; NaN for a pair without votes."""
-    shares: list[NDArray[np.float64]] = []
-    for chunk in column.chunks:
-        offsets, votes = chunk.offsets.to_numpy(), chunk.values.to_numpy()
-        sums = np.concatenate([[0.0], np.cumsum(0.5 + 0.5 * np.sign(votes))])
-        with np.errstate(invalid="ignore"):
-            shares.append((sums[offsets[1:]] - sums[offsets[:-1]]) / np.diff(offsets))
-    return np.concatenate(shares)
+    """(N,) the share of votes for chosen of each pair."""
+    return np.concatenate([vote_shares(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in column.chunks])
 
 
 def _numbers(column: Any) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from lightning_rm.strength.treatments import (
     soft_label,
     weight,
 )
-from lightning_rm.strength.votes import Strength, in_ranges, quantiles
+from lightning_rm.strength.votes import Strength, in_ranges, quantiles, vote_shares
 
 __all__ = [
     "Strength",
@@ -35,5 +35,6 @@ __all__ = [
     "select",
     "soft_label",
     "treat",
+    "vote_shares",
     "weight",
 ]

@@ -60,6 +60,21 @@ class Strength:
         return len(self.mean)
 
 
+def vote_shares(votes: NDArray[np.float64], offsets: NDArray[np.integer]) -> Floats:
+    """The share of each pair's votes above 0, a vote of exactly 0 counting half; NaN for a pair without votes.
+
+    Args:
+        votes: (V,) the votes of all pairs, end to end.
+        offsets: (N + 1,) where each pair's votes begin, and where the last one's end.
+
+    Returns:
+        (N,) shares.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(0.5 + 0.5 * np.sign(votes))])
+    with np.errstate(invalid="ignore"):
+        return (sums[offsets[1:]] - sums[offsets[:-1]]) / np.diff(offsets)
+
+
 def quantiles(mean: ArrayLike) -> Floats:
     """(N,) the rank of each value among those that are not NaN, over their number: `rank / N`, in [0, 1).
 

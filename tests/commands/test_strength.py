@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from lightning_rm.commands.analyze import analyze
-from lightning_rm.commands.annotate import annotate, find_voters
+from lightning_rm.commands.annotate import annotate_data, find_voters
 from lightning_rm.commands.ensemble import ensemble
 from lightning_rm.commands.train import train
 from lightning_rm.data.resampling import Fold
@@ -36,7 +36,7 @@ def voted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("voted")
     for seed in range(2):
         trained(folder / "vote" / str(seed), "experiment=vote", f"seed={seed}", "resample=without_fold")
-    annotate(
+    annotate_data(
         composed(
             f"voters=[{folder}/vote/0/model/best,{folder}/vote/1/model/best]",
             "data=synthetic",

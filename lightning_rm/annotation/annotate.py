@@ -1,0 +1,59 @@
+"""`annotate`: from a source and voters to an annotated file, in one call. The command and the notebook call it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from lightning_rm.annotation.files import write_fnlp, write_parquet, write_trl
+from lightning_rm.annotation.voters import Voter
+from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
+from lightning_rm.data.rows import Source
+from lightning_rm.data.tokenize import TokenizePolicy
+
+
+def annotate(
+    source: Source,
+    voters: Sequence[Voter],
+    out: str | Path,
+    policy: TokenizePolicy | None = None,
+    *,
+    fnlp: str | Path | None = None,
+    trl: str | Path | None = None,
+    fabric: L.Fabric | None = None,
+    **options: Any,
+) -> Votes:
+    """Have voters score every pair of a source and write the strengths.
+
+    Args:
+        source: pair rows, good and bad.
+        voters: models that belong together.
+        out: a `.parquet` file. What is scored lies in `OUT.parts` until the file is written: call again after an
+            interruption, and it goes on.
+        policy: what to do with rows that are bad or long; None for the default.
+        fnlp: also write this `.json` file, in the layout of the paper's published data.
+        trl: also write this `.jsonl` file, with a margin that TRL reads.
+        fabric: device and processes; every process calls this alike and the first one writes.
+        **options: of `votes.collect_votes`.
+
+    Returns:
+        The votes; `Strength.of_votes(votes.votes)` are the strengths.
+
+    Raises:
+        ValueError: if voters do not belong together, or a pair cannot be scored.
+    """
+    out = Path(out)
+    parts = out.with_name(f"{out.name}.parts")
+    votes = collect_votes(source, voters, parts, policy or TokenizePolicy(), fabric=fabric, **options)
+    if fabric is None or fabric.global_rank == 0:
+        write_parquet(source, votes, out)
+        for write, path in ((write_fnlp, fnlp), (write_trl, trl)):
+            if path is not None:
+                write(source, votes, Path(path))
+        remove_parts(parts)
+    if fabric is not None:
+        fabric.barrier()
+    return votes
