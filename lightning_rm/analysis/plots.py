@@ -230,6 +230,12 @@ def _draw_curves(axes: Axes, curves: History, end: float) -> None:
         axes.plot(steps, values, color=color, linestyle=style, marker=marker, markersize=4, label=label)
 
 
+def smoothed(curve: Curve) -> Curve:
+    """A curve of many points as the running mean over a twentieth of them; one of few as it is."""
+    window = len(curve.values) // 20
+    return Curve(_running_mean(curve.steps, window), _running_mean(curve.values, window)) if window > 1 else curve
+
+
 def _running_mean(values: NDArray[np.number], window: int) -> NDArray[np.float64]:
     """(n - window + 1,) means over every `window` neighbours."""
     return np.convolve(values, np.full(window, 1 / window), mode="valid")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_rm.analysis.plots import Curve, read_history, save_figure
+from lightning_rm.analysis.plots import Curve, read_history, save_figure, smoothed
 from lightning_rm.analysis.recipe_plots import Series, decile_accuracy, prefix_accuracy, recipe_curves
 from lightning_rm.analysis.strength_tables import write_table
 
@@ -108,7 +108,9 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
         histories = [read_history(run.folder / "csv" / "metrics.csv") for run in same]
         for key in CURVES:
             if all(key in history for history in histories):
-                curves.setdefault(key, {})[name] = [_within_training(history[key], history) for history in histories]
+                curves.setdefault(key, {})[name] = [
+                    smoothed(_within_training(history[key], history)) for history in histories
+                ]
         row: dict[str, object] = {"recipe": name, "seeds": len(same)}
         for metric in metrics:
             row |= _mean_and_spread(metric, [run.value(metric) for run in same])

@@ -27,6 +27,9 @@ from lightning_rm.models.adapters import count_parameters
 from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import EvaluationStage, PairwiseRM, metric_prefix
+from lightning_rm.modules.baseline import BaselineRM
+from lightning_rm.modules.supervised import SupervisedLM
+from lightning_rm.modules.voters import VotersRM
 
 
 def train(cfg: DictConfig) -> float:
@@ -104,6 +107,11 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
         raise ValueError(
             f"monitor={cfg.monitor!r} is of no data set of this run; its sets are {', '.join(known)}: "
             "say monitor=SET/accuracy, and mode=min for a loss"
+        )
+    if datamodule.treatments and isinstance(module, BaselineRM | VotersRM | SupervisedLM):
+        raise ValueError(
+            f"treatment={', '.join(datamodule.treatments)}: {type(module).__name__} does not read all their targets, "
+            "margins above all; set module=strength_aware"
         )
     limit, longest = module.model.max_tokens, datamodule.policy.max_tokens
     if limit is not None and longest > limit:

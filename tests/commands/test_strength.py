@@ -145,6 +145,7 @@ def test_ensembles_and_the_average_of_weights(voted: Path, tmp_path: Path, capsy
         (["analyze", "strength=there.parquet"], "no column strength_mean"),
         (["analyze", "deciles=none/*"], "deciles='none/*' names no run"),
         (["train", "experiment=flip"], "flip need preference strengths"),
+        (["train", "treatment=[flip]"], "BaselineRM does not read all their targets"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:
