@@ -233,7 +233,9 @@ def _draw_curves(axes: Axes, curves: History, end: float) -> None:
 def smoothed(curve: Curve) -> Curve:
     """A curve of many points as the running mean over a twentieth of them; one of few as it is."""
     window = len(curve.values) // 20
-    return Curve(_running_mean(curve.steps, window), _running_mean(curve.values, window)) if window > 1 else curve
+    if window <= 1:
+        return curve
+    return Curve(_running_mean(curve.steps, window).round().astype(np.int64), _running_mean(curve.values, window))
 
 
 def _running_mean(values: NDArray[np.number], window: int) -> NDArray[np.float64]:

@@ -108,9 +108,8 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
         histories = [read_history(run.folder / "csv" / "metrics.csv") for run in same]
         for key in CURVES:
             if all(key in history for history in histories):
-                curves.setdefault(key, {})[name] = [
-                    smoothed(_within_training(history[key], history)) for history in histories
-                ]
+                same_curves = [_within_training(history[key], history) for history in histories]
+                curves.setdefault(key, {})[name] = same_curves
         row: dict[str, object] = {"recipe": name, "seeds": len(same)}
         for metric in metrics:
             row |= _mean_and_spread(metric, [run.value(metric) for run in same])
@@ -124,7 +123,8 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
     written = write_table(rows, out / "recipes", "Recipes: mean over seeds and its standard deviation")
     if curves:
         num_pairs = int(runs[0].results()["train"]["num_pairs"])
-        written += save_figure(recipe_curves(curves, num_pairs), out / "recipes")
+        drawn = {key: {name: list(map(smoothed, same)) for name, same in by.items()} for key, by in curves.items()}
+        written += save_figure(recipe_curves(drawn, num_pairs), out / "recipes")
     return written
 
 
