@@ -55,6 +55,10 @@ def annotate_data(cfg: DictConfig) -> Path:
     try:
         with Progress(*columns, console=console, disable=fabric.global_rank > 0) as bar:
             tasks = {name: bar.add_task(name, total=None, visible=False) for name in names}
+
+            def show(name: str, done: int, total: int) -> None:
+                bar.update(tasks[name], completed=done, total=total, visible=True)
+
             votes = annotate(
                 source,
                 voters,
@@ -67,7 +71,7 @@ def annotate_data(cfg: DictConfig) -> Path:
                 layout=cfg.layout.layout,
                 batch_tokens=cfg.batch_tokens,
                 shard_size=cfg.shard_size,
-                progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total, visible=True),
+                progress=show,
             )
     except KeyboardInterrupt:
         print("interrupted: what is scored is kept; run the same command to go on", file=sys.stderr)
