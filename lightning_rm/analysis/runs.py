@@ -6,7 +6,7 @@ A run here is its folder and what it was told, as plain values; who read its con
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,11 @@ class Run:
 
 def decile_report(runs: Sequence[Run], metric: str, reference: float | None, out: Path) -> list[Path]:
     """Accuracy of models trained on each decile alone, as labelled and flipped (arXiv 2401.06080, Figs 4 and 5)."""
-    found: dict[str, dict[float, list[float]]] = {}
-    for run in runs:
-        if "decile" not in run.treatments:
-            raise ValueError(f"{run.folder} was not trained on a decile; its treatments are {sorted(run.treatments)}")
-        flipped = (run.treatments.get("flip", {}).get("below_quantile") or 0) > 0
-        series = found.setdefault("flipped" if flipped else "as labelled", {})
-        series.setdefault(float(run.treatments["decile"]["number"]), []).append(run.value(metric))
+
+    def series(options: Mapping[str, Mapping[str, Any]]) -> str:
+        return "flipped" if options.get("flip", {}).get("below_quantile") else "as labelled"
+
+    found = _gathered(runs, metric, "decile", "number", series)
     figure = decile_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric), reference)
     rows = _rows(found, "decile")
     return [*save_figure(figure, out / "deciles"), *write_table(rows, out / "deciles", f"{metric} by decile")]
@@ -78,19 +76,36 @@ def decile_report(runs: Sequence[Run], metric: str, reference: float | None, out
 
 def prefix_report(runs: Sequence[Run], metric: str, out: Path) -> list[Path]:
     """Accuracy by share of the data, from the weak and the strong end (arXiv 2401.06080, Figs 21 and 22)."""
-    found: dict[str, dict[float, list[float]]] = {}
-    for run in runs:
-        if "prefix" not in run.treatments:
-            raise ValueError(f"{run.folder} was not trained on a prefix; its treatments are {sorted(run.treatments)}")
-        options = run.treatments["prefix"]
-        series = found.setdefault(f"from the {options['end']} end", {})
-        series.setdefault(float(options["share"]), []).append(run.value(metric))
+    found = _gathered(runs, metric, "prefix", "share", lambda options: f"from the {options['prefix']['end']} end")
     figure = prefix_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric))
     rows = _rows(found, "share")
     return [
         *save_figure(figure, out / "prefixes"),
         *write_table(rows, out / "prefixes", f"{metric} by share of the data"),
     ]
+
+
+def _gathered(
+    runs: Sequence[Run],
+    metric: str,
+    treatment: str,
+    position: str,
+    series: Callable[[Mapping[str, Mapping[str, Any]]], str],
+) -> dict[str, dict[float, list[float]]]:
+    """Series -> position -> the metric of every seed, the position being an option of the treatment.
+
+    Raises:
+        ValueError: if a run was trained without it.
+    """
+    found: dict[str, dict[float, list[float]]] = {}
+    for run in runs:
+        if treatment not in run.treatments:
+            raise ValueError(
+                f"{run.folder} was not trained on a {treatment}; its treatments are {sorted(run.treatments)}"
+            )
+        by_position = found.setdefault(series(run.treatments), {})
+        by_position.setdefault(float(run.treatments[treatment][position]), []).append(run.value(metric))
+    return found
 
 
 def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> list[Path]:

@@ -80,7 +80,7 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
     ]
     known = ~np.isnan(clean)
     if known.sum() > 1:
-        agreed = agreement(mean[known], clean[known])
+        agreed = agreement(mean, clean)
         written += save_figure(agreement_by_strength(agreed), out / "agreement_by_strength")
         numbers["agreement_weakest"], numbers["agreement_strongest"] = float(agreed.share[0]), float(agreed.share[-1])
     if 0 < (clean == 0).sum() < known.sum():

@@ -40,7 +40,7 @@ def annotate(
         **options: of `votes.collect_votes`.
 
     Returns:
-        The votes; `Strength.of_votes(votes.votes)` are the strengths.
+        The votes; `votes.strength` are the strengths.
 
     Raises:
         ValueError: if voters do not belong together, or a pair cannot be scored.

@@ -6,8 +6,8 @@ Each is written beside its place and renamed into it. This file knows rows and n
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lightning_rm.annotation.votes import Votes
-from lightning_rm.data.published import STRENGTH_MEAN, STRENGTH_STD
+from lightning_rm.data.cache import draft_of
+from lightning_rm.data.published import CHOSEN_SCORES, REJECTED_SCORES, STRENGTH_MEAN, STRENGTH_STD
 from lightning_rm.data.rows import Message, PairRow, Source
 from lightning_rm.strength import Strength
 
@@ -67,18 +68,13 @@ def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:
     Returns:
         The strengths, in the order of the pairs.
     """
-    strength = Strength.of_votes(votes.votes)
     schema = SCHEMA.with_metadata({VOTERS: json.dumps(votes.voters)})
-    draft = _draft(path)
-    try:
-        with pq.ParquetWriter(draft, schema) as writer:
-            for places, chunk in _annotated(source, votes):
-                columns = [_columns(row, i, strength, votes) for i, row in zip(places, chunk, strict=True)]
-                writer.write_table(pa.Table.from_pylist(columns, schema=schema))
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return strength
+    rows = _annotated(source, votes)
+    with draft_of(path) as draft, pq.ParquetWriter(draft, schema) as writer:
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            columns = [_columns(row, i, votes) for i, row in chunk]
+            writer.write_table(pa.Table.from_pylist(columns, schema=schema))
+    return votes.strength
 
 
 def write_fnlp(source: Source, votes: Votes, path: Path) -> None:
@@ -89,23 +85,19 @@ def write_fnlp(source: Source, votes: Votes, path: Path) -> None:
     Raises:
         ValueError: if a conversation has a turn that the layout has no place for.
     """
-    strength = Strength.of_votes(votes.votes)
-
-    def rows() -> Iterator[Mapping[str, Any]]:
-        for places, chunk in _annotated(source, votes):
-            for i, row in zip(places, chunk, strict=True):
-                chosen, rejected = _said(votes.chosen[i]), _said(votes.rejected[i])
-                yield {
-                    "chosen": _alternating((*row.prompt, *row.chosen), row.id),
-                    "rejected": _alternating((*row.prompt, *row.rejected), row.id),
-                    "GPT4 label": -1 if row.clean is None else int(row.clean),
-                    STRENGTH_MEAN: float(strength.mean[i]),
-                    STRENGTH_STD: float(strength.std[i]),
-                    "chosen_score_list": chosen,
-                    "rejected_score_list": rejected,
-                }
-
-    _write_lines(path, rows(), start="[\n", between=",\n", end="\n]\n")
+    rows = (
+        {
+            "chosen": _alternating((*row.prompt, *row.chosen), row.id),
+            "rejected": _alternating((*row.prompt, *row.rejected), row.id),
+            "GPT4 label": -1 if row.clean is None else int(row.clean),
+            STRENGTH_MEAN: float(votes.strength.mean[i]),
+            STRENGTH_STD: float(votes.strength.std[i]),
+            CHOSEN_SCORES[0]: _said(votes.chosen[i]),
+            REJECTED_SCORES[0]: _said(votes.rejected[i]),
+        }
+        for i, row in _annotated(source, votes)
+    )
+    _write_lines(path, rows, start="[\n", between=",\n", end="\n]\n")
 
 
 def write_trl(source: Source, votes: Votes, path: Path) -> None:
@@ -113,34 +105,22 @@ def write_trl(source: Source, votes: Votes, path: Path) -> None:
 
     The margin is the strength, signed.
     """
-    strength = Strength.of_votes(votes.votes)
-
-    def rows() -> Iterator[Mapping[str, Any]]:
-        for places, chunk in _annotated(source, votes):
-            for i, row in zip(places, chunk, strict=True):
-                turns = {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected}
-                yield {name: list(value) for name, value in turns.items()} | {"margin": float(strength.mean[i])}
-
-    _write_lines(path, rows(), end="\n")
+    rows = (
+        {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected, "margin": float(votes.strength.mean[i])}
+        for i, row in _annotated(source, votes)
+    )
+    _write_lines(path, rows, end="\n")
 
 
-def _annotated(source: Source, votes: Votes) -> Iterator[tuple[list[int], list[PairRow]]]:
-    """The rows that were scored, in chunks, with their place among the pairs."""
-    places: list[int] = []
-    chunk: list[PairRow] = []
+def _annotated(source: Source, votes: Votes) -> Iterator[tuple[int, PairRow]]:
+    """The rows that were scored, each with its place among the pairs."""
     pair_of = {int(row): place for place, row in enumerate(votes.pairs.source_row)}
     for number, row in enumerate(source):
         if number in pair_of and isinstance(row, PairRow):
-            places.append(pair_of[number])
-            chunk.append(row)
-        if len(chunk) == CHUNK_ROWS:
-            yield places, chunk
-            places, chunk = [], []
-    if chunk:
-        yield places, chunk
+            yield pair_of[number], row
 
 
-def _columns(row: PairRow, i: int, strength: Strength, votes: Votes) -> dict[str, Any]:
+def _columns(row: PairRow, i: int, votes: Votes) -> dict[str, Any]:
     return {
         "prompt": [_plain(turn) for turn in row.prompt],
         "chosen": [_plain(turn) for turn in row.chosen],
@@ -155,9 +135,9 @@ def _columns(row: PairRow, i: int, strength: Strength, votes: Votes) -> dict[str
         "clean": row.clean,
         "tools": json.dumps(row.tools) if row.tools else None,
         "chat_template_kwargs": json.dumps(row.chat_template_kwargs) if row.chat_template_kwargs else None,
-        "strength_mean": strength.mean[i],
-        "strength_std": strength.std[i],
-        "strength_quantile": strength.quantile[i],
+        "strength_mean": votes.strength.mean[i],
+        "strength_std": votes.strength.std[i],
+        "strength_quantile": votes.strength.quantile[i],
         "votes": _said(votes.votes[i]),
         "chosen_rewards": _said(votes.chosen[i]),
         "rejected_rewards": _said(votes.rejected[i]),
@@ -191,17 +171,7 @@ def _alternating(turns: Sequence[Message], name: str) -> list[str]:
 def _write_lines(
     path: Path, rows: Iterator[Mapping[str, Any]], start: str = "", between: str = "\n", end: str = ""
 ) -> None:
-    draft = _draft(path)
-    try:
-        with draft.open("w") as file:
-            for number, row in enumerate(rows):
-                file.write((between if number else start) + json.dumps(row, ensure_ascii=False))
-            file.write(end)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _draft(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with draft_of(path) as draft, draft.open("w") as file:
+        for number, row in enumerate(rows):
+            file.write((between if number else start) + json.dumps(row, ensure_ascii=False))
+        file.write(end)

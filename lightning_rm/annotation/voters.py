@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,8 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from lightning_rm.data.loading import fast, load_tokenizer
+from lightning_rm.data.cache import fingerprint
+from lightning_rm.data.loading import definition, load_tokenizer
 from lightning_rm.data.resampling import Fold
 from lightning_rm.models.heads import architecture_of
 from lightning_rm.models.members import MemberRewardModel, is_members
@@ -55,11 +55,10 @@ class Voter:
         """What voters must have in common, by the names that an error calls it."""
         tokenizer = self.tokenizer()
         config = AutoConfig.from_pretrained(self.folder)
-        vocabulary = json.loads(fast(tokenizer).backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
         return {
-            "tokenizer": hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()[:12],
+            "tokenizer": fingerprint(definition=definition(tokenizer))[:12],
             "padding token": tokenizer.pad_token,
-            "chat template": hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:12],
+            "chat template": fingerprint(template=tokenizer.chat_template)[:12],
             "head": f"{config.model_type} {', '.join(architecture_of(config.model_type).head)}",
         }
 

@@ -8,10 +8,10 @@ configuration. How the annotated rows are written is `files`'s.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import lightning as L
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.batch import LayoutName, Sample
-from lightning_rm.data.cache import fingerprint
+from lightning_rm.data.cache import draft_of, fingerprint
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.loader import response_index
-from lightning_rm.data.resampling import Fold
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.strength import Strength
 
 Progress = Callable[[str, int, int], None]
 """Told the voter, how many of its conversations are scored, and how many there are."""
@@ -56,6 +56,11 @@ class Votes:
     def votes(self) -> NDArray[np.float64]:
         """(N, M) margins: `chosen - rejected`."""
         return self.chosen - self.rejected
+
+    @cached_property
+    def strength(self) -> Strength:
+        """The strengths of the N pairs."""
+        return Strength.of_votes(self.votes)
 
 
 def collect_votes(
@@ -96,19 +101,20 @@ def collect_votes(
     tokenizer = voters[0].tokenizer()
     pairs = prepare_pairs(source, tokenizer, policy, cache_dir, "annotated")
     index = response_index(pairs)
-    place_of = _places(index)
-    lengths = _sequence_lengths(pairs, index, place_of)
+    # Conversations are numbered from 0: `first` says at which pair and side each of them stands.
+    first = np.unique(index, return_index=True)[1]
+    lengths = pairs.lengths.ravel()[first]
 
     def sample_of(number: int) -> Sample:
-        pair, side = place_of[number]
+        pair, side = divmod(int(first[number]), 2)
         return Sample([pairs.sample(pair).sequences[side]])
 
     settings = fingerprint(pairs=pairs.path.stem, shard_size=shard_size, layout=layout, batch_tokens=batch_tokens)
-    fold_of = _folds(source, pairs, voters)
-    for voter in voters:
-        needed = np.unique(index[fold_of(voter)])
+    has_say = _has_say(source, pairs, voters)
+    needed_by = [np.unique(index[mask]) for mask in has_say]
+    folders = [_folder(parts, settings, voter) for voter in voters]
+    for voter, needed, folder in zip(voters, needed_by, folders, strict=True):
         shards = [needed[start : start + shard_size] for start in range(0, len(needed), shard_size)]
-        folder = _folder(parts, settings, voter)
         # By their numbers, not by what is missing: that differs between processes that look at different times.
         numbers = range(fabric.global_rank, len(shards), fabric.world_size)
         mine = [number for number in numbers if not (folder / f"{number:06d}.npy").exists()]
@@ -119,17 +125,25 @@ def collect_votes(
         fabric.to_device(model)
         _check_lengths(pairs, lengths, model)
         for number in mine:
-            rewards: list[tuple[NDArray[np.int64], Rewards]] = []
+            scored: list[tuple[NDArray[np.int64], Rewards]] = []
             for rows in _batches(shards[number], lengths, batch_tokens):
                 with fabric.autocast():
-                    rewards.append((rows, _score(model, [sample_of(row) for row in rows.tolist()], layout)))
+                    scored.append((rows, _score(model, [sample_of(row) for row in rows.tolist()], layout)))
                 done += len(rows)
                 if progress is not None:
                     progress(voter.name, done, len(needed))
-            _write_part(folder / f"{number:06d}.npy", shards[number], rewards, voter)
+            _write_part(folder / f"{number:06d}.npy", scored, voter)
         del model
     fabric.barrier()
-    return _assemble(pairs, index, voters, [_folder(parts, settings, voter) for voter in voters], fold_of)
+    names: list[str] = []
+    columns: list[NDArray[np.float64]] = []
+    for voter, needed, folder, mask in zip(voters, needed_by, folders, has_say, strict=True):
+        rewards = np.concatenate([np.load(path, allow_pickle=False) for path in sorted(folder.glob("*.npy"))])
+        members = rewards.shape[1]
+        names += [voter.name] if members == 1 else [f"{voter.name}#{member}" for member in range(members)]
+        columns.append(_by_pair(rewards, needed, index, mask))
+    table = np.concatenate(columns, axis=2)
+    return Votes(pairs, tuple(names), table[:, 0], table[:, 1])
 
 
 def remove_parts(parts: Path) -> None:
@@ -143,41 +157,19 @@ def _folder(parts: Path, settings: str, voter: Voter) -> Path:
     return parts / f"{settings[:16]}-{voter.digest}{fold}"
 
 
-def _folds(source: Source, pairs: PairDataset, voters: Sequence[Voter]) -> Callable[[Voter], NDArray[np.bool_]]:
-    """(N,) for each voter: the pairs that it has a say on."""
-    everything = np.ones(len(pairs), bool)
+def _has_say(source: Source, pairs: PairDataset, voters: Sequence[Voter]) -> list[NDArray[np.bool_]]:
+    """For each voter (N,) whether it has a say on each pair."""
     if all(voter.fold is None for voter in voters):
-        return lambda voter: everything
+        return [np.ones(len(pairs), bool)] * len(voters)
     prompt_ids = [row.prompt_id if isinstance(row, PairRow) else "" for row in source]
     names = [prompt_ids[row] for row in pairs.source_row.tolist()]
-
-    def has_say(voter: Voter) -> NDArray[np.bool_]:
-        fold: Fold | None = voter.fold
-        return everything if fold is None else np.array([fold.holds(name) for name in names])
-
-    covered = np.sum([has_say(voter) for voter in voters], axis=0) > 0
-    if not covered.all():
+    masks = [np.array([voter.fold is None or voter.fold.holds(name) for name in names]) for voter in voters]
+    if not (covered := np.any(masks, axis=0)).all():
         raise ValueError(
             f"{int((~covered).sum()):,} of {len(pairs):,} pairs belong to a fold that no voter left out, so nobody may "
             "vote on them; train at least one voter a fold (seed=range(0,NUM_FOLDS) covers them all)"
         )
-    return has_say
-
-
-def _places(index: NDArray[np.int64]) -> dict[int, tuple[int, int]]:
-    """Number of a conversation -> a pair and a side that it stands in."""
-    numbers, first = np.unique(index, return_index=True)
-    return {int(number): divmod(int(place), 2) for number, place in zip(numbers, first, strict=True)}
-
-
-def _sequence_lengths(
-    pairs: PairDataset, index: NDArray[np.int64], place_of: dict[int, tuple[int, int]]
-) -> NDArray[np.int64]:
-    """(D,) tokens of each distinct conversation."""
-    lengths = np.zeros(int(index.max()) + 1, np.int64)
-    for number, (row, side) in place_of.items():
-        lengths[number] = pairs.lengths[row, side]
-    return lengths
+    return masks
 
 
 def _check_lengths(pairs: PairDataset, lengths: NDArray[np.int64], model: RewardModel) -> None:
@@ -207,41 +199,26 @@ def _score(model: RewardModel, samples: Sequence[Sample], layout: LayoutName) ->
     return reward.reshape(-1, len(samples)).T.cpu().numpy()
 
 
-def _write_part(
-    path: Path, shard: NDArray[np.int64], rewards: Sequence[tuple[NDArray[np.int64], Rewards]], voter: Voter
-) -> None:
-    """Write one shard's rewards, (n, members) in the shard's order, in one step."""
-    order = np.argsort(np.concatenate([rows for rows, _ in rewards]), kind="stable")
-    values = np.concatenate([part for _, part in rewards])[order][np.argsort(np.argsort(shard, kind="stable"))]
+def _write_part(path: Path, scored: Sequence[tuple[NDArray[np.int64], Rewards]], voter: Voter) -> None:
+    """Write one shard's rewards, (n, members) by the numbers of its conversations, in one step."""
+    numbers, values = (np.concatenate(part) for part in zip(*scored, strict=True))
     if not np.isfinite(values).all():
         raise ValueError(f"voter {voter.name} gives rewards that are not finite; has its training diverged?")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with draft.open("wb") as file:
-        np.save(file, values, allow_pickle=False)
-    os.replace(draft, path)
+    with draft_of(path) as draft, draft.open("wb") as file:
+        np.save(file, values[np.argsort(numbers)], allow_pickle=False)
 
 
-def _assemble(
-    pairs: PairDataset,
-    index: NDArray[np.int64],
-    voters: Sequence[Voter],
-    folders: Sequence[Path],
-    fold_of: Callable[[Voter], NDArray[np.bool_]],
-) -> Votes:
-    """Read every shard back."""
-    names: list[str] = []
-    columns: list[NDArray[np.float64]] = []
-    for voter, folder in zip(voters, folders, strict=True):
-        has_say = fold_of(voter)
-        needed = np.unique(index[has_say])
-        rewards = np.concatenate([np.load(path, allow_pickle=False) for path in sorted(folder.glob("*.npy"))])
-        by_number = np.full((int(index.max()) + 1, rewards.shape[1]), np.nan)
-        by_number[needed] = rewards
-        sides = by_number[index]  # (N, 2, members)
-        sides[~has_say] = np.nan
-        columns.append(sides)
-        members = rewards.shape[1]
-        names += [voter.name] if members == 1 else [f"{voter.name}#{member}" for member in range(members)]
-    table = np.concatenate(columns, axis=2)
-    return Votes(pairs, tuple(names), table[:, 0], table[:, 1])
+def _by_pair(
+    rewards: Rewards, needed: NDArray[np.int64], index: NDArray[np.int64], has_say: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """(N, 2, members) rewards of the pairs' responses, NaN where a voter has no say.
+
+    Args:
+        rewards: (n, members) of the conversations that the voter scored.
+        needed: (n,) their numbers, in order.
+        index: (N, 2) the number of each response's conversation.
+        has_say: (N,) on which pairs.
+    """
+    by_number = np.full((int(index.max()) + 1, rewards.shape[1]), np.nan)
+    by_number[needed] = rewards
+    return np.where(has_say[:, None, None], by_number[index], np.nan)

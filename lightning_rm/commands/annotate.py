@@ -78,7 +78,7 @@ def annotate_data(cfg: DictConfig) -> Path:
         raise SystemExit(130) from None
     if fabric.global_rank == 0:
         console.print(report_table({"annotated": votes.pairs.report}))
-        for line in summary(Strength.of_votes(votes.votes), votes.voters):
+        for line in summary(votes.strength, votes.voters):
             console.print(line, highlight=False)
         for path in (out, cfg.also.fnlp, cfg.also.trl):
             if path is not None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lightning_rm.analysis.tables import results_table
 from lightning_rm.annotation.voters import Voter, check_voters
-from lightning_rm.annotation.votes import Votes, collect_votes
+from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all
 from lightning_rm.commands.annotate import find_voters
 from lightning_rm.data.rows import Source
@@ -55,7 +55,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     for name, source in _sets(cfg).items():
         votes = collect_votes(
             source,
-            [*voters, warm] if len(voters) > 1 else voters,
+            [*voters, warm],
             out / "parts",
             policy,
             fabric=fabric,
@@ -66,17 +66,16 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
         results |= {f"{name}/{row}": metrics for row, metrics in rows.items()}
         names |= set(votes.voters) - {warm.name}
         alone = [rows[voter]["accuracy"] for voter in votes.voters if voter != warm.name]
-        if warm.name in rows:
-            check = check_average(rows[warm.name]["accuracy"], alone)
-            verdict = "at least" if check.holds else "BELOW"
-            console.print(
-                f"{name}: voters alone {check.mean:.3f} ({check.lowest:.3f} to {check.highest:.3f}), WARM "
-                f"{check.average:.3f}, {verdict} their mean",
-                highlight=False,
-            )
-            if not check.holds:
-                console.print("these voters are not linearly connected (one head? one start?): do not use the average")
-    out.mkdir(parents=True, exist_ok=True)
+        check = check_average(rows[warm.name]["accuracy"], alone)
+        verdict = "at least" if check.holds else "BELOW"
+        console.print(
+            f"{name}: voters alone {check.mean:.3f} ({check.lowest:.3f} to {check.highest:.3f}), WARM "
+            f"{check.average:.3f}, {verdict} their mean",
+            highlight=False,
+        )
+        if not check.holds:
+            console.print("these voters are not linearly connected (one head? one start?): do not use the average")
+    remove_parts(out / "parts")
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     shown = {key: metrics for key, metrics in results.items() if key.partition("/")[2] not in names}
     console.print(results_table(shown, f"{len(names)} voters as one: ensembles, and the average of their weights"))

@@ -27,9 +27,6 @@ from lightning_rm.models.adapters import count_parameters
 from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import EvaluationStage, PairwiseRM, metric_prefix
-from lightning_rm.modules.baseline import BaselineRM
-from lightning_rm.modules.supervised import SupervisedLM
-from lightning_rm.modules.voters import VotersRM
 
 
 def train(cfg: DictConfig) -> float:
@@ -108,7 +105,7 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
             f"monitor={cfg.monitor!r} is of no data set of this run; its sets are {', '.join(known)}: "
             "say monitor=SET/accuracy, and mode=min for a loss"
         )
-    if datamodule.treatments and isinstance(module, BaselineRM | VotersRM | SupervisedLM):
+    if datamodule.treatments and not module.reads_treatments:
         raise ValueError(
             f"treatment={', '.join(datamodule.treatments)}: {type(module).__name__} does not read all their targets, "
             "margins above all; set module=strength_aware"

@@ -13,7 +13,8 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -52,18 +53,29 @@ def load_or_build(path: Path, load: Callable[[Path], T], build: Callable[[Binary
             return load(path)
         except (ValueError, KeyError, OSError) as error:
             log.warning("the cache file %s is broken (%s); it is built again", path, error)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_stale(path.parent)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
+    with draft_of(path) as draft:
+        _clear_stale(path.parent)
+        with draft.open("wb") as file:
             build(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return load(path)
+
+
+@contextmanager
+def draft_of(path: Path) -> Generator[Path]:
+    """A file of its own beside `path` to write to: renamed to it at the end, gone after an error.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _clear_stale(folder: Path) -> None:

@@ -104,9 +104,9 @@ class PairDataset:
         self.lengths: NDArray[np.int64] = np.stack([ids.lengths for ids in self._ids], axis=1)
         self.response_lengths: NDArray[np.int64] = self.lengths - self._prompt_length[:, None]
         self.prompt_index: NDArray[np.int64] = _numbers(table["prompt_index"])
-        mean, std = _numbers(table["strength_mean"]), _numbers(table["strength_std"])
-        self.strength = Strength.of(mean, std, _vote_shares(table["votes"]))
-        self._columns["strength"] = mean
+        self.strength = Strength.of(
+            _numbers(table["strength_mean"]), _numbers(table["strength_std"]), _vote_shares(table["votes"])
+        )
         self._treated_by: Targets | None = None
 
     def __len__(self) -> int:
@@ -153,7 +153,8 @@ class PairDataset:
             unknown), all (P,) float32; `subset` and `row`, (P,) long; `length`, (2, P) long, tokens of each response.
         """
         index = np.asarray(rows, dtype=np.int64)
-        columns = {name: torch.from_numpy(values[index]) for name, values in self._columns.items()}
+        values = self._columns | {"strength": self.strength.mean}
+        columns = {name: torch.from_numpy(column[index]) for name, column in values.items()}
         columns = {name: column if name == "subset" else column.float() for name, column in columns.items()}
         columns["margin"] = columns["margin"].nan_to_num(nan=0.0)
         columns["length"] = torch.from_numpy(self.response_lengths[index]).T.contiguous()

@@ -5,6 +5,7 @@ It knows no data. Nothing is ever added to a vocabulary here: a token beyond the
 
 from __future__ import annotations
 
+import json
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,6 +86,11 @@ def fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
             f"{type(tokenizer).__name__} is not a fast tokenizer; save one with a tokenizer.json beside the model"
         )
     return tokenizer
+
+
+def definition(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """All that a fast tokenizer does to a text, as plain values; how it was last made to pad or cut is left out."""
+    return json.loads(fast(tokenizer).backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
 
 
 def _from_pretrained(path: str, options: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.data.cache import default_cache_dir, fingerprint, load_or_build
 from lightning_rm.data.dataset import SCHEMA, SCHEMA_VERSION, PairDataset
 from lightning_rm.data.fitting import IDENTICAL, IDENTICAL_CUT, OVERLONG, Draft, TokenizePolicy, fit
-from lightning_rm.data.loading import fast, load_tokenizer
+from lightning_rm.data.loading import definition, load_tokenizer
 from lightning_rm.data.report import DataReport
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, Message, PairRow, Source
 from lightning_rm.data.templates import DECODER_TEMPLATE, ENCODER_TEMPLATE, encode_conversation, is_encoder
@@ -61,8 +61,7 @@ def prepare_pairs(
     key = fingerprint(
         version=SCHEMA_VERSION,
         source=source.fingerprint(),
-        tokenizer=json.loads(fast(tokenizer).backend_tokenizer.to_str())
-        | {"padding": None, "truncation": None},  # set by last use
+        tokenizer=definition(tokenizer),
         special_tokens=tokenizer.special_tokens_map,
         template=tokenizer.chat_template,
         policy=asdict(policy),

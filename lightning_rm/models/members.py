@@ -172,7 +172,8 @@ class MemberRewardModel(RewardModel):
             raise ValueError(f"{folder} holds no {FILE}, so no members; read it with RewardModel.from_pretrained")
         with safe_open(path, "pt") as file:
             members = Members(**json.loads(file.metadata()["members"]))
-            stored: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+            names: list[str] = list(file.keys())
+            stored: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
         average = RewardModel.from_pretrained(folder, **options)
         for name, value in head_tensors(average.backbone, average.architecture):
             mean = stored[f"heads.{name}"].mean(0)

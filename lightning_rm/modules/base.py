@@ -7,7 +7,7 @@ set that is named after its stage and `<stage>/<set>/<metric>` for every other.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import lightning as L
 import torch
@@ -41,6 +41,9 @@ class PairwiseRM(L.LightningModule):
             the learning rate.
         head_lr: the head's learning rate; None takes the optimizer's.
     """
+
+    reads_treatments: ClassVar[bool] = False
+    """Whether the method trains on every target that treatments make: labels, margins and weights."""
 
     def __init__(
         self,

@@ -32,6 +32,8 @@ class StrengthAwareRM(PairwiseRM):
         ValueError: if `distill` is not within [0, 1].
     """
 
+    reads_treatments = True
+
     def __init__(
         self,
         model: RewardModel,

@@ -89,7 +89,7 @@ def soft_label(
     if source == "mean":
         believed = _sigmoid(strength.mean / temperature)
     elif source == "votes":
-        believed = _needed(strength, strength.share)
+        believed = _share(strength)
     else:
         raise ValueError(f"source={source!r}; soft labels come from 'mean' or from 'votes'")
     return replace(targets, label=np.where(np.isnan(strength.mean), targets.label, believed))
@@ -166,7 +166,7 @@ def noise_corrected(
     if not 0 <= max_error < 0.5 or (error != "votes" and not 0 <= error < 0.5):
         raise ValueError(f"error={error}, max_error={max_error}: error rates must be at least 0 and below 0.5")
     if error == "votes":
-        share = _needed(strength, strength.share)
+        share = _share(strength)
         rate = np.minimum(np.where(targets.label < 0.5, share, 1 - share), max_error)
         rate = np.where(np.isnan(rate), 0.0, rate)
     else:
@@ -225,15 +225,15 @@ def _mask(strength: Strength, pairs: Pairs) -> Bools:
     return in_ranges(strength.quantile, [pairs])
 
 
-def _needed(strength: Strength, share: Floats) -> Floats:
+def _share(strength: Strength) -> Floats:
     """The share of votes, where there are any.
 
     Raises:
         ValueError: if pairs have a mean and no votes.
     """
-    if (np.isnan(share) & ~np.isnan(strength.mean)).any():
+    if (np.isnan(strength.share) & ~np.isnan(strength.mean)).any():
         raise ValueError("the data has strength_mean and no votes; annotate it, or use what needs the mean alone")
-    return share
+    return strength.share
 
 
 def _sigmoid(x: Floats) -> Floats:

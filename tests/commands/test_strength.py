@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ from lightning_rm.commands.train import train
 from lightning_rm.data.resampling import Fold
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from tests.commands.test_conf import SMALL, composed
+from tests.commands.test_train import lightning_rm
 from tests.toy import toy_model
 
 RUN = ["hydra.sweep.dir=runs", "trainer.max_steps=2"]
@@ -151,17 +149,12 @@ def test_ensembles_and_the_average_of_weights(voted: Path, tmp_path: Path, capsy
 def test_mistakes_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:
     toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
     pq.write_table(pa.table({"chosen": ["a"], "rejected": ["b"]}), tmp_path / "there.parquet")
-    environment = {**os.environ, "LIGHTNING_RM_CACHE": str(tmp_path / "cache"), "COLUMNS": "160"}
-    command = [sys.executable, "-m", "lightning_rm.commands.main", *arguments]
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    result = lightning_rm(tmp_path, *arguments)
     assert result.returncode == 1
     assert message in " ".join(result.stderr.split())
 
 
 def test_two_processes_annotate_as_one(voted: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "LIGHTNING_RM_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     arguments = [
         f"voters=[{voted}/vote/0/model/best,{voted}/vote/1/model/best]",
         "data=synthetic",
@@ -171,9 +164,6 @@ def test_two_processes_annotate_as_one(voted: Path, tmp_path: Path) -> None:
         "devices=2",
         "out=two.parquet",
     ]
-    command = [sys.executable, "-m", "lightning_rm.commands.main", "annotate", *arguments]
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    result = lightning_rm(tmp_path, "annotate", *arguments)
     assert result.returncode == 0, result.stderr
     assert pq.read_table(tmp_path / "two.parquet").equals(pq.read_table(voted / "strength.parquet"))

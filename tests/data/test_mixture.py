@@ -123,6 +123,7 @@ def test_split_is_a_partition_and_no_prompt_stands_on_both_sides(
         try:
             sides[part] = [row for row in PromptSplit(rows, part, fraction, seed) if isinstance(row, PairRow)]
         except ValueError as error:
+            # Whether a side is empty is drawn, so pytest.raises does not fit here.
             assert f"on the side {part!r}" in str(error)  # noqa: PT017
             sides[part] = []
     assert sorted(int(row.id) for side in sides.values() for row in side) == list(range(len(prompts)))

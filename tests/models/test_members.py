@@ -98,7 +98,7 @@ def test_adapters_with_eager_attention() -> None:
         model = MemberRewardModel.of(
             tiny_model("llama", attn_implementation="eager"), Members(num_members=2, lora_layers=1)
         ).eval()
-        torch.nn.init.normal_(next(iter(model.lora.by_name().values())).up)  # type: ignore[union-attr]
+        torch.nn.init.normal_(next(iter(model.lora.by_name().values())).up)
         tokens = laid_out(model, layout)
         torch.testing.assert_close(model(tokens).reward[:, 1], model.member(1)(tokens).reward, atol=1e-6, rtol=1e-5)
 
@@ -255,7 +255,7 @@ def test_a_member_is_exported_as_one_voter(tmp_path: Path) -> None:
     tokens = laid_out(model)
     again = RewardModel.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(again(tokens).reward, model(tokens).reward[:, 2], atol=1e-6, rtol=1e-6)
-    alone.backbone.get_input_embeddings().weight.data.zero_()  # type: ignore[union-attr, operator]
+    alone.backbone.get_input_embeddings().weight.data.zero_()
     torch.testing.assert_close(again(tokens).reward, model(tokens).reward[:, 2], atol=1e-6, rtol=1e-6)
 
 
