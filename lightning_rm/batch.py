@@ -4,7 +4,8 @@ A `TokenBatch` says where to read. It carries ids, positions, segments *and* `re
 token each response is read at, so models, losses, metrics and modules never learn which layout made it. This file knows
 tensors and nothing else: no tokenizer, no model, no file.
 
-Shapes: P pairs (or samples) in a batch, k responses a sample, R rows and L columns of the token grid, H hidden units.
+Shapes: P pairs (or samples) in a batch, k responses a sample, R rows and L columns of the token grid, H hidden units,
+G groups of responses.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ class Tensors:
     """A frozen dataclass that Lightning can move: `.to(...)` and `.pin_memory()` reach every tensor in it."""
 
     def _map(self, name: str, *args: Any, **kwargs: Any) -> Self:
-        changes = {
-            field.name: getattr(value, name)(*args, **kwargs)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor | Tensors)
-        }
-        return replace(self, **changes)
+        def mapped(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(mapped(item) for item in cast("tuple[Any, ...]", value))
+            return getattr(value, name)(*args, **kwargs) if isinstance(value, Tensor | Tensors) else value
+
+        return replace(self, **{field.name: mapped(getattr(self, field.name)) for field in fields(self)})
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """A copy with every tensor moved as by `Tensor.to`."""
@@ -88,6 +89,38 @@ class TokenBatch(Tensors):
 
 
 @dataclass(frozen=True)
+class ResponseBatch(Tensors):
+    """G groups of responses without labels, each to one prompt: what a policy says, for MetaRM and for evaluation.
+
+    Groups may differ in their number of responses; k is the largest. A smaller group is filled up with its first
+    response again, which the layouts compute once.
+
+    Args:
+        tokens: the token grid, with `reward_index` (k, G).
+        present: (k, G) bool, False where a group is filled up.
+        gold: (k, G) float, the planted reward of made responses, NaN elsewhere.
+        agreed: (k, k, G) bool, True for two responses whose order all voters agree on; True everywhere where no voter
+            was asked.
+        row: (G,) long, the group's row in its data set.
+        valid: (G,) bool, False for a group that only fills the batch of a rank that has run out of groups.
+        data_set: the data set's name.
+    """
+
+    tokens: TokenBatch
+    present: Tensor
+    gold: Tensor
+    agreed: Tensor
+    row: Tensor
+    valid: Tensor
+    data_set: str = "responses"
+
+    @property
+    def num_groups(self) -> int:
+        """G, the groups of this batch on this rank."""
+        return self.present.shape[1]
+
+
+@dataclass(frozen=True)
 class PreferenceBatch(Tensors):
     """P preference pairs: their tokens, their targets, and what metrics need to know of them.
 
@@ -111,6 +144,8 @@ class PreferenceBatch(Tensors):
         scale: what to multiply this micro-batch's mean loss by so that the optimizer steps on the mean over the global
             batch's pairs: `pairs here * world size * accumulate_grad_batches / pairs in the step`. Lightning divides by
             accumulate_grad_batches, in a short last step too, and averages gradients over ranks.
+        responses: for MetaRM, on the first micro-batch of an optimizer step: one batch of response groups for each
+            micro-batch of the step. Empty elsewhere.
     """
 
     tokens: TokenBatch
@@ -127,6 +162,7 @@ class PreferenceBatch(Tensors):
     subset_names: tuple[str, ...] = ("all",)
     data_set: str = "train"
     scale: float = 1.0
+    responses: tuple[ResponseBatch, ...] = ()
 
     @property
     def num_pairs(self) -> int:
@@ -178,6 +214,19 @@ def default_columns(num_pairs: int) -> dict[str, Tensor]:
         "row": torch.arange(num_pairs),
         "valid": torch.ones(num_pairs, dtype=torch.bool),
     }
+
+
+def response_batch(tokens: TokenBatch, **columns: Any) -> ResponseBatch:
+    """A `ResponseBatch` from tokens alone, all of its responses present: for notebooks and tests."""
+    k, groups = tokens.reward_index.shape
+    values: dict[str, Any] = {
+        "present": torch.ones(k, groups, dtype=torch.bool),
+        "gold": torch.full((k, groups), float("nan")),
+        "agreed": torch.ones(k, k, groups, dtype=torch.bool),
+        "row": torch.arange(groups),
+        "valid": torch.ones(groups, dtype=torch.bool),
+    }
+    return ResponseBatch(tokens=tokens, **(values | columns))
 
 
 def preference_batch(tokens: TokenBatch, **columns: Any) -> PreferenceBatch:

@@ -224,3 +224,61 @@ def recipe_loss(
         a = alpha if name == "soft_label_margin" and m < 0 else 0.0
         total -= (1 - a) * log_sigmoid(z) + a * log_sigmoid(-z)
     return total / len(chosen)
+
+
+# Section CONTRAST: SimCSE, SwAV and Sinkhorn-Knopp, and MetaRM's difference loss.
+
+Matrix = Sequence[Sequence[float]]
+
+
+def unit(x: Sequence[float]) -> list[float]:
+    length = math.sqrt(sum(value * value for value in x))
+    return [value / length for value in x]
+
+
+def cosine(x: Sequence[float], y: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(unit(x), unit(y), strict=True))
+
+
+def simcse(first: Matrix, second: Matrix, temperature: float, weight: Matrix | None = None) -> float:
+    """arXiv 2401.06080, eq 9: -log of the own view's share among all second views; `weight` counts terms."""
+    total = 0.0
+    for i, own in enumerate(first):
+        terms = [math.exp(cosine(own, other) / temperature) for other in second]
+        if weight is not None:
+            terms = [w * term for w, term in zip(weight[i], terms, strict=True)]
+        total -= math.log(terms[i] / sum(terms))
+    return total / len(first)
+
+
+def sinkhorn(scores: Matrix, epsilon: float, iterations: int) -> list[list[float]]:
+    """SwAV's own steps (arXiv 2006.09882, listing 1): Q = exp(scores / eps) transposed, rows and columns normalised."""
+    num_samples, num_prototypes = len(scores), len(scores[0])
+    q = [[math.exp(scores[n][k] / epsilon) for n in range(num_samples)] for k in range(num_prototypes)]
+    total = sum(map(sum, q))
+    q = [[value / total for value in row] for row in q]
+    for _ in range(iterations):
+        q = [[value / sum(row) / num_prototypes for value in row] for row in q]
+        columns = [sum(row[n] for row in q) for n in range(num_samples)]
+        q = [[value / columns[n] / num_samples for n, value in enumerate(row)] for row in q]
+    return [[q[k][n] * num_samples for k in range(num_prototypes)] for n in range(num_samples)]
+
+
+def swav(first: Matrix, second: Matrix, first_codes: Matrix, second_codes: Matrix, temperature: float) -> float:
+    """arXiv 2401.06080, eq 7 and 8, over scores: l(h_t, q_s) + l(h_s, q_t), averaged over samples."""
+
+    def one(scores: Sequence[float], code: Sequence[float]) -> float:
+        total = sum(math.exp(score / temperature) for score in scores)
+        return -sum(q * math.log(math.exp(score / temperature) / total) for q, score in zip(code, scores, strict=True))
+
+    total = sum(one(second[n], first_codes[n]) + one(first[n], second_codes[n]) for n in range(len(first)))
+    return total / len(first)
+
+
+def difference_loss(groups: Sequence[Sequence[float]]) -> float:
+    """arXiv 2401.06080, eq 11: 2 / k^2 sum_{i<j} sigmoid(|r_i - r_j|), averaged over prompts."""
+    total = 0.0
+    for rewards in groups:
+        k = len(rewards)
+        total += 2 / k**2 * sum(sigmoid(abs(rewards[i] - rewards[j])) for i in range(k) for j in range(i + 1, k))
+    return total / len(groups)

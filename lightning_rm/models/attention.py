@@ -45,18 +45,18 @@ def block_mask(segment_ids: Tensor, causal: bool, dtype: torch.dtype) -> Tensor:
     """The same as a plain additive mask, T x T, for `attn_implementation=eager`.
 
     Args:
-        segment_ids: (1, T) long.
+        segment_ids: (R, T) long.
         causal: whether a token attends to earlier tokens alone.
         dtype: of the hidden states.
 
     Returns:
-        (1, 1, T, T): 0 where a token may attend, the dtype's lowest number elsewhere.
+        (R, 1, T, T): 0 where a token may attend, the dtype's lowest number elsewhere.
     """
-    allowed = segment_ids[0][:, None] == segment_ids[0][None, :]
+    allowed = segment_ids[:, :, None] == segment_ids[:, None, :]
     if causal:
         allowed = allowed.tril()
     mask = torch.zeros(allowed.shape, dtype=dtype, device=segment_ids.device)
-    return mask.masked_fill(~allowed, torch.finfo(dtype).min)[None, None]
+    return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
 
 
 def attention_mask(
@@ -87,7 +87,7 @@ def attention_mask(
         return segment_lengths(segment_ids)
     window: int | None = getattr(config, "sliding_window", None)
     beyond_window = window is not None and int(position_ids.max()) >= window
-    if attention != "eager" or segment_ids.shape[0] > 1 or beyond_window:
+    if attention != "eager" or beyond_window:
         raise ValueError(
             f"attn_implementation={attention!r} cannot keep the sequences of a row apart here: use layout=padded, or "
             "attn_implementation=sdpa where the architecture has it"

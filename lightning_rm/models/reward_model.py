@@ -52,6 +52,7 @@ class RewardModel(nn.Module):
         config.problem_type = "regression"
         self.backbone = backbone
         self.lm_head = lm_head
+        self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
         keep_float32(backbone, self.architecture)
         # Transformers loads in evaluation mode, and trainers keep the mode they find: dropout would be off in training.
         self.train()
@@ -223,7 +224,7 @@ class RewardModel(nn.Module):
             ValueError: if rows hold several sequences and the backbone cannot keep them apart.
         """
         hidden = self._hidden(tokens)
-        feature = hidden.flatten(0, 1)[tokens.reward_index]
+        feature = self.feature_dropout(hidden.flatten(0, 1)[tokens.reward_index])
         if next(self.head_parameters()).dtype != torch.float32:
             raise ValueError(
                 "the head is not in float32 any more, so rewards would be rounded: use the trainer's precision "

@@ -68,14 +68,7 @@ def shard(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | Non
         return
     if isinstance(model, MemberRewardModel):
         raise ValueError("members of one backbone cannot be sharded; train them with trainer=ddp, or whole voters")
-    if mesh.ndim > 1:
-        size = mesh["tensor_parallel"].size()
-        if size != 1:
-            raise ValueError(
-                f"tensor_parallel_size={size}: this package shards data-parallel only; set "
-                f"tensor_parallel_size=1 and data_parallel_size={mesh.size()}"
-            )
-        mesh = mesh["data_parallel"]
+    mesh = data_parallel(mesh)
     backbone_policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
     backbone = cast(Module, model.backbone)
     for name in model.architecture.head:
@@ -84,3 +77,31 @@ def shard(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | Non
         if isinstance(layer, GradientCheckpointingLayer):
             fully_shard(cast(Module, layer), mesh=mesh, mp_policy=backbone_policy)
     fully_shard(model, mesh=mesh, mp_policy=backbone_policy)
+
+
+def shard_part(part: Module, mesh: DeviceMesh) -> None:
+    """Shard in place, in float32, what a method trains beside the reward model; a sharded part is left as it is.
+
+    Args:
+        part: with its weights on every rank; it must be used by calling it.
+        mesh: as in `shard`.
+    """
+    if not isinstance(part, FSDPModule):
+        fully_shard(part, mesh=data_parallel(mesh), mp_policy=MixedPrecisionPolicy())
+
+
+def data_parallel(mesh: DeviceMesh) -> DeviceMesh:
+    """The dimension of a mesh that data is divided over.
+
+    Raises:
+        ValueError: if a second dimension would split a layer over ranks.
+    """
+    if mesh.ndim == 1:
+        return mesh
+    size = mesh["tensor_parallel"].size()
+    if size != 1:
+        raise ValueError(
+            f"tensor_parallel_size={size}: this package shards data-parallel only; set "
+            f"tensor_parallel_size=1 and data_parallel_size={mesh.size()}"
+        )
+    return mesh["data_parallel"]

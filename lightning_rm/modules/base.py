@@ -14,13 +14,13 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.metrics import PairMetrics
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.models.sharding import shard
+from lightning_rm.models.sharding import shard, shard_part
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, parameter_groups
 
 EvaluationStage = Literal["val", "test"]
@@ -44,6 +44,8 @@ class PairwiseRM(L.LightningModule):
 
     reads_treatments: ClassVar[bool] = False
     """Whether the method trains on every target that treatments make: labels, margins and weights."""
+    reads_responses: ClassVar[bool] = False
+    """Whether the method trains on response groups beside the pairs."""
 
     def __init__(
         self,
@@ -75,6 +77,14 @@ class PairwiseRM(L.LightningModule):
             Float32 scalars, logged as `train/<name>`. Means over the batch's pairs add up exactly over ranks and
             micro-batches of any size; a mean over anything else does where these are of one size.
         """
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Numbers of the last micro-batch that are worth a look and not worth a computation every step.
+
+        Returns:
+            Scalars by name, logged as `train/<name>` on the steps that are logged, as means over ranks.
+        """
+        return {}
 
     def forward(self, batch: PreferenceBatch) -> RewardOutput:
         """Rewards (2, P), or (2, M, P) of members, and features (2, P, H) of a batch of pairs."""
@@ -110,6 +120,8 @@ class PairwiseRM(L.LightningModule):
             for name, mean in self._losses.items():
                 self.log(f"train/{name}", mean.compute(), batch_size=1, prog_bar=name == "loss", sync_dist=True)
                 mean.reset()
+            for name, value in self.diagnostics().items():
+                self.log(f"train/{name}", value, batch_size=1, sync_dist=True)
             self._log_metrics("train/", self._since_log)
 
     def on_train_epoch_end(self) -> None:
@@ -161,15 +173,22 @@ class PairwiseRM(L.LightningModule):
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
             compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
             shard(self.model, self.trainer.strategy.device_mesh, compute_dtype)
+            for part in self._own_parts():
+                shard_part(part, self.trainer.strategy.device_mesh)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over `parameter_groups`, and its schedule over all steps of the run."""
-        groups = parameter_groups(self.model.backbone_parameters(), self.model.head_parameters(), self.head_lr)
+        own = [parameter for part in self._own_parts() for parameter in part.parameters()]
+        groups = parameter_groups(self.model.backbone_parameters(), self.model.head_parameters(), self.head_lr, own)
         optimizer = self.optimizer(groups)
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _own_parts(self) -> list[nn.Module]:
+        """What the method trains beside the reward model."""
+        return [part for part in self.children() if part is not self.model and list(part.parameters())]
 
     def _evaluate(self, batch: PreferenceBatch) -> dict[str, Tensor]:
         output: RewardOutput = self(batch).averaged()

@@ -16,7 +16,10 @@ SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
 
 def parameter_groups(
-    backbone: Iterable[nn.Parameter], head: Iterable[nn.Parameter], head_lr: float | None = None
+    backbone: Iterable[nn.Parameter],
+    head: Iterable[nn.Parameter],
+    head_lr: float | None = None,
+    method: Iterable[nn.Parameter] = (),
 ) -> list[ParameterGroup]:
     """Trainable parameters in groups: no weight decay on norms and biases, a learning rate of its own for the head.
 
@@ -26,6 +29,7 @@ def parameter_groups(
         backbone: the backbone's parameters; frozen ones are left out.
         head: the head's parameters.
         head_lr: the head's learning rate; None takes the optimizer's.
+        method: what a method trains beside the reward model, such as prototypes: at the head's rate, without decay.
 
     Returns:
         Groups for an optimizer, each with a `name`; empty groups are left out.
@@ -38,6 +42,8 @@ def parameter_groups(
         vectors = [parameter for parameter in trainable if parameter.ndim < 2]
         groups.append({"name": name, "params": matrices, **extra})
         groups.append({"name": f"{name}_no_decay", "params": vectors, "weight_decay": 0.0, **extra})
+    own = [parameter for parameter in method if parameter.requires_grad]
+    groups.append({"name": "method", "params": own, "weight_decay": 0.0, **rate})
     return [group for group in groups if group["params"]]
 
 

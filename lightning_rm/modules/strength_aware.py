@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
-from lightning_rm.losses import centering_loss, distillation_loss, ranking_loss
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.objective import target_losses
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 
 
@@ -51,16 +50,4 @@ class StrengthAwareRM(PairwiseRM):
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The ranking loss on the pairs' targets, and the options that are on as parts of their own."""
-        chosen, rejected = output.chosen, output.rejected
-        loss = ranking_loss(chosen, rejected, batch.label, batch.margin, batch.weight)
-        prefers = (chosen - rejected - batch.margin).sign() * (batch.label - 0.5).sign()
-        parts = {"ranking": loss, "margin_accuracy": (0.5 + 0.5 * prefers).mean()}
-        if self.distill:
-            if torch.isnan(batch.strength).any():
-                raise ValueError("distill needs a strength for every pair; annotate the data, or set distill=0")
-            parts["distillation"] = distillation_loss(chosen, rejected, batch.strength, batch.weight)
-            loss = (1 - self.distill) * loss + self.distill * parts["distillation"]
-        if self.centering:
-            parts["centering"] = centering_loss(chosen, rejected)
-            loss = loss + self.centering * parts["centering"]
-        return {"loss": loss, **parts}
+        return target_losses(batch, output, self.distill, self.centering)

@@ -1,4 +1,4 @@
-"""Losses on rewards: pure functions of tensors. They know no model, no batch and no configuration.
+"""Losses on rewards and on next tokens: pure functions of tensors.
 
 Every loss is computed in float32 through logits. `-log(sigmoid(d))`, `-log(sigmoid(d) + 1e-5)` and `log(1 + exp(-d))`
 overflow or lose their gradient beyond |d| = 20 and are used nowhere.

@@ -1,0 +1,241 @@
+"""Contrasts, as parts of a module: SimCSE and SwAV on two views of the features of P pairs (arXiv 2401.06080, 3.1).
+
+A contrast makes samples of features, compares their views and keeps what it learns beside the reward model: a
+projection, prototypes, a queue. These are in checkpoints and in no exported folder. How views come about is not known
+here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_rm.losses import simcse_loss, sinkhorn, swav_loss
+from lightning_rm.models.contexts import seeded
+from lightning_rm.modules.gather import gather_rows
+
+Samples = Literal["responses", "difference"]
+"""What is contrasted: `responses`, H = {f_c, f_r}; or `difference`, H = {f_c - f_r, f_r - f_c}."""
+
+
+class Contrasted(NamedTuple):
+    """What a contrast says of n samples.
+
+    Args:
+        loss: a float32 scalar.
+        first: (n, D) the first views, normalised, without gradient.
+        second: (n, D) the second views.
+        share: (n, K) what the first views predict of K prototypes, where there are any.
+    """
+
+    loss: Tensor
+    first: Tensor
+    second: Tensor
+    share: Tensor | None = None
+
+
+class Contrast(Protocol):
+    """What compares two views."""
+
+    def __call__(self, first: Tensor, second: Tensor, valid: Tensor) -> Contrasted:
+        """Called with the features (2, P, H) of P pairs in each view, and which pairs are valid, (P,) bool."""
+        ...
+
+
+ContrastFactory = Callable[[int], nn.Module]
+"""From the size of a feature to a `Contrast`: `functools.partial(SimCSE, samples="difference")`."""
+
+
+class SimCSE(nn.Module):
+    """Every sample is to find its other view among those of all samples of all ranks (arXiv 2401.06080, eq 9).
+
+    Args:
+        feature_size: H.
+        samples: `responses` or `difference`.
+        temperature: of the cosines; SimCSE's 0.05, the paper names none.
+        other_weight: how often the pair's other sample counts among the negatives. 1 is the paper's; more makes a hard
+            negative of what a reward model must tell apart; 0 leaves it out, as one may in `difference`, where its
+            cosine is -1 whatever is learned.
+        projection: the size that a projection head of two layers maps features to; None for the features themselves.
+        seed: of the projection's weights.
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+
+    def __init__(
+        self,
+        feature_size: int,
+        samples: Samples = "responses",
+        temperature: float = 0.05,
+        other_weight: float = 1.0,
+        projection: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(samples, temperature=temperature)
+        if other_weight < 0:
+            raise ValueError(f"other_weight={other_weight}: how often a negative counts cannot be less than 0")
+        self.samples: Samples = samples
+        self.temperature = temperature
+        self.other_weight = other_weight
+        self.projection = projection_head(feature_size, projection, seed)
+
+    def forward(self, first: Tensor, second: Tensor, valid: Tensor) -> Contrasted:
+        """The loss over this rank's samples, the second views of every rank among the negatives."""
+        first, second = (self.projection(samples_of(view, valid, self.samples)) for view in (first, second))
+        if len(first) == 0:
+            gather_rows(second)  # the other ranks wait for it
+            return Contrasted(0.0 * (first.sum() + second.sum()), first.detach(), second.detach())
+        every, start = gather_rows(second)
+        row = torch.arange(len(first), device=first.device)
+        log_weight = None
+        if self.other_weight != 1:
+            log_weight = torch.zeros(len(first), len(every), device=first.device)
+            other = start + (row + len(first) // 2) % len(first)
+            log_weight[row, other] = math.log(self.other_weight) if self.other_weight else -math.inf
+        loss = simcse_loss(first, every, self.temperature, start + row, log_weight)
+        return Contrasted(loss, _unit(first).detach(), _unit(second).detach())
+
+
+class SwAV(nn.Module):
+    """Each view is to predict the prototypes that the other is assigned to (arXiv 2401.06080, eq 7-8).
+
+    SwAV is arXiv 2006.09882. Codes are made by Sinkhorn-Knopp over the samples of all ranks and of the queue, without
+    gradient. Prototypes and features are normalised.
+
+    Args:
+        feature_size: H.
+        samples: `responses` or `difference`.
+        num_prototypes: K; the paper's 50, and 20 for differences.
+        temperature: of the predictions; SwAV's 0.1.
+        epsilon: of the codes; SwAV's 0.05.
+        iterations: of Sinkhorn-Knopp; SwAV's 3.
+        queue: past samples that the codes are also made of, for batches that are small beside K; 0 for none.
+        frozen: how long the prototypes are not trained: below 1 a share of the run, from 1 on optimizer steps. SwAV
+            freezes them for its first epoch.
+        projection: the size that a projection head of two layers maps features to; None for the features themselves.
+        seed: of prototypes and projection.
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+
+    queued: Tensor
+    queue: Tensor
+
+    def __init__(
+        self,
+        feature_size: int,
+        samples: Samples = "responses",
+        num_prototypes: int = 50,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        iterations: int = 3,
+        queue: int = 0,
+        frozen: float = 0.0,
+        projection: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(samples, temperature=temperature, epsilon=epsilon)
+        for name, value, least in (("num_prototypes", num_prototypes, 2), ("iterations", iterations, 1)):
+            if value < least:
+                raise ValueError(f"{name}={value}; it must be {least} or more")
+        if queue < 0 or frozen < 0:
+            raise ValueError(f"queue={queue} and frozen={frozen} cannot be negative")
+        self.samples: Samples = samples
+        self.temperature = temperature
+        self.epsilon = epsilon
+        self.iterations = iterations
+        self.frozen = frozen
+        self.projection = projection_head(feature_size, projection, seed)
+        size = projection or feature_size
+        generator = torch.Generator().manual_seed(seed)
+        self.prototypes = nn.Parameter(_unit(torch.randn(num_prototypes, size, generator=generator)))
+        self.register_buffer("queue", torch.zeros(2, queue, size))
+        self.register_buffer("queued", torch.zeros((), dtype=torch.long))
+
+    def forward(self, first: Tensor, second: Tensor, valid: Tensor) -> Contrasted:
+        """The loss over this rank's samples; the samples of all ranks enter the queue in training."""
+        views = [_unit(self.projection(samples_of(view, valid, self.samples))) for view in (first, second)]
+        prototypes = _unit(self.prototypes.float())
+        scores = [view @ prototypes.T for view in views]
+        codes = self._codes(torch.stack(views).detach(), prototypes.detach())
+        detached = [view.detach() for view in views]
+        if codes.shape[1] == 0:
+            return Contrasted(0.0 * (scores[0].sum() + scores[1].sum()), *detached)
+        loss = swav_loss(scores[0], scores[1], codes[0], codes[1], self.temperature)
+        return Contrasted(loss, *detached, share=(scores[0].detach() / self.temperature).softmax(-1))
+
+    def before_step(self, step: int, num_steps: int) -> None:
+        """Forget the prototypes' gradient while they are frozen.
+
+        Args:
+            step: optimizer steps taken.
+            num_steps: of the whole run.
+        """
+        if step < (self.frozen * num_steps if self.frozen < 1 else self.frozen):
+            self.prototypes.grad = None
+
+    def _codes(self, views: Tensor, prototypes: Tensor) -> Tensor:
+        """(2, n, K): codes of this rank's samples in both views (2, n, D)."""
+        num_own = views.shape[1]
+        gathered, start = gather_rows(views.transpose(0, 1))
+        gathered = gathered.transpose(0, 1)
+        pool = gathered
+        if self.queue.shape[1]:
+            pool = torch.cat([gathered, self.queue[:, : int(self.queued)]], dim=1)
+            if self.training:
+                self._enqueue(gathered)
+        codes = [sinkhorn(view @ prototypes.T, self.epsilon, self.iterations) for view in pool]
+        return torch.stack(codes)[:, start : start + num_own]
+
+    @torch.no_grad()
+    def _enqueue(self, views: Tensor) -> None:
+        """Put samples at the front of the queue; the oldest drop out."""
+        size = self.queue.shape[1]
+        self.queue.copy_(torch.cat([views, self.queue], dim=1)[:, :size])
+        self.queued.copy_((self.queued + views.shape[1]).clamp(max=size))
+
+
+def samples_of(feature: Tensor, valid: Tensor, samples: Samples) -> Tensor:
+    """What is contrasted, in float32: the samples of chosen, then those of rejected, of the n valid pairs.
+
+    Args:
+        feature: (2, P, H) features of chosen and rejected.
+        valid: (P,) bool.
+        samples: `responses` or `difference`.
+
+    Returns:
+        (2n, H). The other sample of row i's pair is row `(i + n) % 2n`.
+    """
+    chosen, rejected = feature.float()[:, valid]
+    if samples == "difference":
+        chosen, rejected = chosen - rejected, rejected - chosen
+    return torch.cat([chosen, rejected])
+
+
+def projection_head(feature_size: int, size: int | None, seed: int) -> nn.Module:
+    """Two layers from features to `size` numbers; without a size, nothing."""
+    if size is None:
+        return nn.Identity()
+    with seeded(seed):
+        return nn.Sequential(nn.Linear(feature_size, feature_size), nn.ReLU(), nn.Linear(feature_size, size))
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return F.normalize(rows, dim=-1)
+
+
+def _check(samples: str, **positive: float) -> None:
+    if samples not in get_args(Samples):
+        raise ValueError(f"samples={samples!r}; it must be one of {', '.join(get_args(Samples))}")
+    for name, value in positive.items():
+        if value <= 0:
+            raise ValueError(f"{name}={value}; it must be above 0")

@@ -1,0 +1,164 @@
+"""What pairs are trained towards, as one part that modules share: the ranking loss on their targets, and a contrast.
+
+`ContrastiveRM` minimises it, `MetaRM` takes its gradient at other weights. It knows rewards, features and targets; not
+how its gradient is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.losses import centering_loss, distillation_loss, ranking_loss
+from lightning_rm.losses.geometry import alignment, effective_rank, uniformity, usage_entropy
+from lightning_rm.modules.contrast import Contrast, Contrasted, ContrastFactory, SwAV
+from lightning_rm.modules.views import Forward, two_views
+
+RankingViews = Literal["both", "first"]
+
+
+def target_losses(
+    batch: PreferenceBatch, output: RewardOutput, distill: float = 0.0, centering: float = 0.0
+) -> dict[str, Tensor]:
+    """The ranking loss on the pairs' labels, target margins and weights, and what is added to it.
+
+    Args:
+        batch: P pairs with their targets.
+        output: rewards (2, P), or (2, V, P) of V views, over which the mean is taken.
+        distill: weight of the regression of margins on the strengths, whose counterweight `1 - distill` ranking takes.
+        centering: weight of the mean of `(r_chosen + r_rejected)^2`.
+
+    Returns:
+        `loss`, and its parts: `ranking`, `margin_accuracy` (the share of pairs on the right side of the margin-shifted
+        logit, the paper's training accuracy), `distillation` and `centering` where they are on.
+
+    Raises:
+        ValueError: if pairs without a strength are to be distilled.
+    """
+    chosen, rejected = output.chosen, output.rejected
+    loss = ranking_loss(chosen, rejected, batch.label, batch.margin, batch.weight)
+    prefers = (chosen - rejected - batch.margin).sign() * (batch.label - 0.5).sign()
+    parts = {"ranking": loss, "margin_accuracy": (0.5 + 0.5 * prefers).mean()}
+    if distill:
+        if torch.isnan(batch.strength).any():
+            raise ValueError("distill needs a strength for every pair; annotate the data, or set distill=0")
+        parts["distillation"] = distillation_loss(chosen, rejected, batch.strength, batch.weight)
+        loss = (1 - distill) * loss + distill * parts["distillation"]
+    if centering:
+        parts["centering"] = centering_loss(chosen, rejected)
+        loss = loss + centering * parts["centering"]
+    return {"loss": loss, **parts}
+
+
+class Objective(nn.Module):
+    """The ranking loss of a batch of pairs, and `beta` times a contrast of its features (arXiv 2401.06080, 3.1).
+
+    With a contrast, a training batch is seen twice, with two dropout masks; the ranking loss is over both views, "all
+    original samples and their augmentations".
+
+    Args:
+        feature_size: H.
+        contrast: from the size of a feature to a contrast; None for none.
+        beta: the contrast's weight.
+        ranking_views: `both`, or `first` to rank by one view alone.
+        distill: weight of the regression of margins on strengths; ranking has `1 - distill`.
+        centering: weight of the mean of `(r_chosen + r_rejected)^2`.
+
+    Raises:
+        ValueError: if an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        feature_size: int,
+        contrast: ContrastFactory | None = None,
+        beta: float = 1.0,
+        ranking_views: RankingViews = "both",
+        distill: float = 0.0,
+        centering: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if ranking_views not in get_args(RankingViews):
+            raise ValueError(f"ranking_views={ranking_views!r}; say 'both' or 'first'")
+        if not 0 <= distill <= 1:
+            raise ValueError(f"distill={distill} is the share of the regression in the loss; give a number from 0 to 1")
+        if beta < 0:
+            raise ValueError(f"beta={beta}: a contrast's weight cannot be negative")
+        self.contrast = None if contrast is None else contrast(feature_size)
+        self.beta = beta
+        self.ranking_views: RankingViews = ranking_views
+        self.distill = distill
+        self.centering = centering
+        self.last: Contrasted | None = None
+
+    def output(self, model: Forward, batch: PreferenceBatch) -> RewardOutput:
+        """Rewards (2, P), features (2, P, H); in training with a contrast (2, 2, P), (2, 2, P, H) of two views."""
+        if self.contrast is None or not self.training:
+            return model(batch.tokens)
+        return two_views(model, batch.tokens)
+
+    def forward(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
+        """The loss to minimise under `loss`, and its parts.
+
+        Args:
+            batch: P pairs.
+            output: what `output` gave of them.
+
+        Raises:
+            ValueError: if the first two views of a run are equal, or pairs without a strength are to be distilled.
+        """
+        if self.contrast is None or output.feature.ndim == 3:
+            return target_losses(batch, output, self.distill, self.centering)
+        if self.last is None:
+            check_views(output.feature)
+        ranked = output if self.ranking_views == "both" else replace(output, reward=output.reward[:, 0])
+        losses = target_losses(batch, ranked, self.distill, self.centering)
+        with torch.autocast(output.feature.device.type, enabled=False):
+            self.last = cast(Contrast, self.contrast)(output.feature[:, 0], output.feature[:, 1], batch.valid)
+        losses["contrast"] = self.last.loss
+        losses["loss"] = losses["loss"] + self.beta * self.last.loss
+        return losses
+
+    @torch.no_grad()
+    def geometry(self) -> dict[str, Tensor]:
+        """How this rank's last samples lie in space, by name; see `losses.geometry`. Empty without samples."""
+        if self.last is None or len(self.last.first) < 2:
+            return {}
+        values = {
+            "alignment": alignment(self.last.first, self.last.second),
+            "uniformity": uniformity(self.last.first),
+            "effective_rank": effective_rank(self.last.first),
+        }
+        if self.last.share is not None:
+            values["prototype_entropy"] = usage_entropy(self.last.share)
+        return values
+
+    def before_step(self, step: int, num_steps: int) -> None:
+        """What is due before an optimizer step: frozen prototypes forget their gradient.
+
+        Args:
+            step: optimizer steps taken.
+            num_steps: of the whole run.
+        """
+        if isinstance(self.contrast, SwAV):
+            self.contrast.before_step(step, num_steps)
+
+
+def check_views(feature: Tensor) -> None:
+    """Raise if two views are equal: then a contrast learns nothing, and says nothing of it.
+
+    Args:
+        feature: (2, 2, P, H) of chosen and rejected in two views.
+
+    Raises:
+        ValueError: if they are.
+    """
+    if torch.equal(feature[:, 0], feature[:, 1]):
+        raise ValueError(
+            "the two views of a batch are equal, for nothing is dropped in training and there is nothing to contrast: "
+            "set dropout_at='embeddings' or 'features' with dropout above 0, or give the backbone a dropout of its own"
+        )

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from lightning_rm.batch import PreferenceBatch, preference_batch
+from lightning_rm.models.dropout import add_dropout
+from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.modules.contrast import SimCSE, SwAV, samples_of
+from lightning_rm.modules.contrastive import ContrastiveRM
+from lightning_rm.modules.views import doubled, two_views
+from tests import reference
+from tests.toy import LossRecorder, toy_data, toy_model, toy_trainer, weights
+
+ADAMW = partial(torch.optim.AdamW, lr=5e-3)
+VALID = torch.ones(4, dtype=torch.bool)
+CONTRASTS = {
+    "simcse": partial(SimCSE),
+    "simcse_diff": partial(SimCSE, samples="difference", other_weight=0.0, projection=6),
+    "swav": partial(SwAV, num_prototypes=5, queue=24),
+    "swav_diff": partial(SwAV, samples="difference", num_prototypes=3, frozen=2, projection=6),
+}
+
+
+def one_batch(**options: Any) -> PreferenceBatch:
+    data = toy_data(4, **options)
+    data.setup("fit")
+    return next(iter(data.train_dataloader()))
+
+
+def features(seed: int = 0, pairs: int = 4, size: int = 6) -> Tensor:
+    return torch.randn(2, pairs, size, generator=torch.Generator().manual_seed(seed))
+
+
+def rows(feature: Tensor, samples: str) -> list[list[float]]:
+    chosen, rejected = feature.double().tolist()
+    if samples == "responses":
+        return chosen + rejected
+    difference = [[a - b for a, b in zip(c, r, strict=True)] for c, r in zip(chosen, rejected, strict=True)]
+    return difference + [[-x for x in row] for row in difference]
+
+
+@pytest.mark.parametrize("samples", ["responses", "difference"])
+@pytest.mark.parametrize("other_weight", [1.0, 0.0, 4.0])
+def test_simcse_is_the_paper_s_over_its_samples(samples: Any, other_weight: float) -> None:
+    first, second = features(0), features(1)
+    contrast = SimCSE(6, samples, temperature=0.2, other_weight=other_weight)
+    weight = [[other_weight if (i - j) % 8 == 4 else 1.0 for j in range(8)] for i in range(8)]
+    expected = reference.simcse(rows(first, samples), rows(second, samples), 0.2, weight)
+    assert contrast(first, second, VALID).loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("samples", ["responses", "difference"])
+def test_swav_is_the_paper_s_over_its_samples(samples: Any) -> None:
+    first, second = features(0), features(1)
+    contrast = SwAV(6, samples, num_prototypes=3, temperature=0.2, epsilon=0.1)
+    prototypes = contrast.prototypes.double().tolist()
+    scores = [
+        [[reference.cosine(row, prototype) for prototype in prototypes] for row in rows(view, samples)]
+        for view in (first, second)
+    ]
+    codes = [reference.sinkhorn(one, 0.1, 3) for one in scores]
+    expected = reference.swav(*scores, *codes, 0.2)
+    assert contrast(first, second, VALID).loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_queue_joins_the_codes_and_forgets_the_oldest() -> None:
+    contrast = SwAV(6, num_prototypes=3, epsilon=0.1, queue=12)
+    views = [features(seed) for seed in range(4)]
+    contrast(views[0], views[1], VALID)
+    contrast(views[2], views[3], VALID)
+    unit = [torch.nn.functional.normalize(samples_of(view, VALID, "responses"), dim=-1) for view in views]
+    assert int(contrast.queued) == 12
+    torch.testing.assert_close(contrast.queue[0], torch.cat([unit[2], unit[0]])[:12])
+    torch.testing.assert_close(contrast.queue[1], torch.cat([unit[3], unit[1]])[:12])
+    held = contrast.queue.clone()
+    contrast.eval()
+    new = features(9)
+    prototypes = contrast.prototypes.detach()
+    pool = torch.cat([torch.nn.functional.normalize(samples_of(new, VALID, "responses"), dim=-1), held[0]])
+    expected = reference.sinkhorn((pool @ prototypes.T).double().tolist(), 0.1, 3)[:8]
+    found = contrast._codes(torch.stack([pool[:8], pool[:8]]), prototypes)
+    torch.testing.assert_close(found[0], torch.tensor(expected), atol=1e-5, rtol=1e-4)
+    assert torch.equal(contrast.queue, held)
+
+
+def test_pairs_that_only_fill_a_batch_are_no_samples() -> None:
+    first, second = features(0), features(1)
+    valid = torch.tensor([True, False, True, True])
+    for contrast in (SimCSE(6), SwAV(6, num_prototypes=3)):
+        whole = contrast(first, second, valid).loss
+        kept = contrast(first[:, valid], second[:, valid], VALID[:3]).loss
+        torch.testing.assert_close(whole, kept)
+        nothing = contrast(first.requires_grad_(), second, torch.zeros(4, dtype=torch.bool)).loss
+        assert nothing.item() == 0
+
+
+@pytest.mark.parametrize("name", CONTRASTS)
+def test_the_order_of_the_batch_does_not_matter(name: str) -> None:
+    order = torch.tensor([2, 0, 3, 1])
+    contrast = CONTRASTS[name](6)
+    first, second = features(0), features(1)
+    expected = contrast(first, second, VALID).loss
+    found = CONTRASTS[name](6)(first[:, order], second[:, order], VALID).loss
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_two_views_are_two_forwards(layout: Any, attention: str) -> None:
+    """Without dropout both views are the plain forward, whatever the layout."""
+    model = toy_model()
+    model.backbone.set_attn_implementation(attention if attention == "eager" else "sdpa_by_segment")
+    batch = one_batch(layout=layout)
+    alone, views = model(batch.tokens), two_views(model, batch.tokens)
+    assert views.reward.shape == (2, 2, 4)
+    for view in range(2):
+        torch.testing.assert_close(views.reward[:, view], alone.reward, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(views.feature[:, view], alone.feature, atol=1e-5, rtol=1e-5)
+    assert doubled(batch.tokens).reward_index.shape == (2, 8)
+
+
+@pytest.mark.parametrize("at", ["embeddings", "features"])
+def test_a_dropout_of_ours_makes_views_in_training_alone(at: Any, tmp_path: Path) -> None:
+    model, batch = toy_model(), one_batch()
+    before = model(batch.tokens)
+    add_dropout(model, at, 0.2)
+    views = two_views(model, batch.tokens)
+    assert not torch.equal(views.feature[:, 0], views.feature[:, 1])
+    model.eval()
+    torch.testing.assert_close(model(batch.tokens).reward, before.reward)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="dropout_at='head'"):
+        add_dropout(model, "head", 0.1)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="dropout=1"):
+        add_dropout(model, at, 1.0)
+
+
+def test_equal_views_are_an_error_that_says_what_to_set(tmp_path: Path) -> None:
+    module = ContrastiveRM(toy_model(), ADAMW, SimCSE)
+    with pytest.raises(ValueError, match=r"views of a batch are equal.*dropout_at='embeddings'"):
+        toy_trainer(tmp_path).fit(module, toy_data(8))
+    with pytest.raises(ValueError, match="set members=null"):
+        ContrastiveRM(MemberRewardModel.of(toy_model(), Members(num_members=2)), ADAMW, SimCSE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"samples": "pairs"}, "samples='pairs'"), ({"temperature": 0}, "temperature=0"), ({"other_weight": -1}, "-1")],
+)
+def test_options_out_of_range_are_errors(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SimCSE(6, **options)
+
+
+def test_the_loss_is_ranking_over_both_views_and_beta_times_the_contrast() -> None:
+    label, margin = torch.tensor([1.0, 0.0, 0.8, 1.0]), torch.tensor([0.5, -2.0, 0.0, 3.0])
+    weight = torch.tensor([1.0, 2.0, 0.5, 1.0])
+    batch = preference_batch(one_batch().tokens, label=label, margin=margin, weight=weight)
+    for views in ("both", "first"):
+        module = ContrastiveRM(
+            toy_model(), ADAMW, SimCSE, beta=0.3, dropout_at="features", dropout=0.2, ranking_views=views
+        )
+        output = module(batch)
+        losses = module.losses(batch, output)
+        ranking = [
+            reference.ranking_loss(
+                output.chosen[view].tolist(),
+                output.rejected[view].tolist(),
+                label.tolist(),
+                margin.tolist(),
+                weight.tolist(),
+            )
+            for view in range(2)
+        ]
+        expected = sum(ranking) / 2 if views == "both" else ranking[0]
+        first, second = output.feature.unbind(1)
+        contrast = reference.simcse(rows(first, "responses"), rows(second, "responses"), 0.05)
+        assert losses["ranking"].item() == pytest.approx(expected, rel=1e-5)
+        assert losses["contrast"].item() == pytest.approx(contrast, rel=1e-4)
+        assert losses["loss"].item() == pytest.approx(expected + 0.3 * contrast, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", CONTRASTS)
+def test_a_run_logs_every_part_and_exports_the_reward_model_alone(name: str, tmp_path: Path) -> None:
+    module = ContrastiveRM(toy_model(), ADAMW, CONTRASTS[name], dropout_at="embeddings")
+    before = weights(module)
+    trainer = toy_trainer(tmp_path, max_epochs=2, log_every_n_steps=1, gradient_clip_val=1.0)
+    trainer.fit(module, toy_data(16))
+    logged = {"train/ranking", "train/contrast", "train/alignment", "train/uniformity", "train/effective_rank"}
+    assert logged <= trainer.callback_metrics.keys()
+    assert ("train/prototype_entropy" in trainer.callback_metrics) == name.startswith("swav")
+    after = weights(module)
+    learned = {key for key in after if not torch.equal(before[key], after[key])}
+    assert {key for key in after if "prototypes" in key or "projection" in key} <= learned
+    module.model.save_pretrained(tmp_path / "model")
+    plain = toy_model()
+    plain.save_pretrained(tmp_path / "plain")
+    assert (tmp_path / "model" / "config.json").read_text() == (tmp_path / "plain" / "config.json").read_text()
+    from safetensors.torch import load_file
+
+    exported, expected = (load_file(tmp_path / folder / "model.safetensors") for folder in ("model", "plain"))
+    assert exported.keys() == expected.keys()
+
+
+def test_prototypes_stay_as_they_are_while_frozen(tmp_path: Path) -> None:
+    for frozen, moves in ((4, False), (0.5, True), (2, True)):
+        module = ContrastiveRM(
+            toy_model(), ADAMW, partial(SwAV, num_prototypes=4, frozen=frozen), dropout_at="embeddings"
+        )
+        contrast = module.objective.contrast
+        assert isinstance(contrast, SwAV)
+        before = contrast.prototypes.detach().clone()
+        toy_trainer(tmp_path).fit(module, toy_data(16))
+        assert torch.equal(contrast.prototypes, before) != moves
+
+
+@pytest.mark.parametrize("name", ["swav", "simcse_diff"])
+def test_resume_is_bit_exact_with_queue_prototypes_and_projection(name: str, tmp_path: Path) -> None:
+    def run(folder: str, resume: Path | None = None, **options: Any) -> tuple[list[float], L.LightningModule]:
+        L.seed_everything(1 if resume is None else 999, verbose=False)
+        module = ContrastiveRM(toy_model(), ADAMW, CONTRASTS[name], dropout_at="embeddings")
+        recorder = LossRecorder()
+        trainer = toy_trainer(tmp_path / folder, callbacks=[recorder, *options.pop("callbacks", [])], **options)
+        trainer.fit(module, toy_data(), ckpt_path=resume, weights_only=True)
+        return recorder.losses, module
+
+    whole, finished = run("whole", max_epochs=2)
+    checkpoint = ModelCheckpoint(
+        tmp_path / "ckpt", filename="{step}", every_n_train_steps=4, save_top_k=-1, save_on_train_epoch_end=False
+    )
+    first, _ = run("first", callbacks=[checkpoint], enable_checkpointing=True, max_steps=4, max_epochs=2)
+    rest, resumed = run("rest", resume=tmp_path / "ckpt" / "step=4.ckpt", max_epochs=2)
+    assert first + rest == whole
+    expected, found = weights(finished), weights(resumed)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_contrast_separates_what_ranking_alone_leaves_together() -> None:
+    """Eight responses of one reward: ranking gives them no gradient apart, a contrast spreads them over the sphere."""
+    torch.manual_seed(0)
+    points = nn.Parameter(torch.tensor([1.0, 0, 0]).repeat(2, 4, 1) + 1e-3 * torch.randn(2, 4, 3))
+    contrast = SimCSE(3, temperature=0.5)
+    optimizer = torch.optim.SGD([points], lr=0.5)
+    before = torch.nn.functional.normalize(points.detach().flatten(0, 1), dim=-1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        contrast(points, points, VALID).loss.backward()
+        optimizer.step()
+    after = torch.nn.functional.normalize(points.detach().flatten(0, 1), dim=-1)
+    assert (before @ before.T).min() > 0.99
+    assert (after @ after.T - torch.eye(8)).max() < 0.7
