@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lightning_rm.models.reward_model import RewardModel
     from lightning_rm.models.warm import average_weights
     from lightning_rm.modules.baseline import BaselineRM
+    from lightning_rm.modules.contrast import SimCSE, SwAV
+    from lightning_rm.modules.contrastive import ContrastiveRM
+    from lightning_rm.modules.meta import MetaRM
     from lightning_rm.modules.optimization import warmup_schedule
     from lightning_rm.modules.strength_aware import StrengthAwareRM
     from lightning_rm.modules.supervised import SupervisedLM
@@ -25,14 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaselineRM",
+    "ContrastiveRM",
     "MemberRewardModel",
     "Members",
+    "MetaRM",
     "PreferenceDataModule",
     "RewardEnsemble",
     "RewardModel",
+    "SimCSE",
     "Strength",
     "StrengthAwareRM",
     "SupervisedLM",
+    "SwAV",
     "Voter",
     "VotersRM",
     "annotate",
@@ -44,14 +51,18 @@ __all__ = [
 
 _HOMES = {
     "BaselineRM": "modules.baseline",
+    "ContrastiveRM": "modules.contrastive",
     "MemberRewardModel": "models.members",
     "Members": "models.members",
+    "MetaRM": "modules.meta",
     "PreferenceDataModule": "data.datamodule",
     "RewardEnsemble": "models.ensemble",
     "RewardModel": "models.reward_model",
+    "SimCSE": "modules.contrast",
     "Strength": "strength",
     "StrengthAwareRM": "modules.strength_aware",
     "SupervisedLM": "modules.supervised",
+    "SwAV": "modules.contrast",
     "Voter": "annotation.voters",
     "VotersRM": "modules.voters",
     "annotate": "annotation.annotate",

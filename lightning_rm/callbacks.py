@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import PreferenceBatch
+from lightning_rm.batch import PreferenceBatch, ResponseBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.modules.base import PairwiseRM
 
@@ -28,7 +28,7 @@ class HuggingFaceCheckpoint(L.Callback):
     """Writes the weights as Hugging Face folders: `best` whenever the monitored metric improves, `last` at the end.
 
     Where nothing is monitored or validated, `best` is the last.
-    `AutoModelForSequenceClassification.from_pretrained(folder)` reads either.
+    `AutoModelForSequenceClassification.from_pretrained(folder)` reads either, `AutoModelForCausalLM` those of an SFT.
 
     Args:
         folder: where `best` and `last` go.
@@ -80,7 +80,7 @@ class HuggingFaceCheckpoint(L.Callback):
             self.best = state_dict["best"]
 
     def _save(self, pl_module: L.LightningModule, name: str) -> None:
-        cast(PairwiseRM, pl_module).model.save_pretrained(self.folder / name, self.tokenizer)
+        cast(PairwiseRM, pl_module).export(self.folder / name, self.tokenizer)
 
 
 class InterruptCheckpoint(L.Callback):
@@ -179,7 +179,9 @@ class PairRecorder(L.Callback):
         """Write the records."""
         self._write(pl_module, "test")
 
-    def _keep(self, rewards: Mapping[str, Tensor], batch: PreferenceBatch) -> None:
+    def _keep(self, rewards: Mapping[str, Tensor], batch: PreferenceBatch | ResponseBatch) -> None:
+        if isinstance(batch, ResponseBatch):  # groups have metrics, no records
+            return
         chosen, rejected = rewards["chosen"], rewards["rejected"]
         columns = (batch.row, batch.subset, chosen, rejected, batch.label, batch.clean, batch.valid)
         table = torch.stack([column.cpu().double() for column in columns])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from lightning_rm.analysis.part_plots import part_curves, parts
 from lightning_rm.analysis.plots import (
     read_history,
     reliability_diagram,
@@ -17,7 +18,7 @@ from lightning_rm.analysis.plots import (
 
 
 def write_figures(run: Path) -> list[Path]:
-    """Draw training curves, and for every evaluated set its reward histogram and reliability diagram.
+    """Draw training curves, the method's parts, and for every evaluated set its reward histogram and reliability.
 
     Args:
         run: the run's folder.
@@ -27,9 +28,12 @@ def write_figures(run: Path) -> list[Path]:
     """
     folder = run / "figures"
     written: list[Path] = []
-    history = run / "csv" / "metrics.csv"
-    if history.exists():
-        written += save_figure(training_curves(read_history(history)), folder / "curves")
+    logged = run / "csv" / "metrics.csv"
+    if logged.exists():
+        history = read_history(logged)
+        written += save_figure(training_curves(history), folder / "curves")
+        if parts(history):
+            written += save_figure(part_curves(history), folder / "parts")
     for records in sorted((run / "pairs").glob("*.parquet")):
         table = pq.read_table(records)
         chosen, rejected, label = (np.asarray(table[name]) for name in ("chosen", "rejected", "label"))

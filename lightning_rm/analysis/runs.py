@@ -6,8 +6,10 @@ A run here is its folder and what it was told, as plain values; who read its con
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,14 @@ class Run:
         name: its recipe's name.
         seed: its seed.
         treatments: the options of its treatments by name.
+        settings: every value of its configuration by dotted key, such as `module.beta`.
     """
 
     folder: Path
     name: str
     seed: int
     treatments: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def results(self) -> dict[str, dict[str, float]]:
         """`results.json`: data set -> metric -> value.
@@ -49,17 +53,28 @@ class Run:
         return json.loads(path.read_text())
 
     def value(self, metric: str) -> float:
-        """One result by `SET/METRIC`: `test/accuracy`, `test/ood/accuracy`.
+        """One result by `SET/METRIC`: `test/accuracy`, `test/ood/accuracy` or, in short, `ood/accuracy`.
 
         Raises:
             ValueError: if the run has no such result.
         """
-        results = self.results()
-        data_set, _, name = metric.rpartition("/")
-        if name not in results.get(data_set, {}):
-            known = ", ".join(f"{key}/accuracy" for key in results)
-            raise ValueError(f"{self.folder} has no result {metric!r}; it has {known} and others")
-        return results[data_set][name]
+        values = {f"{name}/{key}": value for name, metrics in self.results().items() for key, value in metrics.items()}
+        for key in (metric, f"test/{metric}"):
+            if key in values:
+                return values[key]
+        raise ValueError(f"{self.folder} has no result {metric!r}; it has {nearest(metric, values)} and others")
+
+    def setting(self, key: str) -> object:
+        """One value of its configuration by dotted key.
+
+        Raises:
+            ValueError: if the configuration has no such value.
+        """
+        if key not in self.settings:
+            raise ValueError(
+                f"{self.folder}: its config.yaml has no value {key!r}; it has {nearest(key, self.settings)} and others"
+            )
+        return self.settings[key]
 
 
 def decile_report(runs: Sequence[Run], metric: str, reference: float | None, out: Path) -> list[Path]:
@@ -127,13 +142,13 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
                 curves.setdefault(key, {})[name] = same_curves
         row: dict[str, object] = {"recipe": name, "seeds": len(same)}
         for metric in metrics:
-            row |= _mean_and_spread(metric, [run.value(metric) for run in same])
+            row |= mean_and_spread(metric, [run.value(metric) for run in same])
         key = next(
             (key for key in ("val/clean_accuracy", "val/accuracy") if key in curves and name in curves[key]), None
         )
         if key is not None:
-            row |= _mean_and_spread(f"{key}, best", [float(curve.values.max()) for curve in curves[key][name]])
-            row |= _mean_and_spread(f"{key}, last", [float(curve.values[-1]) for curve in curves[key][name]])
+            row |= mean_and_spread(f"{key}, best", [float(curve.values.max()) for curve in curves[key][name]])
+            row |= mean_and_spread(f"{key}, last", [float(curve.values[-1]) for curve in curves[key][name]])
         rows.append(row)
     written = write_table(rows, out / "recipes", "Recipes: mean over seeds and its standard deviation")
     if curves:
@@ -151,25 +166,34 @@ def _within_training(curve: Curve, history: Mapping[str, Curve]) -> Curve:
     return Curve(curve.steps[first], curve.values[first]) if first.any() else curve
 
 
+def nearest(key: str, known: Iterable[str], num: int = 4) -> str:
+    """What a user may have meant: those that end alike first, then those spelled alike."""
+    names = sorted(known)
+    same_end = [name for name in names if re.split("[./]", name)[-1] == re.split("[./]", key)[-1]]
+    found = [*same_end, *get_close_matches(key, names, n=num, cutoff=0), *names]
+    return ", ".join(list(dict.fromkeys(found))[:num])
+
+
 def _series(values: Mapping[float, Sequence[float]]) -> Series:
     positions = sorted(values)
     means = [float(np.mean(values[position])) for position in positions]
-    return positions, means, [_spread(values[position]) for position in positions]
+    return positions, means, [spread(values[position]) for position in positions]
 
 
 def _rows(found: Mapping[str, Mapping[float, Sequence[float]]], position: str) -> list[dict[str, object]]:
     return [
-        {position: place, "trained": name, "seeds": len(values)} | _mean_and_spread("accuracy", values)
+        {position: place, "trained": name, "seeds": len(values)} | mean_and_spread("accuracy", values)
         for name, series in found.items()
         for place, values in sorted(series.items())
     ]
 
 
-def _mean_and_spread(name: str, values: Sequence[float]) -> dict[str, object]:
-    return {name: float(np.mean(values)), f"{name} sd": _spread(values)}
+def mean_and_spread(name: str, values: Sequence[float]) -> dict[str, object]:
+    """The mean under the name, and the spread under `<name> sd`: cells of a table's row."""
+    return {name: float(np.mean(values)), f"{name} sd": spread(values)}
 
 
-def _spread(values: Sequence[float]) -> float:
+def spread(values: Sequence[float]) -> float:
     """The sample standard deviation; 0 of one value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 

@@ -1,20 +1,27 @@
-"""`lightning-rm analyze`: tables and figures of preference strength and of the runs that were trained by it."""
+"""`lightning-rm analyze`: tables and figures of preference strength, of runs side by side, and of features."""
 
 from __future__ import annotations
 
-import glob
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+import numpy as np
+from omegaconf import DictConfig
 from rich.console import Console
 
+from lightning_rm.analysis.feature_report import feature_report
+from lightning_rm.analysis.features import check_projection
 from lightning_rm.analysis.runs import Run, decile_report, prefix_report, recipe_report
+from lightning_rm.analysis.shifts import shift_report
 from lightning_rm.analysis.strength_report import read_strength, strength_report
+from lightning_rm.analysis.sweeps import sweep_report, varied
 from lightning_rm.commands._config import conf_dir, plain_errors
+from lightning_rm.commands._features import read_features
+from lightning_rm.commands._runs import find_runs
+
+INPUTS = ("strength", "deciles", "prefixes", "recipes", "sweep", "shift", "features")
+"""What a report can be made of, by the key that names it."""
 
 
 def analyze(cfg: DictConfig) -> list[Path]:
@@ -29,8 +36,8 @@ def analyze(cfg: DictConfig) -> list[Path]:
     out = Path(cfg.out)
     console = Console()
     written: list[Path] = []
-    if all(value is None for value in (cfg.strength, cfg.deciles, cfg.prefixes, cfg.recipes)):
-        raise ValueError("there is nothing to analyze; name strength=FILE.parquet, deciles=, prefixes= or recipes=")
+    if all(cfg[key] is None for key in INPUTS):
+        raise ValueError(f"there is nothing to analyze; name {', '.join(f'{key}=' for key in INPUTS)}")
     if cfg.strength is not None:
         numbers, files = strength_report(read_strength(cfg.strength), out)
         (out / "strength.json").write_text(json.dumps(numbers, indent=2) + "\n")
@@ -38,35 +45,45 @@ def analyze(cfg: DictConfig) -> list[Path]:
             console.print(f"{name:>24}  {value:,.4g}", highlight=False)
         written += [*files, out / "strength.json"]
     if cfg.deciles is not None:
-        written += decile_report(find_runs("deciles", cfg.deciles), cfg.metric, cfg.reference, out)
+        written += decile_report(find_runs("deciles", cfg.deciles), cfg.metric, _reference_value(cfg), out)
     if cfg.prefixes is not None:
         written += prefix_report(find_runs("prefixes", cfg.prefixes), cfg.metric, out)
     if cfg.recipes is not None:
         written += recipe_report(find_runs("recipes", cfg.recipes), list(cfg.metrics), out)
+    if cfg.sweep is not None:
+        runs = find_runs("sweep", cfg.sweep)
+        if cfg.x is None:
+            raise ValueError(
+                f"sweep= needs x=KEY, a setting to draw by; the runs differ in {', '.join(varied([runs]))}"
+            )
+        written += sweep_report(runs, cfg.x, cfg.series, list(cfg.metrics), _reference_runs(cfg), out)
+    if cfg.shift is not None:
+        written += shift_report(find_runs("shift", cfg.shift), out)
+    if cfg.features is not None:
+        check_projection(cfg.projection)
+        features = read_features(cfg, console)
+        written += feature_report(features, out, cfg.projection, differences=cfg.differences, join=cfg.join)
     for path in written:
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     return written
 
 
-def find_runs(key: str, patterns: str | Sequence[str]) -> list[Run]:
-    """The runs that globs name, in order of their paths.
+def _reference_runs(cfg: DictConfig) -> list[Run]:
+    """The runs that `reference` names, none where it is null.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if it is a number.
     """
-    found: list[Run] = []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        for path in sorted(glob.glob(str(Path(pattern).expanduser()))):
-            config = Path(path) / "config.yaml"
-            if config.is_file():
-                told: Any = OmegaConf.load(config)
-                treatments = cast(
-                    "dict[str, Any]", OmegaConf.to_container(told.get("treatment") or OmegaConf.create({}))
-                )
-                found.append(Run(Path(path), told.name, told.seed, treatments))
-    if not found:
-        raise ValueError(f"{key}={patterns!r} names no run: a run is a folder with a config.yaml")
-    return found
+    if isinstance(cfg.reference, int | float):
+        raise ValueError(f"reference={cfg.reference}: a sweep is compared with runs; name them by a glob or a list")
+    return [] if cfg.reference is None else find_runs("reference", cfg.reference)
+
+
+def _reference_value(cfg: DictConfig) -> float | None:
+    """The number that `reference` is, or the mean of the metric over the runs that it names."""
+    if cfg.reference is None or isinstance(cfg.reference, int | float):
+        return cfg.reference
+    return float(np.mean([run.value(cfg.metric) for run in _reference_runs(cfg)]))
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="analyze")

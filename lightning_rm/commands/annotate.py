@@ -115,6 +115,8 @@ def find_source(cfg: DictConfig) -> Source:
     if node is None:
         raise ValueError(f"set={cfg.set!r}: the data has {', '.join(sets)}")
     source = instantiate(node, _convert_="all")
+    if source is None:
+        raise ValueError(f"set={cfg.set!r}: the data names no file for it; give data.{cfg.set}_file, or another set")
     if isinstance(source, dict):
         if len(source) > 1:
             raise ValueError(

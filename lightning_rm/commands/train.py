@@ -22,6 +22,7 @@ from lightning_rm.analysis.tables import report_table, results_table
 from lightning_rm.callbacks import HuggingFaceCheckpoint, InterruptCheckpoint, PairRecorder
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
 from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.group_metrics import group_metric_names
 from lightning_rm.metrics import metric_names
 from lightning_rm.models.adapters import count_parameters
 from lightning_rm.models.members import MemberRewardModel
@@ -74,8 +75,8 @@ def train(cfg: DictConfig) -> float:
     results = {"train": _values(trainer.callback_metrics, "train_epoch/")}
     best = checkpoint.best_model_path or None
     stages: tuple[tuple[EvaluationStage, tuple[str, ...], Callable[..., object]], ...] = (
-        ("val", datamodule.val_names, trainer.validate),
-        ("test", datamodule.test_names, trainer.test),
+        ("val", (*datamodule.val_names, *datamodule.val_response_names), trainer.validate),
+        ("test", (*datamodule.test_names, *datamodule.test_response_names), trainer.test),
     )
     for stage, names, evaluate in stages:
         if not names:
@@ -95,9 +96,9 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
     """Say what cannot work before anything is read or trained, not after."""
     if cfg.resume is not None and not Path(cfg.resume).exists():
         raise ValueError(f"resume={cfg.resume!r}: there is no such checkpoint")
-    known = [metric_prefix("val", name) for name in datamodule.val_names]
-    known += [metric_prefix("test", name) for name in datamodule.test_names]
-    metric, names = cfg.monitor.rpartition("/")[2], sorted(metric_names())
+    known = [metric_prefix("val", name) for name in (*datamodule.val_names, *datamodule.val_response_names)]
+    known += [metric_prefix("test", name) for name in (*datamodule.test_names, *datamodule.test_response_names)]
+    metric, names = cfg.monitor.rpartition("/")[2], sorted(metric_names() | group_metric_names())
     if metric not in names:
         raise ValueError(f"monitor={cfg.monitor!r}: there is no metric {metric!r}; there are {', '.join(names)}")
     if known and not any(cfg.monitor.startswith(f"{prefix}/") for prefix in known):
@@ -109,6 +110,13 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
         raise ValueError(
             f"treatment={', '.join(datamodule.treatments)}: {type(module).__name__} does not read all their targets, "
             "margins above all; set module=strength_aware"
+        )
+    if bool(datamodule.responses.sets.train) != module.reads_responses:
+        raise ValueError(
+            f"{type(module).__name__} climbs by responses of a policy and there are none: set responses=jsonl "
+            "responses.file=FILE, which lightning-rm sample writes"
+            if module.reads_responses
+            else f"{type(module).__name__} does not train on responses: set responses.train=null, or module=meta"
         )
     limit, longest = module.model.max_tokens, datamodule.policy.max_tokens
     if limit is not None and longest > limit:

@@ -1,7 +1,7 @@
-"""`PreferenceDataModule`: from sources of preference pairs to every loader that a Trainer asks for.
+"""`PreferenceDataModule`: from sources of preference pairs, and of responses, to every loader that a Trainer asks for.
 
 The one data module of all reward models. It knows sources, a tokenizer and a Trainer, and hands all else on: rows to
-`prepare_pairs`, order to `PairBatchSampler`, grids to a layout.
+`prepare_pairs` and `prepare_groups`, order to `PairBatchSampler` and `GroupStream`, grids to a layout.
 """
 
 from __future__ import annotations
@@ -19,19 +19,28 @@ from lightning_rm.batch import LayoutName, ReadAt
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.fitting import Overlong
 from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.data.loader import PairBatches, PairLoader, response_index
+from lightning_rm.data.loader import (
+    BatchLoader,
+    GroupBatches,
+    PairBatches,
+    PairLoader,
+    ResponseLoader,
+    StreamedGroups,
+    response_index,
+)
 from lightning_rm.data.orders import Order, Rows
 from lightning_rm.data.report import DataReport
+from lightning_rm.data.response_sets import ResponseSets
 from lightning_rm.data.resume import Position, check_position
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sampler import PairBatchSampler
-from lightning_rm.data.sources import FileSource, PromptSplit
+from lightning_rm.data.sets import AnyGroupSource, AnySource, check_names, group_sets, pair_sets
 from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
-from lightning_rm.data.treating import treated
+from lightning_rm.data.tokenize_groups import prepare_groups
+from lightning_rm.data.treating import named_treatments, treated
 from lightning_rm.strength import Treatment
 
-AnySource = Source | str | Path
-"""A source, or the file that one is to read."""
+EvaluationLoaders = list[PairLoader | ResponseLoader]
 
 
 class PreferenceDataModule(L.LightningDataModule):
@@ -39,6 +48,9 @@ class PreferenceDataModule(L.LightningDataModule):
 
     Every pair is read once an epoch over all ranks, in an order that depends on `seed` and the epoch alone; training
     goes on in the middle of an epoch with exactly the pairs that were not read yet.
+
+    Where there are `responses`, the first micro-batch of every optimizer step carries a batch of them for each of the
+    step's micro-batches, from a stream with epochs of its own.
 
     Args:
         tokenizer: as `load_tokenizer` gives it.
@@ -65,15 +77,24 @@ class PreferenceDataModule(L.LightningDataModule):
             a list of them. Every module then trains on the treated labels, margins and weights.
         resample: from the source of training pairs to the one that is trained on, such as a partial of
             `resampling.WithoutFold` or `resampling.Bootstrap`; validation pairs are held out before.
+        responses: groups of responses that go with the training pairs: a source, or a file.
+        batch_groups: groups of a batch of responses on each device.
+        val_responses: named sets of responses that the model is evaluated on after the pairs of `val`, each a source or
+            a file; one alone is named `val_responses`.
+        test_responses: the same after `test`; one alone is named `test_responses`.
 
     Attributes:
-        val_names: names of the validation sets, by `dataloader_idx`.
-        test_names: names of the test sets, by `dataloader_idx`.
+        val_names: names of the validation sets of pairs, by `dataloader_idx`.
+        test_names: names of the test sets of pairs, by `dataloader_idx`.
+        val_response_names: names of the validation sets of responses, whose loaders follow those of the pairs.
+        test_response_names: names of the test sets of responses, the same.
         datasets: name -> tokenised pairs, of the sets that are set up; the training set is named `train`.
+        responses: the sets of responses; `responses.opened` has their tokenised groups by name, those of training named
+            `responses`.
 
     Raises:
-        ValueError: if two sets have one name, no batch size is set, the tokenizer has no pad token, or an option is
-            none of its words.
+        ValueError: if two sets have one name, a batch size is missing or below 1, the tokenizer has no pad token, or an
+            option is none of its words.
     """
 
     def __init__(
@@ -99,6 +120,10 @@ class PreferenceDataModule(L.LightningDataModule):
         cache_dir: str | Path | None = None,
         treatments: Mapping[str, Treatment] | Sequence[Treatment] = (),
         resample: Callable[[Source], Source] | None = None,
+        responses: AnyGroupSource | None = None,
+        batch_groups: int = 4,
+        val_responses: Mapping[str, AnyGroupSource] | AnyGroupSource | None = None,
+        test_responses: Mapping[str, AnyGroupSource] | AnyGroupSource | None = None,
     ) -> None:
         super().__init__()
         if batch_pairs is None and batch_tokens is None:
@@ -125,46 +150,46 @@ class PreferenceDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.cache_dir = cache_dir
-        self.treatments = _named_treatments(treatments)
+        self.treatments = named_treatments(treatments)
         self.datasets: dict[str, PairDataset] = {}
         self._response_index: dict[str, Rows] = {}
-        sets = {"train": _named("train", train), "val": _named("val", val), "test": _named("test", test)}
-        if train is not None and not sets["val"] and val_fraction > 0:
-            whole = sets["train"]["train"]
-            sets["train"] = {"train": PromptSplit(whole, "train", val_fraction, seed=0)}
-            sets["val"] = {"val": PromptSplit(whole, "held_out", val_fraction, seed=0)}
-        if train is not None and resample is not None:
-            sets["train"] = {"train": resample(sets["train"]["train"])}
-        self.val_names, self.test_names = tuple(sets["val"]), tuple(sets["test"])
-        names = [name for sources in sets.values() for name in sources]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two data sets are named {twice[0]!r}; give every train, val and test set its own name")
-        self._sources = {name: source for sources in sets.values() for name, source in sources.items()}
+        self._pairs = pair_sets(train, val, test, val_fraction, resample)
+        groups = group_sets(responses, val_responses, test_responses)
+        check_names([*self._pairs.names, *groups.names])
+        self.val_names, self.test_names = tuple(self._pairs.val), tuple(self._pairs.test)
+        self.val_response_names, self.test_response_names = tuple(groups.val), tuple(groups.test)
+        self.responses = ResponseSets(
+            groups,
+            batch_groups,
+            partial(prepare_groups, tokenizer=tokenizer, policy=self.policy, cache_dir=cache_dir),
+            partial(GroupBatches, layout=LAYOUTS[layout], read_at=read_at, pad_id=self._pad_id),
+            num_workers,
+            seed,
+        )
 
     @property
     def reports(self) -> dict[str, DataReport]:
         """Name -> what became of every row, of the sets that are set up."""
-        return {name: pairs.report for name, pairs in self.datasets.items()}
+        return {name: opened.report for name, opened in (self.datasets | self.responses.opened).items()}
 
     def prepare_data(self) -> None:
         """Tokenise every set into the cache; Lightning calls this in one process of each node."""
-        for name in self._sources:
-            self._open(name)
+        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
         """Open the sets of a stage: `fit`, `validate`, `test`, or None for all."""
-        train = ("train",) if "train" in self._sources else ()
-        wanted = {"fit": (*train, *self.val_names), "validate": self.val_names, "test": self.test_names}
-        for name in wanted[stage] if stage else self._sources:
+        for name in self._pairs.of_stage(stage):
             self._open(name)
+        for name in self.responses.sets.of_stage(stage):
+            self.responses.open(name)
 
     def train_dataloader(self) -> PairLoader:
-        """Training pairs in the order of the epoch, from where the trainer stands.
+        """Training pairs in the order of the epoch, from where the trainer stands, and the responses that go with them.
 
         Raises:
             ValueError: if there is no training set, or a pair alone is over `batch_tokens`.
         """
-        if "train" not in self._sources:
+        if not self._pairs.train:
             raise ValueError("there is nothing to train on; give the data module a train source")
         trainer: Any = self.trainer  # not all of its attributes are declared
         return self._loader(
@@ -174,15 +199,16 @@ class PreferenceDataModule(L.LightningDataModule):
             shuffle=not (trainer and trainer.overfit_batches),
             accumulate=trainer.accumulate_grad_batches if trainer else 1,
             span=self._span if trainer and trainer.training else None,
+            responses=self.responses.streamed(*self._rank()),
         )
 
-    def val_dataloader(self) -> list[PairLoader]:
-        """One loader a validation set, in the order of `val_names`."""
-        return [self._evaluation_loader(name) for name in self.val_names]
+    def val_dataloader(self) -> EvaluationLoaders:
+        """One loader a validation set: of pairs in the order of `val_names`, then of responses."""
+        return self._evaluation_loaders(self.val_names, self.val_response_names)
 
-    def test_dataloader(self) -> list[PairLoader]:
-        """One loader a test set, in the order of `test_names`."""
-        return [self._evaluation_loader(name) for name in self.test_names]
+    def test_dataloader(self) -> EvaluationLoaders:
+        """One loader a test set: of pairs in the order of `test_names`, then of responses."""
+        return self._evaluation_loaders(self.test_names, self.test_response_names)
 
     def state_dict(self) -> dict[str, Any]:
         """What the trainer's position in the epoch means."""
@@ -208,12 +234,14 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def _open(self, name: str) -> None:
         if name not in self.datasets:
-            pairs = prepare_pairs(self._sources[name], self.tokenizer, self.policy, self.cache_dir, name)
+            pairs = prepare_pairs(self._pairs.sources[name], self.tokenizer, self.policy, self.cache_dir, name)
             self.datasets[name] = treated(pairs, self.treatments) if name == "train" else pairs
 
-    def _evaluation_loader(self, name: str) -> PairLoader:
+    def _evaluation_loaders(self, names: Sequence[str], response_names: Sequence[str]) -> EvaluationLoaders:
         num_pairs = self.eval_batch_pairs or self.batch_pairs
-        return self._loader(name, num_pairs, "prompt" if self.order == "prompt" else "length", shuffle=False)
+        order: Order = "prompt" if self.order == "prompt" else "length"
+        pairs = [self._loader(name, num_pairs, order, shuffle=False) for name in names]
+        return [*pairs, *(self.responses.evaluation_loader(name, *self._rank()) for name in response_names)]
 
     def _loader(
         self,
@@ -224,6 +252,7 @@ class PreferenceDataModule(L.LightningDataModule):
         shuffle: bool,
         accumulate: int = 1,
         span: Callable[[], tuple[int, int]] | None = None,
+        responses: StreamedGroups | None = None,
     ) -> PairLoader:
         self._open(name)
         pairs = self.datasets[name]
@@ -235,7 +264,7 @@ class PreferenceDataModule(L.LightningDataModule):
             num_tokens=None if num_pairs else self.batch_tokens,
             order=order,
             token_cost=self.layout,
-            response_index=self._responses(name) if order == "prompt" else None,
+            response_index=self._index(name) if order == "prompt" else None,
             strength=pairs.strength.mean,
             rank=rank,
             world_size=world_size,
@@ -243,11 +272,12 @@ class PreferenceDataModule(L.LightningDataModule):
             seed=self.seed,
             shuffle=shuffle,
             span=span,
+            with_responses=responses is not None,
         )
-        batches = PairBatches(pairs, name, LAYOUTS[self.layout], self.read_at, self._pad_id)
-        return PairLoader(batches, sampler, self.num_workers)
+        batches = PairBatches(pairs, name, LAYOUTS[self.layout], self.read_at, self._pad_id, responses)
+        return BatchLoader(batches, sampler, self.num_workers)
 
-    def _responses(self, name: str) -> Rows:
+    def _index(self, name: str) -> Rows:
         if name not in self._response_index:
             self._response_index[name] = response_index(self.datasets[name])
         return self._response_index[name]
@@ -272,24 +302,5 @@ class PreferenceDataModule(L.LightningDataModule):
             "seed": self.seed,
             "devices": self._rank()[1],
             "accumulate_grad_batches": self.trainer.accumulate_grad_batches if self.trainer else 1,
+            **self.responses.settings(),
         }
-
-
-def _named_treatments(treatments: Mapping[str, Treatment] | Sequence[Treatment]) -> dict[str, Treatment]:
-    """Treatments by name: those of a list are called what their functions are called, with their place."""
-    if isinstance(treatments, Mapping):
-        return dict(treatments)
-    return {f"{place + 1}. {_function_name(treatment)}": treatment for place, treatment in enumerate(treatments)}
-
-
-def _function_name(treatment: Treatment) -> str:
-    function: Any = treatment.func if isinstance(treatment, partial) else treatment
-    return str(getattr(function, "__name__", type(function).__name__))
-
-
-def _named(name: str, sets: Mapping[str, AnySource] | AnySource | None) -> dict[str, Source]:
-    """Sources by name: one alone takes `name`; a path becomes the source of its file."""
-    if sets is None:
-        return {}
-    named = sets if isinstance(sets, Mapping) else {name: sets}
-    return {key: FileSource(value) if isinstance(value, str | Path) else value for key, value in named.items()}

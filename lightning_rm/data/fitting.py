@@ -1,27 +1,30 @@
-"""The policy for pairs that are too long or the same twice: what is cut, what is left out, and under which name.
+"""The policy for conversations that are too long or the same twice: what is cut, what is left out, under which name.
 
-A prompt is cut at a turn boundary, both responses' alike: the oldest turns go, a leading system message stays, and what
-is left begins with a user turn. A response is cut only when asked for by name, in words, so that its ids are those of
-the conversation that is left. This file knows pairs and token counts; it knows no files.
+A prompt is cut at a turn boundary, alike for all of its responses: the oldest turns go, a leading system message stays,
+and what is left begins with a user turn. A response is cut only when asked for by name, in words, so that its ids are
+those of the conversation that is left. This file knows pairs, groups of responses and token counts; it knows no files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.rows import Message, PairRow
+from lightning_rm.data.rows import GroupRow, Message, PairRow
 from lightning_rm.data.templates import encode_texts, render
+
+AnyRow = TypeVar("AnyRow", PairRow, GroupRow)
 
 Overlong = Literal["drop", "truncate_prompt", "truncate_response", "error"]
 
 OVERLONG = "overlong"
 IDENTICAL = "identical responses"
 IDENTICAL_CUT = "identical after truncation"
+FEWER_THAN_TWO = "fewer than two different responses"
 TEMPLATE = "chat template refuses"
 PROMPT_CUT = "prompt cut"
 RESPONSE_CUT = "response cut"
@@ -34,8 +37,10 @@ class TokenizePolicy:
     Args:
         max_tokens: the most tokens of a whole conversation, prompt and response.
         overlong: pairs with a longer conversation: `drop` the pair; `truncate_prompt` from the left at a turn boundary,
-            and drop the pair if that is not enough; `truncate_response` after that, from the right; or `error`.
-        identical: pairs whose responses are the same, in words or in the tokens that are left: `drop` or `error`.
+            and drop the pair if that is not enough; `truncate_response` after that, from the right; or `error`. Of a
+            group of responses, only those are dropped that are too long.
+        identical: pairs whose responses are the same, in words or in the tokens that are left, and groups without two
+            different ones: `drop` or `error`.
         on_bad_row: rows that cannot be read, or that the chat template refuses: `error` or `drop`.
 
     Raises:
@@ -60,21 +65,21 @@ class TokenizePolicy:
 
 
 @dataclass
-class Draft:
-    """A pair on its way to token ids; its conversation may be cut until it fits.
+class Draft(Generic[AnyRow]):
+    """A prompt and its responses on their way to token ids; their conversations may be cut until they fit.
 
     Args:
-        row: the pair as it was read.
+        row: the pair or the group as it was read.
         place: its place among all rows of its source.
         prompt: what is left of the prompt.
-        responses: what is left of the chosen and of the rejected turns.
-        ids: token ids of the two conversations.
-        prompt_length: how many tokens of both are the prompt's.
+        responses: what is left of each response's turns, chosen before rejected.
+        ids: token ids of the conversations.
+        prompt_length: how many tokens of each are the prompt's.
         changes: what was cut.
         failure: what the chat template said against it.
     """
 
-    row: PairRow
+    row: AnyRow
     place: int
     prompt: tuple[Message, ...]
     responses: list[tuple[Message, ...]]
@@ -85,35 +90,38 @@ class Draft:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the longer conversation."""
+        """Tokens of the longest conversation."""
         return max(map(len, self.ids))
 
-    def left_out_for(self, max_tokens: int) -> tuple[str, str] | None:
-        """The reason to leave the pair out and what was found, None for a pair that is kept."""
-        if self.row.chosen == self.row.rejected:
-            return IDENTICAL, "chosen and rejected are the same text"
-        if self.failure:
-            return TEMPLATE, self.failure
-        if self.num_tokens > max_tokens:
-            return OVERLONG, f"{self.num_tokens:,} tokens, max_tokens={max_tokens:,}"
-        if self.ids[0] == self.ids[1]:
-            reason = IDENTICAL_CUT if RESPONSE_CUT in self.changes else IDENTICAL
-            return reason, f"chosen and rejected are the same {len(self.ids[0]):,} tokens"
-        return None
+
+def left_out_for(draft: Draft[PairRow], max_tokens: int) -> tuple[str, str] | None:
+    """The reason to leave a pair out and what was found, None for a pair that is kept."""
+    if draft.row.chosen == draft.row.rejected:
+        return IDENTICAL, "chosen and rejected are the same text"
+    if draft.failure:
+        return TEMPLATE, draft.failure
+    if draft.num_tokens > max_tokens:
+        return OVERLONG, f"{draft.num_tokens:,} tokens, max_tokens={max_tokens:,}"
+    if draft.ids[0] == draft.ids[1]:
+        reason = IDENTICAL_CUT if RESPONSE_CUT in draft.changes else IDENTICAL
+        return reason, f"chosen and rejected are the same {len(draft.ids[0]):,} tokens"
+    return None
 
 
-def fit(rows: Sequence[tuple[int, PairRow]], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> list[Draft]:
-    """Encode pairs, cutting what the policy lets be cut until they fit or nothing is left to cut.
+def fit(
+    rows: Sequence[tuple[int, AnyRow]], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy
+) -> list[Draft[AnyRow]]:
+    """Encode pairs or groups, cutting what the policy lets be cut until they fit or nothing is left to cut.
 
     Args:
-        rows: the pairs of a chunk and their places in their source; every call of the tokenizer is for the whole chunk.
+        rows: the rows of a chunk and their places in their source; every call of the tokenizer is for the whole chunk.
         tokenizer: a fast tokenizer with a chat template.
         policy: `max_tokens` and `overlong` are used here.
 
     Returns:
         One draft a row, in order.
     """
-    drafts = [Draft(row, place, row.prompt, [row.chosen, row.rejected]) for place, row in rows]
+    drafts = [Draft(row, place, row.prompt, _responses(row)) for place, row in rows]
     pending = drafts
     while pending:
         _encode(pending, tokenizer)
@@ -126,17 +134,21 @@ def fit(rows: Sequence[tuple[int, PairRow]], tokenizer: PreTrainedTokenizerBase,
     return drafts
 
 
-def _encode(drafts: Sequence[Draft], tokenizer: PreTrainedTokenizerBase) -> None:
+def _responses(row: PairRow | GroupRow) -> list[tuple[Message, ...]]:
+    return [row.chosen, row.rejected] if isinstance(row, PairRow) else list(row.responses)
+
+
+def _encode(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) -> None:
     """Set the ids of every draft: templates one by one, the distinct texts through the tokenizer in one call."""
     texts = [_texts(draft, tokenizer) for draft in drafts]
-    distinct = list(dict.fromkeys(text for pair in texts for text in pair))
+    distinct = list(dict.fromkeys(text for conversations in texts for text in conversations))
     ids = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
-    for draft, pair in zip(drafts, texts, strict=True):
-        draft.ids = [ids[text] for text in pair]
+    for draft, conversations in zip(drafts, texts, strict=True):
+        draft.ids = [ids[text] for text in conversations]
 
 
-def _measure_prompts(drafts: Sequence[Draft], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set the prompt's length: tokens that a rendered prompt shares with both conversations.
+def _measure_prompts(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set the prompt's length: tokens that a rendered prompt shares with all of its conversations.
 
     Not the tokens that the conversations share: responses that begin alike do not lengthen their prompt.
     """
@@ -157,8 +169,8 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     return next((place for place in range(shorter) if first[place] != second[place]), shorter)
 
 
-def _texts(draft: Draft, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The two rendered conversations; none, and a failure, if the template refuses this row's turns or arguments."""
+def _texts(draft: Draft[AnyRow], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The rendered conversations; none, and a failure, if the template refuses this row's turns or arguments."""
     row = draft.row
     try:
         return [
@@ -170,7 +182,7 @@ def _texts(draft: Draft, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         return []
 
 
-def _shorten(draft: Draft, tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> bool:
+def _shorten(draft: Draft[AnyRow], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> bool:
     """Make the next cut; False if the policy allows none or nothing is left to cut."""
     if policy.overlong in ("truncate_prompt", "truncate_response") and _cut_prompt(draft):
         draft.changes.add(PROMPT_CUT)
@@ -181,7 +193,7 @@ def _shorten(draft: Draft, tokenizer: PreTrainedTokenizerBase, policy: TokenizeP
     return False
 
 
-def _cut_prompt(draft: Draft) -> bool:
+def _cut_prompt(draft: Draft[AnyRow]) -> bool:
     """Drop the oldest turns up to the next user turn: `S U A U` becomes `S U`; False if there is no later user turn."""
     roles = [message["role"] for message in draft.prompt]
     start = next((place for place, role in enumerate(roles) if role != "system"), len(roles))
@@ -192,7 +204,7 @@ def _cut_prompt(draft: Draft) -> bool:
     return True
 
 
-def _cut_responses(draft: Draft, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> bool:
+def _cut_responses(draft: Draft[AnyRow], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> bool:
     """Take as many tokens off the end of each long response's last turn as it has too many; False if it has no more."""
     for place, ids in enumerate(draft.ids):
         excess = len(ids) - max_tokens

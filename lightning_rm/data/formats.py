@@ -77,9 +77,9 @@ def parse_row(
     """
     columns = columns or {}
     try:
-        row = plain_fields(_renamed(raw, columns), format)
+        row = plain_fields(renamed(raw, columns), format)
         prompt, chosen, rejected = _turns(row)
-        check_turns(prompt, chosen, rejected)
+        check_turns(prompt, {"chosen": chosen, "rejected": rejected})
         mean, std, votes = _strength(row, votes_asked_for="votes" in columns)
         label, weight = probability(row, "label"), optional_number(row, "weight", 0.0)
         row_id = identifier(row, "id") or digest([prompt, chosen, rejected], 16)
@@ -98,8 +98,8 @@ def parse_row(
             strength_mean=mean,
             strength_std=std,
             votes=votes,
-            tools=_tools(row),
-            chat_template_kwargs=_chat_template_kwargs(row),
+            tools=read_tools(row),
+            chat_template_kwargs=read_chat_template_kwargs(row),
         )
     except RowError as error:
         return BadRow(where, error.reason, error.detail)
@@ -116,7 +116,8 @@ def check_options(format: str, columns: Mapping[str, str | None]) -> None:
         )
 
 
-def _renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
+def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
+    """A row under the names that `columns` gives its fields."""
     row = dict(raw)
     for name, path in columns.items():
         row[name] = None if path is None else lookup(raw, path)
@@ -153,7 +154,8 @@ def _strength(row: Raw, votes_asked_for: bool) -> tuple[float | None, float | No
     return center, spread, votes
 
 
-def _tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
+def read_tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
+    """The row's tool definitions for the chat template; none where it has no such field."""
     tools = json_field(row, "tools")
     if tools is None:
         return ()
@@ -163,7 +165,7 @@ def _tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
     return tuple(cast(Sequence[Mapping[str, Any]], tools))
 
 
-def _chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
+def read_chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
     """The row's own arguments for the chat template; Parquet writes None where another row has one."""
     kwargs = json_field(row, "chat_template_kwargs")
     if kwargs is None:

@@ -19,9 +19,9 @@ class DataReport:
     Args:
         name: the data set.
         read: rows that the source gave, good and bad.
-        kept: pairs that are trained or measured on.
+        kept: pairs, or groups of responses, that are trained or measured on.
         reasons: reason -> rows left out for it.
-        changes: change -> pairs kept with it (`prompt cut`, `response cut`).
+        changes: change -> rows kept with it (`prompt cut`, `response cut`).
         examples: reason or change -> a few of its rows, where to find them and what was found.
         notes: what else was decided for the whole set, such as a default chat template.
     """
@@ -40,7 +40,7 @@ class DataReport:
         self._count(self.reasons, reason, example)
 
     def keep(self, changes: set[str], example: str) -> None:
-        """Count a pair that is used, and what was changed in it."""
+        """Count a row that is used, and what was changed in it."""
         self.read += 1
         self.kept += 1
         for change in sorted(changes):

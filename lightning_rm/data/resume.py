@@ -43,7 +43,12 @@ def check_position(position: Position, settings: Settings) -> None:
     place, before = position["place"], position["settings"]
     if not 0 < place < position["num_batches"]:
         return
-    if changed := [f"{name}={before[name]}, now {value}" for name, value in settings.items() if before[name] != value]:
+    changed = [
+        f"{name}={before.get(name)}, now {settings.get(name)}"
+        for name in {**settings, **before}
+        if before.get(name) != settings.get(name)
+    ]
+    if changed:
         raise ValueError(
             f"the checkpoint stands in the middle of an epoch, after micro-batch {place} of {position['num_batches']}, "
             f"which means other pairs in this run: it was written with {'; '.join(changed)}. Resume with the same "

@@ -1,10 +1,13 @@
-"""The canonical row: one preference pair in words, whatever file it came from. It knows no file and no tokenizer."""
+"""The canonical rows, in words: a preference pair, and a group of responses without labels, whatever their file.
+
+This file knows no file and no tokenizer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NotRequired, Protocol, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import Any, NotRequired, Protocol, Self, TypedDict
 
 
 class Message(TypedDict):
@@ -59,6 +62,40 @@ class PairRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRow:
+    """A group of responses to one prompt, without labels: what a policy says when it is asked several times.
+
+    Args:
+        prompt: the conversation up to the responses, oldest turn first; may be empty.
+        responses: the turns of each response, usually one assistant message.
+        id: names the group in its data set.
+        prompt_id: names the prompt.
+        gold: the planted reward of each response of made data; empty elsewhere.
+        votes: for each response, the reward that each of M voters gives it; empty where no voter was asked.
+        tools: tool definitions handed to the chat template.
+        chat_template_kwargs: further arguments handed to the chat template for this row.
+    """
+
+    prompt: tuple[Message, ...]
+    responses: tuple[tuple[Message, ...], ...]
+    id: str
+    prompt_id: str
+    gold: tuple[float, ...] = ()
+    votes: tuple[tuple[float, ...], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def only(self, places: Sequence[int]) -> Self:
+        """The group of some of its responses, in the order of `places`."""
+        return replace(
+            self,
+            responses=tuple(self.responses[place] for place in places),
+            gold=tuple(self.gold[place] for place in places) if self.gold else (),
+            votes=tuple(self.votes[place] for place in places) if self.votes else (),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class BadRow:
     """A row that could not be used: where it stood, what was found there, and why it was left out.
 
@@ -84,6 +121,18 @@ class Source(Protocol):
         ...
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
+        """The rows in order; a row that cannot be read comes as a `BadRow` in its place."""
+        ...
+
+
+class GroupSource(Protocol):
+    """Where groups of responses come from: a `Source` of another kind of row."""
+
+    def fingerprint(self) -> str:
+        """A hex digest that changes whenever a row could: of file bytes and options, not of times or paths."""
+        ...
+
+    def __iter__(self) -> Iterator[GroupRow | BadRow]:
         """The rows in order; a row that cannot be read comes as a `BadRow` in its place."""
         ...
 

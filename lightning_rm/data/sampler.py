@@ -43,11 +43,14 @@ class MicroBatch:
         scale: what the mean loss of these pairs is multiplied by: pairs here * world size * accumulate / pairs in the
             optimizer step. Lightning divides every loss by accumulate, in a short last step too, and gradients are
             averaged over ranks: so scaled, each step is on the mean over its pairs.
+        response_steps: on the first micro-batch of an optimizer step that is read, where groups of responses go with
+            the pairs: the micro-steps of that step, counted from the start of the run. Empty elsewhere.
     """
 
     rows: tuple[int, ...]
     valid: tuple[bool, ...]
     scale: float
+    response_steps: tuple[int, ...] = ()
 
 
 class PairBatchSampler:
@@ -78,6 +81,7 @@ class PairBatchSampler:
         shuffle: False gives one order for evaluation: as the rows stand, or from long to short, or by prompt.
         span: asked at each start of an iteration for the first micro-step to yield and the one to stop before; this is
             how training goes on in the middle of an epoch. None: all of them.
+        with_responses: whether groups of responses go with the pairs (`MicroBatch.response_steps`).
 
     Raises:
         ValueError: if there are no pairs, if both or none of num_pairs and num_tokens are set, if a pair alone is over
@@ -101,6 +105,7 @@ class PairBatchSampler:
         seed: int = 0,
         shuffle: bool = True,
         span: Callable[[], tuple[int, int]] | None = None,
+        with_responses: bool = False,
     ) -> None:
         given = [value for value in (num_pairs, num_tokens) if value is not None]
         if len(given) != 1 or given[0] < 1:
@@ -119,7 +124,9 @@ class PairBatchSampler:
         self.num_tokens = num_tokens
         self.order = order
         self.token_cost: LayoutName = token_cost
-        self.response_index = np.arange(lengths.size).reshape(-1, 2) if response_index is None else response_index
+        self.response_index = (
+            np.arange(lengths.size).reshape(lengths.shape) if response_index is None else response_index
+        )
         self.strength = np.full(len(lengths), np.nan) if strength is None else strength
         self.rank = rank
         self.world_size = world_size
@@ -127,6 +134,7 @@ class PairBatchSampler:
         self.seed = seed
         self.shuffle = shuffle
         self.span = span
+        self.with_responses = with_responses
         self.epoch = 0
         # What a pair takes alone, and the batches of every epoch, where a budget fixes them.
         self._tokens: Rows = 2 * lengths.max(axis=1) if token_cost == "padded" else lengths.sum(axis=1)
@@ -149,11 +157,16 @@ class PairBatchSampler:
         return self._num_steps
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        plan = self.plan(self.epoch if self.shuffle else 0)
+        epoch = self.epoch if self.shuffle else 0
+        plan = self.plan(epoch)
         first, stop = self.span() if self.span else (0, len(plan))
-        for place in range(first, min(stop, len(plan))):
+        stop = min(stop, len(plan))
+        for place in range(first, stop):
             start = place - place % self.accumulate
-            yield self._micro_batch(plan[place], plan[start : min(start + self.accumulate, stop)])
+            end = min(start + self.accumulate, stop)
+            begins = self.with_responses and place in (start, first)
+            steps = tuple(range(epoch * len(plan) + start, epoch * len(plan) + end)) if begins else ()
+            yield self._micro_batch(plan[place], plan[start:end], steps)
 
     def plan(self, epoch: int) -> list[list[Rows]]:
         """The rows that every rank reads in every micro-step of an epoch; a batch without rows stands for a filler.
@@ -171,14 +184,16 @@ class PairBatchSampler:
         steps = [batches[start : start + self.world_size] for start in range(0, len(batches), self.world_size)]
         return [*steps[:-1], spread(steps[-1], self.world_size)]
 
-    def _micro_batch(self, step: list[Rows], optimizer_step: list[list[Rows]]) -> MicroBatch:
+    def _micro_batch(
+        self, step: list[Rows], optimizer_step: list[list[Rows]], response_steps: tuple[int, ...]
+    ) -> MicroBatch:
         """This rank's part of a micro-step."""
         rows = step[self.rank]
         if len(rows) == 0:
-            return MicroBatch((int(step[0][0]),), (False,), 0.0)
+            return MicroBatch((int(step[0][0]),), (False,), 0.0, response_steps)
         num_pairs = sum(len(batch) for batches in optimizer_step for batch in batches)
         scale = len(rows) * self.world_size * self.accumulate / num_pairs
-        return MicroBatch(tuple(rows.tolist()), (True,) * len(rows), scale)
+        return MicroBatch(tuple(rows.tolist()), (True,) * len(rows), scale, response_steps)
 
     def _compose(self, generator: np.random.Generator) -> list[Rows]:
         """All pairs in batches, in an order that may still be shuffled; what fills no micro-step comes last."""

@@ -54,7 +54,7 @@ class FileSource:
 
     def fingerprint(self) -> str:
         """A digest of the files' bytes, in order, and of the options."""
-        return self.options.digest("files", [["".join(file.suffixes[-2:]), _sha256(file)] for file in self.files])
+        return self.options.digest("files", file_digests(self.files))
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
         """The rows of every file in order."""
@@ -184,6 +184,11 @@ def file_sources(
     if isinstance(path, Mapping):
         return {name: FileSource(one, columns=columns, where=where, format=format) for name, one in path.items()}
     return FileSource(path, columns=columns, where=where, format=format)
+
+
+def file_digests(files: Sequence[Path]) -> list[list[str]]:
+    """What tells files apart from others: suffixes, which say how to read them, and a digest of the bytes, each."""
+    return [["".join(file.suffixes[-2:]), _sha256(file)] for file in files]
 
 
 def _sha256(file: Path) -> str:

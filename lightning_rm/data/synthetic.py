@@ -15,17 +15,16 @@ from typing import get_args
 
 from lightning_rm.data.draws import Draws, digest
 from lightning_rm.data.rows import Message, PairRow
+from lightning_rm.data.synthetic_policy import Policy
 from lightning_rm.data.world import Task, gold_reward
 from lightning_rm.data.world_prompts import Split, sample_prompt
-from lightning_rm.data.world_responses import sample_response, sample_style
+from lightning_rm.data.world_responses import sample_response
 
 CLEAR_MARGIN = 0.75
-"""Points of gold reward that the responses of a clear pair differ by, at least."""
+"""Points of gold reward that the responses of a clear pair differ by, at least; `(1 - shift)` times that where the
+policy has drifted, and never 0."""
 AMBIGUOUS_MARGIN = 0.4
 """Points that the responses of an ambiguous pair differ by, at most; never 0."""
-
-FLAW_RATES = (0.0, 0.1, 0.3, 0.6)
-"""Of a response, drawn evenly: from perfect to poor."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ class SyntheticSource:
         clean_labels: chosen is the truly better response in every row; noise, temperature and length bias do nothing.
         flawless: chosen is a perfect answer, a demonstration to fine-tune on; the labels are clean then.
         seed: of everything drawn.
+        shift: how far the policy whose responses these are has drifted from that of the training pairs, in [0, 1]; see
+            `synthetic_policy`. Prompts do not depend on it.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -60,8 +61,10 @@ class SyntheticSource:
     clean_labels: bool = False
     flawless: bool = False
     seed: int = 0
+    shift: float = 0.0
 
     def __post_init__(self) -> None:
+        Policy(self.shift)  # raises for a shift out of range
         if self.split not in get_args(Split):
             raise ValueError(f"split is {self.split!r}; choose one of {', '.join(get_args(Split))}")
         for name, share in (("noise", self.noise), ("ambiguity", self.ambiguity)):
@@ -85,7 +88,8 @@ class SyntheticSource:
         text = Draws("text", self.seed, self.split, index)
         ambiguous = Draws("ambiguity", self.seed, self.split, index).chance(self.ambiguity)
         prompt = sample_prompt(self.split, text)
-        first, second = (_demonstration if self.flawless else _two_responses)(prompt.task, ambiguous, text)
+        responses = _demonstration if self.flawless else _two_responses
+        first, second = responses(prompt.task, ambiguous, Policy(self.shift), text)
         margin = gold_reward(prompt.task, first) - gold_reward(prompt.task, second)
         if not self._prefers_first(index, margin, len(first.split()) - len(second.split())):
             first, second, margin = second, first, -margin
@@ -109,24 +113,25 @@ class SyntheticSource:
         return label.chance(probability) != label.chance(self.noise)
 
 
-def _two_responses(task: Task, ambiguous: bool, draws: Draws) -> tuple[str, str]:
+def _two_responses(task: Task, ambiguous: bool, policy: Policy, draws: Draws) -> tuple[str, str]:
     """Two responses in random order whose gold rewards are nearly equal or clearly apart, never equal."""
+    clear_margin = CLEAR_MARGIN * (1 - policy.shift)
     while True:
-        style = sample_style(draws)
-        first = sample_response(task, draws.choice(FLAW_RATES), style, draws)
+        style = policy.style(draws)
+        first = policy.response(task, style, draws)
         if draws.chance(0.5):
-            style = sample_style(draws)
-        second = sample_response(task, draws.choice(FLAW_RATES), style, draws)
+            style = policy.style(draws)
+        second = policy.response(task, style, draws)
         difference = abs(gold_reward(task, first) - gold_reward(task, second))
-        if (0 < difference <= AMBIGUOUS_MARGIN) if ambiguous else difference >= CLEAR_MARGIN:
+        if difference > 0 and (difference <= AMBIGUOUS_MARGIN if ambiguous else difference >= clear_margin):
             return first, second
 
 
-def _demonstration(task: Task, ambiguous: bool, draws: Draws) -> tuple[str, str]:
+def _demonstration(task: Task, ambiguous: bool, policy: Policy, draws: Draws) -> tuple[str, str]:
     """A perfect answer and a worse one."""
     while True:
-        first = sample_response(task, 0.0, sample_style(draws), draws)
-        second = _two_responses(task, ambiguous, draws)[0]
+        first = sample_response(task, 0.0, policy.style(draws), draws)
+        second = _two_responses(task, ambiguous, policy, draws)[0]
         if gold_reward(task, first) > gold_reward(task, second):
             return first, second
 

@@ -5,8 +5,10 @@ What the treatments do is `strength`'s; this file applies them to tokenised pair
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -65,3 +67,15 @@ def treated(pairs: PairDataset, treatments: Mapping[str, Treatment]) -> PairData
         notes=[*report.notes, note],
     )
     return result
+
+
+def named_treatments(treatments: Mapping[str, Treatment] | Sequence[Treatment]) -> dict[str, Treatment]:
+    """Treatments by name: those of a list are called what their functions are called, with their place."""
+    if isinstance(treatments, Mapping):
+        return dict(treatments)
+    return {f"{place + 1}. {_function_name(treatment)}": treatment for place, treatment in enumerate(treatments)}
+
+
+def _function_name(treatment: Treatment) -> str:
+    function: Any = treatment.func if isinstance(treatment, partial) else treatment
+    return str(getattr(function, "__name__", type(function).__name__))

@@ -102,18 +102,21 @@ def _message(value: object, name: str) -> Message:
 def explicit_pair(prompt: object, chosen: object, rejected: object) -> tuple[Turns, Turns, Turns]:
     """Prompt, chosen and rejected of a row that names its prompt.
 
-    The responses may be written with the prompt in front of them or without. A prompt in HH-RLHF text loses the
-    `Assistant:` that it ends with.
+    The responses may be written with the prompt in front of them or without.
     """
-    if is_hh_text(prompt):
-        turns = hh_turns(cast(str, prompt), "prompt")
-        turns = turns[:-1] if _is_blank(turns[-1]) and turns[-1]["role"] == "assistant" else turns
-    else:
-        turns = read_turns(prompt, "prompt", "user")
-    return turns, _answer(turns, chosen, "chosen"), _answer(turns, rejected, "rejected")
+    turns = prompt_turns(prompt)
+    return turns, answer_turns(turns, chosen, "chosen"), answer_turns(turns, rejected, "rejected")
 
 
-def _answer(prompt: Turns, value: object, name: str) -> Turns:
+def prompt_turns(prompt: object) -> Turns:
+    """The turns of a prompt in any shape. One in HH-RLHF text loses the `Assistant:` that it ends with."""
+    if not is_hh_text(prompt):
+        return read_turns(prompt, "prompt", "user")
+    turns = hh_turns(cast(str, prompt), "prompt")
+    return turns[:-1] if is_blank(turns[-1]) and turns[-1]["role"] == "assistant" else turns
+
+
+def answer_turns(prompt: Turns, value: object, name: str) -> Turns:
     """The turns that answer a prompt, which may stand in front of them."""
     if is_hh_text(value) and _begins_with(turns := hh_turns(cast(str, value), name), prompt):
         return turns[len(prompt) :]
@@ -174,21 +177,26 @@ def _shared_lines(first: str, second: str) -> tuple[str, int]:
     return first[:start].rstrip(), start
 
 
-def check_turns(prompt: Turns, chosen: Turns, rejected: Turns) -> None:
-    """Raise `RowError` unless every turn says something and both conversations end with the assistant's word.
+def check_turns(prompt: Turns, responses: Mapping[str, Turns]) -> None:
+    """Raise `RowError` unless every turn says something and all conversations end with the assistant's word.
 
     A prompt may have no turn at all, and a blank system turn: some templates put a default in where there is none.
+
+    Args:
+        prompt: the turns that all conversations begin with.
+        responses: what to call each response in an error -> its turns.
     """
-    for name, turns in (("chosen", chosen), ("rejected", rejected)):
+    for name, turns in responses.items():
         if not turns:
             raise RowError(EMPTY_TEXT, f"{name} is empty")
         if turns[-1]["role"] != "assistant":
             raise RowError(WRONG_ROLE, f"{name} must end with the assistant's turn, found {shown(turns[-1])}")
-    for name, turns in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+    for name, turns in {"prompt": prompt, **responses}.items():
         for place, turn in enumerate(turns):
-            if _is_blank(turn) and not (name == "prompt" and turn["role"] == "system"):
+            if is_blank(turn) and not (name == "prompt" and turn["role"] == "system"):
                 raise RowError(EMPTY_TEXT, f"{name}, turn {place} ({turn['role']}) is empty")
 
 
-def _is_blank(turn: Message) -> bool:
+def is_blank(turn: Message) -> bool:
+    """Whether a turn says nothing and calls no tool."""
     return not turn["content"].strip() and "tool_calls" not in turn

@@ -268,6 +268,16 @@ class RewardModel(nn.Module):
         """
         export(self.backbone, folder, tokenizer)
 
+    def save_policy(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        """Write the language model as a folder that `AutoModelForCausalLM.from_pretrained` reads: a policy.
+
+        Raises:
+            ValueError: if the model kept no LM head.
+        """
+        if self.lm_head is None:
+            raise ValueError("a policy needs an LM head: load a causal checkpoint with keep_lm_head=True")
+        export(self.backbone, folder, tokenizer, self.lm_head)
+
     @property
     def _first_position(self) -> int:
         return self.pad_id + 1 if self.architecture.positions_after_pad else 0

@@ -7,6 +7,7 @@ set that is named after its stage and `<stage>/<set>/<metric>` for every other.
 from __future__ import annotations
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import lightning as L
@@ -16,8 +17,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
+from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.group_metrics import GroupMetrics
 from lightning_rm.metrics import PairMetrics
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import shard, shard_part
@@ -62,7 +65,7 @@ class PairwiseRM(L.LightningModule):
         self._since_log = PairMetrics()
         self._since_epoch = PairMetrics()
         self._losses: dict[str, MeanMetric] = {}
-        self._evaluation: dict[str, PairMetrics] = {}
+        self._evaluation: dict[str, PairMetrics | GroupMetrics] = {}
         self._random_state: list[Tensor] = []
 
     @abstractmethod
@@ -86,8 +89,12 @@ class PairwiseRM(L.LightningModule):
         """
         return {}
 
-    def forward(self, batch: PreferenceBatch) -> RewardOutput:
-        """Rewards (2, P), or (2, M, P) of members, and features (2, P, H) of a batch of pairs."""
+    def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write what was trained as a Hugging Face folder: the reward model."""
+        self.model.save_pretrained(folder, tokenizer)
+
+    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+        """Rewards (k, P), or (k, M, P) of members, and features (k, P, H): k is 2 for pairs."""
         return self.model(batch.tokens)
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
@@ -152,7 +159,9 @@ class PairwiseRM(L.LightningModule):
         """Forget what an interrupted evaluation has counted."""
         self._evaluation = {}
 
-    def validation_step(self, batch: PreferenceBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def validation_step(
+        self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
         """Count a validation batch; its rewards go on to the callbacks."""
         return self._evaluate(batch)
 
@@ -160,7 +169,9 @@ class PairwiseRM(L.LightningModule):
         """Log the exact metrics of every validation set."""
         self._log_evaluation("val")
 
-    def test_step(self, batch: PreferenceBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def test_step(
+        self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
         """Count a test batch; its rewards go on to the callbacks."""
         return self._evaluate(batch)
 
@@ -190,17 +201,21 @@ class PairwiseRM(L.LightningModule):
         """What the method trains beside the reward model."""
         return [part for part in self.children() if part is not self.model and list(part.parameters())]
 
-    def _evaluate(self, batch: PreferenceBatch) -> dict[str, Tensor]:
+    def _evaluate(self, batch: PreferenceBatch | ResponseBatch) -> dict[str, Tensor]:
         output: RewardOutput = self(batch).averaged()
-        metrics = self._evaluation.setdefault(batch.data_set, PairMetrics().to(self.device))
-        metrics.update(output.chosen, output.rejected, batch)
+        if isinstance(batch, ResponseBatch):
+            groups = self._evaluation.setdefault(batch.data_set, GroupMetrics().to(self.device))
+            cast(GroupMetrics, groups).update(output.reward, batch)
+            return {"reward": output.reward}
+        pairs = self._evaluation.setdefault(batch.data_set, PairMetrics().to(self.device))
+        cast(PairMetrics, pairs).update(output.chosen, output.rejected, batch)
         return {"chosen": output.chosen, "rejected": output.rejected}
 
     def _log_evaluation(self, stage: EvaluationStage) -> None:
         for name, metrics in self._evaluation.items():
             self._log_metrics(f"{metric_prefix(stage, name)}/", metrics)
 
-    def _log_metrics(self, prefix: str, metrics: PairMetrics) -> None:
+    def _log_metrics(self, prefix: str, metrics: PairMetrics | GroupMetrics) -> None:
         """Log a metric's values, already summed over ranks, and start it anew."""
         values = metrics.compute()
         if prefix.startswith("train"):  # subsets are for evaluation: they would drown the curves

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.losses import centering_loss, ranking_loss
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -42,7 +42,7 @@ class BaselineRM(PairwiseRM):
         self.centering = centering
         self.lm_loss = lm_loss
 
-    def forward(self, batch: PreferenceBatch) -> RewardOutput:
+    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
         """Rewards (2, P) and features (2, P, H); every hidden state too while the LM loss is trained."""
         return self.model(batch.tokens, keep_hidden=self.training and self.lm_loss > 0)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput, TokenBatch
 from lightning_rm.losses import difference_loss
@@ -125,8 +126,6 @@ class MetaRM(PairwiseRM):
 
     def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
         """Rewards (k, P) and features (k, P, H); of pairs in training with a contrast, both in two views."""
-        if isinstance(batch, ResponseBatch):
-            return self.model(batch.tokens)
         return self.objective.output(self._model_here, batch)
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
@@ -213,7 +212,8 @@ class MetaRM(PairwiseRM):
             raise ValueError("MetaRM does not scale its ascent for float16: use precision=bf16-mixed or 32-true")
         if not self.second_order:
             return
-        checkpointing = bool(self.model.backbone.is_gradient_checkpointing)
+        layers = [layer for layer in self.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+        checkpointing = any(layer.gradient_checkpointing for layer in layers)
         if self.trainer.world_size > 1 or self.trainer.accumulate_grad_batches > 1 or checkpointing:
             raise ValueError(
                 "second_order=true differentiates through the ascent, on one device, without gradient accumulation and "

@@ -6,19 +6,26 @@ this is for those who train their own, as the made world's tiny decoder must.
 
 from __future__ import annotations
 
-from torch import Tensor
+from pathlib import Path
 
-from lightning_rm.batch import PreferenceBatch, RewardOutput
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.modules.base import PairwiseRM
 
 
 class SupervisedLM(PairwiseRM):
     """Minimise the next-token loss on chosen responses; the reward head is left as it is.
 
-    The exported folder is a reward model whose head has not been trained: read it with `new_head=True`.
+    The exported folder is a causal language model: a policy to sample from, and what reward models start from.
     """
 
-    def forward(self, batch: PreferenceBatch) -> RewardOutput:
+    def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write what was trained as a Hugging Face folder: the language model."""
+        self.model.save_policy(folder, tokenizer)
+
+    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
         """Rewards (2, P) and features (2, P, H); every hidden state too in training."""
         return self.model(batch.tokens, keep_hidden=self.training)
 

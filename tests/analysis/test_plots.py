@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lightning_rm.analysis.calibration import reliability
+from lightning_rm.analysis.part_plots import part_curves, parts
 from lightning_rm.analysis.plots import (
     Curve,
     read_history,
@@ -82,6 +83,31 @@ def test_a_long_curve_is_shown_with_its_running_mean() -> None:
     assert len(points) == 58
     assert points[0] == pytest.approx((10, values[:3].mean()))
     assert points[-1] == pytest.approx((580, values[-3:].mean()))
+
+
+def test_every_part_of_a_method_has_a_panel_and_no_metric_or_loss_has_one() -> None:
+    steps = np.arange(3)
+    names = ("loss", "ranking", "alignment", "difference_loss", "accuracy", "margin_std", "clean_accuracy", "a/b")
+    history = {f"train/{name}": Curve(steps, np.arange(3.0) + place) for place, name in enumerate(names)}
+    history |= {"val/alignment": Curve(steps, np.ones(3)), "lr-AdamW": Curve(steps, np.ones(3))}
+    assert list(parts(history)) == ["ranking", "alignment", "difference_loss"]
+    figure = part_curves(history)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"train/{name}" for name in names[1:4]]
+    assert [axes.get_lines()[0].get_ydata().tolist() for axes in figure.axes] == [[1, 2, 3], [2, 3, 4], [3, 4, 5]]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_part_that_is_the_whole_loss_is_left_out_and_no_part_is_an_error() -> None:
+    loss = Curve(np.arange(2), np.array([0.7, 0.6]))
+    with pytest.raises(ValueError, match="no part of a method was logged"):
+        part_curves({"train/loss": loss, "train/ranking": loss, "val/nll": loss})
+
+
+def test_a_long_part_is_shown_with_its_running_mean() -> None:
+    values = np.random.default_rng(0).normal(size=60)
+    (axes,) = part_curves({"train/alignment": Curve(np.arange(60), values)}).axes
+    raw, mean = axes.get_lines()
+    assert raw.get_ydata().tolist() == values.tolist()  # pyright: ignore[reportAttributeAccessIssue]
+    assert mean.get_ydata()[0] == pytest.approx(values[:3].mean())  # pyright: ignore[reportIndexIssue]
 
 
 def test_reward_histogram_shares_bins_and_marks_the_means() -> None:

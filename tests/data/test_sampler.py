@@ -271,3 +271,41 @@ def test_pairs_are_needed() -> None:
 def test_an_unknown_order_is_an_error() -> None:
     with pytest.raises(ValueError, match="order='lenght'; it must be one of random, length, prompt"):
         PairBatchSampler(lengths_of(4), one_prompt_each(4), num_pairs=1, order="lenght")
+
+
+def test_a_window_begins_with_the_steps_of_its_responses() -> None:
+    """10 micro-batches an epoch by fours: windows of 4, 4 and 2; epoch 1 starts at step 10."""
+
+    def steps(epoch: int, **options: object) -> list[tuple[int, ...]]:
+        (batches,) = ranks(1, 20, epoch, num_pairs=2, accumulate=4, with_responses=True, **options)
+        return [batch.response_steps for batch in batches]
+
+    none = [()] * 3
+    assert steps(0) == [(0, 1, 2, 3), *none, (4, 5, 6, 7), *none, (8, 9), ()]
+    assert steps(1) == [(10, 11, 12, 13), *none, (14, 15, 16, 17), *none, (18, 19), ()]
+    assert steps(1, shuffle=False) == steps(0)
+
+
+@pytest.mark.parametrize(("first", "stop"), [(0, 10), (4, 10), (5, 10), (8, 9), (0, 3)])
+def test_responses_of_a_part_of_an_epoch(first: int, stop: int) -> None:
+    """The window that `first` stands in is named whole, up to the stop, by the first that is read of it."""
+    sampler = PairBatchSampler(
+        lengths_of(20),
+        one_prompt_each(20),
+        num_pairs=2,
+        accumulate=4,
+        span=lambda: (first, stop),
+        with_responses=True,
+    )
+    read = list(sampler)
+    assert len(read) == stop - first
+    seen: set[int] = set()
+    for place, batch in zip(range(first, stop), read, strict=True):
+        window = place // 4
+        expected = () if window in seen else tuple(step for step in range(stop) if step // 4 == window)
+        assert batch.response_steps == expected
+        seen.add(window)
+
+
+def test_pairs_alone_name_no_responses() -> None:
+    assert {batch.response_steps for batches in ranks(2, 20, num_pairs=2) for batch in batches} == {()}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from lightning_rm.data.fitting import Overlong, fit
+from lightning_rm.data.fitting import Overlong, fit, left_out_for
 from lightning_rm.data.rows import BadRow, Message, PairRow
 from lightning_rm.data.templates import (
     DECODER_TEMPLATE,
@@ -292,7 +292,7 @@ def test_whatever_is_kept_fits_and_is_what_is_served(
     for words, response, tokens in zip((chosen, rejected), draft.responses, draft.ids, strict=True):
         assert tokens == encode_conversation(tokenizer, [*draft.prompt, *response])
         assert words.startswith(response[-1]["content"])
-        assert draft.left_out_for(max_tokens) is not None or len(tokens) <= max_tokens
+        assert left_out_for(draft, max_tokens) is not None or len(tokens) <= max_tokens
     if overlong in ("drop", "error"):
         assert (draft.changes, left) == (set(), 0)
 

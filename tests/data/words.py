@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from lightning_rm.data.rows import BadRow, Message, PairRow
+from lightning_rm.data.rows import BadRow, GroupRow, Message, PairRow
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<|user|>", "<|assistant|>", "<|system|>")
 UNK, BOS, EOS, PAD, USER, ASSISTANT, SYSTEM = range(7)
@@ -63,16 +63,26 @@ def pair(prompt: str | Sequence[Message], chosen: str, rejected: str, id: str = 
     )
 
 
+def group(prompt: str | Sequence[Message], *responses: str, id: str = "0", **columns: Any) -> GroupRow:
+    """A group of responses in words, one assistant turn each."""
+    return GroupRow(
+        prompt=turns(prompt) if isinstance(prompt, str) else tuple(prompt),
+        responses=tuple(turns(response, first="assistant") for response in responses),
+        id=id,
+        **({"prompt_id": str(prompt)} | columns),
+    )
+
+
 class Rows:
     """A source of given rows that counts how often it is read."""
 
-    def __init__(self, *rows: PairRow | BadRow) -> None:
+    def __init__(self, *rows: PairRow | GroupRow | BadRow) -> None:
         self.rows = rows
         self.num_reads = 0
 
     def fingerprint(self) -> str:
         return repr(self.rows)
 
-    def __iter__(self) -> Iterator[PairRow | BadRow]:
+    def __iter__(self) -> Iterator[PairRow | GroupRow | BadRow]:
         self.num_reads += 1
         yield from self.rows

@@ -6,17 +6,24 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.distributed.worker import METHODS
+
 WORKER = Path(__file__).parent / "worker.py"
 
 
-def launch(folder: Path, strategy: str, world_size: int) -> dict[str, float]:
-    folder.mkdir()
+# Of each rank's own samples, unlike everything else.
+OF_A_RANK = ("uniformity", "effective_rank", "prototype_entropy")
+
+
+def launch(folder: Path, strategy: str, world_size: int) -> Path:
+    """Every method's run, in folders of their names."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,25 +48,43 @@ def launch(folder: Path, strategy: str, world_size: int) -> dict[str, float]:
     ]
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * world_size, "\n".join(outputs)
-    return json.loads((folder / "metrics.json").read_text())
+    return folder
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    return folder, launch(folder, "auto", 1)
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folders of one process and of two under each strategy, each launched once."""
+    launched: dict[str, Path] = {}
+
+    def of(strategy: str) -> Path:
+        if strategy not in launched:
+            folder = tmp_path_factory.mktemp(strategy)
+            launched[strategy] = launch(folder, strategy, world_size=1 if strategy == "auto" else 2)
+        return launched[strategy]
+
+    return of
 
 
+def metrics(folder: Path) -> dict[str, float]:
+    values: dict[str, float] = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in values.items() if not name.endswith(OF_A_RANK)}
+
+
+@pytest.mark.xdist_group("two_processes")
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_two_processes_equal_one(alone: tuple[Path, dict[str, float]], tmp_path: Path, strategy: str) -> None:
+def test_two_processes_equal_one(runs: Callable[[str], Path], strategy: str, method: str) -> None:
     """26 pairs, 8 a step (the last step has 2), 7 validation pairs: nothing divides evenly."""
-    expected_folder, expected = alone
-    found = launch(tmp_path / "run", strategy, 2)
-    assert {"train/loss", "train/centering", "train_epoch/nll", "val/accuracy", "test/margin"} <= expected.keys()
+    one, two = (runs(name) / method for name in ("auto", strategy))
+    expected = metrics(one)
+    assert {"train/loss", "train_epoch/nll", "val/accuracy", "test/margin"} <= expected.keys()
+    assert {"test/test_responses/difference", "test/test_responses/gold_correlation"} <= expected.keys()
+    if method.startswith("meta"):
+        assert expected["train/ascent_length"] > 0
+        assert {"train/difference_loss", "train/gradient_cosine"} <= expected.keys()
     # A subset's correlation divides by the spread of a few rewards, which magnifies their last float32 digit.
-    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
-    one = load_file(expected_folder / "model" / "last" / "model.safetensors")
-    two = load_file(tmp_path / "run" / "model" / "last" / "model.safetensors")
-    assert one.keys() == two.keys()
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-5)
+    assert metrics(two) == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
+    weights = [load_file(folder / "model" / "last" / "model.safetensors") for folder in (one, two)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=1e-5, rtol=1e-5)

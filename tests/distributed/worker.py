@@ -1,4 +1,4 @@
-"""One rank of a small training run: `python -m tests.distributed.worker FOLDER STRATEGY RANK WORLD_SIZE PORT`."""
+"""One rank of a run of each method: `python -m tests.distributed.worker FOLDER STRATEGY RANK WORLD_SIZE PORT`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,48 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
 
 from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder
+from lightning_rm.data.synthetic_policy import SyntheticResponses
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.models.sharding import FSDP2Strategy
+from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
+from lightning_rm.modules.contrast import SimCSE, SwAV
+from lightning_rm.modules.contrastive import ContrastiveRM
+from lightning_rm.modules.meta import MetaRM
 from tests.toy import toy_data, toy_model, toy_trainer
 
+METHODS = ("baseline", "simcse", "swav", "meta", "meta_norm")
 PAIRS_A_STEP = 8
+GROUPS_A_STEP = 4
+
+
+class TwoFixedViews(nn.Module):
+    """In place of dropout, whose masks differ on every rank: the second view of a feature is bent a little."""
+
+    def forward(self, feature: Tensor) -> Tensor:
+        if not self.training:
+            return feature
+        first, second = feature.chunk(2, dim=1)
+        return torch.cat([first, second * (1 + 0.3 * torch.arange(feature.shape[-1]).sin())], dim=1)
+
+
+def module_of(method: str) -> PairwiseRM:
+    model, optimizer = toy_model(), partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+    contrasts = {
+        "simcse": partial(SimCSE, temperature=0.5, other_weight=2.0),
+        "swav": partial(SwAV, samples="difference", num_prototypes=3, queue=64, frozen=1, projection=6),
+    }
+    if method == "baseline":
+        return BaselineRM(model, optimizer, centering=0.01)
+    if method == "meta":
+        return MetaRM(model, optimizer, ascent_lr=0.5, centering=0.01)
+    if method == "meta_norm":
+        return MetaRM(model, optimizer, ascent_lr=0.05, ascent_scale="relative", ascent_part="last:1")
+    model.feature_dropout = TwoFixedViews()
+    return ContrastiveRM(model, optimizer, contrasts[method], centering=0.01)
 
 
 def main(folder: Path, strategy: str, rank: int, world_size: int, port: str) -> None:
@@ -25,6 +59,11 @@ def main(folder: Path, strategy: str, rank: int, world_size: int, port: str) -> 
     os.environ.update(LOCAL_WORLD_SIZE=str(world_size), GROUP_RANK="0", TORCHELASTIC_RUN_ID="test")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     torch.set_num_threads(1)
+    for method in METHODS:
+        run(folder / method, strategy, method, rank, world_size)
+
+
+def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) -> None:
     strategies = {
         "auto": lambda: "auto",
         "ddp": lambda: DDPStrategy(process_group_backend="gloo"),
@@ -41,8 +80,16 @@ def main(folder: Path, strategy: str, rank: int, world_size: int, port: str) -> 
             PairRecorder(folder / "pairs"),
         ],
     )
-    module = BaselineRM(toy_model(), partial(torch.optim.SGD, lr=0.05, momentum=0.9), centering=0.01)
-    data = toy_data(26, batch_pairs=PAIRS_A_STEP // world_size, order="random", cache_dir=folder / f"cache{rank}")
+    module = module_of(method)
+    data = toy_data(
+        26,
+        batch_pairs=PAIRS_A_STEP // world_size,
+        order="random",
+        cache_dir=folder / f"cache{rank}",
+        responses=SyntheticResponses(7, k=3) if module.reads_responses else None,
+        batch_groups=GROUPS_A_STEP // world_size,
+        test_responses=SyntheticResponses(5, k=3, split="test"),
+    )
     trainer.fit(module, data)
     metrics = dict(trainer.callback_metrics)
     trainer.test(module, data, verbose=False)

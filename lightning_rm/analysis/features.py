@@ -1,0 +1,188 @@
+"""Features of pairs: what the head of a reward model reads, gathered, measured and projected to a plane.
+
+It knows a reward model, tokenised pairs and tensors; not where models lie, nor how features are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_rm.batch import LayoutName
+from lightning_rm.data.dataset import PairDataset
+from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.metrics import Sums, pair_statistics, summarize
+from lightning_rm.models.reward_model import RewardModel
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one reward model makes of P pairs.
+
+    Args:
+        feature: (2, P, H) float32, the chosen responses' first.
+        reward: (2, P) float32, the mean of the members where there are several.
+        row: (P,) long, the pairs' rows in their data set.
+        accuracy: of these P pairs, as `PairMetrics` has it.
+        num_available: pairs of the data set, from which the P were taken.
+    """
+
+    feature: Tensor
+    reward: Tensor
+    row: Tensor
+    accuracy: float
+    num_available: int
+
+    def differences(self) -> Features:
+        """The same of `f(chosen) - f(rejected)` and of its negative (arXiv 2401.06080, 3.1), the margin for reward."""
+        difference, margin = self.feature[0] - self.feature[1], self.reward[0] - self.reward[1]
+        return replace(self, feature=torch.stack([difference, -difference]), reward=torch.stack([margin, -margin]))
+
+
+class Plane(NamedTuple):
+    """N points of a plane, (N, 2) float64, and what its two axes are called."""
+
+    points: Tensor
+    axes: tuple[str, str]
+
+
+@torch.inference_mode()
+def collect_features(
+    model: RewardModel,
+    pairs: PairDataset,
+    *,
+    layout: LayoutName = "padded",
+    batch_pairs: int = 16,
+    max_pairs: int | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Features:
+    """Gather the features and rewards of pairs, in batches and without gradient.
+
+    Args:
+        model: put into evaluation mode for the call and back; the device is its own.
+        pairs: tokenised for this model.
+        layout: how they are laid out; features are the same.
+        batch_pairs: pairs a forward.
+        max_pairs: the most pairs to read, spread evenly over the data set; None reads all.
+        autocast: a context for the forward, such as `Fabric.autocast`.
+
+    Raises:
+        ValueError: if fewer than two pairs are read, a conversation is longer than the model reads, or a feature is not
+            finite.
+    """
+    num_pairs = len(pairs) if max_pairs is None else min(max_pairs, len(pairs))
+    if num_pairs < 2:
+        raise ValueError(f"{pairs.name}: {num_pairs} of {len(pairs)} pairs are read; features need two or more")
+    rows = np.arange(num_pairs) * len(pairs) // num_pairs
+    longest = pairs.lengths[rows].max(1)
+    if model.max_tokens is not None and longest.max() > model.max_tokens:
+        raise ValueError(
+            f"{pairs.name}: a conversation has {longest.max()} tokens and the model reads {model.max_tokens}; "
+            f"set max_tokens={model.max_tokens}"
+        )
+    feature, reward = torch.empty(2, num_pairs, model.hidden_size), torch.empty(2, num_pairs)
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        for places in np.array_split(np.argsort(-longest, kind="stable"), -(-num_pairs // batch_pairs)):
+            samples = [pairs.sample(row) for row in rows[places].tolist()]
+            with autocast():
+                output = model(LAYOUTS[layout](samples, model.read_at, model.pad_id).to(device)).averaged()
+            feature[:, places], reward[:, places] = output.feature.float().cpu(), output.reward.cpu()
+    finally:
+        model.train(training)
+    if not feature.isfinite().all():
+        raise ValueError(f"{pairs.name}: features are not finite; has the model's training diverged?")
+    columns = pairs.columns(rows.tolist())
+    sums = pair_statistics(reward[0], reward[1], columns["label"], columns["clean"], columns["length"])
+    accuracy = summarize(Sums(*(field.sum(0) for field in sums)))["accuracy"]
+    return Features(feature, reward, torch.from_numpy(rows), float(accuracy), len(pairs))
+
+
+def separation(feature: Tensor) -> float:
+    """How far apart two kinds of features lie: the squared distance of their means over the mean variance within.
+
+    `|mean(f_c) - mean(f_r)|^2 / mean_i |f_i - mean of its kind|^2`, the mean over all 2P. It is 0 where both have one
+    mean, and 4 where their means lie two standard deviations apart; NaN where all features are equal.
+
+    Args:
+        feature: (2, P, H).
+    """
+    feature = feature.double()
+    means = feature.mean(1, keepdim=True)
+    within = (feature - means).square().sum(-1).mean()
+    return float((means[0] - means[1]).square().sum() / within)
+
+
+def pca(feature: Tensor) -> Plane:
+    """The projection to the two directions of most variance, each with the sign of its largest loading.
+
+    Args:
+        feature: (N, H), N and H at least 2.
+    """
+    centred = _centred(feature)
+    _, size, direction = torch.linalg.svd(centred, full_matrices=False)
+    direction = direction[:2]
+    direction = direction * direction.gather(1, direction.abs().argmax(1, keepdim=True)).sign()
+    share = (size.square() / size.square().sum()).tolist()
+    return Plane(
+        centred @ direction.T,
+        (f"component 1 ({share[0]:.0%} of variance)", f"component 2 ({share[1]:.0%} of variance)"),
+    )
+
+
+def tsne(feature: Tensor) -> Plane:
+    """t-SNE (van der Maaten and Hinton, JMLR 2008) by scikit-learn, started from PCA, the same points each time.
+
+    Distances between clusters, and the axes themselves, mean nothing.
+
+    Args:
+        feature: (N, H), N at least 4. The perplexity is 30, or (N - 1) / 3 where that is less.
+
+    Raises:
+        ValueError: if scikit-learn is not installed.
+    """
+    perplexity = min(30.0, (len(feature) - 1) / 3)
+    points = (
+        _manifold().TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(_centred(feature).numpy())
+    )
+    return Plane(torch.from_numpy(points).double(), ("t-SNE 1", "t-SNE 2"))
+
+
+PROJECTIONS: dict[str, Callable[[Tensor], Plane]] = {"pca": pca, "tsne": tsne}
+"""Every projection by its name in `conf/analyze.yaml`."""
+
+
+def check_projection(projection: str) -> None:
+    """Say that a projection cannot be had before models are read for it.
+
+    Raises:
+        ValueError: if it is unknown, or its package is not installed.
+    """
+    if projection not in PROJECTIONS:
+        raise ValueError(f"projection={projection!r}: there are {', '.join(PROJECTIONS)}")
+    if projection == "tsne":
+        _manifold()
+
+
+def _manifold() -> Any:
+    """`sklearn.manifold`, which is no dependency of this package."""
+    try:
+        return import_module("sklearn.manifold")
+    except ImportError as error:
+        raise ValueError(
+            "projection=tsne needs scikit-learn: pip install scikit-learn, or take projection=pca"
+        ) from error
+
+
+def _centred(feature: Tensor) -> Tensor:
+    """(N, H) float64 of mean 0."""
+    flat = feature.double().flatten(0, -2)
+    return flat - flat.mean(0)

@@ -1,0 +1,90 @@
+"""Features of the models that a user names, on the pairs of a data set."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from lightning_rm.analysis.features import Features, collect_features
+from lightning_rm.analysis.tables import report_table
+from lightning_rm.annotation.voters import Voter, find_folder
+from lightning_rm.commands._config import require_all
+from lightning_rm.commands.annotate import find_source
+from lightning_rm.data.report import DataReport
+from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
+
+
+def read_features(cfg: DictConfig, console: Console) -> dict[str, Features]:
+    """What every model of `cfg.features` makes of the pairs of `cfg.set`, by its name.
+
+    Args:
+        cfg: `conf/analyze.yaml`, composed.
+        console: told what became of the rows.
+
+    Raises:
+        ValueError: if no data is named, or a path is no model.
+    """
+    if "data" not in cfg:
+        raise ValueError("features= needs pairs to read: add data=synthetic, or data=jsonl data.file=pairs.jsonl")
+    require_all(cfg)
+    named: Any = OmegaConf.to_object(cfg.features) if OmegaConf.is_config(cfg.features) else cfg.features
+    models = find_models(named, cfg.weights)
+    source = find_source(cfg)
+    policy = TokenizePolicy(cfg.data.max_tokens, cfg.data.overlong, cfg.data.identical, cfg.data.on_bad_row)
+    fabric = L.Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
+    found: dict[str, Features] = {}
+    reports: dict[str, DataReport] = {}
+    for name, folder in models.items():
+        voter = Voter(name, folder)
+        tokenizer = voter.tokenizer()
+        pairs = prepare_pairs(source, tokenizer, policy, cfg.data.cache_dir, cfg.set)
+        reports[f"{cfg.set} for {name}"] = pairs.report
+        model = voter.load(tokenizer)
+        fabric.to_device(model)
+        found[name] = collect_features(
+            model,
+            pairs,
+            layout=cfg.layout.layout,
+            batch_pairs=cfg.batch_pairs,
+            max_pairs=cfg.max_pairs,
+            autocast=fabric.autocast,
+        )
+    console.print(report_table(reports))
+    return found
+
+
+def find_models(named: str | Sequence[str] | Mapping[str, str], weights: str) -> dict[str, Path]:
+    """Name -> Hugging Face folder of the models that globs name, in the order given.
+
+    Args:
+        named: runs or folders: a glob, a list of them, or name -> path. Without names a model is called by its path
+            below what all paths have in common.
+        weights: of a run: `best` or `last`.
+
+    Raises:
+        ValueError: if a path or glob names no model, or two names stand for one.
+    """
+    if weights not in ("best", "last"):
+        raise ValueError(f"weights={weights!r}: a run has 'best' and 'last'")
+    if isinstance(named, Mapping):
+        return {name: _folder(path, weights) for name, path in named.items()}
+    paths: list[str] = []
+    for pattern in [named] if isinstance(named, str) else named:
+        paths += sorted(glob.glob(str(Path(pattern).expanduser()))) or [pattern]
+    paths = list(dict.fromkeys(os.path.normpath(path) for path in paths))
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    return {os.path.relpath(path, common): _folder(path, weights) for path in paths}
+
+
+def _folder(path: str, weights: str) -> Path:
+    folder = find_folder(Path(path).expanduser(), weights)
+    if folder is None:
+        raise ValueError(f"features: {path!r} is no run with weights in model/{weights} and no Hugging Face folder")
+    return folder

@@ -1,0 +1,202 @@
+"""`lightning-rm sample`: k responses of a policy to each prompt of a data set, written as JSONL as they are made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import lightning as L
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from lightning_rm.analysis.tables import report_table
+from lightning_rm.annotation.voters import Voter, check_voters
+from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands.annotate import find_source, find_voters
+from lightning_rm.data.cache import fingerprint
+from lightning_rm.data.rows import Message
+from lightning_rm.data.tokenize import load_tokenizer
+from lightning_rm.evaluation.score import score
+from lightning_rm.models.members import MemberRewardModel
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.rlhf.lines import GrowingLines
+from lightning_rm.rlhf.policy import load_policy, policy_config, policy_version
+from lightning_rm.rlhf.prompts import Prompt, distinct_prompts
+from lightning_rm.rlhf.sampling import Sampled, room_for_prompt, sample_responses
+
+SETTINGS = ("policy", "dtype", "set", "num_prompts", "k", "temperature", "top_p", "max_new_tokens", "seed")
+"""Keys of the configuration that the responses depend on, beside the prompts and what is read from folders."""
+
+
+def sample(cfg: DictConfig) -> Path:
+    """Sample responses.
+
+    Args:
+        cfg: `conf/sample.yaml`, composed.
+
+    Returns:
+        The file written.
+    """
+    require_all(cfg)
+    out = Path(cfg.out)
+    if out.suffix != ".jsonl":
+        raise ValueError(f"out={cfg.out!r}: responses are written as JSONL; give a name that ends in .jsonl")
+    config = policy_config(cfg.policy, trust_remote_code=cfg.trust_remote_code)
+    tokenizer = load_tokenizer(cfg.policy, chat_template=cfg.chat_template, trust_remote_code=cfg.trust_remote_code)
+    voters = find_voters(cfg.voters, cfg.weights) if cfg.voters else []
+    if voters:
+        check_voters(voters)
+    bounds = (cfg.max_prompt_tokens, room_for_prompt(config, cfg.max_new_tokens))
+    prompts, report = distinct_prompts(
+        find_source(cfg),
+        tokenizer,
+        num_prompts=cfg.num_prompts,
+        max_prompt_tokens=min((bound for bound in bounds if bound is not None), default=None),
+        on_bad_row=cfg.data.on_bad_row,
+    )
+    console = Console()
+    console.print(report_table({"prompts": report}))
+    lines = GrowingLines(out, _settings(cfg, config, tokenizer, prompts, voters))
+    num_done = lines.open(len(prompts), cfg.batch_prompts, overwrite=cfg.overwrite)
+    if num_done == len(prompts):
+        console.print(f"{out} is finished: every prompt has its responses", highlight=False, soft_wrap=True)
+    else:
+        try:
+            _write(cfg, lines, prompts, num_done, tokenizer, voters, console)
+        except KeyboardInterrupt:
+            print("interrupted: what is written is kept; run the same command to go on", file=sys.stderr)
+            raise SystemExit(130) from None
+    console.print(summary(lines), highlight=False)
+    console.print(f"  {out}", highlight=False, soft_wrap=True)
+    return out
+
+
+def summary(lines: GrowingLines) -> str:
+    """What to say of a file of responses."""
+    num_groups, num_responses, num_alike, num_cut, num_empty = 0, 0, 0, 0, 0
+    for row in lines.rows():
+        num_groups += 1
+        num_responses += len(row["responses"])
+        num_alike += len(set(row["responses"])) < 2
+        num_cut += row["finished"].count(False)
+        num_empty += row["responses"].count("")
+    return (
+        f"{num_groups:,} groups of responses, {num_alike:,} with fewer than two different ones; of {num_responses:,} "
+        f"responses {num_cut:,} were cut off at max_new_tokens, {num_empty:,} are empty"
+    )
+
+
+def _settings(
+    cfg: DictConfig,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    voters: Sequence[Voter],
+) -> dict[str, Any]:
+    """All that a file of responses depends on. Not the batches: they change no more than a rounding does."""
+    return {name: cfg[name] for name in SETTINGS} | {
+        "policy_version": policy_version(cfg.policy, config),
+        "chat_template": fingerprint(template=tokenizer.chat_template)[:16],
+        "prompts": fingerprint(prompts=[asdict(prompt) for prompt in prompts])[:16],
+        "voters": {voter.name: voter.digest for voter in voters},
+    }
+
+
+def _write(
+    cfg: DictConfig,
+    lines: GrowingLines,
+    prompts: Sequence[Prompt],
+    num_done: int,
+    tokenizer: PreTrainedTokenizerBase,
+    voters: Sequence[Voter],
+    console: Console,
+) -> None:
+    """Sample, have voters say what they think, and append, a batch of prompts at a time."""
+    fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
+    policy = load_policy(cfg.policy, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
+    fabric.to_device(cast(nn.Module, policy))
+    voter_tokenizer = voters[0].tokenizer() if voters else tokenizer
+    models = [model for voter in voters for model in _members(voter.load(voter_tokenizer))]
+    for model in models:
+        fabric.to_device(model)
+    left = prompts[num_done:]
+    batches = sample_responses(
+        policy,
+        tokenizer,
+        [prompt.messages for prompt in left],
+        cfg.k,
+        temperature=cfg.temperature,
+        top_p=cfg.top_p,
+        max_new_tokens=cfg.max_new_tokens,
+        batch_prompts=cfg.batch_prompts,
+        seed=cfg.seed,
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("prompts", total=len(prompts), completed=num_done)
+        for batch in batches:
+            asked = [prompts[num_done + place] for place in range(len(batch))]
+            rows = [_row(prompt, said) for prompt, said in zip(asked, batch, strict=True)]
+            if models:
+                for row, votes in zip(rows, _votes(models, voter_tokenizer, asked, batch), strict=True):
+                    row["votes"] = votes
+            lines.append(rows)
+            num_done += len(batch)
+            bar.update(task, completed=num_done)
+
+
+def _row(prompt: Prompt, said: Sampled) -> dict[str, Any]:
+    return {
+        "prompt": prompt.messages,
+        "responses": said.responses,
+        "id": prompt.id,
+        "prompt_id": prompt.prompt_id,
+        "finished": said.finished,
+    }
+
+
+def _members(model: RewardModel) -> list[RewardModel]:
+    """A voter's models: itself, or the members of one backbone, each with weights of its own."""
+    if isinstance(model, MemberRewardModel):
+        return [model.member(number) for number in range(model.num_members)]
+    return [model]
+
+
+def _votes(
+    models: Sequence[RewardModel],
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    batch: Sequence[Sampled],
+) -> list[list[list[float]]]:
+    """For each prompt [k][M]: the rewards that M models give its k responses.
+
+    Cross-fitted voters have a say on every prompt: what a policy says is new to all of them.
+    """
+    conversations: list[list[Message]] = [
+        [*prompt.messages, {"role": "assistant", "content": response}]
+        for prompt, said in zip(prompts, batch, strict=True)
+        for response in said.responses
+    ]
+    rewards = torch.stack([score(model, tokenizer, conversations) for model in models], dim=1)
+    if not rewards.isfinite().all():
+        raise ValueError("a voter gives rewards that are not finite; has its training diverged?")
+    return rewards.view(len(prompts), -1, len(models)).tolist()
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="sample")
+def main(cfg: DictConfig) -> None:
+    """The Hydra entry point."""
+    with plain_errors():
+        sample(cfg)
+
+
+if __name__ == "__main__":
+    main()

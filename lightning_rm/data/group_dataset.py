@@ -1,0 +1,155 @@
+"""Tokenised groups of responses on disk, read in place: an Arrow file beside those of pairs, and of the same manner.
+
+The file holds whole conversations as token ids, the gold rewards and votes of the responses where there are any, and
+what is shown of them in tables. Nothing here knows a tokenizer or where the groups came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_rm.batch import ReadAt, ResponseBatch, Sample
+from lightning_rm.data.layouts import Layout
+from lightning_rm.data.report import DataReport
+
+GROUP_VERSION = "groups 1"
+"""Changes whenever the file's columns, or what they hold, change."""
+
+GROUP_SCHEMA = pa.schema(
+    [
+        ("ids", pa.list_(pa.list_(pa.int32()))),  # a list a response, two at least, no two alike
+        ("prompt_length", pa.int32()),
+        ("gold", pa.list_(pa.float64())),  # one a response, or empty
+        ("votes", pa.list_(pa.list_(pa.float64()))),  # a list of M a response, or empty
+        ("id", pa.string()),
+        ("source_row", pa.int64()),  # the group's place among all rows of its source
+        ("prompt_text", pa.string()),
+        ("response_texts", pa.list_(pa.string())),
+    ]
+)
+"""One row a group. A last batch without rows carries the report and a note on the responses as its metadata."""
+
+
+@dataclass(frozen=True)
+class GroupText:
+    """A group in words, as it stands after any cut: for tables that people read."""
+
+    prompt: str
+    responses: tuple[str, ...]
+    id: str
+
+
+class GroupDataset:
+    """N tokenised groups of responses, each of two different ones at least.
+
+    Args:
+        path: the Arrow file that `prepare_groups` wrote.
+        name: what this data set is called in reports, and what its batches carry.
+
+    Attributes:
+        num_responses: (N,) int64, responses of each group.
+        source_row: (N,) int64, each group's place among all rows, good and bad, of its source.
+        report: what became of every row of the source.
+
+    Raises:
+        ValueError, KeyError, OSError: if the file is not whole or is another kind of file.
+    """
+
+    def __init__(self, path: Path | str, name: str = "responses") -> None:
+        self.path, self.name = Path(path), name
+        with pa.memory_map(str(path)) as file:
+            reader = pa.ipc.open_file(file)
+            if reader.schema != GROUP_SCHEMA:
+                raise ValueError("its columns are not those of tokenised groups")
+            last = reader.num_record_batches - 1
+            metadata: Any = reader.get_batch_with_custom_metadata(last).custom_metadata
+            table = pa.Table.from_batches([reader.get_batch(place) for place in range(last)], schema=GROUP_SCHEMA)
+        self._table = table
+        report, note = DataReport.from_json(metadata[b"report"].decode()), metadata[b"note"].decode()
+        self.report = replace(report, name=name, notes=[*report.notes, f"{name}: {note}"])
+        self.source_row: NDArray[np.int64] = np.array(table["source_row"].to_numpy())
+        lengths: list[NDArray[np.int64]] = [np.diff(chunk.offsets.to_numpy()) for chunk in table["ids"].chunks]
+        self.num_responses: NDArray[np.int64] = np.concatenate(lengths).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.source_row)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GroupDataset, (self.path, self.name)
+
+    def sample(self, i: int) -> Sample:
+        """The token sequences of group `i`, one a response."""
+        sequences = tuple(response.values.to_numpy().tolist() for response in self._table["ids"][i])
+        return Sample(sequences, self._table["prompt_length"][i].as_py())
+
+    def gold(self, i: int) -> tuple[float, ...]:
+        """The planted reward of each response of group `i`; empty where nobody knows."""
+        return tuple(self._table["gold"][i].as_py())
+
+    def votes(self, i: int) -> tuple[tuple[float, ...], ...]:
+        """For each response of group `i`, the reward each of M voters gives it; empty where no voter was asked."""
+        return tuple(map(tuple, self._table["votes"][i].as_py()))
+
+    def text(self, i: int) -> GroupText:
+        """Group `i` in words."""
+        row = {name: self._table[name][i].as_py() for name in ("prompt_text", "response_texts", "id")}
+        return GroupText(row["prompt_text"], tuple(row["response_texts"]), row["id"])
+
+    def batch(
+        self, rows: Sequence[int], layout: Layout, read_at: ReadAt, pad_id: int, valid: Sequence[bool] | None = None
+    ) -> ResponseBatch:
+        """The groups `rows`, smaller ones filled up with their first response.
+
+        Two responses are `agreed` where all voters rank them alike, strictly; so a response is not agreed with itself,
+        nor with its copies, but for groups without votes, whose responses are all agreed.
+
+        Args:
+            rows: G row numbers.
+            layout: lays token sequences on a grid.
+            read_at: the token that rewards are read at.
+            pad_id: fills the grid.
+            valid: G flags, False for a filler; None takes all for valid.
+        """
+        samples = [self.sample(row) for row in rows]
+        k = max(len(sample.sequences) for sample in samples)
+        places = [[place if place < len(sample.sequences) else 0 for place in range(k)] for sample in samples]
+        filled = [
+            Sample([sample.sequences[place] for place in taken], sample.prompt_length)
+            for sample, taken in zip(samples, places, strict=True)
+        ]
+        sizes = torch.tensor([len(sample.sequences) for sample in samples])
+        return ResponseBatch(
+            tokens=layout(filled, read_at, pad_id),
+            present=torch.arange(k)[:, None] < sizes,
+            gold=torch.stack([_gold(self.gold(row), taken) for row, taken in zip(rows, places, strict=True)], dim=1),
+            agreed=torch.stack(
+                [_agreed(self.votes(row), taken) for row, taken in zip(rows, places, strict=True)], dim=2
+            ),
+            row=torch.tensor(rows, dtype=torch.long),
+            valid=torch.ones(len(rows), dtype=torch.bool) if valid is None else torch.tensor(valid),
+            data_set=self.name,
+        )
+
+
+def _gold(gold: Sequence[float], places: Sequence[int]) -> Tensor:
+    """(k,) float32: the gold rewards of the responses `places` of a group."""
+    return torch.tensor([gold[place] for place in places]) if gold else torch.full((len(places),), float("nan"))
+
+
+def _agreed(votes: Sequence[Sequence[float]], places: Sequence[int]) -> Tensor:
+    """(k, k) bool: whether all voters rank two of the responses `places` of a group alike."""
+    k = len(places)
+    if not votes:
+        return torch.ones(k, k, dtype=torch.bool)
+    rewards = torch.tensor(votes, dtype=torch.float64)[list(places)]  # (k, M)
+    differences = rewards[:, None] - rewards[None]
+    return (differences > 0).all(-1) | (differences < 0).all(-1)

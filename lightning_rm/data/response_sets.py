@@ -1,0 +1,91 @@
+"""The sets of responses of a data module: tokenised when they are first asked for, streamed to training, evaluated.
+
+It knows sets by name and the loaders they need; how the data module came by them and which trainer asks is not its
+business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lightning_rm.data.group_dataset import GroupDataset
+from lightning_rm.data.group_stream import GroupStream
+from lightning_rm.data.loader import BatchLoader, GroupBatches, ResponseLoader, StreamedGroups
+from lightning_rm.data.rows import GroupSource
+from lightning_rm.data.sampler import PairBatchSampler
+from lightning_rm.data.sets import Sets
+
+
+class ResponseSets:
+    """Sets of responses by name.
+
+    Args:
+        sets: their sources.
+        batch_groups: groups of a batch on each device.
+        prepare: from a source and its `name` to its tokenised groups: a partial of `prepare_groups`.
+        batches: from tokenised groups to their batches: a partial of `GroupBatches`.
+        num_workers: worker processes of each evaluation loader.
+        seed: of the order of training groups.
+
+    Attributes:
+        opened: name -> tokenised groups, of the sets that were asked for.
+
+    Raises:
+        ValueError: if `batch_groups` is below 1.
+    """
+
+    def __init__(
+        self,
+        sets: Sets[GroupSource],
+        batch_groups: int,
+        prepare: Callable[..., GroupDataset],
+        batches: Callable[[GroupDataset], GroupBatches],
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        if batch_groups < 1:
+            raise ValueError(f"batch_groups={batch_groups}; it must be 1 at least")
+        self.sets = sets
+        self.batch_groups = batch_groups
+        self.prepare = prepare
+        self.batches = batches
+        self.num_workers = num_workers
+        self.seed = seed
+        self.opened: dict[str, GroupDataset] = {}
+
+    def open(self, name: str) -> GroupDataset:
+        """A set's tokenised groups."""
+        if name not in self.opened:
+            self.opened[name] = self.prepare(self.sets.sources[name], name=name)
+        return self.opened[name]
+
+    def streamed(self, rank: int, world_size: int) -> StreamedGroups | None:
+        """What goes with the training pairs: a rank's groups of each micro-step; None where there is no such set."""
+        if not self.sets.train:
+            return None
+        (name,) = self.sets.train
+        groups = self.open(name)
+        return StreamedGroups(
+            self.batches(groups), GroupStream(len(groups), self.batch_groups, rank, world_size, self.seed)
+        )
+
+    def evaluation_loader(self, name: str, rank: int, world_size: int) -> ResponseLoader:
+        """A rank's groups of a set, each once over all ranks, as its rows stand."""
+        groups = self.open(name)
+        one_row_each = groups.num_responses[:, None]  # rows are read as they stand: no length and no prompt matters
+        sampler = PairBatchSampler(
+            one_row_each,
+            groups.source_row,
+            num_pairs=self.batch_groups,
+            rank=rank,
+            world_size=world_size,
+            shuffle=False,
+        )
+        return BatchLoader(self.batches(groups), sampler, self.num_workers)
+
+    def settings(self) -> dict[str, int]:
+        """What the training groups of a micro-step depend on; nothing where there are none."""
+        if not self.sets.train:
+            return {}
+        (name,) = self.sets.train
+        return {"groups": len(self.open(name)), "batch_groups": self.batch_groups}

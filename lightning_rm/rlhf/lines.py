@@ -1,0 +1,92 @@
+"""JSONL that grows: rows are appended as they are made, and a killed run goes on where it was. It knows no row.
+
+Beside `OUT` stands `OUT.json` with the settings that the rows were made by, so that rows of other settings never come
+into one file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_rm.data.cache import draft_of
+
+
+class GrowingLines:
+    """A JSONL file and the settings that its rows were made by.
+
+    Args:
+        path: of the file.
+        settings: plain values; all that the rows depend on.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.settings = json.loads(json.dumps(settings))
+
+    @property
+    def settings_path(self) -> Path:
+        """Where the settings are kept."""
+        return self.path.with_name(f"{self.path.name}.json")
+
+    def open(self, num_rows: int, batch_rows: int, *, overwrite: bool = False) -> int:
+        """Make the file ready to go on: new, or cut after its last whole batch of rows.
+
+        Half a line at the end is cut off. So are whole lines of a batch that is not whole, unless the file is complete.
+
+        Args:
+            num_rows: rows of a complete file.
+            batch_rows: rows that are made together.
+            overwrite: begin anew where there is a file of other settings.
+
+        Returns:
+            How many rows the file has now.
+
+        Raises:
+            ValueError: if there is a file of other settings, or of none.
+        """
+        if self.path.exists() and self.path.stat().st_size and (others := self._others()):
+            if not overwrite:
+                raise ValueError(
+                    f"out={str(self.path)!r} is there already, {others}; give the same, name another file, or set "
+                    "overwrite=true"
+                )
+            self.path.unlink()
+        with draft_of(self.settings_path) as draft:
+            draft.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
+        with self.path.open("ab+") as file:
+            file.seek(0)
+            ends = [0]
+            for line in file:
+                if line.endswith(b"\n"):
+                    ends.append(ends[-1] + len(line))
+            num_whole = len(ends) - 1
+            kept = num_whole if num_whole == num_rows else num_whole - num_whole % batch_rows
+            file.truncate(ends[kept])
+        return kept
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows at the end, all of them on disk before it returns."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with self.path.open("ab") as file:
+            file.write(text.encode("utf-8", "surrogatepass"))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows in order."""
+        with self.path.open(encoding="utf-8", errors="surrogatepass") as file:
+            for line in file:
+                yield json.loads(line)
+
+    def _others(self) -> str:
+        """In words, how the settings of the file there differ from these; empty if they do not."""
+        if not self.settings_path.is_file():
+            return f"and no {self.settings_path.name} beside it says how it was made"
+        there: dict[str, Any] = json.loads(self.settings_path.read_text(encoding="utf-8"))
+        names = [name for name in there | self.settings if there.get(name) != self.settings.get(name)]
+        differences = [f"{name}={there.get(name)}, now {self.settings.get(name)}" for name in names]
+        return f"made with {'; '.join(differences)}" if differences else ""

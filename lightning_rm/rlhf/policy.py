@@ -1,0 +1,96 @@
+"""Loading a policy: a causal language model from a folder, a hub name or a GGUF file. It knows no prompt."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from lightning_rm.models.contexts import quiet
+from lightning_rm.models.loading import Checkpoint, is_classifier
+from lightning_rm.models.settings import dtype_of
+
+CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""How the classes end that write text, token by token."""
+
+WEIGHTS = (".safetensors", ".bin", ".gguf")
+"""How the names of weight files end."""
+
+
+def policy_config(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """A policy's configuration, its weights not read.
+
+    Args:
+        path: a folder, a hub name or a `.gguf` file.
+        trust_remote_code: whether the model may run code that it brings.
+
+    Raises:
+        ValueError: if nothing is there, or no causal language model.
+    """
+    checkpoint = Checkpoint.at(path, trust_remote_code=trust_remote_code)
+    config = checkpoint.config()
+    if is_classifier(config):
+        raise ValueError(
+            f"{checkpoint.where} is a reward model, whose language-model head is gone, and writes no text. Give a "
+            "causal language model: what experiment=sft leaves, a hub name, or a folder that "
+            "AutoModelForCausalLM.from_pretrained reads"
+        )
+    named = config.architectures or []
+    if named and not any(name.endswith(CAUSAL) for name in named):
+        raise ValueError(
+            f"{checkpoint.where} is a {', '.join(named)} and writes no text; give a causal language model, such as one "
+            "whose config.json names a ...ForCausalLM"
+        )
+    return config
+
+
+def load_policy(path: str | Path, *, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
+    """A policy, ready to sample from.
+
+    Args:
+        path: a folder, a hub name or a `.gguf` file.
+        dtype: `float32`, `bfloat16` or `float16`.
+        trust_remote_code: whether the model may run code that it brings.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: if nothing is there, no causal language model, or not all of its weights.
+    """
+    policy_config(path, trust_remote_code=trust_remote_code)
+    checkpoint = Checkpoint.at(path, trust_remote_code=trust_remote_code)
+    with quiet():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                checkpoint.path, dtype=dtype_of(dtype), output_loading_info=True, **checkpoint.options
+            )
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{checkpoint.where}: the weights cannot be read: {error}") from error
+    missing = sorted(loaded[1]["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{checkpoint.where}: weights of the language model are missing: {', '.join(missing)}; they would be random"
+        )
+    policy: PreTrainedModel = loaded[0].eval()
+    return policy
+
+
+def policy_version(path: str | Path, config: PreTrainedConfig) -> str:
+    """What changes with a policy's weights: 16 hex digits of its weight files' bytes, or its commit on the hub.
+
+    Args:
+        path: a folder, a hub name or a `.gguf` file.
+        config: as `policy_config` gives it.
+    """
+    place = Path(path)
+    if not place.exists():
+        return str(getattr(config, "_commit_hash", None))
+    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.suffix in WEIGHTS)
+    digest = hashlib.sha256()
+    for name in files:
+        with name.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,120 @@
+"""Prompts for a policy: the distinct ones of a preference data set, encoded up to where a response begins.
+
+It knows rows and tokenizers; it knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.cache import fingerprint
+from lightning_rm.data.fitting import OVERLONG, TEMPLATE, TokenizePolicy
+from lightning_rm.data.report import DataReport
+from lightning_rm.data.rows import BadRow, Message, PairRow, Source
+from lightning_rm.data.tally import Tally
+from lightning_rm.data.templates import encode_texts, render
+
+REPEATED = "prompt of a pair before"
+NO_PROMPT = "no prompt"
+EXTRAS = "tools or template arguments"
+
+RESPONSE = "<response>"
+"""Stands for a response, to find where a template begins it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt for a policy to answer.
+
+    Args:
+        messages: the conversation up to the response, oldest turn first.
+        id: names the first pair that has it.
+        prompt_id: names the prompt, as the data set does.
+    """
+
+    messages: tuple[Message, ...]
+    id: str
+    prompt_id: str
+
+
+def distinct_prompts(
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    num_prompts: int | None = None,
+    max_prompt_tokens: int | None = None,
+    on_bad_row: Literal["error", "drop"] = "error",
+) -> tuple[list[Prompt], DataReport]:
+    """Every prompt of a preference data set once, in order of appearance.
+
+    Args:
+        source: pair rows, good and bad; their responses are not read.
+        tokenizer: the policy's, with a chat template.
+        num_prompts: stop after so many; None for all.
+        max_prompt_tokens: longer prompts are left out; None keeps all.
+        on_bad_row: what becomes of rows that cannot be read, or have no prompt that can be answered.
+
+    Returns:
+        The prompts, and what became of the rows that were read.
+
+    Raises:
+        ValueError: for rows that are errors, the first ten shown; and when no prompt is left.
+    """
+    tally = Tally(TokenizePolicy(on_bad_row=on_bad_row), DataReport("prompts"), noun="prompt")
+    prompts: list[Prompt] = []
+    seen: set[str] = set()
+    for row in source:
+        if len(prompts) == num_prompts:
+            break
+        if isinstance(row, BadRow):
+            tally.leave_out(row.where, row.reason, row.detail)
+            continue
+        where, key = f"pair {row.id}", fingerprint(prompt=row.prompt)
+        if key in seen:
+            tally.report.leave_out(REPEATED, where)
+            continue
+        seen.add(key)
+        if fault := _fault(row, tokenizer, max_prompt_tokens):
+            tally.leave_out(where, *fault)
+        else:
+            tally.report.keep(set(), where)
+            prompts.append(Prompt(row.prompt, row.id, row.prompt_id))
+    tally.check()
+    return prompts, tally.report
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    """The token ids after which a response to a prompt begins.
+
+    A template that takes no notice of `add_generation_prompt` is asked what stands before a response. Spaces at the end
+    are left off then, since most tokenizers put a space into the word that follows: `Assistant:` and ` Yes`.
+
+    Args:
+        tokenizer: with a chat template, as `load_tokenizer` gives it.
+        messages: the conversation up to the response, oldest turn first.
+    """
+    text = render(tokenizer, messages, is_prompt=True)
+    if text == render(tokenizer, messages):
+        answered = render(tokenizer, [*messages, {"role": "assistant", "content": RESPONSE}])
+        text = answered.rpartition(RESPONSE)[0].rstrip(" ")
+    return encode_texts(tokenizer, [text])[0]
+
+
+def _fault(row: PairRow, tokenizer: PreTrainedTokenizerBase, max_tokens: int | None) -> tuple[str, str] | None:
+    """Why a row's prompt cannot be answered, and what was found; None if it can."""
+    if not row.prompt:
+        return NO_PROMPT, "there is nothing to answer"
+    if row.tools or row.chat_template_kwargs:
+        return EXTRAS, "they are not handed to a policy"
+    try:
+        num_tokens = len(encode_prompt(tokenizer, row.prompt))
+    except (TemplateError, TypeError, ValueError, KeyError) as error:  # templates raise what they like
+        return TEMPLATE, f"{type(error).__name__}: {error}"
+    if max_tokens is not None and num_tokens > max_tokens:
+        return OVERLONG, f"{num_tokens:,} tokens, and there is room for {max_tokens:,}"
+    return None

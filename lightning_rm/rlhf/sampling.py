@@ -1,0 +1,206 @@
+"""Sampling: k responses of a policy to each prompt, the same whenever they are asked for.
+
+MetaRM's meta set is made of these: several responses a prompt from the latest policy, at a temperature high enough for
+them to differ (arXiv 2405.00438; k = 5). It knows a causal language model and conversations; no file and no reward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from lightning_rm.data.draws import digest
+from lightning_rm.data.rows import Message
+from lightning_rm.rlhf.prompts import encode_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What a policy said to one prompt.
+
+    Args:
+        responses: k texts, equal ones too.
+        finished: for each, whether the policy ended it; False where `max_new_tokens` cut it off.
+    """
+
+    responses: tuple[str, ...]
+    finished: tuple[bool, ...]
+
+
+def sample_responses(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[Message]],
+    k: int,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: int = 256,
+    batch_prompts: int = 8,
+    seed: int = 0,
+) -> Iterator[list[Sampled]]:
+    """Sample k responses to each prompt, a batch of prompts at a time.
+
+    Every response has random numbers of its own, named by the seed, the prompt and its place among the k, so the other
+    prompts of a call and their order do not matter. The global random state is neither read nor moved. The same batches
+    on the same kind of device give the same texts, bit for bit. In other batches a prompt is padded to another length,
+    which moves logits by a rounding: a text changes only where two tokens are as near as that, about one token in a
+    million in float32, more in bfloat16.
+
+    Nothing but temperature and top-p shapes the distribution: a repetition penalty or the like in the policy's own
+    generation config does nothing.
+
+    Args:
+        policy: a causal language model; put into evaluation mode for a batch and back.
+        tokenizer: the policy's, with a chat template, as `load_tokenizer` gives it.
+        prompts: N conversations up to the response.
+        k: responses a prompt.
+        temperature: what the logits are divided by, above 0.
+        top_p: sample from the fewest tokens that have this probability together.
+        max_new_tokens: the most tokens of a response.
+        batch_prompts: prompts of a batch; k sequences each.
+        seed: of everything drawn.
+
+    Yields:
+        For each batch, what was said to each of its prompts, in order. Texts are without special tokens and without
+        space around them; they end before the first end-of-sequence token of the tokenizer or the policy's generation
+        config.
+
+    Raises:
+        ValueError: if a number is out of its range, no token ends a response, or a prompt and a response are together
+            longer than the policy's context.
+    """
+    for name, value in (("k", k), ("max_new_tokens", max_new_tokens), ("batch_prompts", batch_prompts)):
+        if value < 1:
+            raise ValueError(f"{name}={value}; give 1 or more")
+    if temperature <= 0:
+        raise ValueError(f"temperature={temperature}; it must be above 0 (1e-4 takes the likeliest tokens)")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p}; it is a probability, above 0 and at most 1")
+    ends = _ends(policy, tokenizer)
+    room = room_for_prompt(policy.config, max_new_tokens)
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    for number, ids in enumerate(encoded):
+        if room is not None and len(ids) > room:
+            raise ValueError(
+                f"prompt {number} has {len(ids):,} tokens, and the policy's context has room for {room:,} beside "
+                f"max_new_tokens={max_new_tokens}; leave the prompt out, or make max_new_tokens smaller"
+            )
+    config = GenerationConfig(
+        do_sample=False,  # the noise below is what samples
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=ends[0],  # padding is masked, and what follows an end is cut off
+    )
+    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(temperature)]
+    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    for start in range(0, len(encoded), batch_prompts):
+        batch = [ids for ids in encoded[start : start + batch_prompts] for _ in range(k)]
+        keys = [int(digest(seed, ids, place % k)[:15], 16) for place, ids in enumerate(batch)]
+        input_ids, attention_mask = (tensor.to(policy.device) for tensor in _left_padded(batch, ends[0]))
+        noise = _GumbelNoise(keys, policy.device)
+        with torch.inference_mode(), _evaluated(policy), _plain(policy):
+            output: Any = policy.generate(  # pyright: ignore[reportCallIssue]  # a method; nn.Module says Tensor
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                generation_config=config,
+                logits_processor=LogitsProcessorList([*warpers, noise]),
+            )
+        said = [_cut(ids, ends) for ids in output[:, input_ids.shape[1] :].tolist()]
+        texts = [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids, _ in said]
+        finished = [ended for _, ended in said]
+        groups = [slice(place, place + k) for place in range(0, len(said), k)]
+        yield [Sampled(tuple(texts[group]), tuple(finished[group])) for group in groups]
+
+
+def room_for_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int | None:
+    """The tokens of a prompt that a policy's context leaves beside a response; None where it names no limit.
+
+    Raises:
+        ValueError: if it leaves none.
+    """
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    if limit is not None and limit <= max_new_tokens:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens} leaves no room for a prompt, the policy's context has {limit:,} tokens; "
+            "make it smaller"
+        )
+    return None if limit is None else limit - max_new_tokens
+
+
+class _GumbelNoise(LogitsProcessor):
+    """Adds Gumbel noise, each row from a generator of its own: the largest logit is then a sample of their softmax.
+
+    A row's noise does not depend on the other rows, unlike what `torch.multinomial` draws for a whole batch.
+    """
+
+    def __init__(self, keys: Sequence[int], device: torch.device) -> None:
+        self.generators = [torch.Generator(device).manual_seed(key) for key in keys]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        rows = [
+            torch.empty_like(row).exponential_(generator=generator)
+            for row, generator in zip(scores, self.generators, strict=True)
+        ]
+        return scores - torch.stack(rows).log()
+
+
+def _ends(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response: the tokenizer's, and those of the policy's generation config (Llama 3 has 3)."""
+    own: int | list[int] | None = policy.generation_config.eos_token_id if policy.generation_config else None
+    ends = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+    named = [end for end in dict.fromkeys(ends) if isinstance(end, int)]
+    if not named:
+        raise ValueError("neither the tokenizer nor the policy names an end-of-sequence token; give one eos_token_id")
+    return named
+
+
+def _left_padded(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """(n, L) token ids with padding on the left, and the mask of those that are no padding."""
+    width = max(map(len, sequences))
+    ids = torch.tensor([[pad_id] * (width - len(sequence)) + sequence for sequence in sequences])
+    mask = torch.tensor([[0] * (width - len(sequence)) + [1] * len(sequence) for sequence in sequences])
+    return ids, mask
+
+
+def _cut(ids: list[int], ends: Sequence[int]) -> tuple[list[int], bool]:
+    """The tokens before the first end, and whether there is one."""
+    place = next((place for place, token in enumerate(ids) if token in ends), None)
+    return (ids, False) if place is None else (ids[:place], True)
+
+
+@contextmanager
+def _evaluated(policy: PreTrainedModel) -> Generator[None]:
+    """The policy in evaluation mode, and back as it was."""
+    training = policy.training
+    policy.eval()
+    try:
+        yield
+    finally:
+        policy.train(training)
+
+
+@contextmanager
+def _plain(policy: PreTrainedModel) -> Generator[None]:
+    """The policy without a generation config of its own: `generate` takes from it whatever a call leaves open."""
+    own = policy.generation_config
+    policy.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        policy.generation_config = own

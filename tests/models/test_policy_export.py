@@ -1,0 +1,66 @@
+"""A kept LM head is exported with its backbone: Hugging Face's logits are those that the LM loss was made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lightning_rm.models.adapters import LoraAdapter
+from lightning_rm.models.reward_model import RewardModel
+from tests.tiny import CONFIGS, EOS, PAD, VOCAB, tiny_model
+
+IDS = torch.tensor([[3, 7, 11, 5, 9, EOS]])
+
+
+def logits(model: RewardModel) -> torch.Tensor:
+    assert model.lm_head is not None
+    with torch.no_grad():
+        return model.lm_head(model.backbone.base_model(input_ids=IDS).last_hidden_state)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "gpt2", "qwen3"])
+def test_a_policy_reads_back_with_the_same_logits(name: str, tmp_path: Path) -> None:
+    model = tiny_model(name, keep_lm_head=True)
+    model.save_policy(tmp_path)
+    policy, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    torch.testing.assert_close(policy.eval()(input_ids=IDS).logits, logits(model), rtol=0, atol=1e-6)
+
+
+def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
+    config = {**CONFIGS["llama"], "vocab_size": VOCAB, "pad_token_id": PAD, "eos_token_id": EOS}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, tie_word_embeddings=True)).save_pretrained(
+        tmp_path / "tied"
+    )
+    model = RewardModel.from_pretrained(tmp_path / "tied", keep_lm_head=True).eval()
+    model.save_policy(tmp_path / "policy")
+    policy = AutoModelForCausalLM.from_pretrained(tmp_path / "policy").eval()
+    assert policy.lm_head.weight is policy.model.embed_tokens.weight
+    torch.testing.assert_close(policy(input_ids=IDS).logits, logits(model), rtol=0, atol=1e-6)
+
+
+def test_adapters_are_merged(tmp_path: Path) -> None:
+    model = tiny_model("llama", keep_lm_head=True, lora=LoraAdapter(rank=2))
+    with torch.no_grad():
+        for parameter in model.backbone_parameters():
+            parameter.add_(0.01)
+    model.save_policy(tmp_path)
+    policy = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(policy(input_ids=IDS).logits, logits(model), rtol=0, atol=1e-5)
+
+
+def test_a_policy_starts_a_reward_model(tmp_path: Path) -> None:
+    model = tiny_model("llama", keep_lm_head=True)
+    model.save_policy(tmp_path)
+    again = RewardModel.from_pretrained(tmp_path, new_head=True)
+    for name, value in model.backbone.base_model.state_dict().items():
+        assert torch.equal(again.backbone.base_model.state_dict()[name], value), name
+
+
+def test_a_model_without_lm_head_is_no_policy(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="keep_lm_head=True"):
+        tiny_model("llama").save_policy(tmp_path)

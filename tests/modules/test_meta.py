@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader
+
+from lightning_rm.batch import PreferenceBatch, ResponseBatch, response_batch
+from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.losses import difference_loss, ranking_loss
+from lightning_rm.models.adapters import LoraAdapter
+from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.modules.ascent import Ascent, choose_parameters
+from lightning_rm.modules.contrast import SimCSE
+from lightning_rm.modules.contrastive import ContrastiveRM
+from lightning_rm.modules.meta import MetaRM
+from lightning_rm.modules.strength_aware import StrengthAwareRM
+from tests.toy import CONFIG, toy_data, toy_model, toy_trainer, weights
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+ADAMW = partial(torch.optim.AdamW, lr=5e-3)
+DROPOUT = {"attention_dropout": 0.1}
+
+
+def batches(number: int, responses: bool = True, accumulate: int = 1, **columns: Any) -> list[PreferenceBatch]:
+    """Pairs, and on the first micro-batch of each step as many response groups of four pairs' responses each."""
+    data = toy_data(4 * number, order="random")
+    data.setup("fit")
+    plain = [replace(batch, **columns) for batch in data.train_dataloader()]
+    groups = [groups_of(batch) for batch in reversed(plain)]
+    if not responses:
+        return plain
+    return [
+        replace(batch, responses=tuple(groups[place : place + accumulate]) if place % accumulate == 0 else ())
+        for place, batch in enumerate(plain)
+    ]
+
+
+def groups_of(batch: PreferenceBatch) -> ResponseBatch:
+    """Two groups of four: the responses of pairs 0 and 1, of pairs 2 and 3."""
+    index = batch.tokens.reward_index.T.reshape(2, 4).T.contiguous()
+    return response_batch(replace(batch.tokens, reward_index=index))
+
+
+def fit(trainer: L.Trainer, module: L.LightningModule, data: Sequence[PreferenceBatch]) -> None:
+    loader: Any = DataLoader(data, batch_size=None, collate_fn=lambda batch: batch)  # pyright: ignore[reportArgumentType]
+    trainer.fit(module, loader)
+
+
+class Gradients(L.Callback):
+    """The gradient of every parameter as the optimizer is given it, of every step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Tensor]] = []
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.steps.append(
+            {name: value.grad.clone() for name, value in pl_module.named_parameters() if value.grad is not None}
+        )
+
+
+def gradients(tmp_path: Path, module: MetaRM, data: Sequence[PreferenceBatch], **options: Any) -> dict[str, Tensor]:
+    """The gradient of the first optimizer step."""
+    recorder = Gradients()
+    fit(toy_trainer(tmp_path, callbacks=[recorder], max_steps=1, **options), module, data)
+    return {name.removeprefix("model."): value for name, value in recorder.steps[0].items()}
+
+
+def ranking(model: RewardModel, batch: PreferenceBatch) -> Tensor:
+    output = model(batch.tokens)
+    return ranking_loss(output.chosen, output.rejected, batch.label, batch.margin, batch.weight)
+
+
+def climb(model: RewardModel, groups: Sequence[ResponseBatch], rate: float) -> RewardModel:
+    """A copy of a model a step up the mean difference loss."""
+    moved = copy.deepcopy(model)
+    parameters = list(moved.parameters())
+    mean = sum(difference_loss(moved(one.tokens).reward, one.present) for one in groups) / len(groups)
+    assert isinstance(mean, Tensor)
+    with torch.no_grad():
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(mean, parameters, allow_unused=True), strict=True
+        ):
+            parameter.add_(0.0 if gradient is None else rate * gradient)
+    return moved
+
+
+def test_a_step_on_a_quadratic_by_hand() -> None:
+    """theta = 1, J = theta^2 / 2, L = (theta - 3)^2 / 2, eta = .1: theta' = 1.1, L' = -1.9, at rate .5: 1.95."""
+    theta = nn.Parameter(torch.tensor([1.0]))
+    ascent, optimizer = Ascent([theta]), torch.optim.SGD([theta], lr=0.5)
+    climbed = torch.autograd.grad(theta.square().sum() / 2, theta)
+    ascent.start(climbed, 0.1)
+    assert theta.item() == pytest.approx(1.1)
+    ((theta - 3).square().sum() / 2).backward()
+    assert ascent.displacement()[0].item() == pytest.approx(0.1)
+    ascent.forget()
+    assert theta.item() == 1.0
+    optimizer.step()
+    assert theta.item() == pytest.approx(1.95)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("contrast", [None, SimCSE])
+def test_without_a_rate_it_is_the_plain_step_bit_for_bit(tmp_path: Path, accumulate: int, contrast: Any) -> None:
+    options: dict[str, Any] = {"accumulate_grad_batches": accumulate, "gradient_clip_val": 0.5}
+    columns = {"label": torch.tensor([1.0, 0.0, 0.8, 1.0]), "margin": torch.tensor([0.5, -1.0, 0.0, 2.0])}
+    data = batches(4, accumulate=accumulate, **columns)
+    trained: list[dict[str, Tensor]] = []
+    plain = (
+        StrengthAwareRM(toy_model(**DROPOUT), ADAMW)
+        if contrast is None
+        else ContrastiveRM(toy_model(**DROPOUT), ADAMW, contrast)
+    )
+    for module in (plain, MetaRM(toy_model(**DROPOUT), ADAMW, ascent_lr=0.0, contrast=contrast)):
+        L.seed_everything(3, verbose=False)
+        fit(toy_trainer(tmp_path, **options), module, data)
+        trained.append(weights(module))
+    assert all(torch.equal(trained[1][name], value) for name, value in trained[0].items())
+    before = weights(ContrastiveRM(toy_model(), ADAMW, SimCSE))
+    assert any(not torch.equal(value, before[name]) for name, value in trained[0].items())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_gradient_is_the_pairs_at_a_step_up_the_difference_loss(tmp_path: Path, accumulate: int) -> None:
+    data = batches(accumulate, accumulate=accumulate)
+    moved = climb(toy_model(), data[0].responses, 5.0)
+    loss = sum(ranking(moved, batch) for batch in data) / accumulate
+    assert isinstance(loss, Tensor)
+    loss.backward()
+    found = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=5.0), data, accumulate_grad_batches=accumulate)
+    plain = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=0.0), data, accumulate_grad_batches=accumulate)
+    for name, parameter in moved.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-4)
+    assert max(float((found[name] - plain[name]).abs().max()) for name in found) > 1e-3
+
+
+def test_theta_is_restored_bit_for_bit(tmp_path: Path) -> None:
+    module = MetaRM(toy_model(**DROPOUT), partial(torch.optim.SGD, lr=0.0), ascent_lr=3.0)
+    before = weights(module)
+    fit(toy_trainer(tmp_path, accumulate_grad_batches=2), module, batches(6, accumulate=2))
+    assert all(torch.equal(value, before[name]) for name, value in weights(module).items())
+
+
+def test_a_small_step_adds_the_hessian_times_the_ascent(tmp_path: Path) -> None:
+    """g(eta) = grad L + eta H grad J + O(eta^2), H grad J by autograd."""
+    data, eta = batches(1), 0.002
+    model = toy_model()
+    parameters = list(model.parameters())
+    with sdpa_kernel(SDPBackend.MATH):
+        first = torch.autograd.grad(ranking(model, data[0]), parameters, create_graph=True)
+        groups = data[0].responses[0]
+        direction = torch.autograd.grad(difference_loss(model(groups.tokens).reward), parameters)
+        product = torch.autograd.grad(first, parameters, grad_outputs=direction)
+    names = [name for name, _ in model.named_parameters()]
+    plain = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=0.0), data)
+    stepped = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=eta), data)
+    found = torch.cat([((stepped[name] - plain[name]) / eta).flatten() for name in names])
+    expected = torch.cat([value.flatten() for value in product])
+    assert float((found - expected).norm() / expected.norm()) < 0.05
+
+
+def test_first_and_second_order_agree_to_first_order(tmp_path: Path) -> None:
+    """Their difference is eta H_J grad L: half the rate, half the difference; and it is that, by autograd."""
+    data = batches(1)
+
+    def difference(eta: float) -> Tensor:
+        first = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=eta), data)
+        second = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=eta, second_order=True), data)
+        return torch.cat([(second[name] - first[name]).flatten() for name in first])
+
+    whole, half = difference(0.004), difference(0.002)
+    assert float((whole - 2 * half).norm() / whole.norm()) < 0.1
+    model = toy_model()
+    parameters = list(model.parameters())
+    with sdpa_kernel(SDPBackend.MATH):
+        plain = torch.autograd.grad(ranking(model, data[0]), parameters)
+        climbed = difference_loss(model(data[0].responses[0].tokens).reward)
+        first = torch.autograd.grad(climbed, parameters, create_graph=True)
+        product = torch.autograd.grad(first, parameters, grad_outputs=plain)
+    expected = 0.002 * torch.cat([value.flatten() for value in product])
+    assert float((half - expected).norm() / expected.norm()) < 0.1
+
+
+@pytest.mark.parametrize(("scale", "length"), [("norm", 0.3), ("relative", None)])
+def test_the_step_is_as_long_as_its_scale_says(tmp_path: Path, scale: Any, length: float | None) -> None:
+    module = MetaRM(toy_model(), SGD, ascent_lr=0.3, ascent_scale=scale)
+    norm = torch.cat([parameter.flatten() for parameter in module.model.parameters()]).norm().item()
+    trainer = toy_trainer(tmp_path, log_every_n_steps=1)
+    fit(trainer, module, batches(1))
+    logged = {name.removeprefix("train/"): float(value) for name, value in trainer.callback_metrics.items()}
+    assert logged["ascent_length"] == pytest.approx(length or 0.3 * norm, rel=1e-3)
+    assert logged["ascent_relative"] == pytest.approx((length or 0.3 * norm) / norm, rel=1e-3)
+    assert logged["difference_loss_after"] > logged["difference_loss"]
+    assert -1 <= logged["gradient_cosine"] <= 1
+
+
+def test_the_cosine_is_between_the_ascent_and_the_pairs_gradient(tmp_path: Path) -> None:
+    data = batches(1)
+    model = toy_model()
+    climbed = difference_loss(model(data[0].responses[0].tokens).reward)
+    up = torch.cat([value.flatten() for value in torch.autograd.grad(climbed, list(model.parameters()))])
+    moved = climb(model, data[0].responses, 2.0)
+    ranking(moved, data[0]).backward()
+    found = torch.cat([parameter.grad.flatten() for parameter in moved.parameters() if parameter.grad is not None])
+    expected = float(torch.nn.functional.cosine_similarity(up, found, dim=0))
+    trainer = toy_trainer(tmp_path, log_every_n_steps=1)
+    fit(trainer, MetaRM(toy_model(), SGD, ascent_lr=2.0), data)
+    assert float(trainer.callback_metrics["train/gradient_cosine"]) == pytest.approx(expected, abs=1e-3)
+    assert float(trainer.callback_metrics["train/difference_loss"]) == pytest.approx(float(climbed.detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("part", "expected"), [("head", {"score"}), ("last:1", {"score", "layers.1"})])
+def test_a_part_of_the_weights_can_be_moved(part: str, expected: set[str]) -> None:
+    names = {name for name, _ in choose_parameters(toy_model(), part)}
+    assert all(any(piece in name for piece in expected) for name in names)
+    assert all(any(piece in name for name in names) for piece in expected)
+
+
+def test_adapters_are_moved_and_a_part_without_weights_is_an_error() -> None:
+    tokenizer = world_tokenizer()
+    options: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_id": tokenizer.pad_token_id}
+    model = RewardModel.from_config(CONFIG, **options, lora=LoraAdapter(rank=2))
+    names = [name for name, _ in choose_parameters(model, "adapters")]
+    assert names
+    assert all("lora_" in name for name in names)
+    with pytest.raises(ValueError, match="ascent_part='adapters': the model has no trainable parameter"):
+        MetaRM(toy_model(), SGD, ascent_part="adapters")
+    with pytest.raises(ValueError, match="say all, head, adapters or last:N"):
+        MetaRM(toy_model(), SGD, ascent_part="layers")
+
+
+def test_options_against_rewarding_noise(tmp_path: Path) -> None:
+    groups = batches(1)[0].responses[0]
+    module = MetaRM(toy_model(), SGD, reward_penalty=0.5, difference_cap=0.1, agreed_only=True)
+    agreed = torch.zeros(4, 4, 2, dtype=torch.bool)
+    agreed[0, 3] = agreed[3, 0] = True
+    present = torch.tensor([[True, True], [True, True], [True, False], [True, False]])
+    groups = replace(groups, agreed=agreed, present=present)
+    reward = module.model(groups.tokens).reward.detach()
+    expected = float(difference_loss(reward, present, agreed, 0.1))
+    square = sum(float(reward[i, g]) ** 2 for i in range(4) for g in range(2) if present[i, g]) / 6
+    assert module.difference(groups).item() == pytest.approx(expected - 0.5 * square, rel=1e-5)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path: Path) -> None:
+    data = batches(3)
+    data[1] = replace(data[1], weight=torch.full((4,), float("nan")))
+    module = MetaRM(toy_model(), ADAMW, ascent_lr=1.0)
+    after: list[dict[str, Tensor]] = []
+
+    class Weights(L.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            after.append(weights(module))
+
+    trainer = toy_trainer(tmp_path, callbacks=[Weights()], log_every_n_steps=1)
+    fit(trainer, module, data)
+    assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
+    assert any(not torch.equal(after[1][name], after[2][name]) for name in after[0])
+    assert float(trainer.callback_metrics["train/skipped_steps"]) == 1.0
+
+
+@pytest.mark.parametrize("half", ["pairs", "responses"])
+def test_a_run_of_steps_that_are_not_finite_ends_with_its_weights_whole(tmp_path: Path, half: str) -> None:
+    data = batches(4)
+    module = MetaRM(toy_model(), ADAMW, ascent_lr=1.0, max_skipped=3)
+    if half == "pairs":
+        data = [replace(batch, weight=torch.full((4,), float("inf"))) for batch in data]
+    else:
+        module.reward_penalty = float("inf")
+    before = weights(module)
+    with pytest.raises(ValueError, match=r"3 optimizer steps in a row.*Lower the learning rate, or ascent_lr=1.0"):
+        fit(toy_trainer(tmp_path), module, data)
+    assert all(torch.equal(value, before[name]) for name, value in weights(module).items())
+
+
+def test_theta_is_restored_when_a_step_is_interrupted(tmp_path: Path) -> None:
+    class Interrupted(MetaRM):
+        def losses(self, batch: PreferenceBatch, output: Any) -> dict[str, Tensor]:
+            raise RuntimeError("stop")
+
+    module = Interrupted(toy_model(), SGD, ascent_lr=3.0)
+    before = weights(module)
+    with pytest.raises(RuntimeError, match="stop"):
+        fit(toy_trainer(tmp_path), module, batches(1))
+    assert all(torch.equal(value, before[name]) for name, value in weights(module).items())
+
+
+def test_under_autocast_the_gradient_is_at_theta_prime_too(tmp_path: Path) -> None:
+    """Autocast keeps rounded copies of weights: those of theta must not serve at theta'."""
+    data = batches(1)
+    moved = toy_model()
+    with torch.autocast("cpu", torch.bfloat16):
+        climbed = difference_loss(moved(data[0].responses[0].tokens).reward)
+    up = torch.autograd.grad(climbed, list(moved.parameters()))
+    with torch.no_grad():
+        for parameter, gradient in zip(moved.parameters(), up, strict=True):
+            parameter.add_(2.0 * gradient)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ranking(moved, data[0])
+    loss.backward()
+    found = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=2.0), data, precision="bf16-mixed")
+    stale = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=0.0), data, precision="bf16-mixed")
+    names = [name for name, _ in moved.named_parameters()]
+    expected = torch.cat([parameter.grad.flatten() for parameter in moved.parameters() if parameter.grad is not None])
+    distance = [
+        float((torch.cat([one[name].flatten() for name in names]) - expected).norm() / expected.norm())
+        for one in (found, stale)
+    ]
+    assert distance[0] < 0.05
+    assert distance[1] > 0.2
+
+
+def test_what_does_not_go_together_is_said_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give the data module responses="):
+        fit(toy_trainer(tmp_path), MetaRM(toy_model(), SGD), batches(1, responses=False))
+    module = MetaRM(toy_model(), SGD, second_order=True)
+    with pytest.raises(ValueError, match=r"second_order=true .* without gradient accumulation"):
+        fit(toy_trainer(tmp_path, accumulate_grad_batches=2), module, batches(2, accumulate=2))
+    with pytest.raises(ValueError, match="cannot be negative"):
+        MetaRM(toy_model(), SGD, ascent_lr=-1)
+    with pytest.raises(ValueError, match="ascent_scale='adam'"):
+        MetaRM(toy_model(), SGD, ascent_scale="adam")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("kind", ["contrast", "members", "checkpointing", "packed"])
+def test_it_goes_with_the_rest(tmp_path: Path, kind: str) -> None:
+    tokenizer = world_tokenizer()
+    options: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_id": tokenizer.pad_token_id}
+    model: RewardModel = RewardModel.from_config(CONFIG, **options, gradient_checkpointing=kind == "checkpointing")
+    if kind == "members":
+        model = MemberRewardModel.of(model, Members(num_members=2))
+    extra: dict[str, Any] = {"contrast": SimCSE, "dropout_at": "features"} if kind == "contrast" else {}
+    data = toy_data(16, layout="packed" if kind == "packed" else "padded")
+    data.setup("fit")
+    pairs = [replace(batch, responses=(groups_of(batch),)) for batch in data.train_dataloader()]
+    module = MetaRM(model, ADAMW, ascent_lr=0.1, **extra)
+    before = weights(module)
+    trainer = toy_trainer(tmp_path, log_every_n_steps=1)
+    fit(trainer, module, pairs)
+    assert float(trainer.callback_metrics["train/skipped_steps"]) == 0
+    assert any(not torch.equal(value, before[name]) for name, value in weights(module).items())
+    assert ("train/contrast" in trainer.callback_metrics) == (kind == "contrast")
