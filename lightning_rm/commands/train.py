@@ -111,6 +111,10 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
             f"treatment={', '.join(datamodule.treatments)}: {type(module).__name__} does not read all their targets, "
             "margins above all; set module=strength_aware"
         )
+    if cfg.contrast is not None and "contrast" not in cfg.module:
+        raise ValueError(
+            f"contrast: {type(module).__name__} takes none; set module=contrastive or meta, or contrast=null"
+        )
     if bool(datamodule.responses.sets.train) != module.reads_responses:
         raise ValueError(
             f"{type(module).__name__} climbs by responses of a policy and there are none: set responses=jsonl "

@@ -55,6 +55,8 @@ class ContrastiveRM(PairwiseRM):
         centering: float = 0.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr)
+        if not callable(contrast):
+            raise ValueError("ContrastiveRM needs something to contrast by: contrast=simcse or contrast=swav")
         if isinstance(model, MemberRewardModel):
             raise ValueError("a contrast is of one reward model's features; set members=null, or module=voters")
         if dropout_at is not None:

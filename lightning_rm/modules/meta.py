@@ -9,12 +9,11 @@ from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput, TokenBatch
+from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.losses import difference_loss
 from lightning_rm.models.dropout import DropoutAt, add_dropout
 from lightning_rm.models.reward_model import RewardModel
@@ -31,6 +30,7 @@ from lightning_rm.modules.contrast import ContrastFactory
 from lightning_rm.modules.gather import world_size
 from lightning_rm.modules.objective import Objective, RankingViews
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+from lightning_rm.modules.second_order import model_above
 from lightning_rm.modules.views import Forward
 
 
@@ -162,7 +162,7 @@ class MetaRM(PairwiseRM):
                 if not self.second_order:
                     self._climb(batch.responses)
             ascent.go()
-            with self._second_order(batch.responses):
+            with self._differentiable_ascent(batch.responses):
                 loss = super().training_step(batch, batch_idx)
         except BaseException:
             ascent.back()
@@ -208,6 +208,7 @@ class MetaRM(PairwiseRM):
 
     def on_fit_start(self) -> None:
         """Say what does not go together before anything is trained."""
+        self._ascent = None  # another strategy may have replaced the parameters
         if self.trainer.precision == "16-mixed":
             raise ValueError("MetaRM does not scale its ascent for float16: use precision=bf16-mixed or 32-true")
         if not self.second_order:
@@ -272,30 +273,21 @@ class MetaRM(PairwiseRM):
         return length / norm.clamp(min=torch.finfo(norm.dtype).tiny)
 
     @contextmanager
-    def _second_order(self, responses: Sequence[ResponseBatch]) -> Generator[None]:
-        """The model at theta', as a function of theta that can be differentiated."""
+    def _differentiable_ascent(self, responses: Sequence[ResponseBatch]) -> Generator[None]:
+        """The model at theta' as a function of theta, where the ascent is differentiated too."""
         if not self.second_order:
             yield
             return
-        named = dict(choose_parameters(self.model, self.ascent_part))
-        with sdpa_kernel(SDPBackend.MATH):  # the one whose gradient has a gradient
+
+        def climb() -> Tensor:
             with self._aside():
-                climbed = self.difference(responses[0])
-            parameters = list(named.values())
-            gradients = torch.autograd.grad(climbed, parameters, create_graph=True, materialize_grads=True)
-            norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-            rate = self._rate(norm, parameters)
-            moved = {
-                name: parameter + rate * gradient
-                for (name, parameter), gradient in zip(named.items(), gradients, strict=True)
-            }
-            self._finite += [norm.detach(), climbed.detach()]
-            self._seen["difference_loss"] = climbed.detach()
+                return self.difference(responses[0])
 
-            def model_there(tokens: TokenBatch) -> RewardOutput:
-                return functional_call(self.model, moved, (tokens,))
-
-            self._model_here = model_there
+        with sdpa_kernel(SDPBackend.MATH):  # the one whose gradient has a gradient
+            above = model_above(self.model, self.ascent_part, climb, self._rate)
+            self._finite += [above.norm, above.climbed]
+            self._seen["difference_loss"] = above.climbed
+            self._model_here = above.model
             try:
                 yield
             finally:

@@ -102,6 +102,8 @@ def test_every_experiment_runs_two_steps(experiment: str, tmp_path: Path) -> Non
         write_annotated(tmp_path / "strength.parquet", 160 if experiment == "decile" else 16)
         small += ["data=synthetic_strength", f"data.file={tmp_path / 'strength.parquet'}"]
         small.remove("data.num_pairs=16")
+    if composed(f"experiment={experiment}", *small).module["_target_"].endswith("MetaRM"):
+        small += ["responses=synthetic", "responses.num_prompts=8", "responses.num_test=4"]
     cfg = composed(f"experiment={experiment}", *small)
     objective = train(cfg)
     assert 0 < objective < 10

@@ -10,11 +10,13 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, response_batch
+from lightning_rm.data.synthetic_policy import SyntheticResponses
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.losses import difference_loss, ranking_loss
 from lightning_rm.models.adapters import LoraAdapter
@@ -25,7 +27,7 @@ from lightning_rm.modules.contrast import SimCSE
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
 from lightning_rm.modules.strength_aware import StrengthAwareRM
-from tests.toy import CONFIG, toy_data, toy_model, toy_trainer, weights
+from tests.toy import CONFIG, LossRecorder, toy_data, toy_model, toy_trainer, weights
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 ADAMW = partial(torch.optim.AdamW, lr=5e-3)
@@ -353,3 +355,35 @@ def test_it_goes_with_the_rest(tmp_path: Path, kind: str) -> None:
     assert float(trainer.callback_metrics["train/skipped_steps"]) == 0
     assert any(not torch.equal(value, before[name]) for name, value in weights(module).items())
     assert ("train/contrast" in trainer.callback_metrics) == (kind == "contrast")
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resume_is_bit_exact_with_responses(tmp_path: Path, accumulate: int) -> None:
+    """Six micro-batches an epoch, stopped after four; seven groups, so that the two streams' epochs differ."""
+
+    def run(folder: str, resume: Path | None = None, **options: Any) -> tuple[list[float], L.LightningModule]:
+        L.seed_everything(1 if resume is None else 999, verbose=False)
+        module = MetaRM(toy_model(**DROPOUT), ADAMW, ascent_lr=0.05, ascent_scale="relative")
+        recorder = LossRecorder()
+        callbacks = [recorder, *options.pop("callbacks", [])]
+        data = toy_data(responses=SyntheticResponses(7, k=3, shift=0.5), batch_groups=2)
+        options = {"accumulate_grad_batches": accumulate, "max_epochs": 2, **options}
+        toy_trainer(tmp_path / folder, callbacks=callbacks, **options).fit(
+            module, data, ckpt_path=resume, weights_only=True
+        )
+        return recorder.losses, module
+
+    whole, finished = run("whole")
+    checkpoint = ModelCheckpoint(
+        tmp_path / "ckpt",
+        filename="{step}",
+        every_n_train_steps=4 // accumulate,
+        save_top_k=-1,
+        save_on_train_epoch_end=False,
+    )
+    first, _ = run("first", callbacks=[checkpoint], enable_checkpointing=True, max_steps=4 // accumulate)
+    rest, resumed = run("rest", resume=tmp_path / "ckpt" / f"step={4 // accumulate}.ckpt")
+    assert len(whole) == 12
+    assert first + rest == whole
+    expected, found = weights(finished), weights(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
