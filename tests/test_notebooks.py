@@ -21,3 +21,21 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert unseen_figures(notebook) == []
+
+
+def unseen_figures(notebook: nbformat.NotebookNode) -> list[int]:
+    """Numbers of the cells whose figure shows as its name alone: without `%matplotlib inline` nothing draws it."""
+    return [
+        number
+        for number, cell in enumerate(notebook.cells)
+        for output in cell.get("outputs", [])
+        if output.get("data", {}).get("text/plain", "").startswith("<Figure") and "image/png" not in output.data
+    ]
+
+
+def test_a_figure_that_does_not_show_is_found() -> None:
+    shown = {"text/plain": "<Figure size 640x480 with 1 Axes>", "image/png": ""}
+    outputs = [shown, {"text/plain": shown["text/plain"]}, {"text/plain": "0.5"}]
+    cells = [nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", data=data)]) for data in outputs]
+    assert unseen_figures(nbformat.v4.new_notebook(cells=cells)) == [1]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lightning_rm.analysis.feature_plots import Panel, feature_panels
-from lightning_rm.analysis.features import PROJECTIONS, Features, Plane, check_projection, separation
+from lightning_rm.analysis.features import PROJECTIONS, Features, check_projection, separation
 from lightning_rm.analysis.plots import save_figure
 from lightning_rm.analysis.strength_tables import write_table
 from lightning_rm.losses.geometry import effective_rank
@@ -47,46 +47,54 @@ def feature_report(
         what, stem, kinds = "Feature differences", "feature_differences", ("chosen − rejected", "rejected − chosen")
     else:
         what, stem, kinds = "Features", "features", ("chosen", "rejected")
-    planes = {name: PROJECTIONS[projection](one.feature.flatten(0, 1)) for name, one in models.items()}
-    rows: list[dict[str, object]] = [
-        {
-            "model": name,
-            "pairs": len(one.row),
-            "of": one.num_available,
-            "accuracy": one.accuracy,
-            "separation": separation(one.feature),
-            "effective rank": float(effective_rank(one.feature.flatten(0, -2))),
-        }
-        for name, one in models.items()
-    ]
-    panels = {
-        name: Panel(
-            plane.points.reshape(2, -1, 2).numpy(),
-            plane.axes,
-            (
-                f"{row['pairs']:,} of {row['of']:,} pairs, accuracy {row['accuracy']:.3f}",
-                f"separation {row['separation']:.3f}, effective rank {row['effective rank']:.1f}",
-            ),
-        )
-        for (name, plane), row in zip(planes.items(), rows, strict=True)
-    }
+    panels = {name: panel_of(one, projection) for name, one in models.items()}
+    rows: list[dict[str, object]] = [{"model": name, **_measures(one)} for name, one in models.items()]
     path = out / f"{stem}_{projection}"
     return [
         *save_figure(feature_panels(panels, f"{what} in two dimensions by {TITLES[projection]}", kinds, join), path),
         *write_table(rows, path, f"{what} of chosen and rejected responses"),
-        _write_points(models, planes, kinds, path.with_name(f"{path.name}_points.csv")),
+        _write_points(models, panels, kinds, path.with_name(f"{path.name}_points.csv")),
     ]
 
 
+def panel_of(features: Features, projection: str = "pca") -> Panel:
+    """One model's pairs in a plane, with what is measured of their features beneath.
+
+    Args:
+        features: of the pairs, projected for themselves.
+        projection: a key of `PROJECTIONS`.
+    """
+    plane, measured = PROJECTIONS[projection](features.feature.flatten(0, 1)), _measures(features)
+    return Panel(
+        plane.points.reshape(2, -1, 2).numpy(),
+        plane.axes,
+        (
+            f"{measured['pairs']:,} of {measured['of']:,} pairs, accuracy {measured['accuracy']:.3f}",
+            f"separation {measured['separation']:.3f}, effective rank {measured['effective rank']:.1f}",
+        ),
+    )
+
+
+def _measures(features: Features) -> dict[str, float]:
+    """What is said of features beside their figure, by name."""
+    return {
+        "pairs": len(features.row),
+        "of": features.num_available,
+        "accuracy": features.accuracy,
+        "separation": separation(features.feature),
+        "effective rank": float(effective_rank(features.feature.flatten(0, -2))),
+    }
+
+
 def _write_points(
-    models: Mapping[str, Features], planes: Mapping[str, Plane], kinds: tuple[str, str], path: Path
+    models: Mapping[str, Features], panels: Mapping[str, Panel], kinds: tuple[str, str], path: Path
 ) -> Path:
     """One line a point: its model, the pair's row in the data set, its kind, where it lies, its reward or margin."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["model", "row", "kind", "x", "y", "reward"])
         for name, one in models.items():
-            for kind, points, rewards in zip(kinds, planes[name].points.reshape(2, -1, 2), one.reward, strict=True):
+            for kind, points, rewards in zip(kinds, panels[name].points, one.reward, strict=True):
                 for row, (x, y), reward in zip(one.row.tolist(), points.tolist(), rewards.tolist(), strict=True):
                     writer.writerow([name, row, kind, f"{x:.6g}", f"{y:.6g}", f"{reward:.6g}"])
     return path

@@ -17,6 +17,7 @@ from lightning_rm.analysis.recipe_plots import Series
 from lightning_rm.analysis.runs import Run, mean_and_spread, spread
 from lightning_rm.analysis.strength_tables import write_table
 from lightning_rm.analysis.sweep_plots import metric_panels
+from lightning_rm.analysis.sweeps import varied
 
 SHIFTED = re.compile(r"(?:^|[/_])shift_(\d+(?:\.\d+)?)(?:_|$)")
 """The shift in per cent within a test set's name: `test/shift_50`, `test/responses_shift_50`."""
@@ -30,12 +31,13 @@ PANELS = {
 
 
 def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
-    """Draw metrics against shift, a line a recipe: the mean of its seeds and their spread (for MetaRM, 2405.00438).
+    """Draw metrics against shift, a line a recipe: the mean of its runs and their spread (for MetaRM, 2405.00438).
 
-    Where no pairs are called `shift_0`, those of the set `test` stand at 0: they were made by the policy of training.
+    What the runs of a recipe differ in beside their seeds is said. Where no pairs are called `shift_0`, those of the
+    set `test` stand at 0: they were made by the policy of training.
 
     Args:
-        runs: those of one name are seeds of one recipe.
+        runs: those of one name are of one recipe.
         out: a folder.
 
     Returns:
@@ -48,8 +50,8 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
     recipes: dict[str, list[Run]] = {}
     for run in runs:
         recipes.setdefault(run.name, []).append(run)
-    # recipe -> metric -> shift -> the value of every seed
-    found = {name: _of_seeds(same) for name, same in recipes.items()}
+    # recipe -> metric -> shift -> the value of every run
+    found = {name: _of_runs(same) for name, same in recipes.items()}
     metrics = [metric for metric in PANELS if any(metric in by for by in found.values())]
     if not metrics:
         sets = ", ".join(sorted(runs[0].results()))
@@ -57,21 +59,24 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
             f"{runs[0].folder}: no test set is called shift_0, shift_25, ...; its sets are {sets}. "
             "Train with data=synthetic_shift or responses=synthetic"
         )
+    differ = ["seeds", *(key for key in varied(recipes.values()) if not key.endswith("seed"))]
+    over = f"mean ± standard deviation over {', '.join(differ)}"
     figure = metric_panels(
         {PANELS[metric]: {name: _line(by[metric]) for name, by in found.items() if metric in by} for metric in metrics},
         "shift of the policy (%)",
-        f"{len(runs)} runs, mean ± standard deviation over seeds",
+        f"{len(runs)} runs, {over}",
         series="recipe",
     )
     rows: list[dict[str, object]] = []
     for name, by in found.items():
         for shift in sorted({shift for values in by.values() for shift in values}):
-            row: dict[str, object] = {"recipe": name, "shift (%)": f"{shift:g}", "seeds": len(recipes[name])}
+            row: dict[str, object] = {"recipe": name, "shift (%)": f"{shift:g}", "runs": len(recipes[name])}
             for metric in metrics:
                 if shift in by.get(metric, {}):
                     row |= mean_and_spread(PANELS[metric], by[metric][shift])
             rows.append(row)
-    return [*save_figure(figure, out / "shift"), *write_table(rows, out / "shift", "Metrics by shift of the policy")]
+    title = f"Metrics by shift of the policy, {over}"
+    return [*save_figure(figure, out / "shift"), *write_table(rows, out / "shift", title)]
 
 
 def shifted_sets(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[float, str]]:
@@ -97,7 +102,7 @@ def shifted_sets(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[f
     return sets
 
 
-def _of_seeds(runs: Sequence[Run]) -> dict[str, dict[float, list[float]]]:
+def _of_runs(runs: Sequence[Run]) -> dict[str, dict[float, list[float]]]:
     """Metric -> shift -> the value of every run."""
     sets: dict[str, dict[float, str]] = {}
     for run in runs:

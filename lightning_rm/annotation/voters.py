@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from lightning_rm.data.cache import fingerprint
+from lightning_rm.data.cache import files_digest, fingerprint
 from lightning_rm.data.loading import definition, load_tokenizer
 from lightning_rm.data.resampling import Fold
 from lightning_rm.models.heads import architecture_of
@@ -45,11 +44,7 @@ class Voter:
     @cached_property
     def digest(self) -> str:
         """16 hex digits that change with the weights: of their files' bytes, in order of name."""
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.glob("*.safetensors")):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()[:16]
+        return files_digest(sorted(self.folder.glob("*.safetensors")))
 
     def kind(self) -> dict[str, Any]:
         """What voters must have in common, by the names that an error calls it."""

@@ -69,7 +69,7 @@ def find_models(named: str | Sequence[str] | Mapping[str, str], weights: str) ->
         weights: of a run: `best` or `last`.
 
     Raises:
-        ValueError: if a path or glob names no model, or two names stand for one.
+        ValueError: if a path or glob names no model.
     """
     if weights not in ("best", "last"):
         raise ValueError(f"weights={weights!r}: a run has 'best' and 'last'")
@@ -77,7 +77,8 @@ def find_models(named: str | Sequence[str] | Mapping[str, str], weights: str) ->
         return {name: _folder(path, weights) for name, path in named.items()}
     paths: list[str] = []
     for pattern in [named] if isinstance(named, str) else named:
-        paths += sorted(glob.glob(str(Path(pattern).expanduser()))) or [pattern]
+        folders = [path for path in glob.glob(str(Path(pattern).expanduser())) if os.path.isdir(path)]
+        paths += sorted(folders) or [pattern]
     paths = list(dict.fromkeys(os.path.normpath(path) for path in paths))
     common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     return {os.path.relpath(path, common): _folder(path, weights) for path in paths}

@@ -25,12 +25,11 @@ from lightning_rm.data.cache import fingerprint
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize import load_tokenizer
 from lightning_rm.evaluation.score import score
-from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.rlhf.lines import GrowingLines
 from lightning_rm.rlhf.policy import load_policy, policy_config, policy_version
 from lightning_rm.rlhf.prompts import Prompt, distinct_prompts
-from lightning_rm.rlhf.sampling import Sampled, room_for_prompt, sample_responses
+from lightning_rm.rlhf.sampling import Sampled, check_options, room_for_prompt, sample_responses
 
 SETTINGS = ("policy", "dtype", "set", "num_prompts", "k", "temperature", "top_p", "max_new_tokens", "seed")
 """Keys of the configuration that the responses depend on, beside the prompts and what is read from folders."""
@@ -46,6 +45,7 @@ def sample(cfg: DictConfig) -> Path:
         The file written.
     """
     require_all(cfg)
+    check_options(cfg.k, cfg.temperature, cfg.top_p, cfg.max_new_tokens, cfg.batch_prompts)
     out = Path(cfg.out)
     if out.suffix != ".jsonl":
         raise ValueError(f"out={cfg.out!r}: responses are written as JSONL; give a name that ends in .jsonl")
@@ -124,7 +124,7 @@ def _write(
     policy = load_policy(cfg.policy, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
     fabric.to_device(cast(nn.Module, policy))
     voter_tokenizer = voters[0].tokenizer() if voters else tokenizer
-    models = [model for voter in voters for model in _members(voter.load(voter_tokenizer))]
+    models = [voter.load(voter_tokenizer) for voter in voters]
     for model in models:
         fabric.to_device(model)
     left = prompts[num_done:]
@@ -163,20 +163,13 @@ def _row(prompt: Prompt, said: Sampled) -> dict[str, Any]:
     }
 
 
-def _members(model: RewardModel) -> list[RewardModel]:
-    """A voter's models: itself, or the members of one backbone, each with weights of its own."""
-    if isinstance(model, MemberRewardModel):
-        return [model.member(number) for number in range(model.num_members)]
-    return [model]
-
-
 def _votes(
     models: Sequence[RewardModel],
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     batch: Sequence[Sampled],
 ) -> list[list[list[float]]]:
-    """For each prompt [k][M]: the rewards that M models give its k responses.
+    """For each prompt [k][M]: the rewards that models give its k responses, M in all; one with members gives several.
 
     Cross-fitted voters have a say on every prompt: what a policy says is new to all of them.
     """
@@ -185,10 +178,16 @@ def _votes(
         for prompt, said in zip(prompts, batch, strict=True)
         for response in said.responses
     ]
-    rewards = torch.stack([score(model, tokenizer, conversations) for model in models], dim=1)
+    try:
+        votes = [score(model, tokenizer, conversations).reshape(len(conversations), -1) for model in models]
+    except ValueError as error:
+        raise ValueError(
+            f"a voter cannot read a response: {error}; set max_prompt_tokens= or max_new_tokens= lower, to another out="
+        ) from error
+    rewards = torch.cat(votes, dim=1)
     if not rewards.isfinite().all():
         raise ValueError("a voter gives rewards that are not finite; has its training diverged?")
-    return rewards.view(len(prompts), -1, len(models)).tolist()
+    return rewards.view(len(prompts), -1, rewards.shape[1]).tolist()
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="sample")

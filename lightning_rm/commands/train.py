@@ -96,9 +96,12 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
     """Say what cannot work before anything is read or trained, not after."""
     if cfg.resume is not None and not Path(cfg.resume).exists():
         raise ValueError(f"resume={cfg.resume!r}: there is no such checkpoint")
-    known = [metric_prefix("val", name) for name in (*datamodule.val_names, *datamodule.val_response_names)]
-    known += [metric_prefix("test", name) for name in (*datamodule.test_names, *datamodule.test_response_names)]
-    metric, names = cfg.monitor.rpartition("/")[2], sorted(metric_names() | group_metric_names())
+    groups = [metric_prefix("val", name) for name in datamodule.val_response_names]
+    groups += [metric_prefix("test", name) for name in datamodule.test_response_names]
+    known = [*(metric_prefix("val", name) for name in datamodule.val_names), *groups]
+    known += [metric_prefix("test", name) for name in datamodule.test_names]
+    of_groups = any(cfg.monitor.startswith(f"{prefix}/") for prefix in groups)
+    metric, names = cfg.monitor.rpartition("/")[2], sorted(group_metric_names() if of_groups else metric_names())
     if metric not in names:
         raise ValueError(f"monitor={cfg.monitor!r}: there is no metric {metric!r}; there are {', '.join(names)}")
     if known and not any(cfg.monitor.startswith(f"{prefix}/") for prefix in known):
@@ -120,7 +123,8 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
             f"{type(module).__name__} climbs by responses of a policy and there are none: set responses=jsonl "
             "responses.file=FILE, which lightning-rm sample writes"
             if module.reads_responses
-            else f"{type(module).__name__} does not train on responses: set responses.train=null, or module=meta"
+            else f"{type(module).__name__} does not train on responses: set responses.train=null (of files, "
+            "responses.file=null), or module=meta"
         )
     limit, longest = module.model.max_tokens, datamodule.policy.max_tokens
     if limit is not None and longest > limit:

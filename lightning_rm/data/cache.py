@@ -13,7 +13,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -35,6 +35,15 @@ def fingerprint(**parts: object) -> str:
     """32 hex digits that change with any part; parts are whatever JSON can write."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """16 hex digits that change with the bytes of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def load_or_build(path: Path, load: Callable[[Path], T], build: Callable[[BinaryIO], None]) -> T:

@@ -1,13 +1,13 @@
 """Tokenised groups of responses on disk, read in place: an Arrow file beside those of pairs, and of the same manner.
 
-The file holds whole conversations as token ids, the gold rewards and votes of the responses where there are any, and
-what is shown of them in tables. Nothing here knows a tokenizer or where the groups came from.
+The file holds whole conversations as token ids, and the gold rewards and votes of the responses where there are any.
+Nothing here knows a tokenizer or where the groups came from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lightning_rm.batch import ReadAt, ResponseBatch, Sample
 from lightning_rm.data.layouts import Layout
 from lightning_rm.data.report import DataReport
 
-GROUP_VERSION = "groups 1"
+GROUP_VERSION = "groups 2"
 """Changes whenever the file's columns, or what they hold, change."""
 
 GROUP_SCHEMA = pa.schema(
@@ -32,20 +32,9 @@ GROUP_SCHEMA = pa.schema(
         ("votes", pa.list_(pa.list_(pa.float64()))),  # a list of M a response, or empty
         ("id", pa.string()),
         ("source_row", pa.int64()),  # the group's place among all rows of its source
-        ("prompt_text", pa.string()),
-        ("response_texts", pa.list_(pa.string())),
     ]
 )
 """One row a group. A last batch without rows carries the report and a note on the responses as its metadata."""
-
-
-@dataclass(frozen=True)
-class GroupText:
-    """A group in words, as it stands after any cut: for tables that people read."""
-
-    prompt: str
-    responses: tuple[str, ...]
-    id: str
 
 
 class GroupDataset:
@@ -99,10 +88,9 @@ class GroupDataset:
         """For each response of group `i`, the reward each of M voters gives it; empty where no voter was asked."""
         return tuple(map(tuple, self._table["votes"][i].as_py()))
 
-    def text(self, i: int) -> GroupText:
-        """Group `i` in words."""
-        row = {name: self._table[name][i].as_py() for name in ("prompt_text", "response_texts", "id")}
-        return GroupText(row["prompt_text"], tuple(row["response_texts"]), row["id"])
+    def group_id(self, i: int) -> str:
+        """What the source calls group `i`."""
+        return self._table["id"][i].as_py()
 
     def batch(
         self, rows: Sequence[int], layout: Layout, read_at: ReadAt, pad_id: int, valid: Sequence[bool] | None = None

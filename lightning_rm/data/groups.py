@@ -24,11 +24,9 @@ from lightning_rm.data.fields import (
 from lightning_rm.data.formats import read_chat_template_kwargs, read_tools, renamed
 from lightning_rm.data.options import Columns
 from lightning_rm.data.readers import find_files, read_file
-from lightning_rm.data.rows import BadRow, GroupRow, GroupSource, Message
+from lightning_rm.data.rows import BadRow, GroupRow, Message
 from lightning_rm.data.sources import Paths, file_digests
 from lightning_rm.data.turns import Turns, answer_turns, check_turns, is_blank, prompt_turns
-
-__all__ = ["GroupRow", "GroupSource", "ResponseFile", "parse_group", "response_files"]
 
 GROUP_PARSER_VERSION = 1
 """Part of every fingerprint: raise it when a row is read to something else than before."""

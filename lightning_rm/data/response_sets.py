@@ -83,9 +83,11 @@ class ResponseSets:
         )
         return BatchLoader(self.batches(groups), sampler, self.num_workers)
 
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, str | int]:
         """What the training groups of a micro-step depend on; nothing where there are none."""
         if not self.sets.train:
             return {}
         (name,) = self.sets.train
-        return {"groups": len(self.open(name)), "batch_groups": self.batch_groups}
+        groups = self.open(name)
+        # The cache file's name is a fingerprint of all that the groups depend on.
+        return {"responses": groups.path.stem[:12], "groups": len(groups), "batch_groups": self.batch_groups}

@@ -66,13 +66,13 @@ class PairBatchSampler:
     length.
 
     Args:
-        lengths: (N, 2) tokens of the chosen and the rejected sequence.
+        lengths: (N, 2) tokens of the chosen and the rejected sequence, or (N, 1) for rows of one sequence.
         prompt_index: (N,) one number a prompt.
         num_pairs: pairs of a micro-batch. Exactly one of num_pairs and num_tokens is set.
         num_tokens: the most grid tokens of a micro-batch, as `token_cost` counts them.
         order: `random`, `length`, `prompt`, `strongest_first` or `weakest_first`.
         token_cost: of a batch's distinct sequences, `padded` is their number times the longest, `packed` their sum.
-        response_index: (N, 2) one number a distinct sequence; None takes every sequence for distinct.
+        response_index: (N, 2) or (N, 1) one number a distinct sequence; None takes every sequence for distinct.
         strength: (N,) what the orders by strength sort by.
         rank: which rank's part to yield.
         world_size: the number of ranks.

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.fitting import FEWER_THAN_TWO, OVERLONG, TEMPLATE, Draft, TokenizePolicy, fit
 from lightning_rm.data.group_dataset import GROUP_SCHEMA, GROUP_VERSION, GroupDataset
-from lightning_rm.data.preparing import CHUNK_ROWS, notes, prepared, transcript
+from lightning_rm.data.preparing import CHUNK_ROWS, notes, prepared
 from lightning_rm.data.report import DataReport
 from lightning_rm.data.rows import BadRow, GroupRow, GroupSource
 from lightning_rm.data.tally import Tally
@@ -167,8 +167,6 @@ def _columns(draft: Draft[GroupRow]) -> dict[str, object]:
         "votes": row.votes,
         "id": row.id,
         "source_row": draft.place,
-        "prompt_text": transcript(draft.prompt),
-        "response_texts": list(map(transcript, draft.responses)),
     }
 
 

@@ -12,6 +12,7 @@ from lightning_rm.batch import LayoutName, Sample
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize import encode_conversation
+from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 
 
@@ -34,7 +35,7 @@ def score(
         layout: how they are laid out; the rewards are the same.
 
     Returns:
-        (N,) float32 rewards on the CPU, in the order given. Nothing is truncated.
+        (N,) float32 rewards on the CPU, in the order given; (N, M) of a model of M members. Nothing is truncated.
 
     Raises:
         ValueError: if a conversation is longer than the model's context.
@@ -46,7 +47,8 @@ def score(
                 f"conversation {number} has {len(ids)} tokens and the model reads {model.max_tokens}; cut its prompt"
             )
     order = sorted(range(len(encoded)), key=lambda number: len(encoded[number]))
-    rewards = torch.empty(len(encoded))
+    members = (model.num_members,) if isinstance(model, MemberRewardModel) else ()
+    rewards = torch.empty(len(encoded), *members)
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -55,7 +57,7 @@ def score(
             numbers = order[start : start + batch_size]
             samples = [Sample([encoded[number]]) for number in numbers]
             tokens = LAYOUTS[layout](samples, model.read_at, model.pad_id)
-            rewards[numbers] = model(tokens.to(device)).reward[0].cpu()
+            rewards[numbers] = model(tokens.to(device)).reward[0].movedim(-1, 0).cpu()
     finally:
         model.train(training)
     return rewards

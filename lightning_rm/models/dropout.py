@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lightning_rm.models.reward_model import RewardModel
 
 DropoutAt = Literal["embeddings", "features"]
+
+
+_HOOKS: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()
 
 
 def add_dropout(model: RewardModel, at: DropoutAt, probability: float) -> None:
@@ -32,7 +37,10 @@ def add_dropout(model: RewardModel, at: DropoutAt, probability: float) -> None:
     if at == "features":
         model.feature_dropout = nn.Dropout(probability)
     elif at == "embeddings":
-        model.backbone.get_input_embeddings().register_forward_hook(partial(_dropped, probability))
+        embeddings = model.backbone.get_input_embeddings()
+        if held := _HOOKS.pop(embeddings, None):
+            held.remove()  # one dropout, not one on another
+        _HOOKS[embeddings] = embeddings.register_forward_hook(partial(_dropped, probability))
     else:
         raise ValueError(f"dropout_at={at!r}: say 'embeddings' or 'features'")
 

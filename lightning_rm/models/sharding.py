@@ -90,6 +90,13 @@ def shard_part(part: Module, mesh: DeviceMesh) -> None:
         fully_shard(part, mesh=data_parallel(mesh), mp_policy=MixedPrecisionPolicy())
 
 
+def reshard(module: Module) -> None:
+    """Let go of whole weights in place: after a forward without a backward FSDP2 keeps those of the root gathered."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def data_parallel(mesh: DeviceMesh) -> DeviceMesh:
     """The dimension of a mesh that data is divided over.
 

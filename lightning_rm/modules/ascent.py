@@ -7,7 +7,7 @@ beside the model. It knows parameters, whole or sharded; no loss and no trainer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
@@ -65,12 +65,23 @@ class Ascent:
         self._other = []
 
     @torch.no_grad()
-    def displacement(self) -> list[Tensor]:
-        """`theta' - theta` of each parameter, as it came out in the parameters' precision; empty without a theta'."""
+    def compared(self) -> tuple[Tensor, Tensor] | None:
+        """How far theta' lies from theta, and the cosine between that step and the parameters' `.grad`.
+
+        Float32 scalars, the same on every rank, of the step as it came out in the parameters' precision; the cosine is
+        NaN for a step or gradient of 0. None without a theta'. One parameter's step is in memory at a time.
+        """
         if not self._other:
-            return []
+            return None
+        sums = torch.zeros(3, device=self._other[0].device)
+        for here, other in zip(self.parameters, self._other, strict=True):
+            step = local(other).float() - local(here).float()
+            gradient = torch.zeros_like(step) if here.grad is None else local(here.grad).float()
+            sums += torch.stack([step.square().sum(), gradient.square().sum(), (step * gradient).sum()])
+        if isinstance(self.parameters[0], DTensor):
+            dist.all_reduce(sums)
         sign = -1 if self.away else 1
-        return [sign * (other - here) for other, here in zip(self._other, self.parameters, strict=True)]
+        return sums[0].sqrt(), sign * sums[2] / (sums[0] * sums[1]).sqrt()
 
     @torch.no_grad()
     def _swap(self, away: bool) -> None:
@@ -82,7 +93,7 @@ class Ascent:
 
     def _moved(self, away: bool) -> None:
         self.away = away
-        torch.clear_autocast_cache()  # it would go on with the weights of before, rounded
+        torch.clear_autocast_cache()  # where a caller's autocast keeps one, it has the weights of before, rounded
 
 
 def choose_parameters(model: RewardModel, part: str) -> list[tuple[str, nn.Parameter]]:
@@ -105,6 +116,10 @@ def choose_parameters(model: RewardModel, part: str) -> list[tuple[str, nn.Param
     elif layers:
         modules = cast(nn.Module, model.backbone).modules()
         stack = [cast(nn.Module, module) for module in modules if isinstance(module, GradientCheckpointingLayer)]
+        if int(layers[1]) > len(stack):
+            raise ValueError(
+                f"ascent_part={part!r}: the backbone has {len(stack)} layers; say last:{len(stack)} or all"
+            )
         last = stack[len(stack) - int(layers[1]) :]
         chosen = head | {id(parameter) for layer in last for parameter in layer.parameters()}
         named = [(name, parameter) for name, parameter in named if id(parameter) in chosen]
@@ -116,21 +131,14 @@ def choose_parameters(model: RewardModel, part: str) -> list[tuple[str, nn.Param
 
 
 @torch.no_grad()
-def squared_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The sum of squares of tensors, whole or sharded: a float32 scalar, the same on every rank."""
-    return inner_product(*[list(tensors)] * 2)
-
-
-@torch.no_grad()
-def inner_product(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    """The sum of products of two lists of tensors, whole or sharded alike: a float32 scalar, the same on every rank.
+def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum of squares of tensors, whole or sharded: a float32 scalar, the same on every rank.
 
     Args:
-        left: at least one tensor.
-        right: tensors of the same shapes.
+        tensors: at least one.
     """
-    total = torch.stack([(_local(a).float() * _local(b).float()).sum() for a, b in zip(left, right, strict=True)]).sum()
-    if isinstance(left[0], DTensor):
+    total = torch.stack([local(tensor).float().square().sum() for tensor in tensors]).sum()
+    if isinstance(tensors[0], DTensor):
         dist.all_reduce(total)
     return total
 
@@ -146,5 +154,6 @@ def average_over_ranks(gradients: Sequence[Tensor]) -> None:
         gradient.div_(world_size())
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor; a whole one as it is."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

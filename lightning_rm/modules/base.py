@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import SumMetric
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
@@ -64,7 +64,9 @@ class PairwiseRM(L.LightningModule):
         self.head_lr = head_lr
         self._since_log = PairMetrics()
         self._since_epoch = PairMetrics()
-        self._losses: dict[str, MeanMetric] = {}
+        # Sums over pairs, and their number: torchmetrics' MeanMetric leaves weights unread where it lets NaN through.
+        self._losses: dict[str, SumMetric] = {}
+        self._num_pairs = SumMetric(nan_strategy="disable")
         self._evaluation: dict[str, PairMetrics | GroupMetrics] = {}
         self._random_state: list[Tensor] = []
 
@@ -104,9 +106,11 @@ class PairwiseRM(L.LightningModule):
         mean = output.averaged()
         self._since_log.update(mean.chosen, mean.rejected, batch)
         self._since_epoch.update(mean.chosen, mean.rejected, batch)
+        num_pairs = batch.valid.sum()
+        self._num_pairs.update(num_pairs)
         for name, value in losses.items():
-            part = self._losses.setdefault(name, MeanMetric(nan_strategy="disable").to(self.device))
-            part.update(value.detach(), weight=batch.valid.sum())
+            part = self._losses.setdefault(name, SumMetric(nan_strategy="disable").to(self.device))
+            part.update(value.detach() * num_pairs)
         return losses["loss"] * batch.scale
 
     def on_train_start(self) -> None:
@@ -114,6 +118,7 @@ class PairwiseRM(L.LightningModule):
         self._since_log.reset()
         self._since_epoch.reset()
         self._losses = {}
+        self._num_pairs.reset()
         if self._random_state:
             torch.set_rng_state(self._random_state.pop(0))
         if self._random_state:
@@ -124,9 +129,12 @@ class PairwiseRM(L.LightningModule):
         stepped = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if stepped and self.global_step % every == 0:
-            for name, mean in self._losses.items():
-                self.log(f"train/{name}", mean.compute(), batch_size=1, prog_bar=name == "loss", sync_dist=True)
-                mean.reset()
+            num_pairs = self._num_pairs.compute()
+            self._num_pairs.reset()
+            for name, total in self._losses.items():
+                mean = total.compute() / num_pairs
+                total.reset()
+                self.log(f"train/{name}", mean, batch_size=1, prog_bar=name == "loss", sync_dist=True)
             for name, value in self.diagnostics().items():
                 self.log(f"train/{name}", value, batch_size=1, sync_dist=True)
             self._log_metrics("train/", self._since_log)

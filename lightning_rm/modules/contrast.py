@@ -28,7 +28,7 @@ class Contrasted(NamedTuple):
 
     Args:
         loss: a float32 scalar.
-        first: (n, D) the first views, normalised, without gradient.
+        first: (n, D) the first views as they were compared, projected if so, and normalised, without gradient.
         second: (n, D) the second views.
         share: (n, K) what the first views predict of K prototypes, where there are any.
     """
@@ -53,6 +53,8 @@ ContrastFactory = Callable[[int], nn.Module]
 
 class SimCSE(nn.Module):
     """Every sample is to find its other view among those of all samples of all ranks (arXiv 2401.06080, eq 9).
+
+    A response that stands in several pairs of a batch is no negative of itself.
 
     Args:
         feature_size: H.
@@ -90,16 +92,16 @@ class SimCSE(nn.Module):
         """The loss over this rank's samples, the second views of every rank among the negatives."""
         first, second = (self.projection(samples_of(view, valid, self.samples)) for view in (first, second))
         if len(first) == 0:
-            gather_rows(second)  # the other ranks wait for it
-            return Contrasted(0.0 * (first.sum() + second.sum()), first.detach(), second.detach())
+            every, _ = gather_rows(second)  # in the loss: the other ranks wait for it, in the backward pass too
+            return Contrasted(0.0 * (first.sum() + every.sum()), first.detach(), second.detach())
         every, start = gather_rows(second)
         row = torch.arange(len(first), device=first.device)
-        log_weight = None
-        if self.other_weight != 1:
-            log_weight = torch.zeros(len(first), len(every), device=first.device)
-            other = start + (row + len(first) // 2) % len(first)
-            log_weight[row, other] = math.log(self.other_weight) if self.other_weight else -math.inf
-        loss = simcse_loss(first, every, self.temperature, start + row, log_weight)
+        other = start + (row + len(first) // 2) % len(first)
+        log_weight = torch.zeros(len(first), len(every), device=first.device)
+        log_weight[row, other] = math.log(self.other_weight) if self.other_weight else -math.inf
+        same = repeated(every)[start : start + len(first)]
+        same[row, start + row] = False
+        loss = simcse_loss(first, every, self.temperature, start + row, log_weight.masked_fill(same, -math.inf))
         return Contrasted(loss, _unit(first).detach(), _unit(second).detach())
 
 
@@ -168,12 +170,13 @@ class SwAV(nn.Module):
         scores = [view @ prototypes.T for view in views]
         codes = self._codes(torch.stack(views).detach(), prototypes.detach())
         detached = [view.detach() for view in views]
+        share = (scores[0].detach() / self.temperature).softmax(-1)
         if codes.shape[1] == 0:
-            return Contrasted(0.0 * (scores[0].sum() + scores[1].sum()), *detached)
+            return Contrasted(0.0 * (scores[0].sum() + scores[1].sum()), detached[0], detached[1], share)
         loss = swav_loss(scores[0], scores[1], codes[0], codes[1], self.temperature)
-        return Contrasted(loss, *detached, share=(scores[0].detach() / self.temperature).softmax(-1))
+        return Contrasted(loss, detached[0], detached[1], share)
 
-    def before_step(self, step: int, num_steps: int) -> None:
+    def before_step(self, step: int, num_steps: float) -> None:
         """Forget the prototypes' gradient while they are frozen.
 
         Args:
@@ -199,6 +202,8 @@ class SwAV(nn.Module):
     @torch.no_grad()
     def _enqueue(self, views: Tensor) -> None:
         """Put samples at the front of the queue; the oldest drop out."""
+        if not views.isfinite().all():
+            return  # they would spoil the codes of every later step
         size = self.queue.shape[1]
         self.queue.copy_(torch.cat([views, self.queue], dim=1)[:, :size])
         self.queued.copy_((self.queued + views.shape[1]).clamp(max=size))
@@ -219,6 +224,23 @@ def samples_of(feature: Tensor, valid: Tensor, samples: Samples) -> Tensor:
     if samples == "difference":
         chosen, rejected = chosen - rejected, rejected - chosen
     return torch.cat([chosen, rejected])
+
+
+@torch.no_grad()
+def repeated(samples: Tensor) -> Tensor:
+    """Which of N samples are the same to the last digit: one response that stands in several pairs of a batch.
+
+    Such a response is computed once, and must not be told apart from itself.
+
+    Args:
+        samples: (N, H).
+
+    Returns:
+        (N, N) bool, True on the diagonal. Rows are compared by one number each, a weighted sum in float64.
+    """
+    weight = torch.linspace(1, 2, samples.shape[1], dtype=torch.float64, device=samples.device).sqrt()
+    mark = (samples.double() * weight).sum(-1)
+    return mark[:, None] == mark[None, :]
 
 
 def projection_head(feature_size: int, size: int | None, seed: int) -> nn.Module:

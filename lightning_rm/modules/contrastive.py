@@ -75,6 +75,10 @@ class ContrastiveRM(PairwiseRM):
         """Alignment, uniformity and effective rank of the last samples, and how evenly prototypes are used."""
         return self.objective.geometry()
 
+    def on_fit_start(self) -> None:
+        """Begin anew."""
+        self.objective.start()
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Frozen prototypes forget their gradient, before gradients are clipped."""
-        self.objective.before_step(self.global_step, int(self.trainer.estimated_stepping_batches))
+        self.objective.before_step(self.global_step, self.trainer.estimated_stepping_batches)

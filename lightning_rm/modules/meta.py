@@ -8,23 +8,19 @@ from contextlib import contextmanager
 from typing import Any, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.group_metrics import group_statistics
 from lightning_rm.losses import difference_loss
 from lightning_rm.models.dropout import DropoutAt, add_dropout
+from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.modules.ascent import (
-    Ascent,
-    StepScale,
-    average_over_ranks,
-    choose_parameters,
-    inner_product,
-    squared_norm,
-)
+from lightning_rm.models.sharding import reshard
+from lightning_rm.modules.ascent import Ascent, StepScale, average_over_ranks, choose_parameters, squared_norm
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.contrast import ContrastFactory
 from lightning_rm.modules.gather import world_size
@@ -45,6 +41,9 @@ class MetaRM(PairwiseRM):
     first of these. The response groups' dropout masks are drawn aside: with `ascent_lr=0` a step is the plain one, bit
     for bit.
 
+    What is logged of the pairs under `train/` is at theta', where their gradient is taken; `val/` and `test/` are of
+    theta.
+
     A step whose J, loss or gradient is not finite changes no weight and is counted as `train/skipped_steps`.
 
     Args:
@@ -53,11 +52,12 @@ class MetaRM(PairwiseRM):
         scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
         head_lr: the head's learning rate; None takes the optimizer's.
         ascent_lr: eta. 5e-6 is the paper's, for 7B parameters; a model of another size hardly moves at that rate:
-            look at `train/ascent_length`.
+            look at `train/ascent_length`. A negative rate goes down: the pairs' gradient is then taken where the
+            policy's responses are harder to tell apart, as SAM takes it where the loss is higher.
         ascent_scale: `sgd`, the paper's plain step; `norm`, of length eta whatever the gradient, as in SAM (arXiv
             2010.01412); `relative`, of length eta times the norm of the moved weights.
         ascent_part: which weights are moved: `all`, `head`, `adapters` or `last:N`.
-        second_order: differentiate through the ascent too (one device, no accumulation): for small models.
+        second_order: differentiate through the plain ascent too (one device, no accumulation): for small models.
         difference_cap: differences beyond it are not rewarded; None for no cap.
         reward_penalty: weight in J of minus the mean square of the rewards, so that J does not grow by scale alone.
         agreed_only: whether only differences count whose sign all voters of the response data agree on.
@@ -101,10 +101,16 @@ class MetaRM(PairwiseRM):
         centering: float = 0.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr)
-        if ascent_lr < 0 or reward_penalty < 0:
-            raise ValueError(f"ascent_lr={ascent_lr} and reward_penalty={reward_penalty} cannot be negative")
+        if reward_penalty < 0:
+            raise ValueError(f"reward_penalty={reward_penalty} cannot be negative")
         if ascent_scale not in get_args(StepScale):
             raise ValueError(f"ascent_scale={ascent_scale!r}; it must be one of {', '.join(get_args(StepScale))}")
+        if difference_cap is not None and difference_cap <= 0:
+            raise ValueError(f"difference_cap={difference_cap}: give a number above 0, or null for no cap")
+        if second_order and ascent_scale != "sgd":
+            raise ValueError(f"second_order=true is of the plain step: set ascent_scale=sgd, not {ascent_scale}")
+        if contrast is not None and isinstance(model, MemberRewardModel):
+            raise ValueError("a contrast is of one reward model's features; set members=null, or contrast=null")
         if dropout_at is not None:
             add_dropout(model, dropout_at, dropout)
         choose_parameters(model, ascent_part)
@@ -120,41 +126,39 @@ class MetaRM(PairwiseRM):
         self.num_skipped = 0
         self._skipped_in_a_row = 0
         self._ascent: Ascent | None = None
-        self._model_here: Forward = model.__call__
+        self._model_above: Forward | None = None
         self._finite: list[Tensor] = []
         self._seen: dict[str, Tensor] = {}
+        self.register_state_dict_pre_hook(_at_theta)
 
     def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
         """Rewards (k, P) and features (k, P, H); of pairs in training with a contrast, both in two views."""
-        return self.objective.output(self._model_here, batch)
+        return self.objective.output(self._model_above or self.model, batch)
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The loss of the pairs, as of the weights that `output` was computed with."""
         return self.objective(batch, output)
 
-    def difference(self, responses: ResponseBatch) -> Tensor:
-        """What the ascent climbs, a float32 scalar: J, less the penalty on rewards if there is one.
+    def difference(self, responses: ResponseBatch, reward: Tensor) -> Tensor:
+        """The difference loss J of a batch of groups, with the options that guard it: a float32 scalar.
 
         Args:
             responses: G groups.
+            reward: their rewards, (k, G), or (k, M, G) of members.
         """
-        reward = self.model(responses.tokens).reward
         agreed = responses.agreed if self.agreed_only else None
-        climbed = difference_loss(reward, responses.present, agreed, self.difference_cap)
-        if self.reward_penalty:
-            present = responses.present.view(len(reward), *[1] * (reward.ndim - 2), -1).expand_as(reward)
-            climbed = climbed - self.reward_penalty * (reward.square() * present).sum() / present.sum()
-        return climbed
+        return difference_loss(reward, responses.present, agreed, self.difference_cap)
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
         """One micro-batch's loss at theta'; the first of an optimizer step finds theta' first.
 
         Raises:
-            ValueError: if there are no responses to climb by.
+            ValueError: if there are no responses to climb by, or none has votes that are asked for.
         """
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._check(batch.responses)
+        reshard(self)  # a validation leaves weights whole that are not those which are trained
         ascent = self._started()
-        if not batch.responses and batch_idx % self.trainer.accumulate_grad_batches == 0:
-            raise ValueError("MetaRM climbs the difference loss of response groups: give the data module responses=")
         try:
             if batch.responses:
                 ascent.forget()
@@ -179,13 +183,13 @@ class MetaRM(PairwiseRM):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Step from theta by the gradient at theta', or not at all if anything was not finite."""
-        self.objective.before_step(self.global_step, int(self.trainer.estimated_stepping_batches))
+        self.objective.before_step(self.global_step, self.trainer.estimated_stepping_batches)
         ascent = self._started()
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
-        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
-        self._finite.append(squared_norm(gradients))
-        if self._is_logged():
-            self._compare(ascent)
+        self._finite.append(squared_norm([cast(Tensor, parameter.grad) for parameter in parameters]))
+        if self._is_logged() and (compared := ascent.compared()):
+            self._seen["ascent_length"], self._seen["gradient_cosine"] = compared
+            self._seen["ascent_relative"] = compared[0] / squared_norm(ascent.parameters).sqrt()
         ascent.forget()
         if self._all_finite():
             self._skipped_in_a_row = 0
@@ -202,13 +206,15 @@ class MetaRM(PairwiseRM):
             )
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Of the last step: J before and after the ascent, how far it went, and how the two gradients lie."""
+        """Of the last step: J and the mean |difference| before the ascent, J after it, its length, the cosine."""
         skipped = torch.tensor(float(self.num_skipped), device=self.device)
         return {**self._seen, **self.objective.geometry(), "skipped_steps": skipped}
 
     def on_fit_start(self) -> None:
-        """Say what does not go together before anything is trained."""
+        """Begin anew; say what does not go together before anything is trained."""
         self._ascent = None  # another strategy may have replaced the parameters
+        self._skipped_in_a_row = 0
+        self.objective.start()
         if self.trainer.precision == "16-mixed":
             raise ValueError("MetaRM does not scale its ascent for float16: use precision=bf16-mixed or 32-true")
         if not self.second_order:
@@ -231,6 +237,17 @@ class MetaRM(PairwiseRM):
         super().on_load_checkpoint(checkpoint)
         self.num_skipped = checkpoint.get("skipped_steps", 0)
 
+    def _check(self, responses: Sequence[ResponseBatch]) -> None:
+        """Raise if a step has nothing to climb by."""
+        if not responses:
+            raise ValueError("MetaRM climbs the difference loss of response groups: give the data module responses=")
+        # Where no voter was asked all responses are agreed, with themselves too.
+        if self.agreed_only and any(bool(groups.agreed[0, 0].any()) for groups in responses):
+            raise ValueError(
+                "agreed_only=true needs the votes of voters on the responses, and some have none: sample them with "
+                "voters='runs/vote/*', or set agreed_only=false"
+            )
+
     def _started(self) -> Ascent:
         if self._ascent is None:  # not before the model is sharded, which replaces its parameters
             self._ascent = Ascent([parameter for _, parameter in choose_parameters(self.model, self.ascent_part)])
@@ -241,12 +258,13 @@ class MetaRM(PairwiseRM):
         ascent = self._started()
         for parameter in self.parameters():
             parameter.grad = None  # of the step before: the trainer would forget it only after this
-        before = []
+        heights: list[Tensor] = []
         with self._aside():
             for groups in responses:
-                climbed = self.difference(groups)
-                (climbed / len(responses)).backward()
-                before.append(climbed.detach())
+                climbed, height = self._height(groups)
+                heights.append(height)
+                with torch.autocast(self.device.type, enabled=False):  # the float32 head's backward stays float32
+                    (climbed / len(responses)).backward()
         gradients = [
             torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in ascent.parameters
         ]
@@ -254,16 +272,31 @@ class MetaRM(PairwiseRM):
             parameter.grad = None
         average_over_ranks(gradients)
         square = squared_norm(gradients)
-        self._finite += [square, torch.stack(before).mean()]
-        self._seen["difference_loss"] = self._finite[-1]
+        self._finite += [square, *heights]
+        self._seen["difference_loss"] = torch.stack(heights).mean()
         if not math.isfinite(square.item()):
             return
         ascent.start(gradients, self._rate(square.sqrt(), ascent.parameters))
         del gradients
         if self._is_logged():
+            seen = self._seen.copy()
             with torch.no_grad(), self._aside():
-                after = [self.difference(groups) for groups in responses]
-            self._seen["difference_loss_after"] = torch.stack(after).mean()
+                after = [self._height(groups)[1] for groups in responses]
+            self._seen = {**seen, "difference_loss_after": torch.stack(after).mean()}
+
+    def _height(self, responses: ResponseBatch) -> tuple[Tensor, Tensor]:
+        """What is climbed, J less the penalty on rewards, and J alone without gradient; notes the mean |difference|."""
+        reward = self.model(responses.tokens).reward
+        height = self.difference(responses, reward)
+        if self._is_logged():
+            mean = reward.mean(1) if reward.ndim == 3 else reward
+            statistics = group_statistics(mean, responses.present, responses.gold)
+            self._seen["difference"] = (statistics.difference.sum() / statistics.groups.sum()).float()
+        if not self.reward_penalty:
+            return height, height.detach()
+        present = responses.present.view(len(reward), *[1] * (reward.ndim - 2), -1).expand_as(reward)
+        penalty = (reward.square() * present).sum() / present.sum()
+        return height - self.reward_penalty * penalty, height.detach()
 
     def _rate(self, norm: Tensor, parameters: Sequence[Tensor]) -> Tensor | float:
         """What the gradient is multiplied by, for a gradient of this norm."""
@@ -278,34 +311,17 @@ class MetaRM(PairwiseRM):
         if not self.second_order:
             yield
             return
-
-        def climb() -> Tensor:
-            with self._aside():
-                return self.difference(responses[0])
-
         with sdpa_kernel(SDPBackend.MATH):  # the one whose gradient has a gradient
-            above = model_above(self.model, self.ascent_part, climb, self._rate)
-            self._finite += [above.norm, above.climbed]
-            self._seen["difference_loss"] = above.climbed
-            self._model_here = above.model
+            with self._aside():
+                climbed, height = self._height(responses[0])
+            above = model_above(self.model, self.ascent_part, climbed, self.ascent_lr)
+            self._finite += [above.norm, height]
+            self._seen |= {"difference_loss": height, "ascent_length": self.ascent_lr * above.norm}
+            self._model_above = above.model
             try:
                 yield
             finally:
-                self._model_here = self.model.__call__
-
-    def _compare(self, ascent: Ascent) -> None:
-        """Note how far theta' lies from theta, and the angle between the ascent and the pairs' gradient there."""
-        displacement = ascent.displacement()
-        if not displacement:
-            return
-        length = squared_norm(displacement).sqrt()
-        self._seen["ascent_length"] = length
-        self._seen["ascent_relative"] = length / squared_norm(ascent.parameters).sqrt()
-        reached = [place for place, parameter in enumerate(ascent.parameters) if parameter.grad is not None]
-        if reached and length > 0:
-            moved = [displacement[place] for place in reached]
-            gradients = [cast(Tensor, ascent.parameters[place].grad) for place in reached]
-            self._seen["gradient_cosine"] = inner_product(moved, gradients) / (length * squared_norm(gradients).sqrt())
+                self._model_above = None
 
     def _all_finite(self) -> bool:
         """Whether every number of this step is finite, on every rank."""
@@ -323,3 +339,10 @@ class MetaRM(PairwiseRM):
         """Random numbers for dropout that are not missed afterwards."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             yield
+
+
+def _at_theta(module: nn.Module, *_: Any) -> None:
+    """What is saved is theta, also when a signal saves in the middle of a step; that step then ends in an error."""
+    ascent = cast(MetaRM, module)._ascent  # pyright: ignore[reportPrivateUsage]  # its own
+    if ascent is not None:
+        ascent.back()

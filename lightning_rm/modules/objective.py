@@ -16,6 +16,7 @@ from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.losses import centering_loss, distillation_loss, ranking_loss
 from lightning_rm.losses.geometry import alignment, effective_rank, uniformity, usage_entropy
 from lightning_rm.modules.contrast import Contrast, Contrasted, ContrastFactory, SwAV
+from lightning_rm.modules.gather import gather_rows
 from lightning_rm.modules.views import Forward, two_views
 
 RankingViews = Literal["both", "first"]
@@ -118,26 +119,35 @@ class Objective(nn.Module):
         ranked = output if self.ranking_views == "both" else replace(output, reward=output.reward[:, 0])
         losses = target_losses(batch, ranked, self.distill, self.centering)
         with torch.autocast(output.feature.device.type, enabled=False):
-            self.last = cast(Contrast, self.contrast)(output.feature[:, 0], output.feature[:, 1], batch.valid)
-        losses["contrast"] = self.last.loss
-        losses["loss"] = losses["loss"] + self.beta * self.last.loss
+            contrasted = cast(Contrast, self.contrast)(output.feature[:, 0], output.feature[:, 1], batch.valid)
+        self.last = contrasted._replace(loss=contrasted.loss.detach())
+        losses["contrast"] = contrasted.loss
+        losses["loss"] = losses["loss"] + self.beta * contrasted.loss
         return losses
 
     @torch.no_grad()
     def geometry(self) -> dict[str, Tensor]:
-        """How this rank's last samples lie in space, by name; see `losses.geometry`. Empty without samples."""
-        if self.last is None or len(self.last.first) < 2:
+        """How the last samples of all ranks lie in space, by name; see `losses.geometry`. Every rank must call it.
+
+        With a projection head, it is the projected samples that are measured: those that the contrast compares.
+        """
+        if self.last is None:
             return {}
+        first, second = (gather_rows(view)[0] for view in (self.last.first, self.last.second))
         values = {
-            "alignment": alignment(self.last.first, self.last.second),
-            "uniformity": uniformity(self.last.first),
-            "effective_rank": effective_rank(self.last.first),
+            "alignment": alignment(first, second),
+            "uniformity": uniformity(first),
+            "effective_rank": effective_rank(first),
         }
         if self.last.share is not None:
-            values["prototype_entropy"] = usage_entropy(self.last.share)
+            values["prototype_entropy"] = usage_entropy(gather_rows(self.last.share)[0])
         return values
 
-    def before_step(self, step: int, num_steps: int) -> None:
+    def start(self) -> None:
+        """Forget what was seen before a fit, so that its first views are checked."""
+        self.last = None
+
+    def before_step(self, step: int, num_steps: float) -> None:
         """What is due before an optimizer step: frozen prototypes forget their gradient.
 
         Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch.func import functional_call
 
 from lightning_rm.batch import RewardOutput, TokenBatch
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.modules.ascent import choose_parameters
+from lightning_rm.modules.ascent import choose_parameters, squared_norm
 from lightning_rm.modules.views import Forward
 
 
@@ -20,18 +19,14 @@ class Above(NamedTuple):
 
     Args:
         model: tokens to rewards and features at theta'; a gradient goes through to theta.
-        climbed: the difference loss at theta.
-        norm: of its gradient.
+        norm: of the gradient that the step goes along.
     """
 
     model: Forward
-    climbed: Tensor
     norm: Tensor
 
 
-def model_above(
-    model: RewardModel, part: str, climb: Callable[[], Tensor], rate: Callable[[Tensor, list[Tensor]], Tensor | float]
-) -> Above:
+def model_above(model: RewardModel, part: str, climbed: Tensor, rate: float) -> Above:
     """The model at `theta' = theta + rate * dJ/dtheta`, with the graph of that step.
 
     Its gradient is that of `L(theta'(theta))` by theta, eq 17's exact form (arXiv 2401.06080), where the first order
@@ -40,18 +35,15 @@ def model_above(
     Args:
         model: at theta.
         part: which weights are moved, as in `choose_parameters`.
-        climb: gives J, a scalar of the model.
-        rate: from the gradient's norm and the moved weights to what the gradient is multiplied by.
+        climbed: J, a scalar of the model at theta.
+        rate: eta.
     """
     named = dict(choose_parameters(model, part))
-    parameters: list[Tensor] = list(named.values())
-    climbed = climb()
-    gradients = torch.autograd.grad(climbed, parameters, create_graph=True, materialize_grads=True)
-    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-    times = rate(norm, parameters)
-    moved = {name: named[name] + times * gradient for name, gradient in zip(named, gradients, strict=True)}
+    with torch.autocast(climbed.device.type, enabled=False):  # the float32 head's backward stays float32
+        gradients = torch.autograd.grad(climbed, list(named.values()), create_graph=True, materialize_grads=True)
+    moved = {name: named[name] + rate * gradient for name, gradient in zip(named, gradients, strict=True)}
 
     def forward(tokens: TokenBatch) -> RewardOutput:
         return functional_call(model, moved, (tokens,))
 
-    return Above(forward, climbed.detach(), norm.detach())
+    return Above(forward, squared_norm(gradients).sqrt())

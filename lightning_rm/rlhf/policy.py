@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from lightning_rm.data.cache import files_digest
 from lightning_rm.models.contexts import quiet
 from lightning_rm.models.loading import Checkpoint, is_classifier
 from lightning_rm.models.settings import dtype_of
@@ -88,9 +88,6 @@ def policy_version(path: str | Path, config: PreTrainedConfig) -> str:
     place = Path(path)
     if not place.exists():
         return str(getattr(config, "_commit_hash", None))
-    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.suffix in WEIGHTS)
-    digest = hashlib.sha256()
-    for name in files:
-        with name.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+    if place.is_file():
+        return files_digest([place])
+    return files_digest(sorted(file for file in place.iterdir() if file.suffix in WEIGHTS))

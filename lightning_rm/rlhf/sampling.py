@@ -85,13 +85,7 @@ def sample_responses(
         ValueError: if a number is out of its range, no token ends a response, or a prompt and a response are together
             longer than the policy's context.
     """
-    for name, value in (("k", k), ("max_new_tokens", max_new_tokens), ("batch_prompts", batch_prompts)):
-        if value < 1:
-            raise ValueError(f"{name}={value}; give 1 or more")
-    if temperature <= 0:
-        raise ValueError(f"temperature={temperature}; it must be above 0 (1e-4 takes the likeliest tokens)")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p}; it is a probability, above 0 and at most 1")
+    check_options(k, temperature, top_p, max_new_tokens, batch_prompts)
     ends = _ends(policy, tokenizer)
     room = room_for_prompt(policy.config, max_new_tokens)
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
@@ -126,6 +120,21 @@ def sample_responses(
         finished = [ended for _, ended in said]
         groups = [slice(place, place + k) for place in range(0, len(said), k)]
         yield [Sampled(tuple(texts[group]), tuple(finished[group])) for group in groups]
+
+
+def check_options(k: int, temperature: float, top_p: float, max_new_tokens: int, batch_prompts: int) -> None:
+    """Say which option of `sample_responses` is out of its range, before a policy is loaded for it.
+
+    Raises:
+        ValueError: if one is.
+    """
+    for name, value in (("k", k), ("max_new_tokens", max_new_tokens), ("batch_prompts", batch_prompts)):
+        if value < 1:
+            raise ValueError(f"{name}={value}; give 1 or more")
+    if temperature <= 0:
+        raise ValueError(f"temperature={temperature}; it must be above 0 (1e-4 takes the likeliest tokens)")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p}; it is a probability, above 0 and at most 1")
 
 
 def room_for_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_rm.analysis.feature_plots import Panel, feature_panels
-from lightning_rm.analysis.feature_report import feature_report
+from lightning_rm.analysis.feature_report import feature_report, panel_of
 from lightning_rm.analysis.features import (
     Features,
     check_projection,
@@ -27,6 +27,7 @@ from lightning_rm.data.layouts import padded
 from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
 from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.losses.geometry import effective_rank
 from tests.commands.test_conf import composed
 from tests.toy import toy_model
 
@@ -203,6 +204,20 @@ def test_a_report_has_figures_a_table_and_every_point(tmp_path: Path, difference
     assert float(rows[-1]["reward"]) == pytest.approx(float(shown.reward[1, -1]), rel=1e-4)
 
 
+def test_a_panel_has_the_points_of_chosen_first_and_says_what_is_measured() -> None:
+    features = made(gap=4)
+    panel = panel_of(features)
+    plane = pca(features.feature.flatten(0, 1))
+    assert panel.points.shape == (2, 30, 2)
+    np.testing.assert_array_equal(np.concatenate(panel.points), plane.points.numpy())
+    assert panel.axes == plane.axes
+    rank = float(effective_rank(features.feature.flatten(0, 1)))
+    assert panel.lines == (
+        "30 of 60 pairs, accuracy 0.600",
+        f"separation {separation(features.feature):.3f}, effective rank {rank:.1f}",
+    )
+
+
 def test_the_command_compares_two_models_on_one_set(tmp_path: Path) -> None:
     for seed, folder in enumerate((tmp_path / "a" / "model" / "best", tmp_path / "b")):
         toy_model(seed).save_pretrained(folder, world_tokenizer())
@@ -231,6 +246,7 @@ def test_the_command_compares_two_models_on_one_set(tmp_path: Path) -> None:
 def test_models_are_called_by_what_their_paths_do_not_share(tmp_path: Path) -> None:
     for name in ("x/0", "x/1", "y/0"):
         toy_model().save_pretrained(tmp_path / name / "model" / "last", world_tokenizer())
+    (tmp_path / "x" / "multirun.yaml").write_text("")
     assert list(find_models([f"{tmp_path}/x/*", f"{tmp_path}/y/0"], "last")) == ["x/0", "x/1", "y/0"]
     assert list(find_models(f"{tmp_path}/x/1", "last")) == ["1"]
     with pytest.raises(ValueError, match="no run with weights in model/best"):

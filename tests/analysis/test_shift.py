@@ -66,7 +66,7 @@ def test_a_table_has_means_and_spreads_of_every_recipe_and_shift(runs: list[Run]
     assert all(path.stat().st_size for path in written)
     with written[2].open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["recipe"], row["shift (%)"], row["seeds"]) for row in rows] == [
+    assert [(row["recipe"], row["shift (%)"], row["runs"]) for row in rows] == [
         (name, shift, "2") for name in ("baseline", "meta") for shift in ("0", "25", "50", "100")
     ]
     for row in rows:
@@ -80,7 +80,20 @@ def test_a_table_has_means_and_spreads_of_every_recipe_and_shift(runs: list[Run]
             assert float(row["difference (groups of responses)"]) == pytest.approx(2 - slope * shift)
         else:
             assert row["difference (groups of responses)"] == ""
-    assert "gold correlation" not in written[3].read_text()
+    table = written[3].read_text()
+    assert "gold correlation" not in table
+    assert "mean ± standard deviation over seeds\n" in table
+
+
+def test_what_runs_of_one_name_differ_in_is_said(tmp_path: Path) -> None:
+    """Two ascents under one name; a run's own seeds, the data's too, are seeds."""
+    for number, (rate, seed) in enumerate([(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]):
+        settings = {"module": {"ascent_lr": rate}, "data": {"world_seed": seed}}
+        write_run(tmp_path / "runs" / str(number), "meta", seed, settings, **results_of(0.2, seed))
+    written = shift_report(find_runs("shift", f"{tmp_path}/runs/*"), tmp_path)
+    words = "mean ± standard deviation over seeds, module.ascent_lr"
+    assert f"Metrics by shift of the policy, {words}\n" in written[3].read_text()
+    assert f"4 runs, {words} -->" in written[1].read_text()
 
 
 def test_the_command_draws_shift(runs: list[Run], tmp_path: Path) -> None:

@@ -125,6 +125,28 @@ def test_a_run_without_the_setting_is_named(folder: Path) -> None:
         sweep_report(runs, "module.beta", None, ["test/accuracy"], [], folder)
 
 
+def test_a_run_that_two_globs_name_is_one_run(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "base" / "1")
+    named = [f"{folder}/base/1", f"{folder}/base/*", f"{folder}/link", f"{folder}/base/../base/0"]
+    assert [run.folder for run in find_runs("recipes", named)] == [folder / "base" / "1", folder / "base" / "0"]
+
+
+@pytest.mark.parametrize(("named", "shown"), [(["base/*", "bsae/*"], "'.*/bsae/.*'"), ([], r"\[\]")])
+def test_every_glob_names_a_run(folder: Path, named: list[str], shown: str) -> None:
+    with pytest.raises(ValueError, match=f"recipes={shown} names no run: a run is a folder with a config.yaml"):
+        find_runs("recipes", [f"{folder}/{name}" for name in named])
+
+
+@pytest.mark.parametrize("text", ["data: ${elsewhere:}\n", "- name\n", "name: a\n"])
+def test_a_configuration_that_is_no_runs_is_named(folder: Path, text: str) -> None:
+    (folder / "base" / "conf").mkdir()
+    (folder / "base" / "conf" / "config.yaml").write_text(text)
+    with pytest.raises(
+        ValueError, match=r"recipes: .*/base/conf/config\.yaml is no run's, it has no name and seed; name"
+    ):
+        find_runs("recipes", f"{folder}/base/*")
+
+
 def test_settings_are_flat_and_lists_whole(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "a", 1, {"optimizer": {"lr": 5e-6, "betas": [0.9, 0.99]}, "members": None, "none": {}})
     (run,) = find_runs("sweep", str(tmp_path / "run"))

@@ -103,7 +103,7 @@ def test_every_experiment_runs_two_steps(experiment: str, tmp_path: Path) -> Non
         small += ["data=synthetic_strength", f"data.file={tmp_path / 'strength.parquet'}"]
         small.remove("data.num_pairs=16")
     if composed(f"experiment={experiment}", *small).module["_target_"].endswith("MetaRM"):
-        small += ["responses=synthetic", "responses.num_prompts=8", "responses.num_test=4"]
+        small += ["responses=synthetic", "responses.num_prompts=8", "responses.num_val=4", "responses.num_test=4"]
     cfg = composed(f"experiment={experiment}", *small)
     objective = train(cfg)
     assert 0 < objective < 10

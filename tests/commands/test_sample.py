@@ -150,25 +150,46 @@ def test_other_settings_are_refused_unless_the_file_may_go(policy: Path, tmp_pat
     assert foreign.read_text() == '{"precious": 1}\n'
 
 
-def test_voters_say_what_they_think_of_each_response(policy: Path, tmp_path: Path) -> None:
+def test_voters_say_what_they_think_of_each_response(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = world_tokenizer()
     for seed in range(2):
         toy_model(seed).save_pretrained(tmp_path / "voters" / str(seed), tokenizer)
     members = MemberRewardModel.of(toy_model(2), Members(num_members=3))
     members.save_pretrained(tmp_path / "voters" / "members", tokenizer)
     folders = [tmp_path / "voters" / name for name in ("0", "1", "members")]
-    rows = sampled(policy, tmp_path / "out.jsonl", f"voters=[{','.join(map(str, folders))}]")
+    with monkeypatch.context() as patch:  # members are asked all at once, none is copied
+        patch.delattr(MemberRewardModel, "member")
+        rows = sampled(policy, tmp_path / "out.jsonl", f"voters=[{','.join(map(str, folders))}]")
     assert rows == [
         row | {"votes": rows[place]["votes"]} for place, row in enumerate(sampled(policy, tmp_path / "plain.jsonl"))
     ]
     models = [Voter(str(seed), tmp_path / "voters" / str(seed)).load(tokenizer) for seed in range(2)]
     models += [members.member(number) for number in range(3)]
     for row in rows:
-        assert len(row["votes"]) == 3
+        assert [len(votes) for votes in row["votes"]] == [5] * 3
         conversations = [[*row["prompt"], {"role": "assistant", "content": text}] for text in row["responses"]]
         expected = [score(model, tokenizer, conversations).tolist() for model in models]
         for place, votes in enumerate(row["votes"]):
             assert votes == pytest.approx([column[place] for column in expected], abs=1e-5)
+
+
+def test_a_voter_of_a_shorter_context_says_how_to_sample_for_it(policy: Path, tmp_path: Path) -> None:
+    toy_model(max_position_embeddings=16).save_pretrained(tmp_path / "voter", world_tokenizer())
+    message = (
+        r"a voter cannot read a response: conversation \d+ has \d+ tokens and the model reads 16; .*"
+        r"set max_prompt_tokens= or max_new_tokens= lower, to another out="
+    )
+    with pytest.raises(ValueError, match=message):
+        sampled(policy, tmp_path / "out.jsonl", f"voters={tmp_path}/voter", "max_new_tokens=30")
+
+
+@pytest.mark.parametrize("option", ["k=0", "temperature=0", "top_p=1.5", "max_new_tokens=0", "batch_prompts=0"])
+def test_options_are_checked_before_anything_is_read_or_written(tmp_path: Path, option: str) -> None:
+    with pytest.raises(ValueError, match=f"^{option}"):
+        sampled(tmp_path / "no policy", tmp_path / "out.jsonl", option)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_rm.data.cache import STALE_SECONDS, default_cache_dir, fingerprint, load_or_build
+from lightning_rm.data.cache import STALE_SECONDS, default_cache_dir, files_digest, fingerprint, load_or_build
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.tokenize import CHUNK_ROWS, TokenizePolicy, prepare_pairs
 from tests.data.words import TEMPLATE, Rows, pair, word_tokenizer
@@ -35,6 +36,19 @@ def test_a_second_start_does_not_read_the_source(tmp_path: Path) -> None:
     assert [second.sample(i) for i in range(2)] == [first.sample(i) for i in range(2)]
     assert second.report == replace(first.report, name="val")
     assert second.report.reasons == {"identical responses": 1}
+
+
+def test_files_digest_is_of_bytes_in_order(tmp_path: Path) -> None:
+    """Not of names; `ab` and `c` are other files than `a` and `bc`."""
+    for name, content in {"a": b"a", "ab": b"ab", "bc": b"bc", "c": b"c", "copy": b"c"}.items():
+        (tmp_path / name).write_bytes(content)
+
+    def digest(*names: str) -> str:
+        return files_digest(tmp_path / name for name in names)
+
+    each = [hashlib.sha256(content).digest() for content in (b"ab", b"c")]
+    assert digest("ab", "c") == digest("ab", "copy") == hashlib.sha256(b"".join(each)).hexdigest()[:16]
+    assert len({digest("ab", "c"), digest("c", "ab"), digest("a", "bc"), digest("ab")}) == 4
 
 
 def test_a_tokenizer_that_was_used_is_the_same_tokenizer(tmp_path: Path) -> None:

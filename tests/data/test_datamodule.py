@@ -446,6 +446,7 @@ def test_a_run_resumed_within_a_step_begins_with_the_responses_of_that_step(tmp_
     [
         ({"batch_groups": 2}, "batch_groups=3, now 2"),
         ({"responses": groups(4)}, "groups=11, now 4"),
+        ({"responses": Rows([*groups(10).rows, group(99)])}, r"written with responses=\w{12}, now \w{12}\. Resume"),
         ({"responses": None}, "groups=11, now None; batch_groups=3, now None"),
     ],
 )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lightning_rm.batch import ResponseBatch, Sample
 from lightning_rm.data.fitting import TokenizePolicy
-from lightning_rm.data.group_dataset import GroupDataset, GroupText
+from lightning_rm.data.group_dataset import GroupDataset
 from lightning_rm.data.groups import ResponseFile, parse_group, response_files
 from lightning_rm.data.layouts import packed, padded
 from lightning_rm.data.rows import BadRow, GroupRow
@@ -163,13 +163,24 @@ def prepared(tmp_path: Path, *rows: GroupRow | BadRow, max_tokens: int = 64, **p
     return prepare_groups(Rows(*rows), word_tokenizer(), TokenizePolicy(max_tokens, **policy), tmp_path, "said")
 
 
+def words(groups: GroupDataset, i: int) -> tuple[str, list[str]]:
+    """The prompt and the responses of a group, from its token ids."""
+    sample = groups.sample(i)
+
+    def decoded(ids: list[int]) -> str:
+        return word_tokenizer().decode(ids, skip_special_tokens=True)
+
+    prompt = decoded(list(sample.sequences[0][: sample.prompt_length]))
+    return prompt, [decoded(list(sequence[sample.prompt_length :])) for sequence in sample.sequences]
+
+
 def test_a_sample_holds_every_response(tmp_path: Path) -> None:
     """`4 11 5` is the prompt; `2` ends each response."""
     groups = prepared(tmp_path, group("w1", "w2", "w2 w3", "w4", gold=(3.0, 1.0, 2.0), id="g"))
     assert groups.sample(0) == Sample(([4, 11, 5, 12, 2], [4, 11, 5, 12, 13, 2], [4, 11, 5, 14, 2]), 3)
     assert groups.num_responses.tolist() == [3]
     assert (groups.gold(0), groups.votes(0)) == ((3.0, 1.0, 2.0), ())
-    assert groups.text(0) == GroupText("w1", ("w2", "w2 w3", "w4"), "g")
+    assert groups.group_id(0) == "g"
 
 
 @settings(deadline=None, max_examples=30)
@@ -210,8 +221,8 @@ def test_repeated_and_empty_responses_are_left_out_and_counted(tmp_path: Path) -
         group("w1", "w2", id="d"),
     )
     report = groups.report
-    assert [groups.text(i).id for i in range(len(groups))] == ["a", "b"]
-    assert groups.text(0).responses == ("w2", "w3", "w4")
+    assert [groups.group_id(i) for i in range(len(groups))] == ["a", "b"]
+    assert words(groups, 0) == ("w1", ["w2", "w3", "w4"])
     assert groups.gold(0) == (0, 1, 2)
     assert groups.votes(0) == ((0,), (1,), (2,))
     assert groups.source_row.tolist() == [0, 1]
@@ -231,7 +242,7 @@ LONG = "w3 w3 w3 w3 w3 w3 w3 w3"
 def test_an_overlong_response_is_dropped_and_its_group_is_kept(tmp_path: Path) -> None:
     """`4 11 5 . 2` and one word is 5 tokens; `LONG` has 12."""
     groups = prepared(tmp_path, group("w1", LONG, "w2", "w4 w5", id="a"), group("w1", LONG, "w2", id="b"), max_tokens=6)
-    assert groups.text(0).responses == ("w2", "w4 w5")
+    assert words(groups, 0) == ("w1", ["w2", "w4 w5"])
     assert groups.report.reasons == {"fewer than two different responses": 1}
     assert groups.report.examples["fewer than two different responses"] == ["group b: 1 left of 2: 1 overlong"]
     assert groups.report.changes == {"overlong responses left out": 1}
@@ -250,13 +261,13 @@ def test_a_response_that_no_cut_makes_fit_does_not_cost_the_others_their_prompt(
     groups = prepared(
         tmp_path, group(turns("w1", "w2", "w3"), "w4", LONG, "w5"), max_tokens=9, overlong="truncate_prompt"
     )
-    assert groups.text(0) == GroupText("user: w1\n\nassistant: w2\n\nuser: w3", ("w4", "w5"), "0")
+    assert words(groups, 0) == ("w1 w2 w3", ["w4", "w5"])
     assert groups.report.changes == {"overlong responses left out": 1}
 
 
 def test_cut_responses_that_become_the_same_are_one(tmp_path: Path) -> None:
     groups = prepared(tmp_path, group("w1", "w2 w3 w4", "w2 w3 w5", "w6"), max_tokens=6, overlong="truncate_response")
-    assert groups.text(0).responses == ("w2 w3", "w6")
+    assert words(groups, 0) == ("w1", ["w2 w3", "w6"])
     assert groups.report.changes == {"repeated responses left out": 1, "response cut": 1}
 
 
@@ -308,7 +319,8 @@ def test_many_groups_cross_chunks(tmp_path: Path) -> None:
     groups = prepared(tmp_path, *(group("w1", f"w{i % 7}", f"w{i % 11 + 8}", id=str(i)) for i in range(2500)))
     assert len(groups) == 2500
     for i in (0, 999, 1000, 2499):
-        assert groups.text(i) == GroupText("w1", (f"w{i % 7}", f"w{i % 11 + 8}"), str(i))
+        assert words(groups, i) == ("w1", [f"w{i % 7}", f"w{i % 11 + 8}"])
+        assert groups.group_id(i) == str(i)
 
 
 # Batches

@@ -74,6 +74,8 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         strategy=strategies[strategy](),
         devices=world_size,
         gradient_clip_val=0.5,
+        num_sanity_val_steps=1,
+        val_check_interval=1,
         log_every_n_steps=2,
         callbacks=[
             HuggingFaceCheckpoint(folder / "model", world_tokenizer()),
@@ -82,7 +84,7 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
     )
     module = module_of(method)
     data = toy_data(
-        26,
+        25,
         batch_pairs=PAIRS_A_STEP // world_size,
         order="random",
         cache_dir=folder / f"cache{rank}",

@@ -9,6 +9,7 @@ from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.tokenize import encode_conversation
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.evaluation.score import score
+from lightning_rm.models.members import MemberRewardModel, Members
 from tests.toy import toy_model
 
 CONVERSATIONS = [
@@ -30,6 +31,20 @@ def test_scores_are_hugging_faces_one_by_one_in_the_order_given(layout: LayoutNa
             for conversation in CONVERSATIONS
         ]
     assert rewards.tolist() == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("members", [Members(num_members=3), Members(num_members=3, lora_layers=1, rank=2)])
+def test_members_have_a_column_each(members: Members) -> None:
+    model, tokenizer = MemberRewardModel.of(toy_model(), members), world_tokenizer()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    rewards = score(model, tokenizer, CONVERSATIONS, batch_size=3)
+    assert rewards.shape == (len(CONVERSATIONS), 3)
+    for number in range(3):
+        alone = score(model.member(number), tokenizer, CONVERSATIONS, batch_size=4)
+        assert rewards[:, number].tolist() == pytest.approx(alone.tolist(), abs=1e-5)
+    assert (rewards[:, 0] - rewards[:, 1]).abs().max() > 1e-3
 
 
 def test_the_model_is_left_in_the_mode_it_was_in() -> None:

@@ -125,3 +125,13 @@ def test_metrics_of_an_evaluation_are_those_of_its_pairs(tmp_path: Path) -> None
     assert metrics["val/margin"] == pytest.approx(sum(margins) / 7, abs=1e-6)
     assert metrics["val/nll"] == pytest.approx(-sum(reference.log_sigmoid(m) for m in margins) / 7, abs=1e-6)
     assert metrics["val/num_pairs"] == 7
+
+
+def test_a_logged_loss_is_the_mean_over_pairs_of_uneven_batches(tmp_path: Path) -> None:
+    """Four pairs, then one: the mean over five pairs, not of two means."""
+    module = toy_module(lr=0.0)
+    recorder = LossRecorder()
+    trainer = toy_trainer(tmp_path, log_every_n_steps=2, callbacks=[recorder])
+    trainer.fit(module, toy_data(5, order="random"))
+    first, second = recorder.losses
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx((4 * first + second) / 5, rel=1e-6)

@@ -57,6 +57,17 @@ def test_simcse_is_the_paper_s_over_its_samples(samples: Any, other_weight: floa
     assert contrast(first, second, VALID).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_response_of_several_pairs_is_no_negative_of_itself() -> None:
+    """Pairs (a, b), (a, c), (d, a), (e, f): rows 0, 1 and 6 are one response."""
+    first, second = features(0), features(1)
+    for view in (first, second):
+        view[0, 1] = view[1, 2] = view[0, 0]
+    same = {0, 1, 6}
+    weight = [[0.0 if i != j and {i, j} <= same else 1.0 for j in range(8)] for i in range(8)]
+    expected = reference.simcse(rows(first, "responses"), rows(second, "responses"), 0.05, weight)
+    assert SimCSE(6)(first, second, VALID).loss.item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("samples", ["responses", "difference"])
 def test_swav_is_the_paper_s_over_its_samples(samples: Any) -> None:
     first, second = features(0), features(1)
@@ -88,6 +99,9 @@ def test_the_queue_joins_the_codes_and_forgets_the_oldest() -> None:
     expected = reference.sinkhorn((pool @ prototypes.T).double().tolist(), 0.1, 3)[:8]
     found = contrast._codes(torch.stack([pool[:8], pool[:8]]), prototypes)
     torch.testing.assert_close(found[0], torch.tensor(expected), atol=1e-5, rtol=1e-4)
+    assert torch.equal(contrast.queue, held)
+    contrast.train()
+    contrast(torch.full_like(new, float("nan")), new, VALID)
     assert torch.equal(contrast.queue, held)
 
 
@@ -137,6 +151,9 @@ def test_a_dropout_of_ours_makes_views_in_training_alone(at: Any, tmp_path: Path
     model.eval()
     torch.testing.assert_close(model(batch.tokens).reward, before.reward)
     model.save_pretrained(tmp_path)
+    model.train()
+    add_dropout(model, at, 0.0)  # in place of the first, not on it
+    assert torch.equal(*two_views(model, batch.tokens).feature.unbind(1))
     with pytest.raises(ValueError, match="dropout_at='head'"):
         add_dropout(model, "head", 0.1)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="dropout=1"):

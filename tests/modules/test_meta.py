@@ -107,8 +107,12 @@ def test_a_step_on_a_quadratic_by_hand() -> None:
     ascent.start(climbed, 0.1)
     assert theta.item() == pytest.approx(1.1)
     ((theta - 3).square().sum() / 2).backward()
-    assert ascent.displacement()[0].item() == pytest.approx(0.1)
+    compared = ascent.compared()
+    assert compared is not None
+    assert compared[0].item() == pytest.approx(0.1)
+    assert compared[1].item() == pytest.approx(-1.0)  # up in J is down in L
     ascent.forget()
+    assert ascent.compared() is None
     assert theta.item() == 1.0
     optimizer.step()
     assert theta.item() == pytest.approx(1.95)
@@ -135,14 +139,16 @@ def test_without_a_rate_it_is_the_plain_step_bit_for_bit(tmp_path: Path, accumul
     assert any(not torch.equal(value, before[name]) for name, value in trained[0].items())
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_gradient_is_the_pairs_at_a_step_up_the_difference_loss(tmp_path: Path, accumulate: int) -> None:
+@pytest.mark.parametrize(("accumulate", "rate"), [(1, 5.0), (2, 5.0), (1, -5.0)])
+def test_the_gradient_is_the_pairs_at_a_step_along_the_difference_loss(
+    tmp_path: Path, accumulate: int, rate: float
+) -> None:
     data = batches(accumulate, accumulate=accumulate)
-    moved = climb(toy_model(), data[0].responses, 5.0)
+    moved = climb(toy_model(), data[0].responses, rate)
     loss = sum(ranking(moved, batch) for batch in data) / accumulate
     assert isinstance(loss, Tensor)
     loss.backward()
-    found = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=5.0), data, accumulate_grad_batches=accumulate)
+    found = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=rate), data, accumulate_grad_batches=accumulate)
     plain = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=0.0), data, accumulate_grad_batches=accumulate)
     for name, parameter in moved.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-4)
@@ -254,7 +260,14 @@ def test_options_against_rewarding_noise(tmp_path: Path) -> None:
     reward = module.model(groups.tokens).reward.detach()
     expected = float(difference_loss(reward, present, agreed, 0.1))
     square = sum(float(reward[i, g]) ** 2 for i in range(4) for g in range(2) if present[i, g]) / 6
-    assert module.difference(groups).item() == pytest.approx(expected - 0.5 * square, rel=1e-5)
+    module.trainer = toy_trainer(tmp_path, log_every_n_steps=1)
+    climbed, height = module._height(groups)
+    assert climbed.item() == pytest.approx(expected - 0.5 * square, rel=1e-5)
+    assert height.item() == pytest.approx(expected, rel=1e-5)
+    pairs = [
+        (reward[i, g] - reward[j, g]).abs().item() for g, k in ((0, 4), (1, 2)) for i in range(k) for j in range(i)
+    ]
+    assert module._seen["difference"].item() == pytest.approx((sum(pairs[:6]) / 6 + pairs[6]) / 2, rel=1e-5)
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path: Path) -> None:
@@ -300,6 +313,23 @@ def test_theta_is_restored_when_a_step_is_interrupted(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in weights(module).items())
 
 
+def test_what_is_saved_in_the_middle_of_a_step_is_theta(tmp_path: Path) -> None:
+    """A cluster's signal may save at any time: here when the pairs' loss is computed at theta'."""
+    saved: list[dict[str, Tensor]] = []
+
+    class Saved(MetaRM):
+        def losses(self, batch: PreferenceBatch, output: Any) -> dict[str, Tensor]:
+            saved.append(weights(self))
+            raise KeyboardInterrupt
+
+    module = Saved(toy_model(), SGD, ascent_lr=3.0)
+    before = weights(module)
+    with pytest.raises(SystemExit):
+        fit(toy_trainer(tmp_path), module, batches(1))
+    for after in (saved[0], weights(module)):
+        assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
 def test_under_autocast_the_gradient_is_at_theta_prime_too(tmp_path: Path) -> None:
     """Autocast keeps rounded copies of weights: those of theta must not serve at theta'."""
     data = batches(1)
@@ -331,8 +361,18 @@ def test_what_does_not_go_together_is_said_before_training(tmp_path: Path) -> No
     module = MetaRM(toy_model(), SGD, second_order=True)
     with pytest.raises(ValueError, match=r"second_order=true .* without gradient accumulation"):
         fit(toy_trainer(tmp_path, accumulate_grad_batches=2), module, batches(2, accumulate=2))
+    with pytest.raises(ValueError, match="agreed_only=true needs the votes"):
+        fit(toy_trainer(tmp_path), MetaRM(toy_model(), SGD, agreed_only=True), batches(1))
+    with pytest.raises(ValueError, match="second_order=true is of the plain step"):
+        MetaRM(toy_model(), SGD, second_order=True, ascent_scale="norm")
+    with pytest.raises(ValueError, match="difference_cap=0"):
+        MetaRM(toy_model(), SGD, difference_cap=0)
+    with pytest.raises(ValueError, match="say last:2 or all"):
+        MetaRM(toy_model(), SGD, ascent_part="last:3")
+    with pytest.raises(ValueError, match="set members=null, or contrast=null"):
+        MetaRM(MemberRewardModel.of(toy_model(), Members(num_members=2)), SGD, contrast=SimCSE)
     with pytest.raises(ValueError, match="cannot be negative"):
-        MetaRM(toy_model(), SGD, ascent_lr=-1)
+        MetaRM(toy_model(), SGD, reward_penalty=-1)
     with pytest.raises(ValueError, match="ascent_scale='adam'"):
         MetaRM(toy_model(), SGD, ascent_scale="adam")  # pyright: ignore[reportArgumentType]
 

@@ -145,6 +145,8 @@ def test_a_tokenizer_without_template_samples_with_the_default(tmp_path: Path) -
         ({"k": 0}, "k=0; give 1 or more"),
         ({"temperature": 0.0}, "temperature=0.0; it must be above 0"),
         ({"top_p": 0.0}, "top_p=0.0"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0; give 1 or more"),
+        ({"batch_prompts": 0}, "batch_prompts=0; give 1 or more"),
         ({"max_new_tokens": 250}, r"prompt 0 has \d+ tokens, and the policy's context has room for 6 beside"),
         (
             {"max_new_tokens": 256},
