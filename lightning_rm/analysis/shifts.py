@@ -59,7 +59,7 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
             f"{runs[0].folder}: no test set is called shift_0, shift_25, ...; its sets are {sets}. "
             "Train with data=synthetic_shift or responses=synthetic"
         )
-    differ = ["seeds", *(key for key in varied(recipes.values()) if not key.endswith("seed"))]
+    differ = varied(recipes.values()) or ["seeds"]
     over = f"mean ± standard deviation over {', '.join(differ)}"
     figure = metric_panels(
         {PANELS[metric]: {name: _line(by[metric]) for name, by in found.items() if metric in by} for metric in metrics},

@@ -18,7 +18,7 @@ from lightning_rm.analysis.runs import Run, mean_and_spread, spread
 from lightning_rm.analysis.strength_tables import write_table
 from lightning_rm.analysis.sweep_plots import Band, metric_panels
 
-PLACES = ("paths.", "logger.")
+PLACES = ("paths.", "logger.", "trainer.default_root_dir")
 """Settings under these say where a run writes, not what it does."""
 
 
@@ -87,12 +87,16 @@ def sweep_report(
 
 
 def varied(groups: Iterable[Sequence[Run]]) -> list[str]:
-    """Keys of the settings in which runs of one group differ, those apart that say where a run writes."""
+    """Keys of the settings in which runs of one group differ, those apart that say where a run writes.
+
+    One seed is read in many places: whatever ends in `seed` is `seeds`, which come first.
+    """
     keys: set[str] = set()
     for runs in groups:
         known = {key for run in runs for key in run.settings if not key.startswith(PLACES)}
         keys |= {key for key in known if len({shown(run.settings.get(key)) for run in runs}) > 1}
-    return sorted(keys)
+    others = sorted(key for key in keys if not key.endswith("seed"))
+    return [*(["seeds"] if len(others) < len(keys) else []), *others]
 
 
 def shown(value: object) -> str:

@@ -90,7 +90,7 @@ def test_a_table_has_every_point_with_mean_and_spread(folder: Path) -> None:
     assert last["contrast.loss.temperature"] == "reference: baseline, 2 runs"
     assert float(last["test/accuracy"]) == pytest.approx(0.5)
     assert float(last["test/accuracy sd"]) == pytest.approx(0.2 / 2**0.5, abs=1e-4)
-    assert "15 runs, mean ± standard deviation over seed\n" in written[3].read_text()
+    assert "15 runs, mean ± standard deviation over seeds\n" in written[3].read_text()
 
 
 def test_the_command_draws_a_sweep(folder: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_command_draws_a_sweep(folder: Path) -> None:
     first, *_, last = rows_of(written[2])
     assert first["runs"] == "6"
     assert last["module.beta"] == "reference: baseline, 2 runs"
-    assert "over contrast.loss.temperature, seed" in written[3].read_text()
+    assert "over seeds, contrast.loss.temperature" in written[3].read_text()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_the_command_draws_a_sweep(folder: Path) -> None:
         (["x=module.beta", "metrics=[val/accuracy]"], "no result 'val/accuracy'; it has test/accuracy"),
         (["x=module.beta", "reference=0.6"], "reference=0.6: a sweep is compared with runs"),
         (["x=module.beta", "reference=none/*"], "reference='none/\\*' names no run"),
-        ([], "needs x=KEY, .*; the runs differ in contrast.loss.temperature, module.beta, seed"),
+        ([], "needs x=KEY, .*; the runs differ in seeds, contrast.loss.temperature, module.beta"),
     ],
 )
 def test_mistakes_are_named(folder: Path, options: list[str], message: str) -> None:
