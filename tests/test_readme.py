@@ -34,7 +34,7 @@ def overrides(command: str) -> tuple[str, list[str]]:
     words = [
         inner
         for word in shlex.split(command.split("&&")[-1])
-        for inner in (shlex.split(word) if " " in word else [word])
+        for inner in (shlex.split(word) if "lightning-rm " in word else [word])
     ]
     for place, word in enumerate(words):
         if word.endswith(("train.py", "lightning_rm.commands.train")):
