@@ -130,7 +130,7 @@ def fit(module: PairwiseRM, batches: Sequence[PreferenceBatch], arguments: argpa
         callbacks=[times],
     )
     gc.collect()
-    trainer.fit(module, DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
     return times
 
 

@@ -16,9 +16,9 @@ from lightning_rm.analysis.features import Features, collect_features
 from lightning_rm.analysis.tables import report_table
 from lightning_rm.annotation.voters import Voter, find_folder
 from lightning_rm.commands._config import require_all
-from lightning_rm.commands.annotate import find_source
+from lightning_rm.commands.annotate import find_policy, find_source
 from lightning_rm.data.report import DataReport
-from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
+from lightning_rm.data.tokenize import prepare_pairs
 
 
 def read_features(cfg: DictConfig, console: Console) -> dict[str, Features]:
@@ -37,7 +37,7 @@ def read_features(cfg: DictConfig, console: Console) -> dict[str, Features]:
     named: Any = OmegaConf.to_object(cfg.features) if OmegaConf.is_config(cfg.features) else cfg.features
     models = find_models(named, cfg.weights)
     source = find_source(cfg)
-    policy = TokenizePolicy(cfg.data.max_tokens, cfg.data.overlong, cfg.data.identical, cfg.data.on_bad_row)
+    policy = find_policy(cfg)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)
     found: dict[str, Features] = {}
     reports: dict[str, DataReport] = {}

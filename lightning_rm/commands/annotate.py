@@ -47,7 +47,7 @@ def annotate_data(cfg: DictConfig) -> Path:
     if out.exists() and not cfg.overwrite:
         raise ValueError(f"out={cfg.out!r} is there already, {_written_by(out)}; name another, or set overwrite=true")
     source = find_source(cfg)
-    policy = TokenizePolicy(cfg.data.max_tokens, cfg.data.overlong, cfg.data.identical, cfg.data.on_bad_row)
+    policy = find_policy(cfg)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=cfg.devices, precision=cfg.precision)
     fabric.launch()
     console = Console()
@@ -124,6 +124,11 @@ def find_source(cfg: DictConfig) -> Source:
             )
         [source] = source.values()
     return source
+
+
+def find_policy(cfg: DictConfig) -> TokenizePolicy:
+    """What `cfg.data` says of rows that are too long, the same twice or bad."""
+    return TokenizePolicy(cfg.data.max_tokens, cfg.data.overlong, cfg.data.identical, cfg.data.on_bad_row)
 
 
 def summary(strength: Strength, voters: Sequence[str]) -> list[str]:

@@ -19,9 +19,8 @@ from lightning_rm.analysis.tables import results_table
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all
-from lightning_rm.commands.annotate import find_voters
+from lightning_rm.commands.annotate import find_policy, find_voters
 from lightning_rm.data.rows import Source
-from lightning_rm.data.tokenize import TokenizePolicy
 from lightning_rm.metrics import Sums, pair_statistics, summarize
 from lightning_rm.models.aggregate import Aggregate, aggregate
 from lightning_rm.models.warm import average_weights, check_average, weight_cosine
@@ -47,7 +46,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     cosine = weight_cosine(members)
     average_weights(members).save_pretrained(out / "warm", tokenizer)
     warm = Voter("WARM", out / "warm")
-    policy = TokenizePolicy(cfg.data.max_tokens, cfg.data.overlong, cfg.data.identical, cfg.data.on_bad_row)
+    policy = find_policy(cfg)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     results: dict[str, dict[str, float]] = {}
     names: set[str] = set()

@@ -85,8 +85,7 @@ class Objective(nn.Module):
         super().__init__()
         if ranking_views not in get_args(RankingViews):
             raise ValueError(f"ranking_views={ranking_views!r}; say 'both' or 'first'")
-        if not 0 <= distill <= 1:
-            raise ValueError(f"distill={distill} is the share of the regression in the loss; give a number from 0 to 1")
+        check_distill(distill)
         if beta < 0:
             raise ValueError(f"beta={beta}: a contrast's weight cannot be negative")
         self.contrast = None if contrast is None else contrast(feature_size)
@@ -156,6 +155,12 @@ class Objective(nn.Module):
         """
         if isinstance(self.contrast, SwAV):
             self.contrast.before_step(step, num_steps)
+
+
+def check_distill(distill: float) -> None:
+    """Raise ValueError unless `distill` is a share."""
+    if not 0 <= distill <= 1:
+        raise ValueError(f"distill={distill} is the share of the regression in the loss; give a number from 0 to 1")
 
 
 def check_views(feature: Tensor) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
-from lightning_rm.modules.objective import target_losses
+from lightning_rm.modules.objective import check_distill, target_losses
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 
 
@@ -43,8 +43,7 @@ class StrengthAwareRM(PairwiseRM):
         centering: float = 0.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr)
-        if not 0 <= distill <= 1:
-            raise ValueError(f"distill={distill} is the share of the regression in the loss; give a number from 0 to 1")
+        check_distill(distill)
         self.distill = distill
         self.centering = centering
 
