@@ -20,7 +20,7 @@ from torch import Tensor
 ReadAt = Literal["last", "first"]
 """The token a reward is read at: the last attended one for decoders, the first for encoders."""
 
-LayoutName = Literal["padded", "packed"]
+LayoutName = Literal["padded", "packed", "shared_prefix"]
 """How samples are laid on the token grid; `data.layouts` has a function for each."""
 
 
@@ -62,25 +62,50 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Segments:
+    """A token grid cut into S runs of tokens, in the order of the grid, and which run each of them continues.
+
+    A token sees the tokens of its own segment (decoders: those up to itself) and those of the segments that its own
+    continues, one after the other up to one that begins a sequence. [prompt | chosen | rejected] of 3, 2 and 4 tokens
+    is `Segments((3, 2, 4), (0, 1, 2))`: both responses continue the prompt and neither sees the other. The numbers are
+    plain ones of the host, so that reading them makes no device wait.
+
+    Args:
+        lengths: S tokens; together all cells of the grid. No segment goes over the end of a row.
+        back: S numbers: how many segments before it the segment stands that it continues, 0 for none. So counted, two
+            grids put end to end have their numbers put end to end.
+    """
+
+    lengths: tuple[int, ...]
+    back: tuple[int, ...]
+
+    def twice(self) -> Segments:
+        """Those of a grid whose rows stand there twice, one copy after the other."""
+        return Segments(self.lengths * 2, self.back * 2)
+
+
+@dataclass(frozen=True)
 class TokenBatch(Tensors):
     """Tokens on a grid of R rows and L columns, and where to read each response's reward.
 
     Args:
         input_ids: (R, L) long.
-        position_ids: (R, L) long, restarted for every sequence: `[0, 1, 2, 0, 1]` is a row of two sequences.
-        segment_ids: (R, L) long. 0 is padding; a token attends only within its own segment of its own row (decoders
-            also causally). `padded` has one segment a row, `[1, 1, 1, 0]`; `packed` has many, `[1, 1, 1, 2, 2]`.
+        position_ids: (R, L) long, each token's place in its own sequence: `[0, 1, 2, 0, 1]` is a row of two sequences.
+        mask: (R, L) bool, False for padding.
         reward_index: (k, P) long, flat positions into the grid (`row * L + column`) of the token each response is read
             at: the last token of the sequence for decoders, the first for encoders. Two responses may share one
             position: a sequence that occurs twice in a batch is computed once.
-        response_mask: (R, L) bool, the tokens of chosen responses (sequence 0 of each sample), for the LM loss.
+        response_index: (2, N) long, flat positions of the N tokens of chosen responses (sequence 0 of each sample) in
+            row 1 and of the token before each of them in row 0, for the LM loss.
+        segments: which tokens see each other; None where every row is one sequence and its padding.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    segment_ids: Tensor
+    mask: Tensor
     reward_index: Tensor
-    response_mask: Tensor
+    response_index: Tensor
+    segments: Segments | None = None
 
     @property
     def num_tokens(self) -> int:

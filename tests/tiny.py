@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_rm.batch import Sample
+from lightning_rm.batch import LayoutName, Sample
 from lightning_rm.models.reward_model import RewardModel
 
 PAD, EOS, BOS, VOCAB = 1, 2, 3, 40
@@ -87,6 +87,24 @@ def pairs(lengths: Sequence[tuple[int, int]] = ((9, 12), (5, 3), (14, 9))) -> li
     """Pairs of the given lengths; the last sequence of the first pair stands in the last pair too."""
     samples = [Sample([conversation(a, 1), conversation(b, 2)], prompt_length=1) for a, b in lengths]
     return [*samples[:-1], Sample([samples[-1].sequences[0], samples[0].sequences[1]], prompt_length=1)]
+
+
+def prompted() -> list[Sample]:
+    """Three pairs, two of one prompt: responses that begin alike, one of one token beside the longest, two the same."""
+    prompt, beginning = conversation(17, 3)[:-1], conversation(9, 4)
+    sequences = [
+        [[*prompt, *beginning, *conversation(5, 5)], [*prompt, *beginning, *conversation(3, 6)]],
+        [[*prompt, EOS], [*prompt, *conversation(62 - len(prompt), 7)]],
+        [conversation(12, 8), conversation(12, 8)],
+    ]
+    return [Sample(pair, length) for pair, length in zip(sequences, (16, 16, 0), strict=True)]
+
+
+def layouts_of(model: RewardModel) -> list[LayoutName]:
+    """Those that the architecture can honour."""
+    if not model.architecture.packs:
+        return ["padded"]
+    return ["padded", "packed", "shared_prefix"] if model.read_at == "last" else ["padded", "packed"]
 
 
 def gradients(model: RewardModel) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_rm.batch import LayoutName
+from lightning_rm.data.choice import LayoutSetting, choose_layout
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.metrics import Sums, pair_statistics, summarize
@@ -58,7 +58,7 @@ def collect_features(
     model: RewardModel,
     pairs: PairDataset,
     *,
-    layout: LayoutName = "padded",
+    layout: LayoutSetting = "padded",
     batch_pairs: int = 16,
     max_pairs: int | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
@@ -68,7 +68,7 @@ def collect_features(
     Args:
         model: put into evaluation mode for the call and back; the device is its own.
         pairs: tokenised for this model.
-        layout: how they are laid out; features are the same.
+        layout: how they are laid out, or `auto`; features are the same.
         batch_pairs: pairs a forward.
         max_pairs: the most pairs to read, spread evenly over the data set; None reads all.
         autocast: a context for the forward, such as `Fabric.autocast`.
@@ -88,13 +88,14 @@ def collect_features(
             f"set max_tokens={model.max_tokens}"
         )
     feature, reward = torch.empty(2, num_pairs, model.hidden_size), torch.empty(2, num_pairs)
+    laid = LAYOUTS[choose_layout(layout, pairs, model.read_at, model.packs).layout]
     device, training = next(model.parameters()).device, model.training
     model.eval()
     try:
         for places in np.array_split(np.argsort(-longest, kind="stable"), -(-num_pairs // batch_pairs)):
             samples = [pairs.sample(row) for row in rows[places].tolist()]
             with autocast():
-                output = model(LAYOUTS[layout](samples, model.read_at, model.pad_id).to(device)).averaged()
+                output = model(laid(samples, model.read_at, model.pad_id).to(device)).averaged()
             feature[:, places], reward[:, places] = output.feature.float().cpu(), output.reward.cpu()
     finally:
         model.train(training)

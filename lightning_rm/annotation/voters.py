@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
@@ -41,10 +42,17 @@ class Voter:
         load = MemberRewardModel.load if is_members(self.folder) else RewardModel.from_pretrained
         return load(self.folder, tokenizer=tokenizer).eval()
 
+    def read_ahead(self) -> None:
+        """Have its weights read from disk into the system's cache in the background, while another voter scores."""
+        Thread(target=files_digest, args=[self._weights()], daemon=True).start()
+
     @cached_property
     def digest(self) -> str:
         """16 hex digits that change with the weights: of their files' bytes, in order of name."""
-        return files_digest(sorted(self.folder.glob("*.safetensors")))
+        return files_digest(self._weights())
+
+    def _weights(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))
 
     def kind(self) -> dict[str, Any]:
         """What voters must have in common, by the names that an error calls it."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.batch import LayoutName, Sample
 from lightning_rm.data.cache import draft_of, fingerprint
+from lightning_rm.data.choice import LayoutSetting, choose_layout
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.loader import response_index
@@ -71,7 +72,7 @@ def collect_votes(
     *,
     fabric: L.Fabric | None = None,
     cache_dir: Path | str | None = None,
-    layout: LayoutName = "padded",
+    layout: LayoutSetting = "padded",
     batch_tokens: int = 16384,
     shard_size: int = 2000,
     progress: Progress | None = None,
@@ -85,8 +86,9 @@ def collect_votes(
         policy: what to do with rows that are bad or long.
         fabric: device and processes; None for this process and the CPU. Every process calls this alike.
         cache_dir: where tokenised pairs are kept.
-        layout: how conversations are laid out; rewards are the same.
-        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone.
+        layout: how conversations are laid out, or `auto`; rewards are the same.
+        batch_tokens: the most grid tokens of a forward, before a common beginning is shared; a longer conversation goes
+            alone.
         shard_size: conversations of a shard, the most that a killed process does again.
         progress: called after every batch.
 
@@ -113,7 +115,7 @@ def collect_votes(
     has_say = _has_say(source, pairs, voters)
     needed_by = [np.unique(index[mask]) for mask in has_say]
     folders = [_folder(parts, settings, voter) for voter in voters]
-    for voter, needed, folder in zip(voters, needed_by, folders, strict=True):
+    for voter, following, needed, folder in zip(voters, [*voters[1:], None], needed_by, folders, strict=True):
         shards = [needed[start : start + shard_size] for start in range(0, len(needed), shard_size)]
         # By their numbers, not by what is missing: that differs between processes that look at different times.
         numbers = range(fabric.global_rank, len(shards), fabric.world_size)
@@ -124,11 +126,14 @@ def collect_votes(
         model = voter.load(tokenizer)
         fabric.to_device(model)
         _check_lengths(pairs, lengths, model)
+        if following is not None:
+            following.read_ahead()
+        laid = choose_layout(layout, pairs, model.read_at, model.packs).layout
         for number in mine:
             scored: list[tuple[NDArray[np.int64], Rewards]] = []
-            for rows in _batches(shards[number], lengths, batch_tokens):
+            for rows in _batches(shards[number], lengths, batch_tokens, laid):
                 with fabric.autocast():
-                    scored.append((rows, _score(model, [sample_of(row) for row in rows.tolist()], layout)))
+                    scored.append((rows, _score(model, [sample_of(row) for row in rows.tolist()], laid)))
                 done += len(rows)
                 if progress is not None:
                     progress(voter.name, done, len(needed))
@@ -180,12 +185,22 @@ def _check_lengths(pairs: PairDataset, lengths: NDArray[np.int64], model: Reward
         )
 
 
-def _batches(shard: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
-    """The conversations of a shard from long to short, as many at a time as the budget allows."""
-    rows = shard[np.argsort(-lengths[shard], kind="stable")]
+def _batches(
+    shard: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens: int, layout: LayoutName
+) -> Iterator[NDArray[np.int64]]:
+    """The conversations of a shard, as many at a time as the budget allows.
+
+    On a padded grid they go from long to short. On the others they stand as they come, those of a pair side by side:
+    there is no padding to save, and a beginning to share.
+    """
+    rows = shard[np.argsort(-lengths[shard], kind="stable")] if layout == "padded" else shard
     start = 0
     while start < len(rows):
-        stop = start + max(1, batch_tokens // int(lengths[rows[start]]))
+        if layout == "padded":
+            fit = batch_tokens // int(lengths[rows[start]])
+        else:
+            fit = int(np.searchsorted(lengths[rows[start:]].cumsum(), batch_tokens, side="right"))
+        stop = start + max(1, fit)
         yield rows[start:stop]
         start = stop
 

@@ -47,7 +47,9 @@ def train(cfg: DictConfig) -> float:
     if cfg.members is not None:
         model = MemberRewardModel.of(model, instantiate(cfg.members))
     module: PairwiseRM = instantiate(cfg.module, model=model)
-    datamodule: PreferenceDataModule = instantiate(cfg.data.module, tokenizer=tokenizer, read_at=module.model.read_at)
+    datamodule: PreferenceDataModule = instantiate(
+        cfg.data.module, tokenizer=tokenizer, read_at=module.model.read_at, packs=module.model.packs
+    )
     _check(cfg, module, datamodule)
     # Weights are chosen by a validation metric alone: a run that reports a test metric keeps its last weights.
     monitor = cfg.monitor if cfg.monitor.startswith("val/") else None
@@ -153,6 +155,7 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
         trained, total = count_parameters(module)
         console = Console()
         console.print(report_table(datamodule.reports))
+        console.print(f"layout {datamodule.layout.layout}: {datamodule.layout.reason}", highlight=False)
         console.print(f"{total:,} parameters, {trained:,} of them trained", highlight=False)
 
 

@@ -7,18 +7,21 @@ The one data module of all reward models. It knows sources, a tokenizer and a Tr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, ReadAt
+from lightning_rm.batch import ReadAt
+from lightning_rm.data.choice import Choice, LayoutSetting, choose_layout
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.fitting import Overlong
-from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.data.group_dataset import GroupDataset
+from lightning_rm.data.layouts import LAYOUTS, SHORTEST_SHARED
 from lightning_rm.data.loader import (
     BatchLoader,
     GroupBatches,
@@ -58,11 +61,13 @@ class PreferenceDataModule(L.LightningDataModule):
         val: named sets, each a source or a file; one alone is named `val`.
         test: the same; one alone is named `test`.
         read_at: the token that rewards are read at: the model's `read_at`.
+        packs: whether the model can keep several sequences of a row apart, its `packs`: `layout=auto` asks.
         max_tokens: the most tokens of a whole conversation.
         overlong: what to do with longer ones: `drop`, `truncate_prompt`, `truncate_response` or `error`.
         identical: what to do with pairs of one response twice: `drop` or `error`.
         on_bad_row: what to do with rows that cannot be read: `error` or `drop`.
-        layout: `padded` or `packed`.
+        layout: `padded`, `packed`, `shared_prefix`, or `auto` for the one that the model and the training pairs call
+            for.
         order: of training pairs: `random`; `length`, batches of pairs alike in length; `prompt`, batches of pairs that
             share responses; `strongest_first` and `weakest_first`, a curriculum by strength.
         batch_pairs: pairs of a micro-batch on each device.
@@ -89,6 +94,7 @@ class PreferenceDataModule(L.LightningDataModule):
         val_response_names: names of the validation sets of responses, whose loaders follow those of the pairs.
         test_response_names: names of the test sets of responses, the same.
         datasets: name -> tokenised pairs, of the sets that are set up; the training set is named `train`.
+        layout: what was chosen, once it was asked for, and why.
         responses: the sets of responses; `responses.opened` has their tokenised groups by name, those of training named
             `responses`.
 
@@ -105,11 +111,12 @@ class PreferenceDataModule(L.LightningDataModule):
         test: Mapping[str, AnySource] | AnySource | None = None,
         *,
         read_at: ReadAt = "last",
+        packs: bool = True,
         max_tokens: int = 1024,
         overlong: Overlong = "drop",
         identical: Literal["drop", "error"] = "drop",
         on_bad_row: Literal["error", "drop"] = "error",
-        layout: LayoutName = "padded",
+        layout: LayoutSetting = "padded",
         order: Order = "length",
         batch_pairs: int | None = 16,
         batch_tokens: int | None = None,
@@ -133,7 +140,7 @@ class PreferenceDataModule(L.LightningDataModule):
             raise ValueError("the tokenizer has no pad token; load it with load_tokenizer, which chooses one")
         for name, value, words in (
             ("read_at", read_at, get_args(ReadAt)),
-            ("layout", layout, tuple(LAYOUTS)),
+            ("layout", layout, (*LAYOUTS, "auto")),
             ("order", order, get_args(Order)),
         ):
             if value not in words:
@@ -142,7 +149,13 @@ class PreferenceDataModule(L.LightningDataModule):
         self._pad_id = int(pad_id)
         self.policy = TokenizePolicy(max_tokens, overlong, identical, on_bad_row)
         self.read_at: ReadAt = read_at
-        self.layout: LayoutName = layout
+        if layout == "shared_prefix" and read_at == "first":
+            raise ValueError(
+                "layout=shared_prefix: an encoder's prompt sees the response and cannot be computed once for two of "
+                "them; use layout=packed, padded or auto"
+            )
+        self._layout: LayoutSetting = layout
+        self.packs = packs
         self.order: Order = order
         self.batch_pairs = None if batch_tokens else batch_pairs
         self.batch_tokens = batch_tokens
@@ -162,10 +175,23 @@ class PreferenceDataModule(L.LightningDataModule):
             groups,
             batch_groups,
             partial(prepare_groups, tokenizer=tokenizer, policy=self.policy, cache_dir=cache_dir),
-            partial(GroupBatches, layout=LAYOUTS[layout], read_at=read_at, pad_id=self._pad_id),
+            self._group_batches,
             num_workers,
             seed,
         )
+
+    @cached_property
+    def layout(self) -> Choice:
+        """How samples are laid on the token grid. `auto` measures the training pairs, or else those of the first set.
+
+        Raises:
+            ValueError: if there is no set of pairs.
+        """
+        name = next(iter(self._pairs.names), None)
+        if name is None:
+            raise ValueError("there are no pairs and so no layout of them")
+        self._open(name)
+        return choose_layout(self._layout, self.datasets[name], self.read_at, self.packs)
 
     @property
     def reports(self) -> dict[str, DataReport]:
@@ -257,14 +283,16 @@ class PreferenceDataModule(L.LightningDataModule):
         self._open(name)
         pairs = self.datasets[name]
         rank, world_size = self._rank()
+        layout, prompts = self.layout.layout, pairs.prompt_lengths
         sampler = PairBatchSampler(
             pairs.lengths,
             pairs.prompt_index,
             num_pairs=num_pairs,
             num_tokens=None if num_pairs else self.batch_tokens,
             order=order,
-            token_cost=self.layout,
+            token_cost=layout,
             response_index=self._index(name) if order == "prompt" else None,
+            prompt_lengths=np.where(prompts < SHORTEST_SHARED, 0, prompts),
             strength=pairs.strength.mean,
             rank=rank,
             world_size=world_size,
@@ -274,8 +302,11 @@ class PreferenceDataModule(L.LightningDataModule):
             span=span,
             with_responses=responses is not None,
         )
-        batches = PairBatches(pairs, name, LAYOUTS[self.layout], self.read_at, self._pad_id, responses)
+        batches = PairBatches(pairs, name, LAYOUTS[layout], self.read_at, self._pad_id, responses)
         return BatchLoader(batches, sampler, self.num_workers)
+
+    def _group_batches(self, groups: GroupDataset) -> GroupBatches:
+        return GroupBatches(groups, LAYOUTS[self.layout.layout], self.read_at, self._pad_id)
 
     def _index(self, name: str) -> Rows:
         if name not in self._response_index:
@@ -298,7 +329,7 @@ class PreferenceDataModule(L.LightningDataModule):
             "batch_pairs": self.batch_pairs,
             "batch_tokens": self.batch_tokens,
             "order": self.order,
-            "layout": self.layout,
+            "layout": self.layout.layout,
             "seed": self.seed,
             "devices": self._rank()[1],
             "accumulate_grad_batches": self.trainer.accumulate_grad_batches if self.trainer else 1,

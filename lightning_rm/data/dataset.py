@@ -71,7 +71,8 @@ class PairDataset:
 
     Attributes:
         lengths: (N, 2) int64, tokens of the chosen and the rejected conversation.
-        response_lengths: (N, 2) int64, the same without the prompt.
+        prompt_lengths: (N,) int64, tokens of the prompt, with which both conversations begin.
+        response_lengths: (N, 2) int64, tokens of the conversations without the prompt.
         prompt_index: (N,) int64, the same number for pairs of one prompt.
         strength: of the N pairs, NaN where the data is not annotated.
         source_row: (N,) int64, each pair's place among all rows, good and bad, of its source.
@@ -96,13 +97,13 @@ class PairDataset:
         self.subset_names: tuple[str, ...] = tuple(json.loads(metadata[b"subset_names"]))
         self._ids = (_Lists(table["chosen_ids"]), _Lists(table["rejected_ids"]))
         self._rows: NDArray[np.int64] = np.arange(table.num_rows)  # where in the file each pair stands
-        self._prompt_length = _numbers(table["prompt_length"])
+        self.prompt_lengths: NDArray[np.int64] = _numbers(table["prompt_length"])
         self._columns = {
             name: _numbers(table[name]) for name in ("label", "margin", "weight", "subset", "clean", "gold_margin")
         }
         self.source_row: NDArray[np.int64] = _numbers(table["source_row"])
         self.lengths: NDArray[np.int64] = np.stack([ids.lengths for ids in self._ids], axis=1)
-        self.response_lengths: NDArray[np.int64] = self.lengths - self._prompt_length[:, None]
+        self.response_lengths: NDArray[np.int64] = self.lengths - self.prompt_lengths[:, None]
         self.prompt_index: NDArray[np.int64] = _numbers(table["prompt_index"])
         self.strength = Strength.of(
             _numbers(table["strength_mean"]), _numbers(table["strength_std"]), _vote_shares(table["votes"])
@@ -125,7 +126,7 @@ class PairDataset:
         pairs = copy.copy(self)
         pairs._treated_by = targets
         pairs._rows = self._rows[kept]
-        pairs._prompt_length = self._prompt_length[kept]
+        pairs.prompt_lengths = self.prompt_lengths[kept]
         columns = self._columns | {name: getattr(targets, name) for name in ("label", "margin", "weight")}
         pairs._columns = {name: values[kept] for name, values in columns.items()}
         pairs.source_row, pairs.prompt_index = self.source_row[kept], self.prompt_index[kept]
@@ -140,7 +141,7 @@ class PairDataset:
 
     def sample(self, i: int) -> Sample:
         """The token sequences of pair `i`, chosen first."""
-        return Sample(tuple(ids.get(int(self._rows[i])) for ids in self._ids), int(self._prompt_length[i]))
+        return Sample(tuple(ids.get(int(self._rows[i])) for ids in self._ids), int(self.prompt_lengths[i]))
 
     def columns(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """The columns of a `PreferenceBatch` for the pairs `rows`, all but `valid`.

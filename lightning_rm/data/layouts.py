@@ -4,7 +4,8 @@ A layout knows token ids and nothing of what they mean. Whatever the layout, rew
 each sequence alone; the tests hold every layout to that.
 
 A sequence that stands several times in a batch is computed once and read several times. Data sets in which a prompt has
-many pairs (votes over 33 arguments, all pairs of 4 answers) gain as much as they repeat.
+many pairs (votes over 33 arguments, all pairs of 4 answers) gain as much as they repeat. `shared_prefix` goes further:
+what sequences have in common at their beginnings is computed once.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lightning_rm.batch import LayoutName, ReadAt, Sample, TokenBatch
+from lightning_rm.batch import LayoutName, ReadAt, Sample, Segments, TokenBatch
 
 Layout = Callable[[Sequence[Sample], ReadAt, int], TokenBatch]
+
+SHORTEST_SHARED = 8
+"""Beginnings of fewer common tokens are not shared: a segment costs an attention call in every layer."""
 
 
 def padded(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatch:
@@ -28,7 +32,7 @@ def padded(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatc
     Args:
         samples: P samples of k sequences each.
         read_at: where a response's reward is read: `last` token (decoders) or `first` (encoders).
-        pad_id: the id that fills the rest of a row; segment 0 hides it.
+        pad_id: the id that fills the rest of a row; the mask hides it.
 
     Returns:
         A `TokenBatch` of (R, L), R the number of distinct sequences.
@@ -36,26 +40,24 @@ def padded(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatc
     sequences, occurrence = _distinct(samples)
     width = max(len(sequence) for sequence in sequences)
     input_ids = torch.full((len(sequences), width), pad_id, dtype=torch.long)
-    segment_ids = torch.zeros_like(input_ids)
+    mask = torch.zeros_like(input_ids, dtype=torch.bool)
     for row, sequence in enumerate(sequences):
         input_ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
-        segment_ids[row, : len(sequence)] = 1
-    position_ids = torch.arange(width).expand(len(sequences), width).contiguous()
-    starts = [row * width for row in range(len(sequences))]
+        mask[row, : len(sequence)] = True
+    places = [torch.arange(len(sequence)) + row * width for row, sequence in enumerate(sequences)]
     return TokenBatch(
         input_ids=input_ids,
-        position_ids=position_ids,
-        segment_ids=segment_ids,
-        reward_index=_reward_index(sequences, starts, occurrence, read_at),
-        response_mask=_response_mask(samples, starts, occurrence, input_ids),
+        position_ids=torch.arange(width).expand(len(sequences), width).contiguous(),
+        mask=mask,
+        reward_index=_reward_index(places, occurrence, read_at),
+        response_index=_response_index(samples, places, occurrence),
     )
 
 
 def packed(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatch:
     """One row that holds every distinct sequence end to end: no padding at all.
 
-    Two sequences of three and two tokens: ids `[[1, 2, 3, 4, 5]]`, positions `[[0, 1, 2, 0, 1]]`, segments
-    `[[1, 1, 1, 2, 2]]`.
+    Two sequences of three and two tokens: ids `[[1, 2, 3, 4, 5]]`, positions `[[0, 1, 2, 0, 1]]`, segments of 3 and 2.
 
     Args:
         samples: P samples of k sequences each.
@@ -66,20 +68,79 @@ def packed(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatc
         A `TokenBatch` of (1, T), T the number of tokens in the distinct sequences.
     """
     sequences, occurrence = _distinct(samples)
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    starts: list[int] = [0, *lengths.cumsum(0)[:-1].tolist()]
-    input_ids = torch.tensor([token for sequence in sequences for token in sequence], dtype=torch.long)[None]
-    return TokenBatch(
-        input_ids=input_ids,
-        position_ids=torch.cat([torch.arange(len(sequence)) for sequence in sequences])[None],
-        segment_ids=torch.repeat_interleave(torch.arange(1, len(sequences) + 1), lengths)[None],
-        reward_index=_reward_index(sequences, starts, occurrence, read_at),
-        response_mask=_response_mask(samples, starts, occurrence, input_ids),
-    )
+    lengths = [len(sequence) for sequence in sequences]
+    places = list(torch.arange(sum(lengths)).split(lengths))
+    return _one_row(sequences, [0] * len(sequences), [0] * len(sequences), samples, places, occurrence, read_at)
 
 
-LAYOUTS: dict[LayoutName, Layout] = {"padded": padded, "packed": packed}
+def shared_prefix(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatch:
+    """One row that holds every common beginning once: [prompt | chosen | rejected], and no padding.
+
+    Two pairs, the first of them with a prompt of three tokens: ids `[[1, 2, 3, 4, 5, 6, 7, 8, 9]]` are the prompt 1 2 3
+    with the responses 4 5 and 6, and the sequences 7 and 8 9; positions `[[0, 1, 2, 3, 4, 3, 0, 0, 1]]`, segments of
+    3, 2, 1, 1 and 2 tokens, of which the second and the third continue the first.
+
+    Beginnings are found in the token ids, whosever they are: of the responses to one prompt, of several pairs of one
+    prompt, of one prompt that goes on where another ends, of a system prompt before everything. Only those of
+    `SHORTEST_SHARED` tokens and more are shared.
+
+    Args:
+        samples: P samples of k sequences each.
+        read_at: `last`: what a decoder reads.
+        pad_id: not used; here so that every layout is called alike.
+
+    Returns:
+        A `TokenBatch` of (1, T), T the number of tokens that are left to compute.
+
+    Raises:
+        ValueError: for `read_at="first"`: an encoder's prompt sees its response, so two responses have two prompts.
+    """
+    if read_at == "first":
+        raise ValueError(
+            "layout=shared_prefix: in an encoder the prompt sees the response, so a prompt cannot be computed once for "
+            "two of them; use layout=packed or padded"
+        )
+    sequences, occurrence = _distinct(samples)
+    segments: list[tuple[int, ...]] = []
+    starts, back = list[int](), list[int]()
+    places: list[list[Tensor]] = [[] for _ in sequences]
+    # Bundles of sequences that are equal up to a token, and the segment that ends there. Segments that continue another
+    # come after it.
+    bundles = [(list(range(len(sequences))), 0, -1)]
+    num_tokens = 0
+    while bundles:
+        bundle, start, parent = bundles.pop()
+        for alike in _by_next_tokens(sequences, bundle, start):
+            end = _num_common(sequences, alike)
+            segments.append(sequences[alike[0]][start:end])
+            starts.append(start)
+            back.append(len(segments) - 1 - parent if start else 0)
+            for number in alike:
+                places[number].append(torch.arange(num_tokens, num_tokens + end - start))
+            num_tokens += end - start
+            if longer := [number for number in alike if len(sequences[number]) > end]:
+                bundles.append((longer, end, len(segments) - 1))
+    whole = [torch.cat(parts) for parts in places]
+    return _one_row(segments, starts, back, samples, whole, occurrence, read_at)
+
+
+LAYOUTS: dict[LayoutName, Layout] = {"padded": padded, "packed": packed, "shared_prefix": shared_prefix}
 """Every layout by its name in `conf/layout`."""
+
+
+def _by_next_tokens(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int], start: int) -> list[list[int]]:
+    """Sequences whose next `SHORTEST_SHARED` tokens are the same, together; one with fewer tokens left stands alone."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number in bundle:
+        alike.setdefault(sequences[number][start : start + SHORTEST_SHARED], []).append(number)
+    return list(alike.values())
+
+
+def _num_common(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int]) -> int:
+    """How many tokens all sequences of a bundle begin with in common: as many as its first and last in sorted order."""
+    first, last = (choose(sequences[number] for number in bundle) for choose in (min, max))
+    shorter = min(len(first), len(last))
+    return next((place for place in range(shorter) if first[place] != last[place]), shorter)
 
 
 def _distinct(samples: Sequence[Sample]) -> tuple[list[tuple[int, ...]], list[list[int]]]:
@@ -96,21 +157,41 @@ def _distinct(samples: Sequence[Sample]) -> tuple[list[tuple[int, ...]], list[li
     return list(place), occurrence
 
 
-def _reward_index(
-    sequences: Sequence[Sequence[int]], starts: Sequence[int], occurrence: Sequence[Sequence[int]], read_at: ReadAt
-) -> Tensor:
-    """(k, P): the flat position each response is read at."""
-    ends = [start + len(sequence) - 1 for start, sequence in zip(starts, sequences, strict=True)]
-    position = torch.tensor(ends if read_at == "last" else list(starts), dtype=torch.long)
+def _one_row(
+    segments: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    back: Sequence[int],
+    samples: Sequence[Sample],
+    places: Sequence[Tensor],
+    occurrence: Sequence[Sequence[int]],
+    read_at: ReadAt,
+) -> TokenBatch:
+    """A grid of one row: segments end to end, each with the position of its first token and what it continues."""
+    input_ids = torch.tensor([token for segment in segments for token in segment], dtype=torch.long)[None]
+    positions = [torch.arange(start, start + len(segment)) for start, segment in zip(starts, segments, strict=True)]
+    return TokenBatch(
+        input_ids=input_ids,
+        position_ids=torch.cat(positions)[None],
+        mask=torch.ones_like(input_ids, dtype=torch.bool),
+        reward_index=_reward_index(places, occurrence, read_at),
+        response_index=_response_index(samples, places, occurrence),
+        segments=Segments(tuple(len(segment) for segment in segments), tuple(back)),
+    )
+
+
+def _reward_index(places: Sequence[Tensor], occurrence: Sequence[Sequence[int]], read_at: ReadAt) -> Tensor:
+    """(k, P): the flat position each response is read at; `places` are the flat positions of each sequence's tokens."""
+    position = torch.stack([place[-1 if read_at == "last" else 0] for place in places])
     return position[torch.tensor(occurrence, dtype=torch.long)].T.contiguous()
 
 
-def _response_mask(
-    samples: Sequence[Sample], starts: Sequence[int], occurrence: Sequence[Sequence[int]], input_ids: Tensor
-) -> Tensor:
-    """(R, L) bool: tokens of the first (chosen) response of each sample, the prompt left out."""
-    mask = torch.zeros(input_ids.numel(), dtype=torch.bool)
+def _response_index(samples: Sequence[Sample], places: Sequence[Tensor], occurrence: Sequence[Sequence[int]]) -> Tensor:
+    """(2, N): the token before, and the token, of each chosen response; one that stands in two samples counts once."""
+    prompt_lengths: dict[int, int] = {}
     for sample, which in zip(samples, occurrence, strict=True):
-        start = starts[which[0]]
-        mask[start + sample.prompt_length : start + len(sample.sequences[0])] = True
-    return mask.view_as(input_ids)
+        prompt_lengths[which[0]] = min(sample.prompt_length, prompt_lengths.get(which[0], sample.prompt_length))
+    steps = [
+        torch.stack([places[number][:-1], places[number][1:]])[:, max(length, 1) - 1 :]
+        for number, length in prompt_lengths.items()
+    ]
+    return torch.cat(steps, dim=1)

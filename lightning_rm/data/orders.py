@@ -24,8 +24,9 @@ BLOCK = 8
 GRID_TOKENS: dict[LayoutName, Callable[[Collection[int]], int]] = {
     "padded": lambda lengths: len(lengths) * max(lengths),
     "packed": sum,
+    "shared_prefix": sum,
 }
-"""Tokens of the grid that holds sequences of these lengths."""
+"""Tokens of the grid that holds parts (`grid_parts`) of these lengths, each different part once."""
 
 
 def by_length(rows: Rows, tokens: Rows) -> Rows:
@@ -77,25 +78,45 @@ def cut_by_pairs(rows: Rows, num_pairs: int) -> list[Rows]:
     return [rows[start : start + num_pairs] for start in range(0, len(rows), num_pairs)]
 
 
-def cut_by_tokens(
-    rows: Rows, num_tokens: int, token_cost: LayoutName, lengths: Rows, response_index: Rows
-) -> list[Rows]:
-    """Batches of as many neighbours as a budget of grid tokens allows, a response that stands twice counted once.
+def grid_parts(
+    token_cost: LayoutName, lengths: Rows, response_index: Rows, prompt_lengths: Rows, prompt_index: Rows
+) -> tuple[Rows, Rows]:
+    """What each pair puts on the grid: its two sequences, or (`shared_prefix`) its prompt and its two responses.
+
+    Args:
+        token_cost: how the grid is laid.
+        lengths: (N, k) tokens of each sequence.
+        response_index: (N, k) one number a distinct sequence.
+        prompt_lengths: (N,) tokens that a pair's sequences begin with in common; 0 where they are too few to share.
+        prompt_index: (N,) one number a prompt; of one prompt, those of one length are the same tokens.
+
+    Returns:
+        (N, m) tokens of each part, and (N, m) a number for each different part. Beginnings that responses have in
+        common beyond the prompt, or prompts with one another, are counted each time: the grid may be smaller.
+    """
+    if token_cost != "shared_prefix":
+        return lengths, response_index
+    prompts = np.stack([prompt_index, prompt_lengths], axis=1)
+    number = np.unique(prompts, axis=0, return_inverse=True)[1].reshape(-1, 1) + int(response_index.max()) + 1
+    shared = prompt_lengths[:, None]
+    return np.concatenate([shared, lengths - shared], axis=1), np.concatenate([number, response_index], axis=1)
+
+
+def cut_by_tokens(rows: Rows, num_tokens: int, token_cost: LayoutName, parts: Rows, part_index: Rows) -> list[Rows]:
+    """Batches of as many neighbours as a budget of grid tokens allows, a part that stands twice counted once.
 
     Args:
         rows: (P,) row numbers.
         num_tokens: the most tokens of a batch's grid; every pair alone is within it.
         token_cost: how the grid is laid.
-        lengths: (N, 2) tokens of the chosen and the rejected sequence.
-        response_index: (N, 2) one number a distinct sequence.
+        parts: (N, m) tokens of each part of a pair.
+        part_index: (N, m) one number a different part.
     """
 
     def edges() -> Iterator[int]:
         batch: dict[int, int] = {}
         for place, row in enumerate(rows.tolist()):
-            pair = {
-                int(response): int(length) for response, length in zip(response_index[row], lengths[row], strict=True)
-            }
+            pair = dict(zip(part_index[row].tolist(), parts[row].tolist(), strict=True))
             if GRID_TOKENS[token_cost]((batch | pair).values()) > num_tokens:
                 yield place
                 batch = {}

@@ -26,6 +26,7 @@ from lightning_rm.data.orders import (
     by_strength,
     cut_by_pairs,
     cut_by_tokens,
+    grid_parts,
     spread,
 )
 
@@ -71,8 +72,10 @@ class PairBatchSampler:
         num_pairs: pairs of a micro-batch. Exactly one of num_pairs and num_tokens is set.
         num_tokens: the most grid tokens of a micro-batch, as `token_cost` counts them.
         order: `random`, `length`, `prompt`, `strongest_first` or `weakest_first`.
-        token_cost: of a batch's distinct sequences, `padded` is their number times the longest, `packed` their sum.
+        token_cost: of a batch's distinct sequences, `padded` is their number times the longest, `packed` their sum;
+            `shared_prefix` is the sum of its distinct prompts and responses.
         response_index: (N, 2) or (N, 1) one number a distinct sequence; None takes every sequence for distinct.
+        prompt_lengths: (N,) tokens that a pair's sequences share on a grid of `shared_prefix`; None for none.
         strength: (N,) what the orders by strength sort by.
         rank: which rank's part to yield.
         world_size: the number of ranks.
@@ -98,6 +101,7 @@ class PairBatchSampler:
         order: Order = "random",
         token_cost: LayoutName = "padded",
         response_index: Rows | None = None,
+        prompt_lengths: Rows | None = None,
         strength: NDArray[np.float64] | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -136,8 +140,11 @@ class PairBatchSampler:
         self.span = span
         self.with_responses = with_responses
         self.epoch = 0
+        if prompt_lengths is None:
+            prompt_lengths = np.zeros(len(lengths), dtype=np.int64)
+        self._parts = grid_parts(token_cost, lengths, self.response_index, prompt_lengths, prompt_index)
         # What a pair takes alone, and the batches of every epoch, where a budget fixes them.
-        self._tokens: Rows = 2 * lengths.max(axis=1) if token_cost == "padded" else lengths.sum(axis=1)
+        self._tokens: Rows = 2 * lengths.max(axis=1) if token_cost == "padded" else self._parts[0].sum(axis=1)
         self._check_budget()
         self._composed = self._compose(self._generator()) if num_tokens else None
         num_batches = len(self._composed) if self._composed else -(-len(lengths) // self._pairs_a_batch)
@@ -229,7 +236,7 @@ class PairBatchSampler:
     def _cut(self, rows: Rows) -> list[Rows]:
         if self.num_tokens is None:
             return cut_by_pairs(rows, self._pairs_a_batch)
-        return cut_by_tokens(rows, self.num_tokens, self.token_cost, self.lengths, self.response_index)
+        return cut_by_tokens(rows, self.num_tokens, self.token_cost, *self._parts)
 
     def _check_budget(self) -> None:
         row = int(self._tokens.argmax())

@@ -32,7 +32,8 @@ def score(
         tokenizer: the model's own.
         conversations: N lists of turns.
         batch_size: conversations a forward.
-        layout: how they are laid out; the rewards are the same.
+        layout: how they are laid out; the rewards are the same. With `shared_prefix`, conversations that begin alike
+            are scored together: the prompt of sixteen responses is computed once.
 
     Returns:
         (N,) float32 rewards on the CPU, in the order given; (N, M) of a model of M members. Nothing is truncated.
@@ -46,7 +47,8 @@ def score(
             raise ValueError(
                 f"conversation {number} has {len(ids)} tokens and the model reads {model.max_tokens}; cut its prompt"
             )
-    order = sorted(range(len(encoded)), key=lambda number: len(encoded[number]))
+    alike = encoded if layout == "shared_prefix" else [[len(ids)] for ids in encoded]
+    order = sorted(range(len(encoded)), key=alike.__getitem__)
     members = (model.num_members,) if isinstance(model, MemberRewardModel) else ()
     rewards = torch.empty(len(encoded), *members)
     device = next(model.parameters()).device

@@ -174,7 +174,7 @@ def _repeated(value: Any, rows: int, num_members: int) -> Any:
         return tuple(_repeated(part, rows, num_members) for part in cast("tuple[Any, ...]", value))
     if not isinstance(value, Tensor):
         return value
-    if value.dtype == torch.long and value.ndim == 4:  # segment lengths, which are told of all rows put end to end
+    if value.dtype == torch.long and value.ndim == 4:  # segments, which are told of all rows put end to end
         return value.repeat(1, 1, 1, num_members)
     if rows > 1 and value.shape[:1] == (rows,):
         return value.repeat(num_members, *[1] * (value.ndim - 1))

@@ -19,7 +19,7 @@ from lightning_rm.batch import ReadAt, RewardOutput, TokenBatch
 from lightning_rm.losses import language_model_loss
 from lightning_rm.models import loading, settings
 from lightning_rm.models.adapters import LoraAdapter, four_bit
-from lightning_rm.models.attention import attention_mask
+from lightning_rm.models.attention import SEGMENT_ATTENTION, attention_mask
 from lightning_rm.models.contexts import quiet, seeded
 from lightning_rm.models.export import export
 from lightning_rm.models.heads import Architecture, architecture_of, head_tensors, init_head, keep_float32
@@ -191,6 +191,12 @@ class RewardModel(nn.Module):
         return self.architecture.read_at
 
     @property
+    def packs(self) -> bool:
+        """Whether several sequences of a row are kept apart at no cost: the layouts `packed` and `shared_prefix`."""
+        attention = self.backbone.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
+        return self.architecture.packs and attention == SEGMENT_ATTENTION
+
+    @property
     def hidden_size(self) -> int:
         """H, the size of a feature."""
         return cast(int, self.backbone.config.hidden_size)
@@ -244,7 +250,7 @@ class RewardModel(nn.Module):
             tokens: the same batch.
 
         Returns:
-            A float32 scalar, the mean over tokens of `response_mask`; logits exist at those alone.
+            A float32 scalar, the mean over the tokens of `response_index`; logits exist at those alone.
 
         Raises:
             ValueError: if the model kept no LM head, or the output no hidden states.
@@ -253,13 +259,12 @@ class RewardModel(nn.Module):
             raise ValueError("the LM loss needs an LM head: load a causal checkpoint with keep_lm_head=True")
         if output.hidden is None:
             raise ValueError("the LM loss needs every hidden state: call the model with keep_hidden=True")
-        inside = tokens.segment_ids[:, 1:] == tokens.segment_ids[:, :-1]
-        predicted = tokens.response_mask[:, 1:] & inside
-        logits = self.lm_head(output.hidden[:, :-1][predicted])
+        before, predicted = tokens.response_index
+        logits = self.lm_head(output.hidden.flatten(0, 1)[before])
         cap: float | None = getattr(self.backbone.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
-        return language_model_loss(logits, tokens.input_ids[:, 1:][predicted])
+        return language_model_loss(logits, tokens.input_ids.flatten()[predicted])
 
     def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Write a folder that `AutoModelForSequenceClassification.from_pretrained` reads, with our rewards.
@@ -285,8 +290,7 @@ class RewardModel(nn.Module):
     def _hidden(self, tokens: TokenBatch) -> Tensor:
         """(R, L, H): the backbone's last hidden states."""
         mask = attention_mask(
-            tokens.segment_ids,
-            tokens.position_ids,
+            tokens,
             self.backbone.config,
             packs=self.architecture.packs,
             causal=self.read_at == "last",

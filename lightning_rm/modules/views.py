@@ -26,9 +26,10 @@ def doubled(tokens: TokenBatch) -> TokenBatch:
     return TokenBatch(
         input_ids=torch.cat([tokens.input_ids] * 2),
         position_ids=torch.cat([tokens.position_ids] * 2),
-        segment_ids=torch.cat([tokens.segment_ids] * 2),
+        mask=torch.cat([tokens.mask] * 2),
         reward_index=torch.cat([tokens.reward_index, tokens.reward_index + shift], dim=1),
-        response_mask=torch.cat([tokens.response_mask] * 2),
+        response_index=torch.cat([tokens.response_index, tokens.response_index + shift], dim=1),
+        segments=tokens.segments and tokens.segments.twice(),
     )
 
 

@@ -48,7 +48,7 @@ def collected(source: Source, voters: list[Voter], folder: Path, **options: obje
     return collect_votes(source, voters, folder / "parts", POLICY, **settings)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("layout", ["padded", "packed", "shared_prefix", "auto"])
 def test_votes_are_margins_of_conversations_scored_alone(voters: list[Voter], tmp_path: Path, layout: str) -> None:
     bad = BadRow("row 3", "missing field", "chosen")
     rows = list(SOURCE)

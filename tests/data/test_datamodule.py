@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from lightning_rm.batch import PreferenceBatch, ResponseBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.group_stream import GroupStream
+from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.loader import response_index
 from lightning_rm.data.rows import BadRow, GroupRow, PairRow
 from lightning_rm.data.templates import DECODER_TEMPLATE
@@ -169,7 +171,7 @@ def test_a_batch_is_layout_columns_and_place() -> None:
     assert first.valid.tolist() == [True, True]
     assert first.tokens.reward_index.shape == (2, 2)
     lengths = data_module.datasets["train"].lengths[first.row.numpy()]
-    assert (first.tokens.segment_ids > 0).sum() == lengths.sum()
+    assert first.tokens.mask.sum() == lengths.sum()
     eos = data_module.tokenizer.eos_token_id
     assert (first.tokens.input_ids.flatten()[first.tokens.reward_index] == eos).all()
 
@@ -181,6 +183,39 @@ def test_layout_and_reading_place_are_handed_on() -> None:
     assert batch.num_pairs > 2
     assert batch.tokens.num_tokens <= 100
     assert (batch.tokens.position_ids.flatten()[batch.tokens.reward_index] == 0).all()
+
+
+LONG_PROMPT = ({"role": "user", "content": " ".join(["w1"] * 20)},)
+
+
+def test_a_shared_prompt_is_read_once() -> None:
+    rows = [replace(pair(i), prompt=LONG_PROMPT, prompt_id=str(i)) for i in range(4)]
+    grids = [next(iter(data(train=Rows(rows), layout=layout).train_dataloader())) for layout in LAYOUTS]
+    padded, packed, shared = (batch.tokens for batch in grids)
+    assert shared.num_tokens < packed.num_tokens <= padded.num_tokens
+    read = {tuple(tokens.input_ids.flatten()[tokens.reward_index].flatten().tolist()) for tokens in (packed, shared)}
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "prompt", "layout", "reason"),
+    [
+        ({"packs": False}, LONG_PROMPT, "padded", "cannot keep several sequences"),
+        ({"read_at": "first"}, LONG_PROMPT, "packed", "an encoder's prompt sees the response"),
+        ({}, LONG_PROMPT, "shared_prefix", "saves [1-9][0-9]% of its tokens"),
+        ({}, pair(1).prompt, "packed", "would save only 0.0%"),
+    ],
+)
+def test_layout_auto_says_what_it_took_and_why(options: dict[str, Any], prompt: Any, layout: str, reason: str) -> None:
+    rows = [replace(pair(i), prompt=prompt) for i in range(4)]
+    choice = data(train=Rows(rows), layout="auto", **options).layout
+    assert choice.layout == layout
+    assert re.search(reason, choice.reason)
+
+
+def test_an_encoder_shares_no_prefix() -> None:
+    with pytest.raises(ValueError, match="use layout=packed, padded or auto"):
+        data(layout="shared_prefix", read_at="first")
 
 
 def test_every_train_pair_once_an_epoch(tmp_path: Path) -> None:

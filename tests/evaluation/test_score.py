@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_rm.batch import LayoutName
+from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.tokenize import encode_conversation
@@ -20,7 +21,7 @@ CONVERSATIONS = [
 ]
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_scores_are_hugging_faces_one_by_one_in_the_order_given(layout: LayoutName) -> None:
     model, tokenizer = toy_model(), world_tokenizer()
     rewards = score(model, tokenizer, CONVERSATIONS, batch_size=3, layout=layout)

@@ -35,8 +35,9 @@ def build(case: str, folder: Path) -> RewardModel:
 
 def batch(model: RewardModel, part: slice) -> TokenBatch:
     """Pairs of equal length, so that the mean over ranks of mean losses is the mean over all pairs."""
-    samples = [Sample([conversation(9, seed), conversation(9, 10 + seed)], prompt_length=1) for seed in range(4)]
-    return LAYOUTS["packed"](samples[part], model.read_at, model.pad_id)
+    prompt = conversation(12)
+    samples = [Sample([[*prompt, *conversation(9, s)], [*prompt, *conversation(9, 10 + s)]], 12) for s in range(4)]
+    return LAYOUTS["shared_prefix" if model.read_at == "last" else "packed"](samples[part], model.read_at, model.pad_id)
 
 
 def step(model: RewardModel, tokens: TokenBatch) -> torch.Tensor:

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_rm.batch import LayoutName
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.models.adapters import LoraAdapter, count_parameters
 from lightning_rm.models.reward_model import RewardModel
-from tests.tiny import gradients, pairs, tiny_model
+from tests.tiny import gradients, pairs, prompted, tiny_model
 
 
-def step(model: RewardModel, layout: str = "padded") -> None:
+def step(model: RewardModel, layout: LayoutName = "padded") -> None:
     optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=0.1)
-    tokens = LAYOUTS["packed" if layout == "packed" else "padded"](pairs(), model.read_at, model.pad_id)
+    tokens = LAYOUTS[layout](pairs() if layout == "padded" else prompted(), model.read_at, model.pad_id)
     output = model.train()(tokens)
     (output.chosen - output.rejected).sum().backward()
     optimizer.step()
@@ -76,8 +77,8 @@ def test_adapters_on_a_bfloat16_backbone_are_float32() -> None:
     assert all(value.isfinite().all() for value in gradients(model).values())
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_gradient_checkpointing_reaches_the_adapters(layout: str) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradient_checkpointing_reaches_the_adapters(layout: LayoutName) -> None:
     found = []
     for checkpointing in (False, True):
         model = tiny_model("llama", gradient_checkpointing=checkpointing, lora=LoraAdapter(rank=2))

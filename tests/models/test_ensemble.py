@@ -65,8 +65,7 @@ def test_an_ensemble_of_one_is_the_model(how: Aggregate) -> None:
     assert torch.equal(found.feature, expected.feature)
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
-@pytest.mark.parametrize("name", ["llama", "bert"])
+@pytest.mark.parametrize(("name", "layout"), [("llama", "padded"), ("llama", "shared_prefix"), ("bert", "packed")])
 def test_an_ensemble_is_its_members_run_apart(name: str, layout: LayoutName) -> None:
     members = tiny_members(name)
     ensemble = RewardEnsemble(members).eval()

@@ -21,11 +21,10 @@ from lightning_rm.models.heads import head_tensors
 from lightning_rm.models.member_lora import transformer_layers
 from lightning_rm.models.members import FILE, MemberRewardModel, Members, is_members
 from lightning_rm.models.reward_model import RewardModel
-from tests.tiny import CONFIGS, gradients, pairs, tiny_model
+from tests.tiny import CONFIGS, gradients, layouts_of, prompted, tiny_model
 
 NAMES = ["llama", "qwen3", "gpt_neox", "bert", "roberta", "modernbert", "distilbert"]
 ADAPTED = [*NAMES, "gpt2", "gemma2", "gemma3_text", "mistral", "electra"]
-LAYOUT_NAMES: list[LayoutName] = ["padded", "packed"]
 
 
 def members_on(name: str = "llama", changes: dict[str, Any] | None = None, **settings: Any) -> MemberRewardModel:
@@ -39,7 +38,7 @@ def members_on(name: str = "llama", changes: dict[str, Any] | None = None, **set
 
 
 def laid_out(model: RewardModel, layout: LayoutName = "padded") -> TokenBatch:
-    return LAYOUTS[layout](pairs(), model.read_at, model.pad_id)
+    return LAYOUTS[layout](prompted(), model.read_at, model.pad_id)
 
 
 def by_hand(name: str, model: MemberRewardModel, tokens: TokenBatch) -> Tensor:
@@ -82,7 +81,7 @@ def test_adapters_are_separate_models(name: str, lora_layers: int) -> None:
         module.double()
     for part in model.architecture.head:
         model.backbone.get_submodule(part).float()
-    for layout in LAYOUT_NAMES:
+    for layout in layouts_of(model):
         tokens = laid_out(model, layout)
         output = model(tokens)
         alone = [model.member(member)(tokens) for member in range(3)]
@@ -94,7 +93,7 @@ def test_adapters_are_separate_models(name: str, lora_layers: int) -> None:
 
 
 def test_adapters_with_eager_attention() -> None:
-    for layout in LAYOUT_NAMES:
+    for layout in LAYOUTS:
         model = MemberRewardModel.of(
             tiny_model("llama", attn_implementation="eager"), Members(num_members=2, lora_layers=1)
         ).eval()
@@ -109,8 +108,10 @@ def test_fresh_adapters_change_nothing() -> None:
     torch.testing.assert_close(model(laid_out(model)).reward, heads(laid_out(heads)).reward)
 
 
-@pytest.mark.parametrize("layout", LAYOUT_NAMES)
-@pytest.mark.parametrize("name", ["llama", "bert", "modernbert"])
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [(name, layout) for name in ("llama", "bert", "modernbert") for layout in layouts_of(tiny_model(name))],
+)
 def test_gradients_are_those_of_separate_models(name: str, layout: LayoutName) -> None:
     """Heads: a member's own, and the backbone's is the sum over members. Adapters: a member's own, and no other's."""
     model = members_on(name)
@@ -133,8 +134,9 @@ def test_gradients_are_those_of_separate_models(name: str, layout: LayoutName) -
             torch.testing.assert_close(value.grad, total[key], atol=3e-6, rtol=3e-5)
 
 
-@pytest.mark.parametrize("layout", LAYOUT_NAMES)
-@pytest.mark.parametrize("name", ["llama", "distilbert"])
+@pytest.mark.parametrize(
+    ("name", "layout"), [(name, layout) for name in ["llama", "distilbert"] for layout in layouts_of(tiny_model(name))]
+)
 def test_a_members_loss_reaches_its_own_weights_alone(name: str, layout: LayoutName) -> None:
     model = members_on(name, lora_layers=1, rank=2)
     reward = model(laid_out(model, layout)).reward
@@ -189,7 +191,7 @@ def test_head_dropout_is_active_in_training_and_differs_between_members() -> Non
     assert (reward[:, 0] - reward[:, 1]).abs().min() > 1e-4
 
 
-@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_heads_go_with_gradient_checkpointing(layout: LayoutName) -> None:
     found: list[dict[str, Tensor]] = []
     for checkpointing in (False, True):

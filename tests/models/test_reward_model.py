@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lightning_rm.batch import RewardOutput, Sample, TokenBatch
-from lightning_rm.data.layouts import LAYOUTS, LayoutName
+from lightning_rm.batch import LayoutName, RewardOutput, Sample, Segments, TokenBatch
+from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.models.heads import ARCHITECTURES
 from lightning_rm.models.reward_model import RewardModel
 from tests import reference
-from tests.tiny import CONFIGS, EOS, PAD, VOCAB, conversation, gradients, pairs, tiny_model
+from tests.tiny import CONFIGS, EOS, PAD, VOCAB, conversation, gradients, layouts_of, pairs, prompted, tiny_model
 
 PACKING = [name for name in CONFIGS if ARCHITECTURES[name].packs]
 WEIGHT = torch.tensor([[1.0, -0.5, 2.0], [0.3, 1.5, -1.0]])
@@ -38,18 +38,18 @@ def test_every_architecture_has_a_tiny_model() -> None:
     assert set(CONFIGS) == set(ARCHITECTURES)
 
 
+@pytest.mark.parametrize("samples", [pairs(), prompted()], ids=["pairs", "prompted"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_layouts_are_exact(name: str) -> None:
+def test_layouts_are_exact(name: str, samples: list[Sample]) -> None:
     """A window of 6 (ModernBERT: 4 to each side) is shorter than most sequences; one sequence stands in two pairs."""
     model = tiny_model(name)
     own_attention = name == "gemma2" or not model.architecture.packs
-    reward = alone(model, pairs(), "eager" if own_attention else "sdpa")
+    reward = alone(model, samples, "eager" if own_attention else "sdpa")
     (reward * WEIGHT).sum().backward()
     expected = gradients(model)
-    layouts: list[LayoutName] = ["padded", "packed"] if model.architecture.packs else ["padded"]
-    for layout in layouts:
+    for layout in layouts_of(model):
         model = tiny_model(name)
-        output = model(laid_out(model, layout))
+        output = model(laid_out(model, layout, samples))
         torch.testing.assert_close(output.reward, reward.detach(), atol=2e-6, rtol=2e-6)
         (output.reward * WEIGHT).sum().backward()
         found = gradients(model)
@@ -57,11 +57,43 @@ def test_layouts_are_exact(name: str) -> None:
             assert (found[key] - expected[key]).norm() <= 3e-6 * expected[key].norm() + 1e-6, (layout, key)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt_neox", "bert", "roberta"])
-def test_packed_is_exact_with_eager_attention(name: str) -> None:
+def test_the_prompted_pairs_share_what_they_can() -> None:
+    """Else `test_layouts_are_exact` would prove little: 149 tokens of five distinct sequences."""
+    model = tiny_model("llama")
+    tokens = [laid_out(model, layout, prompted()).num_tokens for layout in layouts_of(model)]
+    assert tokens == [5 * 62, 30 + 28 + 17 + 62 + 12, 16 + 10 + 4 + 2 + 1 + 46 + 12]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sixteen_responses_to_one_prompt(layout: LayoutName) -> None:
+    """Best of n: one group of 16, another of responses that begin with the prompt of the first and go on."""
+    prompt = conversation(20)
+    groups = [
+        Sample([[*prompt, *conversation(3 + n, n)] for n in range(16)]),
+        Sample([[*prompt, *conversation(10, 99), *conversation(3 + n, 50 + n)] for n in range(16)]),
+    ]
+    model = tiny_model("llama")
+    expected = alone(tiny_model("llama"), groups, "sdpa")
+    torch.testing.assert_close(model(laid_out(model, layout, groups)).reward, expected, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "deberta-v2"])
+def test_an_encoder_shares_no_prefix(name: str) -> None:
+    """Not by the layout, and not if somebody hands it the grid of a decoder's."""
+    model = tiny_model(name)
+    with pytest.raises(ValueError, match="use layout=packed or padded"):
+        laid_out(model, "shared_prefix")
+    with pytest.raises(ValueError, match=r"layout=(packed|padded)"):
+        model(LAYOUTS["shared_prefix"](prompted(), "last", model.pad_id))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "gemma2", "bert", "roberta"])
+def test_layouts_are_exact_with_eager_attention(name: str) -> None:
     model = tiny_model(name, attn_implementation="eager")
-    reward = model(laid_out(model, "packed")).reward
-    torch.testing.assert_close(reward, alone(model, pairs(), "eager"), atol=2e-6, rtol=2e-6)
+    expected = alone(model, prompted(), "eager")
+    for layout in layouts_of(model):
+        reward = model(laid_out(model, layout, prompted())).reward
+        torch.testing.assert_close(reward, expected, atol=2e-6, rtol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma3_text", "modernbert"])
@@ -78,13 +110,18 @@ def test_left_padding_and_a_row_with_gaps_read_the_same() -> None:
     model = tiny_model("llama")
     first, second, third = conversation(5), conversation(7), conversation(4)
     grid = torch.full((2, 14), PAD)
-    segments, positions = torch.zeros_like(grid), torch.zeros_like(grid)
-    for number, (row, start, ids) in enumerate([(0, 1, first), (0, 7, second), (1, 10, third)], start=1):
+    mask, positions = torch.zeros_like(grid, dtype=torch.bool), torch.zeros_like(grid)
+    for row, start, ids in ((0, 1, first), (0, 7, second), (1, 10, third)):
         grid[row, start : start + len(ids)] = torch.tensor(ids)
-        segments[row, start : start + len(ids)] = number
+        mask[row, start : start + len(ids)] = True
         positions[row, start : start + len(ids)] = torch.arange(len(ids))
     tokens = TokenBatch(
-        grid, positions, segments, torch.tensor([[5, 13, 27]]), torch.zeros_like(grid, dtype=torch.bool)
+        input_ids=grid,
+        position_ids=positions,
+        mask=mask,
+        reward_index=torch.tensor([[5, 13, 27]]),
+        response_index=torch.zeros(2, 0, dtype=torch.long),
+        segments=Segments((1, 5, 1, 7, 10, 4), (0,) * 6),
     )
     expected = alone(tiny_model("llama"), [Sample([ids]) for ids in (first, second, third)], "sdpa")
     torch.testing.assert_close(model(tokens).reward, expected, atol=1e-6, rtol=1e-6)
@@ -105,14 +142,16 @@ def test_packing_with_eager_attention_beyond_a_window_is_an_error() -> None:
         model(laid_out(model, "packed"))
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [(name, layout) for name in ("llama", "gpt2", "bert") for layout in layouts_of(tiny_model(name))],
+)
 def test_gradient_checkpointing_changes_no_gradient(name: str, layout: LayoutName) -> None:
     found: list[dict[str, Tensor]] = []
     for checkpointing in (False, True):
         model = tiny_model(name, gradient_checkpointing=checkpointing)
         torch.manual_seed(5)
-        (model.train()(laid_out(model, layout)).reward * WEIGHT).sum().backward()
+        (model.train()(laid_out(model, layout, prompted())).reward * WEIGHT).sum().backward()
         found.append(gradients(model))
     for key, expected in found[0].items():
         torch.testing.assert_close(found[1][key], expected, atol=1e-6, rtol=1e-5)
@@ -175,7 +214,7 @@ def test_limits() -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_lm_loss_is_the_mean_over_chosen_response_tokens(layout: LayoutName, tied: bool, tmp_path: Any) -> None:
     """Against transformers' causal model on each chosen sequence alone, token by token."""
     config = {**CONFIGS["llama"], "vocab_size": VOCAB, "pad_token_id": PAD, "tie_word_embeddings": tied}
@@ -184,7 +223,7 @@ def test_lm_loss_is_the_mean_over_chosen_response_tokens(layout: LayoutName, tie
     causal = AutoModelForCausalLM.from_config(config_object)
     causal.save_pretrained(tmp_path)
     model = RewardModel.from_pretrained(tmp_path, keep_lm_head=True)
-    samples = pairs()
+    samples = [*pairs(), *prompted()]
     logits: list[list[float]] = []
     targets: list[int] = []
     for sample in samples:

@@ -126,7 +126,7 @@ def test_the_order_of_the_batch_does_not_matter(name: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("layout", ["padded", "packed", "shared_prefix"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_two_views_are_two_forwards(layout: Any, attention: str) -> None:
     """Without dropout both views are the plain forward, whatever the layout."""

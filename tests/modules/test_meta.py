@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, response_batch
+from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.synthetic_policy import SyntheticResponses
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.losses import difference_loss, ranking_loss
@@ -377,7 +378,7 @@ def test_what_does_not_go_together_is_said_before_training(tmp_path: Path) -> No
         MetaRM(toy_model(), SGD, ascent_scale="adam")  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("kind", ["contrast", "members", "checkpointing", "packed"])
+@pytest.mark.parametrize("kind", ["contrast", "members", "checkpointing", "packed", "shared_prefix"])
 def test_it_goes_with_the_rest(tmp_path: Path, kind: str) -> None:
     tokenizer = world_tokenizer()
     options: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_id": tokenizer.pad_token_id}
@@ -385,7 +386,7 @@ def test_it_goes_with_the_rest(tmp_path: Path, kind: str) -> None:
     if kind == "members":
         model = MemberRewardModel.of(model, Members(num_members=2))
     extra: dict[str, Any] = {"contrast": SimCSE, "dropout_at": "features"} if kind == "contrast" else {}
-    data = toy_data(16, layout="packed" if kind == "packed" else "padded")
+    data = toy_data(16, layout=kind if kind in LAYOUTS else "padded")
     data.setup("fit")
     pairs = [replace(batch, responses=(groups_of(batch),)) for batch in data.train_dataloader()]
     module = MetaRM(model, ADAMW, ascent_lr=0.1, **extra)

@@ -1,0 +1,63 @@
+"""`layout=auto`: the layout that a backbone and the data call for, and why.
+
+The share of tokens that common beginnings save is measured on the data, not guessed from its kind. It knows tokenised
+pairs and layouts; no model beyond what it is told of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lightning_rm.batch import LayoutName, ReadAt
+from lightning_rm.data.dataset import PairDataset
+from lightning_rm.data.layouts import packed, shared_prefix
+
+LayoutSetting = LayoutName | Literal["auto"]
+"""What a user may ask for."""
+
+WORTH_SHARING = 0.05
+"""The least share of tokens saved that is worth attention calls of its own for prompts and responses."""
+
+MEASURED_PAIRS = 500
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A layout, and in words why it was taken."""
+
+    layout: LayoutName
+    reason: str
+
+
+def choose_layout(setting: LayoutSetting, pairs: PairDataset, read_at: ReadAt, packs: bool) -> Choice:
+    """The layout that was asked for, and for `auto` the one that computes the fewest tokens.
+
+    Args:
+        setting: a layout, or `auto`.
+        pairs: the pairs that are read; for `auto` up to 500 of them, evenly spaced, are measured.
+        read_at: the token that the backbone is read at: `last` for decoders, `first` for encoders.
+        packs: whether its attention can keep several sequences of a row apart.
+    """
+    if setting != "auto":
+        return Choice(setting, "asked for")
+    if not packs:
+        return Choice("padded", "this backbone's attention cannot keep several sequences of a row apart")
+    if read_at == "first":
+        return Choice("packed", "no padding; an encoder's prompt sees the response and cannot be computed once for two")
+    saved = saved_by_sharing(pairs)
+    if saved < WORTH_SHARING:
+        return Choice("packed", f"no padding; a common beginning would save only {saved:.1%} of the tokens of a pair")
+    return Choice("shared_prefix", f"no padding, and the common beginning of a pair saves {saved:.0%} of its tokens")
+
+
+def saved_by_sharing(pairs: PairDataset) -> float:
+    """The share of a pair's tokens, on average, that need not be computed where a common beginning is computed once."""
+    rows = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), MEASURED_PAIRS), dtype=int))
+    samples = [pairs.sample(row) for row in rows.tolist()]
+    whole, shared = (
+        sum(layout([sample], "last", 0).num_tokens for sample in samples) for layout in (packed, shared_prefix)
+    )
+    return 1 - shared / whole
