@@ -97,7 +97,7 @@ class TokenBatch(Tensors):
             position: a sequence that occurs twice in a batch is computed once.
         response_index: (2, N) long, flat positions of the N tokens of chosen responses (sequence 0 of each sample) in
             row 1 and of the token before each of them in row 0, for the LM loss.
-        segments: which tokens see each other; None where every row is one sequence and its padding.
+        segments: which tokens see each other; None where every row is one sequence and padding after it.
     """
 
     input_ids: Tensor

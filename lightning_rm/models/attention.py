@@ -25,6 +25,10 @@ SEGMENT_ATTENTION = "sdpa_by_segment"
 """The name of this attention in transformers: SDPA, and for a mask made by `segment_mask` SDPA by segment."""
 
 
+WHOLE_ROWS = Segments((), ())
+"""Of a grid whose rows are one sequence each: nothing to cut."""
+
+
 def segment_mask(segments: Segments) -> Tensor:
     """The "attention mask" of a grid of segments: their lengths, and how far back the one stands that each continues.
 
@@ -33,7 +37,7 @@ def segment_mask(segments: Segments) -> Tensor:
     Returns:
         (1, 1, 2, S) long, on the CPU: S segments in the order of the grid.
     """
-    return torch.tensor([[[segments.lengths, segments.back]]])
+    return torch.tensor([[[segments.lengths, segments.back]]], dtype=torch.long)
 
 
 def block_mask(tokens: TokenBatch, segments: Segments, causal: bool, dtype: torch.dtype) -> Tensor:
@@ -74,15 +78,18 @@ def attention_mask(
         dtype: of the backbone.
 
     Returns:
-        (R, L), 1 for tokens and 0 for padding, where no row holds two sequences; else the mask of the attention's kind.
+        (R, L), 1 for tokens and 0 for padding, where no row holds two sequences; else, and where causal tokens do not
+        see the padding after them, the mask of the attention's kind.
 
     Raises:
         ValueError: if the sequences of a row cannot be kept apart, or one is continued by two and tokens see what
             follows them.
     """
     segments = tokens.segments
+    attention = config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # there is no public name
     if segments is None or len(segments.lengths) == 1:
-        return tokens.mask.long()
+        # Handed (R, L), transformers asks the device whether anything is masked at all, and waits for the answer.
+        return segment_mask(WHOLE_ROWS) if causal and attention == SEGMENT_ATTENTION else tokens.mask.long()
     if not packs:
         raise ValueError(f"{config.model_type} cannot keep the sequences of a row apart: use layout=padded")
     if any(segments.back) and not causal:
@@ -90,7 +97,6 @@ def attention_mask(
             f"{config.model_type} is an encoder: its prompt sees the response, so two responses cannot share one; use "
             "layout=packed or padded"
         )
-    attention = config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # there is no public name
     if attention == SEGMENT_ATTENTION:
         return segment_mask(segments)
     window: int | None = getattr(config, "sliding_window", None)
@@ -128,6 +134,8 @@ def segment_attention(
     """
     if attention_mask is None or attention_mask.dtype != torch.long:
         return _sdpa(module, query, key, value, attention_mask, **kwargs)
+    if attention_mask.shape[-1] == 0:
+        return _sdpa(module, query, key, value, _seen_mask(module, query, key, sliding_window), **kwargs)
     lengths: list[int]
     back: list[int]
     lengths, back = attention_mask[0, 0].tolist()

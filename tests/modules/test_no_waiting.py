@@ -1,0 +1,69 @@
+"""No step on pairs waits for the device: nothing asks a tensor there for its value.
+
+A contrast does, once a step, for the number of valid pairs, and MetaRM for whether its gradients are finite.
+
+On torch's `meta` device tensors have no values, and whatever asks for one raises. Where there is a GPU, torch itself
+watches too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_rm.batch import LayoutName, PreferenceBatch, preference_batch
+from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.baseline import BaselineRM
+from lightning_rm.modules.strength_aware import StrengthAwareRM
+from lightning_rm.modules.voters import VotersRM
+from tests.tiny import prompted, tiny_model
+
+ADAMW = partial(torch.optim.AdamW, lr=1e-3)
+METHODS: dict[str, Callable[[], PairwiseRM]] = {
+    "baseline": lambda: BaselineRM(tiny_model(), ADAMW, centering=0.01),
+    "strength_aware": lambda: StrengthAwareRM(tiny_model(), ADAMW),
+    "voters": lambda: VotersRM(MemberRewardModel.of(tiny_model(), Members(num_members=3)), ADAMW),
+}
+
+
+def batch_of(layout: LayoutName, device: str) -> PreferenceBatch:
+    return preference_batch(LAYOUTS[layout](prompted(), "last", 1)).to(device)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_asks_the_device_for_no_value(method: str, layout: LayoutName, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast knows no meta device."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    module = METHODS[method]().to("meta").train()
+    loss = module.training_step(batch_of(layout, "meta"), 0)
+    loss.backward()
+    assert all(weight.grad is not None for weight in module.model.head_parameters())
+    with pytest.raises(RuntimeError, match="meta"):
+        float(loss.detach())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU to wait for")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_waits_for_no_gpu(method: str, layout: LayoutName) -> None:
+    module = METHODS[method]().to("cuda").train()
+    optimizer: Any = ADAMW([weight for weight in module.parameters() if weight.requires_grad])
+    batch = batch_of(layout, "cuda")
+    module.training_step(batch, 0).backward()  # views are checked, kernels are loaded
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = module.training_step(batch, 1)
+        loss.backward()
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.isfinite()
