@@ -11,6 +11,7 @@ they are there when gradient checkpointing runs a layer again. It knows tensors 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -164,22 +165,21 @@ def _sdpa(
 
 
 def _seen_mask(module: nn.Module, query: Tensor, key: Tensor, window: int | None) -> Tensor | None:
-    """(1, 1, l, n) bool for l tokens that are the last of n; None where SDPA's own rule, causal or not, is right.
-
-    A decoder's token sees itself and what stands before it, within a window itself and `window - 1` tokens before; an
-    encoder's also `window - 1` after it.
-    """
+    """(1, 1, l, n) bool for l tokens that are the last of n; None where SDPA's own rule, causal or not, is right."""
     length, num_seen = query.shape[2], key.shape[2]
-    within = window is None or num_seen <= window
-    if within and (length == num_seen or length == 1):  # one token alone sees all that is there
+    if window is not None and num_seen <= window:
+        window = None
+    if window is None and (length == num_seen or length == 1):  # one token alone sees all that is there
         return None
-    place = torch.arange(num_seen, device=query.device)
-    distance = place[num_seen - length :, None] - place[None, :]
-    seen = distance >= 0 if module.is_causal else torch.ones_like(distance, dtype=torch.bool)
-    if not within:
-        assert window is not None
-        seen &= distance.abs() < window
-    return seen[None, None]
+    return _last_of(length, num_seen, window, bool(module.is_causal), query.device)
+
+
+@lru_cache(maxsize=64)  # every layer of a forward asks for the same ones
+def _last_of(length: int, num_seen: int, window: int | None, causal: bool, device: torch.device) -> Tensor:
+    """What the last l of n tokens see: a decoder's itself and `window - 1` before it, an encoder's also after it."""
+    distance = torch.arange(num_seen - length, num_seen, device=device)[:, None] - torch.arange(num_seen, device=device)
+    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    return (seen if window is None else seen & (distance.abs() < window))[None, None]
 
 
 AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)
