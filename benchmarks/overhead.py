@@ -1,13 +1,14 @@
-"""What a step of `ContrastiveRM` and of `MetaRM` costs beside one of `BaselineRM`, in time and in memory, in one run.
+"""What a step of `ContrastiveRM` and of `MetaRM` costs beside one of `BaselineRM`, and what Lightning adds to it.
 
     OMP_NUM_THREADS=1 python benchmarks/overhead.py --out benchmarks/results/overhead.json
 
-Every method trains by Lightning's trainer on the same pairs of random tokens; MetaRM's response groups are as many
-sequences of the same lengths as the pairs. The methods take turns, a block of steps each, so that a machine busy with
-other things disturbs all alike; processor time is the main figure on a CPU, the clock on a GPU. A block's steps follow
-one on two pairs, which is not timed. Ratios are of medians; their quartiles are over the rounds, each method's block
-beside the baseline's block of the same round. Operations are those of matrix products and attention, counted: what the
-ratio would be if all else were free.
+Every method trains by Lightning's trainer on the same pairs of random tokens, and `bare` in a loop of forward, loss,
+backward, clipping and step without trainer, module and metrics: what the baseline takes beyond that is overhead.
+MetaRM's response groups are as many sequences of the same lengths as the pairs. The methods take turns, a block of
+steps each, so that a machine busy with other things disturbs all alike; processor time is the main figure on a CPU, the
+clock on a GPU. A block's steps follow one on two pairs, which is not timed. Ratios are of medians; their quartiles are
+over the rounds, each method's block beside the baseline's block of the same round. Operations are those of matrix
+products and attention, counted: what the ratio would be if all else were free.
 
 Memory is counted twice: what MetaRM holds more than the baseline when the forward of the pairs begins, its ascent done,
 as a multiple of the trained weights; and the peak of a step.
@@ -42,17 +43,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_rm.batch import PreferenceBatch, Sample, preference_batch, response_batch
 from lightning_rm.data.layouts import padded
+from lightning_rm.losses import ranking_loss
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import SimCSE, SwAV
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
+from lightning_rm.modules.optimization import parameter_groups
 
 SEED, VOCABULARY, K = 0, 8000, 4
 TOKENS = (45, 75)  # of a prompt and of a response, 60 in the mean: a data module's batches are of near lengths
 TARGETS = {"simcse": 2.1, "swav": 2.1, "meta": 2.3}
-ADAMW = partial(torch.optim.AdamW, lr=1e-5, weight_decay=0.01)
+OVERHEAD_TARGET = 0.03
+ADAMW = partial(torch.optim.AdamW, lr=1e-5, weight_decay=0.01, fused=True)
 
 
 def build(encoder: bool, layers: int, width: int) -> dict[str, PairwiseRM]:
@@ -65,6 +69,7 @@ def build(encoder: bool, layers: int, width: int) -> dict[str, PairwiseRM]:
     views = None if encoder else "embeddings"  # BERT has dropout of its own, whatever the method
     return {
         "baseline": BaselineRM(model(), ADAMW),
+        "bare": BaselineRM(model(), ADAMW),
         "simcse": ContrastiveRM(model(), ADAMW, SimCSE, dropout_at=views),
         "swav": ContrastiveRM(model(), ADAMW, partial(SwAV, num_prototypes=50), beta=0.1, dropout_at=views),
         "meta": MetaRM(model(), ADAMW),
@@ -131,6 +136,28 @@ def fit(module: PairwiseRM, batches: Sequence[PreferenceBatch], arguments: argpa
     )
     gc.collect()
     trainer.fit(module, DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
+    return times
+
+
+def loop(module: PairwiseRM, batches: Sequence[PreferenceBatch], arguments: argparse.Namespace) -> Times:
+    """The same block of steps of the baseline as a plain loop, with nothing that is not needed to train."""
+    times, model = Times(), module.model
+    device = "cuda" if arguments.accelerator == "gpu" else "cpu"
+    model.to(device).train()
+    optimizer: Any = ADAMW(parameter_groups(model.backbone_parameters(), model.head_parameters()))
+    gc.collect()
+    for batch in batches:
+        moved = batch.to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            reward = model(moved.tokens).reward
+        loss = ranking_loss(reward[0], reward[1], moved.label, moved.margin)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.ends.append((time.process_time(), time.perf_counter()))
     return times
 
 
@@ -229,6 +256,8 @@ def report(results: dict[str, Any]) -> None:
             f"{name:10}{1000 * values['seconds']:10.0f}{values['ratio']:8.3f}{f'{low:.3f} to {high:.3f}':>16}"
             f"{found[other]['ratio']:15.3f}{found['operations']:12.3f}{target:>9}{missed}"
         )
+    added = results["lightning_overhead"]
+    print(f"Lightning, module and metrics add {added[main_clock]:.1%} to a bare loop; target {added['target']:.0%}")
     for name, value in results["memory"].items():
         print(f"{name.replace('_', ' '):24}{value:10.3f}")
 
@@ -266,8 +295,10 @@ def main() -> None:
     names = list(modules)
     for turn in range(arguments.rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            seconds[name].append(run(modules[name]).a_step())
+            block = loop(modules[name], batches, arguments) if name == "bare" else run(modules[name])
+            seconds[name].append(block.a_step())
     methods = summary(seconds)
+    overhead = {clock: round(1 / methods["bare"][clock]["ratio"] - 1, 4) for clock in ("cpu", "wall")}
     once = partial(fit, batches=batches[:2], arguments=arguments)
     counted = {name: operations(partial(once, module)) for name, module in modules.items()}
     for name, number in counted.items():
@@ -291,6 +322,7 @@ def main() -> None:
             "seed": SEED,
         },
         "methods": methods,
+        "lightning_overhead": overhead | {"target": OVERHEAD_TARGET},
         "memory": {name: round(value, 4) for name, value in memory(modules, once).items()},
     }
     report(results)

@@ -12,10 +12,13 @@ from typing import Any, ClassVar, Literal, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import SumMetric
 from transformers import PreTrainedTokenizerBase
 
@@ -109,8 +112,9 @@ class PairwiseRM(L.LightningModule):
         num_pairs = batch.valid.sum()
         self._num_pairs.update(num_pairs)
         for name, value in losses.items():
-            part = self._losses.setdefault(name, SumMetric(nan_strategy="disable").to(self.device))
-            part.update(value.detach() * num_pairs)
+            if name not in self._losses:
+                self._losses[name] = SumMetric(nan_strategy="disable").to(self.device)
+            self._losses[name].update(value.detach() * num_pairs)
         return losses["loss"] * batch.scale
 
     def on_train_start(self) -> None:
@@ -204,6 +208,21 @@ class PairwiseRM(L.LightningModule):
             return optimizer
         scheduler = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says. Lightning refuses a fused optimizer wherever gradients may be scaled, and in
+        bfloat16, where nothing scales them, too."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _own_parts(self) -> list[nn.Module]:
         """What the method trains beside the reward model."""

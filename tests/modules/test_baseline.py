@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +96,20 @@ def test_accumulation_equals_one_large_batch(tmp_path: Path, accumulate: int) ->
     apart = max((after[0][name] - after[1][name]).abs().max().item() for name in start)
     assert moved > 1e-3
     assert apart < 1e-6
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradients_are_clipped_whatever_the_optimizer_and_precision(
+    tmp_path: Path, fused: bool, precision: Any
+) -> None:
+    """One step of SGD at a rate of 1 moves the weights by the clipped gradient: by 0.01."""
+    module = BaselineRM(toy_model(), partial(torch.optim.SGD, lr=1.0, fused=fused))
+    before = [weight.detach().clone() for weight in module.parameters()]
+    options: dict[str, Any] = {"precision": precision, "gradient_clip_val": 0.01, "max_steps": 1}
+    toy_trainer(tmp_path, limit_val_batches=0, **options).fit(module, toy_data())
+    moved = [weight.detach() - old for weight, old in zip(module.parameters(), before, strict=True)]
+    assert float(torch.cat([change.flatten() for change in moved]).norm()) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_the_same_seed_gives_the_same_losses_whatever_came_before(tmp_path: Path) -> None:
