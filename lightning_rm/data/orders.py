@@ -34,7 +34,7 @@ def by_length(rows: Rows, tokens: Rows) -> Rows:
 
     Args:
         rows: (P,) row numbers.
-        tokens: (N,) what each pair of the data set takes.
+        tokens: (N,) what each pair of the data set is sorted by.
     """
     return rows[np.argsort(-tokens[rows], kind="stable")]
 

@@ -143,8 +143,10 @@ class PairBatchSampler:
         if prompt_lengths is None:
             prompt_lengths = np.zeros(len(lengths), dtype=np.int64)
         self._parts = grid_parts(token_cost, lengths, self.response_index, prompt_lengths, prompt_index)
+        # What orders by length sort by, whatever the layout: the pairs that meet in a batch do not depend on it.
+        self._longest: Rows = lengths.max(axis=1)
         # What a pair takes alone, and the batches of every epoch, where a budget fixes them.
-        self._tokens: Rows = 2 * lengths.max(axis=1) if token_cost == "padded" else self._parts[0].sum(axis=1)
+        self._tokens: Rows = 2 * self._longest if token_cost == "padded" else self._parts[0].sum(axis=1)
         self._check_budget()
         self._composed = self._compose(self._generator()) if num_tokens else None
         num_batches = len(self._composed) if self._composed else -(-len(lengths) // self._pairs_a_batch)
@@ -213,12 +215,12 @@ class PairBatchSampler:
         if self.order in CURRICULA:
             return self._cut(by_strength(rows, self.strength, self.order))
         if not self.shuffle:
-            return self._cut(by_length(rows, self._tokens))
+            return self._cut(by_length(rows, self._longest))
         # Left over are pairs at random, not the shortest of all.
         step = self._pairs_a_batch * self.world_size
         whole = num_rows - num_rows % step
         windows = np.split(rows, [*range(WINDOW * step, whole, WINDOW * step), whole])
-        return [batch for window in windows for batch in self._cut(by_length(window, self._tokens))]
+        return [batch for window in windows for batch in self._cut(by_length(window, self._longest))]
 
     def _shuffled(self, batches: list[Rows], generator: np.random.Generator) -> list[Rows]:
         """Batches in random order, those of a micro-step kept together so that no rank waits for a longer one.

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.batch import LayoutName, Sample
-from lightning_rm.data.layouts import SHORTEST_SHARED, shared_prefix
+from lightning_rm.data.layouts import LAYOUTS, SHORTEST_SHARED, shared_prefix
 from lightning_rm.data.orders import GRID_TOKENS, Order, Rows, by_prompt
 from lightning_rm.data.sampler import MicroBatch, PairBatchSampler
 from tests import reference
@@ -142,6 +142,12 @@ def test_random_order_is_the_same_however_a_step_is_divided() -> None:
 def test_length_order_is_the_same_however_a_micro_step_is_divided() -> None:
     one, two = (ranks(w, 200, num_pairs=8 // w, order="length", accumulate=3) for w in (1, 2))
     assert [sorted(b.rows) for b in one[0]] == [sorted(a.rows + b.rows) for a, b in zip(*two, strict=True)]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_pairs_that_meet_do_not_depend_on_the_layout(order: Order) -> None:
+    read = [ranks(1, 100, num_pairs=8, order=order, token_cost=layout) for layout in LAYOUTS]
+    assert read[0] == read[1] == read[2]
 
 
 @pytest.mark.parametrize("token_cost", ["padded", "packed"])
