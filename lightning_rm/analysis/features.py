@@ -88,7 +88,7 @@ def collect_features(
             f"set max_tokens={model.max_tokens}"
         )
     feature, reward = torch.empty(2, num_pairs, model.hidden_size), torch.empty(2, num_pairs)
-    laid = LAYOUTS[choose_layout(layout, pairs, model.read_at, model.packs).layout]
+    laid = LAYOUTS[choose_layout(layout, model.fast_layouts, pairs).layout]
     device, training = next(model.parameters()).device, model.training
     model.eval()
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
@@ -43,8 +44,11 @@ class Voter:
         return load(self.folder, tokenizer=tokenizer).eval()
 
     def read_ahead(self) -> None:
-        """Have its weights read from disk into the system's cache in the background, while another voter scores."""
-        Thread(target=files_digest, args=[self._weights()], daemon=True).start()
+        """Have Linux read its weights into the cache of files in the background, while another voter scores."""
+        if sys.platform == "linux":
+            for path in self._weights():
+                with path.open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     @cached_property
     def digest(self) -> str:

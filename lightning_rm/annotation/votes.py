@@ -115,6 +115,7 @@ def collect_votes(
     has_say = _has_say(source, pairs, voters)
     needed_by = [np.unique(index[mask]) for mask in has_say]
     folders = [_folder(parts, settings, voter) for voter in voters]
+    laid: LayoutName | None = None
     for voter, following, needed, folder in zip(voters, [*voters[1:], None], needed_by, folders, strict=True):
         shards = [needed[start : start + shard_size] for start in range(0, len(needed), shard_size)]
         # By their numbers, not by what is missing: that differs between processes that look at different times.
@@ -128,7 +129,7 @@ def collect_votes(
         _check_lengths(pairs, lengths, model)
         if following is not None:
             following.read_ahead()
-        laid = choose_layout(layout, pairs, model.read_at, model.packs).layout
+        laid = laid or choose_layout(layout, model.fast_layouts, pairs).layout
         for number in mine:
             scored: list[tuple[NDArray[np.int64], Rewards]] = []
             for rows in _batches(shards[number], lengths, batch_tokens, laid):

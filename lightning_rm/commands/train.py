@@ -48,7 +48,7 @@ def train(cfg: DictConfig) -> float:
         model = MemberRewardModel.of(model, instantiate(cfg.members))
     module: PairwiseRM = instantiate(cfg.module, model=model)
     datamodule: PreferenceDataModule = instantiate(
-        cfg.data.module, tokenizer=tokenizer, read_at=module.model.read_at, packs=module.model.packs
+        cfg.data.module, tokenizer=tokenizer, read_at=module.model.read_at, fast_layouts=module.model.fast_layouts
     )
     _check(cfg, module, datamodule)
     # Weights are chosen by a validation metric alone: a run that reports a test metric keeps its last weights.
@@ -155,7 +155,7 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
         trained, total = count_parameters(module)
         console = Console()
         console.print(report_table(datamodule.reports))
-        console.print(f"layout {datamodule.layout.layout}: {datamodule.layout.reason}", highlight=False)
+        console.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", highlight=False)
         console.print(f"{total:,} parameters, {trained:,} of them trained", highlight=False)
 
 

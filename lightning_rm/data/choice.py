@@ -6,12 +6,13 @@ pairs and layouts; no model beyond what it is told of one.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from lightning_rm.batch import LayoutName, ReadAt
+from lightning_rm.batch import LayoutName
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.layouts import packed, shared_prefix
 
@@ -32,21 +33,24 @@ class Choice:
     reason: str
 
 
-def choose_layout(setting: LayoutSetting, pairs: PairDataset, read_at: ReadAt, packs: bool) -> Choice:
+def choose_layout(setting: LayoutSetting, fast: Collection[LayoutName], pairs: PairDataset | None = None) -> Choice:
     """The layout that was asked for, and for `auto` the one that computes the fewest tokens.
 
     Args:
         setting: a layout, or `auto`.
-        pairs: the pairs that are read; for `auto` up to 500 of them, evenly spaced, are measured.
-        read_at: the token that the backbone is read at: `last` for decoders, `first` for encoders.
-        packs: whether its attention can keep several sequences of a row apart.
+        fast: the layouts that the backbone honours at no cost: its `fast_layouts`.
+        pairs: the pairs that are read; for `auto` up to 500 of them, evenly spaced, are measured. None for responses of
+            which nothing more is known than that several answer one prompt.
     """
     if setting != "auto":
         return Choice(setting, "asked for")
-    if not packs:
-        return Choice("padded", "this backbone's attention cannot keep several sequences of a row apart")
-    if read_at == "first":
-        return Choice("packed", "no padding; an encoder's prompt sees the response and cannot be computed once for two")
+    if "packed" not in fast:
+        return Choice("padded", "this backbone's attention keeps the sequences of a row apart at a cost, or not at all")
+    if "shared_prefix" not in fast:
+        reason = "no padding; this backbone's tokens see what follows them, so that two responses have two prompts"
+        return Choice("packed", reason)
+    if pairs is None:
+        return Choice("shared_prefix", "no padding, and the prompt of several responses is computed once")
     saved = saved_by_sharing(pairs)
     if saved < WORTH_SHARING:
         return Choice("packed", f"no padding; a common beginning would save only {saved:.1%} of the tokens of a pair")

@@ -6,22 +6,21 @@ The one data module of all reward models. It knows sources, a tokenizer and a Tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import ReadAt
+from lightning_rm.batch import LayoutName, ReadAt
 from lightning_rm.data.choice import Choice, LayoutSetting, choose_layout
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.fitting import Overlong
 from lightning_rm.data.group_dataset import GroupDataset
-from lightning_rm.data.layouts import LAYOUTS, SHORTEST_SHARED
+from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.loader import (
     BatchLoader,
     GroupBatches,
@@ -29,6 +28,7 @@ from lightning_rm.data.loader import (
     PairLoader,
     ResponseLoader,
     StreamedGroups,
+    prompt_parts,
     response_index,
 )
 from lightning_rm.data.orders import Order, Rows
@@ -36,7 +36,7 @@ from lightning_rm.data.report import DataReport
 from lightning_rm.data.response_sets import ResponseSets
 from lightning_rm.data.resume import Position, check_position
 from lightning_rm.data.rows import Source
-from lightning_rm.data.sampler import PairBatchSampler
+from lightning_rm.data.sampler import PLAN_VERSION, PairBatchSampler
 from lightning_rm.data.sets import AnyGroupSource, AnySource, check_names, group_sets, pair_sets
 from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize_groups import prepare_groups
@@ -61,7 +61,8 @@ class PreferenceDataModule(L.LightningDataModule):
         val: named sets, each a source or a file; one alone is named `val`.
         test: the same; one alone is named `test`.
         read_at: the token that rewards are read at: the model's `read_at`.
-        packs: whether the model can keep several sequences of a row apart, its `packs`: `layout=auto` asks.
+        fast_layouts: those that the model honours at no cost, its `fast_layouts`: `layout=auto` takes one of them. None
+            for all that go with `read_at`.
         max_tokens: the most tokens of a whole conversation.
         overlong: what to do with longer ones: `drop`, `truncate_prompt`, `truncate_response` or `error`.
         identical: what to do with pairs of one response twice: `drop` or `error`.
@@ -94,7 +95,7 @@ class PreferenceDataModule(L.LightningDataModule):
         val_response_names: names of the validation sets of responses, whose loaders follow those of the pairs.
         test_response_names: names of the test sets of responses, the same.
         datasets: name -> tokenised pairs, of the sets that are set up; the training set is named `train`.
-        layout: what was chosen, once it was asked for, and why.
+        choice: the layout that was chosen, and why.
         responses: the sets of responses; `responses.opened` has their tokenised groups by name, those of training named
             `responses`.
 
@@ -111,7 +112,7 @@ class PreferenceDataModule(L.LightningDataModule):
         test: Mapping[str, AnySource] | AnySource | None = None,
         *,
         read_at: ReadAt = "last",
-        packs: bool = True,
+        fast_layouts: Collection[LayoutName] | None = None,
         max_tokens: int = 1024,
         overlong: Overlong = "drop",
         identical: Literal["drop", "error"] = "drop",
@@ -149,13 +150,15 @@ class PreferenceDataModule(L.LightningDataModule):
         self._pad_id = int(pad_id)
         self.policy = TokenizePolicy(max_tokens, overlong, identical, on_bad_row)
         self.read_at: ReadAt = read_at
+        if fast_layouts is None:
+            fast_layouts = [name for name in LAYOUTS if read_at == "last" or name != "shared_prefix"]
         if layout == "shared_prefix" and read_at == "first":
             raise ValueError(
                 "layout=shared_prefix: an encoder's prompt sees the response and cannot be computed once for two of "
                 "them; use layout=packed, padded or auto"
             )
         self._layout: LayoutSetting = layout
-        self.packs = packs
+        self._fast_layouts = fast_layouts
         self.order: Order = order
         self.batch_pairs = None if batch_tokens else batch_pairs
         self.batch_tokens = batch_tokens
@@ -181,17 +184,18 @@ class PreferenceDataModule(L.LightningDataModule):
         )
 
     @cached_property
-    def layout(self) -> Choice:
-        """How samples are laid on the token grid. `auto` measures the training pairs, or else those of the first set.
+    def choice(self) -> Choice:
+        """How samples are laid on the token grid, and why. `auto` measures the pairs of the first set that is open."""
+        names = [*self.datasets, *self._pairs.names]
+        if self._layout != "auto" or not names:
+            return choose_layout(self._layout, self._fast_layouts)
+        self._open(names[0])
+        return choose_layout("auto", self._fast_layouts, self.datasets[names[0]])
 
-        Raises:
-            ValueError: if there is no set of pairs.
-        """
-        name = next(iter(self._pairs.names), None)
-        if name is None:
-            raise ValueError("there are no pairs and so no layout of them")
-        self._open(name)
-        return choose_layout(self._layout, self.datasets[name], self.read_at, self.packs)
+    @property
+    def layout(self) -> LayoutName:
+        """The name of the layout that was chosen."""
+        return self.choice.layout
 
     @property
     def reports(self) -> dict[str, DataReport]:
@@ -283,16 +287,17 @@ class PreferenceDataModule(L.LightningDataModule):
         self._open(name)
         pairs = self.datasets[name]
         rank, world_size = self._rank()
-        layout, prompts = self.layout.layout, pairs.prompt_lengths
+        budget = None if num_pairs else self.batch_tokens
+        prompts = prompt_parts(pairs) if budget and self.layout == "shared_prefix" else None
         sampler = PairBatchSampler(
             pairs.lengths,
             pairs.prompt_index,
             num_pairs=num_pairs,
-            num_tokens=None if num_pairs else self.batch_tokens,
+            num_tokens=budget,
             order=order,
-            token_cost=layout,
+            token_cost=self.layout,
             response_index=self._index(name) if order == "prompt" else None,
-            prompt_lengths=np.where(prompts < SHORTEST_SHARED, 0, prompts),
+            prompts=prompts,
             strength=pairs.strength.mean,
             rank=rank,
             world_size=world_size,
@@ -302,11 +307,11 @@ class PreferenceDataModule(L.LightningDataModule):
             span=span,
             with_responses=responses is not None,
         )
-        batches = PairBatches(pairs, name, LAYOUTS[layout], self.read_at, self._pad_id, responses)
+        batches = PairBatches(pairs, name, LAYOUTS[self.layout], self.read_at, self._pad_id, responses)
         return BatchLoader(batches, sampler, self.num_workers)
 
     def _group_batches(self, groups: GroupDataset) -> GroupBatches:
-        return GroupBatches(groups, LAYOUTS[self.layout.layout], self.read_at, self._pad_id)
+        return GroupBatches(groups, LAYOUTS[self.layout], self.read_at, self._pad_id)
 
     def _index(self, name: str) -> Rows:
         if name not in self._response_index:
@@ -329,7 +334,8 @@ class PreferenceDataModule(L.LightningDataModule):
             "batch_pairs": self.batch_pairs,
             "batch_tokens": self.batch_tokens,
             "order": self.order,
-            "layout": self.layout.layout,
+            "layout": self.layout if self.batch_tokens else None,  # else the same pairs meet in every layout
+            "plan": PLAN_VERSION,
             "seed": self.seed,
             "devices": self._rank()[1],
             "accumulate_grad_batches": self.trainer.accumulate_grad_batches if self.trainer else 1,

@@ -20,7 +20,7 @@ from lightning_rm.batch import LayoutName, ReadAt, Sample, Segments, TokenBatch
 Layout = Callable[[Sequence[Sample], ReadAt, int], TokenBatch]
 
 SHORTEST_SHARED = 8
-"""Beginnings of fewer common tokens are not shared: a segment costs an attention call in every layer."""
+"""Common tokens are not shared where it would save fewer: a segment costs an attention call in every layer."""
 
 
 def padded(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatch:
@@ -81,8 +81,8 @@ def shared_prefix(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> To
     3, 2, 1, 1 and 2 tokens, of which the second and the third continue the first.
 
     Beginnings are found in the token ids, whosever they are: of the responses to one prompt, of several pairs of one
-    prompt, of one prompt that goes on where another ends, of a system prompt before everything. Only those of
-    `SHORTEST_SHARED` tokens and more are shared.
+    prompt, of one prompt that goes on where another ends, of a system prompt before everything. Only those that save
+    `SHORTEST_SHARED` tokens are shared.
 
     Args:
         samples: P samples of k sequences each.
@@ -104,22 +104,24 @@ def shared_prefix(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> To
     segments: list[tuple[int, ...]] = []
     starts, back = list[int](), list[int]()
     places: list[list[Tensor]] = [[] for _ in sequences]
+    num_tokens = 0
     # Bundles of sequences that are equal up to a token, and the segment that ends there. Segments that continue another
     # come after it.
     bundles = [(list(range(len(sequences))), 0, -1)]
-    num_tokens = 0
     while bundles:
         bundle, start, parent = bundles.pop()
-        for alike in _by_next_tokens(sequences, bundle, start):
-            end = _num_common(sequences, alike)
-            segments.append(sequences[alike[0]][start:end])
-            starts.append(start)
-            back.append(len(segments) - 1 - parent if start else 0)
-            for number in alike:
-                places[number].append(torch.arange(num_tokens, num_tokens + end - start))
-            num_tokens += end - start
-            if longer := [number for number in alike if len(sequences[number]) > end]:
-                bundles.append((longer, end, len(segments) - 1))
+        end = _num_common(sequences, bundle)
+        if not _worth_sharing(end - start, len(bundle), first=start == 0):
+            bundles += [(alike, start, parent) for alike in _by_token(sequences, bundle, end)]
+            continue
+        segments.append(sequences[bundle[0]][start:end])
+        starts.append(start)
+        back.append(len(segments) - 1 - parent if start else 0)
+        for number in bundle:
+            places[number].append(torch.arange(num_tokens, num_tokens + end - start))
+        num_tokens += end - start
+        if longer := [number for number in bundle if len(sequences[number]) > end]:
+            bundles.append((longer, end, len(segments) - 1))
     whole = [torch.cat(parts) for parts in places]
     return _one_row(segments, starts, back, samples, whole, occurrence, read_at)
 
@@ -128,12 +130,23 @@ LAYOUTS: dict[LayoutName, Layout] = {"padded": padded, "packed": packed, "shared
 """Every layout by its name in `conf/layout`."""
 
 
-def _by_next_tokens(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int], start: int) -> list[list[int]]:
-    """Sequences whose next `SHORTEST_SHARED` tokens are the same, together; one with fewer tokens left stands alone."""
+def _worth_sharing(num_tokens: int, num_sequences: int, first: bool) -> bool:
+    """Whether tokens that some sequences have in common become a segment of their own.
+
+    A first segment makes every sequence after it attend to two, so it must save each of them `SHORTEST_SHARED` tokens;
+    a later one is one more call for all of them, and must save as many in all. A sequence alone is always a segment.
+    """
+    if num_sequences == 1:
+        return True
+    return (num_tokens if first else num_tokens * (num_sequences - 1)) >= SHORTEST_SHARED
+
+
+def _by_token(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int], place: int) -> list[list[int]]:
+    """The sequences of a bundle by their token at a place, in reverse: bundles are taken from the end."""
     alike: dict[tuple[int, ...], list[int]] = {}
     for number in bundle:
-        alike.setdefault(sequences[number][start : start + SHORTEST_SHARED], []).append(number)
-    return list(alike.values())
+        alike.setdefault(sequences[number][place : place + 1], []).append(number)
+    return list(alike.values())[::-1]
 
 
 def _num_common(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int]) -> int:

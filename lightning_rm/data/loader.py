@@ -18,7 +18,7 @@ from lightning_rm.batch import PreferenceBatch, ReadAt, ResponseBatch
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.group_dataset import GroupDataset
 from lightning_rm.data.group_stream import GroupStream
-from lightning_rm.data.layouts import Layout
+from lightning_rm.data.layouts import SHORTEST_SHARED, Layout
 from lightning_rm.data.orders import Rows
 from lightning_rm.data.sampler import MicroBatch, PairBatchSampler
 
@@ -165,6 +165,19 @@ def response_index(pairs: PairDataset) -> Rows:
         for row in range(len(pairs))
     ]
     return np.array(index, dtype=np.int64)
+
+
+def prompt_parts(pairs: PairDataset) -> tuple[Rows, Rows]:
+    """(N,) tokens of each pair's prompt that a grid of `shared_prefix` shares, and (N,) one number a distinct prompt.
+
+    A prompt of fewer than `SHORTEST_SHARED` tokens is not shared.
+    """
+    numbers: dict[bytes, int] = {}
+    index = np.empty(len(pairs), dtype=np.int64)
+    for row, length in enumerate(pairs.prompt_lengths.tolist()):
+        prompt = pairs.sample(row).sequences[0][:length]
+        index[row] = numbers.setdefault(_digest(prompt), len(numbers))
+    return np.where(pairs.prompt_lengths < SHORTEST_SHARED, 0, pairs.prompt_lengths), index
 
 
 def _digest(sequence: Sequence[int]) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_rm.batch import LayoutName
+from lightning_rm.data.layouts import SHORTEST_SHARED
 
 Order = Literal["random", "length", "prompt", "strongest_first", "weakest_first"]
 Rows = NDArray[np.int64]
@@ -78,28 +79,25 @@ def cut_by_pairs(rows: Rows, num_pairs: int) -> list[Rows]:
     return [rows[start : start + num_pairs] for start in range(0, len(rows), num_pairs)]
 
 
-def grid_parts(
-    token_cost: LayoutName, lengths: Rows, response_index: Rows, prompt_lengths: Rows, prompt_index: Rows
-) -> tuple[Rows, Rows]:
-    """What each pair puts on the grid: its two sequences, or (`shared_prefix`) its prompt and its two responses.
+def grid_parts(lengths: Rows, response_index: Rows, prompts: tuple[Rows, Rows] | None = None) -> tuple[Rows, Rows]:
+    """What each pair puts on the grid: its two sequences, or, where a prompt is shared, its prompt and two responses.
 
     Args:
-        token_cost: how the grid is laid.
         lengths: (N, k) tokens of each sequence.
         response_index: (N, k) one number a distinct sequence.
-        prompt_lengths: (N,) tokens that a pair's sequences begin with in common; 0 where they are too few to share.
-        prompt_index: (N,) one number a prompt; of one prompt, those of one length are the same tokens.
+        prompts: (N,) tokens of a prompt that are shared and (N,) one number a distinct prompt.
 
     Returns:
-        (N, m) tokens of each part, and (N, m) a number for each different part. Beginnings that responses have in
-        common beyond the prompt, or prompts with one another, are counted each time: the grid may be smaller.
+        (N, m) tokens of each part, and (N, m) a number for each different part. For a prompt they are the most that it
+        may take: up to `SHORTEST_SHARED` less one are left unshared. What responses have in common beyond the prompt,
+        or prompts with one another, is counted each time: the grid may be smaller.
     """
-    if token_cost != "shared_prefix":
+    if prompts is None:
         return lengths, response_index
-    prompts = np.stack([prompt_index, prompt_lengths], axis=1)
-    number = np.unique(prompts, axis=0, return_inverse=True)[1].reshape(-1, 1) + int(response_index.max()) + 1
-    shared = prompt_lengths[:, None]
-    return np.concatenate([shared, lengths - shared], axis=1), np.concatenate([number, response_index], axis=1)
+    tokens, number = (part[:, None] for part in prompts)
+    whole = np.where(tokens > 0, tokens + SHORTEST_SHARED - 1, 0)
+    parts = np.concatenate([whole, lengths - tokens], axis=1)
+    return parts, np.concatenate([number + int(response_index.max()) + 1, response_index], axis=1)
 
 
 def cut_by_tokens(rows: Rows, num_tokens: int, token_cost: LayoutName, parts: Rows, part_index: Rows) -> list[Rows]:

@@ -30,6 +30,9 @@ from lightning_rm.data.orders import (
     spread,
 )
 
+PLAN_VERSION = 2
+"""Changes whenever the same settings come to mean another order of pairs."""
+
 WINDOW = 64
 """Micro-steps whose pairs are sorted by length together: enough for even lengths, few enough to stay random."""
 
@@ -75,7 +78,8 @@ class PairBatchSampler:
         token_cost: of a batch's distinct sequences, `padded` is their number times the longest, `packed` their sum;
             `shared_prefix` is the sum of its distinct prompts and responses.
         response_index: (N, 2) or (N, 1) one number a distinct sequence; None takes every sequence for distinct.
-        prompt_lengths: (N,) tokens that a pair's sequences share on a grid of `shared_prefix`; None for none.
+        prompts: (N,) tokens of each pair's prompt that the grid shares and (N,) one number a distinct prompt, for a
+            budget of `shared_prefix`; None for none.
         strength: (N,) what the orders by strength sort by.
         rank: which rank's part to yield.
         world_size: the number of ranks.
@@ -101,7 +105,7 @@ class PairBatchSampler:
         order: Order = "random",
         token_cost: LayoutName = "padded",
         response_index: Rows | None = None,
-        prompt_lengths: Rows | None = None,
+        prompts: tuple[Rows, Rows] | None = None,
         strength: NDArray[np.float64] | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -140,9 +144,7 @@ class PairBatchSampler:
         self.span = span
         self.with_responses = with_responses
         self.epoch = 0
-        if prompt_lengths is None:
-            prompt_lengths = np.zeros(len(lengths), dtype=np.int64)
-        self._parts = grid_parts(token_cost, lengths, self.response_index, prompt_lengths, prompt_index)
+        self._parts = grid_parts(lengths, self.response_index, prompts)
         # What orders by length sort by, whatever the layout: the pairs that meet in a batch do not depend on it.
         self._longest: Rows = lengths.max(axis=1)
         # What a pair takes alone, and the batches of every epoch, where a budget fixes them.

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, Sample
+from lightning_rm.batch import Sample
+from lightning_rm.data.choice import LayoutSetting, choose_layout
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize import encode_conversation
@@ -23,7 +24,7 @@ def score(
     conversations: Sequence[Sequence[Message]],
     *,
     batch_size: int = 32,
-    layout: LayoutName = "padded",
+    layout: LayoutSetting = "auto",
 ) -> Tensor:
     """Rewards of whole conversations, each ending with the response that is scored.
 
@@ -32,8 +33,8 @@ def score(
         tokenizer: the model's own.
         conversations: N lists of turns.
         batch_size: conversations a forward.
-        layout: how they are laid out; the rewards are the same. With `shared_prefix`, conversations that begin alike
-            are scored together: the prompt of sixteen responses is computed once.
+        layout: how they are laid out; the rewards are the same. `auto` takes what the model honours, for decoders
+            `shared_prefix`: conversations that begin alike are scored together, the prompt of sixteen responses once.
 
     Returns:
         (N,) float32 rewards on the CPU, in the order given; (N, M) of a model of M members. Nothing is truncated.
@@ -47,7 +48,8 @@ def score(
             raise ValueError(
                 f"conversation {number} has {len(ids)} tokens and the model reads {model.max_tokens}; cut its prompt"
             )
-    alike = encoded if layout == "shared_prefix" else [[len(ids)] for ids in encoded]
+    laid = choose_layout(layout, model.fast_layouts).layout
+    alike = encoded if laid == "shared_prefix" else [[len(ids)] for ids in encoded]
     order = sorted(range(len(encoded)), key=alike.__getitem__)
     members = (model.num_members,) if isinstance(model, MemberRewardModel) else ()
     rewards = torch.empty(len(encoded), *members)
@@ -58,7 +60,7 @@ def score(
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             samples = [Sample([encoded[number]]) for number in numbers]
-            tokens = LAYOUTS[layout](samples, model.read_at, model.pad_id)
+            tokens = LAYOUTS[laid](samples, model.read_at, model.pad_id)
             rewards[numbers] = model(tokens.to(device)).reward[0].movedim(-1, 0).cpu()
     finally:
         model.train(training)

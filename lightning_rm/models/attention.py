@@ -11,11 +11,11 @@ they are there when gradient checkpointing runs a layer again. It knows tensors 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -28,6 +28,10 @@ SEGMENT_ATTENTION = "sdpa_by_segment"
 
 WHOLE_ROWS = Segments((), ())
 """Of a grid whose rows are one sequence each: nothing to cut."""
+
+
+_MADE: Any = WeakTensorKeyDictionary()
+"""By the mask that a forward hands to all of its layers: what they made of it, for as long as there is the mask."""
 
 
 def segment_mask(segments: Segments) -> Tensor:
@@ -95,7 +99,7 @@ def attention_mask(
         raise ValueError(f"{config.model_type} cannot keep the sequences of a row apart: use layout=padded")
     if any(segments.back) and not causal:
         raise ValueError(
-            f"{config.model_type} is an encoder: its prompt sees the response, so two responses cannot share one; use "
+            f"tokens of this {config.model_type} see what follows them, so two responses cannot share a prompt; use "
             "layout=packed or padded"
         )
     if attention == SEGMENT_ATTENTION:
@@ -135,8 +139,9 @@ def segment_attention(
     """
     if attention_mask is None or attention_mask.dtype != torch.long:
         return _sdpa(module, query, key, value, attention_mask, **kwargs)
+    made = _MADE.setdefault(attention_mask, {})
     if attention_mask.shape[-1] == 0:
-        return _sdpa(module, query, key, value, _seen_mask(module, query, key, sliding_window), **kwargs)
+        return _sdpa(module, query, key, value, _seen_mask(module, query, key, sliding_window, made), **kwargs)
     lengths: list[int]
     back: list[int]
     lengths, back = attention_mask[0, 0].tolist()
@@ -150,7 +155,7 @@ def segment_attention(
             before_k, before_v = seen[number - distance]
             k, v = torch.cat([before_k, k], dim=2), torch.cat([before_v, v], dim=2)
         seen.append((k, v))
-        mask = _seen_mask(module, queries[number], k, sliding_window)
+        mask = _seen_mask(module, queries[number], k, sliding_window, made)
         outputs.append(_sdpa(module, queries[number], k, v, mask, **kwargs)[0])
     rows, heads, columns, _ = query.shape
     return torch.cat(outputs, dim=1).view(rows, columns, heads, -1), None
@@ -164,22 +169,25 @@ def _sdpa(
     return output, None
 
 
-def _seen_mask(module: nn.Module, query: Tensor, key: Tensor, window: int | None) -> Tensor | None:
-    """(1, 1, l, n) bool for l tokens that are the last of n; None where SDPA's own rule, causal or not, is right."""
+def _seen_mask(
+    module: nn.Module, query: Tensor, key: Tensor, window: int | None, made: dict[tuple[int, int, int | None], Tensor]
+) -> Tensor | None:
+    """(1, 1, l, n) bool for l tokens that are the last of n; None where SDPA's own rule, causal or not, is right.
+
+    A decoder's token sees itself and what stands before it, within a window itself and `window - 1` tokens before; an
+    encoder's also `window - 1` after it. `made` are the masks that the forward has made so far.
+    """
     length, num_seen = query.shape[2], key.shape[2]
     if window is not None and num_seen <= window:
         window = None
     if window is None and (length == num_seen or length == 1):  # one token alone sees all that is there
         return None
-    return _last_of(length, num_seen, window, bool(module.is_causal), query.device)
-
-
-@lru_cache(maxsize=64)  # every layer of a forward asks for the same ones
-def _last_of(length: int, num_seen: int, window: int | None, causal: bool, device: torch.device) -> Tensor:
-    """What the last l of n tokens see: a decoder's itself and `window - 1` before it, an encoder's also after it."""
-    distance = torch.arange(num_seen - length, num_seen, device=device)[:, None] - torch.arange(num_seen, device=device)
-    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
-    return (seen if window is None else seen & (distance.abs() < window))[None, None]
+    if (length, num_seen, window) not in made:
+        place = torch.arange(num_seen, device=query.device)
+        distance = place[num_seen - length :, None] - place
+        seen = distance >= 0 if module.is_causal else torch.ones_like(distance, dtype=torch.bool)
+        made[length, num_seen, window] = (seen if window is None else seen & (distance.abs() < window))[None, None]
+    return made[length, num_seen, window]
 
 
 AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import RewardOutput, TokenBatch
+from lightning_rm.batch import LayoutName, RewardOutput, TokenBatch
 from lightning_rm.models.aggregate import Aggregate, aggregate
 from lightning_rm.models.reward_model import RewardModel
 
@@ -147,6 +147,12 @@ class RewardEnsemble(RewardModel):
         if len(sizes) > 1:
             raise ValueError(f"members have the hidden sizes {sorted(sizes)}: the ensemble has rewards and no feature")
         return sizes.pop()
+
+    @property
+    def fast_layouts(self) -> tuple[LayoutName, ...]:
+        """The layouts that every member honours at no cost."""
+        first, *others = (member.fast_layouts for member in self.members)
+        return tuple(layout for layout in first if all(layout in fast for fast in others))
 
     @property
     def max_tokens(self) -> int | None:

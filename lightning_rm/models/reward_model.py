@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rm.batch import ReadAt, RewardOutput, TokenBatch
+from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
 from lightning_rm.losses import language_model_loss
 from lightning_rm.models import loading, settings
 from lightning_rm.models.adapters import LoraAdapter, four_bit
@@ -191,10 +191,17 @@ class RewardModel(nn.Module):
         return self.architecture.read_at
 
     @property
-    def packs(self) -> bool:
-        """Whether several sequences of a row are kept apart at no cost: the layouts `packed` and `shared_prefix`."""
+    def causal(self) -> bool:
+        """Whether a token sees what stands before it alone: decoders, but those made bidirectional."""
+        return self.read_at == "last" and not getattr(self.backbone.config, "use_bidirectional_attention", False)
+
+    @property
+    def fast_layouts(self) -> tuple[LayoutName, ...]:
+        """The layouts that its attention honours without a mask of all tokens by all tokens."""
         attention = self.backbone.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
-        return self.architecture.packs and attention == SEGMENT_ATTENTION
+        if not self.architecture.packs or attention != SEGMENT_ATTENTION:
+            return ("padded",)
+        return ("padded", "packed", "shared_prefix") if self.causal else ("padded", "packed")
 
     @property
     def hidden_size(self) -> int:
@@ -293,7 +300,7 @@ class RewardModel(nn.Module):
             tokens,
             self.backbone.config,
             packs=self.architecture.packs,
-            causal=self.read_at == "last",
+            causal=self.causal,
             dtype=self.backbone.dtype,
         )
         outputs = self.backbone.base_model(

@@ -204,6 +204,12 @@ class PairwiseRM(L.LightningModule):
         own = [parameter for part in self._own_parts() for parameter in part.parameters()]
         groups = parameter_groups(self.model.backbone_parameters(), self.model.head_parameters(), self.head_lr, own)
         optimizer = self.optimizer(groups)
+        scaled = self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val
+        if scaled and any(group.get("fused") for group in optimizer.param_groups):
+            raise ValueError(
+                "a fused optimizer scales its gradients back by itself, after they should have been clipped: with "
+                "trainer.precision=16-mixed set optimizer.fused=false, or trainer.gradient_clip_val=null"
+            )
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))

@@ -200,17 +200,41 @@ def test_a_shared_prompt_is_read_once() -> None:
 @pytest.mark.parametrize(
     ("options", "prompt", "layout", "reason"),
     [
-        ({"packs": False}, LONG_PROMPT, "padded", "cannot keep several sequences"),
-        ({"read_at": "first"}, LONG_PROMPT, "packed", "an encoder's prompt sees the response"),
+        ({"fast_layouts": ("padded",)}, LONG_PROMPT, "padded", "at a cost, or not at all"),
+        ({"read_at": "first"}, LONG_PROMPT, "packed", "tokens see what follows them"),
         ({}, LONG_PROMPT, "shared_prefix", "saves [1-9][0-9]% of its tokens"),
         ({}, pair(1).prompt, "packed", "would save only 0.0%"),
     ],
 )
 def test_layout_auto_says_what_it_took_and_why(options: dict[str, Any], prompt: Any, layout: str, reason: str) -> None:
     rows = [replace(pair(i), prompt=prompt) for i in range(4)]
-    choice = data(train=Rows(rows), layout="auto", **options).layout
-    assert choice.layout == layout
-    assert re.search(reason, choice.reason)
+    data_module = data(train=Rows(rows), layout="auto", **options)
+    assert data_module.layout == layout
+    assert re.search(reason, data_module.choice.reason)
+
+
+def test_a_layout_opens_no_set_that_is_not_read() -> None:
+    for layout in ("padded", "auto"):
+        data_module = data(layout=layout)
+        data_module.setup("validate")
+        assert len(list(data_module.val_dataloader()[0])) == 3
+        assert list(data_module.datasets) == ["val"]
+
+
+def test_responses_alone_have_a_layout() -> None:
+    data_module = PreferenceDataModule(tokenizer(), test_responses=groups(3), layout="auto")
+    (loader,) = data_module.test_dataloader()
+    assert next(iter(loader)).num_groups == 3
+    assert data_module.layout == "shared_prefix"
+
+
+def test_a_token_budget_knows_prompts_by_their_tokens() -> None:
+    """Twenty prompts of equal length under one prompt_id are twenty prompts."""
+    words = [({"role": "user", "content": " ".join([f"w{i}"] * 20)},) for i in range(20)]
+    rows = [replace(pair(1), id=str(i), prompt=prompt, prompt_id="same") for i, prompt in enumerate(words)]
+    batches = list(data(train=Rows(rows), layout="shared_prefix", batch_tokens=160).train_dataloader())
+    assert sum(batch.num_pairs for batch in batches) == 20
+    assert max(batch.tokens.num_tokens for batch in batches) <= 160
 
 
 def test_an_encoder_shares_no_prefix() -> None:

@@ -97,26 +97,40 @@ def test_shared_prefix_of_one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layouts, "SHORTEST_SHARED", 2)
     samples = [Sample([[1, 2, 3, 4, 5], [1, 2, 3, 6]], prompt_length=3), Sample([[7], [8, 9]])]
     batch = shared_prefix(samples, "last", 0)
-    assert batch.input_ids.tolist() == [[1, 2, 3, 7, 8, 9, 4, 5, 6]]
-    assert batch.position_ids.tolist() == [[0, 1, 2, 0, 0, 1, 3, 4, 3]]
-    assert batch.segments == Segments((3, 1, 2, 2, 1), (0, 0, 0, 3, 4))
-    assert batch.reward_index.tolist() == [[7, 3], [8, 5]]
-    assert batch.response_index.tolist() == [[2, 6], [6, 7]]
+    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 0, 0, 1]]
+    assert batch.segments == Segments((3, 2, 1, 1, 2), (0, 1, 2, 0, 0))
+    assert batch.reward_index.tolist() == [[4, 6], [5, 8]]
+    assert batch.response_index.tolist() == [[2, 3], [3, 4]]
 
 
 def test_shared_prefix_of_responses_that_begin_alike_or_end_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """1 2 is a response's end and what three others begin with; 1 2 3 4 is what two of them have in common."""
     monkeypatch.setattr(layouts, "SHORTEST_SHARED", 2)
     batch = shared_prefix([Sample([[1, 2], [1, 2, 3, 4, 5], [1, 2, 3, 4, 6, 7], [1, 2, 8]])], "last", 0)
-    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 8, 5, 6, 7]]
-    assert batch.segments == Segments((2, 2, 1, 1, 2), (0, 1, 2, 2, 3))
-    assert batch.reward_index.tolist() == [[1], [5], [7], [4]]
+    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
+    assert batch.segments == Segments((2, 2, 1, 2, 1), (0, 1, 1, 2, 4))
+    assert batch.reward_index.tolist() == [[1], [4], [6], [7]]
 
 
 def test_shared_prefix_shares_nothing_short() -> None:
     """Seven tokens in common are computed twice, eight once."""
     assert shared_prefix([Sample([[*range(7), 10], [*range(7), 11]])], "last", 0).num_tokens == 16
     assert shared_prefix([Sample([[*range(8), 10], [*range(8), 11]])], "last", 0).num_tokens == 10
+
+
+def test_shared_prefix_shares_little_with_many() -> None:
+    """After eight common tokens: four more save eight where three responses share them, and four where two do."""
+    beginning, more = list(range(8)), [20, 21, 22, 23]
+    three = [[*beginning, *more, response] for response in (30, 31, 32)]
+    assert shared_prefix([Sample([*three, [*beginning, 40]])], "last", 0).num_tokens == 8 + 4 + 3 + 1
+    assert shared_prefix([Sample([*three[:2], [*beginning, 40]])], "last", 0).num_tokens == 8 + 2 * 5 + 1
+
+
+def test_shared_prefix_looks_beyond_what_is_too_short_to_share() -> None:
+    """All four sequences share their first token, two and two of them ten."""
+    pairs = [[1, *([word] * 9), response] for word in (5, 6) for response in (7, 8)]
+    assert shared_prefix([Sample(pairs)], "last", 0).num_tokens == 2 * (10 + 2)
 
 
 def test_shared_prefix_of_an_encoder_is_an_error() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from lightning_rm.batch import TokenBatch
+from lightning_rm.data.choice import LayoutSetting
 from lightning_rm.data.layouts import LAYOUTS, LayoutName
 from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.world_tokenizer import world_tokenizer
@@ -116,11 +117,12 @@ def test_conservative_aggregates_measure_offsets_until_members_are_centred() -> 
     torch.testing.assert_close(ensemble.votes(tokens).mean((0, 2)), torch.zeros(2), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_score_takes_an_ensemble(layout: LayoutName) -> None:
+@pytest.mark.parametrize("layout", ["padded", "packed", "shared_prefix", "auto"])
+def test_score_takes_an_ensemble(layout: LayoutSetting) -> None:
     conversations = [[*row.prompt, *row.chosen] for row in SyntheticSource(3, split="train")]
     members, tokenizer = [toy_model(0), toy_model(1)], world_tokenizer()
     found = score(RewardEnsemble(members, "worst"), tokenizer, conversations, layout=layout)
+    assert RewardEnsemble(members).fast_layouts == ("padded", "packed", "shared_prefix")
     apart = [score(member, tokenizer, conversations, layout=layout) for member in members]
     torch.testing.assert_close(found, torch.stack(apart).amin(0))
 

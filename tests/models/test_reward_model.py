@@ -127,6 +127,26 @@ def test_left_padding_and_a_row_with_gaps_read_the_same() -> None:
     torch.testing.assert_close(model(tokens).reward, expected, atol=1e-6, rtol=1e-6)
 
 
+def test_a_decoder_made_bidirectional_shares_no_prefix() -> None:
+    """EmbeddingGemma's attention: read at the last token, and every token sees all of its sequence."""
+    changes = {"use_bidirectional_attention": True, "sliding_window": 64}
+    model = tiny_model("gemma3_text", changes=changes)
+    assert model.fast_layouts == ("padded", "packed")
+    for layout in model.fast_layouts:
+        reward = model(laid_out(model, layout)).reward
+        expected = alone(tiny_model("gemma3_text", changes=changes), pairs(), "sdpa")
+        torch.testing.assert_close(reward, expected, atol=2e-6, rtol=2e-6)
+    with pytest.raises(ValueError, match="see what follows them"):
+        model(laid_out(model, "shared_prefix", prompted()))
+
+
+def test_fast_layouts() -> None:
+    assert tiny_model("llama").fast_layouts == ("padded", "packed", "shared_prefix")
+    assert tiny_model("bert").fast_layouts == ("padded", "packed")
+    assert tiny_model("llama", attn_implementation="eager").fast_layouts == ("padded",)
+    assert tiny_model("deberta").fast_layouts == ("padded",)
+
+
 @pytest.mark.parametrize("name", ["deberta", "deberta-v2"])
 def test_packing_an_architecture_that_cannot_is_an_error(name: str) -> None:
     model = tiny_model(name)

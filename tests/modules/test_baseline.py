@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
@@ -110,6 +111,14 @@ def test_gradients_are_clipped_whatever_the_optimizer_and_precision(
     toy_trainer(tmp_path, limit_val_batches=0, **options).fit(module, toy_data())
     moved = [weight.detach() - old for weight, old in zip(module.parameters(), before, strict=True)]
     assert float(torch.cat([change.flatten() for change in moved]).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_fused_optimizer_that_cannot_be_clipped_says_so(tmp_path: Path) -> None:
+    module = BaselineRM(toy_model(), partial(torch.optim.SGD, lr=1.0, fused=True))
+    module.trainer = L.Trainer(accelerator="cpu", gradient_clip_val=1.0, logger=False, default_root_dir=tmp_path)
+    module.trainer.strategy.precision_plugin.precision = "16-mixed"
+    with pytest.raises(ValueError, match=r"optimizer\.fused=false"):
+        module.configure_optimizers()
 
 
 def test_the_same_seed_gives_the_same_losses_whatever_came_before(tmp_path: Path) -> None:
