@@ -76,7 +76,12 @@ def find_folder(run: Path, weights: str = "best") -> Path | None:
     Args:
         run: a run's folder, or a Hugging Face folder.
         weights: `best` or `last`.
+
+    Raises:
+        ValueError: for other weights.
     """
+    if weights not in ("best", "last"):
+        raise ValueError(f"weights={weights!r}: a run has 'best' and 'last'")
     for folder in (run / "model" / weights, run):
         if (folder / "config.json").is_file():
             return folder

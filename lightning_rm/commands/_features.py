@@ -71,8 +71,6 @@ def find_models(named: str | Sequence[str] | Mapping[str, str], weights: str) ->
     Raises:
         ValueError: if a path or glob names no model.
     """
-    if weights not in ("best", "last"):
-        raise ValueError(f"weights={weights!r}: a run has 'best' and 'last'")
     if isinstance(named, Mapping):
         return {name: _folder(path, weights) for name, path in named.items()}
     paths: list[str] = []

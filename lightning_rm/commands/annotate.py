@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ import pyarrow.parquet as pq
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lightning_rm.analysis.tables import report_table
 from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.files import VOTERS
 from lightning_rm.annotation.voters import Voter, find_folder
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.data.resampling import Fold, WithoutFold
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize import TokenizePolicy
@@ -51,31 +50,26 @@ def annotate_data(cfg: DictConfig) -> Path:
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=cfg.devices, precision=cfg.precision)
     fabric.launch()
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=console, disable=fabric.global_rank > 0) as bar:
-            tasks = {name: bar.add_task(name, total=None, visible=False) for name in names}
+    with resumable("scored"), progress(console, shown=fabric.global_rank == 0) as bar:
+        tasks = {name: bar.add_task(name, total=None, visible=False) for name in names}
 
-            def show(name: str, done: int, total: int) -> None:
-                bar.update(tasks[name], completed=done, total=total, visible=True)
+        def show(name: str, done: int, total: int) -> None:
+            bar.update(tasks[name], completed=done, total=total, visible=True)
 
-            votes = annotate(
-                source,
-                voters,
-                out,
-                policy,
-                fnlp=cfg.also.fnlp,
-                trl=cfg.also.trl,
-                fabric=fabric,
-                cache_dir=cfg.data.cache_dir,
-                layout=cfg.layout.layout,
-                batch_tokens=cfg.batch_tokens,
-                shard_size=cfg.shard_size,
-                progress=show,
-            )
-    except KeyboardInterrupt:
-        print("interrupted: what is scored is kept; run the same command to go on", file=sys.stderr)
-        raise SystemExit(130) from None
+        votes = annotate(
+            source,
+            voters,
+            out,
+            policy,
+            fnlp=cfg.also.fnlp,
+            trl=cfg.also.trl,
+            fabric=fabric,
+            cache_dir=cfg.data.cache_dir,
+            layout=cfg.layout.layout,
+            batch_tokens=cfg.batch_tokens,
+            shard_size=cfg.shard_size,
+            progress=show,
+        )
     if fabric.global_rank == 0:
         console.print(report_table({"annotated": votes.pairs.report}))
         for line in summary(votes.strength, votes.voters):
@@ -92,8 +86,6 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
     Raises:
         ValueError: if there are none, or a path named in full is none.
     """
-    if weights not in ("best", "last"):
-        raise ValueError(f"weights={weights!r}: a run has 'best' and 'last'")
     found: list[Voter] = []
     for pattern in [voters] if isinstance(voters, str) else voters:
         paths = sorted((Path(path) for path in glob.glob(str(Path(pattern).expanduser()))), key=_by_number)

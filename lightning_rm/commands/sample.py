@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,13 +12,13 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from lightning_rm.analysis.tables import report_table
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands.annotate import find_source, find_voters
 from lightning_rm.data.cache import fingerprint
 from lightning_rm.data.rows import Message
@@ -69,11 +68,8 @@ def sample(cfg: DictConfig) -> Path:
     if num_done == len(prompts):
         console.print(f"{out} is finished: every prompt has its responses", highlight=False, soft_wrap=True)
     else:
-        try:
+        with resumable("written"):
             _write(cfg, lines, prompts, num_done, tokenizer, voters, console)
-        except KeyboardInterrupt:
-            print("interrupted: what is written is kept; run the same command to go on", file=sys.stderr)
-            raise SystemExit(130) from None
     console.print(summary(lines), highlight=False)
     console.print(f"  {out}", highlight=False, soft_wrap=True)
     return out
@@ -139,8 +135,7 @@ def _write(
         batch_prompts=cfg.batch_prompts,
         seed=cfg.seed,
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with progress(console) as bar:
         task = bar.add_task("prompts", total=len(prompts), completed=num_done)
         for batch in batches:
             asked = [prompts[num_done + place] for place in range(len(batch))]

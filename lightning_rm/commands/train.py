@@ -155,7 +155,7 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
         trained, total = count_parameters(module)
         console = Console()
         console.print(report_table(datamodule.reports))
-        console.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", highlight=False)
+        console.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", highlight=False, soft_wrap=True)
         console.print(f"{total:,} parameters, {trained:,} of them trained", highlight=False)
 
 
