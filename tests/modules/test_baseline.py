@@ -11,6 +11,7 @@ import torch
 
 from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.world_tokenizer import world_tokenizer
@@ -130,6 +131,21 @@ def test_the_same_seed_gives_the_same_losses_whatever_came_before(tmp_path: Path
         runs.append(recorder.losses)
     assert runs[0] == runs[1]
     assert len(runs[0]) == 6
+
+
+def test_the_loss_curve_does_not_depend_on_the_layout(tmp_path: Path) -> None:
+    """The same pairs meet, so that two epochs of losses differ by no more than rounding does."""
+    curves: list[list[float]] = []
+    for layout in LAYOUTS:
+        recorder = LossRecorder()
+        data = toy_data(40, layout=layout, order="length")
+        trainer = toy_trainer(tmp_path, callbacks=[recorder], limit_val_batches=0, max_epochs=2)
+        trainer.fit(toy_module(lr=1e-3), data)
+        curves.append(recorder.losses)
+    assert len(curves[0]) == 20
+    assert len(set(curves[0])) > 10
+    for curve in curves[1:]:
+        assert curve == pytest.approx(curves[0], rel=1e-4)
 
 
 def test_metrics_of_an_evaluation_are_those_of_its_pairs(tmp_path: Path) -> None:
