@@ -9,12 +9,13 @@ A block is one pass over all pairs from fresh weights; the contenders take turns
 rotates. Processor time is the main figure on a CPU, the clock on a GPU: from the start of the epoch to the end of its
 last step, so that reading and laying out batches counts, and loading the model and tokenising does not.
 
-Contenders: `trl_shipped`, TRL's defaults, a random order and gradients checkpointed; `trl`, without checkpointing, which
-no other contender has and which is faster; `trl_grouped`, its `group_by_length`; `trl_sorted`, the data handed over from
-long to short and left so; ours by the names of the layouts. Two things of grouping. With `RewardTrainer` it works only
-where `remove_unused_columns=False`: else the column of lengths is taken away before it is looked for, and training stops.
-And it sorts windows of a quarter of the batches, of 50 at most, so that a short run pads more than a long one. The pairs
-here are therefore batches out of such a window of 50, sorted: `trl_sorted` pads them as `trl_grouped` would in a long run.
+Contenders: `trl_shipped`, TRL's defaults, a random order and gradients checkpointed; `trl`, without checkpointing,
+which no other contender has and which is faster; `trl_grouped`, its `group_by_length`; `trl_sorted`, the data handed
+over from long to short and left so; ours by the names of the layouts. Two things of grouping. With `RewardTrainer` it
+works only where `remove_unused_columns=False`: else the column of lengths is taken away before it is looked for, and
+training stops. And it sorts windows of a quarter of the batches, of 50 at most, so that a short run pads more than a
+long one. The pairs here are therefore batches out of such a window of 50, sorted: `trl_sorted` pads them as
+`trl_grouped` would in a long run.
 
 Before anything is timed: TRL's token ids are ours, and its loss and its rewards on the first step's pairs are ours in
 every layout, to 1e-4. TRL reads a decoder at the last token that is not the padding token, ours at the last token of
