@@ -11,8 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from lightning_rm.batch import LayoutName, RewardOutput, Sample, Segments, TokenBatch
 from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.models import attention
 from lightning_rm.models.heads import ARCHITECTURES
+from lightning_rm.models.rectangle import rectangle_of
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.modules.views import doubled
 from tests import reference
 from tests.tiny import CONFIGS, EOS, PAD, VOCAB, conversation, gradients, layouts_of, pairs, prompted, tiny_model
 
@@ -55,6 +58,55 @@ def test_layouts_are_exact(name: str, samples: list[Sample]) -> None:
         found = gradients(model)
         for key in expected:
             assert (found[key] - expected[key]).norm() <= 3e-6 * expected[key].norm() + 1e-6, (layout, key)
+
+
+@pytest.mark.parametrize("samples", [pairs(), prompted()], ids=["pairs", "prompted"])
+@pytest.mark.parametrize("name", PACKING)
+def test_one_call_for_all_segments_is_exact(name: str, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other devices than the CPU do: rewards and gradients are those of a call for each segment."""
+    found: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for layout in layouts_of(tiny_model(name))[1:]:
+        for dear in (False, True):
+            monkeypatch.setattr(attention, "_calls_are_dear", lambda *_, dear=dear: dear)
+            model = tiny_model(name)
+            reward = model(laid_out(model, layout, samples)).reward
+            (reward * WEIGHT).sum().backward()
+            found.append((reward.detach(), gradients(model)))
+    for reward, gradient in found[1:]:
+        torch.testing.assert_close(reward, found[0][0], atol=2e-6, rtol=2e-6)
+        for key, expected in found[0][1].items():
+            assert (gradient[key] - expected).norm() <= 3e-6 * expected.norm() + 1e-6, key
+
+
+def test_one_call_of_two_views_and_with_checkpointing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid of two rows, each with the same segments; layers that run again in the backward pass."""
+    monkeypatch.setattr(attention, "_calls_are_dear", lambda *_: True)
+    model, checkpointed = tiny_model("mistral"), tiny_model("mistral", gradient_checkpointing=True).train()
+    tokens = laid_out(model, "shared_prefix", prompted())
+    once = model(tokens).reward
+    torch.testing.assert_close(model(doubled(tokens)).reward, torch.cat([once, once], dim=1), atol=2e-6, rtol=2e-6)
+    once.square().sum().backward()
+    checkpointed(tokens).reward.square().sum().backward()
+    for key, expected in gradients(model).items():
+        torch.testing.assert_close(gradients(checkpointed)[key], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_rectangle_has_a_row_for_each_tree() -> None:
+    """[prompt | chosen | rejected] of 2, 1 and 2 tokens, and a sequence of 3: the row's places and what they see."""
+    rectangle = rectangle_of([2, 1, 2, 3], [0, 1, 2, 0], torch.device("cpu"))
+    assert rectangle.cell.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 0, 0]]
+    assert rectangle.place.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert rectangle.segment.tolist() == [[0, 0, 1, 2, 2], [3, 3, 3, 4, 4]]
+    assert rectangle.position.tolist() == [[0, 1, 2, 2, 3], [0, 1, 2, 0, 0]]
+    assert rectangle.mask(causal=True, window=None)[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 0, 1, 0],
+        [1, 1, 0, 1, 1],
+    ]
+    assert rectangle.mask(causal=True, window=2)[0, 0, 4].int().tolist() == [0, 0, 0, 1, 1]
+    assert rectangle.mask(causal=False, window=None)[1, 0].any(-1).all()  # padding sees padding: no row is empty
 
 
 def test_the_prompted_pairs_share_what_they_can() -> None:

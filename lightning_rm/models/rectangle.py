@@ -1,0 +1,89 @@
+"""Segments in one rectangle: a row for each tree of segments that continue one another, attended to in one call.
+
+On a CPU every cell of padding costs, and calls are cheap: there `attention` goes segment by segment. On a GPU it is the
+other way round, and 48 segments of a batch are one call of SDPA under one mask. It knows lengths and indices.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MOST_CELLS = 2**27
+"""Of a mask, R x L x L: larger ones (one tree of a whole batch of long conversations) are not worth it."""
+
+
+class Rectangle(NamedTuple):
+    """R rows of L places for the T cells of a grid with S segments, padded on the right.
+
+    Args:
+        cell: (R, L) long, the cell that stands at each place; 0 at a place that is padding.
+        place: (T,) long, the flat place that each cell stands at.
+        segment: (R, L) long, each place's segment; S at padding.
+        position: (R, L) long, each place's position in its own sequence.
+        seen: (S + 1, S + 1) bool, [a, b]: whether segment a is b or continues it. Padding sees padding.
+    """
+
+    cell: Tensor
+    place: Tensor
+    segment: Tensor
+    position: Tensor
+    seen: Tensor
+
+    def mask(self, causal: bool, window: int | None) -> Tensor:
+        """(R, 1, L, L) bool, what each place attends to."""
+        allowed = self.seen[self.segment[:, :, None], self.segment[:, None, :]]
+        distance = self.position[:, :, None] - self.position[:, None, :]
+        if causal:
+            allowed &= distance >= 0
+        if window is not None:
+            allowed &= distance.abs() < window
+        return allowed[:, None]
+
+
+def shape_of(lengths: list[int], back: list[int]) -> tuple[int, int]:
+    """(R, L) of the rectangle: the number of trees and the tokens of the largest."""
+    trees = _trees(lengths, back)
+    return len(trees), max(trees)
+
+
+def rectangle_of(lengths: list[int], back: list[int], device: torch.device) -> Rectangle:
+    """The rectangle of segments, whose trees stand one after the other.
+
+    Args:
+        lengths: S tokens.
+        back: how many segments before it the segment stands that each continues, 0 for none.
+        device: where to put it; nothing there is waited for.
+    """
+    num_segments, trees = len(lengths), _trees(lengths, back)
+    rows, columns = len(trees), max(trees)
+    starts, seen = list[int](), torch.eye(num_segments + 1, dtype=torch.bool)
+    for number, distance in enumerate(back):
+        starts.append(starts[number - distance] + lengths[number - distance] if distance else 0)
+        if distance:
+            seen[number] |= seen[number - distance]
+    length = torch.tensor(lengths)
+    tokens = int(length.sum())
+    segment_of_cell = torch.repeat_interleave(torch.arange(num_segments), length)
+    first_of_segment = torch.repeat_interleave(length.cumsum(0) - length, length)
+    position_of_cell = torch.repeat_interleave(torch.tensor(starts), length) + torch.arange(tokens) - first_of_segment
+    size = torch.tensor(trees)
+    place = torch.arange(tokens) + torch.repeat_interleave(torch.arange(rows) * columns - size.cumsum(0) + size, size)
+    cell, segment, position = (
+        torch.full((rows * columns,), fill).scatter(0, place, values).view(rows, columns).to(device, non_blocking=True)
+        for fill, values in ((0, torch.arange(tokens)), (num_segments, segment_of_cell), (0, position_of_cell))
+    )
+    return Rectangle(cell, place.to(device, non_blocking=True), segment, position, seen.to(device, non_blocking=True))
+
+
+def _trees(lengths: list[int], back: list[int]) -> list[int]:
+    """The tokens of each tree: a segment that continues none begins one."""
+    trees: list[int] = []
+    for length, distance in zip(lengths, back, strict=True):
+        if distance:
+            trees[-1] += length
+        else:
+            trees.append(length)
+    return trees
