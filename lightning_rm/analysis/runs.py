@@ -194,8 +194,8 @@ def mean_and_spread(name: str, values: Sequence[float]) -> dict[str, object]:
 
 
 def spread(values: Sequence[float]) -> float:
-    """The sample standard deviation; 0 of one value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    """The sample standard deviation; NaN of one value, whose spread nobody knows."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def _pairs(runs: Sequence[Run], metric: str) -> int:

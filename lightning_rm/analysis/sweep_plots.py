@@ -68,7 +68,8 @@ def metric_panels(
                 )
             if key in bands:
                 mean, spread = bands[key]
-                axes.axhspan(mean - spread, mean + spread, color=GREY, alpha=0.25, linewidth=0, zorder=0)
+                if not np.isnan(spread):
+                    axes.axhspan(mean - spread, mean + spread, color=GREY, alpha=0.25, linewidth=0, zorder=0)
                 axes.axhline(mean, color="black", linestyle="-.", linewidth=1.2, label=band_name)
             axes.set(title=key, xlabel=x)
             axes.yaxis.set_major_locator(MaxNLocator(nbins=6))

@@ -93,6 +93,17 @@ def test_a_table_has_every_point_with_mean_and_spread(folder: Path) -> None:
     assert "15 runs, mean ± standard deviation over seeds\n" in written[3].read_text()
 
 
+def test_one_run_a_point_has_no_spread(folder: Path) -> None:
+    """Not a spread of zero. A reference of one run is a line without a band."""
+    runs = [run for run in find_runs("sweep", f"{folder}/sweep/*") if run.setting("seed") == 0]
+    reference = find_runs("reference", f"{folder}/base/1")
+    written = sweep_report(
+        runs, "module.beta", "contrast.loss.temperature", ["test/accuracy"], reference, folder / "out"
+    )
+    assert {row["runs"] for row in rows_of(written[2])} == {"1"}
+    assert {row["test/accuracy sd"] for row in rows_of(written[2])} == {""}
+
+
 def test_the_command_draws_a_sweep(folder: Path) -> None:
     options = ["x=module.beta", "metrics=[test/accuracy]", f"reference={folder}/base/*", f"out={folder}/out"]
     written = analyze(composed(f"sweep={folder}/sweep/*", *options, command="analyze"))
