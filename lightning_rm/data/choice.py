@@ -45,7 +45,8 @@ def choose_layout(setting: LayoutSetting, fast: Collection[LayoutName], pairs: P
     if setting != "auto":
         return Choice(setting, "asked for")
     if "packed" not in fast:
-        return Choice("padded", "this backbone's attention keeps the sequences of a row apart at a cost, or not at all")
+        reason = "this backbone is small, or its attention keeps the sequences of a row apart at a cost or not at all"
+        return Choice("padded", reason)
     if "shared_prefix" not in fast:
         reason = "no padding; this backbone's tokens see what follows them, so that two responses have two prompts"
         return Choice("packed", reason)

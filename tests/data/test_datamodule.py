@@ -200,7 +200,7 @@ def test_a_shared_prompt_is_read_once() -> None:
 @pytest.mark.parametrize(
     ("options", "prompt", "layout", "reason"),
     [
-        ({"fast_layouts": ("padded",)}, LONG_PROMPT, "padded", "at a cost, or not at all"),
+        ({"fast_layouts": ("padded",)}, LONG_PROMPT, "padded", "at a cost or not at all"),
         ({"read_at": "first"}, LONG_PROMPT, "packed", "tokens see what follows them"),
         ({}, LONG_PROMPT, "shared_prefix", "saves [1-9][0-9]% of its tokens"),
         ({}, pair(1).prompt, "packed", "would save only 0.0%"),

@@ -183,8 +183,8 @@ def test_a_decoder_made_bidirectional_shares_no_prefix() -> None:
     """EmbeddingGemma's attention: read at the last token, and every token sees all of its sequence."""
     changes = {"use_bidirectional_attention": True, "sliding_window": 64}
     model = tiny_model("gemma3_text", changes=changes)
-    assert model.fast_layouts == ("padded", "packed")
-    for layout in model.fast_layouts:
+    layouts: list[LayoutName] = ["padded", "packed"]
+    for layout in layouts:
         reward = model(laid_out(model, layout)).reward
         expected = alone(tiny_model("gemma3_text", changes=changes), pairs(), "sdpa")
         torch.testing.assert_close(reward, expected, atol=2e-6, rtol=2e-6)
@@ -193,10 +193,15 @@ def test_a_decoder_made_bidirectional_shares_no_prefix() -> None:
 
 
 def test_fast_layouts() -> None:
-    assert tiny_model("llama").fast_layouts == ("padded", "packed", "shared_prefix")
-    assert tiny_model("bert").fast_layouts == ("padded", "packed")
-    assert tiny_model("llama", attn_implementation="eager").fast_layouts == ("padded",)
-    assert tiny_model("deberta").fast_layouts == ("padded",)
+    """Of backbones that are large enough for a token to cost more than a call."""
+    wide = {"hidden_size": 256, "intermediate_size": 512}
+    assert tiny_model("llama", changes=wide).fast_layouts == ("padded", "packed", "shared_prefix")
+    assert tiny_model("bert", changes=wide).fast_layouts == ("padded", "packed")
+    bidirectional = wide | {"use_bidirectional_attention": True}
+    assert tiny_model("gemma3_text", changes=bidirectional).fast_layouts == ("padded", "packed")
+    assert tiny_model("llama", changes=wide, attn_implementation="eager").fast_layouts == ("padded",)
+    assert tiny_model("deberta", changes=wide).fast_layouts == ("padded",)
+    assert tiny_model("llama").fast_layouts == ("padded",)
 
 
 @pytest.mark.parametrize("name", ["deberta", "deberta-v2"])
