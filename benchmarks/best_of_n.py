@@ -9,11 +9,8 @@ the clock on a GPU; ratios are of medians, their quartiles over the rounds. Ever
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import random
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from common import backbone, origin
 
 from lightning_rm.batch import Sample
 from lightning_rm.data.layouts import LAYOUTS
@@ -34,15 +32,7 @@ def build(arguments: argparse.Namespace) -> RewardModel:
     if arguments.model:
         model = RewardModel.from_pretrained(arguments.model, gguf_file=arguments.gguf, pad_id=arguments.pad_id)
     else:
-        width = arguments.width
-        config = {
-            "model_type": "llama",
-            "hidden_size": width,
-            "intermediate_size": 8 * width // 3,
-            "num_hidden_layers": arguments.layers,
-            "num_attention_heads": max(width // 64, 1),
-            "max_position_embeddings": 2048,
-        }
+        config = backbone(arguments.layers, arguments.width)
         model = RewardModel.from_config(config, vocab_size=VOCABULARY, pad_id=0, seed=SEED)
     return model.to(arguments.device).eval()
 
@@ -103,17 +93,8 @@ def main() -> None:
         }
         print("{name:14}{tokens:8} tokens {seconds:9.3f} s {times_padded:6.2f}x".format(name=name, **table[name]))
     print(f"target: shared_prefix {TARGET} times padded")
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    processor = next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
     results = {
-        "command": " ".join(["python", *sys.argv]),
-        "machine": processor if arguments.device == "cpu" else torch.cuda.get_device_name(),
-        "threads": torch.get_num_threads(),
-        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
-        "date": datetime.date.today().isoformat(),
+        **origin(torch, transformers, gpu=arguments.device != "cpu"),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "target": TARGET,
         "layouts": table,

@@ -18,16 +18,13 @@ for whoever has just written them.
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import json
 import multiprocessing
 import os
-import platform
 import random
 import resource
 import shutil
-import sys
 import tempfile
 import time
 import warnings
@@ -42,6 +39,7 @@ import pyarrow as pa
 import tokenizers
 import torch
 import transformers
+from common import origin
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.dataset import PairDataset
@@ -244,14 +242,6 @@ def report(sizes: dict[str, Any]) -> None:
             print(f"{int(size):9,} {stage:20}" + "".join(f"{v:>{w}}" for v, w in zip(values, widths, strict=True)))
 
 
-def machine() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def run(sizes: Sequence[int], arguments: argparse.Namespace, folder: Path) -> dict[int, list[dict[str, Measure]]]:
     """All rounds; sizes take turns."""
     rounds: dict[int, list[dict[str, Measure]]] = {size: [] for size in sizes}
@@ -281,13 +271,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         rounds = run(arguments.rows, arguments, Path(folder))
-    versions = {module.__name__: module.__version__ for module in (torch, transformers, tokenizers, pa, np)}
     results: dict[str, Any] = {
-        "command": " ".join(["python", *sys.argv]),
-        "machine": machine(),
+        **origin(torch, transformers, tokenizers, pa, np),
         "cores": os.cpu_count(),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "date": datetime.date.today().isoformat(),
         "settings": {
             "tokenizer": arguments.tokenizer.name if arguments.tokenizer else "made world",
             "words": WORDS,

@@ -17,13 +17,10 @@ as a multiple of the trained weights; and the peak of a step.
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import json
 import logging
-import platform
 import random
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -36,6 +33,7 @@ import lightning as L
 import numpy as np
 import torch
 import transformers
+from common import backbone, origin
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
@@ -61,11 +59,8 @@ ADAMW = partial(torch.optim.AdamW, lr=1e-5, weight_decay=0.01, fused=True)
 
 def build(encoder: bool, layers: int, width: int) -> dict[str, PairwiseRM]:
     """A module of each method, with the settings of its experiment and a model of its own."""
-    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": max(width // 64, 1)}
-    config = {"model_type": "bert", "intermediate_size": 4 * width}
-    if not encoder:  # 8/3 of the width is Llama's, for three matrices
-        config = {"model_type": "llama", "intermediate_size": 8 * width // 3, "max_position_embeddings": 512}
-    model = partial(RewardModel.from_config, config | shape, vocab_size=VOCABULARY, pad_id=0, seed=SEED)
+    config = backbone(layers, width, positions=512, encoder=encoder)
+    model = partial(RewardModel.from_config, config, vocab_size=VOCABULARY, pad_id=0, seed=SEED)
     views = None if encoder else "embeddings"  # BERT has dropout of its own, whatever the method
     return {
         "baseline": BaselineRM(model(), ADAMW),
@@ -233,16 +228,6 @@ def operations(run: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def machine(accelerator: str) -> str:
-    """The GPU's name, or the processor's."""
-    if accelerator == "gpu":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def report(results: dict[str, Any]) -> None:
     """Print the table."""
     print(f"{'':10}{'ms a step':>10}{'ratio':>8}{'quartiles':>16}{'by the clock':>15}{'operations':>12}{'target':>9}")
@@ -306,11 +291,7 @@ def main() -> None:
     weights = sum(weight.numel() for weight in modules["baseline"].model.parameters())
     grid = [batch.tokens.num_tokens for batch in batches[1:]]
     results: dict[str, Any] = {
-        "command": " ".join(["python", *sys.argv]),
-        "machine": machine(arguments.accelerator),
-        "threads": torch.get_num_threads(),
-        "versions": f"torch {torch.__version__}, lightning {L.__version__}, transformers {transformers.__version__}",
-        "date": datetime.date.today().isoformat(),
+        **origin(torch, L, transformers, gpu=arguments.accelerator == "gpu"),
         "settings": {
             "backbone": "bert" if arguments.encoder else "llama",
             **{

@@ -28,15 +28,12 @@ sequence, and for decoders every common beginning, is computed once.
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import json
 import logging
 import math
-import platform
 import random
 import shutil
-import sys
 import tempfile
 import time
 import warnings
@@ -52,6 +49,7 @@ import numpy as np
 import torch
 import transformers
 import trl
+from common import backbone, origin
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import (
@@ -328,7 +326,7 @@ class Benchmark:
 
 def best(read_at: ReadAt) -> Any:
     """The layout that computes nothing twice."""
-    return "shared_prefix" if read_at == "last" and "shared_prefix" in LAYOUTS else "packed"
+    return "shared_prefix" if read_at == "last" else "packed"
 
 
 def load(arguments: argparse.Namespace) -> tuple[PreTrainedTokenizerBase, RewardModel]:
@@ -340,14 +338,7 @@ def load(arguments: argparse.Namespace) -> tuple[PreTrainedTokenizerBase, Reward
             arguments.model, gguf_file=arguments.gguf, tokenizer=tokenizer, head_seed=SEED
         )
     tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else world_tokenizer()
-    config = {
-        "model_type": "llama",
-        "hidden_size": arguments.width,
-        "num_hidden_layers": arguments.layers,
-        "num_attention_heads": max(arguments.width // 64, 1),
-        "intermediate_size": 8 * arguments.width // 3,
-        "max_position_embeddings": 2048,
-    }
+    config = backbone(arguments.layers, arguments.width)
     return tokenizer, RewardModel.from_config(config, tokenizer=tokenizer, seed=SEED)
 
 
@@ -421,16 +412,6 @@ def summary(blocks: dict[str, list[Meter]], arguments: argparse.Namespace, neede
 def quartiles(values: np.ndarray) -> list[float]:
     """Lower quartile, median, upper quartile, to four digits."""
     return [float(f"{value:.4g}") for value in np.quantile(values, (0.25, 0.5, 0.75))]
-
-
-def machine(accelerator: str) -> str:
-    """The GPU's name, or the processor's."""
-    if accelerator == "gpu":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def report(name: str, results: dict[str, Any]) -> None:
@@ -515,12 +496,7 @@ def measure(arguments: argparse.Namespace, benchmark: Benchmark) -> None:
             blocks[name].append(benchmark.run(name, SEED + turn))
     needed = benchmark.needed()
     results: dict[str, Any] = {
-        # Of a folder or a file, its name: where it lies on this machine is nobody's business.
-        "command": " ".join(["python", *(Path(word).name if Path(word).is_absolute() else word for word in sys.argv)]),
-        "machine": machine(arguments.accelerator),
-        "threads": torch.get_num_threads(),
-        "versions": ", ".join(f"{module.__name__} {module.__version__}" for module in (torch, L, transformers, trl)),
-        "date": datetime.date.today().isoformat(),
+        **origin(torch, L, transformers, trl, gpu=arguments.accelerator == "gpu"),
         "settings": {
             "dtype": "bf16 autocast" if arguments.accelerator == "gpu" else "float32",
             **{

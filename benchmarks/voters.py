@@ -21,13 +21,10 @@ free.
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import json
 import logging
-import platform
 import random
-import sys
 import tempfile
 import time
 import warnings
@@ -40,6 +37,7 @@ import lightning as L
 import numpy as np
 import torch
 import transformers
+from common import backbone, origin
 from peft.tuners.lora import LoraLayer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -92,15 +90,6 @@ def write_pairs(path: Path, num_pairs: int) -> Path:
     rows = ({"prompt": text(), "chosen": text(), "rejected": text()} for _ in range(num_pairs))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def shape(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The backbone's configuration, as in `overhead.py`."""
-    width = arguments.width
-    sizes = {"num_hidden_layers": arguments.layers, "num_attention_heads": max(width // 64, 1), "hidden_size": width}
-    if arguments.encoder:
-        return {"model_type": "bert", "intermediate_size": 4 * width, **sizes}
-    return {"model_type": "llama", "intermediate_size": 8 * width // 3, "max_position_embeddings": 512, **sizes}
 
 
 def single(config: dict[str, Any], seed: int, lora_layers: int = 0) -> RewardModel:
@@ -184,7 +173,7 @@ class Blocks:
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
         self.num_members, self.batch_tokens = arguments.members, arguments.batch_tokens
         self.times = arguments.members / arguments.singles
-        config = shape(arguments)
+        config = backbone(arguments.layers, arguments.width, positions=512, encoder=arguments.encoder)
         self.singles = {"single": [BaselineRM(single(config, seed), ADAMW) for seed in range(arguments.singles)]}
         self.members = {"heads": VotersRM(of_members(config, arguments.members), ADAMW)}
         self.beside = {"heads": "single", "together": "single"}
@@ -284,14 +273,6 @@ def quartiles(values: Any, digits: int) -> list[float]:
     return [round(float(value), digits) for value in np.quantile(values, (0.25, 0.75))]
 
 
-def machine() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def report(results: dict[str, Any]) -> None:
     """Print the table: a block's CPU time, those of single models for all M, and ratios."""
     print(
@@ -348,11 +329,7 @@ def main() -> None:
         phases = summary(blocks, rounds)
     settings = {name: value for name, value in vars(arguments).items() if name not in ("out", "encoder", "threads")}
     results: dict[str, Any] = {
-        "command": " ".join(["python", *sys.argv]),
-        "machine": machine(),
-        "threads": torch.get_num_threads(),
-        "versions": f"torch {torch.__version__}, lightning {L.__version__}, transformers {transformers.__version__}",
-        "date": datetime.date.today().isoformat(),
+        **origin(torch, L, transformers),
         "settings": {"backbone": "bert" if arguments.encoder else "llama", **settings, "rank": RANK, "seed": SEED},
         "phases": phases,
     }
