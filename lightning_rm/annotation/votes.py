@@ -9,7 +9,7 @@ configuration. How the annotated rows are written is `files`'s.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from lightning_rm.data.choice import LayoutSetting, choose_layout
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.loader import response_index
+from lightning_rm.data.orders import by_length, cut_by_tokens
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
 from lightning_rm.models.reward_model import RewardModel
@@ -188,22 +189,14 @@ def _check_lengths(pairs: PairDataset, lengths: NDArray[np.int64], model: Reward
 
 def _batches(
     shard: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens: int, layout: LayoutName
-) -> Iterator[NDArray[np.int64]]:
+) -> list[NDArray[np.int64]]:
     """The conversations of a shard, as many at a time as the budget allows.
 
     On a padded grid they go from long to short. On the others they stand as they come, those of a pair side by side:
     there is no padding to save, and a beginning to share.
     """
-    rows = shard[np.argsort(-lengths[shard], kind="stable")] if layout == "padded" else shard
-    start = 0
-    while start < len(rows):
-        if layout == "padded":
-            fit = batch_tokens // int(lengths[rows[start]])
-        else:
-            fit = int(np.searchsorted(lengths[rows[start:]].cumsum(), batch_tokens, side="right"))
-        stop = start + max(1, fit)
-        yield rows[start:stop]
-        start = stop
+    rows = by_length(shard, lengths) if layout == "padded" else shard
+    return cut_by_tokens(rows, batch_tokens, layout, lengths[:, None], np.arange(len(lengths))[:, None])
 
 
 @torch.inference_mode()
