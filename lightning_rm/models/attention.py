@@ -12,6 +12,7 @@ they are there when gradient checkpointing runs a layer again. It knows tensors 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lightning_rm.batch import Segments, TokenBatch
-from lightning_rm.models.rectangle import MOST_CELLS, Rectangle, rectangle_of, shape_of
+from lightning_rm.models.rectangle import MOST_CELLS, Rectangle, rectangle_of, seen_segments, shape_of
 
 SEGMENT_ATTENTION = "sdpa_by_segment"
 """The name of this attention in transformers: SDPA, and for a mask made by `segment_mask` SDPA by segment."""
@@ -32,8 +33,35 @@ WHOLE_ROWS = Segments((), ())
 """Of a grid whose rows are one sequence each: nothing to cut."""
 
 
-_MADE: Any = WeakTensorKeyDictionary()
-"""By the mask that a forward hands to all of its layers: what they made of it, for as long as there is the mask."""
+class Plan:
+    """What all layers of a forward share: its segments, and the masks that were made for them so far.
+
+    Args:
+        mask: what `segment_mask` gave.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.lengths: list[int]
+        self.back: list[int]
+        self.lengths, self.back = mask[0, 0].tolist()
+        self.masks: dict[tuple[Any, ...], Tensor] = {}
+        self._rectangles: dict[torch.device, Rectangle] = {}
+
+    def rectangle(self, device: torch.device) -> Rectangle:
+        """All segments in one, on a device; made once."""
+        if device not in self._rectangles:
+            self._rectangles[device] = rectangle_of(self.lengths, self.back, device)
+        return self._rectangles[device]
+
+    @cached_property
+    def num_cells(self) -> int:
+        """Of the mask of the rectangle."""
+        rows, columns = shape_of(self.lengths, self.back)
+        return rows * columns**2
+
+
+_PLANS: Any = WeakTensorKeyDictionary()
+"""By the mask that a forward hands to all of its layers: its `Plan`, for as long as there is the mask."""
 
 
 def segment_mask(segments: Segments) -> Tensor:
@@ -59,10 +87,7 @@ def block_mask(tokens: TokenBatch, segments: Segments, causal: bool, dtype: torc
     Returns:
         (R, 1, L, L): 0 where a token may attend, the dtype's lowest number elsewhere.
     """
-    seen = torch.eye(len(segments.lengths), dtype=torch.bool)
-    for number, back in enumerate(segments.back):
-        if back:
-            seen[number] |= seen[number - back]
+    seen = seen_segments(segments.back)
     number = torch.repeat_interleave(torch.arange(len(segments.lengths)), torch.tensor(segments.lengths))
     number = number.view(tokens.input_ids.shape)
     allowed = seen[number[:, :, None], number[:, None, :]].to(tokens.input_ids.device)
@@ -141,70 +166,48 @@ def segment_attention(
     """
     if attention_mask is None or attention_mask.dtype != torch.long:
         return _sdpa(module, query, key, value, attention_mask, **kwargs)
-    made: dict[Any, Any] = _MADE.setdefault(attention_mask, {})
-    if attention_mask.shape[-1] == 0:
-        return _sdpa(module, query, key, value, _seen_mask(module, query, key, sliding_window, made), **kwargs)
-    lengths: list[int]
-    back: list[int]
-    lengths, back = attention_mask[0, 0].tolist()
+    if attention_mask not in _PLANS:
+        _PLANS[attention_mask] = Plan(attention_mask)
+    plan: Plan = _PLANS[attention_mask]
+    if not plan.lengths:
+        return _sdpa(module, query, key, value, _seen_mask(module, query, key, sliding_window, plan), **kwargs)
     rows, heads, columns, _ = query.shape
     flat = [tensor.transpose(0, 1).flatten(1, 2)[None] for tensor in (query, key, value)]
-    attend = _in_one_call if _calls_are_dear(query, lengths, back) else _one_by_one
-    output = attend(module, flat, lengths, back, sliding_window, made, **kwargs)
-    return output.view(rows, columns, heads, -1), None
+    attend = _in_one_call if _calls_are_dear(query, plan) else _one_by_one
+    return attend(module, flat, plan, sliding_window, **kwargs).view(rows, columns, heads, -1), None
 
 
-def _calls_are_dear(query: Tensor, lengths: list[int], back: list[int]) -> bool:
+def _calls_are_dear(query: Tensor, plan: Plan) -> bool:
     """Whether to compute some cells in vain for the sake of fewer calls."""
-    rows, columns = shape_of(lengths, back)
-    return query.device.type != "cpu" and rows * columns**2 <= MOST_CELLS
+    return query.device.type != "cpu" and plan.num_cells <= MOST_CELLS
 
 
-def _one_by_one(
-    module: nn.Module,
-    flat: list[Tensor],
-    lengths: list[int],
-    back: list[int],
-    window: int | None,
-    made: dict[Any, Any],
-    **kwargs: Any,
-) -> Tensor:
+def _one_by_one(module: nn.Module, flat: list[Tensor], plan: Plan, window: int | None, **kwargs: Any) -> Tensor:
     """(1, T, heads, d): a call of SDPA for each segment. `flat` are query, key and value of (1, heads, T, d)."""
-    queries, keys, values = (tensor.split(lengths, dim=2) for tensor in flat)
+    queries, keys, values = (tensor.split(plan.lengths, dim=2) for tensor in flat)
     seen: list[tuple[Tensor, Tensor]] = []  # keys and values of each segment and those that it continues
     outputs: list[Tensor] = []
-    for number, distance in enumerate(back):
+    for number, distance in enumerate(plan.back):
         k, v = keys[number], values[number]
         if distance:
             before_k, before_v = seen[number - distance]
             k, v = torch.cat([before_k, k], dim=2), torch.cat([before_v, v], dim=2)
         seen.append((k, v))
-        mask = _seen_mask(module, queries[number], k, window, made)
+        mask = _seen_mask(module, queries[number], k, window, plan)
         outputs.append(_sdpa(module, queries[number], k, v, mask, **kwargs)[0])
     return torch.cat(outputs, dim=1)
 
 
-def _in_one_call(
-    module: nn.Module,
-    flat: list[Tensor],
-    lengths: list[int],
-    back: list[int],
-    window: int | None,
-    made: dict[Any, Any],
-    **kwargs: Any,
-) -> Tensor:
+def _in_one_call(module: nn.Module, flat: list[Tensor], plan: Plan, window: int | None, **kwargs: Any) -> Tensor:
     """(1, T, heads, d): one call of SDPA for all segments, put into a rectangle and taken out of it again."""
-    if "rectangle" not in made:
-        made["rectangle"] = rectangle_of(lengths, back, flat[0].device)
-    rectangle: Rectangle = made["rectangle"]
-    if ("mask", window) not in made:
-        made["mask", window] = rectangle.mask(bool(module.is_causal), window)
-    rows, columns = rectangle.cell.shape
+    rectangle = plan.rectangle(flat[0].device)
+    kind, shape = (window, flat[0].device), rectangle.cell.shape
+    if kind not in plan.masks:
+        plan.masks[kind] = rectangle.mask(bool(module.is_causal), window)
     query, key, value = (
-        tensor[0].index_select(1, rectangle.cell.flatten()).unflatten(1, (rows, columns)).transpose(0, 1)
-        for tensor in flat
+        tensor[0].index_select(1, rectangle.cell.flatten()).unflatten(1, shape).transpose(0, 1) for tensor in flat
     )
-    output = _sdpa(module, query, key, value, made["mask", window], **kwargs)[0]
+    output = _sdpa(module, query, key, value, plan.masks[kind], **kwargs)[0]
     return output.flatten(0, 1).index_select(0, rectangle.place)[None]
 
 
@@ -216,25 +219,24 @@ def _sdpa(
     return output, None
 
 
-def _seen_mask(
-    module: nn.Module, query: Tensor, key: Tensor, window: int | None, made: dict[Any, Any]
-) -> Tensor | None:
+def _seen_mask(module: nn.Module, query: Tensor, key: Tensor, window: int | None, plan: Plan) -> Tensor | None:
     """(1, 1, l, n) bool for l tokens that are the last of n; None where SDPA's own rule, causal or not, is right.
 
     A decoder's token sees itself and what stands before it, within a window itself and `window - 1` tokens before; an
-    encoder's also `window - 1` after it. `made` are the masks that the forward has made so far.
+    encoder's also `window - 1` after it.
     """
     length, num_seen = query.shape[2], key.shape[2]
     if window is not None and num_seen <= window:
         window = None
     if window is None and (length == num_seen or length == 1):  # one token alone sees all that is there
         return None
-    if (length, num_seen, window) not in made:
+    kind = (length, num_seen, window, query.device)
+    if kind not in plan.masks:
         place = torch.arange(num_seen, device=query.device)
         distance = place[num_seen - length :, None] - place
         seen = distance >= 0 if module.is_causal else torch.ones_like(distance, dtype=torch.bool)
-        made[length, num_seen, window] = (seen if window is None else seen & (distance.abs() < window))[None, None]
-    return made[length, num_seen, window]
+        plan.masks[kind] = (seen if window is None else seen & (distance.abs() < window))[None, None]
+    return plan.masks[kind]
 
 
 AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)

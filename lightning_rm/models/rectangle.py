@@ -6,6 +6,7 @@ other way round, and 48 segments of a batch are one call of SDPA under one mask.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,15 @@ class Rectangle(NamedTuple):
         return allowed[:, None]
 
 
+def seen_segments(back: Sequence[int]) -> Tensor:
+    """(S, S) bool, [a, b]: whether segment a is b or continues it; `back` as in `rectangle_of`."""
+    seen = torch.eye(len(back), dtype=torch.bool)
+    for number, distance in enumerate(back):
+        if distance:
+            seen[number] |= seen[number - distance]
+    return seen
+
+
 def shape_of(lengths: list[int], back: list[int]) -> tuple[int, int]:
     """(R, L) of the rectangle: the number of trees and the tokens of the largest."""
     trees = _trees(lengths, back)
@@ -59,11 +69,9 @@ def rectangle_of(lengths: list[int], back: list[int], device: torch.device) -> R
     """
     num_segments, trees = len(lengths), _trees(lengths, back)
     rows, columns = len(trees), max(trees)
-    starts, seen = list[int](), torch.eye(num_segments + 1, dtype=torch.bool)
+    starts: list[int] = []
     for number, distance in enumerate(back):
         starts.append(starts[number - distance] + lengths[number - distance] if distance else 0)
-        if distance:
-            seen[number] |= seen[number - distance]
     length = torch.tensor(lengths)
     tokens = int(length.sum())
     segment_of_cell = torch.repeat_interleave(torch.arange(num_segments), length)
@@ -75,7 +83,8 @@ def rectangle_of(lengths: list[int], back: list[int], device: torch.device) -> R
         torch.full((rows * columns,), fill).scatter(0, place, values).view(rows, columns).to(device, non_blocking=True)
         for fill, values in ((0, torch.arange(tokens)), (num_segments, segment_of_cell), (0, position_of_cell))
     )
-    return Rectangle(cell, place.to(device, non_blocking=True), segment, position, seen.to(device, non_blocking=True))
+    seen = seen_segments([*back, 0]).to(device, non_blocking=True)
+    return Rectangle(cell, place.to(device, non_blocking=True), segment, position, seen)
 
 
 def _trees(lengths: list[int], back: list[int]) -> list[int]:

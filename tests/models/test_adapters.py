@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from lightning_rm.batch import LayoutName
+from lightning_rm.batch import LayoutName, Sample
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.models.adapters import LoraAdapter, count_parameters
 from lightning_rm.models.reward_model import RewardModel
 from tests.tiny import gradients, pairs, prompted, tiny_model
 
 
-def step(model: RewardModel, layout: LayoutName = "padded") -> None:
+def step(model: RewardModel, layout: LayoutName = "padded", samples: Sequence[Sample] | None = None) -> None:
     optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=0.1)
-    tokens = LAYOUTS[layout](pairs() if layout == "padded" else prompted(), model.read_at, model.pad_id)
+    tokens = LAYOUTS[layout](samples or pairs(), model.read_at, model.pad_id)
     output = model.train()(tokens)
     (output.chosen - output.rejected).sum().backward()
     optimizer.step()
@@ -82,7 +83,7 @@ def test_gradient_checkpointing_reaches_the_adapters(layout: LayoutName) -> None
     found = []
     for checkpointing in (False, True):
         model = tiny_model("llama", gradient_checkpointing=checkpointing, lora=LoraAdapter(rank=2))
-        step(model, layout)
+        step(model, layout, prompted())
         found.append(gradients(model))
     assert any(value.abs().sum() > 0 for key, value in found[0].items() if "lora_B" in key)
     for key, expected in found[0].items():
