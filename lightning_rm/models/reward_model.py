@@ -26,8 +26,9 @@ from lightning_rm.models.heads import Architecture, architecture_of, head_tensor
 from lightning_rm.models.member_lora import transformer_layers
 
 SMALL_LAYER = 250_000
-"""Weights of a layer whose tokens cost less than the attention calls that would save them; measured on two CPU cores,
-on conversations of 40 tokens: rows of one sequence are faster up to a width of 128, shared beginnings from 192 on."""
+"""Weights of a layer whose tokens cost less on a CPU than the attention calls that would save them; measured on two
+cores, on conversations of 40 tokens: rows of one sequence are faster up to a width of 128, shared beginnings from 192
+on. A GPU attends to all segments in one call."""
 
 
 class RewardModel(nn.Module):
@@ -204,14 +205,15 @@ class RewardModel(nn.Module):
     def fast_layouts(self) -> tuple[LayoutName, ...]:
         """The layouts worth choosing between.
 
-        Rows of one sequence alone for a small backbone, and for one whose attention keeps several sequences of a row
-        apart by a mask of all tokens by all tokens or not at all.
+        Rows of one sequence alone for a small backbone on a machine without a GPU, and for one whose attention keeps
+        several sequences of a row apart by a mask of all tokens by all tokens or not at all.
         """
         attention = self.backbone.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
         if not self.architecture.packs or attention != SEGMENT_ATTENTION:
             return ("padded",)
         layer = transformer_layers(self.backbone)[0]
-        if sum(weight.numel() for weight in layer.parameters()) < SMALL_LAYER:
+        small = sum(weight.numel() for weight in layer.parameters()) < SMALL_LAYER
+        if small and not torch.accelerator.is_available():
             return ("padded",)
         return ("padded", "packed", "shared_prefix") if self.causal else ("padded", "packed")
 

@@ -11,12 +11,13 @@ from transformers import AutoModelForCausalLM
 
 from lightning_rm.batch import LayoutName, RewardOutput, Sample, Segments, TokenBatch
 from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.models import attention
+from lightning_rm.models import attention, varlen
 from lightning_rm.models.heads import ARCHITECTURES
 from lightning_rm.models.rectangle import rectangle_of
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.views import doubled
 from tests import reference
+from tests.kernels import kernel
 from tests.tiny import CONFIGS, EOS, PAD, VOCAB, conversation, gradients, layouts_of, pairs, prompted, tiny_model
 
 PACKING = [name for name in CONFIGS if ARCHITECTURES[name].packs]
@@ -65,9 +66,10 @@ def test_layouts_are_exact(name: str, samples: list[Sample]) -> None:
 def test_one_call_for_all_segments_is_exact(name: str, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     """What other devices than the CPU do: rewards and gradients are those of a call for each segment."""
     found: list[tuple[Tensor, dict[str, Tensor]]] = []
+    monkeypatch.setattr(varlen, "KERNEL", kernel)
     for layout in layouts_of(tiny_model(name))[1:]:
-        for dear in (False, True):
-            monkeypatch.setattr(attention, "_calls_are_dear", lambda *_, dear=dear: dear)
+        for way in (attention._one_by_one, attention._in_one_call, attention._without_padding):
+            monkeypatch.setattr(attention, "_way", lambda *_, way=way: way)
             model = tiny_model(name)
             reward = model(laid_out(model, layout, samples)).reward
             (reward * WEIGHT).sum().backward()
@@ -78,9 +80,11 @@ def test_one_call_for_all_segments_is_exact(name: str, samples: list[Sample], mo
             assert (gradient[key] - expected).norm() <= 3e-6 * expected.norm() + 1e-6, key
 
 
-def test_one_call_of_two_views_and_with_checkpointing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", ["_in_one_call", "_without_padding"])
+def test_one_call_of_two_views_and_with_checkpointing(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A grid of two rows, each with the same segments; layers that run again in the backward pass."""
-    monkeypatch.setattr(attention, "_calls_are_dear", lambda *_: True)
+    monkeypatch.setattr(varlen, "KERNEL", kernel)
+    monkeypatch.setattr(attention, "_way", lambda *_: getattr(attention, way))
     model, checkpointed = tiny_model("mistral"), tiny_model("mistral", gradient_checkpointing=True).train()
     tokens = laid_out(model, "shared_prefix", prompted())
     once = model(tokens).reward
