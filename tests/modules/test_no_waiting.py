@@ -50,6 +50,19 @@ def test_a_step_asks_the_device_for_no_value(method: str, layout: LayoutName, mo
         float(loss.detach())
 
 
+def test_batches_are_copied_while_the_gpu_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning waits for what is no plain tensor; on other devices a copy that nobody waits for is not safe."""
+    batch, asked = batch_of("packed", "cpu"), []
+    monkeypatch.setattr(PreferenceBatch, "to", lambda *args, **kwargs: asked.append((args[1:], kwargs)))
+    module = METHODS["baseline"]()
+    for name in ("cuda", "mps", "cpu"):
+        module.transfer_batch_to_device(batch, torch.device(name), 0)
+    assert asked == [
+        ((torch.device(name),), {"non_blocking": expected})
+        for name, expected in (("cuda", True), ("mps", False), ("cpu", False))
+    ]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU to wait for")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("method", METHODS)
