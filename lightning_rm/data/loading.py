@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lightning_rm.data.templates import default_template, read_template, with_fixed_date
+from lightning_rm.data.templates import default_template, read_template, with_fixed_date, with_start
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ def load_tokenizer(
     Args:
         path: a hub name, a folder, or a `.gguf` file.
         chat_template: jinja text or a file with it, instead of the tokenizer's own. A tokenizer without one gets
-            `templates.default_template`. Calls of the clock in it are replaced by a fixed date.
+            `templates.default_template`. Calls of the clock in it are replaced by a fixed date, and one that leaves out
+            the BOS which the tokenizer starts its texts with gets it.
         pad_token: a token of the vocabulary to pad with, instead of the rule above.
         trust_remote_code: run code that comes with the tokenizer.
 
@@ -65,14 +66,19 @@ def load_tokenizer(
         log.info("%s brings no chat template; it gets this default: %s", path, tokenizer.chat_template)
     templates: Any = tokenizer.chat_template  # one, or a mapping of named ones
     if isinstance(templates, str):
-        tokenizer.chat_template = with_fixed_date(templates)
+        tokenizer.chat_template = _settled(tokenizer, templates)
     else:
-        tokenizer.chat_template = {name: with_fixed_date(text) for name, text in templates.items()}
+        tokenizer.chat_template = {name: _settled(tokenizer, text) for name, text in templates.items()}
     spare = _pad_token(tokenizer, pad_token)
     if spare != tokenizer.pad_token:
         log.info("%s: pad_token is %s, not %s", path, spare, tokenizer.pad_token)
         tokenizer.pad_token = spare
     return tokenizer
+
+
+def _settled(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """A template that gives the same ids on any day and from whoever serves it."""
+    return with_start(tokenizer, with_fixed_date(template))
 
 
 def fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:

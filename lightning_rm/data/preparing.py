@@ -73,7 +73,8 @@ def _check(tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
 
 def notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """What a reader of the report should know of the tokenizer."""
-    kind = {DECODER_TEMPLATE: "decoders", ENCODER_TEMPLATE: "encoders"}.get(str(tokenizer.chat_template))
+    template, defaults = str(tokenizer.chat_template), {DECODER_TEMPLATE: "decoders", ENCODER_TEMPLATE: "encoders"}
+    kind = next((kind for default, kind in defaults.items() if template.endswith(default)), None)
     return [f"the tokenizer brings no chat template; the default for {kind} is used"] if kind else []
 
 

@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.rows import Message
@@ -68,6 +69,26 @@ def with_fixed_date(template: str) -> str:
     return re.sub(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)", printed, template)
 
 
+def with_start(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """A template that writes the BOS (or CLS) which its tokenizer puts before a text by itself.
+
+    Whoever serves a chat template adds no special tokens to what it writes (`apply_chat_template`, vLLM, TRL): a
+    template without BOS would be trained with one and served without. A template that cannot be tried stays as it is.
+    """
+    start = start_token(tokenizer)
+    if start is None:
+        return template
+    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    try:
+        text: Any = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False)
+    except (TemplateError, TypeError, ValueError):
+        return template
+    token: Any = tokenizer.convert_ids_to_tokens(start)
+    if text.startswith(token):
+        return template
+    return f"{{{{ {'bos_token' if start == tokenizer.bos_token_id else 'cls_token'} }}}}{template}"
+
+
 def render(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
@@ -103,7 +124,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
         return_token_type_ids=False,
         verbose=False,
     )
-    start = _start_token(tokenizer)
+    start = start_token(tokenizer)
     return [ids if start is None else _started(ids, start) for ids in encoded["input_ids"]]
 
 
@@ -127,7 +148,7 @@ def encode_conversation(
     return encode_texts(tokenizer, [render(tokenizer, messages, tools, chat_template_kwargs)])[0]
 
 
-def _start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+def start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The BOS (or CLS) that the tokenizer puts before a text by itself, None where it puts none."""
     empty: list[int] = tokenizer("")["input_ids"]  # pyright: ignore[reportAssignmentType]  # one text gives one list
     starts = (tokenizer.bos_token_id, tokenizer.cls_token_id)

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from lightning_rm.data.fitting import Overlong, fit, left_out_for
+from lightning_rm.data.preparing import notes
 from lightning_rm.data.rows import BadRow, Message, PairRow
 from lightning_rm.data.templates import (
     DECODER_TEMPLATE,
@@ -134,6 +135,26 @@ def test_exactly_one_bos(in_template: bool, adds_bos: bool, starts: list[int]) -
     tokenizer = word_tokenizer("{{ bos_token }}" * in_template + TEMPLATE, adds_bos=adds_bos)
     expected = [*starts, USER, word(1), ASSISTANT, word(2), EOS]
     assert encode_conversation(tokenizer, turns("w1", "w2")) == expected
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+def test_whoever_serves_the_template_gives_the_ids_of_training(tmp_path: Path, template: str | None) -> None:
+    """TRL, vLLM and `apply_chat_template` add no special tokens to what a template writes; a second load adds none."""
+    tokenizer = load_tokenizer(saved(tmp_path / "shipped", template=template, adds_bos=True))
+    tokenizer.save_pretrained(tmp_path / "exported")
+    for loaded in (tokenizer, load_tokenizer(tmp_path / "exported")):
+        served: Any = loaded.apply_chat_template([*turns("w1", "w2")], tokenize=True)
+        assert served["input_ids"] == encode_conversation(loaded, turns("w1", "w2"))
+        assert (served["input_ids"][0], served["input_ids"].count(BOS)) == (BOS, 1)
+        assert loaded.chat_template == tokenizer.chat_template
+    assert bool(notes(tokenizer)) == (template is None)
+
+
+def test_a_template_is_left_alone_where_it_writes_bos_or_the_tokenizer_knows_none(tmp_path: Path) -> None:
+    own = "{{ bos_token }}" + TEMPLATE
+    assert load_tokenizer(saved(tmp_path / "own", template=own, adds_bos=True)).chat_template == own
+    picky = "{{ raise_exception('system first') }}"
+    assert load_tokenizer(saved(tmp_path / "picky", template=picky, adds_bos=True)).chat_template == picky
 
 
 def test_a_bos_is_never_doubled_but_a_template_may_repeat_it_later() -> None:
