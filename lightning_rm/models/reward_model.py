@@ -23,6 +23,7 @@ from lightning_rm.models.attention import SEGMENT_ATTENTION, attention_mask
 from lightning_rm.models.contexts import quiet, seeded
 from lightning_rm.models.export import export
 from lightning_rm.models.heads import Architecture, architecture_of, head_tensors, init_head, keep_float32
+from lightning_rm.models.kernels import use_liger
 from lightning_rm.models.member_lora import transformer_layers
 
 SMALL_LAYER = 250_000
@@ -81,6 +82,7 @@ class RewardModel(nn.Module):
         lora: LoraAdapter | None = None,
         load_in_4bit: bool = False,
         new_head: bool = False,
+        liger: bool = False,
     ) -> Self:
         """A reward model from a causal, base or masked language model (a new head) or a reward model (its head kept).
 
@@ -99,6 +101,7 @@ class RewardModel(nn.Module):
             lora: adapters to train in place of the backbone's weights.
             load_in_4bit: QLoRA, the frozen backbone in 4 bits; needs `lora`, CUDA and bitsandbytes.
             new_head: draw a new head even where the checkpoint brings one.
+            liger: run norms, MLPs and rotary embeddings by Liger's kernels; needs a GPU and liger-kernel.
 
         Raises:
             ValueError: if the checkpoint cannot be had, has more than one label or an unknown architecture, lacks
@@ -132,6 +135,8 @@ class RewardModel(nn.Module):
         drawn = {name for name, _ in head_tensors(backbone, architecture)} if new_head else missing
         init_head(backbone, architecture, drawn, head_seed)
         loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
+        if liger:
+            use_liger(backbone)
         return cls(backbone, pad_id, lm_head)._prepared(gradient_checkpointing, lora)
 
     @classmethod

@@ -1,0 +1,33 @@
+"""Fused kernels of others in place of a backbone's norms, MLPs and rotary embeddings. It knows transformers' switch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.integrations.liger import apply_liger_kernel
+
+NO_LOSSES = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+"""Liger would put its own forward, with a loss over the vocabulary, in the place of a language model's."""
+
+
+def use_liger(backbone: PreTrainedModel) -> None:
+    """Have a backbone run Liger's Triton kernels, in place; its weights, their names and its rewards stay.
+
+    Rotary embeddings are replaced for all models of the architecture in this process.
+
+    Raises:
+        ValueError: if the package is not installed, there is no GPU, or Liger knows no such architecture.
+    """
+    if find_spec("liger_kernel") is None:
+        raise ValueError("liger=true needs the package liger-kernel; pip install 'lightning-rm[liger]'")
+    if not torch.accelerator.is_available():
+        raise ValueError("liger=true: its kernels run on a GPU, and torch finds none here; leave it out")
+    known: dict[str, Any] = import_module("liger_kernel.transformers.monkey_patch").MODEL_TYPE_TO_APPLY_LIGER_FN
+    model_type = backbone.config.model_type
+    if model_type not in known:
+        raise ValueError(f"liger=true: Liger has no kernels for {model_type}; leave it out")
+    apply_liger_kernel(backbone, NO_LOSSES)
