@@ -37,7 +37,14 @@ class Tensors:
         return replace(self, **{field.name: mapped(getattr(self, field.name)) for field in fields(self)})
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """A copy with every tensor moved as by `Tensor.to`."""
+        """A copy with every tensor moved as by `Tensor.to`.
+
+        A copy to a GPU is not waited for, unless `non_blocking=False` says so: Lightning, which moves batches, says
+        nothing.
+        """
+        target = args[0] if args else kwargs.get("device")
+        if isinstance(target, torch.device | str | int) and torch.device(target).type == "cuda":
+            kwargs.setdefault("non_blocking", True)
         return self._map("to", *args, **kwargs)
 
     def pin_memory(self) -> Self:

@@ -44,6 +44,14 @@ def overrides(command: str) -> tuple[str, list[str]]:
     raise AssertionError(command)
 
 
+def first_of_sweeps(words: list[str]) -> list[str]:
+    """Overrides with the first value of a sweep in place of its list."""
+    return [
+        f"{word.get_key_element()}={next(iter(word.sweep_string_iterator()))}" if word.is_sweep_override() else line
+        for line, word in zip(words, OverridesParser.create().parse_overrides(words), strict=True)
+    ]
+
+
 def test_ci_runs_the_readmes_two_commands() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     for command in ("pip install -e . && python train.py", 'pip install -e ".[test]" && pytest'):
@@ -55,12 +63,20 @@ def test_ci_runs_the_readmes_two_commands() -> None:
 def test_every_command_composes(command: str) -> None:
     verb, words = overrides(command)
     assert verb in verbs()
-    # A sweep's list stands for its first value.
-    single = [
-        f"{word.get_key_element()}={next(iter(word.sweep_string_iterator()))}" if word.is_sweep_override() else line
-        for line, word in zip(words, OverridesParser.create().parse_overrides(words), strict=True)
-    ]
-    assert resolved(composed(*single, "hydra.runtime.output_dir=run", "hydra.sweep.dir=runs", command=verb))
+    assert resolved(
+        composed(*first_of_sweeps(words), "hydra.runtime.output_dir=run", "hydra.sweep.dir=runs", command=verb)
+    )
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if overrides(command)[0] == "train"])
+def test_what_every_command_monitors_is_measured(command: str) -> None:
+    """Training says no before it starts to a monitored test metric where nothing but validation sets are measured."""
+    words = [word for word in overrides(command)[1] if not word.startswith("hydra.")]
+    cfg = composed(*first_of_sweeps(words), "hydra.runtime.output_dir=run")
+    data = cfg.data
+    validated = data.val_fraction > 0 or (data.module.get("val") is not None and data.get("val_file", "its own"))
+    tested = data.module.get("test") is not None and data.get("test_file", "its own")
+    assert tested or not (validated and cfg.monitor.startswith("test/"))
 
 
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

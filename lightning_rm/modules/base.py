@@ -102,12 +102,6 @@ class PairwiseRM(L.LightningModule):
         """Rewards (k, P), or (k, M, P) of members, and features (k, P, H): k is 2 for pairs."""
         return self.model(batch.tokens)
 
-    def transfer_batch_to_device(
-        self, batch: PreferenceBatch | ResponseBatch, device: torch.device, dataloader_idx: int
-    ) -> PreferenceBatch | ResponseBatch:
-        """The batch on a device. Lightning waits for the copy of what is no plain tensor; here no GPU is waited for."""
-        return batch.to(device, non_blocking=device.type == "cuda")
-
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
         """One micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
         output: RewardOutput = self(batch)
