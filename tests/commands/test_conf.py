@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_rm.commands._config import conf_dir, resolved
 from lightning_rm.commands.main import verbs
 from lightning_rm.commands.train import train
+from lightning_rm.data.rows import PairRow
+from lightning_rm.data.sources import FileSource
 from tests.toy import write_annotated
 
 CONF = Path(conf_dir())
@@ -93,6 +96,30 @@ def test_an_empty_chain_and_a_chain_of_treatments() -> None:
     assert resolved(composed("hydra.runtime.output_dir=run"))["data"]["module"]["treatments"] == {}
     chain = resolved(composed("treatment=[adaptive_margin,flip]", "hydra.runtime.output_dir=run"))
     assert list(chain["data"]["module"]["treatments"]) == ["adaptive_margin", "flip"]
+
+
+def test_the_papers_data_has_its_three_validation_sets(tmp_path: Path) -> None:
+    """The original labels, GPT-4's where it was asked, and the pairs on which both agree."""
+    scores = {"chosen_score_list": [1.0], "rejected_score_list": [0.5]}
+    rows = [
+        {"id": str(n), "chosen": [f"hello {n}", "a"], "rejected": [f"hello {n}", "b"], **scores, "GPT4 label": label}
+        for n, label in enumerate((1, 0, -1, 1))
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sets = resolved(composed("data=hh_strength_cleaned", "hydra.runtime.output_dir=run"))["data"]["module"]["test"]
+    found = {
+        name: [
+            (row.id, row.label)
+            for row in FileSource(tmp_path / "rows.jsonl", columns=options.get("columns"), where=options.get("where"))
+            if isinstance(row, PairRow)
+        ]
+        for name, options in sets.items()
+    }
+    assert found == {
+        "test": [("0", 1.0), ("1", 1.0), ("2", 1.0), ("3", 1.0)],
+        "gpt4": [("0", 1.0), ("1", 0.0), ("3", 1.0)],
+        "agreed": [("0", 1.0), ("3", 1.0)],
+    }
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
