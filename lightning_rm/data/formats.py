@@ -30,11 +30,13 @@ from lightning_rm.data.fields import (
 )
 from lightning_rm.data.published import FORMAT_FIELDS, FORMATS, plain_fields
 from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.toolkits import PROMPT_FIELDS, unread_prompt
 from lightning_rm.data.turns import Turns, check_turns, explicit_pair, implicit_pair
 
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 """Part of every source's fingerprint: raise it when a row is read to something else than before."""
 
+UNREAD_PROMPT = "unread prompt"
 STRENGTH_DISAGREES = "strength disagrees"
 
 STRENGTH_TOLERANCE = 0.01
@@ -58,8 +60,10 @@ def parse_row(
     """Read one row.
 
     Prompt and responses are texts or lists of turns (`turns.read_turns`). Without a prompt field the prompt is what
-    both conversations begin with (`turns.implicit_pair`). Two rules are worth knowing:
+    both conversations begin with (`turns.implicit_pair`). Three rules are worth knowing:
 
+    - A row without a prompt that holds a field which usually carries one (`toolkits.PROMPT_FIELDS`) is bad. Where
+      `columns` hides the prompt, `{prompt: null}`, such fields are hidden with it: the pair is all that there is.
     - `votes` is read beside `strength_mean`, or where `columns` asks for it: a field of that name alone often counts
       annotators instead. Mean and spread are then computed from the votes, and must agree with their columns.
     - A row without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt; a pair
@@ -77,7 +81,7 @@ def parse_row(
     """
     columns = columns or {}
     try:
-        row = plain_fields(renamed(raw, columns), format)
+        row = plain_fields(_prompt_left(renamed(raw, columns), columns), format)
         prompt, chosen, rejected = _turns(row)
         check_turns(prompt, {"chosen": chosen, "rejected": rejected})
         mean, std, votes = _strength(row, votes_asked_for="votes" in columns)
@@ -126,12 +130,40 @@ def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
     return row
 
 
+def _prompt_left(row: Raw, columns: Mapping[str, str | None]) -> Raw:
+    """A row without the prompt fields that `columns` hides, or has read under another name."""
+    taken = {
+        path.split(".")[0]
+        for name, path in columns.items()
+        if path is not None and name in ("chosen", "rejected", *PROMPT_FIELDS)
+    }
+    if columns.get("prompt", "") is None and has(row, "chosen", "rejected"):
+        taken.update(PROMPT_FIELDS)
+    taken = taken.intersection(PROMPT_FIELDS).difference(columns)
+    return {name: value for name, value in row.items() if name not in taken}
+
+
 def _turns(row: Raw) -> tuple[Turns, Turns, Turns]:
     chosen, rejected = required(row, "chosen"), required(row, "rejected")
     prompt = row.get("prompt")
     if prompt is None or (prompt in ("", []) and not isinstance(chosen, str)):
-        return implicit_pair(chosen, rejected)
-    return explicit_pair(prompt, chosen, rejected)
+        turns = implicit_pair(chosen, rejected)
+        is_found = not isinstance(chosen, str) and any(turn["role"] == "user" for turn in turns[0])
+    else:
+        turns = explicit_pair(prompt, chosen, rejected)
+        is_found = bool(turns[0])
+    if not is_found and (unread := unread_prompt(row)):
+        raise RowError(UNREAD_PROMPT, _unread_detail(unread))
+    return turns
+
+
+def _unread_detail(unread: Sequence[str]) -> str:
+    """What was found in a row without a prompt, and the ways out."""
+    several = ", columns={instruction: ..., input: ..., system: ...} joins several" if len(unread) > 1 else ""
+    return (
+        f"no prompt is read, but the row has {', '.join(map(repr, unread))}; columns={{prompt: {unread[0]}}} reads "
+        f"that one{several}, columns={{prompt: null}} says that the pair has no prompt"
+    )
 
 
 def _strength(row: Raw, votes_asked_for: bool) -> tuple[float | None, float | None, tuple[float, ...]]:

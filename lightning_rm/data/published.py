@@ -1,14 +1,14 @@
-"""The shapes that preference pairs are published in, rewritten to the plain field names.
+"""The shapes that data sets of preference pairs are published in, rewritten to the plain field names.
 
 A format says which fields give it away and how to write its row with the plain ones (`prompt`, `chosen`, `rejected`,
 ...). `formats.parse_row` then reads all of them alike, so that no format has rules of its own for what a good value is.
+What other toolkits train on is `toolkits`'; the list of all formats is here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import cast
 
@@ -27,9 +27,10 @@ from lightning_rm.data.fields import (
     shown,
     text,
 )
+from lightning_rm.data.row_format import TIE, RowFormat, ordered
+from lightning_rm.data.toolkits import TOOLKIT_FIELDS, TOOLKIT_FORMATS
 from lightning_rm.data.turns import hh_turns, is_hh_text
 
-TIE = "tie"
 UNKNOWN_FORMAT = "unknown format"
 
 STRENGTH_MEAN = "mean preference difference"
@@ -38,19 +39,6 @@ CHOSEN_SCORES = ("chosen_score_list", "chosen score list")
 REJECTED_SCORES = ("rejected_score_list", "rejected score list")
 SUMMARIES = ("summaries.0.text", "summaries.1.text")
 HELPSTEER2_MARK = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
-
-
-@dataclass(frozen=True)
-class RowFormat:
-    """One published shape of a pair.
-
-    Args:
-        matches: whether a row has this shape.
-        rewrite: the same row with the plain field names; it raises `RowError` for what it cannot read.
-    """
-
-    matches: Callable[[Raw], bool]
-    rewrite: Callable[[Raw], Raw]
 
 
 def plain_fields(raw: Raw, name: str) -> Raw:
@@ -73,13 +61,6 @@ def plain_fields(raw: Raw, name: str) -> Raw:
         f"{found_fields(raw)}; a pair needs chosen and rejected, or the fields of one of "
         f"{', '.join(FORMATS)}; name other fields with columns={{chosen: ..., rejected: ...}}",
     )
-
-
-def _ordered(raw: Raw, first: str, second: str, first_wins: bool) -> dict[str, object]:
-    """Two responses in fields of their own, written as chosen and rejected."""
-    responses = required(raw, first), required(raw, second)
-    chosen, rejected = responses if first_wins else responses[::-1]
-    return {**raw, "chosen": chosen, "rejected": rejected}
 
 
 def _hh_text(raw: Raw) -> Raw:
@@ -118,12 +99,12 @@ def _strength_cleaned(raw: Raw) -> Raw:
 
 def _safe_rlhf(raw: Raw) -> Raw:
     """PKU-SafeRLHF (arXiv 2406.15513); `columns: {better_response_id: safer_response_id}` reads the other label."""
-    return _ordered(raw, "response_0", "response_1", choice(raw, "better_response_id", (0, 1)) == 0)
+    return ordered(raw, "response_0", "response_1", choice(raw, "better_response_id", (0, 1)) == 0)
 
 
 def _shp(raw: Raw) -> Raw:
     """Stanford Human Preferences: two comments on a post; `labels` is 1 where A is preferred."""
-    row = _ordered(raw, "human_ref_A", "human_ref_B", choice(raw, "labels", (0, 1)) == 1)
+    row = ordered(raw, "human_ref_A", "human_ref_B", choice(raw, "labels", (0, 1)) == 1)
     row["prompt"] = required(raw, "history")
     if has(raw, "domain") and not has(raw, "subset"):
         row["subset"] = re.sub(r"_(train|validation|test)$", "", text(raw["domain"], "field 'domain'"))
@@ -135,7 +116,7 @@ def _summaries(raw: Raw) -> Raw:
 
     The subset is `tldr` or `news`.
     """
-    row = _ordered(
+    row = ordered(
         {**raw, **{name: lookup(raw, name) for name in SUMMARIES}}, *SUMMARIES, choice(raw, "choice", (0, 1)) == 0
     )
     parts = (("subreddit", "SUBREDDIT: r/"), ("title", "TITLE: "), ("post", "POST: "), ("article", "ARTICLE: "))
@@ -160,7 +141,7 @@ def _helpsteer(raw: Raw) -> Raw:
     if preference == 0:
         raise RowError(TIE, "the annotators prefer neither response")
     first, second = ("response1", "response2") if newer else ("response_1", "response_2")
-    row = _ordered(raw, first, second, preference < 0)
+    row = ordered(raw, first, second, preference < 0)
     row["margin"] = abs(preference) if raw.get("margin") is None else raw["margin"]
     prompt = raw["context"] if has(raw, "context") else required(raw, "prompt")
     row["prompt"] = _helpsteer2_turns(prompt) if isinstance(prompt, str) and "<extra_id_1>" in prompt else prompt
@@ -189,12 +170,13 @@ FORMATS: dict[str, RowFormat] = {
         _strength_cleaned,
     ),
     "hh_text": RowFormat(_is_hh_pair, _hh_text),
+    **TOOLKIT_FORMATS,
     "preference": RowFormat(lambda raw: has(raw, "chosen") or has(raw, "rejected"), lambda raw: raw),
 }
 """Every row format by its name, in the order they are tried. `preference` is the plain one: TRL's preference format,
 with an explicit or an implicit prompt, texts or lists of turns; UltraFeedback and Skywork-Reward-Preference use it."""
 
-FORMAT_FIELDS = frozenset(
+FORMAT_FIELDS = TOOLKIT_FIELDS | frozenset(
     {"human_ref_A", "human_ref_B", "labels", "history", "domain", "summaries", "info", "choice"}
     | {"response_0", "response_1", "response_2", "better_response_id", "response1", "response2", "context"}
     | {"overall_preference", "preference_strength", "GPT4 label", STRENGTH_MEAN, STRENGTH_STD}

@@ -87,7 +87,51 @@ SHAPES: dict[str, dict[str, Any]] = {
     "HelpSteer2": {"prompt": "2+2?", "response_1": "4", "response_2": "5", "preference_strength": -1},
     "HelpSteer3": {"context": [USER], "response1": "5", "response2": "4", "overall_preference": 3},
     "strength-cleaned": {"chosen": ["2+2?", "4"], "rejected": ["2+2?", "5"], "mean preference difference": 0.5},
+    "alpaca": {"instruction": "2+2?", "input": "", "chosen": "4", "rejected": "5"},
+    "alpaca, the instruction in its input": {"instruction": "", "input": "2+2?", "chosen": "4", "rejected": "5"},
+    "sharegpt ranking": {
+        "conversations": [{"from": "human", "value": "2+2?"}],
+        "chosen": {"from": "gpt", "value": "4"},
+        "rejected": {"from": "gpt", "value": "5"},
+    },
+    "sharegpt ranking, texts": {"conversations": [USER], "chosen": "4", "rejected": "5"},
+    "orca": {"system": "", "question": "2+2?", "chosen": "4", "rejected": "5"},
+    "orca, its other spelling": {"system": None, "input": "2+2?", "chosen": "4", "rejected": "5"},
+    "orca, messages": {"question": "2+2?", "chosen": [FOUR], "rejected": [FIVE]},
+    "orca, the prompt in both responses": {"question": "2+2?", "chosen": [USER, FOUR], "rejected": [USER, FIVE]},
+    "NeMo RL": {
+        "context": [USER],
+        "completions": [{"rank": 1, "completion": [FIVE]}, {"rank": 0, "completion": [FOUR]}],
+    },
+    "ms-swift": {"messages": [USER, FOUR], "rejected_response": "5"},
+    "ms-swift, messages": {"messages": [USER, FOUR], "rejected_response": [FIVE]},
+    "OpenAI": {
+        "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True},
+        "preferred_output": [FOUR],
+        "non_preferred_output": [FIVE],
+    },
 }
+
+TOLD = {
+    "PKU-SafeRLHF": "safe_rlhf",
+    "SHP": "shp",
+    "HelpSteer2": "helpsteer",
+    "HelpSteer3": "helpsteer",
+    "strength-cleaned": "strength_cleaned",
+    "HH-RLHF text": "hh_text",
+    "alpaca": "alpaca",
+    "alpaca, the instruction in its input": "alpaca",
+    "sharegpt ranking": "sharegpt",
+    "sharegpt ranking, texts": "sharegpt",
+    "orca": "orca",
+    "orca, its other spelling": "orca",
+    "orca, messages": "orca",
+    "NeMo RL": "nemo_rl",
+    "ms-swift": "ms_swift",
+    "ms-swift, messages": "ms_swift",
+    "OpenAI": "openai",
+}
+"""The format that each shape is told to be; `preference` for all others."""
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -95,6 +139,13 @@ def test_every_shape_reads_to_the_same_pair(shape: str) -> None:
     row = good(SHAPES[shape])
     assert turns(row) == SUM
     assert row.label == row.weight == 1.0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_told_by_its_fields(shape: str) -> None:
+    told = [name for name, row_format in FORMATS.items() if row_format.matches(SHAPES[shape])]
+    assert told[0] == TOLD.get(shape, "preference")
+    assert good(SHAPES[shape], format=told[0]) == good(SHAPES[shape])
 
 
 def test_a_shape_that_says_more_keeps_it() -> None:

@@ -15,11 +15,12 @@ from lightning_rm.data.formats import PLAIN_FIELDS, parse_row
 from lightning_rm.data.published import FORMAT_FIELDS
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources import FileSource
+from lightning_rm.data.toolkits import PROMPT_FIELDS
 from tests.data.test_formats import BAD, SHAPES
 
 REASONS = {
     *("missing field", "wrong type", "bad value", "empty text", "bad encoding", "broken JSON", "unknown format"),
-    *("unknown role", "wrong role", "prompt disagrees", "strength disagrees", "tie"),
+    *("unknown role", "wrong role", "prompt disagrees", "strength disagrees", "tie", "unread prompt"),
 }
 
 texts = st.sampled_from(
@@ -53,7 +54,7 @@ values = st.recursive(
     ),
     max_leaves=6,
 )
-fields = st.sampled_from(sorted(PLAIN_FIELDS | FORMAT_FIELDS))
+fields = st.sampled_from(sorted(PLAIN_FIELDS | FORMAT_FIELDS | set(PROMPT_FIELDS)))
 
 
 def check(row: object) -> None:
@@ -104,6 +105,21 @@ def test_good_rows_with_a_field_gone(shape: str, data: st.DataObject) -> None:
     check(row)
     if gone in ("chosen", "rejected", "human_ref_A", "response1", "response_1", "better_response_id"):
         assert isinstance(row, BadRow)
+
+
+@given(
+    st.dictionaries(st.sampled_from(PROMPT_FIELDS), st.sampled_from(["", " ", "Which?", "Why?"]), max_size=4),
+    st.sampled_from([("4", "5"), ("a\n4", "a\n5"), ([{"role": "assistant", "content": "4"}], "5")]),
+)
+@settings(max_examples=200, deadline=None)
+def test_no_prompt_field_is_lost_unseen(asked: dict[str, str], responses: tuple[Any, Any]) -> None:
+    raw = asked | {"chosen": responses[0], "rejected": responses[1]}
+    row = parse_row(raw, "here")
+    check(row)
+    if isinstance(row, PairRow):
+        said = "\n".join(turn["content"] for turn in row.prompt)
+        assert sum(map(said.count, ("Which?", "Why?"))) == sum(bool(text.strip()) for text in asked.values())
+    check(parse_row(raw, "here", columns={"prompt": None}))
 
 
 @given(st.lists(st.binary(max_size=30), max_size=8))
