@@ -30,7 +30,7 @@ from lightning_rm.data.fields import (
 )
 from lightning_rm.data.published import FORMAT_FIELDS, FORMATS, plain_fields
 from lightning_rm.data.rows import BadRow, PairRow
-from lightning_rm.data.toolkits import PROMPT_FIELDS, unread_prompt
+from lightning_rm.data.toolkits import PROMPT_FIELDS, after_system, unread_prompt
 from lightning_rm.data.turns import Turns, check_turns, explicit_pair, implicit_pair
 
 PARSER_VERSION = 2
@@ -62,8 +62,9 @@ def parse_row(
     Prompt and responses are texts or lists of turns (`turns.read_turns`). Without a prompt field the prompt is what
     both conversations begin with (`turns.implicit_pair`). Three rules are worth knowing:
 
-    - A row without a prompt that holds a field which usually carries one (`toolkits.PROMPT_FIELDS`) is bad. Where
-      `columns` hides the prompt, `{prompt: null}`, such fields are hidden with it: the pair is all that there is.
+    - A text `system` beside a prompt is its system turn. A row without a prompt that holds a field which usually
+      carries one (`toolkits.PROMPT_FIELDS`) is bad. Where `columns` hides the prompt, `{prompt: null}`, such fields are
+      hidden with it: the pair is all that there is.
     - `votes` is read beside `strength_mean`, or where `columns` asks for it: a field of that name alone often counts
       annotators instead. Mean and spread are then computed from the votes, and must agree with their columns.
     - A row without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt; a pair
@@ -135,7 +136,7 @@ def _prompt_left(row: Raw, columns: Mapping[str, str | None]) -> Raw:
     taken = {
         path.split(".")[0]
         for name, path in columns.items()
-        if path is not None and name in ("chosen", "rejected", *PROMPT_FIELDS)
+        if path is not None and name in ("prompt", "chosen", "rejected", *PROMPT_FIELDS)
     }
     if columns.get("prompt", "") is None and has(row, "chosen", "rejected"):
         taken.update(PROMPT_FIELDS)
@@ -154,7 +155,8 @@ def _turns(row: Raw) -> tuple[Turns, Turns, Turns]:
         is_found = bool(turns[0])
     if not is_found and (unread := unread_prompt(row)):
         raise RowError(UNREAD_PROMPT, _unread_detail(unread))
-    return turns
+    prompt, chosen, rejected = turns
+    return after_system(row, prompt) if isinstance(row.get("system"), str) else prompt, chosen, rejected
 
 
 def _unread_detail(unread: Sequence[str]) -> str:

@@ -72,7 +72,7 @@ def _alpaca(raw: Raw) -> Raw:
 
     The history is a list of `[user, assistant]` texts.
     """
-    return {**raw, "prompt": _after_system(raw, (*_history(raw), _question(raw, "instruction", "input")))}
+    return {**raw, "prompt": after_system(raw, (*_history(raw), _question(raw, "instruction", "input")))}
 
 
 def _orca(raw: Raw) -> Raw:
@@ -80,7 +80,7 @@ def _orca(raw: Raw) -> Raw:
 
     It stands after `system`, which may be blank or missing.
     """
-    return {**raw, "prompt": _after_system(raw, (_question(raw, "question", "input"),))}
+    return {**raw, "prompt": after_system(raw, (_question(raw, "question", "input"),))}
 
 
 def _sharegpt(raw: Raw) -> Raw:
@@ -90,7 +90,7 @@ def _sharegpt(raw: Raw) -> Raw:
         raise RowError(
             WRONG_ROLE, f"conversations must end with the turn that the responses answer, found {shown(turns[-1:])}"
         )
-    return {**raw, "prompt": _after_system(raw, turns)}
+    return {**raw, "prompt": after_system(raw, turns)}
 
 
 def _question(raw: Raw, *names: str) -> Message:
@@ -117,12 +117,12 @@ def _history(raw: Raw) -> Turns:
     )
 
 
-def _after_system(raw: Raw, turns: Turns) -> Turns:
+def after_system(raw: Raw, turns: Turns) -> Turns:
     """The turns after the row's system text, where it has one and the turns do not begin with it."""
     system = text(raw["system"], "field 'system'") if has(raw, "system") else ""
     if not system.strip():
         return turns
-    if turns[0]["role"] != "system":
+    if not turns or turns[0]["role"] != "system":
         return (Message(role="system", content=system), *turns)
     if turns[0]["content"].strip() != system.strip():
         raise RowError(

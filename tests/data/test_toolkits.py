@@ -34,6 +34,16 @@ def test_alpaca_joins_its_lines_after_system_and_history() -> None:
     assert turns(good(ALPACA | {"system": "", "history": []}))[0] == ["user: Add.\n2+2"]
 
 
+def test_system_beside_a_prompt_is_its_first_turn() -> None:
+    """axolotl's `prompt_pairs`; a `system` that is no text is a field that nobody knows."""
+    raw = {"prompt": "2+2?", **TEXTS}
+    assert turns(good(raw | {"system": "Be brief."}))[0] == ["system: Be brief.", "user: 2+2?"]
+    assert good(raw | {"system": "Be brief."}) == good(raw | {"prompt": [BE_BRIEF, USER]})
+    assert good(raw | {"system": ""}) == good(raw | {"system": 3}) == good(raw)
+    asked = {"chosen": [USER, {"role": "assistant", "content": "4"}], "rejected": [USER, FIVE], "system": "Be brief."}
+    assert turns(good(asked))[0] == ["system: Be brief.", "user: 2+2?"]
+
+
 def test_sharegpt_reads_its_turns_after_system() -> None:
     conversations = [
         {"from": "human", "value": "1+1?"},
@@ -182,7 +192,7 @@ TRANSCRIPTS = [
 
 
 @pytest.mark.parametrize("shape", TRANSCRIPTS)
-@pytest.mark.parametrize("name", PROMPT_FIELDS)
+@pytest.mark.parametrize("name", [name for name in PROMPT_FIELDS if name != "system"])
 def test_a_pair_that_has_its_prompt_needs_no_other(shape: str, name: str) -> None:
     assert good(SHAPES[shape] | {name: "3+3?"}) == good(SHAPES[shape])
 
