@@ -23,6 +23,9 @@ from lightning_rm.strength import vote_shares
 
 NEEDED = ("strength_mean", "strength_std", "votes")
 
+NUM_GROUPS = 20
+"""Groups of 5 %, the paper's (arXiv 2401.06080, figure 2)."""
+
 
 def read_strength(path: str | Path) -> Any:
     """An annotated Parquet file.
@@ -45,7 +48,7 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
     """Write the tables (CSV, Markdown) and figures (PNG, SVG) of an annotated file.
 
     With known truth (`clean`: planted, or a second label) also agreement and the detection of wrong labels; with gold
-    margins their correlation with strength.
+    margins their correlation with strength. Fewer pairs than groups make groups of one pair.
 
     Args:
         table: from `read_strength`.
@@ -53,15 +56,22 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
 
     Returns:
         The numbers by name, and the files.
+
+    Raises:
+        ValueError: if no pair has strength.
     """
     mean, std, clean, gold = (
         np.asarray(table[name].to_pylist(), float) for name in ("strength_mean", "strength_std", "clean", "gold_margin")
     )
+    has_strength = ~np.isnan(mean)
+    if not has_strength.any():
+        raise ValueError(f"none of {len(mean)} pairs has strength: there is nothing to report")
     votes = [row or [] for row in table["votes"].to_pylist()]
     offsets = np.cumsum([0, *map(len, votes)])
     share = vote_shares(np.array([vote for row in votes for vote in row], float), offsets)
     num_voters = max(map(len, votes))
-    groups = grouped(mean, std, clean, gold)
+    num_groups = min(NUM_GROUPS, int(has_strength.sum()))
+    groups = grouped(mean, std, clean, gold, num_groups)
     shape = u_shape(groups)
     numbers: dict[str, float] = {
         "num_pairs": len(mean),
@@ -75,15 +85,21 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
     written = [
         *save_figure(strength_distribution(mean, std), out / "strength_distribution"),
         *save_figure(strength_by_group(groups), out / "strength_by_group"),
-        *write_table(group_rows(groups), out / "groups", "Strength by group of 5 %, from the weakest"),
-        *write_table(example_rows(table), out / "examples", "Example pairs: weakest, nearest 0, strongest"),
+        *write_table(
+            group_rows(groups), out / "groups", f"Strength by group of {100 / num_groups:.3g} %, from the weakest"
+        ),
+        *write_table(
+            example_rows(table, min(3, num_groups)),
+            out / "examples",
+            "Example pairs: weakest, nearest 0, strongest",
+        ),
     ]
-    known = ~np.isnan(clean)
+    known = ~np.isnan(clean) & has_strength
     if known.sum() > 1:
-        agreed = agreement(mean, clean)
+        agreed = agreement(mean, clean, num_groups=min(NUM_GROUPS, int(known.sum())))
         written += save_figure(agreement_by_strength(agreed), out / "agreement_by_strength")
         numbers["agreement_weakest"], numbers["agreement_strongest"] = float(agreed.share[0]), float(agreed.share[-1])
-    if 0 < (clean == 0).sum() < known.sum():
+    if 0 < (clean[known] == 0).sum() < known.sum():
         wrong = 1 - clean
         scores = detection_scores(mean, std, share)
         found = {name: detection(score, wrong, CUTS[name]) for name, score in scores.items()}

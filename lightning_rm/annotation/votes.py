@@ -29,6 +29,7 @@ from lightning_rm.data.loader import response_index
 from lightning_rm.data.orders import by_length, cut_by_tokens
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
+from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.strength import Strength
 
@@ -112,7 +113,13 @@ def collect_votes(
         pair, side = divmod(int(first[number]), 2)
         return Sample([pairs.sample(pair).sequences[side]])
 
-    settings = fingerprint(pairs=pairs.path.stem, shard_size=shard_size, layout=layout, batch_tokens=batch_tokens)
+    settings = fingerprint(
+        pairs=pairs.path.stem,
+        shard_size=shard_size,
+        layout=layout,
+        batch_tokens=batch_tokens,
+        precision=fabric.strategy.precision.precision,
+    )
     has_say = _has_say(source, pairs, voters)
     needed_by = [np.unique(index[mask]) for mask in has_say]
     folders = [_folder(parts, settings, voter) for voter in voters]
@@ -145,7 +152,7 @@ def collect_votes(
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []
     for voter, needed, folder, mask in zip(voters, needed_by, folders, has_say, strict=True):
-        rewards = np.concatenate([np.load(path, allow_pickle=False) for path in sorted(folder.glob("*.npy"))])
+        rewards = _read_parts(folder) if len(needed) else _no_rewards(voter.load(tokenizer))
         members = rewards.shape[1]
         names += [voter.name] if members == 1 else [f"{voter.name}#{member}" for member in range(members)]
         columns.append(_by_pair(rewards, needed, index, mask))
@@ -215,6 +222,16 @@ def _write_part(path: Path, scored: Sequence[tuple[NDArray[np.int64], Rewards]],
         raise ValueError(f"voter {voter.name} gives rewards that are not finite; has its training diverged?")
     with draft_of(path) as draft, draft.open("wb") as file:
         np.save(file, values[np.argsort(numbers)], allow_pickle=False)
+
+
+def _read_parts(folder: Path) -> Rewards:
+    """(n, members): the rewards of all shards of a voter."""
+    return np.concatenate([np.load(path, allow_pickle=False) for path in sorted(folder.glob("*.npy"))])
+
+
+def _no_rewards(model: RewardModel) -> Rewards:
+    """(0, members): what a voter says whose fold holds no prompt of the data."""
+    return np.empty((0, model.num_members if isinstance(model, MemberRewardModel) else 1), np.float32)
 
 
 def _by_pair(

@@ -16,7 +16,7 @@ from lightning_rm.analysis.features import Features, collect_features
 from lightning_rm.analysis.tables import report_table
 from lightning_rm.annotation.voters import Voter, find_folder
 from lightning_rm.commands._config import require_all
-from lightning_rm.commands.annotate import find_policy, find_source
+from lightning_rm.commands._data import find_policy, find_source
 from lightning_rm.data.report import DataReport
 from lightning_rm.data.tokenize import prepare_pairs
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -19,10 +21,11 @@ from lightning_rm.analysis.tables import results_table
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all
-from lightning_rm.commands.annotate import find_policy, find_voters
+from lightning_rm.commands._data import find_policy, find_voters
 from lightning_rm.data.rows import Source
 from lightning_rm.metrics import Sums, pair_statistics, summarize
 from lightning_rm.models.aggregate import Aggregate, aggregate
+from lightning_rm.models.members import is_members
 from lightning_rm.models.warm import average_weights, check_average, weight_cosine
 
 AGGREGATES: tuple[Aggregate, ...] = ("mean", "median", "worst", "mean_minus_variance")
@@ -31,55 +34,57 @@ AGGREGATES: tuple[Aggregate, ...] = ("mean", "median", "worst", "mean_minus_vari
 def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     """Measure voters alone, their ensembles and their weight average on test sets; export the average.
 
+    Members of one backbone are voters one by one; where there are any, there is no average.
+
     Args:
         cfg: `conf/ensemble.yaml`, composed.
 
     Returns:
         `SET/NAME` -> metric -> value.
+
+    Raises:
+        ValueError: if the voters do not belong together or are one model, or there is no set to measure on.
     """
     require_all(cfg)
     out = Path(cfg.out)
-    voters = find_voters(cfg.voters, cfg.weights)
+    # A fold says what a voter may be asked of the data that it was trained on; a test set is new to all of them.
+    voters = [replace(voter, fold=None) for voter in find_voters(cfg.voters, cfg.weights)]
     check_voters(voters)
-    tokenizer = voters[0].tokenizer()
-    members = [voter.load(tokenizer) for voter in voters]
-    cosine = weight_cosine(members)
-    average_weights(members).save_pretrained(out / "warm", tokenizer)
-    warm = Voter("WARM", out / "warm")
+    console = Console()
+    averages = _averages(voters, out / "warm", console)
     policy = find_policy(cfg)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     results: dict[str, dict[str, float]] = {}
-    names: set[str] = set()
-    console = Console()
+    alone: Sequence[str] = ()
     for name, source in _sets(cfg).items():
         votes = collect_votes(
             source,
-            [*voters, warm],
+            [*voters, *averages],
             out / "parts",
             policy,
             fabric=fabric,
             cache_dir=cfg.data.cache_dir,
             layout=cfg.layout.layout,
         )
-        rows = measured(votes, len(voters), cfg.lam)
+        alone = votes.voters[: len(votes.voters) - len(averages)]
+        rows = measured(votes, len(alone), cfg.lam)
         results |= {f"{name}/{row}": metrics for row, metrics in rows.items()}
-        names |= set(votes.voters) - {warm.name}
-        alone = [rows[voter]["accuracy"] for voter in votes.voters if voter != warm.name]
-        check = check_average(rows[warm.name]["accuracy"], alone)
-        verdict = "at least" if check.holds else "BELOW"
-        console.print(
-            f"{name}: voters alone {check.mean:.3f} ({check.lowest:.3f} to {check.highest:.3f}), WARM "
-            f"{check.average:.3f}, {verdict} their mean",
-            highlight=False,
-        )
-        if not check.holds:
-            console.print("these voters are not linearly connected (one head? one start?): do not use the average")
+        accuracies = [rows[voter]["accuracy"] for voter in alone]
+        mean, lowest, highest = float(np.mean(accuracies)), min(accuracies), max(accuracies)
+        console.print(f"{name}: voters alone {mean:.3f} ({lowest:.3f} to {highest:.3f})", highlight=False)
+        for average in averages:
+            check = check_average(rows[average.name]["accuracy"], accuracies)
+            verdict = "at least" if check.holds else "BELOW"
+            console.print(f"{name}: WARM {check.average:.3f}, {verdict} the mean of the voters", highlight=False)
+            if not check.holds:
+                console.print("these voters are not linearly connected (one head? one start?): do not use the average")
     remove_parts(out / "parts")
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    shown = {key: metrics for key, metrics in results.items() if key.partition("/")[2] not in names}
-    console.print(results_table(shown, f"{len(names)} voters as one: ensembles, and the average of their weights"))
-    console.print(f"mean cosine between voters' weights: backbone {cosine.backbone:.3f}, head {cosine.head:.3f}")
-    console.print(f"  {out / 'warm'}\n  {out / 'results.json'}", highlight=False, soft_wrap=True)
+    shown = {key: metrics for key, metrics in results.items() if key.partition("/")[2] not in alone}
+    title = f"{len(alone)} voters as one: ensembles" + (", and the average of their weights" if averages else "")
+    console.print(results_table(shown, title))
+    for path in (*(average.folder for average in averages), out / "results.json"):
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
     return results
 
 
@@ -100,6 +105,27 @@ def measured(votes: Votes, num_voters: int, lam: float) -> dict[str, dict[str, f
         return {name: float(value) for name, value in summarize(Sums(*(field.sum(0) for field in sums))).items()}
 
     return {name: metrics(reward) for name, reward in named.items()}
+
+
+def _averages(voters: Sequence[Voter], folder: Path, console: Console) -> list[Voter]:
+    """WARM's average as one more voter, exported; none where voters are members of one backbone."""
+    if members := [voter.name for voter in voters if is_members(voter.folder)]:
+        console.print(
+            f"no WARM: the members of {', '.join(members)} have one backbone and no weights of their own to average; "
+            "train voters one by one for it (experiment=vote)",
+            highlight=False,
+        )
+        return []
+    if len(voters) < 2:
+        raise ValueError(f"voters: {voters[0].name} is one model, and no ensemble; name several, or a run of members")
+    tokenizer = voters[0].tokenizer()
+    models = [voter.load(tokenizer) for voter in voters]
+    cosine = weight_cosine(models)
+    average_weights(models).save_pretrained(folder, tokenizer)
+    console.print(
+        f"mean cosine between voters' weights: backbone {cosine.backbone:.3f}, head {cosine.head:.3f}", highlight=False
+    )
+    return [Voter("WARM", folder)]
 
 
 def _sets(cfg: DictConfig) -> dict[str, Source]:

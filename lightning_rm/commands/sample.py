@@ -17,9 +17,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from lightning_rm.analysis.tables import report_table
 from lightning_rm.annotation.voters import Voter, check_voters
-from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
+from lightning_rm.commands._data import find_source, find_voters
 from lightning_rm.commands._progress import progress, resumable
-from lightning_rm.commands.annotate import find_source, find_voters
 from lightning_rm.data.cache import fingerprint
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize import load_tokenizer
@@ -31,7 +31,7 @@ from lightning_rm.rlhf.prompts import Prompt, distinct_prompts
 from lightning_rm.rlhf.sampling import Sampled, check_options, room_for_prompt, sample_responses
 
 SETTINGS = ("policy", "dtype", "set", "num_prompts", "k", "temperature", "top_p", "max_new_tokens", "seed")
-"""Keys of the configuration that the responses depend on, beside the prompts and what is read from folders."""
+"""Keys of the configuration that the responses depend on, beside prompts, template arguments and what folders hold."""
 
 
 def sample(cfg: DictConfig) -> Path:
@@ -60,7 +60,13 @@ def sample(cfg: DictConfig) -> Path:
         num_prompts=cfg.num_prompts,
         max_prompt_tokens=min((bound for bound in bounds if bound is not None), default=None),
         on_bad_row=cfg.data.on_bad_row,
+        chat_template_kwargs=_arguments(cfg),
     )
+    if voters and (own := next((prompt.id for prompt in prompts if prompt.chat_template_kwargs), None)):
+        raise ValueError(
+            f"voters={cfg.voters!r}: pair {own} has chat_template_kwargs, which voters are not told; ask none, or hide "
+            "that field with data.columns={chat_template_kwargs: null}"
+        )
     console = Console()
     console.print(report_table({"prompts": report}))
     lines = GrowingLines(out, _settings(cfg, config, tokenizer, prompts, voters))
@@ -90,6 +96,11 @@ def summary(lines: GrowingLines) -> str:
     )
 
 
+def _arguments(cfg: DictConfig) -> dict[str, Any]:
+    """What the chat template is told of all prompts, beside their turns."""
+    return resolved(cfg.chat_template_kwargs) if cfg.chat_template_kwargs else {}
+
+
 def _settings(
     cfg: DictConfig,
     config: PreTrainedConfig,
@@ -99,6 +110,7 @@ def _settings(
 ) -> dict[str, Any]:
     """All that a file of responses depends on. Not the batches: they change no more than a rounding does."""
     return {name: cfg[name] for name in SETTINGS} | {
+        "chat_template_kwargs": _arguments(cfg),
         "policy_version": policy_version(cfg.policy, config),
         "chat_template": fingerprint(template=tokenizer.chat_template)[:16],
         "prompts": fingerprint(prompts=[asdict(prompt) for prompt in prompts])[:16],
@@ -123,7 +135,7 @@ def _write(
     models = [voter.load(voter_tokenizer) for voter in voters]
     for model in models:
         fabric.to_device(model)
-    left = prompts[num_done:]
+    left, for_all = prompts[num_done:], _arguments(cfg)
     batches = sample_responses(
         policy,
         tokenizer,
@@ -134,6 +146,7 @@ def _write(
         max_new_tokens=cfg.max_new_tokens,
         batch_prompts=cfg.batch_prompts,
         seed=cfg.seed,
+        chat_template_kwargs=[{**for_all, **prompt.chat_template_kwargs} for prompt in left],
     )
     with progress(console) as bar:
         task = bar.add_task("prompts", total=len(prompts), completed=num_done)
@@ -149,12 +162,14 @@ def _write(
 
 
 def _row(prompt: Prompt, said: Sampled) -> dict[str, Any]:
+    own = {"chat_template_kwargs": prompt.chat_template_kwargs} if prompt.chat_template_kwargs else {}
     return {
         "prompt": prompt.messages,
         "responses": said.responses,
         "id": prompt.id,
         "prompt_id": prompt.prompt_id,
         "finished": said.finished,
+        **own,
     }
 
 

@@ -329,8 +329,11 @@ class PreferenceDataModule(L.LightningDataModule):
         return (place["rank"], place["num_replicas"]) if place else (0, 1)
 
     def _settings(self) -> dict[str, str | int | None]:
+        pairs = self.datasets["train"]
         return {
-            "pairs": len(self.datasets["train"]),
+            # The cache file's name is a fingerprint of all that the pairs depend on, wherever their files lie.
+            "pairs": f"{len(pairs):,} (fingerprint {pairs.path.stem[:12]})",
+            "treatments": _in_words(self.treatments.values()),
             "batch_pairs": self.batch_pairs,
             "batch_tokens": self.batch_tokens,
             "order": self.order,
@@ -341,3 +344,14 @@ class PreferenceDataModule(L.LightningDataModule):
             "accumulate_grad_batches": self.trainer.accumulate_grad_batches if self.trainer else 1,
             **self.responses.settings(),
         }
+
+
+def _in_words(treatments: Collection[Treatment]) -> str | None:
+    """Treatments with their options, `1. flip(below_quantile=0.1), 2. adaptive_margin(scale=1.0)`; None for none."""
+    named = named_treatments(list(treatments)).items()
+    return ", ".join(f"{name}({_options(treatment)})" for name, treatment in named) or None
+
+
+def _options(treatment: Treatment) -> str:
+    options: dict[str, Any] = treatment.keywords if isinstance(treatment, partial) else {}
+    return ", ".join(f"{name}={value!r}" for name, value in sorted(options.items()))

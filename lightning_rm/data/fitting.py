@@ -140,7 +140,7 @@ def _responses(row: PairRow | GroupRow) -> list[tuple[Message, ...]]:
 
 def _encode(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) -> None:
     """Set the ids of every draft: templates one by one, the distinct texts through the tokenizer in one call."""
-    texts = [_texts(draft, tokenizer) for draft in drafts]
+    texts = [_texts(draft, [(*draft.prompt, *response) for response in draft.responses], tokenizer) for draft in drafts]
     distinct = list(dict.fromkeys(text for conversations in texts for text in conversations))
     ids = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
     for draft, conversations in zip(drafts, texts, strict=True):
@@ -150,17 +150,16 @@ def _encode(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase)
 def _measure_prompts(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) -> None:
     """Set the prompt's length: tokens that a rendered prompt shares with all of its conversations.
 
-    Not the tokens that the conversations share: responses that begin alike do not lengthen their prompt.
+    Not the tokens that the conversations share: responses that begin alike do not lengthen their prompt. A template may
+    refuse a prompt alone, one that ends with no user's turn say, and take its conversations.
     """
-    texts = [
-        render(tokenizer, draft.prompt, draft.row.tools, draft.row.chat_template_kwargs, is_prompt=True)
-        for draft in drafts
-    ]
-    distinct = list(dict.fromkeys(texts))
+    texts = [_texts(draft, [draft.prompt], tokenizer, is_prompt=True) for draft in drafts]
+    distinct = list(dict.fromkeys(text for prompt in texts for text in prompt))
     prompts = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
-    for draft, text in zip(drafts, texts, strict=True):
-        shared = (common_prefix(prompts[text], ids) for ids in draft.ids)
-        draft.prompt_length = min(*shared, *(len(ids) - 1 for ids in draft.ids))
+    for draft, prompt in zip(drafts, texts, strict=True):
+        for text in prompt:  # none where the template refuses it
+            shared = (common_prefix(prompts[text], ids) for ids in draft.ids)
+            draft.prompt_length = min(*shared, *(len(ids) - 1 for ids in draft.ids))
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
@@ -169,13 +168,19 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     return next((place for place in range(shorter) if first[place] != second[place]), shorter)
 
 
-def _texts(draft: Draft[AnyRow], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The rendered conversations; none, and a failure, if the template refuses this row's turns or arguments."""
+def _texts(
+    draft: Draft[AnyRow],
+    conversations: Sequence[Sequence[Message]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    is_prompt: bool = False,
+) -> list[str]:
+    """The conversations rendered; none, and a failure, if the template refuses this row's turns or arguments."""
     row = draft.row
     try:
         return [
-            render(tokenizer, (*draft.prompt, *response), row.tools, row.chat_template_kwargs)
-            for response in draft.responses
+            render(tokenizer, conversation, row.tools, row.chat_template_kwargs, is_prompt=is_prompt)
+            for conversation in conversations
         ]
     except (TemplateError, TypeError, ValueError, KeyError) as error:  # templates raise what they like
         draft.failure = f"{type(error).__name__}: {error}"

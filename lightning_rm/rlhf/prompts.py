@@ -5,9 +5,10 @@ It knows rows and tokenizers; it knows no model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -21,7 +22,7 @@ from lightning_rm.data.templates import encode_texts, render
 
 REPEATED = "prompt of a pair before"
 NO_PROMPT = "no prompt"
-EXTRAS = "tools or template arguments"
+TOOLS = "tools"
 
 RESPONSE = "<response>"
 """Stands for a response, to find where a template begins it."""
@@ -35,11 +36,13 @@ class Prompt:
         messages: the conversation up to the response, oldest turn first.
         id: names the first pair that has it.
         prompt_id: names the prompt, as the data set does.
+        chat_template_kwargs: further arguments that the data set hands to the chat template for this prompt.
     """
 
     messages: tuple[Message, ...]
     id: str
     prompt_id: str
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def distinct_prompts(
@@ -49,6 +52,7 @@ def distinct_prompts(
     num_prompts: int | None = None,
     max_prompt_tokens: int | None = None,
     on_bad_row: Literal["error", "drop"] = "error",
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[list[Prompt], DataReport]:
     """Every prompt of a preference data set once, in order of appearance.
 
@@ -58,13 +62,19 @@ def distinct_prompts(
         num_prompts: stop after so many; None for all.
         max_prompt_tokens: longer prompts are left out; None keeps all.
         on_bad_row: what becomes of rows that cannot be read, or have no prompt that can be answered.
+        chat_template_kwargs: further arguments for the chat template, of all prompts; a prompt's own go before them.
 
     Returns:
         The prompts, and what became of the rows that were read.
 
     Raises:
-        ValueError: for rows that are errors, the first ten shown; and when no prompt is left.
+        ValueError: for rows that are errors, the first ten shown; when no prompt is left; and for an argument that the
+            template does not read.
     """
+    arguments = chat_template_kwargs or {}
+    for name in arguments:
+        if not re.search(rf"\b{re.escape(name)}\b", str(tokenizer.chat_template)):
+            raise ValueError(f"chat_template_kwargs: the policy's chat template reads no {name!r}; leave it out")
     tally = Tally(TokenizePolicy(on_bad_row=on_bad_row), DataReport("prompts"), noun="prompt")
     prompts: list[Prompt] = []
     seen: set[str] = set()
@@ -74,21 +84,25 @@ def distinct_prompts(
         if isinstance(row, BadRow):
             tally.leave_out(row.where, row.reason, row.detail)
             continue
-        where, key = f"pair {row.id}", fingerprint(prompt=row.prompt)
+        where, key = f"pair {row.id}", fingerprint(prompt=row.prompt, arguments=dict(row.chat_template_kwargs))
         if key in seen:
             tally.report.leave_out(REPEATED, where)
             continue
         seen.add(key)
-        if fault := _fault(row, tokenizer, max_prompt_tokens):
+        if fault := _fault(row, tokenizer, arguments, max_prompt_tokens):
             tally.leave_out(where, *fault)
         else:
             tally.report.keep(set(), where)
-            prompts.append(Prompt(row.prompt, row.id, row.prompt_id))
+            prompts.append(Prompt(row.prompt, row.id, row.prompt_id, row.chat_template_kwargs))
     tally.check()
     return prompts, tally.report
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> list[int]:
     """The token ids after which a response to a prompt begins.
 
     A template that takes no notice of `add_generation_prompt` is asked what stands before a response. Spaces at the end
@@ -97,22 +111,29 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     Args:
         tokenizer: with a chat template, as `load_tokenizer` gives it.
         messages: the conversation up to the response, oldest turn first.
+        chat_template_kwargs: further arguments for the template.
     """
-    text = render(tokenizer, messages, is_prompt=True)
-    if text == render(tokenizer, messages):
-        answered = render(tokenizer, [*messages, {"role": "assistant", "content": RESPONSE}])
+
+    def rendered(turns: Sequence[Message], is_prompt: bool = False) -> str:
+        return render(tokenizer, turns, (), chat_template_kwargs, is_prompt=is_prompt)
+
+    text = rendered(messages, is_prompt=True)
+    if text == rendered(messages):
+        answered = rendered([*messages, {"role": "assistant", "content": RESPONSE}])
         text = answered.rpartition(RESPONSE)[0].rstrip(" ")
     return encode_texts(tokenizer, [text])[0]
 
 
-def _fault(row: PairRow, tokenizer: PreTrainedTokenizerBase, max_tokens: int | None) -> tuple[str, str] | None:
+def _fault(
+    row: PairRow, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any], max_tokens: int | None
+) -> tuple[str, str] | None:
     """Why a row's prompt cannot be answered, and what was found; None if it can."""
     if not row.prompt:
         return NO_PROMPT, "there is nothing to answer"
-    if row.tools or row.chat_template_kwargs:
-        return EXTRAS, "they are not handed to a policy"
+    if row.tools:
+        return TOOLS, "they are not handed to a policy"
     try:
-        num_tokens = len(encode_prompt(tokenizer, row.prompt))
+        num_tokens = len(encode_prompt(tokenizer, row.prompt, {**arguments, **row.chat_template_kwargs}))
     except (TemplateError, TypeError, ValueError, KeyError) as error:  # templates raise what they like
         return TEMPLATE, f"{type(error).__name__}: {error}"
     if max_tokens is not None and num_tokens > max_tokens:

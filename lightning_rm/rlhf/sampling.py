@@ -6,7 +6,7 @@ them to differ (arXiv 2405.00438; k = 5). It knows a causal language model and c
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +53,7 @@ def sample_responses(
     max_new_tokens: int = 256,
     batch_prompts: int = 8,
     seed: int = 0,
+    chat_template_kwargs: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[list[Sampled]]:
     """Sample k responses to each prompt, a batch of prompts at a time.
 
@@ -75,6 +76,7 @@ def sample_responses(
         max_new_tokens: the most tokens of a response.
         batch_prompts: prompts of a batch; k sequences each.
         seed: of everything drawn.
+        chat_template_kwargs: for each prompt, further arguments for the chat template; empty for none.
 
     Yields:
         For each batch, what was said to each of its prompts, in order. Texts are without special tokens and without
@@ -88,7 +90,8 @@ def sample_responses(
     check_options(k, temperature, top_p, max_new_tokens, batch_prompts)
     ends = _ends(policy, tokenizer)
     room = room_for_prompt(policy.config, max_new_tokens)
-    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    arguments = chat_template_kwargs or [{}] * len(prompts)
+    encoded = [encode_prompt(tokenizer, prompt, told) for prompt, told in zip(prompts, arguments, strict=True)]
     for number, ids in enumerate(encoded):
         if room is not None and len(ids) > room:
             raise ValueError(

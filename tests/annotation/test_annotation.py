@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import lightning as L
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -180,6 +181,29 @@ def test_other_voters_do_not_take_over_what_was_scored(voters: list[Voter], tmp_
     again = collected(SOURCE, voters[:1], tmp_path)
     assert not np.array_equal(one.chosen, two.chosen)
     np.testing.assert_array_equal(one.chosen, again.chosen)
+
+
+def test_another_precision_does_not_take_over_what_was_scored(voters: list[Voter], tmp_path: Path) -> None:
+    exact = collected(SOURCE, voters[:1], tmp_path)
+    fabric = L.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    after = collected(SOURCE, voters[:1], tmp_path, fabric=fabric)
+    afresh = collected(SOURCE, voters[:1], tmp_path / "afresh", fabric=fabric)
+    assert not np.array_equal(after.chosen, exact.chosen)
+    np.testing.assert_array_equal(after.chosen, afresh.chosen)
+
+
+def test_a_voter_whose_fold_holds_no_prompt_says_nothing(voters: list[Voter], tmp_path: Path) -> None:
+    rows = Rows([row for row in SOURCE if Fold(0, 2).holds(row.prompt_id)])
+    MemberRewardModel.of(toy_model(), Members(num_members=2)).save_pretrained(tmp_path / "m", world_tokenizer())
+    silent = [replace(voters[1], fold=Fold(1, 2)), Voter("m", tmp_path / "m", Fold(1, 2))]
+    votes = collected(rows, [replace(voters[0], fold=Fold(0, 2)), *silent], tmp_path)
+    assert votes.voters == ("0", "1", "m#0", "m#1")
+    assert np.isnan(votes.votes[:, 1:]).all()
+    alone = collected(rows, voters[:1], tmp_path)
+    np.testing.assert_array_equal(votes.votes[:, :1], alone.votes)
+    np.testing.assert_array_equal(votes.strength.mean, alone.strength.mean)
+    write_parquet(rows, votes, tmp_path / "strength.parquet")
+    assert pq.read_table(tmp_path / "strength.parquet")["votes"].to_pylist() == alone.votes.tolist()
 
 
 def test_cross_fitted_voters_vote_on_the_fold_they_left_out(voters: list[Voter], tmp_path: Path) -> None:

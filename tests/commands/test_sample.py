@@ -175,6 +175,52 @@ def test_voters_say_what_they_think_of_each_response(
             assert votes == pytest.approx([column[place] for column in expected], abs=1e-5)
 
 
+def thinking_policy(folder: Path) -> Path:
+    """One whose template writes `apple` before a response where it is told that there is no thinking."""
+    tokenizer = world_tokenizer()
+    tokenizer.chat_template = str(tokenizer.chat_template).replace(
+        "{{- '<|assistant|>' -}}", "{{- '<|assistant|>' -}}{%- if enable_thinking is false -%}apple{%- endif -%}"
+    )
+    tokenizer.save_pretrained(save_policy(folder))
+    return folder
+
+
+def test_template_arguments_reach_the_policy_and_are_settings(tmp_path: Path) -> None:
+    policy, out = thinking_policy(tmp_path / "policy"), tmp_path / "out.jsonl"
+    closed = "chat_template_kwargs={enable_thinking: false}"
+    rows = sampled(policy, tmp_path / "thinking.jsonl")
+    assert sampled(policy, tmp_path / "null.jsonl", "chat_template_kwargs={}") == rows
+    assert [row["responses"] for row in sampled(policy, out, closed)] != [row["responses"] for row in rows]
+    assert not any("chat_template_kwargs" in row for row in rows)
+    with pytest.raises(ValueError, match=r"made with chat_template_kwargs=\{'enable_thinking': False\}, now \{\};"):
+        sampled(policy, out)
+    with pytest.raises(ValueError, match="reads no 'enable_thinkng'"):
+        sampled(policy, out, "chat_template_kwargs={enable_thinkng: false}")
+
+
+def test_template_arguments_of_a_row_go_first_and_stay_with_its_responses(tmp_path: Path) -> None:
+    policy = thinking_policy(tmp_path / "policy")
+    texts = [{"prompt": "red fruits", "chosen": "apple", "rejected": "crab"} for _ in range(2)]
+    texts[1] |= {"chat_template_kwargs": {"enable_thinking": False}}
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    data = ["data=jsonl", f"data.file={tmp_path}/pairs.jsonl"]
+    thinking, closed = sampled(policy, tmp_path / "out.jsonl", *data)
+    assert "chat_template_kwargs" not in thinking
+    assert closed["chat_template_kwargs"] == {"enable_thinking": False}
+    assert closed["responses"] != thinking["responses"]
+    again = sampled(policy, tmp_path / "told.jsonl", *data, "chat_template_kwargs={enable_thinking: false}")
+    assert [row["responses"] for row in again] == [closed["responses"]] * 2
+    again = sampled(policy, tmp_path / "own.jsonl", *data, "chat_template_kwargs={enable_thinking: true}")
+    assert [row["responses"] for row in again] == [thinking["responses"], closed["responses"]]
+    groups = [row for row in ResponseFile(tmp_path / "out.jsonl") if isinstance(row, GroupRow)]
+    assert [group.chat_template_kwargs for group in groups] == [{}, {"enable_thinking": False}]
+    toy_model().save_pretrained(tmp_path / "voter", world_tokenizer())
+    with pytest.raises(ValueError, match=r"has chat_template_kwargs, which voters are not told; ask none, or hide"):
+        sampled(policy, tmp_path / "votes.jsonl", *data, f"voters={tmp_path}/voter")
+    hidden = [*data, "data.columns={chat_template_kwargs: null}", f"voters={tmp_path}/voter"]
+    assert len(sampled(policy, tmp_path / "votes.jsonl", *hidden)) == 1
+
+
 def test_a_voter_of_a_shorter_context_says_how_to_sample_for_it(policy: Path, tmp_path: Path) -> None:
     toy_model(max_position_embeddings=16).save_pretrained(tmp_path / "voter", world_tokenizer())
     message = (

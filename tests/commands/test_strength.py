@@ -11,12 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from lightning_rm.commands._data import find_voters
 from lightning_rm.commands.analyze import analyze
-from lightning_rm.commands.annotate import annotate_data, find_voters
+from lightning_rm.commands.annotate import annotate_data
 from lightning_rm.commands.ensemble import ensemble
 from lightning_rm.commands.train import train
 from lightning_rm.data.resampling import Fold
+from lightning_rm.data.rows import PairRow
+from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.evaluation.score import score
+from lightning_rm.models.members import MemberRewardModel, Members
 from tests.commands.test_conf import SMALL, composed
 from tests.commands.test_train import lightning_rm
 from tests.toy import toy_model
@@ -102,6 +107,7 @@ def test_recipes_deciles_and_prefixes_are_analyzed(voted: Path, tmp_path: Path) 
 
 
 def test_ensembles_and_the_average_of_weights(voted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The voters left out folds 0 and 1 of 5 in training; of test sets each scores every pair."""
     results = ensemble(
         composed(
             f"voters={voted}/vote/*",
@@ -120,7 +126,13 @@ def test_ensembles_and_the_average_of_weights(voted: Path, tmp_path: Path, capsy
         "ood/WARM",
     } <= results.keys()
     assert all(metrics["num_pairs"] == 12 for metrics in results.values())
-    assert "WARM" in capsys.readouterr().out
+    assert all(0 <= metrics["accuracy"] <= 1 for metrics in results.values())
+    shown = " ".join(capsys.readouterr().out.split())
+    for name in ("test", "ood"):
+        alone = [results[f"{name}/{voted}/vote/{seed}"]["accuracy"] for seed in range(2)]
+        warm, mean = results[f"{name}/WARM"]["accuracy"], sum(alone) / 2
+        assert f"{name}: voters alone {mean:.3f} ({min(alone):.3f} to {max(alone):.3f})" in shown
+        assert f"{name}: WARM {warm:.3f}, {'at least' if warm >= mean else 'BELOW'} the mean of the voters" in shown
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "ensemble" / "warm")
     members = [
         AutoModelForSequenceClassification.from_pretrained(voted / "vote" / str(seed) / "model" / "best")
@@ -128,6 +140,35 @@ def test_ensembles_and_the_average_of_weights(voted: Path, tmp_path: Path, capsy
     ]
     mean = (members[0].score.weight + members[1].score.weight) / 2
     np.testing.assert_allclose(model.score.weight.detach().numpy(), mean.detach().numpy(), atol=1e-6)
+
+
+def test_members_of_one_backbone_are_an_ensemble_without_an_average(
+    voted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = MemberRewardModel.of(toy_model(), Members(num_members=3)).eval()
+    members.save_pretrained(tmp_path / "members", world_tokenizer())
+    settings = ["data=synthetic", "data.num_test=12", f"out={tmp_path}/ensemble"]
+    results = ensemble(composed(f"voters={tmp_path}/members", *settings, command="ensemble"))
+    names = [f"{tmp_path}/members#{number}" for number in range(3)]
+    names += ["mean", "median", "worst", "mean minus variance"]
+    assert list(results) == [f"{name}/{row}" for name in ("test", "ood") for row in names]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"no WARM: the members of {tmp_path}/members have one backbone" in shown
+    assert "3 voters as one: ensembles" in shown
+    assert not (tmp_path / "ensemble" / "warm").exists()
+    source = SyntheticSource(12, split="test", clean_labels=True)
+    pairs = [row for row in source if isinstance(row, PairRow)]
+    chosen, rejected = (
+        score(members, world_tokenizer(), [(*row.prompt, *getattr(row, side)) for row in pairs])
+        for side in ("chosen", "rejected")
+    )
+    margin = (chosen - rejected).mean(1)
+    assert results["test/mean"]["accuracy"] == pytest.approx(float((margin > 0).float().mean()))
+    assert results["test/mean"]["margin"] == pytest.approx(float(margin.mean()), abs=1e-5)
+    both = ensemble(composed(f"voters=[{tmp_path}/members,{voted}/vote/0]", *settings, command="ensemble"))
+    assert len(both) == 2 * (4 + 4)
+    with pytest.raises(ValueError, match=r"vote/0 is one model, and no ensemble; name several"):
+        ensemble(composed(f"voters={voted}/vote/0", *settings, command="ensemble"))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.loader import response_index
 from lightning_rm.data.rows import BadRow, GroupRow, PairRow
 from lightning_rm.data.templates import DECODER_TEMPLATE
+from lightning_rm.strength import adaptive_margin, flip, label_smoothing
 
 NUM_TRAIN = 23
 """12 micro-batches of 2 pairs an epoch, the last of one."""
@@ -716,6 +718,67 @@ def test_resuming_with_other_batches_is_an_error(tmp_path: Path) -> None:
         fit(tmp_path, {"order": "random"}, tmp_path / "step=4.ckpt")
     between = fit(tmp_path, {"order": "random"}, tmp_path / "step=12.ckpt")
     assert len(between.read) == 12
+
+
+STRONG = {"strength_mean": 1.0, "strength_std": 1.0, "votes": (0.0, 2.0)}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        (
+            {"train": source(NUM_TRAIN)},
+            {"train": Rows([*source(NUM_TRAIN - 1).rows, pair(99)])},
+            r"pairs=23 \(fingerprint \w{12}\), now 23 \(fingerprint \w{12}\)\. Resume",
+        ),
+        (
+            {"train": source(NUM_TRAIN, label=1.0)},
+            {"train": source(NUM_TRAIN, label=0.5)},
+            r"pairs=23 \(fingerprint \w{12}\), now 23 \(fingerprint",
+        ),
+        (
+            {"treatments": {"flip": partial(flip, below_quantile=0.1)}},
+            {"treatments": {"flip": partial(flip, below_quantile=0.2, keep_margin=True)}},
+            r"treatments=1\. flip\(below_quantile=0\.1\), now 1\. flip\(below_quantile=0\.2, keep_margin=True\)",
+        ),
+        (
+            {},
+            {"treatments": [partial(label_smoothing, alpha=0.1), adaptive_margin]},
+            r"treatments=None, now 1\. label_smoothing\(alpha=0\.1\), 2\. adaptive_margin\(\)",
+        ),
+    ],
+)
+def test_resuming_on_other_pairs_or_treatments_is_an_error(
+    tmp_path: Path, before: dict[str, Any], now: dict[str, Any], message: str
+) -> None:
+    """All have 23 pairs: their number alone would not tell."""
+    strong = {"train": source(NUM_TRAIN, **STRONG)}
+    trainer(tmp_path, callbacks=[every_step(tmp_path)], max_epochs=1).fit(Recorder(), data(**strong | before))
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path).fit(Recorder(), data(**strong | now), ckpt_path=tmp_path / "step=4.ckpt", weights_only=True)
+    between = Recorder()
+    trainer(tmp_path).fit(between, data(**strong | now), ckpt_path=tmp_path / "step=12.ckpt", weights_only=True)
+    assert len(between.read) == 12
+
+
+def test_a_run_is_resumed_from_a_renamed_file_and_another_cache(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({name: getattr(row, name) for name in ("prompt", "chosen", "rejected", *STRONG)} | {"id": row.id})
+        for row in source(NUM_TRAIN, **STRONG).rows
+        if isinstance(row, PairRow)
+    ]
+    read: list[Recorder] = []
+    for number, (name, step) in enumerate((("pairs.jsonl", None), ("moved/other.jsonl", 4))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("\n".join(lines))
+        named = {"flip": partial(flip, below_quantile=0.1)}
+        treatments = [*named.values()] if number else named
+        data_module = data(train=tmp_path / name, cache_dir=tmp_path / f"cache{number}", treatments=treatments)
+        read.append(Recorder())
+        trainer(tmp_path, callbacks=[every_step(tmp_path)]).fit(
+            read[-1], data_module, ckpt_path=tmp_path / f"step={step}.ckpt" if step else None, weights_only=True
+        )
+    assert read[1].read == read[0].read[4:]
 
 
 def test_resuming_within_a_step_says_what_is_lost(tmp_path: Path) -> None:

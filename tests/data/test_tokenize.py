@@ -383,6 +383,22 @@ def test_a_row_that_the_template_refuses_is_a_bad_row(tmp_path: Path) -> None:
         prepare_pairs(Rows(*rows), tokenizer, TokenizePolicy(), tmp_path)
 
 
+def test_a_row_whose_prompt_alone_the_template_refuses_is_a_bad_row(tmp_path: Path) -> None:
+    """Its conversations are rendered; up to where a response begins there is no user's turn to answer."""
+    refuses = (
+        "{% if add_generation_prompt and messages[-1]['role'] != 'user' %}"
+        "{{ raise_exception('there is no question') }}{% endif %}"
+    )
+    tokenizer = word_tokenizer(refuses + TEMPLATE)
+    rows = [pair("w1", "w2", "w3", "good"), pair(turns("w1", "w2"), "w2", "w3", "no question"), pair("w4", "w5", "w6")]
+    dataset = prepare_pairs(Rows(*rows), tokenizer, TokenizePolicy(on_bad_row="drop"), tmp_path)
+    assert (dataset.report.kept, dataset.report.reasons) == (2, {"chat template refuses": 1})
+    assert dataset.prompt_lengths.tolist() == [3, 3]
+    assert ids(dataset, 1)[0] == [USER, word(4), ASSISTANT, word(5), EOS]
+    with pytest.raises(ValueError, match="pair no question: chat template refuses: TemplateError: there is no quest"):
+        prepare_pairs(Rows(*rows), tokenizer, TokenizePolicy(), tmp_path)
+
+
 def test_a_data_set_without_pairs_is_an_error_with_its_counts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no pair is left to use(?s:.)*identical responses 1"):
         prepare_pairs(Rows(pair("w1", "w2", "w2")), word_tokenizer(), TokenizePolicy(), tmp_path)

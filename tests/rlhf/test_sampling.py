@@ -1,21 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import GenerationConfig
 
+from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.templates import DECODER_TEMPLATE
 from lightning_rm.data.tokenize import load_tokenizer
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.rlhf.policy import load_policy, policy_config, policy_version
-from lightning_rm.rlhf.prompts import encode_prompt
+from lightning_rm.rlhf.prompts import distinct_prompts, encode_prompt
 from lightning_rm.rlhf.sampling import Sampled, sample_responses
 from tests.rlhf.policies import save_policy, tiny_policy, world_prompts
 from tests.tiny import tiny_model
-from tests.toy import toy_model
+from tests.toy import Rows, toy_model
 
 PROMPTS = world_prompts(5)
 POLICY, TOKENIZER = tiny_policy(), world_tokenizer()
@@ -129,6 +131,61 @@ def test_a_prompt_is_what_stands_before_a_response() -> None:
     answered = [*prompt, {"role": "assistant", "content": "apple"}]
     whole = plain(plain.apply_chat_template(answered, tokenize=False), add_special_tokens=False)["input_ids"]
     assert whole == [*encode_prompt(plain, prompt), plain.convert_tokens_to_ids("apple"), plain.eos_token_id]
+
+
+THINKING = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is false %}apple{% endif %}{% endif %}"
+)
+"""Writes what ends thinking (as Qwen3 does) only where it is told that there is none: here the word `apple`."""
+
+
+def test_a_template_is_told_of_further_arguments() -> None:
+    tokenizer = world_tokenizer()
+    tokenizer.chat_template = THINKING
+    prompt = [{"role": "user", "content": "red fruits"}]
+    thinking, closed = "<|user|> red fruits <|assistant|>", "<|user|> red fruits <|assistant|> apple"
+    assert tokenizer.decode(encode_prompt(tokenizer, prompt)) == thinking
+    assert tokenizer.decode(encode_prompt(tokenizer, prompt, {"enable_thinking": False})) == closed
+    told = [{"enable_thinking": False}, {}]
+    assert sampled(tokenizer=tokenizer, prompts=[prompt, prompt], chat_template_kwargs=told) == [
+        *sampled(tokenizer=tokenizer, prompts=[prompt], chat_template_kwargs=told[:1]),
+        *sampled(tokenizer=tokenizer, prompts=[prompt]),
+    ]
+
+
+def test_a_template_without_generation_prompt_is_told_too() -> None:
+    tokenizer = world_tokenizer()
+    tokenizer.chat_template = "{{ style }}" + DECODER_TEMPLATE
+    ids = encode_prompt(tokenizer, [{"role": "user", "content": "red"}], {"style": "apple "})
+    assert tokenizer.decode(ids) == "apple user : red assistant :"
+
+
+def test_prompts_keep_the_arguments_of_their_rows_which_go_first() -> None:
+    """At most three tokens: `<|user|> red <|assistant|>`; a fourth, `apple`, ends thinking."""
+    tokenizer = world_tokenizer()
+    tokenizer.chat_template = THINKING
+    turns = ({"role": "user", "content": "red"},)
+    row = replace(next(iter(SyntheticSource(1, split="train"))), prompt=turns, chat_template_kwargs={})
+    own = [{}, {"enable_thinking": True}, {"enable_thinking": False}, {"enable_thinking": True}]
+    rows = Rows([replace(row, id=str(place), chat_template_kwargs=told) for place, told in enumerate(own)])
+    prompts, report = distinct_prompts(rows, tokenizer)
+    assert [(prompt.id, prompt.chat_template_kwargs) for prompt in prompts] == [
+        (str(place), own[place]) for place in (0, 1, 2)
+    ]
+    assert report.reasons == {"prompt of a pair before": 1}
+    prompts, report = distinct_prompts(
+        rows, tokenizer, max_prompt_tokens=3, chat_template_kwargs={"enable_thinking": False}
+    )
+    assert [prompt.id for prompt in prompts] == ["1"]
+    assert report.reasons == {"overlong": 2, "prompt of a pair before": 1}
+
+
+def test_an_argument_that_the_template_does_not_read_is_named() -> None:
+    with pytest.raises(ValueError, match="the policy's chat template reads no 'enable_thinking'; leave it out"):
+        distinct_prompts(
+            SyntheticSource(1, split="train"), world_tokenizer(), chat_template_kwargs={"enable_thinking": False}
+        )
 
 
 def test_a_tokenizer_without_template_samples_with_the_default(tmp_path: Path) -> None:

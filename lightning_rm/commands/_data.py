@@ -1,0 +1,76 @@
+"""What a user names to have read: voters, one set of the data, and what becomes of its bad rows."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_rm.annotation.voters import Voter, find_folder
+from lightning_rm.data.resampling import Fold, WithoutFold
+from lightning_rm.data.rows import Source
+from lightning_rm.data.tokenize import TokenizePolicy
+
+
+def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
+    """The voters that globs, runs or folders name, in order of name, each with the fold that its run left out.
+
+    Raises:
+        ValueError: if there are none, or a path named in full is none.
+    """
+    found: list[Voter] = []
+    for pattern in [voters] if isinstance(voters, str) else voters:
+        paths = sorted((Path(path) for path in glob.glob(str(Path(pattern).expanduser()))), key=_by_number)
+        folders = [(path, find_folder(path, weights)) for path in paths if path.is_dir()]
+        usable = [Voter(str(path), folder, _fold(path)) for path, folder in folders if folder is not None]
+        if not usable:
+            raise ValueError(
+                f"voters={pattern!r} names no run with weights in model/{weights} and no Hugging Face folder; "
+                "train voters with: lightning-rm train -m experiment=vote 'seed=range(0,10)'"
+            )
+        found += usable
+    return found
+
+
+def find_source(cfg: DictConfig) -> Source:
+    """The source of the set that `cfg.set` names, whole: nothing held out, nothing resampled."""
+    sets = {name: cfg.data.module[name] for name in ("train", "val", "test") if cfg.data.module.get(name) is not None}
+    node: Any = OmegaConf.select(cfg.data.module, cfg.set)
+    if node is None:
+        raise ValueError(f"set={cfg.set!r}: the data has {', '.join(sets)}")
+    source = instantiate(node, _convert_="all")
+    if source is None:
+        raise ValueError(f"set={cfg.set!r}: the data names no file for it; give data.{cfg.set}_file, or another set")
+    if isinstance(source, dict):
+        if len(source) > 1:
+            raise ValueError(
+                f"set={cfg.set!r} has several; name one: {', '.join(f'{cfg.set}.{name}' for name in source)}"
+            )
+        [source] = source.values()
+    return source
+
+
+def find_policy(cfg: DictConfig) -> TokenizePolicy:
+    """What `cfg.data` says of rows that are too long, the same twice or bad."""
+    return TokenizePolicy(cfg.data.max_tokens, cfg.data.overlong, cfg.data.identical, cfg.data.on_bad_row)
+
+
+def _fold(run: Path) -> Fold | None:
+    """The fold that a run left out, as its configuration says."""
+    config = run / "config.yaml"
+    if not config.is_file():
+        return None
+    resample: Any = OmegaConf.select(OmegaConf.load(config), "resample")
+    if resample is None or not resample.get("_target_", "").endswith(WithoutFold.__name__):
+        return None
+    return Fold(resample.fold, resample.num_folds)
+
+
+def _by_number(path: Path) -> tuple[str, int, str]:
+    """Sorts `2` before `10`."""
+    digits = "".join(character for character in path.name if character.isdigit())
+    return str(path.parent), int(digits or 0), path.name
