@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lightning_rm.batch import Sample
 from lightning_rm.data.report import DataReport
+from lightning_rm.data.table import open_table
 from lightning_rm.strength import Strength, Targets, vote_shares
 
 SCHEMA_VERSION = 3
@@ -85,13 +86,7 @@ class PairDataset:
 
     def __init__(self, path: Path | str, name: str = "data") -> None:
         self.path, self.name = Path(path), name
-        with pa.memory_map(str(path)) as file:
-            reader = pa.ipc.open_file(file)
-            if reader.schema != SCHEMA:
-                raise ValueError("its columns are not those of tokenised pairs")
-            last = reader.num_record_batches - 1
-            metadata: Any = reader.get_batch_with_custom_metadata(last).custom_metadata
-            table = pa.Table.from_batches([reader.get_batch(place) for place in range(last)], schema=SCHEMA)
+        table, metadata = open_table(self.path, SCHEMA, "tokenised pairs")
         self._table = table
         self.report = replace(DataReport.from_json(metadata[b"report"].decode()), name=name)
         self.subset_names: tuple[str, ...] = tuple(json.loads(metadata[b"subset_names"]))

@@ -20,6 +20,7 @@ from torch import Tensor
 from lightning_rm.batch import ReadAt, ResponseBatch, Sample
 from lightning_rm.data.layouts import Layout
 from lightning_rm.data.report import DataReport
+from lightning_rm.data.table import open_table
 
 GROUP_VERSION = "groups 2"
 """Changes whenever the file's columns, or what they hold, change."""
@@ -55,13 +56,7 @@ class GroupDataset:
 
     def __init__(self, path: Path | str, name: str = "responses") -> None:
         self.path, self.name = Path(path), name
-        with pa.memory_map(str(path)) as file:
-            reader = pa.ipc.open_file(file)
-            if reader.schema != GROUP_SCHEMA:
-                raise ValueError("its columns are not those of tokenised groups")
-            last = reader.num_record_batches - 1
-            metadata: Any = reader.get_batch_with_custom_metadata(last).custom_metadata
-            table = pa.Table.from_batches([reader.get_batch(place) for place in range(last)], schema=GROUP_SCHEMA)
+        table, metadata = open_table(self.path, GROUP_SCHEMA, "tokenised groups")
         self._table = table
         report, note = DataReport.from_json(metadata[b"report"].decode()), metadata[b"note"].decode()
         self.report = replace(report, name=name, notes=[*report.notes, f"{name}: {note}"])

@@ -1,0 +1,29 @@
+"""Tokenised data on disk: an Arrow file in chunks, the last of them empty and with what there is to say of all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+
+def open_table(path: Path, schema: Any, what: str) -> tuple[Any, Mapping[bytes, bytes]]:
+    """The rows of a file, mapped and not read, and what its last chunk says.
+
+    Args:
+        path: the file.
+        schema: the pyarrow schema that it was written with.
+        what: what such a file holds.
+
+    Raises:
+        ValueError, OSError: if the file is not whole, or has other columns.
+    """
+    with pa.memory_map(str(path)) as file:
+        reader = pa.ipc.open_file(file)
+        if reader.schema != schema:
+            raise ValueError(f"its columns are not those of {what}")
+        last = reader.num_record_batches - 1
+        said: Any = reader.get_batch_with_custom_metadata(last).custom_metadata
+        return pa.Table.from_batches([reader.get_batch(place) for place in range(last)], schema=schema), said
