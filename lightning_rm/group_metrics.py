@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_rm.batch import ResponseBatch
+from lightning_rm.precision import widest
 
 
 class GroupSums(NamedTuple):
@@ -64,7 +65,7 @@ def group_statistics(rewards: Tensor, present: Tensor, gold: Tensor) -> GroupSum
         `GroupSums` of (G,) fields, the meaning of each told at `GroupMetrics`. A group of fewer than two responses has
         nothing to compare and adds 0 everywhere, to `groups` too.
     """
-    wide = _widest(rewards.device)
+    wide = widest(rewards.device)
     size = present.sum(0).to(wide)  # each group's own k
     counted = size > 1
     rewards = torch.where(present, rewards.detach().to(wide), 0.0)
@@ -209,8 +210,3 @@ def _centred_ranks(values: Tensor, present: Tensor) -> Tensor:
 def _diverged(value: Tensor, rewards: Tensor) -> Tensor:
     """`value`, NaN where the rewards it comes from are: a model that has diverged orders nothing."""
     return torch.where(rewards.isnan(), rewards, value)
-
-
-def _widest(device: torch.device) -> torch.dtype:
-    """Float64, but on Apple's GPUs, which have none."""
-    return torch.float32 if device.type == "mps" else torch.float64

@@ -3,7 +3,8 @@
 The mean of batch means is not the mean: 11 right of 11, then 1 right of 2 in the last batch, give 0.75 where 12 of 13
 pairs are right, 0.923. Nothing here averages before the end, so an uneven last batch, another batch size or
 another number of ranks changes no digit. The mathematics is `pair_statistics` and `summarize`, two pure functions;
-`PairMetrics` adds them up. This file knows rewards and a `PreferenceBatch`; it knows no model and no logger.
+`batch_statistics` reads a batch for them, and `PairMetrics` adds it up. This file knows rewards and a
+`PreferenceBatch`; it knows no model and no logger.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_rm.batch import PreferenceBatch
+from lightning_rm.precision import widest
 
 
 class Sums(NamedTuple):
@@ -70,7 +72,7 @@ def pair_statistics(
         `Sums` of (P,) fields. `gap[p, b]` is, for a pair in bin b, the probability its label gives to the response
         that the rewards prefer, minus the confidence of the rewards, `sigmoid(|margin|)`; 0 in other bins.
     """
-    wide = _widest(chosen.device)
+    wide = widest(chosen.device)
     chosen, rejected, label, clean, length = (x.detach().to(wide) for x in (chosen, rejected, label, clean, length))
     margin = chosen - rejected
     confidence = margin.abs().sigmoid()
@@ -96,6 +98,30 @@ def pair_statistics(
         reward_length=chosen * length[0] + rejected * length[1],
         gap=gap[:, None] * in_bin,
     )
+
+
+def batch_statistics(chosen: Tensor, rejected: Tensor, batch: PreferenceBatch, num_bins: int = 10) -> Tensor:
+    """What each pair of a batch adds to the sums, `Sums` as columns: fillers, whose `valid` is False, add 0.
+
+    Args:
+        chosen: (P,) rewards of the chosen responses.
+        rejected: (P,) rewards of the rejected responses.
+        batch: the pairs; `label`, `clean`, `length` and `valid` are read.
+        num_bins: bins of the calibration error.
+
+    Returns:
+        (P, num_statistics) in float64, for `Sums.unstack`.
+
+    Raises:
+        ValueError: if rewards are not (P,).
+    """
+    if not chosen.shape == rejected.shape == batch.label.shape:
+        raise ValueError(
+            f"metrics need one reward a pair, {tuple(batch.label.shape)}; got {tuple(chosen.shape)} for chosen and "
+            f"{tuple(rejected.shape)} for rejected (average the members of an ensemble first)"
+        )
+    columns = pair_statistics(chosen, rejected, batch.label, batch.clean, batch.length, num_bins).stack()
+    return torch.where(batch.valid[:, None], columns, 0.0)
 
 
 def summarize(sums: Sums) -> dict[str, Tensor]:
@@ -161,8 +187,8 @@ class PairMetrics(Metric):
     pairs, and a correlation where one side is constant, is NaN; so are all means before the first update, with
     `num_pairs` 0.
 
-    One `PairMetrics` serves one data set: the first batch fixes the subset names. Every rank needs at least one update
-    before `compute`; a batch of pairs that are not valid will do.
+    One `PairMetrics` serves one data set until it is reset: the first batch fixes the subset names. Every rank needs at
+    least one update before `compute`; a batch of pairs that are not valid will do.
 
     Args:
         num_bins: bins of the calibration error.
@@ -174,7 +200,7 @@ class PairMetrics(Metric):
 
     is_differentiable = False
     higher_is_better = None
-    full_state_update = False
+    full_state_update = True  # `forward` then holds a batch's subset names against those of the whole
 
     sums: Tensor
 
@@ -195,24 +221,23 @@ class PairMetrics(Metric):
         Raises:
             ValueError: if rewards are not (P,), or the subset names are not those of the first batch.
         """
-        if not chosen.shape == rejected.shape == batch.label.shape:
-            raise ValueError(
-                f"metrics need one reward a pair, {tuple(batch.label.shape)}; got {tuple(chosen.shape)} for chosen and "
-                f"{tuple(rejected.shape)} for rejected (average the members of an ensemble first)"
-            )
+        columns = batch_statistics(chosen, rejected, batch, self.num_bins)
         if not self.subset_names:
             self.subset_names = batch.subset_names
             self._allocate(len(batch.subset_names), chosen.device)
         elif batch.subset_names != self.subset_names:
             raise ValueError(
                 f"the subsets of this batch are {batch.subset_names}, those of the first were {self.subset_names}; "
-                "make one PairMetrics for each data set"
+                "make one PairMetrics for each data set, or reset it in between"
             )
-        columns = pair_statistics(chosen, rejected, batch.label, batch.clean, batch.length, self.num_bins).stack()
-        columns = torch.where(batch.valid[:, None], columns, 0.0)
         # Not in place, so that a state made under inference_mode can go on outside it; `.to` because a module
         # moved to bfloat16 takes its (zero) metric states along.
         self.sums = self.sums.to(columns.dtype).index_add(0, batch.subset, columns)
+
+    def reset(self) -> None:
+        """Forget all pairs, and the subset names with them: the next batch may be of another data set."""
+        super().reset()
+        self.subset_names = ()
 
     def compute(self) -> dict[str, Tensor]:
         """Every metric by name, as listed above."""
@@ -225,15 +250,10 @@ class PairMetrics(Metric):
         return metrics
 
     def _allocate(self, num_subsets: int, device: torch.device) -> None:
-        """Zero sums, now and after a reset. One row, as at the start, adds to any number: `forward` relies on that."""
+        """Zero sums, now and after a reset."""
         num_statistics = len(Sums._fields) - 1 + self.num_bins
-        zeros = torch.zeros(num_subsets, num_statistics, dtype=_widest(device), device=device)
+        zeros = torch.zeros(num_subsets, num_statistics, dtype=widest(device), device=device)
         self.add_state("sums", zeros, dist_reduce_fx="sum")
-
-
-def _widest(device: torch.device) -> torch.dtype:
-    """Float64, but on Apple's GPUs, which have none."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _takes_side(target: Tensor) -> Tensor:

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
+from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder, PairRecords
 from lightning_rm.data.world_tokenizer import world_tokenizer
-from tests.toy import toy_data, toy_module, toy_trainer
+from lightning_rm.modules.baseline import BaselineRM
+from tests.toy import toy_data, toy_model, toy_module, toy_trainer
 
 
 def test_the_last_folder_holds_the_last_weights_and_the_best_those_of_the_best_validation(tmp_path: Path) -> None:
@@ -46,6 +52,53 @@ def test_without_validation_the_best_is_the_last(tmp_path: Path) -> None:
     toy_trainer(tmp_path, callbacks=[callback], limit_val_batches=0).fit(toy_module(), toy_data())
     best, last = (load_file(tmp_path / name / "model.safetensors") for name in ("best", "last"))
     assert all(torch.equal(best[name], last[name]) for name in last)
+
+
+class DivergedRM(BaselineRM):
+    """Its rewards are NaN in the validations of some epochs."""
+
+    def __init__(self, epochs: set[int], **options: Any) -> None:
+        super().__init__(toy_model(), partial(torch.optim.AdamW, lr=1e-2), **options)
+        self.epochs = epochs
+
+    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+        output = super().forward(batch)
+        diverged = not self.training and self.current_epoch in self.epochs
+        return dataclasses.replace(output, reward=output.reward * float("nan")) if diverged else output
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val/nll", "min"), ("val/accuracy", "max")])
+@pytest.mark.parametrize("diverged", [{0}, {0, 1}, {1}, {0, 1, 2}])
+def test_nan_is_the_worst_value_as_it_is_to_lightning(
+    tmp_path: Path, diverged: set[int], monitor: str, mode: str
+) -> None:
+    ours = HuggingFaceCheckpoint(tmp_path / "model", world_tokenizer(), monitor, mode)
+    theirs = ModelCheckpoint(tmp_path / "checkpoints", "best", monitor=monitor, mode=mode)
+    trainer = toy_trainer(tmp_path, max_epochs=3, callbacks=[ours, theirs], enable_checkpointing=True)
+    trainer.fit(DivergedRM(diverged), toy_data())
+    assert theirs.best_model_score is not None
+    assert ours.best == float(theirs.best_model_score)
+    assert np.isfinite(ours.best) == (len(diverged) < 3)
+    expected = torch.load(theirs.best_model_path, weights_only=True)["state_dict"]["model.backbone.score.weight"]
+    assert torch.equal(load_file(tmp_path / "model" / "best" / "model.safetensors")["score.weight"], expected)
+
+
+def test_weights_whose_saving_was_interrupted_are_not_taken_for_saved(tmp_path: Path) -> None:
+    class Interrupted(HuggingFaceCheckpoint):
+        def _save(self, pl_module: L.LightningModule, name: str) -> None:
+            if pl_module.current_epoch == 1:
+                raise KeyboardInterrupt
+            super()._save(pl_module, name)
+
+    callback = Interrupted(tmp_path, world_tokenizer(), monitor="train_epoch/num_pairs")
+    trainer = toy_trainer(tmp_path, max_epochs=2, callbacks=[callback])
+    module = toy_module()
+    scores = iter([0.25, 0.75])
+    callback.monitor = "val/score"
+    module.on_validation_epoch_end = lambda: module.log("val/score", next(scores))
+    with pytest.raises(SystemExit):
+        trainer.fit(module, toy_data())
+    assert callback.state_dict() == {"best": 0.25}
 
 
 def test_records_hold_every_pair_once_in_order(tmp_path: Path) -> None:

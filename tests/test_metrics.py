@@ -259,6 +259,15 @@ def test_a_reset_starts_anew_with_the_same_subsets() -> None:
     assert_same(metrics.compute(), expected_metrics(chosen, rejected, batch))
 
 
+def test_a_reset_forgets_the_subsets_too() -> None:
+    chosen, rejected, batch = make_pairs(10)
+    metrics = PairMetrics()
+    metrics.update(torch.ones(2), torch.zeros(2), make_batch(2, ("only",)))
+    metrics.reset()
+    metrics.update(chosen, rejected, batch)
+    assert_same(metrics.compute(), expected_metrics(chosen, rejected, batch))
+
+
 def test_forward_gives_the_batch_and_keeps_the_whole() -> None:
     chosen, rejected, batch = make_pairs(30)
     metrics = PairMetrics()
@@ -287,8 +296,9 @@ def test_one_subset_has_no_keys_of_its_own_and_unknown_clean_labels_none() -> No
 def test_another_data_set_is_refused() -> None:
     metrics = PairMetrics()
     metrics.update(torch.ones(2), torch.zeros(2), make_batch(2))
-    with pytest.raises(ValueError, match="one PairMetrics for each data set"):
-        metrics.update(torch.ones(2), torch.zeros(2), make_batch(2, ("a", "b")))
+    for call in (metrics.update, metrics):
+        with pytest.raises(ValueError, match="one PairMetrics for each data set"):
+            call(torch.ones(2), torch.zeros(2), make_batch(2, ("a", "b")))
 
 
 def test_rewards_of_an_ensemble_are_refused() -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.analysis.tables import report_table, results_table
-from lightning_rm.callbacks import HuggingFaceCheckpoint, InterruptCheckpoint, PairRecorder
+from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder, ResumeCheckpoint
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.group_metrics import group_metric_names
@@ -61,7 +61,7 @@ def train(cfg: DictConfig) -> float:
         checkpoint,
         HuggingFaceCheckpoint(run / "model", tokenizer, monitor, cfg.mode),
         PairRecorder(run / "pairs"),
-        InterruptCheckpoint(run / "checkpoints" / "interrupted.ckpt"),
+        ResumeCheckpoint(run / "checkpoints" / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
         LambdaCallback(on_fit_start=_show_what_is_trained),
     ]
     if loggers:

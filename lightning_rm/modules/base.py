@@ -6,9 +6,11 @@ set that is named after its stage and `<stage>/<set>/<metric>` for every other.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import lightning as L
 import torch
@@ -19,17 +21,28 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import SumMetric
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.group_metrics import GroupMetrics
-from lightning_rm.metrics import PairMetrics
+from lightning_rm.metrics import PairMetrics, Sums, batch_statistics, summarize
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import shard, shard_part
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, parameter_groups
+from lightning_rm.precision import widest
 
 EvaluationStage = Literal["val", "test"]
+
+STATISTICS = "statistics of pairs"
+"""The name, no loss's, of what the metrics are made of among a training step's sums."""
+
+
+class _BatchStart(NamedTuple):
+    """What a training batch changes beside the weights: sums over pairs, and the random states of CPU and GPU."""
+
+    since_log: dict[str, Tensor]
+    since_epoch: dict[str, Tensor]
+    random_states: list[Tensor]
 
 
 def metric_prefix(stage: EvaluationStage, data_set: str) -> str:
@@ -43,8 +56,8 @@ class PairwiseRM(L.LightningModule):
     Args:
         model: the reward model.
         optimizer: from parameter groups to an optimizer: `functools.partial(torch.optim.AdamW, lr=1e-5)`.
-        scheduler: from (optimizer, number of steps) to a schedule, such as a partial of `warmup_schedule`; None keeps
-            the learning rate.
+        scheduler: from (optimizer, number of steps) to a schedule, such as a partial of `warmup_schedule`; the number
+            is None where the run has no planned end. None keeps the learning rate.
         head_lr: the head's learning rate; None takes the optimizer's.
     """
 
@@ -65,13 +78,13 @@ class PairwiseRM(L.LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.head_lr = head_lr
-        self._since_log = PairMetrics()
-        self._since_epoch = PairMetrics()
-        # Sums over pairs, and their number: torchmetrics' MeanMetric leaves weights unread where it lets NaN through.
-        self._losses: dict[str, SumMetric] = {}
-        self._num_pairs = SumMetric(nan_strategy="disable")
+        # This rank's sums over pairs since the last log, and since the epoch began: of `STATISTICS`, and of each loss.
+        self._since_log: dict[str, Tensor] = {}
+        self._since_epoch: dict[str, Tensor] = {}
+        self._before_batch = _BatchStart({}, {}, [])
         self._evaluation: dict[str, PairMetrics | GroupMetrics] = {}
-        self._random_state: list[Tensor] = []
+        self._resumed = _BatchStart({}, {}, [])
+        self._idle: list[nn.Parameter] = []
 
     @abstractmethod
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
@@ -94,6 +107,15 @@ class PairwiseRM(L.LightningModule):
         """
         return {}
 
+    def idle_parameters(self) -> Iterator[nn.Parameter]:
+        """The model's parameters that the loss does not reach: frozen in a run, where DDP waits for all gradients.
+
+        Here those of a kept LM head that are not the backbone's too: a method with a loss of text leaves them out.
+        """
+        if self.model.lm_head is not None:
+            backbone = {id(parameter) for parameter in self.model.backbone.parameters()}
+            yield from (parameter for parameter in self.model.lm_head.parameters() if id(parameter) not in backbone)
+
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write what was trained as a Hugging Face folder: the reward model."""
         self.model.save_pretrained(folder, tokenizer)
@@ -107,61 +129,71 @@ class PairwiseRM(L.LightningModule):
         output: RewardOutput = self(batch)
         losses = self.losses(batch, output)
         mean = output.averaged()
-        self._since_log.update(mean.chosen, mean.rejected, batch)
-        self._since_epoch.update(mean.chosen, mean.rejected, batch)
-        num_pairs = batch.valid.sum()
-        self._num_pairs.update(num_pairs)
-        for name, value in losses.items():
-            if name not in self._losses:
-                self._losses[name] = SumMetric(nan_strategy="disable").to(self.device)
-            self._losses[name].update(value.detach() * num_pairs)
+        statistics = batch_statistics(mean.chosen, mean.rejected, batch).sum(0)
+        if batch_idx == 0:  # an epoch that was resumed at its very end has no end of its own
+            self._since_epoch = {}
+        _add(self._since_epoch, {STATISTICS: statistics})
+        num_pairs = Sums.unstack(statistics).pairs
+        totals = {name: value.detach().to(num_pairs.dtype) * num_pairs for name, value in losses.items()}
+        _add(self._since_log, {STATISTICS: statistics, **totals})
         return losses["loss"] * batch.scale
 
     def on_train_start(self) -> None:
-        """Count anew; go on with the random numbers of the checkpoint, if training goes on from one."""
-        self._since_log.reset()
-        self._since_epoch.reset()
-        self._losses = {}
-        self._num_pairs.reset()
-        if self._random_state:
-            torch.set_rng_state(self._random_state.pop(0))
-        if self._random_state:
-            torch.cuda.set_rng_state(self._random_state.pop(0), self.device)
+        """Go on with the sums and the random numbers of the checkpoint, if training goes on from one; or anew."""
+        self._since_log, self._since_epoch, states = self._resumed
+        self._resumed = _BatchStart({}, {}, [])
+        if states:
+            torch.set_rng_state(states[0])
+        if states[1:]:
+            torch.cuda.set_rng_state(states[1], self.device)
+
+    def on_train_batch_start(self, batch: PreferenceBatch, batch_idx: int) -> None:
+        """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
+        self._before_batch = self._batch_start()
 
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
         stepped = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
-        if stepped and self.global_step % every == 0:
-            num_pairs = self._num_pairs.compute()
-            self._num_pairs.reset()
-            for name, total in self._losses.items():
-                mean = total.compute() / num_pairs
-                total.reset()
-                self.log(f"train/{name}", mean, batch_size=1, prog_bar=name == "loss", sync_dist=True)
+        if stepped and every and self.global_step % every == 0:  # 0 is never
+            totals, self._since_log = self._over_ranks(self._since_log), {}
+            sums = Sums.unstack(totals.pop(STATISTICS))
+            for name, total in totals.items():
+                self.log(f"train/{name}", total / sums.pairs, batch_size=1, prog_bar=name == "loss")
             for name, value in self.diagnostics().items():
                 self.log(f"train/{name}", value, batch_size=1, sync_dist=True)
-            self._log_metrics("train/", self._since_log)
+            self.log_dict({f"train/{name}": value for name, value in summarize(sums).items()}, batch_size=1)
 
     def on_train_epoch_end(self) -> None:
         """Log the exact metrics of all pairs of the epoch, as the weights moved, under `train_epoch/`."""
-        self._log_metrics("train_epoch/", self._since_epoch)
+        if self._since_epoch:  # a run that was resumed at an epoch's very end has read nothing of it
+            totals, self._since_epoch = self._over_ranks(self._since_epoch), {}
+            self._log_epoch("train_epoch/", summarize(Sums.unstack(totals[STATISTICS])))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep every rank's random states, so that a resumed run draws the dropout masks of an uninterrupted one."""
-        states = [torch.get_rng_state()]
-        if self.device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(self.device))
+        """Keep the sums, and every rank's random states, so that a resumed run logs what an uninterrupted one does, and
+        draws its dropout masks."""
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        within = batches.processed < batches.started  # pyright: ignore[reportAttributeAccessIssue]  # as its base class
+        *sums, states = self._before_batch if within else self._batch_start()
+        checkpoint["sums"] = [
+            {name: total.cpu() for name, total in self._over_ranks(totals).items()} for totals in sums
+        ]
         gathered = [cast(Tensor, self.all_gather(state.to(self.device))).cpu() for state in states]
         checkpoint["random_state"] = [
             state.reshape(-1, one.numel()) for state, one in zip(gathered, states, strict=True)
         ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take this rank's random states up; they are set when training starts."""
+        """Take the sums up, on the first rank, and this rank's random states; they are set when training starts."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            states: list[Tensor] = checkpoint["random_state"]
-            self._random_state = [state[self.global_rank % len(state)].clone() for state in states]
+            share = float(self.global_rank == 0)
+            since_log, since_epoch = (
+                {name: total.to(self.device, widest(self.device)) * share for name, total in totals.items()}
+                for totals in checkpoint.get("sums", ({}, {}))
+            )
+            states = [state[self.global_rank % len(state)].clone() for state in checkpoint["random_state"]]
+            self._resumed = _BatchStart(since_log, since_epoch, states)
 
     def on_validation_start(self) -> None:
         """Forget what an interrupted evaluation has counted."""
@@ -192,12 +224,21 @@ class PairwiseRM(L.LightningModule):
         self._log_evaluation("test")
 
     def configure_model(self) -> None:
-        """Shard the model where the strategy asks for it (FSDP2)."""
+        """Freeze what gets no gradient, and shard the model where the strategy asks for it (FSDP2)."""
+        self._idle += [parameter for parameter in self.idle_parameters() if parameter.requires_grad]
+        for parameter in self._idle:
+            parameter.requires_grad_(False)
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
             compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
             shard(self.model, self.trainer.strategy.device_mesh, compute_dtype)
             for part in self._own_parts():
                 shard_part(part, self.trainer.strategy.device_mesh)
+
+    def teardown(self, stage: str) -> None:
+        """Leave what was frozen to whatever trains the model next."""
+        for parameter in self._idle:
+            parameter.requires_grad_(True)
+        self._idle = []
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over `parameter_groups`, and its schedule over all steps of the run."""
@@ -212,7 +253,8 @@ class PairwiseRM(L.LightningModule):
             )
         if self.scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        num_steps = self.trainer.estimated_stepping_batches
+        scheduler = self.scheduler(optimizer, None if num_steps == math.inf else int(num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -237,21 +279,37 @@ class PairwiseRM(L.LightningModule):
     def _evaluate(self, batch: PreferenceBatch | ResponseBatch) -> dict[str, Tensor]:
         output: RewardOutput = self(batch).averaged()
         if isinstance(batch, ResponseBatch):
-            groups = self._evaluation.setdefault(batch.data_set, GroupMetrics().to(self.device))
-            cast(GroupMetrics, groups).update(output.reward, batch)
+            if batch.data_set not in self._evaluation:
+                self._evaluation[batch.data_set] = GroupMetrics().to(self.device)
+            cast(GroupMetrics, self._evaluation[batch.data_set]).update(output.reward, batch)
             return {"reward": output.reward}
-        pairs = self._evaluation.setdefault(batch.data_set, PairMetrics().to(self.device))
-        cast(PairMetrics, pairs).update(output.chosen, output.rejected, batch)
+        if batch.data_set not in self._evaluation:
+            self._evaluation[batch.data_set] = PairMetrics().to(self.device)
+        cast(PairMetrics, self._evaluation[batch.data_set]).update(output.chosen, output.rejected, batch)
         return {"chosen": output.chosen, "rejected": output.rejected}
 
     def _log_evaluation(self, stage: EvaluationStage) -> None:
         for name, metrics in self._evaluation.items():
-            self._log_metrics(f"{metric_prefix(stage, name)}/", metrics)
+            self._log_epoch(f"{metric_prefix(stage, name)}/", metrics.compute())
+            metrics.reset()
 
-    def _log_metrics(self, prefix: str, metrics: PairMetrics | GroupMetrics) -> None:
-        """Log a metric's values, already summed over ranks, and start it anew."""
-        values = metrics.compute()
-        if prefix.startswith("train"):  # subsets are for evaluation: they would drown the curves
-            values = {name: value for name, value in values.items() if "/" not in name}
+    def _log_epoch(self, prefix: str, values: Mapping[str, Tensor]) -> None:
+        """Log values of all ranks: they are equal, but Lightning warns of those of an epoch that it does not reduce."""
         self.log_dict({f"{prefix}{name}": value for name, value in values.items()}, batch_size=1, sync_dist=True)
-        metrics.reset()
+
+    def _batch_start(self) -> _BatchStart:
+        states = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        return _BatchStart(self._since_log.copy(), self._since_epoch.copy(), states)
+
+    def _over_ranks(self, totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The sums of all ranks' sums."""
+        reduce = self.trainer.strategy.reduce
+        return {name: cast(Tensor, reduce(total.clone(), reduce_op="sum")) for name, total in totals.items()}
+
+
+def _add(totals: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Add to sums by name, those of new names too; not in place, for two sums share a tensor at first."""
+    for name, value in values.items():
+        totals[name] = totals[name] + value if name in totals else value

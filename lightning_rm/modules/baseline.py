@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Iterator
+
+from torch import Tensor, nn
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.losses import centering_loss, ranking_loss
@@ -41,6 +43,10 @@ class BaselineRM(PairwiseRM):
         self.margin_scale = margin_scale
         self.centering = centering
         self.lm_loss = lm_loss
+
+    def idle_parameters(self) -> Iterator[nn.Parameter]:
+        """None where a kept LM head is trained."""
+        return iter(()) if self.lm_loss else super().idle_parameters()
 
     def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
         """Rewards (2, P) and features (2, P, H); every hidden state too while the LM loss is trained."""

@@ -12,7 +12,13 @@ from transformers.optimization import get_scheduler
 
 ParameterGroup = dict[str, Any]
 OptimizerFactory = Callable[[list[ParameterGroup]], Optimizer]
-SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+SchedulerFactory = Callable[[Optimizer, int | None], LRScheduler]
+
+ENDLESS = ("inverse_sqrt", "constant_with_warmup", "constant")
+"""Schedules that need no planned end."""
+
+UNPLANNED_STEPS = 10_000
+"""What a warm-up is a share of where a run has no planned end: the time scale of transformers' `inverse_sqrt`."""
 
 
 def parameter_groups(
@@ -47,28 +53,35 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-def warmup_schedule(optimizer: Optimizer, num_steps: int, name: str = "linear", warmup: float = 0.1) -> LRScheduler:
+def warmup_schedule(
+    optimizer: Optimizer, num_steps: int | None, name: str = "linear", warmup: float = 0.1
+) -> LRScheduler:
     """A warm-up from zero, then the schedule of that name in transformers.
 
     Args:
         optimizer: whose learning rates are scheduled.
-        num_steps: optimizer steps of the whole run.
+        num_steps: optimizer steps of the whole run; None for a run without a planned end, which `max_time` may end.
         name: `linear`, `cosine`, `inverse_sqrt`, `constant_with_warmup`: a name of `transformers.SchedulerType`.
-        warmup: below 1 a share of `num_steps`, from 1 on a number of steps.
+        warmup: below 1 a share of `num_steps`, of `UNPLANNED_STEPS` without a planned end; from 1 on a number of steps.
 
     Returns:
         A scheduler that is stepped once an optimizer step.
 
     Raises:
-        ValueError: if `warmup` is negative or longer than the run.
+        ValueError: if `warmup` is negative or longer than the run, or the schedule needs a planned end and has none.
     """
-    num_warmup_steps = round(warmup * num_steps) if warmup < 1 else round(warmup)
-    if not 0 <= num_warmup_steps <= num_steps:
+    if num_steps is None and name not in ENDLESS:
+        raise ValueError(
+            f"scheduler={name} falls until a planned end, and this run has none: set trainer.max_epochs or "
+            f"trainer.max_steps (max_time may still end it sooner), or scheduler={ENDLESS[0]}"
+        )
+    whole = UNPLANNED_STEPS if num_steps is None else num_steps
+    num_warmup_steps = round(warmup * whole) if warmup < 1 else round(warmup)
+    if num_warmup_steps < 0 or (num_steps is not None and num_warmup_steps > num_steps):
         raise ValueError(
             f"warmup={warmup} is {num_warmup_steps} of the run's {num_steps} steps; give a share below 1 or fewer steps"
         )
-    needs_end = name not in ("inverse_sqrt", "constant_with_warmup")
     schedule = get_scheduler(
-        name, optimizer, num_warmup_steps=num_warmup_steps, num_training_steps=num_steps if needs_end else None
+        name, optimizer, num_warmup_steps=num_warmup_steps, num_training_steps=None if name in ENDLESS else num_steps
     )
     return cast(LRScheduler, schedule)

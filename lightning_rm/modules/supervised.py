@@ -6,9 +6,10 @@ this is for those who train their own, as the made world's tiny decoder must.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
@@ -16,10 +17,14 @@ from lightning_rm.modules.base import PairwiseRM
 
 
 class SupervisedLM(PairwiseRM):
-    """Minimise the next-token loss on chosen responses; the reward head is left as it is.
+    """Minimise the next-token loss on chosen responses; the reward head is frozen meanwhile.
 
     The exported folder is a causal language model: a policy to sample from, and what reward models start from.
     """
+
+    def idle_parameters(self) -> Iterator[nn.Parameter]:
+        """The reward head's: the loss of text does not read rewards."""
+        return self.model.head_parameters()
 
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write what was trained as a Hugging Face folder: the language model."""

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -51,6 +52,22 @@ def test_one_run_leaves_everything_it_says(tmp_path: Path) -> None:
     assert tokenizer.chat_template
 
 
+def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
+    """Three steps an epoch: the fourth is in the middle of the second, and its epoch's metrics are of all its pairs."""
+    arguments = ["train", *SMALL, "hydra.run.dir=run", "logger=none", "checkpoint.every_n_train_steps=4"]
+    results = tmp_path / "run" / "results.json"
+    assert lightning_rm(tmp_path, *arguments).returncode == 0
+    whole = json.loads(results.read_text())
+    checkpoint = tmp_path / "run" / "checkpoints" / "resume.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 4
+    results.unlink()
+    resumed = lightning_rm(tmp_path, *arguments, f"resume={checkpoint}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert whole["train"]["num_pairs"] == 96
+    for name, metrics in json.loads(results.read_text()).items():
+        assert metrics == pytest.approx(whole[name], rel=1e-9, nan_ok=True)
+
+
 def test_a_multirun_shares_a_folder_and_returns_objectives(tmp_path: Path) -> None:
     result = lightning_rm(tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep", "data.epochs=1")
     assert result.returncode == 0, result.stderr
@@ -74,6 +91,7 @@ def test_no_logger_still_prints_the_table(tmp_path: Path) -> None:
         (["train", "data=jsonl", "data.file=none.jsonl"], "none.jsonl"),
         (["train", "backbone=hub", "backbone.path=no/such"], "error: path='no/such' is no folder here"),
         (["train", "data=jsonl"], "error: data.file must be given: data.file=..."),
+        (["train", "checkpoint.every_n_train_steps=0"], "error: every_n_train_steps=0: give 1 or more, or null"),
         (["train", "resume=none.ckpt"], "error: resume='none.ckpt': there is no such checkpoint"),
         (["train", "monitor=val/acc"], "error: monitor='val/acc': there is no metric 'acc'; there are accuracy"),
         (["train", "monitor=dev/accuracy"], "error: monitor='dev/accuracy' is of no data set of this run"),

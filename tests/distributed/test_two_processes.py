@@ -61,8 +61,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return of
 
 
-def metrics(folder: Path) -> dict[str, float]:
-    return json.loads((folder / "metrics.json").read_text())
+def metrics(folder: Path, rank: int = 0) -> dict[str, float]:
+    return json.loads((folder / f"metrics{rank}.json").read_text())
 
 
 @pytest.mark.xdist_group("two_processes")
@@ -79,6 +79,7 @@ def test_two_processes_equal_one(runs: Callable[[str], Path], strategy: str, met
         assert {"train/difference_loss", "train/gradient_cosine"} <= expected.keys()
     # A subset's correlation divides by the spread of a few rewards, which magnifies their last float32 digit.
     assert metrics(two) == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
+    assert metrics(two, rank=1) == pytest.approx(metrics(two), rel=1e-12, abs=1e-12, nan_ok=True)
     weights = [load_file(folder / "model" / "last" / "model.safetensors") for folder in (one, two)]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +14,22 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder
+from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.rows import PairRow
+from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.synthetic_policy import SyntheticResponses
 from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import FSDP2Strategy
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import SimCSE, SwAV
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
-from tests.toy import toy_data, toy_model, toy_trainer
+from lightning_rm.modules.supervised import SupervisedLM
+from tests.toy import CONFIG, Rows, toy_model, toy_trainer
 
-METHODS = ("baseline", "simcse", "swav", "meta", "meta_norm")
+METHODS = ("baseline", "lm_head", "sft", "simcse", "swav", "meta", "meta_norm")
 PAIRS_A_STEP = 8
 GROUPS_A_STEP = 4
 
@@ -38,8 +44,25 @@ class TwoFixedViews(nn.Module):
         return torch.cat([first, second * (1 + 0.3 * torch.arange(feature.shape[-1]).sin())], dim=1)
 
 
+def causal_model() -> RewardModel:
+    tokenizer = world_tokenizer()
+    return RewardModel.from_config(CONFIG, vocab_size=len(tokenizer), pad_id=tokenizer.pad_token_id, keep_lm_head=True)
+
+
+def equally_long(num_pairs: int) -> Rows:
+    """Pairs whose chosen responses have 12 tokens: the mean over tokens is then exact over ranks."""
+    rows = [row for row in SyntheticSource(400, split="train") if isinstance(row, PairRow)]
+    tokenizer = world_tokenizer()
+    return Rows([row for row in rows if len(tokenizer(row.chosen[-1]["content"])["input_ids"]) == 12][:num_pairs])
+
+
 def module_of(method: str) -> PairwiseRM:
-    model, optimizer = toy_model(), partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+    optimizer = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+    if method == "sft":
+        return SupervisedLM(causal_model(), optimizer)
+    if method == "lm_head":
+        return BaselineRM(causal_model(), optimizer)
+    model = toy_model()
     contrasts = {
         "simcse": partial(SimCSE, temperature=0.5, other_weight=2.0),
         "swav": partial(SwAV, samples="difference", num_prototypes=3, queue=64, frozen=1, projection=6),
@@ -59,6 +82,7 @@ def main(folder: Path, strategy: str, rank: int, world_size: int, port: str) -> 
     os.environ.update(LOCAL_WORLD_SIZE=str(world_size), GROUP_RANK="0", TORCHELASTIC_RUN_ID="test")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     torch.set_num_threads(1)
+    warnings.filterwarnings("error", message=".*recommended to use .self.log.*sync_dist=True.*")
     for method in METHODS:
         run(folder / method, strategy, method, rank, world_size)
 
@@ -83,8 +107,11 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         ],
     )
     module = module_of(method)
-    data = toy_data(
-        25,
+    data = PreferenceDataModule(
+        world_tokenizer(),
+        train=equally_long(25) if method == "sft" else SyntheticSource(25, split="train"),
+        val=SyntheticSource(7, split="val"),
+        test=SyntheticSource(7, split="test", clean_labels=True),
         batch_pairs=PAIRS_A_STEP // world_size,
         # One process pads its rows, two share prefixes: a layout changes nothing either.
         layout="padded" if world_size == 1 else "shared_prefix",
@@ -98,9 +125,8 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
     metrics = dict(trainer.callback_metrics)
     trainer.test(module, data, verbose=False)
     metrics |= trainer.callback_metrics
-    if rank == 0:
-        values = {name: float(value) for name, value in metrics.items()}
-        (folder / "metrics.json").write_text(json.dumps(values))
+    values = {name: float(value) for name, value in metrics.items()}
+    (folder / f"metrics{rank}.json").write_text(json.dumps(values))
 
 
 if __name__ == "__main__":

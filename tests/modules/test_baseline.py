@@ -9,13 +9,17 @@ import lightning as L
 import pytest
 import torch
 
+from lightning_rm import metrics
 from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.metrics import PairMetrics
+from lightning_rm.modules import base
 from lightning_rm.modules.baseline import BaselineRM
+from lightning_rm.modules.optimization import warmup_schedule
 from tests import reference
 from tests.toy import LossRecorder, Rows, toy_data, toy_model, toy_module, toy_trainer, weights
 
@@ -175,3 +179,68 @@ def test_a_logged_loss_is_the_mean_over_pairs_of_uneven_batches(tmp_path: Path) 
     trainer.fit(module, toy_data(5, order="random"))
     first, second = recorder.losses
     assert float(trainer.callback_metrics["train/loss"]) == pytest.approx((4 * first + second) / 5, rel=1e-6)
+
+
+def test_a_module_is_fitted_on_data_of_other_subsets_too(tmp_path: Path) -> None:
+    """As in a notebook: on made data, which has subsets of its own, then on a file without any."""
+    module = toy_module()
+    toy_trainer(tmp_path, limit_val_batches=0).fit(module, toy_data())
+    rows = [row for row in SyntheticSource(5, split="train") if isinstance(row, PairRow)]
+    plain = [PairRow(row.prompt, row.chosen, row.rejected, row.id, row.prompt_id) for row in rows]
+    data = PreferenceDataModule(world_tokenizer(), train=Rows(plain), val=Rows(plain), batch_pairs=4)
+    trainer = toy_trainer(tmp_path)
+    trainer.fit(module, data)
+    assert trainer.callback_metrics["train_epoch/num_pairs"] == trainer.callback_metrics["val/num_pairs"] == 5
+
+
+def test_with_log_every_n_steps_0_no_step_is_logged(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, log_every_n_steps=0)
+    trainer.fit(toy_module(), toy_data())
+    names = trainer.callback_metrics.keys()
+    assert {"train_epoch/accuracy", "val/accuracy"} <= names
+    assert not any(name.startswith("train/") for name in names)
+
+
+class StopAfter(L.Callback):
+    """Stops a run without a planned end, as `max_time` does."""
+
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step >= self.num_steps
+
+
+def test_a_run_without_a_planned_end_has_inverse_sqrt(tmp_path: Path) -> None:
+    """Steps at rates of 0, 1/4, 2/4, 3/4 of 0.1 while it warms up."""
+    module = toy_module(lr=0.1, scheduler=partial(warmup_schedule, name="inverse_sqrt", warmup=4))
+    trainer = toy_trainer(tmp_path, max_epochs=-1, callbacks=[StopAfter(3)])
+    trainer.fit(module, toy_data())
+    assert trainer.global_step == 3
+    assert trainer.lr_scheduler_configs[0].scheduler.get_last_lr() == pytest.approx([0.075] * 3)
+
+
+def test_a_run_without_a_planned_end_has_no_linear_schedule(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, max_epochs=-1, callbacks=[StopAfter(3)])
+    with pytest.raises(ValueError, match=r"scheduler=linear.*set trainer\.max_epochs"):
+        trainer.fit(toy_module(scheduler=warmup_schedule), toy_data())
+
+
+def test_a_batch_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six training batches and two of validation; one PairMetrics for the one set."""
+    measured: list[int] = []
+    made: list[PairMetrics] = []
+
+    class Made(PairMetrics):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    statistics = metrics.pair_statistics
+    monkeypatch.setattr(
+        metrics, "pair_statistics", lambda chosen, *rest: measured.append(len(chosen)) or statistics(chosen, *rest)
+    )
+    monkeypatch.setattr(base, "PairMetrics", Made)
+    toy_trainer(tmp_path, log_every_n_steps=2).fit(toy_module(), toy_data())
+    assert measured == [4] * 6 + [4, 3]
+    assert len(made) == 1

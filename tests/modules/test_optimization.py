@@ -56,3 +56,27 @@ def test_warmup_longer_than_the_run_is_an_error() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(ValueError, match="warmup=20 is 20 of the run's 10 steps"):
         warmup_schedule(optimizer, 10, warmup=20)
+
+
+@pytest.mark.parametrize("warmup", [0.1, 30])
+def test_inverse_sqrt_needs_no_planned_end(warmup: float) -> None:
+    """A share is then of 10,000 steps; the rate is 1 where the warm-up ends and 1/2 after four times as many steps."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scheduler = warmup_schedule(optimizer, None, "inverse_sqrt", warmup)
+    rates: list[float] = []
+    length = 1000 if warmup < 1 else 30
+    for _ in range(4 * length + 1):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert (rates[0], rates[length], rates[4 * length]) == pytest.approx((0, 1, 0.5))
+
+
+def test_a_schedule_that_ends_needs_a_planned_end() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    for name in ("linear", "cosine", "polynomial"):
+        with pytest.raises(
+            ValueError, match=rf"scheduler={name}.*trainer\.max_epochs or trainer\.max_steps.*inverse_sqrt"
+        ):
+            warmup_schedule(optimizer, None, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers.logger import DummyLogger
 
-from lightning_rm.callbacks import InterruptCheckpoint
+from lightning_rm.callbacks import ResumeCheckpoint
 from tests.toy import LossRecorder, toy_data, toy_module, toy_trainer, weights
 
 DROPOUT = {"attention_dropout": 0.1}
+pytestmark = pytest.mark.filterwarnings("ignore:(Checkpoint directory|The dirpath has changed).*")
 
 
 def run(
@@ -63,7 +67,7 @@ def test_a_run_goes_on_after_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixtur
     stopped = tmp_path / "interrupted.ckpt"
     recorder = LossRecorder()
     L.seed_everything(1, verbose=False)
-    trainer = toy_trainer(tmp_path / "first", callbacks=[recorder, Interrupt(4), InterruptCheckpoint(stopped)])
+    trainer = toy_trainer(tmp_path / "first", callbacks=[recorder, Interrupt(4), ResumeCheckpoint(stopped)])
     with pytest.raises(SystemExit):
         trainer.fit(toy_module(config=DROPOUT), toy_data())
     assert f"interrupted after 4 steps; go on with 'resume=\"{stopped}\"'" in capsys.readouterr().out
@@ -71,3 +75,190 @@ def test_a_run_goes_on_after_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert recorder.losses + rest == whole
     expected, found = weights(finished), weights(resumed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+class InterruptAt(L.Callback):
+    """Ctrl-C, or another end, in a hook when it is called for the n-th time, counted from 0."""
+
+    def __init__(self, hook: str, number: int, end: BaseException | None = None) -> None:
+        self.number = number
+        self.end = KeyboardInterrupt() if end is None else end
+        setattr(self, hook, self._called)
+
+    def _called(self, *_: Any) -> None:
+        if self.number == 0:
+            raise self.end
+        self.number -= 1
+
+
+class Rows(DummyLogger):
+    """What was logged at which step; -1 for NaN, which equals nothing."""
+
+    def __init__(self, end: InterruptAt | None = None) -> None:
+        super().__init__()
+        self.values: dict[tuple[int, str], float] = {}
+        self.logged = getattr(end, "log_metrics", lambda: None)
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:  # pyright: ignore
+        for name, value in metrics.items():
+            assert name == "epoch" or (step, name) not in self.values, f"{name} is logged twice at step {step}"
+            self.values[step, name] = -1.0 if math.isnan(value) else value
+        self.logged()
+
+
+class Part:
+    """A run from its beginning, or from a checkpoint, to its end or an interruption."""
+
+    def __init__(
+        self,
+        folder: Path,
+        resume: Path | None = None,
+        every: int | None = None,
+        end: InterruptAt | None = None,
+        **options: Any,
+    ) -> None:
+        self.checkpoint = folder / "resume.ckpt"
+        self.best = ModelCheckpoint(folder / "best", "best", monitor="val/nll", save_last=True)
+        self.rows = Rows(end)
+        extra = [*options.pop("callbacks", []), *([end] if end else [])]
+        options = {"max_epochs": 3, "log_every_n_steps": 2, "logger": self.rows, **options}
+        callbacks = [self.best, ResumeCheckpoint(self.checkpoint, every), *extra]
+        try:
+            self.losses, module = run(folder, resume, enable_checkpointing=True, callbacks=callbacks, **options)
+            self.weights = weights(module)
+        except (SystemExit, RuntimeError):
+            self.losses = []
+
+
+def assert_same_run(whole: Part, *parts: Part) -> None:
+    """The parts of a run, of which the last got to the end, logged what the whole logged and are where it is."""
+    logged: dict[tuple[int, str], float] = {}
+    for part in parts:
+        again = logged.keys() & part.rows.values.keys()
+        assert all(name == "epoch" for _, name in again), "what was logged before the interruption is logged again"
+        logged |= part.rows.values
+    assert logged == pytest.approx(whole.rows.values, rel=1e-9, abs=1e-12)
+    assert parts[-1].losses == whole.losses[-len(parts[-1].losses) :]
+    assert all(torch.equal(parts[-1].weights[name], value) for name, value in whole.weights.items())
+    assert parts[-1].best.best_model_score == whole.best.best_model_score
+
+
+VALIDATIONS: dict[str, dict[str, Any]] = {
+    "an epoch": {},
+    "half an epoch": {"val_check_interval": 3},
+    "a step of two": {"accumulate_grad_batches": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def whole_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Part]:
+    """The run that never stopped, of each way to validate, once."""
+    runs: dict[str, Part] = {}
+
+    def of(every: str) -> Part:
+        if every not in runs:
+            runs[every] = Part(tmp_path_factory.mktemp("whole"), **VALIDATIONS[every])
+        return runs[every]
+
+    return of
+
+
+@pytest.mark.parametrize("every", VALIDATIONS)
+@pytest.mark.parametrize(
+    ("hook", "number"),
+    [
+        ("on_validation_batch_start", 0),
+        ("on_validation_batch_end", 1),
+        ("on_after_backward", 2),
+        ("on_train_batch_start", 6),
+    ],
+)
+def test_ctrl_c_anywhere_changes_nothing(
+    tmp_path: Path,
+    whole_of: Callable[[str], Part],
+    every: str,
+    hook: str,
+    number: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In a validation, of which there are two batches, in the middle of a batch, in the first batch of an epoch."""
+    whole, options = whole_of(every), VALIDATIONS[every]
+    assert {"train/loss", "train_epoch/accuracy", "val/nll"} <= {name for _, name in whole.rows.values}
+    first = Part(tmp_path, end=InterruptAt(hook, number), **options)
+    assert f"go on with 'resume=\"{first.checkpoint}\"'" in capsys.readouterr().out
+    assert_same_run(whole, first, Part(tmp_path, first.checkpoint, **options))
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "log_metrics"])
+def test_ctrl_c_between_the_last_batch_and_its_validation(tmp_path: Path, hook: str) -> None:
+    """Nothing is trained again, and the validation takes place. Steps 3, 6, ... are logged, or 4, 8, ..."""
+    options: dict[str, Any] = {"log_every_n_steps": 3 if hook == "log_metrics" else 4}
+    whole = Part(tmp_path / "whole", **options)
+    folder = tmp_path / "parts"
+    first = Part(folder, end=InterruptAt(hook, 1 if hook == "log_metrics" else 5), **options)
+    rest = Part(folder, first.checkpoint, **options)
+    assert len(rest.losses) == 12
+    assert_same_run(whole, first, rest)
+
+
+def test_ctrl_c_before_the_first_step_leaves_nothing(tmp_path: Path) -> None:
+    """In the sanity check, which is a validation, too."""
+    for hook in ("on_validation_batch_start", "on_train_batch_start"):
+        part = Part(tmp_path, end=InterruptAt(hook, 0), num_sanity_val_steps=1)
+        assert not part.checkpoint.exists()
+
+
+def test_ctrl_c_after_training_says_nothing_of_resuming(tmp_path: Path) -> None:
+    checkpoint = ResumeCheckpoint(tmp_path / "resume.ckpt")
+    trainer = toy_trainer(tmp_path, callbacks=[checkpoint, InterruptAt("on_test_batch_start", 0)])
+    module = toy_module()
+    trainer.fit(module, toy_data())
+    with pytest.raises(SystemExit):
+        trainer.test(module, toy_data())
+    assert not checkpoint.path.exists()
+
+
+@pytest.mark.parametrize("hook", ["on_validation_batch_start", "on_after_backward"])
+def test_what_is_saved_after_an_interruption_can_be_gone_on_from(
+    tmp_path: Path, whole_of: Callable[[str], Part], hook: str
+) -> None:
+    """Lightning counts the batch, or the validation, that was interrupted: its next checkpoints must not.
+
+    The first run ends within its third batch or in the validation after it; the second saves after that validation, and
+    after its eighth batch; a third goes on from either.
+    """
+    whole, options = whole_of("half an epoch"), VALIDATIONS["half an epoch"]
+    first = Part(tmp_path / "first", end=InterruptAt(hook, 0 if "validation" in hook else 2), **options)
+    saves = [
+        ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=8, save_top_k=-1),
+        ModelCheckpoint(tmp_path, "{step}", every_n_epochs=1, save_top_k=-1),
+    ]
+    Part(tmp_path / "second", first.checkpoint, callbacks=saves, **options)
+    third = Part(tmp_path / "third", tmp_path / "step=8.ckpt", **options)
+    assert third.losses == whole.losses[8:]
+    third = Part(tmp_path / "third", tmp_path / "step=3.ckpt", **options)
+    assert third.losses == whole.losses[3:]
+    assert [step for step, name in third.rows.values if name == "val/nll"] == [5, 8, 11, 14, 17]
+
+
+@pytest.mark.parametrize("every", VALIDATIONS)
+@pytest.mark.parametrize(("steps", "fails_at"), [(2, 5), (3, 10), (6, 13)])
+def test_a_run_that_dies_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, whole_of: Callable[[str], Part], every: str, steps: int, fails_at: int
+) -> None:
+    """After a step within an epoch, one that a validation follows, the last of an epoch; it dies at a micro-batch."""
+    whole, options = whole_of(every), VALIDATIONS[every]
+    died = InterruptAt("on_train_batch_start", fails_at, RuntimeError("the machine fails"))
+    first = Part(tmp_path, every=steps, end=died, **options)
+    accumulate = options.get("accumulate_grad_batches", 1)
+    done = fails_at // accumulate // steps * steps
+    first.rows.values = {(step, name): value for (step, name), value in first.rows.values.items() if step < done}
+    rest = Part(tmp_path, first.checkpoint, every=steps, **options)
+    assert len(rest.losses) == 18 - done * accumulate
+    assert_same_run(whole, first, rest)
+
+
+def test_a_checkpoint_that_is_not_asked_for_is_not_written(tmp_path: Path) -> None:
+    assert not Part(tmp_path).checkpoint.exists()
+    with pytest.raises(ValueError, match="every_n_train_steps=0: give 1 or more"):
+        ResumeCheckpoint(tmp_path, 0)
