@@ -14,6 +14,7 @@ import lightning as L
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -22,6 +23,7 @@ from lightning_rm.analysis.tables import report_table, results_table
 from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder, ResumeCheckpoint
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
 from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.group_metrics import group_metric_names
 from lightning_rm.metrics import metric_names
 from lightning_rm.models.adapters import count_parameters
@@ -51,6 +53,7 @@ def train(cfg: DictConfig) -> float:
         cfg.data.module, tokenizer=tokenizer, read_at=module.model.read_at, fast_layouts=module.model.fast_layouts
     )
     _check(cfg, module, datamodule)
+    _warn_of_a_toy(cfg)
     # Weights are chosen by a validation metric alone: a run that reports a test metric keeps its last weights.
     monitor = cfg.monitor if cfg.monitor.startswith("val/") else None
     checkpoint = ModelCheckpoint(
@@ -131,6 +134,16 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
     limit, longest = module.model.max_tokens, datamodule.policy.max_tokens
     if limit is not None and longest > limit:
         raise ValueError(f"data.max_tokens={longest}, but the backbone has positions for {limit}; set {limit} or less")
+
+
+def _warn_of_a_toy(cfg: DictConfig) -> None:
+    """Say that the default backbone is no language model, to those who have pairs of their own."""
+    made = (cfg.data.module.get("train") or {}).get("_target_", "").endswith(SyntheticSource.__name__)
+    if cfg.backbone.model["_target_"].endswith(RewardModel.from_config.__name__) and not made:
+        rank_zero_warn(
+            "this backbone has random weights and the made world's tokenizer, which spells all other words by letters; "
+            "for pairs of your own name a model: backbone=hub backbone.path=NAME_OR_FOLDER"
+        )
 
 
 def _objective(results: dict[str, dict[str, float]], monitor: str) -> float:

@@ -332,7 +332,7 @@ class MetaRM(PairwiseRM):
 
     def _is_logged(self) -> bool:
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
-        return (self.global_step + 1) % every == 0
+        return bool(every) and (self.global_step + 1) % every == 0  # 0 is never
 
     @contextmanager
     def _aside(self) -> Generator[None]:

@@ -378,14 +378,16 @@ def test_what_does_not_go_together_is_said_before_training(tmp_path: Path) -> No
         MetaRM(toy_model(), SGD, ascent_scale="adam")  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("kind", ["contrast", "members", "checkpointing", "packed", "shared_prefix"])
+@pytest.mark.parametrize("kind", ["contrast", "members", "checkpointing", "packed", "shared_prefix", "lora"])
 def test_it_goes_with_the_rest(tmp_path: Path, kind: str) -> None:
     tokenizer = world_tokenizer()
     options: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_id": tokenizer.pad_token_id}
-    model: RewardModel = RewardModel.from_config(CONFIG, **options, gradient_checkpointing=kind == "checkpointing")
+    options |= {"gradient_checkpointing": kind == "checkpointing", "lora": LoraAdapter() if kind == "lora" else None}
+    model: RewardModel = RewardModel.from_config(CONFIG, **options)
     if kind == "members":
         model = MemberRewardModel.of(model, Members(num_members=2))
-    extra: dict[str, Any] = {"contrast": SimCSE, "dropout_at": "features"} if kind == "contrast" else {}
+    parts = {"contrast": {"contrast": SimCSE, "dropout_at": "features"}, "lora": {"ascent_part": "adapters"}}
+    extra: dict[str, Any] = parts.get(kind, {})
     data = toy_data(16, layout=kind if kind in LAYOUTS else "padded")
     data.setup("fit")
     pairs = [replace(batch, responses=(groups_of(batch),)) for batch in data.train_dataloader()]
@@ -394,8 +396,19 @@ def test_it_goes_with_the_rest(tmp_path: Path, kind: str) -> None:
     trainer = toy_trainer(tmp_path, log_every_n_steps=1)
     fit(trainer, module, pairs)
     assert float(trainer.callback_metrics["train/skipped_steps"]) == 0
-    assert any(not torch.equal(value, before[name]) for name, value in weights(module).items())
+    moved = {name for name, value in weights(module).items() if not torch.equal(value, before[name])}
+    assert moved
+    assert kind != "lora" or all("lora" in name or "score" in name for name in moved)
     assert ("train/contrast" in trainer.callback_metrics) == (kind == "contrast")
+
+
+def test_a_run_that_logs_no_step_trains(tmp_path: Path) -> None:
+    module = MetaRM(toy_model(), SGD, ascent_lr=0.1)
+    before = weights(module)
+    trainer = toy_trainer(tmp_path, log_every_n_steps=0)
+    fit(trainer, module, batches(1))
+    assert "train/difference_loss" not in trainer.callback_metrics
+    assert any(not torch.equal(value, before[name]) for name, value in weights(module).items())
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
