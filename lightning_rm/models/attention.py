@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,9 @@ from transformers.masking_utils import sdpa_mask
 
 from lightning_rm.batch import Segments, TokenBatch
 from lightning_rm.models import varlen
-from lightning_rm.models.rectangle import MOST_CELLS, Rectangle, rectangle_of, seen_segments, shape_of
+from lightning_rm.models.rectangle import MOST_CELLS, rectangle_of, seen_segments, shape_of, within_reach
+
+T = TypeVar("T")
 
 SEGMENT_ATTENTION = "sdpa_by_segment"
 """The name of this attention in transformers: SDPA, and for a mask made by `segment_mask` SDPA by segment."""
@@ -48,20 +50,13 @@ class Plan:
         self.back: list[int]
         self.lengths, self.back = mask[0, 0].tolist()
         self.masks: dict[tuple[Any, ...], Tensor] = {}
-        self._rectangles: dict[torch.device, Rectangle] = {}
-        self._spans: dict[torch.device, varlen.Spans] = {}
+        self._arranged: dict[tuple[Any, torch.device], Any] = {}
 
-    def rectangle(self, device: torch.device) -> Rectangle:
-        """All segments in one, on a device; made once."""
-        if device not in self._rectangles:
-            self._rectangles[device] = rectangle_of(self.lengths, self.back, device)
-        return self._rectangles[device]
-
-    def spans(self, device: torch.device) -> varlen.Spans:
-        """All segments end to end, on a device; made once."""
-        if device not in self._spans:
-            self._spans[device] = varlen.spans_of(self.lengths, self.back, device)
-        return self._spans[device]
+    def arranged(self, arrange: Callable[[list[int], list[int], torch.device], T], device: torch.device) -> T:
+        """The segments on a device as `rectangle_of` or `varlen.spans_of` arranges them; made once."""
+        if (arrange, device) not in self._arranged:
+            self._arranged[arrange, device] = arrange(self.lengths, self.back, device)
+        return self._arranged[arrange, device]
 
     @cached_property
     def num_cells(self) -> int:
@@ -216,13 +211,13 @@ def _without_padding(module: nn.Module, flat: list[Tensor], plan: Plan, window: 
     """(1, T, heads, d): one call of a variable-length kernel."""
     dtype = varlen.kernel_dtype(flat[0])
     query, key, value = (tensor[0].transpose(0, 1).to(dtype) for tensor in flat)
-    spans = plan.spans(query.device)
+    spans = plan.arranged(varlen.spans_of, query.device)
     return varlen.attend(query, key, value, spans, bool(module.is_causal), window, kwargs.get("scaling"))[None]
 
 
 def _in_one_call(module: nn.Module, flat: list[Tensor], plan: Plan, window: int | None, **kwargs: Any) -> Tensor:
     """(1, T, heads, d): one call of SDPA for all segments, put into a rectangle and taken out of it again."""
-    rectangle = plan.rectangle(flat[0].device)
+    rectangle = plan.arranged(rectangle_of, flat[0].device)
     kind, shape = (window, flat[0].device), rectangle.cell.shape
     if kind not in plan.masks:
         plan.masks[kind] = rectangle.mask(bool(module.is_causal), window)
@@ -242,11 +237,7 @@ def _sdpa(
 
 
 def _seen_mask(module: nn.Module, query: Tensor, key: Tensor, window: int | None, plan: Plan) -> Tensor | None:
-    """(1, 1, l, n) bool for l tokens that are the last of n; None where SDPA's own rule, causal or not, is right.
-
-    A decoder's token sees itself and what stands before it, within a window itself and `window - 1` tokens before; an
-    encoder's also `window - 1` after it.
-    """
+    """(1, 1, l, n) bool for l tokens that are the last of n; None where SDPA's own rule, causal or not, is right."""
     length, num_seen = query.shape[2], key.shape[2]
     if window is not None and num_seen <= window:
         window = None
@@ -256,8 +247,7 @@ def _seen_mask(module: nn.Module, query: Tensor, key: Tensor, window: int | None
     if kind not in plan.masks:
         place = torch.arange(num_seen, device=query.device)
         distance = place[num_seen - length :, None] - place
-        seen = distance >= 0 if module.is_causal else torch.ones_like(distance, dtype=torch.bool)
-        plan.masks[kind] = (seen if window is None else seen & (distance.abs() < window))[None, None]
+        plan.masks[kind] = within_reach(distance, bool(module.is_causal), window)[None, None]
     return plan.masks[kind]
 
 

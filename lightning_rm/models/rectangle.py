@@ -37,11 +37,17 @@ class Rectangle(NamedTuple):
         """(R, 1, L, L) bool, what each place attends to."""
         allowed = self.seen[self.segment[:, :, None], self.segment[:, None, :]]
         distance = self.position[:, :, None] - self.position[:, None, :]
-        if causal:
-            allowed &= distance >= 0
-        if window is not None:
-            allowed &= distance.abs() < window
-        return allowed[:, None]
+        return (allowed & within_reach(distance, causal, window))[:, None]
+
+
+def within_reach(distance: Tensor, causal: bool, window: int | None) -> Tensor:
+    """Bool of the same shape: whether a token attends to one that stands so many places before it.
+
+    A decoder's token sees itself and what stands before it, within a window itself and `window - 1` tokens before; an
+    encoder's also `window - 1` after it.
+    """
+    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    return seen if window is None else seen & (distance.abs() < window)
 
 
 def seen_segments(back: Sequence[int]) -> Tensor:

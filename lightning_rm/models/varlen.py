@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
+from lightning_rm.models.rectangle import within_reach
+
 KERNEL: Any = varlen_attn
 """(T, heads, d), (K, key heads, d) twice, ends of the sequences in both, longest of both: (T, heads, d)."""
 
@@ -81,7 +83,6 @@ def attend(
     if spans.key is not None:
         key, value = key.index_select(0, spans.key), value.index_select(0, spans.key)
     reach = -1 if window is None else window - 1
-    grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(KERNEL).parameters else {}  # from torch 2.12 on
     output: Tensor = KERNEL(
         query,
         key,
@@ -92,7 +93,7 @@ def attend(
         spans.most_keys,
         scale=scale,
         window_size=(reach, 0 if causal else reach),
-        **grouped,
+        **_options(KERNEL),
     )
     return output
 
@@ -131,7 +132,7 @@ def is_right(device: torch.device, dtype: torch.dtype) -> bool:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             try:
                 found = attend(query, key, value, spans, causal, window, None)
-            except (RuntimeError, NotImplementedError) as error:
+            except (RuntimeError, TypeError) as error:  # there is none for this device, or another one in this torch
                 warnings.warn(f"variable-length attention does not run on {device}: {error}", stacklevel=2)
                 return False
             expected = by_hand(query.float(), key.float(), value.float(), spans, causal, window)
@@ -143,22 +144,24 @@ def is_right(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def by_hand(query: Tensor, key: Tensor, value: Tensor, spans: Spans, causal: bool, window: int | None) -> Tensor:
-    """What `attend` computes, segment by segment from the definition; arguments and result are its own."""
+    """What `attend` computes, by SDPA of one segment after the other; arguments and result are its own."""
     if spans.key is not None:
         key, value = key[spans.key], value[spans.key]
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    num_queries, num_keys = spans.query_ends.diff().tolist(), spans.key_ends.diff().tolist()
     outputs: list[Tensor] = []
-    queries, keys = spans.query_ends.diff().tolist(), spans.key_ends.diff().tolist()
-    for q, k, v in zip(query.split(queries), key.split(keys), value.split(keys), strict=True):
+    for q, k, v in zip(query.split(num_queries), key.split(num_keys), value.split(num_keys), strict=True):
         place = torch.arange(len(k), device=k.device)
-        distance = place[len(k) - len(q) :, None] - place
-        seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
-        if window is not None:
-            seen &= distance.abs() < window
-        logits = torch.einsum("qhd,khd->hqk", q, k) / q.shape[-1] ** 0.5
-        outputs.append(torch.einsum("hqk,khd->qhd", functional.softmax(logits.masked_fill(~seen, -torch.inf), -1), v))
+        mask = within_reach(place[len(k) - len(q) :, None] - place, causal, window)
+        heads_first = (part.transpose(0, 1) for part in (q, k, v))
+        output = functional.scaled_dot_product_attention(*heads_first, attn_mask=mask, enable_gqa=True)
+        outputs.append(output.transpose(0, 1))
     return torch.cat(outputs)
+
+
+@lru_cache
+def _options(kernel: Any) -> dict[str, bool]:
+    """What to say of grouped heads: from torch 2.12 on the kernel wants to be told, before it takes them unasked."""
+    return {"enable_gqa": True} if "enable_gqa" in inspect.signature(kernel).parameters else {}
 
 
 def _ends(lengths: list[int], device: torch.device) -> Tensor:

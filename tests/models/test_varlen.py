@@ -72,6 +72,13 @@ def test_a_kernel_that_is_not_there_is_not_used() -> None:
         assert not varlen.is_right(CPU, BFLOAT16)
 
 
+def test_a_kernel_that_is_called_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another version of torch may have it."""
+    monkeypatch.setattr(varlen, "KERNEL", lambda query, key, value: query)
+    with pytest.warns(UserWarning, match="does not run on cpu"):
+        assert not varlen.is_right(CPU, BFLOAT16)
+
+
 def test_a_cpu_and_dropout_are_not_served() -> None:
     """Asked before the kernel is tried: nothing is warned of."""
     assert not varlen.serves(torch.zeros(1, 4, 3, 64, dtype=BFLOAT16), 0.0)
