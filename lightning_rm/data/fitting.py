@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.rows import GroupRow, Message, PairRow
-from lightning_rm.data.templates import encode_texts, render
+from lightning_rm.data.templates import TEMPLATE_ERRORS, encode_texts, render
 
 AnyRow = TypeVar("AnyRow", PairRow, GroupRow)
 
@@ -182,7 +181,7 @@ def _texts(
             render(tokenizer, conversation, row.tools, row.chat_template_kwargs, is_prompt=is_prompt)
             for conversation in conversations
         ]
-    except (TemplateError, TypeError, ValueError, KeyError) as error:  # templates raise what they like
+    except TEMPLATE_ERRORS as error:
         draft.failure = f"{type(error).__name__}: {error}"
         return []
 

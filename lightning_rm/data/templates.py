@@ -29,6 +29,9 @@ DECODER_TEMPLATE = (
 )
 """The default for decoders: `User: ...`, a blank line, `Assistant: ...`, and EOS at the end, where it is read."""
 
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError)
+"""How a template refuses turns or arguments: templates raise what they like."""
+
 FIXED_DATE = date(2024, 7, 26)
 """What a template that prints today's date prints instead (Llama-3.2 prints this one where it knows no clock)."""
 
@@ -81,7 +84,7 @@ def with_start(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     try:
         text: Any = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False)
-    except (TemplateError, TypeError, ValueError):
+    except TEMPLATE_ERRORS:
         return template
     token: Any = tokenizer.convert_ids_to_tokens(start)
     if text.startswith(token):

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.cache import fingerprint
@@ -18,7 +17,7 @@ from lightning_rm.data.fitting import OVERLONG, TEMPLATE, TokenizePolicy
 from lightning_rm.data.report import DataReport
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source
 from lightning_rm.data.tally import Tally
-from lightning_rm.data.templates import encode_texts, render
+from lightning_rm.data.templates import TEMPLATE_ERRORS, encode_texts, render
 
 REPEATED = "prompt of a pair before"
 NO_PROMPT = "no prompt"
@@ -134,7 +133,7 @@ def _fault(
         return TOOLS, "they are not handed to a policy"
     try:
         num_tokens = len(encode_prompt(tokenizer, row.prompt, {**arguments, **row.chat_template_kwargs}))
-    except (TemplateError, TypeError, ValueError, KeyError) as error:  # templates raise what they like
+    except TEMPLATE_ERRORS as error:
         return TEMPLATE, f"{type(error).__name__}: {error}"
     if max_tokens is not None and num_tokens > max_tokens:
         return OVERLONG, f"{num_tokens:,} tokens, and there is room for {max_tokens:,}"
