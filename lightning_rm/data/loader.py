@@ -21,6 +21,7 @@ from lightning_rm.data.group_stream import GroupStream
 from lightning_rm.data.layouts import SHORTEST_SHARED, Layout
 from lightning_rm.data.orders import Rows
 from lightning_rm.data.sampler import MicroBatch, PairBatchSampler
+from lightning_rm.data.shipping import ship
 
 BatchT = TypeVar("BatchT", PreferenceBatch, ResponseBatch)
 
@@ -134,7 +135,7 @@ class BatchLoader(DataLoader[BatchT]):
         super().__init__(
             batches,
             batch_sampler=micro_batches,
-            collate_fn=_as_it_is,
+            collate_fn=ship,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -183,7 +184,3 @@ def prompt_parts(pairs: PairDataset) -> tuple[Rows, Rows]:
 def _digest(sequence: Sequence[int]) -> bytes:
     """16 bytes that stand for a token sequence, so that all of them fit in memory."""
     return hashlib.blake2b(np.asarray(sequence, dtype=np.int64).tobytes(), digest_size=16).digest()
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
