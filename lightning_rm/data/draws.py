@@ -59,8 +59,9 @@ class Draws:
     def sample(self, options: Sequence[T], num: int) -> list[T]:
         """`num` of the options in random order, none twice (the first `num` steps of a Fisher-Yates shuffle)."""
         pool = list(options)
+        random, size = self._random.random, len(pool)  # as `below`, in the loop that data is made in
         for place in range(num):
-            other = place + self.below(len(pool) - place)
+            other = place + int(random() * (size - place))
             pool[place], pool[other] = pool[other], pool[place]
         return pool[:num]
 

@@ -7,7 +7,9 @@ from bad.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from lightning_rm.data.draws import Draws
 from lightning_rm.data.world import Order, Task
@@ -87,8 +89,7 @@ def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
     count = task.count
     if draws.chance(flaw_rate / 2):
         count = max(1, count + draws.choice((-1, 1, 1, 2)))
-    right = task.right_answers()
-    beside = [thing for thing in BY_CATEGORY[task.category] if thing not in right]
+    right, beside = _right_and_beside(task)
     things = (draws.shuffle(right) + draws.shuffle(beside))[:count]
     if draws.chance(flaw_rate):
         things = _spoil(things, _wrong_kind(task, draws), draws)
@@ -100,6 +101,13 @@ def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
         distinct = things[: 1 + draws.below(len(things) - 1)]
         things = distinct + [draws.choice(distinct) for _ in things[len(distinct) :]]
     return draws.shuffle(things)
+
+
+@lru_cache(maxsize=16)  # a prompt is answered many times in a row
+def _right_and_beside(task: Task) -> tuple[Sequence[Thing], Sequence[Thing]]:
+    """The right answers to a task, and the other things of its category."""
+    right = task.right_answers()
+    return right, [thing for thing in BY_CATEGORY[task.category] if thing not in right]
 
 
 def _wrong_kind(task: Task, draws: Draws) -> list[Thing]:
