@@ -201,6 +201,11 @@ class PreferenceBatch(Tensors):
         """P, the pairs of this batch on this rank."""
         return self.label.shape[0]
 
+    @property
+    def is_filler(self) -> bool:
+        """Whether this training batch is one pair that is not valid; known without a look at the device."""
+        return self.scale == 0.0
+
 
 @dataclass(frozen=True)
 class RewardOutput(Tensors):

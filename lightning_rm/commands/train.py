@@ -121,7 +121,7 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
         )
     if cfg.contrast is not None and "contrast" not in cfg.module:
         raise ValueError(
-            f"contrast: {type(module).__name__} takes none; set module=contrastive or meta, or contrast=null"
+            f"contrast: {type(module).__name__} takes none; set module=contrastive or meta, or leave it out (~contrast)"
         )
     if bool(datamodule.responses.sets.train) != module.reads_responses:
         raise ValueError(

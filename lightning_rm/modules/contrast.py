@@ -42,8 +42,8 @@ class Contrasted(NamedTuple):
 class Contrast(Protocol):
     """What compares two views."""
 
-    def __call__(self, first: Tensor, second: Tensor, valid: Tensor) -> Contrasted:
-        """Called with the features (2, P, H) of P pairs in each view, and which pairs are valid, (P,) bool."""
+    def __call__(self, first: Tensor, second: Tensor) -> Contrasted:
+        """Called with the features (2, P, H) of P pairs in each view; P is 0 where a rank has run out of pairs."""
         ...
 
 
@@ -88,9 +88,9 @@ class SimCSE(nn.Module):
         self.other_weight = other_weight
         self.projection = projection_head(feature_size, projection, seed)
 
-    def forward(self, first: Tensor, second: Tensor, valid: Tensor) -> Contrasted:
+    def forward(self, first: Tensor, second: Tensor) -> Contrasted:
         """The loss over this rank's samples, the second views of every rank among the negatives."""
-        first, second = (self.projection(samples_of(view, valid, self.samples)) for view in (first, second))
+        first, second = (self.projection(samples_of(view, self.samples)) for view in (first, second))
         if len(first) == 0:
             every, _ = gather_rows(second)  # in the loss: the other ranks wait for it, in the backward pass too
             return Contrasted(0.0 * (first.sum() + every.sum()), first.detach(), second.detach())
@@ -163,9 +163,9 @@ class SwAV(nn.Module):
         self.register_buffer("queue", torch.zeros(2, queue, size))
         self.register_buffer("queued", torch.zeros((), dtype=torch.long))
 
-    def forward(self, first: Tensor, second: Tensor, valid: Tensor) -> Contrasted:
+    def forward(self, first: Tensor, second: Tensor) -> Contrasted:
         """The loss over this rank's samples; the samples of all ranks enter the queue in training."""
-        views = [_unit(self.projection(samples_of(view, valid, self.samples))) for view in (first, second)]
+        views = [_unit(self.projection(samples_of(view, self.samples))) for view in (first, second)]
         prototypes = _unit(self.prototypes.float())
         scores = [view @ prototypes.T for view in views]
         codes = self._codes(torch.stack(views).detach(), prototypes.detach())
@@ -209,18 +209,17 @@ class SwAV(nn.Module):
         self.queued.copy_((self.queued + views.shape[1]).clamp(max=size))
 
 
-def samples_of(feature: Tensor, valid: Tensor, samples: Samples) -> Tensor:
-    """What is contrasted, in float32: the samples of chosen, then those of rejected, of the n valid pairs.
+def samples_of(feature: Tensor, samples: Samples) -> Tensor:
+    """What is contrasted, in float32: the samples of chosen, then those of rejected.
 
     Args:
         feature: (2, P, H) features of chosen and rejected.
-        valid: (P,) bool.
         samples: `responses` or `difference`.
 
     Returns:
-        (2n, H). The other sample of row i's pair is row `(i + n) % 2n`.
+        (2P, H). The other sample of row i's pair is row `(i + P) % 2P`.
     """
-    chosen, rejected = feature.float()[:, valid]
+    chosen, rejected = feature.float()
     if samples == "difference":
         chosen, rejected = chosen - rejected, rejected - chosen
     return torch.cat([chosen, rejected])

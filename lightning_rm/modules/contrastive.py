@@ -58,7 +58,9 @@ class ContrastiveRM(PairwiseRM):
         if not callable(contrast):
             raise ValueError("ContrastiveRM needs something to contrast by: contrast=simcse or contrast=swav")
         if isinstance(model, MemberRewardModel):
-            raise ValueError("a contrast is of one reward model's features; set members=null, or module=voters")
+            raise ValueError(
+                "a contrast is of one reward model's features: leave out the members (~members), or set module=voters"
+            )
         if dropout_at is not None:
             add_dropout(model, dropout_at, dropout)
         self.objective = Objective(model.hidden_size, contrast, beta, ranking_views, distill, centering)

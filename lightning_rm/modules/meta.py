@@ -110,7 +110,9 @@ class MetaRM(PairwiseRM):
         if second_order and ascent_scale != "sgd":
             raise ValueError(f"second_order=true is of the plain step: set ascent_scale=sgd, not {ascent_scale}")
         if contrast is not None and isinstance(model, MemberRewardModel):
-            raise ValueError("a contrast is of one reward model's features; set members=null, or contrast=null")
+            raise ValueError(
+                "a contrast is of one reward model's features: leave out the members (~members) or it (~contrast)"
+            )
         if dropout_at is not None:
             add_dropout(model, dropout_at, dropout)
         choose_parameters(model, ascent_part)

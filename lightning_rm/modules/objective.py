@@ -118,7 +118,8 @@ class Objective(nn.Module):
         ranked = output if self.ranking_views == "both" else replace(output, reward=output.reward[:, 0])
         losses = target_losses(batch, ranked, self.distill, self.centering)
         with torch.autocast(output.feature.device.type, enabled=False):
-            contrasted = cast(Contrast, self.contrast)(output.feature[:, 0], output.feature[:, 1], batch.valid)
+            feature = output.feature[:, :, :0] if batch.is_filler else output.feature
+            contrasted = cast(Contrast, self.contrast)(feature[:, 0], feature[:, 1])
         self.last = contrasted._replace(loss=contrasted.loss.detach())
         losses["contrast"] = contrasted.loss
         losses["loss"] = losses["loss"] + self.beta * contrasted.loss

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from tests import reference
 from tests.toy import LossRecorder, toy_data, toy_model, toy_trainer, weights
 
 ADAMW = partial(torch.optim.AdamW, lr=5e-3)
-VALID = torch.ones(4, dtype=torch.bool)
 CONTRASTS = {
     "simcse": partial(SimCSE),
     "simcse_diff": partial(SimCSE, samples="difference", other_weight=0.0, projection=6),
@@ -54,7 +54,7 @@ def test_simcse_is_the_paper_s_over_its_samples(samples: Any, other_weight: floa
     contrast = SimCSE(6, samples, temperature=0.2, other_weight=other_weight)
     weight = [[other_weight if (i - j) % 8 == 4 else 1.0 for j in range(8)] for i in range(8)]
     expected = reference.simcse(rows(first, samples), rows(second, samples), 0.2, weight)
-    assert contrast(first, second, VALID).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert contrast(first, second).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_response_of_several_pairs_is_no_negative_of_itself() -> None:
@@ -65,7 +65,7 @@ def test_a_response_of_several_pairs_is_no_negative_of_itself() -> None:
     same = {0, 1, 6}
     weight = [[0.0 if i != j and {i, j} <= same else 1.0 for j in range(8)] for i in range(8)]
     expected = reference.simcse(rows(first, "responses"), rows(second, "responses"), 0.05, weight)
-    assert SimCSE(6)(first, second, VALID).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert SimCSE(6)(first, second).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("samples", ["responses", "difference"])
@@ -79,15 +79,15 @@ def test_swav_is_the_paper_s_over_its_samples(samples: Any) -> None:
     ]
     codes = [reference.sinkhorn(one, 0.1, 3) for one in scores]
     expected = reference.swav(*scores, *codes, 0.2)
-    assert contrast(first, second, VALID).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert contrast(first, second).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_queue_joins_the_codes_and_forgets_the_oldest() -> None:
     contrast = SwAV(6, num_prototypes=3, epsilon=0.1, queue=12)
     views = [features(seed) for seed in range(4)]
-    contrast(views[0], views[1], VALID)
-    contrast(views[2], views[3], VALID)
-    unit = [torch.nn.functional.normalize(samples_of(view, VALID, "responses"), dim=-1) for view in views]
+    contrast(views[0], views[1])
+    contrast(views[2], views[3])
+    unit = [torch.nn.functional.normalize(samples_of(view, "responses"), dim=-1) for view in views]
     assert int(contrast.queued) == 12
     torch.testing.assert_close(contrast.queue[0], torch.cat([unit[2], unit[0]])[:12])
     torch.testing.assert_close(contrast.queue[1], torch.cat([unit[3], unit[1]])[:12])
@@ -95,25 +95,25 @@ def test_the_queue_joins_the_codes_and_forgets_the_oldest() -> None:
     contrast.eval()
     new = features(9)
     prototypes = contrast.prototypes.detach()
-    pool = torch.cat([torch.nn.functional.normalize(samples_of(new, VALID, "responses"), dim=-1), held[0]])
+    pool = torch.cat([torch.nn.functional.normalize(samples_of(new, "responses"), dim=-1), held[0]])
     expected = reference.sinkhorn((pool @ prototypes.T).double().tolist(), 0.1, 3)[:8]
     found = contrast._codes(torch.stack([pool[:8], pool[:8]]), prototypes)
     torch.testing.assert_close(found[0], torch.tensor(expected), atol=1e-5, rtol=1e-4)
     assert torch.equal(contrast.queue, held)
     contrast.train()
-    contrast(torch.full_like(new, float("nan")), new, VALID)
+    contrast(torch.full_like(new, float("nan")), new)
     assert torch.equal(contrast.queue, held)
 
 
-def test_pairs_that_only_fill_a_batch_are_no_samples() -> None:
-    first, second = features(0), features(1)
-    valid = torch.tensor([True, False, True, True])
-    for contrast in (SimCSE(6), SwAV(6, num_prototypes=3)):
-        whole = contrast(first, second, valid).loss
-        kept = contrast(first[:, valid], second[:, valid], VALID[:3]).loss
-        torch.testing.assert_close(whole, kept)
-        nothing = contrast(first.requires_grad_(), second, torch.zeros(4, dtype=torch.bool)).loss
-        assert nothing.item() == 0
+@pytest.mark.parametrize("name", CONTRASTS)
+def test_a_pair_that_only_fills_a_batch_is_no_sample(name: str) -> None:
+    module = ContrastiveRM(toy_model(), ADAMW, CONTRASTS[name], dropout_at="embeddings", dropout=0.2)
+    filler = replace(one_batch(), scale=0.0)
+    losses = module.objective(filler, module.objective.output(module.model, filler))
+    assert losses["contrast"].item() == 0
+    assert module.objective.last is not None
+    assert len(module.objective.last.first) == 0
+    losses["loss"].backward()
 
 
 @pytest.mark.parametrize("name", CONTRASTS)
@@ -121,8 +121,8 @@ def test_the_order_of_the_batch_does_not_matter(name: str) -> None:
     order = torch.tensor([2, 0, 3, 1])
     contrast = CONTRASTS[name](6)
     first, second = features(0), features(1)
-    expected = contrast(first, second, VALID).loss
-    found = CONTRASTS[name](6)(first[:, order], second[:, order], VALID).loss
+    expected = contrast(first, second).loss
+    found = CONTRASTS[name](6)(first[:, order], second[:, order]).loss
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -164,7 +164,7 @@ def test_equal_views_are_an_error_that_says_what_to_set(tmp_path: Path) -> None:
     module = ContrastiveRM(toy_model(), ADAMW, SimCSE)
     with pytest.raises(ValueError, match=r"views of a batch are equal.*dropout_at='embeddings'"):
         toy_trainer(tmp_path).fit(module, toy_data(8))
-    with pytest.raises(ValueError, match="set members=null"):
+    with pytest.raises(ValueError, match="leave out the members"):
         ContrastiveRM(MemberRewardModel.of(toy_model(), Members(num_members=2)), ADAMW, SimCSE)
 
 
@@ -269,7 +269,7 @@ def test_contrast_separates_what_ranking_alone_leaves_together() -> None:
     before = torch.nn.functional.normalize(points.detach().flatten(0, 1), dim=-1)
     for _ in range(300):
         optimizer.zero_grad()
-        contrast(points, points, VALID).loss.backward()
+        contrast(points, points).loss.backward()
         optimizer.step()
     after = torch.nn.functional.normalize(points.detach().flatten(0, 1), dim=-1)
     assert (before @ before.T).min() > 0.99

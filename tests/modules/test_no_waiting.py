@@ -1,6 +1,6 @@
 """No step on pairs waits for the device: nothing asks a tensor there for its value.
 
-A contrast does, once a step, for the number of valid pairs, and MetaRM for whether its gradients are finite.
+SwAV's queue does, for how full it is, and MetaRM for whether its gradients are finite.
 
 On torch's `meta` device tensors have no values, and whatever asks for one raises. Where there is a GPU, torch itself
 watches too.
@@ -22,6 +22,8 @@ from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.models.members import MemberRewardModel, Members
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
+from lightning_rm.modules.contrast import Contrasted, SimCSE, SwAV
+from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.modules.voters import VotersRM
 from tests.tiny import prompted, tiny_model
@@ -30,6 +32,12 @@ ADAMW = partial(torch.optim.AdamW, lr=1e-3)
 METHODS: dict[str, Callable[[], PairwiseRM]] = {
     "baseline": lambda: BaselineRM(tiny_model(), ADAMW, centering=0.01),
     "strength_aware": lambda: StrengthAwareRM(tiny_model(), ADAMW),
+    "simcse": lambda: ContrastiveRM(
+        tiny_model(), ADAMW, partial(SimCSE, other_weight=5.0, projection=4), dropout_at="features"
+    ),
+    "swav_diff": lambda: ContrastiveRM(
+        tiny_model(), ADAMW, partial(SwAV, samples="difference"), dropout_at="embeddings"
+    ),
     "voters": lambda: VotersRM(MemberRewardModel.of(tiny_model(), Members(num_members=3)), ADAMW),
 }
 
@@ -44,6 +52,8 @@ def test_a_step_asks_the_device_for_no_value(method: str, layout: LayoutName, mo
     """Autocast knows no meta device."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
     module = METHODS[method]().to("meta").train()
+    if isinstance(module, ContrastiveRM):  # whose first views of a run are looked at
+        module.objective.last = Contrasted(*torch.zeros(3, 1))
     loss = module.training_step(batch_of(layout, "meta"), 0)
     loss.backward()
     assert all(weight.grad is not None for weight in module.model.head_parameters())
