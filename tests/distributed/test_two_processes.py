@@ -42,7 +42,7 @@ def launch(folder: Path, strategy: str, world_size: int) -> Path:
         )
         for rank in range(world_size)
     ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    outputs = [process.communicate(timeout=400)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * world_size, "\n".join(outputs)
     return folder
 

@@ -29,7 +29,8 @@ from lightning_rm.modules.meta import MetaRM
 from lightning_rm.modules.supervised import SupervisedLM
 from tests.toy import CONFIG, Rows, toy_model, toy_trainer
 
-METHODS = ("baseline", "lm_head", "sft", "simcse", "swav", "meta", "meta_norm")
+METHODS = ("baseline", "lm_head", "sft", "simcse", "swav", "meta", "meta_norm", "baseline_by_2", "meta_by_2")
+"""What ends in `_by_2` accumulates two micro-batches a step; its last step has one, of one pair."""
 PAIRS_A_STEP = 8
 GROUPS_A_STEP = 4
 
@@ -67,9 +68,9 @@ def module_of(method: str) -> PairwiseRM:
         "simcse": partial(SimCSE, temperature=0.5, other_weight=2.0),
         "swav": partial(SwAV, samples="difference", num_prototypes=3, queue=64, frozen=1, projection=6),
     }
-    if method == "baseline":
+    if method.startswith("baseline"):
         return BaselineRM(model, optimizer, centering=0.01)
-    if method == "meta":
+    if method in ("meta", "meta_by_2"):
         return MetaRM(model, optimizer, ascent_lr=0.5, centering=0.01)
     if method == "meta_norm":
         return MetaRM(model, optimizer, ascent_lr=0.05, ascent_scale="relative", ascent_part="last:1")
@@ -93,10 +94,12 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         "ddp": lambda: DDPStrategy(process_group_backend="gloo"),
         "fsdp2": lambda: FSDP2Strategy(process_group_backend="gloo"),
     }
+    accumulate = 2 if method.endswith("_by_2") else 1
     trainer = toy_trainer(
         folder,
         strategy=strategies[strategy](),
         devices=world_size,
+        accumulate_grad_batches=accumulate,
         gradient_clip_val=0.5,
         num_sanity_val_steps=1,
         val_check_interval=1,
@@ -112,13 +115,13 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         train=equally_long(25) if method == "sft" else SyntheticSource(25, split="train"),
         val=SyntheticSource(7, split="val"),
         test=SyntheticSource(7, split="test", clean_labels=True),
-        batch_pairs=PAIRS_A_STEP // world_size,
+        batch_pairs=PAIRS_A_STEP // (world_size * accumulate),
         # One process pads its rows, two share prefixes: a layout changes nothing either.
         layout="padded" if world_size == 1 else "shared_prefix",
         order="random",
         cache_dir=folder / f"cache{rank}",
         responses=SyntheticResponses(7, k=3) if module.reads_responses else None,
-        batch_groups=GROUPS_A_STEP // world_size,
+        batch_groups=GROUPS_A_STEP // (world_size * accumulate),
         test_responses=SyntheticResponses(5, k=3, split="test"),
     )
     trainer.fit(module, data)
