@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
-from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder, PairRecords
+from lightning_rm.callbacks import HuggingFaceCheckpoint
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.modules.baseline import BaselineRM
 from tests.toy import toy_data, toy_model, toy_module, toy_trainer
@@ -99,28 +98,3 @@ def test_weights_whose_saving_was_interrupted_are_not_taken_for_saved(tmp_path: 
     with pytest.raises(SystemExit):
         trainer.fit(module, toy_data())
     assert callback.state_dict() == {"best": 0.25}
-
-
-def test_records_hold_every_pair_once_in_order(tmp_path: Path) -> None:
-    module = toy_module()
-    trainer = toy_trainer(tmp_path, callbacks=[PairRecorder(tmp_path)])
-    [metrics] = trainer.validate(module, toy_data(), verbose=False)
-    table = pq.read_table(tmp_path / "val_val.parquet").to_pydict()
-    margin = np.array(table["chosen"]) - np.array(table["rejected"])
-    assert table["row"] == list(range(7))
-    assert (margin > 0).mean() == pytest.approx(metrics["val/accuracy"])
-    assert margin.mean() == pytest.approx(metrics["val/margin"], abs=1e-6)
-
-
-def test_the_worst_pairs_are_those_ranked_most_against_their_label() -> None:
-    """Margins +1, -2, +3, -0.5; the third pair's label is flipped, so its margin counts as -3."""
-    records = PairRecords(
-        data_set="val",
-        row=np.arange(4),
-        subset=["all"] * 4,
-        chosen=np.array([1.0, 0.0, 3.0, 0.0]),
-        rejected=np.array([0.0, 2.0, 0.0, 0.5]),
-        label=np.array([1.0, 1.0, 0.0, 1.0]),
-        clean=np.full(4, np.nan),
-    )
-    assert records.worst(3).tolist() == [2, 1, 3]

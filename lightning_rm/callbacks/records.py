@@ -1,0 +1,155 @@
+"""What each evaluation said of each pair, as Parquet and, of the worst, as a table in W&B.
+
+It knows batches and rewards; neither the model nor the metrics know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
+
+from lightning_rm.batch import PreferenceBatch, ResponseBatch
+from lightning_rm.data.datamodule import PreferenceDataModule
+
+
+@dataclass(frozen=True)
+class PairRecords:
+    """What an evaluation said of each pair of one data set, in the data set's order.
+
+    Args:
+        data_set: the set's name.
+        row: (N,) the pair's row in the data set.
+        subset: (N,) subset names.
+        chosen: (N,) rewards.
+        rejected: (N,) rewards.
+        label: (N,) probability that chosen is preferred.
+        clean: (N,) 1 where chosen is truly better, 0 where not, NaN where unknown.
+    """
+
+    data_set: str
+    row: np.ndarray
+    subset: list[str]
+    chosen: np.ndarray
+    rejected: np.ndarray
+    label: np.ndarray
+    clean: np.ndarray
+
+    def write(self, path: Path) -> None:
+        """Write one line a pair as Parquet."""
+        columns = {name: getattr(self, name) for name in ("row", "subset", "chosen", "rejected", "label", "clean")}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), path)
+
+    def worst(self, num_pairs: int) -> np.ndarray:
+        """(n,) positions of the pairs ranked worst against their label, worst first."""
+        margin = (self.chosen - self.rejected) * np.sign(self.label - 0.5)
+        return np.argsort(margin, kind="stable")[:num_pairs]
+
+
+class PairRecorder(L.Callback):
+    """Keeps each pair's rewards of every validation and test, writes them as Parquet, shows W&B the worst.
+
+    Args:
+        folder: gets `<stage>_<set>.parquet`, the latest evaluation's.
+        num_worst: pairs in the W&B table of the worst-ranked validation pairs.
+    """
+
+    def __init__(self, folder: str | Path, num_worst: int = 50) -> None:
+        self.folder = Path(folder)
+        self.num_worst = num_worst
+        self._batches: dict[str, list[Tensor]] = {}
+        self._subset_names: dict[str, tuple[str, ...]] = {}
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget an evaluation that was interrupted."""
+        self._batches = {}
+
+    on_test_start = on_validation_start
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the batch's rewards."""
+        self._keep(cast(Mapping[str, Tensor], outputs), batch)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the records; give W&B the worst pairs of the first set."""
+        records = self._write(pl_module, "val")
+        if records and trainer.is_global_zero and not trainer.sanity_checking:
+            self._log_worst(trainer, records[0])
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the records."""
+        self._write(pl_module, "test")
+
+    def _keep(self, rewards: Mapping[str, Tensor], batch: PreferenceBatch | ResponseBatch) -> None:
+        if isinstance(batch, ResponseBatch):  # groups have metrics, no records
+            return
+        chosen, rejected = rewards["chosen"], rewards["rejected"]
+        columns = (batch.row, batch.subset, chosen, rejected, batch.label, batch.clean, batch.valid)
+        table = torch.stack([column.cpu().double() for column in columns])
+        self._batches.setdefault(batch.data_set, []).append(table)
+        self._subset_names[batch.data_set] = batch.subset_names
+
+    def _write(self, pl_module: L.LightningModule, stage: str) -> list[PairRecords]:
+        """Gather every rank's pairs of each set, leave fillers out, and write them on rank 0."""
+        records: list[PairRecords] = []
+        for name, batches in self._batches.items():
+            table = _gather_columns(pl_module, torch.cat(batches, dim=1))
+            table = table[:, table[-1] == 1]
+            values = table[:, table[0].argsort()].numpy()
+            names = self._subset_names[name]
+            record = PairRecords(
+                data_set=name,
+                row=values[0].astype(np.int64),
+                subset=[names[int(index)] for index in values[1]],
+                chosen=values[2].astype(np.float32),
+                rejected=values[3].astype(np.float32),
+                label=values[4],
+                clean=values[5],
+            )
+            if pl_module.global_rank == 0:
+                record.write(self.folder / f"{stage}_{name}.parquet")
+            records.append(record)
+        self._batches = {}
+        return records
+
+    def _log_worst(self, trainer: L.Trainer, records: PairRecords) -> None:
+        datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and isinstance(datamodule, PreferenceDataModule):
+                data_set = datamodule.datasets[records.data_set]
+                rows: list[list[Any]] = []
+                for position in records.worst(self.num_worst):
+                    text = data_set.text(int(records.row[position]))
+                    rewards = [float(records.chosen[position]), float(records.rejected[position])]
+                    rows.append([text.id, text.prompt, text.chosen, text.rejected, rewards[0] - rewards[1], *rewards])
+                names = ["id", "prompt", "chosen", "rejected", "margin", "reward chosen", "reward rejected"]
+                logger.log_table("val/worst_pairs", columns=names, data=rows)
+
+
+def _gather_columns(pl_module: L.LightningModule, local: Tensor) -> Tensor:
+    """(C, N of all ranks) from each rank's (C, n): ranks may hold different n; fillers of zeros are not valid."""
+    if pl_module.trainer.world_size == 1:
+        return local
+    sizes = cast(Tensor, pl_module.all_gather(torch.tensor(local.shape[1], device=pl_module.device)))
+    filled = torch.nn.functional.pad(local, (0, int(sizes.max()) - local.shape[1])).to(pl_module.device)
+    return torch.cat(list(cast(Tensor, pl_module.all_gather(filled)).cpu()), dim=1)

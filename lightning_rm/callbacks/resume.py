@@ -1,0 +1,84 @@
+"""Checkpoints to go on from, written wherever a run may be stopped.
+
+It knows Lightning's loops and how they count; no model, no data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+class ResumeCheckpoint(L.Callback):
+    """Writes a checkpoint to go on from: on Ctrl-C, and says how; every so many optimizer steps too, if asked to.
+
+    The run that goes on from it is the one that never stopped, and validates anew what was being validated; only Ctrl-C
+    between the micro-batches of one step loses their gradients. Errors leave no checkpoint: they may be in it.
+
+    Args:
+        path: of the checkpoint; each takes the place of the one before.
+        every_n_train_steps: optimizer steps from one to the next; None for Ctrl-C alone.
+
+    Raises:
+        ValueError: if `every_n_train_steps` is below 1.
+    """
+
+    def __init__(self, path: str | Path, every_n_train_steps: int | None = None) -> None:
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ValueError(f"every_n_train_steps={every_n_train_steps}: give 1 or more, or null for Ctrl-C alone")
+        self.path = Path(path)
+        self.every_n_train_steps = every_n_train_steps
+        self._last_step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What a run goes on from is saved already."""
+        self._last_step = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time; not where a step ends, for a validation or an epoch's end may follow and belong to it."""
+        step, every = trainer.global_step, self.every_n_train_steps
+        if every and step % every == 0 and step > self._last_step:
+            self._last_step = step
+            trainer.save_checkpoint(self.path)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Save where training stands, if it has begun."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and (trainer.training or trainer.validating)
+        if isinstance(exception, KeyboardInterrupt) and fitting and trainer.global_step:
+            trainer.save_checkpoint(self.path)
+            if trainer.is_global_zero:
+                print(f"interrupted after {trainer.global_step} steps; go on with 'resume=\"{self.path}\"'")
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Count as Lightning would where it saves itself: from elsewhere it goes on wrongly.
+
+        It takes an interrupted validation for one that is over, or reads only the rest of it; after an interrupted
+        batch it counts one step too many in the logs, and from the next checkpoint of that run it repeats a batch.
+        """
+        loops = checkpoint["loops"]["fit_loop"]
+        epoch, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
+        current, total = batches["current"], batches["total"]
+        if epoch["processed"] == epoch["started"]:  # between epochs
+            return
+        trained = batches["is_last_batch"] and current["processed"] == current["ready"]
+        if trainer.interrupted and (trainer.validating or trained):  # as in the first batch of the validation
+            begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            loops["epoch_loop.val_loop.batch_progress"].update(total=begun, current=begun)
+            for counts in (total, current):
+                counts["completed"] = counts["processed"]
+        elif trainer.training and not trained and current["processed"] == current["completed"]:
+            for counts in (total, current):  # as at the end of the last whole batch
+                done = counts["completed"]
+                counts.update(ready=done, started=done, processed=done, completed=done - 1)
+            batches["is_last_batch"] = False
+            stepped = current["ready"] % trainer.accumulate_grad_batches == 0  # Lightning then counts the step itself
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] = trainer.global_step - stepped
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take back the batch that `on_save_checkpoint` let a resumed validation begin with."""
+        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()

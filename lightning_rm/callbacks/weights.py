@@ -1,0 +1,82 @@
+"""Hugging Face folders of the best and the last weights.
+
+It knows a module that can export itself and a metric's name; the module does not know it.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.modules.base import PairwiseRM
+
+
+class HuggingFaceCheckpoint(L.Callback):
+    """Writes the weights as Hugging Face folders: `best` whenever the monitored metric improves, `last` at the end.
+
+    Where nothing is monitored or validated, `best` is the last. NaN is the worst value, as Lightning's checkpoints have
+    it: they too keep the first weights, whatever they are worth.
+    `AutoModelForSequenceClassification.from_pretrained(folder)` reads either, `AutoModelForCausalLM` those of an SFT.
+
+    Args:
+        folder: where `best` and `last` go.
+        tokenizer: saved beside the weights.
+        monitor: the metric that says which weights are best; None for the last.
+        mode: `max` or `min`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        tokenizer: PreTrainedTokenizerBase,
+        monitor: str | None = "val/accuracy",
+        mode: str = "max",
+    ) -> None:
+        if mode not in ("max", "min"):
+            raise ValueError(f"mode={mode!r}: say 'max' or 'min'")
+        self.folder = Path(folder)
+        self.tokenizer = tokenizer
+        self.monitor = monitor
+        self.sign = 1.0 if mode == "max" else -1.0
+        self.best: float | None = None
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write `best` if the validation that just ended is the best so far."""
+        if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
+            raise ValueError(f"monitor={self.monitor!r} is not logged by this run; the validation metrics are: {known}")
+        value = float(trainer.callback_metrics[self.monitor])
+        if math.isnan(value):
+            value = -self.sign * math.inf
+        before = self.best
+        if before is None or self.sign * value > self.sign * before:
+            self.best = value
+            try:
+                self._save(pl_module, "best")
+            except BaseException:  # Ctrl-C: a resumed run validates again, and must find that this is not saved
+                self.best = before
+                raise
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write `last`, and `best` too if nothing was validated."""
+        self._save(pl_module, "last")
+        if self.best is None:
+            self._save(pl_module, "best")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, for resuming."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the best value of the checkpoint, if its weights lie in this folder: a new one begins anew."""
+        if (self.folder / "best").is_dir():
+            self.best = state_dict["best"]
+
+    def _save(self, pl_module: L.LightningModule, name: str) -> None:
+        cast(PairwiseRM, pl_module).export(self.folder / name, self.tokenizer)
