@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, cast
 
 import lightning as L
 import torch
@@ -29,20 +29,12 @@ from lightning_rm.metrics import PairMetrics, Sums, batch_statistics, summarize
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import shard, shard_part
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, parameter_groups
-from lightning_rm.precision import widest
+from lightning_rm.modules.progress import AcrossRanks, Progress
 
 EvaluationStage = Literal["val", "test"]
 
 STATISTICS = "statistics of pairs"
 """The name, no loss's, of what the metrics are made of among a training step's sums."""
-
-
-class _BatchStart(NamedTuple):
-    """What a training batch changes beside the weights: sums over pairs, and the random states of CPU and GPU."""
-
-    since_log: dict[str, Tensor]
-    since_epoch: dict[str, Tensor]
-    random_states: list[Tensor]
 
 
 def metric_prefix(stage: EvaluationStage, data_set: str) -> str:
@@ -78,12 +70,8 @@ class PairwiseRM(L.LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.head_lr = head_lr
-        # This rank's sums over pairs since the last log, and since the epoch began: of `STATISTICS`, and of each loss.
-        self._since_log: dict[str, Tensor] = {}
-        self._since_epoch: dict[str, Tensor] = {}
-        self._before_batch = _BatchStart({}, {}, [])
+        self._progress = Progress()  # sums over pairs of `STATISTICS`, and of each loss
         self._evaluation: dict[str, PairMetrics | GroupMetrics] = {}
-        self._resumed = _BatchStart({}, {}, [])
         self._idle: list[nn.Parameter] = []
 
     @abstractmethod
@@ -130,33 +118,27 @@ class PairwiseRM(L.LightningModule):
         losses = self.losses(batch, output)
         mean = output.averaged()
         statistics = batch_statistics(mean.chosen, mean.rejected, batch).sum(0)
-        if batch_idx == 0:  # an epoch that was resumed at its very end has no end of its own
-            self._since_epoch = {}
-        _add(self._since_epoch, {STATISTICS: statistics})
+        if batch_idx == 0:
+            self._progress.start_epoch()
         num_pairs = Sums.unstack(statistics).pairs
         totals = {name: value.detach().to(num_pairs.dtype) * num_pairs for name, value in losses.items()}
-        _add(self._since_log, {STATISTICS: statistics, **totals})
+        self._progress.add({STATISTICS: statistics, **totals}, of_epoch={STATISTICS: statistics})
         return losses["loss"] * batch.scale
 
     def on_train_start(self) -> None:
         """Go on with the sums and the random numbers of the checkpoint, if training goes on from one; or anew."""
-        self._since_log, self._since_epoch, states = self._resumed
-        self._resumed = _BatchStart({}, {}, [])
-        if states:
-            torch.set_rng_state(states[0])
-        if states[1:]:
-            torch.cuda.set_rng_state(states[1], self.device)
+        self._progress.start(self.device)
 
     def on_train_batch_start(self, batch: PreferenceBatch, batch_idx: int) -> None:
         """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
-        self._before_batch = self._batch_start()
+        self._progress.start_batch(self.device)
 
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
         stepped = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if stepped and every and self.global_step % every == 0:  # 0 is never
-            totals, self._since_log = self._over_ranks(self._since_log), {}
+            totals = self._progress.take_since_log(self._sum_over_ranks)
             sums = Sums.unstack(totals.pop(STATISTICS))
             for name, total in totals.items():
                 self.log(f"train/{name}", total / sums.pairs, batch_size=1, prog_bar=name == "loss")
@@ -166,8 +148,7 @@ class PairwiseRM(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the exact metrics of all pairs of the epoch, as the weights moved, under `train_epoch/`."""
-        if self._since_epoch:  # a run that was resumed at an epoch's very end has read nothing of it
-            totals, self._since_epoch = self._over_ranks(self._since_epoch), {}
+        if totals := self._progress.take_since_epoch(self._sum_over_ranks):
             self._log_epoch("train_epoch/", summarize(Sums.unstack(totals[STATISTICS])))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -175,25 +156,13 @@ class PairwiseRM(L.LightningModule):
         draws its dropout masks."""
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
         within = batches.processed < batches.started  # pyright: ignore[reportAttributeAccessIssue]  # as its base class
-        *sums, states = self._before_batch if within else self._batch_start()
-        checkpoint["sums"] = [
-            {name: total.cpu() for name, total in self._over_ranks(totals).items()} for totals in sums
-        ]
-        gathered = [cast(Tensor, self.all_gather(state.to(self.device))).cpu() for state in states]
-        checkpoint["random_state"] = [
-            state.reshape(-1, one.numel()) for state, one in zip(gathered, states, strict=True)
-        ]
+        gather = cast(AcrossRanks, self.all_gather)
+        checkpoint.update(self._progress.state(self.device, within, self._sum_over_ranks, gather))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sums up, on the first rank, and this rank's random states; they are set when training starts."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            share = float(self.global_rank == 0)
-            since_log, since_epoch = (
-                {name: total.to(self.device, widest(self.device)) * share for name, total in totals.items()}
-                for totals in checkpoint.get("sums", ({}, {}))
-            )
-            states = [state[self.global_rank % len(state)].clone() for state in checkpoint["random_state"]]
-            self._resumed = _BatchStart(since_log, since_epoch, states)
+            self._progress.load(checkpoint, self.device, self.global_rank)
 
     def on_validation_start(self) -> None:
         """Forget what an interrupted evaluation has counted."""
@@ -297,19 +266,5 @@ class PairwiseRM(L.LightningModule):
         """Log values of all ranks: they are equal, but Lightning warns of those of an epoch that it does not reduce."""
         self.log_dict({f"{prefix}{name}": value for name, value in values.items()}, batch_size=1, sync_dist=True)
 
-    def _batch_start(self) -> _BatchStart:
-        states = [torch.get_rng_state()]
-        if self.device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(self.device))
-        return _BatchStart(self._since_log.copy(), self._since_epoch.copy(), states)
-
-    def _over_ranks(self, totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The sums of all ranks' sums."""
-        reduce = self.trainer.strategy.reduce
-        return {name: cast(Tensor, reduce(total.clone(), reduce_op="sum")) for name, total in totals.items()}
-
-
-def _add(totals: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Add to sums by name, those of new names too; not in place, for two sums share a tensor at first."""
-    for name, value in values.items():
-        totals[name] = totals[name] + value if name in totals else value
+    def _sum_over_ranks(self, total: Tensor) -> Tensor:
+        return cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
