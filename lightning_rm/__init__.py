@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from lightning_rm.annotation.annotate import annotate
     from lightning_rm.annotation.voters import Voter
     from lightning_rm.data.datamodule import PreferenceDataModule
+    from lightning_rm.data.records import RecordSource
+    from lightning_rm.data.sources import FileSource
     from lightning_rm.data.tokenize import load_tokenizer
     from lightning_rm.evaluation.score import score
     from lightning_rm.models.ensemble import RewardEnsemble
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
 __all__ = [
     "BaselineRM",
     "ContrastiveRM",
+    "FileSource",
     "MemberRewardModel",
     "Members",
     "MetaRM",
     "PreferenceDataModule",
+    "RecordSource",
     "RewardEnsemble",
     "RewardModel",
     "SimCSE",
@@ -52,10 +56,12 @@ __all__ = [
 _HOMES = {
     "BaselineRM": "modules.baseline",
     "ContrastiveRM": "modules.contrastive",
+    "FileSource": "data.sources",
     "MemberRewardModel": "models.members",
     "Members": "models.members",
     "MetaRM": "modules.meta",
     "PreferenceDataModule": "data.datamodule",
+    "RecordSource": "data.records",
     "RewardEnsemble": "models.ensemble",
     "RewardModel": "models.reward_model",
     "SimCSE": "modules.contrast",

@@ -1,4 +1,7 @@
-"""The README's python runs as it stands, its commands compose, and its two commands are those that CI runs."""
+"""The README's python runs as it stands, its commands compose, and its two commands are those that CI runs.
+
+The commands of docs/results.md and those in comments of conf/ compose too.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,13 @@ COMMANDS = [
     for line in block.replace("\\\n", " ").splitlines()
     if re.search(r"train\.py|lightning-rm|lightning_rm\.commands", line)
 ]
+CONF_COMMANDS = sorted(
+    {
+        line.replace(" ...", "")  # what another line has said
+        for path in (ROOT / "conf").rglob("*.yaml")
+        for line in re.findall(r"^# *(lightning-rm .*?)(?: # .*)?$", path.read_text(), flags=re.MULTILINE)
+    }
+)
 
 
 def overrides(command: str) -> tuple[str, list[str]]:
@@ -59,7 +69,11 @@ def test_ci_runs_the_readmes_two_commands() -> None:
         assert f"readme '{command}'" in ci
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_conf_names_its_commands() -> None:
+    assert len(CONF_COMMANDS) > 40
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *CONF_COMMANDS])
 def test_every_command_composes(command: str) -> None:
     verb, words = overrides(command)
     assert verb in verbs()
@@ -68,7 +82,9 @@ def test_every_command_composes(command: str) -> None:
     )
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if overrides(command)[0] == "train"])
+@pytest.mark.parametrize(
+    "command", [command for command in (*COMMANDS, *CONF_COMMANDS) if overrides(command)[0] == "train"]
+)
 def test_what_every_command_monitors_is_measured(command: str) -> None:
     """Training says no before it starts to a monitored test metric where nothing but validation sets are measured."""
     words = [word for word in overrides(command)[1] if not word.startswith("hydra.")]

@@ -179,7 +179,7 @@ def _manifold() -> Any:
         return import_module("sklearn.manifold")
     except ImportError as error:
         raise ValueError(
-            "projection=tsne needs scikit-learn: pip install scikit-learn, or take projection=pca"
+            "projection=tsne needs scikit-learn: pip install 'lightning-rm[tsne]', or take projection=pca"
         ) from error
 
 

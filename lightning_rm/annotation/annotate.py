@@ -11,12 +11,12 @@ import lightning as L
 from lightning_rm.annotation.files import write_fnlp, write_parquet, write_trl
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
-from lightning_rm.data.rows import Source
+from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.tokenize import TokenizePolicy
 
 
 def annotate(
-    source: Source,
+    source: AnySource,
     voters: Sequence[Voter],
     out: str | Path,
     policy: TokenizePolicy | None = None,
@@ -29,7 +29,7 @@ def annotate(
     """Have voters score every pair of a source and write the strengths.
 
     Args:
-        source: pair rows, good and bad.
+        source: the pairs, given as `PreferenceDataModule` takes them: a source, a file or files, or rows in memory.
         voters: models that belong together.
         out: a `.parquet` file. What is scored lies in `OUT.parts` until the file is written: call again after an
             interruption, and it goes on.
@@ -45,14 +45,14 @@ def annotate(
     Raises:
         ValueError: if voters do not belong together, or a pair cannot be scored.
     """
+    pairs = as_source(source)
     out = Path(out)
     parts = out.with_name(f"{out.name}.parts")
-    votes = collect_votes(source, voters, parts, policy or TokenizePolicy(), fabric=fabric, **options)
+    votes = collect_votes(pairs, voters, parts, policy or TokenizePolicy(), fabric=fabric, **options)
     if fabric is None or fabric.global_rank == 0:
-        write_parquet(source, votes, out)
-        for write, path in ((write_fnlp, fnlp), (write_trl, trl)):
+        for write, path in ((write_fnlp, fnlp), (write_trl, trl), (write_parquet, out)):  # `out` says that all is done
             if path is not None:
-                write(source, votes, Path(path))
+                write(pairs, votes, Path(path))
         remove_parts(parts)
     if fabric is not None:
         fabric.barrier()

@@ -15,32 +15,41 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from lightning_rm.data.cache import files_digest, fingerprint
 from lightning_rm.data.loading import definition, load_tokenizer
 from lightning_rm.data.resampling import Fold
+from lightning_rm.models.ensemble import RewardEnsemble, is_ensemble, member_folders
 from lightning_rm.models.heads import architecture_of
+from lightning_rm.models.loading import weight_files
 from lightning_rm.models.members import MemberRewardModel, is_members
 from lightning_rm.models.reward_model import RewardModel
 
 
 @dataclass(frozen=True)
 class Voter:
-    """One reward model on disk, or M members of one backbone.
+    """One reward model on disk, M members of one backbone, or an ensemble that answers as one.
 
     Args:
         name: how it is called in messages and in the result.
-        folder: its Hugging Face folder.
+        folder: its Hugging Face folder, or the one that `RewardEnsemble.save_pretrained` wrote.
         fold: the fold that it was not trained on, if it is cross-fitted: it votes on that fold alone.
     """
 
     name: str
-    folder: Path
+    folder: str | Path
     fold: Fold | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
-        return load_tokenizer(self.folder)
+        return load_tokenizer(self._folders[0])
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> RewardModel:
         """The model, ready to score."""
-        load = MemberRewardModel.load if is_members(self.folder) else RewardModel.from_pretrained
+        load = RewardModel.from_pretrained
+        if is_ensemble(self.folder):
+            load = RewardEnsemble.load
+        elif is_members(self.folder):
+            load = MemberRewardModel.load
         return load(self.folder, tokenizer=tokenizer).eval()
 
     def read_ahead(self) -> None:
@@ -52,16 +61,27 @@ class Voter:
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits that change with the weights: of their files' bytes, in order of name."""
-        return files_digest(self._weights())
+        """16 hex digits that change with the weights: of their files' bytes, in order of name.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if not (weights := self._weights()):
+            raise ValueError(f"voter {self.name}: there are no weights in {self.folder}; was it copied whole?")
+        return files_digest(weights)
 
     def _weights(self) -> list[Path]:
-        return sorted(self.folder.glob("*.safetensors"))
+        return [file for folder in self._folders for file in weight_files(folder)]
+
+    @property
+    def _folders(self) -> list[Path]:
+        """The Hugging Face folders of its models, an ensemble's members."""
+        return member_folders(self.folder) if is_ensemble(self.folder) else [Path(self.folder)]
 
     def kind(self) -> dict[str, Any]:
         """What voters must have in common, by the names that an error calls it."""
         tokenizer = self.tokenizer()
-        config = AutoConfig.from_pretrained(self.folder)
+        config = AutoConfig.from_pretrained(self._folders[0])
         return {
             "tokenizer": fingerprint(definition=definition(tokenizer))[:12],
             "padding token": tokenizer.pad_token,
@@ -71,7 +91,7 @@ class Voter:
 
 
 def find_folder(run: Path, weights: str = "best") -> Path | None:
-    """The Hugging Face folder of a run (`RUN/model/best`), or of a path that is one itself; None where there is none.
+    """The Hugging Face folder of a run (`RUN/model/best`), or a path that is one, or an ensemble; else None.
 
     Args:
         run: a run's folder, or a Hugging Face folder.
@@ -83,7 +103,7 @@ def find_folder(run: Path, weights: str = "best") -> Path | None:
     if weights not in ("best", "last"):
         raise ValueError(f"weights={weights!r}: a run has 'best' and 'last'")
     for folder in (run / "model" / weights, run):
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() or is_ensemble(folder):
             return folder
     return None
 
@@ -97,10 +117,13 @@ def check_voters(voters: Sequence[Voter]) -> None:
     """
     if not voters:
         raise ValueError("there are no voters; name runs or model folders, such as voters='runs/vote/*'")
-    digests: dict[str, str] = {}
+    names: dict[str, str] = {}
     for voter in voters:
-        if (before := digests.setdefault(voter.digest, voter.name)) != voter.name:
-            raise ValueError(f"voters {before} and {voter.name} have the same weights: one model has one vote")
+        if voter.digest in names:
+            raise ValueError(
+                f"voters {names[voter.digest]} and {voter.name} have the same weights: one model has one vote"
+            )
+        names[voter.digest] = voter.name
     first = voters[0].kind()
     for voter in voters[1:]:
         for name, value in voter.kind().items():

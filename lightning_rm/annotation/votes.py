@@ -25,8 +25,8 @@ from lightning_rm.data.cache import draft_of, fingerprint
 from lightning_rm.data.choice import LayoutSetting, choose_layout
 from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.data.loader import response_index
 from lightning_rm.data.orders import by_length, cut_by_tokens
+from lightning_rm.data.repeats import sequence_index
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
 from lightning_rm.models.members import MemberRewardModel
@@ -104,7 +104,7 @@ def collect_votes(
     check_voters(voters)
     tokenizer = voters[0].tokenizer()
     pairs = prepare_pairs(source, tokenizer, policy, cache_dir, "annotated")
-    index = response_index(pairs)
+    index = sequence_index(pairs)
     # Conversations are numbered from 0: `first` says at which pair and side each of them stands.
     first = np.unique(index, return_index=True)[1]
     lengths = pairs.lengths.ravel()[first]

@@ -11,12 +11,15 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_rm.modules.meta import DivergedError
+
 
 class ResumeCheckpoint(L.Callback):
     """Writes a checkpoint to go on from: on Ctrl-C, and says how; every so many optimizer steps too, if asked to.
 
     The run that goes on from it is the one that never stopped, and validates anew what was being validated; only Ctrl-C
-    between the micro-batches of one step loses their gradients. Errors leave no checkpoint: they may be in it.
+    between the micro-batches of one step loses their gradients. Errors leave no checkpoint: they may be in it. MetaRM's
+    `DivergedError` does, for it comes with the weights of before.
 
     Args:
         path: of the checkpoint; each takes the place of the one before.
@@ -49,10 +52,10 @@ class ResumeCheckpoint(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Save where training stands, if it has begun."""
         fitting = trainer.state.fn == TrainerFn.FITTING and (trainer.training or trainer.validating)
-        if isinstance(exception, KeyboardInterrupt) and fitting and trainer.global_step:
+        if isinstance(exception, KeyboardInterrupt | DivergedError) and fitting and trainer.global_step:
             trainer.save_checkpoint(self.path)
             if trainer.is_global_zero:
-                print(f"interrupted after {trainer.global_step} steps; go on with 'resume=\"{self.path}\"'")
+                print(f"stopped after {trainer.global_step} steps; go on with 'resume=\"{self.path}\"'")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Count as Lightning would where it saves itself: from elsewhere it goes on wrongly.

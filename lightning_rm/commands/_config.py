@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -33,21 +34,17 @@ def require_all(cfg: DictConfig) -> None:
     Raises:
         ValueError: if a value is `???`.
     """
-    if missing := sorted(_missing(OmegaConf.to_container(cfg, resolve=False))):
+    values = _values(OmegaConf.to_container(cfg, resolve=False))
+    if missing := sorted(key for key, value in values if value == "???"):
         raise ValueError(f"{' and '.join(missing)} must be given: " + " ".join(f"{key}=..." for key in missing))
 
 
-def _missing(node: object, prefix: str = "") -> Iterator[str]:
-    """Dotted names of every `???` in a container."""
-    for key, value in node.items() if isinstance(node, dict) else ():
-        if value == "???":
-            yield f"{prefix}{key}"
-        yield from _missing(value, f"{prefix}{key}.")
-
-
 @contextmanager
-def plain_errors() -> Generator[None]:
-    """Say a user's mistake (a ValueError) in its own words and exit; HYDRA_FULL_ERROR=1 shows where it was raised."""
+def plain_errors(cfg: DictConfig) -> Generator[None]:
+    """Say a user's mistake (a ValueError) in its own words and exit; HYDRA_FULL_ERROR=1 shows where it was raised.
+
+    What is raised below the commands knows no configuration and says `overlong=drop`: a second line has the full keys.
+    """
     try:
         yield
     except (ValueError, InstantiationException) as error:
@@ -55,4 +52,36 @@ def plain_errors() -> Generator[None]:
         if not isinstance(cause, ValueError) or os.environ.get("HYDRA_FULL_ERROR"):
             raise
         print(f"error: {cause}", file=sys.stderr)
+        if keys := full_keys(cfg, str(cause)):
+            print(f"(on the command line: {', '.join(keys)})", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def full_keys(cfg: DictConfig, message: str) -> list[str]:
+    """The dotted keys of the options that a message names as `option=`, as far as there is no doubt.
+
+        "give max_tokens=2048 or overlong=drop"  ->  ["data.max_tokens", "data.overlong"]
+
+    Of an option and those that follow it (`data.module.overlong: ${data.overlong}`) the first is meant. A name that the
+    command line takes as it stands is left out, and so is one of several options, such as `num_pairs`, or of none.
+    """
+    values = dict(_values(OmegaConf.to_container(cfg, resolve=False)))
+    found: list[str] = []
+    for option in dict.fromkeys(re.findall(r"(?<![\w.])([A-Za-z_]\w*)=", message)):
+        same = {key: value for key, value in values.items() if key.rpartition(".")[2] == option}
+        free = [key for key, value in same.items() if not _followed(value) & same.keys()]
+        if len(free) == 1 and option not in values and not isinstance(values[free[0]], dict):
+            found.append(free[0])
+    return found
+
+
+def _followed(value: object) -> set[str]:
+    """The keys that a value is taken from: `${data.overlong}`, `${oc.select:responses.batch_groups,4}`."""
+    return set(re.findall(r"[\w.]+", value)) if isinstance(value, str) and value.startswith("${") else set()
+
+
+def _values(node: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted names and values of all that a container holds, its inner containers too."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{key}", value
+        yield from _values(value, f"{prefix}{key}.")

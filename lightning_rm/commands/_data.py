@@ -22,7 +22,7 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
     Raises:
         ValueError: if there are none, or a path named in full is none.
     """
-    found: list[Voter] = []
+    found: dict[Path, Voter] = {}
     for pattern in [voters] if isinstance(voters, str) else voters:
         paths = sorted((Path(path) for path in glob.glob(str(Path(pattern).expanduser()))), key=_by_number)
         folders = [(path, find_folder(path, weights)) for path in paths if path.is_dir()]
@@ -32,26 +32,25 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
                 f"voters={pattern!r} names no run with weights in model/{weights} and no Hugging Face folder; "
                 "train voters with: lightning-rm train -m experiment=vote 'seed=range(0,10)'"
             )
-        found += usable
-    return found
+        found |= {Path(voter.folder).resolve(): voter for voter in usable}  # each once
+    return list(found.values())
 
 
 def find_source(cfg: DictConfig) -> Source:
     """The source of the set that `cfg.set` names, whole: nothing held out, nothing resampled."""
     sets = {name: cfg.data.module[name] for name in ("train", "val", "test") if cfg.data.module.get(name) is not None}
-    node: Any = OmegaConf.select(cfg.data.module, cfg.set)
-    if node is None:
+    stage, _, name = str(cfg.set).partition(".")
+    if stage not in sets:
         raise ValueError(f"set={cfg.set!r}: the data has {', '.join(sets)}")
-    source = instantiate(node, _convert_="all")
+    source: Any = instantiate(sets[stage], _convert_="all")
     if source is None:
-        raise ValueError(f"set={cfg.set!r}: the data names no file for it; give data.{cfg.set}_file, or another set")
-    if isinstance(source, dict):
-        if len(source) > 1:
-            raise ValueError(
-                f"set={cfg.set!r} has several; name one: {', '.join(f'{cfg.set}.{name}' for name in source)}"
-            )
-        [source] = source.values()
-    return source
+        raise ValueError(f"set={cfg.set!r}: the data names no file for it; give data.{stage}_file, or another set")
+    named: dict[str, Source] = source if isinstance(source, dict) else {stage: source}
+    if name and name not in named:
+        raise ValueError(f"set={cfg.set!r}: {stage} has {', '.join(f'{stage}.{known}' for known in named)}")
+    if not name and len(named) > 1:
+        raise ValueError(f"set={cfg.set!r} has several; name one: {', '.join(f'{stage}.{known}' for known in named)}")
+    return named[name or next(iter(named))]
 
 
 def find_policy(cfg: DictConfig) -> TokenizePolicy:

@@ -89,7 +89,7 @@ def _reference_value(cfg: DictConfig) -> float | None:
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="analyze")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    with plain_errors():
+    with plain_errors(cfg):
         analyze(cfg)
 
 

@@ -94,7 +94,7 @@ def _written_by(out: Path) -> str:
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="annotate")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    with plain_errors():
+    with plain_errors(cfg):
         annotate_data(cfg)
 
 

@@ -142,7 +142,7 @@ def _sets(cfg: DictConfig) -> dict[str, Source]:
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with plain_errors():
+    with plain_errors(cfg):
         ensemble(cfg)
 
 

@@ -203,7 +203,7 @@ def _votes(
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="sample")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    with plain_errors():
+    with plain_errors(cfg):
         sample(cfg)
 
 

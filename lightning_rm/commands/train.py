@@ -25,6 +25,7 @@ from lightning_rm.commands._config import conf_dir, plain_errors, require_all, r
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.group_metrics import group_metric_names
+from lightning_rm.loggers import GoOn
 from lightning_rm.metrics import metric_names
 from lightning_rm.models.adapters import count_parameters
 from lightning_rm.models.members import MemberRewardModel
@@ -66,12 +67,15 @@ def train(cfg: DictConfig) -> float:
         PairRecorder(run / "pairs"),
         ResumeCheckpoint(run / "checkpoints" / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
         LambdaCallback(on_fit_start=_show_what_is_trained),
+        GoOn(),
     ]
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
     trainer: L.Trainer = instantiate(cfg.trainer, logger=loggers or False, callbacks=callbacks)
     if trainer.is_global_zero:
         run.mkdir(parents=True, exist_ok=True)
+        if cfg.resume is None:
+            _begin_anew(run)
         OmegaConf.save(cfg, run / "config.yaml", resolve=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(resolved(cfg))
@@ -146,6 +150,12 @@ def _warn_of_a_toy(cfg: DictConfig) -> None:
         )
 
 
+def _begin_anew(run: Path) -> None:
+    """Remove what an older run in the folder logged, and its pairs: the figures are of all that lies there."""
+    for path in (run / "csv" / "metrics.csv", *(run / "pairs").glob("*.parquet")):
+        path.unlink(missing_ok=True)
+
+
 def _objective(results: dict[str, dict[str, float]], monitor: str) -> float:
     """The monitored metric, as the results have it; NaN for a run that was measured on nothing."""
     if results.keys() == {"train"}:
@@ -210,7 +220,7 @@ def main(cfg: DictConfig) -> float:
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with plain_errors():
+    with plain_errors(cfg):
         return train(cfg)
 
 

@@ -28,10 +28,9 @@ from lightning_rm.data.loader import (
     PairLoader,
     ResponseLoader,
     StreamedGroups,
-    prompt_parts,
-    response_index,
 )
 from lightning_rm.data.orders import Order, Rows
+from lightning_rm.data.repeats import sequence_index, shared_prompts
 from lightning_rm.data.report import DataReport
 from lightning_rm.data.response_sets import ResponseSets
 from lightning_rm.data.resume import Position, check_position
@@ -57,8 +56,8 @@ class PreferenceDataModule(L.LightningDataModule):
 
     Args:
         tokenizer: as `load_tokenizer` gives it.
-        train: a source, or a file.
-        val: named sets, each a source or a file; one alone is named `val`.
+        train: a source; a file or a list of files; or rows in memory, a list of dicts or a `datasets.Dataset`.
+        val: named sets, each given as `train` is; one alone is named `val`.
         test: the same; one alone is named `test`.
         read_at: the token that rewards are read at: the model's `read_at`.
         fast_layouts: those that the model honours at no cost, its `fast_layouts`: `layout=auto` takes one of them. None
@@ -136,6 +135,10 @@ class PreferenceDataModule(L.LightningDataModule):
         super().__init__()
         if batch_pairs is None and batch_tokens is None:
             raise ValueError("batch_pairs and batch_tokens are both None; set one of them")
+        sizes = {"batch_pairs": batch_pairs, "batch_tokens": batch_tokens, "eval_batch_pairs": eval_batch_pairs}
+        for name, size in sizes.items():
+            if size is not None and size < 1:
+                raise ValueError(f"{name}={size}; it must be 1 or more, or None")
         pad_id: Any = tokenizer.pad_token_id  # transformers declares lists too
         if pad_id is None:
             raise ValueError("the tokenizer has no pad token; load it with load_tokenizer, which chooses one")
@@ -160,7 +163,7 @@ class PreferenceDataModule(L.LightningDataModule):
         self._layout: LayoutSetting = layout
         self._fast_layouts = fast_layouts
         self.order: Order = order
-        self.batch_pairs = None if batch_tokens else batch_pairs
+        self.batch_pairs = None if batch_tokens is not None else batch_pairs
         self.batch_tokens = batch_tokens
         self.eval_batch_pairs = eval_batch_pairs
         self.num_workers = num_workers
@@ -168,7 +171,8 @@ class PreferenceDataModule(L.LightningDataModule):
         self.cache_dir = cache_dir
         self.treatments = named_treatments(treatments)
         self.datasets: dict[str, PairDataset] = {}
-        self._response_index: dict[str, Rows] = {}
+        self._sequence_index: dict[str, Rows] = {}
+        self._within_budget: set[str] = set()
         self._pairs = pair_sets(train, val, test, val_fraction, resample)
         groups = group_sets(responses, val_responses, test_responses)
         check_names([*self._pairs.names, *groups.names])
@@ -207,9 +211,20 @@ class PreferenceDataModule(L.LightningDataModule):
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the sets of a stage: `fit`, `validate`, `test`, or None for all."""
-        for name in self._pairs.of_stage(stage):
+        """Open the sets of a stage: `fit`, `validate`, `test`, or None for all.
+
+        Raises:
+            ValueError: if a pair alone is over `batch_tokens`, or a set has the name of another's subset and both would
+                be measured under one name.
+        """
+        names = self._pairs.of_stage(stage)
+        for name in names:
             self._open(name)
+        self._check_names_of_metrics()
+        for name in names:  # now, and not when it is first read, which may be after training
+            if self._num_pairs(name) is None and name not in self._within_budget:
+                self._loader(name, None, "length", shuffle=False)
+                self._within_budget.add(name)
         for name in self.responses.sets.of_stage(stage):
             self.responses.open(name)
 
@@ -268,10 +283,23 @@ class PreferenceDataModule(L.LightningDataModule):
             self.datasets[name] = treated(pairs, self.treatments) if name == "train" else pairs
 
     def _evaluation_loaders(self, names: Sequence[str], response_names: Sequence[str]) -> EvaluationLoaders:
-        num_pairs = self.eval_batch_pairs or self.batch_pairs
         order: Order = "prompt" if self.order == "prompt" else "length"
-        pairs = [self._loader(name, num_pairs, order, shuffle=False) for name in names]
+        pairs = [self._loader(name, self._num_pairs(name), order, shuffle=False) for name in names]
         return [*pairs, *(self.responses.evaluation_loader(name, *self._rank()) for name in response_names)]
+
+    def _num_pairs(self, name: str) -> int | None:
+        """Pairs of a set's micro-batch; None where they are cut by `batch_tokens`."""
+        return self.batch_pairs if name in self._pairs.train else self.eval_batch_pairs or self.batch_pairs
+
+    def _check_names_of_metrics(self) -> None:
+        """Raise if `val/hard` would be both a set of that name and a subset of the set `val`; the same for `test`."""
+        for stage, names in (("val", self.val_names), ("test", self.test_names)):
+            subsets = self.datasets[stage].subset_names if stage in names and stage in self.datasets else ()
+            if both := sorted({*names, *self.responses.sets.names} & set(subsets) - {stage}):
+                raise ValueError(
+                    f"{', '.join(both)}: a set of that name and a subset of the set {stage} would both be measured as "
+                    f"{stage}/{both[0]}; give the set another name"
+                )
 
     def _loader(
         self,
@@ -287,8 +315,8 @@ class PreferenceDataModule(L.LightningDataModule):
         self._open(name)
         pairs = self.datasets[name]
         rank, world_size = self._rank()
-        budget = None if num_pairs else self.batch_tokens
-        prompts = prompt_parts(pairs) if budget and self.layout == "shared_prefix" else None
+        budget = self.batch_tokens if num_pairs is None else None
+        prompts = shared_prompts(pairs) if budget and self.layout == "shared_prefix" else None
         sampler = PairBatchSampler(
             pairs.lengths,
             pairs.prompt_index,
@@ -296,7 +324,7 @@ class PreferenceDataModule(L.LightningDataModule):
             num_tokens=budget,
             order=order,
             token_cost=self.layout,
-            response_index=self._index(name) if order == "prompt" else None,
+            sequence_index=self._index(name) if order == "prompt" else None,
             prompts=prompts,
             strength=pairs.strength.mean,
             rank=rank,
@@ -314,9 +342,9 @@ class PreferenceDataModule(L.LightningDataModule):
         return GroupBatches(groups, LAYOUTS[self.layout], self.read_at, self._pad_id)
 
     def _index(self, name: str) -> Rows:
-        if name not in self._response_index:
-            self._response_index[name] = response_index(self.datasets[name])
-        return self._response_index[name]
+        if name not in self._sequence_index:
+            self._sequence_index[name] = sequence_index(self.datasets[name])
+        return self._sequence_index[name]
 
     def _span(self) -> tuple[int, int]:
         """The next micro-batch of this epoch, as the trainer counts it, and the one that it stops before."""

@@ -149,14 +149,14 @@ def _encode(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase)
 def _measure_prompts(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) -> None:
     """Set the prompt's length: tokens that a rendered prompt shares with all of its conversations.
 
-    Not the tokens that the conversations share: responses that begin alike do not lengthen their prompt. A template may
-    refuse a prompt alone, one that ends with no user's turn say, and take its conversations.
+    Not the tokens that the conversations share: responses that begin alike do not lengthen their prompt. A row whose
+    prompt alone the template refuses is a bad one, though it may take the conversations.
     """
     texts = [_texts(draft, [draft.prompt], tokenizer, is_prompt=True) for draft in drafts]
     distinct = list(dict.fromkeys(text for prompt in texts for text in prompt))
     prompts = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
     for draft, prompt in zip(drafts, texts, strict=True):
-        for text in prompt:  # none where the template refuses it
+        for text in prompt:  # none where the template refused it, and the row has failed
             shared = (common_prefix(prompts[text], ids) for ids in draft.ids)
             draft.prompt_length = min(*shared, *(len(ids) - 1 for ids in draft.ids))
 

@@ -51,7 +51,7 @@ def by_strength(rows: Rows, strength: NDArray[np.float64], order: Order) -> Rows
     return rows[np.argsort(CURRICULA[order] * strength[rows], kind="stable")]
 
 
-def by_prompt(rows: Rows, prompt_index: Rows, response_index: Rows, generator: np.random.Generator) -> Rows:
+def by_prompt(rows: Rows, prompt_index: Rows, sequence_index: Rows, generator: np.random.Generator) -> Rows:
     """Rows by prompt, and within a prompt by the blocks that their two responses are drawn into: neighbours share them.
 
     With responses a b | c d in blocks of two, the pairs come as ab, then ac ad bc bd as `rows` has them, then cd.
@@ -59,17 +59,17 @@ def by_prompt(rows: Rows, prompt_index: Rows, response_index: Rows, generator: n
     Args:
         rows: (P,) row numbers.
         prompt_index: (N,) one number a prompt.
-        response_index: (N, 2) one number a distinct response.
+        sequence_index: (N, 2) one number a distinct response.
         generator: draws the order of the prompts, and that of the responses of each.
     """
-    num_responses = int(response_index.max()) + 1
+    num_responses = int(sequence_index.max()) + 1
     prompt_of = np.empty(num_responses, dtype=np.int64)
-    prompt_of[response_index] = prompt_index[:, None]
+    prompt_of[sequence_index] = prompt_index[:, None]
     drawn = np.lexsort((generator.permutation(num_responses), prompt_of))
     place = np.arange(num_responses) - np.searchsorted(prompt_of[drawn], prompt_of[drawn])
     block = np.empty(num_responses, dtype=np.int64)
     block[drawn] = place // BLOCK
-    first, second = np.sort(block[response_index[rows]], axis=1).T
+    first, second = np.sort(block[sequence_index[rows]], axis=1).T
     prompt = generator.permutation(int(prompt_index.max()) + 1)[prompt_index[rows]]
     return rows[np.lexsort((second, first, prompt))]
 
@@ -79,12 +79,12 @@ def cut_by_pairs(rows: Rows, num_pairs: int) -> list[Rows]:
     return [rows[start : start + num_pairs] for start in range(0, len(rows), num_pairs)]
 
 
-def grid_parts(lengths: Rows, response_index: Rows, prompts: tuple[Rows, Rows] | None = None) -> tuple[Rows, Rows]:
+def grid_parts(lengths: Rows, sequence_index: Rows, prompts: tuple[Rows, Rows] | None = None) -> tuple[Rows, Rows]:
     """What each pair puts on the grid: its two sequences, or, where a prompt is shared, its prompt and two responses.
 
     Args:
         lengths: (N, k) tokens of each sequence.
-        response_index: (N, k) one number a distinct sequence.
+        sequence_index: (N, k) one number a distinct sequence.
         prompts: (N,) tokens of a prompt that are shared and (N,) one number a distinct prompt.
 
     Returns:
@@ -93,11 +93,11 @@ def grid_parts(lengths: Rows, response_index: Rows, prompts: tuple[Rows, Rows] |
         or prompts with one another, is counted each time: the grid may be smaller.
     """
     if prompts is None:
-        return lengths, response_index
+        return lengths, sequence_index
     tokens, number = (part[:, None] for part in prompts)
     whole = np.where(tokens > 0, tokens + SHORTEST_SHARED - 1, 0)
     parts = np.concatenate([whole, lengths - tokens], axis=1)
-    return parts, np.concatenate([number + int(response_index.max()) + 1, response_index], axis=1)
+    return parts, np.concatenate([number + int(sequence_index.max()) + 1, sequence_index], axis=1)
 
 
 def cut_by_tokens(rows: Rows, num_tokens: int, token_cost: LayoutName, parts: Rows, part_index: Rows) -> list[Rows]:

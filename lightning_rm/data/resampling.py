@@ -8,6 +8,7 @@ strength.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -81,15 +82,17 @@ class Bootstrap:
 
     def fingerprint(self) -> str:
         """A digest of the source's fingerprint and of the seed."""
-        return digest(["bootstrap", self.source.fingerprint(), self.seed], 64)
+        return digest(["bootstrap of rows", self.source.fingerprint(), self.seed], 64)
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
         """The rows in order, repeats with `#2`, `#3` behind their id."""
+        times_seen = Counter[str]()  # rows of one id are drawn one by one
         for row in self.source:
             if isinstance(row, BadRow):
                 yield row
                 continue
-            num_copies = poisson(unit_hash("bootstrap", self.seed, row.id))
+            times_seen[row.id] += 1
+            num_copies = poisson(unit_hash("bootstrap", self.seed, row.id, times_seen[row.id]))
             if not num_copies:
                 yield BadRow(f"pair {row.id}", LEFT_OUT_BOOTSTRAP, f"seed {self.seed}")
             for copy in range(num_copies):

@@ -77,7 +77,7 @@ class PairBatchSampler:
         order: `random`, `length`, `prompt`, `strongest_first` or `weakest_first`.
         token_cost: of a batch's distinct sequences, `padded` is their number times the longest, `packed` their sum;
             `shared_prefix` is the sum of its distinct prompts and responses.
-        response_index: (N, 2) or (N, 1) one number a distinct sequence; None takes every sequence for distinct.
+        sequence_index: (N, 2) or (N, 1) one number a distinct sequence; None takes every sequence for distinct.
         prompts: (N,) tokens of each pair's prompt that the grid shares and (N,) one number a distinct prompt, for a
             budget of `shared_prefix`; None for none.
         strength: (N,) what the orders by strength sort by.
@@ -104,7 +104,7 @@ class PairBatchSampler:
         num_tokens: int | None = None,
         order: Order = "random",
         token_cost: LayoutName = "padded",
-        response_index: Rows | None = None,
+        sequence_index: Rows | None = None,
         prompts: tuple[Rows, Rows] | None = None,
         strength: NDArray[np.float64] | None = None,
         rank: int = 0,
@@ -132,8 +132,8 @@ class PairBatchSampler:
         self.num_tokens = num_tokens
         self.order = order
         self.token_cost: LayoutName = token_cost
-        self.response_index = (
-            np.arange(lengths.size).reshape(lengths.shape) if response_index is None else response_index
+        self.sequence_index = (
+            np.arange(lengths.size).reshape(lengths.shape) if sequence_index is None else sequence_index
         )
         self.strength = np.full(len(lengths), np.nan) if strength is None else strength
         self.rank = rank
@@ -144,7 +144,7 @@ class PairBatchSampler:
         self.span = span
         self.with_responses = with_responses
         self.epoch = 0
-        self._parts = grid_parts(lengths, self.response_index, prompts)
+        self._parts = grid_parts(lengths, self.sequence_index, prompts)
         # What orders by length sort by, whatever the layout: the pairs that meet in a batch do not depend on it.
         self._longest: Rows = lengths.max(axis=1)
         # What a pair takes alone, and the batches of every epoch, where a budget fixes them.
@@ -211,7 +211,7 @@ class PairBatchSampler:
         num_rows = len(self.lengths)
         rows = generator.permutation(num_rows) if self.shuffle else np.arange(num_rows)
         if self.order == "prompt":
-            return self._cut(by_prompt(rows, self.prompt_index, self.response_index, generator))
+            return self._cut(by_prompt(rows, self.prompt_index, self.sequence_index, generator))
         if self.order == "random":
             return self._cut(rows)
         if self.order in CURRICULA:

@@ -5,22 +5,24 @@ It knows sources and names; what is in them and when they are read is the data m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from lightning_rm.data.groups import ResponseFile
+from lightning_rm.data.records import Records, RecordSource
 from lightning_rm.data.rows import GroupSource, Source
-from lightning_rm.data.sources import FileSource, PromptSplit
+from lightning_rm.data.sources import FileSource, Paths, PromptSplit
 
-AnySource = Source | str | Path
-"""A source, or the file that one is to read."""
+AnySource = Source | Paths | Records
+"""A source; the file, or the files, that one is to read; or its rows in memory."""
 
 AnyGroupSource = GroupSource | str | Path
 """A source of groups of responses, or the file that one is to read."""
 
 S = TypeVar("S", Source, GroupSource)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,15 @@ def pair_sets(
         val_fraction: see there.
         resample: see there.
     """
-    trained, held_out = _named("train", train, FileSource), _named("val", val, FileSource)
+    trained = {} if train is None else {"train": as_source(train, "train")}
+    held_out = _named("val", val, as_source)
     if trained and not held_out and val_fraction > 0:
         whole = trained["train"]
         trained = {"train": PromptSplit(whole, "train", val_fraction, seed=0)}
         held_out = {"val": PromptSplit(whole, "held_out", val_fraction, seed=0)}
     if trained and resample is not None:
         trained = {"train": resample(trained["train"])}
-    return Sets(trained, held_out, _named("test", test, FileSource))
+    return Sets(trained, held_out, _named("test", test, as_source))
 
 
 def group_sets(
@@ -92,9 +95,9 @@ def group_sets(
         test: as `test_responses` there.
     """
     return Sets(
-        _named("responses", train, ResponseFile),
-        _named("val_responses", val, ResponseFile),
-        _named("test_responses", test, ResponseFile),
+        _named("responses", train, _as_group_source),
+        _named("val_responses", val, _as_group_source),
+        _named("test_responses", test, _as_group_source),
     )
 
 
@@ -110,11 +113,50 @@ def check_names(names: Iterable[str]) -> None:
         seen.add(name)
 
 
-def _named(
-    name: str, sets: Mapping[str, S | str | Path] | S | str | Path | None, read: Callable[[str | Path], S]
-) -> dict[str, S]:
-    """Sources by name: one alone takes `name`; a path becomes the source of its file."""
+def as_source(given: AnySource, name: str = "source") -> Source:
+    """The source of what a user gives for one: a source is itself, files are read, rows in memory are taken as rows.
+
+    Args:
+        given: a source; a path, a glob or a list of them; a list of dicts, or a `datasets.Dataset`.
+        name: what to call it in an error.
+
+    Raises:
+        ValueError: for anything else, rows that can be read only once among it.
+    """
+    value = cast(object, given)
+    if isinstance(value, str | Path):
+        return FileSource(value)
+    if isinstance(value, _CheckedSource):
+        return value
+    if isinstance(value, Iterator):
+        return RecordSource(cast(Records, value))  # it says what to give instead
+    found = type(value).__name__
+    if isinstance(value, Iterable) and isinstance(value, Sized) and not isinstance(value, Mapping):
+        items = cast(Iterable[object], value)
+        first = next(iter(items), None)
+        if isinstance(first, Mapping):
+            return RecordSource(cast(Records, value))
+        if isinstance(value, Sequence) and first is not None and all(isinstance(item, str | Path) for item in items):
+            return FileSource(cast(Sequence[str | Path], value))
+        found += " and empty" if first is None else f", of {type(first).__name__}"
+    raise ValueError(
+        f"{name} is of the type {found}; give a source, a path or a list of paths, or rows in memory: a list of dicts "
+        "or one datasets.Dataset"
+    )
+
+
+@runtime_checkable
+class _CheckedSource(Source, Protocol):
+    """A `Source` that can be told from a path and from rows."""
+
+
+def _as_group_source(given: AnyGroupSource, name: str) -> GroupSource:
+    return ResponseFile(given) if isinstance(given, str | Path) else given
+
+
+def _named(name: str, sets: Mapping[str, T] | T | None, read: Callable[[T, str], S]) -> dict[str, S]:
+    """Sources by name, as `read` makes them of what is given: one alone takes `name`."""
     if sets is None:
         return {}
-    named = sets if isinstance(sets, Mapping) else {name: sets}
-    return {key: read(value) if isinstance(value, str | Path) else value for key, value in named.items()}
+    named = cast(Mapping[str, T], sets) if isinstance(sets, Mapping) else {name: sets}
+    return {key: read(value, key) for key, value in named.items()}

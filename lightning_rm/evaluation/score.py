@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ def score(
     *,
     batch_size: int = 32,
     layout: LayoutSetting = "auto",
+    tools: Sequence[Mapping[str, Any]] = (),
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Rewards of whole conversations, each ending with the response that is scored.
 
@@ -35,6 +38,9 @@ def score(
         batch_size: conversations a forward.
         layout: how they are laid out; the rewards are the same. `auto` takes what the model honours, for decoders
             `shared_prefix`: conversations that begin alike are scored together, the prompt of sixteen responses once.
+        tools: tool definitions handed to the chat template for every conversation, as a row's `tools` are.
+        chat_template_kwargs: further arguments handed to the chat template, as a row's are: one that is None is left
+            out.
 
     Returns:
         (N,) float32 rewards on the CPU, in the order given; (N, M) of a model of M members. Nothing is truncated.
@@ -42,7 +48,8 @@ def score(
     Raises:
         ValueError: if a conversation is longer than the model's context.
     """
-    encoded = [encode_conversation(tokenizer, conversation) for conversation in conversations]
+    arguments = {name: value for name, value in (chat_template_kwargs or {}).items() if value is not None}
+    encoded = [encode_conversation(tokenizer, conversation, tools, arguments) for conversation in conversations]
     for number, ids in enumerate(encoded):
         if model.max_tokens is not None and len(ids) > model.max_tokens:
             raise ValueError(

@@ -98,8 +98,12 @@ def block_mask(tokens: TokenBatch, segments: Segments, causal: bool, dtype: torc
     allowed = seen[number[:, :, None], number[:, None, :]].to(tokens.input_ids.device)
     if causal:  # positions go on from a segment to the one that continues it
         allowed &= tokens.position_ids[:, :, None] >= tokens.position_ids[:, None, :]
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
+    return _additive(allowed[:, None], dtype)
+
+
+def padding_mask(tokens: TokenBatch) -> Tensor:
+    """(R, 1, 1, L) bool, of rows of one sequence whose tokens see what follows them: all see the same, the tokens."""
+    return tokens.mask[:, None, None]
 
 
 def attention_mask(
@@ -115,8 +119,8 @@ def attention_mask(
         dtype: of the backbone.
 
     Returns:
-        (R, L), 1 for tokens and 0 for padding, where no row holds two sequences; else, and where causal tokens do not
-        see the padding after them, the mask of the attention's kind.
+        The mask of the attention's kind, ready for every layer; (R, L), 1 for tokens and 0 for padding, where no row
+        holds two sequences and the backbone makes its own of that.
 
     Raises:
         ValueError: if the sequences of a row cannot be kept apart, or one is continued by two and tokens see what
@@ -124,9 +128,15 @@ def attention_mask(
     """
     segments = tokens.segments
     attention = config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # there is no public name
+    window: int | None = getattr(config, "sliding_window", None)
     if segments is None or len(segments.lengths) == 1:
-        # Handed (R, L), transformers asks the device whether anything is masked at all, and waits for the answer.
-        return segment_mask(WHOLE_ROWS) if causal and attention == SEGMENT_ATTENTION else tokens.mask.long()
+        # Handed (R, L), transformers asks the device whether anything is masked at all, and waits for the answer: of
+        # tokens that see what follows them. DeBERTa takes no other mask, makes its own of it and asks nothing.
+        if attention == SEGMENT_ATTENTION:
+            return segment_mask(WHOLE_ROWS) if causal else padding_mask(tokens)
+        if attention == "eager" and packs and not causal and window is None:  # a window needs a second mask
+            return _additive(padding_mask(tokens), dtype)
+        return tokens.mask.long()
     if not packs:
         raise ValueError(f"{config.model_type} cannot keep the sequences of a row apart: use layout=padded")
     if any(segments.back) and not causal:
@@ -136,8 +146,7 @@ def attention_mask(
         )
     if attention == SEGMENT_ATTENTION:
         return segment_mask(segments)
-    window: int | None = getattr(config, "sliding_window", None)
-    beyond_window = window is not None and int(tokens.position_ids.max()) >= window
+    beyond_window = window is not None and _longest(segments) > window
     if attention != "eager" or beyond_window:
         raise ValueError(
             f"attn_implementation={attention!r} cannot keep the sequences of a row apart here: use layout=padded, or "
@@ -162,7 +171,7 @@ def segment_attention(
         query: (R, heads, L, d).
         key: (R, key heads, L, d).
         value: (R, key heads, L, d).
-        attention_mask: what `segment_mask` gave, or any mask of transformers' SDPA.
+        attention_mask: what `segment_mask` or `padding_mask` gave, or any mask of transformers' SDPA.
         sliding_window: how far a token sees, where the layer has a window.
         kwargs: `dropout`, `scaling` and the like, handed on to transformers' SDPA.
 
@@ -170,6 +179,8 @@ def segment_attention(
         (R, L, heads, d) and None, as transformers wants it.
     """
     if attention_mask is None or attention_mask.dtype != torch.long:
+        if attention_mask is not None and attention_mask.shape[2] < query.shape[2]:  # one row for all: `padding_mask`
+            attention_mask = _windowed(attention_mask, sliding_window)
         return _sdpa(module, query, key, value, attention_mask, **kwargs)
     if attention_mask not in _PLANS:
         _PLANS[attention_mask] = Plan(attention_mask)
@@ -249,6 +260,30 @@ def _seen_mask(module: nn.Module, query: Tensor, key: Tensor, window: int | None
         distance = place[num_seen - length :, None] - place
         plan.masks[kind] = within_reach(distance, bool(module.is_causal), window)[None, None]
     return plan.masks[kind]
+
+
+def _windowed(mask: Tensor, window: int | None) -> Tensor:
+    """What `padding_mask` gave, as (R, 1, L, L) where tokens see a window of it alone; no row of it is empty."""
+    length = mask.shape[3]
+    if window is None or length <= window:
+        return mask
+    place = torch.arange(length, device=mask.device)
+    distance = place[:, None] - place
+    return within_reach(distance, causal=False, window=window) & (mask | (distance == 0))
+
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of the same shape: 0 where a token may attend, the dtype's lowest number elsewhere."""
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return mask.masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def _longest(segments: Segments) -> int:
+    """The tokens of the longest sequence: a segment with those that it continues."""
+    ends: list[int] = []
+    for length, distance in zip(segments.lengths, segments.back, strict=True):
+        ends.append(length + (ends[-distance] if distance else 0))
+    return max(ends)
 
 
 AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)

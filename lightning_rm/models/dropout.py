@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_rm.models.reward_model import RewardModel
 
 DropoutAt = Literal["embeddings", "features"]
 
+_PROBABILITY = "added_dropout"
+"""The attribute of an embedding module that says how much of it is dropped; where it stands, a hook reads it."""
 
-_HOOKS: WeakKeyDictionary[nn.Module, RemovableHandle] = WeakKeyDictionary()
 
-
-def add_dropout(model: RewardModel, at: DropoutAt, probability: float) -> None:
+def add_dropout(model: RewardModel, at: DropoutAt | None, probability: float) -> None:
     """Give a reward model dropout in training; its weights, its evaluation and its export stay as they are.
 
     `embeddings`: whatever stands above them differs between two forwards. `features`: only what the head, and a
-    contrast, reads.
+    contrast, reads. The model keeps it, whatever trains it next, until this is called again: one place takes the
+    place of another, and None takes it away.
 
     Args:
-        model: changed in place.
+        model: changed in place; of an ensemble every member.
         at: where.
         probability: of a number to be dropped; the paper's is 0.05 (arXiv 2401.06080, section B.2).
 
@@ -34,16 +32,17 @@ def add_dropout(model: RewardModel, at: DropoutAt, probability: float) -> None:
     """
     if not 0 <= probability < 1:
         raise ValueError(f"dropout={probability}: a probability from 0 to below 1 is wanted")
-    if at == "features":
-        model.feature_dropout = nn.Dropout(probability)
-    elif at == "embeddings":
-        embeddings = model.backbone.get_input_embeddings()
-        if held := _HOOKS.pop(embeddings, None):
-            held.remove()  # one dropout, not one on another
-        _HOOKS[embeddings] = embeddings.register_forward_hook(partial(_dropped, probability))
-    else:
+    if at is not None and at not in get_args(DropoutAt):
         raise ValueError(f"dropout_at={at!r}: say 'embeddings' or 'features'")
+    for plain in model.plain_models:
+        plain.feature_dropout = nn.Dropout(probability) if at == "features" else nn.Identity()
+        embeddings = plain.backbone.get_input_embeddings()
+        if at == "embeddings" and not hasattr(embeddings, _PROBABILITY):
+            embeddings.register_forward_hook(_dropped)
+        if at == "embeddings" or hasattr(embeddings, _PROBABILITY):
+            setattr(embeddings, _PROBABILITY, probability if at == "embeddings" else 0.0)
 
 
-def _dropped(probability: float, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    return F.dropout(output, probability, module.training)
+def _dropped(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    """A hook that a copy of the model has too, with its own probability."""
+    return F.dropout(output, float(getattr(module, _PROBABILITY)), module.training)

@@ -108,14 +108,14 @@ class RewardEnsemble(RewardModel):
             ValueError: if there is no ensemble in the folder.
         """
         file = Path(folder) / SETTINGS_FILE
-        if not file.is_file():
+        if not is_ensemble(folder):
             raise ValueError(
                 f"{str(folder)!r} holds no ensemble, there is no {SETTINGS_FILE} in it; "
                 "read members from their own folders with from_pretrained"
             )
         settings = json.loads(file.read_text())
-        paths = [Path(folder) / name for name in settings.pop("members")]
-        return cls.from_pretrained(paths, **settings, **options)
+        del settings["members"]
+        return cls.from_pretrained(member_folders(folder), **settings, **options)
 
     def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Write the members as `member_0`, `member_1`, ..., each a Hugging Face folder, and `ensemble.json`.
@@ -147,6 +147,11 @@ class RewardEnsemble(RewardModel):
         if len(sizes) > 1:
             raise ValueError(f"members have the hidden sizes {sorted(sizes)}: the ensemble has rewards and no feature")
         return sizes.pop()
+
+    @property
+    def plain_models(self) -> Sequence[RewardModel]:
+        """The members."""
+        return self.members
 
     @property
     def fast_layouts(self) -> tuple[LayoutName, ...]:
@@ -219,6 +224,16 @@ class RewardEnsemble(RewardModel):
     def _centred(self, outputs: Sequence[RewardOutput]) -> Tensor:
         """(k, M, P)."""
         return torch.stack([output.reward for output in outputs], dim=1) - self.offsets[:, None]
+
+
+def is_ensemble(folder: str | Path) -> bool:
+    """Whether `RewardEnsemble.save_pretrained` wrote a folder."""
+    return (Path(folder) / SETTINGS_FILE).is_file()
+
+
+def member_folders(folder: str | Path) -> list[Path]:
+    """The Hugging Face folders of an ensemble's members, in their order."""
+    return [Path(folder) / name for name in json.loads((Path(folder) / SETTINGS_FILE).read_text())["members"]]
 
 
 def _check_members(members: Sequence[RewardModel]) -> None:

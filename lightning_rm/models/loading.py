@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -28,6 +29,7 @@ from lightning_rm.models.heads import Architecture, head_tensors
 
 CLASSIFIER = "ForSequenceClassification"
 KEPT_IN_FLOAT32 = "_keep_in_fp32_modules_strict"
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
 FOREIGN_HEADS = ("v_head", "value_head", "reward_head", "regression_layer")
 
 
@@ -117,6 +119,26 @@ def is_classifier(config: PreTrainedConfig) -> bool:
     return any(name.endswith(CLASSIFIER) for name in config.architectures or ())
 
 
+@contextmanager
+def readable(checkpoint: Checkpoint) -> Generator[None]:
+    """Say in a user's words that weights are not there, not whole, or not those of their configuration.
+
+    Raises:
+        ValueError: if so.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{checkpoint.where}: the weights cannot be read: {error}") from error
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint.where}: the weights do not fit their configuration: {error}") from error
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """The weight files of a model's folder, in order of name."""
+    return sorted(file for file in Path(folder).iterdir() if file.suffix in WEIGHT_SUFFIXES)
+
+
 def load_classifier(
     checkpoint: Checkpoint,
     config: PreTrainedConfig,
@@ -134,19 +156,16 @@ def load_classifier(
         ValueError: if backbone weights are missing, or a reward checkpoint's head does not load.
     """
     extra = {} if quantization is None else {"quantization_config": quantization}
-    with quiet(), seeded(0), _head_in_float32(architecture):
-        try:
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                checkpoint.path,
-                config=config,
-                dtype=dtype,
-                attn_implementation=attention,
-                output_loading_info=True,
-                **checkpoint.options,
-                **extra,
-            )
-        except RuntimeError as error:
-            raise ValueError(f"{checkpoint.where}: the weights do not fit their configuration: {error}") from error
+    with quiet(), seeded(0), _head_in_float32(architecture), readable(checkpoint):
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint.path,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            output_loading_info=True,
+            **checkpoint.options,
+            **extra,
+        )
     classifier: PreTrainedModel = loaded[0]
     missing: set[str] = set(loaded[1]["missing_keys"])
     unexpected: set[str] = set(loaded[1]["unexpected_keys"])
@@ -169,14 +188,15 @@ def load_with_lm_head(
     if architecture.read_at == "first" or is_classifier(config):
         raise ValueError(f"{checkpoint.where} has no language-model head; keep_lm_head needs a causal checkpoint")
     with quiet(), seeded(0):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint.path,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attention,
-            output_loading_info=True,
-            **checkpoint.options,
-        )
+        with readable(checkpoint):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                checkpoint.path,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attention,
+                output_loading_info=True,
+                **checkpoint.options,
+            )
         causal: Any = loaded[0]
         if loaded[1]["missing_keys"]:
             raise ValueError(f"{checkpoint.where}: weights are missing: {', '.join(sorted(loaded[1]['missing_keys']))}")

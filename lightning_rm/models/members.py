@@ -215,7 +215,7 @@ class MemberRewardModel(RewardModel):
         """
         hidden = self._hidden(tokens)
         views = 1 if self.lora is None else self.num_members
-        feature = hidden.reshape(views, -1, hidden.shape[-1])[:, tokens.reward_index]
+        feature = self.feature_dropout(hidden.reshape(views, -1, hidden.shape[-1])[:, tokens.reward_index])
         if next(self.head_parameters()).dtype != torch.float32:
             raise ValueError("the heads are not in float32 any more; use the trainer's precision bf16-mixed")
         with torch.autocast(feature.device.type, enabled=False):

@@ -71,8 +71,9 @@ def rectangle_of(lengths: list[int], back: list[int], device: torch.device) -> R
     Args:
         lengths: S tokens.
         back: how many segments before it the segment stands that each continues, 0 for none.
-        device: where to put it; nothing there is waited for.
+        device: where to put it; a GPU is not waited for.
     """
+    unwaited = device.type == "cuda"  # elsewhere a copy may come after the memory is gone
     num_segments, trees = len(lengths), _trees(lengths, back)
     rows, columns = len(trees), max(trees)
     starts: list[int] = []
@@ -86,11 +87,14 @@ def rectangle_of(lengths: list[int], back: list[int], device: torch.device) -> R
     size = torch.tensor(trees)
     place = torch.arange(tokens) + torch.repeat_interleave(torch.arange(rows) * columns - size.cumsum(0) + size, size)
     cell, segment, position = (
-        torch.full((rows * columns,), fill).scatter(0, place, values).view(rows, columns).to(device, non_blocking=True)
+        torch.full((rows * columns,), fill)
+        .scatter(0, place, values)
+        .view(rows, columns)
+        .to(device, non_blocking=unwaited)
         for fill, values in ((0, torch.arange(tokens)), (num_segments, segment_of_cell), (0, position_of_cell))
     )
-    seen = seen_segments([*back, 0]).to(device, non_blocking=True)
-    return Rectangle(cell, place.to(device, non_blocking=True), segment, position, seen)
+    seen = seen_segments([*back, 0]).to(device, non_blocking=unwaited)
+    return Rectangle(cell, place.to(device, non_blocking=unwaited), segment, position, seen)
 
 
 def _trees(lengths: list[int], back: list[int]) -> list[int]:

@@ -7,7 +7,7 @@ tensors and one backbone; not layouts, losses or how it is trained.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -221,6 +221,11 @@ class RewardModel(nn.Module):
         if small and not torch.accelerator.is_available():
             return ("padded",)
         return ("padded", "packed", "shared_prefix") if self.causal else ("padded", "packed")
+
+    @property
+    def plain_models(self) -> Sequence[RewardModel]:
+        """The models with a backbone that answer: this one, or an ensemble's members."""
+        return [self]
 
     @property
     def hidden_size(self) -> int:

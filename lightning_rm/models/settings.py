@@ -101,12 +101,15 @@ def choose_pad(
     candidates = (pad_id, None if tokenizer is None else cast("int | None", tokenizer.pad_token_id), own)
     pad = next((candidate for candidate in candidates if candidate is not None), None)
     if pad is None:
-        raise ValueError("the model has no padding token; give pad_id=, the id of a token that never stands in a text")
+        raise ValueError(
+            "the model has no padding token; give pad_token= of the tokenizer, a token that never stands in a text, or "
+            "its id as pad_id="
+        )
     ends = [config.eos_token_id] if tokenizer is None else [config.eos_token_id, tokenizer.eos_token_id]
     if architecture.read_at == "last" and any(pad == end or (isinstance(end, list) and pad in end) for end in ends):
         raise ValueError(
             f"the padding token {pad} ends texts too (eos): a classifier would read the token before the end; "
-            "give pad_id=, the id of another token that never stands in a text"
+            "give pad_token= of the tokenizer, another token that never stands in a text, or its id as pad_id="
         )
     if architecture.positions_after_pad and pad != own:
         raise ValueError(f"pad_id={pad}: {config.model_type} counts positions from its own padding token; set {own}")

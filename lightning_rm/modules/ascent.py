@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.gather import world_size
 
@@ -101,7 +102,8 @@ def choose_parameters(model: RewardModel, part: str) -> list[tuple[str, nn.Param
 
     Args:
         model: a reward model.
-        part: `all`; `head`; `adapters` (LoRA); `last:N`, the head and the last N layers.
+        part: `all`; `head`; `adapters` (LoRA, members' too); `last:N`, the head and the last N layers with the adapters
+            on them (of an ensemble, of every member).
 
     Raises:
         ValueError: for another part, or one without a trainable parameter.
@@ -109,25 +111,35 @@ def choose_parameters(model: RewardModel, part: str) -> list[tuple[str, nn.Param
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     head = {id(parameter) for parameter in model.head_parameters()}
     layers = re.fullmatch(r"last:(\d+)", part)
+    members = model.lora if isinstance(model, MemberRewardModel) else None
     if part == "adapters":
-        named = [(name, parameter) for name, parameter in named if "lora_" in name]
+        adapters = {id(parameter) for parameter in (members.parameters() if members else ())}
+        named = [(name, parameter) for name, parameter in named if "lora_" in name or id(parameter) in adapters]
     elif part == "head":
         named = [(name, parameter) for name, parameter in named if id(parameter) in head]
     elif layers:
-        modules = cast(nn.Module, model.backbone).modules()
-        stack = [cast(nn.Module, module) for module in modules if isinstance(module, GradientCheckpointingLayer)]
-        if int(layers[1]) > len(stack):
-            raise ValueError(
-                f"ascent_part={part!r}: the backbone has {len(stack)} layers; say last:{len(stack)} or all"
-            )
-        last = stack[len(stack) - int(layers[1]) :]
+        last = [layer for plain in model.plain_models for layer in _last_layers(plain, int(layers[1]))]
         chosen = head | {id(parameter) for layer in last for parameter in layer.parameters()}
+        within = {id(module) for layer in last for module in layer.modules()}
+        for name, adapter in (members.by_name() if members else {}).items():
+            if id(model.backbone.get_submodule(name)) in within:
+                chosen |= {id(parameter) for parameter in adapter.parameters()}
         named = [(name, parameter) for name, parameter in named if id(parameter) in chosen]
     elif part != "all":
         raise ValueError(f"ascent_part={part!r}; say all, head, adapters or last:N, such as last:2")
     if not named:
         raise ValueError(f"ascent_part={part!r}: the model has no trainable parameter there")
     return named
+
+
+def _last_layers(model: RewardModel, num_layers: int) -> list[nn.Module]:
+    modules = cast(nn.Module, model.backbone).modules()
+    stack = [cast(nn.Module, module) for module in modules if isinstance(module, GradientCheckpointingLayer)]
+    if num_layers > len(stack):
+        raise ValueError(
+            f"ascent_part='last:{num_layers}': the backbone has {len(stack)} layers; say last:{len(stack)} or all"
+        )
+    return stack[len(stack) - num_layers :]
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -24,6 +25,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.group_metrics import GroupMetrics
 from lightning_rm.metrics import PairMetrics, Sums, batch_statistics, summarize
 from lightning_rm.models.reward_model import RewardModel
@@ -70,6 +72,7 @@ class PairwiseRM(L.LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.head_lr = head_lr
+        self._step_before_batch = 0
         self._progress = Progress()  # sums over pairs of `STATISTICS`, and of each loss
         self._evaluation: dict[str, PairMetrics | GroupMetrics] = {}
         self._idle: list[nn.Parameter] = []
@@ -132,10 +135,11 @@ class PairwiseRM(L.LightningModule):
     def on_train_batch_start(self, batch: PreferenceBatch, batch_idx: int) -> None:
         """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
         self._progress.start_batch(self.device)
+        self._step_before_batch = self.global_step
 
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
-        stepped = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        stepped = self.global_step > self._step_before_batch  # by an epoch's last, short of micro-batches, too
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if stepped and every and self.global_step % every == 0:  # 0 is never
             totals = self._progress.take_since_log(self._sum_over_ranks)
@@ -191,6 +195,26 @@ class PairwiseRM(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the exact metrics of every test set."""
         self._log_evaluation("test")
+
+    def setup(self, stage: str) -> None:
+        """Say what does not go together before anything is read or trained.
+
+        Raises:
+            ValueError: if the data module reads rewards at another token than the model, or a callback changes how many
+                micro-batches make a step, of which the data module plans an epoch.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, PreferenceDataModule) and datamodule.read_at != self.model.read_at:
+            raise ValueError(
+                f"the data module reads rewards at the {datamodule.read_at} token and this model at the "
+                f"{self.model.read_at}: give PreferenceDataModule(..., read_at=model.read_at)"
+            )
+        callbacks: list[L.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
+        if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+            raise ValueError(
+                "GradientAccumulationScheduler changes how many micro-batches make a step, and an epoch is planned for "
+                "one number: set the trainer's accumulate_grad_batches instead"
+            )
 
     def configure_model(self) -> None:
         """Freeze what gets no gradient, and shard the model where the strategy asks for it (FSDP2)."""

@@ -42,8 +42,11 @@ class Contrasted(NamedTuple):
 class Contrast(Protocol):
     """What compares two views."""
 
-    def __call__(self, first: Tensor, second: Tensor) -> Contrasted:
-        """Called with the features (2, P, H) of P pairs in each view; P is 0 where a rank has run out of pairs."""
+    def __call__(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
+        """Called with the features (2, P, H) of P pairs in each view; P is 0 where a rank has run out of pairs.
+
+        `index` (2, P) says where in the batch they were read: one response that stands in several pairs at one place.
+        """
         ...
 
 
@@ -54,7 +57,7 @@ ContrastFactory = Callable[[int], nn.Module]
 class SimCSE(nn.Module):
     """Every sample is to find its other view among those of all samples of all ranks (arXiv 2401.06080, eq 9).
 
-    A response that stands in several pairs of a batch is no negative of itself.
+    A response that stands in several pairs of this rank's batch is no negative of itself.
 
     Args:
         feature_size: H.
@@ -88,7 +91,7 @@ class SimCSE(nn.Module):
         self.other_weight = other_weight
         self.projection = projection_head(feature_size, projection, seed)
 
-    def forward(self, first: Tensor, second: Tensor) -> Contrasted:
+    def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
         """The loss over this rank's samples, the second views of every rank among the negatives."""
         first, second = (self.projection(samples_of(view, self.samples)) for view in (first, second))
         if len(first) == 0:
@@ -99,9 +102,9 @@ class SimCSE(nn.Module):
         other = start + (row + len(first) // 2) % len(first)
         log_weight = torch.zeros(len(first), len(every), device=first.device)
         log_weight[row, other] = math.log(self.other_weight) if self.other_weight else -math.inf
-        same = repeated(every)[start : start + len(first)]
-        same[row, start + row] = False
-        loss = simcse_loss(first, every, self.temperature, start + row, log_weight.masked_fill(same, -math.inf))
+        repeats = repeated(index, self.samples).fill_diagonal_(False)
+        log_weight[:, start : start + len(first)].masked_fill_(repeats, -math.inf)
+        loss = simcse_loss(first, every, self.temperature, start + row, log_weight)
         return Contrasted(loss, _unit(first).detach(), _unit(second).detach())
 
 
@@ -163,7 +166,7 @@ class SwAV(nn.Module):
         self.register_buffer("queue", torch.zeros(2, queue, size))
         self.register_buffer("queued", torch.zeros((), dtype=torch.long))
 
-    def forward(self, first: Tensor, second: Tensor) -> Contrasted:
+    def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
         """The loss over this rank's samples; the samples of all ranks enter the queue in training."""
         views = [_unit(self.projection(samples_of(view, self.samples))) for view in (first, second)]
         prototypes = _unit(self.prototypes.float())
@@ -181,8 +184,13 @@ class SwAV(nn.Module):
 
         Args:
             step: optimizer steps taken.
-            num_steps: of the whole run.
+            num_steps: of the whole run; infinite where it has no planned end.
+
+        Raises:
+            ValueError: if `frozen` is a share of a run without an end.
         """
+        if 0 < self.frozen < 1 and math.isinf(num_steps):
+            raise ValueError(f"frozen={self.frozen} is a share of a run, and this one has no planned end: give steps")
         if step < (self.frozen * num_steps if self.frozen < 1 else self.frozen):
             self.prototypes.grad = None
 
@@ -225,21 +233,19 @@ def samples_of(feature: Tensor, samples: Samples) -> Tensor:
     return torch.cat([chosen, rejected])
 
 
-@torch.no_grad()
-def repeated(samples: Tensor) -> Tensor:
-    """Which of N samples are the same to the last digit: one response that stands in several pairs of a batch.
-
-    Such a response is computed once, and must not be told apart from itself.
+def repeated(index: Tensor, samples: Samples) -> Tensor:
+    """Which of a batch's 2P samples are the same: one response, or one pair of responses, that stands there twice.
 
     Args:
-        samples: (N, H).
+        index: (2, P) where chosen and rejected were read.
+        samples: `responses` or `difference`.
 
     Returns:
-        (N, N) bool, True on the diagonal. Rows are compared by one number each, a weighted sum in float64.
+        (2P, 2P) bool, in the order of `samples_of`; True on the diagonal.
     """
-    weight = torch.linspace(1, 2, samples.shape[1], dtype=torch.float64, device=samples.device).sqrt()
-    mark = (samples.double() * weight).sum(-1)
-    return mark[:, None] == mark[None, :]
+    own, other = index.flatten(), index.flip(0).flatten()
+    same = own[:, None] == own
+    return same & (other[:, None] == other) if samples == "difference" else same
 
 
 def projection_head(feature_size: int, size: int | None, seed: int) -> nn.Module:

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast, get_args
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -28,6 +29,10 @@ from lightning_rm.modules.objective import Objective, RankingViews
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 from lightning_rm.modules.second_order import model_above
 from lightning_rm.modules.views import Forward
+
+
+class DivergedError(ValueError):
+    """Steps in a row were not finite and none was taken: the weights are those of before, and can be saved."""
 
 
 class MetaRM(PairwiseRM):
@@ -190,7 +195,9 @@ class MetaRM(PairwiseRM):
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
         self._finite.append(squared_norm([cast(Tensor, parameter.grad) for parameter in parameters]))
         if self._is_logged() and (compared := ascent.compared()):
-            self._seen["ascent_length"], self._seen["gradient_cosine"] = compared
+            length, cosine = compared
+            self._seen["ascent_length"] = length
+            self._seen["gradient_cosine"] = math.copysign(1, self.ascent_lr) * cosine  # of J's, whichever way it went
             self._seen["ascent_relative"] = compared[0] / squared_norm(ascent.parameters).sqrt()
         ascent.forget()
         if self._all_finite():
@@ -201,10 +208,9 @@ class MetaRM(PairwiseRM):
         self.num_skipped += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= self.max_skipped:
-            raise ValueError(
+            raise DivergedError(
                 f"{self._skipped_in_a_row} optimizer steps in a row had a loss or a gradient that is not finite; none "
-                "of them changed a weight, and the last checkpoint is whole. Lower the learning rate, or "
-                f"ascent_lr={self.ascent_lr}"
+                f"of them changed a weight. Lower the learning rate, or ascent_lr={self.ascent_lr}"
             )
 
     def diagnostics(self) -> dict[str, Tensor]:
@@ -228,6 +234,10 @@ class MetaRM(PairwiseRM):
                 "second_order=true differentiates through the ascent, on one device, without gradient accumulation and "
                 "without gradient checkpointing; set second_order=false for all else"
             )
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """One that leaves the model at theta, whatever ends the run and wherever."""
+        return [_BackToTheta()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the number of skipped steps too."""
@@ -341,6 +351,11 @@ class MetaRM(PairwiseRM):
         """Random numbers for dropout that are not missed afterwards."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             yield
+
+
+class _BackToTheta(L.Callback):
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        _at_theta(pl_module)
 
 
 def _at_theta(module: nn.Module, *_: Any) -> None:

@@ -118,8 +118,9 @@ class Objective(nn.Module):
         ranked = output if self.ranking_views == "both" else replace(output, reward=output.reward[:, 0])
         losses = target_losses(batch, ranked, self.distill, self.centering)
         with torch.autocast(output.feature.device.type, enabled=False):
-            feature = output.feature[:, :, :0] if batch.is_filler else output.feature
-            contrasted = cast(Contrast, self.contrast)(feature[:, 0], feature[:, 1])
+            kept = 0 if batch.is_filler else batch.num_pairs
+            first, second = output.feature[:, :, :kept].unbind(1)
+            contrasted = cast(Contrast, self.contrast)(first, second, batch.tokens.reward_index[:, :kept])
         self.last = contrasted._replace(loss=contrasted.loss.detach())
         losses["contrast"] = contrasted.loss
         losses["loss"] = losses["loss"] + self.beta * contrasted.loss

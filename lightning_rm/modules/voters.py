@@ -43,7 +43,9 @@ class VotersRM(PairwiseRM):
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr)
         if not isinstance(model, MemberRewardModel):
-            raise ValueError("voters on one backbone are a MemberRewardModel; set backbone.members, or module=baseline")
+            raise ValueError(
+                "voters on one backbone are a MemberRewardModel: set members=heads or members=lora, or module=baseline"
+            )
         self.num_members = model.num_members
         self.bootstrap = bootstrap
         self.seed = seed

@@ -9,14 +9,11 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from lightning_rm.data.cache import files_digest
 from lightning_rm.models.contexts import quiet
-from lightning_rm.models.loading import Checkpoint, is_classifier
+from lightning_rm.models.loading import Checkpoint, is_classifier, readable, weight_files
 from lightning_rm.models.settings import dtype_of
 
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the classes end that write text, token by token."""
-
-WEIGHTS = (".safetensors", ".bin", ".gguf")
-"""How the names of weight files end."""
 
 
 def policy_config(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -62,13 +59,10 @@ def load_policy(path: str | Path, *, dtype: str = "float32", trust_remote_code: 
     """
     policy_config(path, trust_remote_code=trust_remote_code)
     checkpoint = Checkpoint.at(path, trust_remote_code=trust_remote_code)
-    with quiet():
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                checkpoint.path, dtype=dtype_of(dtype), output_loading_info=True, **checkpoint.options
-            )
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"{checkpoint.where}: the weights cannot be read: {error}") from error
+    with quiet(), readable(checkpoint):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint.path, dtype=dtype_of(dtype), output_loading_info=True, **checkpoint.options
+        )
     missing = sorted(loaded[1]["missing_keys"])
     if missing:
         raise ValueError(
@@ -90,4 +84,4 @@ def policy_version(path: str | Path, config: PreTrainedConfig) -> str:
         return str(getattr(config, "_commit_hash", None))
     if place.is_file():
         return files_digest([place])
-    return files_digest(sorted(file for file in place.iterdir() if file.suffix in WEIGHTS))
+    return files_digest(weight_files(place))

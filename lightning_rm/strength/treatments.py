@@ -75,6 +75,8 @@ def soft_label(
 ) -> Targets:
     """Replace the label by what the voters believe: `sigmoid(mean / temperature)`, or the share of their votes.
 
+    That is below 1/2 where they contradict the label: `flip` has no place after it, where it turns this belief round.
+
     Args:
         strength: of N pairs.
         targets: of the same pairs.
@@ -125,7 +127,7 @@ def weight(strength: Strength, targets: Targets, *, floor: float = 0.1, clip: fl
     """Weigh a pair by how strongly the voters back its label: scaled Bradley-Terry (arXiv 2410.01257, section 3.2).
 
     A weight is the strength on the label's side, at least `floor`, divided by the mean weight of the pairs that are
-    kept, so that the loss keeps its scale.
+    kept, so that the loss keeps its scale: put `select` and `drop` before it.
 
     Args:
         strength: of N pairs.

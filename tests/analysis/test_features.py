@@ -147,14 +147,13 @@ def test_differences_come_with_their_negatives() -> None:
 def test_tsne_without_its_package_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.delitem(sys.modules, "sklearn.manifold", raising=False)
-    with pytest.raises(ValueError, match="pip install scikit-learn"):
+    with pytest.raises(ValueError, match=r"pip install .lightning-rm\[tsne\]"):
         check_projection("tsne")
     with pytest.raises(ValueError, match="projection='umap': there are pca, tsne"):
         check_projection("umap")
 
 
 def test_tsne_keeps_clusters_apart_and_is_the_same_twice() -> None:
-    pytest.importorskip("sklearn")
     feature = torch.cat([torch.zeros(20, 8), torch.full((20, 8), 50.0)])
     feature += torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
     points = tsne(feature).points

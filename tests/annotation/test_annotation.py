@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lightning_rm.annotation import votes as votes_module
+from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.files import VOTERS, write_fnlp, write_parquet, write_trl
 from lightning_rm.annotation.voters import Voter, check_voters, find_folder
 from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
@@ -234,6 +235,24 @@ def test_members_of_one_backbone_vote_one_by_one(voters: list[Voter], tmp_path: 
             members.member(place), world_tokenizer(), [(*row.prompt, *row.chosen) for row in SOURCE], batch_size=1
         )
         np.testing.assert_allclose(votes.chosen[:, place], alone.numpy(), atol=2e-6)
+
+
+def test_rows_in_memory_get_the_votes_of_those_in_a_file(voters: list[Voter], tmp_path: Path) -> None:
+    rows = [{"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected} for row in SOURCE]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = [Voter(voter.name, str(voter.folder)) for voter in voters]  # a folder in words is the same voter
+    assert named == voters
+    tables = []
+    for name, source in (("file", path), ("files", [str(path)]), ("memory", rows)):
+        out = tmp_path / f"{name}.parquet"
+        votes = annotate(source, named, out, POLICY, cache_dir=tmp_path / "cache")
+        assert votes.votes.shape == (30, 3)
+        tables.append(pq.read_table(out))
+    assert tables[0].equals(tables[1])
+    assert tables[0].equals(tables[2])
+    with pytest.raises(ValueError, match="source is of the type int; give a source, a path or a list of paths"):
+        annotate(3, voters, tmp_path / "none.parquet")  # pyright: ignore[reportArgumentType]
 
 
 def test_voters_that_do_not_belong_together_are_named(voters: list[Voter], tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_run_goes_on_after_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixtur
     trainer = toy_trainer(tmp_path / "first", callbacks=[recorder, Interrupt(4), ResumeCheckpoint(stopped)])
     with pytest.raises(SystemExit):
         trainer.fit(toy_module(config=DROPOUT), toy_data())
-    assert f"interrupted after 4 steps; go on with 'resume=\"{stopped}\"'" in capsys.readouterr().out
+    assert f"stopped after 4 steps; go on with 'resume=\"{stopped}\"'" in capsys.readouterr().out
     rest, resumed = run(tmp_path / "rest", resume=stopped)
     assert recorder.losses + rest == whole
     expected, found = weights(finished), weights(resumed)

@@ -96,6 +96,9 @@ def test_an_empty_chain_and_a_chain_of_treatments() -> None:
     assert resolved(composed("hydra.runtime.output_dir=run"))["data"]["module"]["treatments"] == {}
     chain = resolved(composed("treatment=[adaptive_margin,flip]", "hydra.runtime.output_dir=run"))
     assert list(chain["data"]["module"]["treatments"]) == ["adaptive_margin", "flip"]
+    chain = resolved(composed("experiment=flip", "treatment=[flip,distill]", "hydra.runtime.output_dir=run"))
+    assert list(chain["data"]["module"]["treatments"]) == ["flip"]
+    assert chain["module"]["distill"] == 0.5
 
 
 def test_the_toy_backbone_warns_of_pairs_that_are_not_made(recwarn: pytest.WarningsRecorder) -> None:

@@ -171,6 +171,29 @@ def test_members_of_one_backbone_are_an_ensemble_without_an_average(
         ensemble(composed(f"voters={voted}/vote/0", *settings, command="ensemble"))
 
 
+def test_one_of_several_files_is_named_by_its_set(tmp_path: Path) -> None:
+    """`test_file={easy: ..., hard: ...}` makes the sets when it is read; a voter named twice is one."""
+    for name in ("easy", "hard"):
+        (tmp_path / f"{name}.jsonl").write_text(
+            json.dumps({"prompt": "p", "chosen": f"good {name}", "rejected": "bad"})
+        )
+    toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
+    files = f"data.test_file={{easy: {tmp_path}/easy.jsonl, hard: {tmp_path}/hard.jsonl}}"
+    cfg = composed(
+        f"voters=[{tmp_path}/model,{tmp_path}/mod*]",
+        "data=jsonl",
+        "data.file=unread",
+        files,
+        "set=test.hard",
+        f"out={tmp_path}/a.parquet",
+        command="annotate",
+    )
+    annotate_data(cfg)
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert "good hard" in str(table["chosen"].to_pylist())
+    assert [len(votes) for votes in table["votes"].to_pylist()] == [1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -179,6 +202,10 @@ def test_members_of_one_backbone_are_an_ensemble_without_an_average(
         (["annotate", "voters=model", "data=synthetic", "out=a.jsonl"], "ends in .parquet"),
         (["annotate", "voters=model", "data=synthetic", "set=tset", "out=a.parquet"], "set='tset': the data has train"),
         (["annotate", "voters=model", "data=synthetic", "set=test", "out=a.parquet"], "test.test, test.ood"),
+        (
+            ["annotate", "voters=model", "data=synthetic", "set=test.tset", "out=a.parquet"],
+            "test has test.test, test.ood",
+        ),
         (["annotate", "voters=model", "data=synthetic", "out=there.parquet"], "is there already"),
         (["analyze"], "there is nothing to analyze"),
         (["analyze", "strength=there.parquet"], "no column strength_mean"),

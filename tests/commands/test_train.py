@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from lightning_rm.analysis.plots import read_history
 
 SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1", "data.epochs=2"]
 
@@ -53,11 +56,21 @@ def test_one_run_leaves_everything_it_says(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
-    """Three steps an epoch: the fourth is in the middle of the second, and its epoch's metrics are of all its pairs."""
-    arguments = ["train", *SMALL, "hydra.run.dir=run", "logger=none", "checkpoint.every_n_train_steps=4"]
-    results = tmp_path / "run" / "results.json"
+    """Three steps an epoch: the fourth is in the middle of the second, and its epoch's metrics are of all its pairs.
+
+    What was logged before it stays, and the pairs of a set that only the run before it had. A run that begins anew in a
+    folder leaves nothing there of a set that it does not have.
+    """
+    arguments = ["train", *SMALL, "hydra.run.dir=run", "logger=csv", "checkpoint.every_n_train_steps=4"]
+    results, pairs = tmp_path / "run" / "results.json", tmp_path / "run" / "pairs"
+    pairs.mkdir(parents=True)
+    (pairs / "test_older.parquet").write_text("of an older run")
     assert lightning_rm(tmp_path, *arguments).returncode == 0
     whole = json.loads(results.read_text())
+    sets = ["test_ood.parquet", "test_test.parquet", "val_val.parquet"]
+    assert sorted(path.name for path in pairs.iterdir()) == sets
+    shutil.copy(pairs / "test_test.parquet", pairs / "test_more.parquet")
+    history = read_history(tmp_path / "run" / "csv" / "metrics.csv")
     checkpoint = tmp_path / "run" / "checkpoints" / "resume.ckpt"
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 4
     results.unlink()
@@ -66,6 +79,14 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
     assert whole["train"]["num_pairs"] == 96
     for name, metrics in json.loads(results.read_text()).items():
         assert metrics == pytest.approx(whole[name], rel=1e-9, nan_ok=True)
+    assert sorted(path.name for path in pairs.iterdir()) == sorted([*sets, "test_more.parquet"])
+    assert (tmp_path / "run" / "figures" / "rewards_test_more.png").exists()
+    resumed_history = read_history(tmp_path / "run" / "csv" / "metrics.csv")
+    assert history["train/loss"].steps.tolist() == list(range(6))
+    assert resumed_history.keys() == history.keys()
+    for name, curve in resumed_history.items():
+        assert curve.steps.tolist() == history[name].steps.tolist()
+        assert curve.values == pytest.approx(history[name].values, rel=1e-9, nan_ok=True)
 
 
 def test_a_multirun_shares_a_folder_and_returns_objectives(tmp_path: Path) -> None:
@@ -92,6 +113,7 @@ def test_no_logger_still_prints_the_table(tmp_path: Path) -> None:
         (["train", "backbone=hub", "backbone.path=no/such"], "error: path='no/such' is no folder here"),
         (["train", "data=jsonl"], "error: data.file must be given: data.file=..."),
         (["train", "checkpoint.every_n_train_steps=0"], "error: every_n_train_steps=0: give 1 or more, or null"),
+        (["train", "checkpoint.every_n_train_steps=0"], "\n(on the command line: checkpoint.every_n_train_steps)\n"),
         (["train", "resume=none.ckpt"], "error: resume='none.ckpt': there is no such checkpoint"),
         (["train", "monitor=val/acc"], "error: monitor='val/acc': there is no metric 'acc'; there are accuracy"),
         (["train", "monitor=dev/accuracy"], "error: monitor='dev/accuracy' is of no data set of this run"),

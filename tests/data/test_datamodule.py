@@ -26,7 +26,7 @@ from lightning_rm.batch import PreferenceBatch, ResponseBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.group_stream import GroupStream
 from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.data.loader import response_index
+from lightning_rm.data.repeats import sequence_index
 from lightning_rm.data.rows import BadRow, GroupRow, PairRow
 from lightning_rm.data.templates import DECODER_TEMPLATE
 from lightning_rm.strength import adaptive_margin, flip, label_smoothing
@@ -315,7 +315,7 @@ def test_prompt_order_shares_responses() -> None:
     data_module = data(train=Rows(rows), order="prompt", batch_pairs=14)
     batches = list(data_module.train_dataloader())
     assert [batch.tokens.input_ids.shape[0] <= 8 for batch in batches] == [True, True]
-    index = response_index(data_module.datasets["train"])
+    index = sequence_index(data_module.datasets["train"])
     assert index.tolist()[:3] == [[0, 1], [2, 1], [2, 0]]
 
 
@@ -850,3 +850,27 @@ def test_a_sampler_put_in_by_lightning_is_an_error(tmp_path: Path) -> None:
 def test_a_pair_over_the_token_budget_is_an_error() -> None:
     with pytest.raises(ValueError, match="over the budget of 20 tokens a batch; raise it"):
         data(batch_tokens=20).train_dataloader()
+
+
+def test_a_pair_of_any_set_over_the_token_budget_is_found_before_training() -> None:
+    """Not when the set is first read, which is after training for a test set."""
+    sets = {"train": source(2), "val": source(2), "test": source(9)}
+    assert len(list(data(**sets, batch_tokens=40).train_dataloader())) == 1
+    with pytest.raises(ValueError, match="over the budget of 20 tokens a batch"):
+        data(**sets, batch_tokens=20).setup("test")
+    data(**sets, batch_tokens=20).setup("fit")
+    data(**sets, batch_tokens=20, eval_batch_pairs=2).setup("test")
+
+
+@pytest.mark.parametrize("name", ["batch_pairs", "batch_tokens", "eval_batch_pairs"])
+def test_a_batch_size_below_1_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}=0; it must be 1 or more"):
+        data(**{name: 0})
+
+
+def test_a_set_and_a_subset_of_one_name_are_an_error() -> None:
+    """Both would be logged as `val/hard/accuracy`, and their mean is nobody's."""
+    sets = {"val": {"val": source(4, subset="hard"), "hard": source(3)}}
+    with pytest.raises(ValueError, match=r"hard: a set of that name and a subset of the set val .* as val/hard"):
+        data(**sets).setup("fit")
+    data(val={"val": source(4, subset="hard"), "easy": source(3)}).setup("fit")

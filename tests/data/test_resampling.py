@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +68,14 @@ def test_a_bootstrap_sample_has_poisson_counts() -> None:
     }
     assert list(Bootstrap(SOURCE, 3)) == list(Bootstrap(SOURCE, 3))
     assert list(Bootstrap(SOURCE, 3)) != list(Bootstrap(SOURCE, 4))
+
+
+def test_rows_of_one_id_are_drawn_one_by_one() -> None:
+    """Not all or none of them: of 400 rows with one id about 400 / e are left out."""
+    rows = Rows([replace(row, id="one") for row in SOURCE if isinstance(row, PairRow)])
+    kept = [row for row in Bootstrap(rows, 3) if isinstance(row, PairRow)]
+    assert abs(len(kept) - 400) < 3 * 20
+    assert abs(400 - len({row.prompt_id for row in kept}) - 400 / 2.718) < 3 * 9.7
 
 
 def test_poisson_inverts_its_distribution_function() -> None:

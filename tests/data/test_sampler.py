@@ -28,10 +28,10 @@ def one_prompt_each(num_pairs: int) -> Rows:
 
 
 def clique(num_prompts: int, num_responses: int) -> tuple[Rows, Rows]:
-    """All pairs of a prompt's responses, for several prompts: prompt_index (N,), response_index (N, 2)."""
+    """All pairs of a prompt's responses, for several prompts: prompt_index (N,), sequence_index (N, 2)."""
     pairs = np.array(list(combinations(range(num_responses), 2)))
-    response_index = np.concatenate([pairs + prompt * num_responses for prompt in range(num_prompts)])
-    return np.repeat(np.arange(num_prompts), len(pairs)), response_index
+    sequence_index = np.concatenate([pairs + prompt * num_responses for prompt in range(num_prompts)])
+    return np.repeat(np.arange(num_prompts), len(pairs)), sequence_index
 
 
 def ranks(world_size: int, total: int, epoch: int = 0, **options: object) -> list[list[MicroBatch]]:
@@ -164,13 +164,13 @@ def test_a_token_budget_is_kept_and_used(order: Order, token_cost: LayoutName) -
 
 def test_a_token_budget_counts_a_shared_response_once() -> None:
     """33 responses of 10 tokens: 200 packed tokens hold 20 of them, in far more than 10 pairs."""
-    prompt_index, response_index = clique(1, 33)
-    lengths = np.full_like(response_index, 10)
+    prompt_index, sequence_index = clique(1, 33)
+    lengths = np.full_like(sequence_index, 10)
     sampler = PairBatchSampler(
-        lengths, prompt_index, num_tokens=200, order="prompt", token_cost="packed", response_index=response_index
+        lengths, prompt_index, num_tokens=200, order="prompt", token_cost="packed", sequence_index=sequence_index
     )
     batches = [list(batch.rows) for batch in sampler]
-    assert all(len(np.unique(response_index[rows])) <= 20 for rows in batches)
+    assert all(len(np.unique(sequence_index[rows])) <= 20 for rows in batches)
     assert np.mean([len(rows) for rows in batches]) > 40
 
 
@@ -197,7 +197,7 @@ def test_a_token_budget_holds_on_the_grid_of_shared_prefixes(data: st.DataObject
         num_tokens=130,
         order=order,
         token_cost="shared_prefix",
-        response_index=np.array(
+        sequence_index=np.array(
             [[sequences.setdefault(tuple(s), len(sequences)) for s in sample.sequences] for sample in samples]
         ),
         prompts=(shared, np.array([numbers.setdefault(prompt, len(numbers)) for prompt in prompts])),
@@ -252,12 +252,12 @@ def test_length_order_leaves_the_rest_over_at_random() -> None:
 
 def test_prompt_order_reads_far_fewer_sequences() -> None:
     """Votes on 33 arguments a prompt: 32 pairs hold 64 sequences, about 16 of them distinct in this order."""
-    prompt_index, response_index = clique(4, 33)
-    lengths = np.full_like(response_index, 10)
+    prompt_index, sequence_index = clique(4, 33)
+    lengths = np.full_like(sequence_index, 10)
 
     def distinct(order: Order) -> float:
-        sampler = PairBatchSampler(lengths, prompt_index, num_pairs=32, order=order, response_index=response_index)
-        return float(np.mean([len(np.unique(response_index[list(batch.rows)])) for batch in sampler]))
+        sampler = PairBatchSampler(lengths, prompt_index, num_pairs=32, order=order, sequence_index=sequence_index)
+        return float(np.mean([len(np.unique(sequence_index[list(batch.rows)])) for batch in sampler]))
 
     assert distinct("random") > 45
     assert distinct("prompt") < 17.5
@@ -274,9 +274,9 @@ def test_prompt_order_keeps_small_prompts_together() -> None:
 def test_prompt_order_goes_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four responses in blocks of two: one pair within the first, four between, one within the second."""
     monkeypatch.setattr("lightning_rm.data.orders.BLOCK", 2)
-    prompt_index, response_index = clique(1, 4)
-    rows = by_prompt(np.arange(6), prompt_index, response_index, np.random.default_rng(0))
-    first, second = (set(response_index[rows[i]].tolist()) for i in (0, 5))
+    prompt_index, sequence_index = clique(1, 4)
+    rows = by_prompt(np.arange(6), prompt_index, sequence_index, np.random.default_rng(0))
+    first, second = (set(sequence_index[rows[i]].tolist()) for i in (0, 5))
     assert first.isdisjoint(second)
     assert sorted(rows.tolist()) == list(range(6))
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from lightning_rm.batch import LayoutName
+from lightning_rm.batch import LayoutName, Sample
 from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.data.records import RecordSource
 from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.tokenize import encode_conversation
+from lightning_rm.data.tokenize import TokenizePolicy, encode_conversation, prepare_pairs
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.evaluation.score import score
 from lightning_rm.models.members import MemberRewardModel, Members
@@ -46,6 +49,33 @@ def test_members_have_a_column_each(members: Members) -> None:
         alone = score(model.member(number), tokenizer, CONVERSATIONS, batch_size=4)
         assert rewards[:, number].tolist() == pytest.approx(alone.tolist(), abs=1e-5)
     assert (rewards[:, 0] - rewards[:, 1]).abs().max() > 1e-3
+
+
+def test_tools_and_template_arguments_give_the_ids_of_training(tmp_path: Path) -> None:
+    """Rows that carry both, as they are trained on, and their conversations, which are told both apart."""
+    model, tokenizer = toy_model().eval(), world_tokenizer()
+    written = (
+        "{{ tools[0]['name'] if tools else 'none' }}{{ ' loud' if loud else '' }}{{ ' quiet' if quiet is defined }}\n"
+    )
+    tokenizer.chat_template = written + str(tokenizer.chat_template)
+    tools, arguments = [{"name": "apple", "type": "function"}], {"loud": True, "quiet": None}
+    rows = [row for row in SyntheticSource(5, split="train") if isinstance(row, PairRow)]
+    shared = {"tools": tools, "chat_template_kwargs": arguments}
+    records = [{"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected} | shared for row in rows]
+    pairs = prepare_pairs(RecordSource(records), tokenizer, TokenizePolicy(), tmp_path)
+    trained = [sequence for i in range(5) for sequence in pairs.sample(i).sequences]
+    with torch.no_grad():
+        alone = [
+            model(LAYOUTS["padded"]([Sample([ids])], model.read_at, model.pad_id)).reward.item() for ids in trained
+        ]
+    rewards = score(model, tokenizer, CONVERSATIONS, tools=tools, chat_template_kwargs=arguments)
+    assert rewards.tolist() == pytest.approx(alone, abs=1e-5)
+    for fewer in (
+        score(model, tokenizer, CONVERSATIONS, tools=tools),
+        score(model, tokenizer, CONVERSATIONS, chat_template_kwargs=arguments),
+        score(model, tokenizer, CONVERSATIONS, tools=tools, chat_template_kwargs=arguments | {"quiet": True}),
+    ):
+        assert (fewer - rewards).abs().min() > 1e-4
 
 
 def test_the_model_is_left_in_the_mode_it_was_in() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 from collections.abc import Callable
@@ -9,20 +10,27 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from lightning_rm.annotation.annotate import annotate
+from lightning_rm.annotation.voters import Voter, find_folder
 from lightning_rm.batch import TokenBatch
 from lightning_rm.data.choice import LayoutSetting
 from lightning_rm.data.layouts import LAYOUTS, LayoutName
+from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic import SyntheticSource
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.evaluation.score import score
 from lightning_rm.models.aggregate import Aggregate, aggregate
+from lightning_rm.models.dropout import DropoutAt, add_dropout
 from lightning_rm.models.ensemble import RewardEnsemble
+from lightning_rm.models.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.modules.ascent import choose_parameters
 from lightning_rm.modules.baseline import BaselineRM
 from tests.tiny import pairs, tiny_model
 from tests.toy import toy_data, toy_model, toy_module, toy_trainer
@@ -41,6 +49,10 @@ def tokens_for(model: RewardModel, layout: LayoutName = "padded") -> TokenBatch:
 
 def tiny_members(name: str = "llama", number: int = 3) -> list[RewardModel]:
     return [tiny_model(name, seed) for seed in range(number)]
+
+
+def pairs_of(num_pairs: int) -> list[PairRow]:
+    return [row for row in SyntheticSource(num_pairs, split="train") if isinstance(row, PairRow)]
 
 
 def separate(members: list[RewardModel], tokens: TokenBatch) -> Tensor:
@@ -157,6 +169,40 @@ def test_a_saved_ensemble_is_read_back(tmp_path: Path) -> None:
     assert torch.equal(found(tokens).reward, ensemble(tokens).reward)
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "member_2")
     assert torch.equal(classifier.score.weight, next(ensemble.members[2].head_parameters()))
+
+
+def test_a_saved_ensemble_is_a_voter(tmp_path: Path) -> None:
+    """In annotation, and wherever a run's or a model's folder is named."""
+    ensemble = RewardEnsemble([toy_model(seed=seed) for seed in range(2)], "worst").eval()
+    ensemble.save_pretrained(tmp_path / "both", world_tokenizer())
+    toy_model(seed=2).save_pretrained(tmp_path / "single", world_tokenizer())
+    voters = [Voter(name, folder) for name in ("both", "single") if (folder := find_folder(tmp_path / name))]
+    assert len({voter.digest for voter in voters}) == 2
+    votes = annotate(SyntheticSource(6, split="train"), voters, tmp_path / "strength.parquet")
+    expected = score(ensemble, world_tokenizer(), [(*row.prompt, *row.chosen) for row in pairs_of(6)])
+    np.testing.assert_allclose(votes.chosen[:, 0], expected.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("at", ["embeddings", "features"])
+def test_dropout_and_parts_are_those_of_every_member(at: DropoutAt) -> None:
+    """Also of members on one backbone; one place takes the place of another, in copies too, and None takes it away."""
+    ensemble, members = RewardEnsemble(tiny_members()), MemberRewardModel.of(tiny_model(), Members(num_members=2))
+    for model in (ensemble, members):
+        tokens = tokens_for(model)
+        plain = model(tokens).reward
+        add_dropout(model, "features" if at == "embeddings" else "embeddings", 0.3)
+        copied = copy.deepcopy(model)
+        for dropped in (model, copied):
+            add_dropout(dropped, at, 0.3)
+            assert not torch.equal(dropped(tokens).reward, dropped(tokens).reward)
+            add_dropout(dropped, at, 0.0)
+            torch.testing.assert_close(dropped(tokens).reward, plain)
+            add_dropout(dropped, at, 0.3)
+            add_dropout(dropped, None, 0.0)
+            torch.testing.assert_close(dropped(tokens).reward, plain)
+    last = {name for name, _ in choose_parameters(ensemble, "last:1")}
+    single = {name for name, _ in choose_parameters(tiny_model(), "last:1")}
+    assert last == {f"members.{number}.{name}" for number in range(3) for name in single}
 
 
 def test_members_are_read_by_a_pattern_or_a_list(tmp_path: Path) -> None:

@@ -163,6 +163,14 @@ def test_missing_weights_are_an_error(tmp_path: Path) -> None:
     save_file({**tensors, "model.layers.1.mlp.up_proj.weight": dropped[:3].clone()}, file, {"format": "pt"})
     with pytest.raises(ValueError, match="do not fit"):
         RewardModel.from_pretrained(tmp_path)
+    file.write_bytes(file.read_bytes()[:1000])
+    for keep_lm_head in (False, True):
+        with pytest.raises(ValueError, match="the weights cannot be read"):
+            RewardModel.from_pretrained(tmp_path, keep_lm_head=keep_lm_head)
+    file.unlink()
+    for keep_lm_head in (False, True):
+        with pytest.raises(ValueError, match="the weights cannot be read"):
+            RewardModel.from_pretrained(tmp_path, keep_lm_head=keep_lm_head)
 
 
 def test_a_reward_head_that_does_not_load_is_an_error(tmp_path: Path) -> None:
@@ -183,7 +191,7 @@ def test_a_reward_head_that_does_not_load_is_an_error(tmp_path: Path) -> None:
 def test_a_padding_token_that_is_eos_is_an_error(tmp_path: Path) -> None:
     save_causal(tmp_path, pad_token_id=EOS)
     for pad_id in (None, EOS):
-        with pytest.raises(ValueError, match="give pad_id="):
+        with pytest.raises(ValueError, match="give pad_token="):
             RewardModel.from_pretrained(tmp_path, pad_id=pad_id)
     model = RewardModel.from_pretrained(tmp_path, pad_id=PAD)
     assert model.pad_id == model.backbone.config.pad_token_id == PAD
@@ -193,7 +201,7 @@ def test_a_padding_token_that_is_eos_is_an_error(tmp_path: Path) -> None:
 
 def test_no_padding_token_is_an_error(tmp_path: Path) -> None:
     save_causal(tmp_path, pad_token_id=None)
-    with pytest.raises(ValueError, match="no padding token"):
+    with pytest.raises(ValueError, match="no padding token; give pad_token="):
         RewardModel.from_pretrained(tmp_path)
 
 
@@ -271,7 +279,7 @@ def test_from_config_minds_its_settings() -> None:
         RewardModel.from_config({"model_type": "llama", "num_layers": 2}, vocab_size=VOCAB, pad_id=PAD)
     with pytest.raises(ValueError, match="model_type"):
         RewardModel.from_config({"hidden_size": 2}, vocab_size=VOCAB, pad_id=PAD)
-    with pytest.raises(ValueError, match="no padding token"):
+    with pytest.raises(ValueError, match="no padding token; give pad_token="):
         RewardModel.from_config(CONFIGS["llama"], vocab_size=VOCAB)
 
 

@@ -122,15 +122,26 @@ def test_the_prompted_pairs_share_what_they_can() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_sixteen_responses_to_one_prompt(layout: LayoutName) -> None:
-    """Best of n: one group of 16, another of responses that begin with the prompt of the first and go on."""
-    prompt = conversation(20)
+    """Best of n: one group of 16, another of responses that begin with the prompt of the first and go on.
+
+    The last response ends at the last position that the model has.
+    """
+    prompt, lengths = conversation(20), [*range(3, 18), 34]
     groups = [
-        Sample([[*prompt, *conversation(3 + n, n)] for n in range(16)]),
-        Sample([[*prompt, *conversation(10, 99), *conversation(3 + n, 50 + n)] for n in range(16)]),
+        Sample([[*prompt, *conversation(length, length)] for length in lengths]),
+        Sample([[*prompt, *conversation(10, 99), *conversation(length, 50 + length)] for length in lengths]),
     ]
-    model = tiny_model("llama")
-    expected = alone(tiny_model("llama"), groups, "sdpa")
-    torch.testing.assert_close(model(laid_out(model, layout, groups)).reward, expected, atol=2e-6, rtol=2e-6)
+    model, plain = tiny_model("llama"), tiny_model("llama")
+    assert len(groups[1].sequences[15]) == model.max_tokens == 64
+    weight = torch.arange(32.0).sin().view(16, 2)
+    expected = alone(plain, groups, "sdpa")
+    (expected * weight).sum().backward()
+    reward = model(laid_out(model, layout, groups)).reward
+    torch.testing.assert_close(reward, expected.detach(), atol=2e-6, rtol=2e-6)
+    (reward * weight).sum().backward()
+    found = gradients(model)
+    for key, gradient in gradients(plain).items():
+        assert (found[key] - gradient).norm() <= 3e-6 * gradient.norm() + 1e-6, key
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert", "deberta-v2"])
@@ -183,9 +194,10 @@ def test_left_padding_and_a_row_with_gaps_read_the_same() -> None:
     torch.testing.assert_close(model(tokens).reward, expected, atol=1e-6, rtol=1e-6)
 
 
-def test_a_decoder_made_bidirectional_shares_no_prefix() -> None:
-    """EmbeddingGemma's attention: read at the last token, and every token sees all of its sequence."""
-    changes = {"use_bidirectional_attention": True, "sliding_window": 64}
+@pytest.mark.parametrize("window", [64, 6])
+def test_a_decoder_made_bidirectional_shares_no_prefix(window: int) -> None:
+    """EmbeddingGemma's attention: read at the last token, and every token sees all of its sequence, or a window."""
+    changes = {"use_bidirectional_attention": True, "sliding_window": window}
     model = tiny_model("gemma3_text", changes=changes)
     layouts: list[LayoutName] = ["padded", "packed"]
     for layout in layouts:
@@ -221,6 +233,15 @@ def test_packing_with_eager_attention_beyond_a_window_is_an_error() -> None:
     model = tiny_model("mistral", attn_implementation="eager")
     with pytest.raises(ValueError, match=r"layout=padded"):
         model(laid_out(model, "packed"))
+    layouts: list[LayoutName] = ["packed", "shared_prefix"]
+    for layout in layouts:  # the longest sequence has 62 tokens
+        model = tiny_model("mistral", changes={"sliding_window": 61}, attn_implementation="eager")
+        with pytest.raises(ValueError, match=r"layout=padded"):
+            model(laid_out(model, layout, prompted()))
+        model = tiny_model("mistral", changes={"sliding_window": 62}, attn_implementation="eager")
+        expected = alone(tiny_model("mistral", changes={"sliding_window": 62}), prompted(), "eager")
+        reward = model(laid_out(model, layout, prompted())).reward
+        torch.testing.assert_close(reward, expected, atol=2e-6, rtol=2e-6)
 
 
 @pytest.mark.parametrize(

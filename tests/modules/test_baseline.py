@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from lightning_rm import metrics
 from lightning_rm.batch import PreferenceBatch
@@ -191,6 +192,25 @@ def test_a_module_is_fitted_on_data_of_other_subsets_too(tmp_path: Path) -> None
     trainer = toy_trainer(tmp_path)
     trainer.fit(module, data)
     assert trainer.callback_metrics["train_epoch/num_pairs"] == trainer.callback_metrics["val/num_pairs"] == 5
+
+
+def test_the_last_step_of_an_epoch_is_logged_though_it_has_fewer_micro_batches(tmp_path: Path) -> None:
+    """Six micro-batches, four a step: steps 1 and 2, of which the second is of two."""
+    trainer = toy_trainer(tmp_path, accumulate_grad_batches=4, log_every_n_steps=2)
+    trainer.fit(toy_module(), toy_data())
+    assert trainer.global_step == 2
+    assert float(trainer.callback_metrics["train/num_pairs"]) == 24
+
+
+def test_a_data_module_that_reads_another_token_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"at the first token and this model at the last.*read_at=model\.read_at"):
+        toy_trainer(tmp_path).fit(toy_module(), toy_data(read_at="first"))
+
+
+def test_a_callback_that_changes_the_micro_batches_of_a_step_is_refused(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, callbacks=[GradientAccumulationScheduler({0: 4})])
+    with pytest.raises(ValueError, match="set the trainer's accumulate_grad_batches instead"):
+        trainer.fit(toy_module(), toy_data())
 
 
 def test_with_log_every_n_steps_0_no_step_is_logged(tmp_path: Path) -> None:

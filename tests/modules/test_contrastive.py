@@ -39,6 +39,9 @@ def features(seed: int = 0, pairs: int = 4, size: int = 6) -> Tensor:
     return torch.randn(2, pairs, size, generator=torch.Generator().manual_seed(seed))
 
 
+INDEX = torch.arange(8).view(2, 4)
+
+
 def rows(feature: Tensor, samples: str) -> list[list[float]]:
     chosen, rejected = feature.double().tolist()
     if samples == "responses":
@@ -54,18 +57,17 @@ def test_simcse_is_the_paper_s_over_its_samples(samples: Any, other_weight: floa
     contrast = SimCSE(6, samples, temperature=0.2, other_weight=other_weight)
     weight = [[other_weight if (i - j) % 8 == 4 else 1.0 for j in range(8)] for i in range(8)]
     expected = reference.simcse(rows(first, samples), rows(second, samples), 0.2, weight)
-    assert contrast(first, second).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert contrast(first, second, INDEX).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_response_of_several_pairs_is_no_negative_of_itself() -> None:
-    """Pairs (a, b), (a, c), (d, a), (e, f): rows 0, 1 and 6 are one response."""
+    """Pairs (a, b), (a, c), (d, a), (e, f): rows 0, 1 and 6 are one response, whatever was dropped from each."""
     first, second = features(0), features(1)
-    for view in (first, second):
-        view[0, 1] = view[1, 2] = view[0, 0]
+    index = torch.tensor([[0, 0, 1, 2], [3, 4, 0, 5]])
     same = {0, 1, 6}
     weight = [[0.0 if i != j and {i, j} <= same else 1.0 for j in range(8)] for i in range(8)]
     expected = reference.simcse(rows(first, "responses"), rows(second, "responses"), 0.05, weight)
-    assert SimCSE(6)(first, second).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert SimCSE(6)(first, second, index).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("samples", ["responses", "difference"])
@@ -79,14 +81,14 @@ def test_swav_is_the_paper_s_over_its_samples(samples: Any) -> None:
     ]
     codes = [reference.sinkhorn(one, 0.1, 3) for one in scores]
     expected = reference.swav(*scores, *codes, 0.2)
-    assert contrast(first, second).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert contrast(first, second, INDEX).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_queue_joins_the_codes_and_forgets_the_oldest() -> None:
     contrast = SwAV(6, num_prototypes=3, epsilon=0.1, queue=12)
     views = [features(seed) for seed in range(4)]
-    contrast(views[0], views[1])
-    contrast(views[2], views[3])
+    contrast(views[0], views[1], INDEX)
+    contrast(views[2], views[3], INDEX)
     unit = [torch.nn.functional.normalize(samples_of(view, "responses"), dim=-1) for view in views]
     assert int(contrast.queued) == 12
     torch.testing.assert_close(contrast.queue[0], torch.cat([unit[2], unit[0]])[:12])
@@ -101,7 +103,7 @@ def test_the_queue_joins_the_codes_and_forgets_the_oldest() -> None:
     torch.testing.assert_close(found[0], torch.tensor(expected), atol=1e-5, rtol=1e-4)
     assert torch.equal(contrast.queue, held)
     contrast.train()
-    contrast(torch.full_like(new, float("nan")), new)
+    contrast(torch.full_like(new, float("nan")), new, INDEX)
     assert torch.equal(contrast.queue, held)
 
 
@@ -121,9 +123,15 @@ def test_the_order_of_the_batch_does_not_matter(name: str) -> None:
     order = torch.tensor([2, 0, 3, 1])
     contrast = CONTRASTS[name](6)
     first, second = features(0), features(1)
-    expected = contrast(first, second).loss
-    found = CONTRASTS[name](6)(first[:, order], second[:, order]).loss
+    expected = contrast(first, second, INDEX).loss
+    found = CONTRASTS[name](6)(first[:, order], second[:, order], INDEX[:, order]).loss
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_share_of_a_run_without_an_end_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"frozen=0\.5 is a share of a run.*give steps"):
+        SwAV(6, frozen=0.5).before_step(0, float("inf"))
+    SwAV(6, frozen=5).before_step(0, float("inf"))
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared_prefix"])
@@ -261,16 +269,26 @@ def test_resume_is_bit_exact_with_queue_prototypes_and_projection(name: str, tmp
 
 
 def test_contrast_separates_what_ranking_alone_leaves_together() -> None:
-    """Eight responses of one reward: ranking gives them no gradient apart, a contrast spreads them over the sphere."""
-    torch.manual_seed(0)
-    points = nn.Parameter(torch.tensor([1.0, 0, 0]).repeat(2, 4, 1) + 1e-3 * torch.randn(2, 4, 3))
-    contrast = SimCSE(3, temperature=0.5)
-    optimizer = torch.optim.SGD([points], lr=0.5)
-    before = torch.nn.functional.normalize(points.detach().flatten(0, 1), dim=-1)
-    for _ in range(300):
-        optimizer.zero_grad()
-        contrast(points, points).loss.backward()
-        optimizer.step()
-    after = torch.nn.functional.normalize(points.detach().flatten(0, 1), dim=-1)
-    assert (before @ before.T).min() > 0.99
-    assert (after @ after.T - torch.eye(8)).max() < 0.7
+    """Eight features that lie together, four chosen and four rejected, and a head: the ranking loss drives the four
+    apart from the four, all chosen one way. With the contrast they rank as well and spread over the sphere."""
+    rewards: list[Tensor] = []
+    cosines: list[Tensor] = []
+    for beta in (0.0, 1.0):
+        torch.manual_seed(0)
+        points = nn.Parameter(torch.tensor([1.0, 0, 0]).repeat(2, 4, 1) + 1e-3 * torch.randn(2, 4, 3))
+        head = nn.Parameter(torch.tensor([0.0, 0, 1]))
+        contrast = SimCSE(3, temperature=0.5)
+        optimizer = torch.optim.SGD([points, head], lr=0.5)
+        for _ in range(100):
+            optimizer.zero_grad()
+            chosen, rejected = points @ head
+            ranking = -torch.nn.functional.logsigmoid(chosen - rejected).mean()
+            (ranking + beta * contrast(points, points, INDEX).loss).backward()
+            optimizer.step()
+        unit = torch.nn.functional.normalize(points.detach(), dim=-1)
+        rewards.append((points @ head).detach())
+        cosines.append(unit @ unit.mT)  # of chosen among themselves and of rejected
+    for reward in rewards:
+        assert (reward[0] - reward[1]).min() > 3
+    assert cosines[0].min() > 0.999
+    assert (cosines[1] - torch.eye(4)).max() < 0.6

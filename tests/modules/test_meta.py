@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, response_batch
+from lightning_rm.callbacks import ResumeCheckpoint
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.synthetic_policy import SyntheticResponses
 from lightning_rm.data.world_tokenizer import world_tokenizer
@@ -216,6 +217,14 @@ def test_the_step_is_as_long_as_its_scale_says(tmp_path: Path, scale: Any, lengt
     assert -1 <= logged["gradient_cosine"] <= 1
 
 
+def test_the_adapters_of_members_are_adapters_and_of_their_layer() -> None:
+    model = MemberRewardModel.of(toy_model(), Members(num_members=2, lora_layers=1))
+    adapters = {name for name, _ in choose_parameters(model, "adapters")}
+    assert adapters == {name for name, _ in model.named_parameters() if name.startswith("lora.")} != set()
+    last = {name for name, _ in choose_parameters(model, "last:1")}
+    assert last == adapters | {name for name, _ in choose_parameters(model, "head")}
+
+
 def test_the_cosine_is_between_the_ascent_and_the_pairs_gradient(tmp_path: Path) -> None:
     data = batches(1)
     model = toy_model()
@@ -289,7 +298,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path: Path
 
 
 @pytest.mark.parametrize("half", ["pairs", "responses"])
-def test_a_run_of_steps_that_are_not_finite_ends_with_its_weights_whole(tmp_path: Path, half: str) -> None:
+def test_a_run_of_steps_that_are_not_finite_ends_with_its_weights_whole_and_saved(tmp_path: Path, half: str) -> None:
     data = batches(4)
     module = MetaRM(toy_model(), ADAMW, ascent_lr=1.0, max_skipped=3)
     if half == "pairs":
@@ -298,8 +307,30 @@ def test_a_run_of_steps_that_are_not_finite_ends_with_its_weights_whole(tmp_path
         module.reward_penalty = float("inf")
     before = weights(module)
     with pytest.raises(ValueError, match=r"3 optimizer steps in a row.*Lower the learning rate, or ascent_lr=1.0"):
-        fit(toy_trainer(tmp_path), module, data)
+        fit(toy_trainer(tmp_path, callbacks=[ResumeCheckpoint(tmp_path / "resume.ckpt")]), module, data)
     assert all(torch.equal(value, before[name]) for name, value in weights(module).items())
+    saved = torch.load(tmp_path / "resume.ckpt", weights_only=True)
+    assert all(torch.equal(value, before[name]) for name, value in saved["state_dict"].items())
+    assert saved["skipped_steps"] == 3
+    assert saved["global_step"] == 2
+
+
+@pytest.mark.parametrize("hook", ["on_before_backward", "on_train_batch_end"])
+def test_a_run_that_is_stopped_leaves_the_model_at_theta(tmp_path: Path, hook: str) -> None:
+    module = MetaRM(toy_model(), SGD, ascent_lr=3.0)
+    before = weights(module)
+
+    class Stop(L.Callback):
+        pass
+
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    setattr(Stop, hook, stop)
+    with pytest.raises(SystemExit):
+        fit(toy_trainer(tmp_path, callbacks=[Stop()], accumulate_grad_batches=2), module, batches(2))
+    found = dict(module.model.named_parameters())
+    assert all(torch.equal(found[name], before[f"model.{name}"]) for name in found)
 
 
 def test_theta_is_restored_when_a_step_is_interrupted(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """No step on pairs waits for the device: nothing asks a tensor there for its value.
 
-SwAV's queue does, for how full it is, and MetaRM for whether its gradients are finite.
+SwAV's queue does, for how full it is and whether what enters it is finite, and MetaRM for whether its gradients are.
 
 On torch's `meta` device tensors have no values, and whatever asks for one raises. Where there is a GPU, torch itself
 watches too.
@@ -17,7 +17,7 @@ import pytest
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from lightning_rm.batch import LayoutName, PreferenceBatch, preference_batch
+from lightning_rm.batch import LayoutName, PreferenceBatch, ReadAt, preference_batch
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.models.members import MemberRewardModel, Members
 from lightning_rm.modules.base import PairwiseRM
@@ -26,7 +26,7 @@ from lightning_rm.modules.contrast import Contrasted, SimCSE, SwAV
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.modules.voters import VotersRM
-from tests.tiny import prompted, tiny_model
+from tests.tiny import CONFIGS, layouts_of, prompted, tiny_model
 
 ADAMW = partial(torch.optim.AdamW, lr=1e-3)
 METHODS: dict[str, Callable[[], PairwiseRM]] = {
@@ -42,8 +42,8 @@ METHODS: dict[str, Callable[[], PairwiseRM]] = {
 }
 
 
-def batch_of(layout: LayoutName, device: str) -> PreferenceBatch:
-    return preference_batch(LAYOUTS[layout](prompted(), "last", 1)).to(device)
+def batch_of(layout: LayoutName, device: str, read_at: ReadAt = "last") -> PreferenceBatch:
+    return preference_batch(LAYOUTS[layout](prompted(), read_at, 1)).to(device)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -59,6 +59,20 @@ def test_a_step_asks_the_device_for_no_value(method: str, layout: LayoutName, mo
     assert all(weight.grad is not None for weight in module.model.head_parameters())
     with pytest.raises(RuntimeError, match="meta"):
         float(loss.detach())
+
+
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [*((name, None) for name in CONFIGS), ("llama", "eager"), ("bert", "eager"), ("roberta", "eager")],
+)
+def test_no_backbone_asks_for_a_value(name: str, attention: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders among them, which see the padding after them unless told; Gemma 2's and DeBERTa's own is eager."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    module = BaselineRM(tiny_model(name, attn_implementation=attention), ADAMW).to("meta").train()
+    for layout in layouts_of(module.model):
+        loss = module.training_step(batch_of(layout, "meta", module.model.read_at), 0)
+        loss.backward()
+        assert loss.is_meta
 
 
 def test_lightning_copies_batches_while_the_gpu_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,11 +97,14 @@ TREATMENTS: dict[str, s.Treatment] = {
     "flip": partial(s.flip, below_quantile=0.2),
     "flip keeping margins": partial(s.flip, below_mean=0.0, keep_margin=True),
     "smoothing": partial(s.label_smoothing, alpha=0.1, pairs=[0.0, 0.5]),
+    "smoothing negative": partial(s.label_smoothing, alpha=0.1, pairs="negative"),
     "margin": partial(s.adaptive_margin, scale=0.5, clip=1.0),
     "clamped margin": partial(s.adaptive_margin, clamp=True),
     "weight": s.weight,
     "drop": partial(s.drop, ranges=[[0.0, 0.1]]),
     "select": partial(s.select, ranges=[[0.3, 0.9]]),
+    "decile": partial(s.decile, number=3),
+    "prefix": partial(s.prefix, share=0.4, end="strong"),
     "soft label": s.soft_label,
     "votes": partial(s.soft_label, source="votes"),
     "corrected": s.noise_corrected,
@@ -130,14 +133,81 @@ def test_what_should_commute_does(first: str, second: str) -> None:
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in TREATMENTS if name not in ("weight", "corrected")])
-def test_a_pair_told_the_other_way_round_trains_alike(name: str) -> None:
+def test_pairs_are_dropped_before_the_others_are_weighed() -> None:
+    """Backings 0.5 (the floor), 1 and 3 of which the first goes: the mean weight of 1 and 3 is 2, of all three 1.5.
+
+    Either way the pairs weigh as much beside one another; in the other order the loss does not keep its scale.
+    """
+    strength = s.Strength.of([-1.0, 1.0, 3.0], [1.0] * 3, [0.5] * 3)
+    drop, weight = partial(s.drop, ranges=[[0.0, 0.3]]), partial(s.weight, floor=0.5)
+    for order, expected in (([drop, weight], [0.5, 1.5]), ([weight, drop], [1 / 1.5, 3 / 1.5])):
+        targets = s.treat(strength, s.Targets.plain(3), order)
+        assert targets.weight[targets.kept].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", TREATMENTS)
+def test_finished_targets_told_the_other_way_round_train_alike(name: str) -> None:
     """Chosen and rejected change places, the label and the margin with them: the loss of every pair is the same."""
     strength, chosen, rejected = some_pairs()
     targets = s.treat(strength, s.Targets.plain(len(strength)), [TREATMENTS[name]])
-    turned = s.Targets.of(1 - targets.label, -targets.margin, targets.weight)
-    turned = replace(turned, kept=targets.kept)
-    assert loss_of(turned, rejected, chosen) == pytest.approx(loss_of(targets, chosen, rejected), rel=1e-5)
+    assert loss_of(mirrored(targets), rejected, chosen) == pytest.approx(loss_of(targets, chosen, rejected), rel=1e-5)
+
+
+def mirrored(targets: s.Targets) -> s.Targets:
+    return replace(targets, label=1 - targets.label, margin=-targets.margin)
+
+
+def swapped(strength: s.Strength) -> s.Strength:
+    """What the voters say of (rejected, chosen): every vote negated."""
+    return s.Strength.of(-strength.mean, strength.std, 1 - strength.share)
+
+
+CHAINS = {name: [treatment] for name, treatment in TREATMENTS.items()} | {
+    # These two ask no voter, and are for pairs without strength too.
+    "smoothing all": [partial(s.label_smoothing, alpha=0.1)],
+    "corrected by a rate": [partial(s.noise_corrected, error=0.2)],
+    "flip and margin": [TREATMENTS["flip"], TREATMENTS["margin"]],
+    "flip keeping margins and margin": [partial(s.flip, below_quantile=0.2, keep_margin=True), TREATMENTS["margin"]],
+    "flip and weight": [TREATMENTS["flip"], TREATMENTS["weight"]],
+    "drop and weight": [TREATMENTS["drop"], TREATMENTS["weight"]],
+    "soft label and weight": [TREATMENTS["soft label"], TREATMENTS["weight"]],
+}
+# These choose by the sign of the strength, which is the voters' word on a label of 1. Of a pair with the label 0 they
+# choose the opposite: not those that the voters contradict but those that they back, so nothing is mirrored.
+BY_SIGN = ("flip keeping margins", "smoothing negative")
+# These look at a pair by itself: at its label and what the voters say of it.
+BY_ITSELF = (
+    "smoothing all",
+    "margin",
+    "clamped margin",
+    "weight",
+    "soft label",
+    "votes",
+    "corrected",
+    "corrected by a rate",
+    "soft label and weight",
+)
+
+
+@pytest.mark.parametrize("name", [name for name in CHAINS if name not in BY_SIGN])
+def test_a_pair_told_the_other_way_round_is_treated_alike(name: str) -> None:
+    """Chosen and rejected change places, votes and margins are negated, the label y is 1 - y: the targets are mirrored.
+
+    Treatments that choose pairs by quantile choose by the rank among all strengths, as (chosen, rejected) are told: the
+    rank is held, for the weakest of pairs that are told the other way round are the strongest.
+    """
+    strength, chosen, rejected = some_pairs()
+    draw = np.random.default_rng(1)
+    before = s.Targets.of(draw.uniform(size=40), draw.normal(size=40), draw.uniform(0.5, 2, size=40))
+    other = swapped(strength)
+    if name not in BY_ITSELF:
+        other = replace(other, quantile=strength.quantile)
+    expected = mirrored(s.treat(strength, before, CHAINS[name]))
+    found = s.treat(other, mirrored(before), CHAINS[name])
+    for column in ("label", "margin", "weight", "flipped", "kept", "strength_sign"):
+        np.testing.assert_allclose(getattr(found, column), getattr(expected, column), atol=1e-12)
+    loss = loss_of(s.treat(strength, before, CHAINS[name]), chosen, rejected)
+    assert loss_of(found, rejected, chosen) == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", TREATMENTS)

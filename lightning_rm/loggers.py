@@ -1,0 +1,94 @@
+"""Metrics as CSV, of a run that may have been stopped: the file goes on where the run goes on.
+
+It knows Lightning's logger and what a checkpoint says of its step; no model, no metric.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+
+class ResumableCSVLogger(CSVLogger):
+    """Lightning's CSVLogger, but for the rows that lie in its folder: those before `goes_on_from` stay.
+
+    Lightning removes an earlier file at once. Here what is not kept goes with the first row that is logged, so that a
+    run that fails before it loses nothing. Of 0, where a run begins anew, nothing is kept:
+
+        rows of steps 0 1 2 3 4 5, goes_on_from 4  ->  0 1 2 3, then what is logged
+
+    A checkpoint of a validation is of the step before: step 3 is logged again, and what it has logged stays.
+    """
+
+    goes_on_from: int = 0
+    """The optimizer steps that are done where the run goes on; `GoOn` sets it."""
+    _kept: set[tuple[int, str]] | None = None
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """Lightning's writer; the file outlives its making."""
+        if self._experiment is None:
+            file, aside = self._file, self._file.with_suffix(".kept")
+            if file.exists():
+                file.replace(aside)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Experiment logs directory.*")
+                self._experiment = super().experiment
+            if aside.exists():
+                aside.replace(file)
+        return cast(ExperimentWriter, self._experiment)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Tensor | float], step: int | None = None) -> None:
+        """Log what the step has not logged before the run was stopped."""
+        if self._kept is None:
+            self._kept = self._keep()
+        new = {name: value for name, value in metrics.items() if (step, name) not in self._kept}
+        if new.keys() - {"epoch"}:
+            super().log_metrics(new, step)
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
+
+    def _keep(self) -> set[tuple[int, str]]:
+        """Leave the rows before `goes_on_from` in the file; steps and metrics of the cells that hold a value."""
+        writer, file = self.experiment, self._file
+        if not file.exists():
+            return set()
+        with file.open(newline="") as opened:
+            reader = csv.DictReader(opened)
+            names = list(reader.fieldnames or ())
+            rows = [row for row in reader if row["step"] and int(row["step"]) < self.goes_on_from]
+        if not rows:
+            file.unlink()
+            return set()
+        new = file.with_suffix(".new")
+        with new.open("w", newline="") as opened:
+            table = csv.DictWriter(opened, names)
+            table.writeheader()
+            table.writerows(rows)
+        new.replace(file)
+        writer.metrics_keys = names
+        return {(int(row["step"]), name) for row in rows for name, cell in row.items() if cell}
+
+
+class GoOn(L.Callback):
+    """Tells the loggers from which step a resumed run goes on."""
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Of a checkpoint that is trained on, not of one that is evaluated."""
+        for logger in trainer.loggers:
+            if isinstance(logger, ResumableCSVLogger) and trainer.state.fn == TrainerFn.FITTING:
+                logger.goes_on_from = checkpoint["global_step"]

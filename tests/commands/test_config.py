@@ -1,0 +1,55 @@
+"""Errors of what knows no configuration, said with the keys of the command line."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import DictConfig
+
+from lightning_rm.commands._config import full_keys, plain_errors
+from tests.commands.test_conf import composed
+
+RUN = "hydra.runtime.output_dir=run"
+
+
+@pytest.fixture(scope="module")
+def cfg() -> DictConfig:
+    return composed("module=meta", "responses=synthetic", "backbone=hub", "data=jsonl", RUN)
+
+
+@pytest.mark.parametrize(
+    ("message", "keys"),
+    [
+        ("3 rows: overlong=drop, overlong=truncate_prompt or max_tokens=9", ["data.overlong", "data.max_tokens"]),
+        ("set on_bad_row=drop; columns={prompt: null}", ["data.on_bad_row", "data.columns"]),
+        ("set second_order=false or agreed_only=false", ["module.second_order", "module.agreed_only"]),
+        ("batch_groups=0, order=1: no", ["responses.batch_groups", "layout.order"]),
+        ("pad_token='x' is not in the vocabulary", ["backbone.pad_token"]),
+        ("every_n_train_steps=0: give 1 or more", ["checkpoint.every_n_train_steps"]),
+    ],
+)
+def test_options_get_their_full_keys(cfg: DictConfig, message: str, keys: list[str]) -> None:
+    """What follows another option, `data.module.overlong: ${data.overlong}`, is not the one to set."""
+    assert full_keys(cfg, message) == keys
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "data.max_tokens=4096, but 2048",  # whole already
+        "monitor='val/acc'; set layout=packed, module=meta",  # keys, or groups, as they stand
+        "num_prompt=1, val=2: no",  # no option; responses.val or data.module.val
+        "path='none': no such folder",  # of the backbone, or of a file of pairs
+        "the columns prompt and chosen",
+        "out must be given: out=...",
+    ],
+)
+def test_no_keys_where_there_is_doubt(cfg: DictConfig, message: str) -> None:
+    assert full_keys(cfg, message) == []
+
+
+def test_a_mistake_is_said_with_its_keys(cfg: DictConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    for message in ("give identical=drop", "no way out"):
+        with pytest.raises(SystemExit, match="1"), plain_errors(cfg):
+            raise ValueError(message)
+    expected = "error: give identical=drop\n(on the command line: data.identical)\nerror: no way out\n"
+    assert capsys.readouterr().err == expected

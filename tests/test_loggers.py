@@ -1,0 +1,127 @@
+"""The CSV of a run that stops and goes on is that of the run that never stopped."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+
+from lightning_rm.callbacks import ResumeCheckpoint
+from lightning_rm.loggers import GoOn, ResumableCSVLogger
+from tests.toy import toy_data, toy_module, toy_trainer
+
+pytestmark = pytest.mark.filterwarnings("error:Experiment logs directory")
+
+
+class EndAt(L.Callback):
+    """An end in a hook when it is called for the n-th time, counted from 0."""
+
+    def __init__(self, hook: str, number: int, end: BaseException) -> None:
+        self.number = number
+        self.end = end
+        setattr(self, hook, self._called)
+
+    def _called(self, *_: Any) -> None:
+        if self.number == 0:
+            raise self.end
+        self.number -= 1
+
+
+def fit(folder: Path, resume: Path | None = None, extra: Sequence[L.Callback] = (), **options: Any) -> L.Trainer:
+    """Two epochs of six steps, validated after each; what was logged lies in `FOLDER/csv/metrics.csv`."""
+    L.seed_everything(1, verbose=False)
+    callbacks: list[L.Callback] = [ResumeCheckpoint(folder / "resume.ckpt", 4), GoOn(), LearningRateMonitor("step")]
+    logger = ResumableCSVLogger(folder, "", "csv")
+    options = {"max_epochs": 2, "log_every_n_steps": 1, **options}
+    trainer = toy_trainer(folder, logger=logger, callbacks=[*callbacks, *extra], **options)
+    logger.log_hyperparams({"seed": 1})
+    trainer.fit(toy_module(), toy_data(), ckpt_path=resume, weights_only=True)
+    return trainer
+
+
+def cells(folder: Path) -> dict[tuple[int, str], float]:
+    """Steps and metrics, none of them twice, in the order of the steps."""
+    found: dict[tuple[int, str], float] = {}
+    with (folder / "csv" / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            assert int(row["step"]) >= max((step for step, _ in found), default=0)
+            for name, cell in row.items():
+                if cell and name not in ("step", "epoch"):
+                    assert (int(row["step"]), name) not in found
+                    found[int(row["step"]), name] = float(cell)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], float]:
+    folder = tmp_path_factory.mktemp("whole")
+    fit(folder)
+    return cells(folder)
+
+
+@pytest.mark.parametrize(
+    ("hook", "number", "end"),
+    [
+        ("on_train_batch_start", 7, RuntimeError("the machine fails")),  # what was logged since step 4 is logged again
+        ("on_train_batch_start", 9, KeyboardInterrupt()),
+        ("on_validation_batch_end", 1, KeyboardInterrupt()),
+        ("on_validation_end", 0, KeyboardInterrupt()),  # that of step 5 is logged, and takes place again
+    ],
+)
+def test_a_resumed_run_has_every_row_once(
+    tmp_path: Path, whole: dict[tuple[int, str], float], hook: str, number: int, end: BaseException
+) -> None:
+    assert [step for step, name in whole if name == "train/loss"] == list(range(12))
+    assert [step for step, name in whole if name == "val/nll"] == [5, 11]
+    with pytest.raises((RuntimeError, SystemExit)):
+        fit(tmp_path, extra=[EndAt(hook, number, end)])
+    before = cells(tmp_path)
+    assert 0 < len(before) < len(whole)
+    fit(tmp_path, tmp_path / "resume.ckpt")
+    assert cells(tmp_path) == pytest.approx(whole, rel=1e-9, nan_ok=True)
+
+
+def test_a_run_that_cannot_go_on_loses_nothing(tmp_path: Path) -> None:
+    fit(tmp_path)
+    file = tmp_path / "csv" / "metrics.csv"
+    before = file.read_bytes()
+    end = EndAt("on_train_start", 0, RuntimeError("other data"))
+    with pytest.raises(RuntimeError, match="other data"):
+        fit(tmp_path, tmp_path / "resume.ckpt", [end])
+    assert file.read_bytes() == before
+    assert sorted(path.name for path in file.parent.iterdir()) == ["hparams.yaml", "metrics.csv"]
+
+
+def test_an_evaluation_of_other_weights_takes_nothing_away(tmp_path: Path) -> None:
+    """It reads a checkpoint too, of step 8; what it logs follows the last step."""
+    trainer = fit(tmp_path)
+    before = cells(tmp_path)
+    trainer.validate(toy_module(), toy_data(), ckpt_path=tmp_path / "resume.ckpt", weights_only=True, verbose=False)
+    after = cells(tmp_path)
+    assert before.items() < after.items()
+    assert {step for step, _ in after.keys() - before.keys()} == {12}
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_a_finished_run_that_goes_on_keeps_its_last_step(tmp_path: Path, at_end: bool) -> None:
+    """No batch is left, but the epoch's end, whose means are of step 11 again; what follows training is of step 12."""
+    last = ModelCheckpoint(tmp_path / "last", "last", every_n_epochs=1, save_on_train_epoch_end=at_end)
+    fit(tmp_path, extra=[last], enable_checkpointing=True)
+    before = cells(tmp_path)
+    trainer = fit(tmp_path, tmp_path / "last" / "last.ckpt")
+    trainer.validate(toy_module(), toy_data(), verbose=False)
+    trainer.test(toy_module(), toy_data(), verbose=False)
+    after = cells(tmp_path)
+    assert before.items() < after.items()
+    assert {step for step, _ in after.keys() - before.keys()} == {12}
+
+
+def test_a_run_that_begins_anew_keeps_nothing(tmp_path: Path) -> None:
+    fit(tmp_path)
+    fit(tmp_path, max_steps=2)
+    assert {step for step, _ in cells(tmp_path)} == {0, 1}
