@@ -54,8 +54,8 @@ class Targets:
 Treatment = Callable[[Strength, Targets], Targets]
 """From strength and targets to targets: a function below with its options fixed, `partial(flip, below_quantile=0.1)`.
 
-Pairs without strength (NaN) are left as they are, but by what is for all pairs or of one rate. A strength is of chosen over
-rejected: what chooses pairs by it, `flip` and `pairs="negative"`, takes their labels to say that chosen is preferred.
+Pairs without strength (NaN) are left as they are, but by what is for all pairs or of one rate. A strength is of chosen
+over rejected: what chooses pairs by it, `flip` and `pairs="negative"`, takes their labels to prefer chosen.
 """
 
 
