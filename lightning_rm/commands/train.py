@@ -151,8 +151,9 @@ def _warn_of_a_toy(cfg: DictConfig) -> None:
 
 
 def _begin_anew(run: Path) -> None:
-    """Remove what an older run in the folder logged, and its pairs: the figures are of all that lies there."""
-    for path in (run / "csv" / "metrics.csv", *(run / "pairs").glob("*.parquet")):
+    """Remove what an older run in the folder logged, measured and drew: nobody is to take it for this run's."""
+    old = [run / "csv" / "metrics.csv", run / "results.json"]
+    for path in (*old, *(run / "pairs").glob("*.parquet"), *(run / "figures").glob("*.*")):
         path.unlink(missing_ok=True)
 
 

@@ -65,7 +65,10 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
     results, pairs = tmp_path / "run" / "results.json", tmp_path / "run" / "pairs"
     pairs.mkdir(parents=True)
     (pairs / "test_older.parquet").write_text("of an older run")
+    (older := tmp_path / "run" / "figures" / "older.png").parent.mkdir()
+    older.write_text("of an older run")
     assert lightning_rm(tmp_path, *arguments).returncode == 0
+    assert not older.exists()
     whole = json.loads(results.read_text())
     sets = ["test_ood.parquet", "test_test.parquet", "val_val.parquet"]
     assert sorted(path.name for path in pairs.iterdir()) == sets
