@@ -25,7 +25,6 @@ for chosen, for equal, for rejected), `n_annotators`, `strength` ((for chosen - 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -104,18 +103,6 @@ def group_responses(pairs: Sequence[Pair]) -> list[Group]:
     return list(groups.values())
 
 
-def write_groups(path: Path, groups: Sequence[Group], expected: str) -> None:
-    """As `jsonl.write`; the digest is over prompt and responses of all groups, whatever the order of the groups."""
-    path.write_text("".join(json.dumps(group, ensure_ascii=False) + "\n" for group in groups), encoding="utf-8")
-    lines = sorted(json.dumps([group["prompt"], group["responses"]]) for group in groups)
-    found = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-    print(f"{path}: {len(groups):,} prompts, digest {found}")
-    if found != expected:
-        raise SystemExit(
-            f"{path}: expected digest {expected}, found {found}. The source files differ from those named."
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clone", type=Path, help="a clone of WeOpenML/PandaLM")
@@ -123,7 +110,8 @@ def main() -> None:
     arguments = parser.parse_args()
     pairs = read_test_set(arguments.clone)
     write(arguments.out / "val.jsonl", pairs, DIGEST["val"])
-    write_groups(arguments.out / "responses.jsonl", group_responses(pairs), DIGEST["responses"])
+    groups, keys = group_responses(pairs), ("prompt", "responses")
+    write(arguments.out / "responses.jsonl", groups, DIGEST["responses"], what="prompts", keys=keys)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
@@ -29,7 +29,7 @@ from lightning_rm.data.loader import (
     ResponseLoader,
     StreamedGroups,
 )
-from lightning_rm.data.orders import Order, Rows
+from lightning_rm.data.orders import Order
 from lightning_rm.data.repeats import sequence_index, shared_prompts
 from lightning_rm.data.report import DataReport
 from lightning_rm.data.response_sets import ResponseSets
@@ -41,6 +41,8 @@ from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize_groups import prepare_groups
 from lightning_rm.data.treating import named_treatments, treated
 from lightning_rm.strength import Treatment
+
+T = TypeVar("T")
 
 EvaluationLoaders = list[PairLoader | ResponseLoader]
 
@@ -171,8 +173,7 @@ class PreferenceDataModule(L.LightningDataModule):
         self.cache_dir = cache_dir
         self.treatments = named_treatments(treatments)
         self.datasets: dict[str, PairDataset] = {}
-        self._sequence_index: dict[str, Rows] = {}
-        self._within_budget: set[str] = set()
+        self._repeats: dict[tuple[Any, str], Any] = {}
         self._pairs = pair_sets(train, val, test, val_fraction, resample)
         groups = group_sets(responses, val_responses, test_responses)
         check_names([*self._pairs.names, *groups.names])
@@ -222,9 +223,8 @@ class PreferenceDataModule(L.LightningDataModule):
             self._open(name)
         self._check_names_of_metrics()
         for name in names:  # now, and not when it is first read, which may be after training
-            if self._num_pairs(name) is None and name not in self._within_budget:
+            if self._num_pairs(name) is None:
                 self._loader(name, None, "length", shuffle=False)
-                self._within_budget.add(name)
         for name in self.responses.sets.of_stage(stage):
             self.responses.open(name)
 
@@ -316,7 +316,7 @@ class PreferenceDataModule(L.LightningDataModule):
         pairs = self.datasets[name]
         rank, world_size = self._rank()
         budget = self.batch_tokens if num_pairs is None else None
-        prompts = shared_prompts(pairs) if budget and self.layout == "shared_prefix" else None
+        prompts = self._found(shared_prompts, name) if budget and self.layout == "shared_prefix" else None
         sampler = PairBatchSampler(
             pairs.lengths,
             pairs.prompt_index,
@@ -324,7 +324,7 @@ class PreferenceDataModule(L.LightningDataModule):
             num_tokens=budget,
             order=order,
             token_cost=self.layout,
-            sequence_index=self._index(name) if order == "prompt" else None,
+            sequence_index=self._found(sequence_index, name) if order == "prompt" else None,
             prompts=prompts,
             strength=pairs.strength.mean,
             rank=rank,
@@ -341,10 +341,11 @@ class PreferenceDataModule(L.LightningDataModule):
     def _group_batches(self, groups: GroupDataset) -> GroupBatches:
         return GroupBatches(groups, LAYOUTS[self.layout], self.read_at, self._pad_id)
 
-    def _index(self, name: str) -> Rows:
-        if name not in self._sequence_index:
-            self._sequence_index[name] = sequence_index(self.datasets[name])
-        return self._sequence_index[name]
+    def _found(self, find: Callable[[PairDataset], T], name: str) -> T:
+        """What `sequence_index` or `shared_prompts` finds in a set; found once."""
+        if (find, name) not in self._repeats:
+            self._repeats[find, name] = find(self.datasets[name])
+        return self._repeats[find, name]
 
     def _span(self) -> tuple[int, int]:
         """The next micro-batch of this epoch, as the trainer counts it, and the one that it stops before."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 import numpy as np
@@ -147,12 +148,14 @@ class PairBatchSampler:
         self._parts = grid_parts(lengths, self.sequence_index, prompts)
         # What orders by length sort by, whatever the layout: the pairs that meet in a batch do not depend on it.
         self._longest: Rows = lengths.max(axis=1)
-        # What a pair takes alone, and the batches of every epoch, where a budget fixes them.
+        # What a pair takes alone.
         self._tokens: Rows = 2 * self._longest if token_cost == "padded" else self._parts[0].sum(axis=1)
         self._check_budget()
-        self._composed = self._compose(self._generator()) if num_tokens else None
-        num_batches = len(self._composed) if self._composed else -(-len(lengths) // self._pairs_a_batch)
-        self._num_steps = -(-num_batches // world_size)
+
+    @cached_property
+    def _composed(self) -> list[Rows] | None:
+        """The batches of every epoch, where a budget fixes them; made when they are first asked for."""
+        return self._compose(self._generator()) if self.num_tokens else None
 
     @property
     def sampler(self) -> PairBatchSampler:
@@ -165,7 +168,8 @@ class PairBatchSampler:
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch, the same on every rank and in every epoch."""
-        return self._num_steps
+        num_batches = len(self._composed) if self._composed else -(-len(self.lengths) // self._pairs_a_batch)
+        return -(-num_batches // self.world_size)
 
     def __iter__(self) -> Iterator[MicroBatch]:
         epoch = self.epoch if self.shuffle else 0

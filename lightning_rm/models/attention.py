@@ -26,7 +26,7 @@ from transformers.masking_utils import sdpa_mask
 
 from lightning_rm.batch import Segments, TokenBatch
 from lightning_rm.models import varlen
-from lightning_rm.models.rectangle import MOST_CELLS, rectangle_of, seen_segments, shape_of, within_reach
+from lightning_rm.models.rectangle import MOST_CELLS, rectangle_of, seen_segments, shape_of, starts_of, within_reach
 
 T = TypeVar("T")
 
@@ -280,10 +280,8 @@ def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _longest(segments: Segments) -> int:
     """The tokens of the longest sequence: a segment with those that it continues."""
-    ends: list[int] = []
-    for length, distance in zip(segments.lengths, segments.back, strict=True):
-        ends.append(length + (ends[-distance] if distance else 0))
-    return max(ends)
+    starts = starts_of(segments.lengths, segments.back)
+    return max(start + length for start, length in zip(starts, segments.lengths, strict=True))
 
 
 AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)

@@ -119,15 +119,19 @@ def is_classifier(config: PreTrainedConfig) -> bool:
     return any(name.endswith(CLASSIFIER) for name in config.architectures or ())
 
 
-@contextmanager
-def readable(checkpoint: Checkpoint) -> Generator[None]:
-    """Say in a user's words that weights are not there, not whole, or not those of their configuration.
+def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """What a class of transformers makes of a checkpoint, and what it says of missing and unexpected weights.
+
+    Args:
+        auto: such as `AutoModelForCausalLM`.
+        checkpoint: where the weights are.
+        **options: of `auto.from_pretrained`.
 
     Raises:
-        ValueError: if so.
+        ValueError: if the weights are not there, not whole, or not those of their configuration.
     """
     try:
-        yield
+        return auto.from_pretrained(checkpoint.path, output_loading_info=True, **checkpoint.options, **options)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{checkpoint.where}: the weights cannot be read: {error}") from error
     except RuntimeError as error:
@@ -155,20 +159,13 @@ def load_classifier(
     Raises:
         ValueError: if backbone weights are missing, or a reward checkpoint's head does not load.
     """
-    extra = {} if quantization is None else {"quantization_config": quantization}
-    with quiet(), seeded(0), _head_in_float32(architecture), readable(checkpoint):
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint.path,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attention,
-            output_loading_info=True,
-            **checkpoint.options,
-            **extra,
-        )
-    classifier: PreTrainedModel = loaded[0]
-    missing: set[str] = set(loaded[1]["missing_keys"])
-    unexpected: set[str] = set(loaded[1]["unexpected_keys"])
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "attn_implementation": attention}
+    if quantization is not None:
+        options["quantization_config"] = quantization
+    with quiet(), seeded(0), _head_in_float32(architecture):
+        classifier, keys = load_weights(AutoModelForSequenceClassification, checkpoint, **options)
+    missing: set[str] = set(keys["missing_keys"])
+    unexpected: set[str] = set(keys["unexpected_keys"])
     _check_keys(checkpoint, config, classifier, architecture, missing, unexpected)
     return classifier, missing
 
@@ -188,18 +185,11 @@ def load_with_lm_head(
     if architecture.read_at == "first" or is_classifier(config):
         raise ValueError(f"{checkpoint.where} has no language-model head; keep_lm_head needs a causal checkpoint")
     with quiet(), seeded(0):
-        with readable(checkpoint):
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                checkpoint.path,
-                config=config,
-                dtype=dtype,
-                attn_implementation=attention,
-                output_loading_info=True,
-                **checkpoint.options,
-            )
-        causal: Any = loaded[0]
-        if loaded[1]["missing_keys"]:
-            raise ValueError(f"{checkpoint.where}: weights are missing: {', '.join(sorted(loaded[1]['missing_keys']))}")
+        causal, keys = load_weights(
+            AutoModelForCausalLM, checkpoint, config=config, dtype=dtype, attn_implementation=attention
+        )
+        if keys["missing_keys"]:
+            raise ValueError(f"{checkpoint.where}: weights are missing: {', '.join(sorted(keys['missing_keys']))}")
         with torch.device("meta"):
             classifier = build_classifier(config, dtype, attention)
         # The classifier takes the loaded base model over, with the configuration its layers read: nothing is copied.

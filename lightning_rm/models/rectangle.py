@@ -65,6 +65,14 @@ def shape_of(lengths: list[int], back: list[int]) -> tuple[int, int]:
     return len(trees), max(trees)
 
 
+def starts_of(lengths: Sequence[int], back: Sequence[int]) -> list[int]:
+    """The position of each segment's first token: 0, or where the segment that it continues ends."""
+    starts: list[int] = []
+    for number, distance in enumerate(back):
+        starts.append(starts[number - distance] + lengths[number - distance] if distance else 0)
+    return starts
+
+
 def rectangle_of(lengths: list[int], back: list[int], device: torch.device) -> Rectangle:
     """The rectangle of segments, whose trees stand one after the other.
 
@@ -76,9 +84,7 @@ def rectangle_of(lengths: list[int], back: list[int], device: torch.device) -> R
     unwaited = device.type == "cuda"  # elsewhere a copy may come after the memory is gone
     num_segments, trees = len(lengths), _trees(lengths, back)
     rows, columns = len(trees), max(trees)
-    starts: list[int] = []
-    for number, distance in enumerate(back):
-        starts.append(starts[number - distance] + lengths[number - distance] if distance else 0)
+    starts = starts_of(lengths, back)
     length = torch.tensor(lengths)
     tokens = int(length.sum())
     segment_of_cell = torch.repeat_interleave(torch.arange(num_segments), length)

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lightning_rm.models.member_lora import transformer_layers
 from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.gather import world_size
@@ -133,8 +133,7 @@ def choose_parameters(model: RewardModel, part: str) -> list[tuple[str, nn.Param
 
 
 def _last_layers(model: RewardModel, num_layers: int) -> list[nn.Module]:
-    modules = cast(nn.Module, model.backbone).modules()
-    stack = [cast(nn.Module, module) for module in modules if isinstance(module, GradientCheckpointingLayer)]
+    stack = transformer_layers(model.backbone)
     if num_layers > len(stack):
         raise ValueError(
             f"ascent_part='last:{num_layers}': the backbone has {len(stack)} layers; say last:{len(stack)} or all"

@@ -198,7 +198,7 @@ class MetaRM(PairwiseRM):
             length, cosine = compared
             self._seen["ascent_length"] = length
             self._seen["gradient_cosine"] = math.copysign(1, self.ascent_lr) * cosine  # of J's, whichever way it went
-            self._seen["ascent_relative"] = compared[0] / squared_norm(ascent.parameters).sqrt()
+            self._seen["ascent_relative"] = length / squared_norm(ascent.parameters).sqrt()
         ascent.forget()
         if self._all_finite():
             self._skipped_in_a_row = 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from lightning_rm.data.cache import files_digest
 from lightning_rm.models.contexts import quiet
-from lightning_rm.models.loading import Checkpoint, is_classifier, readable, weight_files
+from lightning_rm.models.loading import Checkpoint, is_classifier, load_weights, weight_files
 from lightning_rm.models.settings import dtype_of
 
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -59,16 +58,14 @@ def load_policy(path: str | Path, *, dtype: str = "float32", trust_remote_code: 
     """
     policy_config(path, trust_remote_code=trust_remote_code)
     checkpoint = Checkpoint.at(path, trust_remote_code=trust_remote_code)
-    with quiet(), readable(checkpoint):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint.path, dtype=dtype_of(dtype), output_loading_info=True, **checkpoint.options
-        )
-    missing = sorted(loaded[1]["missing_keys"])
+    with quiet():
+        loaded, keys = load_weights(AutoModelForCausalLM, checkpoint, dtype=dtype_of(dtype))
+    missing = sorted(keys["missing_keys"])
     if missing:
         raise ValueError(
             f"{checkpoint.where}: weights of the language model are missing: {', '.join(missing)}; they would be random"
         )
-    policy: PreTrainedModel = loaded[0].eval()
+    policy: PreTrainedModel = loaded.eval()
     return policy
 
 
