@@ -105,6 +105,8 @@ class TokenBatch(Tensors):
         response_index: (2, N) long, flat positions of the N tokens of chosen responses (sequence 0 of each sample) in
             row 1 and of the token before each of them in row 0, for the LM loss.
         segments: which tokens see each other; None where every row is one sequence and padding after it.
+        read_cells: (U,) long, the distinct positions of `reward_index`, where a backbone's last layer is computed. None
+            where nobody has told them apart: then all of it is computed.
     """
 
     input_ids: Tensor
@@ -113,6 +115,7 @@ class TokenBatch(Tensors):
     reward_index: Tensor
     response_index: Tensor
     segments: Segments | None = None
+    read_cells: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:

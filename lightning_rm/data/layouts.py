@@ -45,12 +45,14 @@ def padded(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatc
         input_ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
         mask[row, : len(sequence)] = True
     places = [torch.arange(len(sequence)) + row * width for row, sequence in enumerate(sequences)]
+    reward_index = _reward_index(places, occurrence, read_at)
     return TokenBatch(
         input_ids=input_ids,
         position_ids=torch.arange(width).expand(len(sequences), width).contiguous(),
         mask=mask,
-        reward_index=_reward_index(places, occurrence, read_at),
+        reward_index=reward_index,
         response_index=_response_index(samples, places, occurrence),
+        read_cells=reward_index.unique(),
     )
 
 
@@ -182,13 +184,15 @@ def _one_row(
     """A grid of one row: segments end to end, each with the position of its first token and what it continues."""
     input_ids = torch.tensor([token for segment in segments for token in segment], dtype=torch.long)[None]
     positions = [torch.arange(start, start + len(segment)) for start, segment in zip(starts, segments, strict=True)]
+    reward_index = _reward_index(places, occurrence, read_at)
     return TokenBatch(
         input_ids=input_ids,
         position_ids=torch.cat(positions)[None],
         mask=torch.ones_like(input_ids, dtype=torch.bool),
-        reward_index=_reward_index(places, occurrence, read_at),
+        reward_index=reward_index,
         response_index=_response_index(samples, places, occurrence),
         segments=Segments(tuple(len(segment) for segment in segments), tuple(back)),
+        read_cells=reward_index.unique(),
     )
 
 

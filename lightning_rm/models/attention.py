@@ -13,7 +13,8 @@ they are there when gradient checkpointing runs a layer again. It knows tensors 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from transformers.masking_utils import sdpa_mask
 
 from lightning_rm.batch import Segments, TokenBatch
 from lightning_rm.models import varlen
+from lightning_rm.models.last_layer import cells_of
 from lightning_rm.models.rectangle import MOST_CELLS, rectangle_of, seen_segments, shape_of, starts_of, within_reach
 
 T = TypeVar("T")
@@ -186,7 +188,8 @@ def segment_attention(
         _PLANS[attention_mask] = Plan(attention_mask)
     plan: Plan = _PLANS[attention_mask]
     if not plan.lengths:
-        return _sdpa(module, query, key, value, _seen_mask(module, query, key, sliding_window, plan), **kwargs)
+        mask = _seen_mask(module, range(query.shape[2]), key, sliding_window, plan)
+        return _sdpa(module, query, key, value, mask, **kwargs)
     rows, heads, columns, _ = query.shape
     flat = [tensor.transpose(0, 1).flatten(1, 2)[None] for tensor in (query, key, value)]
     attend = _way(query, plan, kwargs.get("dropout", 0.0))
@@ -203,19 +206,51 @@ def _way(query: Tensor, plan: Plan, dropout: float) -> Callable[..., Tensor]:
 
 
 def _one_by_one(module: nn.Module, flat: list[Tensor], plan: Plan, window: int | None, **kwargs: Any) -> Tensor:
-    """(1, T, heads, d): a call of SDPA for each segment. `flat` are query, key and value of (1, heads, T, d)."""
+    """(1, T, heads, d): a call of SDPA for each segment. `flat` are query, key and value of (1, heads, T, d).
+
+    In the last layer only tokens that are read ask; the others' outputs are zero.
+    """
     queries, keys, values = (tensor.split(plan.lengths, dim=2) for tensor in flat)
+    read = _read_cells(module, flat[0].shape[2])
+    asking = None if read is None else _by_segment(read.tolist(), plan.lengths)
     seen: list[tuple[Tensor, Tensor]] = []  # keys and values of each segment and those that it continues
     outputs: list[Tensor] = []
-    for number, distance in enumerate(plan.back):
-        k, v = keys[number], values[number]
+    for number, (distance, length) in enumerate(zip(plan.back, plan.lengths, strict=True)):
+        q, k, v = queries[number], keys[number], values[number]
         if distance:
             before_k, before_v = seen[number - distance]
             k, v = torch.cat([before_k, k], dim=2), torch.cat([before_v, v], dim=2)
         seen.append((k, v))
-        mask = _seen_mask(module, queries[number], k, window, plan)
-        outputs.append(_sdpa(module, queries[number], k, v, mask, **kwargs)[0])
-    return torch.cat(outputs, dim=1)
+        start = k.shape[2] - length
+        places: Sequence[int] = range(start, start + length)
+        if asking is not None:
+            q, places = q[:, :, asking[number]], tuple(start + place for place in asking[number])
+        if places:
+            outputs.append(_sdpa(module, q, k, v, _seen_mask(module, places, k, window, plan), **kwargs)[0])
+    output = torch.cat(outputs, dim=1)
+    if read is None:
+        return output
+    return output.new_zeros(1, flat[0].shape[2], *output.shape[2:]).index_copy(1, read, output)
+
+
+def _read_cells(module: nn.Module, num_cells: int) -> Tensor | None:
+    """(V * U,) long, the flat positions that a layer is read at, of V grids one after the other; None for all."""
+    cells = cells_of(module)
+    if cells is None or cells.read.device.type != "cpu":  # the host would wait for the positions
+        return None
+    size = cells.shape[0] * cells.shape[1]
+    return (torch.arange(0, num_cells, size)[:, None] + cells.read).flatten()
+
+
+def _by_segment(positions: list[int], lengths: list[int]) -> list[list[int]]:
+    """Ascending flat positions, counted from the beginning of the segment that each stands in, by segment."""
+    found: list[list[int]] = []
+    start = 0
+    for length in lengths:
+        first, last = (bisect_left(positions, bound) for bound in (start, start + length))
+        found.append([position - start for position in positions[first:last]])
+        start += length
+    return found
 
 
 def _without_padding(module: nn.Module, flat: list[Tensor], plan: Plan, window: int | None, **kwargs: Any) -> Tensor:
@@ -247,18 +282,19 @@ def _sdpa(
     return output, None
 
 
-def _seen_mask(module: nn.Module, query: Tensor, key: Tensor, window: int | None, plan: Plan) -> Tensor | None:
-    """(1, 1, l, n) bool for l tokens that are the last of n; None where SDPA's own rule, causal or not, is right."""
-    length, num_seen = query.shape[2], key.shape[2]
+def _seen_mask(module: nn.Module, places: Sequence[int], key: Tensor, window: int | None, plan: Plan) -> Tensor | None:
+    """(1, 1, l, n) bool for the l tokens at these places of n; None where SDPA's own rule, causal or not, is right."""
+    num_seen, causal = key.shape[2], bool(module.is_causal)
     if window is not None and num_seen <= window:
         window = None
-    if window is None and (length == num_seen or length == 1):  # one token alone sees all that is there
+    one_sees_all = len(places) == 1 and (places[0] == num_seen - 1 or not causal)
+    if window is None and (len(places) == num_seen or one_sees_all):
         return None
-    kind = (length, num_seen, window, query.device)
+    kind = (places, num_seen, window, key.device)
     if kind not in plan.masks:
-        place = torch.arange(num_seen, device=query.device)
-        distance = place[num_seen - length :, None] - place
-        plan.masks[kind] = within_reach(distance, bool(module.is_causal), window)[None, None]
+        asking = torch.tensor(places, device=key.device)
+        distance = asking[:, None] - torch.arange(num_seen, device=key.device)
+        plan.masks[kind] = within_reach(distance, causal, window)[None, None]
     return plan.masks[kind]
 
 

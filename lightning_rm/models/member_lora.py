@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lightning_rm.models.heads import Architecture
+from lightning_rm.models.last_layer import carry
 
 
 class MemberAdapter(nn.Module):
@@ -131,7 +132,7 @@ class MemberLora(nn.Module):
                 hook = partial(_repeat_rows, self.num_members, layer is first)
                 hooks.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
             for name, adapter in self.by_name().items():
-                hooks.callback(classifier.get_submodule(name).register_forward_hook(adapter.add).remove)
+                hooks.callback(classifier.get_submodule(name).register_forward_hook(adapter.add, prepend=True).remove)
             yield
 
 
@@ -175,7 +176,7 @@ def _repeated(value: Any, rows: int, num_members: int) -> Any:
     if not isinstance(value, Tensor):
         return value
     if value.dtype == torch.long and value.ndim == 4:  # segments, which are told of all rows put end to end
-        return value.repeat(1, 1, 1, num_members)
+        return carry(value, value.repeat(1, 1, 1, num_members))
     if rows > 1 and value.shape[:1] == (rows,):
-        return value.repeat(num_members, *[1] * (value.ndim - 1))
+        return carry(value, value.repeat(num_members, *[1] * (value.ndim - 1)))
     return value

@@ -213,7 +213,7 @@ class MemberRewardModel(RewardModel):
         Raises:
             ValueError: if rows hold several sequences and the backbone cannot keep them apart.
         """
-        hidden = self._hidden(tokens)
+        hidden = self._hidden(tokens, everywhere=keep_hidden)
         views = 1 if self.lora is None else self.num_members
         feature = self.feature_dropout(hidden.reshape(views, -1, hidden.shape[-1])[:, tokens.reward_index])
         if next(self.head_parameters()).dtype != torch.float32:
@@ -251,10 +251,10 @@ class MemberRewardModel(RewardModel):
             save_file(tensors, Path(draft) / FILE, {"members": json.dumps(asdict(self.members))})
             os.replace(Path(draft) / FILE, Path(folder) / FILE)
 
-    def _hidden(self, tokens: TokenBatch) -> Tensor:
+    def _hidden(self, tokens: TokenBatch, everywhere: bool) -> Tensor:
         """(R, L, H), or (M * R, L, H) member by member where members have adapters."""
         with nullcontext() if self.lora is None else self.lora.on(self.backbone):
-            return super()._hidden(tokens)
+            return super()._hidden(tokens, everywhere)
 
     def _rewards(self, features: Tensor) -> Tensor:
         """(M, N, H) to (M, N, 1): the backbone's own head with each member's weights; dropout differs by member."""

@@ -24,6 +24,7 @@ from lightning_rm.models.contexts import quiet, seeded
 from lightning_rm.models.export import export
 from lightning_rm.models.heads import Architecture, architecture_of, head_tensors, init_head, keep_float32
 from lightning_rm.models.kernels import use_liger
+from lightning_rm.models.last_layer import compute_where_read, read_at
 from lightning_rm.models.member_lora import transformer_layers
 
 SMALL_LAYER = 250_000
@@ -61,6 +62,8 @@ class RewardModel(nn.Module):
         self.lm_head = lm_head
         self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
         keep_float32(backbone, self.architecture)
+        if self.architecture.packs:
+            compute_where_read(transformer_layers(backbone)[-1])
         # Transformers loads in evaluation mode, and trainers keep the mode they find: dropout would be off in training.
         self.train()
 
@@ -260,7 +263,7 @@ class RewardModel(nn.Module):
         Raises:
             ValueError: if rows hold several sequences and the backbone cannot keep them apart.
         """
-        hidden = self._hidden(tokens)
+        hidden = self._hidden(tokens, everywhere=keep_hidden)
         feature = self.feature_dropout(hidden.flatten(0, 1)[tokens.reward_index])
         if next(self.head_parameters()).dtype != torch.float32:
             raise ValueError(
@@ -318,8 +321,8 @@ class RewardModel(nn.Module):
     def _first_position(self) -> int:
         return self.pad_id + 1 if self.architecture.positions_after_pad else 0
 
-    def _hidden(self, tokens: TokenBatch) -> Tensor:
-        """(R, L, H): the backbone's last hidden states."""
+    def _hidden(self, tokens: TokenBatch, everywhere: bool) -> Tensor:
+        """(R, L, H): the backbone's last hidden states, everywhere or right where they are read."""
         mask = attention_mask(
             tokens,
             self.backbone.config,
@@ -327,6 +330,8 @@ class RewardModel(nn.Module):
             causal=self.causal,
             dtype=self.backbone.dtype,
         )
+        if tokens.read_cells is not None and not everywhere:
+            read_at(mask, tokens.read_cells, tokens.input_ids.shape)
         outputs = self.backbone.base_model(
             input_ids=tokens.input_ids,
             attention_mask=mask,

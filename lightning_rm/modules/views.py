@@ -22,7 +22,7 @@ def doubled(tokens: TokenBatch) -> TokenBatch:
     Returns:
         2R rows, k responses to each of 2P prompts: those of the first rows, then those of the second.
     """
-    shift = tokens.input_ids.numel()
+    shift, read = tokens.input_ids.numel(), tokens.read_cells
     return TokenBatch(
         input_ids=torch.cat([tokens.input_ids] * 2),
         position_ids=torch.cat([tokens.position_ids] * 2),
@@ -30,6 +30,7 @@ def doubled(tokens: TokenBatch) -> TokenBatch:
         reward_index=torch.cat([tokens.reward_index, tokens.reward_index + shift], dim=1),
         response_index=torch.cat([tokens.response_index, tokens.response_index + shift], dim=1),
         segments=tokens.segments and tokens.segments.twice(),
+        read_cells=None if read is None else torch.cat([read, read + shift]),
     )
 
 

@@ -1,0 +1,129 @@
+"""The last layer, computed where it is read.
+
+A reward is read at one token of its sequence. What the last layer makes of every other token is needed as keys and
+values alone: its queries, the projection of its attention and its MLP are computed for tokens that nobody reads. Here
+they run at the tokens that are read; rewards and gradients stay what they are. Of a model of n layers that saves about
+five sixths of one.
+
+It works from outside on plain models of transformers: within the last layer, modules that work token by token see the
+tokens that are read and no others, and what they give is put back where it was, zeros elsewhere. Which tokens those are
+travels with the attention mask, so that it is there when gradient checkpointing runs the layer again. It knows modules
+and tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+TOKEN_WISE = frozenset(
+    {
+        *("q_proj", "o_proj", "mlp"),  # Llama, Mistral, Qwen, Gemma, OLMo, Phi (o_proj, mlp), Starcoder
+        *("c_proj", "dense"),  # GPT-2 (its keys are in c_attn), GPT-NeoX (query_key_value)
+        *("query", "intermediate", "output"),  # BERT, RoBERTa, ELECTRA
+        *("q_lin", "out_lin", "ffn"),  # DistilBERT
+        "Wo",  # ModernBERT (Wqkv)
+    }
+)
+"""Names of modules that work token by token and have no part in keys and values. Of a layer that names them otherwise
+everything is computed."""
+
+
+class Cells(NamedTuple):
+    """Where a grid is read.
+
+    Args:
+        read: (U,) long, distinct flat positions.
+        shape: (R, L), the grid's.
+    """
+
+    read: Tensor
+    shape: tuple[int, ...]
+
+
+_CELLS: Any = WeakTensorKeyDictionary()
+"""By the attention mask of a forward: its `Cells`, for as long as there is the mask."""
+
+
+def read_at(mask: Tensor, read: Tensor, shape: tuple[int, ...]) -> None:
+    """Say of a forward that is about to run where its last hidden states are read.
+
+    Args:
+        mask: what the backbone is handed as its attention mask, and hands on to its layers as it is. Where it makes
+            one of its own of it, everything is computed.
+        read: (U,) long, distinct flat positions of the grid.
+        shape: (R, L), the grid's.
+    """
+    _CELLS[mask] = Cells(read, shape)
+
+
+def carry(mask: Tensor, other: Tensor) -> Tensor:
+    """Another mask for the same grid, to which goes what is known of the first."""
+    if mask in _CELLS:
+        _CELLS[other] = _CELLS[mask]
+    return other
+
+
+def compute_where_read(layer: nn.Module) -> None:
+    """Have a backbone's last layer compute what is read, in forwards of which `read_at` says where; in place."""
+    if _hooks_of(layer) is None:
+        _WhereRead().hook_into(layer)
+
+
+def cells_of(module: nn.Module) -> Cells | None:
+    """Where a module that is running is read; None for everywhere."""
+    hooks = _hooks_of(module)
+    return None if hooks is None else hooks.cells
+
+
+class _WhereRead:
+    """The hooks of a layer.
+
+    Attention is told the mask and runs first, so it is there that the cells are noted: also when the layer is computed
+    again in the backward pass, which transformers does by its `forward`, without the layer's own hooks.
+    """
+
+    def __init__(self) -> None:
+        self.cells: Cells | None = None
+
+    def hook_into(self, module: nn.Module) -> bool:
+        """Whether a module has parts that work token by token; those are hooked, and it with them."""
+        found = False
+        for name, part in module.named_children():
+            if name in TOKEN_WISE:
+                part.register_forward_pre_hook(self.gather)
+                part.register_forward_hook(self.put_back)
+                found = True
+            else:
+                found |= self.hook_into(part)
+        if found:
+            module.register_forward_pre_hook(self.note, with_kwargs=True)
+        return found
+
+    def note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before a module that is told the mask; which is `attention`'s too, and that asks `cells_of` it."""
+        masks = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value in _CELLS]
+        self.cells = _CELLS[masks[0]] if masks else None
+
+    def gather(self, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Of each input (V * R, L, H), a grid that stands there V times for V members, what is read: (V, U, H)."""
+        if self.cells is None:
+            return args
+        rows = self.cells.shape[0]
+        return tuple(value.unflatten(0, (-1, rows)).flatten(1, 2).index_select(1, self.cells.read) for value in args)
+
+    def put_back(self, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """(V, U, H) to (V * R, L, H), zero at cells that are not read."""
+        if self.cells is None:
+            return output
+        rows, columns = self.cells.shape
+        whole = output.new_zeros(output.shape[0], rows * columns, output.shape[2])
+        return whole.index_copy(1, self.cells.read, output).view(-1, columns, output.shape[2])
+
+
+def _hooks_of(module: nn.Module) -> _WhereRead | None:
+    hooks = module._forward_pre_hooks.values()  # pyright: ignore[reportPrivateUsage]  # there is no public list
+    owners = [getattr(hook, "__self__", None) for hook in hooks]
+    return next((owner for owner in owners if isinstance(owner, _WhereRead)), None)
