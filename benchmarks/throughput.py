@@ -11,11 +11,12 @@ last step, so that reading and laying out batches counts, and loading the model 
 
 Contenders: `trl_shipped`, TRL's defaults, a random order and gradients checkpointed; `trl`, without checkpointing,
 which no other contender has and which is faster; `trl_grouped`, its `group_by_length`; `trl_sorted`, the data handed
-over from long to short and left so; ours by the names of the layouts. Two things of grouping. With `RewardTrainer` it
-works only where `remove_unused_columns=False`: else the column of lengths is taken away before it is looked for, and
-training stops. And it sorts windows of a quarter of the batches, of 50 at most, so that a short run pads more than a
-long one. The pairs here are therefore batches out of such a window of 50, sorted: `trl_sorted` pads them as
-`trl_grouped` would in a long run.
+over from long to short and left so; ours by the names of the layouts, and, where asked for, `compiled`: the layout
+that computes nothing twice, its layers compiled in a step before those that count. Two things of grouping. With
+`RewardTrainer` it works only where `remove_unused_columns=False`: else the column of lengths is taken away before it is
+looked for, and training stops. And it sorts windows of a quarter of the batches, of 50 at most, so that a short run
+pads more than a long one. The pairs here are therefore batches out of such a window of 50, sorted: `trl_sorted` pads
+them as `trl_grouped` would in a long run.
 
 Before anything is timed: TRL's token ids are ours, and its loss and its rewards on the first step's pairs are ours in
 every layout, to 1e-4. TRL reads a decoder at the last token that is not the padding token, ours at the last token of
@@ -69,12 +70,14 @@ from lightning_rm.data.sources import FileSource
 from lightning_rm.data.tokenize import encode_conversation, load_tokenizer
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.data.world_words import VOCABULARY
+from lightning_rm.models.last_layer import TOKEN_WISE
+from lightning_rm.models.member_lora import transformer_layers
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.optimization import warmup_schedule
 
 SEED, LR = 0, 1e-5
-TRL = ("trl_shipped", "trl", "trl_grouped", "trl_sorted")
+TRL, COMPILED = ("trl_shipped", "trl", "trl_grouped", "trl_sorted"), "compiled"
 PROMPT, RESPONSE = (115, 0.9), (50, 0.9)  # words in the mean and the logarithm's deviation: about those of HH-RLHF
 WINDOW = 50  # batches that TRL sorts by length together in a long run
 TOLERANCE = 1e-4
@@ -187,14 +190,18 @@ class Benchmark:
             trainer.add_callback(TrlMeter(meter))
             trainer.train()
         else:
-            module = self.module()
+            module = self.module(compile=contender == COMPILED)
             meter.watch(module.model.backbone.get_input_embeddings())
             trainer = self.lightning_trainer(meter, num_steps or -1)
-            trainer.fit(module, self.datamodule(contender, seed))
+            trainer.fit(module, self.datamodule(self.layout_of(contender), seed))
         return meter
 
-    def module(self) -> BaselineRM:
-        model = RewardModel.from_pretrained(self.folder / "model", tokenizer=self.tokenizer, dropout=0.0)
+    def layout_of(self, contender: str) -> Any:
+        return best(self.read_at) if contender == COMPILED else contender
+
+    def module(self, compile: bool = False) -> BaselineRM:
+        folder = self.folder / "model"
+        model = RewardModel.from_pretrained(folder, tokenizer=self.tokenizer, dropout=0.0, compile=compile)
         return BaselineRM(model, self.optimizer, partial(warmup_schedule, warmup=0.0))
 
     def datamodule(self, layout: Any, seed: int) -> PreferenceDataModule:
@@ -281,7 +288,10 @@ class Benchmark:
             for name in contenders:
                 if name in TRL:
                     continue
-                tokens = LAYOUTS[name]([pairs.sample(row) for row in rows], self.read_at, self.tokenizer.pad_token_id)
+                if name == COMPILED:
+                    module = self.module(compile=True).to(device)
+                layout = LAYOUTS[self.layout_of(name)]
+                tokens = layout([pairs.sample(row) for row in rows], self.read_at, self.tokenizer.pad_token_id)
                 found = module.model(tokens.to(device))
                 ours = nn.functional.softplus(found.rejected - found.chosen).mean()
                 off = ((found.reward - rewards).abs().max() / rewards.abs().max()).item()
@@ -294,20 +304,27 @@ class Benchmark:
         """Tokens a step where nothing is computed twice, and the operations of training on them.
 
         6 a weight and token, and 12 a layer, unit of its heads, token and token that it sees; embeddings are looked up.
+        In the last layer keys and values alone are of all tokens, the rest of those that are read.
         """
         decoder = self.read_at == "last"
         backbone = self.module().model.backbone
         shared = [batch.tokens for batch in self.datamodule(best(self.read_at), SEED).train_dataloader()]
         num_tokens = sum(tokens.num_tokens for tokens in shared)
+        num_read = sum(tokens.read_cells.numel() for tokens in shared)
         if decoder:  # a token sees those up to its own position
             seen = sum(int(tokens.position_ids.sum()) + tokens.num_tokens for tokens in shared)
-        else:
+            seen_last = sum(int((tokens.position_ids.flatten()[tokens.read_cells] + 1).sum()) for tokens in shared)
+        else:  # and every sequence has one that is read
             seen = sum(length**2 for tokens in shared for length in tokens.segments.lengths)
+            seen_last = num_tokens
         config, vectors = backbone.config, backbone.get_input_embeddings()
         weights = sum(weight.numel() for weight in backbone.parameters()) - vectors.weight.numel()
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         width = config.num_attention_heads * head
-        operations = 6 * weights * num_tokens + 12 * config.num_hidden_layers * width * seen
+        last_layer = transformer_layers(backbone)[-1].named_parameters()
+        where_read = sum(weight.numel() for name, weight in last_layer if not TOKEN_WISE.isdisjoint(name.split(".")))
+        operations = 6 * ((weights - where_read) * num_tokens + where_read * num_read)
+        operations += 12 * width * ((config.num_hidden_layers - 1) * seen + seen_last)
         steps = self.arguments.steps
         return {"tokens_a_step": num_tokens / steps, "operations_a_step": operations / steps, "weights": weights}
 
@@ -449,7 +466,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=8, help="of a step")
     parser.add_argument("--steps", type=int, default=12, help="of a block")
     parser.add_argument("--rounds", type=int, default=5, help="blocks of each contender")
-    parser.add_argument("--contenders", nargs="+", choices=(*TRL, *LAYOUTS), help="else all that the model can have")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=(*TRL, *LAYOUTS, COMPILED), help="else all that the model can have"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--peak-tflops", type=float, help="of the accelerator, for the share that is used")

@@ -157,6 +157,7 @@ def attention_mask(
     return block_mask(tokens, segments, causal, dtype)
 
 
+@torch.compiler.disable  # it cuts by numbers of the host, others in every batch
 def segment_attention(
     module: nn.Module,
     query: Tensor,

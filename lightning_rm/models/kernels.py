@@ -1,12 +1,19 @@
-"""Fused kernels of others in place of a backbone's norms, MLPs and rotary embeddings. It knows transformers' switch."""
+"""Fused kernels of others in place of a backbone's norms, MLPs and rotary embeddings: Liger's, or what torch compiles.
+
+It knows transformers' switch, and layers; nothing of what runs through them.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.integrations.liger import apply_liger_kernel
 
@@ -31,3 +38,28 @@ def use_liger(backbone: PreTrainedModel) -> None:
     if model_type not in known:
         raise ValueError(f"liger=true: Liger has no kernels for {model_type}; leave it out")
     apply_liger_kernel(backbone, NO_LOSSES)
+
+
+def compile_layers(layers: Sequence[nn.Module]) -> None:
+    """Have torch compile layers at their first forward, in place and for any number of tokens.
+
+    Attention by segments is left out of what is compiled; norms, projections, rotary embeddings and MLPs are in it.
+
+    Args:
+        layers: that nobody hooks into.
+
+    Raises:
+        ValueError: if there is no compiler: one of C++ for a CPU, Triton for a GPU.
+    """
+    if torch.accelerator.is_available():
+        if find_spec("triton") is None:
+            raise ValueError("compile=true needs Triton on a GPU, and it is not installed; leave compile out")
+    elif not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++", "c++"))):
+        raise ValueError("compile=true needs a C++ compiler, and none is on the path; install g++ or leave compile out")
+    for layer in layers:
+        layer.compile(dynamic=True)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether torch compiles a part of a module."""
+    return any(part._compiled_call_impl is not None for part in module.modules())  # pyright: ignore[reportPrivateUsage]

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lightning_rm.models.heads import Architecture
+from lightning_rm.models.kernels import is_compiled
 from lightning_rm.models.last_layer import carry
 
 
@@ -76,7 +77,8 @@ class MemberLora(nn.Module):
         seeds: one for each member, of its A.
 
     Raises:
-        ValueError: if the backbone has fewer layers, adapters already, gradient checkpointing or its own attention.
+        ValueError: if the backbone has fewer layers, adapters already, gradient checkpointing, compiled layers or its
+            own attention.
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class MemberLora(nn.Module):
         if any(getattr(module, "gradient_checkpointing", False) for module in classifier.modules()):
             # A layer that is computed again in the backward pass would be so outside of `on`, without adapters.
             raise ValueError("gradient_checkpointing does not go with lora_layers; leave it out")
+        if is_compiled(classifier):  # a compiled layer does not look for hooks that it gets later
+            raise ValueError("compile does not go with lora_layers; leave it out")
         layers = transformer_layers(classifier)
         if num_layers > len(layers):
             raise ValueError(f"lora_layers={num_layers}: the backbone has {len(layers)} layers; give at most as many")

@@ -23,7 +23,7 @@ from lightning_rm.models.attention import SEGMENT_ATTENTION, attention_mask
 from lightning_rm.models.contexts import quiet, seeded
 from lightning_rm.models.export import export
 from lightning_rm.models.heads import Architecture, architecture_of, head_tensors, init_head, keep_float32
-from lightning_rm.models.kernels import use_liger
+from lightning_rm.models.kernels import compile_layers, use_liger
 from lightning_rm.models.last_layer import compute_where_read, read_at
 from lightning_rm.models.member_lora import transformer_layers
 
@@ -86,6 +86,7 @@ class RewardModel(nn.Module):
         load_in_4bit: bool = False,
         new_head: bool = False,
         liger: bool = False,
+        compile: bool = False,
     ) -> Self:
         """A reward model from a causal, base or masked language model (a new head) or a reward model (its head kept).
 
@@ -105,6 +106,7 @@ class RewardModel(nn.Module):
             load_in_4bit: QLoRA, the frozen backbone in 4 bits; needs `lora`, CUDA and bitsandbytes.
             new_head: draw a new head even where the checkpoint brings one.
             liger: run norms, MLPs and rotary embeddings by Liger's kernels; needs a GPU and liger-kernel.
+            compile: have torch compile all layers but the last, which is computed where it is read.
 
         Raises:
             ValueError: if the checkpoint cannot be had, has more than one label or an unknown architecture, lacks
@@ -120,6 +122,8 @@ class RewardModel(nn.Module):
             settings.set_dropout(config, dropout)
         if load_in_4bit and lora is None:
             raise ValueError("load_in_4bit trains no backbone weight; give lora= too")
+        if compile and gradient_checkpointing:
+            raise ValueError("torch compiles nothing of a layer that gradient_checkpointing runs again; leave one out")
         if load_in_4bit and keep_lm_head:
             raise ValueError("load_in_4bit and keep_lm_head do not go together; leave one out")
         config.num_labels = 1
@@ -140,7 +144,10 @@ class RewardModel(nn.Module):
         loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
         if liger:
             use_liger(backbone)
-        return cls(backbone, pad_id, lm_head)._prepared(gradient_checkpointing, lora)
+        model = cls(backbone, pad_id, lm_head)._prepared(gradient_checkpointing, lora)
+        if compile:
+            compile_layers(transformer_layers(backbone)[:-1])
+        return model
 
     @classmethod
     def from_config(

@@ -27,7 +27,7 @@ from lightning_rm.modules.contrast import ContrastFactory
 from lightning_rm.modules.gather import world_size
 from lightning_rm.modules.objective import Objective, RankingViews
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.second_order import model_above
+from lightning_rm.modules.second_order import cosine_with_grad, model_above
 from lightning_rm.modules.views import Forward
 
 
@@ -134,6 +134,7 @@ class MetaRM(PairwiseRM):
         self._skipped_in_a_row = 0
         self._ascent: Ascent | None = None
         self._model_above: Forward | None = None
+        self._compared: tuple[list[nn.Parameter], list[Tensor]] | None = None  # what climbs J, by second order
         self._finite: list[Tensor] = []
         self._seen: dict[str, Tensor] = {}
         self.register_state_dict_pre_hook(_at_theta)
@@ -194,11 +195,16 @@ class MetaRM(PairwiseRM):
         ascent = self._started()
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
         self._finite.append(squared_norm([cast(Tensor, parameter.grad) for parameter in parameters]))
-        if self._is_logged() and (compared := ascent.compared()):
-            length, cosine = compared
-            self._seen["ascent_length"] = length
-            self._seen["gradient_cosine"] = math.copysign(1, self.ascent_lr) * cosine  # of J's, whichever way it went
-            self._seen["ascent_relative"] = length / squared_norm(ascent.parameters).sqrt()
+        if self._is_logged():
+            if compared := ascent.compared():
+                self._seen["ascent_length"], cosine = compared
+                cosine *= math.copysign(1, self.ascent_lr)  # of J's gradient, whichever way the step went
+                self._seen["gradient_cosine"] = cosine
+            elif self._compared:
+                self._seen["gradient_cosine"] = cosine_with_grad(*self._compared)
+            if "ascent_length" in self._seen:
+                self._seen["ascent_relative"] = self._seen["ascent_length"] / squared_norm(ascent.parameters).sqrt()
+        self._compared = None
         ascent.forget()
         if self._all_finite():
             self._skipped_in_a_row = 0
@@ -327,8 +333,15 @@ class MetaRM(PairwiseRM):
             with self._aside():
                 climbed, height = self._height(responses[0])
             above = model_above(self.model, self.ascent_part, climbed, self.ascent_lr)
-            self._finite += [above.norm, height]
-            self._seen |= {"difference_loss": height, "ascent_length": self.ascent_lr * above.norm}
+            norm = squared_norm(above.gradients).sqrt()
+            self._finite += [norm, height]
+            self._seen["difference_loss"] = height
+            if self._is_logged():
+                with torch.no_grad(), self._aside():
+                    reward = above.model(responses[0].tokens).reward
+                self._seen["difference_loss_after"] = self.difference(responses[0], reward)
+                self._seen["ascent_length"] = abs(self.ascent_lr) * norm
+                self._compared = above.parameters, above.gradients
             self._model_above = above.model
             try:
                 yield

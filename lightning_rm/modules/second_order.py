@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_rm.batch import RewardOutput, TokenBatch
@@ -19,11 +20,20 @@ class Above(NamedTuple):
 
     Args:
         model: tokens to rewards and features at theta'; a gradient goes through to theta.
-        norm: of the gradient that the step goes along.
+        parameters: what is moved, at theta.
+        gradients: what the step goes along, one a parameter, without a graph.
     """
 
     model: Forward
-    norm: Tensor
+    parameters: list[nn.Parameter]
+    gradients: list[Tensor]
+
+
+def cosine_with_grad(parameters: Sequence[nn.Parameter], directions: Sequence[Tensor]) -> Tensor:
+    """The cosine between a direction and the parameters' `.grad`: a float32 scalar, NaN where either is 0."""
+    found = [torch.zeros_like(value) if value.grad is None else value.grad for value in parameters]
+    product = sum((value.float() * other.float()).sum() for value, other in zip(found, directions, strict=True))
+    return product / (squared_norm(found) * squared_norm(directions)).sqrt()
 
 
 def model_above(model: RewardModel, part: str, climbed: Tensor, rate: float) -> Above:
@@ -46,4 +56,4 @@ def model_above(model: RewardModel, part: str, climbed: Tensor, rate: float) -> 
     def forward(tokens: TokenBatch) -> RewardOutput:
         return functional_call(model, moved, (tokens,))
 
-    return Above(forward, squared_norm(gradients).sqrt())
+    return Above(forward, list(named.values()), [gradient.detach() for gradient in gradients])

@@ -225,19 +225,40 @@ def test_the_adapters_of_members_are_adapters_and_of_their_layer() -> None:
     assert last == adapters | {name for name, _ in choose_parameters(model, "head")}
 
 
-def test_the_cosine_is_between_the_ascent_and_the_pairs_gradient(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rate", [2.0, -2.0])
+def test_the_cosine_is_between_the_ascent_and_the_pairs_gradient(tmp_path: Path, rate: float) -> None:
     data = batches(1)
     model = toy_model()
     climbed = difference_loss(model(data[0].responses[0].tokens).reward)
     up = torch.cat([value.flatten() for value in torch.autograd.grad(climbed, list(model.parameters()))])
-    moved = climb(model, data[0].responses, 2.0)
+    moved = climb(model, data[0].responses, rate)
     ranking(moved, data[0]).backward()
     found = torch.cat([parameter.grad.flatten() for parameter in moved.parameters() if parameter.grad is not None])
     expected = float(torch.nn.functional.cosine_similarity(up, found, dim=0))
     trainer = toy_trainer(tmp_path, log_every_n_steps=1)
-    fit(trainer, MetaRM(toy_model(), SGD, ascent_lr=2.0), data)
+    fit(trainer, MetaRM(toy_model(), SGD, ascent_lr=rate), data)
     assert float(trainer.callback_metrics["train/gradient_cosine"]) == pytest.approx(expected, abs=1e-3)
     assert float(trainer.callback_metrics["train/difference_loss"]) == pytest.approx(float(climbed.detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.5, -0.5])
+def test_the_exact_step_logs_what_the_first_order_does(tmp_path: Path, rate: float) -> None:
+    """The same walk; the cosine is with another gradient, the whole one, here held against autograd."""
+    data, logged = batches(1), list[dict[str, float]]()
+    for second_order in (False, True):
+        trainer = toy_trainer(tmp_path, log_every_n_steps=1)
+        fit(trainer, MetaRM(toy_model(), SGD, ascent_lr=rate, second_order=second_order), data)
+        logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    first, second = logged
+    for name in ("difference_loss", "difference_loss_after", "difference", "ascent_length", "ascent_relative"):
+        assert second[f"train/{name}"] == pytest.approx(first[f"train/{name}"], rel=1e-3), name
+    whole = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=rate, second_order=True), data)
+    model = toy_model()
+    climbed = difference_loss(model(data[0].responses[0].tokens).reward)
+    up = torch.cat([value.flatten() for value in torch.autograd.grad(climbed, list(model.parameters()))])
+    found = torch.cat([whole[name].flatten() for name, _ in model.named_parameters()])
+    expected = float(torch.nn.functional.cosine_similarity(up, found, dim=0))
+    assert second["train/gradient_cosine"] == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(("part", "expected"), [("head", {"score"}), ("last:1", {"score", "layers.1"})])
