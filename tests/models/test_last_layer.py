@@ -16,6 +16,7 @@ from lightning_rm.models.attention import SEGMENT_ATTENTION, _by_segment
 from lightning_rm.models.heads import ARCHITECTURES
 from lightning_rm.models.last_layer import TOKEN_WISE, compute_where_read
 from lightning_rm.models.member_lora import transformer_layers
+from lightning_rm.models.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.views import doubled
 from tests.tiny import CONFIGS, conversation, gradients, layouts_of, pairs, prompted, tiny_model
@@ -65,6 +66,16 @@ def test_its_name_is_known_in_every_architecture_that_packs() -> None:
             for part in path.split(".")
         }
         assert len(TOKEN_WISE & names) >= 2, name
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+@pytest.mark.parametrize("lora_layers", [0, 1, 2])
+def test_members_compute_what_is_read_of_each(name: str, lora_layers: int) -> None:
+    """Three members: their adapters see the five sequences that are read three times."""
+    model = MemberRewardModel.of(tiny_model(name), Members(num_members=3, lora_layers=lora_layers))
+    for layout in layouts_of(model):
+        rows = last_layer_rows(model, laid_out(model, layout))
+        assert set.union(*rows.values()) == {15 if lora_layers else 5}, layout
 
 
 @pytest.mark.parametrize("layout", ["padded", "shared_prefix"])
