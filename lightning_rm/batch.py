@@ -105,8 +105,8 @@ class TokenBatch(Tensors):
         response_index: (2, N) long, flat positions of the N tokens of chosen responses (sequence 0 of each sample) in
             row 1 and of the token before each of them in row 0, for the LM loss.
         segments: which tokens see each other; None where every row is one sequence and padding after it.
-        read_cells: (U,) long, the distinct positions of `reward_index`, where a backbone's last layer is computed. None
-            where nobody has told them apart: then all of it is computed.
+        read_cells: (U,) long, the distinct positions of `reward_index`, ascending: a backbone's last layer is computed
+            there and nowhere else. None, for a grid made by hand or another `reward_index`, computes all of it.
     """
 
     input_ids: Tensor

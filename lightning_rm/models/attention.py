@@ -209,7 +209,7 @@ def _way(query: Tensor, plan: Plan, dropout: float) -> Callable[..., Tensor]:
 def _one_by_one(module: nn.Module, flat: list[Tensor], plan: Plan, window: int | None, **kwargs: Any) -> Tensor:
     """(1, T, heads, d): a call of SDPA for each segment. `flat` are query, key and value of (1, heads, T, d).
 
-    In the last layer only tokens that are read ask; the others' outputs are zero.
+    In the last layer, on a CPU, only tokens that are read ask; the others' outputs are zero.
     """
     queries, keys, values = (tensor.split(plan.lengths, dim=2) for tensor in flat)
     read = _read_cells(module, flat[0].shape[2])
@@ -293,7 +293,10 @@ def _seen_mask(module: nn.Module, places: Sequence[int], key: Tensor, window: in
         return None
     kind = (places, num_seen, window, key.device)
     if kind not in plan.masks:
-        asking = torch.tensor(places, device=key.device)
+        if isinstance(places, range):  # a tensor of a list would be waited for
+            asking = torch.arange(places.start, places.stop, device=key.device)
+        else:
+            asking = torch.tensor(places, device=key.device)
         distance = asking[:, None] - torch.arange(num_seen, device=key.device)
         plan.masks[kind] = within_reach(distance, causal, window)[None, None]
     return plan.masks[kind]

@@ -20,6 +20,9 @@ from transformers.integrations.liger import apply_liger_kernel
 NO_LOSSES = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 """Liger would put its own forward, with a loss over the vocabulary, in the place of a language model's."""
 
+RECOMPILE_LIMIT = 64
+"""Of variants of one layer's code; torch's own 8 are fewer than a run with two layouts and MetaRM has."""
+
 
 def use_liger(backbone: PreTrainedModel) -> None:
     """Have a backbone run Liger's Triton kernels, in place; its weights, their names and its rewards stay.
@@ -51,11 +54,14 @@ def compile_layers(layers: Sequence[nn.Module]) -> None:
     Raises:
         ValueError: if there is no compiler: one of C++ for a CPU, Triton for a GPU.
     """
-    if torch.accelerator.is_available():
+    if torch.cuda.is_available():
         if find_spec("triton") is None:
             raise ValueError("compile=true needs Triton on a GPU, and it is not installed; leave compile out")
     elif not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++", "c++"))):
         raise ValueError("compile=true needs a C++ compiler, and none is on the path; install g++ or leave compile out")
+    # All layers share their code, and each mode (training, evaluation, autocast, a layout) is a variant of it.
+    limits: Any = torch._dynamo.config  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]  # no other name
+    limits.recompile_limit = max(limits.recompile_limit, RECOMPILE_LIMIT)
     for layer in layers:
         layer.compile(dynamic=True)
 

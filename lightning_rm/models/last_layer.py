@@ -13,6 +13,7 @@ and tensors.
 
 from __future__ import annotations
 
+import threading
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Cells(NamedTuple):
     """Where a grid is read.
 
     Args:
-        read: (U,) long, distinct flat positions.
+        read: (U,) long, distinct flat positions, ascending.
         shape: (R, L), the grid's.
     """
 
@@ -43,17 +44,25 @@ class Cells(NamedTuple):
     shape: tuple[int, ...]
 
 
+class _Now(threading.local):
+    """What the last layer that runs in this thread is told: it runs none inside another."""
+
+    cells: Cells | None = None
+
+
 _CELLS: Any = WeakTensorKeyDictionary()
 """By the attention mask of a forward: its `Cells`, for as long as there is the mask."""
 
+_NOW = _Now()
 
-def read_at(mask: Tensor, read: Tensor, shape: tuple[int, ...]) -> None:
+
+def tell_where_read(mask: Tensor, read: Tensor, shape: tuple[int, ...]) -> None:
     """Say of a forward that is about to run where its last hidden states are read.
 
     Args:
         mask: what the backbone is handed as its attention mask, and hands on to its layers as it is. Where it makes
             one of its own of it, everything is computed.
-        read: (U,) long, distinct flat positions of the grid.
+        read: (U,) long, distinct flat positions of the grid, ascending; on the grid's device.
         shape: (R, L), the grid's.
     """
     _CELLS[mask] = Cells(read, shape)
@@ -67,63 +76,61 @@ def carry(mask: Tensor, other: Tensor) -> Tensor:
 
 
 def compute_where_read(layer: nn.Module) -> None:
-    """Have a backbone's last layer compute what is read, in forwards of which `read_at` says where; in place."""
-    if _hooks_of(layer) is None:
-        _WhereRead().hook_into(layer)
+    """Have a backbone's last layer compute what is read, in forwards of which is told where; in place, and once."""
+    if not _is_told(layer) and _hook_into(layer):
+        layer.register_forward_hook(_forget, always_call=True)
 
 
 def cells_of(module: nn.Module) -> Cells | None:
-    """Where a module that is running is read; None for everywhere."""
-    hooks = _hooks_of(module)
-    return None if hooks is None else hooks.cells
+    """Where a module that is running in this thread is read; None for everywhere."""
+    return _NOW.cells if _is_told(module) else None
 
 
-class _WhereRead:
-    """The hooks of a layer.
-
-    Attention is told the mask and runs first, so it is there that the cells are noted: also when the layer is computed
-    again in the backward pass, which transformers does by its `forward`, without the layer's own hooks.
-    """
-
-    def __init__(self) -> None:
-        self.cells: Cells | None = None
-
-    def hook_into(self, module: nn.Module) -> bool:
-        """Whether a module has parts that work token by token; those are hooked, and it with them."""
-        found = False
-        for name, part in module.named_children():
-            if name in TOKEN_WISE:
-                part.register_forward_pre_hook(self.gather)
-                part.register_forward_hook(self.put_back)
-                found = True
-            else:
-                found |= self.hook_into(part)
-        if found:
-            module.register_forward_pre_hook(self.note, with_kwargs=True)
-        return found
-
-    def note(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before a module that is told the mask; which is `attention`'s too, and that asks `cells_of` it."""
-        masks = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value in _CELLS]
-        self.cells = _CELLS[masks[0]] if masks else None
-
-    def gather(self, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Of each input (V * R, L, H), a grid that stands there V times for V members, what is read: (V, U, H)."""
-        if self.cells is None:
-            return args
-        rows = self.cells.shape[0]
-        return tuple(value.unflatten(0, (-1, rows)).flatten(1, 2).index_select(1, self.cells.read) for value in args)
-
-    def put_back(self, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """(V, U, H) to (V * R, L, H), zero at cells that are not read."""
-        if self.cells is None:
-            return output
-        rows, columns = self.cells.shape
-        whole = output.new_zeros(output.shape[0], rows * columns, output.shape[2])
-        return whole.index_copy(1, self.cells.read, output).view(-1, columns, output.shape[2])
-
-
-def _hooks_of(module: nn.Module) -> _WhereRead | None:
+def _is_told(module: nn.Module) -> bool:
     hooks = module._forward_pre_hooks.values()  # pyright: ignore[reportPrivateUsage]  # there is no public list
-    owners = [getattr(hook, "__self__", None) for hook in hooks]
-    return next((owner for owner in owners if isinstance(owner, _WhereRead)), None)
+    return _note in hooks
+
+
+def _hook_into(module: nn.Module) -> bool:
+    """Whether a module has parts that work token by token; those are hooked, and it with them.
+
+    What is told is the mask, and attention is told it first: also where a layer is computed again in the backward pass
+    by its `forward`, without the layer's own hooks, as transformers does.
+    """
+    found = False
+    for name, part in module.named_children():
+        if name in TOKEN_WISE:
+            part.register_forward_pre_hook(_gather)
+            part.register_forward_hook(_put_back)
+            found = True
+        else:
+            found |= _hook_into(part)
+    if found:
+        module.register_forward_pre_hook(_note, with_kwargs=True)
+    return found
+
+
+def _note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    masks = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value in _CELLS]
+    _NOW.cells = _CELLS[masks[0]] if masks else None
+
+
+def _forget(*_: Any) -> None:
+    _NOW.cells = None
+
+
+def _gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Of each input (V * R, L, H), a grid that stands there V times for V members, what is read: (V, U, H)."""
+    if _NOW.cells is None:
+        return args
+    read, shape = _NOW.cells
+    return tuple(value.unflatten(0, (-1, shape[0])).flatten(1, 2).index_select(1, read) for value in args)
+
+
+def _put_back(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """(V, U, H) to (V * R, L, H), zero at cells that are not read."""
+    if _NOW.cells is None:
+        return output
+    read, (rows, columns) = _NOW.cells
+    whole = output.new_zeros(output.shape[0], rows * columns, output.shape[2])
+    return whole.index_copy(1, read, output).view(-1, columns, output.shape[2])

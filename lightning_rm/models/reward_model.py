@@ -24,7 +24,7 @@ from lightning_rm.models.contexts import quiet, seeded
 from lightning_rm.models.export import export
 from lightning_rm.models.heads import Architecture, architecture_of, head_tensors, init_head, keep_float32
 from lightning_rm.models.kernels import compile_layers, use_liger
-from lightning_rm.models.last_layer import compute_where_read, read_at
+from lightning_rm.models.last_layer import compute_where_read, tell_where_read
 from lightning_rm.models.member_lora import transformer_layers
 
 SMALL_LAYER = 250_000
@@ -60,10 +60,12 @@ class RewardModel(nn.Module):
         config.problem_type = "regression"
         self.backbone = backbone
         self.lm_head = lm_head
+        # Transformers chunks a feed-forward over tokens of a row, which only rows have.
+        chunked = bool(getattr(config, "chunk_size_feed_forward", 0))
+        self._can_compute_where_read = self.architecture.packs and not chunked
+        self._computes_where_read = False
         self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
         keep_float32(backbone, self.architecture)
-        if self.architecture.packs:
-            compute_where_read(transformer_layers(backbone)[-1])
         # Transformers loads in evaluation mode, and trainers keep the mode they find: dropout would be off in training.
         self.train()
 
@@ -337,8 +339,11 @@ class RewardModel(nn.Module):
             causal=self.causal,
             dtype=self.backbone.dtype,
         )
-        if tokens.read_cells is not None and not everywhere:
-            read_at(mask, tokens.read_cells, tokens.input_ids.shape)
+        if tokens.read_cells is not None and not everywhere and self._can_compute_where_read:
+            if not self._computes_where_read:  # not before adapters are in
+                compute_where_read(transformer_layers(self.backbone)[-1])
+                self._computes_where_read = True
+            tell_where_read(mask, tokens.read_cells, tokens.input_ids.shape)
         outputs = self.backbone.base_model(
             input_ids=tokens.input_ids,
             attention_mask=mask,

@@ -18,6 +18,7 @@ from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.group_metrics import group_statistics
 from lightning_rm.losses import difference_loss
 from lightning_rm.models.dropout import DropoutAt, add_dropout
+from lightning_rm.models.kernels import is_compiled
 from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import reshard
@@ -228,6 +229,7 @@ class MetaRM(PairwiseRM):
         """Begin anew; say what does not go together before anything is trained."""
         self._ascent = None  # another strategy may have replaced the parameters
         self._skipped_in_a_row = 0
+        self._compared = None
         self.objective.start()
         if self.trainer.precision == "16-mixed":
             raise ValueError("MetaRM does not scale its ascent for float16: use precision=bf16-mixed or 32-true")
@@ -235,10 +237,11 @@ class MetaRM(PairwiseRM):
             return
         layers = [layer for layer in self.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
         checkpointing = any(layer.gradient_checkpointing for layer in layers)
-        if self.trainer.world_size > 1 or self.trainer.accumulate_grad_batches > 1 or checkpointing:
+        several = self.trainer.world_size > 1 or self.trainer.accumulate_grad_batches > 1
+        if several or checkpointing or is_compiled(self.model):
             raise ValueError(
-                "second_order=true differentiates through the ascent, on one device, without gradient accumulation and "
-                "without gradient checkpointing; set second_order=false for all else"
+                "second_order=true differentiates through the ascent, on one device, without gradient accumulation, "
+                "gradient checkpointing and compiled layers; set second_order=false for all else"
             )
 
     def configure_callbacks(self) -> list[L.Callback]:
@@ -343,6 +346,7 @@ class MetaRM(PairwiseRM):
                 self._seen["ascent_length"] = abs(self.ascent_lr) * norm
                 self._compared = above.parameters, above.gradients
             self._model_above = above.model
+            del above  # its gradients
             try:
                 yield
             finally:

@@ -107,7 +107,7 @@ def test_what_compile_does_not_go_with(llama: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match=r"install g\+\+"):
         RewardModel.from_pretrained(llama, pad_id=PAD, compile=True)
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="Triton"):
         kernels.compile_layers([])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_rm.batch import LayoutName, Sample, TokenBatch
 from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.models.adapters import LoraAdapter
 from lightning_rm.models.attention import SEGMENT_ATTENTION, _by_segment
 from lightning_rm.models.heads import ARCHITECTURES
 from lightning_rm.models.last_layer import TOKEN_WISE, compute_where_read
@@ -118,10 +121,46 @@ def test_it_is_hooked_once() -> None:
     """A backbone that members take over is hooked already."""
     model = tiny_model("llama")
     layer = transformer_layers(model.backbone)[-1]
-    before = [len(module._forward_pre_hooks) for module in layer.modules()]
-    compute_where_read(layer)
-    assert [len(module._forward_pre_hooks) for module in layer.modules()] == before
-    assert sum(before) == 5  # the layer, its attention, q_proj, o_proj, mlp
+    for user in (model, MemberRewardModel.of(model)):
+        user(laid_out(model, "packed"))
+        compute_where_read(layer)
+        hooks = [len(module._forward_pre_hooks) for module in layer.modules()]
+        assert sum(hooks) == 5  # the layer, its attention, q_proj, o_proj, mlp
+
+
+def test_adapters_see_what_is_read() -> None:
+    model = tiny_model("llama", lora=LoraAdapter(rank=2))
+    rows = last_layer_rows(model, laid_out(model, "shared_prefix"))
+    assert rows["self_attn.q_proj.lora_A.default"] == rows["mlp.up_proj.lora_A.default"] == {5}
+
+
+def test_a_feed_forward_in_chunks_is_computed_whole() -> None:
+    chunked, plain = tiny_model("bert", changes={"chunk_size_feed_forward": 1}), tiny_model("bert")
+    for layout in layouts_of(plain):
+        tokens = laid_out(plain, layout)
+        torch.testing.assert_close(chunked(tokens).reward, plain(tokens).reward, atol=2e-6, rtol=2e-6)
+
+
+def test_two_threads_use_one_model() -> None:
+    """Each reads its own batch where that batch says, whoever comes between."""
+    model = tiny_model("llama")
+    batches = [laid_out(model, "packed"), laid_out(model, "packed", pairs())]
+    with torch.no_grad():
+        expected = [model(tokens).reward for tokens in batches]
+    both_told = threading.Barrier(2)
+
+    def meet(*_: Any) -> None:
+        both_told.wait(timeout=60)
+
+    transformer_layers(model.backbone)[-1].get_submodule("mlp").register_forward_pre_hook(meet, prepend=True)
+
+    def rewards(tokens: TokenBatch) -> Tensor:
+        with torch.no_grad():
+            return model(tokens).reward
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(rewards, batches))
+    assert all(map(torch.equal, found, expected))
 
 
 def test_positions_by_segment() -> None:

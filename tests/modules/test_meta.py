@@ -22,6 +22,7 @@ from lightning_rm.data.synthetic_policy import SyntheticResponses
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.losses import difference_loss, ranking_loss
 from lightning_rm.models.adapters import LoraAdapter
+from lightning_rm.models.member_lora import transformer_layers
 from lightning_rm.models.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.ascent import Ascent, choose_parameters
@@ -412,8 +413,11 @@ def test_what_does_not_go_together_is_said_before_training(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="give the data module responses="):
         fit(toy_trainer(tmp_path), MetaRM(toy_model(), SGD), batches(1, responses=False))
     module = MetaRM(toy_model(), SGD, second_order=True)
-    with pytest.raises(ValueError, match=r"second_order=true .* without gradient accumulation"):
+    with pytest.raises(ValueError, match=r"second_order=true .* gradient accumulation"):
         fit(toy_trainer(tmp_path, accumulate_grad_batches=2), module, batches(2, accumulate=2))
+    transformer_layers(module.model.backbone)[0].compile()
+    with pytest.raises(ValueError, match=r"second_order=true .* compiled layers"):
+        fit(toy_trainer(tmp_path), module, batches(1))
     with pytest.raises(ValueError, match="agreed_only=true needs the votes"):
         fit(toy_trainer(tmp_path), MetaRM(toy_model(), SGD, agreed_only=True), batches(1))
     with pytest.raises(ValueError, match="second_order=true is of the plain step"):
