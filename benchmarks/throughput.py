@@ -71,7 +71,7 @@ from lightning_rm.data.tokenize import encode_conversation, load_tokenizer
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.data.world_words import VOCABULARY
 from lightning_rm.models.last_layer import TOKEN_WISE
-from lightning_rm.models.member_lora import transformer_layers
+from lightning_rm.models.layers import transformer_layers
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.optimization import warmup_schedule

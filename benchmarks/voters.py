@@ -50,7 +50,7 @@ from lightning_rm.data.tokenize import TokenizePolicy
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.data.world_words import VOCABULARY
 from lightning_rm.models.adapters import LoraAdapter
-from lightning_rm.models.member_lora import transformer_layers
+from lightning_rm.models.layers import transformer_layers
 from lightning_rm.models.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM

@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from lightning_rm.models.heads import Architecture
 from lightning_rm.models.kernels import is_compiled
 from lightning_rm.models.last_layer import carry
+from lightning_rm.models.layers import transformer_layers
 
 
 class MemberAdapter(nn.Module):
@@ -138,25 +139,6 @@ class MemberLora(nn.Module):
             for name, adapter in self.by_name().items():
                 hooks.callback(classifier.get_submodule(name).register_forward_hook(adapter.add, prepend=True).remove)
             yield
-
-
-def transformer_layers(classifier: PreTrainedModel) -> list[nn.Module]:
-    """A backbone's layers from first to last: the longest of its outermost module lists.
-
-    Raises:
-        ValueError: if it has no module list.
-    """
-    base = classifier.base_model
-    lists: dict[str, nn.ModuleList] = {
-        name: module for name, module in base.named_modules() if isinstance(module, nn.ModuleList)
-    }
-    if not lists:
-        raise ValueError(f"{type(classifier).__name__} has no list of layers; set lora_layers=0 and freeze_layers=None")
-    return list(min(lists.items(), key=_depth_and_length)[1])
-
-
-def _depth_and_length(item: tuple[str, nn.ModuleList]) -> tuple[int, int]:
-    return item[0].count("."), -len(item[1])
 
 
 def _repeat_rows(

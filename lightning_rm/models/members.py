@@ -28,7 +28,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from lightning_rm.batch import RewardOutput, TokenBatch
 from lightning_rm.models.export import MEMBERS_FILE, export
 from lightning_rm.models.heads import Architecture, head_tensors, init_head
-from lightning_rm.models.member_lora import MemberLora, transformer_layers
+from lightning_rm.models.layers import transformer_layers
+from lightning_rm.models.member_lora import MemberLora
 from lightning_rm.models.reward_model import RewardModel
 
 FILE = MEMBERS_FILE

@@ -25,7 +25,7 @@ from lightning_rm.models.export import export
 from lightning_rm.models.heads import Architecture, architecture_of, head_tensors, init_head, keep_float32
 from lightning_rm.models.kernels import compile_layers, use_liger
 from lightning_rm.models.last_layer import compute_where_read, tell_where_read
-from lightning_rm.models.member_lora import transformer_layers
+from lightning_rm.models.layers import transformer_layers
 
 SMALL_LAYER = 250_000
 """Weights of a layer whose tokens cost less on a CPU than the attention calls that would save them; measured on two

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.models import kernels
-from lightning_rm.models.member_lora import transformer_layers
+from lightning_rm.models.layers import transformer_layers
 from lightning_rm.models.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from tests.tiny import PAD, gradients, pairs, prompted, tiny_model

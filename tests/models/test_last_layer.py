@@ -18,7 +18,7 @@ from lightning_rm.models.adapters import LoraAdapter
 from lightning_rm.models.attention import SEGMENT_ATTENTION, _by_segment
 from lightning_rm.models.heads import ARCHITECTURES
 from lightning_rm.models.last_layer import TOKEN_WISE, compute_where_read
-from lightning_rm.models.member_lora import transformer_layers
+from lightning_rm.models.layers import transformer_layers
 from lightning_rm.models.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.views import doubled

@@ -18,7 +18,7 @@ from lightning_rm.data.layouts import LAYOUTS, LayoutName
 from lightning_rm.models.adapters import LoraAdapter
 from lightning_rm.models.bootstrap import bootstrap_weights
 from lightning_rm.models.heads import head_tensors
-from lightning_rm.models.member_lora import transformer_layers
+from lightning_rm.models.layers import transformer_layers
 from lightning_rm.models.members import FILE, MemberRewardModel, Members, is_members
 from lightning_rm.models.reward_model import RewardModel
 from tests.tiny import CONFIGS, gradients, layouts_of, prompted, tiny_model

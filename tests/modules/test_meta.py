@@ -22,7 +22,7 @@ from lightning_rm.data.synthetic_policy import SyntheticResponses
 from lightning_rm.data.world_tokenizer import world_tokenizer
 from lightning_rm.losses import difference_loss, ranking_loss
 from lightning_rm.models.adapters import LoraAdapter
-from lightning_rm.models.member_lora import transformer_layers
+from lightning_rm.models.layers import transformer_layers
 from lightning_rm.models.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.ascent import Ascent, choose_parameters

@@ -1,0 +1,25 @@
+"""Where a backbone's layers are, whatever its architecture calls them. It knows modules."""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import PreTrainedModel
+
+
+def transformer_layers(classifier: PreTrainedModel) -> list[nn.Module]:
+    """A backbone's layers from first to last: the longest of its outermost module lists.
+
+    Raises:
+        ValueError: if it has no module list.
+    """
+    base = classifier.base_model
+    lists: dict[str, nn.ModuleList] = {
+        name: module for name, module in base.named_modules() if isinstance(module, nn.ModuleList)
+    }
+    if not lists:
+        raise ValueError(f"{type(classifier).__name__} has no list of layers; set lora_layers=0 and freeze_layers=None")
+    return list(min(lists.items(), key=_depth_and_length)[1])
+
+
+def _depth_and_length(item: tuple[str, nn.ModuleList]) -> tuple[int, int]:
+    return item[0].count("."), -len(item[1])
