@@ -55,6 +55,9 @@ _CELLS: Any = WeakTensorKeyDictionary()
 
 _NOW = _Now()
 
+_HOOKING = threading.Lock()
+"""Of two threads whose first forwards meet, one hooks."""
+
 
 def tell_where_read(mask: Tensor, read: Tensor, shape: tuple[int, ...]) -> None:
     """Say of a forward that is about to run where its last hidden states are read.
@@ -77,8 +80,9 @@ def carry(mask: Tensor, other: Tensor) -> Tensor:
 
 def compute_where_read(layer: nn.Module) -> None:
     """Have a backbone's last layer compute what is read, in forwards of which is told where; in place, and once."""
-    if not _is_told(layer) and _hook_into(layer):
-        layer.register_forward_hook(_forget, always_call=True)
+    with _HOOKING:
+        if not _is_told(layer) and _hook_into(layer):
+            layer.register_forward_hook(_forget, always_call=True)
 
 
 def cells_of(module: nn.Module) -> Cells | None:
