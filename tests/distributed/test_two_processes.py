@@ -17,9 +17,9 @@ from tests.distributed.worker import METHODS
 
 WORKER = Path(__file__).parent / "worker.py"
 # Correlations and effective ranks divide by the spread of a few numbers, which magnifies their last float32 digit. The
-# level of rewards hangs loose, for pairs hold differences alone, and MetaRM's ascent magnifies its last digit: turning the
-# last bit of the first weights moves `meta_by_2`'s centering by 5e-6 of itself in one process alone, and the last layer,
-# at the one or two responses that a rank reads, is a product of so few rows that it is summed in another order.
+# level of rewards hangs loose, for pairs hold differences alone, and MetaRM's ascent magnifies its last digit: turning
+# the last bit of the first weights moves `meta_by_2`'s centering by 5e-6 of itself in one process alone, and the last
+# layer, at the one or two responses that a rank reads, is a product of so few rows that it is summed in another order.
 MAGNIFIED = ("correlation", "effective_rank", "reward_mean", "_std", "centering")
 
 
