@@ -17,9 +17,7 @@ from tests.distributed.worker import METHODS
 
 WORKER = Path(__file__).parent / "worker.py"
 # Correlations and effective ranks divide by the spread of a few numbers, which magnifies their last float32 digit. The
-# level of rewards hangs loose, for pairs hold differences alone, and MetaRM's ascent magnifies its last digit: turning
-# the last bit of the first weights moves `meta_by_2`'s centering by 5e-6 of itself in one process alone, and the last
-# layer, at the one or two responses that a rank reads, is a product of so few rows that it is summed in another order.
+# level of rewards hangs loose, for pairs hold differences alone, and MetaRM's ascent magnifies its last digit.
 MAGNIFIED = ("correlation", "effective_rank", "reward_mean", "_std", "centering")
 
 
@@ -83,7 +81,7 @@ def test_two_processes_equal_one(runs: Callable[[str], Path], strategy: str, met
         assert {"train/difference_loss", "train/gradient_cosine"} <= expected.keys()
     exact = {name: value for name, value in expected.items() if not name.endswith(MAGNIFIED)}
     assert {"train/loss", "train_epoch/nll", "val/accuracy", "test/margin"} <= exact.keys()
-    assert metrics(two) == pytest.approx(expected, rel=3e-5, abs=1e-5, nan_ok=True)
+    assert metrics(two) == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
     assert {name: metrics(two)[name] for name in exact} == pytest.approx(exact, rel=3e-6, abs=3e-6, nan_ok=True)
     assert metrics(two, rank=1) == pytest.approx(metrics(two), rel=1e-12, abs=1e-12, nan_ok=True)
     weights = [load_file(folder / "model" / "last" / "model.safetensors") for folder in (one, two)]
