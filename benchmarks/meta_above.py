@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 
 from lightning_rm.losses import difference_loss
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.modules.ascent import Ascent, squared_norm
+from lightning_rm.modules.ascent import Ascent, gradient_of, squared_norm
 from lightning_rm.modules.meta import MetaRM
 
 RATES = (0.0, 0.001, 0.003, 0.01)
@@ -44,7 +44,7 @@ def measure(run: Path, num_batches: int) -> dict[float, dict[str, float]]:
     parameters = list(model.parameters())
     for groups in batches:
         (difference_loss(model(groups.tokens).reward, groups.present) / len(batches)).backward()
-    gradients = [torch.zeros_like(value) if value.grad is None else value.grad for value in parameters]
+    gradients = [gradient_of(parameter) for parameter in parameters]
     model.zero_grad()
     length = squared_norm(parameters).sqrt() / squared_norm(gradients).sqrt()
     module, ascent = MetaRM(model, partial(torch.optim.SGD, lr=0.0)), Ascent(parameters)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_rm.batch import LayoutName, Sample
+from lightning_rm.batch import LayoutName, Sample, TokenBatch
+from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.models.heads import ARCHITECTURES
 from lightning_rm.models.reward_model import RewardModel
 
 PAD, EOS, BOS, VOCAB = 1, 2, 3, 40
@@ -67,6 +69,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 """Every architecture in the package's table; windows are shorter than the sequences."""
 
 
+PACKING = [name for name in CONFIGS if ARCHITECTURES[name].packs]
+
+
 def tiny_model(
     name: str = "llama", seed: int = 0, changes: dict[str, Any] | None = None, **options: Any
 ) -> RewardModel:
@@ -105,6 +110,11 @@ def layouts_of(model: RewardModel) -> list[LayoutName]:
     if not model.architecture.packs:
         return ["padded"]
     return ["padded", "packed", "shared_prefix"] if model.read_at == "last" else ["padded", "packed"]
+
+
+def laid_out(model: RewardModel, layout: LayoutName = "padded", samples: Sequence[Sample] | None = None) -> TokenBatch:
+    """Samples, `pairs()` where none are given, as the model reads them."""
+    return LAYOUTS[layout](pairs() if samples is None else samples, model.read_at, model.pad_id)
 
 
 def gradients(model: RewardModel) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ beside the model. It knows parameters, whole or sharded; no loss and no trainer.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, cast
 
 import torch
@@ -74,15 +74,11 @@ class Ascent:
         """
         if not self._other:
             return None
-        sums = torch.zeros(3, device=self._other[0].device)
-        for here, other in zip(self.parameters, self._other, strict=True):
-            step = local(other).float() - local(here).float()
-            gradient = torch.zeros_like(step) if here.grad is None else local(here.grad).float()
-            sums += torch.stack([step.square().sum(), gradient.square().sum(), (step * gradient).sum()])
-        if isinstance(self.parameters[0], DTensor):
-            dist.all_reduce(sums)
         sign = -1 if self.away else 1
-        return sums[0].sqrt(), sign * sums[2] / (sums[0] * sums[1]).sqrt()
+        pairs = zip(self.parameters, self._other, strict=True)
+        return length_and_cosine(
+            self.parameters, (sign * (local(other).float() - local(here).float()) for here, other in pairs)
+        )
 
     @torch.no_grad()
     def _swap(self, away: bool) -> None:
@@ -139,6 +135,28 @@ def _last_layers(model: RewardModel, num_layers: int) -> list[nn.Module]:
             f"ascent_part='last:{num_layers}': the backbone has {len(stack)} layers; say last:{len(stack)} or all"
         )
     return stack[len(stack) - num_layers :]
+
+
+@torch.no_grad()
+def length_and_cosine(parameters: Sequence[nn.Parameter], steps: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """How long a step is, and its cosine with the parameters' `.grad`: float32 scalars, the same on every rank.
+
+    Args:
+        parameters: whole or sharded.
+        steps: this rank's part of each parameter's step, taken one at a time.
+    """
+    sums = torch.zeros(3, device=parameters[0].device)
+    for parameter, step in zip(parameters, steps, strict=True):
+        gradient = local(gradient_of(parameter)).float()
+        sums += torch.stack([step.square().sum(), gradient.square().sum(), (step * gradient).sum()])
+    if isinstance(parameters[0], DTensor):
+        dist.all_reduce(sums)
+    return sums[0].sqrt(), sums[2] / (sums[0] * sums[1]).sqrt()
+
+
+def gradient_of(parameter: nn.Parameter) -> Tensor:
+    """Its `.grad`, or zeros where a backward pass did not reach it."""
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 @torch.no_grad()

@@ -22,13 +22,21 @@ from lightning_rm.models.kernels import is_compiled
 from lightning_rm.models.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import reshard
-from lightning_rm.modules.ascent import Ascent, StepScale, average_over_ranks, choose_parameters, squared_norm
+from lightning_rm.modules.ascent import (
+    Ascent,
+    StepScale,
+    average_over_ranks,
+    choose_parameters,
+    gradient_of,
+    length_and_cosine,
+    squared_norm,
+)
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.contrast import ContrastFactory
 from lightning_rm.modules.gather import world_size
 from lightning_rm.modules.objective import Objective, RankingViews
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.second_order import cosine_with_grad, model_above
+from lightning_rm.modules.second_order import model_above
 from lightning_rm.modules.views import Forward
 
 
@@ -135,7 +143,7 @@ class MetaRM(PairwiseRM):
         self._skipped_in_a_row = 0
         self._ascent: Ascent | None = None
         self._model_above: Forward | None = None
-        self._compared: tuple[list[nn.Parameter], list[Tensor]] | None = None  # what climbs J, by second order
+        self._stepped: tuple[list[nn.Parameter], list[Tensor]] | None = None  # of the exact step that is logged
         self._finite: list[Tensor] = []
         self._seen: dict[str, Tensor] = {}
         self.register_state_dict_pre_hook(_at_theta)
@@ -197,15 +205,13 @@ class MetaRM(PairwiseRM):
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
         self._finite.append(squared_norm([cast(Tensor, parameter.grad) for parameter in parameters]))
         if self._is_logged():
-            if compared := ascent.compared():
-                self._seen["ascent_length"], cosine = compared
-                cosine *= math.copysign(1, self.ascent_lr)  # of J's gradient, whichever way the step went
-                self._seen["gradient_cosine"] = cosine
-            elif self._compared:
-                self._seen["gradient_cosine"] = cosine_with_grad(*self._compared)
-            if "ascent_length" in self._seen:
-                self._seen["ascent_relative"] = self._seen["ascent_length"] / squared_norm(ascent.parameters).sqrt()
-        self._compared = None
+            compared = ascent.compared() or (self._stepped and length_and_cosine(*self._stepped))
+            if compared:
+                length, cosine = compared
+                self._seen["ascent_length"] = length
+                self._seen["gradient_cosine"] = math.copysign(1, self.ascent_lr) * cosine  # of J's, whichever way
+                self._seen["ascent_relative"] = length / squared_norm(ascent.parameters).sqrt()
+        self._stepped = None
         ascent.forget()
         if self._all_finite():
             self._skipped_in_a_row = 0
@@ -229,7 +235,7 @@ class MetaRM(PairwiseRM):
         """Begin anew; say what does not go together before anything is trained."""
         self._ascent = None  # another strategy may have replaced the parameters
         self._skipped_in_a_row = 0
-        self._compared = None
+        self._stepped = None
         self.objective.start()
         if self.trainer.precision == "16-mixed":
             raise ValueError("MetaRM does not scale its ascent for float16: use precision=bf16-mixed or 32-true")
@@ -286,9 +292,7 @@ class MetaRM(PairwiseRM):
                 heights.append(height)
                 with torch.autocast(self.device.type, enabled=False):  # the float32 head's backward stays float32
                     (climbed / len(responses)).backward()
-        gradients = [
-            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in ascent.parameters
-        ]
+        gradients = [gradient_of(parameter) for parameter in ascent.parameters]
         for parameter in self.parameters():
             parameter.grad = None
         average_over_ranks(gradients)
@@ -336,17 +340,15 @@ class MetaRM(PairwiseRM):
             with self._aside():
                 climbed, height = self._height(responses[0])
             above = model_above(self.model, self.ascent_part, climbed, self.ascent_lr)
-            norm = squared_norm(above.gradients).sqrt()
-            self._finite += [norm, height]
+            self._finite += [squared_norm(above.steps), height]
             self._seen["difference_loss"] = height
             if self._is_logged():
                 with torch.no_grad(), self._aside():
                     reward = above.model(responses[0].tokens).reward
                 self._seen["difference_loss_after"] = self.difference(responses[0], reward)
-                self._seen["ascent_length"] = abs(self.ascent_lr) * norm
-                self._compared = above.parameters, above.gradients
+                self._stepped = above.parameters, above.steps
             self._model_above = above.model
-            del above  # its gradients
+            del above  # its steps
             try:
                 yield
             finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch.func import functional_call
 
 from lightning_rm.batch import RewardOutput, TokenBatch
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.modules.ascent import choose_parameters, squared_norm
+from lightning_rm.modules.ascent import choose_parameters
 from lightning_rm.modules.views import Forward
 
 
@@ -21,19 +20,12 @@ class Above(NamedTuple):
     Args:
         model: tokens to rewards and features at theta'; a gradient goes through to theta.
         parameters: what is moved, at theta.
-        gradients: what the step goes along, one a parameter, without a graph.
+        steps: what each is moved by, without a graph.
     """
 
     model: Forward
     parameters: list[nn.Parameter]
-    gradients: list[Tensor]
-
-
-def cosine_with_grad(parameters: Sequence[nn.Parameter], directions: Sequence[Tensor]) -> Tensor:
-    """The cosine between a direction and the parameters' `.grad`: a float32 scalar, NaN where either is 0."""
-    found = [torch.zeros_like(value) if value.grad is None else value.grad for value in parameters]
-    product = sum((value.float() * other.float()).sum() for value, other in zip(found, directions, strict=True))
-    return product / (squared_norm(found) * squared_norm(directions)).sqrt()
+    steps: list[Tensor]
 
 
 def model_above(model: RewardModel, part: str, climbed: Tensor, rate: float) -> Above:
@@ -51,9 +43,10 @@ def model_above(model: RewardModel, part: str, climbed: Tensor, rate: float) -> 
     named = dict(choose_parameters(model, part))
     with torch.autocast(climbed.device.type, enabled=False):  # the float32 head's backward stays float32
         gradients = torch.autograd.grad(climbed, list(named.values()), create_graph=True, materialize_grads=True)
-    moved = {name: named[name] + rate * gradient for name, gradient in zip(named, gradients, strict=True)}
+    steps = [rate * gradient for gradient in gradients]
+    moved = {name: named[name] + step for name, step in zip(named, steps, strict=True)}
 
     def forward(tokens: TokenBatch) -> RewardOutput:
         return functional_call(model, moved, (tokens,))
 
-    return Above(forward, list(named.values()), [gradient.detach() for gradient in gradients])
+    return Above(forward, list(named.values()), [step.detach() for step in steps])

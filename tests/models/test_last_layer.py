@@ -12,23 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_rm.batch import LayoutName, Sample, TokenBatch
-from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.batch import LayoutName, TokenBatch
 from lightning_rm.models.adapters import LoraAdapter
 from lightning_rm.models.attention import SEGMENT_ATTENTION, _by_segment
-from lightning_rm.models.heads import ARCHITECTURES
 from lightning_rm.models.last_layer import TOKEN_WISE, compute_where_read
 from lightning_rm.models.layers import transformer_layers
 from lightning_rm.models.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.views import doubled
-from tests.tiny import CONFIGS, conversation, gradients, layouts_of, pairs, prompted, tiny_model
-
-PACKING = [name for name in CONFIGS if ARCHITECTURES[name].packs]
-
-
-def laid_out(model: RewardModel, layout: LayoutName, samples: list[Sample] | None = None) -> TokenBatch:
-    return LAYOUTS[layout](prompted() if samples is None else samples, model.read_at, model.pad_id)
+from tests.tiny import PACKING, conversation, gradients, laid_out, layouts_of, pairs, prompted, tiny_model
 
 
 def last_layer_rows(model: RewardModel, tokens: TokenBatch, keep_hidden: bool = False) -> dict[str, set[int]]:
@@ -52,7 +44,7 @@ def test_it_computes_what_is_read(name: str) -> None:
     """Five distinct sequences: three pairs, one of whose responses stands in two."""
     model = tiny_model(name)
     for layout in layouts_of(model):
-        tokens = laid_out(model, layout)
+        tokens = laid_out(model, layout, prompted())
         rows = last_layer_rows(model, tokens)
         if model.backbone.config._attn_implementation == SEGMENT_ATTENTION or layout != "padded":
             assert set.union(*rows.values()) == {5}, layout
@@ -77,7 +69,7 @@ def test_members_compute_what_is_read_of_each(name: str, lora_layers: int) -> No
     """Three members: their adapters see the five sequences that are read three times."""
     model = MemberRewardModel.of(tiny_model(name), Members(num_members=3, lora_layers=lora_layers))
     for layout in layouts_of(model):
-        rows = last_layer_rows(model, laid_out(model, layout))
+        rows = last_layer_rows(model, laid_out(model, layout, prompted()))
         assert set.union(*rows.values()) == {15 if lora_layers else 5}, layout
 
 
@@ -86,7 +78,7 @@ def test_members_compute_what_is_read_of_each(name: str, lora_layers: int) -> No
 def test_two_batches_before_one_backward(layout: LayoutName, checkpointing: bool) -> None:
     """Each forward remembers where it was read, also where its layers run again in the backward pass."""
     model = tiny_model("llama", gradient_checkpointing=checkpointing).train()
-    batches = [laid_out(model, layout, pairs()), doubled(laid_out(model, layout))]
+    batches = [laid_out(model, layout, pairs()), doubled(laid_out(model, layout, prompted()))]
     sum(model(tokens).reward.square().sum() for tokens in batches).backward()
     found = gradients(model)
     plain = tiny_model("llama")
@@ -101,7 +93,7 @@ def test_the_backbone_by_itself_computes_everything() -> None:
     model, untouched = tiny_model("llama"), tiny_model("llama")
     ids = torch.tensor([conversation(9)])
     expected = untouched.backbone.base_model(input_ids=ids).last_hidden_state
-    model(laid_out(model, "packed"))
+    model(laid_out(model, "packed", prompted()))
     for backbone in (model.backbone, copy.deepcopy(cast(nn.Module, model.backbone))):
         found = cast("dict[str, Tensor]", backbone.base_model(input_ids=ids))["last_hidden_state"]
         assert torch.equal(found, expected)
@@ -109,7 +101,7 @@ def test_the_backbone_by_itself_computes_everything() -> None:
 
 def test_a_copy_reads_for_itself() -> None:
     model = tiny_model("llama")
-    tokens, others = laid_out(model, "packed"), laid_out(model, "packed", pairs())
+    tokens, others = laid_out(model, "packed", prompted()), laid_out(model, "packed", pairs())
     twin = copy.deepcopy(model)
     expected = model(others).reward
     model(tokens)
@@ -122,7 +114,7 @@ def test_it_is_hooked_once() -> None:
     model = tiny_model("llama")
     layer = transformer_layers(model.backbone)[-1]
     for user in (model, MemberRewardModel.of(model)):
-        user(laid_out(model, "packed"))
+        user(laid_out(model, "packed", prompted()))
         compute_where_read(layer)
         hooks = [len(module._forward_pre_hooks) for module in layer.modules()]
         assert sum(hooks) == 5  # the layer, its attention, q_proj, o_proj, mlp
@@ -130,21 +122,21 @@ def test_it_is_hooked_once() -> None:
 
 def test_adapters_see_what_is_read() -> None:
     model = tiny_model("llama", lora=LoraAdapter(rank=2))
-    rows = last_layer_rows(model, laid_out(model, "shared_prefix"))
+    rows = last_layer_rows(model, laid_out(model, "shared_prefix", prompted()))
     assert rows["self_attn.q_proj.lora_A.default"] == rows["mlp.up_proj.lora_A.default"] == {5}
 
 
 def test_a_feed_forward_in_chunks_is_computed_whole() -> None:
     chunked, plain = tiny_model("bert", changes={"chunk_size_feed_forward": 1}), tiny_model("bert")
     for layout in layouts_of(plain):
-        tokens = laid_out(plain, layout)
+        tokens = laid_out(plain, layout, prompted())
         torch.testing.assert_close(chunked(tokens).reward, plain(tokens).reward, atol=2e-6, rtol=2e-6)
 
 
 def test_two_threads_use_one_model() -> None:
     """Each reads its own batch where that batch says, whoever comes between."""
     model = tiny_model("llama")
-    batches = [laid_out(model, "packed"), laid_out(model, "packed", pairs())]
+    batches = [laid_out(model, "packed", prompted()), laid_out(model, "packed", pairs())]
     with torch.no_grad():
         expected = [model(tokens).reward for tokens in batches]
     both_told = threading.Barrier(2)

@@ -18,9 +18,21 @@ from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.views import doubled
 from tests import reference
 from tests.kernels import kernel
-from tests.tiny import CONFIGS, EOS, PAD, VOCAB, conversation, gradients, layouts_of, pairs, prompted, tiny_model
+from tests.tiny import (
+    CONFIGS,
+    EOS,
+    PACKING,
+    PAD,
+    VOCAB,
+    conversation,
+    gradients,
+    laid_out,
+    layouts_of,
+    pairs,
+    prompted,
+    tiny_model,
+)
 
-PACKING = [name for name in CONFIGS if ARCHITECTURES[name].packs]
 WEIGHT = torch.tensor([[1.0, -0.5, 2.0], [0.3, 1.5, -1.0]])
 
 
@@ -32,10 +44,6 @@ def alone(model: RewardModel, samples: list[Sample], attention: str) -> Tensor:
         for sample in samples
     ]
     return torch.stack(rows, dim=1)
-
-
-def laid_out(model: RewardModel, layout: LayoutName = "padded", samples: list[Sample] | None = None) -> TokenBatch:
-    return LAYOUTS[layout](pairs() if samples is None else samples, model.read_at, model.pad_id)
 
 
 def test_every_architecture_has_a_tiny_model() -> None:
