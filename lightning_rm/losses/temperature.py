@@ -1,0 +1,49 @@
+"""The temperature that makes given margins as likely as scale alone can; it knows margins and labels, no model."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+LIMITS = (1e-3, 1e3)
+"""A temperature is sought between these: of margins that are all right the likelihood has no maximum, it grows to 0."""
+
+
+def fit_temperature(margin: Tensor, label: Tensor) -> float:
+    """The T of least mean cross-entropy of `label` against `sigmoid(margin / T)` (arXiv 1706.04599, section 4.2).
+
+    In 1 / T the loss is convex, so that bisecting its slope finds the minimum. Fit it on validation pairs, never on those
+    that are reported.
+
+    Args:
+        margin: (P,) reward of chosen minus reward of rejected.
+        label: (P,) probability that chosen is preferred.
+
+    Returns:
+        T within `LIMITS`: the lower one where all margins are right, the upper one where they say the opposite.
+
+    Raises:
+        ValueError: if there are no pairs, or a margin is not finite.
+    """
+    margin, label = margin.detach().double(), label.detach().double()
+    if not len(margin) or not bool(margin.isfinite().all()):
+        raise ValueError(f"no temperature of {len(margin)} pairs: give at least one, with finite rewards")
+    low, high = (math.log(1 / limit) for limit in reversed(LIMITS))
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = (margin * ((margin * math.exp(middle)).sigmoid() - label)).mean()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return math.exp(-(low + high) / 2)
+
+
+def tempered_nll(margin: Tensor, label: Tensor, temperature: float) -> float:
+    """Mean cross-entropy of `label` against `sigmoid(margin / temperature)`, in nats.
+
+    Args:
+        margin: (P,) reward of chosen minus reward of rejected.
+        label: (P,) probability that chosen is preferred.
+        temperature: from `fit_temperature`.
+    """
+    return float(F.binary_cross_entropy_with_logits(margin.double() / temperature, label.double()))
