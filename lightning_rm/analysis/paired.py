@@ -1,7 +1,7 @@
 """Differences between methods that were run on the same worlds and seeds, with Student's interval.
 
-A method is its values by block; a block is what two runs share, such as `(world 0, seed 3)`. What a block is made of, and
-of which metric the values are, is not known.
+A method is its values by block; a block is what two runs share, such as `(world 0, seed 3)`. What a block is made of,
+and of which metric the values are, is not known.
 """
 
 from __future__ import annotations
@@ -112,10 +112,10 @@ def paired_difference(
 
 
 def runs_needed(spread: float, difference: float = 0.02, level: float = LEVEL) -> int | None:
-    """The fewest paired runs whose interval is at most `difference` to each side: then one that large is told from zero.
+    """The fewest paired runs whose interval is at most `difference` to each side: one that large is told from zero.
 
-    A true difference of exactly that size is still missed by every second experiment of this many runs; twice as many
-    find it nine times out of ten or so.
+    Of true differences of exactly that size, every second experiment of this many runs misses one; of twice as many
+    runs, every fifth.
 
     Args:
         spread: standard deviation of the paired differences, as measured so far.

@@ -14,8 +14,8 @@ LIMITS = (1e-3, 1e3)
 def fit_temperature(margin: Tensor, label: Tensor) -> float:
     """The T of least mean cross-entropy of `label` against `sigmoid(margin / T)` (arXiv 1706.04599, section 4.2).
 
-    In 1 / T the loss is convex, so that bisecting its slope finds the minimum. Fit it on validation pairs, never on those
-    that are reported.
+    In 1 / T the loss is convex, so that bisecting its slope finds the minimum. Fit it on validation pairs, never on
+    those that are reported.
 
     Args:
         margin: (P,) reward of chosen minus reward of rejected.
