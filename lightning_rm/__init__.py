@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lightning_rm.modules.strength_aware import StrengthAwareRM
     from lightning_rm.modules.supervised import SupervisedLM
     from lightning_rm.modules.voters import VotersRM
+    from lightning_rm.scoring.engine import score_sequences
+    from lightning_rm.scoring.load import load_model
     from lightning_rm.strength import Strength
 
 __all__ = [
@@ -48,8 +50,10 @@ __all__ = [
     "VotersRM",
     "annotate",
     "average_weights",
+    "load_model",
     "load_tokenizer",
     "score",
+    "score_sequences",
     "warmup_schedule",
 ]
 
@@ -73,8 +77,10 @@ _HOMES = {
     "VotersRM": "modules.voters",
     "annotate": "annotation.annotate",
     "average_weights": "models.warm",
+    "load_model": "scoring.load",
     "load_tokenizer": "data.tokenize",
     "score": "evaluation.score",
+    "score_sequences": "scoring.engine",
     "warmup_schedule": "modules.optimization",
 }
 

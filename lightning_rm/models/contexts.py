@@ -1,11 +1,13 @@
-"""Two contexts for whoever makes a model: transformers silent, random numbers seeded. They know no model."""
+"""Contexts around models: transformers silent, random numbers seeded, evaluation mode. They know no model's inside."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
+from torch import nn
 from transformers.utils import logging
 
 
@@ -29,3 +31,24 @@ def seeded(seed: int) -> Generator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+class HasModules(Protocol):
+    """A module, as far as its modes go."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """All modules inside it, itself first."""
+        ...
+
+
+@contextmanager
+def evaluating(module: HasModules) -> Generator[None]:
+    """Put a module and all inside it into evaluation mode, and each of them back as it was, errors or not."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        for part, _ in modes:
+            part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

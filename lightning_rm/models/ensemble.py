@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import LayoutName, RewardOutput, TokenBatch
 from lightning_rm.models.aggregate import Aggregate, aggregate
+from lightning_rm.models.contexts import evaluating
 from lightning_rm.models.reward_model import RewardModel
 
 Offsets = Sequence[float] | Tensor | None
@@ -64,6 +65,7 @@ class RewardEnsemble(RewardModel):
         self.lm_head = None
         self.how: Aggregate = how
         self.lam = lam
+        self._new_head = None
         self.register_buffer("offsets", values.detach().clone())
         self.train()
 
@@ -135,6 +137,16 @@ class RewardEnsemble(RewardModel):
             draft = file.with_name(f".draft-{SETTINGS_FILE}")
             draft.write_text(json.dumps(settings, indent=2) + "\n")
             os.replace(draft, file)
+
+    @property
+    def num_members(self) -> int:
+        """M; `forward` gives one reward of theirs, `votes` all."""
+        return len(self.members)
+
+    @property
+    def untrained_head(self) -> str | None:
+        """Names the checkpoint of the first member whose head was never trained."""
+        return next((where for member in self.members if (where := member.untrained_head) is not None), None)
 
     @property
     def hidden_size(self) -> int:
@@ -211,12 +223,8 @@ class RewardEnsemble(RewardModel):
         Raises:
             ValueError: if there is no batch.
         """
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             votes = [self.votes(tokens.to(self.offsets.device)).transpose(0, 1).flatten(1) for tokens in batches]
-        finally:
-            self.train(training)
         if not votes:
             raise ValueError("centring takes means over responses and there are none; give at least one batch")
         self.offsets += torch.cat(votes, dim=1).mean(1)

@@ -152,7 +152,9 @@ class MemberRewardModel(RewardModel):
     @classmethod
     def from_pretrained(cls, path: str | Path, *, members: Members | None = None, **options: Any) -> Self:
         """Members on a pretrained backbone; `options` are `RewardModel.from_pretrained`'s."""
-        return cls.of(RewardModel.from_pretrained(path, **options), members)
+        model = cls.of(RewardModel.from_pretrained(path, **options), members)
+        model.remember_new_head(f"path={str(path)!r}")
+        return model
 
     @classmethod
     def from_config(
@@ -175,7 +177,7 @@ class MemberRewardModel(RewardModel):
             members = Members(**json.loads(file.metadata()["members"]))
             names: list[str] = list(file.keys())
             stored: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-        average = RewardModel.from_pretrained(folder, **options)
+        average = RewardModel.from_pretrained(folder, average=True, **options)
         for name, value in head_tensors(average.backbone, average.architecture):
             mean = stored[f"heads.{name}"].mean(0)
             if value.shape != mean.shape or not torch.allclose(value.cpu(), mean, atol=1e-5):
@@ -191,6 +193,11 @@ class MemberRewardModel(RewardModel):
     def num_members(self) -> int:
         """M."""
         return self.members.num_members
+
+    @property
+    def num_rewards(self) -> int:
+        """M: every response has a reward of each member."""
+        return self.num_members
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of all members' heads, member by member."""

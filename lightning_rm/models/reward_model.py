@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
@@ -21,7 +22,7 @@ from lightning_rm.models import loading, settings
 from lightning_rm.models.adapters import LoraAdapter, four_bit
 from lightning_rm.models.attention import SEGMENT_ATTENTION, attention_mask
 from lightning_rm.models.contexts import quiet, seeded
-from lightning_rm.models.export import export
+from lightning_rm.models.export import MEMBERS_FILE, export
 from lightning_rm.models.heads import Architecture, architecture_of, head_tensors, init_head, keep_float32
 from lightning_rm.models.kernels import compile_layers, use_liger
 from lightning_rm.models.last_layer import compute_where_read, tell_where_read
@@ -65,6 +66,7 @@ class RewardModel(nn.Module):
         self._can_compute_where_read = self.architecture.packs and not chunked
         self._computes_where_read = False
         self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
+        self._new_head: tuple[str, list[Tensor]] | None = None
         keep_float32(backbone, self.architecture)
         # Transformers loads in evaluation mode, and trainers keep the mode they find: dropout would be off in training.
         self.train()
@@ -89,6 +91,7 @@ class RewardModel(nn.Module):
         new_head: bool = False,
         liger: bool = False,
         compile: bool = False,
+        average: bool = False,
     ) -> Self:
         """A reward model from a causal, base or masked language model (a new head) or a reward model (its head kept).
 
@@ -109,11 +112,17 @@ class RewardModel(nn.Module):
             new_head: draw a new head even where the checkpoint brings one.
             liger: run norms, MLPs and rotary embeddings by Liger's kernels; needs a GPU and liger-kernel.
             compile: have torch compile all layers but the last, which is computed where it is read.
+            average: of a folder that `MemberRewardModel` wrote: read the members' average, which lies beside them.
 
         Raises:
             ValueError: if the checkpoint cannot be had, has more than one label or an unknown architecture, lacks
-                weights, or has no padding token apart from eos.
+                weights, has no padding token apart from eos, or is of members and `average` is not set.
         """
+        if (Path(path) / MEMBERS_FILE).is_file() and not average:
+            raise ValueError(
+                f"{path} holds several members on one backbone, and a RewardModel is one: read all of them with "
+                "lightning_rm.load_model, or their average with average=True"
+            )
         checkpoint = loading.Checkpoint.at(path, gguf_file, trust_remote_code)
         torch_dtype = settings.dtype_of(dtype)
         config = checkpoint.config()
@@ -147,6 +156,8 @@ class RewardModel(nn.Module):
         if liger:
             use_liger(backbone)
         model = cls(backbone, pad_id, lm_head)._prepared(gradient_checkpointing, lora)
+        if missing and not new_head:
+            model.remember_new_head(checkpoint.where)
         if compile:
             compile_layers(transformer_layers(backbone)[:-1])
         return model
@@ -207,6 +218,38 @@ class RewardModel(nn.Module):
             with seeded(seed):
                 lm_head = nn.Linear(cast(int, config.hidden_size), cast(int, config.vocab_size), bias=False)
         return cls(backbone, pad_id, lm_head)._prepared(gradient_checkpointing, lora)
+
+    @property
+    def num_members(self) -> int:
+        """M, the models whose votes are heard: 1."""
+        return 1
+
+    @property
+    def num_rewards(self) -> int:
+        """How many rewards `forward` gives of a response: 1, or M for members."""
+        return 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def untrained_head(self) -> str | None:
+        """Names the checkpoint that brought no head, while the head is still the random one drawn in its place.
+
+        None once a step has changed the head, and for heads that were asked for: `new_head=True`, `from_config`.
+        """
+        if self._new_head is not None:
+            where, drawn = self._new_head
+            if all(torch.equal(*both) for both in zip(drawn, self._head_copies(), strict=True)):
+                return where
+            self._new_head = None
+        return None
+
+    def remember_new_head(self, where: str) -> None:
+        """Remember that the head, as it is now, was drawn because `where` has none; see `untrained_head`."""
+        self._new_head = (where, self._head_copies())
 
     @property
     def read_at(self) -> ReadAt:
@@ -285,6 +328,11 @@ class RewardModel(nn.Module):
         reward = reward.view(tokens.reward_index.shape).clone()
         return RewardOutput(reward, feature, hidden if keep_hidden else None)
 
+    def votes(self, tokens: TokenBatch) -> Tensor:
+        """(k, M, P): every member's rewards, M = `num_members`."""
+        reward = self(tokens).reward
+        return reward[:, None] if reward.ndim == 2 else reward
+
     def lm_loss(self, output: RewardOutput, tokens: TokenBatch) -> Tensor:
         """The next-token loss on the tokens of chosen responses, each predicted from the token before it.
 
@@ -325,6 +373,11 @@ class RewardModel(nn.Module):
         if self.lm_head is None:
             raise ValueError("a policy needs an LM head: load a causal checkpoint with keep_lm_head=True")
         export(self.backbone, folder, tokenizer, self.lm_head)
+
+    def _head_copies(self) -> list[Tensor]:
+        """The head's parameters as they are now, whole and on the CPU."""
+        whole = (value.full_tensor() if isinstance(value, DTensor) else value for value in self.head_parameters())
+        return [value.detach().cpu().clone() for value in whole]
 
     @property
     def _first_position(self) -> int:

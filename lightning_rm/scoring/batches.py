@@ -1,0 +1,54 @@
+"""Which sequences meet in a forward: an order that suits the layout, cut by a budget of grid tokens. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning_rm.batch import LayoutName
+
+Ids = tuple[int, ...]
+
+
+def batches_of(sequences: Sequence[Ids], layout: LayoutName, batch_tokens: int) -> list[list[int]]:
+    """The places of distinct sequences, batch by batch.
+
+    A padded grid takes sequences from long to short, so that rows of a batch are alike in length. `shared_prefix` takes
+    them in the order of their tokens: those that begin alike stand side by side, and a batch is charged what it has in
+    common only once. `packed` takes them as they come. Of `[1, 2, 3]`, `[4]` and `[1, 2, 5]`, `shared_prefix` makes the
+    order 0, 2, 1, which costs 3 + 1 + 1 tokens.
+
+    Args:
+        sequences: distinct token sequences.
+        layout: how they will be laid.
+        batch_tokens: the most grid tokens of a batch; a longer sequence goes alone.
+    """
+    order = list(range(len(sequences)))
+    if layout == "padded":
+        order.sort(key=lambda place: -len(sequences[place]))
+    elif layout == "shared_prefix":
+        order.sort(key=lambda place: sequences[place])
+    batches: list[list[int]] = []
+    num_tokens, widest = 0, 0
+    for place in order:
+        length = len(sequences[place])
+        if layout == "padded":
+            total = max(widest, length) * (len(batches[-1]) + 1 if batches else 1)
+        else:
+            shares = layout == "shared_prefix" and bool(batches)
+            shared = num_shared(sequences[batches[-1][-1]], sequences[place]) if shares else 0
+            total = num_tokens + length - shared
+        if not batches or total > batch_tokens:
+            batches.append([])
+            total, widest = length, 0
+        batches[-1].append(place)
+        num_tokens, widest = total, max(widest, length)
+    return batches
+
+
+def num_shared(first: Ids, second: Ids) -> int:
+    """How many tokens two sequences begin with in common."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:  # slices are compared at the speed of C
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)
+    return low

@@ -1,0 +1,105 @@
+"""`score_sequences`: token sequences in, float32 rewards out. The only loop over batches without a gradient.
+
+Commands, callbacks, notebooks and the server all come here, so that a reward does not depend on who asks for it. It
+knows models and layouts; no text, no file and no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lightning_rm.batch import Sample
+from lightning_rm.data.choice import LayoutSetting, choose_layout
+from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.models.contexts import evaluating
+from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.scoring.batches import Ids, batches_of
+
+Rewards = NDArray[np.float32]
+
+BATCH_TOKENS = 16384
+"""Grid tokens of a forward, where the caller names no other budget."""
+
+
+@torch.inference_mode()
+def score_sequences(
+    model: AnyRewardModel,
+    sequences: Sequence[Sequence[int]],
+    *,
+    layout: LayoutSetting = "auto",
+    batch_tokens: int = BATCH_TOKENS,
+    each_member: bool = False,
+    name: Callable[[int], str] = "sequence {}".format,
+    progress: Callable[[int], None] | None = None,
+) -> Rewards:
+    """Score token sequences, each distinct one once and, where the layout shares them, common beginnings once.
+
+    Args:
+        model: put into evaluation mode for the call and back.
+        sequences: n lists of token ids, each a whole templated conversation.
+        layout: how they are laid on the grid; rewards are the same. `auto` takes what the model honours, for decoders
+            `shared_prefix`.
+        batch_tokens: the most grid tokens of a forward; a longer sequence goes alone.
+        each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
+        name: what errors call a sequence, by its place.
+        progress: told after every batch how many of the sequences it has scored.
+
+    Returns:
+        (n, M) rewards in the order given: M is 1 for a model that answers as one, else the number of its members.
+
+    Raises:
+        ValueError: if a sequence is empty or longer than the model reads, a reward is not finite, or the model's head
+            was never trained.
+    """
+    if model.untrained_head is not None:
+        raise ValueError(
+            f"{model.untrained_head} brings no reward head, and the random one in its place has not been trained: its "
+            "rewards mean nothing; train it first, or name a reward model"
+        )
+    check_lengths(model, sequences, name)
+    places: dict[Ids, list[int]] = {}
+    for place, sequence in enumerate(sequences):
+        places.setdefault(tuple(sequence), []).append(place)
+    distinct = list(places)
+    laid = choose_layout(layout, model.fast_layouts).layout
+    rewards = np.empty((len(sequences), model.num_members if each_member else model.num_rewards), np.float32)
+    with evaluating(model):
+        for batch in batches_of(distinct, laid, batch_tokens):
+            samples = [Sample([distinct[number]]) for number in batch]
+            tokens = LAYOUTS[laid](samples, model.read_at, model.pad_id).to(model.device)
+            reward = model.votes(tokens)[0] if each_member else model(tokens).reward[0]
+            values = reward.reshape(-1, len(batch)).T.cpu().numpy()
+            num_scored = 0
+            for number, value in zip(batch, values, strict=True):
+                rewards[places[distinct[number]]] = value
+                num_scored += len(places[distinct[number]])
+            if progress is not None:
+                progress(num_scored)
+    check_finite(rewards, name)
+    return rewards
+
+
+def check_lengths(model: AnyRewardModel, sequences: Sequence[Sequence[int]], name: Callable[[int], str]) -> None:
+    """Raise ValueError for the first sequence that is empty or longer than the model reads."""
+    for place, sequence in enumerate(sequences):
+        if not sequence:
+            raise ValueError(f"{name(place)} has no tokens; there is nothing to score")
+        if model.max_tokens is not None and len(sequence) > model.max_tokens:
+            raise ValueError(
+                f"{name(place)} has {len(sequence)} tokens and the model reads {model.max_tokens}; cut its prompt"
+            )
+
+
+def check_finite(rewards: Rewards, name: Callable[[int], str]) -> None:
+    """Raise ValueError for the first sequence with a reward that is not finite."""
+    bad = np.flatnonzero(~np.isfinite(rewards).all(axis=1))
+    if len(bad):
+        first = name(int(bad[0]))
+        raise ValueError(
+            f"{first} has a reward that is not finite, and so have {len(bad) - 1} others of {len(rewards)}: "
+            "has the model's training diverged?"
+        )

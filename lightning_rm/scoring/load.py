@@ -1,0 +1,107 @@
+"""`load_model`: from whatever names a reward model to the model and its tokenizer, ready to score.
+
+A run, a Hugging Face folder or hub name, the average of WARM, an ensemble and members of one backbone are all read
+here, by commands, the server and notebooks alike. It knows folders; no text and no batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.loading import load_tokenizer
+from lightning_rm.models.ensemble import RewardEnsemble, is_ensemble, member_folders
+from lightning_rm.models.members import MemberRewardModel, is_members
+from lightning_rm.models.reward_model import RewardModel
+
+
+class LoadedModel(NamedTuple):
+    """A reward model in evaluation mode, and its tokenizer."""
+
+    model: RewardModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_model(
+    path: str | Path,
+    *,
+    weights: str = "best",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    device: str | torch.device | None = None,
+    new_head: bool = False,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a reward model to score with.
+
+    Args:
+        path: a run's folder (its `model/best` is read), a Hugging Face folder or hub name, or a folder that
+            `RewardEnsemble` or `MemberRewardModel` wrote: an ensemble answers as one, members answer one by one.
+        weights: `best` or `last`, of a run.
+        tokenizer: another than the model's own.
+        dtype: of the backbone; heads and rewards are float32.
+        attn_implementation: as `RewardModel.from_pretrained`'s.
+        device: where to put the model; None leaves it on the CPU.
+        new_head: score with a head of random weights, as a control; not for members.
+        trust_remote_code: whether the model may run code that it brings; nobody is ever asked.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer.
+
+    Raises:
+        ValueError: if there is no model, or it has no trained head.
+    """
+    folder = find_folder(Path(path), weights)
+    if folder is None:
+        if (Path(path) / "config.yaml").is_file():
+            raise ValueError(f"{path} is a run without weights in model/{weights}; has its training finished?")
+        folder = path  # a hub name, or a folder that is no model, of which `from_pretrained` says so
+    if tokenizer is None:
+        first = member_folders(folder)[0] if is_ensemble(folder) else folder
+        tokenizer = load_tokenizer(first, trust_remote_code=trust_remote_code)
+    options: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "dtype": dtype,
+        "attn_implementation": attn_implementation,
+        "trust_remote_code": trust_remote_code,
+    }
+    if is_members(folder):
+        model = MemberRewardModel.load(folder, **options)
+    else:
+        load = RewardEnsemble.load if is_ensemble(folder) else RewardModel.from_pretrained
+        model = load(folder, new_head=new_head, **options)
+    if model.untrained_head is not None:
+        raise ValueError(no_head(model.untrained_head, folder))
+    return LoadedModel(model.to(device or "cpu").eval(), tokenizer)
+
+
+def find_folder(run: Path, weights: str = "best") -> Path | None:
+    """The Hugging Face folder of a run (`RUN/model/best`), or a path that is one, or an ensemble; else None.
+
+    Args:
+        run: a run's folder, or a Hugging Face folder.
+        weights: `best` or `last`.
+
+    Raises:
+        ValueError: for other weights.
+    """
+    if weights not in ("best", "last"):
+        raise ValueError(f"weights={weights!r}: a run has 'best' and 'last'")
+    for folder in (run / "model" / weights, run):
+        if (folder / "config.json").is_file() or is_ensemble(folder):
+            return folder
+    return None
+
+
+def no_head(where: str, folder: str | Path) -> str:
+    """What to say of a model without a trained head."""
+    foreign = sorted(file.name for file in Path(folder).glob("value_head.*")) if Path(folder).is_dir() else []
+    held = f" (that of {foreign[0]} is of another form, which is not read)" if foreign else ""
+    return (
+        f"{where} holds no trained reward head{held}: its rewards would be those of random weights. Train a reward "
+        "model from it first, or give new_head=True to score with a random head as a control"
+    )

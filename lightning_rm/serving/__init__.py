@@ -1,0 +1,1 @@
+"""Serving: a reward model over HTTP."""
