@@ -21,7 +21,7 @@ import transformers
 from common import backbone, origin
 
 from lightning_rm.batch import Sample
-from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.reward_model import RewardModel
 
 SEED, VOCABULARY, TARGET = 0, 8000, 5.0

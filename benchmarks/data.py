@@ -42,15 +42,15 @@ import transformers
 from common import origin
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.dataset import PairDataset
-from lightning_rm.data.layouts import padded
-from lightning_rm.data.loader import BatchLoader, PairBatches
-from lightning_rm.data.orders import Order
-from lightning_rm.data.sampler import PairBatchSampler
-from lightning_rm.data.sources import FileSource
-from lightning_rm.data.tokenize import TokenizePolicy, load_tokenizer, prepare_pairs
-from lightning_rm.data.world_tokenizer import world_tokenizer
-from lightning_rm.data.world_words import VOCABULARY
+from lightning_rm.data.batches.layouts import padded
+from lightning_rm.data.batches.loader import BatchLoader, PairBatches
+from lightning_rm.data.batches.orders import Order
+from lightning_rm.data.batches.sampler import PairBatchSampler
+from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.synthetic.words import VOCABULARY
+from lightning_rm.data.tokenize.pairs import TokenizePolicy, load_tokenizer, prepare_pairs
 
 SEED, PAIRS, BUDGET = 0, 16, 4096  # a budget of about as many pairs
 WORDS = (10, 110)  # of a prompt and of a response

@@ -40,7 +40,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_rm.batch import PreferenceBatch, Sample, preference_batch, response_batch
-from lightning_rm.data.layouts import padded
+from lightning_rm.data.batches.layouts import padded
 from lightning_rm.losses import ranking_loss
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM

@@ -62,16 +62,16 @@ from transformers import (
 from trl import RewardConfig, RewardTrainer
 
 from lightning_rm.batch import ReadAt
+from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.draws import digest
-from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.rows import BadRow, Message, PairRow
-from lightning_rm.data.sources import FileSource
-from lightning_rm.data.tokenize import encode_conversation, load_tokenizer
-from lightning_rm.data.world_tokenizer import world_tokenizer
-from lightning_rm.data.world_words import VOCABULARY
-from lightning_rm.models.last_layer import TOKEN_WISE
-from lightning_rm.models.layers import transformer_layers
+from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.synthetic.draws import digest
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.synthetic.words import VOCABULARY
+from lightning_rm.data.tokenize.pairs import encode_conversation, load_tokenizer
+from lightning_rm.models.attention.last_layer import TOKEN_WISE
+from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.optimization import warmup_schedule

@@ -45,13 +45,13 @@ from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import collect_votes, remove_parts
 from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.sources import FileSource
-from lightning_rm.data.tokenize import TokenizePolicy
-from lightning_rm.data.world_tokenizer import world_tokenizer
-from lightning_rm.data.world_words import VOCABULARY
-from lightning_rm.models.adapters import LoraAdapter
-from lightning_rm.models.layers import transformer_layers
-from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.synthetic.words import VOCABULARY
+from lightning_rm.data.tokenize.pairs import TokenizePolicy
+from lightning_rm.models.backbone.adapters import LoraAdapter
+from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from lightning_rm.annotation.annotate import annotate
     from lightning_rm.annotation.voters import Voter
     from lightning_rm.data.datamodule import PreferenceDataModule
-    from lightning_rm.data.records import RecordSource
-    from lightning_rm.data.sources import FileSource
-    from lightning_rm.data.tokenize import load_tokenizer
+    from lightning_rm.data.sources.files import FileSource
+    from lightning_rm.data.sources.records import RecordSource
+    from lightning_rm.data.tokenize.pairs import load_tokenizer
     from lightning_rm.evaluation.score import score
-    from lightning_rm.models.ensemble import RewardEnsemble
-    from lightning_rm.models.members import MemberRewardModel, Members
+    from lightning_rm.models.ensembles.ensemble import RewardEnsemble
+    from lightning_rm.models.ensembles.members import MemberRewardModel, Members
+    from lightning_rm.models.ensembles.warm import average_weights
     from lightning_rm.models.reward_model import RewardModel
-    from lightning_rm.models.warm import average_weights
     from lightning_rm.modules.baseline import BaselineRM
     from lightning_rm.modules.contrast import SimCSE, SwAV
     from lightning_rm.modules.contrastive import ContrastiveRM
@@ -58,16 +58,22 @@ __all__ = [
 ]
 
 _HOMES = {
+    "annotate": "annotation.annotate",
+    "average_weights": "models.ensembles.warm",
     "BaselineRM": "modules.baseline",
     "ContrastiveRM": "modules.contrastive",
-    "FileSource": "data.sources",
-    "MemberRewardModel": "models.members",
-    "Members": "models.members",
+    "FileSource": "data.sources.files",
+    "load_model": "scoring.load",
+    "load_tokenizer": "data.tokenize.pairs",
+    "MemberRewardModel": "models.ensembles.members",
+    "Members": "models.ensembles.members",
     "MetaRM": "modules.meta",
     "PreferenceDataModule": "data.datamodule",
-    "RecordSource": "data.records",
-    "RewardEnsemble": "models.ensemble",
+    "RecordSource": "data.sources.records",
+    "RewardEnsemble": "models.ensembles.ensemble",
     "RewardModel": "models.reward_model",
+    "score": "evaluation.score",
+    "score_sequences": "scoring.engine",
     "SimCSE": "modules.contrast",
     "Strength": "strength",
     "StrengthAwareRM": "modules.strength_aware",
@@ -75,12 +81,6 @@ _HOMES = {
     "SwAV": "modules.contrast",
     "Voter": "annotation.voters",
     "VotersRM": "modules.voters",
-    "annotate": "annotation.annotate",
-    "average_weights": "models.warm",
-    "load_model": "scoring.load",
-    "load_tokenizer": "data.tokenize",
-    "score": "evaluation.score",
-    "score_sequences": "scoring.engine",
     "warmup_schedule": "modules.optimization",
 }
 
@@ -89,3 +89,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'lightning_rm' has no attribute {name!r}")
     return getattr(import_module(f"lightning_rm.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

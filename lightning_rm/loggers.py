@@ -8,13 +8,11 @@ from __future__ import annotations
 import csv
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import lightning as L
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -82,13 +80,3 @@ class ResumableCSVLogger(CSVLogger):
         new.replace(file)
         writer.metrics_keys = names
         return {(int(row["step"]), name) for row in rows for name, cell in row.items() if cell}
-
-
-class GoOn(L.Callback):
-    """Tells the loggers from which step a resumed run goes on."""
-
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Of a checkpoint that is trained on, not of one that is evaluated."""
-        for logger in trainer.loggers:
-            if isinstance(logger, ResumableCSVLogger) and trainer.state.fn == TrainerFn.FITTING:
-                logger.goes_on_from = checkpoint["global_step"]

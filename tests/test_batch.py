@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput, Sample, Tensors, preference_batch
-from lightning_rm.data.layouts import packed, padded
+from lightning_rm.data.batches.layouts import packed, padded
 
 SAMPLES = [Sample([[1, 2, 3], [1, 4]], prompt_length=1), Sample([[5, 6], [5, 7]], prompt_length=1)]
 

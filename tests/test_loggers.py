@@ -11,8 +11,8 @@ import lightning as L
 import pytest
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 
-from lightning_rm.callbacks import ResumeCheckpoint
-from lightning_rm.loggers import GoOn, ResumableCSVLogger
+from lightning_rm.callbacks import GoOn, ResumeCheckpoint
+from lightning_rm.loggers import ResumableCSVLogger
 from tests.toy import toy_data, toy_module, toy_trainer
 
 pytestmark = pytest.mark.filterwarnings("error:Experiment logs directory")

@@ -14,8 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands.main import verbs
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from tests.commands.test_conf import composed
 from tests.toy import toy_model, write_jsonl
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_rm.batch import LayoutName, Sample, TokenBatch
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.models.heads import ARCHITECTURES
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.models.backbone.heads import ARCHITECTURES
 from lightning_rm.models.reward_model import RewardModel
 
 PAD, EOS, BOS, VOCAB = 1, 2, 3, 40

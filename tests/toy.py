@@ -19,10 +19,10 @@ from lightning_rm.annotation.files import write_parquet
 from lightning_rm.annotation.votes import Votes
 from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.dataset import PairDataset
 from lightning_rm.data.rows import BadRow, PairRow
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.baseline import BaselineRM
 

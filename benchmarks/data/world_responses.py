@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from lightning_rm.annotation.voters import Voter, find_folder
-from lightning_rm.data.synthetic_policy import SyntheticResponses
+from lightning_rm.data.synthetic.policy import SyntheticResponses
 from lightning_rm.evaluation.score import score
 
 

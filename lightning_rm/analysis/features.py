@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_rm.data.choice import LayoutSetting, choose_layout
-from lightning_rm.data.dataset import PairDataset
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.metrics import Sums, pair_statistics, summarize
+from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
 from lightning_rm.models.reward_model import RewardModel
 
 

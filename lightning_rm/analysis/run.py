@@ -7,14 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from lightning_rm.analysis.part_plots import part_curves, parts
-from lightning_rm.analysis.plots import (
-    read_history,
-    reliability_diagram,
-    reward_histogram,
-    save_figure,
-    training_curves,
-)
+from lightning_rm.analysis.history import read_history
+from lightning_rm.analysis.plots.parts import part_curves, parts
+from lightning_rm.analysis.plots.run import reliability_diagram, reward_histogram, training_curves
+from lightning_rm.analysis.plots.style import save_figure
 
 
 def write_figures(run: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from lightning_rm.annotation.files import write_fnlp, write_parquet, write_trl
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
 from lightning_rm.data.sets import AnySource, as_source
-from lightning_rm.data.tokenize import TokenizePolicy
+from lightning_rm.data.tokenize.pairs import TokenizePolicy
 
 
 def annotate(

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lightning_rm.annotation.votes import Votes
-from lightning_rm.data.cache import draft_of
-from lightning_rm.data.published import CHOSEN_SCORES, REJECTED_SCORES, STRENGTH_MEAN, STRENGTH_STD
+from lightning_rm.data.formats.published import CHOSEN_SCORES, REJECTED_SCORES, STRENGTH_MEAN, STRENGTH_STD
 from lightning_rm.data.rows import Message, PairRow, Source
+from lightning_rm.data.store.cache import draft_of
 from lightning_rm.strength import Strength
 
 CHUNK_ROWS = 1000

@@ -12,13 +12,13 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from lightning_rm.data.cache import files_digest, fingerprint
-from lightning_rm.data.loading import definition, load_tokenizer
-from lightning_rm.data.resampling import Fold
-from lightning_rm.models.ensemble import RewardEnsemble, is_ensemble, member_folders
-from lightning_rm.models.heads import architecture_of
-from lightning_rm.models.loading import weight_files
-from lightning_rm.models.members import MemberRewardModel, is_members
+from lightning_rm.data.sources.resampling import Fold
+from lightning_rm.data.store.cache import files_digest, fingerprint
+from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
+from lightning_rm.models.backbone.heads import architecture_of
+from lightning_rm.models.backbone.loading import weight_files
+from lightning_rm.models.ensembles.ensemble import RewardEnsemble, is_ensemble, member_folders
+from lightning_rm.models.ensembles.members import MemberRewardModel, is_members
 from lightning_rm.models.reward_model import RewardModel
 
 

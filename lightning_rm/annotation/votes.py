@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.batch import LayoutName, Sample
-from lightning_rm.data.cache import draft_of, fingerprint
-from lightning_rm.data.choice import LayoutSetting, choose_layout
-from lightning_rm.data.dataset import PairDataset
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.data.orders import by_length, cut_by_tokens
-from lightning_rm.data.repeats import sequence_index
+from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.batches.orders import by_length, cut_by_tokens
+from lightning_rm.data.batches.repeats import sequence_index
 from lightning_rm.data.rows import PairRow, Source
-from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
-from lightning_rm.models.members import MemberRewardModel
+from lightning_rm.data.store.cache import draft_of, fingerprint
+from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
+from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.strength import Strength
 

@@ -11,9 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.annotation.voters import Voter, find_folder
-from lightning_rm.data.resampling import Fold, WithoutFold
 from lightning_rm.data.rows import Source
-from lightning_rm.data.tokenize import TokenizePolicy
+from lightning_rm.data.sources.resampling import Fold, WithoutFold
+from lightning_rm.data.tokenize.pairs import TokenizePolicy
 
 
 def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:

@@ -10,12 +10,13 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
-from lightning_rm.analysis.feature_report import feature_report
 from lightning_rm.analysis.features import check_projection
-from lightning_rm.analysis.runs import Run, decile_report, prefix_report, recipe_report
-from lightning_rm.analysis.shifts import shift_report
-from lightning_rm.analysis.strength_report import read_strength, strength_report
-from lightning_rm.analysis.sweeps import sweep_report, varied
+from lightning_rm.analysis.reports.features import feature_report
+from lightning_rm.analysis.reports.recipes import decile_report, prefix_report, recipe_report
+from lightning_rm.analysis.reports.shifts import shift_report
+from lightning_rm.analysis.reports.strength import read_strength, strength_report
+from lightning_rm.analysis.reports.sweeps import sweep_report
+from lightning_rm.analysis.runs import Run, varied
 from lightning_rm.commands._config import conf_dir, plain_errors
 from lightning_rm.commands._features import read_features
 from lightning_rm.commands._runs import find_runs

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from omegaconf import DictConfig
 from rich.console import Console
 
-from lightning_rm.analysis.tables import report_table
 from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.files import VOTERS
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all
 from lightning_rm.commands._data import find_policy, find_source, find_voters
 from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._tables import report_table
 from lightning_rm.strength import Strength
 
 

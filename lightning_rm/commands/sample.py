@@ -15,14 +15,14 @@ from rich.console import Console
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from lightning_rm.analysis.tables import report_table
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
 from lightning_rm.commands._data import find_source, find_voters
 from lightning_rm.commands._progress import progress, resumable
-from lightning_rm.data.cache import fingerprint
+from lightning_rm.commands._tables import report_table
 from lightning_rm.data.rows import Message
-from lightning_rm.data.tokenize import load_tokenizer
+from lightning_rm.data.store.cache import fingerprint
+from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.evaluation.score import score
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.rlhf.lines import GrowingLines

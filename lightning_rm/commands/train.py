@@ -19,16 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from lightning_rm.analysis.run import write_figures
-from lightning_rm.analysis.tables import report_table, results_table
-from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder, ResumeCheckpoint
+from lightning_rm.callbacks import GoOn, HuggingFaceCheckpoint, PairRecorder, ResumeCheckpoint
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
+from lightning_rm.commands._tables import report_table, results_table
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.group_metrics import group_metric_names
-from lightning_rm.loggers import GoOn
-from lightning_rm.metrics import metric_names
-from lightning_rm.models.adapters import count_parameters
-from lightning_rm.models.members import MemberRewardModel
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.metrics.groups import group_metric_names
+from lightning_rm.metrics.pairs import metric_names
+from lightning_rm.models.backbone.adapters import count_parameters
+from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import EvaluationStage, PairwiseRM, metric_prefix
 

@@ -9,40 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import LayoutName, ReadAt
-from lightning_rm.data.choice import Choice, LayoutSetting, choose_layout
-from lightning_rm.data.dataset import PairDataset
-from lightning_rm.data.fitting import Overlong
-from lightning_rm.data.group_dataset import GroupDataset
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.data.loader import (
-    BatchLoader,
+from lightning_rm.data.batches.choice import Choice, LayoutSetting, choose_layout
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.batches.loader import (
     GroupBatches,
-    PairBatches,
     PairLoader,
     ResponseLoader,
-    StreamedGroups,
 )
-from lightning_rm.data.orders import Order
-from lightning_rm.data.repeats import sequence_index, shared_prompts
-from lightning_rm.data.report import DataReport
+from lightning_rm.data.batches.orders import Order
+from lightning_rm.data.pair_sets import PairSets, Reading
+from lightning_rm.data.position import Position, check_position
 from lightning_rm.data.response_sets import ResponseSets
-from lightning_rm.data.resume import Position, check_position
 from lightning_rm.data.rows import Source
-from lightning_rm.data.sampler import PLAN_VERSION, PairBatchSampler
 from lightning_rm.data.sets import AnyGroupSource, AnySource, check_names, group_sets, pair_sets
-from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
-from lightning_rm.data.tokenize_groups import prepare_groups
-from lightning_rm.data.treating import named_treatments, treated
+from lightning_rm.data.store.groups import GroupDataset
+from lightning_rm.data.store.report import DataReport
+from lightning_rm.data.store.treated import named_treatments
+from lightning_rm.data.tokenize.fitting import Overlong
+from lightning_rm.data.tokenize.groups import prepare_groups
+from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.strength import Treatment
-
-T = TypeVar("T")
 
 EvaluationLoaders = list[PairLoader | ResponseLoader]
 
@@ -172,17 +165,18 @@ class PreferenceDataModule(L.LightningDataModule):
         self.seed = seed
         self.cache_dir = cache_dir
         self.treatments = named_treatments(treatments)
-        self.datasets: dict[str, PairDataset] = {}
-        self._repeats: dict[tuple[Any, str], Any] = {}
-        self._pairs = pair_sets(train, val, test, val_fraction, resample)
+        sets = pair_sets(train, val, test, val_fraction, resample)
         groups = group_sets(responses, val_responses, test_responses)
-        check_names([*self._pairs.names, *groups.names])
-        self.val_names, self.test_names = tuple(self._pairs.val), tuple(self._pairs.test)
+        check_names([*sets.names, *groups.names])
+        self.val_names, self.test_names = tuple(sets.val), tuple(sets.test)
         self.val_response_names, self.test_response_names = tuple(groups.val), tuple(groups.test)
+        prepared: dict[str, Any] = {"tokenizer": tokenizer, "policy": self.policy, "cache_dir": cache_dir}
+        self._pairs = PairSets(sets, partial(prepare_pairs, **prepared), self.treatments)
+        self.datasets = self._pairs.opened
         self.responses = ResponseSets(
             groups,
             batch_groups,
-            partial(prepare_groups, tokenizer=tokenizer, policy=self.policy, cache_dir=cache_dir),
+            partial(prepare_groups, **prepared),
             self._group_batches,
             num_workers,
             seed,
@@ -191,11 +185,10 @@ class PreferenceDataModule(L.LightningDataModule):
     @cached_property
     def choice(self) -> Choice:
         """How samples are laid on the token grid, and why. `auto` measures the pairs of the first set that is open."""
-        names = [*self.datasets, *self._pairs.names]
+        names = [*self.datasets, *self._pairs.sets.names]
         if self._layout != "auto" or not names:
             return choose_layout(self._layout, self._fast_layouts)
-        self._open(names[0])
-        return choose_layout("auto", self._fast_layouts, self.datasets[names[0]])
+        return choose_layout("auto", self._fast_layouts, self._pairs.open(names[0]))
 
     @property
     def layout(self) -> LayoutName:
@@ -218,13 +211,13 @@ class PreferenceDataModule(L.LightningDataModule):
             ValueError: if a pair alone is over `batch_tokens`, or a set has the name of another's subset and both would
                 be measured under one name.
         """
-        names = self._pairs.of_stage(stage)
+        names = self._pairs.sets.of_stage(stage)
         for name in names:
-            self._open(name)
-        self._check_names_of_metrics()
-        for name in names:  # now, and not when it is first read, which may be after training
-            if self._num_pairs(name) is None:
-                self._loader(name, None, "length", shuffle=False)
+            self._pairs.open(name)
+        self._pairs.check_names(self.responses.sets.names)
+        if self.batch_tokens is not None:
+            for name in names:  # now, and not when it is first read, which may be after training
+                self._pairs.evaluation_loader(name, self._reading, 0, 1)
         for name in self.responses.sets.of_stage(stage):
             self.responses.open(name)
 
@@ -234,13 +227,12 @@ class PreferenceDataModule(L.LightningDataModule):
         Raises:
             ValueError: if there is no training set, or a pair alone is over `batch_tokens`.
         """
-        if not self._pairs.train:
+        if not self._pairs.sets.train:
             raise ValueError("there is nothing to train on; give the data module a train source")
         trainer: Any = self.trainer  # not all of its attributes are declared
-        return self._loader(
-            "train",
-            self.batch_pairs,
-            self.order,
+        return self._pairs.train_loader(
+            self._reading,
+            *self._rank(),
             shuffle=not (trainer and trainer.overfit_batches),
             accumulate=trainer.accumulate_grad_batches if trainer else 1,
             span=self._span if trainer and trainer.training else None,
@@ -277,75 +269,26 @@ class PreferenceDataModule(L.LightningDataModule):
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             check_position(Position(**state_dict), self._settings())
 
-    def _open(self, name: str) -> None:
-        if name not in self.datasets:
-            pairs = prepare_pairs(self._pairs.sources[name], self.tokenizer, self.policy, self.cache_dir, name)
-            self.datasets[name] = treated(pairs, self.treatments) if name == "train" else pairs
-
     def _evaluation_loaders(self, names: Sequence[str], response_names: Sequence[str]) -> EvaluationLoaders:
-        order: Order = "prompt" if self.order == "prompt" else "length"
-        pairs = [self._loader(name, self._num_pairs(name), order, shuffle=False) for name in names]
+        pairs = [self._pairs.evaluation_loader(name, self._reading, *self._rank()) for name in names]
         return [*pairs, *(self.responses.evaluation_loader(name, *self._rank()) for name in response_names)]
 
-    def _num_pairs(self, name: str) -> int | None:
-        """Pairs of a set's micro-batch; None where they are cut by `batch_tokens`."""
-        return self.batch_pairs if name in self._pairs.train else self.eval_batch_pairs or self.batch_pairs
-
-    def _check_names_of_metrics(self) -> None:
-        """Raise if `val/hard` would be both a set of that name and a subset of the set `val`; the same for `test`."""
-        for stage, names in (("val", self.val_names), ("test", self.test_names)):
-            subsets = self.datasets[stage].subset_names if stage in names and stage in self.datasets else ()
-            if both := sorted({*names, *self.responses.sets.names} & set(subsets) - {stage}):
-                raise ValueError(
-                    f"{', '.join(both)}: a set of that name and a subset of the set {stage} would both be measured as "
-                    f"{stage}/{both[0]}; give the set another name"
-                )
-
-    def _loader(
-        self,
-        name: str,
-        num_pairs: int | None,
-        order: Order,
-        *,
-        shuffle: bool,
-        accumulate: int = 1,
-        span: Callable[[], tuple[int, int]] | None = None,
-        responses: StreamedGroups | None = None,
-    ) -> PairLoader:
-        self._open(name)
-        pairs = self.datasets[name]
-        rank, world_size = self._rank()
-        budget = self.batch_tokens if num_pairs is None else None
-        prompts = self._found(shared_prompts, name) if budget and self.layout == "shared_prefix" else None
-        sampler = PairBatchSampler(
-            pairs.lengths,
-            pairs.prompt_index,
-            num_pairs=num_pairs,
-            num_tokens=budget,
-            order=order,
-            token_cost=self.layout,
-            sequence_index=self._found(sequence_index, name) if order == "prompt" else None,
-            prompts=prompts,
-            strength=pairs.strength.mean,
-            rank=rank,
-            world_size=world_size,
-            accumulate=accumulate,
-            seed=self.seed,
-            shuffle=shuffle,
-            span=span,
-            with_responses=responses is not None,
+    @cached_property
+    def _reading(self) -> Reading:
+        return Reading(
+            self.layout,
+            self.read_at,
+            self._pad_id,
+            self.order,
+            self.batch_pairs,
+            self.batch_tokens,
+            self.eval_batch_pairs,
+            self.num_workers,
+            self.seed,
         )
-        batches = PairBatches(pairs, name, LAYOUTS[self.layout], self.read_at, self._pad_id, responses)
-        return BatchLoader(batches, sampler, self.num_workers)
 
     def _group_batches(self, groups: GroupDataset) -> GroupBatches:
         return GroupBatches(groups, LAYOUTS[self.layout], self.read_at, self._pad_id)
-
-    def _found(self, find: Callable[[PairDataset], T], name: str) -> T:
-        """What `sequence_index` or `shared_prompts` finds in a set; found once."""
-        if (find, name) not in self._repeats:
-            self._repeats[find, name] = find(self.datasets[name])
-        return self._repeats[find, name]
 
     def _span(self) -> tuple[int, int]:
         """The next micro-batch of this epoch, as the trainer counts it, and the one that it stops before."""
@@ -358,29 +301,9 @@ class PreferenceDataModule(L.LightningDataModule):
         return (place["rank"], place["num_replicas"]) if place else (0, 1)
 
     def _settings(self) -> dict[str, str | int | None]:
-        pairs = self.datasets["train"]
         return {
-            # The cache file's name is a fingerprint of all that the pairs depend on, wherever their files lie.
-            "pairs": f"{len(pairs):,} (fingerprint {pairs.path.stem[:12]})",
-            "treatments": _in_words(self.treatments.values()),
-            "batch_pairs": self.batch_pairs,
-            "batch_tokens": self.batch_tokens,
-            "order": self.order,
-            "layout": self.layout if self.batch_tokens else None,  # else the same pairs meet in every layout
-            "plan": PLAN_VERSION,
-            "seed": self.seed,
+            **self._pairs.settings(self._reading),
             "devices": self._rank()[1],
             "accumulate_grad_batches": self.trainer.accumulate_grad_batches if self.trainer else 1,
             **self.responses.settings(),
         }
-
-
-def _in_words(treatments: Collection[Treatment]) -> str | None:
-    """Treatments with their options, `1. flip(below_quantile=0.1), 2. adaptive_margin(scale=1.0)`; None for none."""
-    named = named_treatments(list(treatments)).items()
-    return ", ".join(f"{name}({_options(treatment)})" for name, treatment in named) or None
-
-
-def _options(treatment: Treatment) -> str:
-    options: dict[str, Any] = treatment.keywords if isinstance(treatment, partial) else {}
-    return ", ".join(f"{name}={value!r}" for name, value in sorted(options.items()))

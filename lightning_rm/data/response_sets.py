@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lightning_rm.data.group_dataset import GroupDataset
-from lightning_rm.data.group_stream import GroupStream
-from lightning_rm.data.loader import BatchLoader, GroupBatches, ResponseLoader, StreamedGroups
+from lightning_rm.data.batches.group_stream import GroupStream
+from lightning_rm.data.batches.loader import BatchLoader, GroupBatches, ResponseLoader, StreamedGroups
+from lightning_rm.data.batches.sampler import PairBatchSampler
 from lightning_rm.data.rows import GroupSource
-from lightning_rm.data.sampler import PairBatchSampler
 from lightning_rm.data.sets import Sets
+from lightning_rm.data.store.groups import GroupDataset
 
 
 class ResponseSets:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
-from lightning_rm.data.groups import ResponseFile
-from lightning_rm.data.records import Records, RecordSource
 from lightning_rm.data.rows import GroupSource, Source
-from lightning_rm.data.sources import FileSource, Paths, PromptSplit
+from lightning_rm.data.sources.files import FileSource, Paths
+from lightning_rm.data.sources.groups import ResponseFile
+from lightning_rm.data.sources.records import Records, RecordSource
+from lightning_rm.data.sources.resampling import PromptSplit
 
 AnySource = Source | Paths | Records
 """A source; the file, or the files, that one is to read; or its rows in memory."""

@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import Sample
-from lightning_rm.data.choice import LayoutSetting, choose_layout
-from lightning_rm.data.layouts import LAYOUTS
+from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
+from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.rows import Message
-from lightning_rm.data.tokenize import encode_conversation
-from lightning_rm.models.members import MemberRewardModel
+from lightning_rm.data.tokenize.pairs import encode_conversation
+from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 
 

@@ -18,15 +18,15 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
 from lightning_rm.losses import language_model_loss
-from lightning_rm.models import loading, settings
-from lightning_rm.models.adapters import LoraAdapter, four_bit
-from lightning_rm.models.attention import SEGMENT_ATTENTION, attention_mask
-from lightning_rm.models.contexts import quiet, seeded
-from lightning_rm.models.export import MEMBERS_FILE, export
-from lightning_rm.models.heads import Architecture, architecture_of, head_tensors, init_head, keep_float32
-from lightning_rm.models.kernels import compile_layers, use_liger
-from lightning_rm.models.last_layer import compute_where_read, tell_where_read
-from lightning_rm.models.layers import transformer_layers
+from lightning_rm.models.attention.last_layer import compute_where_read, tell_where_read
+from lightning_rm.models.attention.masks import SEGMENT_ATTENTION, attention_mask
+from lightning_rm.models.backbone import settings
+from lightning_rm.models.backbone.adapters import LoraAdapter
+from lightning_rm.models.backbone.build import build_pretrained, build_random
+from lightning_rm.models.backbone.export import MEMBERS_FILE, export
+from lightning_rm.models.backbone.heads import Architecture, architecture_of, head_tensors, keep_float32
+from lightning_rm.models.backbone.kernels import compile_layers
+from lightning_rm.models.backbone.layers import transformer_layers
 
 SMALL_LAYER = 250_000
 """Weights of a layer whose tokens cost less on a CPU than the attention calls that would save them; measured on two
@@ -123,43 +123,29 @@ class RewardModel(nn.Module):
                 f"{path} holds several members on one backbone, and a RewardModel is one: read all of them with "
                 "lightning_rm.load_model, or their average with average=True"
             )
-        checkpoint = loading.Checkpoint.at(path, gguf_file, trust_remote_code)
-        torch_dtype = settings.dtype_of(dtype)
-        config = checkpoint.config()
-        architecture = architecture_of(config.model_type, remote=trust_remote_code and "auto_map" in config.to_dict())
-        pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer)
-        attention = settings.attention_of(attn_implementation, config, architecture)
-        if dropout is not None:
-            settings.set_dropout(config, dropout)
-        if load_in_4bit and lora is None:
-            raise ValueError("load_in_4bit trains no backbone weight; give lora= too")
         if compile and gradient_checkpointing:
             raise ValueError("torch compiles nothing of a layer that gradient_checkpointing runs again; leave one out")
-        if load_in_4bit and keep_lm_head:
-            raise ValueError("load_in_4bit and keep_lm_head do not go together; leave one out")
-        config.num_labels = 1
-        # An embedding row of a padding token gets no gradient: it must not be a row that texts use.
-        config.pad_token_id = pad_id if pad_id < config.vocab_size else None
-        lm_head = None
-        if keep_lm_head:
-            backbone, missing, lm_head = loading.load_with_lm_head(
-                checkpoint, config, architecture, torch_dtype, attention
-            )
-        else:
-            quantization = four_bit(architecture, torch_dtype) if load_in_4bit else None
-            backbone, missing = loading.load_classifier(
-                checkpoint, config, architecture, torch_dtype, attention, quantization
-            )
-        drawn = {name for name, _ in head_tensors(backbone, architecture)} if new_head else missing
-        init_head(backbone, architecture, drawn, head_seed)
-        loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
-        if liger:
-            use_liger(backbone)
-        model = cls(backbone, pad_id, lm_head)._prepared(gradient_checkpointing, lora)
-        if missing and not new_head:
-            model.remember_new_head(checkpoint.where)
+        built = build_pretrained(
+            path,
+            tokenizer=tokenizer,
+            pad_id=pad_id,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            head_seed=head_seed,
+            gguf_file=gguf_file,
+            trust_remote_code=trust_remote_code,
+            dropout=dropout,
+            keep_lm_head=keep_lm_head,
+            lora=lora,
+            load_in_4bit=load_in_4bit,
+            new_head=new_head,
+            liger=liger,
+        )
+        model = cls(built.backbone, built.pad_id, built.lm_head)._prepared(gradient_checkpointing, lora)
+        if built.no_head_in is not None:
+            model.remember_new_head(built.no_head_in)
         if compile:
-            compile_layers(transformer_layers(backbone)[:-1])
+            compile_layers(transformer_layers(model.backbone)[:-1])
         return model
 
     @classmethod
@@ -194,30 +180,17 @@ class RewardModel(nn.Module):
         Raises:
             ValueError: if the configuration has an unknown architecture or setting, or no padding token apart from eos.
         """
-        if not isinstance(config, PreTrainedConfig):
-            config = settings.config_of(config)
-        if tokenizer is not None:
-            config.eos_token_id = tokenizer.eos_token_id
-            config.bos_token_id = tokenizer.bos_token_id
-            vocab_size = len(tokenizer) if vocab_size is None else vocab_size
-        if vocab_size is not None:
-            config.vocab_size = vocab_size
-        architecture = architecture_of(config.model_type)
-        if architecture.positions_after_pad and tokenizer is not None:
-            config.pad_token_id = tokenizer.pad_token_id
-        pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer)
-        config.pad_token_id, config.num_labels = pad_id, 1
-        attention = settings.attention_of(attn_implementation, config, architecture)
-        with quiet(), seeded(seed):
-            backbone = loading.build_classifier(config, settings.dtype_of(dtype), attention)
-        init_head(backbone, architecture, {name for name, _ in head_tensors(backbone, architecture)}, seed)
-        lm_head = None
-        if keep_lm_head:
-            if architecture.read_at == "first":
-                raise ValueError(f"{config.model_type} is no language model; keep_lm_head needs a decoder")
-            with seeded(seed):
-                lm_head = nn.Linear(cast(int, config.hidden_size), cast(int, config.vocab_size), bias=False)
-        return cls(backbone, pad_id, lm_head)._prepared(gradient_checkpointing, lora)
+        built = build_random(
+            config,
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            pad_id=pad_id,
+            seed=seed,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            keep_lm_head=keep_lm_head,
+        )
+        return cls(built.backbone, built.pad_id, built.lm_head)._prepared(gradient_checkpointing, lora)
 
     @property
     def num_members(self) -> int:

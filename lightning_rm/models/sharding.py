@@ -14,8 +14,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn import Module
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lightning_rm.models.ensemble import RewardEnsemble
-from lightning_rm.models.members import MemberRewardModel
+from lightning_rm.models.ensembles.ensemble import RewardEnsemble
+from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 
 

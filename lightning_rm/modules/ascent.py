@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lightning_rm.models.layers import transformer_layers
-from lightning_rm.models.members import MemberRewardModel
+from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.gather import world_size
 

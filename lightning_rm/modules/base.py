@@ -26,8 +26,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.group_metrics import GroupMetrics
-from lightning_rm.metrics import PairMetrics, Sums, batch_statistics, summarize
+from lightning_rm.metrics.groups import GroupMetrics
+from lightning_rm.metrics.pairs import PairMetrics, Sums, batch_statistics, summarize
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import shard, shard_part
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, parameter_groups

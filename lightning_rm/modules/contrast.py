@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_rm.losses import simcse_loss, sinkhorn, swav_loss
-from lightning_rm.models.contexts import seeded
+from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.modules.gather import gather_rows
 
 Samples = Literal["responses", "difference"]

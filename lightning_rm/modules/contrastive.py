@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.models.dropout import DropoutAt, add_dropout
-from lightning_rm.models.members import MemberRewardModel
+from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.contrast import ContrastFactory

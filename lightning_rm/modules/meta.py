@@ -15,11 +15,11 @@ from torch.optim import Optimizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
-from lightning_rm.group_metrics import group_statistics
 from lightning_rm.losses import difference_loss
+from lightning_rm.metrics.groups import group_statistics
+from lightning_rm.models.backbone.kernels import is_compiled
 from lightning_rm.models.dropout import DropoutAt, add_dropout
-from lightning_rm.models.kernels import is_compiled
-from lightning_rm.models.members import MemberRewardModel
+from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import reshard
 from lightning_rm.modules.ascent import (

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.losses import ranking_loss
-from lightning_rm.models.bootstrap import bootstrap_weights
-from lightning_rm.models.members import MemberRewardModel
+from lightning_rm.models.ensembles.bootstrap import bootstrap_weights
+from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_rm.data.cache import draft_of
+from lightning_rm.data.store.cache import draft_of
 
 
 class GrowingLines:

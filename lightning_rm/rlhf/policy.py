@@ -6,10 +6,10 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from lightning_rm.data.cache import files_digest
-from lightning_rm.models.contexts import quiet
-from lightning_rm.models.loading import Checkpoint, is_classifier, load_weights, weight_files
-from lightning_rm.models.settings import dtype_of
+from lightning_rm.data.store.cache import files_digest
+from lightning_rm.models.backbone.contexts import quiet
+from lightning_rm.models.backbone.loading import Checkpoint, is_classifier, load_weights, weight_files
+from lightning_rm.models.backbone.settings import dtype_of
 
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the classes end that write text, token by token."""

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.cache import fingerprint
-from lightning_rm.data.fitting import OVERLONG, TEMPLATE, TokenizePolicy
-from lightning_rm.data.report import DataReport
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source
-from lightning_rm.data.tally import Tally
-from lightning_rm.data.templates import TEMPLATE_ERRORS, encode_texts, render
+from lightning_rm.data.store.cache import fingerprint
+from lightning_rm.data.store.report import DataReport
+from lightning_rm.data.tokenize.fitting import OVERLONG, TEMPLATE, TokenizePolicy
+from lightning_rm.data.tokenize.tally import Tally
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
 
 REPEATED = "prompt of a pair before"
 NO_PROMPT = "no prompt"

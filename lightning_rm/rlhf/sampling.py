@@ -24,8 +24,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lightning_rm.data.draws import digest
 from lightning_rm.data.rows import Message
+from lightning_rm.data.synthetic.draws import digest
 from lightning_rm.rlhf.prompts import encode_prompt
 
 

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_rm.batch import Sample
-from lightning_rm.data.choice import LayoutSetting, choose_layout
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.models.contexts import evaluating
+from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.batches import Ids, batches_of
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.loading import load_tokenizer
-from lightning_rm.models.ensemble import RewardEnsemble, is_ensemble, member_folders
-from lightning_rm.models.members import MemberRewardModel, is_members
+from lightning_rm.data.tokenize.tokenizer import load_tokenizer
+from lightning_rm.models.ensembles.ensemble import RewardEnsemble, is_ensemble, member_folders
+from lightning_rm.models.ensembles.members import MemberRewardModel, is_members
 from lightning_rm.models.reward_model import RewardModel
 
 

@@ -9,8 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_rm.analysis.feature_plots import Panel, feature_panels
-from lightning_rm.analysis.feature_report import feature_report, panel_of
 from lightning_rm.analysis.features import (
     Features,
     check_projection,
@@ -19,14 +17,16 @@ from lightning_rm.analysis.features import (
     separation,
     tsne,
 )
+from lightning_rm.analysis.plots.features import Panel, feature_panels
+from lightning_rm.analysis.reports.features import feature_report, panel_of
 from lightning_rm.batch import Sample
 from lightning_rm.commands._features import find_models
 from lightning_rm.commands.analyze import analyze
-from lightning_rm.data.dataset import PairDataset
-from lightning_rm.data.layouts import padded
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.tokenize import TokenizePolicy, prepare_pairs
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.batches.layouts import padded
+from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.losses.geometry import effective_rank
 from tests.commands.test_conf import composed
 from tests.toy import toy_model

@@ -19,15 +19,15 @@ from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.files import VOTERS, write_fnlp, write_parquet, write_trl
 from lightning_rm.annotation.voters import Voter, check_voters, find_folder
 from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
-from lightning_rm.data.dataset import PairDataset
-from lightning_rm.data.resampling import Fold
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source
-from lightning_rm.data.sources import FileSource
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.tokenize import TokenizePolicy
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.sources.resampling import Fold
+from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.evaluation.score import score
-from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.strength import Strength
 from tests import reference

@@ -14,8 +14,8 @@ from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import PairRow
-from lightning_rm.data.sources import FileSource
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.strength import Strength
 from tests.toy import Rows, toy_model, toy_trainer

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.callbacks import HuggingFaceCheckpoint
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.modules.baseline import BaselineRM
 from tests.toy import toy_data, toy_model, toy_module, toy_trainer
 

@@ -18,7 +18,7 @@ from lightning_rm.commands._config import conf_dir, resolved
 from lightning_rm.commands.main import verbs
 from lightning_rm.commands.train import _warn_of_a_toy, train
 from lightning_rm.data.rows import PairRow
-from lightning_rm.data.sources import FileSource
+from lightning_rm.data.sources.files import FileSource
 from tests.toy import write_annotated
 
 CONF = Path(conf_dir())

@@ -11,12 +11,12 @@ import pytest
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands import sample as command
 from lightning_rm.commands.sample import sample
-from lightning_rm.data.groups import ResponseFile
 from lightning_rm.data.rows import GroupRow, PairRow
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.sources.groups import ResponseFile
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.evaluation.score import score
-from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from tests.commands.test_conf import composed
 from tests.commands.test_train import lightning_rm
 from tests.rlhf.policies import save_policy

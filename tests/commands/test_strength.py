@@ -16,12 +16,12 @@ from lightning_rm.commands.analyze import analyze
 from lightning_rm.commands.annotate import annotate_data
 from lightning_rm.commands.ensemble import ensemble
 from lightning_rm.commands.train import train
-from lightning_rm.data.resampling import Fold
 from lightning_rm.data.rows import PairRow
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.sources.resampling import Fold
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.evaluation.score import score
-from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from tests.commands.test_conf import SMALL, composed
 from tests.commands.test_train import lightning_rm
 from tests.toy import toy_model

@@ -15,7 +15,7 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lightning_rm.analysis.plots import read_history
+from lightning_rm.analysis.history import read_history
 
 SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1", "data.epochs=2"]
 

@@ -23,12 +23,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch
+from lightning_rm.data.batches.group_stream import GroupStream
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.batches.repeats import sequence_index
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.group_stream import GroupStream
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.data.repeats import sequence_index
 from lightning_rm.data.rows import BadRow, GroupRow, PairRow
-from lightning_rm.data.templates import DECODER_TEMPLATE
+from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE
 from lightning_rm.strength import adaptive_margin, flip, label_smoothing
 
 NUM_TRAIN = 23

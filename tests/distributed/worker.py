@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import PairRow
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.synthetic_policy import SyntheticResponses
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.policy import SyntheticResponses
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import FSDP2Strategy
 from lightning_rm.modules.base import PairwiseRM

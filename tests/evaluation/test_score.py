@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from lightning_rm.batch import LayoutName, Sample
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.data.records import RecordSource
+from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.rows import PairRow
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.tokenize import TokenizePolicy, encode_conversation, prepare_pairs
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.sources.records import RecordSource
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.pairs import TokenizePolicy, encode_conversation, prepare_pairs
 from lightning_rm.evaluation.score import score
-from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from tests.toy import toy_model
 
 CONVERSATIONS = [

@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from lightning_rm.batch import Sample, TokenBatch
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.models.adapters import LoraAdapter
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import shard
 from tests.tiny import conversation, tiny_model

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lightning_rm.models.adapters import LoraAdapter
+from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.reward_model import RewardModel
 from tests.tiny import CONFIGS, EOS, PAD, VOCAB, tiny_model
 

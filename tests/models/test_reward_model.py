@@ -10,10 +10,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lightning_rm.batch import LayoutName, RewardOutput, Sample, Segments, TokenBatch
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.models import attention, varlen
-from lightning_rm.models.heads import ARCHITECTURES
-from lightning_rm.models.rectangle import rectangle_of
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.models.attention import segments as attention
+from lightning_rm.models.attention import varlen
+from lightning_rm.models.attention.rectangle import rectangle_of
+from lightning_rm.models.backbone.heads import ARCHITECTURES
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.views import doubled
 from tests import reference

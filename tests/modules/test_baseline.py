@@ -12,12 +12,12 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from lightning_rm import metrics
 from lightning_rm.batch import PreferenceBatch
+from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.layouts import LAYOUTS
 from lightning_rm.data.rows import PairRow
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.world_tokenizer import world_tokenizer
-from lightning_rm.metrics import PairMetrics
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.metrics.pairs import PairMetrics
 from lightning_rm.modules import base
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.optimization import warmup_schedule

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, response_batch
 from lightning_rm.callbacks import ResumeCheckpoint
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.data.synthetic_policy import SyntheticResponses
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.synthetic.policy import SyntheticResponses
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.losses import difference_loss, ranking_loss
-from lightning_rm.models.adapters import LoraAdapter
-from lightning_rm.models.layers import transformer_layers
-from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.models.backbone.adapters import LoraAdapter
+from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.ascent import Ascent, choose_parameters
 from lightning_rm.modules.contrast import SimCSE

@@ -18,8 +18,8 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from lightning_rm.batch import LayoutName, PreferenceBatch, ReadAt, preference_batch
-from lightning_rm.data.layouts import LAYOUTS
-from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import Contrasted, SimCSE, SwAV

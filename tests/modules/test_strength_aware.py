@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lightning_rm.batch import preference_batch
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.world_tokenizer import world_tokenizer
-from lightning_rm.models.bootstrap import bootstrap_weights
-from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.models.ensembles.bootstrap import bootstrap_weights
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.modules.supervised import SupervisedLM
 from lightning_rm.modules.voters import VotersRM

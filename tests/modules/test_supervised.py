@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lightning_rm.callbacks import HuggingFaceCheckpoint
-from lightning_rm.data.world_tokenizer import world_tokenizer
-from lightning_rm.models.adapters import LoraAdapter
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.data.rows import Message, PairRow
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from tests.toy import CONFIG
 
 

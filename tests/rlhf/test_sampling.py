@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from lightning_rm.data.synthetic import SyntheticSource
-from lightning_rm.data.templates import DECODER_TEMPLATE
-from lightning_rm.data.tokenize import load_tokenizer
-from lightning_rm.data.world_tokenizer import world_tokenizer
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.pairs import load_tokenizer
+from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.rlhf.policy import load_policy, policy_config, policy_version
 from lightning_rm.rlhf.prompts import distinct_prompts, encode_prompt

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lightning_rm.batch import LayoutName, Sample, TokenBatch
-from lightning_rm.data.layouts import LAYOUTS, shared_prefix
-from lightning_rm.data.world_tokenizer import world_tokenizer
-from lightning_rm.models.ensemble import RewardEnsemble
-from lightning_rm.models.members import MemberRewardModel, Members
+from lightning_rm.data.batches.layouts import LAYOUTS, shared_prefix
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.models.ensembles.ensemble import RewardEnsemble
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.batches import batches_of, num_shared
 from lightning_rm.scoring.engine import score_sequences

@@ -1,0 +1,58 @@
+"""Training curves as a run wrote them: what a metric was at each step. It reads files and draws nothing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Curve(NamedTuple):
+    """One metric over a run: `steps` (n,) of the optimizer and `values` (n,)."""
+
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+History = Mapping[str, Curve]
+"""Metric key -> its curve."""
+
+
+def read_history(path: str | Path) -> dict[str, Curve]:
+    """Read the `metrics.csv` of Lightning's CSVLogger.
+
+    A row holds the metrics that were logged together; the cells of the others are empty.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A curve for every column that has a value, `step` and `epoch` apart, in the order of the file.
+    """
+    points: dict[str, list[tuple[int, float]]] = {}
+    with Path(path).open(newline="") as file:
+        for row in csv.DictReader(file):
+            for key, cell in row.items():
+                if cell and key not in ("step", "epoch"):
+                    points.setdefault(key, []).append((int(row["step"]), float(cell)))
+    return {
+        key: Curve(np.array([step for step, _ in curve]), np.array([value for _, value in curve]))
+        for key, curve in points.items()
+    }
+
+
+def smoothed(curve: Curve) -> Curve:
+    """A curve of many points as the running mean over a twentieth of them; one of few as it is."""
+    window = len(curve.values) // 20
+    if window <= 1:
+        return curve
+    return Curve(running_mean(curve.steps, window).round().astype(np.int64), running_mean(curve.values, window))
+
+
+def running_mean(values: NDArray[np.number], window: int) -> NDArray[np.float64]:
+    """(n - window + 1,) means over every `window` neighbours."""
+    return np.convolve(values, np.full(window, 1 / window), mode="valid")

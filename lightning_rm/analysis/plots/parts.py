@@ -1,0 +1,58 @@
+"""Figure of the parts of a method over training, whatever it logs: a small panel each. It knows curves alone."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lightning_rm.analysis.history import Curve, History, smoothed
+from lightning_rm.analysis.plots.style import BLUE, STYLE
+from lightning_rm.metrics.pairs import metric_names
+
+
+def parts(history: History) -> dict[str, Curve]:
+    """The curves of `train/<part>` that are neither the loss nor a metric of pairs: what a method says of itself.
+
+    A part that is the whole loss, as `ranking` of the baseline, is left out.
+    """
+    loss = history["train/loss"].values if "train/loss" in history else np.array([])
+    found = {key.removeprefix("train/"): curve for key, curve in history.items() if key.startswith("train/")}
+    return {
+        name: curve
+        for name, curve in found.items()
+        if "/" not in name and name not in metric_names() | {"loss"} and not np.array_equal(curve.values, loss)
+    }
+
+
+def part_curves(history: History) -> Figure:
+    """Every part of a method over the steps of the optimizer, such as `alignment` and `difference_loss`.
+
+    Curves of many points are drawn faint, with a running mean over them.
+
+    Args:
+        history: from `read_history`.
+
+    Raises:
+        ValueError: if no part was logged.
+    """
+    curves = parts(history)
+    if not curves:
+        raise ValueError("no part of a method was logged: there is nothing to draw")
+    num_columns = min(3, len(curves))
+    num_rows = -(-len(curves) // num_columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(max(5.2, 3.6 * num_columns), 2.7 * num_rows + 0.2), layout="constrained")
+        panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+        for axes, (name, curve) in zip(panels, curves.items(), strict=False):
+            smooth = smoothed(curve)
+            if len(smooth.steps) < len(curve.steps):
+                axes.plot(curve.steps, curve.values, color=BLUE, linewidth=0.8, alpha=0.3)
+            axes.plot(smooth.steps, smooth.values, color=BLUE, marker="o" if len(smooth.steps) <= 20 else "", ms=4)
+            axes.set(title=f"train/{name}", xlabel="optimizer step")
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        for axes in panels[len(curves) :]:
+            axes.remove()
+    return figure

@@ -1,0 +1,161 @@
+"""Figures of a run: training curves, reward histogram, reliability diagram. They know arrays and one style.
+
+Figures are `matplotlib.figure.Figure` objects made without pyplot, so nothing global is kept and no display is needed.
+The same numbers give the same file, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_rm.analysis.calibration import reliability
+from lightning_rm.analysis.history import History, running_mean
+from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, OTHERS, SKY, STYLE
+
+
+def training_curves(
+    history: History, losses: Sequence[str] | None = None, accuracies: Sequence[str] | None = None
+) -> Figure:
+    """Loss and accuracy of training and validation over the steps of the optimizer.
+
+    Curves of many points are drawn faint, with a running mean over them. What was logged after the last training step,
+    such as an evaluation of the best weights, is left out.
+
+    Args:
+        history: from `read_history`.
+        losses: keys of the left panel; by default `train/loss` and `val/nll`, of each validation set where there are
+            several.
+        accuracies: keys of the right panel; by default those of `accuracy`, and `val/length_accuracy`.
+
+    Returns:
+        A figure of two panels; a panel of which nothing was logged says so.
+    """
+    if losses is None:
+        losses = [*_keys(history, "train", "loss"), *_keys(history, "val", "nll")]
+    if accuracies is None:
+        baseline = [key for key in ("val/length_accuracy",) if key in history]
+        accuracies = [*_keys(history, "train", "accuracy"), *_keys(history, "val", "accuracy"), *baseline]
+    end = max((curve.steps[-1] for key, curve in history.items() if key.startswith("train")), default=np.inf)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10, 3.9 + 0.21 * max(len(losses), len(accuracies))), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for axes, title, keys, chance, name in (
+            (left, "Loss", losses, np.log(2), "log 2"),
+            (right, "Accuracy", accuracies, 0.5, "chance"),
+        ):
+            axes.set_title(title)
+            if not keys:
+                axes.set(xticks=[], yticks=[])
+                axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", va="center", color=GREY)
+                continue
+            _draw_curves(axes, {key: history[key] for key in keys}, end)
+            axes.axhline(chance, color=GREY, linewidth=1, linestyle=":", label=name)
+            axes.set_xlabel("optimizer step")
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True))
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    return figure
+
+
+def reward_histogram(chosen: ArrayLike, rejected: ArrayLike, num_bins: int = 40) -> Figure:
+    """The rewards of chosen and of rejected responses over each other, on shared bins, their means marked.
+
+    Args:
+        chosen: (P,) rewards.
+        rejected: (P,) rewards of the same pairs.
+        num_bins: equal bins over the range of both.
+
+    Raises:
+        ValueError: if there are no pairs, or a reward is not finite.
+    """
+    rewards = {"chosen": _finite("chosen", chosen), "rejected": _finite("rejected", rejected)}
+    edges = np.histogram_bin_edges(np.concatenate(list(rewards.values())), bins=num_bins)
+    margins = rewards["chosen"] - rewards["rejected"]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4), layout="constrained")
+        axes = figure.subplots()
+        for (name, values), color in zip(rewards.items(), (BLUE, ORANGE), strict=True):
+            counts, _ = np.histogram(values, bins=edges)
+            axes.stairs(counts, edges, fill=True, color=color, alpha=0.4, label=f"{name}, mean {values.mean():.2f}")
+            axes.stairs(counts, edges, color=color, linewidth=1.2)
+            axes.axvline(values.mean(), color=color, linestyle="--")
+        axes.set_title(f"Rewards of {len(margins):,} pairs, mean margin {margins.mean():.2f}")
+        axes.set_xlabel("reward")
+        axes.set_ylabel("responses")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def reliability_diagram(margins: ArrayLike, labels: ArrayLike, num_bins: int = 10) -> Figure:
+    """Accuracy by confidence, folded, against the diagonal of perfect calibration; beneath, the pairs of each bin.
+
+    Args:
+        margins: (P,) reward of chosen minus reward of rejected.
+        labels: (P,) probability that chosen is preferred.
+        num_bins: equal bins of confidence on [1/2, 1].
+
+    Raises:
+        ValueError: if there are no pairs, or a margin or label is not finite.
+    """
+    bins = reliability(_finite("margins", margins), _finite("labels", labels), num_bins)
+    width = 0.5 / num_bins
+    lefts = 0.5 + width * np.arange(num_bins)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 5.6), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+        top.bar(lefts, bins.accuracy, width, align="edge", color=SKY, edgecolor="white", label="accuracy")
+        low, high = np.minimum(bins.accuracy, bins.confidence), np.maximum(bins.accuracy, bins.confidence)
+        top.bar(lefts, high - low, width, low, align="edge", color="none", edgecolor=ORANGE, hatch="////", label="gap")
+        top.plot([0.5, 1], [0.5, 1], color=GREY, linestyle="--", linewidth=1.2, label="calibrated")
+        top.set(xlim=(0.5, 1), ylim=(0, 1), ylabel="accuracy")
+        top.set_title(f"ECE {bins.calibration_error:.3f} over {bins.num_pairs.sum():,} pairs")
+        bottom.bar(lefts, bins.num_pairs, width, align="edge", color=GREY, edgecolor="white")
+        bottom.set(xlabel="confidence, max(p, 1 - p)", ylabel="pairs")
+        bottom.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _keys(history: History, stage: str, name: str) -> list[str]:
+    """`stage/name`, or without it every `stage/<set>/name`."""
+    if f"{stage}/{name}" in history:
+        return [f"{stage}/{name}"]
+    return [key for key in history if key.count("/") == 2 and key.startswith(f"{stage}/") and key.endswith(f"/{name}")]
+
+
+def _draw_curves(axes: Axes, curves: History, end: float) -> None:
+    """Draw curves up to a step, each under its key: training in blue, the length-only baseline in grey."""
+    others = iter([(color, style) for style in ("-", "-.") * len(curves) for color in OTHERS])
+    for key, curve in curves.items():
+        steps, values = curve.steps[curve.steps <= end], curve.values[curve.steps <= end]
+        if key.endswith("/length_accuracy"):
+            axes.plot(steps, values, color=GREY, linestyle="--", label=key)
+            continue
+        color, style = (BLUE, "-") if key.startswith("train") else next(others)
+        label, window = key, len(values) // 20
+        if window > 1:
+            axes.plot(steps, values, color=color, linewidth=0.8, alpha=0.3)
+            steps, values, label = (
+                running_mean(steps, window),
+                running_mean(values, window),
+                f"{key}, mean of {window}",
+            )
+        marker = "o" if len(values) <= 20 else ""
+        axes.plot(steps, values, color=color, linestyle=style, marker=marker, markersize=4, label=label)
+
+
+def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """The values as a flat float64 array."""
+    array = np.asarray(values, np.float64).ravel()
+    if not array.size:
+        raise ValueError(f"{name} is empty: there are no pairs to draw")
+    if num_bad := int((~np.isfinite(array)).sum()):
+        raise ValueError(f"{name}: {num_bad} of {array.size} values are not finite; has training diverged?")
+    return array

@@ -1,0 +1,120 @@
+"""Figures of results against one setting, a panel a metric and a line a series. They know arrays and words alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from lightning_rm.analysis.plots.style import GREY, LINES, MARKERS, STYLE, Series
+
+LOG_FACTOR = 20
+"""Settings that span more than this factor are drawn on a logarithmic axis."""
+
+
+class Band(NamedTuple):
+    """Runs to compare with: the mean of a metric, and its spread over them."""
+
+    mean: float
+    spread: float
+
+
+def metric_panels(
+    metrics: Mapping[str, Mapping[str, Series]],
+    x: str,
+    title: str,
+    *,
+    categories: Sequence[str] | None = None,
+    series: str | None = None,
+    bands: Mapping[str, Band] | None = None,
+    band_name: str = "reference",
+) -> Figure:
+    """Metrics against a setting: means over runs, the bars one spread up and one down.
+
+    The axis is logarithmic where the settings span more than a factor of `LOG_FACTOR`, and linear below the least
+    positive one where 0 is among them.
+
+    Args:
+        metrics: key of a metric to label of a series to positions, means and spreads. A series looks the same in every
+            panel.
+        x: what the positions are.
+        title: stands above all panels.
+        categories: names of the positions 0, 1, ..., for a setting that is no number.
+        series: what tells the series apart; None for one series, which has no legend.
+        bands: metric to the runs to compare with, drawn as a horizontal band.
+        band_name: what they are called.
+    """
+    names = list(dict.fromkeys(name for lines in metrics.values() for name in lines))
+    bands = bands or {}
+    num_columns = min(3, len(metrics))
+    num_rows = -(-len(metrics) // num_columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(max(6.4, 4.4 * num_columns), 3.8 * num_rows + 0.7), layout="constrained")
+        panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+        for axes, (key, lines) in zip(panels, metrics.items(), strict=False):
+            for name, (positions, means, spreads) in lines.items():
+                color, line = LINES[names.index(name) % len(LINES)]
+                line = line if categories is None else ""  # nothing lies between two names
+                look: Any = {"color": color, "linestyle": line, "marker": MARKERS[names.index(name) % len(MARKERS)]}
+                axes.errorbar(
+                    positions, means, spreads, **look, markersize=5, elinewidth=1.2, capsize=3, label=str(name)
+                )
+            if key in bands:
+                mean, spread = bands[key]
+                if not np.isnan(spread):
+                    axes.axhspan(mean - spread, mean + spread, color=GREY, alpha=0.25, linewidth=0, zorder=0)
+                axes.axhline(mean, color="black", linestyle="-.", linewidth=1.2, label=band_name)
+            axes.set(title=key, xlabel=x)
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+            axes.margins(y=0.1)
+            _scale(axes, sorted({float(place) for line in lines.values() for place in np.asarray(line[0])}), categories)
+        for axes in panels[len(metrics) :]:
+            axes.remove()
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        handles = {
+            label: handle
+            for axes in figure.axes
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        if band_name in handles:
+            handles[band_name] = handles.pop(band_name)  # matplotlib puts it first
+        if len(handles) > 1:
+            figure.legend(
+                list(handles.values()),
+                list(handles),
+                title=series,
+                loc="outside lower center",
+                ncols=min(2 + num_columns, len(handles)),
+            )
+    return figure
+
+
+def _scale(axes: Axes, values: Sequence[float], categories: Sequence[str] | None) -> None:
+    """The scale and the ticks of the horizontal axis: names, or numbers that leave each other room."""
+    if categories is not None:
+        slant: Any = {"rotation": 20, "ha": "right"} if len(categories) > 4 else {}
+        axes.set_xticks(range(len(categories)), categories, **slant)
+        axes.set_xlim(-0.5, len(categories) - 0.5)
+        return
+    positive = [value for value in values if value > 0]
+    if not positive or values[0] < 0 or positive[-1] <= LOG_FACTOR * positive[0]:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        return
+    if values[0] == 0:
+        axes.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
+    else:
+        axes.set_xscale("log")
+    # Where along the axis each value stands; a tick within a seventh of the axis of the last one is left out.
+    transform: Any = axes.xaxis.get_transform()
+    places = cast("list[float]", transform.transform(np.asarray(values)).tolist())
+    ticks: list[int] = []
+    for index, place in enumerate(places):
+        if not ticks or place - places[ticks[-1]] >= (1 / 7) * (places[-1] - places[0]):
+            ticks.append(index)
+    axes.set_xticks([values[index] for index in ticks], [f"{values[index]:g}" for index in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())

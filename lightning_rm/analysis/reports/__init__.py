@@ -1,0 +1,1 @@
+"""Reports: the figures and tables of one question, written to a folder."""

@@ -1,0 +1,116 @@
+"""The report on one annotated file: tables and figures of its strengths, drawn from its columns alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lightning_rm.analysis.detection import CUTS, detection, detection_scores
+from lightning_rm.analysis.plots.strength import (
+    agreement_by_strength,
+    detection_curves,
+    strength_by_group,
+    strength_distribution,
+)
+from lightning_rm.analysis.plots.style import save_figure
+from lightning_rm.analysis.reports.strength_rows import detection_rows, example_rows, group_rows
+from lightning_rm.analysis.strength import agreement, correlation, grouped, u_shape
+from lightning_rm.analysis.table_files import write_table
+from lightning_rm.strength import vote_shares
+
+NEEDED = ("strength_mean", "strength_std", "votes")
+
+NUM_GROUPS = 20
+"""Groups of 5 %, the paper's (arXiv 2401.06080, figure 2)."""
+
+
+def read_strength(path: str | Path) -> Any:
+    """An annotated Parquet file.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"strength={str(path)!r} cannot be read as Parquet: {error}") from error
+    if missing := [name for name in NEEDED if name not in table.column_names]:
+        raise ValueError(
+            f"strength={str(path)!r} has no column {', '.join(missing)}: it is not what `lightning-rm annotate` wrote"
+        )
+    return table
+
+
+def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]]:
+    """Write the tables (CSV, Markdown) and figures (PNG, SVG) of an annotated file.
+
+    With known truth (`clean`: planted, or a second label) also agreement and the detection of wrong labels; with gold
+    margins their correlation with strength. Fewer pairs than groups make groups of one pair.
+
+    Args:
+        table: from `read_strength`.
+        out: a folder.
+
+    Returns:
+        The numbers by name, and the files.
+
+    Raises:
+        ValueError: if no pair has strength.
+    """
+    mean, std, clean, gold = (
+        np.asarray(table[name].to_pylist(), float) for name in ("strength_mean", "strength_std", "clean", "gold_margin")
+    )
+    has_strength = ~np.isnan(mean)
+    if not has_strength.any():
+        raise ValueError(f"none of {len(mean)} pairs has strength: there is nothing to report")
+    votes = [row or [] for row in table["votes"].to_pylist()]
+    offsets = np.cumsum([0, *map(len, votes)])
+    share = vote_shares(np.array([vote for row in votes for vote in row], float), offsets)
+    num_voters = max(map(len, votes))
+    num_groups = min(NUM_GROUPS, int(has_strength.sum()))
+    groups = grouped(mean, std, clean, gold, num_groups)
+    shape = u_shape(groups)
+    numbers: dict[str, float] = {
+        "num_pairs": len(mean),
+        "votes_a_pair": num_voters,
+        "share_negative": float((mean < 0).mean()),
+        "std_weakest": shape.weakest,
+        "std_minimum": shape.minimum,
+        "std_minimum_group": shape.group,
+        "std_strongest": shape.strongest,
+    }
+    written = [
+        *save_figure(strength_distribution(mean, std), out / "strength_distribution"),
+        *save_figure(strength_by_group(groups), out / "strength_by_group"),
+        *write_table(
+            group_rows(groups), out / "groups", f"Strength by group of {100 / num_groups:.3g} %, from the weakest"
+        ),
+        *write_table(
+            example_rows(table, min(3, num_groups)),
+            out / "examples",
+            "Example pairs: weakest, nearest 0, strongest",
+        ),
+    ]
+    known = ~np.isnan(clean) & has_strength
+    if known.sum() > 1:
+        agreed = agreement(mean, clean, num_groups=min(NUM_GROUPS, int(known.sum())))
+        written += save_figure(agreement_by_strength(agreed), out / "agreement_by_strength")
+        numbers["agreement_weakest"], numbers["agreement_strongest"] = float(agreed.share[0]), float(agreed.share[-1])
+    if 0 < (clean[known] == 0).sum() < known.sum():
+        wrong = 1 - clean
+        scores = detection_scores(mean, std, share)
+        found = {name: detection(score, wrong, CUTS[name]) for name, score in scores.items()}
+        numbers["share_wrong"] = found["mean"].num_wrong / found["mean"].num_pairs
+        for name, one in found.items():
+            numbers |= {f"{name}/auroc": one.auroc, f"{name}/average_precision": one.average_precision}
+        written += write_table(detection_rows(found), out / "detection", "Finding wrong labels by strength")
+        written += save_figure(detection_curves(scores, wrong), out / "detection")
+    both = ~np.isnan(gold) & ~np.isnan(mean)
+    if both.sum() > 1 and np.ptp(gold[both]) > 0 and np.ptp(mean[both]) > 0:
+        related = correlation(mean, gold)
+        numbers |= {"gold_pearson": related.pearson, "gold_spearman": related.spearman}
+    return numbers, written

@@ -1,0 +1,62 @@
+"""Tables as files: the same rows as CSV, for programs, and as Markdown, for people."""
+
+from __future__ import annotations
+
+import csv
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+Rows = Sequence[Mapping[str, object]]
+
+
+def write_table(rows: Rows, path: str | Path, title: str) -> list[Path]:
+    """Write rows as CSV and as Markdown, floats to three or four decimals, NaN and None as empty cells.
+
+    Args:
+        rows: the columns are those of all rows, in the order in which they first come up.
+        path: where to, without a suffix; the folder is made.
+        title: heading of the Markdown file.
+
+    Returns:
+        The two files.
+
+    Raises:
+        ValueError: if there are no rows.
+    """
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    if not columns:
+        raise ValueError(f"{path}: there are no rows to write")
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data, text = path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.md")
+    with data.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *cells])
+    rules = ["---:" if all(_is_number(row.get(column)) for row in rows) else "---" for column in columns]
+    lines = [[_escaped(column) for column in columns], rules, *([_escaped(cell) for cell in row] for row in cells)]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text.write_text(f"# {title}\n\n{body}\n", encoding="utf-8")
+    return [data, text]
+
+
+def _is_number(value: object) -> bool:
+    """Whether a cell belongs to a column of numbers; an empty one does."""
+    return value is None or (isinstance(value, int | float | np.number) and not isinstance(value, bool))
+
+
+def _cell(value: object) -> str:
+    """A value as text: four decimals below 1, three from there on, and three digits where four decimals say 0."""
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    size = abs(value)
+    return f"{value:.3f}" if size >= 1 else f"{value:.3g}" if 0 < size < 1e-3 else f"{value:.4f}"
+
+
+def _escaped(text: str) -> str:
+    """Text that stays in its cell of a Markdown table."""
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")

@@ -1,0 +1,20 @@
+"""Where a resumed run goes on, told to the loggers that keep what was logged before. It knows loggers; no model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_rm.loggers import ResumableCSVLogger
+
+
+class GoOn(L.Callback):
+    """Tells the loggers from which step a resumed run goes on."""
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Of a checkpoint that is trained on, not of one that is evaluated."""
+        for logger in trainer.loggers:
+            if isinstance(logger, ResumableCSVLogger) and trainer.state.fn == TrainerFn.FITTING:
+                logger.goes_on_from = checkpoint["global_step"]

@@ -1,0 +1,93 @@
+"""Tables for the terminal: what became of the rows, and what came out of a run. They know plain numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Group
+from rich.table import Table
+
+from lightning_rm.data.store.report import DataReport
+
+COLUMNS = {
+    "accuracy": "accuracy",
+    "length_accuracy": "length only",
+    "clean_accuracy": "clean label",
+    "nll": "NLL",
+    "calibration_error": "calibration error",
+    "margin": "margin",
+    "num_pairs": "pairs",
+}
+"""Metric of pairs -> its heading in the results table."""
+
+GROUP_COLUMNS = {
+    "difference": "difference",
+    "spread": "spread",
+    "gold_accuracy": "gold accuracy",
+    "gold_correlation": "gold correlation",
+    "gold": "gold, mean",
+    "best_of_k": "gold, best of k",
+    "best_possible": "gold, best possible",
+    "num_groups": "groups",
+}
+"""Metric of groups of responses -> its heading in their table."""
+
+RUN_TITLE = "results of the best weights (train: of the last epoch, while they moved)"
+
+
+def results_table(results: Mapping[str, Mapping[str, float]], title: str = RUN_TITLE) -> Group:
+    """One row a data set: accuracy beside the length-only baseline, NLL, folded calibration error, mean margin.
+
+    Sets of groups of responses have no accuracy; they stand in a second table of their own, with how their rewards
+    differ and, where it is known, what they say of the planted ones.
+
+    Args:
+        results: data set -> metric -> value; a metric that a set does not have stays empty.
+        title: stands above the first table.
+    """
+    groups = {name: metrics for name, metrics in results.items() if "num_groups" in metrics}
+    pairs = {name: metrics for name, metrics in results.items() if name not in groups}
+    tables = [(title, pairs, COLUMNS), ("groups of responses", groups, GROUP_COLUMNS)]
+    return Group(*(_table(heading, sets, columns) for heading, sets, columns in tables if sets))
+
+
+def report_table(reports: Mapping[str, DataReport]) -> Table:
+    """One row a data set: rows read and kept, those left out by each reason, those kept with each change.
+
+    Args:
+        reports: data set -> what became of its rows; notes on a whole set stand under the table.
+    """
+    notes = sorted({note for report in reports.values() for note in report.notes})
+    table = Table(title="rows", title_justify="left", caption="\n".join(notes), caption_justify="left")
+    reasons = sorted({reason for report in reports.values() for reason in report.reasons})
+    changes = sorted({change for report in reports.values() for change in report.changes})
+    table.add_column("data set")
+    for heading in (
+        "read",
+        "kept",
+        *(f"left out: {reason.removeprefix('left out ')}" for reason in reasons),
+        *(f"kept: {c}" for c in changes),
+    ):
+        table.add_column(heading, justify="right")
+    for name, report in reports.items():
+        left_out = [report.reasons.get(reason, 0) for reason in reasons]
+        changed = [report.changes.get(change, 0) for change in changes]
+        table.add_row(name, *(f"{count:,}" for count in (report.read, report.kept, *left_out, *changed)))
+    return table
+
+
+def _table(title: str, results: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    shown = [name for name in columns if any(name in metrics for metrics in results.values())]
+    table.add_column("data set")
+    for name in shown:
+        table.add_column(columns[name], justify="right")
+    for data_set, metrics in results.items():
+        table.add_row(data_set, *(_cell(name, metrics.get(name)) for name in shown))
+    return table
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None or value != value:
+        return ""
+    return f"{value:,.0f}" if name.startswith("num_") else f"{value:.3f}"

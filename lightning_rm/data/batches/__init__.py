@@ -1,0 +1,1 @@
+"""From tokenised pairs to batches in memory: layouts, orders, samplers, loaders."""

@@ -1,0 +1,40 @@
+"""What repeats in a data set of tokenised pairs: the sequences and prompts that a layout computes once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from lightning_rm.data.batches.layouts import SHORTEST_SHARED
+from lightning_rm.data.batches.orders import Rows
+from lightning_rm.data.store.pairs import PairDataset
+
+
+def sequence_index(pairs: PairDataset) -> Rows:
+    """(N, 2) one number a distinct token sequence of a data set: pairs that share a response share its number."""
+    numbers: dict[bytes, int] = {}
+    index = [
+        [numbers.setdefault(_digest(sequence), len(numbers)) for sequence in pairs.sample(row).sequences]
+        for row in range(len(pairs))
+    ]
+    return np.array(index, dtype=np.int64)
+
+
+def shared_prompts(pairs: PairDataset) -> tuple[Rows, Rows]:
+    """(N,) tokens of each pair's prompt that a grid of `shared_prefix` shares, and (N,) one number a distinct prompt.
+
+    A prompt of fewer than `SHORTEST_SHARED` tokens is not shared.
+    """
+    numbers: dict[bytes, int] = {}
+    index = np.empty(len(pairs), dtype=np.int64)
+    for row, length in enumerate(pairs.prompt_lengths.tolist()):
+        prompt = pairs.sample(row).sequences[0][:length]
+        index[row] = numbers.setdefault(_digest(prompt), len(numbers))
+    return np.where(pairs.prompt_lengths < SHORTEST_SHARED, 0, pairs.prompt_lengths), index
+
+
+def _digest(sequence: Sequence[int]) -> bytes:
+    """16 bytes that stand for a token sequence, so that all of them fit in memory."""
+    return hashlib.blake2b(np.asarray(sequence, dtype=np.int64).tobytes(), digest_size=16).digest()

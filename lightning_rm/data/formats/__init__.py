@@ -1,0 +1,1 @@
+"""Row formats: from the fields of one row to a pair or a group of responses."""

@@ -1,0 +1,179 @@
+"""Values of a raw row, checked: each function returns a value of its type or raises `RowError` in a user's words.
+
+Files say `null` and leave a field out for the same thing, so a field that is None counts as missing everywhere. This
+file knows no format and no file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+Raw = Mapping[str, object]
+"""A row as a file gives it: field names to JSON-like values."""
+
+MISSING_FIELD = "missing field"
+WRONG_TYPE = "wrong type"
+BAD_VALUE = "bad value"
+EMPTY_TEXT = "empty text"
+BAD_ENCODING = "bad encoding"
+BROKEN_JSON = "broken JSON"
+
+FLOAT32_MAX = 3.4e38
+"""Numbers beyond this become infinite in a batch."""
+
+
+class RowError(Exception):
+    """What is wrong with one row. It never leaves this package's readers: it becomes a `BadRow`.
+
+    Args:
+        reason: the kind, counted in reports.
+        detail: what was found, and the way out where there is one.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def shown(value: object) -> str:
+    """A value for an error message: short, and safe to print whatever it holds."""
+    return reprlib.repr(value)
+
+
+def found_fields(raw: Raw) -> str:
+    """The fields of a row for an error message: `found 'prompt', 'response'`."""
+    return f"found {', '.join(repr(name) for name in raw)}" if raw else "found no field at all"
+
+
+def has(raw: Raw, *names: str) -> bool:
+    """Whether a row has all these fields."""
+    return all(raw.get(name) is not None for name in names)
+
+
+def required(raw: Raw, name: str) -> object:
+    """The field's value; a row without it is bad."""
+    if raw.get(name) is None:
+        raise RowError(MISSING_FIELD, f"field {name!r} is missing; {found_fields(raw)}")
+    return raw[name]
+
+
+def lookup(raw: Raw, path: str) -> object:
+    """A field by its name or its dotted path, `info.post` or `summaries.0.text`; None where there is none."""
+    if path in raw:
+        return raw[path]
+    value: object = raw
+    for step in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(value, Sequence) and not isinstance(value, str | bytes) and step.isdecimal():
+            items = cast(Sequence[object], value)
+            value = items[int(step)] if int(step) < len(items) else None
+        else:
+            return None
+    return value
+
+
+def text(value: object, name: str) -> str:
+    """Text that can be written down again: half of a surrogate pair (`"\\ud800"` in JSON) cannot."""
+    if not isinstance(value, str):
+        raise RowError(WRONG_TYPE, f"{name} must be text, found {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(BAD_ENCODING, f"{name} holds half a surrogate pair at character {error.start}") from None
+    return value
+
+
+def number(value: object, name: str, low: float = -FLOAT32_MAX, high: float = FLOAT32_MAX) -> float:
+    """A finite number between `low` and `high`; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RowError(WRONG_TYPE, f"{name} must be a number, found {shown(value)}")
+    if not low <= value <= high:  # False for NaN too
+        bounds = (
+            f"between {low:g} and {high:g}" if high < FLOAT32_MAX else f"at least {low:g}" if low == 0 else "finite"
+        )
+        raise RowError(BAD_VALUE, f"{name} must be {bounds}, found {shown(value)}")
+    return float(value)
+
+
+def optional_number(raw: Raw, name: str, low: float = -FLOAT32_MAX, high: float = FLOAT32_MAX) -> float | None:
+    """The field as a number, None where it is missing."""
+    return number(raw[name], f"field {name!r}", low, high) if has(raw, name) else None
+
+
+def numbers(value: object, name: str) -> tuple[float, ...]:
+    """A list of finite numbers."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise RowError(WRONG_TYPE, f"{name} must be a list of numbers, found {shown(value)}")
+    return tuple(number(item, f"{name}, item {place}") for place, item in enumerate(cast(Sequence[object], value)))
+
+
+def probability(raw: Raw, name: str) -> float | None:
+    """The field as a probability: a number in [0, 1], or true and false for 1 and 0; None where it is missing."""
+    value = raw.get(name)
+    if isinstance(value, bool):
+        return float(value)
+    return optional_number(raw, name, 0.0, 1.0)
+
+
+def truth(raw: Raw, name: str) -> bool | None:
+    """The field as true or false, also written 1 or 0; None where it is missing."""
+    value = raw.get(name)
+    return value if value is None or isinstance(value, bool) else choice(raw, name, (0, 1)) == 1
+
+
+def choice(raw: Raw, name: str, options: Sequence[int]) -> int:
+    """The field as one of a few whole numbers."""
+    value = required(raw, name)
+    if isinstance(value, bool) or value not in options:
+        raise RowError(BAD_VALUE, f"field {name!r} must be one of {', '.join(map(str, options))}, found {shown(value)}")
+    return int(cast(int, value))
+
+
+def identifier(raw: Raw, name: str) -> str | None:
+    """The field as a name: text, or a whole number or truth value written as text; None where it is missing."""
+    value = raw.get(name)
+    if isinstance(value, int):
+        return str(value)
+    if value is None:
+        return None
+    name_text = text(value, f"field {name!r}")
+    if not name_text.strip():
+        raise RowError(EMPTY_TEXT, f"field {name!r} is empty; leave it out instead")
+    return name_text
+
+
+def json_like(value: object, name: str) -> object:
+    """Nested data as it is, if it can be written as JSON."""
+    try:
+        json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RowError(WRONG_TYPE, f"{name} must be JSON-like data: {error}") from None
+    return value
+
+
+def json_field(raw: Raw, name: str) -> object:
+    """A field that holds nested data, as it is or as JSON text; None where it is missing."""
+    value = raw.get(name)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise RowError(BROKEN_JSON, f"field {name!r} is not JSON: {error}") from None
+    return json_like(value, f"field {name!r}")
+
+
+def digest(value: object, num_digits: int = 12) -> str:
+    """The first hex digits of the SHA-256 of a JSON-like value: the same on any machine and in any year."""
+    written = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(written.encode()).hexdigest()[:num_digits]
+
+
+Columns = Mapping[str, str | None]

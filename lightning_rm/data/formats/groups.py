@@ -1,0 +1,106 @@
+"""Read one row of responses to a prompt, to a `GroupRow`. It knows the fields of a row; no file and no tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from lightning_rm.data.formats.fields import (
+    BAD_VALUE,
+    WRONG_TYPE,
+    Columns,
+    Raw,
+    RowError,
+    digest,
+    has,
+    identifier,
+    numbers,
+    required,
+    shown,
+)
+from lightning_rm.data.formats.pairs import read_chat_template_kwargs, read_tools, renamed
+from lightning_rm.data.formats.turns import Turns, answer_turns, check_turns, is_blank, prompt_turns
+from lightning_rm.data.rows import BadRow, GroupRow, Message
+
+GROUP_PARSER_VERSION = 1
+"""Part of every fingerprint: raise it when a row is read to something else than before."""
+
+
+GROUP_FIELDS = frozenset(
+    {"prompt", "responses", "id", "prompt_id", "gold", "votes", "tools", "chat_template_kwargs"},
+)
+"""The fields that are read; only `prompt` and `responses` must be there."""
+
+
+def parse_group(raw: Raw, where: str, columns: Columns | None = None) -> GroupRow | BadRow:
+    """Read one row.
+
+    A response that says nothing is read all the same: policies give such, and the data module counts them. A row
+    without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt.
+
+    Args:
+        raw: field names to JSON-like values.
+        where: what to call the row in an error: `responses.jsonl:17`.
+        columns: as in `ResponseFile`.
+
+    Returns:
+        The group, or what is wrong with it.
+    """
+    try:
+        row = renamed(raw, columns or {})
+        prompt = prompt_turns(required(row, "prompt"))
+        responses = _responses(row, prompt)
+        return GroupRow(
+            prompt=prompt,
+            responses=responses,
+            id=identifier(row, "id") or digest([prompt, *responses], 16),
+            prompt_id=identifier(row, "prompt_id") or digest(prompt),
+            gold=_gold(row, len(responses)),
+            votes=_votes(row, len(responses)),
+            tools=read_tools(row),
+            chat_template_kwargs=read_chat_template_kwargs(row),
+        )
+    except RowError as error:
+        return BadRow(where, error.reason, error.detail)
+
+
+def _responses(row: Raw, prompt: Turns) -> tuple[Turns, ...]:
+    values = _items(required(row, "responses"), "field 'responses' must be a list of responses")
+    if not values:
+        raise RowError(BAD_VALUE, "field 'responses' is an empty list; leave the row out, or sample again")
+    named = {f"response {place}": value for place, value in enumerate(values)}
+    silent: Turns = (Message(role="assistant", content=""),)
+    turns = {name: answer_turns(prompt, value, name) or silent for name, value in named.items()}
+    check_turns(prompt, {name: said for name, said in turns.items() if not is_blank(said[-1])})
+    return tuple(turns.values())
+
+
+def _gold(row: Raw, num_responses: int) -> tuple[float, ...]:
+    if not has(row, "gold"):
+        return ()
+    gold = numbers(row["gold"], "field 'gold'")
+    _check_number(len(gold), num_responses, "gold")
+    return gold
+
+
+def _votes(row: Raw, num_responses: int) -> tuple[tuple[float, ...], ...]:
+    """The voters' rewards of each response, as many voters for each."""
+    if not has(row, "votes"):
+        return ()
+    items = _items(row["votes"], "field 'votes' must be a list of lists of numbers, one a response")
+    votes = tuple(numbers(item, f"field 'votes', response {place}") for place, item in enumerate(items))
+    _check_number(len(votes), num_responses, "votes")
+    if len(voters := {len(rewards) for rewards in votes}) > 1 or 0 in voters:
+        raise RowError(BAD_VALUE, f"field 'votes' has {sorted(voters)} votes a response; it must be one number above 0")
+    return votes
+
+
+def _check_number(found: int, num_responses: int, name: str) -> None:
+    if found != num_responses:
+        raise RowError(BAD_VALUE, f"field {name!r} has {found} items for {num_responses} responses; it needs one each")
+
+
+def _items(value: object, expected: str) -> Sequence[object]:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise RowError(WRONG_TYPE, f"{expected}, found {shown(value)}")
+    return cast(Sequence[object], value)

@@ -1,0 +1,209 @@
+"""`parse_row`: a raw row of any format to a `PairRow`, or to a `BadRow` that says what is wrong with it.
+
+Here a value is good or bad; how a published format names its fields is `published`'s. This file knows one row at a
+time, and no file. Fields that nobody knows are left alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from lightning_rm.data.formats.fields import (
+    MISSING_FIELD,
+    WRONG_TYPE,
+    Raw,
+    RowError,
+    digest,
+    found_fields,
+    has,
+    identifier,
+    json_field,
+    lookup,
+    numbers,
+    optional_number,
+    probability,
+    required,
+    shown,
+    truth,
+)
+from lightning_rm.data.formats.published import FORMAT_FIELDS, FORMATS, plain_fields
+from lightning_rm.data.formats.toolkits import PROMPT_FIELDS, after_system, unread_prompt
+from lightning_rm.data.formats.turns import Turns, check_turns, explicit_pair, implicit_pair
+from lightning_rm.data.rows import BadRow, PairRow
+
+PARSER_VERSION = 2
+"""Part of every source's fingerprint: raise it when a row is read to something else than before."""
+
+UNREAD_PROMPT = "unread prompt"
+STRENGTH_DISAGREES = "strength disagrees"
+
+STRENGTH_TOLERANCE = 0.01
+"""How far a strength column may be from what the votes give: the published ones were computed in half precision."""
+
+PLAIN_FIELDS = frozenset(
+    {"prompt", "chosen", "rejected", "id", "prompt_id", "subset", "label", "margin", "weight", "gold_margin", "clean"}
+    | {"strength_mean", "strength_std", "votes", "tools", "chat_template_kwargs"}
+)
+"""The fields of the plain format; only `chosen` and `rejected` must be there."""
+
+
+def parse_row(
+    raw: Raw,
+    where: str,
+    *,
+    format: str = "auto",
+    columns: Mapping[str, str | None] | None = None,
+    subset: str | None = None,
+) -> PairRow | BadRow:
+    """Read one row.
+
+    Prompt and responses are texts or lists of turns (`turns.read_turns`). Without a prompt field the prompt is what
+    both conversations begin with (`turns.implicit_pair`). Three rules are worth knowing:
+
+    - A text `system` beside a prompt is its system turn. A row without a prompt that holds a field which usually
+      carries one (`toolkits.PROMPT_FIELDS`) is bad. Where `columns` hides the prompt, `{prompt: null}`, such fields are
+      hidden with it: the pair is all that there is.
+    - `votes` is read beside `strength_mean`, or where `columns` asks for it: a field of that name alone often counts
+      annotators instead. Mean and spread are then computed from the votes, and must agree with their columns.
+    - A row without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt; a pair
+      that has no prompt at all shares it with no other.
+
+    Args:
+        raw: field names to JSON-like values.
+        where: what to call the row in an error: `pairs.jsonl:17`.
+        format: one of `published.FORMATS`, or `auto` for the first that matches.
+        columns: field -> its name in `raw`, or a dotted path to it (`info.post`); None hides the field of that name.
+        subset: the subset of the row, whatever it says itself.
+
+    Returns:
+        The pair, or what is wrong with it. A tie is a `BadRow` too, with a reason in `EXPECTED_REASONS`.
+    """
+    columns = columns or {}
+    try:
+        row = plain_fields(_prompt_left(renamed(raw, columns), columns), format)
+        prompt, chosen, rejected = _turns(row)
+        check_turns(prompt, {"chosen": chosen, "rejected": rejected})
+        mean, std, votes = _strength(row, votes_asked_for="votes" in columns)
+        label, weight = probability(row, "label"), optional_number(row, "weight", 0.0)
+        row_id = identifier(row, "id") or digest([prompt, chosen, rejected], 16)
+        return PairRow(
+            prompt=prompt,
+            chosen=chosen,
+            rejected=rejected,
+            id=row_id,
+            prompt_id=identifier(row, "prompt_id") or (digest(prompt) if prompt else digest([chosen, rejected])),
+            subset=subset or identifier(row, "subset") or "all",
+            label=1.0 if label is None else label,
+            margin=optional_number(row, "margin"),
+            weight=1.0 if weight is None else weight,
+            gold_margin=optional_number(row, "gold_margin"),
+            clean=truth(row, "clean"),
+            strength_mean=mean,
+            strength_std=std,
+            votes=votes,
+            tools=read_tools(row),
+            chat_template_kwargs=read_chat_template_kwargs(row),
+        )
+    except RowError as error:
+        return BadRow(where, error.reason, error.detail)
+
+
+def check_options(format: str, columns: Mapping[str, str | None]) -> None:
+    """Raise ValueError for a format or a column name that `parse_row` does not know."""
+    if format != "auto" and format not in FORMATS:
+        raise ValueError(f"format={format!r}; it must be auto or one of {', '.join(FORMATS)}")
+    if unknown := sorted(set(columns) - PLAIN_FIELDS - FORMAT_FIELDS):
+        raise ValueError(
+            f"columns names {unknown[0]!r}, which no format reads; a column is written {{field: name in the file}}, "
+            f"and the fields are {', '.join(sorted(PLAIN_FIELDS))}, or those of a published format"
+        )
+
+
+def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
+    """A row under the names that `columns` gives its fields."""
+    row = dict(raw)
+    for name, path in columns.items():
+        row[name] = None if path is None else lookup(raw, path)
+        if path is not None and row[name] is None:
+            raise RowError(MISSING_FIELD, f"field {path!r}, which columns takes for {name!r}; {found_fields(raw)}")
+    return row
+
+
+def _prompt_left(row: Raw, columns: Mapping[str, str | None]) -> Raw:
+    """A row without the prompt fields that `columns` hides, or has read under another name."""
+    taken = {
+        path.split(".")[0]
+        for name, path in columns.items()
+        if path is not None and name in ("prompt", "chosen", "rejected", *PROMPT_FIELDS)
+    }
+    if columns.get("prompt", "") is None and has(row, "chosen", "rejected"):
+        taken.update(PROMPT_FIELDS)
+    taken = taken.intersection(PROMPT_FIELDS).difference(columns)
+    return {name: value for name, value in row.items() if name not in taken}
+
+
+def _turns(row: Raw) -> tuple[Turns, Turns, Turns]:
+    chosen, rejected = required(row, "chosen"), required(row, "rejected")
+    prompt = row.get("prompt")
+    if prompt is None or (prompt in ("", []) and not isinstance(chosen, str)):
+        turns = implicit_pair(chosen, rejected)
+        is_found = not isinstance(chosen, str) and any(turn["role"] == "user" for turn in turns[0])
+    else:
+        turns = explicit_pair(prompt, chosen, rejected)
+        is_found = bool(turns[0])
+    if not is_found and (unread := unread_prompt(row)):
+        raise RowError(UNREAD_PROMPT, _unread_detail(unread))
+    prompt, chosen, rejected = turns
+    return after_system(row, prompt) if isinstance(row.get("system"), str) else prompt, chosen, rejected
+
+
+def _unread_detail(unread: Sequence[str]) -> str:
+    """What was found in a row without a prompt, and the ways out."""
+    several = ", columns={instruction: ..., input: ..., system: ...} joins several" if len(unread) > 1 else ""
+    return (
+        f"no prompt is read, but the row has {', '.join(map(repr, unread))}; columns={{prompt: {unread[0]}}} reads "
+        f"that one{several}, columns={{prompt: null}} says that the pair has no prompt"
+    )
+
+
+def _strength(row: Raw, votes_asked_for: bool) -> tuple[float | None, float | None, tuple[float, ...]]:
+    """Mean, population standard deviation and votes; a published spread may be the sample's."""
+    mean, std = optional_number(row, "strength_mean"), optional_number(row, "strength_std", 0.0)
+    if not has(row, "votes") or (mean is None and not votes_asked_for):
+        return mean, std, ()
+    votes = numbers(row["votes"], "field 'votes'")
+    if not votes:
+        return mean, std, ()
+    num_votes, center = len(votes), math.fsum(votes) / len(votes)
+    squares = math.fsum((vote - center) ** 2 for vote in votes)
+    spread, sample_spread = math.sqrt(squares / num_votes), math.sqrt(squares / max(num_votes - 1, 1))
+    for name, column, computed in (("mean", mean, (center,)), ("spread", std, (spread, sample_spread))):
+        if column is not None and min(abs(column - value) for value in computed) > STRENGTH_TOLERANCE:
+            raise RowError(
+                STRENGTH_DISAGREES,
+                f"the {name} of {num_votes} votes is {computed[0]:.4g}, its column says {column:.4g}",
+            )
+    return center, spread, votes
+
+
+def read_tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
+    """The row's tool definitions for the chat template; none where it has no such field."""
+    tools = json_field(row, "tools")
+    if tools is None:
+        return ()
+    items = cast(Sequence[object], tools)
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in items):
+        raise RowError(WRONG_TYPE, f"field 'tools' must be a list of tool definitions, found {shown(tools)}")
+    return tuple(cast(Sequence[Mapping[str, Any]], tools))
+
+
+def read_chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
+    """The row's own arguments for the chat template; Parquet writes None where another row has one."""
+    kwargs = json_field(row, "chat_template_kwargs")
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping):
+        raise RowError(WRONG_TYPE, f"field 'chat_template_kwargs' must be a mapping, found {shown(kwargs)}")
+    return {str(name): value for name, value in cast(Raw, kwargs).items() if value is not None}

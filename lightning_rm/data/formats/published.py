@@ -1,0 +1,185 @@
+"""The shapes that data sets of preference pairs are published in, rewritten to the plain field names.
+
+A format says which fields give it away and how to write its row with the plain ones (`prompt`, `chosen`, `rejected`,
+...). `formats.parse_row` then reads all of them alike, so that no format has rules of its own for what a good value is.
+What other toolkits train on is `toolkits`'; the list of all formats is here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import cast
+
+from lightning_rm.data.formats.fields import (
+    BAD_VALUE,
+    MISSING_FIELD,
+    WRONG_TYPE,
+    Raw,
+    RowError,
+    choice,
+    found_fields,
+    has,
+    lookup,
+    numbers,
+    required,
+    shown,
+    text,
+)
+from lightning_rm.data.formats.row_format import TIE, RowFormat, ordered
+from lightning_rm.data.formats.toolkits import TOOLKIT_FIELDS, TOOLKIT_FORMATS
+from lightning_rm.data.formats.turns import hh_turns, is_hh_text
+
+UNKNOWN_FORMAT = "unknown format"
+
+STRENGTH_MEAN = "mean preference difference"
+STRENGTH_STD = "std preference difference"
+CHOSEN_SCORES = ("chosen_score_list", "chosen score list")
+REJECTED_SCORES = ("rejected_score_list", "rejected score list")
+SUMMARIES = ("summaries.0.text", "summaries.1.text")
+HELPSTEER2_MARK = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+
+
+def plain_fields(raw: Raw, name: str) -> Raw:
+    """A row rewritten to the plain field names.
+
+    Args:
+        raw: the row as its file gives it.
+        name: the format, one of `FORMATS`, or `auto` for the first that matches.
+
+    Raises:
+        RowError: if the row is not of that format.
+    """
+    if name != "auto":
+        return FORMATS[name].rewrite(raw)
+    for row_format in FORMATS.values():
+        if row_format.matches(raw):
+            return row_format.rewrite(raw)
+    raise RowError(
+        UNKNOWN_FORMAT,
+        f"{found_fields(raw)}; a pair needs chosen and rejected, or the fields of one of "
+        f"{', '.join(FORMATS)}; name other fields with columns={{chosen: ..., rejected: ...}}",
+    )
+
+
+def _hh_text(raw: Raw) -> Raw:
+    """HH-RLHF as released: two whole conversations in `Human:` and `Assistant:` marks (arXiv 2204.05862)."""
+    sides: dict[str, object] = {}
+    for name in ("chosen", "rejected"):
+        value = required(raw, name)
+        if not is_hh_text(value):
+            raise RowError(WRONG_TYPE, f"{name} must be text that begins with 'Human:', found {shown(value)}")
+        sides[name] = hh_turns(cast(str, value), name)
+    return {**raw, **sides}
+
+
+def _strength_cleaned(raw: Raw) -> Raw:
+    """fnlp/hh-rlhf-strength-cleaned (arXiv 2401.06080): ten models' scores, their difference's mean and spread.
+
+    A vote is one model's margin, its score of chosen minus that of rejected. `GPT4 label` says whether GPT-4 prefers
+    chosen, 1 or 0; -1 means that nobody asked.
+    """
+    row: dict[str, object] = {**raw, "strength_mean": raw.get(STRENGTH_MEAN), "strength_std": raw.get(STRENGTH_STD)}
+    scores = [
+        numbers(next((raw[name] for name in names if has(raw, name)), ()), f"field {names[0]!r}")
+        for names in (CHOSEN_SCORES, REJECTED_SCORES)
+    ]
+    if len(scores[0]) != len(scores[1]):
+        raise RowError(BAD_VALUE, f"{len(scores[0])} scores of chosen and {len(scores[1])} of rejected")
+    if scores[0]:
+        votes = [ours - theirs for ours, theirs in zip(*scores, strict=True)]
+        row["votes"] = votes
+        row["strength_mean"] = fmean(votes) if row["strength_mean"] is None else row["strength_mean"]
+    if has(raw, "GPT4 label"):
+        agrees = choice(raw, "GPT4 label", (1, 0, -1))
+        row["clean"] = None if agrees == -1 else agrees
+    return row
+
+
+def _safe_rlhf(raw: Raw) -> Raw:
+    """PKU-SafeRLHF (arXiv 2406.15513); `columns: {better_response_id: safer_response_id}` reads the other label."""
+    return ordered(raw, "response_0", "response_1", choice(raw, "better_response_id", (0, 1)) == 0)
+
+
+def _shp(raw: Raw) -> Raw:
+    """Stanford Human Preferences: two comments on a post; `labels` is 1 where A is preferred."""
+    row = ordered(raw, "human_ref_A", "human_ref_B", choice(raw, "labels", (0, 1)) == 1)
+    row["prompt"] = required(raw, "history")
+    if has(raw, "domain") and not has(raw, "subset"):
+        row["subset"] = re.sub(r"_(train|validation|test)$", "", text(raw["domain"], "field 'domain'"))
+    return row
+
+
+def _summaries(raw: Raw) -> Raw:
+    """summarize_from_feedback, comparisons (arXiv 2009.01325): two summaries of a post, or of a news article.
+
+    The subset is `tldr` or `news`.
+    """
+    row = ordered(
+        {**raw, **{name: lookup(raw, name) for name in SUMMARIES}}, *SUMMARIES, choice(raw, "choice", (0, 1)) == 0
+    )
+    parts = (("subreddit", "SUBREDDIT: r/"), ("title", "TITLE: "), ("post", "POST: "), ("article", "ARTICLE: "))
+    found = [(heading, lookup(raw, f"info.{name}")) for name, heading in parts]
+    written = [heading + text(value, "field 'info'") for heading, value in found if value is not None]
+    if not any(value is not None for _, value in found[2:]):
+        raise RowError(MISSING_FIELD, f"fields 'info.post' and 'info.article' are missing; {found_fields(raw)}")
+    row["prompt"] = "\n\n".join([*written, "TL;DR:"])
+    if not has(raw, "subset"):
+        row["subset"] = "news" if lookup(raw, "info.post") is None else "tldr"
+    return row
+
+
+def _helpsteer(raw: Raw) -> Raw:
+    """HelpSteer2 and HelpSteer3 preference (arXiv 2410.01257, 2505.11475).
+
+    The preference runs from -3, the first response is much better, to 3, the second is; its size is the margin, and 0
+    is a tie. HelpSteer2 writes the later turns of a prompt in `<extra_id_1>` marks.
+    """
+    newer = has(raw, "response1") or has(raw, "response2")
+    preference = choice(raw, "overall_preference" if newer else "preference_strength", range(-3, 4))
+    if preference == 0:
+        raise RowError(TIE, "the annotators prefer neither response")
+    first, second = ("response1", "response2") if newer else ("response_1", "response_2")
+    row = ordered(raw, first, second, preference < 0)
+    row["margin"] = abs(preference) if raw.get("margin") is None else raw["margin"]
+    prompt = raw["context"] if has(raw, "context") else required(raw, "prompt")
+    row["prompt"] = _helpsteer2_turns(prompt) if isinstance(prompt, str) and "<extra_id_1>" in prompt else prompt
+    return row
+
+
+def _helpsteer2_turns(prompt: str) -> Sequence[Mapping[str, str]]:
+    parts = ["User", *HELPSTEER2_MARK.split(prompt)]
+    turns = [{"role": role.lower(), "content": said} for role, said in zip(parts[::2], parts[1::2], strict=True)]
+    return turns if turns[-1]["content"].strip() else turns[:-1]  # the last mark asks for the response
+
+
+def _is_hh_pair(raw: Raw) -> bool:
+    return not has(raw, "prompt") and is_hh_text(raw.get("chosen")) and is_hh_text(raw.get("rejected"))
+
+
+FORMATS: dict[str, RowFormat] = {
+    "shp": RowFormat(lambda raw: has(raw, "human_ref_A", "human_ref_B"), _shp),
+    "summaries": RowFormat(lambda raw: has(raw, "summaries", "info"), _summaries),
+    "safe_rlhf": RowFormat(lambda raw: has(raw, "response_0", "response_1"), _safe_rlhf),
+    "helpsteer": RowFormat(
+        lambda raw: has(raw, "response1", "response2") or has(raw, "response_1", "response_2"), _helpsteer
+    ),
+    "strength_cleaned": RowFormat(
+        lambda raw: any(has(raw, name) for name in (STRENGTH_MEAN, *CHOSEN_SCORES, *REJECTED_SCORES)),
+        _strength_cleaned,
+    ),
+    "hh_text": RowFormat(_is_hh_pair, _hh_text),
+    **TOOLKIT_FORMATS,
+    "preference": RowFormat(lambda raw: has(raw, "chosen") or has(raw, "rejected"), lambda raw: raw),
+}
+"""Every row format by its name, in the order they are tried. `preference` is the plain one: TRL's preference format,
+with an explicit or an implicit prompt, texts or lists of turns; UltraFeedback and Skywork-Reward-Preference use it."""
+
+FORMAT_FIELDS = TOOLKIT_FIELDS | frozenset(
+    {"human_ref_A", "human_ref_B", "labels", "history", "domain", "summaries", "info", "choice"}
+    | {"response_0", "response_1", "response_2", "better_response_id", "response1", "response2", "context"}
+    | {"overall_preference", "preference_strength", "GPT4 label", STRENGTH_MEAN, STRENGTH_STD}
+    | {*CHOSEN_SCORES, *REJECTED_SCORES}
+)
+"""The fields that the formats read beside the plain ones."""

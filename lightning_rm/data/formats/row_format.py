@@ -1,0 +1,33 @@
+"""What a row format is: the fields that give it away, and its row written with the plain field names.
+
+`published` has the formats of data sets, `toolkits` those of other toolkits. This file knows no single one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lightning_rm.data.formats.fields import Raw, required
+
+TIE = "tie"
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """One published shape of a pair.
+
+    Args:
+        matches: whether a row has this shape.
+        rewrite: the same row with the plain field names; it raises `RowError` for what it cannot read.
+    """
+
+    matches: Callable[[Raw], bool]
+    rewrite: Callable[[Raw], Raw]
+
+
+def ordered(raw: Raw, first: str, second: str, first_wins: bool) -> dict[str, object]:
+    """Two responses in fields of their own, written as chosen and rejected."""
+    responses = required(raw, first), required(raw, second)
+    chosen, rejected = responses if first_wins else responses[::-1]
+    return {**raw, "chosen": chosen, "rejected": rejected}

@@ -1,0 +1,204 @@
+"""The sets of preference pairs of a data module: opened when they are asked for, and read a rank's share at a time.
+
+The mirror of `response_sets`. It knows tokenised pairs, orders and batch sizes; not where pairs came from, and no
+trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from lightning_rm.batch import LayoutName, ReadAt
+from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.batches.loader import BatchLoader, PairBatches, PairLoader, StreamedGroups
+from lightning_rm.data.batches.orders import Order
+from lightning_rm.data.batches.repeats import sequence_index, shared_prompts
+from lightning_rm.data.batches.sampler import PLAN_VERSION, PairBatchSampler
+from lightning_rm.data.rows import Source
+from lightning_rm.data.sets import Sets
+from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.data.store.treated import named_treatments, treated
+from lightning_rm.strength import Treatment
+
+T = TypeVar("T")
+
+Span = Callable[[], tuple[int, int]]
+"""Gives the next micro-batch of an epoch and the one that it stops before."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pairs become batches, the same for every set.
+
+    Args:
+        layout: how token sequences are laid on a grid.
+        read_at: the token that rewards are read at.
+        pad_id: fills the grid.
+        order: of training pairs.
+        batch_pairs: pairs of a micro-batch on each device; None where `batch_tokens` cuts them.
+        batch_tokens: the most grid tokens of a micro-batch.
+        eval_batch_pairs: pairs of an evaluation batch on each device; None takes the training size.
+        num_workers: worker processes of each loader.
+        seed: of the order of training pairs.
+    """
+
+    layout: LayoutName
+    read_at: ReadAt
+    pad_id: int
+    order: Order
+    batch_pairs: int | None
+    batch_tokens: int | None
+    eval_batch_pairs: int | None
+    num_workers: int
+    seed: int
+
+
+class PairSets:
+    """Named sets of pairs; one is opened, and tokenised, when it is first asked for.
+
+    Args:
+        sets: the sources by name.
+        prepare: from a source to its tokenised pairs, `prepare_pairs` but for the source and the name.
+        treatments: of the training pairs by their strength.
+
+    Attributes:
+        opened: name -> tokenised pairs, of the sets that were asked for.
+    """
+
+    def __init__(
+        self, sets: Sets[Source], prepare: Callable[..., PairDataset], treatments: dict[str, Treatment]
+    ) -> None:
+        self.sets = sets
+        self.prepare = prepare
+        self.treatments = treatments
+        self.opened: dict[str, PairDataset] = {}
+        self._repeats: dict[tuple[Any, str], Any] = {}
+
+    def open(self, name: str) -> PairDataset:
+        """A set's tokenised pairs, those of training treated."""
+        if name not in self.opened:
+            pairs = self.prepare(self.sets.sources[name], name=name)
+            self.opened[name] = treated(pairs, self.treatments) if name == "train" else pairs
+        return self.opened[name]
+
+    def train_loader(
+        self,
+        reading: Reading,
+        rank: int,
+        world_size: int,
+        *,
+        shuffle: bool = True,
+        accumulate: int = 1,
+        span: Span | None = None,
+        responses: StreamedGroups | None = None,
+    ) -> PairLoader:
+        """A rank's training pairs in the order of the epoch, with the responses that go with them.
+
+        Args:
+            reading: how they become batches.
+            rank: this process's place among those that read different pairs.
+            world_size: their number.
+            shuffle: whether each epoch has an order of its own.
+            accumulate: micro-batches of an optimizer step.
+            span: where the epoch goes on; None for all of it.
+            responses: what goes with a micro-step.
+
+        Raises:
+            ValueError: if a pair alone is over `batch_tokens`.
+        """
+        sampler = self._sampler(
+            "train",
+            reading,
+            reading.batch_pairs,
+            reading.order,
+            rank=rank,
+            world_size=world_size,
+            shuffle=shuffle,
+            accumulate=accumulate,
+            span=span,
+            with_responses=responses is not None,
+        )
+        return self._loader("train", sampler, reading, responses)
+
+    def evaluation_loader(self, name: str, reading: Reading, rank: int, world_size: int) -> PairLoader:
+        """A rank's pairs of a set, each once over all ranks.
+
+        Raises:
+            ValueError: if a pair alone is over `batch_tokens`.
+        """
+        num_pairs = reading.batch_pairs if name in self.sets.train else reading.eval_batch_pairs or reading.batch_pairs
+        order: Order = "prompt" if reading.order == "prompt" else "length"
+        sampler = self._sampler(name, reading, num_pairs, order, rank=rank, world_size=world_size, shuffle=False)
+        return self._loader(name, sampler, reading)
+
+    def check_names(self, names_of_responses: Collection[str]) -> None:
+        """Raise if `val/hard` would be both a set of that name and a subset of the set `val`; the same for `test`."""
+        for stage, names in (("val", self.sets.val), ("test", self.sets.test)):
+            subsets = self.opened[stage].subset_names if stage in names and stage in self.opened else ()
+            if both := sorted({*names, *names_of_responses} & set(subsets) - {stage}):
+                raise ValueError(
+                    f"{', '.join(both)}: a set of that name and a subset of the set {stage} would both be measured as "
+                    f"{stage}/{both[0]}; give the set another name"
+                )
+
+    def settings(self, reading: Reading) -> dict[str, str | int | None]:
+        """What the pairs of a training micro-batch depend on, but for devices and accumulation."""
+        pairs = self.open("train")
+        return {
+            # The cache file's name is a fingerprint of all that the pairs depend on, wherever their files lie.
+            "pairs": f"{len(pairs):,} (fingerprint {pairs.path.stem[:12]})",
+            "treatments": _in_words(self.treatments.values()),
+            "batch_pairs": reading.batch_pairs,
+            "batch_tokens": reading.batch_tokens,
+            "order": reading.order,
+            "layout": reading.layout if reading.batch_tokens else None,  # else the same pairs meet in every layout
+            "plan": PLAN_VERSION,
+            "seed": reading.seed,
+        }
+
+    def _sampler(
+        self, name: str, reading: Reading, num_pairs: int | None, order: Order, **options: Any
+    ) -> PairBatchSampler:
+        pairs = self.open(name)
+        budget = reading.batch_tokens if num_pairs is None else None
+        shares = budget is not None and reading.layout == "shared_prefix"
+        return PairBatchSampler(
+            pairs.lengths,
+            pairs.prompt_index,
+            num_pairs=num_pairs,
+            num_tokens=budget,
+            order=order,
+            token_cost=reading.layout,
+            sequence_index=self._found(sequence_index, name) if order == "prompt" else None,
+            prompts=self._found(shared_prompts, name) if shares else None,
+            strength=pairs.strength.mean,
+            seed=reading.seed,
+            **options,
+        )
+
+    def _loader(
+        self, name: str, sampler: PairBatchSampler, reading: Reading, responses: StreamedGroups | None = None
+    ) -> PairLoader:
+        layout = LAYOUTS[reading.layout]
+        batches = PairBatches(self.open(name), name, layout, reading.read_at, reading.pad_id, responses)
+        return BatchLoader(batches, sampler, reading.num_workers)
+
+    def _found(self, find: Callable[[PairDataset], T], name: str) -> T:
+        """What `sequence_index` or `shared_prompts` finds in a set; found once."""
+        if (find, name) not in self._repeats:
+            self._repeats[find, name] = find(self.opened[name])
+        return self._repeats[find, name]
+
+
+def _in_words(treatments: Collection[Treatment]) -> str | None:
+    """Treatments with their options, `1. flip(below_quantile=0.1), 2. adaptive_margin(scale=1.0)`; None for none."""
+    named = named_treatments(list(treatments)).items()
+    return ", ".join(f"{name}({_options(treatment)})" for name, treatment in named) or None
+
+
+def _options(treatment: Treatment) -> str:
+    options: dict[str, Any] = treatment.keywords if isinstance(treatment, partial) else {}
+    return ", ".join(f"{name}={value!r}" for name, value in sorted(options.items()))

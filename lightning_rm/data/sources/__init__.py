@@ -1,0 +1,1 @@
+"""Where rows come from: files, memory, the hub, and sources of sources."""

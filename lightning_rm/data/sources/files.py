@@ -1,0 +1,75 @@
+"""Pairs from files. A source finds raw rows and hands each to `parse_row`; it knows no format and no tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lightning_rm.data.formats.fields import Columns
+from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sources.options import RowOptions, Where
+from lightning_rm.data.sources.readers import find_files, read_file, sha256_of
+
+Paths = str | Path | Sequence[str | Path]
+
+
+class FileSource:
+    """Pairs from files: JSONL (`.jsonl`, `.ndjson`), JSON arrays (`.json`), both also as `.gz`, and Parquet.
+
+    Args:
+        path: a path, a glob or a list of them.
+        columns: as in `RowOptions`.
+        where: as in `RowOptions`.
+        format: as in `RowOptions`.
+        subset: as in `RowOptions`.
+
+    Raises:
+        ValueError: if there is no such file; while reading, if a file is damaged.
+    """
+
+    def __init__(
+        self,
+        path: Paths,
+        *,
+        columns: Columns | None = None,
+        where: Where | None = None,
+        format: str = "auto",
+        subset: str | None = None,
+    ) -> None:
+        self.files = find_files(path)
+        self.options = RowOptions(columns, where, format, subset)
+
+    def fingerprint(self) -> str:
+        """A digest of the files' bytes, in order, and of the options."""
+        return self.options.digest("files", file_digests(self.files))
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        """The rows of every file in order."""
+        return self.options.read(record for file in self.files for record in read_file(file))
+
+
+def file_sources(
+    path: Paths | Mapping[str, Paths] | None,
+    *,
+    columns: Columns | None = None,
+    where: Where | None = None,
+    format: str = "auto",
+) -> FileSource | dict[str, FileSource] | None:
+    """One source, or several named ones, from what a user writes in a configuration.
+
+    Args:
+        path: a path, a glob or a list of them for one source; name -> such for several; None for none.
+        columns: as in `RowOptions`, for every source.
+        where: as in `RowOptions`.
+        format: as in `RowOptions`.
+    """
+    if path is None:
+        return None
+    if isinstance(path, Mapping):
+        return {name: FileSource(one, columns=columns, where=where, format=format) for name, one in path.items()}
+    return FileSource(path, columns=columns, where=where, format=format)
+
+
+def file_digests(files: Sequence[Path]) -> list[list[str]]:
+    """What tells files apart from others: suffixes, which say how to read them, and a digest of the bytes, each."""
+    return [["".join(file.suffixes[-2:]), sha256_of(file)] for file in files]

@@ -1,0 +1,73 @@
+"""Responses from files: a row with a prompt and a list of responses, read to a `GroupRow`.
+
+`lightning-rm sample` writes such files; so does any script that samples a policy. This file knows one format and no
+tokenizer: readers find the raw rows, `turns` reads conversations in any shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from lightning_rm.data.formats.fields import (
+    Columns,
+    digest,
+)
+from lightning_rm.data.formats.groups import (
+    GROUP_FIELDS,
+    GROUP_PARSER_VERSION,
+    parse_group,
+)
+from lightning_rm.data.rows import BadRow, GroupRow
+from lightning_rm.data.sources.files import Paths, file_digests
+from lightning_rm.data.sources.readers import find_files, read_file
+
+
+class ResponseFile:
+    """Groups of responses from files: JSONL, JSON arrays, both also as `.gz`, and Parquet.
+
+    A row has `prompt`, a text or a list of messages; `responses`, a list of texts or of lists of messages; and may have
+    `id` and `prompt_id`, `gold`, a number for each response, `votes`, for each response a list of the rewards that
+    voters give it, and `tools` and `chat_template_kwargs` for the chat template.
+
+    Args:
+        path: a path, a glob or a list of them.
+        columns: field -> its name in the file, or a dotted path to it; None hides a field of that name.
+
+    Raises:
+        ValueError: if there is no such file, or for a column that is not read; while reading, if a file is damaged.
+    """
+
+    def __init__(self, path: Paths, columns: Columns | None = None) -> None:
+        self.files = find_files(path)
+        self.columns = dict(columns or {})
+        if unknown := sorted(set(self.columns) - GROUP_FIELDS):
+            raise ValueError(
+                f"columns names {unknown[0]!r}, which is no field of a group of responses; a column is written "
+                f"{{field: name in the file}}, and the fields are {', '.join(sorted(GROUP_FIELDS))}"
+            )
+
+    def fingerprint(self) -> str:
+        """A digest of the files' bytes, in order, and of the columns."""
+        return digest(["responses", GROUP_PARSER_VERSION, self.columns, file_digests(self.files)], 64)
+
+    def __iter__(self) -> Iterator[GroupRow | BadRow]:
+        """The rows of every file in order; their places are `responses.jsonl:17`."""
+        for file in self.files:
+            for record in read_file(file):
+                yield record if isinstance(record, BadRow) else parse_group(record.raw, record.where, self.columns)
+
+
+def response_files(
+    path: Paths | Mapping[str, Paths] | None, columns: Columns | None = None
+) -> ResponseFile | dict[str, ResponseFile] | None:
+    """One source, or several named ones, from what a user writes in a configuration.
+
+    Args:
+        path: a path, a glob or a list of them for one source; name -> such for several; None for none.
+        columns: as in `ResponseFile`, for every source.
+    """
+    if path is None:
+        return None
+    if isinstance(path, Mapping):
+        return {name: ResponseFile(one, columns) for name, one in path.items()}
+    return ResponseFile(path, columns)

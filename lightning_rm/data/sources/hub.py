@@ -1,0 +1,141 @@
+"""Pairs that the `datasets` library holds: a folder that it saved, or a data set of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from lightning_rm.data.formats.fields import Columns, Raw
+from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sources.options import RowOptions, Where
+from lightning_rm.data.sources.readers import Record
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+from lightning_rm.data.sources.readers import sha256_of
+
+
+class DiskSource:
+    """Pairs from a folder that `datasets.Dataset.save_to_disk` wrote.
+
+    Args:
+        path: the folder.
+        split: which split of a saved `DatasetDict`; None for a single data set.
+        columns: as in `RowOptions`.
+        where: as in `RowOptions`.
+        format: as in `RowOptions`.
+        subset: as in `RowOptions`.
+
+    Raises:
+        ValueError: if the folder is no such thing, or has no such split.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        split: str | None = None,
+        *,
+        columns: Columns | None = None,
+        where: Where | None = None,
+        format: str = "auto",
+        subset: str | None = None,
+    ) -> None:
+        folder = Path(path).expanduser()
+        splits = sorted(found.parent.name for found in folder.glob("*/dataset_info.json"))
+        if split is not None and split not in splits:
+            raise ValueError(f"{path} has no split {split!r}; found {', '.join(splits) or 'none'}")
+        if split is None and splits:
+            raise ValueError(f"{path} has the splits {', '.join(splits)}; name one with split=...")
+        self.folder = folder / split if split else folder
+        if not (self.folder / "dataset_info.json").is_file():
+            raise ValueError(f"{path} is no folder that datasets.save_to_disk wrote: it has no dataset_info.json")
+        self.options = RowOptions(columns, where, format, subset)
+
+    def fingerprint(self) -> str:
+        """A digest of the folder's Arrow files and of the options."""
+        return self.options.digest("disk", [sha256_of(file) for file in sorted(self.folder.glob("*.arrow"))])
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        """The rows in order; their places are `FOLDER row 17`, counted from 0."""
+        from datasets import load_from_disk  # imported here: it takes a second, and most runs read files
+
+        data = _loaded(str(self.folder), lambda: load_from_disk(str(self.folder)))
+        return self.options.read(_records(data, str(self.folder)))
+
+
+class HubSource:
+    """Pairs from a data set of the Hugging Face hub, or from the hub's cache on a machine without network.
+
+    Args:
+        name: the data set, `Anthropic/hh-rlhf`.
+        split: which split, also a slice of one: `train`, `train[:1000]`.
+        config: the data set's configuration, where it has several.
+        revision: a branch, a tag or a commit.
+        data_dir: a folder of the data set, where its parts are kept in folders.
+        columns: as in `RowOptions`.
+        where: as in `RowOptions`.
+        format: as in `RowOptions`.
+        subset: as in `RowOptions`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        config: str | None = None,
+        revision: str | None = None,
+        *,
+        data_dir: str | None = None,
+        columns: Columns | None = None,
+        where: Where | None = None,
+        format: str = "auto",
+        subset: str | None = None,
+    ) -> None:
+        self.name, self.split, self.config, self.revision, self.data_dir = name, split, config, revision, data_dir
+        self.options = RowOptions(columns, where, format, subset)
+
+    def fingerprint(self) -> str:
+        """A digest of what `datasets` knows the content by (its version on the hub), and of the options."""
+        return self.options.digest("hub", self._data._fingerprint)  # pyright: ignore[reportPrivateUsage]
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        """The rows in order; their places are `NAME SPLIT row 17`, counted from 0.
+
+        Raises:
+            ValueError: if neither the hub nor its cache has the data set.
+        """
+        return self.options.read(_records(self._data, f"{self.name} {self.split}"))
+
+    @cached_property
+    def _data(self) -> Dataset:
+        from datasets import load_dataset
+
+        return _loaded(
+            f"{self.name} (split {self.split})",
+            lambda: load_dataset(
+                self.name, self.config, split=self.split, revision=self.revision, data_dir=self.data_dir
+            ),
+        )
+
+
+def _loaded(name: str, load: Callable[[], object]) -> Dataset:
+    """A data set from `datasets`, whose errors are of many families: all of them are said in one way."""
+    from datasets import Dataset
+
+    try:
+        data = load()
+    except Exception as error:
+        raise ValueError(
+            f"cannot load {name}: {type(error).__name__}: {error}. Without a network it must be in the hub's cache; "
+            "a downloaded file is read with FileSource."
+        ) from error
+    if not isinstance(data, Dataset):
+        raise ValueError(f"{name} is a {type(data).__name__}, not one data set; name one of its splits")
+    return data.with_format(None)
+
+
+def _records(data: Dataset, name: str) -> Iterator[Record]:
+    for place, raw in enumerate(data):
+        yield Record(f"{name} row {place}", cast(Raw, raw))

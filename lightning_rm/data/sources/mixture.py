@@ -1,0 +1,74 @@
+"""Sources of sources: mixtures by weight, and splits by prompt. They know rows and never where those came from.
+
+Who is taken is decided row by row from a hash of the row's name, so that it does not depend on the order of rows or on
+how many there are: a data set that grows keeps its split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from lightning_rm.data.formats.fields import digest
+from lightning_rm.data.rows import BadRow, PairRow, Source
+from lightning_rm.data.sources.resampling import unit_hash
+
+LEFT_OUT = "left out by weight"
+
+
+class Mixture:
+    """Several sources in one, one after the other.
+
+    A weight of 1 takes every row of a source once, 0.5 takes each row with probability 1/2, 2.5 takes every row twice
+    and half of them once more; repeats have `#2`, `#3` behind their id. A row whose subset is `all` gets the source's
+    name as its subset. Bad rows pass once.
+
+    Args:
+        sources: name -> source.
+        weights: name -> weight; 1 for a source that is not named.
+        seed: which rows a broken weight takes.
+
+    Raises:
+        ValueError: for a weight of a source that does not exist, or one that is negative.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, Source], weights: Mapping[str, float] | None = None, seed: int = 0
+    ) -> None:
+        self.sources = dict(sources)
+        given = dict(weights or {})
+        if unknown := sorted(given.keys() - self.sources.keys()):
+            raise ValueError(f"weights names {unknown[0]!r}; the sources are {', '.join(self.sources)}")
+        for name, weight in given.items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"the weight of {name!r} is {weight}; it must be 0 or more")
+        self.weights = {name: float(given.get(name, 1.0)) for name in self.sources}
+        self.seed = seed
+
+    def fingerprint(self) -> str:
+        """A digest of the sources' fingerprints, their names, weights and the seed."""
+        parts = [[name, source.fingerprint(), self.weights[name]] for name, source in self.sources.items()]
+        return digest(["mixture", parts, self.seed], 64)
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        """The rows of every source in order, each as often as its weight says."""
+        for name, source in self.sources.items():
+            yield from self._weighted(name, source)
+
+    def _weighted(self, name: str, source: Source) -> Iterator[PairRow | BadRow]:
+        every, share = divmod(self.weights[name], 1)
+        times_seen = Counter[str]()  # rows of one id are drawn one by one
+        for row in source:
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            times_seen[row.id] += 1
+            drawn = unit_hash(self.seed, name, row.id, times_seen[row.id]) < share
+            num_copies = int(every) + drawn
+            if not num_copies:
+                yield BadRow(f"{name}, pair {row.id}", LEFT_OUT, f"the weight of {name} is {self.weights[name]:g}")
+            named = replace(row, subset=name) if row.subset == "all" else row
+            for copy in range(num_copies):
+                yield replace(named, id=f"{row.id}#{copy + 1}") if copy else named

@@ -1,0 +1,71 @@
+"""Options that every source takes: how to read a row, and which rows to keep. This file knows no file and no hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
+
+from lightning_rm.data.formats.fields import Columns, digest, lookup, shown
+from lightning_rm.data.formats.pairs import PARSER_VERSION, check_options, parse_row
+from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sources.readers import Record
+
+LEFT_OUT = "left out by where"
+
+Where = Mapping[str, object]
+
+
+class RowOptions:
+    """What every source takes: how to read a row, and which rows to keep.
+
+    Args:
+        columns: field -> its name in the data, or a dotted path to it (`{label: gpt35_agrees}`, `{prompt: info.post}`);
+            None hides a field of that name.
+        where: field (or dotted path) -> a value or a list of values; rows with another value, or none, are left out
+            and counted as such.
+        format: one of `published.FORMATS`, or `auto` to tell it row by row.
+        subset: the subset of every row, instead of its own.
+
+    Raises:
+        ValueError: for a format or a column that no row could have.
+    """
+
+    def __init__(self, columns: Columns | None, where: Where | None, format: str, subset: str | None) -> None:
+        self.columns = dict(columns or {})
+        check_options(format, self.columns)
+        self.where = {field: _values(value) for field, value in (where or {}).items()}
+        self.format = format
+        self.subset = subset
+
+    def digest(self, kind: str, content: object) -> str:
+        """The fingerprint of some content read with these options."""
+        return digest([kind, PARSER_VERSION, self.columns, self.where, self.format, self.subset, content], 64)
+
+    def read(self, records: Iterable[Record | BadRow]) -> Iterator[PairRow | BadRow]:
+        """Every record as a pair, or as what is wrong with it.
+
+        Raises:
+            ValueError: at the end, if `where` names a field that no row had.
+        """
+        unseen = {field for field, values in self.where.items() if None not in values}
+        seen = set[str]()
+        for record in records:
+            if isinstance(record, BadRow):
+                yield record
+                continue
+            where, raw = record
+            seen.update(raw)
+            unseen -= {field for field in unseen if lookup(raw, field) is not None}
+            if field := next((field for field in self.where if lookup(raw, field) not in self.where[field]), None):
+                yield BadRow(where, LEFT_OUT, f"{field} is {shown(lookup(raw, field))}")
+            else:
+                yield parse_row(raw, where, format=self.format, columns=self.columns, subset=self.subset)
+        if seen and unseen:
+            raise ValueError(f"where names {min(unseen)!r}, which no row has; the fields are {', '.join(sorted(seen))}")
+
+
+def _values(value: object) -> list[object]:
+    """The values that `where` accepts, from one or a list."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return list(cast(Sequence[object], value))
+    return [value]

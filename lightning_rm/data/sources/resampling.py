@@ -1,0 +1,160 @@
+"""Training samples of voters: all but one fold of the prompts, or a bootstrap sample of the pairs.
+
+Both are sources made of a source, decided row by row from a hash of the row's name, like the splits of `mixture`. A
+cross-fitted voter leaves one fold out and votes on that fold alone, so that no label it has learned by heart inflates a
+strength.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lightning_rm.data.formats.fields import digest
+from lightning_rm.data.rows import BadRow, PairRow, Source
+
+LEFT_OUT_FOLD = "left out fold"
+LEFT_OUT_BOOTSTRAP = "left out by bootstrap"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One of `num_folds` parts of all prompts.
+
+    Args:
+        fold: its number, taken modulo `num_folds`: a voter's seed will do.
+        num_folds: the number of parts.
+
+    Raises:
+        ValueError: if there are fewer than two parts.
+    """
+
+    fold: int
+    num_folds: int
+
+    def __post_init__(self) -> None:
+        if self.num_folds < 2:
+            raise ValueError(f"num_folds={self.num_folds}: cross-fitting needs 2 folds at least")
+
+    def holds(self, prompt_id: str) -> bool:
+        """Whether a prompt belongs to this fold. The same prompt falls into the same fold in every data set."""
+        return int(unit_hash("fold", prompt_id) * self.num_folds) == self.fold % self.num_folds
+
+
+class WithoutFold:
+    """The rows of a source but those of one fold: what a cross-fitted voter is trained on.
+
+    Args:
+        source: what to leave out of.
+        fold: the number of the fold, taken modulo `num_folds`.
+        num_folds: the number of folds.
+    """
+
+    def __init__(self, source: Source, fold: int, num_folds: int) -> None:
+        self.source, self.fold = source, Fold(fold, num_folds)
+
+    def fingerprint(self) -> str:
+        """A digest of the source's fingerprint and of the fold."""
+        return digest(["without fold", self.source.fingerprint(), self.fold.fold, self.fold.num_folds], 64)
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        """The rows in order; those of the fold come as `BadRow`s that are counted and are no error."""
+        for row in self.source:
+            if isinstance(row, PairRow) and self.fold.holds(row.prompt_id):
+                yield BadRow(f"pair {row.id}", LEFT_OUT_FOLD, f"fold {self.fold.fold % self.fold.num_folds}")
+            else:
+                yield row
+
+
+class Bootstrap:
+    """A bootstrap sample: every row as often as a Poisson variable of mean 1 says, 0 times in 37 of 100 rows.
+
+    Args:
+        source: what to sample from.
+        seed: of the sample.
+    """
+
+    def __init__(self, source: Source, seed: int = 0) -> None:
+        self.source, self.seed = source, seed
+
+    def fingerprint(self) -> str:
+        """A digest of the source's fingerprint and of the seed."""
+        return digest(["bootstrap of rows", self.source.fingerprint(), self.seed], 64)
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        """The rows in order, repeats with `#2`, `#3` behind their id."""
+        times_seen = Counter[str]()  # rows of one id are drawn one by one
+        for row in self.source:
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            times_seen[row.id] += 1
+            num_copies = poisson(unit_hash("bootstrap", self.seed, row.id, times_seen[row.id]))
+            if not num_copies:
+                yield BadRow(f"pair {row.id}", LEFT_OUT_BOOTSTRAP, f"seed {self.seed}")
+            for copy in range(num_copies):
+                yield replace(row, id=f"{row.id}#{copy + 1}") if copy else row
+
+
+def poisson(uniform: float) -> int:
+    """The Poisson variable of mean 1 whose distribution function first passes a number in [0, 1)."""
+    count, term = 0, math.exp(-1)
+    total = term
+    while total <= uniform and count < 20:
+        count += 1
+        term /= count
+        total += term
+    return count
+
+
+class PromptSplit:
+    """The rows of a source on one side of a split by `prompt_id`: no prompt ever stands on both sides.
+
+    Bad rows, whose prompt nobody knows, are given on the side `train`, so that each is counted once.
+
+    Args:
+        source: what to split.
+        part: `train` or `held_out`.
+        fraction: share of the prompts that is held out, between 0 and 1.
+        seed: which prompts those are. The same prompt falls on the same side in every data set.
+
+    Raises:
+        ValueError: for another part or fraction; while reading, if no prompt fell on this side.
+    """
+
+    def __init__(self, source: Source, part: Literal["train", "held_out"], fraction: float, seed: int = 0) -> None:
+        if part not in ("train", "held_out"):
+            raise ValueError(f"part={part!r}; it must be train or held_out")
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction={fraction}; it must lie between 0 and 1")
+        self.source, self.part, self.fraction, self.seed = source, part, fraction, seed
+
+    def fingerprint(self) -> str:
+        """A digest of the source's fingerprint and of the split."""
+        return digest(["split", self.source.fingerprint(), self.part, self.fraction, self.seed], 64)
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        """The rows of this side in order."""
+        num_here, num_there = 0, 0
+        for row in self.source:
+            if isinstance(row, BadRow):
+                if self.part == "train":  # once, though both sides read the source
+                    yield row
+            elif (unit_hash(self.seed, row.prompt_id) < self.fraction) == (self.part == "held_out"):
+                num_here += 1
+                yield row
+            else:
+                num_there += 1
+        if num_there and not num_here:
+            raise ValueError(
+                f"no prompt fell on the side {self.part!r} of the split: all {num_there:,} pairs are on the other, "
+                f"with fraction={self.fraction} and seed={self.seed}. Change the fraction, or name files for each side."
+            )
+
+
+def unit_hash(*parts: str | int) -> float:
+    """A number in [0, 1) that looks random and depends on the parts alone: 13 hex digits of their SHA-256."""
+    return int(digest(parts, 13), 16) / 16**13

@@ -1,0 +1,210 @@
+"""Tokenised pairs on disk, read in place: an Arrow file, mapped into memory, with fast access to any pair.
+
+The file holds whole conversations as token ids, the targets and marks of each pair, and what is shown of it in tables.
+Nothing here knows a tokenizer or where the pairs came from. Workers get the path and map the file again, so a data set
+costs its pages once, however many processes read it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_rm.batch import Sample
+from lightning_rm.data.store.report import DataReport
+from lightning_rm.data.store.table import open_table
+from lightning_rm.strength import Strength, Targets, vote_shares
+
+SCHEMA_VERSION = 3
+"""Changes whenever the file's columns, or what they hold, change."""
+
+SCHEMA = pa.schema(
+    [
+        ("chosen_ids", pa.list_(pa.int32())),
+        ("rejected_ids", pa.list_(pa.int32())),
+        ("prompt_length", pa.int32()),  # tokens of the prompt, at most one less than the shorter sequence has
+        ("prompt_index", pa.int64()),  # pairs of one prompt_id share a number
+        ("subset", pa.int64()),  # index into the subset names
+        ("label", pa.float64()),
+        ("margin", pa.float64()),  # NaN where the data has none; the same for every float below
+        ("weight", pa.float64()),
+        ("clean", pa.float64()),
+        ("gold_margin", pa.float64()),
+        ("strength_mean", pa.float64()),
+        ("strength_std", pa.float64()),
+        ("votes", pa.list_(pa.float64())),
+        ("id", pa.string()),
+        ("source_row", pa.int64()),  # the pair's place among all rows of its source
+        ("prompt_text", pa.string()),
+        ("chosen_text", pa.string()),
+        ("rejected_text", pa.string()),
+    ]
+)
+"""One row a pair. A last batch without rows carries the report and the subset names as its metadata."""
+
+
+@dataclass(frozen=True)
+class PairText:
+    """A pair in words, as it stands after any cut: for tables that people read."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    id: str
+
+
+class PairDataset:
+    """N tokenised preference pairs.
+
+    Args:
+        path: the Arrow file that `prepare_pairs` wrote.
+        name: what this data set is called in reports.
+
+    Attributes:
+        lengths: (N, 2) int64, tokens of the chosen and the rejected conversation.
+        prompt_lengths: (N,) int64, tokens of the prompt, with which both conversations begin.
+        response_lengths: (N, 2) int64, tokens of the conversations without the prompt.
+        prompt_index: (N,) int64, the same number for pairs of one prompt.
+        strength: of the N pairs, NaN where the data is not annotated.
+        source_row: (N,) int64, each pair's place among all rows, good and bad, of its source.
+        subset_names: what the numbers in column `subset` mean.
+        report: what became of every row of the source.
+
+    Raises:
+        ValueError, KeyError, OSError: if the file is not whole or is another kind of file.
+    """
+
+    def __init__(self, path: Path | str, name: str = "data") -> None:
+        self.path, self.name = Path(path), name
+        table, metadata = open_table(self.path, SCHEMA, "tokenised pairs")
+        self._table = table
+        self.report = replace(DataReport.from_json(metadata[b"report"].decode()), name=name)
+        self.subset_names: tuple[str, ...] = tuple(json.loads(metadata[b"subset_names"]))
+        self._ids = (_Lists(table["chosen_ids"]), _Lists(table["rejected_ids"]))
+        self._rows: NDArray[np.int64] = np.arange(table.num_rows)  # where in the file each pair stands
+        self.prompt_lengths: NDArray[np.int64] = _numbers(table["prompt_length"])
+        self._columns = {
+            name: _numbers(table[name]) for name in ("label", "margin", "weight", "subset", "clean", "gold_margin")
+        }
+        self.source_row: NDArray[np.int64] = _numbers(table["source_row"])
+        self.lengths: NDArray[np.int64] = np.stack([ids.lengths for ids in self._ids], axis=1)
+        self.response_lengths: NDArray[np.int64] = self.lengths - self.prompt_lengths[:, None]
+        self.prompt_index: NDArray[np.int64] = _numbers(table["prompt_index"])
+        self.strength = Strength.of(
+            _numbers(table["strength_mean"]), _numbers(table["strength_std"]), _vote_shares(table["votes"])
+        )
+        self._treated_by: Targets | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.path, self.name, self._treated_by)
+
+    def treated(self, targets: Targets) -> Self:
+        """The same pairs with other targets, those left out that `targets` does not keep.
+
+        Args:
+            targets: of the N pairs, as `strength.treat` makes them of `targets()`.
+        """
+        kept = np.flatnonzero(targets.kept)
+        pairs = copy.copy(self)
+        pairs._treated_by = targets
+        pairs._rows = self._rows[kept]
+        pairs.prompt_lengths = self.prompt_lengths[kept]
+        columns = self._columns | {name: getattr(targets, name) for name in ("label", "margin", "weight")}
+        pairs._columns = {name: values[kept] for name, values in columns.items()}
+        pairs.source_row, pairs.prompt_index = self.source_row[kept], self.prompt_index[kept]
+        pairs.lengths, pairs.response_lengths = self.lengths[kept], self.response_lengths[kept]
+        pairs.strength = self.strength.of_rows(kept)
+        return pairs
+
+    def targets(self) -> Targets:
+        """What the data set itself says that its pairs are trained towards."""
+        columns = self._columns
+        return Targets.of(columns["label"], np.nan_to_num(columns["margin"]), columns["weight"])
+
+    def sample(self, i: int) -> Sample:
+        """The token sequences of pair `i`, chosen first."""
+        return Sample(tuple(ids.get(int(self._rows[i])) for ids in self._ids), int(self.prompt_lengths[i]))
+
+    def columns(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The columns of a `PreferenceBatch` for the pairs `rows`, all but `valid`.
+
+        Args:
+            rows: P row numbers.
+
+        Returns:
+            `label`, `margin` (0 where the data has none), `weight`, `clean`, `gold_margin` and `strength` (NaN where
+            unknown), all (P,) float32; `subset` and `row`, (P,) long; `length`, (2, P) long, tokens of each response.
+        """
+        index = np.asarray(rows, dtype=np.int64)
+        values = self._columns | {"strength": self.strength.mean}
+        columns = {name: torch.from_numpy(column[index]) for name, column in values.items()}
+        columns = {name: column if name == "subset" else column.float() for name, column in columns.items()}
+        columns["margin"] = columns["margin"].nan_to_num(nan=0.0)
+        columns["length"] = torch.from_numpy(self.response_lengths[index]).T.contiguous()
+        columns["row"] = torch.from_numpy(index)
+        return columns
+
+    def votes(self, i: int) -> tuple[float, ...]:
+        """The votes on pair `i`; empty where the data is not annotated."""
+        return tuple(self._table["votes"][int(self._rows[i])].as_py())
+
+    def text(self, i: int) -> PairText:
+        """Pair `i` in words."""
+        return PairText(
+            **{
+                name: str(self._table[column][int(self._rows[i])])
+                for name, column in (
+                    ("prompt", "prompt_text"),
+                    ("chosen", "chosen_text"),
+                    ("rejected", "rejected_text"),
+                    ("id", "id"),
+                )
+            }
+        )
+
+
+def _again(path: Path, name: str, targets: Targets | None) -> PairDataset:
+    """The data set of a pickle: the file is mapped again, so that workers do not copy it."""
+    pairs = PairDataset(path, name)
+    return pairs if targets is None else pairs.treated(targets)
+
+
+class _Lists:
+    """Random access to a column of integer lists, by the offsets of its chunks, without a Python object a value."""
+
+    def __init__(self, column: Any) -> None:
+        offsets: list[NDArray[np.int32]] = [chunk.offsets.to_numpy() for chunk in column.chunks]
+        self._offsets = offsets
+        self._values: list[NDArray[np.int32]] = [chunk.values.to_numpy() for chunk in column.chunks]
+        self._ends: NDArray[np.int64] = np.cumsum([len(chunk) - 1 for chunk in offsets])
+        self.lengths: NDArray[np.int64] = np.concatenate([np.diff(chunk) for chunk in offsets]).astype(np.int64)
+
+    def get(self, i: int) -> list[int]:
+        """List `i` of the column."""
+        chunk = int(np.searchsorted(self._ends, i, side="right"))
+        offsets = self._offsets[chunk]
+        local = i - int(self._ends[chunk]) + len(offsets) - 1
+        return self._values[chunk][offsets[local] : offsets[local + 1]].tolist()
+
+
+def _vote_shares(column: Any) -> NDArray[np.float64]:
+    """(N,) the share of votes for chosen of each pair."""
+    return np.concatenate([vote_shares(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in column.chunks])
+
+
+def _numbers(column: Any) -> NDArray[Any]:
+    """A column of numbers as one array, copied out of the file: (N,)."""
+    return np.array(column.to_numpy())

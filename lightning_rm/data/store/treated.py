@@ -1,0 +1,81 @@
+"""A training set under treatments: pairs flipped, smoothed, given margins and weights, or left out, and counted.
+
+What the treatments do is `strength`'s; this file applies them to tokenised pairs and writes down what became of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.strength import Treatment, treat
+
+LEFT_OUT = "left out by treatment"
+FLIPPED = "label flipped"
+SMOOTHED = "label softened"
+MARGIN = "target margin"
+WEIGHTED = "weighted"
+
+
+def treated(pairs: PairDataset, treatments: Mapping[str, Treatment]) -> PairDataset:
+    """The pairs with the targets that the treatments give them, in their order.
+
+    Args:
+        pairs: annotated pairs.
+        treatments: name -> treatment; the names stand in the report.
+
+    Raises:
+        ValueError: if no pair is annotated, or none is left.
+    """
+    if not treatments:
+        return pairs
+    names = ", ".join(treatments)
+    if np.isnan(pairs.strength.mean).all():
+        raise ValueError(
+            f"{pairs.name}: {names} need preference strengths, and no pair has one; train voters and write them with "
+            "`lightning-rm annotate`, then train on the file that it writes"
+        )
+    before = pairs.targets()
+    after = treat(pairs.strength, before, treatments.values())
+    if not after.kept.any():
+        raise ValueError(f"{pairs.name}: {names} leave no pair of {len(pairs):,}; change their ranges")
+    result = pairs.treated(after)
+    num_dropped = int((~after.kept).sum())
+    counts = {
+        FLIPPED: after.flipped,
+        SMOOTHED: (after.label != before.label) & ~(after.flipped & (after.label == 1 - before.label)),
+        MARGIN: after.margin != before.margin,
+        WEIGHTED: after.weight != before.weight,
+    }
+    changes = {name: int((mask & after.kept).sum()) for name, mask in counts.items()}
+    known = ~np.isnan(pairs.strength.mean)
+    note = (
+        f"{pairs.name}: {names}; strengths of {int(known.sum()):,} pairs, "
+        f"{float((pairs.strength.mean[known] < 0).mean()):.1%} of them negative"
+    )
+    report = pairs.report
+    result.report = replace(
+        report,
+        kept=report.kept - num_dropped,
+        reasons=report.reasons | ({LEFT_OUT: num_dropped} if num_dropped else {}),
+        changes=report.changes | {name: count for name, count in changes.items() if count},
+        notes=[*report.notes, note],
+    )
+    return result
+
+
+def named_treatments(treatments: Mapping[str, Treatment] | Sequence[Treatment]) -> dict[str, Treatment]:
+    """Treatments by name: those of a list are called what their functions are called, with their place."""
+    if isinstance(treatments, Mapping):
+        return dict(treatments)
+    return {f"{place + 1}. {_function_name(treatment)}": treatment for place, treatment in enumerate(treatments)}
+
+
+def _function_name(treatment: Treatment) -> str:
+    function: Any = treatment.func if isinstance(treatment, partial) else treatment
+    return str(getattr(function, "__name__", type(function).__name__))

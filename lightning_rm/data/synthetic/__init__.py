@@ -1,0 +1,1 @@
+"""A made world of preferences whose truth is known."""

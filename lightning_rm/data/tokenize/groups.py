@@ -1,0 +1,179 @@
+"""From rows of responses to tokenised groups on disk: as `tokenize` does it for pairs, by the same templates and cuts.
+
+A response that is empty, that is the same as an earlier one of its group, or that is too long, costs its group that
+response alone; a group that is left with fewer than two costs a row. All of it is counted. This file knows no layout,
+no batch and no model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.formats.turns import is_blank
+from lightning_rm.data.rows import BadRow, GroupRow, GroupSource
+from lightning_rm.data.store.groups import GROUP_SCHEMA, GROUP_VERSION, GroupDataset
+from lightning_rm.data.store.report import DataReport
+from lightning_rm.data.tokenize.fitting import FEWER_THAN_TWO, OVERLONG, TEMPLATE, Draft, TokenizePolicy, fit
+from lightning_rm.data.tokenize.preparing import CHUNK_ROWS, notes, prepared
+from lightning_rm.data.tokenize.tally import Tally
+
+EMPTY, REPEATED, TOO_LONG = "empty", "repeated", "overlong"
+"""Why a response is left out of its group."""
+
+
+def prepare_groups(
+    source: GroupSource,
+    tokenizer: PreTrainedTokenizerBase,
+    policy: TokenizePolicy,
+    cache_dir: Path | str | None = None,
+    name: str = "responses",
+) -> GroupDataset:
+    """The tokenised groups of a source: read from the cache, or made and put there.
+
+    Args:
+        source: rows of responses, good and bad; not read when the cache file is there.
+        tokenizer: as `load_tokenizer` gives it.
+        policy: what to do with the bad and the long. `overlong` is about single responses: `drop` leaves out those that
+            are too long; `truncate_prompt` cuts the prompt, for all responses of the group alike, until they fit, and
+            leaves out those that do not even then.
+        cache_dir: a folder; None takes `cache.default_cache_dir()`.
+        name: what the data set is called in reports, errors and batches.
+
+    Raises:
+        ValueError: for rows that the policy calls errors, the whole source read and the first ten shown; and when no
+            group is left.
+    """
+
+    def build(file: BinaryIO) -> None:
+        _write(file, source, tokenizer, Tally(policy, DataReport(name, notes=notes(tokenizer)), noun="group"))
+
+    return prepared(
+        source, tokenizer, policy, cache_dir, GROUP_VERSION, load=lambda path: GroupDataset(path, name), build=build
+    )
+
+
+@dataclass
+class _Group:
+    """A group on its way to token ids, and how many of its responses were left out, by reason."""
+
+    place: int
+    row: GroupRow
+    draft: Draft[GroupRow] | None = None
+    lost: Counter[str] = field(default_factory=Counter[str])
+
+    def keep(self, places: Sequence[int], reason: str) -> None:
+        """Leave out all responses but those at `places`, for one reason."""
+        if lost := len(self.row.responses) - len(places):
+            self.lost[reason] += lost
+            self.row = self.row.only(places)
+            if self.draft:
+                responses, ids = self.draft.responses, self.draft.ids
+                self.draft = replace(
+                    self.draft,
+                    row=self.row,
+                    responses=[responses[place] for place in places],
+                    ids=[ids[place] for place in places],
+                )
+
+    def left_out_for(self, policy: TokenizePolicy) -> tuple[str, str] | None:
+        """The reason to leave the whole group out and what was found, None for a group that is kept."""
+        left, lost = len(self.row.responses), self.lost
+        if self.draft and self.draft.failure:
+            return TEMPLATE, self.draft.failure
+        if policy.overlong == "error" and lost[TOO_LONG]:
+            return OVERLONG, f"{lost[TOO_LONG]} of its responses make over max_tokens={policy.max_tokens:,} tokens"
+        if left < 2:
+            found = f"{left} left of {left + lost.total()}"
+            return FEWER_THAN_TWO, f"{found}: {_listed(lost)}" if lost else found
+        return None
+
+
+def _write(file: BinaryIO, source: GroupSource, tokenizer: PreTrainedTokenizerBase, tally: Tally) -> None:
+    """Write every group of a source that is kept, chunk by chunk, and the report at the end."""
+    num_kept, lost = 0, Counter[str]()
+    rows = enumerate(source)
+    with pa.ipc.new_file(file, GROUP_SCHEMA) as writer:
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
+            groups = [_Group(place, row) for place, row in chunk if isinstance(row, GroupRow)]
+            _thin_and_fit(groups, tokenizer, tally.policy)
+            kept = list(_kept(groups, tally))
+            num_kept += sum(len(draft.ids) for draft in kept)
+            for group in groups:
+                lost += group.lost
+            if kept:
+                writer.write_batch(pa.RecordBatch.from_pylist(list(map(_columns, kept)), schema=GROUP_SCHEMA))
+        tally.check()
+        note = f"{num_kept:,} responses kept" + (f"; left out: {_listed(lost)}" if lost else "")
+        metadata = {"report": tally.report.to_json(), "note": note}
+        writer.write_batch(pa.RecordBatch.from_pylist([], schema=GROUP_SCHEMA), custom_metadata=metadata)
+
+
+def _thin_and_fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
+    """Encode the responses of a chunk, leaving out those that are empty, repeated or too long."""
+    for group in groups:
+        responses = group.row.responses
+        group.keep([place for place, turns in enumerate(responses) if not is_blank(turns[-1])], EMPTY)
+        group.keep(_firsts(group.row.responses), REPEATED)
+    _fit(groups, tokenizer, policy)
+    thinned: list[_Group] = []
+    for group in groups:
+        if group.draft and not group.draft.failure:
+            group.keep([place for place, ids in enumerate(group.draft.ids) if len(ids) <= policy.max_tokens], TOO_LONG)
+            if group.lost[TOO_LONG]:
+                thinned.append(group)
+    _fit(thinned, tokenizer, policy)  # a response that no cut makes fit does not cost the others their prompt
+    for group in groups:
+        if group.draft and not group.draft.failure:
+            group.keep(_firsts(group.draft.ids), REPEATED)
+
+
+def _fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
+    """Encode the groups that have two responses."""
+    pairable = [group for group in groups if len(group.row.responses) > 1]
+    for group, draft in zip(
+        pairable, fit([(group.place, group.row) for group in pairable], tokenizer, policy), strict=True
+    ):
+        group.draft = draft
+
+
+def _kept(groups: Sequence[_Group], tally: Tally) -> Iterator[Draft[GroupRow]]:
+    """The groups of a chunk that are used; every one is counted."""
+    for group in groups:
+        where = f"group {group.row.id}"
+        if left_out := group.left_out_for(tally.policy):
+            tally.leave_out(where, *left_out)
+        elif group.draft:
+            changes = {f"{reason} responses left out" for reason, count in group.lost.items() if count}
+            tally.report.keep(group.draft.changes | changes, where)
+            yield group.draft
+
+
+def _columns(draft: Draft[GroupRow]) -> dict[str, object]:
+    """One group as a row of the file."""
+    row = draft.row
+    return {
+        "ids": draft.ids,
+        "prompt_length": draft.prompt_length,
+        "gold": row.gold,
+        "votes": row.votes,
+        "id": row.id,
+        "source_row": draft.place,
+    }
+
+
+def _firsts(items: Sequence[object]) -> list[int]:
+    """The places of all items that are unlike those before them: `0, 2` for `a a b`."""
+    return [place for place, item in enumerate(items) if item not in items[:place]]
+
+
+def _listed(lost: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in lost.items() if count)

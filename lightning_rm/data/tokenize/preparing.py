@@ -1,0 +1,85 @@
+"""What tokenising pairs and tokenising groups of responses have in common: the cache file, and what a report says.
+
+A cache file is named by everything that its content depends on: what the source holds, the tokenizer with its template,
+the policy and the version of the file's columns. This file knows no row and no column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.rows import GroupSource, Message, Source
+from lightning_rm.data.store.cache import default_cache_dir, fingerprint, load_or_build
+from lightning_rm.data.tokenize.fitting import TokenizePolicy
+from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE, ENCODER_TEMPLATE, is_encoder
+from lightning_rm.data.tokenize.tokenizer import definition
+
+CHUNK_ROWS = 1000
+"""Rows that are in memory at a time; each chunk is one call of the tokenizer and one Arrow batch."""
+
+T = TypeVar("T")
+
+
+def prepared(
+    source: Source | GroupSource,
+    tokenizer: PreTrainedTokenizerBase,
+    policy: TokenizePolicy,
+    cache_dir: Path | str | None,
+    version: int | str,
+    load: Callable[[Path], T],
+    build: Callable[[BinaryIO], None],
+) -> T:
+    """What `load` makes of the source's cache file, which `build` writes where it is missing.
+
+    Args:
+        source: rows, good and bad; it is not read when the file is there.
+        tokenizer: as `load_tokenizer` gives it.
+        policy: what to do with the bad and the long.
+        cache_dir: a folder; None takes `cache.default_cache_dir()`.
+        version: of the file's columns.
+        load: as `cache.load_or_build` takes it.
+        build: the same.
+
+    Raises:
+        ValueError: for a tokenizer that the policy or the cache cannot rely on.
+    """
+    _check(tokenizer, policy)
+    key = fingerprint(
+        version=version,
+        source=source.fingerprint(),
+        tokenizer=definition(tokenizer),
+        special_tokens=tokenizer.special_tokens_map,
+        template=tokenizer.chat_template,
+        policy=asdict(policy),
+    )
+    folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    return load_or_build(folder / f"{key}.arrow", load, build)
+
+
+def _check(tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
+    template = str(tokenizer.chat_template)
+    if tokenizer.chat_template is None or "strftime_now(" in template:
+        fault = "is missing" if tokenizer.chat_template is None else "prints today's date"
+        raise ValueError(f"the tokenizer's chat template {fault}; load it with load_tokenizer, which mends that")
+    if is_encoder(tokenizer) and policy.max_tokens > tokenizer.model_max_length:
+        limit = tokenizer.model_max_length
+        raise ValueError(f"max_tokens={policy.max_tokens}, but this encoder has {limit} positions; set {limit} or less")
+
+
+def notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a reader of the report should know of the tokenizer."""
+    template, defaults = str(tokenizer.chat_template), {DECODER_TEMPLATE: "decoders", ENCODER_TEMPLATE: "encoders"}
+    kind = next((kind for default, kind in defaults.items() if template.endswith(default)), None)
+    return [f"the tokenizer brings no chat template; the default for {kind} is used"] if kind else []
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """Turns in words: one turn as it is, several with their roles."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)

@@ -1,0 +1,72 @@
+"""Counts of what became of the rows of a data set, and the error that names those that the policy calls errors.
+
+It knows reasons and the ways out of them; what is wrong with a row is found elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lightning_rm.data.rows import EXPECTED_REASONS, BadRow
+from lightning_rm.data.store.report import DataReport
+from lightning_rm.data.tokenize.fitting import FEWER_THAN_TWO, IDENTICAL, IDENTICAL_CUT, OVERLONG, TokenizePolicy
+
+MAX_ERRORS = 10
+"""How many bad rows an error message shows."""
+
+
+@dataclass
+class Tally:
+    """Counts every row, and remembers those that the policy calls errors.
+
+    Args:
+        policy: what is an error.
+        report: where rows are counted.
+        noun: what a kept row is: a `pair` or a `group`.
+        errors: a line for each error.
+        ways_out: what to set so that they are none, in the order they were met.
+    """
+
+    policy: TokenizePolicy
+    report: DataReport
+    noun: str = "pair"
+    errors: list[str] = field(default_factory=list[str])
+    ways_out: dict[str, None] = field(default_factory=dict[str, None])
+
+    def leave_out(self, where: str, reason: str, detail: str) -> None:
+        """Count a row that is not used."""
+        self.report.leave_out(reason, f"{where}: {detail}")
+        if way_out := self._way_out(reason):
+            self.errors.append(f"{where}: {reason}: {detail}")
+            self.ways_out[way_out] = None
+
+    def leave_out_bad(self, rows: Iterable[BadRow]) -> None:
+        """Count rows that could not be read."""
+        for row in rows:
+            self.leave_out(row.where, row.reason, row.detail)
+
+    def _way_out(self, reason: str) -> str | None:
+        """What to set so that rows of this kind are no error; None if they are none now."""
+        if reason in EXPECTED_REASONS:
+            return None
+        if reason == OVERLONG:
+            ways = "overlong=drop, overlong=truncate_prompt or a larger max_tokens"
+            return ways if self.policy.overlong == "error" else None
+        if reason in (IDENTICAL, IDENTICAL_CUT, FEWER_THAN_TWO):
+            return "identical=drop" if self.policy.identical == "error" else None
+        return "on_bad_row=drop" if self.policy.on_bad_row == "error" else None
+
+    def check(self) -> None:
+        """Raise for errors, and for a data set of which nothing is left."""
+        name, read = self.report.name, self.report.read
+        if self.errors:
+            shown = [f"  {error}" for error in self.errors[:MAX_ERRORS]]
+            more = len(self.errors) - len(shown)
+            shown += [f"  and {more:,} more"] if more else []
+            raise ValueError(
+                "\n".join([f"{name}: {len(self.errors):,} of {read:,} rows cannot be used", *shown])
+                + f"\nMend them, or have them counted and left out with {' and '.join(self.ways_out)}."
+            )
+        if not self.report.kept:
+            raise ValueError(f"{name}: no {self.noun} is left to use\n{self.report}")

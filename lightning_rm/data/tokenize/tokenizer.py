@@ -1,0 +1,138 @@
+"""Loading a tokenizer that a reward model can be trained, exported and served with: its template and its pad token.
+
+It knows no data. Nothing is ever added to a vocabulary here: a token beyond the backbone's embedding would break it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lightning_rm.data.tokenize.templates import default_template, read_template, with_fixed_date, with_start
+
+log = logging.getLogger(__name__)
+
+SPARE_TOKENS = (
+    "<|finetune_right_pad_id|>",
+    "<|pad|>",
+    "<pad>",
+    "[PAD]",
+    "<|padding|>",
+    "<|reserved_special_token_0|>",
+    "<|endoftext|>",
+)
+"""Tokens that families of models keep for padding or for nothing, in the order they are tried."""
+
+
+def load_tokenizer(
+    path: str | Path,
+    *,
+    chat_template: str | None = None,
+    pad_token: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedTokenizerBase:
+    """A tokenizer that a reward model can be trained and exported with.
+
+    It pads on the right, with a token that is not EOS: where pad equals eos, Hugging Face reads the reward at another
+    token than vLLM and SGLang. A tokenizer that ships so gets the first token of its own vocabulary, none is added,
+    that has no other role and does not stand in the chat template: one of `SPARE_TOKENS`, else its last special token,
+    else the unknown token.
+
+    Args:
+        path: a hub name, a folder, or a `.gguf` file.
+        chat_template: jinja text or a file with it, instead of the tokenizer's own. A tokenizer without one gets
+            `templates.default_template`. Calls of the clock in it are replaced by a fixed date, and one that leaves out
+            the BOS which the tokenizer starts its texts with gets it.
+        pad_token: a token of the vocabulary to pad with, instead of the rule above.
+        trust_remote_code: run code that comes with the tokenizer.
+
+    Raises:
+        ValueError: if nothing is there, there is no token to pad with, or the tokenizer is not a fast one.
+    """
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if str(path).endswith(".gguf"):
+        path, options["gguf_file"] = Path(path).parent, Path(path).name
+    tokenizer = fast(_from_pretrained(str(path), options))
+    tokenizer.padding_side = "right"
+    if chat_template is not None:
+        tokenizer.chat_template = read_template(chat_template)
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = default_template(tokenizer)
+        log.info("%s brings no chat template; it gets this default: %s", path, tokenizer.chat_template)
+    templates: Any = tokenizer.chat_template  # one, or a mapping of named ones
+    if isinstance(templates, str):
+        tokenizer.chat_template = _settled(tokenizer, templates)
+    else:
+        tokenizer.chat_template = {name: _settled(tokenizer, text) for name, text in templates.items()}
+    spare = _pad_token(tokenizer, pad_token)
+    if spare != tokenizer.pad_token:
+        log.info("%s: pad_token is %s, not %s", path, spare, tokenizer.pad_token)
+        tokenizer.pad_token = spare
+    return tokenizer
+
+
+def _settled(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """A template that gives the same ids on any day and from whoever serves it."""
+    return with_start(tokenizer, with_fixed_date(template))
+
+
+def fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
+    """The same tokenizer, known to be a fast one.
+
+    Raises:
+        ValueError: if it runs in Python: too slow for preference data, and without character offsets.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer; save one with a tokenizer.json beside the model"
+        )
+    return tokenizer
+
+
+def definition(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """All that a fast tokenizer does to a text, as plain values; how it was last made to pad or cut is left out."""
+    return json.loads(fast(tokenizer).backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+
+
+def _from_pretrained(path: str, options: dict[str, Any]) -> Any:
+    """What transformers finds at a path; its errors come as ValueErrors in a user's words."""
+    if "gguf_file" in options and find_spec("gguf") is None:
+        raise ValueError("a GGUF file needs the package gguf, which is not installed; pip install 'lightning-rm[gguf]'")
+    try:
+        return AutoTokenizer.from_pretrained(path, **options)
+    except OSError as error:
+        found = "holds no tokenizer" if Path(path).is_dir() else "is no folder here, and the hub gave no tokenizer"
+        raise ValueError(
+            f"path={path!r} {found} ({str(error).splitlines()[0]}). Give a folder, or a name that the Hugging "
+            "Face hub or its cache on this machine knows."
+        ) from error
+
+
+def _pad_token(tokenizer: PreTrainedTokenizerFast, wanted: str | None) -> str:
+    """The token to pad with: the one asked for, the tokenizer's own, or a spare one of its vocabulary."""
+    vocabulary = tokenizer.get_vocab()
+    eos = tokenizer.eos_token
+    if wanted is not None:
+        if wanted not in vocabulary or wanted == eos:
+            found = "is the end-of-sequence token" if wanted == eos else "is not in the vocabulary"
+            raise ValueError(f"pad_token={wanted!r} {found}; name a token of the vocabulary that no text uses")
+        return wanted
+    if tokenizer.pad_token is not None and tokenizer.pad_token != eos:
+        return str(tokenizer.pad_token)
+    special = [token.content for _, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
+    taken = [eos, tokenizer.bos_token, tokenizer.cls_token, tokenizer.sep_token, tokenizer.mask_token]
+    unknown = tokenizer.unk_token
+    template = str(tokenizer.chat_template)
+    unused = [token for token in (*SPARE_TOKENS, *reversed(special)) if token not in [*taken, unknown]]
+    for token in (*unused, unknown):
+        if token in vocabulary and token not in taken and str(token) not in template:
+            return str(token)
+    raise ValueError(
+        f"pad_token is {tokenizer.pad_token!r}, which is no other token than eos, and the vocabulary has no spare one; "
+        "name one that no text uses with pad_token=..."
+    )

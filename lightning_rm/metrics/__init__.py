@@ -1,0 +1,1 @@
+"""Metrics of pairs and of groups of responses, exact over all ranks."""

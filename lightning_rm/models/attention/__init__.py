@@ -1,0 +1,1 @@
+"""Attention over several sequences in one row."""

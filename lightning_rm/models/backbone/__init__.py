@@ -1,0 +1,1 @@
+"""Loading, preparing and exporting what a reward model is built on."""

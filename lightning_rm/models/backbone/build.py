@@ -1,0 +1,129 @@
+"""A backbone with its head, ready to read: from a checkpoint, or of random weights from a configuration.
+
+It puts together what the other files of this room do one by one. It knows checkpoints, heads and settings; nothing of
+layouts, losses or how a reward model is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lightning_rm.models.backbone import loading, settings
+from lightning_rm.models.backbone.adapters import LoraAdapter, four_bit
+from lightning_rm.models.backbone.contexts import quiet, seeded
+from lightning_rm.models.backbone.heads import architecture_of, head_tensors, init_head
+from lightning_rm.models.backbone.kernels import use_liger
+
+
+class Built(NamedTuple):
+    """What a `RewardModel` is made of.
+
+    Args:
+        backbone: the sequence classifier.
+        pad_id: the padding token.
+        lm_head: the language-model head that was kept; None without.
+        no_head_in: the checkpoint that brought no head, where a new one was drawn unasked; else None.
+    """
+
+    backbone: PreTrainedModel
+    pad_id: int
+    lm_head: nn.Linear | None
+    no_head_in: str | None = None
+
+
+def build_pretrained(
+    path: str | Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None,
+    pad_id: int | None,
+    dtype: str,
+    attn_implementation: str | None,
+    head_seed: int,
+    gguf_file: str | None,
+    trust_remote_code: bool,
+    dropout: float | None,
+    keep_lm_head: bool,
+    lora: LoraAdapter | None,
+    load_in_4bit: bool,
+    new_head: bool,
+    liger: bool,
+) -> Built:
+    """Load a backbone, and the head that it brings or a new one.
+
+    Args and errors are those of `RewardModel.from_pretrained`; adapters are put in there, `lora` is only checked here.
+    """
+    checkpoint = loading.Checkpoint.at(path, gguf_file, trust_remote_code)
+    torch_dtype = settings.dtype_of(dtype)
+    config = checkpoint.config()
+    architecture = architecture_of(config.model_type, remote=trust_remote_code and "auto_map" in config.to_dict())
+    pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer)
+    attention = settings.attention_of(attn_implementation, config, architecture)
+    if dropout is not None:
+        settings.set_dropout(config, dropout)
+    if load_in_4bit and lora is None:
+        raise ValueError("load_in_4bit trains no backbone weight; give lora= too")
+    if load_in_4bit and keep_lm_head:
+        raise ValueError("load_in_4bit and keep_lm_head do not go together; leave one out")
+    config.num_labels = 1
+    # An embedding row of a padding token gets no gradient: it must not be a row that texts use.
+    config.pad_token_id = pad_id if pad_id < config.vocab_size else None
+    lm_head = None
+    if keep_lm_head:
+        backbone, missing, lm_head = loading.load_with_lm_head(checkpoint, config, architecture, torch_dtype, attention)
+    else:
+        quantization = four_bit(architecture, torch_dtype) if load_in_4bit else None
+        backbone, missing = loading.load_classifier(
+            checkpoint, config, architecture, torch_dtype, attention, quantization
+        )
+    drawn = {name for name, _ in head_tensors(backbone, architecture)} if new_head else missing
+    init_head(backbone, architecture, drawn, head_seed)
+    loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
+    if liger:
+        use_liger(backbone)
+    return Built(backbone, pad_id, lm_head, checkpoint.where if missing and not new_head else None)
+
+
+def build_random(
+    config: PreTrainedConfig | Mapping[str, Any],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None,
+    vocab_size: int | None,
+    pad_id: int | None,
+    seed: int,
+    dtype: str,
+    attn_implementation: str | None,
+    keep_lm_head: bool,
+) -> Built:
+    """Draw all weights of a backbone and its head from a seed.
+
+    Args and errors are those of `RewardModel.from_config`.
+    """
+    if not isinstance(config, PreTrainedConfig):
+        config = settings.config_of(config)
+    if tokenizer is not None:
+        config.eos_token_id = tokenizer.eos_token_id
+        config.bos_token_id = tokenizer.bos_token_id
+        vocab_size = len(tokenizer) if vocab_size is None else vocab_size
+    if vocab_size is not None:
+        config.vocab_size = vocab_size
+    architecture = architecture_of(config.model_type)
+    if architecture.positions_after_pad and tokenizer is not None:
+        config.pad_token_id = tokenizer.pad_token_id
+    pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer)
+    config.pad_token_id, config.num_labels = pad_id, 1
+    attention = settings.attention_of(attn_implementation, config, architecture)
+    with quiet(), seeded(seed):
+        backbone = loading.build_classifier(config, settings.dtype_of(dtype), attention)
+    init_head(backbone, architecture, {name for name, _ in head_tensors(backbone, architecture)}, seed)
+    lm_head = None
+    if keep_lm_head:
+        if architecture.read_at == "first":
+            raise ValueError(f"{config.model_type} is not a language model; keep_lm_head needs a decoder")
+        with seeded(seed):
+            lm_head = nn.Linear(cast(int, config.hidden_size), cast(int, config.vocab_size), bias=False)
+    return Built(backbone, pad_id, lm_head)

@@ -1,0 +1,258 @@
+"""Loading: from a folder, a hub name, a GGUF file or a configuration to a Hugging Face classifier with one label.
+
+It reads weights and says what is wrong with them in a user's words. It knows no batch and trains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lightning_rm.models.backbone.contexts import quiet, seeded
+from lightning_rm.models.backbone.heads import Architecture, head_tensors
+
+CLASSIFIER = "ForSequenceClassification"
+KEPT_IN_FLOAT32 = "_keep_in_fp32_modules_strict"
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
+FOREIGN_HEADS = ("v_head", "value_head", "reward_head", "regression_layer")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where weights are.
+
+    Args:
+        path: a folder, a hub name, or a `.gguf` file.
+        gguf_file: the name of a GGUF file within `path`.
+        trust_remote_code: whether the model may run code that it brings.
+    """
+
+    path: str
+    gguf_file: str | None = None
+    trust_remote_code: bool = False
+
+    @classmethod
+    def at(cls, path: str | Path, gguf_file: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
+        """The checkpoint at a path; a path that names a `.gguf` file is its folder and the file.
+
+        Raises:
+            ValueError: if a GGUF file is asked for and the packages that read it are not installed.
+        """
+        place = Path(path)
+        if place.suffix == ".gguf" and gguf_file is None:
+            if not place.is_file():
+                raise ValueError(f"path={str(path)!r}: there is no such file")
+            path, gguf_file = place.parent, place.name
+        missing = [package for package in ("gguf", "accelerate") if find_spec(package) is None]
+        if gguf_file is not None and missing:
+            raise ValueError(
+                f"{gguf_file} is a GGUF file, and {' and '.join(missing)} not installed; "
+                "pip install 'lightning-rm[gguf]'"
+            )
+        return cls(str(path), gguf_file, trust_remote_code)
+
+    @property
+    def where(self) -> str:
+        """How error messages call it."""
+        return f"path={self.path!r}" + (f", gguf_file={self.gguf_file!r}" if self.gguf_file else "")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that every `from_pretrained` of transformers takes."""
+        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        return options | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
+
+    def config(self) -> PreTrainedConfig:
+        """Its configuration, set to one label.
+
+        Raises:
+            ValueError: if nothing is there, or a classifier with another number of labels.
+        """
+        folder = Path(self.path)
+        if folder.is_dir() and self.gguf_file is None and not (folder / "config.json").is_file():
+            if (folder / "adapter_config.json").is_file():
+                raise ValueError(f"{self.where} holds a LoRA adapter alone; merge it into its backbone first")
+            raise ValueError(
+                f"{self.where}: the folder holds no model, there is no config.json in it; "
+                "give a folder in Hugging Face format, or name a GGUF file in it with gguf_file="
+            )
+        try:
+            config = cast(PreTrainedConfig, AutoConfig.from_pretrained(self.path, **self.options))
+        except OSError as error:
+            if folder.is_dir():
+                raise ValueError(f"{self.where}: the folder holds no model that can be read: {error}") from error
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{self.where}: there is no folder of that name, and the Hugging Face hub gave no model of that name "
+                f"({reason}). Give an existing folder, or a name that the hub or its cache here knows."
+            ) from error
+        if is_classifier(config) and config.num_labels != 1:
+            raise ValueError(
+                f"{self.where}: a classifier with {config.num_labels} labels, and a reward model has one; "
+                "start from its causal or base model"
+            )
+        if not is_classifier(config) and hasattr(
+            config, "classifier_pooling"
+        ):  # ModernBERT's; a new head reads token 0
+            config.classifier_pooling = "cls"
+        return config
+
+
+def is_classifier(config: PreTrainedConfig) -> bool:
+    """Whether a checkpoint's own head is a sequence classifier's."""
+    return any(name.endswith(CLASSIFIER) for name in config.architectures or ())
+
+
+def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """What a class of transformers makes of a checkpoint, and what it says of missing and unexpected weights.
+
+    Args:
+        auto: such as `AutoModelForCausalLM`.
+        checkpoint: where the weights are.
+        **options: of `auto.from_pretrained`.
+
+    Raises:
+        ValueError: if the weights are not there, not whole, or not those of their configuration.
+    """
+    try:
+        return auto.from_pretrained(checkpoint.path, output_loading_info=True, **checkpoint.options, **options)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{checkpoint.where}: the weights cannot be read: {error}") from error
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint.where}: the weights do not fit their configuration: {error}") from error
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """The weight files of a model's folder, in order of name."""
+    return sorted(file for file in Path(folder).iterdir() if file.suffix in WEIGHT_SUFFIXES)
+
+
+def load_classifier(
+    checkpoint: Checkpoint,
+    config: PreTrainedConfig,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    attention: str,
+    quantization: object | None = None,
+) -> tuple[PreTrainedModel, set[str]]:
+    """The checkpoint as a classifier with one label, its head in float32 as far as it is stored.
+
+    Returns:
+        The classifier, and the names of head parameters that the checkpoint does not hold.
+
+    Raises:
+        ValueError: if backbone weights are missing, or a reward checkpoint's head does not load.
+    """
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "attn_implementation": attention}
+    if quantization is not None:
+        options["quantization_config"] = quantization
+    with quiet(), seeded(0), _head_in_float32(architecture):
+        classifier, keys = load_weights(AutoModelForSequenceClassification, checkpoint, **options)
+    missing: set[str] = set(keys["missing_keys"])
+    unexpected: set[str] = set(keys["unexpected_keys"])
+    _check_keys(checkpoint, config, classifier, architecture, missing, unexpected)
+    return classifier, missing
+
+
+def load_with_lm_head(
+    checkpoint: Checkpoint, config: PreTrainedConfig, architecture: Architecture, dtype: torch.dtype, attention: str
+) -> tuple[PreTrainedModel, set[str], nn.Linear]:
+    """A causal checkpoint as a classifier with one label, and the language-model head beside it.
+
+    Returns:
+        The classifier, the names of its head parameters (all are new), and the LM head, its weight shared with the
+        embeddings where the checkpoint ties them.
+
+    Raises:
+        ValueError: if the checkpoint is no causal language model.
+    """
+    if architecture.read_at == "first" or is_classifier(config):
+        raise ValueError(f"{checkpoint.where} has no language-model head; keep_lm_head needs a causal checkpoint")
+    with quiet(), seeded(0):
+        causal, keys = load_weights(
+            AutoModelForCausalLM, checkpoint, config=config, dtype=dtype, attn_implementation=attention
+        )
+        if keys["missing_keys"]:
+            raise ValueError(f"{checkpoint.where}: weights are missing: {', '.join(sorted(keys['missing_keys']))}")
+        with torch.device("meta"):
+            classifier = build_classifier(config, dtype, attention)
+        # The classifier takes the loaded base model over, with the configuration its layers read: nothing is copied.
+        setattr(classifier, classifier.base_model_prefix, causal.base_model)
+        classifier.config = causal.config
+        for module in architecture.head:
+            classifier.get_submodule(module).to_empty(device="cpu")
+    names = {name for name, _ in head_tensors(classifier, architecture)}
+    return classifier, names, cast(nn.Linear, causal.get_output_embeddings())
+
+
+def build_classifier(config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+    """A classifier with weights drawn from the global random state."""
+    return AutoModelForSequenceClassification.from_config(config, dtype=dtype, attn_implementation=attention)
+
+
+def add_embeddings(
+    classifier: PreTrainedModel, pad_id: int, tokenizer: PreTrainedTokenizerBase | None, lm_head: nn.Linear | None
+) -> None:
+    """Add embedding rows for token ids that a checkpoint has none for: a new padding token, a tokenizer's additions."""
+    embeddings = cast(nn.Embedding, classifier.get_input_embeddings())
+    num_tokens = max(pad_id + 1, 0 if tokenizer is None else len(tokenizer))
+    if num_tokens <= embeddings.num_embeddings:
+        return
+    tied = lm_head is not None and lm_head.weight is embeddings.weight
+    with quiet(), seeded(0):
+        classifier.resize_token_embeddings(num_tokens, mean_resizing=False)
+    if lm_head is not None and tied:
+        lm_head.weight = cast(nn.Embedding, classifier.get_input_embeddings()).weight
+        lm_head.out_features = num_tokens
+
+
+def _check_keys(
+    checkpoint: Checkpoint,
+    config: PreTrainedConfig,
+    classifier: PreTrainedModel,
+    architecture: Architecture,
+    missing: set[str],
+    unexpected: set[str],
+) -> None:
+    """Raise if the backbone is incomplete, or a head that was trained would be replaced by a new one."""
+    head = {name for name, _ in head_tensors(classifier, architecture)}
+    if missing - head:
+        raise ValueError(f"{checkpoint.where}: backbone weights are missing: {', '.join(sorted(missing - head))}")
+    if missing and is_classifier(config):
+        raise ValueError(f"{checkpoint.where}: a reward model whose head is missing: {', '.join(sorted(missing))}")
+    foreign = sorted(name for name in unexpected if any(part in name for part in FOREIGN_HEADS))
+    if missing and foreign:
+        raise ValueError(
+            f"{checkpoint.where}: its reward head is stored as {', '.join(foreign)}, which transformers does not read; "
+            f"rename it to {', '.join(sorted(missing))}, or start from its causal model"
+        )
+
+
+@contextmanager
+def _head_in_float32(architecture: Architecture) -> Generator[None]:
+    """Have transformers load the head as it is stored, not rounded to the backbone's dtype.
+
+    Transformers keeps a list of such modules on each class; the head joins it while weights are read.
+    """
+    before = getattr(PreTrainedModel, KEPT_IN_FLOAT32)
+    setattr(PreTrainedModel, KEPT_IN_FLOAT32, set(architecture.head))
+    try:
+        yield
+    finally:
+        setattr(PreTrainedModel, KEPT_IN_FLOAT32, before)

@@ -1,0 +1,119 @@
+"""Settings of a backbone: its configuration, dtype, attention, dropout and padding token, checked and in words.
+
+It knows transformers' configurations and the table of architectures; no weights and no files.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+
+from lightning_rm.models.attention.masks import SEGMENT_ATTENTION
+from lightning_rm.models.attention.segments import register_segment_attention
+from lightning_rm.models.backbone.contexts import quiet
+from lightning_rm.models.backbone.heads import REMOTE, Architecture, architecture_of
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
+    """A transformers configuration from `model_type` and sizes.
+
+    Raises:
+        ValueError: if the type is missing or not supported, or a name is no setting of it.
+    """
+    options = dict(values)
+    if "model_type" not in options:
+        raise ValueError("the model's config has no 'model_type'; name an architecture, such as 'llama'")
+    model_type = options.pop("model_type")
+    architecture_of(model_type)
+    with quiet():
+        known = AutoConfig.for_model(model_type)
+    unknown = sorted(set(options) - set(known.to_dict()) - set(known.attribute_map))
+    if unknown:
+        raise ValueError(
+            f"the model's config has {', '.join(unknown)}, no setting of {model_type}; "
+            f"known are: {', '.join(sorted(known.to_dict()))}"
+        )
+    return AutoConfig.for_model(model_type, **copy.deepcopy(options))
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """A torch dtype by its name.
+
+    Raises:
+        ValueError: if a backbone cannot be stored in it.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"dtype={name!r}: choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def attention_of(name: str | None, config: PreTrainedConfig, architecture: Architecture) -> str:
+    """Choose which attention to ask transformers for, and make ours known to it where it is that one.
+
+    Raises:
+        ValueError: if the architecture has another kind only.
+    """
+    if architecture is REMOTE:
+        return name or "eager"
+    softcap = getattr(config, "attn_logit_softcapping", None) is not None
+    own = softcap or not architecture.packs
+    if own and name not in (None, "eager"):
+        reason = "caps its attention logits" if softcap else "has an attention of its own"
+        raise ValueError(
+            f"attn_implementation={name!r}: {config.model_type} {reason}; set attn_implementation to null or eager"
+        )
+    if name is None or name == "sdpa":
+        name = "eager" if own else SEGMENT_ATTENTION
+    if name == SEGMENT_ATTENTION:
+        register_segment_attention()
+    return name
+
+
+def set_dropout(config: PreTrainedConfig, dropout: float) -> None:
+    """Set every dropout of a configuration to one probability.
+
+    Raises:
+        ValueError: if it is no probability.
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout}: a probability below 1 is needed, or null to keep the checkpoint's own")
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float | int | None):
+            setattr(config, name, dropout)
+
+
+def choose_pad(
+    config: PreTrainedConfig,
+    architecture: Architecture,
+    pad_id: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> int:
+    """The padding token: the one asked for, else the tokenizer's, else the configuration's.
+
+    Raises:
+        ValueError: if there is none, if it ends texts too (then a pooled classifier reads another token than the last
+            of the text), or if positions hang on the configuration's own.
+    """
+    own: int | None = config.pad_token_id
+    candidates = (pad_id, None if tokenizer is None else cast("int | None", tokenizer.pad_token_id), own)
+    pad = next((candidate for candidate in candidates if candidate is not None), None)
+    if pad is None:
+        raise ValueError(
+            "the model has no padding token; give pad_token= of the tokenizer, a token that never stands in a text, or "
+            "its id as pad_id="
+        )
+    ends = [config.eos_token_id] if tokenizer is None else [config.eos_token_id, tokenizer.eos_token_id]
+    if architecture.read_at == "last" and any(pad == end or (isinstance(end, list) and pad in end) for end in ends):
+        raise ValueError(
+            f"the padding token {pad} ends texts too (eos): a classifier would read the token before the end; "
+            "give pad_token= of the tokenizer, another token that never stands in a text, or its id as pad_id="
+        )
+    if architecture.positions_after_pad and pad != own:
+        raise ValueError(f"pad_id={pad}: {config.model_type} counts positions from its own padding token; set {own}")
+    return pad

@@ -1,0 +1,1 @@
+"""Several reward models as one: members of a backbone, ensembles, averaged weights."""

@@ -1,0 +1,263 @@
+"""`RewardEnsemble`: M reward models that answer as one, such as the voters that measured a data set's strength.
+
+Disagreement among members is what a single model cannot show, and conservative aggregates of it resist
+over-optimisation (Coste et al., arXiv 2310.02743; Eisenstein et al., arXiv 2312.09244). It knows reward models and
+folders of them; not losses or how members were trained.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.batch import LayoutName, RewardOutput, TokenBatch
+from lightning_rm.models.backbone.contexts import evaluating
+from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
+from lightning_rm.models.reward_model import RewardModel
+
+Offsets = Sequence[float] | Tensor | None
+"""(M,) what is taken off each member's rewards; None for 0."""
+
+SETTINGS_FILE = "ensemble.json"
+
+
+class RewardEnsemble(RewardModel):
+    """Independent reward models as one `RewardModel`: scored, evaluated and trained like any other.
+
+    In training, `mean` and `mean_minus_variance` reach all members, `median` and `worst` those that they pick. Members
+    have no common hidden states, so there is no LM loss.
+
+    Args:
+        members: M reward models that read the same token batches.
+        how: the aggregate that is the ensemble's reward.
+        lam: the price of variance, for `mean_minus_variance`; Bradley-Terry rewards have a scale, so it has one too.
+        offsets: (M,) taken off each member's rewards; None for 0. `centre` finds them.
+
+    Raises:
+        ValueError: if there are no members, they differ in architecture or padding token, one is no plain RewardModel,
+            there is not one offset for each, or the aggregate is none.
+    """
+
+    members: Sequence[RewardModel]
+    offsets: Tensor
+
+    def __init__(
+        self, members: Sequence[RewardModel], how: Aggregate = "mean", lam: float = 1.0, offsets: Offsets = None
+    ) -> None:
+        nn.Module.__init__(self)
+        _check_members(members)
+        aggregate(torch.zeros(1, 1), how, lam)  # a wrong setting is found here, not at the first batch
+        values = torch.zeros(len(members)) if offsets is None else torch.as_tensor(offsets, dtype=torch.float32)
+        if values.shape != (len(members),):
+            raise ValueError(f"offsets has shape {tuple(values.shape)} for {len(members)} members; give one for each")
+        self.members = cast(Sequence[RewardModel], nn.ModuleList(members))
+        self.architecture = members[0].architecture
+        self.pad_id = members[0].pad_id
+        self.lm_head = None
+        self.how: Aggregate = how
+        self.lam = lam
+        self._new_head = None
+        self.register_buffer("offsets", values.detach().clone())
+        self.train()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path | Sequence[str | Path],
+        *,
+        how: Aggregate = "mean",
+        lam: float = 1.0,
+        offsets: Offsets = None,
+        **options: Any,
+    ) -> Self:
+        """An ensemble of reward models, each read by `RewardModel.from_pretrained`.
+
+        Args:
+            path: the members' folders or hub names, or a pattern of folders, `voters/*/best`, taken in sorted order.
+            how: the aggregate.
+            lam: the price of variance.
+            offsets: of the members' rewards.
+            **options: of `RewardModel.from_pretrained`, for every member.
+
+        Raises:
+            ValueError: if a pattern matches nothing, a member cannot be read, or members do not go together.
+        """
+        paths = [path] if isinstance(path, str | Path) else list(path)
+        if isinstance(path, str) and any(letter in path for letter in "*?["):
+            paths = sorted(glob.glob(path))
+            if not paths:
+                raise ValueError(f"path={path!r} matches no folder; look whether the members were written there")
+        return cls([RewardModel.from_pretrained(one, **options) for one in paths], how, lam, offsets)
+
+    @classmethod
+    def load(cls, folder: str | Path, **options: Any) -> Self:
+        """The ensemble that `save_pretrained` wrote.
+
+        Args:
+            folder: with `ensemble.json` in it.
+            **options: of `RewardModel.from_pretrained`, for every member.
+
+        Raises:
+            ValueError: if there is no ensemble in the folder.
+        """
+        file = Path(folder) / SETTINGS_FILE
+        if not is_ensemble(folder):
+            raise ValueError(
+                f"{str(folder)!r} holds no ensemble, there is no {SETTINGS_FILE} in it; "
+                "read members from their own folders with from_pretrained"
+            )
+        settings = json.loads(file.read_text())
+        del settings["members"]
+        return cls.from_pretrained(member_folders(folder), **settings, **options)
+
+    def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        """Write the members as `member_0`, `member_1`, ..., each a Hugging Face folder, and `ensemble.json`.
+
+        Every rank calls it, rank 0 writes. The file is written last and an earlier one removed first, so a killed run
+        leaves no ensemble of old and new members.
+        """
+        writes = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        file = Path(folder) / SETTINGS_FILE
+        if writes:
+            file.unlink(missing_ok=True)
+        names = [f"member_{number}" for number in range(len(self.members))]
+        for name, member in zip(names, self.members, strict=True):
+            member.save_pretrained(Path(folder) / name, tokenizer)
+        if writes:
+            settings = {"members": names, "how": self.how, "lam": self.lam, "offsets": self.offsets.tolist()}
+            draft = file.with_name(f".draft-{SETTINGS_FILE}")
+            draft.write_text(json.dumps(settings, indent=2) + "\n")
+            os.replace(draft, file)
+
+    @property
+    def num_members(self) -> int:
+        """M; `forward` gives one reward of theirs, `votes` all."""
+        return len(self.members)
+
+    @property
+    def untrained_head(self) -> str | None:
+        """Names the checkpoint of the first member whose head was never trained."""
+        return next((where for member in self.members if (where := member.untrained_head) is not None), None)
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the size of a feature: the members' own.
+
+        Raises:
+            ValueError: if members have different sizes, and so no mean feature.
+        """
+        sizes = {member.hidden_size for member in self.members}
+        if len(sizes) > 1:
+            raise ValueError(f"members have the hidden sizes {sorted(sizes)}: the ensemble has rewards and no feature")
+        return sizes.pop()
+
+    @property
+    def plain_models(self) -> Sequence[RewardModel]:
+        """The members."""
+        return self.members
+
+    @property
+    def fast_layouts(self) -> tuple[LayoutName, ...]:
+        """The layouts that every member honours at no cost."""
+        first, *others = (member.fast_layouts for member in self.members)
+        return tuple(layout for layout in first if all(layout in fast for fast in others))
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest sequence that every member has positions for; None where none names a limit."""
+        return min((member.max_tokens for member in self.members if member.max_tokens is not None), default=None)
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of every member's head."""
+        return chain.from_iterable(member.head_parameters() for member in self.members)
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of every member's backbone."""
+        return chain.from_iterable(member.backbone_parameters() for member in self.members)
+
+    def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
+        """The aggregate of the members' rewards.
+
+        Args:
+            tokens: k responses to each of P prompts.
+            keep_hidden: must be False.
+
+        Returns:
+            Rewards (k, P) in float32 and the mean of the members' features (k, P, H); H is 0 where their sizes differ.
+
+        Raises:
+            ValueError: if hidden states are asked for.
+        """
+        if keep_hidden:
+            raise ValueError("an ensemble keeps no hidden states for the LM loss: set lm_loss=0, or train each member")
+        outputs = [member(tokens) for member in self.members]
+        features: list[Tensor] = [output.feature for output in outputs]
+        alike = len({feature.shape for feature in features}) == 1
+        feature = torch.stack(features).mean(0) if alike else features[0][..., :0]
+        return RewardOutput(aggregate(self._centred(outputs), self.how, self.lam), feature)
+
+    def votes(self, tokens: TokenBatch) -> Tensor:
+        """(k, M, P): every member's rewards, its offset taken off."""
+        return self._centred([member(tokens) for member in self.members])
+
+    @torch.inference_mode()
+    def centre(self, batches: Iterable[TokenBatch]) -> None:
+        """Set the offsets such that every member's mean reward over these batches is 0.
+
+        The Bradley-Terry loss sees differences alone, so each member's rewards have a zero of their own, drawn with its
+        seed. Without a common one the worst case is always the member with the lowest zero, and the variance is mostly
+        that of the zeros: both then measure offsets where disagreement is wanted. Margins of the mean stay as they are.
+
+        Args:
+            batches: of responses like those that will be scored, the same on every rank.
+
+        Raises:
+            ValueError: if there is no batch.
+        """
+        with evaluating(self):
+            votes = [self.votes(tokens.to(self.offsets.device)).transpose(0, 1).flatten(1) for tokens in batches]
+        if not votes:
+            raise ValueError("centring takes means over responses and there are none; give at least one batch")
+        self.offsets += torch.cat(votes, dim=1).mean(1)
+
+    def _centred(self, outputs: Sequence[RewardOutput]) -> Tensor:
+        """(k, M, P)."""
+        return torch.stack([output.reward for output in outputs], dim=1) - self.offsets[:, None]
+
+
+def is_ensemble(folder: str | Path) -> bool:
+    """Whether `RewardEnsemble.save_pretrained` wrote a folder."""
+    return (Path(folder) / SETTINGS_FILE).is_file()
+
+
+def member_folders(folder: str | Path) -> list[Path]:
+    """The Hugging Face folders of an ensemble's members, in their order."""
+    return [Path(folder) / name for name in json.loads((Path(folder) / SETTINGS_FILE).read_text())["members"]]
+
+
+def _check_members(members: Sequence[RewardModel]) -> None:
+    """Raise unless the members read the same token batches in the same way."""
+    if not members:
+        raise ValueError("an ensemble needs members; give at least one reward model")
+    kinds: list[dict[str, object]] = []
+    for number, member in enumerate(members):
+        if type(member) is not RewardModel:
+            name = type(member).__name__
+            raise ValueError(f"member {number} is a {name} and no plain RewardModel; give its members one by one")
+        model_type = member.backbone.config.model_type
+        kinds.append({"model_type": model_type, "read_at": member.read_at, "pad_id": member.pad_id})
+        for name, value in kinds[0].items():
+            if kinds[-1][name] != value:
+                raise ValueError(
+                    f"member {number} has {name}={kinds[-1][name]!r} and member 0 has {value!r}; an ensemble reads one "
+                    "token batch with all members, so give models of one architecture and tokenizer"
+                )

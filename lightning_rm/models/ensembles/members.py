@@ -1,0 +1,327 @@
+"""Cheap voters: M reward models on one backbone, trained and scored together in one pass.
+
+Members differ in their head alone, or also in low-rank adapters on the backbone's last layers, where the backbone
+itself is frozen: the mean and spread of their margins are what M full reward models are trained for otherwise, at about
+the cost of one. It knows a reward model and its files; not losses or how members are trained.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lightning_rm.batch import RewardOutput, TokenBatch
+from lightning_rm.models.backbone.export import MEMBERS_FILE, export
+from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_head
+from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.ensembles.member_lora import MemberLora
+from lightning_rm.models.reward_model import RewardModel
+
+FILE = MEMBERS_FILE
+"""Beside an exported average: every member's tensors, and as metadata the `Members` that they are."""
+
+
+@dataclass(frozen=True)
+class Members:
+    """How members differ, and what of the backbone they train.
+
+    Args:
+        num_members: M.
+        lora_layers: 0 for members that differ in their head alone; n for adapters of their own on every linear layer of
+            the backbone's last n layers too. With adapters the backbone is frozen.
+        rank: of the adapters.
+        alpha: the numerator of their scale, `alpha / rank`.
+        freeze_backbone: train the heads alone.
+        freeze_layers: train the layers after the first n, the embeddings frozen too; None trains all. Frozen layers
+            have no backward pass.
+        seed: of the members' heads and adapters.
+
+    Raises:
+        ValueError: for a number below its range, or two settings that say what is trained.
+    """
+
+    num_members: int = 10
+    lora_layers: int = 0
+    rank: int = 8
+    alpha: float = 16
+    freeze_backbone: bool = False
+    freeze_layers: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("num_members", 1), ("lora_layers", 0), ("rank", 1), ("freeze_layers", 0)):
+            if (getattr(self, name) or 0) < lowest:
+                raise ValueError(f"{name}={getattr(self, name)}; give {lowest} or more")
+        if self.freeze_layers is not None and (self.lora_layers or self.freeze_backbone):
+            other = "lora_layers" if self.lora_layers else "freeze_backbone"
+            raise ValueError(f"{other} freezes the whole backbone; leave freeze_layers out")
+
+    @property
+    def seeds(self) -> list[int]:
+        """One for each member, whatever their number."""
+        return [self.seed * 1000 + member for member in range(self.num_members)]
+
+    def freeze(self, model: RewardModel) -> None:
+        """Freeze what is not trained of a reward model's backbone.
+
+        Raises:
+            ValueError: if `freeze_layers` leaves no layer to train.
+        """
+        parameters = model.backbone_parameters()
+        if self.freeze_layers is not None:
+            layers = transformer_layers(model.backbone)
+            if self.freeze_layers >= len(layers):
+                raise ValueError(
+                    f"freeze_layers={self.freeze_layers}: the backbone has {len(layers)} layers; give fewer, or "
+                    "freeze_backbone=True"
+                )
+            # Modules stand in the order in which they run: embeddings, layers, the last norm.
+            first_trained = next(layers[self.freeze_layers].parameters())
+            parameters = takewhile(lambda parameter: parameter is not first_trained, parameters)
+        elif not (self.freeze_backbone or self.lora_layers):
+            return
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+
+
+class MemberRewardModel(RewardModel):
+    """M reward models on one backbone: tokens to M float32 rewards a response.
+
+    Most users call `from_pretrained`, `from_config` or `load`. Heads are new, whatever the checkpoint holds: members
+    that began as one would stay alike.
+
+    Args:
+        backbone: as `RewardModel`'s. Its own head is a mould for the members' and is not trained.
+        pad_id: as `RewardModel`'s.
+        lm_head: as `RewardModel`'s.
+        members: how many and which; None for ten heads.
+
+    Raises:
+        ValueError: as `RewardModel`'s; and if adapters cannot be put into the backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        pad_id: int | None = None,
+        lm_head: nn.Linear | None = None,
+        members: Members | None = None,
+    ) -> None:
+        super().__init__(backbone, pad_id, lm_head)
+        self.members = Members() if members is None else members
+        if lm_head is not None and self.members.lora_layers:
+            raise ValueError(
+                "members with adapters have no common hidden states for an LM loss; leave keep_lm_head out"
+            )
+        mould = dict(head_tensors(backbone, self.architecture))
+        self._head_names = tuple(mould)
+        drawn: list[nn.ParameterList] = []
+        for seed in self.members.seeds:
+            init_head(backbone, self.architecture, set(mould), seed)
+            drawn.append(nn.ParameterList(value.detach().clone() for value in mould.values()))
+        # One parameter a member, and stacked as they are used: an optimizer still tells a bias from a matrix.
+        self.heads = nn.ModuleList(drawn)
+        self.members.freeze(self)
+        for value in mould.values():
+            value.requires_grad_(False)
+        self.lora: MemberLora | None = None
+        if self.members.lora_layers:
+            layers, rank, alpha = self.members.lora_layers, self.members.rank, self.members.alpha
+            self.lora = MemberLora(backbone, self.architecture, layers, rank, alpha, self.members.seeds)
+
+    @classmethod
+    def of(cls, model: RewardModel, members: Members | None = None) -> Self:
+        """Members on a reward model's backbone, which they take over; its head is dropped."""
+        return cls(model.backbone, model.pad_id, model.lm_head, members)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, members: Members | None = None, **options: Any) -> Self:
+        """Members on a pretrained backbone; `options` are `RewardModel.from_pretrained`'s."""
+        model = cls.of(RewardModel.from_pretrained(path, **options), members)
+        model.remember_new_head(f"path={str(path)!r}")
+        return model
+
+    @classmethod
+    def from_config(
+        cls, config: PreTrainedConfig | Mapping[str, Any], *, members: Members | None = None, **options: Any
+    ) -> Self:
+        """Members on a backbone with random weights; `options` are `RewardModel.from_config`'s."""
+        return cls.of(RewardModel.from_config(config, **options), members)
+
+    @classmethod
+    def load(cls, folder: str | Path, **options: Any) -> Self:
+        """The members that `save_pretrained` wrote; `options` are `RewardModel.from_pretrained`'s.
+
+        Raises:
+            ValueError: if the folder holds no members, or those of other weights than its average.
+        """
+        path = Path(folder) / FILE
+        if not is_members(folder):
+            raise ValueError(f"{folder} holds no {FILE}, so no members; read it with RewardModel.from_pretrained")
+        with safe_open(path, "pt") as file:
+            members = Members(**json.loads(file.metadata()["members"]))
+            names: list[str] = list(file.keys())
+            stored: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
+        average = RewardModel.from_pretrained(folder, average=True, **options)
+        for name, value in head_tensors(average.backbone, average.architecture):
+            mean = stored[f"heads.{name}"].mean(0)
+            if value.shape != mean.shape or not torch.allclose(value.cpu(), mean, atol=1e-5):
+                raise ValueError(
+                    f"{path} is not of the weights beside it: another model was saved there since; delete {FILE} and "
+                    "read the folder with RewardModel.from_pretrained, or save the members again"
+                )
+        model = cls.of(average, members)
+        model._restore(stored)
+        return model
+
+    @property
+    def num_members(self) -> int:
+        """M."""
+        return self.members.num_members
+
+    @property
+    def num_rewards(self) -> int:
+        """M: every response has a reward of each member."""
+        return self.num_members
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of all members' heads, member by member."""
+        return self.heads.parameters()
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """All other parameters, the members' adapters among them; not the backbone's own head, which nobody trains."""
+        mould = {id(parameter) for parameter in super().head_parameters()}
+        return (parameter for parameter in super().backbone_parameters() if id(parameter) not in mould)
+
+    def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
+        """Every member's rewards of every response in a batch.
+
+        Args:
+            tokens: R rows of L tokens, k responses to each of P prompts.
+            keep_hidden: whether every hidden state is given back too; members with adapters have M and give none.
+
+        Returns:
+            Rewards (k, M, P) in float32 and features (k, P, H), for members with adapters the mean of theirs.
+
+        Raises:
+            ValueError: if rows hold several sequences and the backbone cannot keep them apart.
+        """
+        hidden = self._hidden(tokens, everywhere=keep_hidden)
+        views = 1 if self.lora is None else self.num_members
+        feature = self.feature_dropout(hidden.reshape(views, -1, hidden.shape[-1])[:, tokens.reward_index])
+        if next(self.head_parameters()).dtype != torch.float32:
+            raise ValueError("the heads are not in float32 any more; use the trainer's precision bf16-mixed")
+        with torch.autocast(feature.device.type, enabled=False):
+            reward = self._rewards(feature.float().expand(self.num_members, *feature.shape[1:]).flatten(1, 2))
+        reward = reward.view(self.num_members, *tokens.reward_index.shape).transpose(0, 1).contiguous()
+        return RewardOutput(reward, feature.mean(0), hidden if keep_hidden and self.lora is None else None)
+
+    def member(self, member: int) -> RewardModel:
+        """One member alone, its adapters merged: a reward model with weights of its own and no LM head.
+
+        Raises:
+            ValueError: if there is no such member.
+        """
+        if not 0 <= member < self.num_members:
+            raise ValueError(f"member={member}: there are {self.num_members}, counted from 0")
+        alone = copy.deepcopy(self._alone(member))
+        cast(nn.Module, alone).requires_grad_(True)
+        return RewardModel(alone, self.pad_id).train(self.training)
+
+    def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        """Write the members' average as a plain Hugging Face folder, and the members beside it for `load`.
+
+        The average is of the weights, heads and merged adapters. Where members differ in a linear head alone, as all
+        decoders' are, it gives exactly the mean of their rewards; the head of an encoder has a layer between, and the
+        average of such heads is none of the members' kind: export a `member` there. Every rank calls this, rank 0
+        writes.
+        """
+        export(self._alone(None), folder, tokenizer)
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+            return
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self._stored().items()}
+        with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as draft:
+            save_file(tensors, Path(draft) / FILE, {"members": json.dumps(asdict(self.members))})
+            os.replace(Path(draft) / FILE, Path(folder) / FILE)
+
+    def _hidden(self, tokens: TokenBatch, everywhere: bool) -> Tensor:
+        """(R, L, H), or (M * R, L, H) member by member where members have adapters."""
+        with nullcontext() if self.lora is None else self.lora.on(self.backbone):
+            return super()._hidden(tokens, everywhere)
+
+    def _rewards(self, features: Tensor) -> Tensor:
+        """(M, N, H) to (M, N, 1): the backbone's own head with each member's weights; dropout differs by member."""
+        mould = _Head(self.backbone, self.architecture)
+        names = [f"classifier.{name}" for name in self._head_names]
+
+        def one(weights: list[Tensor], feature: Tensor) -> Tensor:
+            return functional_call(mould, dict(zip(names, weights, strict=True)), (feature,), tie_weights=False)
+
+        return torch.vmap(one, randomness="different")(list(self._stacked().values()), features)
+
+    def _stacked(self) -> dict[str, Tensor]:
+        """Each of the head's parameters by its name in the classifier, (M, ...)."""
+        heads = cast("list[nn.ParameterList]", list(self.heads))
+        return {name: torch.stack(list(values)) for name, *values in zip(self._head_names, *heads, strict=True)}
+
+    @torch.no_grad()
+    def _alone(self, member: int | None) -> PreTrainedModel:
+        """A classifier with one member's weights or (None) the average; what all members share is not copied."""
+        weights = {
+            name: value.mean(0) if member is None else value[member] for name, value in self._stacked().items()
+        } | ({} if self.lora is None else self.lora.merged(self.backbone, member))
+        backbone = cast(nn.Module, self.backbone)
+        shared = {id(value): value for name, value in backbone.named_parameters() if name not in weights}
+        alone = copy.deepcopy(backbone, cast("dict[int, Any]", shared))
+        alone.load_state_dict(weights, strict=False)
+        return cast(PreTrainedModel, alone)
+
+    def _stored(self) -> dict[str, Tensor]:
+        """What `load` needs beyond the average: each member's tensors, and the weights that adapters are added to."""
+        tensors = {f"heads.{name}": value for name, value in self._stacked().items()}
+        for name, adapter in ({} if self.lora is None else self.lora.by_name()).items():
+            tensors |= {f"lora.{name}.down": adapter.down, f"lora.{name}.up": adapter.up}
+            tensors[f"base.{name}.weight"] = self.backbone.get_parameter(f"{name}.weight")
+        return tensors
+
+    @torch.no_grad()
+    def _restore(self, stored: dict[str, Tensor]) -> None:
+        """Take over what `_stored` gave."""
+        for number, head in enumerate(cast("list[nn.ParameterList]", list(self.heads))):
+            for name, parameter in zip(self._head_names, head, strict=True):
+                parameter.copy_(stored[f"heads.{name}"][number])
+        for name, value in self._stored().items():
+            if not name.startswith("heads."):
+                value.copy_(stored[name])
+
+
+class _Head(nn.Module):
+    """A classifier's head as a module, which is what `functional_call` calls. Nothing keeps it."""
+
+    def __init__(self, classifier: PreTrainedModel, architecture: Architecture) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.architecture = architecture
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return self.architecture.reward(self.classifier, feature)
+
+
+def is_members(folder: str | Path) -> bool:
+    """Whether `MemberRewardModel.save_pretrained` wrote a folder."""
+    return (Path(folder) / FILE).is_file()

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from lightning_rm.analysis.calibration import reliability
+from lightning_rm.analysis.history import Curve, read_history
+from lightning_rm.analysis.plots.parts import part_curves, parts
+from lightning_rm.analysis.plots.run import reliability_diagram, reward_histogram, training_curves
+from lightning_rm.analysis.plots.style import save_figure
+
+CSV = """epoch,step,train/loss,train_epoch/accuracy,val/accuracy,val/nll
+0,9,0.7,,,
+0,9,,,0.6,0.65
+0,19,nan,,,
+0,19,,0.55,,
+1,20,,,0.9,0.3
+"""
+"""Training ended at step 19; the rows of step 20 are an evaluation of the best weights."""
+
+
+def drawn(figure: Figure) -> dict[str, list[tuple[float, float]]]:
+    """Label of each line of a figure -> its points."""
+    return {
+        str(line.get_label()): list(zip(*(np.asarray(line.get_data()).tolist()), strict=True))
+        for axes in figure.axes
+        for line in axes.get_lines()
+        if not str(line.get_label()).startswith("_")
+    }
+
+
+def test_history_leaves_empty_cells_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(CSV)
+    history = read_history(path)
+    assert list(history) == ["train/loss", "val/accuracy", "val/nll", "train_epoch/accuracy"]
+    assert history["val/nll"].steps.tolist() == [9, 20]
+    assert history["val/nll"].values.tolist() == [0.65, 0.3]
+    assert history["train/loss"].steps.tolist() == [9, 19]
+    assert np.isnan(history["train/loss"].values[1])
+
+
+@pytest.mark.parametrize("text", ["", "epoch,step,train/loss\n"])
+def test_a_run_that_logged_nothing_has_an_empty_history_and_a_figure_that_says_so(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(text)
+    history = read_history(path)
+    assert history == {}
+    figure = training_curves(history)
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["nothing logged", "nothing logged"]
+
+
+def test_curves_are_the_logged_values_up_to_the_last_training_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(CSV)
+    lines = drawn(training_curves(read_history(path)))
+    assert lines["val/accuracy"] == [(9, 0.6)]
+    assert lines["val/nll"] == [(9, 0.65)]
+    assert lines["train/loss"][0] == (9, 0.7)
+
+
+def test_without_a_set_named_val_every_validation_set_has_a_curve_and_no_subset_has_one() -> None:
+    curve = Curve(np.array([1]), np.array([0.5]))
+    keys = ("train/loss", "val/a/accuracy", "val/b/accuracy", "val/a/hard/accuracy", "val/a/nll", "test/a/accuracy")
+    lines = drawn(training_curves(dict.fromkeys(keys, curve)))
+    assert set(lines) == {"train/loss", "val/a/accuracy", "val/b/accuracy", "val/a/nll", "log 2", "chance"}
+
+
+def test_a_long_curve_is_shown_with_its_running_mean() -> None:
+    """60 points: means over 3 neighbours, of which there are 58, at the middle step of each three."""
+    values = np.random.default_rng(0).normal(size=60)
+    lines = drawn(training_curves({"train/loss": Curve(np.arange(60) * 10, values)}))
+    points = lines["train/loss, mean of 3"]
+    assert len(points) == 58
+    assert points[0] == pytest.approx((10, values[:3].mean()))
+    assert points[-1] == pytest.approx((580, values[-3:].mean()))
+
+
+def test_every_part_of_a_method_has_a_panel_and_no_metric_or_loss_has_one() -> None:
+    steps = np.arange(3)
+    names = ("loss", "ranking", "alignment", "difference_loss", "accuracy", "margin_std", "clean_accuracy", "a/b")
+    history = {f"train/{name}": Curve(steps, np.arange(3.0) + place) for place, name in enumerate(names)}
+    history |= {"val/alignment": Curve(steps, np.ones(3)), "lr-AdamW": Curve(steps, np.ones(3))}
+    assert list(parts(history)) == ["ranking", "alignment", "difference_loss"]
+    figure = part_curves(history)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"train/{name}" for name in names[1:4]]
+    assert [axes.get_lines()[0].get_ydata().tolist() for axes in figure.axes] == [[1, 2, 3], [2, 3, 4], [3, 4, 5]]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_part_that_is_the_whole_loss_is_left_out_and_no_part_is_an_error() -> None:
+    loss = Curve(np.arange(2), np.array([0.7, 0.6]))
+    with pytest.raises(ValueError, match="no part of a method was logged"):
+        part_curves({"train/loss": loss, "train/ranking": loss, "val/nll": loss})
+
+
+def test_a_long_part_is_shown_with_its_running_mean() -> None:
+    values = np.random.default_rng(0).normal(size=60)
+    (axes,) = part_curves({"train/alignment": Curve(np.arange(60), values)}).axes
+    raw, mean = axes.get_lines()
+    assert raw.get_ydata().tolist() == values.tolist()  # pyright: ignore[reportAttributeAccessIssue]
+    assert mean.get_ydata()[0] == pytest.approx(values[:3].mean())  # pyright: ignore[reportIndexIssue]
+
+
+def test_reward_histogram_shares_bins_and_marks_the_means() -> None:
+    chosen, rejected = np.array([1.0, 2.0, 6.0]), np.array([0.0, 1.0, -4.0])
+    figure = reward_histogram(chosen, rejected, num_bins=10)
+    axes = figure.axes[0]
+    steps = [patch.get_data() for patch in axes.patches]  # pyright: ignore[reportAttributeAccessIssue]
+    assert [data.values.sum() for data in steps] == [3, 3, 3, 3]
+    assert all(data.edges.tolist() == np.linspace(-4, 6, 11).tolist() for data in steps)
+    assert [line.get_xdata()[0] for line in axes.get_lines()] == [3, -1]
+    assert "mean margin 4.00" in axes.get_title(loc="left")
+
+
+def test_reward_histogram_of_equal_rewards_is_drawn() -> None:
+    figure = reward_histogram([2.0], [2.0])
+    assert "mean margin 0.00" in figure.axes[0].get_title(loc="left")
+
+
+def test_reliability_diagram_shows_the_bins_and_their_error() -> None:
+    generator = np.random.default_rng(0)
+    margins, labels = generator.normal(size=200) * 2, generator.integers(0, 2, 200).astype(float)
+    bins = reliability(margins, labels, 5)
+    top, bottom = reliability_diagram(margins, labels, 5).axes
+    accuracy, gap = top.containers
+    np.testing.assert_allclose([bar.get_height() for bar in accuracy], bins.accuracy)
+    np.testing.assert_allclose([bar.get_height() for bar in gap], np.abs(bins.accuracy - bins.confidence))
+    assert [bar.get_height() for bar in bottom.containers[0]] == bins.num_pairs.tolist()
+    assert f"ECE {bins.calibration_error:.3f} over 200 pairs" == top.get_title(loc="left")
+
+
+def test_reliability_diagram_leaves_empty_bins_empty() -> None:
+    top, bottom = reliability_diagram([10.0, -10.0], [1.0, 1.0], 4).axes
+    heights = [bar.get_height() for bar in top.containers[0]]
+    assert np.isnan(heights[:3]).all()
+    assert heights[3] == 0.5
+    assert [bar.get_height() for bar in bottom.containers[0]] == [0, 0, 0, 2]
+
+
+@pytest.mark.parametrize(("values", "message"), [([], "no pairs"), ([1.0, float("nan")], "1 of 2 values are not")])
+def test_nothing_and_not_a_number_are_refused(values: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        reward_histogram(values, values)
+    with pytest.raises(ValueError, match=message):
+        reliability_diagram(values, [1.0] * len(values))
+
+
+def test_saved_files_are_the_same_bytes_each_time_and_name_no_date(tmp_path: Path) -> None:
+    first = save_figure(reliability_diagram([1.0, -2.0], [1.0, 1.0]), tmp_path / "new" / "v1.2")
+    second = save_figure(reliability_diagram([1.0, -2.0], [1.0, 1.0]), tmp_path / "again")
+    assert [path.name for path in first] == ["v1.2.png", "v1.2.svg"]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert "dc:date" not in first[1].read_text()
+    assert first[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_drawing_leaves_the_users_settings_alone(tmp_path: Path) -> None:
+    before = dict(mpl.rcParams)
+    save_figure(reward_histogram([1.0], [0.0]), tmp_path / "figure")
+    assert dict(mpl.rcParams) == before

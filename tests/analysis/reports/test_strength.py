@@ -1,0 +1,56 @@
+"""The report on files of few pairs, and of none with strength."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lightning_rm.analysis.reports.strength import read_strength, strength_report
+from tests.toy import write_annotated
+
+
+@pytest.mark.parametrize("num_pairs", [1, 2, 14, 19, 20, 45])
+def test_few_pairs_make_fewer_groups(tmp_path: Path, num_pairs: int) -> None:
+    """`clean` is known of every pair: 14 of them make 14 groups of one pair."""
+    write_annotated(tmp_path / "strength.parquet", num_pairs)
+    table = read_strength(tmp_path / "strength.parquet")
+    numbers, written = strength_report(table, tmp_path / "out")
+    mean, clean = (np.array(table[name].to_pylist(), float) for name in ("strength_mean", "clean"))
+    groups = (tmp_path / "out" / "groups.csv").read_text().splitlines()[1:]
+    assert len(groups) == min(20, num_pairs)
+    assert numbers["num_pairs"] == num_pairs
+    assert numbers["share_negative"] == pytest.approx((mean < 0).mean())
+    assert {path.name for path in written} == {path.name for path in (tmp_path / "out").iterdir()}
+    if 1 < num_pairs < 21:  # a group is one pair
+        assert numbers["agreement_weakest"] == clean[mean.argmin()]
+        assert numbers["agreement_strongest"] == clean[mean.argmax()]
+    share = {1: "100", 2: "50", 14: "7.14", 19: "5.26"}.get(num_pairs, "5")
+    assert (tmp_path / "out" / "groups.md").read_text().startswith(f"# Strength by group of {share} %, from the")
+
+
+def test_truth_of_few_pairs_makes_groups_of_those(tmp_path: Path) -> None:
+    """Of 30 pairs 3 have a second label: the weakest, which it contradicts, and two others."""
+    write_annotated(tmp_path / "strength.parquet", 30)
+    table = read_strength(tmp_path / "strength.parquet")
+    order = np.argsort(table["strength_mean"].to_pylist())
+    clean = {int(order[0]): False, int(order[10]): True, int(order[20]): True}
+    column = pa.array([clean.get(place) for place in range(30)], pa.bool_())
+    table = table.set_column(table.column_names.index("clean"), "clean", column)
+    numbers, written = strength_report(table, tmp_path / "out")
+    assert (numbers["agreement_weakest"], numbers["agreement_strongest"]) == (0, 1)
+    assert numbers["share_wrong"] == pytest.approx(1 / 3)
+    assert numbers["mean/auroc"] == 1
+    assert "agreement_by_strength.png" in {path.name for path in written}
+
+
+def test_no_strength_is_an_error_that_writes_nothing(tmp_path: Path) -> None:
+    write_annotated(tmp_path / "strength.parquet", 3)
+    table = read_strength(tmp_path / "strength.parquet")
+    unknown = pa.array([None] * 3, pa.float64())
+    table = table.set_column(table.column_names.index("strength_mean"), "strength_mean", unknown)
+    with pytest.raises(ValueError, match="none of 3 pairs has strength"):
+        strength_report(table, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

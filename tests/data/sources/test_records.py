@@ -1,0 +1,214 @@
+"""Rows in memory: the pairs of a file with the same rows, a fingerprint of what they hold, and what is no source."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict, UserDict
+from collections.abc import Callable
+from copy import deepcopy
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import lightning_rm
+from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sets import as_source
+from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.sources.records import RecordSource
+from lightning_rm.data.sources.resampling import PromptSplit
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from tests.data.words import TEMPLATE, word_tokenizer
+
+ROWS: list[dict[str, Any]] = [
+    {
+        "prompt": [{"role": "user", "content": f"w{i}"}],
+        "chosen": [{"role": "assistant", "content": f"w{i} w1"}],
+        "rejected": [{"role": "assistant", "content": f"w{i} w2 w3"}],
+        "margin": i / 2,
+        "kind": "even" if i % 2 == 0 else "odd",
+    }
+    for i in range(5)
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def changed(rows: list[dict[str, Any]], change: Callable[[dict[str, Any]], object]) -> list[dict[str, Any]]:
+    """The rows, the last of them changed."""
+    copy = deepcopy(rows)
+    change(copy[-1])
+    return copy
+
+
+@pytest.mark.parametrize("options", [{}, {"columns": {"subset": "kind"}, "where": {"kind": "even"}}, {"subset": "a"}])
+def test_rows_in_memory_are_those_of_a_file(tmp_path: Path, options: dict[str, Any]) -> None:
+    read = list(FileSource(write(tmp_path / "a.jsonl", ROWS), **options))
+    data = datasets.Dataset.from_list(ROWS)
+    kept = [row for row in read if isinstance(row, PairRow)]
+    assert len(kept) == (3 if "where" in options else 5)
+    for records in (ROWS, tuple(ROWS), [UserDict(row) for row in ROWS], data, data.with_format("numpy")):
+        source = RecordSource(records, **options)
+        assert [row for row in source if isinstance(row, PairRow)] == kept
+        assert list(source) == list(source)
+    with pytest.raises(ValueError, match="where names 'knd', which no row has; the fields are chosen"):
+        list(RecordSource(ROWS, where={"knd": "even"}))
+
+
+def test_what_json_has_no_word_for_is_read_as_a_file_would_have_it(tmp_path: Path) -> None:
+    """Tuples, arrays and numbers of numpy, and what pandas reads from Parquet."""
+    tool = {"name": "f"}
+    plain = [row | {"tools": [tool], "votes": [0.5, 1.5], "strength_mean": 1.0, "label": 0.75} for row in ROWS]
+    path = write(tmp_path / "a.jsonl", plain)
+    given = [
+        row
+        | {
+            "prompt": np.array(row["prompt"], dtype=object),
+            "chosen": tuple(row["chosen"]),
+            "tools": (OrderedDict(tool),),
+            "votes": np.array([0.5, 1.5], np.float32),
+            "strength_mean": np.float32(1),
+            "label": np.float32(0.75),
+            "made": datetime(2024, 7, 26),
+        }
+        for row in ROWS
+    ]
+    assert list(RecordSource(given)) == list(FileSource(path))
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    frame = pd.read_parquet(tmp_path / "a.parquet")
+    assert list(RecordSource(frame.to_dict("records"))) == list(FileSource(tmp_path / "a.parquet"))
+
+
+def test_a_row_that_cannot_be_read_is_named_by_its_place() -> None:
+    bad = [*ROWS[:2], {"chosen": "a"}, "w1", *ROWS[2:]]
+    source = RecordSource(bad)  # pyright: ignore[reportArgumentType]
+    assert [(row.where, row.reason) for row in source if isinstance(row, BadRow)] == [
+        ("records row 2", "missing field"),
+        ("records row 3", "wrong type"),
+    ]
+    assert sum(isinstance(row, PairRow) for row in source) == 5
+    with pytest.raises(ValueError, match="columns names 'choosen'"):
+        RecordSource(ROWS, columns={"choosen": "a"})
+
+
+def test_fingerprint_is_of_content_and_options() -> None:
+    source = RecordSource(ROWS)
+    again = [datasets.Dataset.from_list(ROWS), deepcopy(ROWS), tuple(ROWS), [UserDict(row) for row in ROWS]]
+    assert {RecordSource(records).fingerprint() for records in again} == {source.fingerprint()}
+    others = [
+        RecordSource(ROWS, columns={"subset": "kind"}),
+        RecordSource(ROWS, where={"kind": "even"}),
+        RecordSource(ROWS, format="preference"),
+        RecordSource(ROWS, subset="mine"),
+        RecordSource(ROWS[::-1]),
+        RecordSource(ROWS[:4]),
+        RecordSource(changed(ROWS, lambda row: row["chosen"][0].update(content="w4 w2"))),  # one word
+        RecordSource(changed(ROWS, lambda row: row.update(margin=2))),
+        RecordSource(changed(ROWS, lambda row: row.update(tools=[{"name": "f", "type": "g"}]))),
+        RecordSource(changed(ROWS, lambda row: row.update(tools=[{"type": "g", "name": "f"}]))),  # as it is written out
+        RecordSource(changed(ROWS, lambda row: row.update(made=datetime(2024, 7, 26)))),
+        RecordSource(changed(ROWS, lambda row: row.update(made=datetime(2024, 7, 27)))),
+    ]
+    assert len({source.fingerprint(), *(other.fingerprint() for other in others)}) == len(others) + 1
+
+
+def test_the_fingerprint_of_a_data_set_is_that_of_its_rows() -> None:
+    """`datasets` tells data sets apart by how they were made: the same rows may have two fingerprints there."""
+    data, selected = datasets.Dataset.from_list(ROWS), datasets.Dataset.from_list([*ROWS, ROWS[0]]).select(range(5))
+    assert data._fingerprint != selected._fingerprint
+    assert RecordSource(data).fingerprint() == RecordSource(selected).fingerprint()
+    assert RecordSource(data.with_format("numpy")).fingerprint() == RecordSource(data).fingerprint()
+    assert RecordSource(data.select([1, 0, 2, 3, 4])).fingerprint() != RecordSource(data).fingerprint()
+
+
+def test_a_list_that_is_changed_has_another_fingerprint() -> None:
+    rows = deepcopy(ROWS)
+    source = RecordSource(rows)
+    before = source.fingerprint()
+    rows[3]["rejected"][0]["content"] = "w9"
+    assert source.fingerprint() != before
+
+
+def test_a_value_without_a_digest_is_named() -> None:
+    with pytest.raises(ValueError, match=r"records row 4 holds a object, .* which has no digest; leave that field out"):
+        RecordSource(changed(ROWS, lambda row: row.update(image=object()))).fingerprint()
+
+
+def test_what_can_be_read_once_only_is_an_error() -> None:
+    for once in ((row for row in ROWS), iter(ROWS)):
+        with pytest.raises(ValueError, match=r"of the type (generator|list_iterator), which .* give a list"):
+            RecordSource(once)
+        with pytest.raises(ValueError, match=r"of the type (generator|list_iterator), which .* give a list"):
+            as_source(once)
+
+
+def test_a_source_is_made_of_what_is_given(tmp_path: Path) -> None:
+    path, other = write(tmp_path / "a.jsonl", ROWS[:2]), write(tmp_path / "b.jsonl", ROWS[2:])
+    for given in (path, str(path), [path, str(other)], (path, other), [f"{tmp_path}/*.jsonl"]):
+        assert isinstance(as_source(given), FileSource)
+    assert list(as_source([path, str(other)])) == list(as_source(ROWS))
+    for given in (ROWS, tuple(ROWS), datasets.Dataset.from_list(ROWS)):
+        assert isinstance(as_source(given), RecordSource)
+    for source in (RecordSource(ROWS), SyntheticSource(2), PromptSplit(FileSource(path), "train", 0.5)):
+        assert as_source(source) is source
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (3, "int"),
+        ([], "list and empty"),
+        ([1, 2], "list, of int"),
+        ([["a.jsonl"]], "list, of list"),
+        (["a.jsonl", ROWS[0]], "list, of str"),
+        (list(SyntheticSource(2)), "list, of PairRow"),
+        (ROWS[0], "dict"),
+        (datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}), "DatasetDict"),
+        (datasets.Dataset.from_list(ROWS).to_iterable_dataset(), "IterableDataset"),
+        (pd.DataFrame(ROWS), "DataFrame, of str"),
+        ({"a.jsonl"}, "set, of str"),
+    ],
+)
+def test_what_is_no_source_is_named(given: Any, found: str) -> None:
+    words = rf"train is of the type {found}; give a source, a path or a list of paths, or rows in memory"
+    with pytest.raises(ValueError, match=words):
+        PreferenceDataModule(word_tokenizer(), given)
+
+
+def test_the_data_module_takes_rows_in_memory(tmp_path: Path) -> None:
+    rows = [row | {"tools": [{"name": "w8"}], "chat_template_kwargs": {"loud": True}} for row in ROWS]
+    path = write(tmp_path / "a.jsonl", rows)
+    tokenizer = word_tokenizer("{% if tools %}{{ tools[0]['name'] }} {% endif %}{% if loud %}w9 {% endif %}" + TEMPLATE)
+
+    def set_up(train: Any, val: Any, test: Any) -> PreferenceDataModule:
+        data = PreferenceDataModule(tokenizer, train, val, test, batch_pairs=2, cache_dir=tmp_path / "cache")
+        data.setup()
+        return data
+
+    data = datasets.Dataset.from_list(rows)
+    files = set_up(path, path, {"one": path, "two": [path, path]})
+    memory = set_up(rows, data, {"one": data, "two": [*rows, *rows]})
+    assert memory.val_names == ("val",)
+    assert memory.test_names == ("one", "two")
+    for name, pairs in files.datasets.items():
+        found = memory.datasets[name]
+        assert len(found) == (10 if name == "two" else 5)
+        assert [found.sample(i) for i in range(len(found))] == [pairs.sample(i) for i in range(len(pairs))]
+        margins = [opened.columns(range(len(opened)))["margin"].tolist() for opened in (found, pairs)]
+        assert margins[0] == margins[1]
+        assert margins[0][:5] == [0, 0.5, 1, 1.5, 2]
+
+
+def test_both_are_names_of_the_package() -> None:
+    assert lightning_rm.RecordSource is RecordSource
+    assert lightning_rm.FileSource is FileSource

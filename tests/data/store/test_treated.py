@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.rows import PairRow
+from lightning_rm.data.store.treated import treated
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
+from lightning_rm.strength import adaptive_margin, decile, drop, flip, label_smoothing, select, weight
+from tests.toy import Rows
+
+NUM = 40
+
+
+def annotated(num_pairs: int = NUM) -> Rows:
+    """Pair i has the votes i - 10 and i - 8, but every eighth has none."""
+    rows = list(SyntheticSource(num_pairs, split="train"))
+    return Rows(
+        [
+            row if i % 8 == 7 else replace(row, strength_mean=i - 9.0, strength_std=1.0, votes=(i - 10.0, i - 8.0))
+            for i, row in enumerate(rows)
+        ]
+    )
+
+
+def data(cache_dir: Path, *treatments: object, source: Rows | None = None, **options: object) -> PreferenceDataModule:
+    module = PreferenceDataModule(
+        world_tokenizer(),
+        train=source or annotated(),
+        val=SyntheticSource(6, split="val"),
+        cache_dir=cache_dir,
+        treatments=treatments,  # pyright: ignore[reportArgumentType]
+        **{"batch_pairs": NUM, "order": "random", **options},  # pyright: ignore[reportArgumentType]
+    )
+    module.setup("fit")
+    return module
+
+
+def test_the_strengths_reach_the_data_set_and_the_batch(tmp_path: Path) -> None:
+    pairs = data(tmp_path).datasets["train"]
+    known = [i for i in range(NUM) if i % 8 != 7]
+    assert pairs.strength.mean[known].tolist() == [i - 9.0 for i in known]
+    assert pairs.strength.share[known].tolist() == [
+        0.5 * ((i > 10) + 0.5 * (i == 10)) + 0.5 * ((i > 8) + 0.5 * (i == 8)) for i in known
+    ]
+    assert np.isnan(pairs.strength.mean[7::8]).all()
+    assert pairs.source_row.tolist() == list(range(NUM))
+    torch.testing.assert_close(pairs.columns([3, 7])["strength"], torch.tensor([-6.0, float("nan")]), equal_nan=True)
+
+
+def test_treatments_change_what_a_batch_is_trained_towards(tmp_path: Path) -> None:
+    module = data(tmp_path, partial(flip, below_mean=0.0), adaptive_margin, partial(label_smoothing, alpha=0.1))
+    [batch] = list(module.train_dataloader())
+    known = ~batch.strength.isnan()
+    negative = known & (batch.strength < 0)
+    assert negative.sum() == 8
+    torch.testing.assert_close(batch.label[negative], torch.full((8,), 0.1))
+    torch.testing.assert_close(batch.label[~negative], torch.full((NUM - 8,), 0.9))
+    torch.testing.assert_close(batch.margin[known], batch.strength[known])
+    assert (batch.margin[~known] == 0).all()
+
+
+def test_validation_pairs_are_never_treated(tmp_path: Path) -> None:
+    module = data(tmp_path, partial(flip, below_quantile=1.0))
+    [loader] = module.val_dataloader()
+    assert all((batch.label == 1).all() for batch in loader)
+
+
+def test_pairs_left_out_are_gone_and_counted(tmp_path: Path) -> None:
+    module = data(tmp_path, partial(drop, ranges=[[0.0, 0.2]]), partial(flip, below_quantile=0.4), weight)
+    pairs, report = module.datasets["train"], module.reports["train"]
+    assert len(pairs) == report.kept == NUM - 7
+    assert report.read == report.kept + sum(report.reasons.values())
+    assert report.reasons == {"left out by treatment": 7}
+    assert report.changes["label flipped"] == 7
+    assert "1. drop, 2. flip, 3. weight; strengths of 35 pairs" in report.notes[-1]
+    whole = data(tmp_path).datasets["train"]
+    for i in range(len(pairs)):
+        row = int(pairs.source_row[i])
+        assert pairs.sample(i) == whole.sample(row)
+        assert (pairs.text(i), pairs.votes(i)) == (whole.text(row), whole.votes(row))
+    np.testing.assert_array_equal(pairs.lengths, whole.lengths[pairs.source_row])
+    rows = [int(row) for batch in module.train_dataloader() for row in batch.row]
+    assert sorted(rows) == list(range(NUM - 7))
+
+
+def test_a_treated_set_survives_a_pickle(tmp_path: Path) -> None:
+    pairs = data(tmp_path, partial(decile, number=3), partial(flip, below_quantile=1.0)).datasets["train"]
+    again = pickle.loads(pickle.dumps(pairs))
+    assert [again.sample(i) for i in range(len(pairs))] == [pairs.sample(i) for i in range(len(pairs))]
+    torch.testing.assert_close(again.columns([0, 1]), pairs.columns([0, 1]), equal_nan=True)
+
+
+def test_named_treatments_keep_their_names(tmp_path: Path) -> None:
+    pairs = prepare_pairs(annotated(), world_tokenizer(), TokenizePolicy(), tmp_path, "train")
+    result = treated(pairs, {"weakest": partial(select, ranges=[[0.0, 0.5]])})
+    assert result.report.notes[-1].startswith("train: weakest; ")
+    assert treated(pairs, {}) is pairs
+
+
+def test_without_strengths_it_says_how_to_get_them(tmp_path: Path) -> None:
+    plain = Rows([row for row in SyntheticSource(8, split="train") if isinstance(row, PairRow)])
+    with pytest.raises(ValueError, match=r"need preference strengths.*lightning-rm annotate"):
+        data(tmp_path, adaptive_margin, source=plain)
+    with pytest.raises(ValueError, match="leave no pair of 40"):
+        data(tmp_path, partial(select, ranges=[[0.0, 0.5]]), partial(drop, ranges=[[0.0, 0.5]]))
+
+
+@pytest.mark.parametrize(("order", "sign"), [("strongest_first", -1), ("weakest_first", 1)])
+def test_a_curriculum_goes_by_strength(tmp_path: Path, order: str, sign: int) -> None:
+    module = data(tmp_path, order=order, batch_pairs=4)
+    for _ in range(2):
+        strengths = [value for batch in module.train_dataloader() for value in batch.strength.tolist()]
+        known = [value for value in strengths if value == value]
+        assert known == sorted(known, key=lambda value: sign * value)
+        assert all(value != value for value in strengths[len(known) :])
+
+
+def test_a_curriculum_needs_strengths(tmp_path: Path) -> None:
+    plain = Rows([row for row in SyntheticSource(8, split="train") if isinstance(row, PairRow)])
+    with pytest.raises(ValueError, match="order='weakest_first' needs preference strengths"):
+        data(tmp_path, source=plain, order="weakest_first").train_dataloader()

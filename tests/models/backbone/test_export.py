@@ -1,0 +1,176 @@
+"""The exported folder: read by transformers with no further arguments, it gives our rewards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from lightning_rm.batch import Sample
+from lightning_rm.data.batches.layouts import padded
+from lightning_rm.models.backbone import export
+from lightning_rm.models.backbone.adapters import LoraAdapter
+from lightning_rm.models.reward_model import RewardModel
+from tests.tiny import CONFIGS, EOS, PAD, conversation, tiny_model
+
+SEQUENCES = [conversation(6), conversation(11), conversation(8)[:-1]]
+"""Two end in EOS, all have one in the middle, the last ends in another token."""
+
+
+def our_rewards(model: RewardModel) -> Tensor:
+    with torch.no_grad():
+        return model(padded([Sample([ids]) for ids in SEQUENCES], model.read_at, model.pad_id)).reward[0]
+
+
+def assert_same_weights(found: RewardModel, expected: RewardModel) -> None:
+    """Bit for bit, dtypes included."""
+    ours, theirs = found.state_dict(), expected.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(ours[key].dtype == theirs[key].dtype and torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def their_rewards(folder: Path, side: str, **options: Any) -> Tensor:
+    """Transformers' own, on one padded batch."""
+    classifier = AutoModelForSequenceClassification.from_pretrained(folder, **options).eval()
+    width = max(map(len, SEQUENCES))
+    rows = torch.tensor(
+        [[PAD] * (width - len(ids)) + ids if side == "left" else ids + [PAD] * (width - len(ids)) for ids in SEQUENCES]
+    )
+    mask = (rows != PAD).long()
+    positions = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if classifier.config.model_type == "gpt2" else {}
+    with torch.no_grad():
+        return classifier(input_ids=rows, attention_mask=mask, **positions).logits[:, 0]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_transformers_gives_our_rewards(name: str, tmp_path: Path) -> None:
+    model = tiny_model(name)
+    expected = our_rewards(model)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == [type(model.backbone).__name__]
+    assert config["architectures"][0].endswith("ForSequenceClassification")
+    assert config["id2label"] == {"0": "LABEL_0"}
+    assert config["problem_type"] == "regression"
+    assert config["pad_token_id"] == PAD != config["eos_token_id"]
+    assert config["dtype"] == "float32"
+    assert "_attn_implementation" not in config
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert not [key for key in tensors if "lm_head" in key]
+    if model.read_at == "last":
+        assert tensors["score.weight"].shape == (1, 32)
+    # An encoder reads its first token, which padding on the left moves away.
+    for side in ("right", "left") if model.read_at == "last" else ("right",):
+        torch.testing.assert_close(their_rewards(tmp_path, side), expected, atol=1e-6, rtol=1e-6)
+    loaded: Any = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not loaded[1]["missing_keys"]  # what transformers would newly initialise
+    assert not loaded[1]["unexpected_keys"]
+    again = RewardModel.from_pretrained(tmp_path).eval()
+    assert_same_weights(again, model)
+    torch.testing.assert_close(our_rewards(again), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_merged_adapters_give_the_same_rewards(name: str, tmp_path: Path) -> None:
+    model = tiny_model(name, lora=LoraAdapter(rank=4, alpha=16))
+    before = our_rewards(model)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                parameter.normal_(std=0.05)
+    expected = our_rewards(model)
+    assert (expected - before).abs().max() > 1e-3
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(their_rewards(tmp_path, "right"), expected, atol=1e-6, rtol=1e-6)
+    assert load_file(tmp_path / "model.safetensors").keys() == tiny_model(name).backbone.state_dict().keys()
+    torch.testing.assert_close(our_rewards(model), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_a_bfloat16_backbone_keeps_its_float32_head(name: str, tmp_path: Path) -> None:
+    model = tiny_model(name, dtype="bfloat16")
+    expected = our_rewards(model)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    dtypes = {key: value.dtype for key, value in load_file(tmp_path / "model.safetensors").items()}
+    head = {key for key in dtypes if key.startswith(tuple(f"{part}." for part in model.architecture.head))}
+    assert {key for key, dtype in dtypes.items() if dtype == torch.float32} == head
+    again = RewardModel.from_pretrained(tmp_path, dtype="bfloat16").eval()
+    assert_same_weights(again, model)
+    torch.testing.assert_close(our_rewards(again), expected, atol=1e-6, rtol=1e-6)
+    upcast = RewardModel.from_pretrained(tmp_path, dtype="float32").eval()
+    torch.testing.assert_close(their_rewards(tmp_path, "right", dtype="float32"), our_rewards(upcast))
+
+
+def test_a_kept_lm_head_is_left_out(tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_config(tiny_model("llama").backbone.config).save_pretrained(tmp_path / "causal")
+    model = RewardModel.from_pretrained(tmp_path / "causal", keep_lm_head=True).eval()
+    model.save_pretrained(tmp_path / "reward")
+    plain = RewardModel.from_pretrained(tmp_path / "causal").eval()
+    plain.save_pretrained(tmp_path / "plain")
+    found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("reward", "plain"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    torch.testing.assert_close(their_rewards(tmp_path / "reward", "right"), our_rewards(model), atol=1e-6, rtol=1e-6)
+
+
+def test_an_earlier_export_is_replaced_and_other_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+    monkeypatch.setattr(export, "SHARD_SIZE", "20KB")
+    tiny_model("llama", seed=1).save_pretrained(folder)
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    (folder / "notes.txt").write_text("mine")
+    monkeypatch.setattr(export, "SHARD_SIZE", "5GB")
+    model = tiny_model("llama", seed=2)
+    model.save_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    torch.testing.assert_close(their_rewards(folder, "right"), our_rewards(model), atol=1e-6, rtol=1e-6)
+
+
+def test_sharded_files_give_the_same_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "SHARD_SIZE", "20KB")
+    model = tiny_model("llama")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    torch.testing.assert_close(their_rewards(tmp_path, "left"), our_rewards(model), atol=1e-6, rtol=1e-6)
+
+
+def test_pooling_at_the_last_attended_token_is_what_a_server_reads() -> None:
+    """vLLM and SGLang take the last token's hidden state of an unpadded sequence and apply `score`."""
+    model = tiny_model("qwen3")
+    backbone: Any = model.backbone
+    for ids, reward in zip(SEQUENCES, our_rewards(model), strict=True):
+        hidden = backbone.model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        torch.testing.assert_close(backbone.score(hidden)[0], reward, atol=1e-6, rtol=1e-6)
+
+
+def test_the_tokenizer_travels_along_and_must_pad_alike(tmp_path: Path) -> None:
+    from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+
+    tokenizer = world_tokenizer()
+    model = RewardModel.from_config(CONFIGS["llama"], tokenizer=tokenizer)
+    model.save_pretrained(tmp_path, tokenizer)
+    assert (tmp_path / "tokenizer.json").is_file()
+    assert model.backbone.config.vocab_size == len(tokenizer)
+    other = RewardModel.from_config(CONFIGS["llama"], vocab_size=len(tokenizer), pad_id=len(tokenizer) - 1)
+    with pytest.raises(ValueError, match="one padding token"):
+        other.save_pretrained(tmp_path, tokenizer)
+
+
+def test_export_trains_on_and_scores_a_content_eos(tmp_path: Path) -> None:
+    """A sequence of one EOS, and EOS twice at the end: the last attended token is read."""
+    model = tiny_model("llama")
+    model.save_pretrained(tmp_path)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    for ids in ([EOS], [5, EOS, EOS], [7, EOS, 9]):
+        ours = model(padded([Sample([ids, conversation(12)])], "last", PAD)).reward[0, 0]
+        rows = torch.tensor([ids + [PAD] * 3])
+        theirs = classifier(input_ids=rows, attention_mask=(rows != PAD).long()).logits[0, 0]
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)

@@ -1,0 +1,342 @@
+"""From checkpoints of every kind to a reward model, and what is said when that cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+)
+
+from lightning_rm.data.batches.layouts import padded
+from lightning_rm.models.backbone import settings
+from lightning_rm.models.reward_model import RewardModel
+from tests.tiny import CONFIGS, EOS, PAD, VOCAB, pairs, tiny_model
+
+
+def config_of(name: str, **changes: Any) -> PreTrainedConfig:
+    values = {"vocab_size": VOCAB, "pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": 3}
+    return settings.config_of({**CONFIGS[name], **values, **changes})
+
+
+def save_causal(folder: Path, name: str = "llama", **changes: Any) -> Path:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config_of(name, **changes)).save_pretrained(folder)
+    return folder
+
+
+def save_classifier(folder: Path, num_labels: int, name: str = "llama") -> Path:
+    torch.manual_seed(0)
+    config = config_of(name)
+    config.num_labels = num_labels
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def head_of(model: RewardModel) -> list[Tensor]:
+    return [parameter.detach() for parameter in model.head_parameters()]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "gpt2", "gemma3_text"])
+def test_a_causal_checkpoint_gets_a_new_head(name: str, tmp_path: Path) -> None:
+    save_causal(tmp_path, name)
+    model = RewardModel.from_pretrained(tmp_path)
+    causal = AutoModelForCausalLM.from_pretrained(tmp_path)
+    expected = causal.base_model.state_dict()
+    found = model.backbone.base_model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in found)
+    assert model.backbone.config.num_labels == 1
+    assert model.pad_id == PAD
+
+
+def test_a_new_head_depends_on_its_seed_alone(tmp_path: Path) -> None:
+    save_causal(tmp_path)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = RewardModel.from_pretrained(tmp_path, head_seed=7)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    second, other = (RewardModel.from_pretrained(tmp_path, head_seed=seed) for seed in (7, 8))
+    kept = RewardModel.from_pretrained(tmp_path, head_seed=7, keep_lm_head=True)
+    assert torch.equal(head_of(first)[0], head_of(second)[0])
+    assert torch.equal(head_of(first)[0], head_of(kept)[0])
+    assert not torch.equal(head_of(first)[0], head_of(other)[0])
+
+
+def test_a_new_head_has_a_variance_of_one_over_inputs_plus_one(tmp_path: Path) -> None:
+    """Stiennon et al., arXiv 2009.01325: N(0, 1 / (d + 1)), here d = 4096."""
+    config = {**CONFIGS["llama"], "hidden_size": 4096, "intermediate_size": 8, "num_hidden_layers": 1}
+    weight = head_of(RewardModel.from_config(config, vocab_size=VOCAB, pad_id=PAD))[0]
+    assert weight.shape == (1, 4096)
+    assert float(weight.var()) == pytest.approx(1 / 4097, rel=0.1)
+    assert abs(float(weight.mean())) < 3 * 4097**-0.5 / 64
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "roberta", "distilbert", "modernbert", "deberta-v2"])
+def test_a_reward_checkpoint_keeps_its_head(name: str, tmp_path: Path) -> None:
+    save_classifier(tmp_path, 1, name)
+    found = RewardModel.from_pretrained(tmp_path, head_seed=5).backbone.state_dict()
+    expected = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_base_encoder_keeps_its_pooler_and_one_without_gets_a_new_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    AutoModel.from_config(config_of("bert")).save_pretrained(tmp_path / "pooled")
+    AutoModelForMaskedLM.from_config(config_of("bert")).save_pretrained(tmp_path / "masked")
+    pooled, masked = (RewardModel.from_pretrained(tmp_path / name, head_seed=2) for name in ("pooled", "masked"))
+    weight = load_file(tmp_path / "pooled" / "model.safetensors")["pooler.dense.weight"]
+    assert torch.equal(head_of(pooled)[0], weight)
+    assert float(head_of(masked)[0].std()) == pytest.approx(33**-0.5, rel=0.1)
+    assert torch.equal(head_of(pooled)[2], head_of(masked)[2])  # the classifier is the same draw
+    assert not head_of(masked)[1].any()  # biases are 0
+
+
+def test_a_pooler_of_a_bfloat16_load_is_not_rounded(tmp_path: Path) -> None:
+    save_classifier(tmp_path, 1, "bert")
+    model = RewardModel.from_pretrained(tmp_path, dtype="bfloat16")
+    weight = load_file(tmp_path / "model.safetensors")["bert.pooler.dense.weight"]
+    assert torch.equal(head_of(model)[0], weight)
+    assert model.backbone.dtype == torch.bfloat16
+
+
+def test_more_than_one_label_is_an_error(tmp_path: Path) -> None:
+    save_classifier(tmp_path, 2)
+    with pytest.raises(ValueError, match="2 labels"):
+        RewardModel.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="num_labels=1"):
+        RewardModel(AutoModelForSequenceClassification.from_pretrained(tmp_path))
+
+
+def test_a_model_object_is_taken_as_it_is(tmp_path: Path) -> None:
+    classifier = AutoModelForSequenceClassification.from_pretrained(save_classifier(tmp_path, 1)).eval()
+    tokens = padded(pairs(), "last", PAD)
+    reward = RewardModel(classifier)(tokens).reward
+    torch.testing.assert_close(reward, RewardModel.from_pretrained(tmp_path).eval()(tokens).reward)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "gpt_neo"])
+def test_an_unknown_architecture_lists_what_is_supported(model_type: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(ValueError, match=rf"{model_type}.*llama.*bert"):
+        RewardModel.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"{model_type}.*llama.*bert"):
+        RewardModel.from_config({"model_type": model_type}, vocab_size=VOCAB, pad_id=PAD)
+
+
+def test_a_path_that_is_not_there_has_both_readings() -> None:
+    with pytest.raises(ValueError, match=r"no folder of that name.*hub"):
+        RewardModel.from_pretrained("nobody/nothing")
+    with pytest.raises(ValueError, match="no such file"):
+        RewardModel.from_pretrained("nothing.gguf")
+
+
+def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no model"):
+        RewardModel.from_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="LoRA adapter alone"):
+        RewardModel.from_pretrained(tmp_path)
+
+
+def test_missing_weights_are_an_error(tmp_path: Path) -> None:
+    save_causal(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    dropped = tensors.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"missing: model\.layers\.1\.mlp\.up_proj\.weight"):
+        RewardModel.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"missing: model\.layers\.1\.mlp\.up_proj\.weight"):
+        RewardModel.from_pretrained(tmp_path, keep_lm_head=True)
+    save_file({**tensors, "model.layers.1.mlp.up_proj.weight": dropped[:3].clone()}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match="do not fit"):
+        RewardModel.from_pretrained(tmp_path)
+    file.write_bytes(file.read_bytes()[:1000])
+    for keep_lm_head in (False, True):
+        with pytest.raises(ValueError, match="the weights cannot be read"):
+            RewardModel.from_pretrained(tmp_path, keep_lm_head=keep_lm_head)
+    file.unlink()
+    for keep_lm_head in (False, True):
+        with pytest.raises(ValueError, match="the weights cannot be read"):
+            RewardModel.from_pretrained(tmp_path, keep_lm_head=keep_lm_head)
+
+
+def test_a_reward_head_that_does_not_load_is_an_error(tmp_path: Path) -> None:
+    """Under another name, and not there at all."""
+    file = save_classifier(tmp_path, 1) / "model.safetensors"
+    tensors = load_file(file)
+    head = tensors.pop("score.weight")
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"head is missing: score\.weight"):
+        RewardModel.from_pretrained(tmp_path)
+    save_file({**tensors, "value_head.weight": head}, file, {"format": "pt"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["RewardModel"]}))
+    with pytest.raises(ValueError, match=r"value_head\.weight.*rename it to score\.weight"):
+        RewardModel.from_pretrained(tmp_path)
+
+
+def test_a_padding_token_that_is_eos_is_an_error(tmp_path: Path) -> None:
+    save_causal(tmp_path, pad_token_id=EOS)
+    for pad_id in (None, EOS):
+        with pytest.raises(ValueError, match="give pad_token="):
+            RewardModel.from_pretrained(tmp_path, pad_id=pad_id)
+    model = RewardModel.from_pretrained(tmp_path, pad_id=PAD)
+    assert model.pad_id == model.backbone.config.pad_token_id == PAD
+    embeddings: Any = model.backbone.get_input_embeddings()
+    assert embeddings.padding_idx != EOS  # else the row of EOS would never be trained
+
+
+def test_no_padding_token_is_an_error(tmp_path: Path) -> None:
+    save_causal(tmp_path, pad_token_id=None)
+    with pytest.raises(ValueError, match="no padding token; give pad_token="):
+        RewardModel.from_pretrained(tmp_path)
+
+
+def test_several_eos_tokens_are_all_minded(tmp_path: Path) -> None:
+    save_causal(tmp_path, eos_token_id=[EOS, 5])
+    with pytest.raises(ValueError, match="ends texts too"):
+        RewardModel.from_pretrained(tmp_path, pad_id=5)
+
+
+def test_roberta_pads_with_its_own_token(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    AutoModel.from_config(config_of("roberta")).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="counts positions from its own padding token; set 1"):
+        RewardModel.from_pretrained(tmp_path, pad_id=4)
+
+
+@pytest.mark.parametrize("keep_lm_head", [False, True])
+def test_a_padding_token_beyond_the_vocabulary_gets_a_row(keep_lm_head: bool, tmp_path: Path) -> None:
+    save_causal(tmp_path, tie_word_embeddings=True)
+    plain = RewardModel.from_pretrained(tmp_path).eval()
+    model = RewardModel.from_pretrained(tmp_path, pad_id=VOCAB, keep_lm_head=keep_lm_head).eval()
+    embeddings: Any = model.backbone.get_input_embeddings()
+    assert embeddings.num_embeddings == model.backbone.config.vocab_size == VOCAB + 1
+    assert model.lm_head is None or model.lm_head.weight is embeddings.weight
+    expected = plain(padded(pairs(), "last", PAD)).reward
+    torch.testing.assert_close(model(padded(pairs(), "last", VOCAB)).reward, expected)
+    model.save_pretrained(tmp_path / "again")
+    again = RewardModel.from_pretrained(tmp_path / "again").eval()
+    torch.testing.assert_close(again(padded(pairs(), "last", VOCAB)).reward, expected)
+
+
+def test_dropout_is_set_everywhere_or_left_alone(tmp_path: Path) -> None:
+    save_classifier(tmp_path, 1, "bert")
+    rates = {
+        dropout: {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+        for dropout in (None, 0.0, 0.3)
+        for model in [RewardModel.from_pretrained(tmp_path, dropout=dropout)]
+    }
+    assert rates == {None: {0.1}, 0.0: {0.0}, 0.3: {0.3}}
+    with pytest.raises(ValueError, match="probability"):
+        RewardModel.from_pretrained(tmp_path, dropout=1.5)
+
+
+def test_an_lm_head_needs_a_causal_checkpoint(tmp_path: Path) -> None:
+    save_classifier(tmp_path, 1)
+    with pytest.raises(ValueError, match="needs a causal checkpoint"):
+        RewardModel.from_pretrained(tmp_path, keep_lm_head=True)
+
+
+def test_attention_that_an_architecture_has_not_is_an_error(tmp_path: Path) -> None:
+    for name, reason in (("deberta-v2", "attention of its own"), ("gemma2", "caps its attention logits")):
+        with pytest.raises(ValueError, match=reason):
+            tiny_model(name, attn_implementation="sdpa")
+
+
+def test_dtype_is_one_of_three(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"dtype='fp8'.*bfloat16"):
+        RewardModel.from_pretrained(save_causal(tmp_path), dtype="fp8")
+
+
+def test_from_config_is_seeded_and_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first = tiny_model("llama", seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(4)
+    second, other = tiny_model("llama", seed=1).state_dict(), tiny_model("llama", seed=2).state_dict()
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second[key])
+        assert "proj" not in key or not torch.equal(value, other[key])
+
+
+def test_from_config_minds_its_settings() -> None:
+    with pytest.raises(ValueError, match="num_layers"):
+        RewardModel.from_config({"model_type": "llama", "num_layers": 2}, vocab_size=VOCAB, pad_id=PAD)
+    with pytest.raises(ValueError, match="model_type"):
+        RewardModel.from_config({"hidden_size": 2}, vocab_size=VOCAB, pad_id=PAD)
+    with pytest.raises(ValueError, match="no padding token; give pad_token="):
+        RewardModel.from_config(CONFIGS["llama"], vocab_size=VOCAB)
+
+
+def test_loading_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_causal(tmp_path)
+    capfd.readouterr()
+    RewardModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "out")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_modernbert_is_read_at_its_first_token(tmp_path: Path) -> None:
+    """The published base model's configuration says `mean`; a new head reads the first token, and exports say so."""
+    torch.manual_seed(0)
+    AutoModelForMaskedLM.from_config(config_of("modernbert", classifier_pooling="mean")).save_pretrained(tmp_path)
+    assert RewardModel.from_pretrained(tmp_path).backbone.config.classifier_pooling == "cls"
+    classifier = AutoModelForSequenceClassification.from_config(config_of("modernbert", classifier_pooling="mean"))
+    classifier.config.num_labels = 1
+    with pytest.raises(ValueError, match="classifier_pooling=cls"):
+        RewardModel(classifier)
+
+
+REMOTE_CODE = """
+from torch import nn
+from transformers import LlamaConfig, LlamaModel, LlamaPreTrainedModel
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForSequenceClassification(LlamaPreTrainedModel):
+    config_class = OwnConfig
+    base_model_prefix = "model"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+"""
+
+
+def test_code_that_a_model_brings_runs_only_when_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    save_classifier(tmp_path / "model", 1)
+    expected = RewardModel.from_pretrained(tmp_path / "model").eval()(padded(pairs(), "last", PAD)).reward
+    (tmp_path / "model" / "own.py").write_text(REMOTE_CODE)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    code = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnForSequenceClassification"}
+    changes = {"model_type": "own", "auto_map": code, "architectures": ["OwnForSequenceClassification"]}
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ValueError, match="custom code"):
+        RewardModel.from_pretrained(tmp_path / "model")
+    model = RewardModel.from_pretrained(tmp_path / "model", trust_remote_code=True).eval()
+    torch.testing.assert_close(model(padded(pairs(), "last", PAD)).reward, expected)
+    model.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "own.py").is_file()
+    again = RewardModel.from_pretrained(tmp_path / "again", trust_remote_code=True).eval()
+    torch.testing.assert_close(again(padded(pairs(), "last", PAD)).reward, expected)
+    (tmp_path / "model" / "own.py").write_text(REMOTE_CODE.replace("self.score", "self.other"))
+    with pytest.raises(ValueError, match="a linear `score`"):
+        RewardModel.from_pretrained(tmp_path / "model", trust_remote_code=True)
