@@ -1,1 +1,1 @@
-"""Serving: a reward model over HTTP."""
+"""An HTTP server for reward models, in the request forms that RLHF toolkits speak. The extra `serve` installs it."""

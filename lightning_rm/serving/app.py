@@ -1,0 +1,100 @@
+"""The HTTP application: paths, keys, the limit on a body and errors, around the service. It knows HTTP and no model."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+from lightning_rm.serving.errors import RequestError, error_body
+from lightning_rm.serving.service import FORMS, Service
+
+log = logging.getLogger(__name__)
+
+
+def make_app(service: Service, api_key: str | None = None, max_body_bytes: int = 16 * 2**20) -> FastAPI:
+    """The application: request forms in, rewards out.
+
+    Args:
+        service: what answers; closed when the application's life ends.
+        api_key: asked for as `Authorization: Bearer KEY` everywhere but at `/health`; None for no key.
+        max_body_bytes: of a request.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
+    async def post(request: Request) -> Response:
+        path = request.url.path
+        try:
+            _check_key(request, api_key)
+            raw = await _body(request, max_body_bytes)
+            request_id = request.headers.get("x-request-id", "")[:128] or None
+            response = JSONResponse(await service.answer(path, raw, request_id))
+        except RequestError as error:
+            response = JSONResponse(error_body(str(error), error.kind, error.status, error.field), error.status)
+        except Exception as error:
+            log.exception("%s failed", path)
+            response = JSONResponse(error_body(str(error), "InternalServerError", 500), 500)
+        service.meters.add("requests_total", path=path, status=str(response.status_code))
+        return response
+
+    async def health() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def models(request: Request) -> Response:
+        _check_key(request, api_key)
+        return JSONResponse(service.models())
+
+    async def metrics(request: Request) -> Response:
+        _check_key(request, api_key)
+        return PlainTextResponse(service.metrics(), media_type="text/plain; version=0.0.4")
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestError)
+        return JSONResponse(error_body(str(error), error.kind, error.status, error.field), error.status)
+
+    async def not_there(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind = "NotFoundError" if error.status_code == 404 else "BadRequestError"
+        return JSONResponse(error_body(str(error.detail), kind, error.status_code), error.status_code, error.headers)
+
+    # No page of documentation: its scripts would come from a network.
+    app = FastAPI(title="lightning_rm", docs_url=None, redoc_url=None, lifespan=lifespan)
+    for path in FORMS:
+        app.add_api_route(path, post, methods=["POST"], name=path)
+    app.add_api_route("/health", health, methods=["GET"])
+    app.add_api_route("/v1/models", models, methods=["GET"])
+    app.add_api_route("/metrics", metrics, methods=["GET"])
+    app.add_exception_handler(RequestError, refused)
+    app.add_exception_handler(HTTPException, not_there)
+    return app
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The body, read no further than its limit."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            found = f"the body has more than the {limit:,} bytes that a request may have; send several requests"
+            raise RequestError(found, None, 413)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _check_key(request: Request, key: str | None) -> None:
+    if key is None:
+        return
+    kind, _, given = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), key.encode()):
+        raise RequestError("send the server's key as `Authorization: Bearer KEY`", None, 401, "AuthenticationError")

@@ -1,0 +1,113 @@
+"""From the items of a request to the token ids that the model was trained on: one BOS, nothing cut unless asked for.
+
+A text that a chat template wrote comes with its BOS or without (verl takes it off, OpenRLHF leaves it on): with one of
+its own it is not given a second. It knows items and a tokenizer; no JSON and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.templates import TEMPLATE_ERRORS, encode_texts, start_token
+from lightning_rm.serving.errors import RequestError
+from lightning_rm.serving.forms import Ask, Conversation, Ids, Item, Text
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for.
+
+    Args:
+        items: of a request.
+        tokens: of an item; None for as many as there are.
+        vocabulary: the number of token ids that the model has embeddings for.
+    """
+
+    items: int
+    tokens: int | None
+    vocabulary: int
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, ask: Ask, limits: Limits) -> tuple[list[list[int]], int]:
+    """Token ids of every item of a request, and how many of the items were cut, as it had asked.
+
+    Raises:
+        RequestError: if there are too many items, or one cannot be tokenised, is empty, is too long, or holds an id
+            that the model has no embedding for.
+    """
+    if len(ask.items) > limits.items:
+        where = ask.items[0].where.partition("[")[0]
+        raise RequestError(f"{len(ask.items)} items, and a request may have {limits.items}; send several", where)
+    keep = _kept(ask.last_tokens, limits.tokens)
+    start = start_token(tokenizer)
+    sequences: list[list[int]] = []
+    num_cut = 0
+    for item in ask.items:
+        ids = list(_encoded(tokenizer, item, ask.special_tokens))
+        if keep is not None and len(ids) > keep:
+            ids = _cut(ids, keep, start)
+            num_cut += 1
+        _check(ids, item.where, limits)
+        sequences.append(ids)
+    return sequences, num_cut
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, item: Item, special_tokens: bool | None) -> Sequence[int]:
+    if isinstance(item, Ids):
+        return item.ids
+    text = item.text if isinstance(item, Text) else _rendered(tokenizer, item)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"half of a surrogate pair at character {error.start}", item.where) from error
+    if special_tokens is False and isinstance(item, Text):
+        ids: Any = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+    return encode_texts(tokenizer, [text])[0]
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, item: Conversation) -> str:
+    messages: Any = [dict(message) for message in item.messages]
+    arguments: Mapping[str, Any] = item.template_kwargs
+    try:
+        text: Any = tokenizer.apply_chat_template(
+            messages,
+            tools=[dict(tool) for tool in item.tools] or None,
+            tokenize=False,
+            add_generation_prompt=item.is_prompt,
+            continue_final_message=item.continues,
+            **arguments,
+        )
+    except (*TEMPLATE_ERRORS, RecursionError) as error:
+        raise RequestError(f"the chat template refuses them: {error}", item.where) from error
+    return text
+
+
+def _kept(last_tokens: int | None, limit: int | None) -> int | None:
+    """How many tokens of an item are kept; None for all."""
+    if last_tokens is not None and limit is not None and last_tokens > limit:
+        raise RequestError(f"{last_tokens}, and the model reads {limit}", "truncate_prompt_tokens")
+    return limit if last_tokens == -1 else last_tokens
+
+
+def _cut(ids: list[int], keep: int, start: int | None) -> list[int]:
+    """The last tokens, where the response is, behind the BOS."""
+    first = ids[:1] if keep and ids[0] == start else []
+    return [*first, *ids[len(ids) - keep + len(first) :]]
+
+
+def _check(ids: list[int], where: str, limits: Limits) -> None:
+    if not ids:
+        raise RequestError("no token is left to read the reward at", where)
+    if limits.tokens is not None and len(ids) > limits.tokens:
+        raise RequestError(
+            f"{len(ids)} tokens, and the model reads {limits.tokens}; shorten the prompt, or send "
+            "truncate_prompt_tokens=-1 to have its beginning cut",
+            where,
+        )
+    if (highest := max(ids)) >= limits.vocabulary:
+        raise RequestError(f"there is no token {highest}; ids end at {limits.vocabulary - 1}", where)

@@ -1,0 +1,149 @@
+"""`serve` and `reward_app`: a reward model over HTTP, from a folder or from a notebook.
+
+    serve("runs/baseline/0")                                  # until Ctrl-C
+    with background_server(reward_app(model, tokenizer)) as url: ...   # beside other cells
+
+It knows a reward model and the scoring engine; the paths and forms are elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from fastapi import FastAPI
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.choice import LayoutSetting
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.scoring.engine import Rewards, score_sequences
+from lightning_rm.scoring.load import load_model
+from lightning_rm.serving.app import make_app
+from lightning_rm.serving.encode import Limits
+from lightning_rm.serving.server import run_server
+from lightning_rm.serving.service import Served, Service
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What the one who serves decides.
+
+    Args:
+        name: what answers call the model, and requests may; None for its folder.
+        api_key: asked for as `Authorization: Bearer KEY`; None for no key.
+        max_items: texts of a request.
+        max_tokens: of a text; None for what the model reads.
+        max_body_bytes: of a request.
+        batch_tokens: the most tokens that are scored together.
+        layout: how they are laid out; the rewards are the same.
+        normalize: take the reference mean off every reward and divide by the reference spread, both from the export.
+
+    Raises:
+        ValueError: for a limit below 1, or an empty key.
+    """
+
+    name: str | None = None
+    api_key: str | None = None
+    max_items: int = 1024
+    max_tokens: int | None = None
+    max_body_bytes: int = 16 * 2**20
+    batch_tokens: int = 16384
+    layout: LayoutSetting = "auto"
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_items", "max_tokens", "max_body_bytes", "batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}; give 1 or more")
+        if self.api_key is not None and not self.api_key.strip():
+            raise ValueError("api_key is empty: give a key, or null for a server that asks for none")
+
+
+def reward_app(
+    model: RewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    options: ServeOptions | None = None,
+    names: Sequence[str] = (),
+) -> FastAPI:
+    """The application that serves a model: any ASGI server runs it.
+
+    Args:
+        model: put into evaluation mode while it scores.
+        tokenizer: the model's own.
+        options: limits, key, name.
+        names: more names that requests may call the model by.
+
+    Raises:
+        ValueError: if rewards are to be normalised and the model's export has no reference rewards.
+    """
+    options = options or ServeOptions()
+
+    def score(sequences: Sequence[Sequence[int]]) -> Rewards:
+        return score_sequences(model, sequences, layout=options.layout, batch_tokens=options.batch_tokens)
+
+    config = model.plain_models[0].backbone.config
+    limit = min((limit for limit in (options.max_tokens, model.max_tokens) if limit is not None), default=None)
+    mean, std = _reference(model) if options.normalize else (0.0, 1.0)
+    given = options.name or (names[0] if names else config.model_type)
+    served = Served(
+        score,
+        tokenizer,
+        tuple(dict.fromkeys([given, *names])),
+        Limits(options.max_items, limit, min(_vocabulary(one) for one in model.plain_models)),
+        cast("dict[int, str]", config.id2label)[0],
+        mean,
+        std,
+    )
+    return make_app(Service(served, options.batch_tokens), options.api_key, options.max_body_bytes)
+
+
+def serve(
+    model: str | Path | RewardModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    options: ServeOptions | None = None,
+    ready: Callable[[str], None] = print,
+) -> None:
+    """Serve a reward model until Ctrl-C or SIGTERM; what is in flight is answered first.
+
+    Args:
+        model: a run, a folder or a hub name, as `load_model` reads it; or a model.
+        tokenizer: the model's own, where a model is given.
+        host: to listen at; `0.0.0.0` for all of the machine's addresses.
+        port: to listen at; 0 for a free one.
+        options: limits, key, name.
+        ready: told the server's address when it listens.
+
+    Raises:
+        ValueError: if there is no model, a model comes without its tokenizer, or nothing can listen at the address.
+    """
+    names: tuple[str, ...] = ()
+    if isinstance(model, str | Path):
+        names = tuple(dict.fromkeys([str(model), str(Path(model).resolve())]))
+        model, tokenizer = load_model(model, tokenizer=tokenizer)
+    if tokenizer is None:
+        raise ValueError("a model is served with its tokenizer; give tokenizer=")
+    run_server(reward_app(model, tokenizer, options, names), host, port, ready)
+
+
+def _vocabulary(model: RewardModel) -> int:
+    """The number of token ids that a model has embeddings for."""
+    return cast(nn.Embedding, model.backbone.get_input_embeddings()).num_embeddings
+
+
+def _reference(model: RewardModel) -> tuple[float, float]:
+    """Mean and spread of the rewards on the reference set, as the export's `config.json` has them."""
+    config = model.plain_models[0].backbone.config
+    mean, std = getattr(config, "mean", None), getattr(config, "std", None)
+    if len(model.plain_models) > 1 or mean is None or not std:
+        raise ValueError(
+            "normalize: the model's config.json has no mean and std of reference rewards; export it with "
+            "lightning-rm export run=RUN out=FOLDER reference=FILE"
+        )
+    return float(mean), float(std)

@@ -1,0 +1,139 @@
+"""The service behind the paths: a request's bytes in, an answer's JSON out, with everything between in its place.
+
+One thread reads and tokenises, one thread owns the model; the event loop that calls `answer` only waits. It knows a
+function from token ids to rewards; no HTTP and no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.serving.answers import Scored, answer
+from lightning_rm.serving.batcher import Batcher, Score
+from lightning_rm.serving.encode import Limits, encode
+from lightning_rm.serving.errors import RequestError, found
+from lightning_rm.serving.forms import Ask, read_classify, read_embeddings, read_get_reward, read_pooling
+from lightning_rm.serving.meters import Meters
+
+FORMS: dict[str, Callable[[Mapping[str, Any]], Ask]] = {
+    "/classify": read_classify,
+    "/pooling": read_pooling,
+    "/v1/embeddings": read_embeddings,
+    "/get_reward": read_get_reward,
+}
+"""Path -> the reader of what is posted there."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as the service sees it.
+
+    Args:
+        score: token sequences -> (n, M) float32 rewards; called by one thread alone.
+        tokenizer: the model's own, as `load_tokenizer` gives it.
+        names: what a request may call it; the first is what answers call it.
+        limits: of one request.
+        label: what its configuration calls its one label.
+        mean: taken off every reward.
+        std: divides every reward after that.
+    """
+
+    score: Score
+    tokenizer: PreTrainedTokenizerBase
+    names: tuple[str, ...]
+    limits: Limits
+    label: str = "LABEL_0"
+    mean: float = 0.0
+    std: float = 1.0
+
+
+class Service:
+    """Answers requests with the rewards of one model.
+
+    Args:
+        served: the model.
+        batch_tokens: the most tokens of a batch.
+    """
+
+    def __init__(self, served: Served, batch_tokens: int) -> None:
+        self.served = served
+        self.meters = Meters()
+        self.started = int(time.time())
+        self._batcher = Batcher(served.score, batch_tokens, self._count_batch)
+        # A tokenizer of the Rust library is not to be used by two threads at a time.
+        self._preparing = ThreadPoolExecutor(1, "tokenizer")
+
+    async def answer(self, path: str, raw: bytes, request_id: str | None) -> Any:
+        """The JSON that answers what was posted.
+
+        Args:
+            path: of `FORMS`.
+            raw: the request's body.
+            request_id: the request's name; None for the one in its body, or a random one.
+
+        Raises:
+            RequestError: for a request that cannot be answered.
+        """
+        begun = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        ask, sequences = await loop.run_in_executor(self._preparing, self._prepared, path, raw)
+        rewards = await asyncio.wrap_future(self._batcher.submit(sequences))
+        self.meters.add("rewards_total", len(sequences))
+        self.meters.observe(time.perf_counter() - begun)
+        normalised = (rewards.astype(np.float64) - self.served.mean) / self.served.std
+        spreads: list[float] = normalised.std(1).tolist() if normalised.shape[1] > 1 else []
+        scored = Scored(normalised.mean(1).tolist(), spreads, [len(ids) for ids in sequences])
+        named = request_id or ask.request_id or uuid.uuid4().hex
+        return answer(ask, scored, self.served.names[0], named, int(time.time()), self.served.label)
+
+    def models(self) -> Any:
+        """The JSON that lists what is served."""
+        about = {"object": "model", "created": self.started, "owned_by": "lightning_rm"}
+        entry = {"id": self.served.names[0], **about, "max_model_len": self.served.limits.tokens}
+        return {"object": "list", "data": [entry]}
+
+    def metrics(self) -> str:
+        """What was counted, for Prometheus."""
+        return self.meters.text(waiting_sequences=self._batcher.num_waiting)
+
+    def close(self) -> None:
+        """Answer what waits, and end both threads."""
+        self._preparing.shutdown()
+        self._batcher.close()
+
+    def _prepared(self, path: str, raw: bytes) -> tuple[Ask, list[list[int]]]:
+        ask = FORMS[path](_object(raw))
+        names = self.served.names
+        if ask.model is not None and ask.model not in names:
+            known = " or ".join(repr(name) for name in names)
+            raise RequestError(f"{found(ask.model)} is not served here; it is {known}", "model", 404, "NotFoundError")
+        sequences, num_cut = encode(self.served.tokenizer, ask, self.served.limits)
+        if num_cut:
+            self.meters.add("truncated_total", num_cut)
+        return ask, sequences
+
+    def _count_batch(self, num_sequences: int, num_tokens: int) -> None:
+        self.meters.add("batches_total")
+        self.meters.add("batch_sequences_total", num_sequences)
+        self.meters.add("batch_tokens_total", num_tokens)
+
+
+def _object(raw: bytes) -> Mapping[str, Any]:
+    """The JSON object of a body."""
+    try:
+        body: object = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the body is not JSON that can be read: {error}") from error
+    if not isinstance(body, dict):
+        raise RequestError(f"the body must be a JSON object, found {found(body)}")
+    return cast("dict[str, Any]", body)

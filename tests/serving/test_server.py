@@ -1,0 +1,145 @@
+"""The server over a real socket: many clients at once, peers' own client code, and an end that answers first."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import threading
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from lightning_rm.data.tokenize import encode_conversation
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.scoring.engine import score_sequences
+from lightning_rm.serving.batcher import Rewards
+from lightning_rm.serving.serve import ServeOptions, reward_app, serve
+from lightning_rm.serving.server import background_server, run_server
+from tests.data.words import PAD, word_tokenizer
+from tests.serving.toy_service import MESSAGES, TEMPLATE, TEXT, summed, toy_app
+from tests.tiny import CONFIGS, conversation
+
+
+@pytest.fixture(scope="module")
+def model() -> RewardModel:
+    config = {**CONFIGS["llama"], "vocab_size": 50, "pad_token_id": PAD, "eos_token_id": 2, "bos_token_id": 1}
+    return RewardModel.from_config(config).eval()
+
+
+def test_two_hundred_clients_each_get_their_own_reward(model: RewardModel) -> None:
+    """Two rounds of 200 requests at once, of one to three items; rewards are those of the engine on each alone."""
+    asked = [
+        [conversation(5 + (number * 7) % 40, number + item) for item in range(1 + number % 3)] for number in range(200)
+    ]
+    wanted = [[float(score_sequences(model, [ids])[0, 0]) for ids in items] for items in asked]
+
+    async def client(session: httpx.AsyncClient, number: int) -> list[list[float]]:
+        got: list[list[float]] = []
+        for _ in range(2):
+            answer = (await session.post("/classify", json={"input": asked[number]})).json()
+            got.append([item["probs"][0] for item in answer["data"]])
+        return got
+
+    async def clients(url: str) -> list[list[list[float]]]:
+        connections = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, limits=connections) as session:
+            return await asyncio.gather(*(client(session, number) for number in range(200)))
+
+    with background_server(reward_app(model, word_tokenizer(TEMPLATE, adds_bos=True))) as url:
+        answers = asyncio.run(clients(url))
+        metrics = urllib.request.urlopen(f"{url}/metrics").read().decode()
+    assert answers == [[pytest.approx(rewards, abs=1e-5)] * 2 for rewards in wanted]
+    assert 'lightning_rm_requests_total{path="/classify",status="200"} 400\n' in metrics
+    batches = float(
+        next(line.split()[1] for line in metrics.splitlines() if line.startswith("lightning_rm_batches_total"))
+    )
+    assert batches < 400  # requests met in batches
+
+
+def test_a_model_is_served_with_its_own_rewards(model: RewardModel) -> None:
+    """Messages over HTTP, by a client that knows nothing but HTTP, give the reward of the conversation's ids."""
+    tokenizer = word_tokenizer(TEMPLATE, adds_bos=True)
+    ids = encode_conversation(tokenizer, MESSAGES)  # pyright: ignore[reportArgumentType]
+    wanted = float(score_sequences(model, [ids])[0, 0])
+    with background_server(reward_app(model, tokenizer, ServeOptions(name="mine", max_tokens=20))) as url:
+        address = url.removeprefix("http://")
+        connection = http.client.HTTPConnection(address)
+        bodies: list[Any] = [{"messages": MESSAGES}, {"input": TEXT, "model": "mine"}, {"input": [TEXT] * 2}]
+        got: list[float] = []
+        for body in bodies:
+            connection.request("POST", "/classify", json.dumps(body))
+            got.append(json.loads(connection.getresponse().read())["data"][-1]["probs"][-1])
+        connection.request("GET", "/v1/models")
+        listed = json.loads(connection.getresponse().read())["data"][0]
+    assert got == [pytest.approx(wanted, abs=1e-6)] * 3
+    assert (listed["id"], listed["max_model_len"]) == ("mine", 20)
+
+
+def test_the_end_answers_what_is_in_flight() -> None:
+    """SIGTERM while eight requests wait behind a closed gate: all are answered, later ones find no server."""
+    opened, entered = threading.Event(), threading.Event()
+
+    def gated(sequences: Sequence[Sequence[int]]) -> Rewards:
+        entered.set()
+        opened.wait()
+        return summed(sequences)
+
+    addresses: list[str] = []
+    statuses: list[int] = []
+
+    def ask(number: int) -> int:
+        body = json.dumps({"query": [f"w{number}"]}).encode()
+        with urllib.request.urlopen(urllib.request.Request(f"{addresses[0]}/get_reward", body), timeout=30) as response:
+            assert json.loads(response.read())["rewards"] == [pytest.approx((1 + 10 + number) / 100)]
+            return response.status
+
+    def received() -> float:
+        """Sequences in a batch or waiting for one."""
+        lines = urllib.request.urlopen(f"{addresses[0]}/metrics").read().decode().splitlines()
+        return sum(
+            float(line.split()[1]) for line in lines if line.startswith(("lightning_rm_batch_seq", "lightning_rm_wait"))
+        )
+
+    def all_ask() -> None:
+        with ThreadPoolExecutor(8) as pool:
+            waiting = [pool.submit(ask, number) for number in range(8)]
+            entered.wait()
+            while received() < 8:
+                pass
+            os.kill(os.getpid(), signal.SIGTERM)
+            opened.set()
+            statuses.extend(future.result() for future in waiting)
+
+    asking = threading.Thread(target=all_ask, daemon=True)
+
+    def begin(url: str) -> None:
+        addresses.append(url)
+        asking.start()
+
+    run_server(toy_app(gated), "127.0.0.1", 0, begin)
+    asking.join()
+    assert statuses == [200] * 8
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{addresses[0]}/health")
+
+
+def test_a_port_that_is_taken_is_an_error_in_words(model: RewardModel) -> None:
+    with (
+        background_server(toy_app()) as url,
+        pytest.raises(ValueError, match="cannot listen there"),
+    ):
+        serve(model, word_tokenizer(TEMPLATE), port=int(url.rpartition(":")[2]))
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match="max_items=0; give 1 or more"):
+        ServeOptions(max_items=0)
+    with pytest.raises(ValueError, match="api_key is empty"):
+        ServeOptions(api_key=" ")

@@ -1,0 +1,46 @@
+"""An application over a stand-in whose rewards a reader can compute: the sum of the token ids, over 100."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+
+from lightning_rm.serving.app import make_app
+from lightning_rm.serving.batcher import Rewards
+from lightning_rm.serving.encode import Limits
+from lightning_rm.serving.service import Served, Service
+from tests.data.words import BOS, word_tokenizer
+
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}{{ eos_token }}"
+)
+MESSAGES = [{"role": "user", "content": "w1 w2"}, {"role": "assistant", "content": "w3"}]
+TEXT = "<s><|user|>w1 w2<|assistant|>w3</s>"
+IDS = [BOS, 4, 11, 12, 5, 13, 2]
+REWARD = sum(IDS) / 100
+
+
+def summed(sequences: Sequence[Sequence[int]]) -> Rewards:
+    return np.array([[sum(ids) / 100] for ids in sequences], dtype=np.float32)
+
+
+def toy_app(score: Any = summed, batch_tokens: int = 64, api_key: str | None = None, max_tokens: int = 40) -> FastAPI:
+    served = Served(score, word_tokenizer(TEMPLATE, adds_bos=True), ("toy", "/models/toy"), Limits(8, max_tokens, 50))
+    return make_app(Service(served, batch_tokens), api_key, max_body_bytes=4096)
+
+
+async def requested(app: FastAPI, *requests: dict[str, Any]) -> list[httpx.Response]:
+    """Answers to requests that are all sent at once."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://toy") as client:
+        return await asyncio.gather(*(client.request(**({"method": "POST"} | request)) for request in requests))
+
+
+def post(app: FastAPI, path: str, body: Any, **more: Any) -> httpx.Response:
+    return asyncio.run(requested(app, {"url": path, "json": body} | more))[0]
