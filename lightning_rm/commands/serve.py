@@ -1,0 +1,79 @@
+"""`lightning-rm serve`: a reward model over HTTP, until Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+
+
+def serve_model(cfg: DictConfig) -> None:
+    """Load a model and serve it.
+
+    Args:
+        cfg: `conf/serve.yaml`, composed.
+
+    Raises:
+        ValueError: if there is no such model, a setting is wrong, or the server's packages are not installed.
+    """
+    require_all(cfg)
+    if missing := [package for package in ("fastapi", "uvicorn") if find_spec(package) is None]:
+        raise ValueError(f"serving needs {' and '.join(missing)}; pip install 'lightning-rm[serve]'")
+    from lightning_rm.scoring.load import load_model
+    from lightning_rm.serving.serve import ServeOptions, reward_app
+    from lightning_rm.serving.server import run_server
+
+    options = ServeOptions(
+        name=cfg.name,
+        api_key=None if cfg.api_key is None else str(cfg.api_key),
+        max_items=cfg.max_items,
+        max_tokens=cfg.max_tokens,
+        max_body_bytes=cfg.max_body_bytes,
+        batch_tokens=cfg.batch_tokens,
+        layout=cfg.layout.layout,
+        normalize=cfg.normalize,
+    )
+    device = _device(cfg.accelerator)
+    console = Console()
+    console.print(f"loading {cfg.model}", highlight=False, soft_wrap=True, markup=False)
+    loaded = load_model(cfg.model, weights=cfg.weights, dtype=cfg.dtype, device=device)
+    names = tuple(dict.fromkeys([str(cfg.model), str(Path(cfg.model).resolve())]))
+    app = reward_app(loaded.model, loaded.tokenizer, options, names)
+
+    def ready(url: str) -> None:
+        told = f"serving {names[0] if cfg.name is None else cfg.name} on {device} at {url}"
+        console.print(
+            f"{told}; Ctrl-C answers what is in flight and ends", highlight=False, soft_wrap=True, markup=False
+        )
+
+    run_server(app, cfg.host, cfg.port, ready)
+    console.print("all requests are answered; stopped", highlight=False)
+
+
+def _device(accelerator: str) -> str:
+    """The device that an accelerator's name means."""
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"accelerator={accelerator!r}: there are auto, cpu and gpu")
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator == "gpu" and found is None:
+        raise ValueError("accelerator=gpu: there is none here; say accelerator=cpu")
+    return "cpu" if accelerator == "cpu" or found is None else found.type
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="serve")
+def main(cfg: DictConfig) -> None:
+    """The Hydra entry point."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with plain_errors(cfg):
+        serve_model(cfg)
+
+
+if __name__ == "__main__":
+    main()
