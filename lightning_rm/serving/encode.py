@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.templates import TEMPLATE_ERRORS, encode_texts, start_token
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, start_token
 from lightning_rm.serving.errors import RequestError
 from lightning_rm.serving.forms import Ask, Conversation, Ids, Item, Text
 

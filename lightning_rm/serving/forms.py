@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from lightning_rm.data.formats.turns import RowError, read_turns
 from lightning_rm.data.rows import Message
-from lightning_rm.data.turns import RowError, read_turns
 from lightning_rm.serving.errors import RequestError, found
 
 Dialect = Literal["classify", "pooling", "embeddings", "sglang", "get_reward"]

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.choice import LayoutSetting
+from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.engine import Rewards, score_sequences
 from lightning_rm.scoring.load import load_model

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from lightning_rm.data.tokenize import encode_conversation
+from lightning_rm.data.tokenize.pairs import encode_conversation
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.serving.batcher import Rewards
