@@ -9,11 +9,10 @@ the causal language model instead: a policy. It knows files; not batches or trai
 from __future__ import annotations
 
 import copy
-import os
 import re
-import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft.utils.integrations import dequantize_module_weight
@@ -22,13 +21,29 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.adapters import merge_adapters
 from lightning_rm.models.backbone.contexts import quiet
+from lightning_rm.models.backbone.heads import architecture_of, head_tensors
 
-WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 SHARD_SIZE = "5GB"
 MEMBERS_FILE = "members.safetensors"
 """What `members` writes beside an average; it is not of any other weights."""
+
+MODEL_FILES = re.compile(
+    r"(config|generation_config|ensemble|adapter_config)\.json|(model|adapter_model|members)(-\d{5}-of-\d{5})?\.safetensors"
+    r"|model\.safetensors\.index\.json|pytorch_model.*\.bin(\.index\.json)?|member_\d+"
+)
+"""Files and folders that say what a model is: of an earlier export none may stand beside a new one."""
+
+TOKENIZER_FILES = re.compile(
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|vocab\.txt|merges\.txt"
+    r"|(tokenizer|sentencepiece\.bpe|spiece|spm)\.model|chat_template\.jinja|additional_chat_templates"
+)
+"""The same of a tokenizer."""
+
+FACTS = ("lightning_rm", "mean", "std")
+"""Keys of `config.json` that say what a model's rewards are like: true of the weights that they were measured on."""
 
 
 def export(
@@ -36,12 +51,16 @@ def export(
     folder: str | Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
     lm_head: nn.Linear | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    facts: Mapping[str, Any] | None = None,
+    write_beside: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a classifier, or the language model that it was made of, and its tokenizer as a Hugging Face folder.
 
     A sharded classifier is gathered first: every rank calls this, rank 0 writes. The files are written in a hidden
-    folder and then moved up one by one, so a killed run leaves no half-written file. Weights of an earlier export that
-    are not overwritten are removed; other files stay.
+    folder beside the target, which is then swapped with it: a killed run leaves the old model or the new one, whole.
+    Files that are no model's stay in the folder, and without a new tokenizer the old one's.
 
     Tensors keep the dtype that they are trained in, and `config.json` names the backbone's: a head in float32 on a
     bfloat16 backbone stays float32 in the file, and is rounded only by a reader who asks for bfloat16.
@@ -51,6 +70,9 @@ def export(
         folder: made if it is not there.
         tokenizer: saved beside the weights.
         lm_head: write the causal language model that has the classifier's backbone and this head.
+        dtype: of the backbone's tensors, where another than their own is wanted; the head stays float32.
+        facts: keys of `FACTS` and their values for `config.json`; those that the weights were loaded with are dropped.
+        write_beside: writes more files into the folder that it is given, before the swap.
 
     Raises:
         ValueError: if the tokenizer pads with another token than the model.
@@ -64,11 +86,15 @@ def export(
     head = {} if lm_head is None else whole_state(lm_head)
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as draft, quiet():
+
+    def keep(name: str) -> bool:
+        return is_no_model(name) or (tokenizer is None and TOKENIZER_FILES.fullmatch(name) is not None)
+
+    with folder_draft(folder, keep) as draft, quiet():
         state = merge_adapters(cast(nn.Module, classifier), state)
-        skeleton = _skeleton(classifier)
+        if dtype is not None:
+            state = _cast(classifier, state, dtype)
+        skeleton = _skeleton(classifier, dtype or classifier.dtype, facts or {})
         if lm_head is not None:
             embeddings = cast(nn.Embedding, classifier.get_input_embeddings())
             skeleton, name = _causal_skeleton(skeleton, tied=lm_head.weight is embeddings.weight)
@@ -77,12 +103,13 @@ def export(
         skeleton.save_pretrained(draft, state_dict=state, max_shard_size=SHARD_SIZE)
         if tokenizer is not None:
             tokenizer.save_pretrained(draft)
-        written = {path.name for path in Path(draft).iterdir()}
-        for name in sorted(written):
-            os.replace(Path(draft) / name, folder / name)
-    for path in folder.iterdir():
-        if (WEIGHTS.fullmatch(path.name) and path.name not in written) or path.name == MEMBERS_FILE:
-            path.unlink()
+        if write_beside is not None:
+            write_beside(draft)
+
+
+def is_no_model(name: str) -> bool:
+    """Whether a file or folder of this name belongs to no model and no tokenizer, so that an export leaves it alone."""
+    return MODEL_FILES.fullmatch(name) is None and TOKENIZER_FILES.fullmatch(name) is None
 
 
 def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:
@@ -100,13 +127,26 @@ def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:
     return state
 
 
-def _skeleton(classifier: PreTrainedModel) -> PreTrainedModel:
+def _cast(classifier: PreTrainedModel, state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """A state dict with the backbone's tensors in another dtype, the head's in their own."""
+    architecture = architecture_of(classifier.config.model_type, remote=classifier.is_remote_code())
+    head = {name for name, _ in head_tensors(classifier, architecture)}
+    return {
+        name: value.to(dtype) if value.is_floating_point() and name not in head else value
+        for name, value in state.items()
+    }
+
+
+def _skeleton(classifier: PreTrainedModel, dtype: torch.dtype, facts: Mapping[str, Any]) -> PreTrainedModel:
     """The same classifier without adapters, quantisation or memory: what writes configuration and weight names."""
     config = copy.deepcopy(classifier.config)
     vars(config).pop("quantization_config", None)  # of the 4 bits or the GGUF that it was loaded from
+    for name in FACTS:
+        vars(config).pop(name, None)
+    config.update(dict(facts))
     with torch.device("meta"):
         skeleton = type(classifier)(config)
-    cast(nn.Module, skeleton).to(classifier.dtype)
+    cast(nn.Module, skeleton).to(dtype)
     return skeleton
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self, cast
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import LayoutName, RewardOutput, TokenBatch
+from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.contexts import evaluating
+from lightning_rm.models.backbone.export import is_no_model
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.models.reward_model import RewardModel
 
@@ -122,21 +124,17 @@ class RewardEnsemble(RewardModel):
     def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Write the members as `member_0`, `member_1`, ..., each a Hugging Face folder, and `ensemble.json`.
 
-        Every rank calls it, rank 0 writes. The file is written last and an earlier one removed first, so a killed run
-        leaves no ensemble of old and new members.
+        Every rank calls it, rank 0 writes. The folder is swapped whole, so a killed run leaves no ensemble of old and
+        new members; files in it that are no model's stay.
         """
         writes = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        file = Path(folder) / SETTINGS_FILE
-        if writes:
-            file.unlink(missing_ok=True)
         names = [f"member_{number}" for number in range(len(self.members))]
-        for name, member in zip(names, self.members, strict=True):
-            member.save_pretrained(Path(folder) / name, tokenizer)
-        if writes:
-            settings = {"members": names, "how": self.how, "lam": self.lam, "offsets": self.offsets.tolist()}
-            draft = file.with_name(f".draft-{SETTINGS_FILE}")
-            draft.write_text(json.dumps(settings, indent=2) + "\n")
-            os.replace(draft, file)
+        with folder_draft(folder, is_no_model) if writes else nullcontext(Path(folder)) as draft:
+            for name, member in zip(names, self.members, strict=True):
+                member.save_pretrained(draft / name, tokenizer)
+            if writes:
+                settings = {"members": names, "how": self.how, "lam": self.lam, "offsets": self.offsets.tolist()}
+                (draft / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     @property
     def num_members(self) -> int:

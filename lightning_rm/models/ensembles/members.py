@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -251,13 +249,12 @@ class MemberRewardModel(RewardModel):
         average of such heads is none of the members' kind: export a `member` there. Every rank calls this, rank 0
         writes.
         """
-        export(self._alone(None), folder, tokenizer)
-        if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
-            return
         tensors = {name: value.detach().cpu().contiguous() for name, value in self._stored().items()}
-        with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as draft:
-            save_file(tensors, Path(draft) / FILE, {"members": json.dumps(asdict(self.members))})
-            os.replace(Path(draft) / FILE, Path(folder) / FILE)
+
+        def write_beside(draft: Path) -> None:
+            save_file(tensors, draft / FILE, {"members": json.dumps(asdict(self.members))})
+
+        export(self._alone(None), folder, tokenizer, write_beside=write_beside)
 
     def _hidden(self, tokens: TokenBatch, everywhere: bool) -> Tensor:
         """(R, L, H), or (M * R, L, H) member by member where members have adapters."""

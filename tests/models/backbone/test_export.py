@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, modeling_utils
 
+from lightning_rm import drafts
 from lightning_rm.batch import Sample
 from lightning_rm.data.batches.layouts import padded
 from lightning_rm.models.backbone import export
 from lightning_rm.models.backbone.adapters import LoraAdapter
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from tests.tiny import CONFIGS, EOS, PAD, conversation, tiny_model
 
@@ -132,6 +136,51 @@ def test_an_earlier_export_is_replaced_and_other_files_stay(tmp_path: Path, monk
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     torch.testing.assert_close(their_rewards(folder, "right"), our_rewards(model), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shard", [1, 2, 3])
+def test_a_kill_between_shards_leaves_the_old_model(
+    shard: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL as soon as the n-th file of weights is written."""
+    folder = tmp_path / "model"
+    monkeypatch.setattr(export, "SHARD_SIZE", "20KB")
+    old = tiny_model("llama", seed=1)
+    old.save_pretrained(folder)
+    new = tiny_model("llama", seed=2)
+    written: list[str] = []
+
+    def save(tensors: Any, path: Any, *args: Any, **options: Any) -> None:
+        save_file(tensors, path, *args, **options)
+        written.append(str(path))
+        if len(written) == shard:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        modeling_utils.safe_save_file = save
+        new.save_pretrained(folder)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert_same_weights(RewardModel.from_pretrained(folder), old)
+    new.save_pretrained(folder)
+    assert_same_weights(RewardModel.from_pretrained(folder), new)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_kill_leaves_members_with_their_average(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    old = MemberRewardModel.of(tiny_model("llama", seed=1), Members(num_members=2))
+    old.save_pretrained(folder)
+    child = os.fork()
+    if child == 0:
+        drafts._flush = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+        MemberRewardModel.of(tiny_model("llama", seed=2), Members(num_members=3)).save_pretrained(folder)
+        os._exit(0)
+    os.waitpid(child, 0)
+    found, expected = MemberRewardModel.load(folder).state_dict(), old.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items() if name.startswith("heads."))
 
 
 def test_sharded_files_give_the_same_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,140 @@
+"""Folders that are swapped whole: a kill at any moment leaves the old folder or the new one, never a mixture.
+
+It knows file names; not what is in the files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+STALE_SECONDS = 24 * 3600
+"""Age of a draft that nobody works on any more, where its process cannot be asked."""
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+
+@contextmanager
+def folder_draft(target: str | Path, keep: Callable[[str], bool] = lambda name: False) -> Generator[Path]:
+    """An empty folder beside `target` to write to: swapped with it at the end, gone after an error.
+
+    Files are flushed to the disk before the swap. Drafts that killed processes left beside the target are removed.
+
+    Args:
+        target: the folder; its parents are made. Where it is a link, what it points to is replaced.
+        keep: of the files and folders that lie in the target, by name, those that stay in it, unless the draft has one
+            of that name.
+
+    Raises:
+        NotADirectoryError: if the target is a file.
+    """
+    target = Path(target).resolve()
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "there is a file in the place of the folder", str(target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _clear(target)
+    draft = target.with_name(f"{_prefix(target)}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    draft.mkdir()
+    try:
+        yield draft
+        if target.is_dir():
+            for entry in target.iterdir():
+                if keep(entry.name) and not (draft / entry.name).exists():
+                    _link(entry, draft / entry.name)
+            shutil.copymode(target, draft)
+        _flush(draft)
+        _swap(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # the old one after a swap
+
+
+def _swap(draft: Path, target: Path) -> None:
+    """Give the draft the target's name; what was there has the draft's name after, if anything was."""
+    if not target.exists():
+        draft.rename(target)
+    elif not _exchange(draft, target):
+        # No exchange on this system: for a moment the name is nobody's, and both folders are whole.
+        old = target.with_name(f"{target.name}.old-{uuid.uuid4().hex[:8]}")
+        target.rename(old)
+        draft.rename(target)
+        old.rename(draft)
+    _flush_folder(target.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one step, where the system can."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def _link(source: Path, copy: Path) -> None:
+    """Another name for a file or for all files of a folder; a copy where the file system has no links."""
+    if source.is_dir() and not source.is_symlink():
+        copy.mkdir()
+        for entry in source.iterdir():
+            _link(entry, copy / entry.name)
+        return
+    try:
+        os.link(source, copy, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, copy, follow_symlinks=False)
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            _flush_folder(path)
+        elif path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _prefix(target: Path) -> str:
+    return f".draft-{target.name}-{socket.gethostname()}-"
+
+
+def _clear(target: Path) -> None:
+    """Remove the drafts of processes that are gone."""
+    for draft in target.parent.glob(f".draft-{target.name}-*"):
+        here = draft.name.removeprefix(_prefix(target))
+        number = here.partition("-")[0]
+        gone = here != draft.name and number.isdigit() and not _runs(int(number))
+        if gone or time.time() - draft.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

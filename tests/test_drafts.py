@@ -1,0 +1,92 @@
+"""A folder is the old one or the new one, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from lightning_rm import drafts
+from lightning_rm.drafts import folder_draft
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_the_folder_is_swapped_and_what_is_kept_stays(
+    exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr(drafts, "_exchange", lambda first, second: False)
+    target = tmp_path / "model"
+    for written in ("one", "two"):
+        with folder_draft(target, keep=lambda name: name.startswith("my")) as draft:
+            (draft / written).write_text(written)
+            (draft / "inner").mkdir()
+            (draft / "inner" / "same").write_text(written)
+        if written == "one":
+            (target / "my_notes").mkdir()
+            (target / "my_notes" / "a").write_text("kept")
+            (target / "mymodel").write_text("kept")
+            target.chmod(0o750)
+    assert names(target) == ["inner", "inner/same", "my_notes", "my_notes/a", "mymodel", "two"]
+    assert (target / "inner" / "same").read_text() == "two"
+    assert names(tmp_path)[:1] == ["model"]
+    assert len(list(tmp_path.iterdir())) == 1
+    assert target.stat().st_mode & 0o777 == 0o750
+
+
+def test_an_error_leaves_the_old_folder_and_no_draft(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with folder_draft(target) as draft:
+        (draft / "a").write_text("old")
+    with pytest.raises(KeyboardInterrupt), folder_draft(target) as draft:  # noqa: PT012  # the error comes half-way
+        (draft / "a").write_text("new")
+        raise KeyboardInterrupt
+    assert (target / "a").read_text() == "old"
+    assert names(tmp_path) == ["model", "model/a"]
+
+
+def test_a_killed_process_leaves_the_old_folder_and_its_draft_is_cleared_by_the_next(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with folder_draft(target) as draft:
+        (draft / "a").write_text("old")
+    child = os.fork()
+    if child == 0:
+        with folder_draft(target) as draft:
+            (draft / "a").write_text("new")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert (target / "a").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    with folder_draft(target) as draft:
+        (draft / "a").write_text("newer")
+    assert (target / "a").read_text() == "newer"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_living_process_keeps_its_draft(tmp_path: Path) -> None:
+    with folder_draft(tmp_path / "model") as first, folder_draft(tmp_path / "model") as second:
+        (first / "a").write_text("first")
+        (second / "a").write_text("second")
+    assert (tmp_path / "model" / "a").read_text() == "first"  # which ended last
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with folder_draft(tmp_path / "link") as draft:
+        (draft / "a").write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path / "real") == ["a"]
+
+
+def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(NotADirectoryError, match="there is a file"), folder_draft(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model").read_text() == "a file"
