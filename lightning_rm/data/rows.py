@@ -11,10 +11,14 @@ from typing import Any, NotRequired, Protocol, Self, TypedDict
 
 
 class Message(TypedDict):
-    """One turn of a conversation. Tool turns carry what a chat template may read of a call and its answer."""
+    """One turn of a conversation, with all that a chat template may read of it.
+
+    Templates know other keys beside these; whatever a file says of a turn stays in it under its own name.
+    """
 
     role: str
     content: str
+    reasoning_content: NotRequired[str]
     tool_calls: NotRequired[Sequence[Mapping[str, Any]]]
     tool_call_id: NotRequired[str]
     name: NotRequired[str]

@@ -18,11 +18,12 @@ from lightning_rm.data.formats.fields import (
     required,
     shown,
 )
+from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.pairs import read_chat_template_kwargs, read_tools, renamed
-from lightning_rm.data.formats.turns import Turns, answer_turns, check_turns, is_blank, prompt_turns
+from lightning_rm.data.formats.turns import Turns, answer_turns, check_turns, prompt_turns
 from lightning_rm.data.rows import BadRow, GroupRow, Message
 
-GROUP_PARSER_VERSION = 1
+GROUP_PARSER_VERSION = 2
 """Part of every fingerprint: raise it when a row is read to something else than before."""
 
 

@@ -33,7 +33,7 @@ from lightning_rm.data.formats.toolkits import PROMPT_FIELDS, after_system, unre
 from lightning_rm.data.formats.turns import Turns, check_turns, explicit_pair, implicit_pair
 from lightning_rm.data.rows import BadRow, PairRow
 
-PARSER_VERSION = 2
+PARSER_VERSION = 3
 """Part of every source's fingerprint: raise it when a row is read to something else than before."""
 
 UNREAD_PROMPT = "unread prompt"

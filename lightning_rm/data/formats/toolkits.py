@@ -24,8 +24,9 @@ from lightning_rm.data.formats.fields import (
     shown,
     text,
 )
+from lightning_rm.data.formats.messages import ROLES
 from lightning_rm.data.formats.row_format import TIE, RowFormat, ordered
-from lightning_rm.data.formats.turns import PROMPT_DISAGREES, ROLES, WRONG_ROLE, Turns, read_turns
+from lightning_rm.data.formats.turns import PROMPT_DISAGREES, WRONG_ROLE, Turns, read_turns
 from lightning_rm.data.rows import Message
 
 PROMPT_FIELDS = (

@@ -1,8 +1,8 @@
 """Turns: the shapes in which files write a conversation, all read to messages, and where its prompt ends.
 
 A conversation may be one text, HH-RLHF text with its `Human:` and `Assistant:` marks, a list of texts that take turns,
-or a list of messages (`role`/`content`, or ShareGPT's `from`/`value`). This file knows one conversation, or the two of
-a pair; it knows no file and no data set.
+or a list of messages. This file knows one conversation, or the two of a pair; it knows no file and no data set. What
+one message may look like is `messages`'.
 """
 
 from __future__ import annotations
@@ -13,32 +13,21 @@ from typing import cast
 
 from lightning_rm.data.formats.fields import (
     EMPTY_TEXT,
+    TOO_LARGE,
     WRONG_TYPE,
-    Raw,
     RowError,
-    has,
-    json_field,
-    json_like,
     shown,
     text,
 )
+from lightning_rm.data.formats.limits import MAX_CHARACTERS
+from lightning_rm.data.formats.messages import ROLES, is_blank, read_message, texts_of
 from lightning_rm.data.rows import Message
 
 Turns = tuple[Message, ...]
 
-UNKNOWN_ROLE = "unknown role"
 WRONG_ROLE = "wrong role"
 PROMPT_DISAGREES = "prompt disagrees"
-
-ROLES = {
-    "human": "user",
-    "user": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "system": "system",
-    "tool": "tool",
-}
-"""Every role a file may use, in lower case, and its name in a chat template."""
+SEVERAL_RESPONSES = "several responses"
 
 HH_MARK = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
@@ -71,7 +60,7 @@ def read_turns(value: object, name: str, first_role: str) -> Turns:
     if isinstance(value, str):
         return (Message(role=first_role, content=text(value, name)),) if value.strip() else ()
     if isinstance(value, Mapping):
-        return (_message(cast(Raw, value), name),)
+        return (read_message(value, name),)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
         raise RowError(WRONG_TYPE, f"{name} must be text or a list of turns, found {shown(value)}")
     items = cast(Sequence[object], value)
@@ -81,32 +70,38 @@ def read_turns(value: object, name: str, first_role: str) -> Turns:
             Message(role=roles[place % 2], content=text(item, f"{name}, turn {place}"))
             for place, item in enumerate(items)
         )
-    return tuple(_message(item, f"{name}, turn {place}") for place, item in enumerate(items))
+    return tuple(read_message(item, f"{name}, turn {place}") for place, item in enumerate(items))
 
 
-def _message(value: object, name: str) -> Message:
-    """One message, with what a chat template may need of a tool call."""
-    if not isinstance(value, Mapping):
-        raise RowError(WRONG_TYPE, f"{name} must be a message with role and content, found {shown(value)}")
-    raw = cast(Raw, value)
-    role_key, content_key = ("role", "content") if has(raw, "role") else ("from", "value")
-    if not has(raw, role_key):
-        raise RowError(WRONG_TYPE, f"{name} must be a message with role and content, found {shown(raw)}")
-    role = text(raw[role_key], f"{name}, {role_key}")
-    if role.lower() not in ROLES:
-        raise RowError(UNKNOWN_ROLE, f"{name} has the role {role!r}; known are {', '.join(ROLES)}")
-    calls = json_field(raw, "tool_calls")
-    content = "" if calls and raw.get(content_key) is None else raw.get(content_key)
-    message = Message(role=ROLES[role.lower()], content=text(content, f"{name}, {content_key}"))
-    if calls:
-        if not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in cast(list[object], calls)):
-            raise RowError(WRONG_TYPE, f"{name}, tool_calls must be a list of calls, found {shown(calls)}")
-        message["tool_calls"] = tuple(cast(Sequence[Raw], json_like(calls, f"{name}, tool_calls")))
-    if has(raw, "name"):
-        message["name"] = text(raw["name"], f"{name}, name")
-    if has(raw, "tool_call_id"):
-        message["tool_call_id"] = text(raw["tool_call_id"], f"{name}, tool_call_id")
-    return message
+def read_conversation(value: object, where: str) -> list[Message]:
+    """The messages of one whole conversation, read as training reads those of a row: for whoever has it scored.
+
+    Args:
+        value: a list of messages; the last one is the response, which may be empty, as a policy's may.
+        where: what to call the conversation in an error: `conversation 3`.
+
+    Raises:
+        ValueError: for anything else, one message or a text in place of a list above all, and for a conversation that
+            does not end with the assistant's turn.
+    """
+    wanted = "a conversation is a list of messages, [{'role': 'user', 'content': ...}, {'role': 'assistant', ...}]"
+    if isinstance(value, str | bytes):
+        raise ValueError(f"{where} is a text, {shown(value)}; {wanted}")
+    if isinstance(value, Mapping):
+        fields = ", ".join(map(str, cast(Mapping[object, object], value)))
+        kind = "one message" if {"role", "from"} & set(value) else f"a mapping of {fields or 'nothing'}"
+        raise ValueError(f"{where} is {kind}, {shown(value)}; {wanted}, and it stands in a list of conversations")
+    if not isinstance(value, Sequence):
+        raise ValueError(f"{where} is of the type {type(value).__name__}; {wanted}")
+    try:
+        turns = tuple(read_message(item, f"turn {place}") for place, item in enumerate(cast(Sequence[object], value)))
+        if not turns:
+            raise RowError(EMPTY_TEXT, f"it has no turn; {wanted}")
+        check_answered(turns, "it")
+        check_turns(turns[:-1], {} if is_blank(turns[-1]) else {"the response": turns[-1:]})
+    except RowError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return list(turns)
 
 
 def explicit_pair(prompt: object, chosen: object, rejected: object) -> tuple[Turns, Turns, Turns]:
@@ -128,12 +123,20 @@ def prompt_turns(prompt: object) -> Turns:
 
 def answer_turns(prompt: Turns, value: object, name: str) -> Turns:
     """The turns that answer a prompt, which may stand in front of them."""
-    if is_hh_text(value) and _begins_with(turns := hh_turns(cast(str, value), name), prompt):
+    if is_hh_text(value) and _begins_with(turns := hh_turns(cast(str, value), name), prompt, name):
         return turns[len(prompt) :]
-    in_front = isinstance(value, list) and prompt and value[:1] == [prompt[0]["content"]]
+    texts = cast(list[object], value) if _is_texts(value) else []
+    in_front = prompt and texts[:1] == [prompt[0]["content"]]
     turns = read_turns(value, name, "user" if in_front else "assistant")
-    if _begins_with(turns, prompt):
+    if _begins_with(turns, prompt, name):
         return turns[len(prompt) :]
+    if len(texts) > 1:
+        raise RowError(
+            SEVERAL_RESPONSES,
+            f"{name} is a list of {len(texts)} texts without roles beside a prompt, which may be as many responses; a "
+            "pair has one response a side: write the turns of a dialogue as messages with their roles, and several "
+            "responses as a row each",
+        )
     if prompt and turns and turns[0]["role"] in ("user", "system"):
         raise RowError(
             PROMPT_DISAGREES,
@@ -143,12 +146,28 @@ def answer_turns(prompt: Turns, value: object, name: str) -> Turns:
     return turns
 
 
-def _begins_with(turns: Turns, prompt: Turns) -> bool:
-    """Whether a conversation repeats the prompt and goes on after it; blanks around a turn do not count."""
-    return 0 < len(prompt) < len(turns) and all(
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in cast(Sequence[object], value))
+
+
+def _begins_with(turns: Turns, prompt: Turns, name: str) -> bool:
+    """Whether a conversation repeats the prompt and goes on after it; blanks around a turn do not count.
+
+    Raises:
+        RowError: if it says more than the prompt under another key, which would be lost with the repeated turn.
+    """
+    repeats = 0 < len(prompt) < len(turns) and all(
         turn["role"] == asked["role"] and turn["content"].strip() == asked["content"].strip()
         for turn, asked in zip(turns, prompt, strict=False)
     )
+    for place, (turn, asked) in enumerate(zip(turns, prompt, strict=False) if repeats else ()):
+        if more := [key for key, value in turn.items() if key != "content" and asked.get(key) != value]:
+            raise RowError(
+                PROMPT_DISAGREES,
+                f"{name} repeats the prompt, and says more of turn {place} than the prompt does: {', '.join(more)}; "
+                "read the prompt out of the responses with columns={prompt: null}",
+            )
+    return repeats
 
 
 def implicit_pair(chosen: object, rejected: object) -> tuple[Turns, Turns, Turns]:
@@ -199,14 +218,19 @@ def check_turns(prompt: Turns, responses: Mapping[str, Turns]) -> None:
     for name, turns in responses.items():
         if not turns:
             raise RowError(EMPTY_TEXT, f"{name} is empty")
-        if turns[-1]["role"] != "assistant":
-            raise RowError(WRONG_ROLE, f"{name} must end with the assistant's turn, found {shown(turns[-1])}")
+        check_answered(turns, name)
     for name, turns in {"prompt": prompt, **responses}.items():
         for place, turn in enumerate(turns):
             if is_blank(turn) and not (name == "prompt" and turn["role"] == "system"):
                 raise RowError(EMPTY_TEXT, f"{name}, turn {place} ({turn['role']}) is empty")
+        num_characters = sum(len(said) for turn in turns for said in texts_of(turn).values())
+        if num_characters > MAX_CHARACTERS:
+            raise RowError(
+                TOO_LARGE, f"{name} has {num_characters:,} characters, more than the {MAX_CHARACTERS:,} that are read"
+            )
 
 
-def is_blank(turn: Message) -> bool:
-    """Whether a turn says nothing and calls no tool."""
-    return not turn["content"].strip() and "tool_calls" not in turn
+def check_answered(turns: Turns, name: str) -> None:
+    """Raise `RowError` unless a conversation ends with the assistant's turn."""
+    if turns[-1]["role"] != "assistant":
+        raise RowError(WRONG_ROLE, f"{name} must end with the assistant's turn, found {shown(turns[-1])}")

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.formats.turns import is_blank
+from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.rows import BadRow, GroupRow, GroupSource
 from lightning_rm.data.store.groups import GROUP_SCHEMA, GROUP_VERSION, GroupDataset
 from lightning_rm.data.store.report import DataReport

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.data.formats.fields import digest
+from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.pairs import PLAIN_FIELDS, parse_row
 from lightning_rm.data.formats.published import FORMAT_FIELDS
 from lightning_rm.data.formats.toolkits import PROMPT_FIELDS
@@ -21,6 +22,7 @@ from tests.data.formats.test_pairs import BAD, SHAPES
 REASONS = {
     *("missing field", "wrong type", "bad value", "empty text", "bad encoding", "broken JSON", "unknown format"),
     *("unknown role", "wrong role", "prompt disagrees", "strength disagrees", "tie", "unread prompt"),
+    *("not text", "several responses", "duplicate key", "too large"),
 }
 
 texts = st.sampled_from(
@@ -39,12 +41,14 @@ scalars = (
 messages = st.fixed_dictionaries(
     {},
     optional={
-        "role": st.sampled_from(["user", "assistant", "system", "tool", "robot"]) | scalars,
+        "role": st.sampled_from(["user", "assistant", "system", "tool", "robot", "function_call"]) | scalars,
         "content": texts | scalars,
         "from": st.sampled_from(["human", "gpt"]) | scalars,
         "value": texts | scalars,
         "tool_calls": scalars | st.lists(st.dictionaries(texts, scalars, max_size=1), max_size=1),
         "name": scalars,
+        "reasoning_content": texts | scalars,
+        "function_call": scalars | st.just({"name": "f", "arguments": "{}"}) | st.just({"arguments": "{"}),
     },
 )
 values = st.recursive(
@@ -67,7 +71,7 @@ def check(row: object) -> None:
     assert isinstance(row, PairRow)
     for side in (row.chosen, row.rejected):
         assert side[-1]["role"] == "assistant"
-        assert all(turn["content"].strip() or "tool_calls" in turn for turn in side)
+        assert not any(is_blank(turn) for turn in side)
     for turn in (*row.prompt, *row.chosen, *row.rejected):
         assert turn["role"] in ("user", "assistant", "system", "tool")
         turn["content"].encode()

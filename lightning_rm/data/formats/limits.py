@@ -1,0 +1,27 @@
+"""How large one row may be. All bounds on input stand here; what is beyond one is refused by its line, in words.
+
+Tokenising costs tens of times the memory of a text, and Python's JSON as much again, so a bound has to come first. None
+of these is met by a conversation that a reward model could read.
+"""
+
+from __future__ import annotations
+
+MIB = 2**20
+
+MAX_LINE_BYTES = 32 * MIB
+"""Of one line of a JSONL file: a prompt, two responses, and whatever stands beside them."""
+
+MAX_CHARACTERS = 4 * MIB
+"""Of one conversation: about a million tokens."""
+
+MAX_DEPTH = 64
+"""Of nested lists and objects in a row. Schemas of tools nest to ten; templates recurse on them."""
+
+MAX_ARRAY_BYTES = 2048 * MIB
+"""Of a file that holds one JSON array, which is read whole. Rows a line have no such bound."""
+
+MAX_EXPANSION = 200
+"""How many times its size a gzip file may unpack to. Text packs to a fifth; a bomb unpacks to a thousand times."""
+
+FREE_EXPANSION_BYTES = 64 * MIB
+"""What any gzip file may unpack to: a few repeated rows pack very small."""
