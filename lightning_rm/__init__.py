@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_rm.data.sources.files import FileSource
     from lightning_rm.data.sources.records import RecordSource
     from lightning_rm.data.tokenize.pairs import load_tokenizer
+    from lightning_rm.evaluation.evaluate import evaluate
     from lightning_rm.evaluation.score import score
     from lightning_rm.models.ensembles.ensemble import RewardEnsemble
     from lightning_rm.models.ensembles.members import MemberRewardModel, Members
@@ -50,6 +51,7 @@ __all__ = [
     "VotersRM",
     "annotate",
     "average_weights",
+    "evaluate",
     "load_model",
     "load_tokenizer",
     "score",
@@ -63,6 +65,7 @@ _HOMES = {
     "BaselineRM": "modules.baseline",
     "ContrastiveRM": "modules.contrastive",
     "FileSource": "data.sources.files",
+    "evaluate": "evaluation.evaluate",
     "load_model": "scoring.load",
     "load_tokenizer": "data.tokenize.pairs",
     "MemberRewardModel": "models.ensembles.members",
