@@ -147,16 +147,14 @@ class PreferenceDataModule(L.LightningDataModule):
         self.policy = TokenizePolicy(max_tokens, overlong, identical, on_bad_row)
         reading = reading or Reading()
         self.read_at: ReadAt = reading.read_at
-        fast_layouts = reading.fast_layouts
-        if fast_layouts is None:
-            fast_layouts = tuple(name for name in LAYOUTS if reading.read_at == "last" or name != "shared_prefix")
         if layout == "shared_prefix" and reading.read_at == "first":
             raise ValueError(
                 "layout=shared_prefix: an encoder's prompt sees the response and cannot be computed once for two of "
                 "them; use layout=packed, padded or auto"
             )
         self._layout: LayoutSetting = layout
-        self._fast_layouts = fast_layouts
+        every = [name for name in LAYOUTS if reading.read_at == "last" or name != "shared_prefix"]
+        self._fast_layouts = every if reading.fast_layouts is None else reading.fast_layouts
         self.order: Order = order
         self.batch_pairs = None if batch_tokens is not None else batch_pairs
         self.batch_tokens = batch_tokens
