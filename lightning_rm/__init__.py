@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lightning_rm.analysis.report import report
     from lightning_rm.annotation.annotate import annotate
     from lightning_rm.annotation.voters import Voter
     from lightning_rm.data.datamodule import PreferenceDataModule
@@ -54,6 +55,7 @@ __all__ = [
     "evaluate",
     "load_model",
     "load_tokenizer",
+    "report",
     "score",
     "score_sequences",
     "warmup_schedule",
@@ -75,6 +77,7 @@ _HOMES = {
     "RecordSource": "data.sources.records",
     "RewardEnsemble": "models.ensembles.ensemble",
     "RewardModel": "models.reward_model",
+    "report": "analysis.report",
     "score": "evaluation.score",
     "score_sequences": "scoring.engine",
     "SimCSE": "modules.contrast",

@@ -189,7 +189,7 @@ def _warn_of_a_toy(cfg: DictConfig) -> None:
 def _begin_anew(run: Path) -> None:
     """Remove what an older run in the folder logged, measured and drew: nobody is to take it for this run's."""
     old = [run / "csv" / "metrics.csv", run / "results.json"]
-    for path in (*old, *(run / "pairs").glob("*.parquet"), *(run / "figures").glob("*.*")):
+    for path in (*old, *(run / "pairs").glob("*.*"), *(run / "figures").glob("*.*")):
         path.unlink(missing_ok=True)
 
 
