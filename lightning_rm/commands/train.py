@@ -13,14 +13,23 @@ from typing import Any
 import hydra
 import lightning as L
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from lightning_rm.analysis.run import write_figures
-from lightning_rm.callbacks import GoOn, HuggingFaceCheckpoint, PairRecorder, ResumeCheckpoint
+from lightning_rm.callbacks import (
+    BestCheckpoint,
+    CheckpointFiles,
+    GoOn,
+    HuggingFaceCheckpoint,
+    LastCheckpoint,
+    PairRecorder,
+    ResumeCheckpoint,
+    Stop,
+)
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
 from lightning_rm.commands._tables import report_table, results_table
 from lightning_rm.data.datamodule import PreferenceDataModule
@@ -57,21 +66,25 @@ def train(cfg: DictConfig) -> float:
     _warn_of_a_toy(cfg)
     # Weights are chosen by a validation metric alone: a run that reports a test metric keeps its last weights.
     monitor = cfg.monitor if cfg.monitor.startswith("val/") else None
-    checkpoint = ModelCheckpoint(
-        dirpath=run / "checkpoints", filename="best", monitor=monitor, mode=cfg.mode, save_last=True
-    )
+    checkpoints, exported = run / "checkpoints", run / "model"
+    checkpoint = BestCheckpoint(checkpoints, monitor, cfg.mode, exported / "best")
+    stop = Stop()
     loggers = list(instantiate(cfg.logger.loggers).values())
     callbacks: list[L.Callback] = [
+        stop,
         checkpoint,
-        HuggingFaceCheckpoint(run / "model", tokenizer, monitor, cfg.mode),
+        LastCheckpoint(checkpoints),
+        HuggingFaceCheckpoint(exported, tokenizer, monitor, cfg.mode, checkpoints / "best.ckpt"),
         PairRecorder(run / "pairs"),
-        ResumeCheckpoint(run / "checkpoints" / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
+        ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
         LambdaCallback(on_fit_start=_show_what_is_trained),
         GoOn(),
     ]
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
-    trainer: L.Trainer = instantiate(cfg.trainer, logger=loggers or False, callbacks=callbacks)
+    trainer: L.Trainer = instantiate(
+        cfg.trainer, logger=loggers or False, callbacks=callbacks, plugins=[CheckpointFiles()]
+    )
     if trainer.is_global_zero:
         run.mkdir(parents=True, exist_ok=True)
         if cfg.resume is None:

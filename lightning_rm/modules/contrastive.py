@@ -33,6 +33,7 @@ class ContrastiveRM(PairwiseRM):
         dropout: its probability.
         distill: weight of the regression of margins on strengths; ranking has `1 - distill`.
         centering: weight of the mean of `(r_chosen + r_rejected)^2`.
+        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if an option is out of its range; in the first step, if both views are equal.
@@ -53,8 +54,9 @@ class ContrastiveRM(PairwiseRM):
         dropout: float = 0.05,
         distill: float = 0.0,
         centering: float = 0.0,
+        max_skipped: int = 10,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
         if not callable(contrast):
             raise ValueError("ContrastiveRM needs something to contrast by: contrast=simcse or contrast=swav")
         if isinstance(model, MemberRewardModel):
@@ -84,3 +86,4 @@ class ContrastiveRM(PairwiseRM):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Frozen prototypes forget their gradient, before gradients are clipped."""
         self.objective.before_step(self.global_step, self.trainer.estimated_stepping_batches)
+        super().on_before_optimizer_step(optimizer)
