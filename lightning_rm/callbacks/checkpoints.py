@@ -1,4 +1,4 @@
-"""The checkpoints that a run keeps under one name each: of the best weights and of the last. They know Lightning alone."""
+"""The checkpoints that a run keeps under one name each, of the best weights and of the last. They know Lightning."""
 
 from __future__ import annotations
 
