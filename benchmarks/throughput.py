@@ -61,7 +61,7 @@ from transformers import (
 )
 from trl import RewardConfig, RewardTrainer
 
-from lightning_rm.batch import ReadAt
+from lightning_rm.batch import ReadAt, Reading
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import BadRow, Message, PairRow
@@ -208,7 +208,7 @@ class Benchmark:
         return PreferenceDataModule(
             self.tokenizer,
             self.pairs,
-            read_at=self.read_at,
+            reading=Reading(self.read_at),
             max_tokens=self.arguments.max_tokens,
             layout=layout,
             order="length",

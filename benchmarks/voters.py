@@ -43,7 +43,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import collect_votes, remove_parts
-from lightning_rm.batch import PreferenceBatch
+from lightning_rm.batch import PreferenceBatch, Reading
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
@@ -185,7 +185,7 @@ class Blocks:
         self.data = PreferenceDataModule(
             world_tokenizer(),
             write_pairs(folder / "train.jsonl", (arguments.steps + 1) * arguments.pairs),
-            read_at=self.singles["single"][0].model.read_at,
+            reading=Reading(self.singles["single"][0].model.read_at),
             batch_pairs=arguments.pairs,
             cache_dir=folder,
         )

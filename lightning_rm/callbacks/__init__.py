@@ -1,5 +1,6 @@
 """Callbacks: they know Lightning's hooks and write files; the model and the metrics do not know them."""
 
+from lightning_rm.callbacks.benchmarks import Benchmarks
 from lightning_rm.callbacks.checkpoint_files import CheckpointFiles
 from lightning_rm.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_rm.callbacks.go_on import GoOn
@@ -9,6 +10,7 @@ from lightning_rm.callbacks.stop import Stop
 from lightning_rm.callbacks.weights import HuggingFaceCheckpoint
 
 __all__ = [
+    "Benchmarks",
     "BestCheckpoint",
     "CheckpointFiles",
     "GoOn",

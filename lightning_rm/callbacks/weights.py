@@ -53,8 +53,8 @@ class HuggingFaceCheckpoint(L.Callback):
         if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
-            raise ValueError(f"monitor={self.monitor!r} is not logged by this run; the validation metrics are: {known}")
+            known = ", ".join(sorted(name for name in trainer.callback_metrics if not name.startswith("train")))
+            raise ValueError(f"monitor={self.monitor!r} is not logged by this run; what validations log: {known}")
         value = float(trainer.callback_metrics[self.monitor])
         if math.isnan(value):
             value = -self.sign * math.inf

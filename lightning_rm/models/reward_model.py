@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
+from lightning_rm.batch import LayoutName, ReadAt, Reading, RewardOutput, TokenBatch
 from lightning_rm.losses import language_model_loss
 from lightning_rm.models.attention.last_layer import compute_where_read, tell_where_read
 from lightning_rm.models.attention.masks import SEGMENT_ATTENTION, attention_mask
@@ -250,6 +250,11 @@ class RewardModel(nn.Module):
         if small and not torch.accelerator.is_available():
             return ("padded",)
         return ("padded", "packed", "shared_prefix") if self.causal else ("padded", "packed")
+
+    @property
+    def reading(self) -> Reading:
+        """How it reads batches, for a data module."""
+        return Reading(self.read_at, self.fast_layouts)
 
     @property
     def plain_models(self) -> Sequence[RewardModel]:

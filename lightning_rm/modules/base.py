@@ -292,7 +292,7 @@ class PairwiseRM(L.LightningModule):
         if isinstance(datamodule, PreferenceDataModule) and datamodule.read_at != self.model.read_at:
             raise ValueError(
                 f"the data module reads rewards at the {datamodule.read_at} token and this model at the "
-                f"{self.model.read_at}: give PreferenceDataModule(..., read_at=model.read_at)"
+                f"{self.model.read_at}: give PreferenceDataModule(..., reading=model.reading)"
             )
         callbacks: list[L.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
