@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import statistics
 import subprocess
+from math import nan
 from pathlib import Path
 
 import pytest
 
+from lightning_rm.analysis.find_runs import find_runs
+from lightning_rm.analysis.page.blocks import Page
+from lightning_rm.analysis.page.html import render_html
 from lightning_rm.analysis.page.text import escaped
 from lightning_rm.analysis.report import report
+from lightning_rm.analysis.sections.benchmarks import benchmarks_section
+from lightning_rm.analysis.sections.results import results_section
+from lightning_rm.analysis.study import study_of
 from lightning_rm.commands.report import report as command
+from lightning_rm.evaluation.measure import Comparison, Figure, Row
+from lightning_rm.evaluation.result import BenchmarkResult, Evaluation, ModelResult
+from lightning_rm.evaluation.statistics import McNemar
 from tests.analysis.made_runs import write_curves, write_rewards, write_run
 from tests.analysis.page.test_render import HOSTILE, Elements
 from tests.commands.test_conf import composed
@@ -48,9 +57,9 @@ def page(folder: Path) -> Path:
     return report(f"{folder}/*/*", folder / "out" / "report.html")[0]
 
 
-def cells(page: Path) -> list[list[str]]:
+def cells(html: str) -> list[list[str]]:
     """The words of every row of every table."""
-    rows = re.findall(r"<tr>(.*?)</tr>", page.read_text(), flags=re.DOTALL)
+    rows = re.findall(r"<tr>(.*?)</tr>", html, flags=re.DOTALL)
     return [
         [re.sub(r"<small.*?>", " | ", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)] for row in rows
     ]
@@ -62,7 +71,7 @@ def plain(row: list[str]) -> list[str]:
 
 def test_methods_by_sets_have_mean_spread_and_the_paired_interval(page: Path) -> None:
     """better less baseline: .10, .11, .10; mean .1033, spread .0058, t(2) = 4.3027: .0890 to .1177."""
-    rows = [plain(row) for row in cells(page)]
+    rows = [plain(row) for row in cells(page.read_text())]
     mean, spread = statistics.mean(ACCURACY["baseline"]), statistics.stdev(ACCURACY["baseline"])
     assert ["baseline | reference", "3", f"{mean:.3f} ± {spread:.3f}", f"{mean - 0.1:.3f} ± {spread:.3f}"] in rows
     (better,) = [row for row in rows if row[:2] == ["better", "3"] and len(row) == 4]
@@ -73,7 +82,7 @@ def test_methods_by_sets_have_mean_spread_and_the_paired_interval(page: Path) ->
 
 def test_every_difference_says_how_many_runs_it_would_take(page: Path) -> None:
     """same less baseline: 0, .03, -.03; spread .03: t(11) * .03 / sqrt(12) = .0191 is the first below .02."""
-    rows = [plain(row) for row in cells(page)]
+    rows = [plain(row) for row in cells(page.read_text())]
     assert ["better", "test", "3", "+0.103", "[+0.089, +0.118]", "0.001", "better", "3"] in rows
     (same,) = [row for row in rows if row[:2] == ["same", "test"] and len(row) == 8]
     assert same[2:4] == ["3", "+0.000"]
@@ -89,7 +98,7 @@ def test_the_lead_tells_what_can_be_told(page: Path) -> None:
 
 def test_nll_is_compared_after_a_temperature(page: Path) -> None:
     """Rewards four times as large are the same after it: the temperature takes the scale away."""
-    rows = {row[0]: row for row in map(plain, cells(page)) if len(row) == 6 and row[1] == "test"}
+    rows = {row[0]: row for row in map(plain, cells(page.read_text())) if len(row) == 6 and row[1] == "test"}
     assert "same" not in rows
     baseline, better = rows["baseline"], rows["better"]
     assert float(better[4].split()[0]) == pytest.approx(4 * float(baseline[4].split()[0]), abs=0.03)
@@ -107,7 +116,7 @@ def test_what_is_missing_is_said(page: Path) -> None:
 
 
 def test_settings_that_differ_are_named(page: Path) -> None:
-    assert ["beta", "8", "6", "4"] in [plain(row) for row in cells(page)]
+    assert ["beta", "8", "6", "4"] in [plain(row) for row in cells(page.read_text())]
 
 
 def test_pairs_to_read_are_the_worst_and_their_text_is_shown(page: Path) -> None:
@@ -133,21 +142,23 @@ def test_markdown_says_the_same_and_its_figures_lie_beside_it(page: Path) -> Non
     assert all((page.parent / name).read_bytes().startswith(b"\x89PNG") for name in named)
 
 
-def test_the_same_runs_make_the_same_page(page: Path, folder: Path, tmp_path: Path) -> None:
-    again, markdown, *_ = report([folder / name / "*" for name in ACCURACY], tmp_path / "report.html")
-    assert again.read_bytes() == page.read_bytes()
-    assert markdown.read_bytes() == page.with_suffix(".md").read_bytes()
+def test_the_command_writes_the_same_bytes_and_says_where(
+    page: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    globs = ",".join(f"{folder}/{name}/*" for name in ACCURACY)
+    command(composed(f"runs=[{globs}]", f"out={tmp_path}/report.html", command="report"))
+    names = ("report.html", "report.md", "report_figures")
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [f"{tmp_path}/{name}" for name in names]
+    for name in names[:2]:
+        assert (tmp_path / name).read_bytes() == (page.parent / name).read_bytes()
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_the_command_writes_it_and_says_where(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = [f"runs=[{folder}/baseline/*,{folder}/better/*]", "reference=better", f"out={tmp_path}/p.html"]
-    command(composed(*options, command="report"))
-    shown = capsys.readouterr().out
-    assert [line.strip() for line in shown.splitlines()] == [
-        f"{tmp_path}/{name}" for name in ("p.html", "p.md", "p_figures")
-    ]
-    assert "baseline is worse on test" in (tmp_path / "p.html").read_text()
+def test_another_method_is_the_reference_where_it_is_asked_for(folder: Path) -> None:
+    study = study_of(find_runs("runs", [f"{folder}/baseline/*", f"{folder}/better/*"]), "better")
+    assert results_section(study).lead.startswith(
+        "Against better: baseline is worse on test by 0.103 ([−0.118, −0.089]"
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,14 +196,17 @@ def test_without_a_test_set_validation_stands_in_and_it_is_said(tmp_path: Path) 
 
 
 def evaluation(folder: Path, models: dict[str, float]) -> None:
-    def row(value: float | None) -> dict[str, object]:
-        low, high = (None, None) if value is None else (value - 0.05, value + 0.05)
-        return {"sections": {"overall": {"value": value, "low": low, "high": high}, "chat": {"value": value}}}
+    """What `lightning-rm evaluate` writes."""
 
-    rows = {name: row(value) for name, value in models.items()}
-    benchmark = {"title": "RM-Bench", "num_items": 1327, "models": rows, "controls": {"random rewards": row(0.5)}}
-    folder.mkdir(parents=True)
-    (folder / "evaluation.json").write_text(json.dumps({"benchmarks": {"rm_bench": benchmark}}))
+    def row(value: float) -> Row:
+        return Row({"overall": Figure(value, value - 0.05, value + 0.05), "chat": Figure(value, nan, nan)})
+
+    names = list(models)
+    pairs = [Comparison(names[0], names[1], row(0.08).sections, McNemar(3, 8, 0.02), 0.023)] if len(names) > 1 else []
+    results = {name: ModelResult(row(value)) for name, value in models.items()}
+    controls = {"random rewards": row(0.5)}
+    result = BenchmarkResult("rm_bench", "RM-Bench", "the mean", 1327, [], results, controls, pairs)
+    Evaluation({"rm_bench": result}, {"lost": "no such folder"}).write(folder)
 
 
 def test_benchmarks_are_read_from_evaluations_and_a_broken_one_is_named(folder: Path, tmp_path: Path) -> None:
@@ -200,12 +214,15 @@ def test_benchmarks_are_read_from_evaluations_and_a_broken_one_is_named(folder: 
     evaluation(tmp_path / "two", {"baseline": 0.62, "<b>": 0.7})
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "evaluation.json").write_text('{"benchmarks": []}')
-    found = report(f"{folder}/baseline/*", tmp_path / "report.html", benchmarks=f"{tmp_path}/*")[0]
-    rows = [plain(row) for row in cells(found)]
+    section = benchmarks_section([tmp_path / name / "evaluation.json" for name in ("broken", "one", "two")])
+    html = render_html(Page("title", "", [section]))
+    rows = [plain(row) for row in cells(html)]
     assert ["baseline", "0.610 | [0.560, 0.660]", "0.610"] in rows
     assert ["baseline (two)", "0.620 | [0.570, 0.670]", "0.620"] in rows
     assert ["&lt;b&gt;", "0.700 | [0.650, 0.750]", "0.700"] in rows
-    assert f"{tmp_path}/broken/evaluation.json is not an evaluation that can be read" in found.read_text()
+    assert ["baseline", "&lt;b&gt;", "+0.080 | [+0.030, +0.130]", "0.023"] in rows
+    assert f"{tmp_path}/broken/evaluation.json is not an evaluation that can be read" in html
+    assert "Failed: lost: no such folder." in html
 
 
 def browser(*options: str, profile: Path) -> str:
