@@ -63,7 +63,10 @@ def train(cfg: DictConfig) -> float:
     if cfg.members is not None:
         model = MemberRewardModel.of(model, instantiate(cfg.members))
     module: PairwiseRM = instantiate(cfg.module, model=model)
-    datamodule: PreferenceDataModule = instantiate(cfg.data.module, tokenizer=tokenizer, reading=module.model.reading)
+    # Called apart: Hydra would take the dataclass for a configuration.
+    datamodule: PreferenceDataModule = instantiate(cfg.data.module, _partial_=True)(
+        tokenizer=tokenizer, reading=module.model.reading
+    )
     asked = _asked_callbacks(cfg)
     benchmarks = [callback for callback in asked if isinstance(callback, Benchmarks)]
     _check(cfg, module, datamodule, [name for callback in benchmarks for name in callback.metric_names()])
