@@ -1,1 +1,0 @@
-"""The sections of the report on runs, a file each: from a study to what stands on the page."""

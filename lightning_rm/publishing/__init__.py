@@ -1,1 +1,0 @@
-"""Publishing: a trained reward model as a folder for others, with what they must know to use it."""
