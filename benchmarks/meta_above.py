@@ -38,7 +38,7 @@ def measure(run: Path, num_batches: int) -> dict[float, dict[str, float]]:
     cfg = OmegaConf.load(run / "config.yaml")
     tokenizer = instantiate(cfg.backbone.tokenizer)
     model = RewardModel.from_pretrained(run / "model" / "last", tokenizer=tokenizer, dropout=0.0)
-    data = instantiate(cfg.data.module, tokenizer=tokenizer, read_at=model.read_at, fast_layouts=model.fast_layouts)
+    data = instantiate(cfg.data.module, _partial_=True)(tokenizer=tokenizer, reading=model.reading)
     data.setup("fit")
     batches = list(islice(chain.from_iterable(batch.responses for batch in data.train_dataloader()), num_batches))
     parameters = list(model.parameters())

@@ -37,13 +37,13 @@ import lightning as L
 import numpy as np
 import torch
 import transformers
-from common import backbone, origin, rotated
+from common import backbone, origin
 from peft.tuners.lora import LoraLayer
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import collect_votes, remove_parts
-from lightning_rm.batch import PreferenceBatch
+from lightning_rm.batch import PreferenceBatch, Reading
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
@@ -185,7 +185,7 @@ class Blocks:
         self.data = PreferenceDataModule(
             world_tokenizer(),
             write_pairs(folder / "train.jsonl", (arguments.steps + 1) * arguments.pairs),
-            read_at=self.singles["single"][0].model.read_at,
+            reading=Reading(self.singles["single"][0].model.read_at),
             batch_pairs=arguments.pairs,
             cache_dir=folder,
         )
@@ -322,9 +322,10 @@ def main() -> None:
         blocks = Blocks(arguments, Path(folder))
         names = blocks.names()
         blocks.run("single")  # once for all that a first use loads
-        rounds: list[dict[str, dict[str, Seconds]]] = [
-            {name: blocks.run(name) for name in rotated(names, turn)} for turn in range(arguments.rounds)
-        ]
+        rounds: list[dict[str, dict[str, Seconds]]] = []
+        for turn in range(arguments.rounds):
+            start = turn % len(names)
+            rounds.append({name: blocks.run(name) for name in names[start:] + names[:start]})
         phases = summary(blocks, rounds)
     settings = {name: value for name, value in vars(arguments).items() if name not in ("out", "encoder", "threads")}
     results: dict[str, Any] = {

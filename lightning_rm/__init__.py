@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lightning_rm.analysis.report import report
     from lightning_rm.annotation.annotate import annotate
     from lightning_rm.annotation.voters import Voter
     from lightning_rm.data.datamodule import PreferenceDataModule
     from lightning_rm.data.sources.files import FileSource
     from lightning_rm.data.sources.records import RecordSource
     from lightning_rm.data.tokenize.pairs import load_tokenizer
+    from lightning_rm.evaluation.evaluate import evaluate
     from lightning_rm.evaluation.score import score
     from lightning_rm.models.ensembles.ensemble import RewardEnsemble
     from lightning_rm.models.ensembles.members import MemberRewardModel, Members
@@ -50,8 +52,10 @@ __all__ = [
     "VotersRM",
     "annotate",
     "average_weights",
+    "evaluate",
     "load_model",
     "load_tokenizer",
+    "report",
     "score",
     "score_sequences",
     "warmup_schedule",
@@ -63,6 +67,7 @@ _HOMES = {
     "BaselineRM": "modules.baseline",
     "ContrastiveRM": "modules.contrastive",
     "FileSource": "data.sources.files",
+    "evaluate": "evaluation.evaluate",
     "load_model": "scoring.load",
     "load_tokenizer": "data.tokenize.pairs",
     "MemberRewardModel": "models.ensembles.members",
@@ -72,6 +77,7 @@ _HOMES = {
     "RecordSource": "data.sources.records",
     "RewardEnsemble": "models.ensembles.ensemble",
     "RewardModel": "models.reward_model",
+    "report": "analysis.report",
     "score": "evaluation.score",
     "score_sequences": "scoring.engine",
     "SimCSE": "modules.contrast",

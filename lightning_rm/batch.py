@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 from torch import Tensor
@@ -21,7 +21,27 @@ ReadAt = Literal["last", "first"]
 """The token a reward is read at: the last attended one for decoders, the first for encoders."""
 
 LayoutName = Literal["padded", "packed", "shared_prefix"]
-"""How samples are laid on the token grid; `data.layouts` has a function for each."""
+"""How samples are laid on the token grid; `data.batches.layouts` has a function for each."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model reads batches: all that a data module has to know of it. A model gives its own as `model.reading`.
+
+    Args:
+        read_at: the token that rewards are read at.
+        fast_layouts: the layouts that the model honours at no cost; None for all that go with `read_at`.
+
+    Raises:
+        ValueError: for another token.
+    """
+
+    read_at: ReadAt = "last"
+    fast_layouts: tuple[LayoutName, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.read_at not in get_args(ReadAt):
+            raise ValueError(f"read_at={self.read_at!r}; it must be one of {', '.join(get_args(ReadAt))}")
 
 
 @dataclass(frozen=True)

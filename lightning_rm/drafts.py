@@ -1,6 +1,8 @@
-"""Folders that are swapped whole: a kill at any moment leaves the old folder or the new one, never a mixture.
+"""Files and folders that are swapped whole: a kill at any moment leaves the old one or the new one, never a mixture.
 
-It knows file names; not what is in the files.
+Each is written as a draft beside its place, flushed to the disk and renamed. A draft's name says which process of which
+host writes it, so that those of the dead are told from those of the living, and from files of others. This file knows
+file names; not what is in the files.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 import socket
 import sys
@@ -20,7 +23,49 @@ from pathlib import Path
 STALE_SECONDS = 24 * 3600
 """Age of a draft that nobody works on any more, where its process cannot be asked."""
 
+DRAFT = re.compile(r".+\.(?P<host>[^.]*)-(?P<process>\d+)-[0-9a-f]{12}\.tmp")
+"""The name of a file's draft: that of the file, and whose it is."""
+
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+
+@contextmanager
+def draft_of(path: Path) -> Generator[Path]:
+    """A file of its own beside `path` to write to: on the disk and renamed to it at the end, gone after an error.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+
+    Raises:
+        OSError: as the block raises it; one of the disk names the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error  # which file it was
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def clear_drafts(folder: Path) -> None:
+    """Remove the drafts that processes which are gone have left in a folder."""
+    for draft in folder.glob("*.tmp"):
+        if (parts := DRAFT.fullmatch(draft.name)) is None:
+            continue
+        gone = parts["host"] == _host() and not _runs(int(parts["process"]))
+        try:
+            if gone or time.time() - draft.stat().st_mtime > STALE_SECONDS:
+                draft.unlink()
+        except FileNotFoundError:  # another process was quicker, or the file is finished
+            continue
 
 
 @contextmanager
@@ -118,6 +163,11 @@ def _flush_folder(folder: Path) -> None:
 
 def _prefix(target: Path) -> str:
     return f".draft-{target.name}-{socket.gethostname()}-"
+
+
+def _host() -> str:
+    """This host's name, without the dots that end the file's own name in its draft's."""
+    return socket.gethostname().replace(".", "_")
 
 
 def _clear(target: Path) -> None:

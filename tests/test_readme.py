@@ -1,6 +1,6 @@
 """The README's python runs as it stands, its commands compose, and its two commands are those that CI runs.
 
-The commands of docs/results.md and those in comments of conf/ compose too.
+The commands of every page in docs/ and those in comments of conf/ compose too.
 """
 
 from __future__ import annotations
@@ -22,14 +22,21 @@ from tests.toy import toy_model, write_jsonl
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
-RESULTS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "results.md").read_text(), flags=re.DOTALL)
-COMMANDS = [
-    line
-    for language, block in (*BLOCKS, *RESULTS)
-    if language == "bash"
-    for line in block.replace("\\\n", " ").splitlines()
-    if re.search(r"train\.py|lightning-rm|lightning_rm\.commands", line)
+DOCS = [
+    block
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    if "_build" not in page.parts and page.name != "config.md"
+    for block in re.findall(r"```(\w+)\n(.*?)```", page.read_text(), flags=re.DOTALL)
 ]
+COMMANDS = list(
+    dict.fromkeys(
+        line
+        for language, block in (*BLOCKS, *DOCS)
+        if language == "bash"
+        for line in block.replace("\\\n", " ").splitlines()
+        if re.search(r"train\.py|lightning-rm|lightning_rm\.commands", line)
+    )
+)
 CONF_COMMANDS = sorted(
     {
         line.replace(" ...", "")  # what another line has said

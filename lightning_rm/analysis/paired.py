@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+
+Block = TypeVar("Block", bound=Hashable)
 
 LEVEL = 0.95
 """How often an interval holds the true mean, over repetitions of the whole experiment."""
@@ -98,7 +100,7 @@ def mean_difference(differences: Sequence[float], level: float = LEVEL) -> Diffe
 
 
 def paired_difference(
-    values: Mapping[Hashable, float], reference: Mapping[Hashable, float], level: float = LEVEL
+    values: Mapping[Block, float], reference: Mapping[Block, float], level: float = LEVEL
 ) -> Difference | None:
     """A method less its reference, over the blocks that both have; None where they share none.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from lightning_rm.analysis.evidence import set_name
 from lightning_rm.analysis.history import read_history
 from lightning_rm.analysis.plots.parts import part_curves, parts
 from lightning_rm.analysis.plots.run import reliability_diagram, reward_histogram, training_curves
@@ -33,6 +34,9 @@ def write_figures(run: Path) -> list[Path]:
     for records in sorted((run / "pairs").glob("*.parquet")):
         table = pq.read_table(records)
         chosen, rejected, label = (np.asarray(table[name]) for name in ("chosen", "rejected", "label"))
-        written += save_figure(reward_histogram(chosen, rejected), folder / f"rewards_{records.stem}")
-        written += save_figure(reliability_diagram(chosen - rejected, label), folder / f"reliability_{records.stem}")
+        name = set_name(records.stem)
+        rewards = reward_histogram(chosen, rejected, data_set=name)
+        reliability = reliability_diagram(chosen - rejected, label, data_set=name)
+        written += save_figure(rewards, folder / f"rewards_{records.stem}")
+        written += save_figure(reliability, folder / f"reliability_{records.stem}")
     return written

@@ -1,12 +1,13 @@
-"""What each evaluation said of each pair, as Parquet and, of the worst, as a table in W&B.
+"""What each evaluation said of each pair, as Parquet, and the worst pairs in words, as JSONL and as a table in W&B.
 
 It knows batches and rewards; neither the model nor the metrics know it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.store.cache import draft_of
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class PairRecords:
     def write(self, path: Path) -> None:
         """Write one line a pair as Parquet."""
         columns = {name: getattr(self, name) for name in ("row", "subset", "chosen", "rejected", "label", "clean")}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns), path)
+        with draft_of(path) as draft:
+            pq.write_table(pa.table(columns), draft)
 
     def worst(self, num_pairs: int) -> np.ndarray:
         """(n,) positions of the pairs ranked worst against their label, worst first."""
@@ -57,11 +59,11 @@ class PairRecords:
 
 
 class PairRecorder(L.Callback):
-    """Keeps each pair's rewards of every validation and test, writes them as Parquet, shows W&B the worst.
+    """Keeps each pair's rewards of every validation and test, writes them as Parquet, and the worst pairs in words.
 
     Args:
-        folder: gets `<stage>_<set>.parquet`, the latest evaluation's.
-        num_worst: pairs in the W&B table of the worst-ranked validation pairs.
+        folder: gets `<stage>_<set>.parquet` and `<stage>_<set>_worst.jsonl`, the latest evaluation's.
+        num_worst: pairs of each set in words; W&B gets a table of those of the first validation set.
     """
 
     def __init__(self, folder: str | Path, num_worst: int = 50) -> None:
@@ -128,22 +130,45 @@ class PairRecorder(L.Callback):
             )
             if pl_module.global_rank == 0:
                 record.write(self.folder / f"{stage}_{name}.parquet")
+                _write_lines(self.folder / f"{stage}_{name}_worst.jsonl", self._worst(pl_module.trainer, record))
             records.append(record)
         self._batches = {}
         return records
 
-    def _log_worst(self, trainer: L.Trainer, records: PairRecords) -> None:
+    def _worst(self, trainer: L.Trainer, records: PairRecords) -> list[dict[str, Any]]:
+        """The worst pairs of a set in words with their rewards; none of data that is not the data module's."""
         datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
+        if not isinstance(datamodule, PreferenceDataModule):
+            return []
+        data_set = datamodule.datasets[records.data_set]
+        return [
+            {
+                "row": int(records.row[position]),
+                **asdict(data_set.text(int(records.row[position]))),
+                "reward chosen": float(records.chosen[position]),
+                "reward rejected": float(records.rejected[position]),
+            }
+            for position in records.worst(self.num_worst)
+        ]
+
+    def _log_worst(self, trainer: L.Trainer, records: PairRecords) -> None:
+        names = ["id", "prompt", "chosen", "rejected", "margin", "reward chosen", "reward rejected"]
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and isinstance(datamodule, PreferenceDataModule):
-                data_set = datamodule.datasets[records.data_set]
-                rows: list[list[Any]] = []
-                for position in records.worst(self.num_worst):
-                    text = data_set.text(int(records.row[position]))
-                    rewards = [float(records.chosen[position]), float(records.rejected[position])]
-                    rows.append([text.id, text.prompt, text.chosen, text.rejected, rewards[0] - rewards[1], *rewards])
-                names = ["id", "prompt", "chosen", "rejected", "margin", "reward chosen", "reward rejected"]
-                logger.log_table("val/worst_pairs", columns=names, data=rows)
+            if isinstance(logger, WandbLogger):
+                pairs = self._worst(trainer, records)
+                table = [{**pair, "margin": pair["reward chosen"] - pair["reward rejected"]} for pair in pairs]
+                logger.log_table(
+                    "val/worst_pairs", columns=names, data=[[row[name] for name in names] for row in table]
+                )
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line; without rows there is no file, not even an older one."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with draft_of(path) as draft:
+        draft.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _gather_columns(pl_module: L.LightningModule, local: Tensor) -> Tensor:

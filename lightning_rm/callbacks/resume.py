@@ -11,18 +11,21 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_rm.modules.meta import DivergedError
+from lightning_rm.callbacks.checkpoint_files import latest_checkpoint, read_checkpoint
+from lightning_rm.callbacks.stop import Stopped
+from lightning_rm.modules.finite import DivergedError
 
 
 class ResumeCheckpoint(L.Callback):
     """Writes a checkpoint to go on from: on Ctrl-C, and says how; every so many optimizer steps too, if asked to.
 
     The run that goes on from it is the one that never stopped, and validates anew what was being validated; only Ctrl-C
-    between the micro-batches of one step loses their gradients. Errors leave no checkpoint: they may be in it. MetaRM's
-    `DivergedError` does, for it comes with the weights of before.
+    between the micro-batches of one step loses their gradients. Errors leave no checkpoint: they may be in it.
+    `DivergedError` does, unless weights are not finite: steps that were left out have changed none. Of several ranks
+    that did not stop together (`Stop`) none can save: the last checkpoint is named.
 
     Args:
-        path: of the checkpoint; each takes the place of the one before.
+        path: of the checkpoint, in the folder `checkpoints` of a run; each takes the place of the one before.
         every_n_train_steps: optimizer steps from one to the next; None for Ctrl-C alone.
 
     Raises:
@@ -50,12 +53,29 @@ class ResumeCheckpoint(L.Callback):
             trainer.save_checkpoint(self.path)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save where training stands, if it has begun."""
+        """Save where training stands, if it has begun and every rank is here; say how to go on."""
         fitting = trainer.state.fn == TrainerFn.FITTING and (trainer.training or trainer.validating)
-        if isinstance(exception, KeyboardInterrupt | DivergedError) and fitting and trainer.global_step:
-            trainer.save_checkpoint(self.path)
-            if trainer.is_global_zero:
-                print(f"stopped after {trainer.global_step} steps; go on with 'resume=\"{self.path}\"'")
+        if not isinstance(exception, KeyboardInterrupt | DivergedError) or not fitting or not trainer.global_step:
+            return
+        saved = False
+        if trainer.world_size == 1 or isinstance(exception, Stopped | DivergedError):
+            try:
+                trainer.save_checkpoint(self.path)
+                saved = True
+            except DivergedError:  # the checkpoint of before is the last good one
+                pass
+        if not trainer.is_global_zero:
+            return
+        if saved:
+            print(f"stopped after {trainer.global_step} steps; go on with 'resume=\"{self.path}\"'")
+        elif (last := latest_checkpoint(self.path.parent.parent)) is not None:
+            step = int(read_checkpoint(last)["global_step"])
+            print(
+                f"stopped after {trainer.global_step} steps; the last good checkpoint is of step {step}: go on with "
+                f"'resume=\"{last}\"'"
+            )
+        else:
+            print(f"stopped after {trainer.global_step} steps; no checkpoint was written before")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Count as Lightning would where it saves itself: from elsewhere it goes on wrongly.

@@ -21,12 +21,14 @@ class HuggingFaceCheckpoint(L.Callback):
     Where nothing is monitored or validated, `best` is the last. NaN is the worst value, as Lightning's checkpoints have
     it: they too keep the first weights, whatever they are worth.
     `AutoModelForSequenceClassification.from_pretrained(folder)` reads either, `AutoModelForCausalLM` those of an SFT.
+    Weights that are not finite are never written: they end the run.
 
     Args:
         folder: where `best` and `last` go.
         tokenizer: saved beside the weights.
         monitor: the metric that says which weights are best; None for the last.
         mode: `max` or `min`.
+        beside: the checkpoint of the best weights, which a resumed run measures; where it is gone, so is the best.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class HuggingFaceCheckpoint(L.Callback):
         tokenizer: PreTrainedTokenizerBase,
         monitor: str | None = "val/accuracy",
         mode: str = "max",
+        beside: str | Path | None = None,
     ) -> None:
         if mode not in ("max", "min"):
             raise ValueError(f"mode={mode!r}: say 'max' or 'min'")
         self.folder = Path(folder)
         self.tokenizer = tokenizer
         self.monitor = monitor
+        self.beside = None if beside is None else Path(beside)
         self.sign = 1.0 if mode == "max" else -1.0
         self.best: float | None = None
 
@@ -49,8 +53,8 @@ class HuggingFaceCheckpoint(L.Callback):
         if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
-            raise ValueError(f"monitor={self.monitor!r} is not logged by this run; the validation metrics are: {known}")
+            known = ", ".join(sorted(name for name in trainer.callback_metrics if not name.startswith("train")))
+            raise ValueError(f"monitor={self.monitor!r} is not logged by this run; what validations log: {known}")
         value = float(trainer.callback_metrics[self.monitor])
         if math.isnan(value):
             value = -self.sign * math.inf
@@ -75,8 +79,10 @@ class HuggingFaceCheckpoint(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best value of the checkpoint, if its weights lie in this folder: a new one begins anew."""
-        if (self.folder / "best").is_dir():
+        if (self.folder / "best").is_dir() and (self.beside is None or self.beside.is_file()):
             self.best = state_dict["best"]
 
     def _save(self, pl_module: L.LightningModule, name: str) -> None:
-        cast(PairwiseRM, pl_module).export(self.folder / name, self.tokenizer)
+        module = cast(PairwiseRM, pl_module)
+        module.check_finite()
+        module.export(self.folder / name, self.tokenizer)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from lightning_rm.analysis.features import check_projection
+from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.analysis.reports.features import feature_report
 from lightning_rm.analysis.reports.recipes import decile_report, prefix_report, recipe_report
 from lightning_rm.analysis.reports.shifts import shift_report
@@ -19,7 +20,6 @@ from lightning_rm.analysis.reports.sweeps import sweep_report
 from lightning_rm.analysis.runs import Run, varied
 from lightning_rm.commands._config import conf_dir, plain_errors
 from lightning_rm.commands._features import read_features
-from lightning_rm.commands._runs import find_runs
 
 INPUTS = ("strength", "deciles", "prefixes", "recipes", "sweep", "shift", "features")
 """What a report can be made of, by the key that names it."""

@@ -5,21 +5,32 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hydra
 import lightning as L
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from lightning_rm.analysis.run import write_figures
-from lightning_rm.callbacks import GoOn, HuggingFaceCheckpoint, PairRecorder, ResumeCheckpoint
+from lightning_rm.callbacks import (
+    Benchmarks,
+    BestCheckpoint,
+    CheckpointFiles,
+    GoOn,
+    HuggingFaceCheckpoint,
+    LastCheckpoint,
+    PairRecorder,
+    ResumeCheckpoint,
+    Stop,
+)
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
 from lightning_rm.commands._tables import report_table, results_table
 from lightning_rm.data.datamodule import PreferenceDataModule
@@ -30,6 +41,9 @@ from lightning_rm.models.backbone.adapters import count_parameters
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import EvaluationStage, PairwiseRM, metric_prefix
+
+BENCHMARK = "benchmark/"
+"""What the metrics of a benchmark are named after, before its own name."""
 
 
 def train(cfg: DictConfig) -> float:
@@ -49,28 +63,35 @@ def train(cfg: DictConfig) -> float:
     if cfg.members is not None:
         model = MemberRewardModel.of(model, instantiate(cfg.members))
     module: PairwiseRM = instantiate(cfg.module, model=model)
-    datamodule: PreferenceDataModule = instantiate(
-        cfg.data.module, tokenizer=tokenizer, read_at=module.model.read_at, fast_layouts=module.model.fast_layouts
+    # Called apart: Hydra would take the dataclass for a configuration.
+    datamodule: PreferenceDataModule = instantiate(cfg.data.module, _partial_=True)(
+        tokenizer=tokenizer, reading=module.model.reading
     )
-    _check(cfg, module, datamodule)
+    asked = _asked_callbacks(cfg)
+    benchmarks = [callback for callback in asked if isinstance(callback, Benchmarks)]
+    _check(cfg, module, datamodule, [name for callback in benchmarks for name in callback.metric_names()])
     _warn_of_a_toy(cfg)
-    # Weights are chosen by a validation metric alone: a run that reports a test metric keeps its last weights.
-    monitor = cfg.monitor if cfg.monitor.startswith("val/") else None
-    checkpoint = ModelCheckpoint(
-        dirpath=run / "checkpoints", filename="best", monitor=monitor, mode=cfg.mode, save_last=True
-    )
+    # Weights are chosen by a metric of validations alone: a run that reports a test metric keeps its last weights.
+    monitor = cfg.monitor if cfg.monitor.startswith(("val/", BENCHMARK)) else None
+    checkpoints, exported = run / "checkpoints", run / "model"
+    checkpoint = BestCheckpoint(checkpoints, monitor, cfg.mode, exported / "best")
+    stop = Stop()
     loggers = list(instantiate(cfg.logger.loggers).values())
     callbacks: list[L.Callback] = [
+        stop,
         checkpoint,
-        HuggingFaceCheckpoint(run / "model", tokenizer, monitor, cfg.mode),
+        LastCheckpoint(checkpoints),
+        HuggingFaceCheckpoint(exported, tokenizer, monitor, cfg.mode, checkpoints / "best.ckpt"),
         PairRecorder(run / "pairs"),
-        ResumeCheckpoint(run / "checkpoints" / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
+        ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
         LambdaCallback(on_fit_start=_show_what_is_trained),
         GoOn(),
     ]
-    if loggers:
+    if loggers and not any(isinstance(callback, LearningRateMonitor) for callback in asked):
         callbacks.append(LearningRateMonitor("step"))
-    trainer: L.Trainer = instantiate(cfg.trainer, logger=loggers or False, callbacks=callbacks)
+    trainer: L.Trainer = instantiate(
+        cfg.trainer, logger=loggers or False, callbacks=[*callbacks, *asked], plugins=[CheckpointFiles()]
+    )
     if trainer.is_global_zero:
         run.mkdir(parents=True, exist_ok=True)
         if cfg.resume is None:
@@ -80,6 +101,9 @@ def train(cfg: DictConfig) -> float:
             logger.log_hyperparams(resolved(cfg))
 
     trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
+    if trainer.is_global_zero:
+        reports = [asdict(report) | {"name": name} for name, report in datamodule.reports.items()]
+        (run / "data.json").write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
     results = {"train": _values(trainer.callback_metrics, "train_epoch/")}
     best = checkpoint.best_model_path or None
     stages: tuple[tuple[EvaluationStage, tuple[str, ...], Callable[..., object]], ...] = (
@@ -92,6 +116,9 @@ def train(cfg: DictConfig) -> float:
         evaluate(module, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
         for prefix in (metric_prefix(stage, name) for name in names):
             results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
+        if stage == "val":
+            for prefix in (f"{BENCHMARK}{name}" for callback in benchmarks for name in callback.paths):
+                results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -100,10 +127,32 @@ def train(cfg: DictConfig) -> float:
     return _objective(results, cfg.monitor)
 
 
-def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule) -> None:
-    """Say what cannot work before anything is read or trained, not after."""
-    if cfg.resume is not None and not Path(cfg.resume).exists():
-        raise ValueError(f"resume={cfg.resume!r}: there is no such checkpoint")
+def _asked_callbacks(cfg: DictConfig) -> list[L.Callback]:
+    """The callbacks of `callbacks=` and of `trainer.callbacks`."""
+    asked: list[L.Callback] = list(instantiate(cfg.callbacks).values())
+    return [*asked, *instantiate(cfg.trainer.get("callbacks") or [])]
+
+
+def _check_monitor(cfg: DictConfig, datamodule: PreferenceDataModule, benchmarks: Sequence[str]) -> None:
+    """Say that a run will not have the metric that it is to monitor.
+
+    Args:
+        cfg: of the run.
+        datamodule: names its sets.
+        benchmarks: the names of the metrics that its benchmarks will log.
+    """
+    if cfg.monitor.startswith(BENCHMARK):
+        if cfg.monitor not in benchmarks:
+            raise ValueError(
+                f"monitor={cfg.monitor!r} is of no benchmark of this run (callbacks=benchmarks "
+                f"callbacks.benchmarks.paths.NAME=FOLDER); there are: {', '.join(benchmarks) or 'none'}"
+            )
+        if not (datamodule.val_names or datamodule.val_response_names):
+            raise ValueError(
+                f"monitor={cfg.monitor!r}: the best weights are chosen at validations, and this run has none; give it "
+                "a validation set, or data.val_fraction above 0"
+            )
+        return
     groups = [metric_prefix("val", name) for name in datamodule.val_response_names]
     groups += [metric_prefix("test", name) for name in datamodule.test_response_names]
     known = [*(metric_prefix("val", name) for name in datamodule.val_names), *groups]
@@ -117,6 +166,15 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
             f"monitor={cfg.monitor!r} is of no data set of this run; its sets are {', '.join(known)}: "
             "say monitor=SET/accuracy, and mode=min for a loss"
         )
+
+
+def _check(
+    cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, benchmarks: Sequence[str] = ()
+) -> None:
+    """Say what cannot work before anything is read or trained, not after."""
+    if cfg.resume is not None and not Path(cfg.resume).exists():
+        raise ValueError(f"resume={cfg.resume!r}: there is no such checkpoint")
+    _check_monitor(cfg, datamodule, benchmarks)
     if datamodule.treatments and not module.reads_treatments:
         raise ValueError(
             f"treatment={', '.join(datamodule.treatments)}: {type(module).__name__} does not read all their targets, "
@@ -152,7 +210,7 @@ def _warn_of_a_toy(cfg: DictConfig) -> None:
 def _begin_anew(run: Path) -> None:
     """Remove what an older run in the folder logged, measured and drew: nobody is to take it for this run's."""
     old = [run / "csv" / "metrics.csv", run / "results.json"]
-    for path in (*old, *(run / "pairs").glob("*.parquet"), *(run / "figures").glob("*.*")):
+    for path in (*old, *(run / "pairs").glob("*.*"), *(run / "figures").glob("*.*")):
         path.unlink(missing_ok=True)
 
 
@@ -186,7 +244,11 @@ def _report(run: Path, results: dict[str, dict[str, float]]) -> None:
     """Write results and figures, print the table and where everything lies."""
     (run / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     console = Console()
-    console.print(results_table(results))
+    console.print(results_table({name: values for name, values in results.items() if not name.startswith(BENCHMARK)}))
+    for name, values in results.items():
+        if name.startswith(BENCHMARK):
+            told = ", ".join(f"{section} {value:.3f}" for section, value in values.items())
+            console.print(f"{name}: {told}", highlight=False)
     try:
         figures = write_figures(run)
     except ValueError as error:  # a diverged run has a table, and no rewards to draw
@@ -194,6 +256,7 @@ def _report(run: Path, results: dict[str, dict[str, float]]) -> None:
         figures = []
     places = {
         "config": run / "config.yaml",
+        "data counts": run / "data.json",
         "results": run / "results.json",
         "metrics": run / "csv" / "metrics.csv",
         "W&B run": run / "wandb",

@@ -6,7 +6,7 @@ The one data module of all reward models. It knows sources, a tokenizer and a Tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,7 +15,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, ReadAt
+from lightning_rm.batch import LayoutName, ReadAt, Reading
 from lightning_rm.data.batches.choice import Choice, LayoutSetting, choose_layout
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.loader import (
@@ -24,7 +24,7 @@ from lightning_rm.data.batches.loader import (
     ResponseLoader,
 )
 from lightning_rm.data.batches.orders import Order
-from lightning_rm.data.pair_sets import PairSets, Reading
+from lightning_rm.data.pair_sets import Batching, PairSets
 from lightning_rm.data.position import Position, check_position
 from lightning_rm.data.response_sets import ResponseSets
 from lightning_rm.data.rows import Source
@@ -54,15 +54,13 @@ class PreferenceDataModule(L.LightningDataModule):
         train: a source; a file or a list of files; or rows in memory, a list of dicts or a `datasets.Dataset`.
         val: named sets, each given as `train` is; one alone is named `val`.
         test: the same; one alone is named `test`.
-        read_at: the token that rewards are read at: the model's `read_at`.
-        fast_layouts: those that the model honours at no cost, its `fast_layouts`: `layout=auto` takes one of them. None
-            for all that go with `read_at`.
+        reading: how the model reads batches: its `reading`. None for a decoder that honours every layout.
         max_tokens: the most tokens of a whole conversation.
         overlong: what to do with longer ones: `drop`, `truncate_prompt`, `truncate_response` or `error`.
         identical: what to do with pairs of one response twice: `drop` or `error`.
         on_bad_row: what to do with rows that cannot be read: `error` or `drop`.
         layout: `padded`, `packed`, `shared_prefix`, or `auto` for the one that the model and the training pairs call
-            for.
+            for. None takes `auto` where `reading` is given, and `padded` else.
         order: of training pairs: `random`; `length`, batches of pairs alike in length; `prompt`, batches of pairs that
             share responses; `strongest_first` and `weakest_first`, a curriculum by strength.
         batch_pairs: pairs of a micro-batch on each device.
@@ -105,13 +103,12 @@ class PreferenceDataModule(L.LightningDataModule):
         val: Mapping[str, AnySource] | AnySource | None = None,
         test: Mapping[str, AnySource] | AnySource | None = None,
         *,
-        read_at: ReadAt = "last",
-        fast_layouts: Collection[LayoutName] | None = None,
+        reading: Reading | None = None,
         max_tokens: int = 1024,
         overlong: Overlong = "drop",
         identical: Literal["drop", "error"] = "drop",
         on_bad_row: Literal["error", "drop"] = "error",
-        layout: LayoutSetting = "padded",
+        layout: LayoutSetting | None = None,
         order: Order = "length",
         batch_pairs: int | None = 16,
         batch_tokens: int | None = None,
@@ -137,8 +134,9 @@ class PreferenceDataModule(L.LightningDataModule):
         pad_id: Any = tokenizer.pad_token_id  # transformers declares lists too
         if pad_id is None:
             raise ValueError("the tokenizer has no pad token; load it with load_tokenizer, which chooses one")
+        if layout is None:
+            layout = "padded" if reading is None else "auto"
         for name, value, words in (
-            ("read_at", read_at, get_args(ReadAt)),
             ("layout", layout, (*LAYOUTS, "auto")),
             ("order", order, get_args(Order)),
         ):
@@ -147,16 +145,16 @@ class PreferenceDataModule(L.LightningDataModule):
         self.tokenizer = tokenizer
         self._pad_id = int(pad_id)
         self.policy = TokenizePolicy(max_tokens, overlong, identical, on_bad_row)
-        self.read_at: ReadAt = read_at
-        if fast_layouts is None:
-            fast_layouts = [name for name in LAYOUTS if read_at == "last" or name != "shared_prefix"]
-        if layout == "shared_prefix" and read_at == "first":
+        reading = reading or Reading()
+        self.read_at: ReadAt = reading.read_at
+        if layout == "shared_prefix" and reading.read_at == "first":
             raise ValueError(
                 "layout=shared_prefix: an encoder's prompt sees the response and cannot be computed once for two of "
                 "them; use layout=packed, padded or auto"
             )
         self._layout: LayoutSetting = layout
-        self._fast_layouts = fast_layouts
+        every = [name for name in LAYOUTS if reading.read_at == "last" or name != "shared_prefix"]
+        self._fast_layouts = every if reading.fast_layouts is None else reading.fast_layouts
         self.order: Order = order
         self.batch_pairs = None if batch_tokens is not None else batch_pairs
         self.batch_tokens = batch_tokens
@@ -217,7 +215,7 @@ class PreferenceDataModule(L.LightningDataModule):
         self._pairs.check_names(self.responses.sets.names)
         if self.batch_tokens is not None:
             for name in names:  # now, and not when it is first read, which may be after training
-                self._pairs.evaluation_loader(name, self._reading, 0, 1)
+                self._pairs.evaluation_loader(name, self._batching, 0, 1)
         for name in self.responses.sets.of_stage(stage):
             self.responses.open(name)
 
@@ -231,7 +229,7 @@ class PreferenceDataModule(L.LightningDataModule):
             raise ValueError("there is nothing to train on; give the data module a train source")
         trainer: Any = self.trainer  # not all of its attributes are declared
         return self._pairs.train_loader(
-            self._reading,
+            self._batching,
             *self._rank(),
             shuffle=not (trainer and trainer.overfit_batches),
             accumulate=trainer.accumulate_grad_batches if trainer else 1,
@@ -270,12 +268,12 @@ class PreferenceDataModule(L.LightningDataModule):
             check_position(Position(**state_dict), self._settings())
 
     def _evaluation_loaders(self, names: Sequence[str], response_names: Sequence[str]) -> EvaluationLoaders:
-        pairs = [self._pairs.evaluation_loader(name, self._reading, *self._rank()) for name in names]
+        pairs = [self._pairs.evaluation_loader(name, self._batching, *self._rank()) for name in names]
         return [*pairs, *(self.responses.evaluation_loader(name, *self._rank()) for name in response_names)]
 
     @cached_property
-    def _reading(self) -> Reading:
-        return Reading(
+    def _batching(self) -> Batching:
+        return Batching(
             self.layout,
             self.read_at,
             self._pad_id,
@@ -302,7 +300,7 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def _settings(self) -> dict[str, str | int | None]:
         return {
-            **self._pairs.settings(self._reading),
+            **self._pairs.settings(self._batching),
             "devices": self._rank()[1],
             "accumulate_grad_batches": self.trainer.accumulate_grad_batches if self.trainer else 1,
             **self.responses.settings(),

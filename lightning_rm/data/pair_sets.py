@@ -30,7 +30,7 @@ Span = Callable[[], tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Reading:
+class Batching:
     """How pairs become batches, the same for every set.
 
     Args:
@@ -86,7 +86,7 @@ class PairSets:
 
     def train_loader(
         self,
-        reading: Reading,
+        batching: Batching,
         rank: int,
         world_size: int,
         *,
@@ -98,7 +98,7 @@ class PairSets:
         """A rank's training pairs in the order of the epoch, with the responses that go with them.
 
         Args:
-            reading: how they become batches.
+            batching: how they become batches.
             rank: this process's place among those that read different pairs.
             world_size: their number.
             shuffle: whether each epoch has an order of its own.
@@ -111,9 +111,9 @@ class PairSets:
         """
         sampler = self._sampler(
             "train",
-            reading,
-            reading.batch_pairs,
-            reading.order,
+            batching,
+            batching.batch_pairs,
+            batching.order,
             rank=rank,
             world_size=world_size,
             shuffle=shuffle,
@@ -121,18 +121,20 @@ class PairSets:
             span=span,
             with_responses=responses is not None,
         )
-        return self._loader("train", sampler, reading, responses)
+        return self._loader("train", sampler, batching, responses)
 
-    def evaluation_loader(self, name: str, reading: Reading, rank: int, world_size: int) -> PairLoader:
+    def evaluation_loader(self, name: str, batching: Batching, rank: int, world_size: int) -> PairLoader:
         """A rank's pairs of a set, each once over all ranks.
 
         Raises:
             ValueError: if a pair alone is over `batch_tokens`.
         """
-        num_pairs = reading.batch_pairs if name in self.sets.train else reading.eval_batch_pairs or reading.batch_pairs
-        order: Order = "prompt" if reading.order == "prompt" else "length"
-        sampler = self._sampler(name, reading, num_pairs, order, rank=rank, world_size=world_size, shuffle=False)
-        return self._loader(name, sampler, reading)
+        num_pairs = (
+            batching.batch_pairs if name in self.sets.train else batching.eval_batch_pairs or batching.batch_pairs
+        )
+        order: Order = "prompt" if batching.order == "prompt" else "length"
+        sampler = self._sampler(name, batching, num_pairs, order, rank=rank, world_size=world_size, shuffle=False)
+        return self._loader(name, sampler, batching)
 
     def check_names(self, names_of_responses: Collection[str]) -> None:
         """Raise if `val/hard` would be both a set of that name and a subset of the set `val`; the same for `test`."""
@@ -144,47 +146,47 @@ class PairSets:
                     f"{stage}/{both[0]}; give the set another name"
                 )
 
-    def settings(self, reading: Reading) -> dict[str, str | int | None]:
+    def settings(self, batching: Batching) -> dict[str, str | int | None]:
         """What the pairs of a training micro-batch depend on, but for devices and accumulation."""
         pairs = self.open("train")
         return {
             # The cache file's name is a fingerprint of all that the pairs depend on, wherever their files lie.
             "pairs": f"{len(pairs):,} (fingerprint {pairs.path.stem[:12]})",
             "treatments": _in_words(self.treatments.values()),
-            "batch_pairs": reading.batch_pairs,
-            "batch_tokens": reading.batch_tokens,
-            "order": reading.order,
-            "layout": reading.layout if reading.batch_tokens else None,  # else the same pairs meet in every layout
+            "batch_pairs": batching.batch_pairs,
+            "batch_tokens": batching.batch_tokens,
+            "order": batching.order,
+            "layout": batching.layout if batching.batch_tokens else None,  # else the same pairs meet in every layout
             "plan": PLAN_VERSION,
-            "seed": reading.seed,
+            "seed": batching.seed,
         }
 
     def _sampler(
-        self, name: str, reading: Reading, num_pairs: int | None, order: Order, **options: Any
+        self, name: str, batching: Batching, num_pairs: int | None, order: Order, **options: Any
     ) -> PairBatchSampler:
         pairs = self.open(name)
-        budget = reading.batch_tokens if num_pairs is None else None
-        shares = budget is not None and reading.layout == "shared_prefix"
+        budget = batching.batch_tokens if num_pairs is None else None
+        shares = budget is not None and batching.layout == "shared_prefix"
         return PairBatchSampler(
             pairs.lengths,
             pairs.prompt_index,
             num_pairs=num_pairs,
             num_tokens=budget,
             order=order,
-            token_cost=reading.layout,
+            token_cost=batching.layout,
             sequence_index=self._found(sequence_index, name) if order == "prompt" else None,
             prompts=self._found(shared_prompts, name) if shares else None,
             strength=pairs.strength.mean,
-            seed=reading.seed,
+            seed=batching.seed,
             **options,
         )
 
     def _loader(
-        self, name: str, sampler: PairBatchSampler, reading: Reading, responses: StreamedGroups | None = None
+        self, name: str, sampler: PairBatchSampler, batching: Batching, responses: StreamedGroups | None = None
     ) -> PairLoader:
-        layout = LAYOUTS[reading.layout]
-        batches = PairBatches(self.open(name), name, layout, reading.read_at, reading.pad_id, responses)
-        return BatchLoader(batches, sampler, reading.num_workers)
+        layout = LAYOUTS[batching.layout]
+        batches = PairBatches(self.open(name), name, layout, batching.read_at, batching.pad_id, responses)
+        return BatchLoader(batches, sampler, batching.num_workers)
 
     def _found(self, find: Callable[[PairDataset], T], name: str) -> T:
         """What `sequence_index` or `shared_prompts` finds in a set; found once."""

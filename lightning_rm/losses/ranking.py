@@ -1,7 +1,7 @@
 """Losses on rewards and on next tokens: pure functions of tensors.
 
 Every loss is computed in float32 through logits. `-log(sigmoid(d))`, `-log(sigmoid(d) + 1e-5)` and `log(1 + exp(-d))`
-overflow or lose their gradient beyond |d| = 20 and are used nowhere.
+overflow or lose their gradient beyond `|d|` = 20 and are used nowhere.
 """
 
 from __future__ import annotations

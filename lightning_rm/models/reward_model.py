@@ -7,7 +7,7 @@ tensors and one backbone; not layouts, losses or how it is trained.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
+from lightning_rm.batch import LayoutName, ReadAt, Reading, RewardOutput, TokenBatch
 from lightning_rm.losses import language_model_loss
 from lightning_rm.models.attention.last_layer import compute_where_read, tell_where_read
 from lightning_rm.models.attention.masks import SEGMENT_ATTENTION, attention_mask
 from lightning_rm.models.backbone import settings
+from lightning_rm.models.backbone.adapter_export import export_adapters
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.backbone.build import build_pretrained, build_random
 from lightning_rm.models.backbone.export import MEMBERS_FILE, export
@@ -251,6 +252,11 @@ class RewardModel(nn.Module):
         return ("padded", "packed", "shared_prefix") if self.causal else ("padded", "packed")
 
     @property
+    def reading(self) -> Reading:
+        """How it reads batches, for a data module."""
+        return Reading(self.read_at, self.fast_layouts)
+
+    @property
     def plain_models(self) -> Sequence[RewardModel]:
         """The models with a backbone that answer: this one, or an ensemble's members."""
         return [self]
@@ -330,12 +336,36 @@ class RewardModel(nn.Module):
             logits = torch.tanh(logits / cap) * cap
         return language_model_loss(logits, tokens.input_ids.flatten()[predicted])
 
-    def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        facts: Mapping[str, Any] | None = None,
+        write_beside: Callable[[Path], None] | None = None,
+    ) -> None:
         """Write a folder that `AutoModelForSequenceClassification.from_pretrained` reads, with our rewards.
 
         Every rank calls it, rank 0 writes. See `export.export`.
         """
-        export(self.backbone, folder, tokenizer)
+        export(self.backbone, folder, tokenizer, dtype=dtype, facts=facts, write_beside=write_beside)
+
+    def save_adapters(
+        self,
+        folder: str | Path,
+        base: str,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        write_beside: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Write the adapters and the head alone as a folder that peft reads, to be put on `base` again.
+
+        Raises:
+            ValueError: if the model has no adapters.
+        """
+        export_adapters(self.backbone, folder, base, tokenizer, facts=facts, write_beside=write_beside)
 
     def save_policy(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Write the language model as a folder that `AutoModelForCausalLM.from_pretrained` reads: a policy.

@@ -7,6 +7,7 @@ set that is named after its stage and `<stage>/<set>/<metric>` for every other.
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
@@ -30,7 +32,16 @@ from lightning_rm.metrics.groups import GroupMetrics
 from lightning_rm.metrics.pairs import PairMetrics, Sums, batch_statistics, summarize
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import shard, shard_part
-from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, parameter_groups
+from lightning_rm.modules.finite import DivergedError, FiniteSteps, first_not_finite, in_words
+from lightning_rm.modules.optimization import (
+    OptimizerFactory,
+    ParameterGroup,
+    SchedulerFactory,
+    check_options,
+    options_of,
+    parameter_groups,
+    take_options,
+)
 from lightning_rm.modules.progress import AcrossRanks, Progress
 
 EvaluationStage = Literal["val", "test"]
@@ -53,6 +64,14 @@ class PairwiseRM(L.LightningModule):
         scheduler: from (optimizer, number of steps) to a schedule, such as a partial of `warmup_schedule`; the number
             is None where the run has no planned end. None keeps the learning rate.
         head_lr: the head's learning rate; None takes the optimizer's.
+        max_skipped: optimizer steps in a row whose loss or gradient is not finite that end the run; they change no
+            weight, and are named and counted as `train/skipped_steps`.
+
+    Attributes:
+        num_not_finite: `<stage>/<set>` -> pairs or groups whose reward was not finite in the latest evaluation.
+
+    Raises:
+        ValueError: if `max_skipped` is below 1.
     """
 
     reads_treatments: ClassVar[bool] = False
@@ -66,6 +85,7 @@ class PairwiseRM(L.LightningModule):
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         head_lr: float | None = None,
+        max_skipped: int = 10,
     ) -> None:
         super().__init__()
         self.model = model
@@ -73,14 +93,16 @@ class PairwiseRM(L.LightningModule):
         self.scheduler = scheduler
         self.head_lr = head_lr
         self._step_before_batch = 0
+        self.finite = FiniteSteps(max_skipped)
+        self._gradient_norm: Tensor | None = None  # of the step that is being taken
         self._progress = Progress()  # sums over pairs of `STATISTICS`, and of each loss
         self._evaluation: dict[str, PairMetrics | GroupMetrics] = {}
+        self._options: list[ParameterGroup] = []  # of the optimizer, as this run is told
+        self._goes_on = False  # from a checkpoint, whose options are these
+        self._groups_before: list[ParameterGroup] | None = None
+        self._not_finite: dict[str, Tensor] = {}  # of each evaluated set, as yet
+        self.num_not_finite: dict[str, int] = {}
         self._idle: list[nn.Parameter] = []
-
-    @property
-    def needs_strengths(self) -> bool:
-        """Whether the method can only train on pairs that all have a strength."""
-        return False
 
     @abstractmethod
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
@@ -128,26 +150,52 @@ class PairwiseRM(L.LightningModule):
         statistics = batch_statistics(mean.chosen, mean.rejected, batch).sum(0)
         if batch_idx == 0:
             self._progress.start_epoch()
+        guard = self.finite.guard(losses["loss"], batch.row.where(batch.valid.bool(), -1))
+        statistics = statistics.where(guard.isfinite(), 0.0)  # what changes nothing is not counted either
         num_pairs = Sums.unstack(statistics).pairs
         totals = {name: value.detach().to(num_pairs.dtype) * num_pairs for name, value in losses.items()}
+        totals = {name: total.where(guard.isfinite(), 0.0) for name, total in totals.items()}
         self._progress.add({STATISTICS: statistics, **totals}, of_epoch={STATISTICS: statistics})
-        return losses["loss"] * batch.scale
+        return losses["loss"] * batch.scale * guard
 
     def on_train_start(self) -> None:
         """Go on with the sums and the random numbers of the checkpoint, if training goes on from one; or anew."""
         self._progress.start(self.device)
+        self.finite.start()
+        if self._goes_on:
+            scheduler = self.lr_schedulers()
+            take_options(
+                cast(Optimizer, self.optimizers(use_pl_optimizer=False)),
+                scheduler if isinstance(scheduler, LRScheduler) else None,
+                self._options,
+            )
+            self._goes_on, self._groups_before = False, None
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leave the step out if its gradient is not finite."""
+        self.end_step(optimizer)
+
+    def end_step(self, optimizer: Optimizer, *others: Tensor) -> None:
+        """Leave the step out if its gradient, or another number that it came from, is not finite.
+
+        Args:
+            optimizer: about to step.
+            *others: scalars, equal on all ranks.
+        """
+        scaled = self.trainer.precision == "16-mixed"
+        self._gradient_norm = self.finite.end_step(self.global_step, optimizer, *others, scaled=scaled)
 
     def on_train_batch_start(self, batch: PreferenceBatch, batch_idx: int) -> None:
         """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
         self._progress.start_batch(self.device)
         self._step_before_batch = self.global_step
-        if batch_idx == 0:  # later ones are not looked at: a device would be waited for in every step
-            self._check_strengths(batch.strength)
 
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
         stepped = self.global_step > self._step_before_batch  # by an epoch's last, short of micro-batches, too
-        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
+        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
+        if stepped and self.finite.due(self.global_step, every):
+            self._name_skipped_steps()
         if stepped and every and self.global_step % every == 0:  # 0 is never
             totals = self._progress.take_since_log(self._sum_over_ranks)
             sums = Sums.unstack(totals.pop(STATISTICS))
@@ -156,32 +204,62 @@ class PairwiseRM(L.LightningModule):
             for name, value in self.diagnostics().items():
                 self.log(f"train/{name}", value, batch_size=1, sync_dist=True)
             self.log_dict({f"train/{name}": value for name, value in summarize(sums).items()}, batch_size=1)
+            self.log("train/skipped_steps", float(self.finite.num_skipped), batch_size=1)
 
     def on_train_epoch_end(self) -> None:
         """Log the exact metrics of all pairs of the epoch, as the weights moved, under `train_epoch/`."""
+        self._name_skipped_steps()
         if totals := self._progress.take_since_epoch(self._sum_over_ranks):
             self._log_epoch("train_epoch/", summarize(Sums.unstack(totals[STATISTICS])))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sums, and every rank's random states, so that a resumed run logs what an uninterrupted one does, and
-        draws its dropout masks."""
+        draws its dropout masks.
+
+        Raises:
+            DivergedError: if a weight is not finite: the checkpoint of before stays.
+        """
+        self.check_finite()
+        checkpoint["skipped_steps"] = self.finite.num_skipped
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
         within = batches.processed < batches.started  # pyright: ignore[reportAttributeAccessIssue]  # as its base class
         gather = cast(AcrossRanks, self.all_gather)
         checkpoint.update(self._progress.state(self.device, within, self._sum_over_ranks, gather))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the sums up, on the first rank, and this rank's random states; they are set when training starts."""
+        """Take the sums up, on the first rank, and this rank's random states; they are set when training starts.
+
+        Raises:
+            ValueError: if the checkpoint is of another model.
+        """
+        if "state_dict" in checkpoint:  # else ranks have read their parts of it already
+            self._check_weights(checkpoint["state_dict"])
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._progress.load(checkpoint, self.device, self.global_rank)
+            self.finite.num_skipped = checkpoint.get("skipped_steps", 0)
+            self._goes_on = True
+            states = checkpoint.get("optimizer_states")
+            self._groups_before = states[0]["param_groups"] if states else None
+
+    def check_finite(self) -> None:
+        """Check every weight; all ranks call this alike, and wait for their devices.
+
+        Raises:
+            DivergedError: if a weight is not finite.
+        """
+        if name := first_not_finite(self.state_dict().items()):
+            raise DivergedError(
+                f"after {self.global_step} optimizer steps weights are not finite ({name} is the first) and are not "
+                "saved. Go on from the last checkpoint or begin anew, with a lower learning rate"
+            )
 
     def on_validation_start(self) -> None:
         """Forget what an interrupted evaluation has counted."""
-        self._evaluation = {}
+        self._evaluation, self._not_finite, self.num_not_finite = {}, {}, {}
 
     def on_test_start(self) -> None:
         """Forget what an interrupted evaluation has counted."""
-        self._evaluation = {}
+        self._evaluation, self._not_finite, self.num_not_finite = {}, {}, {}
 
     def validation_step(
         self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
@@ -207,18 +285,15 @@ class PairwiseRM(L.LightningModule):
         """Say what does not go together before anything is read or trained.
 
         Raises:
-            ValueError: if the data module reads rewards at another token than the model, training pairs lack the
-                strengths that the method needs, or a callback changes how many micro-batches make a step, of which the
-                data module plans an epoch.
+            ValueError: if the data module reads rewards at another token than the model, or a callback changes how many
+                micro-batches make a step, of which the data module plans an epoch.
         """
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, PreferenceDataModule) and datamodule.read_at != self.model.read_at:
             raise ValueError(
                 f"the data module reads rewards at the {datamodule.read_at} token and this model at the "
-                f"{self.model.read_at}: give PreferenceDataModule(..., read_at=model.read_at)"
+                f"{self.model.read_at}: give PreferenceDataModule(..., reading=model.reading)"
             )
-        if isinstance(datamodule, PreferenceDataModule) and stage == "fit" and "train" in datamodule.datasets:
-            self._check_strengths(torch.from_numpy(datamodule.datasets["train"].strength.mean))
         callbacks: list[L.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
             raise ValueError(
@@ -254,6 +329,9 @@ class PairwiseRM(L.LightningModule):
                 "a fused optimizer scales its gradients back by itself, after they should have been clipped: with "
                 "trainer.precision=16-mixed set optimizer.fused=false, or trainer.gradient_clip_val=null"
             )
+        self._options = options_of(optimizer)
+        if self._groups_before is not None:
+            check_options(self._groups_before, optimizer.state_dict()["param_groups"])
         if self.scheduler is None:
             return optimizer
         num_steps = self.trainer.estimated_stepping_batches
@@ -266,23 +344,54 @@ class PairwiseRM(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer says. Lightning refuses a fused optimizer wherever gradients may be scaled, and in
-        bfloat16, where nothing scales them, too."""
+        """Clip as the trainer says, by the norm that is known already. Lightning refuses a fused optimizer wherever
+        gradients may be scaled, and in bfloat16, where nothing scales them, too."""
         plugin = self.trainer.precision_plugin
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        if gradient_clip_val and algorithm == GradClipAlgorithmType.NORM and self._gradient_norm is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self._gradient_norm)
+        elif isinstance(plugin, MixedPrecision) and plugin.scaler is None:
             Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def _check_strengths(self, strength: Tensor) -> None:
-        """Raise if the method needs a strength of each of these pairs and one has none."""
-        missing = int(strength.isnan().sum()) if self.needs_strengths else 0
-        if missing:
-            raise ValueError(
-                f"distill needs a strength for every pair, and {missing} of {len(strength)} have none; "
-                "annotate the data, or set distill=0"
+    def _name_skipped_steps(self) -> None:
+        """Say which steps were left out since the last call; end the run after too many in a row."""
+        for step in self.finite.read():
+            warnings.warn(in_words(step, self._name_of_row), stacklevel=2)
+        if self.finite.in_a_row >= self.finite.max_skipped:
+            self.check_finite()
+            raise DivergedError(
+                f"{self.finite.in_a_row} optimizer steps in a row had a loss or a gradient that is not finite; none of "
+                f"them changed a weight. {self.way_out()}"
             )
+
+    def _check_weights(self, state: Mapping[str, Any]) -> None:
+        """Raise a ValueError where a checkpoint's tensors are not those of this model."""
+        own = self.state_dict()
+        groups = {
+            "has, and this model has not": [name for name in state if name not in own],
+            "has not, and this model has": [name for name in own if name not in state],
+            "has in another shape": [name for name in own if name in state and state[name].shape != own[name].shape],
+        }
+        if told := [f"{len(names)} tensors that it {what} ({names[0]})" for what, names in groups.items() if names]:
+            lora = " One of them has LoRA adapters (backbone.model.lora=) and the other has none."
+            adapted = any("lora_" in name for name in state) != any("lora_" in name for name in own)
+            raise ValueError(
+                f"the checkpoint is of another model: {'; '.join(told)}.{lora if adapted else ''} Go on with the "
+                "backbone=, members= and module= that its run's config.yaml has"
+            )
+
+    def way_out(self) -> str:
+        """What to do about steps that are not finite."""
+        return "Lower the learning rate, or look at the pairs that are named above"
+
+    def _name_of_row(self, row: int) -> str:
+        datamodule = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
+        if isinstance(datamodule, PreferenceDataModule):
+            return f"pair {datamodule.datasets['train'].text(row).id}"
+        return f"row {row}"
 
     def _own_parts(self) -> list[nn.Module]:
         """What the method trains beside the reward model."""
@@ -290,6 +399,8 @@ class PairwiseRM(L.LightningModule):
 
     def _evaluate(self, batch: PreferenceBatch | ResponseBatch) -> dict[str, Tensor]:
         output: RewardOutput = self(batch).averaged()
+        bad = (~output.reward.isfinite().all(0) & batch.valid).sum()
+        self._not_finite[batch.data_set] = self._not_finite.get(batch.data_set, 0) + bad
         if isinstance(batch, ResponseBatch):
             if batch.data_set not in self._evaluation:
                 self._evaluation[batch.data_set] = GroupMetrics().to(self.device)
@@ -301,6 +412,14 @@ class PairwiseRM(L.LightningModule):
         return {"chosen": output.chosen, "rejected": output.rejected}
 
     def _log_evaluation(self, stage: EvaluationStage) -> None:
+        for name, bad in self._not_finite.items():
+            if number := int(self._sum_over_ranks(bad)):
+                self.num_not_finite[metric_prefix(stage, name)] = number
+                warnings.warn(
+                    f"{metric_prefix(stage, name)}: {number:,} pairs or groups have a reward that is not finite, after "
+                    f"{self.global_step} optimizer steps; has training diverged?",
+                    stacklevel=2,
+                )
         for name, metrics in self._evaluation.items():
             self._log_epoch(f"{metric_prefix(stage, name)}/", metrics.compute())
             metrics.reset()

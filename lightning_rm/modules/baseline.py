@@ -27,6 +27,7 @@ class BaselineRM(PairwiseRM):
         centering: weight of the mean of `(r_chosen + r_rejected)^2`; 0.01 is usual.
         lm_loss: weight of the next-token loss on chosen responses, a mean over their tokens; needs a model that kept
             its LM head.
+        max_skipped: optimizer steps in a row that are not finite and end the run.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class BaselineRM(PairwiseRM):
         margin_scale: float = 0.0,
         centering: float = 0.0,
         lm_loss: float = 0.0,
+        max_skipped: int = 10,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
         self.margin_scale = margin_scale
         self.centering = centering
         self.lm_loss = lm_loss

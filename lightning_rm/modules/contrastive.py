@@ -33,6 +33,7 @@ class ContrastiveRM(PairwiseRM):
         dropout: its probability.
         distill: weight of the regression of margins on strengths; ranking has `1 - distill`.
         centering: weight of the mean of `(r_chosen + r_rejected)^2`.
+        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if an option is out of its range; in the first step, if both views are equal.
@@ -53,8 +54,9 @@ class ContrastiveRM(PairwiseRM):
         dropout: float = 0.05,
         distill: float = 0.0,
         centering: float = 0.0,
+        max_skipped: int = 10,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
         if not callable(contrast):
             raise ValueError("ContrastiveRM needs something to contrast by: contrast=simcse or contrast=swav")
         if isinstance(model, MemberRewardModel):
@@ -68,11 +70,6 @@ class ContrastiveRM(PairwiseRM):
     def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
         """Rewards (2, P) and features (2, P, H); in training (2, 2, P) and (2, 2, P, H), of two views."""
         return self.objective.output(self.model, batch)
-
-    @property
-    def needs_strengths(self) -> bool:
-        """Whether strengths are distilled."""
-        return self.objective.distill > 0
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The ranking loss on the pairs' targets, and the contrast of the features."""
@@ -89,3 +86,4 @@ class ContrastiveRM(PairwiseRM):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Frozen prototypes forget their gradient, before gradients are clipped."""
         self.objective.before_step(self.global_step, self.trainer.estimated_stepping_batches)
+        super().on_before_optimizer_step(optimizer)

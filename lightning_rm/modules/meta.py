@@ -33,15 +33,10 @@ from lightning_rm.modules.ascent import (
 )
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.contrast import ContrastFactory
-from lightning_rm.modules.gather import world_size
 from lightning_rm.modules.objective import Objective, RankingViews
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 from lightning_rm.modules.second_order import model_above
 from lightning_rm.modules.views import Forward
-
-
-class DivergedError(ValueError):
-    """Steps in a row were not finite and none was taken: the weights are those of before, and can be saved."""
 
 
 class MetaRM(PairwiseRM):
@@ -75,7 +70,7 @@ class MetaRM(PairwiseRM):
         difference_cap: differences beyond it are not rewarded; None for no cap.
         reward_penalty: weight in J of minus the mean square of the rewards, so that J does not grow by scale alone.
         agreed_only: whether only differences count whose sign all voters of the response data agree on.
-        max_skipped: skipped steps in a row that end the run.
+        max_skipped: as in `PairwiseRM`; J counts too.
         contrast: from the size of a feature to a contrast, as in `ContrastiveRM`; None for none.
         beta: the contrast's weight.
         ranking_views: `both`, or `first` to rank by one view alone.
@@ -114,7 +109,7 @@ class MetaRM(PairwiseRM):
         distill: float = 0.0,
         centering: float = 0.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
         if reward_penalty < 0:
             raise ValueError(f"reward_penalty={reward_penalty} cannot be negative")
         if ascent_scale not in get_args(StepScale):
@@ -137,25 +132,17 @@ class MetaRM(PairwiseRM):
         self.difference_cap = difference_cap
         self.reward_penalty = reward_penalty
         self.agreed_only = agreed_only
-        self.max_skipped = max_skipped
         self.objective = Objective(model.hidden_size, contrast, beta, ranking_views, distill, centering)
-        self.num_skipped = 0
-        self._skipped_in_a_row = 0
         self._ascent: Ascent | None = None
         self._model_above: Forward | None = None
         self._stepped: tuple[list[nn.Parameter], list[Tensor]] | None = None  # of the exact step that is logged
-        self._finite: list[Tensor] = []
+        self._climbed: list[Tensor] = []  # of the step's ascent, what must be finite
         self._seen: dict[str, Tensor] = {}
         self.register_state_dict_pre_hook(_at_theta)
 
     def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
         """Rewards (k, P) and features (k, P, H); of pairs in training with a contrast, both in two views."""
         return self.objective.output(self._model_above or self.model, batch)
-
-    @property
-    def needs_strengths(self) -> bool:
-        """Whether strengths are distilled."""
-        return self.objective.distill > 0
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The loss of the pairs, as of the weights that `output` was computed with."""
@@ -184,17 +171,15 @@ class MetaRM(PairwiseRM):
         try:
             if batch.responses:
                 ascent.forget()
-                self._finite, self._seen = [], {}
+                self._climbed, self._seen = [], {}
                 if not self.second_order:
                     self._climb(batch.responses)
             ascent.go()
             with self._differentiable_ascent(batch.responses):
-                loss = super().training_step(batch, batch_idx)
+                return super().training_step(batch, batch_idx)
         except BaseException:
             ascent.back()
             raise
-        self._finite.append(loss.detach())
-        return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """The gradient at theta'; whatever happens, the model is at theta afterwards."""
@@ -207,8 +192,6 @@ class MetaRM(PairwiseRM):
         """Step from theta by the gradient at theta', or not at all if anything was not finite."""
         self.objective.before_step(self.global_step, self.trainer.estimated_stepping_batches)
         ascent = self._started()
-        parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
-        self._finite.append(squared_norm([cast(Tensor, parameter.grad) for parameter in parameters]))
         if self._is_logged():
             compared = ascent.compared() or (self._stepped and length_and_cosine(*self._stepped))
             if compared:
@@ -218,28 +201,19 @@ class MetaRM(PairwiseRM):
                 self._seen["ascent_relative"] = length / squared_norm(ascent.parameters).sqrt()
         self._stepped = None
         ascent.forget()
-        if self._all_finite():
-            self._skipped_in_a_row = 0
-            return
-        for parameter in parameters:
-            parameter.grad = None
-        self.num_skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= self.max_skipped:
-            raise DivergedError(
-                f"{self._skipped_in_a_row} optimizer steps in a row had a loss or a gradient that is not finite; none "
-                f"of them changed a weight. Lower the learning rate, or ascent_lr={self.ascent_lr}"
-            )
+        self.end_step(optimizer, *self._climbed)
+
+    def way_out(self) -> str:
+        """What to do about steps that are not finite."""
+        return f"{super().way_out()}, or lower ascent_lr={self.ascent_lr}"
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Of the last step: J and the mean |difference| before the ascent, J after it, its length, the cosine."""
-        skipped = torch.tensor(float(self.num_skipped), device=self.device)
-        return {**self._seen, **self.objective.geometry(), "skipped_steps": skipped}
+        return {**self._seen, **self.objective.geometry()}
 
     def on_fit_start(self) -> None:
         """Begin anew; say what does not go together before anything is trained."""
         self._ascent = None  # another strategy may have replaced the parameters
-        self._skipped_in_a_row = 0
         self._stepped = None
         self.objective.start()
         if self.trainer.precision == "16-mixed":
@@ -258,16 +232,6 @@ class MetaRM(PairwiseRM):
     def configure_callbacks(self) -> list[L.Callback]:
         """One that leaves the model at theta, whatever ends the run and wherever."""
         return [_BackToTheta()]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the number of skipped steps too."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["skipped_steps"] = self.num_skipped
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the number of skipped steps up."""
-        super().on_load_checkpoint(checkpoint)
-        self.num_skipped = checkpoint.get("skipped_steps", 0)
 
     def _check(self, responses: Sequence[ResponseBatch]) -> None:
         """Raise if a step has nothing to climb by."""
@@ -296,13 +260,14 @@ class MetaRM(PairwiseRM):
                 climbed, height = self._height(groups)
                 heights.append(height)
                 with torch.autocast(self.device.type, enabled=False):  # the float32 head's backward stays float32
-                    (climbed / len(responses)).backward()
+                    sound = torch.where(height.isfinite(), 1.0, torch.nan)  # known from the gradient, on all ranks
+                    (climbed * sound / len(responses)).backward()
         gradients = [gradient_of(parameter) for parameter in ascent.parameters]
         for parameter in self.parameters():
             parameter.grad = None
         average_over_ranks(gradients)
         square = squared_norm(gradients)
-        self._finite += [square, *heights]
+        self._climbed.append(square)
         self._seen["difference_loss"] = torch.stack(heights).mean()
         if not math.isfinite(square.item()):
             return
@@ -345,7 +310,7 @@ class MetaRM(PairwiseRM):
             with self._aside():
                 climbed, height = self._height(responses[0])
             above = model_above(self.model, self.ascent_part, climbed, self.ascent_lr)
-            self._finite += [squared_norm(above.steps), height]
+            self._climbed += [squared_norm(above.steps), height]
             self._seen["difference_loss"] = height
             if self._is_logged():
                 with torch.no_grad(), self._aside():
@@ -358,13 +323,6 @@ class MetaRM(PairwiseRM):
                 yield
             finally:
                 self._model_above = None
-
-    def _all_finite(self) -> bool:
-        """Whether every number of this step is finite, on every rank."""
-        finite = torch.stack([value.float() for value in self._finite]).isfinite().all().float()
-        if world_size() > 1:
-            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
-        return bool(finite)
 
     def _is_logged(self) -> bool:
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared

@@ -26,6 +26,7 @@ class StrengthAwareRM(PairwiseRM):
         distill: weight of the regression of margins on the strengths (arXiv 2410.01257 compares it), beside the ranking
             loss, whose weight is `1 - distill`: 1 distils the voters alone, 0 ranks alone.
         centering: weight of the mean of `(r_chosen + r_rejected)^2`.
+        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if `distill` is not within [0, 1].
@@ -41,16 +42,12 @@ class StrengthAwareRM(PairwiseRM):
         head_lr: float | None = None,
         distill: float = 0.0,
         centering: float = 0.0,
+        max_skipped: int = 10,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
         check_distill(distill)
         self.distill = distill
         self.centering = centering
-
-    @property
-    def needs_strengths(self) -> bool:
-        """Whether strengths are distilled."""
-        return self.distill > 0
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The ranking loss on the pairs' targets, and the options that are on as parts of their own."""

@@ -27,6 +27,7 @@ class VotersRM(PairwiseRM):
         head_lr: the heads' learning rate; None takes the optimizer's.
         bootstrap: whether members have bootstrap weights of their own.
         seed: of the weights.
+        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if the model has no members.
@@ -40,8 +41,9 @@ class VotersRM(PairwiseRM):
         head_lr: float | None = None,
         bootstrap: bool = True,
         seed: int = 0,
+        max_skipped: int = 10,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
         if not isinstance(model, MemberRewardModel):
             raise ValueError(
                 "voters on one backbone are a MemberRewardModel: set members=heads or members=lora, or module=baseline"

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from lightning_rm.serving.errors import RequestError, error_body
 from lightning_rm.serving.service import FORMS, Service
@@ -41,6 +42,8 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
             response = JSONResponse(await service.answer(path, raw, request_id))
         except RequestError as error:
             response = JSONResponse(error_body(str(error), error.kind, error.status, error.field), error.status)
+        except ClientDisconnect:
+            response = Response(status_code=400)  # nobody reads it
         except Exception as error:
             log.exception("%s failed", path)
             response = JSONResponse(error_body(str(error), "InternalServerError", 500), 500)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from lightning_rm.data.formats.turns import RowError, read_turns
+from lightning_rm.data.formats.turns import RowError, read_conversation, read_turns
 from lightning_rm.data.rows import Message
 from lightning_rm.serving.errors import RequestError, found
 
@@ -201,21 +201,17 @@ def _conversation(body: Body) -> Conversation:
     """The chat form: one conversation a request."""
     if body.get("chat_template") is not None:
         raise RequestError("the reward is trained with the model's own template; leave it out", "chat_template")
-    messages = body["messages"]
-    if not isinstance(messages, list) or not messages:
-        raise RequestError(f"a list of messages is wanted, found {found(messages)}", "messages")
-    try:
-        turns = read_turns(cast("list[object]", messages), "messages", "user")
-    except RowError as error:
-        raise RequestError(error.detail, "messages") from error
     is_prompt, continues = _flag(body, "add_generation_prompt"), _flag(body, "continue_final_message")
     if is_prompt and continues:
         raise RequestError("cannot be true beside continue_final_message", "add_generation_prompt")
-    if turns[-1]["role"] != "assistant" and not is_prompt:
-        raise RequestError(
-            f"the last turn is the {turns[-1]['role']}'s; the reward is of an assistant's turn at the end",
-            f"messages[{len(turns) - 1}]",
-        )
+    try:
+        # As training reads a row's, the response at the end; a prompt alone is scored if its opened turn is asked for.
+        messages = body["messages"]
+        turns = read_turns(messages, "messages", "user") if is_prompt else read_conversation(messages, "messages")
+    except (RowError, ValueError) as error:
+        raise RequestError(str(error), "messages") from error
+    if not turns:
+        raise RequestError("input cannot be empty: there is no message", "messages")
     arguments = body.get("chat_template_kwargs")
     if arguments is not None and not isinstance(arguments, dict):
         raise RequestError(f"an object is wanted, found {found(arguments)}", "chat_template_kwargs")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.analysis.reports.shifts import shift_report, shifted_sets
 from lightning_rm.analysis.runs import Run
-from lightning_rm.commands._runs import find_runs
 from lightning_rm.commands.analyze import analyze
-from tests.analysis.reports.test_sweeps import write_run
+from tests.analysis.made_runs import write_run
 from tests.commands.test_conf import composed
 
 

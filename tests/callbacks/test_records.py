@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,25 @@ def test_records_hold_every_pair_once_in_order(tmp_path: Path) -> None:
     assert table["row"] == list(range(7))
     assert (margin > 0).mean() == pytest.approx(metrics["val/accuracy"])
     assert margin.mean() == pytest.approx(metrics["val/margin"], abs=1e-6)
+
+
+def test_the_worst_pairs_are_kept_in_words(tmp_path: Path) -> None:
+    module, data = toy_module(), toy_data()
+    trainer = toy_trainer(tmp_path, callbacks=[PairRecorder(tmp_path, num_worst=3)])
+    trainer.validate(module, data, verbose=False)
+    table = pq.read_table(tmp_path / "val_val.parquet").to_pydict()
+    rows = [json.loads(line) for line in (tmp_path / "val_val_worst.jsonl").read_text().splitlines()]
+    margin = np.array(table["chosen"]) - np.array(table["rejected"])
+    assert [row["row"] for row in rows] == np.argsort(margin, kind="stable")[:3].tolist()
+    for row in rows:
+        text = data.datasets["val"].text(row["row"])
+        assert [row[name] for name in ("id", "prompt", "chosen", "rejected")] == [
+            text.id,
+            text.prompt,
+            text.chosen,
+            text.rejected,
+        ]
+        assert row["reward chosen"] == pytest.approx(table["chosen"][row["row"]])
 
 
 def test_the_worst_pairs_are_those_ranked_most_against_their_label() -> None:

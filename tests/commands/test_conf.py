@@ -31,6 +31,9 @@ CHOICES = [
     for path in sorted((CONF / group).glob("*.yaml"))
     if (group, path.stem) not in PARTS
 ]
+COMMANDS = {"benchmark": "evaluate"}
+"""Groups that the train command does not have."""
+
 EXPERIMENTS = [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))]
 # A small model on a little made data, whatever the experiment is meant for: two steps an epoch.
 SMALL = [
@@ -79,9 +82,10 @@ def test_there_is_something_to_compose() -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_yaml_composes_and_names_what_exists(group: str, choice: str) -> None:
-    cfg = resolved(composed(f"{group}={choice}", "hydra.runtime.output_dir=run"))
+    command = COMMANDS.get(group, "train")
+    cfg = resolved(composed(f"{group}={choice}", "hydra.runtime.output_dir=run", command=command))
     found = list(targets(cfg))
-    assert found
+    assert found or command != "train"
     for target in found:
         assert callable(get_method(target))
 

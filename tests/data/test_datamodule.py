@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch
+from lightning_rm.batch import PreferenceBatch, Reading, ResponseBatch
 from lightning_rm.data.batches.group_stream import GroupStream
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.repeats import sequence_index
@@ -179,7 +179,7 @@ def test_a_batch_is_layout_columns_and_place() -> None:
 
 
 def test_layout_and_reading_place_are_handed_on() -> None:
-    data_module = data(layout="packed", read_at="first", batch_pairs=None, batch_tokens=100)
+    data_module = data(layout="packed", reading=Reading("first"), batch_pairs=None, batch_tokens=100)
     batch = next(iter(data_module.train_dataloader()))
     assert batch.tokens.input_ids.shape[0] == 1
     assert batch.num_pairs > 2
@@ -202,8 +202,8 @@ def test_a_shared_prompt_is_read_once() -> None:
 @pytest.mark.parametrize(
     ("options", "prompt", "layout", "reason"),
     [
-        ({"fast_layouts": ("padded",)}, LONG_PROMPT, "padded", "at a cost or not at all"),
-        ({"read_at": "first"}, LONG_PROMPT, "packed", "tokens see what follows them"),
+        ({"reading": Reading(fast_layouts=("padded",))}, LONG_PROMPT, "padded", "at a cost or not at all"),
+        ({"reading": Reading("first")}, LONG_PROMPT, "packed", "tokens see what follows them"),
         ({}, LONG_PROMPT, "shared_prefix", "saves [1-9][0-9]% of its tokens"),
         ({}, pair(1).prompt, "packed", "would save only 0.0%"),
     ],
@@ -241,7 +241,7 @@ def test_a_token_budget_knows_prompts_by_their_tokens() -> None:
 
 def test_an_encoder_shares_no_prefix() -> None:
     with pytest.raises(ValueError, match="use layout=packed, padded or auto"):
-        data(layout="shared_prefix", read_at="first")
+        data(layout="shared_prefix", reading=Reading("first"))
 
 
 def test_every_train_pair_once_an_epoch(tmp_path: Path) -> None:
@@ -834,7 +834,7 @@ def test_no_pad_token_is_an_error() -> None:
         PreferenceDataModule(bare, source(2))
 
 
-@pytest.mark.parametrize(("option", "words"), [("order", "random, "), ("layout", "padded, "), ("read_at", "last, ")])
+@pytest.mark.parametrize(("option", "words"), [("order", "random, "), ("layout", "padded, ")])
 def test_an_unknown_word_is_an_error(option: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"{option}='x'; it must be one of {words}"):
         data(**{option: "x"})
@@ -874,3 +874,16 @@ def test_a_set_and_a_subset_of_one_name_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"hard: a set of that name and a subset of the set val .* as val/hard"):
         data(**sets).setup("fit")
     data(val={"val": source(4, subset="hard"), "easy": source(3)}).setup("fit")
+
+
+def test_a_models_reading_brings_the_commands_layout() -> None:
+    """Without a layout, `auto` where a model says how it reads, and `padded` where nobody does."""
+    rows = Rows([replace(pair(i), prompt=LONG_PROMPT) for i in range(4)])
+    assert data(train=rows, reading=Reading()).layout == "shared_prefix"
+    assert data(train=rows, reading=Reading("first")).layout == "packed"
+    assert data(train=rows).layout == "padded"
+
+
+def test_reading_knows_two_tokens() -> None:
+    with pytest.raises(ValueError, match="read_at='middle'; it must be one of last, first"):
+        Reading("middle")  # pyright: ignore[reportArgumentType]

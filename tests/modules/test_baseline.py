@@ -10,13 +10,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-from lightning_rm import metrics
-from lightning_rm.batch import PreferenceBatch
+from lightning_rm.batch import PreferenceBatch, Reading
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.metrics import pairs as metrics
 from lightning_rm.metrics.pairs import PairMetrics
 from lightning_rm.modules import base
 from lightning_rm.modules.baseline import BaselineRM
@@ -203,8 +203,8 @@ def test_the_last_step_of_an_epoch_is_logged_though_it_has_fewer_micro_batches(t
 
 
 def test_a_data_module_that_reads_another_token_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"at the first token and this model at the last.*read_at=model\.read_at"):
-        toy_trainer(tmp_path).fit(toy_module(), toy_data(read_at="first"))
+    with pytest.raises(ValueError, match=r"at the first token and this model at the last.*reading=model\.reading"):
+        toy_trainer(tmp_path).fit(toy_module(), toy_data(reading=Reading("first")))
 
 
 def test_a_callback_that_changes_the_micro_batches_of_a_step_is_refused(tmp_path: Path) -> None:

@@ -328,13 +328,13 @@ def test_a_run_of_steps_that_are_not_finite_ends_with_its_weights_whole_and_save
     else:
         module.reward_penalty = float("inf")
     before = weights(module)
-    with pytest.raises(ValueError, match=r"3 optimizer steps in a row.*Lower the learning rate, or ascent_lr=1.0"):
+    with pytest.raises(ValueError, match=r"3 optimizer steps in a row.*or lower ascent_lr=1.0"):
         fit(toy_trainer(tmp_path, callbacks=[ResumeCheckpoint(tmp_path / "resume.ckpt")]), module, data)
     assert all(torch.equal(value, before[name]) for name, value in weights(module).items())
     saved = torch.load(tmp_path / "resume.ckpt", weights_only=True)
     assert all(torch.equal(value, before[name]) for name, value in saved["state_dict"].items())
     assert saved["skipped_steps"] == 3
-    assert saved["global_step"] == 2
+    assert saved["global_step"] == 3
 
 
 @pytest.mark.parametrize("hook", ["on_before_backward", "on_train_batch_end"])

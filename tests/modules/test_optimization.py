@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ExponentialLR
 
+from lightning_rm.models.backbone.adapters import LoraAdapter
+from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.optimization import parameter_groups, warmup_schedule
+from tests.toy import toy_data, toy_model, toy_trainer, weights
 
 
 def test_parameter_groups_decay_matrices_alone_and_give_the_head_its_own_rate() -> None:
@@ -80,3 +91,95 @@ def test_a_schedule_that_ends_needs_a_planned_end() -> None:
             ValueError, match=rf"scheduler={name}.*trainer\.max_epochs or trainer\.max_steps.*inverse_sqrt"
         ):
             warmup_schedule(optimizer, None, name)
+
+
+class Rates(L.Callback):
+    """The learning rate and the weight decay that each step is taken with."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.decays: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+        self.decays.append(optimizer.param_groups[0]["weight_decay"])
+
+
+LINEAR = partial(warmup_schedule, name="linear", warmup=2)
+
+
+def fitted(
+    folder: Path,
+    epochs: int,
+    resume: Path | None = None,
+    scheduler: Callable[..., Any] | None = LINEAR,
+    **options: Any,
+) -> tuple[Rates, L.Trainer]:
+    """Six steps an epoch."""
+    rates = Rates()
+    optimizer = partial(torch.optim.AdamW, **{"lr": 1e-2, **options})
+    trainer = toy_trainer(folder, max_epochs=epochs, callbacks=[rates])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(BaselineRM(toy_model(), optimizer, scheduler), toy_data(), ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(folder / "end.ckpt")
+    return rates, trainer
+
+
+@pytest.mark.parametrize("scheduler", [LINEAR, lambda optimizer, _: ExponentialLR(optimizer, 0.9), None])
+def test_a_resumed_run_has_the_options_that_it_is_given(tmp_path: Path, scheduler: Callable[..., Any] | None) -> None:
+    """Twice the rate of before from the first step on, another decay; the same ones are the same to the last bit."""
+    whole, trainer = fitted(tmp_path / "whole", 4, scheduler=scheduler)
+    saved = tmp_path / "half.ckpt"
+
+    class Save(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                trainer.save_checkpoint(saved)
+
+    first = toy_trainer(tmp_path, max_epochs=4, callbacks=[Save()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = BaselineRM(toy_model(), partial(torch.optim.AdamW, lr=1e-2), scheduler)
+        first.fit(module, toy_data())
+    same, resumed = fitted(tmp_path / "same", 4, saved, scheduler)
+    assert same.rates == whole.rates[12:]
+    expected, found = (weights(run.lightning_module) for run in (trainer, resumed))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    twice, _ = fitted(tmp_path / "twice", 4, saved, scheduler, lr=2e-2, weight_decay=0.5)
+    assert twice.rates == pytest.approx([2 * rate for rate in whole.rates[12:]], rel=1e-12)
+    assert set(twice.decays) == {0.5}
+
+
+def test_more_epochs_go_on_at_the_rate_of_the_longer_schedule(tmp_path: Path) -> None:
+    """A finished run has come down to 0: no step is taken at that."""
+    fitted(tmp_path / "first", 1)
+    longer, _ = fitted(tmp_path / "second", 3, tmp_path / "first" / "end.ckpt")
+    whole, _ = fitted(tmp_path / "whole", 3)
+    assert longer.rates == whole.rates[6:]
+    assert min(longer.rates) > 0
+
+
+def test_a_checkpoint_of_another_optimizer_or_model_is_named(tmp_path: Path) -> None:
+    fitted(tmp_path, 1)
+    saved = tmp_path / "end.ckpt"
+
+    def refused(model: Any, optimizer: Any = torch.optim.AdamW, head_lr: float | None = None) -> None:
+        module = BaselineRM(model, partial(optimizer, lr=1e-2), head_lr=head_lr)
+        toy_trainer(tmp_path, max_epochs=2).fit(module, toy_data(), ckpt_path=saved, weights_only=True)
+
+    with pytest.raises(ValueError, match=r"another optimizer: it has options that this one has not \(amsgrad, betas"):
+        refused(toy_model(), torch.optim.SGD)
+    with pytest.raises(
+        ValueError, match=r"of another model: .*has in another shape \(model\.backbone.* Go on with the"
+    ):
+        refused(toy_model(hidden_size=16))
+    adapted = toy_model()
+    LoraAdapter(rank=2).put_into(adapted.backbone, adapted.architecture)
+    with pytest.raises(ValueError, match=r"base_layer.*\. One of them has LoRA adapters \(backbone\.model\.lora=\)"):
+        refused(adapted)
+    frozen = toy_model()
+    for parameter in frozen.backbone_parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"groups backbone of \d+ tensors, .*, and this run's has head of 1 tensors"):
+        refused(frozen)

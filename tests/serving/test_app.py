@@ -48,6 +48,7 @@ def number(path: str, body: dict[str, Any], answer: Any) -> float:
         ("/classify", {"input": [IDS], "priority": 3, "unknown": {"a": 1}}),
         ("/classify", {"input": TEXT, "add_special_tokens": False}),
         ("/classify", {"messages": MESSAGES}),
+        ("/classify", {"messages": [MESSAGES[0], {"role": "assistant", "content": [{"type": "text", "text": "w3"}]}]}),
         ("/pooling", {"input": [TEXT], "task": "classify", "encoding_format": "float", "user": "u"}),
         ("/pooling", {"messages": MESSAGES}),
         ("/v1/embeddings", {"input": [IDS], "dimensions": 1}),
@@ -168,7 +169,7 @@ def test_truncation_is_asked_for_or_an_error() -> None:
         ("/classify", {"text": [1]}, 400, "text[0]"),
         ("/classify", {"messages": []}, 400, "messages"),
         ("/classify", {"messages": "hi"}, 400, "messages"),
-        ("/classify", {"messages": MESSAGES[:1]}, 400, "messages[0]"),
+        ("/classify", {"messages": MESSAGES[:1]}, 400, "messages"),
         ("/classify", {"messages": [{"role": "wizard", "content": "w1"}]}, 400, "messages"),
         ("/classify", {"messages": MESSAGES, "chat_template": "{{ 1 }}"}, 400, "chat_template"),
         (

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, STYLE
+from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, figure_title, panel_grid
 
 
 class Panel(NamedTuple):
@@ -37,12 +37,9 @@ def feature_panels(
         kinds: what the two kinds of points are called.
         join: whether a line joins the two points of each pair.
     """
-    num_columns = min(3, len(panels))
-    num_rows = -(-len(panels) // num_columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(5.2, 4.4 * num_columns), 5.0 * num_rows + 0.6), layout="constrained")
-        grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-        for axes, (name, panel) in zip(grid, panels.items(), strict=False):
+        figure, grid = panel_grid(len(panels), 4.4, 5.0, least=5.2)
+        for axes, (name, panel) in zip(grid, panels.items(), strict=True):
             num_pairs = panel.points.shape[1]
             if join:
                 axes.add_collection(LineCollection(list(panel.points.swapaxes(0, 1)), colors=GREY, lw=0.5, alpha=0.35))
@@ -57,12 +54,10 @@ def feature_panels(
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(nbins=5))
             axes.set(xlabel="\n".join((panel.axes[0], "", *panel.lines)), ylabel=panel.axes[1])
-        for axes in grid[len(panels) :]:
-            axes.remove()
         handles = [
             Line2D([], [], color=color, marker="o", linestyle="", label=kind)
             for kind, color in zip(kinds, (BLUE, ORANGE), strict=True)
         ]
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure_title(figure, title)
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure

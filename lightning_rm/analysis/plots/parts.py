@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightning_rm.analysis.history import Curve, History, smoothed
-from lightning_rm.analysis.plots.style import BLUE, STYLE
+from lightning_rm.analysis.plots.style import BLUE, STYLE, figure_title, panel_grid, step_axis
+from lightning_rm.analysis.words import metric_words, titled
 from lightning_rm.metrics.pairs import metric_names
 
 
@@ -40,19 +41,15 @@ def part_curves(history: History) -> Figure:
     curves = parts(history)
     if not curves:
         raise ValueError("no part of a method was logged: there is nothing to draw")
-    num_columns = min(3, len(curves))
-    num_rows = -(-len(curves) // num_columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(5.2, 3.6 * num_columns), 2.7 * num_rows + 0.2), layout="constrained")
-        panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-        for axes, (name, curve) in zip(panels, curves.items(), strict=False):
+        figure, panels = panel_grid(len(curves), 3.6, 2.7, least=5.2, below=0.2)
+        for axes, (name, curve) in zip(panels, curves.items(), strict=True):
             smooth = smoothed(curve)
             if len(smooth.steps) < len(curve.steps):
                 axes.plot(curve.steps, curve.values, color=BLUE, linewidth=0.8, alpha=0.3)
             axes.plot(smooth.steps, smooth.values, color=BLUE, marker="o" if len(smooth.steps) <= 20 else "", ms=4)
-            axes.set(title=f"train/{name}", xlabel="optimizer step")
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
+            axes.set_title(titled(metric_words(name)))
+            step_axis(axes)
             axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        for axes in panels[len(curves) :]:
-            axes.remove()
+        figure_title(figure, "What the method measures of itself in training")
     return figure

@@ -11,11 +11,23 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lightning_rm.analysis.history import Curve
-from lightning_rm.analysis.plots.style import GREY, LINES, MARKERS, STYLE, Series, share_axis
+from lightning_rm.analysis.plots.style import (
+    GREY,
+    LINES,
+    MARKERS,
+    STYLE,
+    Series,
+    draw_series,
+    figure_title,
+    legend_below,
+    panel_grid,
+    share_axis,
+    step_axis,
+)
+from lightning_rm.analysis.words import key_words, titled
 
 
 def decile_accuracy(
@@ -31,12 +43,13 @@ def decile_accuracy(
         reference_name: its label.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _accuracy_figure(deciles, f"Training on one tenth, accuracy over {num_pairs:,} test pairs")
+        apart = {label: _with_gaps(series) for label, series in deciles.items()}
+        figure, axes = _accuracy_figure(apart, f"Training on one tenth, accuracy over {num_pairs:,} test pairs")
         if reference is not None:
             axes.axhline(reference, color="black", linestyle="-.", linewidth=1.2, label=reference_name)
         axes.set_xticks(range(10), [f"{10 * tenth}–{10 * tenth + 10}" for tenth in range(10)])
         axes.set_xlabel("training pairs by strength, weakest first (%)")
-        figure.legend(loc="outside lower center", ncols=4)
+        legend_below(figure, 4)
     return figure
 
 
@@ -51,7 +64,7 @@ def prefix_accuracy(prefixes: Mapping[str, Series], num_pairs: int) -> Figure:
     with mpl.rc_context(STYLE):
         figure, axes = _accuracy_figure(prefixes, f"Training on a part, accuracy over {num_pairs:,} test pairs")
         share_axis(axes, "share of the training pairs")
-        figure.legend(loc="outside lower center", ncols=4)
+        legend_below(figure, 4)
     return figure
 
 
@@ -74,58 +87,55 @@ def recipe_curves(
     recipes = list(dict.fromkeys(recipe for curves in metrics.values() for recipe in curves))
     if not recipes:
         raise ValueError("no metric has a recipe: there is nothing to draw")
-    num_columns = min(3, len(metrics))
-    num_rows = -(-len(metrics) // num_columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.4, 4.4 * num_columns), 3.6 * num_rows + 0.6), layout="constrained")
-        panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-        for axes, (key, curves) in zip(panels, metrics.items(), strict=False):
+        figure, panels = panel_grid(len(metrics), 4.4, 3.6)
+        for axes, (key, curves) in zip(panels, metrics.items(), strict=True):
             for recipe, seeds in curves.items():
-                steps, mean, spread = _over_seeds(recipe, seeds)
-                color, line = LINES[recipes.index(recipe) % len(LINES)]
-                axes.plot(steps, mean, color=color, linestyle=line, label=recipe)
-                axes.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
+                draw_mean(axes, recipe, seeds, *LINES[recipes.index(recipe) % len(LINES)])
             if chance is not None:
                 axes.axhline(chance, color=GREY, linestyle=":", linewidth=1.2)
-            axes.set(title=key, xlabel="optimizer step")
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
-        for axes in panels[len(metrics) :]:
-            axes.remove()
-        handles = {
-            label: handle
-            for axes in figure.axes
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        figure.suptitle(f"{num_pairs:,} training pairs, {_num_seeds(metrics)}", x=0.01, ha="left", fontsize=11)
-        figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=min(2 + num_columns, len(handles))
-        )
+            axes.set_title(titled(key_words(key)))
+            step_axis(axes)
+        figure_title(figure, f"{num_pairs:,} training pairs, {_num_seeds(metrics)}")
+        legend_below(figure, 2 + min(3, len(metrics)))
     return figure
+
+
+def draw_mean(axes: Axes, name: str, curves: Sequence[Curve], color: str, line: str) -> None:
+    """The mean of curves in a band of one standard deviation, each point marked where there are few of them.
+
+    Raises:
+        ValueError: if they have no step in common.
+    """
+    steps, mean, spread = _over_seeds(name, curves)
+    marker = "o" if len(steps) <= 20 else ""
+    axes.plot(steps, mean, color=color, linestyle=line, marker=marker, markersize=4, label=name)
+    if len(curves) > 1:
+        axes.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
 
 
 def _accuracy_figure(series: Mapping[str, Series], title: str) -> tuple[Figure, Axes]:
     """Accuracies with their spread and the line of chance."""
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()
-    for index, (label, (positions, accuracy, spread)) in enumerate(series.items()):
+    for index, (label, one) in enumerate(series.items()):
         color, line = LINES[index % len(LINES)]
-        marker = MARKERS[index % len(MARKERS)]
-        axes.errorbar(
-            positions,
-            accuracy,
-            spread,
-            color=color,
-            linestyle=line,
-            marker=marker,
-            markersize=5,
-            elinewidth=1.2,
-            capsize=3,
-            label=label,
-        )
+        look = {"color": color, "linestyle": line, "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
+        draw_series(axes, one, look, label)
     axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="chance")
     axes.set(title=title, ylabel="test accuracy")
     axes.margins(y=0.08)
     return figure, axes
+
+
+def _with_gaps(series: Series) -> Series:
+    """The same with nothing (NaN) at deciles that were not run, so that no line crosses them."""
+    positions, means, spreads = (np.asarray(values, np.float64) for values in series)
+    every = np.arange(positions.min(), positions.max() + 1)
+    place = np.searchsorted(every, positions)
+    found = np.full((2, len(every)), np.nan)
+    found[:, place] = means, spreads
+    return every, found[0], found[1]
 
 
 def _over_seeds(

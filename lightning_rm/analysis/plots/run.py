@@ -16,8 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_rm.analysis.calibration import reliability
-from lightning_rm.analysis.history import History, running_mean
-from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, OTHERS, SKY, STYLE
+from lightning_rm.analysis.history import History, running_mean, within_training
+from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, OTHERS, SKY, STYLE, panel_grid, step_axis
+from lightning_rm.analysis.words import key_words, titled
 
 
 def training_curves(
@@ -42,34 +43,33 @@ def training_curves(
     if accuracies is None:
         baseline = [key for key in ("val/length_accuracy",) if key in history]
         accuracies = [*_keys(history, "train", "accuracy"), *_keys(history, "val", "accuracy"), *baseline]
-    end = max((curve.steps[-1] for key, curve in history.items() if key.startswith("train")), default=np.inf)
+    lines = max(len(losses), len(accuracies)) + 1
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.9 + 0.21 * max(len(losses), len(accuracies))), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = panel_grid(2, 5.0, 3.9 + 0.21 * lines, below=0)
         for axes, title, keys, chance, name in (
-            (left, "Loss", losses, np.log(2), "log 2"),
-            (right, "Accuracy", accuracies, 0.5, "chance"),
+            (left, "Loss", losses, np.log(2), "log 2, of guessing"),
+            (right, "Accuracy", accuracies, 0.5, "one half, of guessing"),
         ):
-            axes.set_title(title)
+            axes.set_title(f"{title} over training")
             if not keys:
                 axes.set(xticks=[], yticks=[])
                 axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", va="center", color=GREY)
                 continue
-            _draw_curves(axes, {key: history[key] for key in keys}, end)
+            _draw_curves(axes, {key: within_training(history[key], history) for key in keys})
             axes.axhline(chance, color=GREY, linewidth=1, linestyle=":", label=name)
-            axes.set_xlabel("optimizer step")
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True))
+            step_axis(axes)
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
 
-def reward_histogram(chosen: ArrayLike, rejected: ArrayLike, num_bins: int = 40) -> Figure:
+def reward_histogram(chosen: ArrayLike, rejected: ArrayLike, num_bins: int = 40, data_set: str = "") -> Figure:
     """The rewards of chosen and of rejected responses over each other, on shared bins, their means marked.
 
     Args:
         chosen: (P,) rewards.
         rejected: (P,) rewards of the same pairs.
         num_bins: equal bins over the range of both.
+        data_set: named in the title.
 
     Raises:
         ValueError: if there are no pairs, or a reward is not finite.
@@ -85,7 +85,7 @@ def reward_histogram(chosen: ArrayLike, rejected: ArrayLike, num_bins: int = 40)
             axes.stairs(counts, edges, fill=True, color=color, alpha=0.4, label=f"{name}, mean {values.mean():.2f}")
             axes.stairs(counts, edges, color=color, linewidth=1.2)
             axes.axvline(values.mean(), color=color, linestyle="--")
-        axes.set_title(f"Rewards of {len(margins):,} pairs, mean margin {margins.mean():.2f}")
+        axes.set_title(f"Rewards{_of(data_set)}: {len(margins):,} pairs, mean margin {margins.mean():.2f}")
         axes.set_xlabel("reward")
         axes.set_ylabel("responses")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -93,13 +93,14 @@ def reward_histogram(chosen: ArrayLike, rejected: ArrayLike, num_bins: int = 40)
     return figure
 
 
-def reliability_diagram(margins: ArrayLike, labels: ArrayLike, num_bins: int = 10) -> Figure:
+def reliability_diagram(margins: ArrayLike, labels: ArrayLike, num_bins: int = 10, data_set: str = "") -> Figure:
     """Accuracy by confidence, folded, against the diagonal of perfect calibration; beneath, the pairs of each bin.
 
     Args:
         margins: (P,) reward of chosen minus reward of rejected.
         labels: (P,) probability that chosen is preferred.
         num_bins: equal bins of confidence on [1/2, 1].
+        data_set: named in the title.
 
     Raises:
         ValueError: if there are no pairs, or a margin or label is not finite.
@@ -115,7 +116,9 @@ def reliability_diagram(margins: ArrayLike, labels: ArrayLike, num_bins: int = 1
         top.bar(lefts, high - low, width, low, align="edge", color="none", edgecolor=ORANGE, hatch="////", label="gap")
         top.plot([0.5, 1], [0.5, 1], color=GREY, linestyle="--", linewidth=1.2, label="calibrated")
         top.set(xlim=(0.5, 1), ylim=(0, 1), ylabel="accuracy")
-        top.set_title(f"ECE {bins.calibration_error:.3f} over {bins.num_pairs.sum():,} pairs")
+        top.set_title(
+            f"Calibration error{_of(data_set)}: {bins.calibration_error:.3f} over {bins.num_pairs.sum():,} pairs"
+        )
         bottom.bar(lefts, bins.num_pairs, width, align="edge", color=GREY, edgecolor="white")
         bottom.set(xlabel="confidence, max(p, 1 - p)", ylabel="pairs")
         bottom.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
@@ -130,25 +133,32 @@ def _keys(history: History, stage: str, name: str) -> list[str]:
     return [key for key in history if key.count("/") == 2 and key.startswith(f"{stage}/") and key.endswith(f"/{name}")]
 
 
-def _draw_curves(axes: Axes, curves: History, end: float) -> None:
-    """Draw curves up to a step, each under its key: training in blue, the length-only baseline in grey."""
+def _draw_curves(axes: Axes, curves: History) -> None:
+    """Draw curves, each under its key in words: training in blue, the length-only baseline in grey.
+
+    A single point, such as the validation of a run of one epoch, is a dot.
+    """
     others = iter([(color, style) for style in ("-", "-.") * len(curves) for color in OTHERS])
-    for key, curve in curves.items():
-        steps, values = curve.steps[curve.steps <= end], curve.values[curve.steps <= end]
+    for key, (steps, values) in curves.items():
+        label = titled(key_words(key))
         if key.endswith("/length_accuracy"):
-            axes.plot(steps, values, color=GREY, linestyle="--", label=key)
+            axes.plot(
+                steps, values, color=GREY, linestyle="--", marker="o" if len(values) == 1 else "", ms=4, label=label
+            )
             continue
         color, style = (BLUE, "-") if key.startswith("train") else next(others)
-        label, window = key, len(values) // 20
+        window = len(values) // 20
         if window > 1:
             axes.plot(steps, values, color=color, linewidth=0.8, alpha=0.3)
-            steps, values, label = (
-                running_mean(steps, window),
-                running_mean(values, window),
-                f"{key}, mean of {window}",
-            )
+            steps, values = running_mean(steps, window), running_mean(values, window)
+            label = f"{label}, mean of {window}"
         marker = "o" if len(values) <= 20 else ""
         axes.plot(steps, values, color=color, linestyle=style, marker=marker, markersize=4, label=label)
+
+
+def _of(data_set: str) -> str:
+    """The set in a title."""
+    return f" on {data_set}" if data_set else ""
 
 
 def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from lightning_rm.analysis.detection import detection, flagged
-from lightning_rm.analysis.plots.style import BLUE, GREY, LINES, ORANGE, STYLE, share_axis
+from lightning_rm.analysis.plots.style import (
+    BLUE,
+    GREY,
+    LINES,
+    ORANGE,
+    STYLE,
+    legend_below,
+    one_panel,
+    panel_grid,
+    share_axis,
+)
 from lightning_rm.analysis.strength import Agreement, Groups, u_shape
 
 
@@ -32,18 +44,40 @@ def strength_distribution(mean: ArrayLike, std: ArrayLike, num_bins: int = 60) -
         raise ValueError("no pair has strength: there is nothing to draw")
     mean, std = mean[known], std[known]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.8), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for axes, values, color in ((left, mean, BLUE), (right, std, ORANGE)):
-            axes.hist(values, bins=num_bins, color=color, alpha=0.75)
-            axes.set_ylabel("pairs")
-            axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        left.axvline(0, color="black", linestyle="--", linewidth=1.2)
-        left.set_title(f"Strength of {len(mean):,} pairs, {np.mean(mean < 0):.1%} below 0")
-        left.set_xlabel("mean of the votes")
-        right.set_title(f"Disagreement of the voters, median {np.median(std):.2f}")
-        right.set_xlabel("standard deviation of the votes")
+        figure, (left, right) = panel_grid(2, 5.0, 3.8, below=0)
+        draw_strengths(left, mean, num_bins)
+        draw_disagreement(right, std, num_bins)
     return figure
+
+
+def draw_strengths(axes: Axes, mean: ArrayLike, num_bins: int = 60) -> None:
+    """How strength is spread over pairs, with a line at 0.
+
+    Args:
+        axes: to draw on.
+        mean: (N,) strength, a number for each.
+        num_bins: of the histogram.
+    """
+    values = np.asarray(mean, np.float64)
+    axes.hist(values, bins=num_bins, color=BLUE, alpha=0.75)
+    axes.axvline(0, color="black", linestyle="--", linewidth=1.2)
+    axes.set(title=f"Strength of {len(values):,} pairs, {np.mean(values < 0):.1%} below 0", xlabel="mean of the votes")
+    _count_axis(axes)
+
+
+def draw_disagreement(axes: Axes, std: ArrayLike, num_bins: int = 60) -> None:
+    """How the voters' disagreement is spread over pairs.
+
+    Args:
+        axes: to draw on.
+        std: (N,) standard deviation of the votes, a number for each.
+        num_bins: of the histogram.
+    """
+    values = np.asarray(std, np.float64)
+    axes.hist(values, bins=num_bins, color=ORANGE, alpha=0.75)
+    title = f"Disagreement of the voters, median {np.median(values):.2f}"
+    axes.set(title=title, xlabel="standard deviation of the votes")
+    _count_axis(axes)
 
 
 def strength_by_group(groups: Groups) -> Figure:
@@ -52,26 +86,37 @@ def strength_by_group(groups: Groups) -> Figure:
     Args:
         groups: from `grouped`.
     """
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = panel_grid(2, 5.0, 3.8, below=0.3)
+        draw_group_means(left, groups)
+        draw_group_spreads(right, groups)
+        legend_below(figure, 2)
+    return figure
+
+
+def draw_group_means(axes: Axes, groups: Groups) -> None:
+    """The mean of the votes by group, those below 0 in orange."""
+    num_groups = len(groups.mean)
+    position = (np.arange(num_groups) + 0.5) / num_groups
+    axes.bar(position, groups.mean, 0.85 / num_groups, color=[ORANGE if mean < 0 else BLUE for mean in groups.mean])
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(title=f"Strength of {groups.num_pairs.sum():,} pairs in {num_groups} groups", ylabel="mean of the votes")
+    share_axis(axes, "pairs by strength, weakest first")
+
+
+def draw_group_spreads(axes: Axes, groups: Groups) -> None:
+    """The standard deviation of the votes by group, a ring round the least."""
     num_groups, shape = len(groups.mean), u_shape(groups)
     position = (np.arange(num_groups) + 0.5) / num_groups
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.8), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        colors = [ORANGE if mean < 0 else BLUE for mean in groups.mean]
-        left.bar(position, groups.mean, 0.85 / num_groups, color=colors)
-        left.axhline(0, color="black", linewidth=0.8)
-        left.set_title(f"Strength of {groups.num_pairs.sum():,} pairs in {num_groups} groups")
-        left.set_ylabel("mean of the votes")
-        right.plot(position, groups.std, color=BLUE, marker="o", markersize=4)
-        right.plot(position[shape.group], shape.minimum, color=ORANGE, marker="o", markersize=9, fillstyle="none")
-        right.set_title(
-            f"Spread: {shape.weakest:.2f} weakest, {shape.minimum:.2f} least, {shape.strongest:.2f} strongest"
-        )
-        right.set_ylabel("standard deviation of the votes")
-        right.set_ylim(0, 1.05 * float(np.nanmax(groups.std)))
-        for axes in (left, right):
-            share_axis(axes, "pairs by strength, weakest first")
-    return figure
+    axes.plot(position, groups.std, color=BLUE, marker="o", markersize=4, label="group")
+    look: Any = {"color": ORANGE, "linestyle": "", "marker": "o", "markersize": 9, "fillstyle": "none"}
+    axes.plot(position[shape.group], shape.minimum, **look, label="the group whose voters agree most")
+    axes.set(
+        title=f"Spread: {shape.weakest:.2f} weakest, {shape.minimum:.2f} least, {shape.strongest:.2f} strongest",
+        ylabel="standard deviation of the votes",
+        ylim=(0, 1.05 * float(np.nanmax(groups.std))),
+    )
+    share_axis(axes, "pairs by strength, weakest first")
 
 
 def agreement_by_strength(groups: Agreement) -> Figure:
@@ -80,17 +125,17 @@ def agreement_by_strength(groups: Agreement) -> Figure:
     Args:
         groups: from `agreement`; the bars are one standard error up and one down.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        axes = figure.subplots()
-        axes.errorbar(
-            groups.mean, groups.share, groups.error, color=BLUE, marker="o", markersize=4, elinewidth=1.2, capsize=3
-        )
-        axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2)
-        axes.axvline(0, color=GREY, linestyle="--", linewidth=1.2)
-        axes.set(xlabel="mean strength of the group", ylabel="share that agrees with the label", ylim=(0, 1.02))
-        axes.set_title(f"Agreement over {groups.num_pairs.sum():,} pairs in {len(groups.mean)} groups")
-    return figure
+    return one_panel(lambda axes: draw_agreement(axes, groups))
+
+
+def draw_agreement(axes: Axes, groups: Agreement) -> None:
+    """The share of each group whose label another one agrees with, by the group's strength."""
+    look: Any = {"color": BLUE, "marker": "o", "markersize": 4, "elinewidth": 1.2, "capsize": 3}
+    axes.errorbar(groups.mean, groups.share, groups.error, **look)
+    axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2)
+    axes.axvline(0, color=GREY, linestyle="--", linewidth=1.2)
+    axes.set(xlabel="mean strength of the group", ylabel="share that agrees with the label", ylim=(0, 1.02))
+    axes.set_title(f"Agreement over {groups.num_pairs.sum():,} pairs in {len(groups.mean)} groups")
 
 
 def detection_curves(scores: Mapping[str, ArrayLike], wrong: ArrayLike) -> Figure:
@@ -121,3 +166,8 @@ def detection_curves(scores: Mapping[str, ArrayLike], wrong: ArrayLike) -> Figur
         axes.set_title(f"Finding {truth.sum():,.0f} wrong labels among {len(truth):,} pairs")
         figure.legend(loc="outside lower center")
     return figure
+
+
+def _count_axis(axes: Axes) -> None:
+    axes.set_ylabel("pairs")
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 BLUE, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#56B4E9", "#777777"
@@ -30,9 +32,9 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 160,
     "savefig.facecolor": "white",
     "svg.hashsalt": "lightning-rm",
+    "text.parse_math": False,  # names are of users: a dollar is a dollar
 }
 """Matplotlib settings of every figure; whatever else the user has set stays in force."""
-
 
 OTHERS = (ORANGE, "#009E73", "#CC79A7", SKY, "#E69F00")
 """Okabe and Ito's colours, told apart by every kind of colour vision."""
@@ -68,8 +70,84 @@ LINES = tuple((color, line) for line in ("-", "--", ":") for color in (BLUE, *OT
 """Colour and line of each series; the first ones are told apart by colour alone."""
 
 
+class Key(NamedTuple):
+    """An entry of a legend: what is called so is drawn in this colour and line (`-`, `--`, `:`)."""
+
+    name: str
+    color: str
+    line: str = "-"
+
+
 def share_axis(axes: Axes, label: str) -> None:
     """A horizontal axis of shares, from 0 to all."""
     axes.set_xlabel(label)
     axes.set_xlim(0, 1.02)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def step_axis(axes: Axes) -> None:
+    """A horizontal axis of optimizer steps, whole numbers that leave each other room."""
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+
+
+def panel_grid(
+    num: int, width: float, height: float, *, least: float = 6.4, below: float = 0.6
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `num` panels, three a row, to be filled within `STYLE`.
+
+    Args:
+        num: of panels.
+        width: of a panel, in inches.
+        height: of a panel.
+        least: width of the figure, so that its title has room where there is one panel.
+        below: room for a legend.
+    """
+    num_columns = min(3, num)
+    num_rows = -(-num // num_columns)
+    figure = Figure(figsize=(max(least, width * num_columns), height * num_rows + below), layout="constrained")
+    grid: list[Axes] = figure.subplots(num_rows, num_columns, squeeze=False).ravel().tolist()
+    for axes in grid[num:]:
+        axes.remove()
+    return figure, grid[:num]
+
+
+def one_panel(draw: Callable[[Axes], None], size: tuple[float, float] = (6.4, 4.2)) -> Figure:
+    """A figure of one panel, drawn in the common style, with its legend beneath where it has names to tell apart."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        legend_below(figure, columns=3)
+    return figure
+
+
+def figure_title(figure: Figure, title: str) -> None:
+    """What a figure of several panels shows, above them at the left."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+
+
+def legend_below(figure: Figure, columns: int, *, title: str | None = None, last: str | None = None) -> None:
+    """One legend for all panels beneath them, each name once; none where there is no name.
+
+    Args:
+        figure: whose panels have drawn all their lines.
+        columns: entries a row.
+        title: what the names are of.
+        last: a name to put at the end, such as that of a reference, which matplotlib puts first.
+    """
+    named = [axes.get_legend_handles_labels() for axes in figure.axes]
+    found = {label: handle for handles, labels in named for handle, label in zip(handles, labels, strict=True)}
+    if last in found:
+        found[last] = found.pop(last)
+    if found:
+        handles, labels = list(found.values()), list(found)
+        figure.legend(handles, labels, title=title, loc="outside lower center", ncols=min(columns, len(found)))
+
+
+def draw_series(axes: Axes, series: Series, look: dict[str, Any], label: str) -> None:
+    """Means over positions, with a bar of one spread up and down where several runs have one."""
+    positions, means, spreads = (np.asarray(values, np.float64) for values in series)
+    if np.isnan(spreads).all():
+        axes.plot(positions, means, **look, label=label)
+    else:
+        axes.errorbar(positions, means, spreads, **look, elinewidth=1.2, capsize=3, label=label)

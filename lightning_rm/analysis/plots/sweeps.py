@@ -11,7 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from lightning_rm.analysis.plots.style import GREY, LINES, MARKERS, STYLE, Series
+from lightning_rm.analysis.plots.style import (
+    GREY,
+    LINES,
+    MARKERS,
+    STYLE,
+    Series,
+    draw_series,
+    figure_title,
+    legend_below,
+    panel_grid,
+)
+from lightning_rm.analysis.words import key_words, titled
 
 LOG_FACTOR = 20
 """Settings that span more than this factor are drawn on a logarithmic axis."""
@@ -51,46 +62,28 @@ def metric_panels(
     """
     names = list(dict.fromkeys(name for lines in metrics.values() for name in lines))
     bands = bands or {}
-    num_columns = min(3, len(metrics))
-    num_rows = -(-len(metrics) // num_columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.4, 4.4 * num_columns), 3.8 * num_rows + 0.7), layout="constrained")
-        panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-        for axes, (key, lines) in zip(panels, metrics.items(), strict=False):
-            for name, (positions, means, spreads) in lines.items():
+        figure, panels = panel_grid(len(metrics), 4.4, 3.8, below=0.7)
+        for axes, (key, lines) in zip(panels, metrics.items(), strict=True):
+            for name, series_of in lines.items():
                 color, line = LINES[names.index(name) % len(LINES)]
                 line = line if categories is None else ""  # nothing lies between two names
-                look: Any = {"color": color, "linestyle": line, "marker": MARKERS[names.index(name) % len(MARKERS)]}
-                axes.errorbar(
-                    positions, means, spreads, **look, markersize=5, elinewidth=1.2, capsize=3, label=str(name)
+                marker = MARKERS[names.index(name) % len(MARKERS)]
+                draw_series(
+                    axes, series_of, {"color": color, "linestyle": line, "marker": marker, "markersize": 5}, name
                 )
             if key in bands:
                 mean, spread = bands[key]
                 if not np.isnan(spread):
                     axes.axhspan(mean - spread, mean + spread, color=GREY, alpha=0.25, linewidth=0, zorder=0)
                 axes.axhline(mean, color="black", linestyle="-.", linewidth=1.2, label=band_name)
-            axes.set(title=key, xlabel=x)
+            axes.set(title=titled(key_words(key)), xlabel=x)
             axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
             axes.margins(y=0.1)
             _scale(axes, sorted({float(place) for line in lines.values() for place in np.asarray(line[0])}), categories)
-        for axes in panels[len(metrics) :]:
-            axes.remove()
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        handles = {
-            label: handle
-            for axes in figure.axes
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        if band_name in handles:
-            handles[band_name] = handles.pop(band_name)  # matplotlib puts it first
-        if len(handles) > 1:
-            figure.legend(
-                list(handles.values()),
-                list(handles),
-                title=series,
-                loc="outside lower center",
-                ncols=min(2 + num_columns, len(handles)),
-            )
+        figure_title(figure, title)
+        if len(names) > 1 or bands:
+            legend_below(figure, 2 + min(3, len(metrics)), title=series, last=band_name)
     return figure
 
 

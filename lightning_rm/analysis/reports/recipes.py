@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from lightning_rm.analysis.history import Curve, read_history, smoothed
+from lightning_rm.analysis.history import Curve, read_history, smoothed, within_training
 from lightning_rm.analysis.plots.recipes import decile_accuracy, prefix_accuracy, recipe_curves
 from lightning_rm.analysis.plots.style import Series, save_figure
 from lightning_rm.analysis.runs import Run, mean_and_spread, spread
@@ -20,25 +21,47 @@ CURVES = ("train/loss", "train/accuracy", "val/nll", "val/accuracy", "val/clean_
 
 def decile_report(runs: Sequence[Run], metric: str, reference: float | None, out: Path) -> list[Path]:
     """Accuracy of models trained on each decile alone, as labelled and flipped (arXiv 2401.06080, Figs 4 and 5)."""
+    rows = _rows(_deciles(runs, metric), "decile")
+    return [
+        *save_figure(decile_figure(runs, metric, reference), out / "deciles"),
+        *write_table(rows, out / "deciles", f"{metric} by decile"),
+    ]
 
-    def series(options: Mapping[str, Mapping[str, Any]]) -> str:
-        return "flipped" if options.get("flip", {}).get("below_quantile") else "as labelled"
 
-    found = _gathered(runs, metric, "decile", "number", series)
-    figure = decile_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric), reference)
-    rows = _rows(found, "decile")
-    return [*save_figure(figure, out / "deciles"), *write_table(rows, out / "deciles", f"{metric} by decile")]
+def decile_figure(runs: Sequence[Run], metric: str, reference: float | None = None) -> Figure:
+    """The metric by decile; runs that were not trained on one are an error."""
+    found = _deciles(runs, metric)
+    return decile_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric), reference)
 
 
 def prefix_report(runs: Sequence[Run], metric: str, out: Path) -> list[Path]:
     """Accuracy by share of the data, from the weak and the strong end (arXiv 2401.06080, Figs 21 and 22)."""
-    found = _gathered(runs, metric, "prefix", "share", lambda options: f"from the {options['prefix']['end']} end")
-    figure = prefix_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric))
-    rows = _rows(found, "share")
+    rows = _rows(_prefixes(runs, metric), "share")
     return [
-        *save_figure(figure, out / "prefixes"),
+        *save_figure(prefix_figure(runs, metric), out / "prefixes"),
         *write_table(rows, out / "prefixes", f"{metric} by share of the data"),
     ]
+
+
+def prefix_figure(runs: Sequence[Run], metric: str) -> Figure:
+    """The metric by share; runs that were not trained on one are an error."""
+    found = _prefixes(runs, metric)
+    return prefix_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric))
+
+
+Found = dict[str, dict[float, list[float]]]
+"""Series -> position -> the metric of every seed."""
+
+
+def _deciles(runs: Sequence[Run], metric: str) -> Found:
+    def series(options: Mapping[str, Mapping[str, Any]]) -> str:
+        return "flipped" if options.get("flip", {}).get("below_quantile") else "as labelled"
+
+    return _gathered(runs, metric, "decile", "number", series)
+
+
+def _prefixes(runs: Sequence[Run], metric: str) -> Found:
+    return _gathered(runs, metric, "prefix", "share", lambda options: f"from the {options['prefix']['end']} end")
 
 
 def _gathered(
@@ -47,13 +70,13 @@ def _gathered(
     treatment: str,
     position: str,
     series: Callable[[Mapping[str, Mapping[str, Any]]], str],
-) -> dict[str, dict[float, list[float]]]:
-    """Series -> position -> the metric of every seed, the position being an option of the treatment.
+) -> Found:
+    """The metric of every seed, by a position that is an option of the treatment.
 
     Raises:
         ValueError: if a run was trained without it.
     """
-    found: dict[str, dict[float, list[float]]] = {}
+    found: Found = {}
     for run in runs:
         if treatment not in run.treatments:
             raise ValueError(
@@ -67,7 +90,8 @@ def _gathered(
 def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> list[Path]:
     """Recipes over seeds: their curves (arXiv 2401.06080, Figs 6 to 8), and a table of results, mean and spread.
 
-    The table also has, of every validation curve of `clean_accuracy` or else `accuracy`, its best point and its last:
+    Runs without `csv/metrics.csv` (logger=none) are in the table and not in the curves, which the table counts. It also
+    has, of every validation curve of `clean_accuracy` or else `accuracy`, its best point and its last:
     a recipe that memorises wrong labels falls between the two.
     """
     recipes: dict[str, list[Run]] = {}
@@ -76,10 +100,11 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
     curves: dict[str, dict[str, list[Curve]]] = {}
     rows: list[dict[str, object]] = []
     for name, same in recipes.items():
-        histories = [read_history(run.folder / "csv" / "metrics.csv") for run in same]
+        logs = [run.folder / "csv" / "metrics.csv" for run in same]
+        histories = [read_history(log) for log in logs if log.exists()]
         for key in CURVES:
-            if all(key in history for history in histories):
-                same_curves = [_within_training(history[key], history) for history in histories]
+            if histories and all(key in history for history in histories):
+                same_curves = [within_training(history[key], history) for history in histories]
                 curves.setdefault(key, {})[name] = same_curves
         row: dict[str, object] = {"recipe": name, "seeds": len(same)}
         for metric in metrics:
@@ -90,6 +115,7 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
         if key is not None:
             row |= mean_and_spread(f"{key}, best", [float(curve.values.max()) for curve in curves[key][name]])
             row |= mean_and_spread(f"{key}, last", [float(curve.values[-1]) for curve in curves[key][name]])
+        row["curves"] = len(histories)
         rows.append(row)
     written = write_table(rows, out / "recipes", "Recipes: mean over seeds and its standard deviation")
     if curves:
@@ -97,14 +123,6 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
         drawn = {key: {name: list(map(smoothed, same)) for name, same in by.items()} for key, by in curves.items()}
         written += save_figure(recipe_curves(drawn, num_pairs), out / "recipes")
     return written
-
-
-def _within_training(curve: Curve, history: Mapping[str, Curve]) -> Curve:
-    """A curve without what was logged after training, the last evaluation of the best weights; alone, that stays."""
-    ends = [history[key].steps[-1] for key in ("train/loss", "train_epoch/accuracy") if key in history]
-    # The evaluation after training is logged at the last step again: of equal steps the first counts.
-    first = np.concatenate([[True], np.diff(curve.steps) > 0]) & (curve.steps <= max(ends, default=np.inf))
-    return Curve(curve.steps[first], curve.values[first]) if first.any() else curve
 
 
 def _series(values: Mapping[float, Sequence[float]]) -> Series:

@@ -5,6 +5,7 @@ The position in an epoch and the seed of its order are the sampler's; this file 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -134,6 +135,7 @@ class BatchLoader(DataLoader[BatchT]):
             batches,
             batch_sampler=micro_batches,
             collate_fn=ship,
+            worker_init_fn=leave_signals,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -150,6 +152,12 @@ class BatchLoader(DataLoader[BatchT]):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to do: the sampler asks the trainer for its position."""
+
+
+def leave_signals(worker: int) -> None:
+    """In a worker process: Ctrl-C, which a terminal sends to all processes, is the training process's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 PairLoader = BatchLoader[PreferenceBatch]

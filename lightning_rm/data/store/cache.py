@@ -2,7 +2,7 @@
 
 A file is written under a name of its own in the same folder, synced, and renamed: one step that either happened or did
 not. Two processes that build the same file at once both succeed, the later rename wins, and the content is the same. A
-process killed in the middle leaves a temporary file that nobody reads and that a later build clears away.
+process killed in the middle leaves a draft that nobody reads and that a later build clears away.
 """
 
 from __future__ import annotations
@@ -11,19 +11,16 @@ import hashlib
 import json
 import logging
 import os
-import time
-import uuid
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
+
+from lightning_rm.drafts import clear_drafts
+from lightning_rm.drafts import draft_of as draft_of  # its place of old
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-STALE_SECONDS = 6 * 3600
-"""A temporary file that nobody has written to for so long belongs to a process that is gone."""
 
 
 def default_cache_dir() -> Path:
@@ -63,35 +60,7 @@ def load_or_build(path: Path, load: Callable[[Path], T], build: Callable[[Binary
         except (ValueError, KeyError, OSError) as error:
             log.warning("the cache file %s is broken (%s); it is built again", path, error)
     with draft_of(path) as draft:
-        _clear_stale(path.parent)
+        clear_drafts(path.parent)
         with draft.open("wb") as file:
             build(file)
-            file.flush()
-            os.fsync(file.fileno())
     return load(path)
-
-
-@contextmanager
-def draft_of(path: Path) -> Generator[Path]:
-    """A file of its own beside `path` to write to: renamed to it at the end, gone after an error.
-
-    Args:
-        path: the file; its folder is made where it is missing.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _clear_stale(folder: Path) -> None:
-    """Remove temporary files of processes that are gone."""
-    for temporary in folder.glob("*.tmp"):
-        try:
-            if time.time() - temporary.stat().st_mtime > STALE_SECONDS:
-                temporary.unlink()
-        except FileNotFoundError:  # another process was quicker, or its file is finished
-            continue

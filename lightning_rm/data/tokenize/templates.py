@@ -81,15 +81,29 @@ def with_start(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     start = start_token(tokenizer)
     if start is None:
         return template
+    text = _tried(tokenizer, template)
+    token: Any = tokenizer.convert_ids_to_tokens(start)
+    if text is None or text.startswith(token):
+        return template
+    return f"{{{{ {'bos_token' if start == tokenizer.bos_token_id else 'cls_token'} }}}}{template}"
+
+
+def writes_start(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
+    """Whether a template's texts begin as the tokenizer begins a text by itself, with BOS, CLS or nothing."""
+    start = start_token(tokenizer)
+    text = _tried(tokenizer, template)
+    token: Any = "" if start is None else tokenizer.convert_ids_to_tokens(start)
+    return text is not None and text.startswith(token)
+
+
+def _tried(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str | None:
+    """A template's text of a conversation of two words; None where it refuses them."""
     conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     try:
         text: Any = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False)
     except TEMPLATE_ERRORS:
-        return template
-    token: Any = tokenizer.convert_ids_to_tokens(start)
-    if text.startswith(token):
-        return template
-    return f"{{{{ {'bos_token' if start == tokenizer.bos_token_id else 'cls_token'} }}}}{template}"
+        return None
+    return text
 
 
 def render(
@@ -152,10 +166,20 @@ def encode_conversation(
 
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The BOS (or CLS) that the tokenizer puts before a text by itself, None where it puts none."""
-    empty: list[int] = tokenizer("")["input_ids"]  # pyright: ignore[reportAssignmentType]  # one text gives one list
-    starts = (tokenizer.bos_token_id, tokenizer.cls_token_id)
-    return empty[0] if empty and empty[0] in starts else None
+    """The BOS (or CLS) that texts start with, None where they start with none.
+
+    What the tokenizer puts before a text by itself; of one that puts nothing there, what its chat template writes.
+    """
+    own: list[int] = tokenizer("")["input_ids"]  # pyright: ignore[reportAssignmentType]  # one text gives one list
+    starts = {token: id for token, id in _starts(tokenizer) if token is not None}
+    if own:
+        return own[0] if own[0] in starts.values() else None
+    text = _tried(tokenizer, None) if starts and tokenizer.chat_template is not None else None
+    return next((id for token, id in starts.items() if text is not None and text.startswith(token)), None)
+
+
+def _starts(tokenizer: PreTrainedTokenizerBase) -> list[tuple[Any, Any]]:
+    return [(tokenizer.bos_token, tokenizer.bos_token_id), (tokenizer.cls_token, tokenizer.cls_token_id)]
 
 
 def _started(ids: list[int], start: int) -> list[int]:

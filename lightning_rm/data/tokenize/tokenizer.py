@@ -11,9 +11,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lightning_rm.data.tokenize.templates import default_template, read_template, with_fixed_date, with_start
+from lightning_rm.data.tokenize.templates import (
+    ENCODER_TEMPLATE,
+    default_template,
+    read_template,
+    with_fixed_date,
+    with_start,
+    writes_start,
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +82,43 @@ def load_tokenizer(
     if spare != tokenizer.pad_token:
         log.info("%s: pad_token is %s, not %s", path, spare, tokenizer.pad_token)
         tokenizer.pad_token = spare
-    return tokenizer
+    return _adding_nothing(tokenizer)
+
+
+def _adding_nothing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The same tokenizer without special tokens of its own, where its template writes them.
+
+    Whoever tokenises what the template wrote, with `add_special_tokens` or without (`tokenizer(text)` and pipelines
+    add), gets the ids of training, and not a second BOS, CLS or SEP. Of an encoder's default template a pair of texts
+    is a user's turn and its answer: `tokenizer(prompt, response)` gives what the template gives. The class of no
+    single model family is used: those put their special tokens back when they are loaded.
+    """
+    templates: Any = tokenizer.chat_template
+    named: list[str] = [templates] if isinstance(templates, str) else list(templates.values())
+    if not tokenizer("")["input_ids"] or not all(writes_start(tokenizer, template) for template in named):
+        return tokenizer
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = TemplateProcessing(single="$A:0", pair="$A:0 $B:0")
+    if templates == ENCODER_TEMPLATE:
+        start, end = str(tokenizer.cls_token), str(tokenizer.sep_token)
+        ids: Any = tokenizer.convert_tokens_to_ids([start, end])
+        backend.post_processor = TemplateProcessing(
+            single="$A:0",
+            pair=f"{start}:0 $A:0 {end}:0 $B:0 {end}:0",
+            special_tokens=list(zip((start, end), ids, strict=True)),
+        )
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=tokenizer.model_input_names,
+        model_max_length=tokenizer.model_max_length,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        extra_special_tokens=tokenizer.extra_special_tokens,
+        name_or_path=tokenizer.name_or_path,
+        **tokenizer.special_tokens_map,
+    )
+    plain.chat_template = templates
+    return plain
 
 
 def _settled(tokenizer: PreTrainedTokenizerBase, template: str) -> str:

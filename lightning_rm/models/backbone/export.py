@@ -25,6 +25,7 @@ from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.adapters import merge_adapters
 from lightning_rm.models.backbone.contexts import quiet
 from lightning_rm.models.backbone.heads import architecture_of, head_tensors
+from lightning_rm.models.backbone.older import for_older_readers
 
 SHARD_SIZE = "5GB"
 MEMBERS_FILE = "members.safetensors"
@@ -103,6 +104,7 @@ def export(
         skeleton.save_pretrained(draft, state_dict=state, max_shard_size=SHARD_SIZE)
         if tokenizer is not None:
             tokenizer.save_pretrained(draft)
+        for_older_readers(draft)
         if write_beside is not None:
             write_beside(draft)
 

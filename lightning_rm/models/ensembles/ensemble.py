@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -117,24 +117,35 @@ class RewardEnsemble(RewardModel):
                 f"{str(folder)!r} holds no ensemble, there is no {SETTINGS_FILE} in it; "
                 "read members from their own folders with from_pretrained"
             )
-        settings = json.loads(file.read_text())
-        del settings["members"]
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        settings = {name: stored[name] for name in ("how", "lam", "offsets")}
         return cls.from_pretrained(member_folders(folder), **settings, **options)
 
-    def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        facts: Mapping[str, Any] | None = None,
+        write_beside: Callable[[Path], None] | None = None,
+    ) -> None:
         """Write the members as `member_0`, `member_1`, ..., each a Hugging Face folder, and `ensemble.json`.
 
         Every rank calls it, rank 0 writes. The folder is swapped whole, so a killed run leaves no ensemble of old and
-        new members; files in it that are no model's stay.
+        new members; files in it that are no model's stay. `facts` go into `ensemble.json`.
         """
         writes = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
         names = [f"member_{number}" for number in range(len(self.members))]
         with folder_draft(folder, is_no_model) if writes else nullcontext(Path(folder)) as draft:
             for name, member in zip(names, self.members, strict=True):
-                member.save_pretrained(draft / name, tokenizer)
+                member.save_pretrained(draft / name, tokenizer, dtype=dtype)
             if writes:
                 settings = {"members": names, "how": self.how, "lam": self.lam, "offsets": self.offsets.tolist()}
+                settings |= dict(facts or {})
                 (draft / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+                if write_beside is not None:
+                    write_beside(draft)
 
     @property
     def num_members(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import takewhile
@@ -241,7 +241,15 @@ class MemberRewardModel(RewardModel):
         cast(nn.Module, alone).requires_grad_(True)
         return RewardModel(alone, self.pad_id).train(self.training)
 
-    def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        facts: Mapping[str, Any] | None = None,
+        write_beside: Callable[[Path], None] | None = None,
+    ) -> None:
         """Write the members' average as a plain Hugging Face folder, and the members beside it for `load`.
 
         The average is of the weights, heads and merged adapters. Where members differ in a linear head alone, as all
@@ -251,10 +259,12 @@ class MemberRewardModel(RewardModel):
         """
         tensors = {name: value.detach().cpu().contiguous() for name, value in self._stored().items()}
 
-        def write_beside(draft: Path) -> None:
+        def write_members(draft: Path) -> None:
             save_file(tensors, draft / FILE, {"members": json.dumps(asdict(self.members))})
+            if write_beside is not None:
+                write_beside(draft)
 
-        export(self._alone(None), folder, tokenizer, write_beside=write_beside)
+        export(self._alone(None), folder, tokenizer, dtype=dtype, facts=facts, write_beside=write_members)
 
     def _hidden(self, tokens: TokenBatch, everywhere: bool) -> Tensor:
         """(R, L, H), or (M * R, L, H) member by member where members have adapters."""

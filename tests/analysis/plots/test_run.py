@@ -58,23 +58,32 @@ def test_curves_are_the_logged_values_up_to_the_last_training_step(tmp_path: Pat
     path = tmp_path / "metrics.csv"
     path.write_text(CSV)
     lines = drawn(training_curves(read_history(path)))
-    assert lines["val/accuracy"] == [(9, 0.6)]
-    assert lines["val/nll"] == [(9, 0.65)]
-    assert lines["train/loss"][0] == (9, 0.7)
+    assert lines["Validation accuracy"] == [(9, 0.6)]
+    assert lines["Validation NLL"] == [(9, 0.65)]
+    assert lines["Training loss"][0] == (9, 0.7)
+
+
+def test_a_single_validation_is_a_dot_though_it_came_after_the_last_logged_step() -> None:
+    one = Curve(np.array([12]), np.array([0.6]))
+    history = {"train/loss": Curve(np.arange(10), np.ones(10)), "val/accuracy": one, "val/length_accuracy": one}
+    _, right = training_curves(history).axes
+    dots = [line for line in right.get_lines() if line.get_marker() == "o"]
+    assert [np.asarray(line.get_data()).tolist() for line in dots] == [[[12], [0.6]]] * 2
 
 
 def test_without_a_set_named_val_every_validation_set_has_a_curve_and_no_subset_has_one() -> None:
     curve = Curve(np.array([1]), np.array([0.5]))
     keys = ("train/loss", "val/a/accuracy", "val/b/accuracy", "val/a/hard/accuracy", "val/a/nll", "test/a/accuracy")
     lines = drawn(training_curves(dict.fromkeys(keys, curve)))
-    assert set(lines) == {"train/loss", "val/a/accuracy", "val/b/accuracy", "val/a/nll", "log 2", "chance"}
+    named = {"Training loss", "Accuracy on val/a", "Accuracy on val/b", "NLL on val/a"}
+    assert set(lines) == named | {"log 2, of guessing", "one half, of guessing"}
 
 
 def test_a_long_curve_is_shown_with_its_running_mean() -> None:
     """60 points: means over 3 neighbours, of which there are 58, at the middle step of each three."""
     values = np.random.default_rng(0).normal(size=60)
     lines = drawn(training_curves({"train/loss": Curve(np.arange(60) * 10, values)}))
-    points = lines["train/loss, mean of 3"]
+    points = lines["Training loss, mean of 3"]
     assert len(points) == 58
     assert points[0] == pytest.approx((10, values[:3].mean()))
     assert points[-1] == pytest.approx((580, values[-3:].mean()))
@@ -87,7 +96,7 @@ def test_every_part_of_a_method_has_a_panel_and_no_metric_or_loss_has_one() -> N
     history |= {"val/alignment": Curve(steps, np.ones(3)), "lr-AdamW": Curve(steps, np.ones(3))}
     assert list(parts(history)) == ["ranking", "alignment", "difference_loss"]
     figure = part_curves(history)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"train/{name}" for name in names[1:4]]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Ranking", "Alignment", "Difference loss"]
     assert [axes.get_lines()[0].get_ydata().tolist() for axes in figure.axes] == [[1, 2, 3], [2, 3, 4], [3, 4, 5]]  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -130,7 +139,16 @@ def test_reliability_diagram_shows_the_bins_and_their_error() -> None:
     np.testing.assert_allclose([bar.get_height() for bar in accuracy], bins.accuracy)
     np.testing.assert_allclose([bar.get_height() for bar in gap], np.abs(bins.accuracy - bins.confidence))
     assert [bar.get_height() for bar in bottom.containers[0]] == bins.num_pairs.tolist()
-    assert f"ECE {bins.calibration_error:.3f} over 200 pairs" == top.get_title(loc="left")
+    assert top.get_title(loc="left") == f"Calibration error: {bins.calibration_error:.3f} over 200 pairs"
+
+
+def test_titles_name_the_set() -> None:
+    figure, other = (
+        reward_histogram([1.0], [0.0], data_set="test/ood"),
+        reliability_diagram([1], [1], data_set="test/ood"),
+    )
+    assert figure.axes[0].get_title(loc="left") == "Rewards on test/ood: 1 pairs, mean margin 1.00"
+    assert other.axes[0].get_title(loc="left").startswith("Calibration error on test/ood: ")
 
 
 def test_reliability_diagram_leaves_empty_bins_empty() -> None:

@@ -77,7 +77,7 @@ def test_every_figure_is_written_the_same_each_time(name: str, tmp_path: Path) -
 def test_every_panel_has_labelled_axes(name: str) -> None:
     for axes in FIGURES[name]().axes:
         assert axes.get_xlabel()
-        assert axes.get_ylabel() or axes.get_title(loc="left") == "val/accuracy"
+        assert axes.get_ylabel() or axes.get_title(loc="left") == "Validation accuracy"
 
 
 def test_distribution_counts_pairs_and_names_the_share_below_zero() -> None:
@@ -94,7 +94,9 @@ def test_no_strength_is_refused() -> None:
 
 def test_groups_below_zero_have_another_colour_and_the_least_std_is_ringed() -> None:
     groups = grouped([-2, -1, 1, 2], [3, 1, 2, 4], num_groups=4)
-    left, right = strength_by_group(groups).axes
+    figure = strength_by_group(groups)
+    assert legend(figure) == ["group", "the group whose voters agree most"]
+    left, right = figure.axes
     bars = left.containers[0]
     assert [bar.get_height() for bar in bars] == [-2, -1, 1, 2]
     assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [ORANGE, ORANGE, BLUE, BLUE]
@@ -121,6 +123,15 @@ def test_deciles_show_series_chance_and_reference() -> None:
     assert "all pairs" not in legend(decile_accuracy(DECILES, 1500))
 
 
+def test_no_line_crosses_deciles_that_were_not_run_and_no_bar_stands_where_there_is_one_run() -> None:
+    apart = {"two runs": ([0, 1, 4], [0.5, 0.6, 0.7], [0.1, nan, 0.2]), "one run": ([2, 3], [0.5, 0.6], [nan, nan])}
+    figure = decile_accuracy(apart, 100)
+    drawn = lines(figure)
+    np.testing.assert_equal(drawn["two runs"], [[0, 1, 2, 3, 4], [0.5, 0.6, nan, nan, 0.7]])
+    assert drawn["one run"] == [[2, 3], [0.5, 0.6]]
+    assert [container.get_label() for container in figure.axes[0].containers] == ["two runs"]
+
+
 def test_prefixes_are_shown_by_share() -> None:
     figure = prefix_accuracy({"weak": ([0.1, 1], [0.4, 0.7], [0, 0]), "strong": ([0.5], [0.6], [0])}, 20)
     assert lines(figure)["weak"] == [[0.1, 1], [0.4, 0.7]]
@@ -142,7 +153,7 @@ def test_a_recipe_has_one_colour_in_all_panels_and_one_entry_in_the_legend() -> 
     one, two = curve([0, 1], [0.5, 0.6]), curve([0, 1], [0.5, 0.7])
     metrics = {"a": {"baseline": [one], "flip": [two, one]}, "b": {"flip": [one]}, "c": {"flip": [one]}, "d": {}}
     figure = recipe_curves(metrics, 10)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b", "c", "d"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["A", "B", "C", "D"]
     assert figure.axes[0].get_lines()[1].get_color() == figure.axes[1].get_lines()[0].get_color()
     assert legend(figure) == ["baseline", "flip"]
     assert "1 to 2 seeds each" in figure.get_suptitle()

@@ -1,31 +1,20 @@
 from __future__ import annotations
 
 import csv
-import json
 from math import nan
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from matplotlib.figure import Figure
 
+from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.analysis.plots.sweeps import Band, metric_panels
 from lightning_rm.analysis.reports.sweeps import sweep_report
 from lightning_rm.analysis.runs import Run, shown, varied
-from lightning_rm.commands._runs import find_runs
 from lightning_rm.commands.analyze import analyze
+from tests.analysis.made_runs import write_run
 from tests.commands.test_conf import composed
-
-
-def write_run(folder: Path, name: str, seed: int, settings: dict[str, Any], **results: dict[str, float]) -> None:
-    """A run's `config.yaml` and `results.json`; `test__ood` stands for the set `test/ood`."""
-    folder.mkdir(parents=True)
-    config = {"name": name, "seed": seed, "paths": {"run": str(folder)}, **settings}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    told = {key.replace("__", "/"): metrics for key, metrics in results.items()}
-    (folder / "results.json").write_text(json.dumps(told))
 
 
 def accuracy(beta: float, temperature: float, seed: int) -> float:
@@ -153,7 +142,7 @@ def test_a_configuration_that_is_no_runs_is_named(folder: Path, text: str) -> No
     (folder / "base" / "conf").mkdir()
     (folder / "base" / "conf" / "config.yaml").write_text(text)
     with pytest.raises(
-        ValueError, match=r"recipes: .*/base/conf/config\.yaml is no run's, it has no name and seed; name"
+        ValueError, match=r"recipes: .*/base/conf/config\.yaml is not a run's, it has no name and seed; name"
     ):
         find_runs("recipes", f"{folder}/base/*")
 
@@ -203,7 +192,7 @@ def test_panels_draw_means_spreads_and_the_band() -> None:
     np.testing.assert_allclose([band.get_y(), band.get_height()], [0.3, 0.2])  # pyright: ignore[reportAttributeAccessIssue]
     assert not figure.axes[1].patches
     colors = {axes.get_title(loc="left"): axes.containers[-1].lines[0].get_color() for axes in figure.axes}  # pyright: ignore[reportAttributeAccessIssue]
-    assert colors["test/accuracy"] == colors["val/nll"]
+    assert colors["Test accuracy"] == colors["Validation NLL"]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["a", "b", "reference"]
 

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from lightning_rm.data.rows import BadRow, PairRow
-from lightning_rm.data.store.cache import STALE_SECONDS, default_cache_dir, files_digest, fingerprint, load_or_build
+from lightning_rm.data.store.cache import default_cache_dir, files_digest, fingerprint, load_or_build
 from lightning_rm.data.tokenize.pairs import CHUNK_ROWS, TokenizePolicy, prepare_pairs
+from lightning_rm.drafts import STALE_SECONDS
 from tests.data.words import TEMPLATE, Rows, pair, word_tokenizer
 
 POLICY = TokenizePolicy()
@@ -100,13 +102,22 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     assert list((tmp_path / "deep").iterdir()) == []
 
 
-def test_only_stale_temporary_files_are_cleared(tmp_path: Path) -> None:
-    stale, fresh = tmp_path / "a.arrow.1.tmp", tmp_path / "a.arrow.2.tmp"
-    for file in (stale, fresh):
-        file.write_bytes(b"half")
-    os.utime(stale, (0, time.time() - STALE_SECONDS - 60))
+def test_drafts_of_the_dead_are_cleared_and_no_others(tmp_path: Path) -> None:
+    """The last number of a process is one that no system gives out."""
+    here, living, dead = socket.gethostname().replace(".", "_"), os.getpid(), 2**22 + 1
+    names = {
+        f"a.arrow.{here}-{dead}-0123456789ab.tmp": False,
+        f"a.arrow.{here}-{living}-0123456789ab.tmp": True,
+        f"a.arrow.elsewhere-{dead}-0123456789ab.tmp": True,
+        f"b.arrow.elsewhere-{dead}-0123456789ab.tmp": False,  # nobody has written to it for long
+        "notes.tmp": True,  # a user's
+    }
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+        if name.startswith(("b.", "notes")):
+            os.utime(tmp_path / name, (0, time.time() - STALE_SECONDS - 60))
     prepare_pairs(rows(), word_tokenizer(), POLICY, tmp_path)
-    assert [file.name for file in tmp_path.glob("*.tmp")] == ["a.arrow.2.tmp"]
+    assert {name: (tmp_path / name).exists() for name in names} == names
 
 
 def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -181,3 +192,4 @@ def test_a_kill_in_the_middle_of_a_write_leaves_no_broken_cache(tmp_path: Path) 
     source = Rows(*many)
     assert len(prepare_pairs(source, word_tokenizer(), POLICY, tmp_path)) == CHUNK_ROWS + 1
     assert source.num_reads == 1
+    assert not left.exists()

@@ -1,0 +1,133 @@
+"""What runs have left in their folders: results, curves, rewards of every pair, the worst pairs in words.
+
+Nothing is demanded: what a run lacks, or what cannot be read, is said of the run and the rest is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lightning_rm.analysis.history import Curve, read_history
+from lightning_rm.analysis.runs import Run
+
+T = TypeVar("T")
+Results = Mapping[str, Mapping[str, float]]
+"""Data set -> metric -> value."""
+
+
+class Records(NamedTuple):
+    """The rewards of one data set's N pairs: `row` is a pair's place in the set, `clean` the true label or NaN."""
+
+    row: NDArray[np.int64]
+    subset: Sequence[str]
+    chosen: NDArray[np.float64]
+    rejected: NDArray[np.float64]
+    label: NDArray[np.float64]
+    clean: NDArray[np.float64]
+
+    @property
+    def margin(self) -> NDArray[np.float64]:
+        """(N,) reward of chosen minus reward of rejected."""
+        return self.chosen - self.rejected
+
+
+class Words(NamedTuple):
+    """A pair as people read it."""
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One run with what it has left.
+
+    Args:
+        run: whose it is.
+        results: empty where the run has not ended.
+        curves: metric key -> curve over training; empty of a run that wrote no CSV.
+        records: data set, called as in `results`, -> rewards of its pairs.
+        words: data set -> row -> the pair in words, of the worst pairs.
+        lacks: what is not there and why, a sentence each.
+    """
+
+    run: Run
+    results: Results
+    curves: Mapping[str, Curve]
+    records: Mapping[str, Records]
+    words: Mapping[str, Mapping[int, Words]]
+    lacks: Sequence[str]
+
+    def is_finite(self, name: str) -> bool:
+        """Whether it has the rewards of a set, and all are numbers; those of a run that has diverged are not."""
+        return name in self.records and bool(np.isfinite(self.records[name].margin).all())
+
+
+def evidence_of(run: Run) -> Evidence:
+    """Read what a run has left in its folder."""
+    lacks: list[str] = []
+
+    def read(path: Path, how: Callable[[Path], T], nothing: T, absent: str) -> T:
+        if not path.exists():
+            lacks.append(absent)
+            return nothing
+        try:
+            return how(path)
+        except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
+            lacks.append(f"{path.relative_to(run.folder)} cannot be read: {str(error).splitlines()[0]}")
+            return nothing
+
+    results = read(run.folder / "results.json", _results, {}, "no results.json: the run has not ended")
+    curves = read(
+        run.folder / "csv" / "metrics.csv", read_history, {}, "no csv/metrics.csv (logger=none?): it has no curves"
+    )
+    records: dict[str, Records] = {}
+    words: dict[str, Mapping[int, Words]] = {}
+    files = sorted((run.folder / "pairs").glob("*.parquet"))
+    if not files:
+        lacks.append("no pairs/*.parquet: no reliability, no temperature, no worst pairs")
+    for path in files:
+        name = set_name(path.stem)
+        found = read(path, _records, None, "")
+        if found is not None:
+            records[name] = found
+        listed = path.with_name(f"{path.stem}_worst.jsonl")
+        if listed.exists():
+            words[name] = read(listed, _words, {}, "")
+    return Evidence(run, results, curves, records, words, lacks)
+
+
+def set_name(stem: str) -> str:
+    """A data set as `results.json` calls it, from its file of rewards.
+
+    test_ood -> test/ood, test_test -> test
+    """
+    stage, _, name = stem.partition("_")
+    return stage if name in ("", stage) else f"{stage}/{name}"
+
+
+def _results(path: Path) -> Results:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {str(name): {str(key): float(value) for key, value in metrics.items()} for name, metrics in found.items()}
+
+
+def _records(path: Path) -> Records:
+    table: Any = pq.read_table(path)
+    numbers = {name: np.asarray(table[name], np.float64) for name in ("chosen", "rejected", "label", "clean")}
+    return Records(np.asarray(table["row"], np.int64), table["subset"].to_pylist(), **numbers)
+
+
+def _words(path: Path) -> dict[int, Words]:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {int(row["row"]): Words(*(str(row[name]) for name in Words._fields)) for row in rows}

@@ -1,0 +1,59 @@
+"""Runs that a user names, with what their `config.yaml` says as plain values. It needs no Hydra."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from lightning_rm.analysis.runs import Run
+
+NO_RUN = "names no run: a run is a folder with a config.yaml"
+"""What is wrong with a glob, after its name."""
+
+
+def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run]:
+    """The runs that globs name, each once, in order of the globs and then of their paths.
+
+    Args:
+        key: what errors call the globs.
+        patterns: a glob or several.
+
+    Raises:
+        ValueError: if there is no glob, one names no run, or a folder's config.yaml is not a run's.
+    """
+    found: dict[Path, Run] = {}
+    for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
+        folders = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser())))]
+        folders = [folder for folder in folders if (folder / "config.yaml").is_file()]
+        if not folders:
+            raise ValueError(f"{key}={str(pattern)!r} {NO_RUN}")
+        for folder in folders:
+            if folder.resolve() not in found:
+                found[folder.resolve()] = _run(key, folder)
+    if not found:
+        raise ValueError(f"{key}={patterns!r} {NO_RUN}")
+    return list(found.values())
+
+
+def flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Every value of a configuration by dotted key, lists whole: `module.optimizer.lr`."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from flattened(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _run(key: str, folder: Path) -> Run:
+    """A run as its configuration tells it, which is written with every reference resolved."""
+    try:
+        told = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{key}: {folder}/config.yaml cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(told, dict) or not {"name", "seed"} <= told.keys():
+        raise ValueError(f"{key}: {folder}/config.yaml is not a run's, it has no name and seed; name runs alone")
+    return Run(folder, str(told["name"]), told["seed"], told.get("treatment") or {}, dict(flattened(told)))

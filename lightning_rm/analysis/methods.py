@@ -1,0 +1,154 @@
+"""Runs by method and block: which repeat one another, and which are compared pair by pair. It knows no metric.
+
+A block is the seed and the world that a run was made with: runs of two methods on one block saw the same draws, so that
+their difference is one of methods. Runs of one name are one method as long as no two of them share a block; where they
+do, the settings in which they differ make methods of their own:
+
+    name baseline, seeds 0 1 2                                ->  baseline (3 blocks)
+    name simcse, seeds 0 1 and 0 1, beta 0.1 and 1            ->  simcse beta=0.1 (2), simcse beta=1 (2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lightning_rm.analysis.runs import PLACES, Run, shown
+
+Block = tuple[str, ...]
+"""The seed, and of the data's own seeds those in which runs differ."""
+
+NUM_NAMED = 3
+"""As many settings as a method's name takes; others are counted."""
+
+
+TARGET, HOW_MADE = "._target_", ("._partial_", "._convert_")
+"""Keys that name a class, and those that say how it is called, of which nothing depends that people read."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs that repeat one another, one a block.
+
+    Args:
+        name: what they are called.
+        runs: block -> run.
+    """
+
+    name: str
+    runs: Mapping[Block, Run]
+
+
+def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]]:
+    """Methods in the order in which their names first come up.
+
+    Args:
+        runs: any.
+
+    Returns:
+        The methods; and the runs that repeat another in every setting, each with the later one, which counts.
+    """
+    by_name: dict[str, list[Run]] = {}
+    for run in runs:
+        by_name.setdefault(run.name, []).append(run)
+    worlds = [key for key in _varied(runs) if key.startswith("data.") and _is_seed(key) and not _is_copy(key)]
+    methods: list[Method] = []
+    repeated: list[tuple[Run, Run]] = []
+    for name, same in by_name.items():
+        for label, members in _split(name, same, worlds).items():
+            blocks: dict[Block, Run] = {}
+            for run in members:
+                block = block_of(run, worlds)
+                if block in blocks:
+                    repeated.append((blocks[block], run))
+                blocks[block] = run
+            methods.append(Method(label, blocks))
+    return methods, repeated
+
+
+def block_of(run: Run, worlds: Sequence[str]) -> Block:
+    """The seed and the world of a run."""
+    return (str(run.seed), *(shown(run.settings.get(key)) for key in worlds))
+
+
+def differing(methods: Sequence[Method]) -> list[tuple[str, int, dict[str, str]]]:
+    """The settings in which methods differ from one another, or runs of one of them.
+
+    What always has the same values, such as an option and those that follow it, stands once, under its shortest key; a
+    class stands by its name under what it is made for. Seeds and places are left out.
+
+    Returns:
+        For each setting its key, how many others have the same values, and method -> value; several values of one
+        method's runs stand beside one another, a setting that a run has not is a dash.
+    """
+    runs = [run for method in methods for run in method.runs.values()]
+    by_values: dict[tuple[str, ...], list[str]] = {}
+    keys = _varied(runs)
+    for key in keys:
+        is_whole = any(other.startswith(f"{key}.") for other in keys)  # `contrast: null` beside `contrast.samples`
+        if not _is_seed(key) and not is_whole and not key.endswith(HOW_MADE):
+            by_values.setdefault(tuple(_shown(run, key) for run in runs), []).append(key)
+    found: list[tuple[str, int, dict[str, str]]] = []
+    for same in by_values.values():
+        key = min(same, key=_length)
+        values = {
+            method.name: ", ".join(dict.fromkeys(_shown(run, key) for run in method.runs.values()))
+            for method in methods
+        }
+        found.append((key.removesuffix(TARGET), len(same) - 1, values))
+    return sorted(found)
+
+
+def _split(name: str, runs: Sequence[Run], worlds: Sequence[str]) -> dict[str, list[Run]]:
+    """Label -> runs that share no block, or nothing but their settings."""
+    blocks = [block_of(run, worlds) for run in runs]
+    if len(set(blocks)) == len(blocks):
+        return {name: list(runs)}
+    by_block: dict[Block, list[Run]] = {}
+    for block, run in zip(blocks, runs, strict=True):
+        by_block.setdefault(block, []).append(run)
+    # The settings that tell runs of one block apart, each set of equal ones under its shortest key.
+    by_values: dict[tuple[str, ...], str] = {}
+    for same in by_block.values():
+        for key in _varied(same):
+            if not _is_seed(key):
+                values = tuple(_shown(run, key) for run in runs)
+                by_values[values] = min(by_values.get(values, key), key, key=_length)
+    keys = sorted(by_values.values())
+    named, rest = keys[:NUM_NAMED], keys[NUM_NAMED:]
+    found: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        found.setdefault(tuple(_shown(run, key) for key in keys), []).append(run)
+    labels: dict[str, list[Run]] = {}
+    for place, (values, members) in enumerate(found.items()):
+        label = " ".join([name, *(f"{key}={value}" for key, value in zip(named, values, strict=False))])
+        labels[f"{label} (settings {place})" if rest else label] = members
+    return labels
+
+
+def _varied(runs: Sequence[Run]) -> list[str]:
+    """Keys whose values differ between runs, places apart."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings if not key.startswith(PLACES) and key != "name")
+    return sorted(key for key in keys if len({_shown(run, key) for run in runs}) > 1)
+
+
+def _shown(run: Run, key: str) -> str:
+    """A setting as it is shown; of a class its name, of one that the run has not a dash."""
+    if key not in run.settings:
+        return "–"
+    value = shown(run.settings[key])
+    return value.rpartition(".")[2] if key.endswith(TARGET) else value
+
+
+def _length(key: str) -> tuple[int, int, str]:
+    """What the shortest key has least of."""
+    return key.count("."), len(key), key
+
+
+def _is_seed(key: str) -> bool:
+    return key.endswith("seed")
+
+
+def _is_copy(key: str) -> bool:
+    """The data module's arguments follow the options of the data."""
+    return key.startswith("data.module.")

@@ -1,0 +1,87 @@
+"""A page as Markdown, its figures as PNG files in a folder beside it. Text of data enters escaped or in a fence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from lightning_rm.analysis.page.blocks import Block, Cell, Drawings, Example, Folded, Page, Table, Text
+from lightning_rm.analysis.page.text import escaped_markdown, fenced
+from lightning_rm.analysis.plots.style import STYLE
+
+
+def render_markdown(page: Page, folder: str) -> tuple[str, dict[str, Figure]]:
+    """The page as Markdown.
+
+    Args:
+        page: to render.
+        folder: where its figures lie, as the text names it.
+
+    Returns:
+        The text, and the figures by the name of their file in the folder.
+    """
+    figures: dict[str, Figure] = {}
+    parts = [f"# {escaped_markdown(page.title)}", escaped_markdown(page.subtitle)]
+    for section in page.sections:
+        if not section.blocks and not section.lead:
+            continue
+        parts.append(f"## {escaped_markdown(section.title)}")
+        if section.lead:
+            parts.append(f"**{escaped_markdown(section.lead)}**")
+        parts += [_block(block, folder, figures) for block in section.blocks]
+    return "\n\n".join(part for part in parts if part) + "\n", figures
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """A figure as PNG, the same bytes each time."""
+    with mpl.rc_context(STYLE):
+        figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _block(block: Block, folder: str, figures: dict[str, Figure]) -> str:
+    if isinstance(block, Text):
+        return escaped_markdown(block.text)
+    if isinstance(block, Table):
+        return _table(block)
+    if isinstance(block, Drawings):
+        return _drawings(block, folder, figures)
+    if isinstance(block, Folded):
+        title = f"**{escaped_markdown(block.title)}**"
+        return "\n\n".join([title, *(_block(one, folder, figures) for one in block.blocks)])
+    return _example(block)
+
+
+def _table(table: Table) -> str:
+    rows = [table.cells(row) for row in table.rows]
+    rules = ["---:" if any(row[place].is_number for row in rows) else "---" for place in range(len(table.columns))]
+    lines: Sequence[Sequence[str]] = [
+        [escaped_markdown(column) for column in table.columns],
+        rules,
+        *([_cell(cell) for cell in row] for row in rows),
+    ]
+    caption = f"{escaped_markdown(table.caption)}\n\n" if table.caption else ""
+    return caption + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(cell: Cell) -> str:
+    return (
+        f"{escaped_markdown(cell.text)} ({escaped_markdown(cell.note)})" if cell.note else escaped_markdown(cell.text)
+    )
+
+
+def _drawings(block: Drawings, folder: str, figures: dict[str, Figure]) -> str:
+    parts: list[str] = []
+    for drawing in block.drawings:
+        figures[f"{drawing.name}.png"] = drawing.figure
+        parts.append(f"![{escaped_markdown(drawing.caption)}]({folder}/{drawing.name}.png)")
+    return "\n\n".join(parts)
+
+
+def _example(example: Example) -> str:
+    parts = [f"### {escaped_markdown(example.title)}", "prompt", fenced(example.prompt)]
+    for name, text in example.responses.items():
+        parts += [escaped_markdown(name), fenced(text)]
+    return "\n\n".join([*parts, "\n".join(f"- {escaped_markdown(fact)}" for fact in example.facts)])

@@ -1,0 +1,38 @@
+"""Text of data as it may stand on a page: every character is shown, none is obeyed."""
+
+from __future__ import annotations
+
+import html
+import re
+
+_UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]")
+_MARKUP = re.compile(r"[\\`*\[\]|$~!]|(?<!\w)_|_(?!\w)")
+
+
+def visible(text: str) -> str:
+    """Text without control characters, lone surrogates and signs that turn the reading direction of what follows.
+
+    Each becomes U+FFFD, the sign of a character that cannot be shown, so that nothing is left out unseen. New lines and
+    tabs stay; a carriage return is a new line.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _UNSHOWN.sub("\ufffd", text)
+
+
+def escaped(text: str) -> str:
+    """Text for HTML, as content and within quotes alike."""
+    return html.escape(visible(text), quote=True)
+
+
+def escaped_markdown(text: str) -> str:
+    """Text for one line of Markdown, such as a cell of a table: no markup, no link, no image, no HTML."""
+    line = html.escape(" ".join(visible(text).split()), quote=False)
+    return _MARKUP.sub(lambda sign: f"\\{sign[0]}", line)
+
+
+def fenced(text: str) -> str:
+    """Text of several lines as a block of Markdown in which nothing is markup."""
+    text = visible(text)
+    fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
+    return f"{fence}text\n{text}\n{fence}"

@@ -1,0 +1,119 @@
+"""Whether rewards mean what they say: reliability, and NLL after a temperature fitted on validation pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from lightning_rm.analysis.calibration import Reliability, reliability
+from lightning_rm.analysis.evidence import Evidence
+from lightning_rm.analysis.methods import Block, Method
+from lightning_rm.analysis.page.blocks import Cell, Drawing, Drawings, Section, Table, Text
+from lightning_rm.analysis.paired import paired_difference
+from lightning_rm.analysis.plots.comparison import reliability_of_methods
+from lightning_rm.analysis.plots.style import Key
+from lightning_rm.analysis.runs import spread
+from lightning_rm.analysis.sections.results import NUM_DRAWN, file_name, signed_interval, tone
+from lightning_rm.analysis.study import Study
+from lightning_rm.losses.temperature import fit_temperature, tempered_nll
+
+VALIDATION = "val"
+
+
+def calibration_section(study: Study) -> Section:
+    """NLL as it is and after a temperature, with paired differences, and reliability of every set."""
+    sets = study.recorded()
+    tests = [name for name in sets if name.startswith("test")] or sets
+    tested = {name: _tempered(study, name) for name in tests}
+    rows = [row for name, by_method in tested.items() for row in _rows(study, name, by_method)]
+    bins = {name: _bins(study, name) for name in tests[:NUM_DRAWN]}
+    drawings = [
+        Drawing(file_name("reliability", name), reliability_of_methods(found), f"{name}: accuracy by confidence")
+        for name, found in bins.items()
+        if found
+    ]
+    drawn = dict.fromkeys(key for found in bins.values() for key in found)
+    if not rows and not drawings:
+        return Section("Calibration", [], "No run has kept the rewards of its pairs.")
+    blocks = [
+        Text(
+            "NLL moves with the scale of rewards alone, so that methods are compared after a temperature, which each "
+            "run is given by its own validation pairs. Above 1 it says that rewards were too sure."
+        ),
+        Table(rows, "NLL in nats: mean ± standard deviation over runs; paired differences with their 95 % interval"),
+        *([Drawings(drawings, list(drawn))] if drawings else []),
+        Text("On the dashed line rewards are right as often as they say. Pairs of all runs of a method are pooled."),
+    ]
+    return Section("Calibration", blocks)
+
+
+class _Run:
+    """One run on one set: NLL as it is, the temperature, NLL after it; NaN where there is no validation set."""
+
+    def __init__(self, one: Evidence, name: str) -> None:
+        margin, label = (torch.tensor(values) for values in (one.records[name].margin, one.records[name].label))
+        self.nll = tempered_nll(margin, label, 1.0)
+        self.temperature = self.tempered = math.nan
+        validation = [records for key, records in one.records.items() if key.partition("/")[0] == VALIDATION]
+        if validation and name.partition("/")[0] != VALIDATION:
+            self.temperature = fit_temperature(
+                torch.from_numpy(np.concatenate([records.margin for records in validation])),
+                torch.from_numpy(np.concatenate([records.label for records in validation])),
+            )
+            self.tempered = tempered_nll(margin, label, self.temperature)
+
+
+def _tempered(study: Study, name: str) -> dict[str, dict[Block, _Run]]:
+    """Method -> block -> the run; those whose rewards are not finite are left out, the list of runs names them."""
+    return {
+        method.name: {block: _Run(one, name) for block, one in study.of(method).items() if one.is_finite(name)}
+        for method in study.methods
+    }
+
+
+def _rows(study: Study, name: str, by_method: Mapping[str, Mapping[Block, _Run]]) -> list[dict[str, Cell | str]]:
+    rows: list[dict[str, Cell | str]] = []
+    reference = by_method[study.reference.name]
+    for method in study.methods:
+        runs = by_method[method.name]
+        if not runs:
+            continue
+        row: dict[str, Cell | str] = {"method": method.name, "set": name, "runs": Cell(str(len(runs)), is_number=True)}
+        before = {block: run.nll for block, run in reference.items()}
+        row["NLL"] = _cell(method, study, {block: run.nll for block, run in runs.items()}, before)
+        fitted = {block: run for block, run in runs.items() if not math.isnan(run.tempered)}
+        if fitted:
+            temperatures = [run.temperature for run in fitted.values()]
+            row["temperature"] = Cell(_mean(temperatures, 2), is_number=True)
+            row["NLL after it"] = _cell(
+                method,
+                study,
+                {block: run.tempered for block, run in fitted.items()},
+                {block: run.tempered for block, run in reference.items() if not math.isnan(run.tempered)},
+            )
+        rows.append(row)
+    return rows
+
+
+def _cell(method: Method, study: Study, values: Mapping[Block, float], reference: Mapping[Block, float]) -> Cell:
+    found = None if method is study.reference else paired_difference(dict(values), dict(reference))
+    text = _mean(list(values.values()), 3)
+    return Cell(text, is_number=True) if found is None else Cell(text, signed_interval(found), tone(found, "nll"), True)
+
+
+def _mean(values: list[float], digits: int) -> str:
+    return f"{np.mean(values):.{digits}f}" + (f" ± {spread(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def _bins(study: Study, name: str) -> dict[Key, Reliability]:
+    """Key of a method -> reliability of the pairs of all its runs."""
+    found: dict[Key, Reliability] = {}
+    for method in study.methods:
+        kept = [one.records[name] for one in study.of(method).values() if one.is_finite(name)]
+        if kept:
+            margin = np.concatenate([records.margin for records in kept])
+            found[study.key(method)] = reliability(margin, np.concatenate([records.label for records in kept]))
+    return found

@@ -1,0 +1,53 @@
+"""Learning curves of methods: what was logged over training, the mean of each method's runs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lightning_rm.analysis.history import smoothed, within_training
+from lightning_rm.analysis.page.blocks import Drawing, Drawings, Section, Text
+from lightning_rm.analysis.plots.comparison import curves_of_methods
+from lightning_rm.analysis.plots.style import Key
+from lightning_rm.analysis.sections.results import file_name
+from lightning_rm.analysis.study import Study
+
+CURVES = {
+    "train/loss": ("training loss", None),
+    "train/accuracy": ("training accuracy", 0.5),
+    "val/nll": ("validation NLL", float(np.log(2))),
+    "val/accuracy": ("validation accuracy", 0.5),
+    "val/clean_accuracy": ("validation accuracy against the truth", 0.5),
+}
+"""Metric -> what its panel is called, and what guessing gets."""
+
+
+def curves_section(study: Study) -> Section:
+    """A panel a metric, as far as it was logged."""
+    with_curves = [one for one in study.evidence.values() if one.curves]
+    if not with_curves:
+        return Section("Learning curves", [], "No run has logged a curve (logger=none?); logger=csv does.")
+    drawings: list[Drawing] = []
+    drawn: dict[Key, None] = {}
+    for key, (name, chance) in CURVES.items():
+        curves = {
+            study.key(method): [
+                smoothed(within_training(one.curves[key], one.curves))
+                for one in study.of(method).values()
+                if key in one.curves
+            ]
+            for method in study.methods
+        }
+        known = {method: runs for method, runs in curves.items() if runs}
+        drawn |= dict.fromkeys(known)
+        if known:
+            figure = curves_of_methods(known, name, chance)
+            drawings.append(Drawing(file_name("curves", key), figure, f"{name[0].upper()}{name[1:]}"))
+    few = len(study.evidence) - len(with_curves)
+    note = f" {few} of {len(study.evidence)} runs have no curves." if few else ""
+    return Section(
+        "Learning curves",
+        [
+            Drawings(drawings, list(drawn)),
+            Text(f"Lines are means over runs, bands one standard deviation; dotted is what guessing gets.{note}"),
+        ],
+    )

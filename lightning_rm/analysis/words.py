@@ -1,0 +1,39 @@
+"""Metric keys in words, as titles and axes have them. It knows how keys are made, no value."""
+
+from __future__ import annotations
+
+METRICS = {
+    "nll": "NLL",
+    "clean_accuracy": "accuracy against the truth",
+    "length_accuracy": "accuracy of the longer response",
+    "gold_correlation": "correlation with gold",
+    "margin_std": "spread of margins",
+    "num_pairs": "pairs",
+}
+"""Metric -> what people call it, where it is not the name itself with spaces."""
+
+STAGES = {"train": "training", "train_epoch": "training", "val": "validation", "test": "test"}
+
+
+def metric_words(metric: str) -> str:
+    """A metric by its own name, or by that of a subset: `calibration error`, `easy: accuracy`."""
+    *subset, name = metric.split("/")
+    words = METRICS.get(name, name.replace("_", " "))
+    return f"{'/'.join(subset)}: {words}" if subset else words
+
+
+def key_words(key: str) -> str:
+    """A key of a log or of results in words, with the data set that it is of.
+
+    val/nll -> validation NLL, test/ood/accuracy -> accuracy on test/ood
+    """
+    stage, _, metric = key.partition("/")
+    if not metric or stage not in STAGES:
+        return metric_words(key)
+    data_set, _, name = metric.rpartition("/")
+    return f"{metric_words(name)} on {stage}/{data_set}" if data_set else f"{STAGES[stage]} {metric_words(name)}"
+
+
+def titled(words: str) -> str:
+    """Words with a capital at their beginning."""
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,57 @@
+"""The checkpoints that a run keeps under one name each, of the best weights and of the last. They know Lightning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Writes `best.ckpt` whenever the monitored metric improves; where none is monitored, at every end of an epoch.
+
+    A run that goes on takes up the best value of before only if what has it still lies there: the checkpoint, and the
+    weights that were exported with it. So what is measured in the end is what was exported.
+
+    Args:
+        folder: where it goes.
+        monitor: the metric; None for the last weights.
+        mode: `max` or `min`.
+        exported: a folder that the same weights are exported to.
+    """
+
+    def __init__(self, folder: str | Path, monitor: str | None, mode: str, exported: str | Path) -> None:
+        super().__init__(dirpath=folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
+        self.exported = Path(exported)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best of before, wherever the folder lies now; or begin anew."""
+        path = Path(str(self.dirpath)) / "best.ckpt"
+        if not path.is_file() or not self.exported.is_dir():
+            return
+        score = state_dict["best_model_score"]
+        self.best_model_score = self.current_score = self.kth_value = score
+        self.best_model_path = self.kth_best_model_path = str(path)
+        self.best_k_models = {} if score is None else {str(path): score}
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Writes `last.ckpt` at every end of an epoch and where training ends, whatever the metrics say.
+
+    Args:
+        folder: where it goes.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="last",
+            save_on_train_epoch_end=True,
+            every_n_epochs=1,
+            enable_version_counter=False,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """None: the last is what was written last."""
+        return {}

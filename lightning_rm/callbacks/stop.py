@@ -1,0 +1,131 @@
+"""Ctrl-C, SIGTERM and a cluster's notice end a run between two batches, on every rank between the same two.
+
+It knows signals, processes and Lightning's hooks; what is saved then is `ResumeCheckpoint`'s business.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, cast
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """A run was asked to stop, and every rank has: all of them may save together."""
+
+
+class Stop(L.Callback):
+    """Turns the first signal into a stop before the next batch, the second one into a stop at once.
+
+    Of several ranks a signal may reach one alone, or each of them in another batch, where the others would wait for it
+    for ever. So each batch sends the ranks' flags round, beside the work and without a wait for a device, and the next
+    batch reads them: all ranks stop before the same one.
+
+    Under Slurm the signal that announces the end of a job's time counts too.
+
+    Attributes:
+        signal: the signal that the run was stopped by; None for none.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._listens = False
+        self._group: Any = None
+        self._sent: tuple[Tensor, Any] | None = None
+        self._announce = False
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell has it of a process that a signal ended."""
+        return 128 + (self.signal or signal.SIGINT)
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen; Lightning does, too, from a moment before."""
+        self._listen(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen."""
+        self._listen(trainer)
+        # Lightning would ask every rank's device in every batch whether rank 0 has been told to end.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # pyright: ignore[reportPrivateUsage]
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen."""
+        self._listen(trainer)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen."""
+        self._listen(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop if any rank was asked to."""
+        self._look()
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Stop if any rank was asked to."""
+        self._look()
+
+    def on_test_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Stop if any rank was asked to."""
+        self._look()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Listen no more: Lightning has put back the handlers that it found."""
+        self._listens = False
+        self._group, self._sent = None, None
+
+    def _listen(self, trainer: L.Trainer) -> None:
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and self._group is None:
+            self._group = dist.new_group(backend="gloo")
+        if self._listens or threading.current_thread() is not threading.main_thread():
+            return
+        self._announce = trainer.is_global_zero
+        numbers: list[signal.Signals] = list(SIGNALS)
+        if "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) not in (None, signal.SIG_DFL):
+            numbers.append(signal.SIGUSR1)  # which Lightning would save at once for, wherever each rank is
+        for number in numbers:
+            signal.signal(number, self._asked)
+        self._listens = True
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+        if self._announce:
+            os.write(2, b"\nstopping before the next batch; once more to stop at once\n")
+
+    def _look(self) -> None:
+        """Raise if a rank was asked to stop, before the batch that follows on all of them."""
+        if self._group is None:
+            asked = self.signal
+        else:
+            asked = self._last_sent()
+            flag = torch.tensor(int(self.signal or 0))
+            self._sent = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        if asked:
+            self.signal = signal.Signals(asked)
+            raise Stopped
+
+    def _last_sent(self) -> int:
+        """The signal that any rank had when the batch before began; 0 for none."""
+        if self._sent is None:
+            return 0
+        flag, work = self._sent
+        cast(Callable[[], None], work.wait)()
+        return int(flag)

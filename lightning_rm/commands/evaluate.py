@@ -1,0 +1,138 @@
+"""`lightning-rm evaluate`: reward models on benchmarks or preference files, as one table with intervals."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._data import find_source
+from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.data.rows import Source
+from lightning_rm.evaluation.evaluate import Options, Paths, evaluate
+from lightning_rm.evaluation.result import Evaluation
+from lightning_rm.evaluation.rewards import Reading
+
+
+def evaluate_models(cfg: DictConfig) -> Evaluation:
+    """Measure models, print the tables, write the files.
+
+    Args:
+        cfg: `conf/evaluate.yaml`, composed.
+
+    Returns:
+        The evaluation; what failed is in its `failed`.
+    """
+    require_all(cfg)
+    _check(cfg)
+    console = Console()
+    with resumable("scored"), progress(console) as bar:
+        tasks: dict[tuple[str, str], Any] = {}
+
+        def show(model: str, benchmark: str, done: int, total: int) -> None:
+            key = model, benchmark
+            if key not in tasks:
+                tasks[key] = bar.add_task(f"{Path(model).name} on {benchmark}", total=total)
+            bar.update(tasks[key], completed=done)
+
+        evaluation = evaluate(
+            plain(cfg.models),
+            list(cfg.benchmark),
+            path=_paths(cfg),
+            data=_sources(cfg),
+            out=cfg.out,
+            weights=cfg.weights,
+            new_head=cfg.new_head,
+            reading=Reading(cfg.max_tokens, cfg.overlong, cfg.layout.layout, cfg.batch_tokens),
+            options=Options(cfg.diagnostics, cfg.probe_items, cfg.num_draws, cfg.num_random, cfg.seed),
+            validation=_validation(cfg),
+            device=_device(cfg.accelerator),
+            dtype=cfg.dtype,
+            on_bad_row=cfg.data.on_bad_row if cfg.data is not None else "error",
+            progress=show,
+        )
+    console.print(evaluation.table())
+    for name in ("evaluation.json", "evaluation.csv", "evaluation.md", "rewards"):
+        console.print(f"  {Path(cfg.out) / name}", highlight=False, soft_wrap=True)
+    return evaluation
+
+
+def _check(cfg: DictConfig) -> None:
+    """Say what would be left unread."""
+    if not cfg.benchmark and cfg.data is None:
+        raise ValueError(
+            "there is nothing to measure on: name a benchmark (benchmark=llmbar, or all) or data (data=jsonl "
+            "data.file=pairs.jsonl)"
+        )
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for name in ("max_tokens", "overlong"):
+        if any(str(override).lstrip("+").startswith(f"data.{name}=") for override in overrides):
+            raise ValueError(f"data.{name} is of training; evaluate reads {name}={cfg.data[name]}")
+
+
+def _paths(cfg: DictConfig) -> dict[str, Paths]:
+    """Where benchmarks are to be read that are not on the hub: their own path, or `path`; of several a folder in it."""
+    names = [str(name) for name in cfg.benchmark]
+    found: dict[str, Paths] = {}
+    for name in names:
+        if cfg.benchmark[name].path is not None:
+            found[name] = plain(cfg.benchmark[name].path)
+        elif cfg.path is not None:
+            found[name] = plain(cfg.path) if len(names) == 1 else Path(cfg.path) / name
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A list of a configuration as a list, anything else as it is."""
+    return OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
+
+
+def _sources(cfg: DictConfig) -> dict[str, Source] | None:
+    """The sets of the data that are measured on, by name."""
+    if cfg.data is None:
+        return None
+    if cfg.set is not None:
+        return {str(cfg.set): find_source(cfg)}
+    for stage in ("test", "val", "train"):
+        node = cfg.data.module.get(stage)
+        found: Any = None if node is None else instantiate(node, _convert_="all")
+        if found is not None:
+            return found if isinstance(found, dict) else {stage: found}
+    raise ValueError("the data has no set to measure on; give data.file")
+
+
+def _validation(cfg: DictConfig) -> str | Source | None:
+    """The pairs that a temperature is fitted on."""
+    if cfg.validation != "val" or cfg.data is None:
+        return cfg.validation
+    return find_source(OmegaConf.merge(cfg, {"set": "val"}))  # pyright: ignore[reportArgumentType]  # a DictConfig again
+
+
+def _device(accelerator: str) -> torch.device | None:
+    """The device that an accelerator's name means; None for what there is."""
+    if accelerator not in ("auto", "cpu", "gpu", "cuda"):
+        raise ValueError(f"accelerator={accelerator!r}: say auto, cpu or gpu")
+    return None if accelerator == "auto" else torch.device("cpu" if accelerator == "cpu" else "cuda")
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """The Hydra entry point; the exit code is not 0 where a model or a benchmark failed."""
+    with plain_errors(cfg):
+        evaluation = evaluate_models(cfg)
+    if evaluation.failed:
+        for name, message in evaluation.failed.items():
+            print(f"error: {name}: {message}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""`lightning-rm export`: a run's model as a folder for others, with its card and what its rewards are like."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._progress import progress
+from lightning_rm.commands._runs import find_runs
+from lightning_rm.data.sources.files import FileSource
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.publishing.publish import CARD_FILE, PublishOptions, publish
+from lightning_rm.scoring.load import LoadedModel
+
+
+def export_run(cfg: DictConfig) -> Path:
+    """Export a run.
+
+    Args:
+        cfg: `conf/export.yaml`, composed.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        ValueError: if there is no run, the folder holds a model already, or the run has no adapters to write alone.
+    """
+    require_all(cfg)
+    run, out = Path(cfg.run), Path(cfg.out)
+    _check_out(cfg, run, out)
+    seeds = [other.folder for other in find_runs("seeds", _listed(cfg.seeds))] if cfg.seeds is not None else []
+    options = PublishOptions(cfg.name, cfg.license, cfg.data_license, cfg.dtype)
+    console = Console()
+    with progress(console) as bar:
+        task = bar.add_task("reference", total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        card = publish(
+            run,
+            out,
+            options,
+            weights=cfg.weights,
+            seeds=seeds,
+            reference=None if cfg.reference is None else FileSource(_listed(cfg.reference)),
+            reference_name=str(cfg.reference),
+            adapters=_with_adapters(run, cfg.weights) if cfg.adapter else None,
+            progress=show,
+        )
+    told = [out, out / CARD_FILE]
+    if card.reference is None:
+        console.print("no validation rewards to take a mean and a spread of: give reference=FILE", highlight=False)
+    for path in told:
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    return out
+
+
+def _check_out(cfg: DictConfig, run: Path, out: Path) -> None:
+    """Say no to a folder that is not to be replaced."""
+    if any(out.resolve() in (inside.resolve(), *inside.resolve().parents) for inside in (run, Path.cwd())):
+        raise ValueError(f"out={cfg.out!r} is replaced as a whole, and you or the run are in it; name another folder")
+    if out.is_dir() and any(out.iterdir()) and not cfg.overwrite:
+        raise ValueError(
+            f"out={cfg.out!r} is not empty; name another folder, or set overwrite=true to replace its model"
+        )
+
+
+def _with_adapters(run: Path, weights: str) -> LoadedModel:
+    """The run's model as it was trained, its adapters apart, from its checkpoint."""
+    config = cast(DictConfig, OmegaConf.load(run / "config.yaml")) if (run / "config.yaml").is_file() else None
+    if config is None or OmegaConf.select(config, "backbone.model.lora") is None or config.members is not None:
+        raise ValueError(f"adapter=true: {run} has no adapters of its own to write alone; export it whole")
+    paths = sorted((run / "checkpoints").glob(f"{weights}*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not paths:
+        raise ValueError(f"adapter=true reads {run}/checkpoints/{weights}.ckpt, which is not there; export it whole")
+    tokenizer: Any = instantiate(config.backbone.tokenizer)
+    model: RewardModel = instantiate(config.backbone.model, tokenizer=tokenizer)
+    state: dict[str, Any] = torch.load(paths[-1], map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict(
+        {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+    )
+    return LoadedModel(model.eval(), tokenizer)
+
+
+def _listed(value: Any) -> Any:
+    return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="export")
+def main(cfg: DictConfig) -> None:
+    """The Hydra entry point."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with plain_errors(cfg):
+        export_run(cfg)
+
+
+if __name__ == "__main__":
+    main()

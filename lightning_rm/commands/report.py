@@ -1,0 +1,43 @@
+"""`lightning-rm report`: runs side by side on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from lightning_rm.analysis.report import report as report_on
+from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+
+
+def report(cfg: DictConfig) -> list[Path]:
+    """Write the page, and say where it lies.
+
+    Args:
+        cfg: `conf/report.yaml`, composed.
+
+    Returns:
+        The files written.
+    """
+    require_all(cfg)
+    names = ("runs", "out", "reference", "metrics", "strength", "benchmarks", "num_worst")
+    told = {name: OmegaConf.to_container(cfg[name]) if OmegaConf.is_list(cfg[name]) else cfg[name] for name in names}
+    written = report_on(**told)  # pyright: ignore[reportArgumentType]  # Hydra knows no types
+    page, text, *figures = written
+    console = Console()
+    for path in (page, text, *dict.fromkeys(path.parent for path in figures)):
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    return written
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="report")
+def main(cfg: DictConfig) -> None:
+    """The Hydra entry point."""
+    with plain_errors(cfg):
+        report(cfg)
+
+
+if __name__ == "__main__":
+    main()

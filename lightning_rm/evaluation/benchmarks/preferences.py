@@ -1,0 +1,91 @@
+"""Any preference file as a benchmark: pairs of any format, by subset. It knows rows, and no model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lightning_rm.data.rows import BadRow, PairRow, Source
+from lightning_rm.evaluation.benchmarks.benchmark import OVERALL, Benchmark, Means
+from lightning_rm.evaluation.credit import Credit, Rule, pair_credit
+from lightning_rm.evaluation.items import Floats, Item, Items
+
+
+def pair_items(source: Source, on_bad_row: str = "error") -> tuple[Items, dict[str, int]]:
+    """The pairs of a source as items, and how many rows were left out for which reason.
+
+    Args:
+        source: pair rows, good and bad.
+        on_bad_row: `error`, or `drop`: left out and counted.
+
+    Raises:
+        ValueError: for a bad row, or if no pair is left.
+    """
+    items: list[Item] = []
+    reasons: dict[str, int] = {}
+    for row in source:
+        if isinstance(row, BadRow):
+            if on_bad_row == "error" and row.reason != "tie":
+                raise ValueError(f"{row.where}: {row.reason}: {row.detail} (on_bad_row=drop leaves such rows out)")
+            reasons[row.reason] = reasons.get(row.reason, 0) + 1
+        elif row.label == 0.5:
+            reasons["label of 1/2"] = reasons.get("label of 1/2", 0) + 1
+        else:
+            items.append(_item(row))
+    if not items:
+        raise ValueError(f"the data hold no pair to measure on; left out: {reasons}")
+    return Items(items), reasons
+
+
+def _item(row: PairRow) -> Item:
+    facts = {"strength": row.strength_mean} if row.strength_mean is not None else {}
+    if row.clean is not None:
+        facts["clean"] = float(row.clean)
+    return Item(
+        id=row.id,
+        prompt=row.prompt,
+        responses=(row.chosen, row.rejected),
+        gold=(row.label, 1 - row.label),
+        subset=row.subset,
+        cluster=row.prompt_id,
+        where=row.id,
+        facts=facts,
+        tools=row.tools,
+        chat_template_kwargs=row.chat_template_kwargs,
+    )
+
+
+def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
+    """All pairs, and each subset where there are several."""
+    comparisons = items.comparisons
+    credit = pair_credit(comparisons.margins(rewards), rule)
+    found = {OVERALL: Credit(comparisons.item, credit)}
+    subsets = items.subset[comparisons.item]
+    names: list[str] = np.unique(subsets).tolist()
+    for name in names if len(names) > 1 else ():
+        rows = np.flatnonzero(subsets == name)
+        found[name.replace("/", ".")] = Credit(comparisons.item[rows], credit[rows])
+    return found
+
+
+def combine(means: Means) -> dict[str, Floats]:
+    """Subsets, and the accuracy over all pairs as `overall`."""
+    return {**{name: mean for name, mean in means.items() if name != OVERALL}, OVERALL: means[OVERALL]}
+
+
+def preference_benchmark(name: str, items: Items) -> Benchmark:
+    """The benchmark that a preference file is; its items are read already (`pair_items`)."""
+
+    def read_row(part: str, raw: object, where: str) -> Item:
+        raise ValueError(f"{name} is read as a preference file")
+
+    subsets = [str(subset).replace("/", ".") for subset in np.unique(items.subset)]
+    return Benchmark(
+        name=name,
+        title=name,
+        aggregate="accuracy over pairs",
+        hub=(),
+        read_row=read_row,
+        columns=columns,
+        combine=combine,
+        categories=tuple(subsets) if len(subsets) > 1 else (),
+    )

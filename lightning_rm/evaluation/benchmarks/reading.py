@@ -1,0 +1,168 @@
+"""Read a benchmark's rows: from files in its own form, or from the hub by `datasets`. It knows no single benchmark.
+
+A benchmark is only itself as a whole: a bad row, or a row that stands there twice, is an error and not a smaller score.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from lightning_rm.data.formats.fields import (
+    BAD_VALUE,
+    WRONG_TYPE,
+    Raw,
+    RowError,
+    digest,
+    found_fields,
+    required,
+    shown,
+    text,
+)
+from lightning_rm.data.rows import BadRow
+from lightning_rm.data.sources.readers import SUFFIXES, Record, find_files, read_file
+from lightning_rm.evaluation.items import Item
+
+Paths = str | Path | Sequence[str | Path]
+
+
+class HubPart(NamedTuple):
+    """A split of a data set on the hub, and what it is called in the benchmark."""
+
+    part: str
+    path: str
+    split: str
+    config: str | None = None
+
+
+def read_records(
+    name: str, path: Paths | None, hub: Sequence[HubPart], read_row: Callable[[str, Raw, str], Item]
+) -> Iterator[Item]:
+    """The items of a benchmark.
+
+    Args:
+        name: of the benchmark, for errors.
+        path: files or folders; None for the hub.
+        hub: the parts on the hub.
+        read_row: (part, row, place) to an item.
+
+    Raises:
+        ValueError: for a bad row, one that stands there twice, or no row.
+    """
+    records = _local(path) if path is not None else _of_hub(name, hub)
+    seen: dict[str, str] = {}
+    for part, (where, raw) in records:
+        try:
+            item = read_row(part, raw, where)
+        except RowError as error:
+            raise ValueError(
+                f"{where} is not a row of benchmark={name}: {error.reason}: {error.detail}; its fields: "
+                f"{found_fields(raw)}"
+            ) from None
+        key = digest([item.id, item.subset, item.prompt, item.responses], 32)
+        if key in seen:
+            raise ValueError(
+                f"{where} holds the item of {seen[key]} again; name one of the two files (path=...), "
+                "or the benchmark would count it twice"
+            )
+        seen[key] = where
+        yield item
+    if not seen:
+        raise ValueError(f"benchmark={name}: {path} holds no row")
+
+
+def _local(path: Paths) -> Iterator[tuple[str, Record]]:
+    """Every row of files or folders, with the file's path without its suffixes as the part."""
+    for part, file in _files(path):
+        for record in _rows(file):
+            if isinstance(record, BadRow):
+                raise ValueError(f"{record.where}: {record.reason}: {record.detail}")
+            yield part, record
+
+
+def _files(path: Paths) -> Iterator[tuple[str, Path]]:
+    if not isinstance(path, str | Path):
+        for one in path:
+            yield from _files(one)
+        return
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        yield from ((_stem(file.as_posix()), file) for file in find_files(path))
+        return
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name.lower().endswith(SUFFIXES)]
+    files = [file for file in files if not any(step.startswith(".") for step in file.relative_to(folder).parts)]
+    if not files:
+        raise ValueError(f"{path} holds no file that can be read; known are {', '.join(SUFFIXES)}")
+    yield from ((_stem(file.as_posix()), file) for file in files)
+
+
+def _stem(name: str) -> str:
+    """`Adversarial/Neighbor/dataset.json.gz` without its suffixes."""
+    suffix = next(suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(suffix))
+    return name[: -len(suffix)]
+
+
+def _rows(file: Path) -> Iterator[Record | BadRow]:
+    """A file's rows; a `task.json` of BIG-bench is one object, and its rows are its `examples`."""
+    if file.name != "task.json":
+        yield from read_file(file)
+        return
+    task = json.loads(file.read_text(encoding="utf-8"))
+    for place, raw in enumerate(task["examples"] if isinstance(task, dict) else task):
+        yield Record(f"{file} row {place}", raw)
+
+
+def _of_hub(name: str, hub: Sequence[HubPart]) -> Iterator[tuple[str, Record]]:
+    if not hub:
+        raise ValueError(f"benchmark={name} is on no hub; fetch its files and say path=FOLDER")
+    from datasets import load_dataset  # imported here: it takes a second, and most runs read files
+
+    for part, path, split, config in hub:
+        try:
+            data = load_dataset(path, config, split=split)
+        except Exception as error:  # of many families: all of them are said in one way
+            raise ValueError(
+                f"benchmark={name}: cannot load {path} ({config or 'default'}, split {split}): "
+                f"{type(error).__name__}: {error}. Without a network say path=FOLDER_OR_FILE of a copy"
+            ) from error
+        for place, raw in enumerate(data.with_format(None)):
+            yield part, Record(f"{path} {config or split} row {place}", cast(Raw, raw))
+
+
+def named_in(part: str, names: Sequence[str]) -> str | None:
+    """The name that a path holds, nearest to its end: `LLMBar/Natural/dataset` is `natural`; None for none.
+
+    Upper case and punctuation do not count: `PPE-MMLU-Pro-Best-of-K` holds `mmlu_pro`.
+    """
+    for step in reversed(part.split("/")):
+        plain = re.sub(r"[^a-z0-9]+", "_", step.lower())
+        for name in names:
+            if re.sub(r"[^a-z0-9]+", "_", name.lower()) in plain:
+                return name
+    return None
+
+
+def text_of(raw: Raw, name: str) -> str:
+    """A field's text, which may be empty: some benchmarks have empty responses, and models must score them."""
+    return text(required(raw, name), f"field {name!r}")
+
+
+def texts_of(raw: Raw, name: str, num: int | None = None) -> list[str]:
+    """A field's list of texts, `num` of them if it says so."""
+    value = required(raw, name)
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise RowError(WRONG_TYPE, f"field {name!r} must be a list of texts, found {shown(value)}")
+    texts = [text(item, f"{name}, item {place}") for place, item in enumerate(cast(Sequence[object], value))]
+    if num is not None and len(texts) != num:
+        raise RowError(BAD_VALUE, f"field {name!r} must have {num} texts, found {len(texts)}")
+    return texts
+
+
+def one_of(value: object, known: Sequence[str], name: str) -> str:
+    """A value that must be one of some words."""
+    if value not in known:
+        raise RowError(BAD_VALUE, f"{name} must be one of {', '.join(known)}, found {shown(value)}")
+    return cast(str, value)

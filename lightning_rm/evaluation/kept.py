@@ -1,0 +1,124 @@
+"""Rewards that are kept: one Parquet file for each model and benchmark, so that a stopped evaluation goes on.
+
+A file is used again only for the same weights, items and way of reading. It is also what shows which items a model gets
+wrong. This file knows arrays and folders.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lightning_rm.data.store.cache import draft_of, files_digest, fingerprint
+from lightning_rm.evaluation.items import Items
+from lightning_rm.evaluation.rewards import Reading, Scored
+from lightning_rm.models.backbone.loading import weight_files
+from lightning_rm.models.ensembles.ensemble import is_ensemble, member_folders
+
+CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "ensemble.json")
+"""Files beside the weights that rewards depend on."""
+
+
+class KeptRewards:
+    """The rewards of an evaluation, in a folder with one folder a benchmark.
+
+    Args:
+        folder: made when something is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def key(self, model: Path | None, items: Items, reading: Reading, dtype: str, new_head: bool) -> str | None:
+        """What the rewards depend on; None for a model that is in no folder, whose weights cannot be told."""
+        if model is None:
+            return None
+        folders = member_folders(model) if is_ensemble(model) else [model]
+        files = [file for folder in folders for file in weight_files(folder)]
+        told = [folder / name for folder in {model, *folders} for name in CONFIGURATION if (folder / name).is_file()]
+        return fingerprint(
+            version=1,
+            weights=files_digest(files),
+            configuration=[_configuration(file) for file in sorted(told)],
+            items=[
+                [item.prompt, item.responses, item.tools, item.chat_template_kwargs, item.cluster] for item in items
+            ],
+            reading=[reading.max_tokens, reading.overlong],
+            dtype=dtype,
+            new_head=new_head,
+        )
+
+    def read(self, benchmark: str, model: str, key: str, items: Items) -> Scored | None:
+        """The rewards of an earlier evaluation; None where there are none for this key."""
+        path = self._path(benchmark, model)
+        if not path.is_file():
+            return None
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError):
+            return None
+        told: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"lightning_rm", b"{}"))
+        if told.get("key") != key:
+            return None
+        votes = np.full((*items.gold.shape, told["num_members"]), np.nan)
+        for number, row in enumerate(table["votes"].to_pylist()):
+            votes[number, : len(row)] = [[np.nan if vote is None else vote for vote in member] for member in row]
+        return Scored(
+            rewards=items.grid(
+                [np.nan if reward is None else reward for reward in row] for row in table["rewards"].to_pylist()
+            ),
+            votes=votes if told["num_members"] > 1 else None,
+            left_out=np.array(table["left_out"].to_pylist(), bool),
+            num_cut=told["num_cut"],
+            num_tokens=told["num_tokens"],
+        )
+
+    def write(self, benchmark: str, model: str, key: str | None, items: Items, scored: Scored) -> Path:
+        """Write a model's rewards of a benchmark: an item a row, with `gold` beside `rewards`."""
+        path = self._path(benchmark, model)
+        votes = scored.rewards[..., None] if scored.votes is None else scored.votes
+        numbers = [len(item.responses) for item in items]
+        table = pa.table(
+            {
+                "id": [item.id for item in items],
+                "where": [item.where for item in items],
+                "subset": [item.subset for item in items],
+                "gold": [list(item.gold) for item in items],
+                "rewards": [_known(scored.rewards[place, :num]) for place, num in enumerate(numbers)],
+                "votes": [[_known(member) for member in votes[place, :num]] for place, num in enumerate(numbers)],
+                "left_out": scored.left_out.tolist(),
+            }
+        )
+        told = {"key": key, "num_members": votes.shape[-1], "num_cut": scored.num_cut, "num_tokens": scored.num_tokens}
+        with draft_of(path) as draft:
+            pq.write_table(table.replace_schema_metadata({"lightning_rm": json.dumps(told)}), draft)
+        return path
+
+    def _path(self, benchmark: str, model: str) -> Path:
+        return self.folder / _slug(benchmark) / f"{_slug(model)}.parquet"
+
+
+def _slug(name: str) -> str:
+    """A name as a file's; names that differ only in what files cannot have stay apart by a digest."""
+    plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "model"
+    return plain if plain == name else f"{plain}-{fingerprint(name=name)[:6]}"
+
+
+def _configuration(file: Path) -> str:
+    """A file's text, without the temperature that this package may have stored in it since."""
+    text = file.read_text(encoding="utf-8")
+    if file.name not in ("config.json", "ensemble.json"):
+        return text
+    settings: dict[str, Any] = json.loads(text)
+    settings.pop("lightning_rm", None)
+    return json.dumps(settings, sort_keys=True)
+
+
+def _known(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]

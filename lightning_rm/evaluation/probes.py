@@ -1,0 +1,157 @@
+"""Robustness probes: edits of responses that should not change which one is better, and no language model to make them.
+
+In the manner of reWordBench (Wu et al., arXiv 2503.11751): every response of a pair is edited alike, and a reward model
+that has understood them keeps their order. Edits are pure functions of a text and a random generator.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from lightning_rm.evaluation.items import Floats, Item, Items
+
+Edit = Callable[[str, random.Random], str]
+
+TYPO_RATE = 0.03
+"""The share of words with a typo."""
+
+SENTENCE = "I hope this is what you were looking for."
+
+LOOK_ALIKE = str.maketrans("aceopx", "асеорх")
+"""Latin letters to Cyrillic ones that look the same."""
+
+
+def spaces(text: str, draw: random.Random) -> str:
+    """A second space after every sentence and comma."""
+    return re.sub(r"([.,;:!?]) (?=\S)", r"\1  ", text)
+
+
+def quotes(text: str, draw: random.Random) -> str:
+    """Quotation marks around the whole."""
+    return f'"{text}"'
+
+
+def typos(text: str, draw: random.Random) -> str:
+    """Two neighbouring letters exchanged inside some words of five letters or more."""
+
+    def exchanged(found: re.Match[str]) -> str:
+        word = found[0]
+        if draw.random() >= TYPO_RATE:
+            return word
+        place = draw.randrange(1, len(word) - 2)
+        return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
+
+    return re.sub(r"[A-Za-z]{5,}", exchanged, text)
+
+
+def no_markdown(text: str, draw: random.Random) -> str:
+    """Headings, bold, emphasis, code marks and bullets taken away, and their words left."""
+    text = re.sub(r"^ {0,3}#{1,6} +", "", text, flags=re.MULTILINE)
+    text = re.sub(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1", r"\2", text)
+    text = re.sub(r"(?<![\w*])\*(?=\S)([^*\n]+?)(?<=\S)\*(?![\w*])", r"\1", text)
+    text = re.sub(r"^```.*\n?", "", text, flags=re.MULTILINE).replace("`", "")
+    return re.sub(r"^(\s*)[*+-] +", r"\1", text, flags=re.MULTILINE)
+
+
+def sentence(text: str, draw: random.Random) -> str:
+    """A sentence appended that says nothing."""
+    return f"{text.rstrip()}\n\n{SENTENCE}"
+
+
+def reordered(text: str, draw: random.Random) -> str:
+    """The bullets of every list in reverse order; numbered lists stay, for their order may matter."""
+
+    def reversed_list(found: re.Match[str]) -> str:
+        lines = found[0].splitlines()
+        return "\n".join(lines[::-1]) + ("\n" if found[0].endswith("\n") else "")
+
+    return re.sub(r"(?:^[*+-] +\S.*(?:\n|\Z)){2,}", reversed_list, text, flags=re.MULTILINE)
+
+
+def newline(text: str, draw: random.Random) -> str:
+    """A line break at the end."""
+    return f"{text}\n"
+
+
+def look_alikes(text: str, draw: random.Random) -> str:
+    """One word in thirty with its letters a, c, e, o, p and x from another alphabet."""
+    return re.sub(r"\w+", lambda found: found[0].translate(LOOK_ALIKE) if draw.random() < 1 / 30 else found[0], text)
+
+
+EDITS: dict[str, Edit] = {
+    "spaces": spaces,
+    "quotes": quotes,
+    "typos": typos,
+    "no markdown": no_markdown,
+    "sentence": sentence,
+    "list reordered": reordered,
+    "newline": newline,
+    "look-alikes": look_alikes,
+}
+"""Name -> edit."""
+
+
+def edited(items: Items, edit: Edit, seed: int = 0) -> Items:
+    """The same items with every turn of every response edited; a response's edit depends on its text and seed alone."""
+
+    def of_text(text: str) -> str:
+        return edit(text, random.Random(f"{seed} {text}"))
+
+    def of_item(item: Item) -> Item:
+        responses = tuple(
+            tuple({**turn, "content": of_text(turn["content"])} for turn in response) for response in item.responses
+        )
+        return replace(item, responses=responses)
+
+    return Items(of_item(item) for item in items)
+
+
+def probe(
+    items: Items, rewards: Floats, score: Callable[[Items], Floats], seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """What every edit does to a model's preferences.
+
+    Args:
+        items: those that are probed.
+        rewards: (N, K) of the items as they are.
+        score: items to (N, K) rewards.
+        seed: of the edits.
+
+    Returns:
+        Edit -> `pairs`, the comparisons with a response that it changed; of them `flips`, the share that were right and
+        are right no more, among those that were right; `accuracy before` and `after`; and `shift`, the mean size of a
+        changed response's change of reward over the standard deviation of all margins.
+    """
+    comparisons = items.comparisons
+    before = comparisons.margins(rewards)
+    scale = float(before.std()) or 1.0
+    found: dict[str, dict[str, float]] = {}
+    for name, edit in EDITS.items():
+        other = edited(items, edit, seed)
+        changed = items.grid(
+            [float(new != old) for new, old in zip(after.responses, was.responses, strict=True)]
+            for after, was in zip(other, items, strict=True)
+        )
+        places = comparisons.item, comparisons.better, comparisons.worse
+        touched = (changed[places[0], places[1]] + changed[places[0], places[2]]) > 0
+        if not touched.any():
+            found[name] = {"pairs": 0}
+            continue
+        concerned = np.unique(comparisons.item[touched])
+        again = rewards.copy()
+        again[concerned] = score(other.take(concerned))[:, : rewards.shape[1]]
+        after = comparisons.margins(again)
+        right, still = before[touched] > 0, after[touched] > 0
+        found[name] = {
+            "pairs": int(touched.sum()),
+            "flips": float((right & ~still).sum() / max(right.sum(), 1)),
+            "accuracy before": float(right.mean()),
+            "accuracy after": float(still.mean()),
+            "shift": float(np.abs(again - rewards)[changed == 1].mean() / scale),
+        }
+    return found

@@ -1,0 +1,46 @@
+"""The temperature of a model, stored where consumers of its folder look: in `config.json`, under `lightning_rm`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning_rm.data.store.cache import draft_of
+
+SECTION = "lightning_rm"
+"""The key of `config.json` under which this package keeps what transformers does not know."""
+
+
+def store_temperature(folder: str | Path, temperature: float) -> Path:
+    """Write a temperature into a model's folder: its rewards divided by it are calibrated.
+
+    Args:
+        folder: a Hugging Face folder, or an ensemble's.
+        temperature: fitted on validation pairs.
+
+    Returns:
+        The file, written whole or not at all.
+
+    Raises:
+        ValueError: if the folder is no model's.
+    """
+    names = ("ensemble.json", "config.json")
+    file = next((Path(folder) / name for name in names if (Path(folder) / name).is_file()), None)
+    if file is None:
+        raise ValueError(f"{folder} has no config.json to store a temperature in")
+    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    settings[SECTION] = {**settings.get(SECTION, {}), "temperature": temperature}
+    with draft_of(file) as draft:
+        draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return file
+
+
+def stored_temperature(folder: str | Path) -> float | None:
+    """The temperature that a model's folder brings; None where it brings none."""
+    for name in ("ensemble.json", "config.json"):
+        file = Path(folder) / name
+        if file.is_file():
+            value = json.loads(file.read_text(encoding="utf-8")).get(SECTION, {}).get("temperature")
+            return None if value is None else float(value)
+    return None

@@ -1,0 +1,227 @@
+"""Optimizer steps whose loss or gradient is not finite: they change no weight, are named, and end a run of them.
+
+Nothing here waits for a device while training goes on. Each micro-batch and each step leaves a flag on the device; a
+step that is not finite is left out there, by the optimizer itself or with gradients of zero; and the flags are read
+where logging reads, or at once on a CPU. It knows losses, gradients and rows; not what they are of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from lightning_rm.modules.gather import world_size
+
+READ_EVERY = 50
+"""Steps after which flags are read where nothing is logged."""
+
+
+class DivergedError(ValueError):
+    """Training cannot go on: steps in a row were not finite, or weights are not. No step after the last good one
+    changed a weight, and weights that are not finite are not saved."""
+
+
+class SkippedStep(NamedTuple):
+    """A step that changed nothing.
+
+    Args:
+        number: optimizer steps that were done before it.
+        of_loss: whether the loss of a micro-batch on this rank was not finite; else the gradient alone was not.
+        rows: of the training pairs on this rank that it came from: of the micro-batches whose loss was not finite, or
+            of the whole step.
+    """
+
+    number: int
+    of_loss: bool
+    rows: list[int]
+
+
+class _Step(NamedTuple):
+    number: int
+    finite: Tensor
+    losses: list[Tensor]
+    rows: list[Tensor]
+
+
+class FiniteSteps:
+    """Notices, leaves out and counts the optimizer steps that are not finite.
+
+    Args:
+        max_skipped: skipped steps in a row that end the run.
+
+    Attributes:
+        num_skipped: skipped steps of the run, as far as they are read.
+
+    Raises:
+        ValueError: if `max_skipped` is below 1.
+    """
+
+    def __init__(self, max_skipped: int) -> None:
+        if max_skipped < 1:
+            raise ValueError(f"max_skipped={max_skipped}: give the number of steps in a row that end a run, 1 or more")
+        self.max_skipped = max_skipped
+        self.num_skipped = 0
+        self.in_a_row = 0
+        self._losses: list[Tensor] = []
+        self._rows: list[Tensor] = []
+        self._steps: list[_Step] = []
+
+    def start(self) -> None:
+        """Forget what an interrupted run has left to read."""
+        self.in_a_row = 0
+        self._losses, self._rows, self._steps = [], [], []
+
+    def guard(self, loss: Tensor, rows: Tensor) -> Tensor:
+        """A factor for a micro-batch's loss: 1, or NaN where the loss is not finite.
+
+        Times the loss it makes every gradient NaN, on all ranks once gradients are averaged: so that a loss that is
+        infinite at finite gradients, or on one rank alone, is noticed everywhere by the gradient's norm.
+
+        Args:
+            loss: a scalar.
+            rows: (P,) of the micro-batch's pairs in their data set; -1 for fillers.
+        """
+        finite = loss.detach().isfinite()
+        self._losses.append(finite)
+        self._rows.append(rows)
+        return torch.where(finite, 1.0, torch.nan)
+
+    def end_step(self, number: int, optimizer: Optimizer, *others: Tensor, scaled: bool = False) -> Tensor | None:
+        """Leave the step out if its gradient, or another number of it, is not finite.
+
+        On a CPU gradients are dropped, and a fused optimizer is told on the device: neither changes a weight. Any other
+        optimizer takes a step without a gradient, which momentum and weight decay move a little.
+
+        Args:
+            number: optimizer steps that were done before.
+            optimizer: with the gradients, whole over ranks.
+            *others: scalars, equal on all ranks, that must be finite too.
+            scaled: whether gradients are scaled for float16: then the scaler leaves steps out, as it does where nothing
+                is wrong with the run, and only a loss that is not finite counts.
+
+        Returns:
+            The gradient's norm, a float32 scalar, 0 where the step is left out; None where it is not known whole, of
+            sharded or scaled gradients.
+        """
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        parameters = [parameter for parameter in parameters if parameter.grad is not None]
+        if scaled:
+            self._end(number, _all_ranks(torch.stack(self._losses).all()))
+            return None
+        norm = gradient_norm(parameters)
+        finite = torch.stack([value.isfinite() for value in (norm, *others)]).all()
+        self._end(number, finite)
+        sharded = any(isinstance(parameter, DTensor) for parameter in parameters)
+        if norm.device.type == "cpu":
+            drop_gradients(parameters, finite)
+        elif not sharded and all(group.get("fused") for group in optimizer.param_groups):
+            tell_optimizer(optimizer, finite)
+        else:
+            zero_gradients(parameters, finite)
+        return None if sharded else norm.where(finite, 0.0)
+
+    def due(self, number: int, log_every: int) -> bool:
+        """Whether flags are to be read after so many steps: where that costs nothing, or metrics are logged."""
+        if not self._steps:
+            return False
+        on_cpu = self._steps[-1].finite.device.type == "cpu"
+        return on_cpu or number % READ_EVERY == 0 or bool(log_every and number % log_every == 0)
+
+    def read(self) -> list[SkippedStep]:
+        """The steps that were left out since the last call; waits for the device."""
+        if not self._steps:
+            return []
+        steps, self._steps = self._steps, []
+        flags = torch.stack([step.finite for step in steps]).tolist()
+        skipped: list[SkippedStep] = []
+        for step, finite in zip(steps, flags, strict=True):
+            self.in_a_row = 0 if finite else self.in_a_row + 1
+            if finite:
+                continue
+            self.num_skipped += 1
+            whole: list[bool] = torch.stack(step.losses).tolist()
+            rows = [rows for rows, good in zip(step.rows, whole, strict=True) if not good] or step.rows
+            found = [row for part in rows for row in part.tolist() if row >= 0]
+            skipped.append(SkippedStep(step.number, not all(whole), found))
+        return skipped
+
+    def _end(self, number: int, finite: Tensor) -> None:
+        self._steps.append(_Step(number, finite, self._losses, self._rows))
+        self._losses, self._rows = [], []
+
+
+def drop_gradients(parameters: Iterable[nn.Parameter], finite: Tensor) -> None:
+    """Have a step change nothing unless `finite`; asks for the value of that flag."""
+    if not finite:
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def tell_optimizer(optimizer: Optimizer, finite: Tensor) -> None:
+    """Have a fused optimizer change nothing unless `finite`: its kernel reads the flag, as a gradient scaler's."""
+    optimizer.found_inf = (~finite).float()  # pyright: ignore[reportAttributeAccessIssue]  # read by fused steps
+
+
+def zero_gradients(parameters: Iterable[nn.Parameter], finite: Tensor) -> None:
+    """Have a step's gradients be zero unless `finite`."""
+    for parameter in parameters:
+        local(parameter.grad).masked_fill_(~finite, 0.0)
+
+
+@torch.no_grad()
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The norm of all gradients, whole or sharded: a float32 scalar, the same on every rank."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if any(isinstance(gradient, DTensor) for gradient in gradients):
+        total = torch.stack([local(gradient).float().square().sum() for gradient in gradients]).sum()
+        torch.distributed.all_reduce(total)
+        return total.sqrt()
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+@torch.no_grad()
+def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """The name of the first tensor that holds a number that is not finite, in any rank's part of it; else None.
+
+    Every rank calls this with tensors of the same names.
+    """
+    tensors = [(name, local(tensor)) for name, tensor in named if tensor.is_floating_point()]
+    if not tensors:
+        return None
+    device = tensors[0][1].device
+    flags = torch.stack([tensor.isfinite().all().to(device) for _, tensor in tensors])
+    good = _all_ranks(flags).tolist()
+    return next((name for (name, _), finite in zip(tensors, good, strict=True) if not finite), None)
+
+
+def local(tensor: Tensor | None) -> Tensor:
+    """This rank's part of a sharded tensor; a whole one as it is."""
+    assert tensor is not None
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _all_ranks(flags: Tensor) -> Tensor:
+    """Whether flags are set on every rank."""
+    if world_size() == 1:
+        return flags
+    numbers = flags.float()
+    torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MIN)
+    return numbers.bool()
+
+
+Ids = Callable[[int], str]
+
+
+def in_words(step: SkippedStep, name: Ids, max_names: int = 8) -> str:
+    """A skipped step and its pairs, by what `name` calls a row."""
+    cause = "loss" if step.of_loss else "gradient"
+    names = [name(row) for row in step.rows[:max_names]]
+    more = f" and {len(step.rows) - max_names} more" if len(step.rows) > max_names else ""
+    return (
+        f"optimizer step {step.number}: the {cause} of {', '.join(names)}{more} is not finite, and nothing is changed"
+    )

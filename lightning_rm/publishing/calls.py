@@ -1,0 +1,118 @@
+"""The exact calls that give a model's rewards, for its card: python that runs as it stands, and the servers' lines.
+
+Every one of them gives the reward of training: the chat template writes all special tokens and the exported tokenizer
+adds none. It knows what kind of model a folder holds; not the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MESSAGES = """messages = [
+    {"role": "user", "content": "Is 9 prime?"},
+    {"role": "assistant", "content": "No: 9 = 3 * 3."},
+]"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the calls depend on.
+
+    Args:
+        folder: what the model is called in them: a folder or a hub name.
+        base: of an adapter alone, the model that it is put on; None for whole weights.
+        pad_id: the padding token.
+        takes_pairs: whether `tokenizer(prompt, response)` gives the template's ids too.
+        serves: whether vLLM and SGLang can load it: decoders.
+    """
+
+    folder: str
+    base: str | None = None
+    pad_id: int = 0
+    takes_pairs: bool = False
+    serves: bool = True
+
+
+def python_calls(kind: Kind) -> list[tuple[str, str]]:
+    """Heading and python of each way; each ends with the reward of `messages` in `reward`."""
+    load = (
+        "import torch\n"
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{kind.folder}")\n'
+        f'model = AutoModelForSequenceClassification.from_pretrained("{kind.folder}").eval()\n'
+    )
+    if kind.base is not None:
+        load = (
+            "import torch\n"
+            "from peft import AutoPeftModelForSequenceClassification\n"
+            "from transformers import AutoTokenizer\n\n"
+            f'tokenizer = AutoTokenizer.from_pretrained("{kind.folder}")\n'
+            "model = AutoPeftModelForSequenceClassification.from_pretrained(\n"
+            f'    "{kind.folder}", num_labels=1, pad_token_id={kind.pad_id}\n'
+            ").eval()\n"
+        )
+    calls = [
+        (
+            "Messages, with transformers",
+            f"{load}\n{MESSAGES}\n"
+            'inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)\n'
+            "with torch.no_grad():\n"
+            "    reward = model(**inputs).logits[0, 0].item()",
+        ),
+        (
+            "Text, with transformers",
+            f"{load}\n{MESSAGES}\n"
+            "text = tokenizer.apply_chat_template(messages, tokenize=False)\n"
+            "with torch.no_grad():\n"
+            '    reward = model(**tokenizer(text, return_tensors="pt")).logits[0, 0].item()',
+        ),
+    ]
+    if kind.base is not None:
+        return calls
+    pipeline = (
+        "from transformers import pipeline\n\n"
+        f'rate = pipeline("text-classification", model="{kind.folder}", function_to_apply="none")\n'
+    )
+    calls.append(
+        (
+            "Text, with a pipeline",
+            f"{pipeline}\n{MESSAGES}\n"
+            "text = rate.tokenizer.apply_chat_template(messages, tokenize=False)\n"
+            'reward = rate(text)[0]["score"]',
+        )
+    )
+    if kind.takes_pairs:
+        calls.append(
+            (
+                "A prompt and its response, with a pipeline",
+                f'{pipeline}\nreward = rate({{"text": "Is 9 prime?", "text_pair": "No: 9 = 3 * 3."}})["score"]',
+            )
+        )
+    calls.append(
+        (
+            "Many conversations, with lightning_rm",
+            "from lightning_rm import load_model, score\n\n"
+            f'model, tokenizer = load_model("{kind.folder}")\n\n{MESSAGES}\n'
+            "reward = score(model, tokenizer, [messages]).item()",
+        )
+    )
+    return calls
+
+
+def server_lines(kind: Kind) -> str:
+    """The lines that start servers, and the request that each of them answers with the reward."""
+    lines = [
+        f"lightning-rm serve model={kind.folder}",
+        "curl localhost:8000/classify -d '{\"messages\": [...]}'                              # data[0].probs[0]",
+    ]
+    if kind.serves:
+        request = '{"input": "TEXT", "use_activation": false}'
+        lines += [
+            "",
+            f"vllm serve {kind.folder} --runner pooling",
+            f"curl localhost:8000/classify -H 'Content-Type: application/json' -d '{request}'  # data[0].probs[0]",
+            "",
+            f"python -m sglang.launch_server --model-path {kind.folder} --is-embedding",
+            'curl localhost:30000/classify -d \'{"text": ["TEXT"]}\'                           # [0].embedding[0]',
+        ]
+    return "\n".join(lines)

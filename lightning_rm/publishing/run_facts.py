@@ -1,0 +1,173 @@
+"""What a run's folder says of its model: how it was trained, on what, and what was measured.
+
+It reads `config.yaml`, `results.json`, `data.json` and `pairs/*.parquet`, as `lightning-rm train` writes them. It knows
+files; no model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+
+from lightning_rm.publishing.card import Measured
+from lightning_rm.publishing.facts import Reference, accuracy_interval
+
+SETTINGS = (
+    "data.batch_pairs",
+    "data.batch_tokens",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.accumulate_grad_batches",
+    "trainer.precision",
+    "module.optimizer._target_",
+    "module.optimizer.lr",
+    "module.optimizer.weight_decay",
+    "module.head_lr",
+    "backbone.model.lora.rank",
+    "members.num_members",
+)
+"""What of a configuration stands on the card, where it is set."""
+
+FIGURES = ("nll", "brier", "calibration_error", "length_accuracy", "tie_rate", "clean_accuracy")
+"""What of a set's results stands beside its accuracy."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run, as its card tells it.
+
+    Args:
+        name: of the run.
+        base: the model that it began with; None for random weights.
+        method: the class of its module.
+        treatments: name -> options.
+        seeds: name -> value.
+        settings: dotted key -> value.
+        data: one report a data set.
+        max_tokens: of a conversation in training.
+        has_adapters: whether adapters were trained.
+        measured: its best weights' figures.
+        reference: the best weights' rewards on the validation pairs; None where it has none.
+    """
+
+    name: str
+    base: str | None = None
+    method: str | None = None
+    treatments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    seeds: Mapping[str, object] = field(default_factory=dict[str, object])
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
+    data: Sequence[Mapping[str, Any]] = ()
+    max_tokens: int | None = None
+    has_adapters: bool = False
+    measured: Sequence[Measured] = ()
+    reference: Reference | None = None
+
+
+def read_run(run: Path, others: Sequence[Path] = ()) -> RunFacts:
+    """The facts of a run.
+
+    Args:
+        run: its folder.
+        others: runs that differ from it in their seed alone, for the spread of its figures; it may be one of them.
+
+    Raises:
+        ValueError: if the folder is no run, its files cannot be read, or another run is of another recipe.
+    """
+    config = _config(run)
+    for other in others:
+        _check_recipe(run, config, other)
+    seeds = {name: config[name] for name in ("seed", "init_seed") if config.get(name) is not None}
+    world = _at(config, "data.world_seed")
+    data_file = run / "data.json"
+    return RunFacts(
+        name=str(config.get("name", run.name)),
+        base=_at(config, "backbone.path"),
+        method=str(_at(config, "module._target_")).rpartition(".")[2],
+        treatments={name: options or {} for name, options in (config.get("treatment") or {}).items()},
+        seeds=seeds if world is None else {**seeds, "world_seed": world},
+        settings={key: value for key in SETTINGS if (value := _at(config, key)) is not None},
+        data=json.loads(data_file.read_text(encoding="utf-8")) if data_file.is_file() else (),
+        max_tokens=_at(config, "data.max_tokens"),
+        has_adapters=_at(config, "backbone.model.lora") is not None,
+        measured=_measured(run, others),
+        reference=_reference(run),
+    )
+
+
+def _config(run: Path) -> dict[str, Any]:
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{run} is no run, there is no config.yaml in it; name a folder that lightning-rm train wrote")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    """A value by dotted key; None where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = cast("dict[str, Any]", value).get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _check_recipe(run: Path, config: Mapping[str, Any], other: Path) -> None:
+    theirs = _config(other)
+    for key in ("module._target_", "treatment", "backbone.path", "data.max_tokens", "data.batch_pairs"):
+        if _at(config, key) != _at(theirs, key):
+            raise ValueError(
+                f"{other} has {key}={_at(theirs, key)} and {run} has {_at(config, key)}: the spread over seeds is of "
+                "runs that differ in their seed alone; leave it out"
+            )
+
+
+def _results(run: Path) -> dict[str, dict[str, float]]:
+    path = run / "results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _measured(run: Path, others: Sequence[Path]) -> list[Measured]:
+    """Figures of every set whose pairs were recorded, validation first."""
+    results = _results(run)
+    runs = {path.resolve(): _results(path) for path in (run, *others)}
+    found: list[Measured] = []
+    for path in sorted(
+        (run / "pairs").glob("*.parquet"), key=lambda path: (not path.stem.startswith("val_"), path.stem)
+    ):
+        stage, _, name = path.stem.partition("_")
+        key = stage if name == stage else f"{stage}/{name}"
+        if stage not in ("val", "test") or key not in results:
+            continue
+        pairs = _pairs(path)
+        accuracies = [figures[key]["accuracy"] for figures in runs.values() if key in figures]
+        spread = (float(np.mean(accuracies)), float(np.std(accuracies, ddof=1))) if len(accuracies) > 1 else None
+        figures = {figure: value for figure in FIGURES if (value := results[key].get(figure)) is not None}
+        finite = {figure: value for figure, value in figures.items() if np.isfinite(value)}
+        interval = accuracy_interval(pairs["chosen"], pairs["rejected"], pairs["label"])
+        found.append(Measured(key, len(pairs["label"]), interval, spread, len(accuracies), finite))
+    return found
+
+
+def _reference(run: Path) -> Reference | None:
+    paths = sorted((run / "pairs").glob("val_*.parquet"))
+    if not paths:
+        return None
+    tables = [_pairs(path) for path in paths]
+    chosen, rejected, label = (
+        np.concatenate([table[name] for table in tables]) for name in ("chosen", "rejected", "label")
+    )
+    names = [path.stem.removeprefix("val_") for path in paths]
+    return Reference.of_pairs(f"validation ({', '.join(names)})", chosen, rejected, label)
+
+
+def _pairs(path: Path) -> dict[str, Any]:
+    table = pq.read_table(path, columns=["chosen", "rejected", "label"])
+    return {name: table[name].to_numpy() for name in table.column_names}

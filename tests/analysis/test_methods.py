@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning_rm.analysis.methods import differing, methods_of
+from lightning_rm.analysis.runs import Run
+
+
+def run(name: str, seed: int, folder: str = "", **settings: Any) -> Run:
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    return Run(Path(folder or f"{name}{seed}"), name, seed, {}, {"name": name, "seed": seed, **dotted})
+
+
+def blocks(runs: list[Run]) -> dict[str, list[tuple[str, ...]]]:
+    return {method.name: sorted(method.runs) for method in methods_of(runs)[0]}
+
+
+def test_seeds_repeat_a_method_and_worlds_make_blocks() -> None:
+    runs = [
+        run(name, seed, data__world_seed=world, data__module__seed=seed, init_seed=seed)
+        for name in ("b", "a")
+        for world in (0, 1)
+        for seed in (0, 1)
+    ]
+    both = [("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")]
+    assert blocks(runs) == {"b": both, "a": both}
+
+
+def test_settings_split_a_name_whose_runs_share_a_block() -> None:
+    """An option that follows another makes no second name; where no two runs share a block nothing is split."""
+    runs = [run("a", seed, f"{seed}{lr}", lr=lr, optimizer__lr=lr) for lr in (0.1, 1e-5) for seed in (0, 1)]
+    assert blocks(runs) == {"a lr=0.1": [("0",), ("1",)], "a lr=1e-05": [("0",), ("1",)]}
+    assert blocks([run("a", 0, lr=0.1), run("a", 1, lr=0.2)]) == {"a": [("0",), ("1",)]}
+
+
+def test_more_settings_than_a_name_takes_are_numbered() -> None:
+    runs = [run("a", 0, f"{n}", p=n, q=-n, r=n + 0.5, s=f"x{n}") for n in (0, 1)]
+    assert list(blocks(runs)) == ["a p=0 q=0 r=0.5 (settings 0)", "a p=1 q=-1 r=1.5 (settings 1)"]
+
+
+def test_of_runs_that_are_the_same_the_later_counts() -> None:
+    first, second, third = (run("a", 0, folder) for folder in ("x", "y", "z"))
+    methods, repeated = methods_of([first, second, third])
+    assert [method.runs for method in methods] == [{("0",): third}]
+    assert repeated == [(first, second), (second, third)]
+
+
+def test_what_differs_stands_once_without_seeds_and_places() -> None:
+    same: dict[str, Any] = {"module___target_": "x.y.Base", "contrast": None}
+    runs = [
+        run("a", 0, paths__run="a", optimizer__lr=0.1, module__optimizer__lr=0.1, **same),
+        run("a", 1, paths__run="b", optimizer__lr=0.2, module__optimizer__lr=0.2, **same),
+        run("b", 0, optimizer__lr=0.1, module__optimizer__lr=0.1, module___target_="x.z.More", contrast__samples="both",
+            contrast___partial_=True),
+    ]  # fmt: skip
+    assert differing(methods_of(runs)[0]) == [
+        ("contrast.samples", 0, {"a": "–", "b": "both"}),
+        ("module", 0, {"a": "Base", "b": "More"}),
+        ("optimizer.lr", 1, {"a": "0.1, 0.2", "b": "0.1"}),
+    ]

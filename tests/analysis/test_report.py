@@ -1,0 +1,258 @@
+"""The report on made runs: its numbers, what it says of what is missing, and a browser that opens it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import statistics
+import subprocess
+from math import nan
+from pathlib import Path
+
+import pytest
+
+from lightning_rm.analysis.find_runs import find_runs
+from lightning_rm.analysis.page.blocks import Page
+from lightning_rm.analysis.page.html import render_html
+from lightning_rm.analysis.page.text import escaped
+from lightning_rm.analysis.report import report
+from lightning_rm.analysis.sections.benchmarks import benchmarks_section
+from lightning_rm.analysis.sections.results import results_section
+from lightning_rm.analysis.study import study_of
+from lightning_rm.commands.report import report as command
+from lightning_rm.evaluation.measure import Comparison, Figure, Row
+from lightning_rm.evaluation.result import BenchmarkResult, Evaluation, ModelResult
+from lightning_rm.evaluation.statistics import McNemar
+from tests.analysis.made_runs import write_curves, write_rewards, write_run
+from tests.analysis.page.test_render import HOSTILE, Elements
+from tests.commands.test_conf import composed
+
+ACCURACY = {"baseline": [0.60, 0.62, 0.64], "better": [0.70, 0.73, 0.74], "same": [0.60, 0.65, 0.61]}
+WORDS = [{"prompt": text, "chosen": text, "rejected": text} for text in HOSTILE]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three methods of three seeds each, one of them with nothing but results; and a run that has not ended."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, values in ACCURACY.items():
+        for seed, value in enumerate(values):
+            run = root / name / str(seed)
+            sets = {"test": {"accuracy": value, "easy/accuracy": value + 0.1}, "test__ood": {"accuracy": value - 0.1}}
+            write_run(run, name, seed, {"beta": len(name)}, train={"accuracy": 0.9}, val={"accuracy": value}, **sets)
+            if name == "same":
+                continue
+            points = [(step, 0.5 + step / 100) for step in range(4)]
+            write_curves(run, {"train/loss": points, "val/accuracy": [(3, value)]})
+            scale = 4.0 if name == "better" else 1.0
+            margin = [scale * (place - 3 + seed / 10) for place in range(len(HOSTILE))]
+            write_rewards(run, "test_test", margin, WORDS)
+            write_rewards(run, "val_val", margin)
+    write_run(root / "same" / "stopped", "same", 7, {"beta": 4})
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Path:
+    return report(f"{folder}/*/*", folder / "out" / "report.html")[0]
+
+
+def cells(html: str) -> list[list[str]]:
+    """The words of every row of every table."""
+    rows = re.findall(r"<tr>(.*?)</tr>", html, flags=re.DOTALL)
+    return [
+        [re.sub(r"<small.*?>", " | ", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)] for row in rows
+    ]
+
+
+def plain(row: list[str]) -> list[str]:
+    return [re.sub("<.*?>", "", cell) for cell in row]
+
+
+def test_methods_by_sets_have_mean_spread_and_the_paired_interval(page: Path) -> None:
+    """better less baseline: .10, .11, .10; mean .1033, spread .0058, t(2) = 4.3027: .0890 to .1177."""
+    rows = [plain(row) for row in cells(page.read_text())]
+    mean, spread = statistics.mean(ACCURACY["baseline"]), statistics.stdev(ACCURACY["baseline"])
+    assert ["baseline | reference", "3", f"{mean:.3f} ± {spread:.3f}", f"{mean - 0.1:.3f} ± {spread:.3f}"] in rows
+    (better,) = [row for row in rows if row[:2] == ["better", "3"] and len(row) == 4]
+    assert better[2] == "0.723 ± 0.021 | +0.103 [+0.089, +0.118]"
+    (same,) = [row for row in rows if row[:2] == ["same", "4"]]
+    assert same[2].startswith("0.620 ± 0.026 | 1 of 4 runs have no value. +0.000 [")
+
+
+def test_every_difference_says_how_many_runs_it_would_take(page: Path) -> None:
+    """same less baseline: 0, .03, -.03; spread .03: t(11) * .03 / sqrt(12) = .0191 is the first below .02."""
+    rows = [plain(row) for row in cells(page.read_text())]
+    assert ["better", "test", "3", "+0.103", "[+0.089, +0.118]", "0.001", "better", "3"] in rows
+    (same,) = [row for row in rows if row[:2] == ["same", "test"] and len(row) == 8]
+    assert same[2:4] == ["3", "+0.000"]
+    assert same[5:] == ["1.000", "cannot be told", "12"]
+
+
+def test_the_lead_tells_what_can_be_told(page: Path) -> None:
+    text = page.read_text()
+    assert "Against baseline: better is better on test by 0.103 ([+0.089, +0.118], 3 pairs)" in text
+    assert "No other difference can be told from zero." in text
+    assert "same is" not in text
+
+
+def test_nll_is_compared_after_a_temperature(page: Path) -> None:
+    """Rewards four times as large are the same after it: the temperature takes the scale away."""
+    rows = {row[0]: row for row in map(plain, cells(page.read_text())) if len(row) == 6 and row[1] == "test"}
+    assert "same" not in rows
+    baseline, better = rows["baseline"], rows["better"]
+    assert float(better[4].split()[0]) == pytest.approx(4 * float(baseline[4].split()[0]), abs=0.03)
+    assert better[3] != baseline[3]
+    assert better[5].startswith(baseline[5])
+    assert "+0.000" in better[5] or "−0.000" in better[5]
+
+
+def test_what_is_missing_is_said(page: Path) -> None:
+    text = page.read_text()
+    assert "4 of 10 runs have no curves" in text
+    assert "4 of 10 runs lack something." in text
+    assert "no results.json: the run has not ended" in text
+    assert "No evaluation was named or lies in the runs" in text
+
+
+def test_settings_that_differ_are_named(page: Path) -> None:
+    assert ["beta", "8", "6", "4"] in [plain(row) for row in cells(page.read_text())]
+
+
+def test_pairs_to_read_are_the_worst_and_their_text_is_shown(page: Path) -> None:
+    """Margins rise with the row, so that the first five are the worst; the methods agree on them."""
+    text = page.read_text()
+    assert re.findall(r"test, pair id (\d+)", text) == ["0", "1", "2", "3", "4"]
+    assert all(text.count(escaped(pair["chosen"])) >= 3 for pair in WORDS[:5])
+    assert "<li>better: margin −11.60, 3 of 3 runs prefer rejected</li>" in text
+
+
+def test_hostile_pairs_are_text(page: Path, folder: Path) -> None:
+    found = Elements(page.read_text())
+    assert "script" not in found.tags
+    assert "img" not in found.tags
+    assert not [name for name, _ in found.attributes if name.startswith("on")]
+
+
+def test_markdown_says_the_same_and_its_figures_lie_beside_it(page: Path) -> None:
+    text = page.with_suffix(".md").read_text()
+    assert "| better | 3 | 0.723 ± 0.021 (+0.103 \\[+0.089, +0.118\\]) |" in text
+    named = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+    assert len(named) == len(set(named)) >= 7
+    assert all((page.parent / name).read_bytes().startswith(b"\x89PNG") for name in named)
+
+
+def test_the_command_writes_the_same_bytes_and_says_where(
+    page: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    globs = ",".join(f"{folder}/{name}/*" for name in ACCURACY)
+    command(composed(f"runs=[{globs}]", f"out={tmp_path}/report.html", command="report"))
+    names = ("report.html", "report.md", "report_figures")
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [f"{tmp_path}/{name}" for name in names]
+    for name in names[:2]:
+        assert (tmp_path / name).read_bytes() == (page.parent / name).read_bytes()
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_another_method_is_the_reference_where_it_is_asked_for(folder: Path) -> None:
+    study = study_of(find_runs("runs", [f"{folder}/baseline/*", f"{folder}/better/*"]), "better")
+    assert results_section(study).lead.startswith(
+        "Against better: baseline is worse on test by 0.103 ([−0.118, −0.089]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reference": "betr"}, "reference='betr' is not a method of these; they are better"),
+        ({"metrics": ["f1"]}, "metrics: no run has a result 'f1'; take one of accuracy"),
+        ({"benchmarks": "nowhere/*"}, "benchmarks='nowhere/\\*' names no evaluation"),
+        ({"out": "page.pdf"}, "out='page.pdf' is not a page"),
+    ],
+)
+def test_mistakes_are_named(folder: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        report(f"{folder}/*/*", **{"out": "x.html", **options})  # pyright: ignore[reportArgumentType]
+
+
+def test_runs_that_left_nothing_make_a_page_that_says_so(tmp_path: Path) -> None:
+    """One unreadable file costs itself alone."""
+    write_run(tmp_path / "a", "a", 0, {})
+    write_run(tmp_path / "b", "a", 1, {}, val={"accuracy": 0.5})
+    (tmp_path / "b" / "results.json").write_text("{")
+    write_rewards(tmp_path / "b", "val_val", [float("nan"), 1.0])
+    text = report(f"{tmp_path}/?", tmp_path / "report.html")[0].read_text()
+    assert "No run has come to its end: no results." in text
+    assert "results.json cannot be read: Expecting property name" in text
+    assert "No run has logged a curve" in text
+
+
+def test_without_a_test_set_validation_stands_in_and_it_is_said(tmp_path: Path) -> None:
+    for name in "ab":
+        write_run(tmp_path / name, name, 0, {}, val={"accuracy": 0.5})
+    text = report(f"{tmp_path}/?", tmp_path / "report.html")[0].read_text()
+    assert "No run has a test set. These are validation sets" in text
+    assert "one pair tells nothing" in text
+
+
+def evaluation(folder: Path, models: dict[str, float]) -> None:
+    """What `lightning-rm evaluate` writes."""
+
+    def row(value: float) -> Row:
+        return Row({"overall": Figure(value, value - 0.05, value + 0.05), "chat": Figure(value, nan, nan)})
+
+    names = list(models)
+    pairs = [Comparison(names[0], names[1], row(0.08).sections, McNemar(3, 8, 0.02), 0.023)] if len(names) > 1 else []
+    results = {name: ModelResult(row(value)) for name, value in models.items()}
+    controls = {"random rewards": row(0.5)}
+    result = BenchmarkResult("rm_bench", "RM-Bench", "the mean", 1327, [], results, controls, pairs)
+    Evaluation({"rm_bench": result}, {"lost": "no such folder"}).write(folder)
+
+
+def test_benchmarks_are_read_from_evaluations_and_a_broken_one_is_named(folder: Path, tmp_path: Path) -> None:
+    evaluation(tmp_path / "one", {"baseline": 0.61})
+    evaluation(tmp_path / "two", {"baseline": 0.62, "<b>": 0.7})
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "evaluation.json").write_text('{"benchmarks": []}')
+    section = benchmarks_section([tmp_path / name / "evaluation.json" for name in ("broken", "one", "two")])
+    html = render_html(Page("title", "", [section]))
+    rows = [plain(row) for row in cells(html)]
+    assert ["baseline", "0.610 | [0.560, 0.660]", "0.610"] in rows
+    assert ["baseline (two)", "0.620 | [0.570, 0.670]", "0.620"] in rows
+    assert ["&lt;b&gt;", "0.700 | [0.650, 0.750]", "0.700"] in rows
+    assert ["baseline", "&lt;b&gt;", "+0.080 | [+0.030, +0.130]", "0.023"] in rows
+    assert f"{tmp_path}/broken/evaluation.json is not an evaluation that can be read" in html
+    assert "Failed: lost: no such folder." in html
+
+
+def browser(*options: str, profile: Path) -> str:
+    """What headless Chromium prints."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no chromium to open the page with (apt-get install chromium)")
+    quiet = ["disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync", "no-first-run"]
+    flags = ["--headless", "--no-sandbox", *(f"--{flag}" for flag in quiet), f"--user-data-dir={profile}"]
+    return subprocess.run([program, *flags, *options], capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@pytest.mark.xdist_group("chromium")
+def test_a_browser_runs_nothing_of_the_pairs_and_nothing_reaches_over_a_narrow_window(
+    page: Path, tmp_path: Path
+) -> None:
+    """The page as it is; and a copy that may run one script, which measures it."""
+    dom = browser("--dump-dom", page.as_uri(), profile=tmp_path / "profile")
+    assert Elements(dom).tags.count("section") == 8
+    assert "<script>" not in dom
+    measure = (
+        "document.title = [innerWidth, document.documentElement.scrollWidth, document.querySelectorAll('svg').length]"
+    )
+    text = re.sub(r"<meta http-equiv=.*?>", "", page.read_text())
+    assert text != page.read_text()
+    copy = tmp_path / "measured.html"
+    copy.write_text(text.replace("</body>", f"<script>{measure}</script></body>"))
+    dom = browser("--dump-dom", "--window-size=390,900", copy.as_uri(), profile=tmp_path / "profile")
+    title = re.search(r"<title>(\d+),(\d+),(\d+)</title>", dom)
+    assert title is not None
+    inner, whole, figures = map(int, title.groups())
+    assert whole <= inner <= 500
+    assert figures >= 7

@@ -1,0 +1,254 @@
+"""`evaluate` from names to files, with toy models."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from rich.console import Console
+
+from lightning_rm.data.sources.records import RecordSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.evaluation import evaluate as module
+from lightning_rm.evaluation.benchmarks import BENCHMARKS
+from lightning_rm.evaluation.evaluate import Options, evaluate, find_models
+from lightning_rm.evaluation.items import check_finite
+from lightning_rm.evaluation.rewards import Reading, score_items
+from lightning_rm.evaluation.temperature import stored_temperature
+from lightning_rm.models.ensembles.ensemble import RewardEnsemble
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.scoring.load import LoadedModel
+from tests.evaluation.made import write
+from tests.toy import toy_model
+
+FEW = Options(num_draws=50, num_random=20)
+SUBSETS = ("Natural", "Neighbor", "GPTInst", "GPTOut", "Manual")
+
+
+def llmbar(folder: Path, num: int = 4, words: int = 6) -> Path:
+    for name in SUBSETS:
+        rows = [
+            {
+                "input": f"{name} question {n}",
+                "output_1": f"answer {n} " * (words + n),
+                "output_2": f"no {n}",
+                "label": 1 + n % 2,
+            }
+            for n in range(num)
+        ]
+        write(folder / f"{name.lower()}.json", rows)
+    return folder
+
+
+def loaded(seed: int = 0, **config: Any) -> LoadedModel:
+    return LoadedModel(toy_model(seed, **config).eval(), world_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs with weights, one without, an ensemble and members."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = world_tokenizer()
+    for seed in range(2):
+        toy_model(seed).save_pretrained(folder / "runs" / str(seed) / "model" / "best", tokenizer)
+    (folder / "runs" / "unfinished").mkdir()
+    RewardEnsemble([toy_model(0), toy_model(1)]).save_pretrained(folder / "ensemble", tokenizer)
+    members = MemberRewardModel.of(toy_model(2), Members(num_members=3))
+    with torch.no_grad():
+        for parameter in members.heads.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    members.save_pretrained(folder / "members", tokenizer)
+    return folder
+
+
+def test_runs_ensembles_and_members_in_one_table(folders: Path, tmp_path: Path) -> None:
+    found = evaluate(
+        [f"{folders}/runs/*", str(folders / "ensemble"), folders / "members"],
+        "llmbar",
+        path=llmbar(tmp_path / "LLMBar"),
+        out=tmp_path / "out",
+        options=FEW,
+    )
+    assert found.failed == {}
+    names = [f"{folders}/runs/0", f"{folders}/runs/1", f"{folders}/ensemble", f"{folders}/members"]
+    assert list(found["llmbar"].models) == names
+    alone = evaluate({"one": loaded(0)}, "llmbar", path=tmp_path / "LLMBar", options=FEW)
+    assert found["llmbar"].models[names[0]].row.sections == alone["llmbar"].models["one"].row.sections
+    # The mean of two models' rewards, not of their accuracies.
+    rewards = [pq.read_table(found["llmbar"].models[name].rewards)["rewards"].to_pylist() for name in names[:3]]
+    assert np.allclose(np.mean(rewards[:2], axis=0), rewards[2], atol=1e-6)
+    assert len(found["llmbar"].comparisons) == 6
+    assert all(one.swap["holds"] for one in found["llmbar"].models.values())
+
+
+def test_files_hold_what_the_tables_show(tmp_path: Path) -> None:
+    models = {"a": loaded(0), "b": loaded(1)}
+    found = evaluate(models, "llmbar", path=llmbar(tmp_path / "LLMBar"), out=tmp_path / "out", options=FEW)
+    told = json.loads((tmp_path / "out" / "evaluation.json").read_text())["benchmarks"]["llmbar"]
+    overall = told["models"]["a"]["sections"]["overall"]
+    assert overall["value"] == pytest.approx(found.value("a", "llmbar"))
+    assert overall["low"] <= overall["value"] <= overall["high"]
+    assert set(overall) == {"value", "low", "high", "strict", "half", "ties"}
+    assert set(told["controls"]) == {"length only", "random rewards"}
+    assert told["controls"]["length only"]["sections"]["overall"]["value"] == 0.5
+    assert set(told["models"]["a"]["summary"]) == {"mean", "lowest", "lower quartile"}
+    (pair,) = told["comparisons"]
+    assert pair["difference"]["overall"]["value"] == pytest.approx(
+        found.value("a", "llmbar") - found.value("b", "llmbar")
+    )
+    rows = list(csv.DictReader((tmp_path / "out" / "evaluation.csv").open()))
+    assert {row["model"] for row in rows} == {"a", "b", "length only", "random rewards"}
+    markdown = (tmp_path / "out" / "evaluation.md").read_text()
+    assert f"{100 * overall['value']:.1f}" in markdown
+    console = Console(width=80, record=True)
+    console.print(found.table())
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    for expected in (
+        "LLMBar: 20 items",
+        "length only",
+        "random rewards",
+        "overall: mean of five subsets",
+        "adversarial",
+    ):
+        assert expected in text
+    assert "natural: 4 of 100 rows" in text
+
+
+def test_a_model_that_fails_costs_the_others_nothing(folders: Path, tmp_path: Path) -> None:
+    broken = loaded(1)
+    with torch.no_grad():
+        next(broken.model.head_parameters()).fill_(float("nan"))
+    models = {"missing": tmp_path / "nowhere", "NaN": broken, "good": folders / "runs" / "0"}
+    found = evaluate(models, ["llmbar", "rmb"], path={"llmbar": llmbar(tmp_path / "L")}, options=FEW)
+    assert list(found["llmbar"].models) == ["good"]
+    assert set(found.failed) == {"reading rmb", "missing", "NaN on llmbar"}
+    assert "response 0 of" in found.failed["NaN on llmbar"]
+    assert "gptinst.json row 0" in found.failed["NaN on llmbar"]
+    console = Console(width=80, record=True)
+    console.print(found.table())
+    assert "FAILED: NaN on llmbar" in console.export_text()
+
+
+def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing could be measured: reading llmbar: "):
+        evaluate({"a": loaded()}, "llmbar", path=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="nothing to measure on: name a benchmark, or data=FILE"):
+        evaluate({"a": loaded()})
+    with pytest.raises(ValueError, match="names no run with weights in model/best"):
+        find_models(f"{tmp_path}/runs/*")
+
+
+def test_a_nan_is_named_and_not_counted_as_wrong(tmp_path: Path) -> None:
+    items = BENCHMARKS["llmbar"].read(llmbar(tmp_path))
+    rewards = items.gold.copy()
+    rewards[3, 1] = math.nan
+    with pytest.raises(ValueError, match=r"model: the reward of response 1 of .*gptinst.json row 3 is nan"):
+        check_finite(items, rewards, "model")
+
+
+def test_what_is_too_long_is_cut_and_counted_or_left_out(tmp_path: Path) -> None:
+    items = BENCHMARKS["llmbar"].read(llmbar(tmp_path, words=40))
+    model, tokenizer = loaded()
+    whole = score_items(model, tokenizer, items)
+    assert (whole.num_cut, whole.left_out.any()) == (0, False)
+    limit = whole.num_tokens - 4
+    cut = score_items(model, tokenizer, items, Reading(max_tokens=limit))
+    assert cut.num_cut > 0
+    assert cut.num_tokens == limit
+    assert not cut.left_out.any()
+    left = score_items(model, tokenizer, items, Reading(max_tokens=limit, overlong="drop"))
+    assert 0 < left.left_out.sum() < len(items)
+    assert np.isnan(left.rewards[left.left_out]).all()
+    assert np.allclose(left.rewards[~left.left_out], whole.rewards[~left.left_out], atol=1e-5)
+    with pytest.raises(ValueError, match=r"json row \d has a conversation of \d+ tokens, and the limit is"):
+        score_items(model, tokenizer, items, Reading(max_tokens=limit, overlong="error"))
+    found = evaluate(
+        {"a": LoadedModel(model, tokenizer)},
+        "llmbar",
+        path=tmp_path,
+        reading=Reading(max_tokens=limit, overlong="drop"),
+        options=FEW,
+    )
+    assert found["llmbar"].models["a"].num_left_out == left.left_out.sum()
+
+
+def test_rewards_are_kept_and_used_again_only_for_the_same(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = llmbar(tmp_path / "LLMBar")
+    calls: list[str] = []
+    real = module.score_items
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append("scored")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "score_items", counted)
+    options = Options(num_draws=50, num_random=20, swap=False)
+    models = {"a": folders / "runs" / "0", "members": folders / "members"}
+
+    def run(**changes: Any) -> tuple[Any, int]:
+        calls.clear()
+        return evaluate(models, "llmbar", path=place, out=tmp_path / "out", options=options, **changes), len(calls)
+
+    first, num_scored = run()
+    assert num_scored == 2
+    again, num_scored = run()
+    assert num_scored == 0
+    assert again.plain() == first.plain()
+    assert run(reading=Reading(max_tokens=30))[1] == 2
+    write(place / "natural.json", [{"input": "q", "output_1": "x", "output_2": "y", "label": 1}])
+    assert run()[1] == 2
+
+
+def pairs(num: int = 12) -> Iterator[dict[str, Any]]:
+    for number in range(num):
+        yield {
+            "prompt": f"question {number // 2}",
+            "chosen": f"good {number}",
+            "rejected": f"bad {number}",
+            "subset": "odd" if number % 2 else "even",
+            "strength_mean": number / 10,
+        }
+
+
+def test_a_preference_file_is_a_benchmark(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.jsonl", [*pairs(), {"prompt": "q", "chosen": "a", "rejected": "b", "label": 0.5}])
+    found = evaluate({"a": loaded()}, data=path, options=FEW)
+    assert found["mine"].num_items == 12
+    assert found["mine"].sections == ["even", "odd", "overall"]
+    assert "1 rows left out: label of 1/2" in found["mine"].notes
+    with pytest.raises(ValueError, match=r"mine.jsonl:13: "):
+        evaluate({"a": loaded()}, data=write(tmp_path / "mine.jsonl", [*pairs(), {"prompt": "q"}]))
+
+
+def test_diagnostics_and_a_temperature_that_is_stored(folders: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    RewardModel.from_pretrained(folders / "runs" / "1" / "model" / "best", tokenizer=world_tokenizer()).save_pretrained(
+        folder, world_tokenizer()
+    )
+    found = evaluate(
+        folder,
+        data={"mine": RecordSource(list(pairs()))},
+        validation=RecordSource(list(pairs(30))),
+        options=Options(num_draws=20, num_random=5, diagnostics=True, probe_items=6),
+    )
+    diagnostics = found["mine"].models[str(folder)].diagnostics
+    assert diagnostics["temperature"] == stored_temperature(folder)
+    assert {"calibration", "by strength", "length", "spread", "selective by |margin|"} < diagnostics.keys()
+    assert diagnostics["invariance"]["padded"] < 1e-4
+    assert diagnostics["invariance"]["bfloat16"] > diagnostics["invariance"]["padded"]
+    assert diagnostics["probes"]["quotes"]["pairs"] == 6
+    json.dumps(found.plain(), allow_nan=False)
+    again = RewardModel.from_pretrained(folder, tokenizer=world_tokenizer())
+    assert again.backbone.config.lightning_rm == {"temperature": diagnostics["temperature"]}
