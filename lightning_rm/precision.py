@@ -1,10 +1,20 @@
-"""The number type that sums are made in. This file knows devices, and nothing of what is summed."""
+"""The number types that sums, rewards and losses are made in. It knows dtypes and devices, and not what is summed."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def widest(device: torch.device) -> torch.dtype:
     """Float64, but on Apple's GPUs, which have none."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Widen bfloat16 and float16 to float32, and leave float64 as it is.
+
+    Rewards and losses are made in float32 whatever the backbone's dtype, for a bfloat16 near 8 steps by 1/16. Those of
+    a model in float64 are in float64: there two computations that must be the same are the same to 1e-12.
+    """
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""What every test shares: no network, one thread, a cache of its own."""
+"""What every test shares: no network, one thread, a cache of its own, models in float64 that stay in it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_SILE
 
 import pytest
 import torch
+
+from tests.float64 import keep_float64
+
+keep_float64()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,6 +13,7 @@ from lightning_rm.batch import LayoutName, Sample, TokenBatch
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.backbone.heads import ARCHITECTURES
 from lightning_rm.models.reward_model import RewardModel
+from tests.float64 import in_float64
 
 PAD, EOS, BOS, VOCAB = 1, 2, 3, 40
 
@@ -73,11 +74,16 @@ PACKING = [name for name in CONFIGS if ARCHITECTURES[name].packs]
 
 
 def tiny_model(
-    name: str = "llama", seed: int = 0, changes: dict[str, Any] | None = None, **options: Any
+    name: str = "llama",
+    seed: int = 0,
+    changes: dict[str, Any] | None = None,
+    dtype: str = "float64",
+    **options: Any,
 ) -> RewardModel:
-    """A model in evaluation mode whose special tokens differ from one another."""
+    """A model in evaluation mode whose special tokens differ from one another; in float64, see `tests.float64`."""
     config = {**CONFIGS[name], "vocab_size": VOCAB, "pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": BOS}
-    return RewardModel.from_config({**config, **(changes or {})}, seed=seed, **options).eval()
+    model = RewardModel.from_config({**config, **(changes or {})}, seed=seed, dtype=dtype, **options).eval()
+    return in_float64(model) if dtype == "float64" else model
 
 
 def conversation(length: int, seed: int = 0) -> list[int]:

@@ -50,10 +50,11 @@ class Rows:
         return iter(self.rows)
 
 
-def toy_model(seed: int = 0, **config: Any) -> RewardModel:
+def toy_model(seed: int = 0, dtype: str = "float32", **config: Any) -> RewardModel:
+    """In float32; `dtype="float64"` where two computations must be the same, see `tests.float64`."""
     tokenizer = world_tokenizer()
     return RewardModel.from_config(
-        {**CONFIG, **config}, vocab_size=len(tokenizer), pad_id=tokenizer.pad_token_id, seed=seed
+        {**CONFIG, **config}, vocab_size=len(tokenizer), pad_id=tokenizer.pad_token_id, seed=seed, dtype=dtype
     )
 
 
@@ -72,6 +73,7 @@ def toy_data(
 
 
 def toy_module(seed: int = 0, lr: float = 1e-2, config: dict[str, Any] | None = None, **options: Any) -> BaselineRM:
+    """On a model in float32; `config={"dtype": "float64"}` takes another."""
     return BaselineRM(toy_model(seed, **(config or {})), partial(torch.optim.AdamW, lr=lr), **options)
 
 

@@ -59,7 +59,7 @@ def score(
     alike = encoded if laid == "shared_prefix" else [[len(ids)] for ids in encoded]
     order = sorted(range(len(encoded)), key=alike.__getitem__)
     members = (model.num_members,) if isinstance(model, MemberRewardModel) else ()
-    rewards = torch.empty(len(encoded), *members)
+    rewards = torch.empty(len(encoded), *members, dtype=model.reward_dtype)
     device = next(model.parameters()).device
     training = model.training
     model.eval()

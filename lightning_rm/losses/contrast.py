@@ -1,7 +1,7 @@
 """Contrastive losses on two views of the same samples: SimCSE, and SwAV with its codes by Sinkhorn-Knopp.
 
-All in float32, on features that are normalised here. What a sample is, how views come about and how samples of other
-ranks get here is not known here.
+All in float32, of float64 features in float64, and normalised here. What a sample is, how views come about and how
+samples of other ranks get here is not known here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_rm.precision import wide
 
 
 def simcse_loss(
@@ -34,7 +36,7 @@ def simcse_loss(
     Returns:
         A float32 scalar.
     """
-    logits = F.normalize(first.float(), dim=-1) @ F.normalize(second.float(), dim=-1).T / temperature
+    logits = F.normalize(wide(first), dim=-1) @ F.normalize(wide(second), dim=-1).T / temperature
     if log_weight is not None:
         logits = logits + log_weight
     if positive is None:
@@ -59,8 +61,8 @@ def swav_loss(
     Returns:
         A float32 scalar.
     """
-    first = F.cross_entropy(first_scores.float() / temperature, second_codes.detach())
-    return first + F.cross_entropy(second_scores.float() / temperature, first_codes.detach())
+    first = F.cross_entropy(wide(first_scores) / temperature, second_codes.detach())
+    return first + F.cross_entropy(wide(second_scores) / temperature, first_codes.detach())
 
 
 @torch.no_grad()
@@ -78,7 +80,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     Returns:
         (N, K) float32 without a gradient. Every row sums to 1, every column to about N / K.
     """
-    log_codes = scores.float() / epsilon
+    log_codes = wide(scores) / epsilon
     for _ in range(iterations):
         log_codes = log_codes - log_codes.logsumexp(0, keepdim=True)
         log_codes = log_codes - log_codes.logsumexp(1, keepdim=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_rm.precision import wide
+
 
 def difference_loss(
     reward: Tensor, present: Tensor | None = None, agreed: Tensor | None = None, cap: float | None = None
@@ -23,7 +25,7 @@ def difference_loss(
     Returns:
         A float32 scalar.
     """
-    reward = reward.float()
+    reward = wide(reward)
     k, groups = reward.shape[0], reward.shape[-1]
     if present is None:
         present = torch.ones(k, groups, dtype=torch.bool, device=reward.device)

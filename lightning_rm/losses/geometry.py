@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_rm.precision import wide
+
 
 def alignment(first: Tensor, second: Tensor) -> Tensor:
     """The mean squared distance of a sample's two views on the unit sphere; 0 if they agree (arXiv 2005.10242).
@@ -14,7 +16,7 @@ def alignment(first: Tensor, second: Tensor) -> Tensor:
         first: (N, H) one view.
         second: (N, H) the other view.
     """
-    return (F.normalize(first.float(), dim=-1) - F.normalize(second.float(), dim=-1)).square().sum(-1).mean()
+    return (F.normalize(wide(first), dim=-1) - F.normalize(wide(second), dim=-1)).square().sum(-1).mean()
 
 
 def uniformity(feature: Tensor) -> Tensor:
@@ -25,7 +27,7 @@ def uniformity(feature: Tensor) -> Tensor:
     Args:
         feature: (N, H), N at least 2.
     """
-    points = F.normalize(feature.float(), dim=-1)
+    points = F.normalize(wide(feature), dim=-1)
     squares = (2 - 2 * points @ points.T).clamp(min=0)
     others = ~torch.eye(len(points), dtype=torch.bool, device=points.device)
     return (-2 * squares[others]).exp().mean().log()
@@ -40,7 +42,7 @@ def effective_rank(feature: Tensor) -> Tensor:
     Args:
         feature: (N, H).
     """
-    centred = feature.float() - feature.float().mean(0)
+    centred = wide(feature) - wide(feature).mean(0)
     share = torch.linalg.svdvals(centred)
     share = share / share.sum()
     return torch.special.entr(share).sum().exp()
@@ -52,5 +54,5 @@ def usage_entropy(share: Tensor) -> Tensor:
     Args:
         share: (N, K) each sample's assignment to K prototypes, rows that sum to 1.
     """
-    used = share.float().mean(0)
+    used = wide(share).mean(0)
     return torch.special.entr(used).sum() / torch.tensor(float(len(used))).log()

@@ -1,7 +1,7 @@
 """Losses on rewards and on next tokens: pure functions of tensors.
 
-Every loss is computed in float32 through logits. `-log(sigmoid(d))`, `-log(sigmoid(d) + 1e-5)` and `log(1 + exp(-d))`
-overflow or lose their gradient beyond `|d|` = 20 and are used nowhere.
+Every loss is computed in float32, of float64 rewards in float64, and through logits. `-log(sigmoid(d))`,
+`-log(sigmoid(d) + 1e-5)` and `log(1 + exp(-d))` overflow or lose their gradient beyond `|d|` = 20 and are used nowhere.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_rm.precision import wide
 
 
 def ranking_loss(
@@ -38,12 +40,12 @@ def ranking_loss(
     Raises:
         ValueError: if an argument would broadcast P pairs to P x P.
     """
-    chosen, rejected = chosen.float(), rejected.float()
+    chosen, rejected = wide(chosen), wide(rejected)
     if chosen.shape != rejected.shape:
         raise ValueError(
             f"chosen has shape {tuple(chosen.shape)} and rejected {tuple(rejected.shape)}; they must agree"
         )
-    targets = [torch.as_tensor(value, dtype=torch.float32, device=chosen.device) for value in (label, margin, weight)]
+    targets = [torch.as_tensor(value, dtype=chosen.dtype, device=chosen.device) for value in (label, margin, weight)]
     for name, value in zip(("label", "margin", "weight"), targets, strict=True):
         if value.ndim and value.shape not in (chosen.shape[-1:], chosen.shape):
             raise ValueError(f"{name} has shape {tuple(value.shape)}; one value a pair has {tuple(chosen.shape[-1:])}")
@@ -65,7 +67,7 @@ def distillation_loss(chosen: Tensor, rejected: Tensor, strength: Tensor, weight
     Returns:
         A float32 scalar.
     """
-    return (weight * (chosen.float() - rejected.float() - strength.float()).square()).mean()
+    return (weight * (wide(chosen) - wide(rejected) - wide(strength)).square()).mean()
 
 
 def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -78,7 +80,7 @@ def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     Returns:
         A float32 scalar.
     """
-    return (chosen.float() + rejected.float()).square().mean()
+    return (wide(chosen) + wide(rejected)).square().mean()
 
 
 def language_model_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -92,5 +94,5 @@ def language_model_loss(logits: Tensor, targets: Tensor) -> Tensor:
         A float32 scalar; zero (with a gradient of zero) when there are no targets.
     """
     if targets.numel() == 0:
-        return logits.float().sum() * 0.0
-    return F.cross_entropy(logits.float(), targets)
+        return wide(logits).sum() * 0.0
+    return F.cross_entropy(wide(logits), targets)

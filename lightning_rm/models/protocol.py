@@ -28,6 +28,11 @@ class AnyRewardModel(Protocol):
         ...
 
     @property
+    def reward_dtype(self) -> torch.dtype:
+        """What rewards are computed in: float32, or float64 over a backbone in float64."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         ...
@@ -58,7 +63,7 @@ class AnyRewardModel(Protocol):
         ...
 
     def __call__(self, tokens: TokenBatch) -> RewardOutput:
-        """Rewards (k, P), or (k, M, P), in float32."""
+        """Rewards (k, P), or (k, M, P), in `reward_dtype`."""
         ...
 
     def votes(self, tokens: TokenBatch) -> Tensor:

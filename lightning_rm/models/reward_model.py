@@ -25,7 +25,7 @@ from lightning_rm.models.backbone.adapter_export import export_adapters
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.backbone.build import build_pretrained, build_random
 from lightning_rm.models.backbone.export import MEMBERS_FILE, export
-from lightning_rm.models.backbone.heads import Architecture, architecture_of, head_tensors, keep_float32
+from lightning_rm.models.backbone.heads import Architecture, architecture_of, head_tensors, widen_head
 from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
 
@@ -68,7 +68,7 @@ class RewardModel(nn.Module):
         self._computes_where_read = False
         self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
         self._new_head: tuple[str, list[Tensor]] | None = None
-        keep_float32(backbone, self.architecture)
+        widen_head(backbone, self.architecture)
         # Transformers loads in evaluation mode, and trainers keep the mode they find: dropout would be off in training.
         self.train()
 
@@ -100,7 +100,7 @@ class RewardModel(nn.Module):
             path: a folder, a hub name or a `.gguf` file.
             tokenizer: its padding token becomes the model's, and embeddings are added for tokens it added.
             pad_id: the padding token's id, where no tokenizer is given or another is wanted.
-            dtype: of the backbone: `float32`, `bfloat16` or `float16`. The head is float32 always.
+            dtype: of the backbone: `float32`, `bfloat16`, `float16` or `float64`; the head's is `reward_dtype`.
             attn_implementation: `sdpa`, `eager` or another; None for SDPA where the architecture has it.
             head_seed: of a new head's weights; see `heads.init_head`.
             gguf_file: the name of a GGUF file within `path`.
@@ -172,7 +172,7 @@ class RewardModel(nn.Module):
             vocab_size: the number of token ids.
             pad_id: the padding token's id.
             seed: of all weights; the global random state is left as it is.
-            dtype: of the backbone: `float32`, `bfloat16` or `float16`.
+            dtype: of the backbone: `float32`, `bfloat16`, `float16` or `float64`.
             attn_implementation: `sdpa`, `eager` or another; None for SDPA where the architecture has it.
             gradient_checkpointing: compute each layer again in the backward pass instead of keeping its activations.
             keep_lm_head: add an LM head, for `lm_loss`; it is not exported.
@@ -202,6 +202,11 @@ class RewardModel(nn.Module):
     def num_rewards(self) -> int:
         """How many rewards `forward` gives of a response: 1, or M for members."""
         return 1
+
+    @property
+    def reward_dtype(self) -> torch.dtype:
+        """What rewards are computed in, the head's dtype: float32, or float64 over a backbone in float64."""
+        return next(self.head_parameters()).dtype
 
     @property
     def device(self) -> torch.device:
@@ -289,20 +294,20 @@ class RewardModel(nn.Module):
             keep_hidden: whether every hidden state is given back too, for `lm_loss`.
 
         Returns:
-            Rewards (k, P) in float32 and features (k, P, H) in the backbone's dtype; hidden (R, L, H) if asked for.
+            Rewards (k, P) in `reward_dtype`, features (k, P, H) in the backbone's dtype; hidden (R, L, H) if asked for.
 
         Raises:
             ValueError: if rows hold several sequences and the backbone cannot keep them apart.
         """
         hidden = self._hidden(tokens, everywhere=keep_hidden)
         feature = self.feature_dropout(hidden.flatten(0, 1)[tokens.reward_index])
-        if next(self.head_parameters()).dtype != torch.float32:
+        if self.reward_dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 "the head is not in float32 any more, so rewards would be rounded: use the trainer's precision "
                 "bf16-mixed, which keeps weights in float32; not bf16-true"
             )
         with torch.autocast(feature.device.type, enabled=False):
-            reward = self.architecture.reward(self.backbone, feature.float().flatten(0, 1))
+            reward = self.architecture.reward(self.backbone, feature.to(self.reward_dtype).flatten(0, 1))
         # A copy of k x P numbers: FSDP2 hangs its hook on what is returned, which must be no view.
         reward = reward.view(tokens.reward_index.shape).clone()
         return RewardOutput(reward, feature, hidden if keep_hidden else None)

@@ -69,7 +69,8 @@ def shard(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | Non
     if isinstance(model, MemberRewardModel):
         raise ValueError("members of one backbone cannot be sharded; train them with trainer=ddp, or whole voters")
     mesh = data_parallel(mesh)
-    backbone_policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
+    reduced_in = torch.promote_types(model.backbone.dtype, torch.float32)
+    backbone_policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=reduced_in)
     backbone = cast(Module, model.backbone)
     for name in model.architecture.head:
         fully_shard(backbone.get_submodule(name), mesh=mesh, mp_policy=MixedPrecisionPolicy())

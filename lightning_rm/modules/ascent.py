@@ -19,6 +19,7 @@ from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.gather import world_size
+from lightning_rm.precision import wide
 
 StepScale = Literal["sgd", "norm", "relative"]
 """How long a step of rate eta along a gradient g is: `sgd` eta |g|; `norm` eta; `relative` eta |theta|."""
@@ -77,7 +78,8 @@ class Ascent:
         sign = -1 if self.away else 1
         pairs = zip(self.parameters, self._other, strict=True)
         return length_and_cosine(
-            self.parameters, (sign * (local(other).float() - local(here).float()) for here, other in pairs)
+            self.parameters,
+            (sign * (wide(local(other)) - wide(local(here))) for here, other in pairs),
         )
 
     @torch.no_grad()
@@ -145,9 +147,9 @@ def length_and_cosine(parameters: Sequence[nn.Parameter], steps: Iterable[Tensor
         parameters: whole or sharded.
         steps: this rank's part of each parameter's step, taken one at a time.
     """
-    sums = torch.zeros(3, device=parameters[0].device)
+    sums = wide(torch.zeros(3, dtype=parameters[0].dtype, device=parameters[0].device))
     for parameter, step in zip(parameters, steps, strict=True):
-        gradient = local(gradient_of(parameter)).float()
+        gradient = wide(local(gradient_of(parameter)))
         sums += torch.stack([step.square().sum(), gradient.square().sum(), (step * gradient).sum()])
     if isinstance(parameters[0], DTensor):
         dist.all_reduce(sums)
@@ -166,7 +168,7 @@ def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
     Args:
         tensors: at least one.
     """
-    total = torch.stack([local(tensor).float().square().sum() for tensor in tensors]).sum()
+    total = torch.stack([wide(local(tensor)).square().sum() for tensor in tensors]).sum()
     if isinstance(tensors[0], DTensor):
         dist.all_reduce(total)
     return total

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lightning_rm.losses import simcse_loss, sinkhorn, swav_loss
 from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.modules.gather import gather_rows
+from lightning_rm.precision import wide
 
 Samples = Literal["responses", "difference"]
 """What is contrasted: `responses`, H = {f_c, f_r}; or `difference`, H = {f_c - f_r, f_r - f_c}."""
@@ -100,7 +101,7 @@ class SimCSE(nn.Module):
         every, start = gather_rows(second)
         row = torch.arange(len(first), device=first.device)
         other = start + (row + len(first) // 2) % len(first)
-        log_weight = torch.zeros(len(first), len(every), device=first.device)
+        log_weight = first.new_zeros(len(first), len(every))
         log_weight[row, other] = math.log(self.other_weight) if self.other_weight else -math.inf
         repeats = repeated(index, self.samples).fill_diagonal_(False)
         log_weight[:, start : start + len(first)].masked_fill_(repeats, -math.inf)
@@ -169,7 +170,7 @@ class SwAV(nn.Module):
     def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
         """The loss over this rank's samples; the samples of all ranks enter the queue in training."""
         views = [_unit(self.projection(samples_of(view, self.samples))) for view in (first, second)]
-        prototypes = _unit(self.prototypes.float())
+        prototypes = _unit(wide(self.prototypes))
         scores = [view @ prototypes.T for view in views]
         codes = self._codes(torch.stack(views).detach(), prototypes.detach())
         detached = [view.detach() for view in views]
@@ -227,7 +228,7 @@ def samples_of(feature: Tensor, samples: Samples) -> Tensor:
     Returns:
         (2P, H). The other sample of row i's pair is row `(i + P) % 2P`.
     """
-    chosen, rejected = feature.float()
+    chosen, rejected = wide(feature)
     if samples == "difference":
         chosen, rejected = chosen - rejected, rejected - chosen
     return torch.cat([chosen, rejected])

@@ -286,7 +286,7 @@ class MetaRM(PairwiseRM):
         if self._is_logged():
             mean = reward.mean(1) if reward.ndim == 3 else reward
             statistics = group_statistics(mean, responses.present, responses.gold)
-            self._seen["difference"] = (statistics.difference.sum() / statistics.groups.sum()).float()
+            self._seen["difference"] = statistics.difference.sum() / statistics.groups.sum()
         if not self.reward_penalty:
             return height, height.detach()
         present = responses.present.view(len(reward), *[1] * (reward.ndim - 2), -1).expand_as(reward)

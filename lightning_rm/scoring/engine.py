@@ -1,4 +1,4 @@
-"""`score_sequences`: token sequences in, float32 rewards out. The only loop over batches without a gradient.
+"""`score_sequences`: token sequences in, rewards out. The only loop over batches without a gradient.
 
 Commands, callbacks, notebooks and the server all come here, so that a reward does not depend on who asks for it. It
 knows models and layouts; no text, no file and no row.
@@ -7,6 +7,7 @@ knows models and layouts; no text, no file and no row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.batches import Ids, batches_of
 
-Rewards = NDArray[np.float32]
+Rewards = NDArray[np.floating[Any]]
 
 BATCH_TOKENS = 16384
 """Grid tokens of a forward, where the caller names no other budget."""
@@ -49,7 +50,8 @@ def score_sequences(
         progress: told after every batch how many of the sequences it has scored.
 
     Returns:
-        (n, M) rewards in the order given: M is 1 for a model that answers as one, else the number of its members.
+        (n, M) rewards in the order given, in the model's `reward_dtype`: M is 1 for a model that answers as one, else
+        the number of its members.
 
     Raises:
         ValueError: if a sequence is empty or longer than the model reads, a reward is not finite, or the model's head
@@ -66,7 +68,8 @@ def score_sequences(
         places.setdefault(tuple(sequence), []).append(place)
     distinct = list(places)
     laid = choose_layout(layout, model.fast_layouts).layout
-    rewards = np.empty((len(sequences), model.num_members if each_member else model.num_rewards), np.float32)
+    num_rewards = model.num_members if each_member else model.num_rewards
+    rewards = torch.empty(len(sequences), num_rewards, dtype=model.reward_dtype).numpy()
     with evaluating(model):
         for batch in batches_of(distinct, laid, batch_tokens):
             samples = [Sample([distinct[number]]) for number in batch]

@@ -8,6 +8,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
@@ -27,6 +28,7 @@ from lightning_rm.modules.contrast import SimCSE, SwAV
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
 from lightning_rm.modules.supervised import SupervisedLM
+from tests.float64 import keep_float64
 from tests.toy import CONFIG, Rows, toy_model, toy_trainer
 
 METHODS = ("baseline", "lm_head", "sft", "simcse", "swav", "meta", "meta_norm", "baseline_by_2", "meta_by_2")
@@ -47,7 +49,8 @@ class TwoFixedViews(nn.Module):
 
 def causal_model() -> RewardModel:
     tokenizer = world_tokenizer()
-    return RewardModel.from_config(CONFIG, vocab_size=len(tokenizer), pad_id=tokenizer.pad_token_id, keep_lm_head=True)
+    options: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_id": tokenizer.pad_token_id}
+    return RewardModel.from_config(CONFIG, **options, keep_lm_head=True, dtype="float64")
 
 
 def equally_long(num_pairs: int) -> Rows:
@@ -58,13 +61,12 @@ def equally_long(num_pairs: int) -> Rows:
 
 
 def module_of(method: str) -> PairwiseRM:
-    # Long steps magnify rounding: at .05 the last bit of the first weights moves some metrics by 5e-6 of themselves.
     optimizer = partial(torch.optim.SGD, lr=0.03, momentum=0.9)
     if method == "sft":
         return SupervisedLM(causal_model(), optimizer)
     if method == "lm_head":
         return BaselineRM(causal_model(), optimizer)
-    model = toy_model()
+    model = toy_model(dtype="float64")
     contrasts = {
         "simcse": partial(SimCSE, temperature=0.5, other_weight=2.0),
         "swav": partial(SwAV, samples="difference", num_prototypes=3, queue=64, frozen=1, projection=6),
@@ -76,7 +78,9 @@ def module_of(method: str) -> PairwiseRM:
     if method == "meta_norm":
         return MetaRM(model, optimizer, ascent_lr=0.05, ascent_scale="relative", ascent_part="last:1")
     model.feature_dropout = TwoFixedViews()
-    return ContrastiveRM(model, optimizer, contrasts[method], centering=0.01)
+    module = ContrastiveRM(model, optimizer, contrasts[method], centering=0.01)
+    module.objective.double()
+    return module
 
 
 def main(folder: Path, strategy: str, rank: int, world_size: int, port: str) -> None:
@@ -84,6 +88,7 @@ def main(folder: Path, strategy: str, rank: int, world_size: int, port: str) -> 
     os.environ.update(LOCAL_WORLD_SIZE=str(world_size), GROUP_RANK="0", TORCHELASTIC_RUN_ID="test")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     torch.set_num_threads(1)
+    keep_float64()
     warnings.filterwarnings("error", message=".*recommended to use .self.log.*sync_dist=True.*")
     for method in METHODS:
         run(folder / method, strategy, method, rank, world_size)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lightning_rm.batch import ResponseBatch, TokenBatch, response_batch
 from lightning_rm.metrics.groups import GroupMetrics, GroupSums, group_metric_names, group_statistics
+from tests.float64 import same
 from tests.reference import ranks
 
 Group = list[tuple[float, float | None]]
@@ -94,7 +95,7 @@ def measured(groups: list[Group], k: int = 5) -> dict[str, float]:
 
 
 def assert_same(actual: dict[str, float], expected: dict[str, float]) -> None:
-    assert actual == pytest.approx(expected, rel=1e-12, abs=1e-12, nan_ok=True)
+    assert actual == same(expected)
 
 
 SOME = st.integers(0, 10_000)
@@ -140,7 +141,7 @@ def test_two_halves_add_up_to_the_whole(seed: int, cut: int) -> None:
     parts = [make_batch(part, 5) for part in (groups, groups[:cut], groups[cut:])]
     sums = [group_statistics(rewards, batch.present, batch.gold) for rewards, batch in parts]
     for name, whole, first, second in zip(GroupSums._fields, *sums, strict=True):
-        assert float(whole.sum()) == pytest.approx(float(first.sum() + second.sum()), abs=1e-12), name
+        assert float(whole.sum()) == same(float(first.sum() + second.sum())), name
 
 
 @settings(max_examples=30, deadline=None)
@@ -158,9 +159,9 @@ def test_a_scale_of_rewards_scales_distances_and_no_metric_of_order(seed: int, s
     before = measured(groups)
     after = measured([[(reward * scale, true) for reward, true in group] for group in groups])
     for name in ("difference", "spread"):
-        assert after[name] == pytest.approx(scale * before[name], rel=1e-12)
+        assert after[name] == same(scale * before[name])
     for name in before.keys() - {"difference", "spread", "difference_loss"}:
-        assert after[name] == pytest.approx(before[name], rel=1e-12, abs=1e-12), name
+        assert after[name] == same(before[name]), name
 
 
 @settings(max_examples=30, deadline=None)
@@ -181,17 +182,17 @@ def test_rewards_that_are_gold_are_perfect_and_turned_round_the_opposite(seed: i
     wrong = measured([[(-reward, true) for reward, true in group] for group in groups])
     if "gold_accuracy" in right:
         assert (right["gold_accuracy"], wrong["gold_accuracy"]) == (1, 0)
-        assert right["gold_correlation"] == pytest.approx(1, abs=1e-12)
-        assert wrong["gold_correlation"] == pytest.approx(-1, abs=1e-12)
-    assert right["best_of_k"] == pytest.approx(right["best_possible"])
-    assert right["difference"] == pytest.approx(wrong["difference"])
+        assert right["gold_correlation"] == same(1)
+        assert wrong["gold_correlation"] == same(-1)
+    assert right["best_of_k"] == same(right["best_possible"])
+    assert right["difference"] == same(wrong["difference"])
 
 
 def test_equal_rewards_tell_nothing() -> None:
     """J of five equal rewards is (k - 1) / 2k = .4; order is a coin's; the best of k is the mean of all."""
     values = measured([[(7.7, float(true)) for true in range(5)]])
-    assert (values["difference"], values["spread"], values["gold_correlation"]) == (0, pytest.approx(0, abs=1e-12), 0)
-    assert values["difference_loss"] == pytest.approx(0.4)
+    assert (values["difference"], values["spread"], values["gold_correlation"]) == (0, same(0), 0)
+    assert values["difference_loss"] == same(0.4)
     assert values["gold_accuracy"] == 0.5
     assert values["best_of_k"] == values["gold"] == 2
 

@@ -16,6 +16,7 @@ from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import shard
+from tests.float64 import keep_float64
 from tests.tiny import conversation, tiny_model
 
 CASES: dict[str, dict[str, Any]] = {
@@ -29,7 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def build(case: str, folder: Path) -> RewardModel:
     if case == "lm_head":
-        return RewardModel.from_pretrained(folder / "causal", keep_lm_head=True).eval()
+        return RewardModel.from_pretrained(folder / "causal", dtype="float64", keep_lm_head=True).eval()
     return tiny_model(**CASES[case])
 
 
@@ -55,6 +56,7 @@ def step(model: RewardModel, tokens: TokenBatch) -> torch.Tensor:
 def run(rank: int, folder: str, port: int) -> None:
     """Each case: a step on this rank's half of the pairs, then rewards, gradients and an exported folder."""
     torch.set_num_threads(1)
+    keep_float64()
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.reward_model import RewardModel
+from tests.float64 import assert_same
 from tests.tiny import CONFIGS, EOS, PAD, VOCAB, tiny_model
 
 IDS = torch.tensor([[3, 7, 11, 5, 9, EOS]])
@@ -28,7 +29,7 @@ def test_a_policy_reads_back_with_the_same_logits(name: str, tmp_path: Path) -> 
     policy, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    torch.testing.assert_close(policy.eval()(input_ids=IDS).logits, logits(model), rtol=0, atol=1e-6)
+    assert_same(policy.eval()(input_ids=IDS).logits, logits(model))
 
 
 def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
@@ -36,11 +37,11 @@ def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, tie_word_embeddings=True)).save_pretrained(
         tmp_path / "tied"
     )
-    model = RewardModel.from_pretrained(tmp_path / "tied", keep_lm_head=True).eval()
+    model = RewardModel.from_pretrained(tmp_path / "tied", dtype="float64", keep_lm_head=True).eval()
     model.save_policy(tmp_path / "policy")
     policy = AutoModelForCausalLM.from_pretrained(tmp_path / "policy").eval()
     assert policy.lm_head.weight is policy.model.embed_tokens.weight
-    torch.testing.assert_close(policy(input_ids=IDS).logits, logits(model), rtol=0, atol=1e-6)
+    assert_same(policy(input_ids=IDS).logits, logits(model))
 
 
 def test_adapters_are_merged(tmp_path: Path) -> None:
@@ -50,13 +51,13 @@ def test_adapters_are_merged(tmp_path: Path) -> None:
             parameter.add_(0.01)
     model.save_policy(tmp_path)
     policy = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    torch.testing.assert_close(policy(input_ids=IDS).logits, logits(model), rtol=0, atol=1e-5)
+    assert_same(policy(input_ids=IDS).logits, logits(model))
 
 
 def test_a_policy_starts_a_reward_model(tmp_path: Path) -> None:
     model = tiny_model("llama", keep_lm_head=True)
     model.save_policy(tmp_path)
-    again = RewardModel.from_pretrained(tmp_path, new_head=True)
+    again = RewardModel.from_pretrained(tmp_path, dtype="float64", new_head=True)
     for name, value in model.backbone.base_model.state_dict().items():
         assert torch.equal(again.backbone.base_model.state_dict()[name], value), name
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch.multiprocessing.spawn import spawn
 from transformers import AutoModelForCausalLM
 
+from tests.float64 import assert_same
 from tests.models import shard_worker
 from tests.tiny import gradients, tiny_model
 
@@ -37,20 +38,20 @@ def test_two_processes_equal_one(case: str, ran: tuple[Path, dict[str, Any]], tm
     folder, found = ran
     model = shard_worker.build(case, folder)
     reward = shard_worker.step(model, shard_worker.batch(model, ALL))
-    torch.testing.assert_close(found[case]["reward"], reward, atol=1e-6, rtol=1e-6)
+    assert_same(found[case]["reward"], reward)
     for name, expected in gradients(model).items():
         if name in found[case]["gradients"]:
-            torch.testing.assert_close(found[case]["gradients"][name], expected, atol=1e-6, rtol=1e-5)
+            assert_same(found[case]["gradients"][name], expected)
         else:
             assert not expected.any()
     model.save_pretrained(tmp_path)
     expected, exported = (load_file(path / "model.safetensors") for path in (tmp_path, folder / case))
     assert exported.keys() == expected.keys()
     for name in expected:
-        torch.testing.assert_close(exported[name], expected[name], atol=1e-6, rtol=1e-5)
+        assert_same(exported[name], expected[name])
     with torch.no_grad():
         after = model(shard_worker.batch(model, ALL)).reward
-    torch.testing.assert_close(found[case]["after"], after, atol=2e-6, rtol=1e-5)
+    assert_same(found[case]["after"], after)
 
 
 def test_a_tensor_parallel_mesh_is_an_error(ran: tuple[Path, dict[str, Any]]) -> None:

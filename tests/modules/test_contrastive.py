@@ -18,6 +18,7 @@ from lightning_rm.modules.contrast import SimCSE, SwAV, samples_of
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.views import doubled, two_views
 from tests import reference
+from tests.float64 import assert_same, same
 from tests.toy import LossRecorder, toy_data, toy_model, toy_trainer, weights
 
 ADAMW = partial(torch.optim.AdamW, lr=5e-3)
@@ -36,7 +37,7 @@ def one_batch(**options: Any) -> PreferenceBatch:
 
 
 def features(seed: int = 0, pairs: int = 4, size: int = 6) -> Tensor:
-    return torch.randn(2, pairs, size, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(2, pairs, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 INDEX = torch.arange(8).view(2, 4)
@@ -57,23 +58,23 @@ def test_simcse_is_the_paper_s_over_its_samples(samples: Any, other_weight: floa
     contrast = SimCSE(6, samples, temperature=0.2, other_weight=other_weight)
     weight = [[other_weight if (i - j) % 8 == 4 else 1.0 for j in range(8)] for i in range(8)]
     expected = reference.simcse(rows(first, samples), rows(second, samples), 0.2, weight)
-    assert contrast(first, second, INDEX).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert contrast(first, second, INDEX).loss.item() == same(expected)
 
 
 def test_a_response_of_several_pairs_is_no_negative_of_itself() -> None:
     """Pairs (a, b), (a, c), (d, a), (e, f): rows 0, 1 and 6 are one response, whatever was dropped from each."""
     first, second = features(0), features(1)
     index = torch.tensor([[0, 0, 1, 2], [3, 4, 0, 5]])
-    same = {0, 1, 6}
-    weight = [[0.0 if i != j and {i, j} <= same else 1.0 for j in range(8)] for i in range(8)]
+    alike = {0, 1, 6}
+    weight = [[0.0 if i != j and {i, j} <= alike else 1.0 for j in range(8)] for i in range(8)]
     expected = reference.simcse(rows(first, "responses"), rows(second, "responses"), 0.05, weight)
-    assert SimCSE(6)(first, second, index).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert SimCSE(6)(first, second, index).loss.item() == same(expected)
 
 
 @pytest.mark.parametrize("samples", ["responses", "difference"])
 def test_swav_is_the_paper_s_over_its_samples(samples: Any) -> None:
     first, second = features(0), features(1)
-    contrast = SwAV(6, samples, num_prototypes=3, temperature=0.2, epsilon=0.1)
+    contrast = SwAV(6, samples, num_prototypes=3, temperature=0.2, epsilon=0.1).double()
     prototypes = contrast.prototypes.double().tolist()
     scores = [
         [[reference.cosine(row, prototype) for prototype in prototypes] for row in rows(view, samples)]
@@ -81,18 +82,18 @@ def test_swav_is_the_paper_s_over_its_samples(samples: Any) -> None:
     ]
     codes = [reference.sinkhorn(one, 0.1, 3) for one in scores]
     expected = reference.swav(*scores, *codes, 0.2)
-    assert contrast(first, second, INDEX).loss.item() == pytest.approx(expected, rel=1e-5)
+    assert contrast(first, second, INDEX).loss.item() == same(expected)
 
 
 def test_the_queue_joins_the_codes_and_forgets_the_oldest() -> None:
-    contrast = SwAV(6, num_prototypes=3, epsilon=0.1, queue=12)
+    contrast = SwAV(6, num_prototypes=3, epsilon=0.1, queue=12).double()
     views = [features(seed) for seed in range(4)]
     contrast(views[0], views[1], INDEX)
     contrast(views[2], views[3], INDEX)
     unit = [torch.nn.functional.normalize(samples_of(view, "responses"), dim=-1) for view in views]
     assert int(contrast.queued) == 12
-    torch.testing.assert_close(contrast.queue[0], torch.cat([unit[2], unit[0]])[:12])
-    torch.testing.assert_close(contrast.queue[1], torch.cat([unit[3], unit[1]])[:12])
+    assert_same(contrast.queue[0], torch.cat([unit[2], unit[0]])[:12])
+    assert_same(contrast.queue[1], torch.cat([unit[3], unit[1]])[:12])
     held = contrast.queue.clone()
     contrast.eval()
     new = features(9)
@@ -100,7 +101,7 @@ def test_the_queue_joins_the_codes_and_forgets_the_oldest() -> None:
     pool = torch.cat([torch.nn.functional.normalize(samples_of(new, "responses"), dim=-1), held[0]])
     expected = reference.sinkhorn((pool @ prototypes.T).double().tolist(), 0.1, 3)[:8]
     found = contrast._codes(torch.stack([pool[:8], pool[:8]]), prototypes)
-    torch.testing.assert_close(found[0], torch.tensor(expected), atol=1e-5, rtol=1e-4)
+    assert_same(found[0], torch.tensor(expected, dtype=torch.float64))
     assert torch.equal(contrast.queue, held)
     contrast.train()
     contrast(torch.full_like(new, float("nan")), new, INDEX)
@@ -121,11 +122,11 @@ def test_a_pair_that_only_fills_a_batch_is_no_sample(name: str) -> None:
 @pytest.mark.parametrize("name", CONTRASTS)
 def test_the_order_of_the_batch_does_not_matter(name: str) -> None:
     order = torch.tensor([2, 0, 3, 1])
-    contrast = CONTRASTS[name](6)
+    contrast = CONTRASTS[name](6).double()
     first, second = features(0), features(1)
     expected = contrast(first, second, INDEX).loss
-    found = CONTRASTS[name](6)(first[:, order], second[:, order], INDEX[:, order]).loss
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    found = CONTRASTS[name](6).double()(first[:, order], second[:, order], INDEX[:, order]).loss
+    assert_same(found, expected)
 
 
 def test_a_share_of_a_run_without_an_end_is_an_error() -> None:
@@ -138,26 +139,26 @@ def test_a_share_of_a_run_without_an_end_is_an_error() -> None:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_two_views_are_two_forwards(layout: Any, attention: str) -> None:
     """Without dropout both views are the plain forward, whatever the layout."""
-    model = toy_model()
+    model = toy_model(dtype="float64")
     model.backbone.set_attn_implementation(attention if attention == "eager" else "sdpa_by_segment")
     batch = one_batch(layout=layout)
     alone, views = model(batch.tokens), two_views(model, batch.tokens)
     assert views.reward.shape == (2, 2, 4)
     for view in range(2):
-        torch.testing.assert_close(views.reward[:, view], alone.reward, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(views.feature[:, view], alone.feature, atol=1e-5, rtol=1e-5)
+        assert_same(views.reward[:, view], alone.reward)
+        assert_same(views.feature[:, view], alone.feature)
     assert doubled(batch.tokens).reward_index.shape == (2, 8)
 
 
 @pytest.mark.parametrize("at", ["embeddings", "features"])
 def test_a_dropout_of_ours_makes_views_in_training_alone(at: Any, tmp_path: Path) -> None:
-    model, batch = toy_model(), one_batch()
+    model, batch = toy_model(dtype="float64"), one_batch()
     before = model(batch.tokens)
     add_dropout(model, at, 0.2)
     views = two_views(model, batch.tokens)
     assert not torch.equal(views.feature[:, 0], views.feature[:, 1])
     model.eval()
-    torch.testing.assert_close(model(batch.tokens).reward, before.reward)
+    assert_same(model(batch.tokens).reward, before.reward)
     model.save_pretrained(tmp_path)
     model.train()
     add_dropout(model, at, 0.0)  # in place of the first, not on it
@@ -191,7 +192,7 @@ def test_the_loss_is_ranking_over_both_views_and_beta_times_the_contrast() -> No
     batch = preference_batch(one_batch().tokens, label=label, margin=margin, weight=weight)
     for views in ("both", "first"):
         module = ContrastiveRM(
-            toy_model(), ADAMW, SimCSE, beta=0.3, dropout_at="features", dropout=0.2, ranking_views=views
+            toy_model(dtype="float64"), ADAMW, SimCSE, beta=0.3, dropout_at="features", dropout=0.2, ranking_views=views
         )
         output = module(batch)
         losses = module.losses(batch, output)
@@ -208,9 +209,9 @@ def test_the_loss_is_ranking_over_both_views_and_beta_times_the_contrast() -> No
         expected = sum(ranking) / 2 if views == "both" else ranking[0]
         first, second = output.feature.unbind(1)
         contrast = reference.simcse(rows(first, "responses"), rows(second, "responses"), 0.05)
-        assert losses["ranking"].item() == pytest.approx(expected, rel=1e-5)
-        assert losses["contrast"].item() == pytest.approx(contrast, rel=1e-4)
-        assert losses["loss"].item() == pytest.approx(expected + 0.3 * contrast, rel=1e-4)
+        assert losses["ranking"].item() == same(expected)
+        assert losses["contrast"].item() == same(contrast)
+        assert losses["loss"].item() == same(expected + 0.3 * contrast)
 
 
 @pytest.mark.parametrize("name", CONTRASTS)

@@ -30,11 +30,13 @@ from lightning_rm.modules.contrast import SimCSE
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
 from lightning_rm.modules.strength_aware import StrengthAwareRM
+from tests.float64 import assert_same, same
 from tests.toy import CONFIG, LossRecorder, toy_data, toy_model, toy_trainer, weights
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 ADAMW = partial(torch.optim.AdamW, lr=5e-3)
 DROPOUT = {"attention_dropout": 0.1}
+wide_model = partial(toy_model, dtype="float64")
 
 
 def batches(number: int, responses: bool = True, accumulate: int = 1, **columns: Any) -> list[PreferenceBatch]:
@@ -104,21 +106,21 @@ def climb(model: RewardModel, groups: Sequence[ResponseBatch], rate: float) -> R
 
 def test_a_step_on_a_quadratic_by_hand() -> None:
     """theta = 1, J = theta^2 / 2, L = (theta - 3)^2 / 2, eta = .1: theta' = 1.1, L' = -1.9, at rate .5: 1.95."""
-    theta = nn.Parameter(torch.tensor([1.0]))
+    theta = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
     ascent, optimizer = Ascent([theta]), torch.optim.SGD([theta], lr=0.5)
     climbed = torch.autograd.grad(theta.square().sum() / 2, theta)
     ascent.start(climbed, 0.1)
-    assert theta.item() == pytest.approx(1.1)
+    assert theta.item() == same(1.1)
     ((theta - 3).square().sum() / 2).backward()
     compared = ascent.compared()
     assert compared is not None
-    assert compared[0].item() == pytest.approx(0.1)
-    assert compared[1].item() == pytest.approx(-1.0)  # up in J is down in L
+    assert compared[0].item() == same(0.1)
+    assert compared[1].item() == same(-1.0)  # up in J is down in L
     ascent.forget()
     assert ascent.compared() is None
     assert theta.item() == 1.0
     optimizer.step()
-    assert theta.item() == pytest.approx(1.95)
+    assert theta.item() == same(1.95)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -147,14 +149,15 @@ def test_the_gradient_is_the_pairs_at_a_step_along_the_difference_loss(
     tmp_path: Path, accumulate: int, rate: float
 ) -> None:
     data = batches(accumulate, accumulate=accumulate)
-    moved = climb(toy_model(), data[0].responses, rate)
+    moved = climb(wide_model(), data[0].responses, rate)
     loss = sum(ranking(moved, batch) for batch in data) / accumulate
     assert isinstance(loss, Tensor)
     loss.backward()
-    found = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=rate), data, accumulate_grad_batches=accumulate)
-    plain = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=0.0), data, accumulate_grad_batches=accumulate)
+    found = gradients(tmp_path, MetaRM(wide_model(), SGD, ascent_lr=rate), data, accumulate_grad_batches=accumulate)
+    plain = gradients(tmp_path, MetaRM(wide_model(), SGD, ascent_lr=0.0), data, accumulate_grad_batches=accumulate)
     for name, parameter in moved.named_parameters():
-        torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-4)
+        assert parameter.grad is not None
+        assert_same(found[name], parameter.grad)
     assert max(float((found[name] - plain[name]).abs().max()) for name in found) > 1e-3
 
 
@@ -166,9 +169,9 @@ def test_theta_is_restored_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_small_step_adds_the_hessian_times_the_ascent(tmp_path: Path) -> None:
-    """g(eta) = grad L + eta H grad J + O(eta^2), H grad J by autograd."""
-    data, eta = batches(1), 0.002
-    model = toy_model()
+    """(g(eta) - g(-eta)) / 2 eta = H_L grad J + O(eta^2), and H_L grad J by autograd."""
+    data, eta = batches(1), 1e-4
+    model = wide_model()
     parameters = list(model.parameters())
     with sdpa_kernel(SDPBackend.MATH):
         first = torch.autograd.grad(ranking(model, data[0]), parameters, create_graph=True)
@@ -176,44 +179,38 @@ def test_a_small_step_adds_the_hessian_times_the_ascent(tmp_path: Path) -> None:
         direction = torch.autograd.grad(difference_loss(model(groups.tokens).reward), parameters)
         product = torch.autograd.grad(first, parameters, grad_outputs=direction)
     names = [name for name, _ in model.named_parameters()]
-    plain = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=0.0), data)
-    stepped = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=eta), data)
-    found = torch.cat([((stepped[name] - plain[name]) / eta).flatten() for name in names])
+    up, down = (gradients(tmp_path, MetaRM(wide_model(), SGD, ascent_lr=sign * eta), data) for sign in (1, -1))
+    found = torch.cat([((up[name] - down[name]) / (2 * eta)).flatten() for name in names])
     expected = torch.cat([value.flatten() for value in product])
-    assert float((found - expected).norm() / expected.norm()) < 0.05
+    assert float((found - expected).norm() / expected.norm()) < 1e-6
 
 
-def test_first_and_second_order_agree_to_first_order(tmp_path: Path) -> None:
-    """Their difference is eta H_J grad L: half the rate, half the difference; and it is that, by autograd."""
+@pytest.mark.parametrize("eta", [0.002, -0.5])
+def test_the_second_order_adds_the_hessian_of_the_ascent(tmp_path: Path, eta: float) -> None:
+    """By the chain rule the exact gradient is (I + eta H_J(theta)) g, g = grad L(theta') the first order's."""
     data = batches(1)
-
-    def difference(eta: float) -> Tensor:
-        first = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=eta), data)
-        second = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=eta, second_order=True), data)
-        return torch.cat([(second[name] - first[name]).flatten() for name in first])
-
-    whole, half = difference(0.004), difference(0.002)
-    assert float((whole - 2 * half).norm() / whole.norm()) < 0.1
-    model = toy_model()
-    parameters = list(model.parameters())
+    first = gradients(tmp_path, MetaRM(wide_model(), SGD, ascent_lr=eta), data)
+    second = gradients(tmp_path, MetaRM(wide_model(), SGD, ascent_lr=eta, second_order=True), data)
+    model = wide_model()
+    names, parameters = zip(*model.named_parameters(), strict=True)
     with sdpa_kernel(SDPBackend.MATH):
-        plain = torch.autograd.grad(ranking(model, data[0]), parameters)
         climbed = difference_loss(model(data[0].responses[0].tokens).reward)
-        first = torch.autograd.grad(climbed, parameters, create_graph=True)
-        product = torch.autograd.grad(first, parameters, grad_outputs=plain)
-    expected = 0.002 * torch.cat([value.flatten() for value in product])
-    assert float((half - expected).norm() / expected.norm()) < 0.1
+        slopes = torch.autograd.grad(climbed, parameters, create_graph=True)
+        products = torch.autograd.grad(slopes, parameters, grad_outputs=[first[name] for name in names])
+    for name, product in zip(names, products, strict=True):
+        assert_same(second[name], first[name] + eta * product)
+    assert max(float(product.abs().max()) for product in products) > 1e-3
 
 
 @pytest.mark.parametrize(("scale", "length"), [("norm", 0.3), ("relative", None)])
 def test_the_step_is_as_long_as_its_scale_says(tmp_path: Path, scale: Any, length: float | None) -> None:
-    module = MetaRM(toy_model(), SGD, ascent_lr=0.3, ascent_scale=scale)
+    module = MetaRM(wide_model(), SGD, ascent_lr=0.3, ascent_scale=scale)
     norm = torch.cat([parameter.flatten() for parameter in module.model.parameters()]).norm().item()
     trainer = toy_trainer(tmp_path, log_every_n_steps=1)
     fit(trainer, module, batches(1))
     logged = {name.removeprefix("train/"): float(value) for name, value in trainer.callback_metrics.items()}
-    assert logged["ascent_length"] == pytest.approx(length or 0.3 * norm, rel=1e-3)
-    assert logged["ascent_relative"] == pytest.approx((length or 0.3 * norm) / norm, rel=1e-3)
+    assert logged["ascent_length"] == same(length or 0.3 * norm)
+    assert logged["ascent_relative"] == same((length or 0.3 * norm) / norm)
     assert logged["difference_loss_after"] > logged["difference_loss"]
     assert -1 <= logged["gradient_cosine"] <= 1
 
@@ -229,7 +226,7 @@ def test_the_adapters_of_members_are_adapters_and_of_their_layer() -> None:
 @pytest.mark.parametrize("rate", [2.0, -2.0])
 def test_the_cosine_is_between_the_ascent_and_the_pairs_gradient(tmp_path: Path, rate: float) -> None:
     data = batches(1)
-    model = toy_model()
+    model = wide_model()
     climbed = difference_loss(model(data[0].responses[0].tokens).reward)
     up = torch.cat([value.flatten() for value in torch.autograd.grad(climbed, list(model.parameters()))])
     moved = climb(model, data[0].responses, rate)
@@ -237,9 +234,9 @@ def test_the_cosine_is_between_the_ascent_and_the_pairs_gradient(tmp_path: Path,
     found = torch.cat([parameter.grad.flatten() for parameter in moved.parameters() if parameter.grad is not None])
     expected = float(torch.nn.functional.cosine_similarity(up, found, dim=0))
     trainer = toy_trainer(tmp_path, log_every_n_steps=1)
-    fit(trainer, MetaRM(toy_model(), SGD, ascent_lr=rate), data)
-    assert float(trainer.callback_metrics["train/gradient_cosine"]) == pytest.approx(expected, abs=1e-3)
-    assert float(trainer.callback_metrics["train/difference_loss"]) == pytest.approx(float(climbed.detach()), rel=1e-5)
+    fit(trainer, MetaRM(wide_model(), SGD, ascent_lr=rate), data)
+    assert float(trainer.callback_metrics["train/gradient_cosine"]) == same(expected)
+    assert float(trainer.callback_metrics["train/difference_loss"]) == same(float(climbed.detach()))
 
 
 @pytest.mark.parametrize("rate", [0.5, -0.5])
@@ -248,18 +245,18 @@ def test_the_exact_step_logs_what_the_first_order_does(tmp_path: Path, rate: flo
     data, logged = batches(1), list[dict[str, float]]()
     for second_order in (False, True):
         trainer = toy_trainer(tmp_path, log_every_n_steps=1)
-        fit(trainer, MetaRM(toy_model(), SGD, ascent_lr=rate, second_order=second_order), data)
+        fit(trainer, MetaRM(wide_model(), SGD, ascent_lr=rate, second_order=second_order), data)
         logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
     first, second = logged
     for name in ("difference_loss", "difference_loss_after", "difference", "ascent_length", "ascent_relative"):
-        assert second[f"train/{name}"] == pytest.approx(first[f"train/{name}"], rel=1e-3), name
-    whole = gradients(tmp_path, MetaRM(toy_model(), SGD, ascent_lr=rate, second_order=True), data)
-    model = toy_model()
+        assert second[f"train/{name}"] == same(first[f"train/{name}"]), name
+    whole = gradients(tmp_path, MetaRM(wide_model(), SGD, ascent_lr=rate, second_order=True), data)
+    model = wide_model()
     climbed = difference_loss(model(data[0].responses[0].tokens).reward)
     up = torch.cat([value.flatten() for value in torch.autograd.grad(climbed, list(model.parameters()))])
     found = torch.cat([whole[name].flatten() for name, _ in model.named_parameters()])
     expected = float(torch.nn.functional.cosine_similarity(up, found, dim=0))
-    assert second["train/gradient_cosine"] == pytest.approx(expected, abs=1e-3)
+    assert second["train/gradient_cosine"] == same(expected)
 
 
 @pytest.mark.parametrize(("part", "expected"), [("head", {"score"}), ("last:1", {"score", "layers.1"})])
@@ -284,7 +281,7 @@ def test_adapters_are_moved_and_a_part_without_weights_is_an_error() -> None:
 
 def test_options_against_rewarding_noise(tmp_path: Path) -> None:
     groups = batches(1)[0].responses[0]
-    module = MetaRM(toy_model(), SGD, reward_penalty=0.5, difference_cap=0.1, agreed_only=True)
+    module = MetaRM(wide_model(), SGD, reward_penalty=0.5, difference_cap=0.1, agreed_only=True)
     agreed = torch.zeros(4, 4, 2, dtype=torch.bool)
     agreed[0, 3] = agreed[3, 0] = True
     present = torch.tensor([[True, True], [True, True], [True, False], [True, False]])
@@ -294,12 +291,12 @@ def test_options_against_rewarding_noise(tmp_path: Path) -> None:
     square = sum(float(reward[i, g]) ** 2 for i in range(4) for g in range(2) if present[i, g]) / 6
     module.trainer = toy_trainer(tmp_path, log_every_n_steps=1)
     climbed, height = module._height(groups)
-    assert climbed.item() == pytest.approx(expected - 0.5 * square, rel=1e-5)
-    assert height.item() == pytest.approx(expected, rel=1e-5)
+    assert climbed.item() == same(expected - 0.5 * square)
+    assert height.item() == same(expected)
     pairs = [
         (reward[i, g] - reward[j, g]).abs().item() for g, k in ((0, 4), (1, 2)) for i in range(k) for j in range(i)
     ]
-    assert module._seen["difference"].item() == pytest.approx((sum(pairs[:6]) / 6 + pairs[6]) / 2, rel=1e-5)
+    assert module._seen["difference"].item() == same((sum(pairs[:6]) / 6 + pairs[6]) / 2)
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path: Path) -> None:

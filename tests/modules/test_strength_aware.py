@@ -19,6 +19,7 @@ from lightning_rm.modules.supervised import SupervisedLM
 from lightning_rm.modules.voters import VotersRM
 from lightning_rm.strength import adaptive_margin, flip
 from tests import reference
+from tests.float64 import assert_same, same
 from tests.toy import CONFIG, Rows, toy_data, toy_model, toy_trainer, weights
 
 ADAMW = partial(torch.optim.AdamW, lr=5e-3)
@@ -35,7 +36,7 @@ def test_the_loss_is_on_the_targets_of_the_batch() -> None:
     label, margin = torch.tensor([1.0, 0.0, 0.8, 1.0]), torch.tensor([0.5, -2.0, 0.0, 3.0])
     weight, strength = torch.tensor([1.0, 2.0, 0.5, 1.0]), torch.tensor([0.4, -1.0, 0.2, 2.0])
     batch = one_batch(label=label, margin=margin, weight=weight, strength=strength)
-    module = StrengthAwareRM(toy_model(), ADAMW, distill=0.25, centering=0.1)
+    module = StrengthAwareRM(toy_model(dtype="float64"), ADAMW, distill=0.25, centering=0.1)
     output = module(batch)
     losses = module.losses(batch, output)
     chosen, rejected = output.chosen.tolist(), output.rejected.tolist()
@@ -48,10 +49,10 @@ def test_the_loss_is_on_the_targets_of_the_batch() -> None:
         for c, r, m, p in zip(chosen, rejected, margin.tolist(), label.tolist(), strict=True)
     ]
     centering = reference.centering_loss(chosen, rejected)
-    assert losses["ranking"].item() == pytest.approx(ranking, rel=1e-5)
-    assert losses["distillation"].item() == pytest.approx(sum(squares) / 4, rel=1e-5)
+    assert losses["ranking"].item() == same(ranking)
+    assert losses["distillation"].item() == same(sum(squares) / 4)
     assert losses["margin_accuracy"].item() == sum(sided) / 4
-    assert losses["loss"].item() == pytest.approx(0.75 * ranking + 0.25 * sum(squares) / 4 + 0.1 * centering, rel=1e-5)
+    assert losses["loss"].item() == same(0.75 * ranking + 0.25 * sum(squares) / 4 + 0.1 * centering)
 
 
 def test_distilling_needs_strengths() -> None:
@@ -113,7 +114,7 @@ def test_supervised_learning_is_on_chosen_text_and_leaves_the_head(tmp_path: Pat
 
 
 def members(**options: object) -> MemberRewardModel:
-    return MemberRewardModel.of(toy_model(), Members(num_members=3, **options))  # pyright: ignore[reportArgumentType]
+    return MemberRewardModel.of(toy_model(dtype="float64"), Members(num_members=3, **options))  # pyright: ignore[reportArgumentType]
 
 
 def test_members_each_learn_from_a_sample_of_their_own() -> None:
@@ -125,7 +126,7 @@ def test_members_each_learn_from_a_sample_of_their_own() -> None:
         reference.ranking_loss(c.tolist(), r.tolist(), [1.0] * 4, [0.0] * 4, w.tolist())
         for c, r, w in zip(output.chosen, output.rejected, sample, strict=True)
     ]
-    assert module.losses(batch, output)["loss"].item() == pytest.approx(sum(losses) / 3, rel=1e-5)
+    assert module.losses(batch, output)["loss"].item() == same(sum(losses) / 3)
     with pytest.raises(ValueError, match="MemberRewardModel"):
         VotersRM(toy_model(), ADAMW)
 
@@ -136,7 +137,7 @@ def test_members_are_trained_evaluated_and_exported(tmp_path: Path) -> None:
     trainer.fit(module, data)
     assert trainer.callback_metrics["val/num_pairs"] == 7
     module.model.save_pretrained(tmp_path / "members", world_tokenizer())
-    again = MemberRewardModel.load(tmp_path / "members", tokenizer=world_tokenizer()).eval()
+    again = MemberRewardModel.load(tmp_path / "members", tokenizer=world_tokenizer(), dtype="float64").eval()
     module.eval()
     batch = one_batch()
-    torch.testing.assert_close(again(batch.tokens).reward, module(batch).reward, rtol=1e-5, atol=1e-5)
+    assert_same(again(batch.tokens).reward, module(batch).reward)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lightning_rm import strength as s
 from lightning_rm.losses import ranking_loss
 from tests import reference
+from tests.float64 import same
 
 NAN = float("nan")
 # A row of fnlp/hh-rlhf-strength-cleaned.
@@ -28,13 +29,13 @@ floats = st.floats(-20, 20, allow_nan=False)
 def some_pairs(num_pairs: int = 40, seed: int = 0) -> tuple[s.Strength, torch.Tensor, torch.Tensor]:
     draw = np.random.default_rng(seed)
     votes = draw.normal(size=(num_pairs, 10)) + draw.normal(size=(num_pairs, 1))
-    rewards = torch.from_numpy(draw.normal(size=(2, num_pairs))).float()
+    rewards = torch.from_numpy(draw.normal(size=(2, num_pairs)))
     return s.Strength.of_votes(votes), rewards[0], rewards[1]
 
 
 def loss_of(targets: s.Targets, chosen: torch.Tensor, rejected: torch.Tensor) -> float:
     kept = torch.from_numpy(targets.kept)
-    columns = [torch.from_numpy(x).float()[kept] for x in (targets.label, targets.margin, targets.weight)]
+    columns = [torch.from_numpy(x)[kept] for x in (targets.label, targets.margin, targets.weight)]
     return ranking_loss(chosen[kept], rejected[kept], *columns).item()
 
 
@@ -51,7 +52,7 @@ def test_strength_is_equation_4(votes: list[list[float]]) -> None:
     strength = s.Strength.of_votes(votes)
     for i, row in enumerate(votes):
         mean, std = reference.strength(row)
-        assert strength.mean[i] == pytest.approx(mean, abs=1e-9)
+        assert strength.mean[i] == same(mean)
         assert strength.std[i] == pytest.approx(std, abs=1e-6)
     assert strength.quantile.tolist() == [reference.quantile(strength.mean.tolist(), i) for i in range(len(votes))]
 
@@ -79,7 +80,7 @@ def test_the_four_recipes(name: str, seed: int) -> None:
     strength, chosen, rejected = some_pairs(seed=seed)
     targets = s.treat(strength, s.Targets.plain(len(strength)), RECIPES[name])
     expected = reference.recipe_loss(name, chosen.tolist(), rejected.tolist(), strength.mean.tolist())
-    assert loss_of(targets, chosen, rejected) == pytest.approx(expected, rel=1e-5)
+    assert loss_of(targets, chosen, rejected) == same(expected)
 
 
 @pytest.mark.parametrize("keep_margin", [False, True])
@@ -90,7 +91,7 @@ def test_a_flipped_pairs_margin(keep_margin: bool) -> None:
     targets = s.treat(strength, s.Targets.plain(1), treatments)
     logit = 0.2 - 0.5 + (2.0 if keep_margin else -2.0)
     expected = -reference.log_sigmoid(logit)
-    assert loss_of(targets, torch.tensor([0.5]), torch.tensor([0.2])) == pytest.approx(expected, rel=1e-6)
+    assert loss_of(targets, *torch.tensor([[0.5], [0.2]], dtype=torch.float64)) == same(expected)
 
 
 TREATMENTS: dict[str, s.Treatment] = {
@@ -142,7 +143,7 @@ def test_pairs_are_dropped_before_the_others_are_weighed() -> None:
     drop, weight = partial(s.drop, ranges=[[0.0, 0.3]]), partial(s.weight, floor=0.5)
     for order, expected in (([drop, weight], [0.5, 1.5]), ([weight, drop], [1 / 1.5, 3 / 1.5])):
         targets = s.treat(strength, s.Targets.plain(3), order)
-        assert targets.weight[targets.kept].tolist() == pytest.approx(expected)
+        assert targets.weight[targets.kept].tolist() == same(expected)
 
 
 @pytest.mark.parametrize("name", TREATMENTS)
@@ -150,7 +151,7 @@ def test_finished_targets_told_the_other_way_round_train_alike(name: str) -> Non
     """Chosen and rejected change places, the label and the margin with them: the loss of every pair is the same."""
     strength, chosen, rejected = some_pairs()
     targets = s.treat(strength, s.Targets.plain(len(strength)), [TREATMENTS[name]])
-    assert loss_of(mirrored(targets), rejected, chosen) == pytest.approx(loss_of(targets, chosen, rejected), rel=1e-5)
+    assert loss_of(mirrored(targets), rejected, chosen) == same(loss_of(targets, chosen, rejected))
 
 
 def mirrored(targets: s.Targets) -> s.Targets:
@@ -207,7 +208,7 @@ def test_a_pair_told_the_other_way_round_is_treated_alike(name: str) -> None:
     for column in ("label", "margin", "weight", "flipped", "kept", "strength_sign"):
         np.testing.assert_allclose(getattr(found, column), getattr(expected, column), atol=1e-12)
     loss = loss_of(s.treat(strength, before, CHAINS[name]), chosen, rejected)
-    assert loss_of(found, rejected, chosen) == pytest.approx(loss, rel=1e-5)
+    assert loss_of(found, rejected, chosen) == same(loss)
 
 
 @pytest.mark.parametrize("name", TREATMENTS)
@@ -234,7 +235,7 @@ def test_soft_labels_and_smoothing_in_numbers() -> None:
     strength = s.Strength.of([0.0, 2.0, -2.0], [1.0] * 3, [0.5, 0.9, 0.2])
     plain = s.Targets.plain(3)
     assert s.soft_label(strength, plain).label.tolist() == pytest.approx([0.5, 0.880797, 0.119203], abs=1e-6)
-    assert s.soft_label(strength, plain, temperature=2.0).label[1] == pytest.approx(reference.sigmoid(1.0))
+    assert s.soft_label(strength, plain, temperature=2.0).label[1] == same(reference.sigmoid(1.0))
     assert s.soft_label(strength, plain, source="votes").label.tolist() == [0.5, 0.9, 0.2]
     assert s.label_smoothing(strength, plain, alpha=0.2, pairs="negative").label.tolist() == [1.0, 1.0, 0.8]
     assert s.label_smoothing(strength, plain, alpha=0.2, pairs=[0.6, 1.0]).label.tolist() == [1.0, 0.8, 1.0]
@@ -255,19 +256,19 @@ def test_weights_keep_the_scale_of_the_loss() -> None:
     strength = s.Strength.of([-3.0, -0.5, 4.0], [1.0] * 3, [0.0, 0.6, 1.0])
     flipped = s.flip(strength, s.Targets.plain(3), below_quantile=0.3)
     weights = s.weight(strength, flipped, floor=0.1).weight
-    assert weights.tolist() == pytest.approx([3 / (7.1 / 3), 0.1 / (7.1 / 3), 4 / (7.1 / 3)])
-    assert weights.mean() == pytest.approx(1.0)
+    assert weights.tolist() == same([3 / (7.1 / 3), 0.1 / (7.1 / 3), 4 / (7.1 / 3)])
+    assert weights.mean() == same(1.0)
 
 
 @given(floats, st.floats(0, 0.4))
 def test_the_noise_corrected_loss_is_unbiased(logit: float, rate: float) -> None:
     """With the label wrong by probability e, the corrected loss has the clean loss as its mean."""
     strength = s.Strength.of([1.0], [1.0], [1 - rate])
-    label = torch.from_numpy(s.noise_corrected(strength, s.Targets.plain(1)).label).float()
-    z = torch.tensor([logit])
-    right, wrong = (ranking_loss(sign * z, torch.zeros(1), label).item() for sign in (1, -1))
+    label = torch.from_numpy(s.noise_corrected(strength, s.Targets.plain(1)).label)
+    z = torch.tensor([logit], dtype=torch.float64)
+    right, wrong = (ranking_loss(sign * z, torch.zeros_like(z), label).item() for sign in (1, -1))
     clean = -reference.log_sigmoid(logit)
-    assert (1 - rate) * right + rate * wrong == pytest.approx(clean, rel=1e-3, abs=2e-4)
+    assert (1 - rate) * right + rate * wrong == same(clean)
 
 
 def test_deciles_and_prefixes_cut_all_pairs() -> None:

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.models.backbone.heads import Architecture
+from lightning_rm.precision import wide
 
 ADAPTER = "default"
 
@@ -69,7 +70,7 @@ class LoraAdapter:
         for name, parameter in classifier.named_parameters():
             parameter.requires_grad_(".lora_" in name)
             if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+                parameter.data = wide(parameter.data)
         for module in architecture.head:
             classifier.get_submodule(module).requires_grad_(True)
 
@@ -113,10 +114,10 @@ def merge_adapters(classifier: nn.Module, state: dict[str, Tensor]) -> dict[str,
         if not isinstance(module, LoraLayer):
             continue
         layer = cast(Any, module)
-        down, up = (merged.pop(f"{name}.lora_{part}.{ADAPTER}.weight").float() for part in "AB")
+        down, up = (wide(merged.pop(f"{name}.lora_{part}.{ADAPTER}.weight")) for part in "AB")
         delta: Tensor = layer.scaling[ADAPTER] * (up @ down)
         weight = merged.pop(f"{name}.base_layer.weight")
-        merged[f"{name}.weight"] = (weight.float() + (delta.T if layer.fan_in_fan_out else delta)).to(weight.dtype)
+        merged[f"{name}.weight"] = (wide(weight) + (delta.T if layer.fan_in_fan_out else delta)).to(weight.dtype)
         if (bias := merged.pop(f"{name}.base_layer.bias", None)) is not None:
             merged[f"{name}.bias"] = bias
     return merged

@@ -125,5 +125,7 @@ def build_random(
         if architecture.read_at == "first":
             raise ValueError(f"{config.model_type} is not a language model; keep_lm_head needs a decoder")
         with seeded(seed):
-            lm_head = nn.Linear(cast(int, config.hidden_size), cast(int, config.vocab_size), bias=False)
+            lm_head = nn.Linear(
+                cast(int, config.hidden_size), cast(int, config.vocab_size), bias=False, dtype=settings.dtype_of(dtype)
+            )
     return Built(backbone, pad_id, lm_head)

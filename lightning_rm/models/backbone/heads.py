@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_rm.batch import ReadAt
+from lightning_rm.precision import wide
 
 
 @dataclass(frozen=True)
@@ -160,13 +161,13 @@ def init_head(classifier: PreTrainedModel, architecture: Architecture, names: se
             parameter.copy_(drawn)
 
 
-def keep_float32(classifier: PreTrainedModel, architecture: Architecture) -> None:
-    """Store the head in float32 and have it take float32 features, whatever the backbone's dtype."""
+def widen_head(classifier: PreTrainedModel, architecture: Architecture) -> None:
+    """Store the head in float32 and have it take float32 features, whatever the backbone's dtype; float64 stays."""
     for module in map(classifier.get_submodule, architecture.head):
-        module.float()
+        module.to(torch.promote_types(classifier.dtype, torch.float32))
         # BERT's pooler also runs inside the base model, on hidden states of the backbone's dtype.
-        module.register_forward_pre_hook(_float32_inputs)
+        module.register_forward_pre_hook(_wide_inputs)
 
 
-def _float32_inputs(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(value.float() for value in args)
+def _wide_inputs(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(wide(value) for value in args)

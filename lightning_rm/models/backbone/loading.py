@@ -6,7 +6,7 @@ It reads weights and says what is wrong with them in a user's words. It knows no
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -162,7 +162,7 @@ def load_classifier(
     options: dict[str, Any] = {"config": config, "dtype": dtype, "attn_implementation": attention}
     if quantization is not None:
         options["quantization_config"] = quantization
-    with quiet(), seeded(0), _head_in_float32(architecture):
+    with quiet(), seeded(0), _head_in_float32(architecture) if dtype != torch.float64 else nullcontext():
         classifier, keys = load_weights(AutoModelForSequenceClassification, checkpoint, **options)
     missing: set[str] = set(keys["missing_keys"])
     unexpected: set[str] = set(keys["unexpected_keys"])

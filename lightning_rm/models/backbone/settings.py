@@ -17,7 +17,7 @@ from lightning_rm.models.attention.segments import register_segment_attention
 from lightning_rm.models.backbone.contexts import quiet
 from lightning_rm.models.backbone.heads import REMOTE, Architecture, architecture_of
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
 def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:

@@ -58,7 +58,7 @@ class RewardEnsemble(RewardModel):
         nn.Module.__init__(self)
         _check_members(members)
         aggregate(torch.zeros(1, 1), how, lam)  # a wrong setting is found here, not at the first batch
-        values = torch.zeros(len(members)) if offsets is None else torch.as_tensor(offsets, dtype=torch.float32)
+        values = torch.as_tensor([0.0] * len(members) if offsets is None else offsets, dtype=members[0].reward_dtype)
         if values.shape != (len(members),):
             raise ValueError(f"offsets has shape {tuple(values.shape)} for {len(members)} members; give one for each")
         self.members = cast(Sequence[RewardModel], nn.ModuleList(members))

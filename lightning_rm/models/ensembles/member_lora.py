@@ -26,7 +26,7 @@ from lightning_rm.models.backbone.layers import transformer_layers
 
 
 class MemberAdapter(nn.Module):
-    """The adapters of M members on one linear layer, in float32. B is zero at first, so members start as the layer is.
+    """The adapters of M members on one linear layer, in float32 or wider. B is zero at first, so nothing changes.
 
     Args:
         linear: the layer, a `nn.Linear` or GPT-2's `Conv1D`. It is not changed.
@@ -42,8 +42,8 @@ class MemberAdapter(nn.Module):
         outputs, inputs = weight.shape if self.transposed else (weight.shape[1], weight.shape[0])
         draws = [torch.rand(inputs, rank, generator=generator) for generator in generators]
         down = (2 * torch.stack(draws) - 1) * inputs**-0.5
-        self.down = nn.Parameter(down.to(weight.device))
-        self.up = nn.Parameter(torch.zeros(len(generators), rank, outputs, device=weight.device))
+        self.down = nn.Parameter(down.to(weight.device, torch.promote_types(weight.dtype, torch.float32)))
+        self.up = nn.Parameter(self.down.new_zeros(len(generators), rank, outputs))
         self.scale = scale
 
     def add(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

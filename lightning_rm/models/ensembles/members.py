@@ -178,7 +178,7 @@ class MemberRewardModel(RewardModel):
         average = RewardModel.from_pretrained(folder, average=True, **options)
         for name, value in head_tensors(average.backbone, average.architecture):
             mean = stored[f"heads.{name}"].mean(0)
-            if value.shape != mean.shape or not torch.allclose(value.cpu(), mean, atol=1e-5):
+            if value.shape != mean.shape or not torch.allclose(value.cpu(), mean.to(value.dtype), atol=1e-5):
                 raise ValueError(
                     f"{path} is not of the weights beside it: another model was saved there since; delete {FILE} and "
                     "read the folder with RewardModel.from_pretrained, or save the members again"
@@ -214,7 +214,7 @@ class MemberRewardModel(RewardModel):
             keep_hidden: whether every hidden state is given back too; members with adapters have M and give none.
 
         Returns:
-            Rewards (k, M, P) in float32 and features (k, P, H), for members with adapters the mean of theirs.
+            Rewards (k, M, P) in `reward_dtype` and features (k, P, H), for members with adapters the mean of theirs.
 
         Raises:
             ValueError: if rows hold several sequences and the backbone cannot keep them apart.
@@ -222,10 +222,12 @@ class MemberRewardModel(RewardModel):
         hidden = self._hidden(tokens, everywhere=keep_hidden)
         views = 1 if self.lora is None else self.num_members
         feature = self.feature_dropout(hidden.reshape(views, -1, hidden.shape[-1])[:, tokens.reward_index])
-        if next(self.head_parameters()).dtype != torch.float32:
+        if self.reward_dtype not in (torch.float32, torch.float64):
             raise ValueError("the heads are not in float32 any more; use the trainer's precision bf16-mixed")
         with torch.autocast(feature.device.type, enabled=False):
-            reward = self._rewards(feature.float().expand(self.num_members, *feature.shape[1:]).flatten(1, 2))
+            reward = self._rewards(
+                feature.to(self.reward_dtype).expand(self.num_members, *feature.shape[1:]).flatten(1, 2)
+            )
         reward = reward.view(self.num_members, *tokens.reward_index.shape).transpose(0, 1).contiguous()
         return RewardOutput(reward, feature.mean(0), hidden if keep_hidden and self.lora is None else None)
 

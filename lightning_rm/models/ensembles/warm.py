@@ -21,6 +21,7 @@ from lightning_rm.models.backbone.adapters import merge_adapters
 from lightning_rm.models.backbone.export import whole_state
 from lightning_rm.models.backbone.heads import head_tensors
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.precision import wide
 
 FREE_SETTINGS = {"_name_or_path", "architectures", "dtype", "quantization_config", "transformers_version", "use_cache"}
 """What configurations may differ in, beside dropouts, while equal weights mean an equal function."""
@@ -91,7 +92,7 @@ def average_weights(members: Sequence[RewardModel]) -> RewardModel:
         for name, tensor in backbone.state_dict().items():
             if tensor.is_floating_point():
                 # A running mean: unlike a sum that is divided, it gives a tensor that all members share bit for bit.
-                mean = states[0][name].float()
+                mean = wide(states[0][name])
                 for number, state in enumerate(states[1:], start=2):
                     mean = mean + (state[name].to(mean) - mean) / number
                 tensor.copy_(mean)
@@ -114,7 +115,7 @@ def weight_cosine(members: Sequence[RewardModel]) -> WeightCosine:
     gram = {part: torch.zeros(len(members), len(members), dtype=torch.float64) for part in (True, False)}
     for name, tensor in states[0].items():
         if tensor.is_floating_point() and tensor.ndim >= 2:
-            rows = torch.stack([state[name].to(tensor.device, torch.float32).flatten() for state in states])
+            rows = torch.stack([wide(state[name].to(tensor.device)).flatten() for state in states])
             gram[name in heads] += (rows @ rows.T).double().cpu()
     backbone, head = (_mean_cosine(gram[part]) for part in (False, True))
     return WeightCosine(backbone, head)

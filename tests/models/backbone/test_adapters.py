@@ -12,6 +12,7 @@ from lightning_rm.batch import LayoutName, Sample
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.backbone.adapters import LoraAdapter, count_parameters
 from lightning_rm.models.reward_model import RewardModel
+from tests.float64 import assert_same
 from tests.tiny import gradients, pairs, prompted, tiny_model
 
 
@@ -45,7 +46,7 @@ def test_a_model_with_fresh_adapters_gives_the_rewards_without() -> None:
     for name in ("llama", "bert"):
         with_, without = tiny_model(name, lora=LoraAdapter()), tiny_model(name)
         tokens = LAYOUTS["packed"](pairs(), with_.read_at, with_.pad_id)
-        torch.testing.assert_close(with_(tokens).reward, without(tokens).reward)
+        assert_same(with_(tokens).reward, without(tokens).reward)
 
 
 def test_target_modules_choose_the_layers() -> None:
@@ -87,7 +88,7 @@ def test_gradient_checkpointing_reaches_the_adapters(layout: LayoutName) -> None
         found.append(gradients(model))
     assert any(value.abs().sum() > 0 for key, value in found[0].items() if "lora_B" in key)
     for key, expected in found[0].items():
-        torch.testing.assert_close(found[1][key], expected, atol=1e-6, rtol=1e-5)
+        assert_same(found[1][key], expected)
 
 
 def test_parameters_are_counted() -> None:

@@ -18,6 +18,7 @@ from lightning_rm.models.backbone import kernels
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
+from tests.float64 import assert_same
 from tests.tiny import PAD, gradients, pairs, prompted, tiny_model
 
 
@@ -72,16 +73,18 @@ def test_rewards_stay_on_a_gpu() -> None:
 
 
 @pytest.fixture
-def llama(tmp_path: Any) -> Any:
-    """A folder with a Llama of three layers."""
-    tiny_model("llama", changes={"num_hidden_layers": 3}).save_pretrained(tmp_path)
+def folder(tmp_path: Any) -> Any:
+    """A GPT-NeoX of three layers: nothing in its layers is in float32 when it is in float64."""
+    tiny_model("gpt_neox", changes={"num_hidden_layers": 3}).save_pretrained(tmp_path)
     return tmp_path
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-def test_compiled_layers_give_the_same_rewards_and_gradients(llama: Any) -> None:
+def test_compiled_layers_give_the_same_rewards_and_gradients(folder: Any) -> None:
     """All but the last; the second batch, of another size, compiles nothing anew."""
-    plain, compiled = (RewardModel.from_pretrained(llama, pad_id=PAD, compile=compile) for compile in (False, True))
+    plain, compiled = (
+        RewardModel.from_pretrained(folder, pad_id=PAD, dtype="float64", compile=compile) for compile in (False, True)
+    )
     assert [kernels.is_compiled(layer) for layer in transformer_layers(compiled.backbone)] == [True, True, False]
     num_graphs: list[int] = []
     for samples in (prompted(), pairs()):
@@ -91,22 +94,22 @@ def test_compiled_layers_give_the_same_rewards_and_gradients(llama: Any) -> None
             model.zero_grad()
             model(tokens).reward.square().sum().backward()
             found.append(gradients(model))
-        torch.testing.assert_close(compiled(tokens).reward, plain(tokens).reward, atol=2e-6, rtol=2e-6)
+        assert_same(compiled(tokens).reward, plain(tokens).reward)
         for key, expected in found[0].items():
-            assert (found[1][key] - expected).norm() <= 1e-5 * expected.norm() + 1e-6, key
+            assert_same(found[1][key], expected)
         num_graphs.append(counters["stats"]["unique_graphs"])
     assert num_graphs[0] == num_graphs[1] > 0
 
 
-def test_what_compile_does_not_go_with(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_compile_does_not_go_with(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="gradient_checkpointing"):
-        RewardModel.from_pretrained(llama, pad_id=PAD, compile=True, gradient_checkpointing=True)
+        RewardModel.from_pretrained(folder, pad_id=PAD, compile=True, gradient_checkpointing=True)
     monkeypatch.setattr(shutil, "which", lambda name: "a compiler" if name == "clang++" else None)
     with pytest.raises(ValueError, match="compile does not go with lora_layers"):
-        MemberRewardModel.from_pretrained(llama, pad_id=PAD, compile=True, members=Members(lora_layers=1))
+        MemberRewardModel.from_pretrained(folder, pad_id=PAD, compile=True, members=Members(lora_layers=1))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match=r"install g\+\+"):
-        RewardModel.from_pretrained(llama, pad_id=PAD, compile=True)
+        RewardModel.from_pretrained(folder, pad_id=PAD, compile=True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="Triton"):

@@ -21,6 +21,7 @@ from transformers import (
 from lightning_rm.data.batches.layouts import padded
 from lightning_rm.models.backbone import settings
 from lightning_rm.models.reward_model import RewardModel
+from tests.float64 import assert_same
 from tests.tiny import CONFIGS, EOS, PAD, VOCAB, pairs, tiny_model
 
 
@@ -120,10 +121,12 @@ def test_more_than_one_label_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_model_object_is_taken_as_it_is(tmp_path: Path) -> None:
-    classifier = AutoModelForSequenceClassification.from_pretrained(save_classifier(tmp_path, 1)).eval()
+    classifier = AutoModelForSequenceClassification.from_pretrained(
+        save_classifier(tmp_path, 1), dtype="float64"
+    ).eval()
     tokens = padded(pairs(), "last", PAD)
     reward = RewardModel(classifier)(tokens).reward
-    torch.testing.assert_close(reward, RewardModel.from_pretrained(tmp_path).eval()(tokens).reward)
+    assert_same(reward, RewardModel.from_pretrained(tmp_path, dtype="float64").eval()(tokens).reward)
 
 
 @pytest.mark.parametrize("model_type", ["t5", "gpt_neo"])
@@ -221,16 +224,16 @@ def test_roberta_pads_with_its_own_token(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep_lm_head", [False, True])
 def test_a_padding_token_beyond_the_vocabulary_gets_a_row(keep_lm_head: bool, tmp_path: Path) -> None:
     save_causal(tmp_path, tie_word_embeddings=True)
-    plain = RewardModel.from_pretrained(tmp_path).eval()
-    model = RewardModel.from_pretrained(tmp_path, pad_id=VOCAB, keep_lm_head=keep_lm_head).eval()
+    plain = RewardModel.from_pretrained(tmp_path, dtype="float64").eval()
+    model = RewardModel.from_pretrained(tmp_path, dtype="float64", pad_id=VOCAB, keep_lm_head=keep_lm_head).eval()
     embeddings: Any = model.backbone.get_input_embeddings()
     assert embeddings.num_embeddings == model.backbone.config.vocab_size == VOCAB + 1
     assert model.lm_head is None or model.lm_head.weight is embeddings.weight
     expected = plain(padded(pairs(), "last", PAD)).reward
-    torch.testing.assert_close(model(padded(pairs(), "last", VOCAB)).reward, expected)
+    assert_same(model(padded(pairs(), "last", VOCAB)).reward, expected)
     model.save_pretrained(tmp_path / "again")
-    again = RewardModel.from_pretrained(tmp_path / "again").eval()
-    torch.testing.assert_close(again(padded(pairs(), "last", VOCAB)).reward, expected)
+    again = RewardModel.from_pretrained(tmp_path / "again", dtype="float64").eval()
+    assert_same(again(padded(pairs(), "last", VOCAB)).reward, expected)
 
 
 def test_dropout_is_set_everywhere_or_left_alone(tmp_path: Path) -> None:
@@ -323,7 +326,9 @@ class OwnForSequenceClassification(LlamaPreTrainedModel):
 def test_code_that_a_model_brings_runs_only_when_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     save_classifier(tmp_path / "model", 1)
-    expected = RewardModel.from_pretrained(tmp_path / "model").eval()(padded(pairs(), "last", PAD)).reward
+    expected = (
+        RewardModel.from_pretrained(tmp_path / "model", dtype="float64").eval()(padded(pairs(), "last", PAD)).reward
+    )
     (tmp_path / "model" / "own.py").write_text(REMOTE_CODE)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     code = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnForSequenceClassification"}
@@ -331,12 +336,12 @@ def test_code_that_a_model_brings_runs_only_when_asked_to(tmp_path: Path, monkey
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, **changes}))
     with pytest.raises(ValueError, match="custom code"):
         RewardModel.from_pretrained(tmp_path / "model")
-    model = RewardModel.from_pretrained(tmp_path / "model", trust_remote_code=True).eval()
-    torch.testing.assert_close(model(padded(pairs(), "last", PAD)).reward, expected)
+    model = RewardModel.from_pretrained(tmp_path / "model", dtype="float64", trust_remote_code=True).eval()
+    assert_same(model(padded(pairs(), "last", PAD)).reward, expected)
     model.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / "own.py").is_file()
-    again = RewardModel.from_pretrained(tmp_path / "again", trust_remote_code=True).eval()
-    torch.testing.assert_close(again(padded(pairs(), "last", PAD)).reward, expected)
+    again = RewardModel.from_pretrained(tmp_path / "again", dtype="float64", trust_remote_code=True).eval()
+    assert_same(again(padded(pairs(), "last", PAD)).reward, expected)
     (tmp_path / "model" / "own.py").write_text(REMOTE_CODE.replace("self.score", "self.other"))
     with pytest.raises(ValueError, match="a linear `score`"):
         RewardModel.from_pretrained(tmp_path / "model", trust_remote_code=True)

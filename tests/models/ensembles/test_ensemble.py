@@ -32,6 +32,7 @@ from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.ascent import choose_parameters
 from lightning_rm.modules.baseline import BaselineRM
+from tests.float64 import assert_same
 from tests.tiny import pairs, tiny_model
 from tests.toy import toy_data, toy_model, toy_module, toy_trainer
 
@@ -63,10 +64,10 @@ def separate(members: list[RewardModel], tokens: TokenBatch) -> Tensor:
 @pytest.mark.parametrize("num_members", [1, 4, 5])
 @pytest.mark.parametrize("how", get_args(Aggregate))
 def test_aggregates_are_naive_ones(how: Aggregate, num_members: int) -> None:
-    reward = torch.randn(2, num_members, 3, generator=torch.Generator().manual_seed(0))
+    reward = torch.randn(2, num_members, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = aggregate(reward, how, 0.7)
     expected = [[NAIVE[how](reward[i, :, p].tolist()) for p in range(3)] for i in range(2)]
-    torch.testing.assert_close(found, torch.tensor(expected))
+    assert_same(found, torch.tensor(expected, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("how", get_args(Aggregate))
@@ -85,9 +86,9 @@ def test_an_ensemble_is_its_members_run_apart(name: str, layout: LayoutName) -> 
     tokens = tokens_for(members[0], layout)
     votes, output = separate(members, tokens), ensemble(tokens)
     assert torch.equal(ensemble.votes(tokens), votes)
-    torch.testing.assert_close(output.reward, sum(votes.unbind(1), torch.zeros(2, 3)) / 3)
+    assert_same(output.reward, sum(votes.unbind(1), torch.zeros(2, 3, dtype=torch.float64)) / 3)
     features = [member(tokens).feature for member in members]
-    torch.testing.assert_close(output.feature, (features[0] + features[1] + features[2]) / 3)
+    assert_same(output.feature, (features[0] + features[1] + features[2]) / 3)
     assert (ensemble.read_at, ensemble.pad_id) == (members[0].read_at, members[0].pad_id)
     assert (ensemble.hidden_size, ensemble.max_tokens) == (32, 64)
 
@@ -118,25 +119,25 @@ def test_conservative_aggregates_measure_offsets_until_members_are_centred() -> 
     ensemble = RewardEnsemble([model, model], "mean_minus_variance", offsets=[-5.0, 5.0]).eval()
     tokens = tokens_for(model)
     expected = model(tokens).reward
-    torch.testing.assert_close(ensemble(tokens).reward, expected - 25)
+    assert_same(ensemble(tokens).reward, expected - 25)
     ensemble.train().centre([tokens, tokens_for(model, "packed")])
     assert ensemble.training
     ensemble.eval()
-    torch.testing.assert_close(ensemble.offsets, expected.mean().expand(2))
+    assert_same(ensemble.offsets, expected.mean().expand(2))
     for how in get_args(Aggregate):
         ensemble.how = how
-        torch.testing.assert_close(ensemble(tokens).reward, expected - expected.mean())
-    torch.testing.assert_close(ensemble.votes(tokens).mean((0, 2)), torch.zeros(2), atol=1e-5, rtol=0)
+        assert_same(ensemble(tokens).reward, expected - expected.mean())
+    assert_same(ensemble.votes(tokens).mean((0, 2)), torch.zeros(2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared_prefix", "auto"])
 def test_score_takes_an_ensemble(layout: LayoutSetting) -> None:
     conversations = [[*row.prompt, *row.chosen] for row in SyntheticSource(3, split="train")]
-    members, tokenizer = [toy_model(0), toy_model(1)], world_tokenizer()
+    members, tokenizer = [toy_model(seed, dtype="float64") for seed in (0, 1)], world_tokenizer()
     found = score(RewardEnsemble(members, "worst"), tokenizer, conversations, layout=layout)
     assert RewardEnsemble(members).fast_layouts == members[0].fast_layouts
     apart = [score(member, tokenizer, conversations, layout=layout) for member in members]
-    torch.testing.assert_close(found, torch.stack(apart).amin(0))
+    assert_same(found, torch.stack(apart).amin(0))
 
 
 def test_lightning_tests_an_ensemble_of_one_as_its_member(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_saved_ensemble_is_read_back(tmp_path: Path) -> None:
     ensemble.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "ensemble.json").read_text())["members"] == ["member_0", "member_1", "member_2"]
     assert not list(tmp_path.glob(".draft*"))
-    found = RewardEnsemble.load(tmp_path).eval()
+    found = RewardEnsemble.load(tmp_path, dtype="float64").eval()
     assert (found.how, found.lam, found.offsets.tolist()) == ("mean_minus_variance", 0.3, ensemble.offsets.tolist())
     assert torch.equal(found(tokens).reward, ensemble(tokens).reward)
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "member_2")
@@ -196,10 +197,10 @@ def test_dropout_and_parts_are_those_of_every_member(at: DropoutAt) -> None:
             add_dropout(dropped, at, 0.3)
             assert not torch.equal(dropped(tokens).reward, dropped(tokens).reward)
             add_dropout(dropped, at, 0.0)
-            torch.testing.assert_close(dropped(tokens).reward, plain)
+            assert_same(dropped(tokens).reward, plain)
             add_dropout(dropped, at, 0.3)
             add_dropout(dropped, None, 0.0)
-            torch.testing.assert_close(dropped(tokens).reward, plain)
+            assert_same(dropped(tokens).reward, plain)
     last = {name for name, _ in choose_parameters(ensemble, "last:1")}
     single = {name for name, _ in choose_parameters(tiny_model(), "last:1")}
     assert last == {f"members.{number}.{name}" for number in range(3) for name in single}
@@ -211,7 +212,7 @@ def test_members_are_read_by_a_pattern_or_a_list(tmp_path: Path) -> None:
         member.save_pretrained(tmp_path / f"voter_{number}")
     tokens = tokens_for(members[0])
     for path in (f"{tmp_path}/voter_*", [tmp_path / "voter_0", tmp_path / "voter_1"]):
-        ensemble = RewardEnsemble.from_pretrained(path, how="median", dtype="float32").eval()
+        ensemble = RewardEnsemble.from_pretrained(path, how="median", dtype="float64").eval()
         assert torch.equal(ensemble.votes(tokens), separate(members, tokens))
     assert len(RewardEnsemble.from_pretrained(tmp_path / "voter_0").members) == 1
 

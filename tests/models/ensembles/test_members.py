@@ -21,6 +21,7 @@ from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.ensembles.bootstrap import bootstrap_weights
 from lightning_rm.models.ensembles.members import FILE, MemberRewardModel, Members, is_members
 from lightning_rm.models.reward_model import RewardModel
+from tests.float64 import assert_same
 from tests.tiny import CONFIGS, gradients, layouts_of, prompted, tiny_model
 
 NAMES = ["llama", "qwen3", "gpt_neox", "bert", "roberta", "modernbert", "distilbert"]
@@ -61,34 +62,26 @@ def test_heads_are_separate_models(name: str) -> None:
     assert output.reward.shape == (2, 3, 3)
     assert output.hidden is None
     assert output.feature.shape == (2, 3, 32)
-    torch.testing.assert_close(output.reward, by_hand(name, model, tokens), atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(output.reward[:, 1], model.member(1)(tokens).reward, atol=1e-6, rtol=1e-6)
+    assert_same(output.reward, by_hand(name, model, tokens))
+    assert_same(output.reward[:, 1], model.member(1)(tokens).reward)
     assert (output.reward[:, 0] - output.reward[:, 1]).abs().min() > 1e-5
     if model.architecture.packs:
-        torch.testing.assert_close(model(laid_out(model, "packed")).reward, output.reward, atol=2e-6, rtol=2e-6)
+        assert_same(model(laid_out(model, "packed")).reward, output.reward)
 
 
 @pytest.mark.parametrize("lora_layers", [1, 2])
 @pytest.mark.parametrize("name", ADAPTED)
 def test_adapters_are_separate_models(name: str, lora_layers: int) -> None:
-    """Windows are shorter than the sequences, rows have different lengths, and one sequence stands in two pairs.
-
-    In float64, as strong adapters magnify float32's rounding; norms and heads compute in float32 still.
-    """
+    """Windows are shorter than the sequences, rows have different lengths, and one sequence stands in two pairs."""
     model = members_on(name, lora_layers=lora_layers, rank=2)
-    assert model.lora is not None
-    for module in (model.backbone, model.lora):
-        module.double()
-    for part in model.architecture.head:
-        model.backbone.get_submodule(part).float()
     for layout in layouts_of(model):
         tokens = laid_out(model, layout)
         output = model(tokens)
         alone = [model.member(member)(tokens) for member in range(3)]
         expected = torch.stack([one.reward for one in alone], dim=1)
-        torch.testing.assert_close(output.reward, expected, atol=1e-6, rtol=1e-6)
+        assert_same(output.reward, expected)
         mean = torch.stack([one.feature for one in alone]).mean(0)
-        torch.testing.assert_close(output.feature, mean, atol=1e-6, rtol=1e-6)
+        assert_same(output.feature, mean)
     assert (alone[0].feature - alone[1].feature).abs().max() > 1e-3
 
 
@@ -99,13 +92,13 @@ def test_adapters_with_eager_attention() -> None:
         ).eval()
         torch.nn.init.normal_(next(iter(model.lora.by_name().values())).up)
         tokens = laid_out(model, layout)
-        torch.testing.assert_close(model(tokens).reward[:, 1], model.member(1)(tokens).reward, atol=1e-6, rtol=1e-5)
+        assert_same(model(tokens).reward[:, 1], model.member(1)(tokens).reward)
 
 
 def test_fresh_adapters_change_nothing() -> None:
     model = MemberRewardModel.of(tiny_model("llama"), Members(num_members=2, lora_layers=2)).eval()
     heads = MemberRewardModel.of(tiny_model("llama"), Members(num_members=2)).eval()
-    torch.testing.assert_close(model(laid_out(model)).reward, heads(laid_out(heads)).reward)
+    assert_same(model(laid_out(model)).reward, heads(laid_out(heads)).reward)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +119,12 @@ def test_gradients_are_those_of_separate_models(name: str, layout: LayoutName) -
         found = gradients(alone)
         head = [found[f"backbone.{key}"] for key, _ in head_tensors(alone.backbone, alone.architecture)]
         for parameter, expected in zip(model.heads[member].parameters(), head, strict=True):
-            torch.testing.assert_close(parameter.grad, expected, atol=1e-6, rtol=1e-5)
+            assert_same(parameter.grad, expected)
         total = {key: value + total.get(key, 0) for key, value in found.items()}
     trained = {id(value) for value in model.backbone_parameters()}
     for key, value in model.named_parameters():
         if id(value) in trained and value.grad is not None:
-            torch.testing.assert_close(value.grad, total[key], atol=3e-6, rtol=3e-5)
+            assert_same(value.grad, total[key])
 
 
 @pytest.mark.parametrize(
@@ -186,7 +179,7 @@ def test_head_dropout_is_active_in_training_and_differs_between_members() -> Non
         for value, first in zip(head.parameters(), model.heads[0].parameters(), strict=True):
             value.data.copy_(first.data)
     reward = model(laid_out(model)).reward
-    torch.testing.assert_close(reward[:, 0], reward[:, 1])
+    assert_same(reward[:, 0], reward[:, 1])
     reward = model.train()(laid_out(model)).reward
     assert (reward[:, 0] - reward[:, 1]).abs().min() > 1e-4
 
@@ -199,7 +192,7 @@ def test_heads_go_with_gradient_checkpointing(layout: LayoutName) -> None:
         model(laid_out(model, layout)).reward.square().sum().backward()
         found.append(gradients(model))
     for key, expected in found[0].items():
-        torch.testing.assert_close(found[1][key], expected, atol=1e-6, rtol=1e-5)
+        assert_same(found[1][key], expected)
 
 
 def test_members_are_seeded_one_by_one() -> None:
@@ -231,17 +224,17 @@ def test_save_and_load(name: str, settings: dict[str, Any], tmp_path: Path) -> N
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert is_members(tmp_path)
     assert not list(tmp_path.glob(".draft*"))
-    again = MemberRewardModel.load(tmp_path).eval()
+    again = MemberRewardModel.load(tmp_path, dtype="float64").eval()
     assert again.members == model.members
-    torch.testing.assert_close(again(tokens).reward, reward, atol=1e-6, rtol=1e-6)
+    assert_same(again(tokens).reward, reward)
     with safe_open(tmp_path / FILE, "pt") as file:
         assert json.loads(file.metadata()["members"])["num_members"] == 3
-    average = RewardModel.from_pretrained(tmp_path, average=True).eval()
+    average = RewardModel.from_pretrained(tmp_path, dtype="float64", average=True).eval()
     if model.read_at == "last" and not settings:
-        torch.testing.assert_close(average(tokens).reward, reward.mean(1), atol=1e-6, rtol=1e-6)
+        assert_same(average(tokens).reward, reward.mean(1))
     if settings:
         merged = torch.stack([next(iter(_last_linear(model.member(m)))) for m in range(3)]).mean(0)
-        torch.testing.assert_close(next(iter(_last_linear(average))), merged)
+        assert_same(next(iter(_last_linear(average))), merged)
 
 
 def _last_linear(model: RewardModel) -> list[Tensor]:
@@ -255,10 +248,10 @@ def test_a_member_is_exported_as_one_voter(tmp_path: Path) -> None:
     alone.save_pretrained(tmp_path)
     assert not is_members(tmp_path)
     tokens = laid_out(model)
-    again = RewardModel.from_pretrained(tmp_path).eval()
-    torch.testing.assert_close(again(tokens).reward, model(tokens).reward[:, 2], atol=1e-6, rtol=1e-6)
+    again = RewardModel.from_pretrained(tmp_path, dtype="float64").eval()
+    assert_same(again(tokens).reward, model(tokens).reward[:, 2])
     alone.backbone.get_input_embeddings().weight.data.zero_()
-    torch.testing.assert_close(again(tokens).reward, model(tokens).reward[:, 2], atol=1e-6, rtol=1e-6)
+    assert_same(again(tokens).reward, model(tokens).reward[:, 2])
 
 
 def test_constructors(tmp_path: Path) -> None:
@@ -334,7 +327,7 @@ def test_members_of_other_weights_are_an_error(tmp_path: Path) -> None:
     assert not is_members(tmp_path)
     (tmp_path / FILE).write_bytes(stored)
     with pytest.raises(ValueError, match="another model was saved there"):
-        MemberRewardModel.load(tmp_path)
+        MemberRewardModel.load(tmp_path, dtype="float64")
 
 
 def test_bootstrap_counts_are_poisson_and_independent() -> None:

@@ -17,6 +17,7 @@ from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.warm import average_weights, check_average, weight_cosine
 from lightning_rm.models.reward_model import RewardModel
+from tests.float64 import assert_same, same
 from tests.tiny import PAD, conversation, pairs, tiny_model
 
 SEQUENCES = [conversation(6), conversation(11)]
@@ -51,7 +52,7 @@ def test_the_average_is_the_mean_of_tensors_and_leaves_members_alone() -> None:
     average = average_weights(members)
     assert type(average) is RewardModel
     for key, value in tensors(average).items():
-        torch.testing.assert_close(value, torch.stack([state[key] for state in before]).mean(0))
+        assert_same(value, torch.stack([state[key] for state in before]).mean(0))
     moved(average, 4)
     for member, state in zip(members, before, strict=True):
         assert all(torch.equal(value, state[key]) for key, value in member.state_dict().items())
@@ -73,14 +74,14 @@ def test_adapters_are_merged_first(name: str, tmp_path: Path) -> None:
     plain: list[RewardModel] = []
     for number, member in enumerate(members):
         member.save_pretrained(tmp_path / str(number))
-        plain.append(RewardModel.from_pretrained(tmp_path / str(number)))
+        plain.append(RewardModel.from_pretrained(tmp_path / str(number), dtype="float64"))
     found, expected = average_weights(members), average_weights(plain)
     assert all(parameter.requires_grad for parameter in found.parameters())
     assert tensors(found).keys() == tensors(expected).keys()
     for key, value in tensors(found).items():
-        torch.testing.assert_close(value, tensors(expected)[key])
+        assert_same(value, tensors(expected)[key])
     tokens = padded(pairs(), found.read_at, found.pad_id)
-    torch.testing.assert_close(found.eval()(tokens).reward, expected.eval()(tokens).reward)
+    assert_same(found.eval()(tokens).reward, expected.eval()(tokens).reward)
 
 
 @pytest.mark.parametrize("name", ["llama", "bert"])
@@ -91,7 +92,7 @@ def test_transformers_reads_the_exported_average(name: str, tmp_path: Path) -> N
     with torch.no_grad():
         ours = average(padded([Sample([ids]) for ids in SEQUENCES], average.read_at, PAD)).reward[0]
         theirs = [classifier(input_ids=torch.tensor([ids])).logits[0, 0] for ids in SEQUENCES]
-    torch.testing.assert_close(ours, torch.stack(theirs), atol=2e-6, rtol=2e-6)
+    assert_same(ours, torch.stack(theirs))
 
 
 def test_the_cosine_tells_one_start_from_several() -> None:
@@ -102,7 +103,7 @@ def test_the_cosine_tells_one_start_from_several() -> None:
     ]
     naive = [torch.cosine_similarity(vectors[i], vectors[j], 0).item() for i, j in ((0, 1), (0, 2), (1, 2))]
     together = weight_cosine(members)
-    assert together.backbone == pytest.approx(sum(naive) / 3, abs=1e-6)
+    assert together.backbone == same(sum(naive) / 3)
     assert together.backbone > 0.99 < together.head
     apart = weight_cosine([tiny_model(seed=seed) for seed in (1, 2, 3)])
     assert abs(apart.backbone) < 0.1
@@ -118,7 +119,7 @@ def test_the_cosine_tells_one_start_from_several() -> None:
 def test_members_may_differ_in_dropout_and_dtype() -> None:
     found = average_weights([tiny_model("bert"), tiny_model("bert", changes={"hidden_dropout_prob": 0.3})])
     assert found.backbone.config.hidden_dropout_prob == 0.1
-    assert average_weights([tiny_model(), tiny_model(dtype="bfloat16")]).backbone.dtype == torch.float32
+    assert average_weights([tiny_model(), tiny_model(dtype="bfloat16")]).backbone.dtype == torch.float64
 
 
 @pytest.mark.parametrize(

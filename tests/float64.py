@@ -1,0 +1,89 @@
+"""Float64 all the way: where transformers rounds to float32 whatever it is given, it does not here.
+
+Two computations that must be the same are compared in float64, to 1e-12: a bound of float32 is met on one processor and
+missed on the next. That takes models which round nowhere to float32 on their way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+
+from lightning_rm.models.reward_model import RewardModel
+
+BOUND = 1e-12
+"""What two float64 computations of one thing may differ by: some thousand times the last digit of numbers around 1."""
+
+
+def assert_same(found: Tensor, expected: Tensor) -> None:
+    """Two float64 tensors are the same but for the order in which numbers were added."""
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, expected, rtol=BOUND, atol=BOUND)
+
+
+def same(expected: Any) -> Any:
+    """What `==` takes for the same numbers, computed in float64 in another order; NaN is NaN."""
+    return pytest.approx(expected, rel=BOUND, abs=BOUND, nan_ok=True)
+
+
+def in_float64(model: RewardModel) -> RewardModel:
+    """A model of that dtype, also DeBERTa, whose biases are made in float32 whatever they are asked to be in."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.double()
+    return model
+
+
+class _KeepFloat64(TorchFunctionMode):
+    """Leaves a float64 tensor as it is where `float()` or `to(torch.float32)` would round it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        rounds = func is Tensor.float or (func is Tensor.to and torch.float32 in args)
+        return args[0] if rounds and args[0].dtype == torch.float64 else func(*args, **(kwargs or {}))
+
+
+def keep_float64() -> None:
+    """From here on, transformers' models keep float64 in norms and softmax, ModernBERT in its rotation too.
+
+    Other dtypes see nothing of it. Classes are patched when the first model that has them is built.
+    """
+    if hasattr(PreTrainedModel.post_init, "keeps_float64"):
+        return
+    post_init, softmax = PreTrainedModel.post_init, functional.softmax
+
+    def wide_post_init(model: PreTrainedModel) -> None:
+        for module in model.modules():
+            for kind in type(module).__mro__:
+                _widen(kind)
+        post_init(model)
+
+    def wide_softmax(
+        values: Tensor, dim: int | None = None, dtype: torch.dtype | None = None, **options: Any
+    ) -> Tensor:
+        wide = values.dtype if values.dtype == torch.float64 else dtype
+        return softmax(values, dim=dim, dtype=wide, **options)
+
+    wide_post_init.keeps_float64 = True  # pyright: ignore[reportFunctionMemberAccess]
+    PreTrainedModel.post_init = wide_post_init
+    functional.softmax = wide_softmax
+
+
+def _widen(kind: Any) -> None:
+    own: Any = kind.__dict__.get("forward")
+    rounds = kind.__name__.endswith("Norm") or kind.__name__ == "ModernBertAttention"
+    if own is None or not rounds or not kind.__module__.startswith("transformers.") or hasattr(own, "keeps_float64"):
+        return
+
+    def forward(self: nn.Module, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if hidden.dtype != torch.float64:
+            return own(self, hidden, *args, **kwargs)
+        with _KeepFloat64():
+            return own(self, hidden, *args, **kwargs)
+
+    forward.keeps_float64 = True  # pyright: ignore[reportFunctionMemberAccess]
+    kind.forward = forward
