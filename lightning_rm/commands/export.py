@@ -12,9 +12,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all
 from lightning_rm.commands._progress import progress
-from lightning_rm.commands._runs import find_runs
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.publishing.publish import CARD_FILE, PublishOptions, publish

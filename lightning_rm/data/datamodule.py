@@ -153,7 +153,7 @@ class PreferenceDataModule(L.LightningDataModule):
                 "them; use layout=packed, padded or auto"
             )
         self._layout: LayoutSetting = layout
-        every = [name for name in LAYOUTS if reading.read_at == "last" or name != "shared_prefix"]
+        every: tuple[LayoutName, ...] = get_args(LayoutName) if reading.read_at == "last" else ("padded", "packed")
         self._fast_layouts = every if reading.fast_layouts is None else reading.fast_layouts
         self.order: Order = order
         self.batch_pairs = None if batch_tokens is not None else batch_pairs
