@@ -260,7 +260,9 @@ class _Evaluator:
             if self.progress is not None and benchmark is not None:
                 self.progress(self.name, benchmark, done, total)
 
-        return score_items(model, tokenizer, items, self.reading, told)
+        scored = score_items(model, tokenizer, items, self.reading, told)
+        told(total - done)  # what is left out is done with, too
+        return scored
 
     def diagnose(self, items: Items, scored: Scored, temperature: float | None) -> dict[str, Any]:
         """Diagnostics of the rewards, and of how they move with what should not matter."""

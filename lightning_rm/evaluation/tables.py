@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -13,6 +14,35 @@ from rich.text import Text
 
 from lightning_rm.evaluation.measure import Figure, Row
 from lightning_rm.evaluation.result import BenchmarkResult, Evaluation, percent, shown_notes, span
+
+FIGURES: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("pairs", ("pairs",), "{:,}"),
+    ("accuracy, ties half", ("accuracy",), "{:.1%}"),
+    ("NLL", ("calibration", "nll"), "{:.3f}"),
+    ("Brier score", ("calibration", "brier"), "{:.3f}"),
+    ("calibration error, folded", ("calibration", "ece"), "{:.3f}"),
+    ("temperature", ("temperature",), "{:.3f}"),
+    ("NLL with temperature", ("calibration with temperature", "nll"), "{:.3f}"),
+    ("calibration error with temperature", ("calibration with temperature", "ece"), "{:.3f}"),
+    ("right when the better one is longer", ("length", "right when longer"), "{:.1%}"),
+    ("right when the better one is shorter", ("length", "right when shorter"), "{:.1%}"),
+    ("length-controlled accuracy", ("length", "length-controlled"), "{:.1%}"),
+    ("accuracy without a linear length term", ("length", "without length"), "{:.1%}"),
+    ("choice by length (logistic coefficient)", ("length", "choice by length"), "{:.2f}"),
+    ("spread of rewards within a prompt (sd)", ("spread", "within"), "{:.3f}"),
+    ("spread between prompts (sd)", ("spread", "between"), "{:.3f}"),
+    ("reward and length within a prompt (Spearman)", ("spread", "length"), "{:.2f}"),
+    ("accuracy of the surest half by |margin|", ("selective by |margin|", "accuracy", "50%"), "{:.1%}"),
+    ("|margin| finds wrong pairs (AUROC)", ("selective by |margin|", "AUROC"), "{:.3f}"),
+    ("accuracy of the surest half by members", ("selective by members' spread", "accuracy", "50%"), "{:.1%}"),
+    ("members' spread finds wrong pairs (AUROC)", ("selective by members' spread", "AUROC"), "{:.3f}"),
+    ("margin and strength (Spearman)", ("margin and strength",), "{:.2f}"),
+    ("moved by padding and batch (in sd)", ("invariance", "padded"), "{:.1e}"),
+    ("moved by packing (in sd)", ("invariance", "packed"), "{:.1e}"),
+    ("moved by shared prompts (in sd)", ("invariance", "shared_prefix"), "{:.1e}"),
+    ("moved by bfloat16 (in sd)", ("invariance", "bfloat16"), "{:.1e}"),
+)
+"""Heading of a diagnostic, where it stands in the diagnostics, and its form."""
 
 MAX_COMPARISONS = 12
 """Pairs of models that a table shows, those with the best model; the files have all."""
@@ -54,6 +84,14 @@ def benchmark_tables(evaluation: Evaluation, result: BenchmarkResult, width: int
         yield _comparisons(result)
     for note in shown_notes(evaluation, result):
         yield Text(f"  {note}")
+    if any(one.diagnostics for one in result.models.values()):
+        lines = diagnostic_lines(result)
+        table = _table(f"{result.title}: diagnostics")
+        for number, heading in enumerate(lines[0]):
+            table.add_column(heading, justify="right" if number else "left", overflow="fold")
+        for line in lines[1:]:
+            table.add_row(*line, end_section=not any(line))
+        yield table
 
 
 def _blocks(columns: Sequence[tuple[str, str]], width: int) -> Iterator[Sequence[tuple[str, str]]]:
@@ -108,7 +146,7 @@ def _ties(result: BenchmarkResult) -> Table:
         table.add_column(heading, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
     for model, one in result.models.items():
         for name in sections:
-            if name in one.row.tie:
+            if one.row.tie.get(name):
                 values = (one.row.strict[name], one.row.half[name], one.row.tie[name])
                 table.add_row(model, name, *map(percent, values))
     return table
@@ -133,6 +171,31 @@ def _comparisons(result: BenchmarkResult) -> Table:
             f"{pair.p_adjusted:.3g}",
         )
     return table
+
+
+def diagnostic_lines(result: BenchmarkResult) -> list[list[str]]:
+    """A line for each figure of the diagnostics, a column a model; bins and curves stand in the files alone."""
+    models = {name: one.diagnostics for name, one in result.models.items() if one.diagnostics}
+    lines = [["", *models]]
+    for heading, path, form in FIGURES:
+        cells = [_at(found, path, form) for found in models.values()]
+        if any(cells):
+            lines.append([heading, *cells])
+    for name in dict.fromkeys(name for found in models.values() for name in found.get("probes", {})):
+        flips = [_at(found, ("probes", name, "flips"), "{:.1%}") for found in models.values()]
+        shifts = [_at(found, ("probes", name, "shift"), "{:.2f}") for found in models.values()]
+        cells = [f"{flip}, {shift}" if flip else "" for flip, shift in zip(flips, shifts, strict=True)]
+        if any(cells):
+            lines.append([f"edit: {name} (flips, shift in sd)", *cells])
+    return lines
+
+
+def _at(found: Mapping[str, Any], path: Sequence[str], form: str) -> str:
+    """The figure that stands at a path, in a form; empty where there is none."""
+    value: Any = found
+    for step in path:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return form.format(value) if isinstance(value, int | float) and value == value else ""
 
 
 def markdown(evaluation: Evaluation) -> str:
@@ -167,8 +230,11 @@ def markdown(evaluation: Evaluation) -> str:
                     ]
                 )
             parts.append(_markdown_table(lines))
-        notes = list(shown_notes(evaluation, result))
-        parts.append("".join(f"- {note}\n" for note in notes))
+        parts.append("".join(f"- {note}\n" for note in shown_notes(evaluation, result)))
+        if any(one.diagnostics for one in result.models.values()):
+            first, *rest = diagnostic_lines(result)
+            rules = ["---", *["---:"] * (len(first) - 1)]
+            parts.append(f"### Diagnostics\n\n{_markdown_table([first, rules, *rest])}")
     return "\n".join(parts)
 
 
