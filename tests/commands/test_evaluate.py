@@ -14,8 +14,7 @@ from lightning_rm.commands.train import train
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.evaluation.benchmarks import BENCHMARKS
 from tests.commands.test_conf import CONF, SMALL, composed
-from tests.evaluation.made import write
-from tests.evaluation.test_evaluate import llmbar
+from tests.evaluation.made import llmbar, write
 from tests.toy import toy_model
 
 QUICK = ["num_draws=20", "num_random=5"]

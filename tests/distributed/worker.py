@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder
+from lightning_rm.callbacks import Benchmarks, HuggingFaceCheckpoint, PairRecorder
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -28,6 +28,7 @@ from lightning_rm.modules.contrast import SimCSE, SwAV
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
 from lightning_rm.modules.supervised import SupervisedLM
+from tests.evaluation.made import llmbar
 from tests.float64 import keep_float64
 from tests.toy import CONFIG, Rows, toy_model, toy_trainer
 
@@ -113,6 +114,7 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         callbacks=[
             HuggingFaceCheckpoint(folder / "model", world_tokenizer()),
             PairRecorder(folder / "pairs"),
+            *([Benchmarks({"llmbar": llmbar(folder / f"llmbar{rank}")})] if method == "baseline" else []),
         ],
     )
     module = module_of(method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,3 +38,27 @@ def sections(
     """Every section of a benchmark of given rewards."""
     means = column_means(benchmark.columns(items, grid(rewards), rule))
     return {name: float(value) for name, value in benchmark.combine(means).items()}
+
+
+LLMBAR = ("Natural", "Neighbor", "GPTInst", "GPTOut", "Manual")
+
+
+def llmbar(folder: Path, num: int = 4, words: int = 6) -> Path:
+    """The five files of LLMBar with made rows; `words` more of each first answer than of the second."""
+    draw = random.Random(0)
+
+    def answer(number: int) -> str:
+        return " ".join(draw.choice(("red", "apple", "of", "seven", "is", "river")) for _ in range(number))
+
+    for name in LLMBAR:
+        rows = [
+            {
+                "input": f"{name} question {n}",
+                "output_1": answer(words + n),
+                "output_2": answer(draw.randrange(2, 8)),
+                "label": draw.choice((1, 2)),
+            }
+            for n in range(num)
+        ]
+        write(folder / f"{name.lower()}.json", rows)
+    return folder

@@ -27,26 +27,10 @@ from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.load import LoadedModel
-from tests.evaluation.made import write
+from tests.evaluation.made import llmbar, write
 from tests.toy import toy_model
 
 FEW = Options(num_draws=50, num_random=20)
-SUBSETS = ("Natural", "Neighbor", "GPTInst", "GPTOut", "Manual")
-
-
-def llmbar(folder: Path, num: int = 4, words: int = 6) -> Path:
-    for name in SUBSETS:
-        rows = [
-            {
-                "input": f"{name} question {n}",
-                "output_1": f"answer {n} " * (words + n),
-                "output_2": f"no {n}",
-                "label": 1 + n % 2,
-            }
-            for n in range(num)
-        ]
-        write(folder / f"{name.lower()}.json", rows)
-    return folder
 
 
 def loaded(seed: int = 0, **config: Any) -> LoadedModel:
@@ -99,7 +83,10 @@ def test_files_hold_what_the_tables_show(tmp_path: Path) -> None:
     assert overall["low"] <= overall["value"] <= overall["high"]
     assert set(overall) == {"value", "low", "high", "strict", "half", "ties"}
     assert set(told["controls"]) == {"length only", "random rewards"}
-    assert told["controls"]["length only"]["sections"]["overall"]["value"] == 0.5
+    items = BENCHMARKS["llmbar"].read(tmp_path / "LLMBar")
+    longer = items.comparisons.margins(items.length) > 0
+    means = [longer[items.subset == subset].mean() for subset in np.unique(items.subset)]
+    assert told["controls"]["length only"]["sections"]["overall"]["value"] == pytest.approx(np.mean(means))
     assert set(told["models"]["a"]["summary"]) == {"mean", "lowest", "lower quartile"}
     (pair,) = told["comparisons"]
     assert pair["difference"]["overall"]["value"] == pytest.approx(
