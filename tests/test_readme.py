@@ -41,7 +41,9 @@ CONF_COMMANDS = sorted(
     {
         line.replace(" ...", "")  # what another line has said
         for path in (ROOT / "conf").rglob("*.yaml")
-        for line in re.findall(r"^# *(lightning-rm .*?)(?: # .*)?$", path.read_text(), flags=re.MULTILINE)
+        for line in re.findall(
+            r"^# *(lightning-rm .*?)(?: # .*)?$", re.sub(r" \\\n# +", " ", path.read_text()), flags=re.MULTILINE
+        )
     }
 )
 
@@ -74,6 +76,17 @@ def test_ci_runs_the_readmes_two_commands() -> None:
     for command in ("pip install -e . && python train.py", 'pip install -e ".[test]" && pytest'):
         assert f"```bash\n{command}\n```" in README
         assert f"readme '{command}'" in ci
+
+
+def test_the_choices_are_those_of_conf() -> None:
+    """Every group with every choice, but for what other choices are made of."""
+    written = dict(re.findall(r"^\| `(\w+)=` \| (.*) \|$", README, flags=re.MULTILINE))
+    parts = {("data", "base"), ("trainer", "base"), ("backbone", "lora")}
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "conf").glob("*/*.yaml")):
+        if (path.parent.name, path.stem) not in parts:
+            found.setdefault(path.parent.name, []).append(path.stem)
+    assert {group: names.split(", ") for group, names in written.items()} == found
 
 
 def test_conf_names_its_commands() -> None:
