@@ -7,12 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lightning_rm.analysis.features import collect_features
+    from lightning_rm.analysis.history import read_history
+    from lightning_rm.analysis.plots.features import feature_panels
+    from lightning_rm.analysis.plots.parts import part_curves
+    from lightning_rm.analysis.plots.strength import strength_by_group
     from lightning_rm.analysis.report import report
+    from lightning_rm.analysis.reports.features import panel_of
+    from lightning_rm.analysis.strength import grouped
     from lightning_rm.annotation.annotate import annotate
     from lightning_rm.annotation.voters import Voter
     from lightning_rm.data.datamodule import PreferenceDataModule
     from lightning_rm.data.sources.files import FileSource
     from lightning_rm.data.sources.records import RecordSource
+    from lightning_rm.data.synthetic.pairs import SyntheticSource
+    from lightning_rm.data.synthetic.policy import SyntheticResponses
+    from lightning_rm.data.synthetic.tokenizer import world_tokenizer
     from lightning_rm.data.tokenize.pairs import load_tokenizer
     from lightning_rm.evaluation.evaluate import evaluate
     from lightning_rm.evaluation.score import score
@@ -48,28 +58,33 @@ __all__ = [
     "StrengthAwareRM",
     "SupervisedLM",
     "SwAV",
+    "SyntheticResponses",
+    "SyntheticSource",
     "Voter",
     "VotersRM",
     "annotate",
     "average_weights",
+    "collect_features",
     "evaluate",
+    "feature_panels",
+    "grouped",
     "load_model",
     "load_tokenizer",
+    "panel_of",
+    "part_curves",
+    "read_history",
     "report",
     "score",
     "score_sequences",
+    "strength_by_group",
     "warmup_schedule",
+    "world_tokenizer",
 ]
 
 _HOMES = {
-    "annotate": "annotation.annotate",
-    "average_weights": "models.ensembles.warm",
     "BaselineRM": "modules.baseline",
     "ContrastiveRM": "modules.contrastive",
     "FileSource": "data.sources.files",
-    "evaluate": "evaluation.evaluate",
-    "load_model": "scoring.load",
-    "load_tokenizer": "data.tokenize.pairs",
     "MemberRewardModel": "models.ensembles.members",
     "Members": "models.ensembles.members",
     "MetaRM": "modules.meta",
@@ -77,17 +92,32 @@ _HOMES = {
     "RecordSource": "data.sources.records",
     "RewardEnsemble": "models.ensembles.ensemble",
     "RewardModel": "models.reward_model",
-    "report": "analysis.report",
-    "score": "evaluation.score",
-    "score_sequences": "scoring.engine",
     "SimCSE": "modules.contrast",
     "Strength": "strength",
     "StrengthAwareRM": "modules.strength_aware",
     "SupervisedLM": "modules.supervised",
     "SwAV": "modules.contrast",
+    "SyntheticResponses": "data.synthetic.policy",
+    "SyntheticSource": "data.synthetic.pairs",
     "Voter": "annotation.voters",
     "VotersRM": "modules.voters",
+    "annotate": "annotation.annotate",
+    "average_weights": "models.ensembles.warm",
+    "collect_features": "analysis.features",
+    "evaluate": "evaluation.evaluate",
+    "feature_panels": "analysis.plots.features",
+    "grouped": "analysis.strength",
+    "load_model": "scoring.load",
+    "load_tokenizer": "data.tokenize.pairs",
+    "panel_of": "analysis.reports.features",
+    "part_curves": "analysis.plots.parts",
+    "read_history": "analysis.history",
+    "report": "analysis.report",
+    "score": "evaluation.score",
+    "score_sequences": "scoring.engine",
+    "strength_by_group": "analysis.plots.strength",
     "warmup_schedule": "modules.optimization",
+    "world_tokenizer": "data.synthetic.tokenizer",
 }
 
 
