@@ -32,6 +32,15 @@ def same(expected: Any) -> Any:
     return pytest.approx(expected, rel=BOUND, abs=BOUND, nan_ok=True)
 
 
+def roughly(expected: Any) -> Any:
+    """What `==` takes for rewards of models in float32, which is what models are trained and exported in.
+
+    For tests of which reward goes where: rewards of the tests' models differ by more than 1e-2, and float32 adds some
+    hundred numbers up to within 1e-5. That the numbers are right is said in float64 elsewhere.
+    """
+    return pytest.approx(expected, abs=1e-4, nan_ok=True)
+
+
 def in_float64(model: RewardModel) -> RewardModel:
     """A model of that dtype, also DeBERTa, whose biases are made in float32 whatever they are asked to be in."""
     for parameter in model.parameters():

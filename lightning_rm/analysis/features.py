@@ -19,6 +19,7 @@ from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
+from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.reward_model import RewardModel
 
 
@@ -27,8 +28,8 @@ class Features:
     """What one reward model makes of P pairs.
 
     Args:
-        feature: (2, P, H) float32, the chosen responses' first.
-        reward: (2, P) float32, the mean of the members where there are several.
+        feature: (2, P, H), the chosen responses' first.
+        reward: (2, P), the mean of the members where there are several.
         row: (P,) long, the pairs' rows in their data set.
         accuracy: of these P pairs, as `PairMetrics` has it.
         num_available: pairs of the data set, from which the P were taken.
@@ -87,18 +88,15 @@ def collect_features(
             f"{pairs.name}: a conversation has {longest.max()} tokens and the model reads {model.max_tokens}; "
             f"set max_tokens={model.max_tokens}"
         )
-    feature, reward = torch.empty(2, num_pairs, model.hidden_size), torch.empty(2, num_pairs)
+    feature = torch.empty(2, num_pairs, model.hidden_size, dtype=model.reward_dtype)
+    reward = torch.empty(2, num_pairs, dtype=model.reward_dtype)
     laid = LAYOUTS[choose_layout(layout, model.fast_layouts, pairs).layout]
-    device, training = next(model.parameters()).device, model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for places in np.array_split(np.argsort(-longest, kind="stable"), -(-num_pairs // batch_pairs)):
             samples = [pairs.sample(row) for row in rows[places].tolist()]
             with autocast():
-                output = model(laid(samples, model.read_at, model.pad_id).to(device)).averaged()
-            feature[:, places], reward[:, places] = output.feature.float().cpu(), output.reward.cpu()
-    finally:
-        model.train(training)
+                output = model(laid(samples, model.read_at, model.pad_id).to(model.device)).averaged()
+            feature[:, places], reward[:, places] = output.feature.cpu().to(feature.dtype), output.reward.cpu()
     if not feature.isfinite().all():
         raise ValueError(f"{pairs.name}: features are not finite; has the model's training diverged?")
     columns = pairs.columns(rows.tolist())

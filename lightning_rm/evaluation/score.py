@@ -14,6 +14,7 @@ from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.pairs import encode_conversation
+from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 
@@ -60,15 +61,10 @@ def score(
     order = sorted(range(len(encoded)), key=alike.__getitem__)
     members = (model.num_members,) if isinstance(model, MemberRewardModel) else ()
     rewards = torch.empty(len(encoded), *members, dtype=model.reward_dtype)
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             samples = [Sample([encoded[number]]) for number in numbers]
             tokens = LAYOUTS[laid](samples, model.read_at, model.pad_id)
-            rewards[numbers] = model(tokens.to(device)).reward[0].movedim(-1, 0).cpu()
-    finally:
-        model.train(training)
+            rewards[numbers] = model(tokens.to(model.device)).reward[0].movedim(-1, 0).cpu()
     return rewards

@@ -26,6 +26,7 @@ from transformers import (
 
 from lightning_rm.data.rows import Message
 from lightning_rm.data.synthetic.draws import digest
+from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.rlhf.prompts import encode_prompt
 
 
@@ -111,7 +112,7 @@ def sample_responses(
         keys = [int(digest(seed, ids, place % k)[:15], 16) for place, ids in enumerate(batch)]
         input_ids, attention_mask = (tensor.to(policy.device) for tensor in _left_padded(batch, ends[0]))
         noise = _GumbelNoise(keys, policy.device)
-        with torch.inference_mode(), _evaluated(policy), _plain(policy):
+        with torch.inference_mode(), evaluating(policy), _plain(policy):
             output: Any = policy.generate(  # pyright: ignore[reportCallIssue]  # a method; nn.Module says Tensor
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -194,17 +195,6 @@ def _cut(ids: list[int], ends: Sequence[int]) -> tuple[list[int], bool]:
     """The tokens before the first end, and whether there is one."""
     place = next((place for place, token in enumerate(ids) if token in ends), None)
     return (ids, False) if place is None else (ids[:place], True)
-
-
-@contextmanager
-def _evaluated(policy: PreTrainedModel) -> Generator[None]:
-    """The policy in evaluation mode, and back as it was."""
-    training = policy.training
-    policy.eval()
-    try:
-        yield
-    finally:
-        policy.train(training)
 
 
 @contextmanager

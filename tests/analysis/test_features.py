@@ -29,6 +29,7 @@ from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.losses.geometry import effective_rank
 from tests.commands.test_conf import composed
+from tests.float64 import assert_same
 from tests.toy import toy_model
 
 
@@ -52,7 +53,7 @@ def numpy_centred(feature: Tensor) -> np.ndarray:
 
 
 def test_features_are_those_of_each_response_alone(pairs: PairDataset) -> None:
-    model = toy_model()
+    model = toy_model(dtype="float64")
     found = collect_features(model, pairs, batch_pairs=4)
     assert model.training
     assert found.feature.shape == (2, len(pairs), model.hidden_size)
@@ -64,8 +65,8 @@ def test_features_are_those_of_each_response_alone(pairs: PairDataset) -> None:
         for side, sequence in enumerate(pairs.sample(row).sequences):
             with torch.no_grad():
                 output = model(padded([Sample([sequence])], model.read_at, model.pad_id))
-            torch.testing.assert_close(found.feature[side, row], output.feature[0, 0], atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(found.reward[side, row], output.reward[0, 0], atol=1e-5, rtol=1e-4)
+            assert_same(found.feature[side, row], output.feature[0, 0])
+            assert_same(found.reward[side, row], output.reward[0, 0])
             rewards.append(float(output.reward))
         right += rewards[0] > rewards[1]
     assert found.accuracy == pytest.approx(right / len(pairs))
@@ -73,17 +74,17 @@ def test_features_are_those_of_each_response_alone(pairs: PairDataset) -> None:
 
 def test_fewer_pairs_are_spread_over_the_data_set(pairs: PairDataset) -> None:
     """Of 21 pairs four, at 0, 21 / 4, 42 / 4 and 63 / 4 rounded down."""
-    model = toy_model()
+    model = toy_model(dtype="float64")
     every, some = collect_features(model, pairs), collect_features(model, pairs, max_pairs=4)
     assert some.row.tolist() == [0, 5, 10, 15]
     assert (len(every.row), every.num_available, some.num_available) == (21, 21, 21)
-    torch.testing.assert_close(some.feature, every.feature[:, some.row], atol=1e-5, rtol=1e-4)
+    assert_same(some.feature, every.feature[:, some.row])
 
 
 def test_the_layout_does_not_matter(pairs: PairDataset) -> None:
-    model = toy_model()
+    model = toy_model(dtype="float64")
     one, other = (collect_features(model, pairs, layout=layout) for layout in ("padded", "packed"))
-    torch.testing.assert_close(one.feature, other.feature, atol=1e-5, rtol=1e-4)
+    assert_same(one.feature, other.feature)
 
 
 def test_what_cannot_be_read_is_named(pairs: PairDataset) -> None:

@@ -19,6 +19,7 @@ from lightning_rm.evaluation.score import score
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from tests.commands.test_conf import composed
 from tests.commands.test_train import lightning_rm
+from tests.float64 import roughly
 from tests.rlhf.policies import save_policy
 from tests.toy import toy_model, write_jsonl
 
@@ -172,7 +173,7 @@ def test_voters_say_what_they_think_of_each_response(
         conversations = [[*row["prompt"], {"role": "assistant", "content": text}] for text in row["responses"]]
         expected = [score(model, tokenizer, conversations).tolist() for model in models]
         for place, votes in enumerate(row["votes"]):
-            assert votes == pytest.approx([column[place] for column in expected], abs=1e-5)
+            assert votes == roughly([column[place] for column in expected])
 
 
 def thinking_policy(folder: Path) -> Path:

@@ -16,6 +16,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lightning_rm.analysis.history import read_history
+from tests.float64 import same
 
 SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1", "data.epochs=2"]
 
@@ -81,7 +82,7 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
     assert resumed.returncode == 0, resumed.stderr
     assert whole["train"]["num_pairs"] == 96
     for name, metrics in json.loads(results.read_text()).items():
-        assert metrics == pytest.approx(whole[name], rel=1e-9, nan_ok=True)
+        assert metrics == same(whole[name])
     assert sorted(path.name for path in pairs.iterdir()) == sorted([*sets, "test_more.parquet"])
     assert (tmp_path / "run" / "figures" / "rewards_test_more.png").exists()
     resumed_history = read_history(tmp_path / "run" / "csv" / "metrics.csv")
@@ -89,7 +90,7 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
     assert resumed_history.keys() == history.keys()
     for name, curve in resumed_history.items():
         assert curve.steps.tolist() == history[name].steps.tolist()
-        assert curve.values == pytest.approx(history[name].values, rel=1e-9, nan_ok=True)
+        assert curve.values == same(history[name].values)
 
 
 def test_a_multirun_shares_a_folder_and_returns_objectives(tmp_path: Path) -> None:

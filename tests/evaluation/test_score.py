@@ -14,6 +14,7 @@ from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, encode_conversation, prepare_pairs
 from lightning_rm.evaluation.score import score
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
+from tests.float64 import same
 from tests.toy import toy_model
 
 CONVERSATIONS = [
@@ -26,7 +27,7 @@ CONVERSATIONS = [
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_scores_are_hugging_faces_one_by_one_in_the_order_given(layout: LayoutName) -> None:
-    model, tokenizer = toy_model(), world_tokenizer()
+    model, tokenizer = toy_model(dtype="float64"), world_tokenizer()
     rewards = score(model, tokenizer, CONVERSATIONS, batch_size=3, layout=layout)
     model.eval()
     with torch.no_grad():
@@ -34,12 +35,12 @@ def test_scores_are_hugging_faces_one_by_one_in_the_order_given(layout: LayoutNa
             model.backbone(input_ids=torch.tensor([encode_conversation(tokenizer, conversation)])).logits.item()
             for conversation in CONVERSATIONS
         ]
-    assert rewards.tolist() == pytest.approx(alone, abs=1e-5)
+    assert rewards.tolist() == same(alone)
 
 
 @pytest.mark.parametrize("members", [Members(num_members=3), Members(num_members=3, lora_layers=1, rank=2)])
 def test_members_have_a_column_each(members: Members) -> None:
-    model, tokenizer = MemberRewardModel.of(toy_model(), members), world_tokenizer()
+    model, tokenizer = MemberRewardModel.of(toy_model(dtype="float64"), members), world_tokenizer()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
@@ -47,13 +48,13 @@ def test_members_have_a_column_each(members: Members) -> None:
     assert rewards.shape == (len(CONVERSATIONS), 3)
     for number in range(3):
         alone = score(model.member(number), tokenizer, CONVERSATIONS, batch_size=4)
-        assert rewards[:, number].tolist() == pytest.approx(alone.tolist(), abs=1e-5)
+        assert rewards[:, number].tolist() == same(alone.tolist())
     assert (rewards[:, 0] - rewards[:, 1]).abs().max() > 1e-3
 
 
 def test_tools_and_template_arguments_give_the_ids_of_training(tmp_path: Path) -> None:
     """Rows that carry both, as they are trained on, and their conversations, which are told both apart."""
-    model, tokenizer = toy_model().eval(), world_tokenizer()
+    model, tokenizer = toy_model(dtype="float64").eval(), world_tokenizer()
     written = (
         "{{ tools[0]['name'] if tools else 'none' }}{{ ' loud' if loud else '' }}{{ ' quiet' if quiet is defined }}\n"
     )
@@ -69,7 +70,7 @@ def test_tools_and_template_arguments_give_the_ids_of_training(tmp_path: Path) -
             model(LAYOUTS["padded"]([Sample([ids])], model.read_at, model.pad_id)).reward.item() for ids in trained
         ]
     rewards = score(model, tokenizer, CONVERSATIONS, tools=tools, chat_template_kwargs=arguments)
-    assert rewards.tolist() == pytest.approx(alone, abs=1e-5)
+    assert rewards.tolist() == same(alone)
     for fewer in (
         score(model, tokenizer, CONVERSATIONS, tools=tools),
         score(model, tokenizer, CONVERSATIONS, chat_template_kwargs=arguments),

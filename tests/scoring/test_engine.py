@@ -15,6 +15,7 @@ from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.batches import batches_of, num_shared
 from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.scoring.load import load_model
+from tests.float64 import roughly, same
 from tests.toy import toy_model
 
 PROMPTS = ([5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [5, 6, 7, 20, 21, 22, 23, 24, 25, 26, 27])
@@ -30,13 +31,13 @@ def alone(model: RewardModel, sequence: list[int]) -> float:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("batch_tokens", [1, 30, 10_000])
 def test_rewards_are_hugging_faces_one_by_one_whatever_the_batches(layout: LayoutName, batch_tokens: int) -> None:
-    model = toy_model()
+    model = toy_model(dtype="float64")
     sequences = [*SEQUENCES, *SEQUENCES[::2]]
     told: list[int] = []
     rewards = score_sequences(model, sequences, layout=layout, batch_tokens=batch_tokens, progress=told.append)
-    assert rewards.dtype == np.float32
+    assert rewards.dtype == np.float64
     assert rewards.shape == (len(sequences), 1)
-    assert rewards[:, 0].tolist() == pytest.approx([alone(model, one) for one in sequences], abs=1e-5)
+    assert rewards[:, 0].tolist() == same([alone(model, one) for one in sequences])
     assert sum(told) == len(sequences)
 
 
@@ -63,14 +64,14 @@ def test_batches_stay_in_their_budget_and_hold_every_sequence_once() -> None:
 
 
 def test_members_have_a_column_each_and_an_ensemble_answers_as_one_or_each() -> None:
-    models = [toy_model(seed) for seed in range(3)]
+    models = [toy_model(seed, dtype="float64") for seed in range(3)]
     ensemble = RewardEnsemble(models, how="worst", offsets=[0.0, 0.5, 1.0])
     own = np.concatenate([score_sequences(model, SEQUENCES) for model in models], axis=1) - [0.0, 0.5, 1.0]
-    assert score_sequences(ensemble, SEQUENCES, each_member=True) == pytest.approx(own, abs=1e-5)
-    assert score_sequences(ensemble, SEQUENCES)[:, 0] == pytest.approx(own.min(1), abs=1e-5)
-    members = MemberRewardModel.of(toy_model(), Members(num_members=2))
+    assert score_sequences(ensemble, SEQUENCES, each_member=True) == same(own)
+    assert score_sequences(ensemble, SEQUENCES)[:, 0] == same(own.min(1))
+    members = MemberRewardModel.of(toy_model(dtype="float64"), Members(num_members=2))
     rewards = score_sequences(members, SEQUENCES)
-    assert rewards[:, 1] == pytest.approx(score_sequences(members.member(1), SEQUENCES)[:, 0], abs=1e-5)
+    assert rewards[:, 1] == same(score_sequences(members.member(1), SEQUENCES)[:, 0])
     assert score_sequences(members, []).shape == (0, 2)
 
 
@@ -131,12 +132,14 @@ def test_every_form_of_model_is_loaded_as_what_it_is(tmp_path: Path) -> None:
         loaded = load_model(tmp_path / name.removesuffix("/model/best"))
         assert not loaded.model.training
         assert loaded.tokenizer.get_vocab() == tokenizer.get_vocab()
-        assert np.array_equal(score_sequences(loaded.model, SEQUENCES), score_sequences(model, SEQUENCES))
+        rewards = score_sequences(loaded.model, SEQUENCES)
+        assert rewards.dtype == np.float32
+        assert np.array_equal(rewards, score_sequences(model, SEQUENCES))
     with pytest.raises(ValueError, match="holds several members on one backbone"):
         RewardModel.from_pretrained(tmp_path / "members")
     average = RewardModel.from_pretrained(tmp_path / "members", average=True)
     mean = score_sequences(forms["members"], SEQUENCES).mean(1)
-    assert score_sequences(average, SEQUENCES)[:, 0] == pytest.approx(mean, abs=1e-5)
+    assert score_sequences(average, SEQUENCES)[:, 0] == roughly(mean)
     (tmp_path / "young").mkdir()
     (tmp_path / "young" / "config.yaml").touch()
     with pytest.raises(ValueError, match=r"young is a run without weights in model/best; has its training finished\?"):
