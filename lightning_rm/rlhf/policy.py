@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from lightning_rm.data.store.cache import files_digest
@@ -42,7 +43,9 @@ def policy_config(path: str | Path, *, trust_remote_code: bool = False) -> PreTr
     return config
 
 
-def load_policy(path: str | Path, *, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
+def load_policy(
+    path: str | Path, *, dtype: str | torch.dtype = "float32", trust_remote_code: bool = False
+) -> PreTrainedModel:
     """A policy, ready to sample from.
 
     Args:

@@ -30,7 +30,7 @@ def load_model(
     *,
     weights: str = "best",
     tokenizer: PreTrainedTokenizerBase | None = None,
-    dtype: str = "float32",
+    dtype: str | torch.dtype = "float32",
     attn_implementation: str | None = None,
     device: str | torch.device | None = None,
     new_head: bool = False,

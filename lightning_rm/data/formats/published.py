@@ -27,9 +27,10 @@ from lightning_rm.data.formats.fields import (
     shown,
     text,
 )
-from lightning_rm.data.formats.row_format import TIE, RowFormat, ordered
+from lightning_rm.data.formats.row_format import RowFormat, ordered
 from lightning_rm.data.formats.toolkits import TOOLKIT_FIELDS, TOOLKIT_FORMATS
 from lightning_rm.data.formats.turns import hh_turns, is_hh_text
+from lightning_rm.data.rows import TIE
 
 UNKNOWN_FORMAT = "unknown format"
 

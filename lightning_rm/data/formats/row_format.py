@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from lightning_rm.data.formats.fields import Raw, required
 
-TIE = "tie"
-
 
 @dataclass(frozen=True)
 class RowFormat:

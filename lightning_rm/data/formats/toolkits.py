@@ -25,9 +25,9 @@ from lightning_rm.data.formats.fields import (
     text,
 )
 from lightning_rm.data.formats.messages import ROLES
-from lightning_rm.data.formats.row_format import TIE, RowFormat, ordered
+from lightning_rm.data.formats.row_format import RowFormat, ordered
 from lightning_rm.data.formats.turns import PROMPT_DISAGREES, WRONG_ROLE, Turns, read_turns
-from lightning_rm.data.rows import Message
+from lightning_rm.data.rows import TIE, Message
 
 PROMPT_FIELDS = (
     *("instruction", "question", "query", "problem", "input", "context", "prompt_text"),

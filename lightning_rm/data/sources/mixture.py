@@ -12,10 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from lightning_rm.data.formats.fields import digest
-from lightning_rm.data.rows import BadRow, PairRow, Source
+from lightning_rm.data.rows import BY_WEIGHT, BadRow, PairRow, Source
 from lightning_rm.data.sources.resampling import unit_hash
-
-LEFT_OUT = "left out by weight"
 
 
 class Mixture:
@@ -68,7 +66,7 @@ class Mixture:
             drawn = unit_hash(self.seed, name, row.id, times_seen[row.id]) < share
             num_copies = int(every) + drawn
             if not num_copies:
-                yield BadRow(f"{name}, pair {row.id}", LEFT_OUT, f"the weight of {name} is {self.weights[name]:g}")
+                yield BadRow(f"{name}, pair {row.id}", BY_WEIGHT, f"the weight of {name} is {self.weights[name]:g}")
             named = replace(row, subset=name) if row.subset == "all" else row
             for copy in range(num_copies):
                 yield replace(named, id=f"{row.id}#{copy + 1}") if copy else named

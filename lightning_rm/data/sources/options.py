@@ -7,10 +7,8 @@ from typing import cast
 
 from lightning_rm.data.formats.fields import Columns, digest, lookup, shown
 from lightning_rm.data.formats.pairs import PARSER_VERSION, check_options, parse_row
-from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.rows import BY_WHERE, BadRow, PairRow
 from lightning_rm.data.sources.readers import Record
-
-LEFT_OUT = "left out by where"
 
 Where = Mapping[str, object]
 
@@ -57,7 +55,7 @@ class RowOptions:
             seen.update(raw)
             unseen -= {field for field in unseen if lookup(raw, field) is not None}
             if field := next((field for field in self.where if lookup(raw, field) not in self.where[field]), None):
-                yield BadRow(where, LEFT_OUT, f"{field} is {shown(lookup(raw, field))}")
+                yield BadRow(where, BY_WHERE, f"{field} is {shown(lookup(raw, field))}")
             else:
                 yield parse_row(raw, where, format=self.format, columns=self.columns, subset=self.subset)
         if seen and unseen:

@@ -14,10 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightning_rm.data.formats.fields import digest
-from lightning_rm.data.rows import BadRow, PairRow, Source
-
-LEFT_OUT_FOLD = "left out fold"
-LEFT_OUT_BOOTSTRAP = "left out by bootstrap"
+from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BadRow, PairRow, Source
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class WithoutFold:
         """The rows in order; those of the fold come as `BadRow`s that are counted and are no error."""
         for row in self.source:
             if isinstance(row, PairRow) and self.fold.holds(row.prompt_id):
-                yield BadRow(f"pair {row.id}", LEFT_OUT_FOLD, f"fold {self.fold.fold % self.fold.num_folds}")
+                yield BadRow(f"pair {row.id}", BY_FOLD, f"fold {self.fold.fold % self.fold.num_folds}")
             else:
                 yield row
 
@@ -94,7 +91,7 @@ class Bootstrap:
             times_seen[row.id] += 1
             num_copies = poisson(unit_hash("bootstrap", self.seed, row.id, times_seen[row.id]))
             if not num_copies:
-                yield BadRow(f"pair {row.id}", LEFT_OUT_BOOTSTRAP, f"seed {self.seed}")
+                yield BadRow(f"pair {row.id}", BY_BOOTSTRAP, f"seed {self.seed}")
             for copy in range(num_copies):
                 yield replace(row, id=f"{row.id}#{copy + 1}") if copy else row
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -41,7 +42,7 @@ def build_pretrained(
     *,
     tokenizer: PreTrainedTokenizerBase | None,
     pad_id: int | None,
-    dtype: str,
+    dtype: str | torch.dtype,
     attn_implementation: str | None,
     head_seed: int,
     gguf_file: str | None,
@@ -95,7 +96,7 @@ def build_random(
     vocab_size: int | None,
     pad_id: int | None,
     seed: int,
-    dtype: str,
+    dtype: str | torch.dtype,
     attn_implementation: str | None,
     keep_lm_head: bool,
 ) -> Built:

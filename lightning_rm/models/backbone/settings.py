@@ -42,12 +42,13 @@ def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
     return AutoConfig.for_model(model_type, **copy.deepcopy(options))
 
 
-def dtype_of(name: str) -> torch.dtype:
-    """A torch dtype by its name.
+def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
+    """Return a torch dtype, given as itself or by its name.
 
     Raises:
         ValueError: if a backbone cannot be stored in it.
     """
+    name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(f"dtype={name!r}: choose one of {', '.join(DTYPES)}")
     return DTYPES[name]

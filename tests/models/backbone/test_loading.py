@@ -106,7 +106,7 @@ def test_a_base_encoder_keeps_its_pooler_and_one_without_gets_a_new_one(tmp_path
 
 def test_a_pooler_of_a_bfloat16_load_is_not_rounded(tmp_path: Path) -> None:
     save_classifier(tmp_path, 1, "bert")
-    model = RewardModel.from_pretrained(tmp_path, dtype="bfloat16")
+    model = RewardModel.from_pretrained(tmp_path, dtype=torch.bfloat16)  # or by its name
     weight = load_file(tmp_path / "model.safetensors")["bert.pooler.dense.weight"]
     assert torch.equal(head_of(model)[0], weight)
     assert model.backbone.dtype == torch.bfloat16
