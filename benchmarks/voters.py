@@ -42,7 +42,7 @@ from peft.tuners.lora import LoraLayer
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_rm.annotation.voters import Voter
-from lightning_rm.annotation.votes import collect_votes, remove_parts
+from lightning_rm.annotation.votes import collect_votes
 from lightning_rm.batch import PreferenceBatch, Reading
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.sources.files import FileSource
@@ -56,6 +56,7 @@ from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.voters import VotersRM
+from lightning_rm.scoring.parts import remove_parts
 
 SEED, VOCABULARY_SIZE, RANK, ALPHA = 0, 8000, 8, 16.0
 WORDS = (45, 75)  # of a prompt and of a response, a token each

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lightning_rm.data.synthetic.tokenizer import world_tokenizer
     from lightning_rm.data.tokenize.pairs import load_tokenizer
     from lightning_rm.evaluation.evaluate import evaluate
-    from lightning_rm.evaluation.score import score
     from lightning_rm.models.ensembles.ensemble import RewardEnsemble
     from lightning_rm.models.ensembles.members import MemberRewardModel, Members
     from lightning_rm.models.ensembles.warm import average_weights
@@ -38,7 +37,10 @@ if TYPE_CHECKING:
     from lightning_rm.modules.strength_aware import StrengthAwareRM
     from lightning_rm.modules.supervised import SupervisedLM
     from lightning_rm.modules.voters import VotersRM
+    from lightning_rm.rlhf.reward_function import RewardFunction
+    from lightning_rm.scoring.conversations import score
     from lightning_rm.scoring.engine import score_sequences
+    from lightning_rm.scoring.files import score_file
     from lightning_rm.scoring.load import load_model
     from lightning_rm.strength import Strength
 
@@ -52,6 +54,7 @@ __all__ = [
     "PreferenceDataModule",
     "RecordSource",
     "RewardEnsemble",
+    "RewardFunction",
     "RewardModel",
     "SimCSE",
     "Strength",
@@ -75,6 +78,7 @@ __all__ = [
     "read_history",
     "report",
     "score",
+    "score_file",
     "score_sequences",
     "strength_by_group",
     "warmup_schedule",
@@ -91,6 +95,7 @@ _HOMES = {
     "PreferenceDataModule": "data.datamodule",
     "RecordSource": "data.sources.records",
     "RewardEnsemble": "models.ensembles.ensemble",
+    "RewardFunction": "rlhf.reward_function",
     "RewardModel": "models.reward_model",
     "SimCSE": "modules.contrast",
     "Strength": "strength",
@@ -113,7 +118,8 @@ _HOMES = {
     "part_curves": "analysis.plots.parts",
     "read_history": "analysis.history",
     "report": "analysis.report",
-    "score": "evaluation.score",
+    "score": "scoring.conversations",
+    "score_file": "scoring.files",
     "score_sequences": "scoring.engine",
     "strength_by_group": "analysis.plots.strength",
     "warmup_schedule": "modules.optimization",

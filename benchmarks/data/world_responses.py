@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 
-from lightning_rm.annotation.voters import Voter, find_folder
+from lightning_rm.annotation.voters import Voter
 from lightning_rm.data.synthetic.policy import SyntheticResponses
-from lightning_rm.evaluation.score import score
+from lightning_rm.scoring.conversations import score
+from lightning_rm.scoring.load import find_folder
 
 
 def main() -> None:

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
-from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
-from lightning_rm.models.backbone.contexts import evaluating
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.scoring.engine import forwards
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,8 @@ class Plane(NamedTuple):
     axes: tuple[str, str]
 
 
-@torch.inference_mode()
 def collect_features(
-    model: RewardModel,
+    model: AnyRewardModel,
     pairs: PairDataset,
     *,
     layout: LayoutSetting = "padded",
@@ -88,15 +86,15 @@ def collect_features(
             f"{pairs.name}: a conversation has {longest.max()} tokens and the model reads {model.max_tokens}; "
             f"set max_tokens={model.max_tokens}"
         )
-    feature = torch.empty(2, num_pairs, model.hidden_size, dtype=model.reward_dtype)
-    reward = torch.empty(2, num_pairs, dtype=model.reward_dtype)
-    laid = LAYOUTS[choose_layout(layout, model.fast_layouts, pairs).layout]
-    with evaluating(model):
-        for places in np.array_split(np.argsort(-longest, kind="stable"), -(-num_pairs // batch_pairs)):
-            samples = [pairs.sample(row) for row in rows[places].tolist()]
-            with autocast():
-                output = model(laid(samples, model.read_at, model.pad_id).to(model.device)).averaged()
-            feature[:, places], reward[:, places] = output.feature.cpu().to(feature.dtype), output.reward.cpu()
+    feature = torch.empty(num_pairs, 2, model.hidden_size, dtype=model.reward_dtype)
+    reward = torch.empty(num_pairs, 2, dtype=model.reward_dtype)
+    sequences = [tuple(ids) for row in rows.tolist() for ids in pairs.sample(row).sequences]
+    with autocast():
+        for places, output in forwards(model, sequences, model, layout=layout, batch_size=2 * batch_pairs):
+            output = output.averaged()
+            feature.flatten(0, 1)[places] = output.feature[0].cpu().to(feature.dtype)
+            reward.flatten()[places] = output.reward[0].cpu()
+    feature, reward = feature.transpose(0, 1).contiguous(), reward.T.contiguous()
     if not feature.isfinite().all():
         raise ValueError(f"{pairs.name}: features are not finite; has the model's training diverged?")
     columns = pairs.columns(rows.tolist())

@@ -10,9 +10,10 @@ import lightning as L
 
 from lightning_rm.annotation.files import write_fnlp, write_parquet, write_trl
 from lightning_rm.annotation.voters import Voter
-from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
+from lightning_rm.annotation.votes import Votes, collect_votes
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
+from lightning_rm.scoring.parts import remove_parts
 
 
 def annotate(

@@ -10,16 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.store.cache import files_digest, fingerprint
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
 from lightning_rm.models.backbone.heads import architecture_of
-from lightning_rm.models.backbone.loading import weight_files
-from lightning_rm.models.ensembles.ensemble import RewardEnsemble, is_ensemble, member_folders
-from lightning_rm.models.ensembles.members import MemberRewardModel, is_members
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.backbone.loading import Checkpoint, weight_files
+from lightning_rm.models.ensembles.ensemble import is_ensemble, member_folders
+from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.scoring.load import load_model
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,9 @@ class Voter:
         """Its tokenizer."""
         return load_tokenizer(self._folders[0])
 
-    def load(self, tokenizer: PreTrainedTokenizerBase) -> RewardModel:
+    def load(self, tokenizer: PreTrainedTokenizerBase) -> AnyRewardModel:
         """The model, ready to score."""
-        load = RewardModel.from_pretrained
-        if is_ensemble(self.folder):
-            load = RewardEnsemble.load
-        elif is_members(self.folder):
-            load = MemberRewardModel.load
-        return load(self.folder, tokenizer=tokenizer).eval()
+        return load_model(self.folder, tokenizer=tokenizer).model
 
     def read_ahead(self) -> None:
         """Have Linux read its weights into the cache of files in the background, while another voter scores."""
@@ -81,31 +76,13 @@ class Voter:
     def kind(self) -> dict[str, Any]:
         """What voters must have in common, by the names that an error calls it."""
         tokenizer = self.tokenizer()
-        config = AutoConfig.from_pretrained(self._folders[0])
+        config = Checkpoint.at(self._folders[0]).config()
         return {
             "tokenizer": fingerprint(definition=definition(tokenizer))[:12],
             "padding token": tokenizer.pad_token,
             "chat template": fingerprint(template=tokenizer.chat_template)[:12],
             "head": f"{config.model_type} {', '.join(architecture_of(config.model_type).head)}",
         }
-
-
-def find_folder(run: Path, weights: str = "best") -> Path | None:
-    """The Hugging Face folder of a run (`RUN/model/best`), or a path that is one, or an ensemble; else None.
-
-    Args:
-        run: a run's folder, or a Hugging Face folder.
-        weights: `best` or `last`.
-
-    Raises:
-        ValueError: for other weights.
-    """
-    if weights not in ("best", "last"):
-        raise ValueError(f"weights={weights!r}: a run has 'best' and 'last'")
-    for folder in (run / "model" / weights, run):
-        if (folder / "config.json").is_file() or is_ensemble(folder):
-            return folder
-    return None
 
 
 def check_voters(voters: Sequence[Voter]) -> None:

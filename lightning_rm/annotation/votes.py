@@ -1,42 +1,35 @@
 """Annotation: M voters score every pair of a data set, and their votes become its strengths.
 
-Distinct conversations are scored, each once, in shards that are written as they are done: `OUT.parts/VOTER/SHARD.npy`.
-A killed annotation goes on where it was, and any number of processes share the shards. What comes out is assembled in
-the end and renamed into place, so there is never half a file. This file knows voters, pairs and files; no
-configuration. How the annotated rows are written is `files`'s.
+Distinct conversations are scored, each once, by `scoring.shards`: a killed annotation goes on where it was, and any
+number of processes share the shards. What comes out is assembled in the end and renamed into place, so there is never
+half a file. This file knows voters and pairs; no configuration. How the annotated rows are written is `files`'s.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import lightning as L
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lightning_rm.annotation.voters import Voter, check_voters
-from lightning_rm.batch import LayoutName, Sample
-from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
-from lightning_rm.data.batches.layouts import LAYOUTS
-from lightning_rm.data.batches.orders import by_length, cut_by_tokens
+from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.batches.repeats import sequence_index
 from lightning_rm.data.rows import PairRow, Source
-from lightning_rm.data.store.cache import draft_of, fingerprint
+from lightning_rm.data.store.cache import fingerprint
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
-from lightning_rm.models.ensembles.members import MemberRewardModel
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.scoring.parts import Parts, Rewards, open_parts
+from lightning_rm.scoring.shards import Shard, score_shards
 from lightning_rm.strength import Strength
 
 Progress = Callable[[str, int, int], None]
 """Told the voter, how many of its conversations are scored, and how many there are."""
-
-Rewards = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ def collect_votes(
     *,
     fabric: L.Fabric | None = None,
     cache_dir: Path | str | None = None,
-    layout: LayoutSetting = "padded",
+    layout: LayoutSetting = "auto",
     batch_tokens: int = 16384,
     shard_size: int = 2000,
     progress: Progress | None = None,
@@ -89,8 +82,7 @@ def collect_votes(
         fabric: device and processes; None for this process and the CPU. Every process calls this alike.
         cache_dir: where tokenised pairs are kept.
         layout: how conversations are laid out, or `auto`; rewards are the same.
-        batch_tokens: the most grid tokens of a forward, before a common beginning is shared; a longer conversation goes
-            alone.
+        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone.
         shard_size: conversations of a shard, the most that a killed process does again.
         progress: called after every batch.
 
@@ -107,11 +99,37 @@ def collect_votes(
     index = sequence_index(pairs)
     # Conversations are numbered from 0: `first` says at which pair and side each of them stands.
     first = np.unique(index, return_index=True)[1]
-    lengths = pairs.lengths.ravel()[first]
 
-    def sample_of(number: int) -> Sample:
+    def sequence_of(number: int) -> Sequence[int]:
         pair, side = divmod(int(first[number]), 2)
-        return Sample([pairs.sample(pair).sequences[side]])
+        return pairs.sample(pair).sequences[side]
+
+    def place_of(number: int) -> str:
+        pair, side = divmod(int(first[number]), 2)
+        return f"row {int(pairs.source_row[pair])} of the data, {('chosen', 'rejected')[side]}"
+
+    def load(voter: Voter, following: Voter | None) -> AnyRewardModel:
+        model = voter.load(tokenizer)
+        longest = int(pairs.lengths.max())
+        if model.max_tokens is not None and longest > model.max_tokens:
+            raise ValueError(
+                f"{pairs.name}: a conversation has {longest} tokens and the voters read {model.max_tokens}; set "
+                f"max_tokens={model.max_tokens}"
+            )
+        fabric.to_device(model)
+        if following is not None:
+            following.read_ahead()
+        return model
+
+    def shards_of(voter: Voter, needed: NDArray[np.int64]) -> Iterator[Shard]:
+        for number, start in enumerate(range(0, len(needed), shard_size)):
+            numbers: list[int] = needed[start : start + shard_size].tolist()
+            yield Shard(
+                number,
+                len(numbers),
+                lambda numbers=numbers: [sequence_of(one) for one in numbers],
+                lambda place, numbers=numbers: f"voter {voter.name}: {place_of(numbers[place])}",
+            )
 
     settings = fingerprint(
         pairs=pairs.path.stem,
@@ -122,37 +140,23 @@ def collect_votes(
     )
     has_say = _has_say(source, pairs, voters)
     needed_by = [np.unique(index[mask]) for mask in has_say]
-    folders = [_folder(parts, settings, voter) for voter in voters]
-    laid: LayoutName | None = None
+    open_parts(parts)
+    folders = [Parts(parts / f"{settings[:16]}-{voter.digest}{_fold(voter)}") for voter in voters]
     for voter, following, needed, folder in zip(voters, [*voters[1:], None], needed_by, folders, strict=True):
-        shards = [needed[start : start + shard_size] for start in range(0, len(needed), shard_size)]
-        # By their numbers, not by what is missing: that differs between processes that look at different times.
-        numbers = range(fabric.global_rank, len(shards), fabric.world_size)
-        mine = [number for number in numbers if not (folder / f"{number:06d}.npy").exists()]
-        done = sum(len(shards[number]) for number in range(len(shards)) if number not in mine)
-        if not mine:
-            continue
-        model = voter.load(tokenizer)
-        fabric.to_device(model)
-        _check_lengths(pairs, lengths, model)
-        if following is not None:
-            following.read_ahead()
-        laid = laid or choose_layout(layout, model.fast_layouts, pairs).layout
-        for number in mine:
-            scored: list[tuple[NDArray[np.int64], Rewards]] = []
-            for rows in _batches(shards[number], lengths, batch_tokens, laid):
-                with fabric.autocast():
-                    scored.append((rows, _score(model, [sample_of(row) for row in rows.tolist()], laid)))
-                done += len(rows)
-                if progress is not None:
-                    progress(voter.name, done, len(needed))
-            _write_part(folder / f"{number:06d}.npy", scored, voter)
-        del model
-    fabric.barrier()
+        score_shards(
+            partial(load, voter, following),
+            shards_of(voter, needed),
+            folder,
+            fabric=fabric,
+            layout=layout,
+            batch_tokens=batch_tokens,
+            progress=None if progress is None else _counting(progress, voter.name, len(needed)),
+        )
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []
     for voter, needed, folder, mask in zip(voters, needed_by, folders, has_say, strict=True):
-        rewards = _read_parts(folder) if len(needed) else _no_rewards(voter.load(tokenizer))
+        read = [folder.read(number).rewards for number in range(-(-len(needed) // shard_size))]
+        rewards = np.concatenate(read) if read else np.empty((0, voter.load(tokenizer).num_rewards), np.float32)
         members = rewards.shape[1]
         names += [voter.name] if members == 1 else [f"{voter.name}#{member}" for member in range(members)]
         columns.append(_by_pair(rewards, needed, index, mask))
@@ -160,15 +164,21 @@ def collect_votes(
     return Votes(pairs, tuple(names), table[:, 0], table[:, 1])
 
 
-def remove_parts(parts: Path) -> None:
-    """Remove the shards of an annotation that is done."""
-    shutil.rmtree(parts, ignore_errors=True)
+def _counting(progress: Progress, name: str, total: int) -> Callable[[int], None]:
+    """Progress that is told how many are new, as progress that is told how many are done."""
+    done = 0
+
+    def tell(num_new: int) -> None:
+        nonlocal done
+        done += num_new
+        progress(name, done, total)
+
+    return tell
 
 
-def _folder(parts: Path, settings: str, voter: Voter) -> Path:
-    """Where the shards of a voter go: named by all that its rewards depend on."""
-    fold = "" if voter.fold is None else f"-{voter.fold.fold % voter.fold.num_folds}of{voter.fold.num_folds}"
-    return parts / f"{settings[:16]}-{voter.digest}{fold}"
+def _fold(voter: Voter) -> str:
+    """What names the fold that a voter left out."""
+    return "" if voter.fold is None else f"-{voter.fold.fold % voter.fold.num_folds}of{voter.fold.num_folds}"
 
 
 def _has_say(source: Source, pairs: PairDataset, voters: Sequence[Voter]) -> list[NDArray[np.bool_]]:
@@ -184,54 +194,6 @@ def _has_say(source: Source, pairs: PairDataset, voters: Sequence[Voter]) -> lis
             "vote on them; train at least one voter a fold (seed=range(0,NUM_FOLDS) covers them all)"
         )
     return masks
-
-
-def _check_lengths(pairs: PairDataset, lengths: NDArray[np.int64], model: RewardModel) -> None:
-    limit, longest = model.max_tokens, int(lengths.max())
-    if limit is not None and longest > limit:
-        raise ValueError(
-            f"{pairs.name}: a conversation has {longest} tokens and the voters read {limit}; set max_tokens={limit}"
-        )
-
-
-def _batches(
-    shard: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens: int, layout: LayoutName
-) -> list[NDArray[np.int64]]:
-    """The conversations of a shard, as many at a time as the budget allows.
-
-    On a padded grid they go from long to short. On the others they stand as they come, those of a pair side by side:
-    there is no padding to save, and a beginning to share.
-    """
-    rows = by_length(shard, lengths) if layout == "padded" else shard
-    return cut_by_tokens(rows, batch_tokens, layout, lengths[:, None], np.arange(len(lengths))[:, None])
-
-
-@torch.inference_mode()
-def _score(model: RewardModel, samples: Sequence[Sample], layout: LayoutName) -> Rewards:
-    """(n, members) rewards of n conversations."""
-    device = next(model.parameters()).device
-    tokens = LAYOUTS[layout](samples, model.read_at, model.pad_id).to(device)
-    reward = model(tokens).reward[0]
-    return reward.reshape(-1, len(samples)).T.cpu().numpy()
-
-
-def _write_part(path: Path, scored: Sequence[tuple[NDArray[np.int64], Rewards]], voter: Voter) -> None:
-    """Write one shard's rewards, (n, members) by the numbers of its conversations, in one step."""
-    numbers, values = (np.concatenate(part) for part in zip(*scored, strict=True))
-    if not np.isfinite(values).all():
-        raise ValueError(f"voter {voter.name} gives rewards that are not finite; has its training diverged?")
-    with draft_of(path) as draft, draft.open("wb") as file:
-        np.save(file, values[np.argsort(numbers)], allow_pickle=False)
-
-
-def _read_parts(folder: Path) -> Rewards:
-    """(n, members): the rewards of all shards of a voter."""
-    return np.concatenate([np.load(path, allow_pickle=False) for path in sorted(folder.glob("*.npy"))])
-
-
-def _no_rewards(model: RewardModel) -> Rewards:
-    """(0, members): what a voter says whose fold holds no prompt of the data."""
-    return np.empty((0, model.num_members if isinstance(model, MemberRewardModel) else 1), np.float32)
 
 
 def _by_pair(

@@ -10,10 +10,11 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.annotation.voters import Voter, find_folder
+from lightning_rm.annotation.voters import Voter
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.resampling import Fold, WithoutFold
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
+from lightning_rm.scoring.load import find_folder
 
 
 def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:

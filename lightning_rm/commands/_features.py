@@ -13,12 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from lightning_rm.analysis.features import Features, collect_features
-from lightning_rm.annotation.voters import Voter, find_folder
+from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands._config import require_all
 from lightning_rm.commands._data import find_policy, find_source
 from lightning_rm.commands._tables import report_table
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.pairs import prepare_pairs
+from lightning_rm.scoring.load import find_folder
 
 
 def read_features(cfg: DictConfig, console: Console) -> dict[str, Features]:

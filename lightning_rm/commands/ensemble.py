@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from lightning_rm.annotation.voters import Voter, check_voters
-from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
+from lightning_rm.annotation.votes import Votes, collect_votes
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all
 from lightning_rm.commands._data import find_policy, find_voters
 from lightning_rm.commands._tables import results_table
@@ -27,6 +27,7 @@ from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.models.ensembles.members import is_members
 from lightning_rm.models.ensembles.warm import average_weights, check_average, weight_cosine
+from lightning_rm.scoring.parts import remove_parts
 
 AGGREGATES: tuple[Aggregate, ...] = ("mean", "median", "worst", "mean_minus_variance")
 

@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all
@@ -18,7 +19,6 @@ from lightning_rm.commands._progress import progress
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.publishing.publish import CARD_FILE, PublishOptions, publish
-from lightning_rm.scoring.load import LoadedModel
 
 
 def export_run(cfg: DictConfig) -> Path:
@@ -74,7 +74,7 @@ def _check_out(cfg: DictConfig, run: Path, out: Path) -> None:
         )
 
 
-def _with_adapters(run: Path, weights: str) -> LoadedModel:
+def _with_adapters(run: Path, weights: str) -> tuple[RewardModel, PreTrainedTokenizerBase]:
     """The run's model as it was trained, its adapters apart, from its checkpoint."""
     config = cast(DictConfig, OmegaConf.load(run / "config.yaml")) if (run / "config.yaml").is_file() else None
     if config is None or OmegaConf.select(config, "backbone.model.lora") is None or config.members is not None:
@@ -88,7 +88,7 @@ def _with_adapters(run: Path, weights: str) -> LoadedModel:
     model.load_state_dict(
         {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
     )
-    return LoadedModel(model.eval(), tokenizer)
+    return model.eval(), tokenizer
 
 
 def _listed(value: Any) -> Any:

@@ -23,12 +23,12 @@ from lightning_rm.commands._tables import report_table
 from lightning_rm.data.rows import Message
 from lightning_rm.data.store.cache import fingerprint
 from lightning_rm.data.tokenize.pairs import load_tokenizer
-from lightning_rm.evaluation.score import score
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.rlhf.lines import GrowingLines
 from lightning_rm.rlhf.policy import load_policy, policy_config, policy_version
 from lightning_rm.rlhf.prompts import Prompt, distinct_prompts
 from lightning_rm.rlhf.sampling import Sampled, check_options, room_for_prompt, sample_responses
+from lightning_rm.scoring.conversations import score
 
 SETTINGS = ("policy", "dtype", "set", "num_prompts", "k", "temperature", "top_p", "max_new_tokens", "seed")
 """Keys of the configuration that the responses depend on, beside prompts, template arguments and what folders hold."""
@@ -174,7 +174,7 @@ def _row(prompt: Prompt, said: Sampled) -> dict[str, Any]:
 
 
 def _votes(
-    models: Sequence[RewardModel],
+    models: Sequence[AnyRewardModel],
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     batch: Sequence[Sampled],

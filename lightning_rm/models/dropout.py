@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 
 DropoutAt = Literal["embeddings", "features"]
 
@@ -15,7 +15,7 @@ _PROBABILITY = "added_dropout"
 """The attribute of an embedding module that says how much of it is dropped; where it stands, a hook reads it."""
 
 
-def add_dropout(model: RewardModel, at: DropoutAt | None, probability: float) -> None:
+def add_dropout(model: AnyRewardModel, at: DropoutAt | None, probability: float) -> None:
     """Give a reward model dropout in training; its weights, its evaluation and its export stay as they are.
 
     `embeddings`: whatever stands above them differs between two forwards. `features`: only what the head, and a

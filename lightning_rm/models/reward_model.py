@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, ReadAt, Reading, RewardOutput, TokenBatch
+from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
 from lightning_rm.losses import language_model_loss
 from lightning_rm.models.attention.last_layer import compute_where_read, tell_where_read
 from lightning_rm.models.attention.masks import SEGMENT_ATTENTION, attention_mask
@@ -28,6 +28,7 @@ from lightning_rm.models.backbone.export import MEMBERS_FILE, export
 from lightning_rm.models.backbone.heads import Architecture, architecture_of, head_tensors, widen_head
 from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.protocol import AnyRewardModel
 
 SMALL_LAYER = 250_000
 """Weights of a layer whose tokens cost less on a CPU than the attention calls that would save them; measured on two
@@ -35,7 +36,7 @@ cores, on conversations of 40 tokens: rows of one sequence are faster up to a wi
 on. A GPU attends to all segments in one call."""
 
 
-class RewardModel(nn.Module):
+class RewardModel(AnyRewardModel):
     """A backbone and a head: tokens to one float32 reward a response.
 
     Most users call `from_pretrained` or `from_config`.
@@ -194,24 +195,9 @@ class RewardModel(nn.Module):
         return cls(built.backbone, built.pad_id, built.lm_head)._prepared(gradient_checkpointing, lora)
 
     @property
-    def num_members(self) -> int:
-        """M, the models whose votes are heard: 1."""
-        return 1
-
-    @property
-    def num_rewards(self) -> int:
-        """How many rewards `forward` gives of a response: 1, or M for members."""
-        return 1
-
-    @property
     def reward_dtype(self) -> torch.dtype:
         """What rewards are computed in, the head's dtype: float32, or float64 over a backbone in float64."""
         return next(self.head_parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
 
     @property
     def untrained_head(self) -> str | None:
@@ -257,9 +243,10 @@ class RewardModel(nn.Module):
         return ("padded", "packed", "shared_prefix") if self.causal else ("padded", "packed")
 
     @property
-    def reading(self) -> Reading:
-        """How it reads batches, for a data module."""
-        return Reading(self.read_at, self.fast_layouts)
+    def reference_scale(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of its rewards on a reference set, where its configuration names them."""
+        mean, std = (getattr(self.backbone.config, name, None) for name in ("mean", "std"))
+        return (float(mean), float(std)) if mean is not None and std else None
 
     @property
     def plain_models(self) -> Sequence[RewardModel]:
@@ -312,10 +299,11 @@ class RewardModel(nn.Module):
         reward = reward.view(tokens.reward_index.shape).clone()
         return RewardOutput(reward, feature, hidden if keep_hidden else None)
 
-    def votes(self, tokens: TokenBatch) -> Tensor:
-        """(k, M, P): every member's rewards, M = `num_members`."""
-        reward = self(tokens).reward
-        return reward[:, None] if reward.ndim == 2 else reward
+    def lm_head_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of a kept LM head that are not the backbone's too: its embeddings may be tied to it."""
+        if self.lm_head is not None:
+            backbone = {id(parameter) for parameter in self.backbone.parameters()}
+            yield from (parameter for parameter in self.lm_head.parameters() if id(parameter) not in backbone)
 
     def lm_loss(self, output: RewardOutput, tokens: TokenBatch) -> Tensor:
         """The next-token loss on the tokens of chosen responses, each predicted from the token before it.
@@ -379,7 +367,7 @@ class RewardModel(nn.Module):
             ValueError: if the model kept no LM head.
         """
         if self.lm_head is None:
-            raise ValueError("a policy needs an LM head: load a causal checkpoint with keep_lm_head=True")
+            return super().save_policy(folder, tokenizer)
         export(self.backbone, folder, tokenizer, self.lm_head)
 
     def _head_copies(self) -> list[Tensor]:

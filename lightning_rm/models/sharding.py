@@ -14,8 +14,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn import Module
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lightning_rm.models.ensembles.ensemble import RewardEnsemble
-from lightning_rm.models.ensembles.members import MemberRewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 
 
@@ -45,7 +44,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         super().setup_environment()
 
 
-def shard(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | None = None) -> None:
+def shard(model: AnyRewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | None = None) -> None:
     """Shard a reward model in place: each layer, the head, and the rest with the model as a whole.
 
     The head is a group of its own, so that it stays in float32 when the backbone computes in `compute_dtype`. Gradients
@@ -60,14 +59,15 @@ def shard(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | Non
         ValueError: if the mesh would split a layer over ranks (tensor parallelism), which nothing here does: the ranks
             would each train a model of their own.
     """
+    if model.num_rewards > 1:
+        raise ValueError("members of one backbone cannot be sharded; train them with trainer=ddp, or whole voters")
+    for plain in model.plain_models:
+        _shard_plain(plain, mesh, compute_dtype)
+
+
+def _shard_plain(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
     if isinstance(model, FSDPModule):
         return
-    if isinstance(model, RewardEnsemble):
-        for member in model.members:
-            shard(member, mesh, compute_dtype)
-        return
-    if isinstance(model, MemberRewardModel):
-        raise ValueError("members of one backbone cannot be sharded; train them with trainer=ddp, or whole voters")
     mesh = data_parallel(mesh)
     reduced_in = torch.promote_types(model.backbone.dtype, torch.float32)
     backbone_policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=reduced_in)

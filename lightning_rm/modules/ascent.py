@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_rm.models.backbone.layers import transformer_layers
-from lightning_rm.models.ensembles.members import MemberRewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.gather import world_size
 from lightning_rm.precision import wide
@@ -95,7 +95,7 @@ class Ascent:
         torch.clear_autocast_cache()  # where a caller's autocast keeps one, it has the weights of before, rounded
 
 
-def choose_parameters(model: RewardModel, part: str) -> list[tuple[str, nn.Parameter]]:
+def choose_parameters(model: AnyRewardModel, part: str) -> list[tuple[str, nn.Parameter]]:
     """The trainable parameters of a part of a reward model, by their names.
 
     Args:
@@ -109,9 +109,9 @@ def choose_parameters(model: RewardModel, part: str) -> list[tuple[str, nn.Param
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     head = {id(parameter) for parameter in model.head_parameters()}
     layers = re.fullmatch(r"last:(\d+)", part)
-    members = model.lora if isinstance(model, MemberRewardModel) else None
+    adapted = model.member_adapters()
     if part == "adapters":
-        adapters = {id(parameter) for parameter in (members.parameters() if members else ())}
+        adapters = {id(parameter) for _, adapter in adapted for parameter in adapter.parameters()}
         named = [(name, parameter) for name, parameter in named if "lora_" in name or id(parameter) in adapters]
     elif part == "head":
         named = [(name, parameter) for name, parameter in named if id(parameter) in head]
@@ -119,8 +119,8 @@ def choose_parameters(model: RewardModel, part: str) -> list[tuple[str, nn.Param
         last = [layer for plain in model.plain_models for layer in _last_layers(plain, int(layers[1]))]
         chosen = head | {id(parameter) for layer in last for parameter in layer.parameters()}
         within = {id(module) for layer in last for module in layer.modules()}
-        for name, adapter in (members.by_name() if members else {}).items():
-            if id(model.backbone.get_submodule(name)) in within:
+        for module, adapter in adapted:
+            if id(module) in within:
                 chosen |= {id(parameter) for parameter in adapter.parameters()}
         named = [(name, parameter) for name, parameter in named if id(parameter) in chosen]
     elif part != "all":

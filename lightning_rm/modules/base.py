@@ -30,7 +30,7 @@ from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.metrics.groups import GroupMetrics
 from lightning_rm.metrics.pairs import PairMetrics, Sums, batch_statistics, summarize
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.sharding import shard, shard_part
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, first_not_finite, in_words
 from lightning_rm.modules.optimization import (
@@ -81,7 +81,7 @@ class PairwiseRM(L.LightningModule):
 
     def __init__(
         self,
-        model: RewardModel,
+        model: AnyRewardModel,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         head_lr: float | None = None,
@@ -130,9 +130,7 @@ class PairwiseRM(L.LightningModule):
 
         Here those of a kept LM head that are not the backbone's too: a method with a loss of text leaves them out.
         """
-        if self.model.lm_head is not None:
-            backbone = {id(parameter) for parameter in self.model.backbone.parameters()}
-            yield from (parameter for parameter in self.model.lm_head.parameters() if id(parameter) not in backbone)
+        return self.model.lm_head_parameters()
 
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write what was trained as a Hugging Face folder: the reward model."""

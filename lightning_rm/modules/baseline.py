@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.losses import centering_loss, ranking_loss
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 
@@ -32,7 +32,7 @@ class BaselineRM(PairwiseRM):
 
     def __init__(
         self,
-        model: RewardModel,
+        model: AnyRewardModel,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         head_lr: float | None = None,

@@ -7,8 +7,7 @@ from torch.optim import Optimizer
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
 from lightning_rm.models.dropout import DropoutAt, add_dropout
-from lightning_rm.models.ensembles.members import MemberRewardModel
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.contrast import ContrastFactory
 from lightning_rm.modules.objective import Objective, RankingViews
@@ -43,7 +42,7 @@ class ContrastiveRM(PairwiseRM):
 
     def __init__(
         self,
-        model: RewardModel,
+        model: AnyRewardModel,
         optimizer: OptimizerFactory,
         contrast: ContrastFactory,
         scheduler: SchedulerFactory | None = None,
@@ -59,7 +58,7 @@ class ContrastiveRM(PairwiseRM):
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
         if not callable(contrast):
             raise ValueError("ContrastiveRM needs something to contrast by: contrast=simcse or contrast=swav")
-        if isinstance(model, MemberRewardModel):
+        if model.num_rewards > 1:
             raise ValueError(
                 "a contrast is of one reward model's features: leave out the members (~members), or set module=voters"
             )

@@ -19,8 +19,7 @@ from lightning_rm.losses import difference_loss
 from lightning_rm.metrics.groups import group_statistics
 from lightning_rm.models.backbone.kernels import is_compiled
 from lightning_rm.models.dropout import DropoutAt, add_dropout
-from lightning_rm.models.ensembles.members import MemberRewardModel
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.sharding import reshard
 from lightning_rm.modules.ascent import (
     Ascent,
@@ -89,7 +88,7 @@ class MetaRM(PairwiseRM):
 
     def __init__(
         self,
-        model: RewardModel,
+        model: AnyRewardModel,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         head_lr: float | None = None,
@@ -118,7 +117,7 @@ class MetaRM(PairwiseRM):
             raise ValueError(f"difference_cap={difference_cap}: give a number above 0, or null for no cap")
         if second_order and ascent_scale != "sgd":
             raise ValueError(f"second_order=true is of the plain step: set ascent_scale=sgd, not {ascent_scale}")
-        if contrast is not None and isinstance(model, MemberRewardModel):
+        if contrast is not None and model.num_rewards > 1:
             raise ValueError(
                 "a contrast is of one reward model's features: leave out the members (~members) or it (~contrast)"
             )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_rm.batch import RewardOutput, TokenBatch
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.ascent import choose_parameters
 from lightning_rm.modules.views import Forward
 
@@ -28,7 +28,7 @@ class Above(NamedTuple):
     steps: list[Tensor]
 
 
-def model_above(model: RewardModel, part: str, climbed: Tensor, rate: float) -> Above:
+def model_above(model: AnyRewardModel, part: str, climbed: Tensor, rate: float) -> Above:
     """The model at `theta' = theta + rate * dJ/dtheta`, with the graph of that step.
 
     Its gradient is that of `L(theta'(theta))` by theta, eq 17's exact form (arXiv 2401.06080), where the first order

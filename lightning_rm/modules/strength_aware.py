@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.objective import check_distill, target_losses
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
@@ -36,7 +36,7 @@ class StrengthAwareRM(PairwiseRM):
 
     def __init__(
         self,
-        model: RewardModel,
+        model: AnyRewardModel,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         head_lr: float | None = None,

@@ -7,8 +7,7 @@ from torch import Tensor
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.losses import ranking_loss
 from lightning_rm.models.ensembles.bootstrap import bootstrap_weights
-from lightning_rm.models.ensembles.members import MemberRewardModel
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 
@@ -35,7 +34,7 @@ class VotersRM(PairwiseRM):
 
     def __init__(
         self,
-        model: RewardModel,
+        model: AnyRewardModel,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         head_lr: float | None = None,
@@ -44,9 +43,9 @@ class VotersRM(PairwiseRM):
         max_skipped: int = 10,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
-        if not isinstance(model, MemberRewardModel):
+        if model.num_rewards == 1:
             raise ValueError(
-                "voters on one backbone are a MemberRewardModel: set members=heads or members=lora, or module=baseline"
+                "voters on one backbone are two members or more: set members=heads or members=lora, or module=baseline"
             )
         self.num_members = model.num_members
         self.bootstrap = bootstrap

@@ -17,12 +17,13 @@ from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.tokenize.templates import ENCODER_TEMPLATE
 from lightning_rm.models.backbone.settings import dtype_of
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.publishing.calls import Kind
 from lightning_rm.publishing.card import Card, write_card
 from lightning_rm.publishing.reference import score_reference
 from lightning_rm.publishing.run_facts import RunFacts, read_run
-from lightning_rm.scoring.load import LoadedModel, load_model
+from lightning_rm.scoring.load import load_model
 
 CARD_FILE = "README.md"
 PACKAGES = ("lightning-rm", "torch", "transformers", "tokenizers", "peft")
@@ -54,7 +55,7 @@ def publish(
     seeds: Sequence[str | Path] = (),
     reference: Iterable[PairRow | BadRow] | None = None,
     reference_name: str = "reference",
-    adapters: LoadedModel | None = None,
+    adapters: tuple[RewardModel, PreTrainedTokenizerBase] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Card:
     """Write a run's model as a folder for others.
@@ -96,7 +97,7 @@ def publish(
     settings = found.settings() if found is not None else None
     if adapters is not None and facts.base is not None:
         base = str(Path(facts.base).resolve()) if Path(facts.base).is_dir() else facts.base
-        model.save_adapters(out, base, tokenizer, write_beside=write_beside)
+        adapters[0].save_adapters(out, base, tokenizer, write_beside=write_beside)
     else:
         model.save_pretrained(out, tokenizer, dtype=dtype, facts=settings, write_beside=write_beside)
     return card
@@ -104,7 +105,7 @@ def publish(
 
 def _card(
     facts: RunFacts,
-    model: RewardModel,
+    model: AnyRewardModel,
     tokenizer: PreTrainedTokenizerBase,
     options: PublishOptions,
     folder: str,

@@ -9,13 +9,13 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.tokenize.pairs import encode_conversation
-from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.publishing.facts import Reference
 from lightning_rm.scoring.engine import score_sequences
 
 
 def score_reference(
-    model: RewardModel,
+    model: AnyRewardModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Iterable[PairRow | BadRow],
     name: str,

@@ -9,7 +9,9 @@ from lightning_rm.batch import LayoutName
 Ids = tuple[int, ...]
 
 
-def batches_of(sequences: Sequence[Ids], layout: LayoutName, batch_tokens: int) -> list[list[int]]:
+def batches_of(
+    sequences: Sequence[Ids], layout: LayoutName, batch_tokens: int, batch_size: int | None = None
+) -> list[list[int]]:
     """The places of distinct sequences, batch by batch.
 
     A padded grid takes sequences from long to short, so that rows of a batch are alike in length. `shared_prefix` takes
@@ -21,6 +23,7 @@ def batches_of(sequences: Sequence[Ids], layout: LayoutName, batch_tokens: int) 
         sequences: distinct token sequences.
         layout: how they will be laid.
         batch_tokens: the most grid tokens of a batch; a longer sequence goes alone.
+        batch_size: the most sequences of a batch; None for any number.
     """
     order = list(range(len(sequences)))
     if layout == "padded":
@@ -37,7 +40,7 @@ def batches_of(sequences: Sequence[Ids], layout: LayoutName, batch_tokens: int) 
             shares = layout == "shared_prefix" and bool(batches)
             shared = num_shared(sequences[batches[-1][-1]], sequences[place]) if shares else 0
             total = num_tokens + length - shared
-        if not batches or total > batch_tokens:
+        if not batches or total > batch_tokens or len(batches[-1]) == batch_size:
             batches.append([])
             total, widest = length, 0
         batches[-1].append(place)

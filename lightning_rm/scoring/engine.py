@@ -6,14 +6,15 @@ knows models and layouts; no text, no file and no row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lightning_rm.batch import Sample
+from lightning_rm.batch import Sample, TokenBatch
 from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.backbone.contexts import evaluating
@@ -21,18 +22,19 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.batches import Ids, batches_of
 
 Rewards = NDArray[np.floating[Any]]
+T = TypeVar("T")
 
 BATCH_TOKENS = 16384
 """Grid tokens of a forward, where the caller names no other budget."""
 
 
-@torch.inference_mode()
 def score_sequences(
     model: AnyRewardModel,
     sequences: Sequence[Sequence[int]],
     *,
     layout: LayoutSetting = "auto",
     batch_tokens: int = BATCH_TOKENS,
+    batch_size: int | None = None,
     each_member: bool = False,
     name: Callable[[int], str] = "sequence {}".format,
     progress: Callable[[int], None] | None = None,
@@ -45,6 +47,7 @@ def score_sequences(
         layout: how they are laid on the grid; rewards are the same. `auto` takes what the model honours, for decoders
             `shared_prefix`.
         batch_tokens: the most grid tokens of a forward; a longer sequence goes alone.
+        batch_size: the most distinct sequences of a forward too.
         each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
         name: what errors call a sequence, by its place.
         progress: told after every batch how many of the sequences it has scored.
@@ -67,23 +70,54 @@ def score_sequences(
     for place, sequence in enumerate(sequences):
         places.setdefault(tuple(sequence), []).append(place)
     distinct = list(places)
-    laid = choose_layout(layout, model.fast_layouts).layout
     num_rewards = model.num_members if each_member else model.num_rewards
     rewards = torch.empty(len(sequences), num_rewards, dtype=model.reward_dtype).numpy()
-    with evaluating(model):
-        for batch in batches_of(distinct, laid, batch_tokens):
-            samples = [Sample([distinct[number]]) for number in batch]
-            tokens = LAYOUTS[laid](samples, model.read_at, model.pad_id).to(model.device)
-            reward = model.votes(tokens)[0] if each_member else model(tokens).reward[0]
-            values = reward.reshape(-1, len(batch)).T.cpu().numpy()
-            num_scored = 0
-            for number, value in zip(batch, values, strict=True):
-                rewards[places[distinct[number]]] = value
-                num_scored += len(places[distinct[number]])
-            if progress is not None:
-                progress(num_scored)
+
+    def read(tokens: TokenBatch) -> Tensor:
+        return model.votes(tokens) if each_member else model(tokens).reward
+
+    for batch, reward in forwards(
+        model, distinct, read, layout=layout, batch_tokens=batch_tokens, batch_size=batch_size
+    ):
+        values = reward[0].reshape(-1, len(batch)).T.cpu().numpy()
+        num_scored = 0
+        for number, value in zip(batch, values, strict=True):
+            rewards[places[distinct[number]]] = value
+            num_scored += len(places[distinct[number]])
+        if progress is not None:
+            progress(num_scored)
     check_finite(rewards, name)
     return rewards
+
+
+@torch.inference_mode()
+def forwards(
+    model: AnyRewardModel,
+    sequences: Sequence[Ids],
+    read: Callable[[TokenBatch], T],
+    *,
+    layout: LayoutSetting = "auto",
+    batch_tokens: int = BATCH_TOKENS,
+    batch_size: int | None = None,
+) -> Iterator[tuple[list[int], T]]:
+    """Read token sequences batch by batch: the loop that scoring and features share.
+
+    Args:
+        model: in evaluation mode as long as batches are asked for, and then as it was.
+        sequences: token ids.
+        read: what is wanted of a token batch: `model` itself, or what one of its methods makes of it.
+        layout: as in `score_sequences`.
+        batch_tokens: as there.
+        batch_size: as there.
+
+    Yields:
+        The places of a batch's sequences, and what was read of it, one response a sequence.
+    """
+    laid = choose_layout(layout, model.fast_layouts).layout
+    with evaluating(model):
+        for batch in batches_of(sequences, laid, batch_tokens, batch_size):
+            samples = [Sample([sequences[place]]) for place in batch]
+            yield batch, read(LAYOUTS[laid](samples, model.read_at, model.pad_id).to(model.device))
 
 
 def check_lengths(model: AnyRewardModel, sequences: Sequence[Sequence[int]], name: Callable[[int], str]) -> None:

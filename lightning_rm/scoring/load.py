@@ -6,23 +6,40 @@ here, by commands, the server and notebooks alike. It knows folders; no text and
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.tokenize.tokenizer import load_tokenizer
+from lightning_rm.data.store.cache import fingerprint
+from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble, is_ensemble, member_folders
 from lightning_rm.models.ensembles.members import MemberRewardModel, is_members
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 
 
 class LoadedModel(NamedTuple):
     """A reward model in evaluation mode, and its tokenizer."""
 
-    model: RewardModel
+    model: AnyRewardModel
     tokenizer: PreTrainedTokenizerBase
+
+    def digest(self) -> str:
+        """16 hex digits that change with the weights, settings such as an ensemble's aggregate, and the tokenizer."""
+        settings = {name: value for name, value in vars(self.model).items() if isinstance(value, str | float)}
+        told = fingerprint(
+            tokenizer=definition(self.tokenizer), template=self.tokenizer.chat_template, settings=settings
+        )
+        found = hashlib.sha256(told.encode())
+        for name, value in self.model.state_dict().items():
+            tensor = cast(Tensor, value).detach().cpu().contiguous()
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()[:16]
 
 
 def load_model(

@@ -18,9 +18,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.batches.choice import LayoutSetting
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.engine import Rewards, score_sequences
 from lightning_rm.scoring.load import load_model
+from lightning_rm.scoring.reference import reference_scale
 from lightning_rm.serving.app import make_app
 from lightning_rm.serving.encode import Limits
 from lightning_rm.serving.server import run_server
@@ -64,7 +66,7 @@ class ServeOptions:
 
 
 def reward_app(
-    model: RewardModel,
+    model: AnyRewardModel,
     tokenizer: PreTrainedTokenizerBase,
     options: ServeOptions | None = None,
     names: Sequence[str] = (),
@@ -87,7 +89,7 @@ def reward_app(
 
     config = model.plain_models[0].backbone.config
     limit = min((limit for limit in (options.max_tokens, model.max_tokens) if limit is not None), default=None)
-    mean, std = _reference(model) if options.normalize else (0.0, 1.0)
+    mean, std = reference_scale(model) if options.normalize else (0.0, 1.0)
     given = options.name or (names[0] if names else config.model_type)
     served = Served(
         score,
@@ -102,7 +104,7 @@ def reward_app(
 
 
 def serve(
-    model: str | Path | RewardModel,
+    model: str | Path | AnyRewardModel,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     host: str = "127.0.0.1",
@@ -135,15 +137,3 @@ def serve(
 def _vocabulary(model: RewardModel) -> int:
     """The number of token ids that a model has embeddings for."""
     return cast(nn.Embedding, model.backbone.get_input_embeddings()).num_embeddings
-
-
-def _reference(model: RewardModel) -> tuple[float, float]:
-    """Mean and spread of the rewards on the reference set, as the export's `config.json` has them."""
-    config = model.plain_models[0].backbone.config
-    mean, std = getattr(config, "mean", None), getattr(config, "std", None)
-    if len(model.plain_models) > 1 or mean is None or not std:
-        raise ValueError(
-            "normalize: the model's config.json has no mean and std of reference rewards; export it with "
-            "lightning-rm export run=RUN out=FOLDER reference=FILE"
-        )
-    return float(mean), float(std)

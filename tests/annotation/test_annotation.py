@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lightning_rm.annotation import votes as votes_module
 from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.files import VOTERS, write_fnlp, write_parquet, write_trl
-from lightning_rm.annotation.voters import Voter, check_voters, find_folder
-from lightning_rm.annotation.votes import Votes, collect_votes, remove_parts
+from lightning_rm.annotation.voters import Voter, check_voters
+from lightning_rm.annotation.votes import Votes, collect_votes
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.sources.resampling import Fold
@@ -26,9 +26,14 @@ from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
-from lightning_rm.evaluation.score import score
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.scoring import shards
+from lightning_rm.scoring.conversations import score
+from lightning_rm.scoring.engine import score_sequences
+from lightning_rm.scoring.load import find_folder
+from lightning_rm.scoring.parts import Rewards, remove_parts
 from lightning_rm.strength import Strength
 from tests import reference
 from tests.float64 import roughly, same
@@ -160,15 +165,14 @@ def test_interrupted_equals_uninterrupted_byte_for_byte(
 
     with pytest.raises(KeyboardInterrupt):
         collected(SOURCE, voters, tmp_path / "again", progress=interrupt)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "again" / "parts").rglob("*.npy")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "again" / "parts").rglob("*.npz")}
     scored: list[int] = []
-    score_samples = votes_module._score  # pyright: ignore[reportPrivateUsage]
 
-    def counted(model: RewardModel, samples: list[object], layout: str) -> object:
-        scored.append(len(samples))
-        return score_samples(model, samples, layout)  # pyright: ignore[reportArgumentType]
+    def counted(model: AnyRewardModel, sequences: Sequence[Sequence[int]], **options: Any) -> Rewards:
+        scored.append(len(sequences))
+        return score_sequences(model, sequences, **options)
 
-    monkeypatch.setattr(votes_module, "_score", counted)
+    monkeypatch.setattr(shards, "score_sequences", counted)
     write_parquet(SOURCE, collected(SOURCE, voters, tmp_path / "again"), tmp_path / "again.parquet")
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())

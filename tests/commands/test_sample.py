@@ -15,8 +15,8 @@ from lightning_rm.data.rows import GroupRow, PairRow
 from lightning_rm.data.sources.groups import ResponseFile
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
-from lightning_rm.evaluation.score import score
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
+from lightning_rm.scoring.conversations import score
 from tests.commands.test_conf import composed
 from tests.commands.test_train import lightning_rm
 from tests.float64 import roughly

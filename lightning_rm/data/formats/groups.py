@@ -49,8 +49,7 @@ def parse_group(raw: Raw, where: str, columns: Columns | None = None) -> GroupRo
     """
     try:
         row = renamed(raw, columns or {})
-        prompt = prompt_turns(required(row, "prompt"))
-        responses = _responses(row, prompt)
+        prompt, responses = group_turns(row)
         return GroupRow(
             prompt=prompt,
             responses=responses,
@@ -63,6 +62,16 @@ def parse_group(raw: Raw, where: str, columns: Columns | None = None) -> GroupRo
         )
     except RowError as error:
         return BadRow(where, error.reason, error.detail)
+
+
+def group_turns(row: Raw) -> tuple[Turns, tuple[Turns, ...]]:
+    """Read the turns of a prompt and of each response to it; one that says nothing is an empty turn.
+
+    Raises:
+        RowError: if they cannot be read.
+    """
+    prompt = prompt_turns(required(row, "prompt"))
+    return prompt, _responses(row, prompt)
 
 
 def _responses(row: Raw, prompt: Turns) -> tuple[Turns, ...]:

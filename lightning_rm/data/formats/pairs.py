@@ -82,9 +82,7 @@ def parse_row(
     """
     columns = columns or {}
     try:
-        row = plain_fields(_prompt_left(renamed(raw, columns), columns), format)
-        prompt, chosen, rejected = _turns(row)
-        check_turns(prompt, {"chosen": chosen, "rejected": rejected})
+        row, prompt, chosen, rejected = read_pair(raw, format, columns)
         mean, std, votes = _strength(row, votes_asked_for="votes" in columns)
         label, weight = probability(row, "label"), optional_number(row, "weight", 0.0)
         row_id = identifier(row, "id") or digest([prompt, chosen, rejected], 16)
@@ -108,6 +106,29 @@ def parse_row(
         )
     except RowError as error:
         return BadRow(where, error.reason, error.detail)
+
+
+def read_pair(
+    raw: Raw, format: str, columns: Mapping[str, str | None], *, as_given: bool = False
+) -> tuple[Raw, Turns, Turns, Turns]:
+    """Read the two conversations of a pair.
+
+    Args:
+        raw: as in `parse_row`.
+        format: as there.
+        columns: as there.
+        as_given: take the first response for chosen where the row says elsewhere which one is.
+
+    Returns:
+        The row under the plain field names; the turns of prompt, chosen and rejected.
+
+    Raises:
+        RowError: if they cannot be read, or one says nothing.
+    """
+    row = plain_fields(_prompt_left(renamed(raw, columns), columns), format, as_given=as_given)
+    prompt, chosen, rejected = _turns(row)
+    check_turns(prompt, {"chosen": chosen, "rejected": rejected})
+    return row, prompt, chosen, rejected
 
 
 def check_options(format: str, columns: Mapping[str, str | None]) -> None:

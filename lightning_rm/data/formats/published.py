@@ -27,7 +27,7 @@ from lightning_rm.data.formats.fields import (
     shown,
     text,
 )
-from lightning_rm.data.formats.row_format import RowFormat, ordered
+from lightning_rm.data.formats.row_format import RowFormat, ordered, saying
 from lightning_rm.data.formats.toolkits import TOOLKIT_FIELDS, TOOLKIT_FORMATS
 from lightning_rm.data.formats.turns import hh_turns, is_hh_text
 from lightning_rm.data.rows import TIE
@@ -42,21 +42,21 @@ SUMMARIES = ("summaries.0.text", "summaries.1.text")
 HELPSTEER2_MARK = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
-def plain_fields(raw: Raw, name: str) -> Raw:
+def plain_fields(raw: Raw, name: str, *, as_given: bool = False) -> Raw:
     """A row rewritten to the plain field names.
 
     Args:
         raw: the row as its file gives it.
         name: the format, one of `FORMATS`, or `auto` for the first that matches.
+        as_given: take the first response for chosen where the row says elsewhere which one is.
 
     Raises:
         RowError: if the row is not of that format.
     """
-    if name != "auto":
-        return FORMATS[name].rewrite(raw)
-    for row_format in FORMATS.values():
-        if row_format.matches(raw):
-            return row_format.rewrite(raw)
+    found = (known for known in FORMATS.values() if known.matches(raw))
+    row_format = next(found, None) if name == "auto" else FORMATS[name]
+    if row_format is not None:
+        return row_format.rewrite(row_format.first_better(raw) if as_given else raw)
     raise RowError(
         UNKNOWN_FORMAT,
         f"{found_fields(raw)}; a pair needs chosen and rejected, or the fields of one of "
@@ -160,11 +160,13 @@ def _is_hh_pair(raw: Raw) -> bool:
 
 
 FORMATS: dict[str, RowFormat] = {
-    "shp": RowFormat(lambda raw: has(raw, "human_ref_A", "human_ref_B"), _shp),
-    "summaries": RowFormat(lambda raw: has(raw, "summaries", "info"), _summaries),
-    "safe_rlhf": RowFormat(lambda raw: has(raw, "response_0", "response_1"), _safe_rlhf),
+    "shp": RowFormat(lambda raw: has(raw, "human_ref_A", "human_ref_B"), _shp, saying(labels=1)),
+    "summaries": RowFormat(lambda raw: has(raw, "summaries", "info"), _summaries, saying(choice=0)),
+    "safe_rlhf": RowFormat(lambda raw: has(raw, "response_0", "response_1"), _safe_rlhf, saying(better_response_id=0)),
     "helpsteer": RowFormat(
-        lambda raw: has(raw, "response1", "response2") or has(raw, "response_1", "response_2"), _helpsteer
+        lambda raw: has(raw, "response1", "response2") or has(raw, "response_1", "response_2"),
+        _helpsteer,
+        saying(overall_preference=-1, preference_strength=-1),
     ),
     "strength_cleaned": RowFormat(
         lambda raw: any(has(raw, name) for name in (STRENGTH_MEAN, *CHOSEN_SCORES, *REJECTED_SCORES)),

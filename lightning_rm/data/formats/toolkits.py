@@ -26,7 +26,7 @@ from lightning_rm.data.formats.fields import (
 )
 from lightning_rm.data.formats.messages import ROLES
 from lightning_rm.data.formats.row_format import RowFormat, ordered
-from lightning_rm.data.formats.turns import PROMPT_DISAGREES, WRONG_ROLE, Turns, read_turns
+from lightning_rm.data.formats.turns import PROMPT_DISAGREES, WRONG_ROLE, Turns, prompt_turns, read_turns
 from lightning_rm.data.rows import TIE, Message
 
 PROMPT_FIELDS = (
@@ -174,9 +174,45 @@ def _nemo_rl(raw: Raw) -> Raw:
     return {**ordered(row, *COMPLETIONS, first < second), "prompt": required(raw, "context")}
 
 
+def _ranked_as_given(raw: Raw) -> Raw:
+    items = raw["completions"]
+    if not isinstance(items, list):
+        return raw
+    ranked = [{**item, "rank": rank} if isinstance(item, Mapping) else item for rank, item in enumerate(items)]
+    return {**raw, "completions": ranked}
+
+
+def asked(raw: Raw) -> Turns:
+    """The prompt of a row with one response: `prompt`, or the fields that toolkits write it in.
+
+    These are `instruction` and `input` after `history`, `question`, `input` alone, or the turns of `messages`,
+    `conversations` or `conversation`. A text `system` comes first.
+
+    Raises:
+        RowError: if there is none of them; a prompt that is empty says that there is none.
+    """
+    turns: Turns | None = None
+    if raw.get("prompt") is not None:
+        turns = prompt_turns(raw["prompt"])
+    elif has(raw, "instruction"):
+        turns = (*_history(raw), _question(raw, "instruction", "input"))
+    else:
+        for name in ("question", "input"):
+            if turns is None and has(raw, name):
+                turns = (*_history(raw), _question(raw, name))
+        for name in ("messages", "conversations", "conversation"):
+            if turns is None and has(raw, name):
+                turns = read_turns(raw[name], f"field {name!r}", "user")
+    if turns is None:
+        raise RowError(
+            MISSING_FIELD, f"field 'prompt' is missing; {found_fields(raw)}; name another with columns={{prompt: ...}}"
+        )
+    return after_system(raw, turns)
+
+
 TOOLKIT_FORMATS: dict[str, RowFormat] = {
     "openai": RowFormat(lambda raw: has(raw, "preferred_output", "non_preferred_output"), _openai),
-    "nemo_rl": RowFormat(lambda raw: has(raw, "context", "completions"), _nemo_rl),
+    "nemo_rl": RowFormat(lambda raw: has(raw, "context", "completions"), _nemo_rl, _ranked_as_given),
     "ms_swift": RowFormat(lambda raw: has(raw, "messages", "rejected_response"), _ms_swift),
     "alpaca": RowFormat(lambda raw: _is_asked_by(raw, "instruction", "input", "system", "history"), _alpaca),
     "sharegpt": RowFormat(lambda raw: _is_asked_by(raw, "conversations", "system"), _sharegpt),

@@ -75,10 +75,25 @@ def read_file(path: Path) -> Iterator[Record | BadRow]:
     first = next(filled, None)
     if first is None:
         return iter(())
-    may_be_array = path.name.lower().removesuffix(".gz").endswith(".json")
-    if may_be_array and first[1].lstrip(b"\xef\xbb\xbf \t\r").startswith(b"["):
+    if is_array(path):
         return _array(path)
     return _rows(path, chain([first], filled))
+
+
+def count_rows(path: Path) -> int | None:
+    """How many rows a file has, without reading them as rows; None for a JSON array."""
+    if path.suffix.lower() == ".parquet":
+        with pq.ParquetFile(path) as table:
+            return table.metadata.num_rows
+    return None if is_array(path) else sum(1 for line in _lines(path) if line.strip())
+
+
+def is_array(path: Path) -> bool:
+    """Whether a JSON file holds an array, and not a row a line."""
+    if not path.name.lower().removesuffix(".gz").endswith(".json"):
+        return False
+    first = next((line for line in _lines(path) if line.strip()), b"")
+    return first.lstrip(b"\xef\xbb\xbf \t\r").startswith(b"[")
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -19,21 +19,23 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, RewardOutput, TokenBatch
+from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.backbone.export import is_no_model
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 
 Offsets = Sequence[float] | Tensor | None
 """(M,) what is taken off each member's rewards; None for 0."""
 
 SETTINGS_FILE = "ensemble.json"
+NO_LM_LOSS = "an ensemble keeps no hidden states for the LM loss: set lm_loss=0, or train each member"
 
 
-class RewardEnsemble(RewardModel):
-    """Independent reward models as one `RewardModel`: scored, evaluated and trained like any other.
+class RewardEnsemble(AnyRewardModel):
+    """Independent reward models as one reward model: scored, evaluated and trained like any other.
 
     In training, `mean` and `mean_minus_variance` reach all members, `median` and `worst` those that they pick. Members
     have no common hidden states, so there is no LM loss.
@@ -55,19 +57,18 @@ class RewardEnsemble(RewardModel):
     def __init__(
         self, members: Sequence[RewardModel], how: Aggregate = "mean", lam: float = 1.0, offsets: Offsets = None
     ) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         _check_members(members)
         aggregate(torch.zeros(1, 1), how, lam)  # a wrong setting is found here, not at the first batch
         values = torch.as_tensor([0.0] * len(members) if offsets is None else offsets, dtype=members[0].reward_dtype)
         if values.shape != (len(members),):
             raise ValueError(f"offsets has shape {tuple(values.shape)} for {len(members)} members; give one for each")
         self.members = cast(Sequence[RewardModel], nn.ModuleList(members))
-        self.architecture = members[0].architecture
         self.pad_id = members[0].pad_id
         self.lm_head = None
         self.how: Aggregate = how
         self.lam = lam
-        self._new_head = None
+        self.facts: Mapping[str, Any] = {}
         self.register_buffer("offsets", values.detach().clone())
         self.train()
 
@@ -119,7 +120,9 @@ class RewardEnsemble(RewardModel):
             )
         stored = json.loads(file.read_text(encoding="utf-8"))
         settings = {name: stored[name] for name in ("how", "lam", "offsets")}
-        return cls.from_pretrained(member_folders(folder), **settings, **options)
+        ensemble = cls.from_pretrained(member_folders(folder), **settings, **options)
+        ensemble.facts = {name: value for name, value in stored.items() if name not in (*settings, "members")}
+        return ensemble
 
     def save_pretrained(
         self,
@@ -153,6 +156,12 @@ class RewardEnsemble(RewardModel):
         return len(self.members)
 
     @property
+    def reference_scale(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of its rewards on a reference set, where `ensemble.json` names them."""
+        mean, std = (self.facts.get(name) for name in ("mean", "std"))
+        return (float(mean), float(std)) if mean is not None and std else None
+
+    @property
     def untrained_head(self) -> str | None:
         """Names the checkpoint of the first member whose head was never trained."""
         return next((where for member in self.members if (where := member.untrained_head) is not None), None)
@@ -173,6 +182,16 @@ class RewardEnsemble(RewardModel):
     def plain_models(self) -> Sequence[RewardModel]:
         """The members."""
         return self.members
+
+    @property
+    def reward_dtype(self) -> torch.dtype:
+        """What rewards are computed in: the members' own."""
+        return self.members[0].reward_dtype
+
+    @property
+    def read_at(self) -> ReadAt:
+        """Which token of a sequence its reward is read at: the members' own."""
+        return self.members[0].read_at
 
     @property
     def fast_layouts(self) -> tuple[LayoutName, ...]:
@@ -207,12 +226,24 @@ class RewardEnsemble(RewardModel):
             ValueError: if hidden states are asked for.
         """
         if keep_hidden:
-            raise ValueError("an ensemble keeps no hidden states for the LM loss: set lm_loss=0, or train each member")
+            raise ValueError(NO_LM_LOSS)
         outputs = [member(tokens) for member in self.members]
         features: list[Tensor] = [output.feature for output in outputs]
         alike = len({feature.shape for feature in features}) == 1
         feature = torch.stack(features).mean(0) if alike else features[0][..., :0]
-        return RewardOutput(aggregate(self._centred(outputs), self.how, self.lam), feature)
+        return RewardOutput(self.combine(self._centred(outputs)), feature)
+
+    def combine(self, votes: Tensor) -> Tensor:
+        """One reward (..., P) of those of all members (..., M, P): the aggregate."""
+        return aggregate(votes, self.how, self.lam)
+
+    def lm_loss(self, output: RewardOutput, tokens: TokenBatch) -> Tensor:
+        """Members have no common hidden states, so there is no such loss.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(NO_LM_LOSS)
 
     def votes(self, tokens: TokenBatch) -> Tensor:
         """(k, M, P): every member's rewards, its offset taken off."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import takewhile
@@ -205,6 +205,11 @@ class MemberRewardModel(RewardModel):
         """All other parameters, the members' adapters among them; not the backbone's own head, which nobody trains."""
         mould = {id(parameter) for parameter in super().head_parameters()}
         return (parameter for parameter in super().backbone_parameters() if id(parameter) not in mould)
+
+    def member_adapters(self) -> Sequence[tuple[nn.Module, nn.Module]]:
+        """The backbone's modules that members adapt, each with its adapter."""
+        named = {} if self.lora is None else self.lora.by_name()
+        return [(self.backbone.get_submodule(name), adapter) for name, adapter in named.items()]
 
     def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
         """Every member's rewards of every response in a batch.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lightning_rm.models.backbone.adapters import merge_adapters
 from lightning_rm.models.backbone.export import whole_state
 from lightning_rm.models.backbone.heads import head_tensors
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.precision import wide
 
@@ -63,7 +64,7 @@ class AverageCheck:
     holds: bool
 
 
-def average_weights(members: Sequence[RewardModel]) -> RewardModel:
+def average_weights(members: Sequence[AnyRewardModel]) -> RewardModel:
     """The uniform average of members' weights, as a plain reward model (arXiv 2401.12187, section 3).
 
     Adapters are merged into their weights first. Sums are made in float32, and each tensor keeps member 0's dtype;
@@ -80,8 +81,9 @@ def average_weights(members: Sequence[RewardModel]) -> RewardModel:
         ValueError: if there are no members, one is in 4 bits or no plain RewardModel, or they differ in architecture,
             padding token, a setting of the configuration, or a tensor's name or shape.
     """
-    states = _states(members)
-    average = copy.deepcopy(members[0])
+    plain = _plain(members)
+    states = _states(plain)
+    average = copy.deepcopy(plain[0])
     average.lm_head = None
     backbone = cast(nn.Module, average.backbone)
     for name, module in list(backbone.named_modules()):
@@ -99,7 +101,7 @@ def average_weights(members: Sequence[RewardModel]) -> RewardModel:
     return average
 
 
-def weight_cosine(members: Sequence[RewardModel]) -> WeightCosine:
+def weight_cosine(members: Sequence[AnyRewardModel]) -> WeightCosine:
     """How alike members' weights are, before they are averaged.
 
     Args:
@@ -110,8 +112,9 @@ def weight_cosine(members: Sequence[RewardModel]) -> WeightCosine:
     """
     if len(members) < 2:
         raise ValueError(f"a cosine is between two members and there are {len(members)}; give at least two")
-    states = _states(members)
-    heads = {name for name, _ in head_tensors(members[0].backbone, members[0].architecture)}
+    plain = _plain(members)
+    states = _states(plain)
+    heads = {name for name, _ in head_tensors(plain[0].backbone, plain[0].architecture)}
     gram = {part: torch.zeros(len(members), len(members), dtype=torch.float64) for part in (True, False)}
     for name, tensor in states[0].items():
         if tensor.is_floating_point() and tensor.ndim >= 2:
@@ -147,6 +150,19 @@ def _mean_cosine(gram: Tensor) -> float:
     return float(cosine[pairs].mean())
 
 
+def _plain(members: Sequence[AnyRewardModel]) -> list[RewardModel]:
+    """The members, once it is sure that each has weights of its own."""
+    plain: list[RewardModel] = []
+    for number, member in enumerate(members):
+        if type(member) is not RewardModel:
+            raise ValueError(
+                f"member {number} is a {type(member).__name__} and no plain RewardModel; give plain ones, such as an "
+                "export that is read back"
+            )
+        plain.append(member)
+    return plain
+
+
 @torch.no_grad()
 def _states(members: Sequence[RewardModel]) -> list[dict[str, Tensor]]:
     """Every member's tensors with adapters merged, once it is sure that they can be averaged."""
@@ -154,11 +170,6 @@ def _states(members: Sequence[RewardModel]) -> list[dict[str, Tensor]]:
         raise ValueError("an average needs members; give at least one reward model")
     settings: list[dict[str, object]] = []
     for number, member in enumerate(members):
-        if type(member) is not RewardModel:
-            raise ValueError(
-                f"member {number} is a {type(member).__name__} and no plain RewardModel; give plain ones, such as an "
-                "export that is read back"
-            )
         if any(type(parameter).__name__ == "Params4bit" for parameter in member.parameters()):
             raise ValueError(f"member {number} is in 4 bits; save_pretrained it and average what is read back")
         settings.append(_settings(member))

@@ -16,14 +16,13 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from lightning_rm.annotation.annotate import annotate
-from lightning_rm.annotation.voters import Voter, find_folder
+from lightning_rm.annotation.voters import Voter
 from lightning_rm.batch import TokenBatch
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.batches.layouts import LAYOUTS, LayoutName
 from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
-from lightning_rm.evaluation.score import score
 from lightning_rm.models.dropout import DropoutAt, add_dropout
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
@@ -31,6 +30,8 @@ from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.ascent import choose_parameters
 from lightning_rm.modules.baseline import BaselineRM
+from lightning_rm.scoring.conversations import score
+from lightning_rm.scoring.load import find_folder
 from tests.float64 import assert_same, roughly
 from tests.tiny import pairs, tiny_model
 from tests.toy import toy_data, toy_model, toy_module, toy_trainer

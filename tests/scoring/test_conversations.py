@@ -12,8 +12,8 @@ from lightning_rm.data.sources.records import RecordSource
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, encode_conversation, prepare_pairs
-from lightning_rm.evaluation.score import score
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
+from lightning_rm.scoring.conversations import score
 from tests.float64 import same
 from tests.toy import toy_model
 

@@ -1,0 +1,76 @@
+"""`lightning-rm score`: a reward for every response of a file."""
+
+from __future__ import annotations
+
+import hydra
+import lightning as L
+from omegaconf import DictConfig
+from rich.console import Console
+
+from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
+from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.scoring.files import FileReport, score_file
+
+
+def score(cfg: DictConfig) -> FileReport:
+    """Score a file.
+
+    Args:
+        cfg: `conf/score.yaml`, composed.
+
+    Returns:
+        What became of its rows.
+    """
+    require_all(cfg)
+    fabric = L.Fabric(accelerator=cfg.accelerator, devices=cfg.devices, precision=cfg.precision)
+    fabric.launch()
+    console = Console()
+    with resumable("scored"), progress(console, shown=fabric.global_rank == 0) as bar:
+        task = bar.add_task("rows", total=None)
+        report = score_file(
+            cfg.model,
+            cfg["in"],
+            cfg.out,
+            weights=cfg.weights,
+            format=cfg.format,
+            columns=resolved(cfg.columns),
+            best=cfg.best,
+            members=cfg.members,
+            prefix=cfg.prefix,
+            max_tokens=cfg.max_tokens,
+            overwrite=cfg.overwrite,
+            dtype=cfg.dtype,
+            fabric=fabric,
+            layout=cfg.layout.layout,
+            batch_tokens=cfg.batch_tokens,
+            shard_rows=cfg.shard_rows,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if fabric.global_rank == 0:
+        for line in summary(report):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return report
+
+
+def summary(report: FileReport) -> list[str]:
+    """What to say of a file that is scored."""
+    lines = [
+        f"{report.num_rows:,} rows, {report.num_responses:,} responses; {report.num_scored:,} distinct conversations "
+        "scored"
+    ]
+    if report.refused:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.refused.items())
+        lines.append(f"rows with a response that has no reward: {sum(report.refused.values()):,} ({reasons})")
+        lines += [f"  {example}" for example in report.examples]
+    return [*lines, f"  {report.path}"]
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="score")
+def main(cfg: DictConfig) -> None:
+    """The Hydra entry point."""
+    with plain_errors(cfg):
+        score(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""`score`: conversations in words to rewards, in memory. Their ids are those of training: one reader, one template.
+
+Everything that scores words encodes them here. It knows conversations, tokenizers and models; no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.batches.choice import LayoutSetting
+from lightning_rm.data.formats.scorable import parse_scorable
+from lightning_rm.data.formats.turns import Turns, read_conversation
+from lightning_rm.data.rows import BadRow, Message
+from lightning_rm.data.tokenize.fitting import OVERLONG, TEMPLATE
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
+from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.scoring.engine import BATCH_TOKENS, score_sequences
+from lightning_rm.scoring.parts import Refusal
+
+AnyConversation = Sequence[Message] | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+"""A list of messages that ends with the response, or a row with a prompt and one response."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A prompt and the response to it.
+
+    Args:
+        turns: all of them, oldest first; the last is the response's.
+        tools: tool definitions handed to the chat template.
+        chat_template_kwargs: further arguments handed to it.
+    """
+
+    turns: Turns
+    tools: Sequence[Mapping[str, Any]] = ()
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def score(
+    model: AnyRewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[AnyConversation],
+    *,
+    batch_size: int | None = None,
+    layout: LayoutSetting = "auto",
+    tools: Sequence[Mapping[str, Any]] = (),
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    each_member: bool = False,
+) -> Tensor:
+    """Rewards of whole conversations, each ending with the response that is scored.
+
+    Args:
+        model: put into evaluation mode for the call and back.
+        tokenizer: the model's own.
+        conversations: N conversations: lists of messages in any form that files may have (`role`/`content`,
+            `from`/`value`, content in parts), or rows such as `{"prompt": ..., "response": ...}`.
+        batch_size: the most conversations of a forward; None leaves it to `batch_tokens`.
+        layout: how they are laid out; the rewards are the same. `auto` takes what the model honours, for decoders
+            `shared_prefix`: conversations that begin alike are scored together, the prompt of sixteen responses once.
+        tools: tool definitions handed to the chat template for every conversation, as a row's `tools` are.
+        chat_template_kwargs: further arguments handed to the chat template, as a row's are: one that is None is left
+            out.
+        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone.
+        each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
+
+    Returns:
+        (N,) float32 rewards on the CPU, in the order given; (N, M) of M members. Nothing is truncated.
+
+    Raises:
+        ValueError: if what is given is not a list of conversations, or one cannot be read or is longer than the
+            model's context; its place is named.
+    """
+    _check(model, conversations)
+    arguments = {name: value for name, value in (chat_template_kwargs or {}).items() if value is not None}
+    read = [
+        Conversation(conversation.turns, conversation.tools or tools, arguments | {**conversation.chat_template_kwargs})
+        for conversation in map(_read, range(len(conversations)), conversations)
+    ]
+    sequences: list[list[int]] = []
+    for place, ids in enumerate(encode(tokenizer, read)):
+        if isinstance(ids, Refusal):
+            raise ValueError(f"conversation {place}: {ids.reason}: {ids.detail}")
+        sequences.append(ids)
+    rewards = score_sequences(
+        model,
+        sequences,
+        layout=layout,
+        batch_tokens=batch_tokens,
+        batch_size=batch_size,
+        each_member=each_member,
+        name="conversation {}".format,
+    )
+    return torch.from_numpy(rewards if rewards.shape[1] > 1 else rewards[:, 0])
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], max_tokens: int | None = None
+) -> list[list[int] | Refusal]:
+    """Token ids of conversations, each distinct text tokenised once, in one call.
+
+    Args:
+        tokenizer: with a chat template, as `load_tokenizer` gives it.
+        conversations: what to encode.
+        max_tokens: the most tokens of one; None for any number.
+
+    Returns:
+        For each the ids, or why there are none: the template refuses it, or it is too long.
+    """
+    texts: list[str | Refusal] = []
+    for conversation in conversations:
+        try:
+            texts.append(render(tokenizer, conversation.turns, conversation.tools, conversation.chat_template_kwargs))
+        except TEMPLATE_ERRORS as error:
+            texts.append(Refusal(TEMPLATE, f"{type(error).__name__}: {error}"))
+    distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
+    ids = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
+    return [bounded(ids[text], max_tokens) if isinstance(text, str) else text for text in texts]
+
+
+def bounded(ids: list[int], max_tokens: int | None) -> list[int] | Refusal:
+    """The ids, or why they are refused: there are more of them than are read."""
+    if max_tokens is not None and len(ids) > max_tokens:
+        return Refusal(OVERLONG, f"{len(ids):,} tokens, and {max_tokens:,} are read")
+    return ids
+
+
+def _read(place: int, given: AnyConversation) -> Conversation:
+    where = f"conversation {place}"
+    if not isinstance(given, Mapping) or {"role", "from"} & set(given):
+        return Conversation(tuple(read_conversation(given, where)))
+    read = parse_scorable(given, where)
+    if isinstance(read, BadRow):
+        raise ValueError(f"{read.where}: {read.detail}")
+    if read.kind != "one":
+        raise ValueError(f"{where} is a row of {len(read.responses)} responses; give each as a conversation of its own")
+    return Conversation(read.turns[0], read.tools, read.chat_template_kwargs)
+
+
+def _check(model: object, conversations: object) -> None:
+    """Say in a sentence what was given in place of a model and a list of conversations."""
+    if isinstance(model, L.LightningModule):
+        raise ValueError(f"score takes a reward model, found the module {type(model).__name__}; give its .model")
+    found = ""
+    if isinstance(conversations, str | Mapping):
+        found = "a text" if isinstance(conversations, str) else "one row"
+    elif isinstance(conversations, Sequence) and conversations:
+        first = cast(object, conversations[0])
+        if isinstance(first, Mapping) and {"role", "from"} & set(cast("Mapping[object, object]", first)):
+            found = "one conversation"
+    if found:
+        raise ValueError(
+            f"score takes a list of conversations, found {found}: score(model, tokenizer, [conversation]), where a "
+            "conversation is a list of messages with role and content"
+        )

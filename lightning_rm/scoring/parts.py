@@ -1,0 +1,97 @@
+"""Parts: rewards on disk while the rest is still to come, one file a shard. It knows arrays and folders; no model.
+
+A part is there whole or not at all, so a killed run goes on after the last one, and any number of processes write into
+one folder. A folder of parts carries a mark: what others put beside our output is neither read nor removed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_rm.data.store.cache import draft_of
+
+Rewards = NDArray[np.floating[Any]]
+
+MARK = "parts-of-lightning-rm"
+"""The empty file that tells a folder of parts from others."""
+
+
+class Refusal(NamedTuple):
+    """Why a conversation has no reward: a kind that can be counted, and what was found."""
+
+    reason: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+class Part(NamedTuple):
+    """What was scored of a shard.
+
+    Args:
+        rewards: (n, M), NaN for a conversation that was refused.
+        refusals: by place in the shard.
+    """
+
+    rewards: Rewards
+    refusals: Mapping[int, Refusal]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A folder of parts, each under its shard's number.
+
+    Args:
+        folder: named by whatever the rewards depend on.
+    """
+
+    folder: Path
+
+    def has(self, number: int) -> bool:
+        """Whether a shard is done."""
+        return self._path(number).is_file()
+
+    def write(self, number: int, part: Part) -> None:
+        """Write a shard's part in one step."""
+        places = np.array(list(part.refusals), dtype=np.int64)
+        reasons = np.array([list(refusal) for refusal in part.refusals.values()], dtype=np.str_).reshape(-1, 2)
+        with draft_of(self._path(number)) as draft, draft.open("wb") as file:
+            np.savez(file, rewards=part.rewards, places=places, reasons=reasons)
+
+    def read(self, number: int) -> Part:
+        """Read a shard's part."""
+        with np.load(self._path(number), allow_pickle=False) as held:
+            refusals = zip(held["places"].tolist(), held["reasons"].tolist(), strict=True)
+            return Part(held["rewards"], {place: Refusal(*texts) for place, texts in refusals})
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.npz"
+
+
+def open_parts(root: Path) -> None:
+    """Make a folder for parts, or find it again.
+
+    Raises:
+        ValueError: if there is such a folder, and it holds what this package did not put there.
+    """
+    if root.exists() and not (root / MARK).is_file() and (root.is_file() or any(root.iterdir())):
+        raise ValueError(
+            f"{root} is there already, and what it holds is not of an interrupted run; what is scored would lie there "
+            "until all is done: move it, or write to another out"
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    (root / MARK).touch()
+
+
+def remove_parts(root: Path) -> None:
+    """Remove a folder of parts when its output is written."""
+    if (root / MARK).is_file():
+        shutil.rmtree(root, ignore_errors=True)

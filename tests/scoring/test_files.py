@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.models.ensembles.ensemble import RewardEnsemble
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
+from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.scoring import files, stream
+from lightning_rm.scoring.conversations import score
+from lightning_rm.scoring.files import FileReport, score_file
+from lightning_rm.scoring.load import LoadedModel
+from lightning_rm.scoring.stream import RowStream
+from tests.toy import toy_model
+
+TOKENIZER = world_tokenizer()
+LOADED = LoadedModel(toy_model(), TOKENIZER)
+ONE = {"prompt": "a red cat", "response": "a blue dog", "id": 7, "kept": {"deep": [1.5, None]}}
+TALK = {"messages": [{"role": "user", "content": "a red cat"}, {"role": "assistant", "content": "a blue dog"}]}
+GROUP = {
+    "prompt": [{"role": "user", "content": "a red cat"}],
+    "responses": ["a dog", "a blue dog", ""],
+    "gold": [1, 2, 3],
+}
+PAIR = {"prompt": "a cat", "chosen": "a red dog", "rejected": [{"role": "assistant", "content": "a dog"}]}
+TIE = {"context": "a cat", "response1": "a dog", "response2": "a red dog", "overall_preference": 0, "domain": "general"}
+LONG = {"prompt": "a cat " * 200, "responses": ["a dog", "a dog"]}
+BAD = {"prompt": "a cat"}
+ROWS = [ONE, TALK, GROUP, PAIR, TIE, LONG, BAD]
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in raw.decode().splitlines()]
+
+
+def rewards_of(*conversations: tuple[str, str], model: AnyRewardModel = LOADED.model) -> list[float]:
+    return score(model, TOKENIZER, [{"prompt": asked, "response": said} for asked, said in conversations]).tolist()
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], FileReport]:
+    folder = tmp_path_factory.mktemp("scored")
+    source = write(folder / "in.jsonl", ROWS)
+    source.write_text(source.read_text() + "\n{broken\n[1]\n")
+    report = score_file(LOADED, source, folder / "out.jsonl")
+    assert not (folder / "out.jsonl.parts").exists()
+    return read(folder / "out.jsonl"), report
+
+
+def test_every_kind_of_row_comes_back_whole_with_its_rewards(scored: tuple[list[dict[str, Any]], FileReport]) -> None:
+    rows, _ = scored
+    first, second, third = rewards_of(("a red cat", "a dog"), ("a red cat", "a blue dog"), ("a red cat", ""))
+    expected = [first, second, third]
+    assert rows[0] == ONE | {"reward": pytest.approx(second, abs=1e-6)}
+    assert rows[1] == TALK | {"reward": rows[0]["reward"]}
+    assert rows[2] == GROUP | {"rewards": pytest.approx(expected, abs=1e-6), "best": int(np.argmax(expected))}
+    better, worse = rewards_of(("a cat", "a red dog"), ("a cat", "a dog"))
+    assert rows[3] == PAIR | {"rewards": pytest.approx([better, worse], abs=1e-6), "best": int(better < worse)}
+    # Whom the annotators prefer is not asked: the responses are in the row's order.
+    assert rows[4] == TIE | {"rewards": pytest.approx([worse, better], abs=1e-6), "best": int(better > worse)}
+
+
+def test_a_row_that_cannot_be_scored_costs_itself_and_is_named(
+    scored: tuple[list[dict[str, Any]], FileReport],
+) -> None:
+    rows, report = scored
+    assert rows[5] == LONG | {
+        "rewards": [None, None],
+        "best": None,
+        "reason": "overlong: 807 tokens, and 256 are read",
+    }
+    assert rows[6] == BAD | {"reward": None, "reason": rows[6]["reason"]}
+    assert rows[6]["reason"].startswith("missing field: found 'prompt'; a row to score has a prompt and responses")
+    assert set(rows[7]) == set(rows[8]) == {"reward", "reason"}
+    assert rows[7]["reason"].startswith("broken JSON")
+    assert rows[8]["reason"].startswith("wrong type")
+    assert report.refused == {"overlong": 1, "missing field": 1, "broken JSON": 1, "wrong type": 1}
+    assert [example.split(": ")[0].rpartition(":")[2] for example in report.examples] == ["6", "7", "9", "10"]
+    assert (report.num_rows, report.num_responses, report.num_scored) == (9, 11, 6)
+
+
+def test_each_distinct_conversation_is_scored_once_over_the_whole_file(tmp_path: Path) -> None:
+    """Rows 0 to 5 hold two conversations between them, in three shards; the third shard has nothing new."""
+    seen: list[int] = []
+    LOADED.model.register_forward_pre_hook(lambda _, args: seen.append(args[0].reward_index.numel()))
+    rows = [ONE, ONE, ONE, TALK, ONE | {"response": "a dog"}, GROUP | {"responses": ["a dog"]}]
+    score_file(LOADED, write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", shard_rows=2)
+    assert sum(seen) == 2
+    assert len({row.get("reward", row.get("rewards")) for row in read(tmp_path / "out.jsonl")[:4]}) == 1
+
+
+def test_what_is_remembered_is_bounded(tmp_path: Path) -> None:
+    """With room for two distinct conversations, a b c a: the second a is new again."""
+    rows = [ONE | {"response": said} for said in ("a dog", "a cat", "a red cat", "a dog", "a red cat")]
+    parse = files.parse_scorable
+    rowstream = RowStream(write(tmp_path / "in.jsonl", rows), parse, (), TOKENIZER, None, 1, remembered=2)
+    assert [shard.number for shard in rowstream.shards()] == [0, 1, 2, 3]
+    assert rowstream.num_distinct == 4
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "json", "parquet"])
+def test_the_output_has_the_form_of_the_input(suffix: str, tmp_path: Path) -> None:
+    source, out = tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}"
+    rows = [{"prompt": "a cat", "response": said, "number": number} for number, said in enumerate(("a dog", "a cat"))]
+    table = pa.Table.from_pylist(
+        rows, pa.schema([("prompt", pa.string()), ("response", pa.large_string()), ("number", pa.int8())])
+    )
+    if suffix == "parquet":
+        pq.write_table(table.replace_schema_metadata({"mine": "kept"}), source)
+    elif suffix == "json":
+        source.write_text(json.dumps(rows))
+    else:
+        write(source, rows)
+    score_file(LOADED, source, out)
+    expected = rewards_of(("a cat", "a dog"), ("a cat", "a cat"))
+    if suffix == "parquet":
+        written = pq.read_table(out)
+        assert written.schema.names == ["prompt", "response", "number", "reason", "reward"]
+        assert written.schema.metadata[b"mine"] == b"kept"
+        assert written.select(table.schema.names).cast(table.schema).equals(table)
+        assert written.schema.field("response").type == pa.large_string()
+        found = [row | {"reason": None} == row and row["reward"] for row in written.to_pylist()]
+    else:
+        given = json.loads(out.read_text()) if suffix == "json" else read(out)
+        assert [{name: row[name] for name in rows[0]} for row in given] == rows
+        found = [row["reward"] for row in given]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_table_of_lists_and_single_responses_has_both_columns(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a cat", "response": "a dog", "responses": None},
+        {"prompt": "a cat", "response": None, "responses": ["a dog", "a red dog"]},
+        {"prompt": "a cat", "response": None, "responses": []},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    members = LoadedModel(MemberRewardModel.of(toy_model(), Members(num_members=2)), TOKENIZER)
+    score_file(members, tmp_path / "in.parquet", tmp_path / "out.parquet", members=True, prefix="my_")
+    one, several, none = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert one["my_members"] == several["my_members"][:1]
+    assert one["my_reward"] == pytest.approx(np.mean(one["my_members"]), abs=1e-6)
+    assert several["my_rewards"] == pytest.approx(np.mean(several["my_members"], axis=1), abs=1e-6)
+    assert (one["my_rewards"], several["my_reward"], none["my_best"]) == (None, None, None)
+    assert none["my_reason"] == "bad value: field 'responses' is an empty list; leave the row out, or sample again"
+
+
+def test_best_keeps_the_best_response(tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", [GROUP, PAIR, ONE, LONG])
+    score_file(LOADED, tmp_path / "in.jsonl", tmp_path / "out.jsonl", best=True, prefix="")
+    group, pair, one, long = read(tmp_path / "out.jsonl")
+    expected = rewards_of(*(("a red cat", said) for said in GROUP["responses"]))
+    best = int(np.argmax(expected))
+    kept = {name: value for name, value in GROUP.items() if name != "responses"}
+    assert group == kept | {
+        "response": GROUP["responses"][best],
+        "reward": pytest.approx(expected[best], abs=1e-6),
+        "best": best,
+    }
+    assert pair == {
+        "prompt": "a cat",
+        "response": PAIR[("chosen", "rejected")[pair["best"]]],
+        "reward": pytest.approx(max(rewards_of(("a cat", "a red dog"), ("a cat", "a dog"))), abs=1e-6),
+        "best": pair["best"],
+    }
+    assert one == ONE | {"reward": one["reward"]}
+    assert long == LONG | {"reward": None, "best": None, "reason": long["reason"]}
+
+
+def test_an_ensembles_reward_is_its_aggregate_beside_its_members(tmp_path: Path) -> None:
+    ensemble = RewardEnsemble([toy_model(seed) for seed in range(3)], how="worst")
+    score_file(
+        LoadedModel(ensemble, TOKENIZER), write(tmp_path / "in.jsonl", [ONE]), tmp_path / "out.jsonl", members=True
+    )
+    (row,) = read(tmp_path / "out.jsonl")
+    each = [rewards_of(("a red cat", "a blue dog"), model=model)[0] for model in ensemble.members]
+    assert row["members"] == pytest.approx(each, abs=1e-6)
+    assert row["reward"] == min(row["members"])
+
+
+def stopping(after: int) -> Callable[[int, int | None], None]:
+    """Progress that interrupts when it has been told so often."""
+    told = 0
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal told
+        told += 1
+        if told > after:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "parquet"])
+def test_killed_and_started_again_gives_the_same_bytes(suffix: str, tmp_path: Path) -> None:
+    said = ["a dog", "a cat", "a red dog", "a blue cat", "a dog a cat", "", "a red cat a dog", "a blue dog"]
+    rows = [
+        {"prompt": f"a cat {' a dog' * (place % 3)}", "response": text, "n": place}
+        for place, text in enumerate(said * 3)
+    ]
+    rows[5]["prompt"] = "a cat " * 200
+    source = tmp_path / f"in.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), source)
+    else:
+        write(source, rows)
+    whole, again = tmp_path / "whole" / f"out.{suffix}", tmp_path / "again" / f"out.{suffix}"
+    options: dict[str, Any] = {"shard_rows": 4, "batch_tokens": 30}
+    report = score_file(LOADED, source, whole, **options)
+    for after in (0, 3, 7):
+        with pytest.raises(KeyboardInterrupt):
+            score_file(LOADED, source, again, **options, progress=stopping(after))
+        assert not again.exists()
+    parts = sorted(again.with_name(f"{again.name}.parts").rglob("*.npz"))
+    assert 0 < len(parts) < 6
+    before = [part.stat().st_mtime_ns for part in parts]
+    told: list[tuple[int, int | None]] = []
+    resumed = score_file(LOADED, source, again, **options, progress=lambda *now: told.append(now))
+    assert told[-1] == (24, 24)
+    assert len(before) == len(parts)
+    assert again.read_bytes() == whole.read_bytes()
+    assert resumed.refused == report.refused == {"overlong": 1}
+    with pytest.raises(ValueError, match="is there already; name another file, or set overwrite=true"):
+        score_file(LOADED, source, again)
+
+
+def test_a_reward_that_is_not_finite_is_an_error_with_its_row(tmp_path: Path) -> None:
+    broken = toy_model()
+    with torch.no_grad():
+        broken.backbone.get_input_embeddings().weight[TOKENIZER.encode("blue", add_special_tokens=False)[0]] = float(
+            "nan"
+        )
+    rows = [PAIR, ONE | {"response": "a dog"}, ONE, GROUP]
+    with pytest.raises(ValueError, match=r"in\.jsonl:3 has a reward that is not finite"):
+        score_file(LoadedModel(broken, TOKENIZER), write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_what_would_be_lost_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [ONE, ONE | {"reward": 1.0}])
+    with pytest.raises(ValueError, match=r"in\.jsonl:2 has a field 'reward' already, .* put something in front"):
+        score_file(LOADED, source, tmp_path / "out.jsonl")
+    assert score_file(LOADED, source, tmp_path / "out.jsonl", prefix="second_").num_rows == 2
+    for out, message in (
+        (source, "is the file that is read"),
+        (tmp_path / "out.parquet", r"a name that ends in \.jsonl"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            score_file(LOADED, source, out)
+    (tmp_path / "new.jsonl.parts").mkdir()
+    (tmp_path / "new.jsonl.parts" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match=r"new\.jsonl\.parts is there already, and what it holds is not of"):
+        score_file(LOADED, source, tmp_path / "new.jsonl", prefix="x")
+    with pytest.raises(ValueError, match=r"no row of .* can be scored: .*missing field"):
+        score_file(LOADED, write(tmp_path / "bad.jsonl", [BAD]), tmp_path / "none.jsonl")
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_columns_name_fields_and_formats(tmp_path: Path) -> None:
+    rows = [{"ask": {"text": "a cat"}, "said": "a dog"}, {"ask": {"text": "a cat"}, "said": "a red dog"}]
+    columns = {"prompt": "ask.text", "response": "said"}
+    score_file(LOADED, write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", columns=columns)
+    expected = rewards_of(("a cat", "a dog"), ("a cat", "a red dog"))
+    assert [row["reward"] for row in read(tmp_path / "out.jsonl")] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="columns names 'respnse', which no format reads"):
+        score_file(LOADED, tmp_path / "in.jsonl", tmp_path / "other.jsonl", columns={"respnse": "said"})
+
+
+def test_long_rows_end_a_shard_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "SHARD_BYTES", 200)
+    rowstream = RowStream(
+        write(tmp_path / "in.jsonl", [ONE | {"response": f"a dog {'a' * place}"} for place in range(6)]),
+        files.parse_scorable,
+        (),
+        TOKENIZER,
+        None,
+    )
+    sizes = [shard.size for shard in rowstream.shards()]
+    assert sizes == [3, 3]
