@@ -42,12 +42,17 @@ def with_older_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         older["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
         if "partial_rotary_factor" in rope:
             older["partial_rotary_factor"] = older["rotary_pct"] = rope["partial_rotary_factor"]
+        if config.get("model_type") == "gpt_neox":
+            older["rotary_emb_base"] = rope["rope_theta"]
     return older
 
 
 def with_older_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A tokenizer's configuration under the names of transformers 4, which 5 reads as well."""
-    older = dict(config)
+    """A tokenizer's configuration under the names of transformers 4, which 5 reads as well.
+
+    Where it was loaded from is left out.
+    """
+    older = {name: value for name, value in config.items() if name not in ("is_local", "local_files_only")}
     if config.get("tokenizer_class") == "TokenizersBackend":
         older["tokenizer_class"] = ANY_FAST_TOKENIZER
     if isinstance(config.get("extra_special_tokens"), list):
