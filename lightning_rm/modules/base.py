@@ -104,6 +104,11 @@ class PairwiseRM(L.LightningModule):
         self.num_not_finite: dict[str, int] = {}
         self._idle: list[nn.Parameter] = []
 
+    @property
+    def needs_strengths(self) -> bool:
+        """Whether the method can only train on pairs that all have a strength."""
+        return False
+
     @abstractmethod
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The method: the loss to minimise under `loss`, and each of its parts under a name of its own.
@@ -187,6 +192,8 @@ class PairwiseRM(L.LightningModule):
         """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
         self._progress.start_batch(self.device)
         self._step_before_batch = self.global_step
+        if batch_idx == 0:  # later ones are not looked at: a device would be waited for in every step
+            self._check_strengths(batch.strength)
 
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
@@ -283,8 +290,9 @@ class PairwiseRM(L.LightningModule):
         """Say what does not go together before anything is read or trained.
 
         Raises:
-            ValueError: if the data module reads rewards at another token than the model, or a callback changes how many
-                micro-batches make a step, of which the data module plans an epoch.
+            ValueError: if the data module reads rewards at another token than the model, training pairs lack the
+                strengths that the method needs, or a callback changes how many micro-batches make a step, of which the
+                data module plans an epoch.
         """
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, PreferenceDataModule) and datamodule.read_at != self.model.read_at:
@@ -292,6 +300,8 @@ class PairwiseRM(L.LightningModule):
                 f"the data module reads rewards at the {datamodule.read_at} token and this model at the "
                 f"{self.model.read_at}: give PreferenceDataModule(..., reading=model.reading)"
             )
+        if isinstance(datamodule, PreferenceDataModule) and stage == "fit" and "train" in datamodule.datasets:
+            self._check_strengths(torch.from_numpy(datamodule.datasets["train"].strength.mean))
         callbacks: list[L.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
             raise ValueError(
@@ -390,6 +400,15 @@ class PairwiseRM(L.LightningModule):
         if isinstance(datamodule, PreferenceDataModule):
             return f"pair {datamodule.datasets['train'].text(row).id}"
         return f"row {row}"
+
+    def _check_strengths(self, strength: Tensor) -> None:
+        """Raise if the method needs a strength of each of these pairs and one has none."""
+        missing = int(strength.isnan().sum()) if self.needs_strengths else 0
+        if missing:
+            raise ValueError(
+                f"distill needs a strength for every pair, and {missing} of {len(strength)} have none; "
+                "annotate the data, or set distill=0"
+            )
 
     def _own_parts(self) -> list[nn.Module]:
         """What the method trains beside the reward model."""

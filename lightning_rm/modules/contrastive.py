@@ -70,6 +70,11 @@ class ContrastiveRM(PairwiseRM):
         """Rewards (2, P) and features (2, P, H); in training (2, 2, P) and (2, 2, P, H), of two views."""
         return self.objective.output(self.model, batch)
 
+    @property
+    def needs_strengths(self) -> bool:
+        """Whether strengths are distilled."""
+        return self.objective.distill > 0
+
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The ranking loss on the pairs' targets, and the contrast of the features."""
         return self.objective(batch, output)

@@ -143,6 +143,11 @@ class MetaRM(PairwiseRM):
         """Rewards (k, P) and features (k, P, H); of pairs in training with a contrast, both in two views."""
         return self.objective.output(self._model_above or self.model, batch)
 
+    @property
+    def needs_strengths(self) -> bool:
+        """Whether strengths are distilled."""
+        return self.objective.distill > 0
+
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The loss of the pairs, as of the weights that `output` was computed with."""
         return self.objective(batch, output)

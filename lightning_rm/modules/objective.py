@@ -36,17 +36,12 @@ def target_losses(
     Returns:
         `loss`, and its parts: `ranking`, `margin_accuracy` (the share of pairs on the right side of the margin-shifted
         logit, the paper's training accuracy), `distillation` and `centering` where they are on.
-
-    Raises:
-        ValueError: if pairs without a strength are to be distilled.
     """
     chosen, rejected = output.chosen, output.rejected
     loss = ranking_loss(chosen, rejected, batch.label, batch.margin, batch.weight)
     prefers = (chosen - rejected - batch.margin).sign() * (batch.label - 0.5).sign()
     parts = {"ranking": loss, "margin_accuracy": (0.5 + 0.5 * prefers).mean()}
     if distill:
-        if torch.isnan(batch.strength).any():
-            raise ValueError("distill needs a strength for every pair; annotate the data, or set distill=0")
         parts["distillation"] = distillation_loss(chosen, rejected, batch.strength, batch.weight)
         loss = (1 - distill) * loss + distill * parts["distillation"]
     if centering:
@@ -109,7 +104,7 @@ class Objective(nn.Module):
             output: what `output` gave of them.
 
         Raises:
-            ValueError: if the first two views of a run are equal, or pairs without a strength are to be distilled.
+            ValueError: if the first two views of a run are equal.
         """
         if self.contrast is None or output.feature.ndim == 3:
             return target_losses(batch, output, self.distill, self.centering)

@@ -49,6 +49,11 @@ class StrengthAwareRM(PairwiseRM):
         self.distill = distill
         self.centering = centering
 
+    @property
+    def needs_strengths(self) -> bool:
+        """Whether strengths are distilled."""
+        return self.distill > 0
+
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The ranking loss on the pairs' targets, and the options that are on as parts of their own."""
         return target_losses(batch, output, self.distill, self.centering)

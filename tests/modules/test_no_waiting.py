@@ -31,7 +31,7 @@ from tests.tiny import CONFIGS, layouts_of, prompted, tiny_model
 ADAMW = partial(torch.optim.AdamW, lr=1e-3)
 METHODS: dict[str, Callable[[], PairwiseRM]] = {
     "baseline": lambda: BaselineRM(tiny_model(), ADAMW, centering=0.01),
-    "strength_aware": lambda: StrengthAwareRM(tiny_model(), ADAMW),
+    "strength_aware": lambda: StrengthAwareRM(tiny_model(), ADAMW, distill=0.5),
     "simcse": lambda: ContrastiveRM(
         tiny_model(), ADAMW, partial(SimCSE, other_weight=5.0, projection=4), dropout_at="features"
     ),

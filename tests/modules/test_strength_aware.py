@@ -55,11 +55,10 @@ def test_the_loss_is_on_the_targets_of_the_batch() -> None:
     assert losses["loss"].item() == same(0.75 * ranking + 0.25 * sum(squares) / 4 + 0.1 * centering)
 
 
-def test_distilling_needs_strengths() -> None:
+def test_distilling_needs_strengths(tmp_path: Path) -> None:
     module = StrengthAwareRM(toy_model(), ADAMW, distill=1.0)
-    batch = one_batch()
     with pytest.raises(ValueError, match="distill needs a strength for every pair"):
-        module.losses(batch, module(batch))
+        toy_trainer(tmp_path).fit(module, toy_data(cache_dir=tmp_path))
     with pytest.raises(ValueError, match="distill=2"):
         StrengthAwareRM(toy_model(), ADAMW, distill=2)
 
