@@ -154,7 +154,7 @@ def init_head(classifier: PreTrainedModel, architecture: Architecture, names: se
     for name, parameter in head_tensors(classifier, architecture):
         if parameter.ndim == 2:
             std = (parameter.shape[1] + 1) ** -0.5
-            drawn = torch.randn(parameter.shape, generator=generator) * std
+            drawn = torch.randn(parameter.shape, generator=generator, device="cpu") * std  # also under torch.device
         else:
             drawn = torch.full(parameter.shape, 0.0 if name.endswith("bias") else 1.0)
         if name in names:
