@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from common import backbone, origin
+from common import backbone, origin, rotated
 
 from lightning_rm.batch import Sample
 from lightning_rm.data.batches.layouts import LAYOUTS
@@ -76,7 +76,7 @@ def main() -> None:
     names = list(grids)
     with torch.inference_mode():
         for turn in range(arguments.rounds + 1):  # the first is not timed
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            for name in rotated(names, turn):
                 start = clock()
                 rewards[name] = model(grids[name]).reward.cpu()
                 if turn:

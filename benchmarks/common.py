@@ -1,15 +1,19 @@
-"""What the benchmarks share: the backbones that they make, and where a result comes from."""
+"""What the benchmarks share: the backbones that they make, turns, quartiles, and where a result comes from."""
 
 from __future__ import annotations
 
 import datetime
 import platform
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+
+T = TypeVar("T")
 
 
 def backbone(layers: int, width: int, positions: int = 2048, encoder: bool = False) -> dict[str, Any]:
@@ -19,6 +23,17 @@ def backbone(layers: int, width: int, positions: int = 2048, encoder: bool = Fal
         return {"model_type": "bert", "intermediate_size": 4 * width, **sizes}
     # 8/3 of the width is Llama's, for three matrices.
     return {"model_type": "llama", "intermediate_size": 8 * width // 3, "max_position_embeddings": positions, **sizes}
+
+
+def rotated(names: Sequence[T], turn: int) -> list[T]:
+    """The same names from another one on in each turn, so that none always comes after the same."""
+    start = turn % len(names)
+    return [*names[start:], *names[:start]]
+
+
+def quartiles(values: Iterable[float], digits: int = 4) -> list[float]:
+    """Lower quartile, median, upper quartile, to so many digits."""
+    return [float(f"{value:.{digits}g}") for value in np.quantile(np.array(list(values)), (0.25, 0.5, 0.75))]
 
 
 def origin(*modules: ModuleType, gpu: bool = False) -> dict[str, Any]:

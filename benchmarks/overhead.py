@@ -33,7 +33,7 @@ import lightning as L
 import numpy as np
 import torch
 import transformers
-from common import backbone, origin
+from common import backbone, origin, rotated
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
@@ -279,7 +279,7 @@ def main() -> None:
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in modules}
     names = list(modules)
     for turn in range(arguments.rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in rotated(names, turn):
             block = loop(modules[name], batches, arguments) if name == "bare" else run(modules[name])
             seconds[name].append(block.a_step())
     methods = summary(seconds)

@@ -36,10 +36,7 @@ import math
 import random
 import shutil
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,28 +47,21 @@ import numpy as np
 import torch
 import transformers
 import trl
-from common import backbone, origin
+from common import backbone, origin, quartiles, rotated
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import (
-    AutoModelForSequenceClassification,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-)
-from trl import RewardConfig, RewardTrainer
+from training import NO_WORK, LightningMeter, Meter, Pairs, lightning_trainer, made_rows, operations, work_of
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from trl import RewardTrainer
+from trl_training import ORDERS, TrlMeter, longest_first, texts_of, trl_trainer, with_lengths
 
 from lightning_rm.batch import ReadAt, Reading
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.rows import BadRow, Message, PairRow
+from lightning_rm.data.rows import PairRow
 from lightning_rm.data.sources.files import FileSource
-from lightning_rm.data.synthetic.draws import digest
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
-from lightning_rm.data.synthetic.words import VOCABULARY
 from lightning_rm.data.tokenize.pairs import encode_conversation, load_tokenizer
-from lightning_rm.models.attention.last_layer import TOKEN_WISE
-from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.optimization import warmup_schedule
@@ -81,74 +71,6 @@ TRL, COMPILED = ("trl_shipped", "trl", "trl_grouped", "trl_sorted"), "compiled"
 PROMPT, RESPONSE = (115, 0.9), (50, 0.9)  # words in the mean and the logarithm's deviation: about those of HH-RLHF
 WINDOW = 50  # batches that TRL sorts by length together in a long run
 TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs of a run: a `Source`."""
-
-    rows: list[PairRow]
-
-    def fingerprint(self) -> str:
-        return digest([asdict(row) for row in self.rows])
-
-    def __iter__(self) -> Iterator[PairRow | BadRow]:
-        return iter(self.rows)
-
-
-@dataclass
-class Meter:
-    """What a pass of so many steps takes: seconds by both clocks, cells through the embeddings, peak of CUDA memory."""
-
-    num_steps: int
-    cells: int = 0
-    peak: int = 0
-    seconds: tuple[float, float] = (0.0, 0.0)
-    _steps: int = 0
-    _start: tuple[float, float] = field(default=(0.0, 0.0))
-
-    def watch(self, embeddings: nn.Module) -> None:
-        def count(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            self.cells += inputs[0].numel()
-
-        embeddings.register_forward_pre_hook(count)
-
-    def start(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-        self._start = (time.process_time(), time.perf_counter())
-
-    def step(self) -> None:
-        self._steps += 1
-        if self._steps == self.num_steps:  # a device is waited for at the end alone
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-                self.peak = torch.cuda.max_memory_allocated()
-            (cpu, wall), now = self._start, (time.process_time(), time.perf_counter())
-            self.seconds = (now[0] - cpu, now[1] - wall)
-
-
-class LightningMeter(L.Callback):
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.meter.start()
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        self.meter.step()
-
-
-class TrlMeter(TrainerCallback):
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
-
-    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.meter.start()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.meter.step()
 
 
 class Benchmark:
@@ -192,7 +114,8 @@ class Benchmark:
         else:
             module = self.module(compile=contender == COMPILED)
             meter.watch(module.model.backbone.get_input_embeddings())
-            trainer = self.lightning_trainer(meter, num_steps or -1)
+            gpu = self.arguments.accelerator == "gpu"
+            trainer = lightning_trainer(gpu, [LightningMeter(meter)], max_steps=num_steps or -1)
             trainer.fit(module, self.datamodule(self.layout_of(contender), seed))
         return meter
 
@@ -217,34 +140,15 @@ class Benchmark:
             cache_dir=self.folder / "cache",
         )
 
-    def lightning_trainer(self, meter: Meter, max_steps: int) -> L.Trainer:
-        """As `conf/trainer` has it, without what writes and shows."""
-        return L.Trainer(
-            accelerator=self.arguments.accelerator,
-            devices=1,
-            precision="bf16-mixed" if self.arguments.accelerator == "gpu" else "32-true",
-            max_epochs=1,
-            max_steps=max_steps,
-            gradient_clip_val=1.0,
-            log_every_n_steps=10,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[LightningMeter(meter)],
-        )
-
     def trl_trainer(self, contender: str, seed: int, max_steps: int = -1) -> RewardTrainer:
         """TRL's defaults, but for what both sides must have alike and for what writes and shows."""
         data, gpu = self.tokenised, self.arguments.accelerator == "gpu"
-        if contender == "trl_sorted":
-            data = data.sort("length", reverse=True)
-        order = {"trl_grouped": "group_by_length", "trl_sorted": "sequential"}.get(contender, "random")
-        model = AutoModelForSequenceClassification.from_pretrained(self.folder / "model", dtype=torch.float32)
-        config = RewardConfig(
-            output_dir=str(self.folder / "trl"),
+        return trl_trainer(
+            AutoModelForSequenceClassification.from_pretrained(self.folder / "model", dtype=torch.float32),
+            longest_first(data) if contender == "trl_sorted" else data,
+            self.tokenizer,
+            self.folder / "trl",
+            order=ORDERS.get(contender, "random"),
             per_device_train_batch_size=self.arguments.pairs,
             num_train_epochs=1,
             max_steps=max_steps,
@@ -254,16 +158,8 @@ class Benchmark:
             use_cpu=not gpu,
             bf16=gpu,
             gradient_checkpointing=contender == "trl_shipped",
-            train_sampling_strategy=order,
-            remove_unused_columns=contender != "trl_grouped",
             seed=seed,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
         )
-        trainer = RewardTrainer(model, config, train_dataset=data, processing_class=self.tokenizer)
-        trainer.remove_callback(PrinterCallback)
-        return trainer
 
     def check(self, contenders: list[str]) -> None:
         """Raise unless ids, rewards and losses of both sides agree."""
@@ -301,44 +197,22 @@ class Benchmark:
                     )
 
     def needed(self) -> dict[str, float]:
-        """Tokens a step where nothing is computed twice, and the operations of training on them.
-
-        6 a weight and token, and 12 a layer, unit of its heads, token and token that it sees; embeddings are looked up.
-        In the last layer keys and values alone are of all tokens, the rest of those that are read.
-        """
-        decoder = self.read_at == "last"
-        backbone = self.module().model.backbone
+        """Tokens a step where nothing is computed twice, and the operations of training on them."""
+        backbone, decoder = self.module().model.backbone, self.read_at == "last"
         shared = [batch.tokens for batch in self.datamodule(best(self.read_at), SEED).train_dataloader()]
-        num_tokens = sum(tokens.num_tokens for tokens in shared)
-        num_read = sum(tokens.read_cells.numel() for tokens in shared)
-        if decoder:  # a token sees those up to its own position
-            seen = sum(int(tokens.position_ids.sum()) + tokens.num_tokens for tokens in shared)
-            seen_last = sum(int((tokens.position_ids.flatten()[tokens.read_cells] + 1).sum()) for tokens in shared)
-        else:  # and every sequence has one that is read
-            seen = sum(length**2 for tokens in shared for length in tokens.segments.lengths)
-            seen_last = num_tokens
-        config, vectors = backbone.config, backbone.get_input_embeddings()
-        weights = sum(weight.numel() for weight in backbone.parameters()) - vectors.weight.numel()
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        width = config.num_attention_heads * head
-        last_layer = transformer_layers(backbone)[-1].named_parameters()
-        where_read = sum(weight.numel() for name, weight in last_layer if not TOKEN_WISE.isdisjoint(name.split(".")))
-        operations = 6 * ((weights - where_read) * num_tokens + where_read * num_read)
-        operations += 12 * width * ((config.num_hidden_layers - 1) * seen + seen_last)
+        work = sum((work_of(tokens, decoder) for tokens in shared), NO_WORK)
+        embeddings = backbone.get_input_embeddings().weight.numel()
         steps = self.arguments.steps
-        return {"tokens_a_step": num_tokens / steps, "operations_a_step": operations / steps, "weights": weights}
+        return {
+            "tokens_a_step": work.tokens / steps,
+            "operations_a_step": operations(backbone, work) / steps,
+            "weights": sum(weight.numel() for weight in backbone.parameters()) - embeddings,
+        }
 
     def _tokenised_by_trl(self) -> datasets.Dataset:
         """The pairs as TRL makes tokens of them, with the length to group by."""
-        self.tokenised = datasets.Dataset.from_list(
-            [
-                {name: list(getattr(row, name)) for name in ("prompt", "chosen", "rejected")} | {"length": 0}
-                for row in self.pairs.rows
-            ]
-        )
-        data = self.trl_trainer("trl", SEED).train_dataset
-        lengths = [max(map(len, ids)) for ids in zip(data["chosen_ids"], data["rejected_ids"], strict=True)]
-        return data.select_columns(["chosen_ids", "rejected_ids"]).add_column("length", lengths)
+        self.tokenised = texts_of(self.pairs.rows)
+        return with_lengths(self.trl_trainer("trl", SEED).train_dataset)
 
 
 def best(read_at: ReadAt) -> Any:
@@ -368,7 +242,7 @@ def read(arguments: argparse.Namespace, tokenizer: PreTrainedTokenizerBase) -> l
         found = [row for row in FileSource(arguments.data, where=where) if isinstance(row, PairRow)]
         random.Random(SEED).shuffle(found)
     else:
-        found = made_rows(2 * window)
+        found = made_rows(made_lengths(2 * window), SEED)
     lengths: list[int] = []
     rows: list[PairRow] = []
     for row in found:
@@ -388,20 +262,14 @@ def read(arguments: argparse.Namespace, tokenizer: PreTrainedTokenizerBase) -> l
     return [rows[place] for place in picked]
 
 
-def made_rows(number: int) -> list[PairRow]:
-    """Pairs of random words, of log-normal lengths."""
+def made_lengths(number: int) -> list[tuple[int, int, int]]:
+    """Words of a prompt and of its two responses, log-normal."""
     draw = random.Random(SEED)
-    words = sorted(word for word in VOCABULARY if word.isalpha())
 
-    def turn(role: str, mean: float, spread: float) -> tuple[Message, ...]:
-        length = max(1, round(draw.lognormvariate(math.log(mean) - spread**2 / 2, spread)))
-        return ({"role": role, "content": " ".join(draw.choices(words, k=length))},)
+    def words(mean: float, spread: float) -> int:
+        return round(draw.lognormvariate(math.log(mean) - spread**2 / 2, spread))
 
-    def row(place: int) -> PairRow:
-        prompt, chosen = turn("user", *PROMPT), turn("assistant", *RESPONSE)
-        return PairRow(prompt, chosen, turn("assistant", *RESPONSE), id=str(place), prompt_id=str(place))
-
-    return [row(place) for place in range(number)]
+    return [(words(*PROMPT), words(*RESPONSE), words(*RESPONSE)) for _ in range(number)]
 
 
 def summary(blocks: dict[str, list[Meter]], arguments: argparse.Namespace, needed: dict[str, float]) -> dict[str, Any]:
@@ -424,11 +292,6 @@ def summary(blocks: dict[str, list[Meter]], arguments: argparse.Namespace, neede
             operations = needed["operations_a_step"] * steps_a_second
             found[name]["mfu"] = round(operations / arguments.peak_tflops / 1e12, 4)
     return found
-
-
-def quartiles(values: np.ndarray) -> list[float]:
-    """Lower quartile, median, upper quartile, to four digits."""
-    return [float(f"{value:.4g}") for value in np.quantile(values, (0.25, 0.5, 0.75))]
 
 
 def report(name: str, results: dict[str, Any]) -> None:
@@ -511,7 +374,7 @@ def measure(arguments: argparse.Namespace, benchmark: Benchmark) -> None:
         benchmark.run(name, SEED, num_steps=1)
     blocks: dict[str, list[Meter]] = {name: [] for name in contenders}
     for turn in range(arguments.rounds):
-        for name in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
+        for name in rotated(contenders, turn):
             blocks[name].append(benchmark.run(name, SEED + turn))
     needed = benchmark.needed()
     results: dict[str, Any] = {

@@ -37,7 +37,7 @@ import lightning as L
 import numpy as np
 import torch
 import transformers
-from common import backbone, origin
+from common import backbone, origin, rotated
 from peft.tuners.lora import LoraLayer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -323,10 +323,9 @@ def main() -> None:
         blocks = Blocks(arguments, Path(folder))
         names = blocks.names()
         blocks.run("single")  # once for all that a first use loads
-        rounds: list[dict[str, dict[str, Seconds]]] = []
-        for turn in range(arguments.rounds):
-            start = turn % len(names)
-            rounds.append({name: blocks.run(name) for name in names[start:] + names[:start]})
+        rounds: list[dict[str, dict[str, Seconds]]] = [
+            {name: blocks.run(name) for name in rotated(names, turn)} for turn in range(arguments.rounds)
+        ]
         phases = summary(blocks, rounds)
     settings = {name: value for name, value in vars(arguments).items() if name not in ("out", "encoder", "threads")}
     results: dict[str, Any] = {
