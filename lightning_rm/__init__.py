@@ -37,11 +37,14 @@ if TYPE_CHECKING:
     from lightning_rm.modules.strength_aware import StrengthAwareRM
     from lightning_rm.modules.supervised import SupervisedLM
     from lightning_rm.modules.voters import VotersRM
+    from lightning_rm.publishing.publish import PublishOptions, publish
     from lightning_rm.rlhf.reward_function import RewardFunction
     from lightning_rm.scoring.conversations import score
     from lightning_rm.scoring.engine import score_sequences
     from lightning_rm.scoring.files import score_file
     from lightning_rm.scoring.load import load_model
+    from lightning_rm.serving.serve import ServeOptions, reward_app, serve
+    from lightning_rm.serving.server import background_server
     from lightning_rm.strength import Strength
 
 __all__ = [
@@ -52,10 +55,12 @@ __all__ = [
     "Members",
     "MetaRM",
     "PreferenceDataModule",
+    "PublishOptions",
     "RecordSource",
     "RewardEnsemble",
     "RewardFunction",
     "RewardModel",
+    "ServeOptions",
     "SimCSE",
     "Strength",
     "StrengthAwareRM",
@@ -67,6 +72,7 @@ __all__ = [
     "VotersRM",
     "annotate",
     "average_weights",
+    "background_server",
     "collect_features",
     "evaluate",
     "feature_panels",
@@ -75,11 +81,14 @@ __all__ = [
     "load_tokenizer",
     "panel_of",
     "part_curves",
+    "publish",
     "read_history",
     "report",
+    "reward_app",
     "score",
     "score_file",
     "score_sequences",
+    "serve",
     "strength_by_group",
     "warmup_schedule",
     "world_tokenizer",
@@ -93,10 +102,12 @@ _HOMES = {
     "Members": "models.ensembles.members",
     "MetaRM": "modules.meta",
     "PreferenceDataModule": "data.datamodule",
+    "PublishOptions": "publishing.publish",
     "RecordSource": "data.sources.records",
     "RewardEnsemble": "models.ensembles.ensemble",
     "RewardFunction": "rlhf.reward_function",
     "RewardModel": "models.reward_model",
+    "ServeOptions": "serving.serve",
     "SimCSE": "modules.contrast",
     "Strength": "strength",
     "StrengthAwareRM": "modules.strength_aware",
@@ -108,6 +119,7 @@ _HOMES = {
     "VotersRM": "modules.voters",
     "annotate": "annotation.annotate",
     "average_weights": "models.ensembles.warm",
+    "background_server": "serving.server",
     "collect_features": "analysis.features",
     "evaluate": "evaluation.evaluate",
     "feature_panels": "analysis.plots.features",
@@ -116,11 +128,14 @@ _HOMES = {
     "load_tokenizer": "data.tokenize.pairs",
     "panel_of": "analysis.reports.features",
     "part_curves": "analysis.plots.parts",
+    "publish": "publishing.publish",
     "read_history": "analysis.history",
     "report": "analysis.report",
+    "reward_app": "serving.serve",
     "score": "scoring.conversations",
     "score_file": "scoring.files",
     "score_sequences": "scoring.engine",
+    "serve": "serving.serve",
     "strength_by_group": "analysis.plots.strength",
     "warmup_schedule": "modules.optimization",
     "world_tokenizer": "data.synthetic.tokenizer",

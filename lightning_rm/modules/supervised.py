@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.data.tokenize.tokenizer import starting_texts
 from lightning_rm.modules.base import PairwiseRM
 
 
@@ -28,7 +29,7 @@ class SupervisedLM(PairwiseRM):
 
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write what was trained as a Hugging Face folder: the language model."""
-        self.model.save_policy(folder, tokenizer)
+        self.model.save_policy(folder, starting_texts(tokenizer))
 
     def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
         """Rewards (2, P) and features (2, P, H); every hidden state too in training."""

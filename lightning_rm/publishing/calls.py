@@ -24,6 +24,7 @@ class Kind:
         pad_id: the padding token.
         takes_pairs: whether `tokenizer(prompt, response)` gives the template's ids too.
         serves: whether vLLM and SGLang can load it: decoders.
+        num_members: the models on one backbone that the folder holds; its own weights are their average.
     """
 
     folder: str
@@ -31,6 +32,7 @@ class Kind:
     pad_id: int = 0
     takes_pairs: bool = False
     serves: bool = True
+    num_members: int = 1
 
 
 def python_calls(kind: Kind) -> list[tuple[str, str]]:
@@ -93,7 +95,7 @@ def python_calls(kind: Kind) -> list[tuple[str, str]]:
             "Many conversations, with lightning_rm",
             "from lightning_rm import load_model, score\n\n"
             f'model, tokenizer = load_model("{kind.folder}")\n\n{MESSAGES}\n'
-            "reward = score(model, tokenizer, [messages]).item()",
+            f"reward = score(model, tokenizer, [messages]){'.mean()' if kind.num_members > 1 else ''}.item()",
         )
     )
     return calls

@@ -109,6 +109,14 @@ def _intro(card: Card) -> str:
         f"- Licence of the training data: {card.data_license or UNKNOWN}",
         f"- Trained from: {card.base or 'random weights'}",
     ]
+    if card.kind.num_members > 1:
+        lines += [
+            "",
+            f"It is {card.kind.num_members} members on one backbone, which lightning_rm reads from "
+            "`members.safetensors`. The weights that transformers and servers read are the members' average: where "
+            "members differ in a linear head alone it gives the mean of their rewards, else another reward, and what "
+            "was measured here is not of it.",
+        ]
     return "\n".join(lines)
 
 
@@ -176,9 +184,7 @@ def _measured(card: Card) -> str:
 def _rewards(card: Card) -> str:
     lines = ["## Rewards", ""]
     if card.reference is None:
-        return "\n".join(
-            [*lines, "No reference set was scored: mean, spread and temperature of the rewards are unknown."]
-        )
+        return "\n".join([*lines, "No reference set was scored: mean, spread and temperature are unknown."])
     found = card.reference
     lines += [
         f"On {found.num_rewards:,} responses of the set {_cell(found.name)}: mean {found.mean:.4f}, standard deviation "

@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.tokenize.templates import ENCODER_TEMPLATE
 from lightning_rm.models.backbone.settings import dtype_of
-from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.publishing.calls import Kind
@@ -117,7 +116,8 @@ def _card(
         base=facts.base if adapter_alone else None,
         pad_id=model.pad_id,
         takes_pairs=template == ENCODER_TEMPLATE,
-        serves=model.read_at == "last" and not isinstance(model, RewardEnsemble),
+        serves=model.read_at == "last",
+        num_members=model.num_rewards,
     )
     return Card(
         title=(options.name or facts.name).rpartition("/")[2],

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from lightning_rm.data.tokenize.pairs import encode_conversation
 from lightning_rm.data.tokenize.templates import ENCODER_TEMPLATE
-from lightning_rm.data.tokenize.tokenizer import load_tokenizer
+from lightning_rm.data.tokenize.tokenizer import load_tokenizer, starting_texts
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.publishing.calls import MESSAGES, Kind, python_calls
@@ -122,3 +122,17 @@ def test_older_readers_find_their_settings(tmp_path: Path) -> None:
     assert "extra_special_tokens" not in tokens
     assert tokens["additional_special_tokens"] == ["<unk>"]
     assert AutoTokenizer.from_pretrained(tmp_path / "export").extra_special_tokens == ["<unk>"]
+
+
+def test_a_policys_tokenizer_begins_any_text(tmp_path: Path) -> None:
+    """Of a policy, text that no template wrote gets the BOS; as a start for a reward model it adds nothing again."""
+    plain = load_tokenizer(KINDS["llama"](tmp_path / "start"))
+    assert plain("a")["input_ids"] == plain("a", add_special_tokens=False)["input_ids"]
+    starting_texts(plain).save_pretrained(tmp_path / "policy")
+    policy = AutoTokenizer.from_pretrained(tmp_path / "policy")
+    assert policy("a")["input_ids"] == [plain.bos_token_id, *plain("a")["input_ids"]]
+    again = load_tokenizer(tmp_path / "policy")
+    assert again("a")["input_ids"] == plain("a")["input_ids"]
+    assert encode_conversation(again, CONVERSATION) == encode_conversation(plain, CONVERSATION)
+    none = load_tokenizer(KINDS["qwen2"](tmp_path / "none"))
+    assert starting_texts(none) is none

@@ -19,6 +19,7 @@ from lightning_rm.data.tokenize.templates import (
     ENCODER_TEMPLATE,
     default_template,
     read_template,
+    start_token,
     with_fixed_date,
     with_start,
     writes_start,
@@ -90,24 +91,40 @@ def _adding_nothing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
 
     Whoever tokenises what the template wrote, with `add_special_tokens` or without (`tokenizer(text)` and pipelines
     add), gets the ids of training, and not a second BOS, CLS or SEP. Of an encoder's default template a pair of texts
-    is a user's turn and its answer: `tokenizer(prompt, response)` gives what the template gives. The class of no
-    single model family is used: those put their special tokens back when they are loaded.
+    is a user's turn and its answer: `tokenizer(prompt, response)` gives what the template gives.
     """
     templates: Any = tokenizer.chat_template
     named: list[str] = [templates] if isinstance(templates, str) else list(templates.values())
     if not tokenizer("")["input_ids"] or not all(writes_start(tokenizer, template) for template in named):
         return tokenizer
+    if templates != ENCODER_TEMPLATE:
+        return _with_processor(tokenizer, TemplateProcessing(single="$A:0", pair="$A:0 $B:0"))
+    start, end = str(tokenizer.cls_token), str(tokenizer.sep_token)
+    ids: Any = tokenizer.convert_tokens_to_ids([start, end])
+    pair = f"{start}:0 $A:0 {end}:0 $B:0 {end}:0"
+    added = list(zip((start, end), ids, strict=True))
+    return _with_processor(tokenizer, TemplateProcessing(single="$A:0", pair=pair, special_tokens=added))
+
+
+def starting_texts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The same tokenizer, with the BOS that its template writes before every other text too: a policy's.
+
+    A policy is also asked with text that no template wrote, by tools that leave the BOS to the tokenizer.
+    """
+    start = start_token(tokenizer)
+    if start is None or tokenizer("")["input_ids"]:
+        return tokenizer
+    token: Any = tokenizer.convert_ids_to_tokens(start)
+    single = f"{token}:0 $A:0"
+    processor = TemplateProcessing(single=single, pair=f"{single} $B:0", special_tokens=[(token, start)])
+    return _with_processor(fast(tokenizer), processor)
+
+
+def _with_processor(tokenizer: PreTrainedTokenizerFast, processor: TemplateProcessing) -> PreTrainedTokenizerFast:
+    """A copy that adds the special tokens of another processor, and is of no class that would put back its own."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.post_processor = TemplateProcessing(single="$A:0", pair="$A:0 $B:0")
-    if templates == ENCODER_TEMPLATE:
-        start, end = str(tokenizer.cls_token), str(tokenizer.sep_token)
-        ids: Any = tokenizer.convert_tokens_to_ids([start, end])
-        backend.post_processor = TemplateProcessing(
-            single="$A:0",
-            pair=f"{start}:0 $A:0 {end}:0 $B:0 {end}:0",
-            special_tokens=list(zip((start, end), ids, strict=True)),
-        )
-    plain = PreTrainedTokenizerFast(
+    backend.post_processor = processor
+    copy = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         model_input_names=tokenizer.model_input_names,
         model_max_length=tokenizer.model_max_length,
@@ -117,8 +134,8 @@ def _adding_nothing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
         name_or_path=tokenizer.name_or_path,
         **tokenizer.special_tokens_map,
     )
-    plain.chat_template = templates
-    return plain
+    copy.chat_template = tokenizer.chat_template
+    return copy
 
 
 def _settled(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
