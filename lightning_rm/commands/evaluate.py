@@ -17,9 +17,8 @@ from lightning_rm.commands._config import conf_dir, plain_errors, require_all
 from lightning_rm.commands._data import find_source
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.data.rows import Source
-from lightning_rm.evaluation.evaluate import Options, Paths, evaluate
+from lightning_rm.evaluation.evaluate import Paths, evaluate
 from lightning_rm.evaluation.result import Evaluation
-from lightning_rm.evaluation.rewards import Reading
 
 
 def evaluate_models(cfg: DictConfig) -> Evaluation:
@@ -51,12 +50,19 @@ def evaluate_models(cfg: DictConfig) -> Evaluation:
             out=cfg.out,
             weights=cfg.weights,
             new_head=cfg.new_head,
-            reading=Reading(cfg.max_tokens, cfg.overlong, cfg.layout.layout, cfg.batch_tokens),
-            options=Options(cfg.diagnostics, cfg.probe_items, cfg.num_draws, cfg.num_random, cfg.seed),
-            validation=_validation(cfg),
+            max_tokens=cfg.max_tokens,
+            overlong=cfg.overlong,
+            layout=cfg.layout.layout,
+            batch_tokens=cfg.batch_tokens,
             device=_device(cfg.accelerator),
             dtype=cfg.dtype,
+            diagnostics=cfg.diagnostics,
+            probe_items=cfg.probe_items,
+            validation=_validation(cfg),
             on_bad_row=cfg.data.on_bad_row if cfg.data is not None else "error",
+            num_draws=cfg.num_draws,
+            num_random=cfg.num_random,
+            seed=cfg.seed,
             progress=show,
         )
     console.print(evaluation.table())

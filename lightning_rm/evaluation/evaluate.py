@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.tokenize.fitting import Overlong
 from lightning_rm.evaluation.benchmarks import find_benchmarks
 from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
 from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
@@ -26,13 +28,14 @@ from lightning_rm.evaluation.checks import NUM_ITEMS, spread_over, swapped
 from lightning_rm.evaluation.diagnostics import diagnose, temperature_of
 from lightning_rm.evaluation.invariance import invariance
 from lightning_rm.evaluation.items import Floats, Items
-from lightning_rm.evaluation.kept import KeptRewards
+from lightning_rm.evaluation.kept import Kept, KeptRewards
 from lightning_rm.evaluation.measure import LENGTH_ONLY, RANDOM, Row, compare, length_row, measure, random_row
 from lightning_rm.evaluation.probes import probe
 from lightning_rm.evaluation.result import BenchmarkResult, Evaluation, ModelResult
 from lightning_rm.evaluation.rewards import Reading, Scored, score_items
 from lightning_rm.evaluation.temperature import store_temperature
 from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.scoring.engine import BATCH_TOKENS
 from lightning_rm.scoring.load import LoadedModel, find_folder, load_model
 
 Progress = Callable[[str, str, int, int], None]
@@ -43,24 +46,14 @@ Models = str | Path | Sequence[str | Path] | Mapping[str, "str | Path | LoadedMo
 
 
 @dataclass(frozen=True)
-class Options:
-    """What an evaluation does beyond scoring.
+class _Options:
+    """What an evaluation does beyond scoring, as `evaluate` takes it."""
 
-    Args:
-        diagnostics: calibration, length, spread, selective accuracy, invariance and robustness probes too.
-        probe_items: the most items that probes and invariance score again.
-        num_draws: of the bootstrap over prompts.
-        num_random: draws of random rewards.
-        seed: of both.
-        swap: score some pairs with their responses exchanged, too.
-    """
-
-    diagnostics: bool = False
-    probe_items: int = 200
-    num_draws: int = 1000
-    num_random: int = 200
-    seed: int = 0
-    swap: bool = True
+    diagnostics: bool
+    probe_items: int
+    num_draws: int
+    num_random: int
+    seed: int
 
 
 class Asked(NamedTuple):
@@ -76,10 +69,8 @@ class _Answer:
     """What one model said of one benchmark."""
 
     row: Row
-    scored: Scored
-    swap: dict[str, float]
+    kept: Kept
     diagnostics: dict[str, Any] = field(default_factory=dict[str, Any])
-    file: str | None = None
 
 
 def evaluate(
@@ -91,12 +82,19 @@ def evaluate(
     out: str | Path | None = None,
     weights: str = "best",
     new_head: bool = False,
-    reading: Reading | None = None,
-    options: Options | None = None,
-    validation: str | Path | Source | None = None,
+    max_tokens: int | None = None,
+    overlong: Overlong = "truncate_response",
+    layout: LayoutSetting = "auto",
+    batch_tokens: int = BATCH_TOKENS,
     device: str | torch.device | None = None,
     dtype: str = "float32",
+    diagnostics: bool = False,
+    probe_items: int = 200,
+    validation: str | Path | Source | None = None,
     on_bad_row: str = "error",
+    num_draws: int = 1000,
+    num_random: int = 200,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure reward models on benchmarks, preference files or both.
@@ -113,13 +111,21 @@ def evaluate(
         out: a folder for tables and rewards; None writes nothing.
         weights: `best` or `last`, of runs.
         new_head: score with heads of random weights, as a control.
-        reading: what becomes of long conversations.
-        options: diagnostics and draws.
-        validation: a preference file, or a source, that a temperature is fitted on, for each model; it is stored in the
-            model's `config.json` where the model is a folder.
+        max_tokens: of a conversation; None for each model's own limit.
+        overlong: what becomes of a longer one, counted in any case: `truncate_response` cuts the prompt at a turn and
+            then the response, `truncate_prompt` the prompt alone, `drop` leaves the item out, `error` is one.
+        layout: how conversations are laid out; rewards are the same.
+        batch_tokens: grid tokens of a forward.
         device: of the models; None for a GPU where there is one.
         dtype: of the models' backbones.
+        diagnostics: calibration, length, spread, selective accuracy, invariance and robustness probes too.
+        probe_items: the most items of a benchmark that invariance and probes score again.
+        validation: a preference file, or a source, that a temperature is fitted on, for each model; it is stored in the
+            model's `config.json` where the model is a folder.
         on_bad_row: of `data` and `validation`: `error` or `drop`.
+        num_draws: of the bootstrap over prompts.
+        num_random: draws of random rewards.
+        seed: of both.
         progress: told after every batch.
 
     Returns:
@@ -128,7 +134,8 @@ def evaluate(
     Raises:
         ValueError: if there is no model or nothing to measure on, or nothing at all could be measured.
     """
-    options, reading = options or Options(), reading or Reading()
+    reading = Reading(max_tokens, overlong, layout, batch_tokens)
+    options = _Options(diagnostics, probe_items, num_draws, num_random, seed)
     named = find_models(models, weights)
     failed: dict[str, str] = {}
     asked = _asked(benchmark, path, data, on_bad_row, failed)
@@ -158,13 +165,13 @@ def evaluate(
     if not results:
         raise ValueError("nothing could be measured: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
     settings = {
-        "max_tokens": reading.max_tokens,
-        "overlong": reading.overlong,
+        "max_tokens": max_tokens,
+        "overlong": overlong,
         "dtype": dtype,
         "weights": weights,
-        "num_draws": options.num_draws,
-        "num_random": options.num_random,
-        "seed": options.seed,
+        "num_draws": num_draws,
+        "num_random": num_random,
+        "seed": seed,
     }
     evaluation = Evaluation(results, failed, settings)
     if out is not None:
@@ -210,7 +217,7 @@ class _Evaluator:
         weights: str,
         new_head: bool,
         reading: Reading,
-        options: Options,
+        options: _Options,
         device: str | torch.device | None,
         dtype: str,
         progress: Progress | None,
@@ -226,26 +233,32 @@ class _Evaluator:
     def answer(self, asked: Asked, temperature: float | None) -> _Answer:
         """The model's rewards of a benchmark, and what they are worth."""
         items, benchmark, options = asked.items, asked.benchmark, self.options
-        key = None if self.kept is None else self.kept.key(self.folder, items, self.reading, self.dtype, self.new_head)
-        scored = None if self.kept is None or key is None else self.kept.read(benchmark.name, self.name, key, items)
-        if scored is None:
-            scored = self.score(items, benchmark.name)
-        file = None
-        if self.kept is not None:
-            file = str(self.kept.write(benchmark.name, self.name, key, items, scored))
+        found = self.rewards(items, benchmark.name)
         row = measure(
             benchmark,
             items,
-            scored.rewards,
+            found.scored.rewards,
             model=self.name,
-            left_out=scored.left_out,
+            left_out=found.scored.left_out,
             num_draws=options.num_draws,
             seed=options.seed,
         )
+        diagnostics = self.diagnose(items, found.scored, temperature) if options.diagnostics else {}
+        return _Answer(row, found, diagnostics)
+
+    def rewards(self, items: Items, benchmark: str) -> Kept:
+        """The rewards of a benchmark's items: kept ones, or new ones, which are kept before anything else is done."""
+        key = None
+        if self.kept is not None:
+            key = self.kept.key(self.folder, items, self.reading, self.dtype, self.new_head)
+            if (found := self.kept.read(benchmark, self.name, key, items)) is not None:
+                return found
+        scored = self.score(items, benchmark)
         some = spread_over(items, NUM_ITEMS, scored.left_out)
-        swap = swapped(some, lambda asked: self.score(asked).rewards) if options.swap else {}
-        diagnostics = self.diagnose(items, scored, temperature) if options.diagnostics else {}
-        return _Answer(row, scored, swap, diagnostics, file)
+        swap = swapped(some, lambda asked: self.score(asked).rewards) if len(some) else {}
+        if self.kept is None:
+            return Kept(scored, swap)
+        return self.kept.write(benchmark, self.name, key, items, scored, swap)
 
     def score(self, items: Items, benchmark: str | None = None) -> Scored:
         """The rewards of items; told to the progress where they are of a benchmark."""
@@ -357,10 +370,10 @@ def _source(data: str | Path | Source) -> Source:
     return FileSource(data) if isinstance(data, str | Path) else data
 
 
-def _result(asked: Asked, answers: Mapping[str, _Answer], options: Options) -> BenchmarkResult:
+def _result(asked: Asked, answers: Mapping[str, _Answer], options: _Options) -> BenchmarkResult:
     benchmark, items = asked.benchmark, asked.items
-    rewards: dict[str, Floats] = {name: answer.scored.rewards for name, answer in answers.items()}
-    left_out = {name: answer.scored.left_out for name, answer in answers.items()}
+    rewards: dict[str, Floats] = {name: answer.kept.scored.rewards for name, answer in answers.items()}
+    left_out = {name: answer.kept.scored.left_out for name, answer in answers.items()}
     return BenchmarkResult(
         name=benchmark.name,
         title=benchmark.title,
@@ -370,12 +383,12 @@ def _result(asked: Asked, answers: Mapping[str, _Answer], options: Options) -> B
         models={
             name: ModelResult(
                 row=answer.row,
-                num_cut=answer.scored.num_cut,
-                num_left_out=int(answer.scored.left_out.sum()),
-                longest=answer.scored.num_tokens,
-                swap=answer.swap,
+                num_cut=answer.kept.scored.num_cut,
+                num_left_out=int(answer.kept.scored.left_out.sum()),
+                longest=answer.kept.scored.num_tokens,
+                swap=answer.kept.swap,
                 diagnostics=answer.diagnostics,
-                rewards=answer.file,
+                rewards=answer.kept.file,
             )
             for name, answer in answers.items()
         },

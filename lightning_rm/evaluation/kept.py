@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,14 @@ from lightning_rm.models.ensembles.ensemble import is_ensemble, member_folders
 
 CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "ensemble.json")
 """Files beside the weights that rewards depend on."""
+
+
+class Kept(NamedTuple):
+    """The rewards of one model on one benchmark, the check with responses exchanged, and the file that has them."""
+
+    scored: Scored
+    swap: dict[str, float]
+    file: str | None = None
 
 
 class KeptRewards:
@@ -54,8 +62,8 @@ class KeptRewards:
             new_head=new_head,
         )
 
-    def read(self, benchmark: str, model: str, key: str, items: Items) -> Scored | None:
-        """The rewards of an earlier evaluation; None where there are none for this key."""
+    def read(self, benchmark: str, model: str, key: str | None, items: Items) -> Kept | None:
+        """What an earlier evaluation kept; None where there is nothing for this key."""
         path = self._path(benchmark, model)
         if not path.is_file():
             return None
@@ -64,12 +72,12 @@ class KeptRewards:
         except (pa.ArrowException, OSError):
             return None
         told: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"lightning_rm", b"{}"))
-        if told.get("key") != key:
+        if key is None or told.get("key") != key:
             return None
         votes = np.full((*items.gold.shape, told["num_members"]), np.nan)
         for number, row in enumerate(table["votes"].to_pylist()):
             votes[number, : len(row)] = [[np.nan if vote is None else vote for vote in member] for member in row]
-        return Scored(
+        scored = Scored(
             rewards=items.grid(
                 [np.nan if reward is None else reward for reward in row] for row in table["rewards"].to_pylist()
             ),
@@ -78,8 +86,11 @@ class KeptRewards:
             num_cut=told["num_cut"],
             num_tokens=told["num_tokens"],
         )
+        return Kept(scored, told["swap"], str(path))
 
-    def write(self, benchmark: str, model: str, key: str | None, items: Items, scored: Scored) -> Path:
+    def write(
+        self, benchmark: str, model: str, key: str | None, items: Items, scored: Scored, swap: dict[str, float]
+    ) -> Kept:
         """Write a model's rewards of a benchmark: an item a row, with `gold` beside `rewards`."""
         path = self._path(benchmark, model)
         votes = scored.rewards[..., None] if scored.votes is None else scored.votes
@@ -95,10 +106,16 @@ class KeptRewards:
                 "left_out": scored.left_out.tolist(),
             }
         )
-        told = {"key": key, "num_members": votes.shape[-1], "num_cut": scored.num_cut, "num_tokens": scored.num_tokens}
+        told = {
+            "key": key,
+            "num_members": votes.shape[-1],
+            "num_cut": scored.num_cut,
+            "num_tokens": scored.num_tokens,
+            "swap": swap,
+        }
         with draft_of(path) as draft:
             pq.write_table(table.replace_schema_metadata({"lightning_rm": json.dumps(told)}), draft)
-        return path
+        return Kept(scored, swap, str(path))
 
     def _path(self, benchmark: str, model: str) -> Path:
         return self.folder / _slug(benchmark) / f"{_slug(model)}.parquet"

@@ -19,7 +19,7 @@ from lightning_rm.data.sources.records import RecordSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.evaluation import evaluate as module
 from lightning_rm.evaluation.benchmarks import BENCHMARKS
-from lightning_rm.evaluation.evaluate import Options, evaluate, find_models
+from lightning_rm.evaluation.evaluate import evaluate, find_models
 from lightning_rm.evaluation.items import check_finite
 from lightning_rm.evaluation.rewards import Reading, score_items
 from lightning_rm.evaluation.temperature import stored_temperature
@@ -30,7 +30,7 @@ from lightning_rm.scoring.load import LoadedModel
 from tests.evaluation.made import llmbar, write
 from tests.toy import toy_model
 
-FEW = Options(num_draws=50, num_random=20)
+FEW: dict[str, Any] = {"num_draws": 50, "num_random": 20}
 
 
 def loaded(seed: int = 0, **config: Any) -> LoadedModel:
@@ -60,12 +60,12 @@ def test_runs_ensembles_and_members_in_one_table(folders: Path, tmp_path: Path) 
         "llmbar",
         path=llmbar(tmp_path / "LLMBar"),
         out=tmp_path / "out",
-        options=FEW,
+        **FEW,
     )
     assert found.failed == {}
     names = [f"{folders}/runs/0", f"{folders}/runs/1", f"{folders}/ensemble", f"{folders}/members"]
     assert list(found["llmbar"].models) == names
-    alone = evaluate({"one": loaded(0)}, "llmbar", path=tmp_path / "LLMBar", options=FEW)
+    alone = evaluate({"one": loaded(0)}, "llmbar", path=tmp_path / "LLMBar", **FEW)
     assert found["llmbar"].models[names[0]].row.sections == alone["llmbar"].models["one"].row.sections
     # The mean of two models' rewards, not of their accuracies.
     rewards = [pq.read_table(found["llmbar"].models[name].rewards)["rewards"].to_pylist() for name in names[:3]]
@@ -76,7 +76,7 @@ def test_runs_ensembles_and_members_in_one_table(folders: Path, tmp_path: Path) 
 
 def test_files_hold_what_the_tables_show(tmp_path: Path) -> None:
     models = {"a": loaded(0), "b": loaded(1)}
-    found = evaluate(models, "llmbar", path=llmbar(tmp_path / "LLMBar"), out=tmp_path / "out", options=FEW)
+    found = evaluate(models, "llmbar", path=llmbar(tmp_path / "LLMBar"), out=tmp_path / "out", **FEW)
     told = json.loads((tmp_path / "out" / "evaluation.json").read_text())["benchmarks"]["llmbar"]
     overall = told["models"]["a"]["sections"]["overall"]
     assert overall["value"] == pytest.approx(found.value("a", "llmbar"))
@@ -116,7 +116,7 @@ def test_a_model_that_fails_costs_the_others_nothing(folders: Path, tmp_path: Pa
     with torch.no_grad():
         next(broken.model.head_parameters()).fill_(float("nan"))
     models = {"missing": tmp_path / "nowhere", "NaN": broken, "good": folders / "runs" / "0"}
-    found = evaluate(models, ["llmbar", "rmb"], path={"llmbar": llmbar(tmp_path / "L")}, options=FEW)
+    found = evaluate(models, ["llmbar", "rmb"], path={"llmbar": llmbar(tmp_path / "L")}, **FEW)
     assert list(found["llmbar"].models) == ["good"]
     assert set(found.failed) == {"reading rmb", "missing", "NaN on llmbar"}
     assert "response 0 of" in found.failed["NaN on llmbar"]
@@ -163,8 +163,9 @@ def test_what_is_too_long_is_cut_and_counted_or_left_out(tmp_path: Path) -> None
         {"a": LoadedModel(model, tokenizer)},
         "llmbar",
         path=tmp_path,
-        reading=Reading(max_tokens=limit, overlong="drop"),
-        options=FEW,
+        max_tokens=limit,
+        overlong="drop",
+        **FEW,
     )
     assert found["llmbar"].models["a"].num_left_out == left.left_out.sum()
 
@@ -174,26 +175,25 @@ def test_rewards_are_kept_and_used_again_only_for_the_same(
 ) -> None:
     place = llmbar(tmp_path / "LLMBar")
     calls: list[str] = []
-    real = module.score_items
+    real = module.load_model
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        calls.append("scored")
+        calls.append("loaded")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(module, "score_items", counted)
-    options = Options(num_draws=50, num_random=20, swap=False)
+    monkeypatch.setattr(module, "load_model", counted)
     models = {"a": folders / "runs" / "0", "members": folders / "members"}
 
     def run(**changes: Any) -> tuple[Any, int]:
         calls.clear()
-        return evaluate(models, "llmbar", path=place, out=tmp_path / "out", options=options, **changes), len(calls)
+        return evaluate(models, "llmbar", path=place, out=tmp_path / "out", **FEW, **changes), len(calls)
 
-    first, num_scored = run()
-    assert num_scored == 2
-    again, num_scored = run()
-    assert num_scored == 0
+    first, num_loaded = run()
+    assert num_loaded == 2
+    again, num_loaded = run()
+    assert num_loaded == 0
     assert again.plain() == first.plain()
-    assert run(reading=Reading(max_tokens=30))[1] == 2
+    assert run(max_tokens=30)[1] == 2
     write(place / "natural.json", [{"input": "q", "output_1": "x", "output_2": "y", "label": 1}])
     assert run()[1] == 2
 
@@ -211,7 +211,7 @@ def pairs(num: int = 12) -> Iterator[dict[str, Any]]:
 
 def test_a_preference_file_is_a_benchmark(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.jsonl", [*pairs(), {"prompt": "q", "chosen": "a", "rejected": "b", "label": 0.5}])
-    found = evaluate({"a": loaded()}, data=path, options=FEW)
+    found = evaluate({"a": loaded()}, data=path, **FEW)
     assert found["mine"].num_items == 12
     assert found["mine"].sections == ["even", "odd", "overall"]
     assert "1 rows left out: label of 1/2" in found["mine"].notes
@@ -228,7 +228,10 @@ def test_diagnostics_and_a_temperature_that_is_stored(folders: Path, tmp_path: P
         folder,
         data={"mine": RecordSource(list(pairs()))},
         validation=RecordSource(list(pairs(30))),
-        options=Options(num_draws=20, num_random=5, diagnostics=True, probe_items=6),
+        num_draws=20,
+        num_random=5,
+        diagnostics=True,
+        probe_items=6,
     )
     diagnostics = found["mine"].models[str(folder)].diagnostics
     assert diagnostics["temperature"] == stored_temperature(folder)
