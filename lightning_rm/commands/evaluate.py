@@ -17,8 +17,9 @@ from lightning_rm.commands._config import conf_dir, plain_errors, require_all
 from lightning_rm.commands._data import find_source
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.data.rows import Source
-from lightning_rm.evaluation.evaluate import Paths, evaluate
-from lightning_rm.evaluation.result import Evaluation
+from lightning_rm.evaluation.asked import Paths
+from lightning_rm.evaluation.evaluate import evaluate
+from lightning_rm.evaluation.evaluation import Evaluation
 
 
 def evaluate_models(cfg: DictConfig) -> Evaluation:

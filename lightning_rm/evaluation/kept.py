@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from lightning_rm.data.store.cache import draft_of, files_digest, fingerprint
 from lightning_rm.evaluation.items import Items
-from lightning_rm.evaluation.rewards import Reading, Scored
+from lightning_rm.evaluation.rewards import CHUNK, Reading, Scored
 from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.models.ensembles.ensemble import is_ensemble, member_folders
+from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
 
 CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "ensemble.json")
 """Files beside the weights that rewards depend on."""
@@ -115,7 +116,16 @@ class KeptRewards:
         }
         with draft_of(path) as draft:
             pq.write_table(table.replace_schema_metadata({"lightning_rm": json.dumps(told)}), draft)
+        remove_parts(path.with_suffix(".parts"))
         return Kept(scored, swap, str(path))
+
+    def parts(self, benchmark: str, model: str, key: str | None, num_items: int) -> Parts | None:
+        """A folder for the rewards of an evaluation on its way; None where there is nothing to go on from."""
+        if key is None or num_items <= CHUNK:
+            return None
+        root = self._path(benchmark, model).with_suffix(".parts")
+        open_parts(root)
+        return Parts(root / key)
 
     def _path(self, benchmark: str, model: str) -> Path:
         return self.folder / _slug(benchmark) / f"{_slug(model)}.parquet"

@@ -1,17 +1,12 @@
-"""`Evaluation`: what came out, as plain numbers, tables and files. It knows no model and no benchmark's rules."""
+"""Results of models on a benchmark, and how their figures and notes are written. It knows no model and no rule."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 
-from lightning_rm.data.store.cache import draft_of
 from lightning_rm.evaluation.measure import Comparison, Figure, Row
 
 
@@ -73,154 +68,6 @@ class BenchmarkResult:
         return {**{name: result.row for name, result in self.models.items()}, **self.controls}
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The results of an evaluation.
-
-    Args:
-        benchmarks: name -> result.
-        failed: `MODEL` or `MODEL on BENCHMARK` -> what went wrong; it cost the others nothing.
-        settings: what intervals and cuts were made with.
-    """
-
-    benchmarks: dict[str, BenchmarkResult]
-    failed: dict[str, str] = field(default_factory=dict[str, str])
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    def __getitem__(self, name: str) -> BenchmarkResult:
-        return self.benchmarks[name]
-
-    def value(self, model: str, benchmark: str, section: str = "overall") -> float:
-        """One figure of one model."""
-        return self.benchmarks[benchmark].models[model].row.sections[section].value
-
-    def table(self, width: int | None = None) -> Any:
-        """Tables of models by sections, for a terminal (`rich.print`) or a notebook, in percent.
-
-        Args:
-            width: columns of the terminal; None for what it has.
-        """
-        from lightning_rm.evaluation.tables import Tables
-
-        return Tables(self, width)
-
-    def markdown(self) -> str:
-        """The same tables in Markdown."""
-        from lightning_rm.evaluation.tables import markdown
-
-        return markdown(self)
-
-    def records(self) -> list[dict[str, Any]]:
-        """One flat row for each benchmark, model or control, and section, details too, as fractions."""
-        return [
-            {
-                "benchmark": result.name,
-                "model": name,
-                "section": section,
-                "value": figure.value,
-                "low": figure.low,
-                "high": figure.high,
-                **{
-                    rule: table.get(section)
-                    for rule, table in (("strict", row.strict), ("half", row.half), ("ties", row.tie))
-                },
-            }
-            for result in self.benchmarks.values()
-            for name, row in result.rows().items()
-            for section, figure in [*row.sections.items(), *((f"({key})", value) for key, value in row.summary.items())]
-        ]
-
-    def plain(self) -> dict[str, Any]:
-        """Everything as JSON has it; what is not a number is null."""
-        return cast(
-            dict[str, Any],
-            _plain(
-                {
-                    "benchmarks": {name: _benchmark(result) for name, result in self.benchmarks.items()},
-                    "failed": self.failed,
-                    "settings": self.settings,
-                }
-            ),
-        )
-
-    def write(self, folder: str | Path) -> list[Path]:
-        """Write `evaluation.json`, `evaluation.csv` and `evaluation.md`, each whole or not at all.
-
-        Returns:
-            The files.
-        """
-        text = io.StringIO()
-        records = self.records()
-        columns = ["benchmark", "model", "section", "value", "low", "high", "strict", "half", "ties"]
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _plain(value) for key, value in record.items()} for record in records)
-        written = {
-            "evaluation.json": json.dumps(self.plain(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-            "evaluation.csv": text.getvalue(),
-            "evaluation.md": self.markdown(),
-        }
-        for name, content in written.items():
-            with draft_of(Path(folder) / name) as draft:
-                draft.write_text(content, encoding="utf-8")
-        return [Path(folder) / name for name in written]
-
-
-def _benchmark(result: BenchmarkResult) -> dict[str, Any]:
-    return {
-        "title": result.title,
-        "aggregate": result.aggregate,
-        "num_items": result.num_items,
-        "notes": result.notes,
-        "sections": result.sections,
-        "models": {
-            name: {
-                **_row(one.row),
-                "num_cut": one.num_cut,
-                "num_left_out": one.num_left_out,
-                "longest": one.longest,
-                "swap": one.swap,
-                "diagnostics": one.diagnostics,
-                "rewards": one.rewards,
-            }
-            for name, one in result.models.items()
-        },
-        "controls": {name: _row(row) for name, row in result.controls.items()},
-        "comparisons": [
-            {
-                "first": pair.first,
-                "second": pair.second,
-                "difference": {name: asdict(figure) for name, figure in pair.difference.items()},
-                "mcnemar": {**asdict(pair.test), "p_adjusted": pair.p_adjusted},
-            }
-            for pair in result.comparisons
-        ],
-    }
-
-
-def _row(row: Row) -> dict[str, Any]:
-    def section(name: str, figure: Figure) -> dict[str, float | None]:
-        ties = {"strict": row.strict, "half": row.half, "ties": row.tie}
-        return {**asdict(figure), **{rule: table[name] for rule, table in ties.items() if name in table}}
-
-    return {
-        "sections": {name: section(name, figure) for name, figure in row.sections.items()},
-        "summary": {name: asdict(figure) for name, figure in row.summary.items()},
-        "more": row.more,
-    }
-
-
-def _plain(value: object) -> object:
-    """A value as strict JSON can write it."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in cast(Mapping[object, object], value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in cast("list[object]", value)]
-    return value
-
-
 def percent(value: float) -> str:
     """`61.2` of .612; empty for what is not a number."""
     return "" if math.isnan(value) else f"{100 * value:.1f}"
@@ -231,7 +78,7 @@ def span(figure: Figure) -> str:
     return "" if math.isnan(figure.low) else f"{percent(figure.low)}–{percent(figure.high)}"
 
 
-def shown_notes(evaluation: Evaluation, result: BenchmarkResult) -> Iterator[str]:
+def shown_notes(result: BenchmarkResult, failed: Mapping[str, str]) -> Iterator[str]:
     """What stands under a benchmark's table."""
     yield from result.notes
     if any(name == "overall" for name in result.sections):
@@ -246,6 +93,6 @@ def shown_notes(evaluation: Evaluation, result: BenchmarkResult) -> Iterator[str
                 f"{name}: WARNING: with the two responses exchanged the accuracy is {one.swap['swapped']:.4f}, and not "
                 f"1 - {one.swap['accuracy']:.4f}: its rewards depend on the order of what is scored"
             )
-    for name, message in evaluation.failed.items():
+    for name, message in failed.items():
         if name.endswith(f" on {result.name}") or " on " not in name:
             yield f"FAILED: {name}: {message}"

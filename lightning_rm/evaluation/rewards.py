@@ -18,10 +18,9 @@ from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import GroupRow
 from lightning_rm.data.tokenize.fitting import PROMPT_CUT, RESPONSE_CUT, Draft, Overlong, TokenizePolicy, fit
 from lightning_rm.evaluation.items import Floats, Item, Items
-from lightning_rm.models.ensembles.aggregate import aggregate
-from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.engine import BATCH_TOKENS, score_sequences
+from lightning_rm.scoring.parts import Part, Parts
 
 CHUNK = 500
 """Items whose token ids are in memory at a time."""
@@ -72,6 +71,7 @@ def score_items(
     items: Items,
     reading: Reading | None = None,
     progress: Callable[[int], None] | None = None,
+    parts: Parts | None = None,
 ) -> Scored:
     """The rewards of all responses of items.
 
@@ -81,6 +81,7 @@ def score_items(
         items: N of them.
         reading: how to read them.
         progress: told how many responses were scored since it was told last.
+        parts: where the rewards of each chunk are written as they come, and read if they are there.
 
     Raises:
         ValueError: if the chat template refuses an item, a reward is not finite, or an item is too long and that is to
@@ -106,17 +107,26 @@ def score_items(
             number, place = places[sequence]
             return f"response {place} of {items[number].where or items[number].id}"
 
-        if places:
-            sequences = [ids for draft in kept for ids in draft.ids]
-            votes[tuple(np.array(places).T)] = score_sequences(
+        if not places:
+            continue
+        number = start // CHUNK
+        if parts is not None and parts.has(number):
+            found = parts.read(number).rewards
+            if progress is not None:
+                progress(len(places))
+        else:
+            found = score_sequences(
                 model,
-                sequences,
+                [ids for draft in kept for ids in draft.ids],
                 layout=reading.layout,
                 batch_tokens=reading.batch_tokens,
                 each_member=True,
                 name=name,
                 progress=progress,
             )
+            if parts is not None:
+                parts.write(number, Part(found, {}))
+        votes[tuple(np.array(places).T)] = found
     left_out = np.isin(items.cluster, items.cluster[unread])
     votes[left_out] = np.nan
     return Scored(as_one(model, votes), votes if model.num_members > 1 else None, left_out, num_cut, longest)
@@ -124,10 +134,8 @@ def score_items(
 
 def as_one(model: AnyRewardModel, votes: Floats) -> Floats:
     """(...) rewards of a model as one, from (..., M) votes: an ensemble's own aggregate, the mean of members."""
-    if isinstance(model, RewardEnsemble):
-        rows = torch.from_numpy(votes).movedim(-1, 0).flatten(1)
-        return aggregate(rows, model.how, model.lam).reshape(votes.shape[:-1]).numpy()
-    return votes.mean(axis=-1)
+    rows = torch.from_numpy(votes).movedim(-1, 0).flatten(1)
+    return model.combine(rows).reshape(votes.shape[:-1]).numpy()
 
 
 def _group(item: Item) -> GroupRow:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_rm.evaluation.measure import Figure, Row
-from lightning_rm.evaluation.result import BenchmarkResult, Evaluation, percent, shown_notes, span
+from lightning_rm.evaluation.result import BenchmarkResult, percent, shown_notes, span
 
 FIGURES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("pairs", ("pairs",), "{:,}"),
@@ -49,22 +49,25 @@ MAX_COMPARISONS = 12
 
 
 class Tables(JupyterMixin):
-    """All tables of an evaluation, as rich draws them."""
+    """All tables of an evaluation, as rich draws them, in a terminal or a notebook."""
 
-    def __init__(self, evaluation: Evaluation, width: int | None = None) -> None:
-        self.evaluation = evaluation
+    def __init__(
+        self, benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str], width: int | None = None
+    ) -> None:
+        self.benchmarks = benchmarks
+        self.failed = failed
         self.width = width
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(self.width or options.max_width, options.max_width)
-        for result in self.evaluation.benchmarks.values():
-            yield from benchmark_tables(self.evaluation, result, width)
-        if not self.evaluation.benchmarks:
-            for name, message in self.evaluation.failed.items():
+        for result in self.benchmarks.values():
+            yield from benchmark_tables(result, self.failed, width)
+        if not self.benchmarks:
+            for name, message in self.failed.items():
                 yield Text(f"FAILED: {name}: {message}")
 
 
-def benchmark_tables(evaluation: Evaluation, result: BenchmarkResult, width: int) -> Iterator[Group | Table | Text]:
+def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: int) -> Iterator[Group | Table | Text]:
     """The main table in as many blocks of sections as the width asks for, and the smaller ones under it."""
     columns = _columns(result)
     name_width = min(max(len(name) for name in result.rows()), max(20, width // 3))
@@ -82,7 +85,7 @@ def benchmark_tables(evaluation: Evaluation, result: BenchmarkResult, width: int
         yield _ties(result)
     if result.comparisons:
         yield _comparisons(result)
-    for note in shown_notes(evaluation, result):
+    for note in shown_notes(result, failed):
         yield Text(f"  {note}")
     if any(one.diagnostics for one in result.models.values()):
         lines = diagnostic_lines(result)
@@ -198,10 +201,10 @@ def _at(found: Mapping[str, Any], path: Sequence[str], form: str) -> str:
     return form.format(value) if isinstance(value, int | float) and value == value else ""
 
 
-def markdown(evaluation: Evaluation) -> str:
+def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str]) -> str:
     """All tables as Markdown, every column in one."""
     parts = ["# Evaluation\n"]
-    for result in evaluation.benchmarks.values():
+    for result in benchmarks.values():
         columns = _columns(result)
         parts.append(f"## {result.title}\n\n{result.num_items:,} items; % and its 95 % interval.\n")
         lines = [["", *(name for name, _ in columns)], ["---", *["---:"] * len(columns)]]
@@ -230,7 +233,7 @@ def markdown(evaluation: Evaluation) -> str:
                     ]
                 )
             parts.append(_markdown_table(lines))
-        parts.append("".join(f"- {note}\n" for note in shown_notes(evaluation, result)))
+        parts.append("".join(f"- {note}\n" for note in shown_notes(result, failed)))
         if any(one.diagnostics for one in result.models.values()):
             first, *rest = diagnostic_lines(result)
             rules = ["---", *["---:"] * (len(first) - 1)]

@@ -17,9 +17,12 @@ from rich.console import Console
 
 from lightning_rm.data.sources.records import RecordSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
-from lightning_rm.evaluation import evaluate as module
+from lightning_rm.evaluation import evaluator as module
+from lightning_rm.evaluation import kept
+from lightning_rm.evaluation import rewards as scoring
+from lightning_rm.evaluation.asked import find_models
 from lightning_rm.evaluation.benchmarks import BENCHMARKS
-from lightning_rm.evaluation.evaluate import evaluate, find_models
+from lightning_rm.evaluation.evaluate import evaluate
 from lightning_rm.evaluation.items import check_finite
 from lightning_rm.evaluation.rewards import Reading, score_items
 from lightning_rm.evaluation.temperature import stored_temperature
@@ -196,6 +199,36 @@ def test_rewards_are_kept_and_used_again_only_for_the_same(
     assert run(max_tokens=30)[1] == 2
     write(place / "natural.json", [{"input": "q", "output_1": "x", "output_2": "y", "label": 1}])
     assert run()[1] == 2
+
+
+def test_an_evaluation_that_was_stopped_goes_on_behind_what_is_scored(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = llmbar(tmp_path / "LLMBar")
+    monkeypatch.setattr(kept, "CHUNK", 6)
+    monkeypatch.setattr(scoring, "CHUNK", 6)
+    real = scoring.score_sequences
+    calls: list[int] = []
+
+    limit = 2
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        if len(calls) == limit:
+            raise KeyboardInterrupt
+        calls.append(len(args[1]))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(scoring, "score_sequences", counted)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(folders / "runs" / "0", "llmbar", path=place, out=out, **FEW)
+    assert len(list(out.rglob("*.npz"))) == 2
+    calls, limit = [], 100
+    again = evaluate(folders / "runs" / "0", "llmbar", path=place, out=out, **FEW)
+    assert calls[:2] == [12, 4]  # the third and fourth chunk of 20 pairs, and then the check
+    assert list(out.rglob("*.npz")) == []
+    whole = evaluate(folders / "runs" / "0", "llmbar", path=place, **FEW)
+    assert again["llmbar"].models.popitem()[1].row.sections == whole["llmbar"].models.popitem()[1].row.sections
 
 
 def pairs(num: int = 12) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,109 @@
+"""What a user asks for: models by name, benchmarks and preference files read to items. It knows folders; no model."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning_rm.data.rows import Source
+from lightning_rm.data.sources.files import FileSource
+from lightning_rm.evaluation.benchmarks import find_benchmarks
+from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
+from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
+from lightning_rm.evaluation.items import Items
+from lightning_rm.scoring.load import LoadedModel, find_folder
+
+Paths = str | Path | Sequence[str | Path]
+Models = str | Path | Sequence[str | Path] | Mapping[str, "str | Path | LoadedModel"]
+
+
+class Asked(NamedTuple):
+    """A benchmark with its items, and what was left out when they were read."""
+
+    benchmark: Benchmark
+    items: Items
+    notes: list[str]
+
+
+def find_models(models: Models, weights: str = "best") -> dict[str, str | Path | LoadedModel]:
+    """Name -> model, of what a user names; folders of a glob that hold no model are passed over.
+
+    Raises:
+        ValueError: if there is none, or a glob names none.
+    """
+    if isinstance(models, Mapping):
+        if not models:
+            raise ValueError("models={} names no model")
+        return dict(models)
+    found: dict[str, str | Path | LoadedModel] = {}
+    for pattern in [models] if isinstance(models, str | Path) else models:
+        expanded = str(Path(pattern).expanduser())
+        if not glob.has_magic(expanded):
+            found[str(pattern)] = pattern
+            continue
+        paths = sorted(path for path in glob.glob(expanded) if Path(path).is_dir())
+        usable = [path for path in paths if find_folder(Path(path), weights) is not None]
+        if not usable:
+            raise ValueError(
+                f"models={str(pattern)!r} names no run with weights in model/{weights} and no folder of a model"
+            )
+        found |= {path: path for path in usable}
+    if not found:
+        raise ValueError("models is an empty list; name runs, folders or hub names")
+    return found
+
+
+def read_asked(
+    benchmark: str | Sequence[str],
+    path: Paths | Mapping[str, Paths] | None,
+    data: str | Path | Source | Mapping[str, str | Path | Source] | None,
+    on_bad_row: str,
+    failed: dict[str, str],
+) -> list[Asked]:
+    """Read everything that models are measured on."""
+    wanted = find_benchmarks(benchmark) if benchmark else []
+    if not wanted and data is None:
+        raise ValueError("there is nothing to measure on: name a benchmark, or data=FILE")
+    found: list[Asked] = []
+    for one in wanted:
+        try:
+            items = one.read(_path_of(one.name, path, len(wanted)))
+        except Exception as error:
+            failed[f"reading {one.name}"] = said(error)
+        else:
+            found.append(Asked(one, items, one.missing(items)))
+    sources = data if isinstance(data, Mapping) else {} if data is None else {_data_name(data): data}
+    for name, source in sources.items():
+        items, reasons = pair_items(source_of(source), on_bad_row)
+        notes = [f"{number:,} rows left out: {reason}" for reason, number in reasons.items()]
+        found.append(Asked(preference_benchmark(name, items), items, notes))
+    return found
+
+
+def _path_of(name: str, path: Paths | Mapping[str, Paths] | None, num_benchmarks: int) -> Any:
+    """Where a benchmark is to be read."""
+    if isinstance(path, Mapping):
+        return path.get(name)
+    if num_benchmarks > 1 and isinstance(path, str | Path):
+        inside = Path(path).expanduser() / name
+        if not inside.exists():
+            raise ValueError(f"path={path} has no folder {name}; of several benchmarks each has a folder of its name")
+        return inside
+    return path
+
+
+def _data_name(data: str | Path | Source) -> str:
+    return Path(data).name.partition(".")[0] if isinstance(data, str | Path) else "data"
+
+
+def source_of(data: str | Path | Source) -> Source:
+    """A preference file as a source; a source as it is."""
+    return FileSource(data) if isinstance(data, str | Path) else data
+
+
+def said(error: Exception) -> str:
+    """What went wrong, in one line; the kind of error where it is no one's message to a user."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,167 @@
+"""One model on benchmark after benchmark: loaded when its rewards are not kept, and let go at the end."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.evaluation.asked import Asked
+from lightning_rm.evaluation.checks import NUM_ITEMS, spread_over, swapped
+from lightning_rm.evaluation.diagnostics import diagnose, temperature_of
+from lightning_rm.evaluation.invariance import invariance
+from lightning_rm.evaluation.items import Items
+from lightning_rm.evaluation.kept import Kept, KeptRewards
+from lightning_rm.evaluation.measure import Row, measure
+from lightning_rm.evaluation.probes import probe
+from lightning_rm.evaluation.rewards import Reading, Scored, score_items
+from lightning_rm.evaluation.temperature import store_temperature
+from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.scoring.load import LoadedModel, find_folder, load_model
+from lightning_rm.scoring.parts import Parts
+
+Progress = Callable[[str, str, int, int], None]
+"""Told the model, the benchmark, how many of its responses are scored and how many there are."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an evaluation does beyond scoring, as `evaluate` takes it."""
+
+    diagnostics: bool
+    probe_items: int
+    num_draws: int
+    num_random: int
+    seed: int
+
+
+@dataclass
+class Answer:
+    """What one model said of one benchmark."""
+
+    row: Row
+    kept: Kept
+    diagnostics: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Evaluator:
+    """One model on benchmark after benchmark; it is loaded when its rewards are not kept, and let go at the end."""
+
+    def __init__(
+        self,
+        name: str,
+        place: str | Path | LoadedModel,
+        weights: str,
+        new_head: bool,
+        reading: Reading,
+        options: Options,
+        device: str | torch.device | None,
+        dtype: str,
+        progress: Progress | None,
+        kept: KeptRewards | None,
+    ) -> None:
+        self.name, self.place, self.weights, self.new_head = name, place, weights, new_head
+        self.reading, self.options, self.progress, self.kept = reading, options, progress, kept
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.dtype = dtype
+        self.unloadable = False
+        self._loaded: LoadedModel | None = None
+
+    def answer(self, asked: Asked, temperature: float | None) -> Answer:
+        """The model's rewards of a benchmark, and what they are worth."""
+        items, benchmark, options = asked.items, asked.benchmark, self.options
+        found = self.rewards(items, benchmark.name)
+        row = measure(
+            benchmark,
+            items,
+            found.scored.rewards,
+            model=self.name,
+            left_out=found.scored.left_out,
+            num_draws=options.num_draws,
+            seed=options.seed,
+        )
+        diagnostics = self.diagnose(items, found.scored, temperature) if options.diagnostics else {}
+        return Answer(row, found, diagnostics)
+
+    def rewards(self, items: Items, benchmark: str) -> Kept:
+        """The rewards of a benchmark's items: kept ones, or new ones, which are kept before anything else is done."""
+        key = None
+        if self.kept is not None:
+            key = self.kept.key(self.folder, items, self.reading, self.dtype, self.new_head)
+            if (found := self.kept.read(benchmark, self.name, key, items)) is not None:
+                return found
+        parts = None if self.kept is None else self.kept.parts(benchmark, self.name, key, len(items))
+        scored = self.score(items, benchmark, parts)
+        some = spread_over(items, NUM_ITEMS, scored.left_out)
+        swap = swapped(some, lambda asked: self.score(asked).rewards) if len(some) else {}
+        if self.kept is None:
+            return Kept(scored, swap)
+        return self.kept.write(benchmark, self.name, key, items, scored, swap)
+
+    def score(self, items: Items, benchmark: str | None = None, parts: Parts | None = None) -> Scored:
+        """The rewards of items; told to the progress where they are of a benchmark."""
+        model, tokenizer = self.load()
+        total, done = int(np.isfinite(items.gold).sum()), 0
+
+        def told(number: int) -> None:
+            nonlocal done
+            done += number
+            if self.progress is not None and benchmark is not None:
+                self.progress(self.name, benchmark, done, total)
+
+        scored = score_items(model, tokenizer, items, self.reading, told, parts)
+        told(total - done)  # what is left out is done with, too
+        return scored
+
+    def diagnose(self, items: Items, scored: Scored, temperature: float | None) -> dict[str, Any]:
+        """Diagnostics of the rewards, and of how they move with what should not matter."""
+        found = diagnose(items, scored.rewards, scored.votes, temperature)
+        some = spread_over(items, self.options.probe_items, scored.left_out)
+        model, tokenizer = self.load()
+        found["invariance"] = invariance(model, tokenizer, spread_over(some, NUM_ITEMS), self.reading)
+        before = self.score(some).rewards
+        found["probes"] = probe(some, before, lambda asked: self.score(asked).rewards, self.options.seed)
+        return found
+
+    def temperature(self, items: Items) -> float:
+        """The temperature of the margins of validation pairs, stored beside the model where it is a folder."""
+        scored = self.score(items)
+        margin = items.comparisons.margins(scored.rewards)
+        known = np.isfinite(margin)
+        value = temperature_of(margin[known], items.comparisons.label[known])
+        if self.folder is not None:
+            store_temperature(self.folder, value)
+        return value
+
+    @property
+    def folder(self) -> Path | None:
+        """The model's folder on this machine; None for one of the hub, or in memory."""
+        if isinstance(self.place, tuple):
+            return None
+        return find_folder(Path(self.place).expanduser(), self.weights)
+
+    def load(self) -> tuple[AnyRewardModel, PreTrainedTokenizerBase]:
+        """The model and its tokenizer, loaded once."""
+        if self._loaded is None:
+            if isinstance(self.place, tuple):
+                self._loaded = self.place
+            else:
+                self.unloadable = True  # until it is there
+                self._loaded = load_model(
+                    self.place, weights=self.weights, dtype=self.dtype, device=self.device, new_head=self.new_head
+                )
+                self.unloadable = False
+        return self._loaded
+
+    def close(self) -> None:
+        """Let go of the model before the next is loaded."""
+        self._loaded = None
+        if torch.cuda.is_available():
+            gc.collect()
+            torch.cuda.empty_cache()
