@@ -10,6 +10,7 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_SILE
 import pytest
 import torch
 
+from tests.figures import draw_nothing
 from tests.float64 import keep_float64
 
 keep_float64()
@@ -18,6 +19,12 @@ keep_float64()
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def without_ink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are put together and written, but not drawn."""
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

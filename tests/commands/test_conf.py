@@ -139,7 +139,7 @@ def test_the_papers_data_has_its_three_validation_sets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_runs_two_steps(experiment: str, tmp_path: Path) -> None:
+def test_every_experiment_runs_two_steps(experiment: str, tmp_path: Path, without_ink: None) -> None:
     small = [*SMALL, f"hydra.runtime.output_dir={tmp_path}"]
     if composed(f"experiment={experiment}", *small).treatment:
         write_annotated(tmp_path / "strength.parquet", 160 if experiment == "decile" else 16)

@@ -18,8 +18,8 @@ from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.scoring.conversations import score
 from tests.commands.test_conf import composed
-from tests.commands.test_train import lightning_rm
 from tests.float64 import roughly
+from tests.processes import lightning_rm
 from tests.rlhf.policies import save_policy
 from tests.toy import toy_model, write_jsonl
 

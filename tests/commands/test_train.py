@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,25 +14,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lightning_rm.analysis.history import read_history
 from tests.float64 import same
+from tests.processes import lightning_rm, lightning_rm_afresh
 
 SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1", "data.epochs=2"]
 
 
-def lightning_rm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "LIGHTNING_RM_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-    return subprocess.run(
-        [sys.executable, "-m", "lightning_rm.commands.main", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def test_one_run_leaves_everything_it_says(tmp_path: Path) -> None:
-    result = lightning_rm(tmp_path, "train", *SMALL, "hydra.run.dir=run", "name=hello", "seed=3")
+    result = lightning_rm_afresh(tmp_path, "train", *SMALL, "hydra.run.dir=run", "name=hello", "seed=3")
     assert result.returncode == 0, result.stderr
     run = tmp_path / "run"
     for word in ("rows", "accuracy", "length only", "clean label", "calibration error", "test/ood", "model/best"):
@@ -72,7 +57,7 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
     assert not older.exists()
     whole = json.loads(results.read_text())
     sets = ["test_ood.parquet", "test_test.parquet", "val_val.parquet"]
-    assert sorted(path.name for path in pairs.iterdir()) == sets
+    assert sorted(path.name for path in pairs.glob("*.parquet")) == sets
     shutil.copy(pairs / "test_test.parquet", pairs / "test_more.parquet")
     history = read_history(tmp_path / "run" / "csv" / "metrics.csv")
     checkpoint = tmp_path / "run" / "checkpoints" / "resume.ckpt"
@@ -83,7 +68,7 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
     assert whole["train"]["num_pairs"] == 96
     for name, metrics in json.loads(results.read_text()).items():
         assert metrics == same(whole[name])
-    assert sorted(path.name for path in pairs.iterdir()) == sorted([*sets, "test_more.parquet"])
+    assert sorted(path.name for path in pairs.glob("*.parquet")) == sorted([*sets, "test_more.parquet"])
     assert (tmp_path / "run" / "figures" / "rewards_test_more.png").exists()
     resumed_history = read_history(tmp_path / "run" / "csv" / "metrics.csv")
     assert history["train/loss"].steps.tolist() == list(range(6))

@@ -3,48 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.distributed.worker import METHODS
+from tests.distributed import worker
 from tests.float64 import assert_same, same
-
-WORKER = Path(__file__).parent / "worker.py"
-
-
-def launch(folder: Path, strategy: str, world_size: int) -> Path:
-    """Every method's run, in folders of their names."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.distributed.worker",
-                str(folder),
-                strategy,
-                str(rank),
-                str(world_size),
-                str(port),
-            ],
-            cwd=WORKER.parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
-    outputs = [process.communicate(timeout=900)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * world_size, "\n".join(outputs)
-    return folder
+from tests.processes import run_ranks
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +22,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def of(strategy: str) -> Path:
         if strategy not in launched:
             folder = tmp_path_factory.mktemp(strategy)
-            launched[strategy] = launch(folder, strategy, world_size=1 if strategy == "auto" else 2)
+            run_ranks(worker.run_all, 1 if strategy == "auto" else 2, folder, strategy)
+            launched[strategy] = folder
         return launched[strategy]
 
     return of
@@ -66,7 +34,7 @@ def metrics(folder: Path, rank: int = 0) -> dict[str, float]:
 
 
 @pytest.mark.xdist_group("two_processes")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", worker.METHODS)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_equal_one(runs: Callable[[str], Path], strategy: str, method: str) -> None:
     """25 pairs, 8 a step (the last has 1, so a rank has a filler), 7 validation pairs: nothing divides evenly."""

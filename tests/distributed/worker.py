@@ -1,10 +1,8 @@
-"""One rank of a run of each method: `python -m tests.distributed.worker FOLDER STRATEGY RANK WORLD_SIZE PORT`."""
+"""One rank of a run of each method."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -30,6 +28,7 @@ from lightning_rm.modules.meta import MetaRM
 from lightning_rm.modules.supervised import SupervisedLM
 from tests.evaluation.made import llmbar
 from tests.float64 import keep_float64
+from tests.processes import torchrun_environment
 from tests.toy import CONFIG, Rows, toy_model, toy_trainer
 
 METHODS = ("baseline", "lm_head", "sft", "simcse", "swav", "meta", "meta_norm", "baseline_by_2", "meta_by_2")
@@ -84,10 +83,10 @@ def module_of(method: str) -> PairwiseRM:
     return module
 
 
-def main(folder: Path, strategy: str, rank: int, world_size: int, port: str) -> None:
-    os.environ.update(HF_HUB_OFFLINE="1", RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
-    os.environ.update(LOCAL_WORLD_SIZE=str(world_size), GROUP_RANK="0", TORCHELASTIC_RUN_ID="test")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+def run_all(rank: int, folder: Path, strategy: str, port: int) -> None:
+    """A run of every method, in folders of their names."""
+    world_size = 1 if strategy == "auto" else 2
+    torchrun_environment(rank, world_size, port)
     torch.set_num_threads(1)
     keep_float64()
     warnings.filterwarnings("error", message=".*recommended to use .self.log.*sync_dist=True.*")
@@ -109,7 +108,7 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         accumulate_grad_batches=accumulate,
         gradient_clip_val=0.5,
         num_sanity_val_steps=1,
-        val_check_interval=1,
+        val_check_interval=2,
         log_every_n_steps=2,
         callbacks=[
             HuggingFaceCheckpoint(folder / "model", world_tokenizer()),
@@ -127,7 +126,7 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         # One process pads its rows, two share prefixes: a layout changes nothing either.
         layout="padded" if world_size == 1 else "shared_prefix",
         order="random",
-        cache_dir=folder / f"cache{rank}",
+        cache_dir=folder.parent / f"cache{rank}",
         responses=SyntheticResponses(7, k=3) if module.reads_responses else None,
         batch_groups=GROUPS_A_STEP // (world_size * accumulate),
         test_responses=SyntheticResponses(5, k=3, split="test"),
@@ -138,7 +137,3 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
     metrics |= trainer.callback_metrics
     values = {name: float(value) for name, value in metrics.items()}
     (folder / f"metrics{rank}.json").write_text(json.dumps(values))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.batch import ResponseBatch, TokenBatch, response_batch
 from lightning_rm.metrics.groups import GroupMetrics, GroupSums, group_metric_names, group_statistics
 from tests.float64 import same
+from tests.processes import run_ranks
 from tests.reference import ranks
 
 Group = list[tuple[float, float | None]]
@@ -271,10 +271,8 @@ def test_rewards_of_an_ensemble_are_refused() -> None:
         GroupMetrics().update(rewards[:, None].expand(5, 2, 3), batch)
 
 
-def _two_ranks(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=(Path(folder) / "rendezvous").as_uri(), rank=rank, world_size=2
-    )
+def _two_ranks(rank: int, folder: str, port: int) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     metrics = GroupMetrics()
     groups = make_groups(7)
     # Rank 0 has four groups. Rank 1 has three, its batch filled with a repeated one.
@@ -286,7 +284,7 @@ def _two_ranks(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_with_uneven_groups_give_the_reference(tmp_path: Path) -> None:
-    mp.spawn(_two_ranks, args=(str(tmp_path),), nprocs=2)
+    run_ranks(_two_ranks, 2, str(tmp_path))
     for rank in range(2):
         values = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert_same({name: float(value) for name, value in values.items()}, expected_metrics(make_groups(7)))

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from lightning_rm.batch import PreferenceBatch, TokenBatch, preference_batch
 from lightning_rm.metrics.pairs import PairMetrics, pair_statistics
 from tests import reference
 from tests.float64 import same
+from tests.processes import run_ranks
 
 NAMES = ("easy", "hard", "empty")
 
@@ -305,10 +305,8 @@ def test_rewards_of_an_ensemble_are_refused() -> None:
         PairMetrics().update(torch.ones(3, 2), torch.zeros(3, 2), make_batch(2))
 
 
-def _two_ranks(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=(Path(folder) / "rendezvous").as_uri(), rank=rank, world_size=2
-    )
+def _two_ranks(rank: int, folder: str, port: int) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     chosen, rejected, batch = make_pairs(13)
     # Rank 0 has seven pairs in two batches. Rank 1 has six, in batches as many, the last filled with a repeated pair.
     rows = [[0, 2, 4, 6], [8, 10, 12]] if rank == 0 else [[1, 3, 5, 7, 9], [11, 11]]
@@ -323,7 +321,7 @@ def _two_ranks(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_with_uneven_pairs_give_the_reference(tmp_path: Path) -> None:
-    mp.spawn(_two_ranks, args=(str(tmp_path),), nprocs=2)
+    run_ranks(_two_ranks, 2, str(tmp_path))
     expected = expected_metrics(*make_pairs(13))
     for rank in range(2):
         assert_metrics(torch.load(tmp_path / f"{rank}.pt", weights_only=True), expected)

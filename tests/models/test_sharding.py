@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.multiprocessing.spawn import spawn
 from transformers import AutoModelForCausalLM
 
 from tests.float64 import assert_same
 from tests.models import shard_worker
+from tests.processes import run_ranks
 from tests.tiny import gradients, tiny_model
 
 ALL = slice(0, 4)
@@ -26,10 +25,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     config = tiny_model("llama", changes={"tie_word_embeddings": True}).backbone.config
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder / "causal")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawn(shard_worker.run, args=(str(folder), port), nprocs=2)
+    run_ranks(shard_worker.run, 2, str(folder))
     return folder, torch.load(folder / "found.pt", weights_only=True)
 
 
