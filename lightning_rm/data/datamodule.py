@@ -51,7 +51,8 @@ class PreferenceDataModule(L.LightningDataModule):
 
     Args:
         tokenizer: as `load_tokenizer` gives it.
-        train: a source; a file or a list of files; or rows in memory, a list of dicts or a `datasets.Dataset`.
+        train: a source; a file or a list of files; or rows in memory, a list of dicts, a `datasets.Dataset` or a
+            pandas or polars `DataFrame`.
         val: named sets, each given as `train` is; one alone is named `val`.
         test: the same; one alone is named `test`.
         reading: how the model reads batches: its `reading`. None for a decoder that honours every layout.

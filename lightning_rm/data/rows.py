@@ -5,9 +5,10 @@ This file knows no file and no tokenizer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NotRequired, Protocol, Self, TypedDict
+from typing import Any, NotRequired, Protocol, Self, TypedDict, runtime_checkable
 
 
 class Message(TypedDict):
@@ -45,6 +46,8 @@ class PairRow:
         votes: one voter's margin each.
         tools: tool definitions handed to the chat template.
         chat_template_kwargs: further arguments handed to the chat template for this row.
+        where: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
+        others: fields of the row that nothing here reads, as its file gives them. Not part of what a row is.
     """
 
     prompt: tuple[Message, ...]
@@ -63,6 +66,13 @@ class PairRow:
     votes: tuple[float, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    where: str = field(default="", compare=False)
+    others: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
+
+    @property
+    def place(self) -> str:
+        """What to call the pair in an error: where it stands, or its id where nobody knows."""
+        return self.where or f"pair {self.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,7 @@ class GroupRow:
         votes: for each response, the reward that each of M voters gives it; empty where no voter was asked.
         tools: tool definitions handed to the chat template.
         chat_template_kwargs: further arguments handed to the chat template for this row.
+        where: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
     """
 
     prompt: tuple[Message, ...]
@@ -88,6 +99,12 @@ class GroupRow:
     votes: tuple[tuple[float, ...], ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    where: str = field(default="", compare=False)
+
+    @property
+    def place(self) -> str:
+        """What to call the group in an error: where it stands, or its id where nobody knows."""
+        return self.where or f"group {self.id}"
 
     def only(self, places: Sequence[int]) -> Self:
         """The group of some of its responses, in the order of `places`."""
@@ -127,6 +144,36 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[PairRow | BadRow]:
         """The rows in order; a row that cannot be read comes as a `BadRow` in its place."""
         ...
+
+
+@runtime_checkable
+class Located(Protocol):
+    """A source that can name what its rows stand in. A cache file made elsewhere then names its rows by this place."""
+
+    @property
+    def places(self) -> Sequence[str]:
+        """The files, or data sets, that the `where` of its rows begins with, in the order they are read."""
+        ...
+
+
+def places_of(source: object) -> list[str]:
+    """What the rows of a source stand in; nothing where it does not say."""
+    return list(source.places) if isinstance(source, Located) else []
+
+
+def moved(where: str, names: Mapping[str, str]) -> str:
+    """A place under the name that its file has now: `a.jsonl:17` is `b.jsonl:17` after `{"a.jsonl": "b.jsonl"}`."""
+    for before, now in names.items():
+        if where.startswith((f"{before}:", f"{before} row ")):
+            return now + where[len(before) :]
+    return where
+
+
+def file_and_line(where: str) -> tuple[str, int]:
+    """The two parts of a place: `a.jsonl:17` is line 17, `a.parquet row 17` is row 17; -1 where it names none."""
+    if found := re.fullmatch(r"(?s)(.*)(?::| row )(\d+)", where):
+        return found[1], int(found[2])
+    return where, -1
 
 
 class GroupSource(Protocol):

@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 from lightning_rm.data.rows import GroupSource, Source
 from lightning_rm.data.sources.files import FileSource, Paths
 from lightning_rm.data.sources.groups import ResponseFile
-from lightning_rm.data.sources.records import Records, RecordSource
+from lightning_rm.data.sources.records import ArrowStream, Records, RecordSource
 from lightning_rm.data.sources.resampling import PromptSplit
 
 AnySource = Source | Paths | Records
@@ -118,7 +118,7 @@ def as_source(given: AnySource, name: str = "source") -> Source:
     """The source of what a user gives for one: a source is itself, files are read, rows in memory are taken as rows.
 
     Args:
-        given: a source; a path, a glob or a list of them; a list of dicts, or a `datasets.Dataset`.
+        given: a source; a path, a glob or a list of them; a list of dicts, a `datasets.Dataset` or a `DataFrame`.
         name: what to call it in an error.
 
     Raises:
@@ -129,8 +129,8 @@ def as_source(given: AnySource, name: str = "source") -> Source:
         return FileSource(value)
     if isinstance(value, _CheckedSource):
         return value
-    if isinstance(value, Iterator):
-        return RecordSource(cast(Records, value))  # it says what to give instead
+    if isinstance(value, Iterator | ArrowStream):
+        return RecordSource(cast(Records, value))  # of an iterator it says what to give instead
     found = type(value).__name__
     if isinstance(value, Iterable) and isinstance(value, Sized) and not isinstance(value, Mapping):
         items = cast(Iterable[object], value)
@@ -141,8 +141,8 @@ def as_source(given: AnySource, name: str = "source") -> Source:
             return FileSource(cast(Sequence[str | Path], value))
         found += " and empty" if first is None else f", of {type(first).__name__}"
     raise ValueError(
-        f"{name} is of the type {found}; give a source, a path or a list of paths, or rows in memory: a list of dicts "
-        "or one datasets.Dataset"
+        f"{name} is of the type {found}; give a source, a path or a list of paths, or rows in memory: a list of dicts, "
+        "one datasets.Dataset or a DataFrame"
     )
 
 

@@ -14,8 +14,6 @@ from decimal import Decimal
 from typing import cast
 from uuid import UUID
 
-from lightning_rm.data.formats.limits import MAX_DEPTH
-
 Raw = Mapping[str, object]
 """A row as a file gives it: field names to JSON-like values."""
 
@@ -97,16 +95,23 @@ def text(value: object, name: str) -> str:
 
 def number(value: object, name: str, low: float = -FLOAT32_MAX, high: float = FLOAT32_MAX) -> float:
     """A finite number between `low` and `high`, a decimal one too; true and false are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+    value = _float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         quoted = "; write it as a number, without quotes" if _is_number_text(value) else ""
         raise RowError(WRONG_TYPE, f"{name} must be a number, found {shown(value)}{quoted}")
-    # Decimals first become floats, since a NaN among them cannot be compared.
-    if not low <= (float(value) if isinstance(value, Decimal) else value) <= high:  # False for NaN too
+    if not low <= value <= high:  # False for NaN too
         bounds = (
             f"between {low:g} and {high:g}" if high < FLOAT32_MAX else f"at least {low:g}" if low == 0 else "finite"
         )
         raise RowError(BAD_VALUE, f"{name} must be {bounds}, found {shown(value)}")
     return float(value)
+
+
+def _float(value: object) -> object:
+    """A decimal number as a float: a NaN among decimals cannot be compared."""
+    if not isinstance(value, Decimal):
+        return value
+    return float("nan") if value.is_nan() else float(value)
 
 
 def _is_number_text(value: object) -> bool:
@@ -131,14 +136,14 @@ def numbers(value: object, name: str) -> tuple[float, ...]:
 
 def probability(raw: Raw, name: str) -> float | None:
     """The field as a probability: a number in [0, 1], or true and false for 1 and 0; None where it is missing."""
-    value = raw.get(name)
+    value = _float(raw.get(name))
     if isinstance(value, bool):
         return float(value)
-    if isinstance(value, int | float | Decimal) and 1 < value <= 100:
+    if isinstance(value, int | float) and 1 < value <= 100:
         raise RowError(
             BAD_VALUE,
             f"field {name!r} must be between 0 and 1, the probability that chosen is preferred, found {shown(value)}; "
-            f"of a column in 0..100 write the hundredth part, {float(value) / 100:g} here",
+            f"of a column in 0..100 write the hundredth part, {value / 100:g} here",
         )
     return optional_number(raw, name, 0.0, 1.0)
 
@@ -162,8 +167,8 @@ def identifier(raw: Raw, name: str) -> str | None:
 
     A whole number may be a float: tables make floats of a column of numbers in which one is missing.
     """
-    value = raw.get(name)
-    if isinstance(value, float | Decimal) and value == value and value % 1 == 0:
+    value = _float(raw.get(name))
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int | UUID):
         return str(value)
@@ -177,74 +182,6 @@ def identifier(raw: Raw, name: str) -> str | None:
     if not name_text.strip():
         raise RowError(EMPTY_TEXT, f"field {name!r} is empty; leave it out instead")
     return name_text
-
-
-def parse_json(written: str) -> object:
-    """What JSON text says.
-
-    Raises:
-        RowError: for broken JSON, an object that has a key twice, or nesting beyond all bounds.
-    """
-    try:
-        return json.loads(written, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
-        raise RowError(BROKEN_JSON, str(error)) from None
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise RowError(DUPLICATE_KEY, f"the key {twice!r} stands twice in one object, and only one can be meant")
-    return found
-
-
-def json_like(value: object, name: str) -> object:
-    """Nested data as it is, if it can be written as JSON and is not nested beyond `MAX_DEPTH`."""
-    check_depth(value, name)
-    try:
-        json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
-    except (TypeError, ValueError) as error:
-        raise RowError(WRONG_TYPE, f"{name} must be JSON-like data: {error}") from None
-    return value
-
-
-def check_depth(value: object, name: str) -> None:
-    """Raise `RowError` for nesting beyond `MAX_DEPTH`; this does not recurse itself."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [inner for item in level for inner in _inside(item)]
-        if not level:
-            return
-    raise RowError(TOO_LARGE, f"{name} is nested more than {MAX_DEPTH} deep")
-
-
-def _inside(value: object) -> Sequence[object]:
-    if isinstance(value, Mapping):
-        return list(cast(Mapping[object, object], value).values())
-    return cast(Sequence[object], value) if isinstance(value, list | tuple) else ()
-
-
-def json_field(raw: Raw, name: str, what: str | None = None) -> object:
-    """A field that holds nested data, as it is or as JSON text; None where it is missing.
-
-    Args:
-        raw: the row, or the message.
-        name: of the field.
-        what: what to call it in an error; None for `field NAME`.
-    """
-    what = what or f"field {name!r}"
-    value = raw.get(name)
-    if value is None:
-        return None
-    if isinstance(value, str):
-        try:
-            value = parse_json(value)
-        except RowError as error:
-            fault = "is not JSON" if error.reason == BROKEN_JSON else "is refused"
-            raise RowError(error.reason, f"{what} {fault}: {error.detail}") from None
-    return json_like(value, what)
 
 
 def digest(value: object, num_digits: int = 12) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from lightning_rm.data.formats.asked import after_system, check_unread
 from lightning_rm.data.formats.fields import (
     BAD_VALUE,
     WRONG_TYPE,
@@ -18,9 +19,13 @@ from lightning_rm.data.formats.fields import (
     required,
     shown,
 )
+from lightning_rm.data.formats.media import check_media
 from lightning_rm.data.formats.messages import is_blank
-from lightning_rm.data.formats.pairs import read_chat_template_kwargs, read_tools, renamed
-from lightning_rm.data.formats.turns import Turns, answer_turns, check_turns, prompt_turns
+from lightning_rm.data.formats.nested import check_depth
+from lightning_rm.data.formats.pairs import renamed
+from lightning_rm.data.formats.responses import Prefill, answer_turns, continued
+from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
+from lightning_rm.data.formats.turns import Turns, check_turns, prompt_turns
 from lightning_rm.data.rows import BadRow, GroupRow, Message
 
 GROUP_PARSER_VERSION = 2
@@ -33,7 +38,7 @@ GROUP_FIELDS = frozenset(
 """The fields that are read; only `prompt` and `responses` must be there."""
 
 
-def parse_group(raw: Raw, where: str, columns: Columns | None = None) -> GroupRow | BadRow:
+def parse_group(raw: Raw, where: str, columns: Columns | None = None, prefill: Prefill = "error") -> GroupRow | BadRow:
     """Read one row.
 
     A response that says nothing is read all the same: policies give such, and the data module counts them. A row
@@ -43,13 +48,15 @@ def parse_group(raw: Raw, where: str, columns: Columns | None = None) -> GroupRo
         raw: field names to JSON-like values.
         where: what to call the row in an error: `responses.jsonl:17`.
         columns: as in `ResponseFile`.
+        prefill: as in `pairs.parse_row`.
 
     Returns:
         The group, or what is wrong with it.
     """
     try:
+        check_depth(raw, "the row")
         row = renamed(raw, columns or {})
-        prompt, responses = group_turns(row)
+        prompt, responses = group_turns(row, columns, prefill)
         return GroupRow(
             prompt=prompt,
             responses=responses,
@@ -59,30 +66,32 @@ def parse_group(raw: Raw, where: str, columns: Columns | None = None) -> GroupRo
             votes=_votes(row, len(responses)),
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
+            where=where,
         )
     except RowError as error:
         return BadRow(where, error.reason, error.detail)
 
 
-def group_turns(row: Raw) -> tuple[Turns, tuple[Turns, ...]]:
+def group_turns(
+    row: Raw, columns: Columns | None = None, prefill: Prefill = "error"
+) -> tuple[Turns, tuple[Turns, ...]]:
     """Read the turns of a prompt and of each response to it; one that says nothing is an empty turn.
 
     Raises:
         RowError: if they cannot be read.
     """
     prompt = prompt_turns(required(row, "prompt"))
-    return prompt, _responses(row, prompt)
-
-
-def _responses(row: Raw, prompt: Turns) -> tuple[Turns, ...]:
     values = _items(required(row, "responses"), "field 'responses' must be a list of responses")
     if not values:
         raise RowError(BAD_VALUE, "field 'responses' is an empty list; leave the row out, or sample again")
     named = {f"response {place}": value for place, value in enumerate(values)}
     silent: Turns = (Message(role="assistant", content=""),)
-    turns = {name: answer_turns(prompt, value, name) or silent for name, value in named.items()}
-    check_turns(prompt, {name: said for name, said in turns.items() if not is_blank(said[-1])})
-    return tuple(turns.values())
+    answers = {name: answer_turns(prompt, value, name) or silent for name, value in named.items()}
+    check_turns(prompt, {name: said for name, said in answers.items() if not is_blank(said[-1])})
+    prompt, answers = continued(prompt, answers, prefill)
+    check_unread(row, [prompt, *answers.values()])
+    check_media(row, columns or {}, prompt)
+    return after_system(row, prompt), tuple(answers.values())
 
 
 def _gold(row: Raw, num_responses: int) -> tuple[float, ...]:

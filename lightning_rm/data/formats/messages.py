@@ -9,17 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from lightning_rm.data.formats.fields import (
-    BROKEN_JSON,
-    WRONG_TYPE,
-    Raw,
-    RowError,
-    has,
-    json_field,
-    json_like,
-    shown,
-    text,
-)
+from lightning_rm.data.formats.fields import BROKEN_JSON, WRONG_TYPE, Raw, RowError, has, shown, text
+from lightning_rm.data.formats.nested import json_field, json_like
 from lightning_rm.data.rows import Message
 
 UNKNOWN_ROLE = "unknown role"

@@ -7,36 +7,35 @@ time, and no file. Fields that nobody knows are left alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
 
+from lightning_rm.data.formats.asked import PROMPT_FIELDS, after_system, check_asked, check_unread
 from lightning_rm.data.formats.fields import (
     MISSING_FIELD,
-    WRONG_TYPE,
     Raw,
     RowError,
     digest,
     found_fields,
     has,
     identifier,
-    json_field,
     lookup,
     numbers,
     optional_number,
     probability,
     required,
-    shown,
     truth,
 )
+from lightning_rm.data.formats.media import MEDIA_FIELDS, check_media
+from lightning_rm.data.formats.nested import check_depth
 from lightning_rm.data.formats.published import FORMAT_FIELDS, FORMATS, plain_fields
-from lightning_rm.data.formats.toolkits import PROMPT_FIELDS, after_system, unread_prompt
-from lightning_rm.data.formats.turns import Turns, check_turns, explicit_pair, implicit_pair
+from lightning_rm.data.formats.responses import Prefill, explicit_pair, implicit_pair
+from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
+from lightning_rm.data.formats.turns import Turns, check_turns
 from lightning_rm.data.rows import BadRow, PairRow
 
 PARSER_VERSION = 3
 """Part of every source's fingerprint: raise it when a row is read to something else than before."""
 
-UNREAD_PROMPT = "unread prompt"
 STRENGTH_DISAGREES = "strength disagrees"
 
 STRENGTH_TOLERANCE = 0.01
@@ -48,6 +47,9 @@ PLAIN_FIELDS = frozenset(
 )
 """The fields of the plain format; only `chosen` and `rejected` must be there."""
 
+KNOWN_FIELDS = PLAIN_FIELDS | FORMAT_FIELDS | frozenset(PROMPT_FIELDS) | frozenset(MEDIA_FIELDS)
+"""Every field that is read by some format, or hidden by `columns`; a row's other fields go with it unread."""
+
 
 def parse_row(
     raw: Raw,
@@ -56,15 +58,18 @@ def parse_row(
     format: str = "auto",
     columns: Mapping[str, str | None] | None = None,
     subset: str | None = None,
+    prefill: Prefill = "error",
 ) -> PairRow | BadRow:
     """Read one row.
 
     Prompt and responses are texts or lists of turns (`turns.read_turns`). Without a prompt field the prompt is what
-    both conversations begin with (`turns.implicit_pair`). Three rules are worth knowing:
+    both conversations begin with (`turns.implicit_pair`). Four rules are worth knowing:
 
-    - A text `system` beside a prompt is its system turn. A row without a prompt that holds a field which usually
-      carries one (`toolkits.PROMPT_FIELDS`) is bad. Where `columns` hides the prompt, `{prompt: null}`, such fields are
-      hidden with it: the pair is all that there is.
+    - A `system` or `system_prompt` is the first turn of the prompt. A field that usually carries a prompt
+      (`asked.PROMPT_FIELDS`) makes a row bad that has no prompt, and one whose prompt and responses leave out what it
+      says. Where `columns` hides the prompt, `{prompt: null}`, such fields are hidden with it: the pair is all that
+      there is.
+    - Images and the like are refused, and so is a mark for one in what the user says (`media`).
     - `votes` is read beside `strength_mean`, or where `columns` asks for it: a field of that name alone often counts
       annotators instead. Mean and spread are then computed from the votes, and must agree with their columns.
     - A row without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt; a pair
@@ -76,13 +81,16 @@ def parse_row(
         format: one of `published.FORMATS`, or `auto` for the first that matches.
         columns: field -> its name in `raw`, or a dotted path to it (`info.post`); None hides the field of that name.
         subset: the subset of the row, whatever it says itself.
+        prefill: what to do with a prompt that ends with the assistant's turn: `error`, or `continue` it by each
+            response.
 
     Returns:
         The pair, or what is wrong with it. A tie is a `BadRow` too, with a reason in `EXPECTED_REASONS`.
     """
     columns = columns or {}
     try:
-        row, prompt, chosen, rejected = read_pair(raw, format, columns)
+        check_depth(raw, "the row")
+        row, prompt, chosen, rejected = read_pair(raw, format, columns, prefill)
         mean, std, votes = _strength(row, votes_asked_for="votes" in columns)
         label, weight = probability(row, "label"), optional_number(row, "weight", 0.0)
         row_id = identifier(row, "id") or digest([prompt, chosen, rejected], 16)
@@ -103,13 +111,20 @@ def parse_row(
             votes=votes,
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
+            where=where,
+            others={name: value for name, value in raw.items() if value is not None and name not in KNOWN_FIELDS},
         )
     except RowError as error:
         return BadRow(where, error.reason, error.detail)
 
 
 def read_pair(
-    raw: Raw, format: str, columns: Mapping[str, str | None], *, as_given: bool = False
+    raw: Raw,
+    format: str,
+    columns: Mapping[str, str | None],
+    prefill: Prefill = "error",
+    *,
+    as_given: bool = False,
 ) -> tuple[Raw, Turns, Turns, Turns]:
     """Read the two conversations of a pair.
 
@@ -117,6 +132,7 @@ def read_pair(
         raw: as in `parse_row`.
         format: as there.
         columns: as there.
+        prefill: as there.
         as_given: take the first response for chosen where the row says elsewhere which one is.
 
     Returns:
@@ -126,7 +142,8 @@ def read_pair(
         RowError: if they cannot be read, or one says nothing.
     """
     row = plain_fields(_prompt_left(renamed(raw, columns), columns), format, as_given=as_given)
-    prompt, chosen, rejected = _turns(row)
+    prompt, chosen, rejected = _turns(row, prefill)
+    check_media(row, columns, prompt)
     check_turns(prompt, {"chosen": chosen, "rejected": rejected})
     return row, prompt, chosen, rejected
 
@@ -135,7 +152,7 @@ def check_options(format: str, columns: Mapping[str, str | None]) -> None:
     """Raise ValueError for a format or a column name that `parse_row` does not know."""
     if format != "auto" and format not in FORMATS:
         raise ValueError(f"format={format!r}; it must be auto or one of {', '.join(FORMATS)}")
-    if unknown := sorted(set(columns) - PLAIN_FIELDS - FORMAT_FIELDS):
+    if unknown := sorted(set(columns) - KNOWN_FIELDS):
         raise ValueError(
             f"columns names {unknown[0]!r}, which no format reads; a column is written {{field: name in the file}}, "
             f"and the fields are {', '.join(sorted(PLAIN_FIELDS))}, or those of a published format"
@@ -165,28 +182,21 @@ def _prompt_left(row: Raw, columns: Mapping[str, str | None]) -> Raw:
     return {name: value for name, value in row.items() if name not in taken}
 
 
-def _turns(row: Raw) -> tuple[Turns, Turns, Turns]:
+def _turns(row: Raw, prefill: Prefill) -> tuple[Turns, Turns, Turns]:
     chosen, rejected = required(row, "chosen"), required(row, "rejected")
     prompt = row.get("prompt")
     if prompt is None or (prompt in ("", []) and not isinstance(chosen, str)):
         turns = implicit_pair(chosen, rejected)
         is_found = not isinstance(chosen, str) and any(turn["role"] == "user" for turn in turns[0])
     else:
-        turns = explicit_pair(prompt, chosen, rejected)
+        turns = explicit_pair(prompt, chosen, rejected, prefill)
         is_found = bool(turns[0])
-    if not is_found and (unread := unread_prompt(row)):
-        raise RowError(UNREAD_PROMPT, _unread_detail(unread))
+    if is_found:
+        check_unread(row, turns)
+    else:
+        check_asked(row)
     prompt, chosen, rejected = turns
-    return after_system(row, prompt) if isinstance(row.get("system"), str) else prompt, chosen, rejected
-
-
-def _unread_detail(unread: Sequence[str]) -> str:
-    """What was found in a row without a prompt, and the ways out."""
-    several = ", columns={instruction: ..., input: ..., system: ...} joins several" if len(unread) > 1 else ""
-    return (
-        f"no prompt is read, but the row has {', '.join(map(repr, unread))}; columns={{prompt: {unread[0]}}} reads "
-        f"that one{several}, columns={{prompt: null}} says that the pair has no prompt"
-    )
+    return after_system(row, prompt), chosen, rejected
 
 
 def _strength(row: Raw, votes_asked_for: bool) -> tuple[float | None, float | None, tuple[float, ...]]:
@@ -207,24 +217,3 @@ def _strength(row: Raw, votes_asked_for: bool) -> tuple[float | None, float | No
                 f"the {name} of {num_votes} votes is {computed[0]:.4g}, its column says {column:.4g}",
             )
     return center, spread, votes
-
-
-def read_tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
-    """The row's tool definitions for the chat template; none where it has no such field."""
-    tools = json_field(row, "tools")
-    if tools is None:
-        return ()
-    items = cast(Sequence[object], tools)
-    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in items):
-        raise RowError(WRONG_TYPE, f"field 'tools' must be a list of tool definitions, found {shown(tools)}")
-    return tuple(cast(Sequence[Mapping[str, Any]], tools))
-
-
-def read_chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
-    """The row's own arguments for the chat template; Parquet writes None where another row has one."""
-    kwargs = json_field(row, "chat_template_kwargs")
-    if kwargs is None:
-        return {}
-    if not isinstance(kwargs, Mapping):
-        raise RowError(WRONG_TYPE, f"field 'chat_template_kwargs' must be a mapping, found {shown(kwargs)}")
-    return {str(name): value for name, value in cast(Raw, kwargs).items() if value is not None}

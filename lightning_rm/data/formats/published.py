@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import cast
 
+from lightning_rm.data.formats.asked import with_prompt
 from lightning_rm.data.formats.fields import (
     BAD_VALUE,
     MISSING_FIELD,
@@ -106,7 +107,7 @@ def _safe_rlhf(raw: Raw) -> Raw:
 def _shp(raw: Raw) -> Raw:
     """Stanford Human Preferences: two comments on a post; `labels` is 1 where A is preferred."""
     row = ordered(raw, "human_ref_A", "human_ref_B", choice(raw, "labels", (0, 1)) == 1)
-    row["prompt"] = required(raw, "history")
+    row = with_prompt(row, required(raw, "history"), "history")
     if has(raw, "domain") and not has(raw, "subset"):
         row["subset"] = re.sub(r"_(train|validation|test)$", "", text(raw["domain"], "field 'domain'"))
     return row
@@ -125,7 +126,7 @@ def _summaries(raw: Raw) -> Raw:
     written = [heading + text(value, "field 'info'") for heading, value in found if value is not None]
     if not any(value is not None for _, value in found[2:]):
         raise RowError(MISSING_FIELD, f"fields 'info.post' and 'info.article' are missing; {found_fields(raw)}")
-    row["prompt"] = "\n\n".join([*written, "TL;DR:"])
+    row = with_prompt(row, "\n\n".join([*written, "TL;DR:"]), "info")
     if not has(raw, "subset"):
         row["subset"] = "news" if lookup(raw, "info.post") is None else "tldr"
     return row
@@ -144,9 +145,10 @@ def _helpsteer(raw: Raw) -> Raw:
     first, second = ("response1", "response2") if newer else ("response_1", "response_2")
     row = ordered(raw, first, second, preference < 0)
     row["margin"] = abs(preference) if raw.get("margin") is None else raw["margin"]
-    prompt = raw["context"] if has(raw, "context") else required(raw, "prompt")
-    row["prompt"] = _helpsteer2_turns(prompt) if isinstance(prompt, str) and "<extra_id_1>" in prompt else prompt
-    return row
+    name = "context" if has(raw, "context") else "prompt"
+    prompt = required(raw, name)
+    turns = _helpsteer2_turns(prompt) if isinstance(prompt, str) and "<extra_id_1>" in prompt else prompt
+    return with_prompt(row, turns, name)
 
 
 def _helpsteer2_turns(prompt: str) -> Sequence[Mapping[str, str]]:

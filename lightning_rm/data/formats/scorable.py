@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
+from lightning_rm.data.formats.asked import after_system, check_unread
 from lightning_rm.data.formats.fields import (
     MISSING_FIELD,
     WRONG_TYPE,
@@ -19,19 +20,16 @@ from lightning_rm.data.formats.fields import (
     shown,
 )
 from lightning_rm.data.formats.groups import group_turns
+from lightning_rm.data.formats.media import check_media
 from lightning_rm.data.formats.messages import ROLES, is_blank
-from lightning_rm.data.formats.pairs import (
-    check_options,
-    read_chat_template_kwargs,
-    read_pair,
-    read_tools,
-    renamed,
-)
+from lightning_rm.data.formats.nested import check_depth
+from lightning_rm.data.formats.pairs import check_options, read_pair, renamed
 from lightning_rm.data.formats.published import FORMATS
-from lightning_rm.data.formats.toolkits import after_system, asked
+from lightning_rm.data.formats.questions import asked
+from lightning_rm.data.formats.responses import answer_turns, continued
+from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import (
     Turns,
-    answer_turns,
     check_answered,
     check_turns,
     hh_turns,
@@ -102,12 +100,14 @@ def parse_scorable(
     """
     columns = columns or {}
     try:
+        check_depth(raw, "the row")
         row = renamed(raw, columns)
         if format != "auto" or any(known.matches(row) for known in FORMATS.values()):
             row, prompt, *pair = read_pair(raw, format, columns, as_given=True)
             return Scorable(prompt, tuple(pair), "pair", read_tools(row), read_chat_template_kwargs(row))
         kind: Kind = "group" if has(row, "responses") else "one"
-        prompt, responses = group_turns(row) if kind == "group" else _single(row)
+        prompt, responses = group_turns(row, columns) if kind == "group" else _single(row)
+        check_media(row, columns, prompt)
         check_turns(prompt, {f"response {i}": said for i, said in enumerate(responses) if not is_blank(said[-1])})
         return Scorable(prompt, responses, kind, read_tools(row), read_chat_template_kwargs(row))
     except RowError as error:
@@ -122,7 +122,9 @@ def prompt_and_response(prompt: object, response: object) -> Turns:
     """
     try:
         turns = prompt_turns(prompt)
-        return (*turns, *response_turns(turns, response, "response"))
+        # A policy that was given the beginning of its answer has gone on with it.
+        turns, answers = continued(turns, {"response": response_turns(turns, response, "response")}, "continue")
+        return (*turns, *answers["response"])
     except RowError as error:
         raise ValueError(error.detail) from None
 
@@ -155,13 +157,20 @@ def _single(row: Raw) -> tuple[Turns, tuple[Turns, ...]]:
                 f"{found_fields(row)}; a row to score has a prompt and responses, response or completion, a "
                 "conversation in messages, or a pair; name other fields with columns={response: ...}",
             )
-        turns = after_system(row, whole_conversation(row[whole], f"field {whole!r}"))
-        return turns[:-1], (turns[-1:],)
+        return _whole(row, whole)
     if isinstance(row[name], list) and not has(row, "prompt") and _has_user(row[name]):
-        turns = after_system(row, whole_conversation(row[name], f"field {name!r}"))
-        return turns[:-1], (turns[-1:],)
-    prompt = asked(row)
-    return prompt, (response_turns(prompt, row[name], name),)
+        return _whole(row, name)
+    prompt, read = asked(row)
+    prompt, answers = continued(prompt, {name: response_turns(prompt, row[name], name)}, "error")
+    check_unread(row, [prompt, *answers.values()], *read)
+    return prompt, tuple(answers.values())
+
+
+def _whole(row: Raw, name: str) -> tuple[Turns, tuple[Turns, ...]]:
+    """Prompt and response of a row with a whole conversation in one field."""
+    turns = after_system(row, whole_conversation(row[name], f"field {name!r}"))
+    check_unread(row, [turns], name)
+    return turns[:-1], (turns[-1:],)
 
 
 def response_turns(prompt: Turns, value: object, name: str) -> Turns:

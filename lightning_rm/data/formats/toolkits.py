@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from lightning_rm.data.formats.asked import SYSTEM_FIELDS, after_system, unread_prompt, with_prompt
 from lightning_rm.data.formats.fields import (
     BAD_VALUE,
-    EMPTY_TEXT,
     MISSING_FIELD,
     WRONG_TYPE,
     Raw,
@@ -22,41 +22,34 @@ from lightning_rm.data.formats.fields import (
     number,
     required,
     shown,
-    text,
 )
 from lightning_rm.data.formats.messages import ROLES
+from lightning_rm.data.formats.questions import history, question
 from lightning_rm.data.formats.row_format import RowFormat, ordered
-from lightning_rm.data.formats.turns import PROMPT_DISAGREES, WRONG_ROLE, Turns, prompt_turns, read_turns
-from lightning_rm.data.rows import TIE, Message
-
-PROMPT_FIELDS = (
-    *("instruction", "question", "query", "problem", "input", "context", "prompt_text"),
-    *("conversation", "conversations", "dialogue", "messages", "history", "system", "system_prompt"),
-)
-"""Fields that usually carry a prompt or a part of it, beside `prompt` itself."""
+from lightning_rm.data.formats.turns import WRONG_ROLE, read_turns
+from lightning_rm.data.rows import TIE
 
 COMPLETIONS = ("completions.0.completion", "completions.1.completion")
 RANKS = ("completions.0.rank", "completions.1.rank")
 
 
-def unread_prompt(raw: Raw, *read: str) -> list[str]:
-    """The prompt fields that say something, but for those that are read; a number or a truth value is no prompt."""
-    return [name for name in PROMPT_FIELDS if name not in read and _says(raw.get(name))]
-
-
-def _says(value: object) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else isinstance(value, Sequence | Mapping) and bool(value)
-
-
 def _is_asked_by(raw: Raw, *names: str) -> bool:
     """Whether a row has its prompt in these fields alone, the first of which it has, and two responses without it."""
-    responses = raw.get("chosen"), raw.get("rejected")
+    responses = _responses(raw)
     return (
         has(raw, names[0])
         and raw.get("prompt") in (None, "", [])
         and all(_is_response(value) for value in responses)
-        and not unread_prompt(raw, *names)
+        and not unread_prompt(raw, *names, *SYSTEM_FIELDS)
     )
+
+
+def _responses(raw: Raw) -> Sequence[object]:
+    """Chosen and rejected; LLaMA-Factory wrote them once as two texts of one field, `output`."""
+    output = raw.get("output")
+    if has(raw, "chosen") or has(raw, "rejected") or not isinstance(output, list):
+        return raw.get("chosen"), raw.get("rejected")
+    return cast(Sequence[object], output)
 
 
 def _is_response(value: object) -> bool:
@@ -71,9 +64,20 @@ def _is_response(value: object) -> bool:
 def _alpaca(raw: Raw) -> Raw:
     """LLaMA-Factory's alpaca format: `instruction` and `input`, joined by a line break, after `system` and `history`.
 
-    The history is a list of `[user, assistant]` texts.
+    The history is a list of `[user, assistant]` texts. In the place of `chosen` and `rejected` there may be an
+    `output` of two texts, the better one first.
     """
-    return {**raw, "prompt": after_system(raw, (*_history(raw), _question(raw, "instruction", "input")))}
+    prompt = after_system(raw, (*history(raw), question(raw, "instruction", "input")))
+    row = with_prompt(raw, prompt, "instruction", "input", "history", *SYSTEM_FIELDS)
+    if has(raw, "chosen") or not has(raw, "output"):
+        return row
+    output = _responses(raw)
+    if not isinstance(raw["output"], list) or len(output) != 2:
+        raise RowError(
+            BAD_VALUE,
+            f"field 'output' must be a list of two responses, the better one first, found {shown(raw['output'])}",
+        )
+    return {**row, "chosen": output[0], "rejected": output[1]}
 
 
 def _orca(raw: Raw) -> Raw:
@@ -81,7 +85,9 @@ def _orca(raw: Raw) -> Raw:
 
     It stands after `system`, which may be blank or missing.
     """
-    return {**raw, "prompt": after_system(raw, (_question(raw, "question", "input"),))}
+    return with_prompt(
+        raw, after_system(raw, (question(raw, "question", "input"),)), "question", "input", *SYSTEM_FIELDS
+    )
 
 
 def _sharegpt(raw: Raw) -> Raw:
@@ -91,60 +97,31 @@ def _sharegpt(raw: Raw) -> Raw:
         raise RowError(
             WRONG_ROLE, f"conversations must end with the turn that the responses answer, found {shown(turns[-1:])}"
         )
-    return {**raw, "prompt": after_system(raw, turns)}
+    return with_prompt(raw, after_system(raw, turns), "conversations", *SYSTEM_FIELDS)
 
 
-def _question(raw: Raw, *names: str) -> Message:
-    """The user's turn, whose lines stand in several fields."""
-    parts = [text(raw[name], f"field {name!r}") for name in names if has(raw, name)]
-    if not parts:
-        raise RowError(MISSING_FIELD, f"field {names[0]!r} is missing; {found_fields(raw)}")
-    if not any(part.strip() for part in parts):
-        raise RowError(
-            EMPTY_TEXT,
-            f"fields {' and '.join(map(repr, names))} are empty; columns={{prompt: null}} says that there is no prompt",
-        )
-    return Message(role="user", content="\n".join(part for part in parts if part.strip()))
-
-
-def _history(raw: Raw) -> Turns:
-    pairs = cast(Sequence[Sequence[object]], raw.get("history") or [])
-    if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
-        raise RowError(WRONG_TYPE, f"field 'history' must be a list of [user, assistant] texts, found {shown(pairs)}")
-    return tuple(
-        Message(role=role, content=text(said, f"field 'history', pair {place}, {role}"))
-        for place, pair in enumerate(pairs)
-        for role, said in zip(("user", "assistant"), pair, strict=True)
-    )
-
-
-def after_system(raw: Raw, turns: Turns) -> Turns:
-    """The turns after the row's system text, where it has one and the turns do not begin with it."""
-    system = text(raw["system"], "field 'system'") if has(raw, "system") else ""
-    if not system.strip():
-        return turns
-    if not turns or turns[0]["role"] != "system":
-        return (Message(role="system", content=system), *turns)
-    if turns[0]["content"].strip() != system.strip():
-        raise RowError(
-            PROMPT_DISAGREES,
-            "field 'system' is not the system turn that the conversation begins with; hide it with "
-            "columns={system: null}",
-        )
-    return turns
+def _is_ms_swift(raw: Raw) -> bool:
+    return has(raw, "messages") and (has(raw, "rejected_response") or has(raw, "rejected_messages"))
 
 
 def _ms_swift(raw: Raw) -> Raw:
     """ms-swift: `messages` ends with the chosen response, all that follows the last user's turn.
 
-    In its place `rejected_response` has a text or a list of messages.
+    In its place `rejected_response` has a text or a list of messages, or `rejected_messages` the whole conversation.
     """
     turns = read_turns(required(raw, "messages"), "messages", "user")
     start = max((place + 1 for place, turn in enumerate(turns) if turn["role"] == "user"), default=0)
     if not start:
         raise RowError(WRONG_ROLE, f"messages must hold a user's turn and the chosen response, found {shown(turns)}")
-    rejected = required(raw, "rejected_response")
-    return {**raw, "prompt": turns[:start], "chosen": turns[start:], "rejected": rejected}
+    read = ("messages", "rejected_messages")
+    if not has(raw, "rejected_messages"):
+        rejected = required(raw, "rejected_response")
+        return {**with_prompt(raw, turns[:start], *read), "chosen": turns[start:], "rejected": rejected}
+    rejected = read_turns(raw["rejected_messages"], "rejected_messages", "user")
+    if all(turn["role"] != "user" for turn in rejected):
+        return {**with_prompt(raw, turns[:start], *read), "chosen": turns[start:], "rejected": rejected}
+    # The two may part before the last user's turn: what they begin with in common is the prompt.
+    return {**with_prompt(raw, None, *read), "chosen": turns, "rejected": rejected}
 
 
 def _openai(raw: Raw) -> Raw:
@@ -153,7 +130,8 @@ def _openai(raw: Raw) -> Raw:
     if prompt is None:
         raise RowError(MISSING_FIELD, f"field 'input.messages' is missing; {found_fields(raw)}")
     tools = raw["tools"] if has(raw, "tools") else lookup(raw, "input.tools")
-    return {**ordered(raw, "preferred_output", "non_preferred_output", True), "prompt": prompt, "tools": tools}
+    row = ordered(raw, "preferred_output", "non_preferred_output", True)
+    return {**with_prompt(row, prompt, "input"), "tools": tools}
 
 
 def _nemo_rl(raw: Raw) -> Raw:
@@ -171,7 +149,7 @@ def _nemo_rl(raw: Raw) -> Raw:
     first, second = (number(required(row, name), f"field {name!r}") for name in RANKS)
     if first == second:
         raise RowError(TIE, f"both completions have the rank {first:g}")
-    return {**ordered(row, *COMPLETIONS, first < second), "prompt": required(raw, "context")}
+    return with_prompt(ordered(row, *COMPLETIONS, first < second), required(raw, "context"), "context")
 
 
 def _ranked_as_given(raw: Raw) -> Raw:
@@ -182,48 +160,19 @@ def _ranked_as_given(raw: Raw) -> Raw:
     return {**raw, "completions": ranked}
 
 
-def asked(raw: Raw) -> Turns:
-    """The prompt of a row with one response: `prompt`, or the fields that toolkits write it in.
-
-    These are `instruction` and `input` after `history`, `question`, `input` alone, or the turns of `messages`,
-    `conversations` or `conversation`. A text `system` comes first.
-
-    Raises:
-        RowError: if there is none of them; a prompt that is empty says that there is none.
-    """
-    turns: Turns | None = None
-    if raw.get("prompt") is not None:
-        turns = prompt_turns(raw["prompt"])
-    elif has(raw, "instruction"):
-        turns = (*_history(raw), _question(raw, "instruction", "input"))
-    else:
-        for name in ("question", "input"):
-            if turns is None and has(raw, name):
-                turns = (*_history(raw), _question(raw, name))
-        for name in ("messages", "conversations", "conversation"):
-            if turns is None and has(raw, name):
-                turns = read_turns(raw[name], f"field {name!r}", "user")
-    if turns is None:
-        raise RowError(
-            MISSING_FIELD, f"field 'prompt' is missing; {found_fields(raw)}; name another with columns={{prompt: ...}}"
-        )
-    return after_system(raw, turns)
-
-
 TOOLKIT_FORMATS: dict[str, RowFormat] = {
     "openai": RowFormat(lambda raw: has(raw, "preferred_output", "non_preferred_output"), _openai),
     "nemo_rl": RowFormat(lambda raw: has(raw, "context", "completions"), _nemo_rl, _ranked_as_given),
-    "ms_swift": RowFormat(lambda raw: has(raw, "messages", "rejected_response"), _ms_swift),
-    "alpaca": RowFormat(lambda raw: _is_asked_by(raw, "instruction", "input", "system", "history"), _alpaca),
-    "sharegpt": RowFormat(lambda raw: _is_asked_by(raw, "conversations", "system"), _sharegpt),
-    "orca": RowFormat(
-        lambda raw: _is_asked_by(raw, "question", "system") or _is_asked_by(raw, "input", "system"), _orca
-    ),
+    "ms_swift": RowFormat(_is_ms_swift, _ms_swift),
+    "alpaca": RowFormat(lambda raw: _is_asked_by(raw, "instruction", "input", "history"), _alpaca),
+    "sharegpt": RowFormat(lambda raw: _is_asked_by(raw, "conversations"), _sharegpt),
+    "orca": RowFormat(lambda raw: _is_asked_by(raw, "question") or _is_asked_by(raw, "input"), _orca),
 }
 """Every toolkit's format by its name, in the order they are tried."""
 
 TOOLKIT_FIELDS = frozenset(
-    {"instruction", "input", "question", "system", "history", "conversations", "messages", "rejected_response"}
+    {"instruction", "input", "question", *SYSTEM_FIELDS, "history", "conversations", "messages", "rejected_response"}
+    | {"output", "rejected_messages"}
     | {"preferred_output", "non_preferred_output", "context", "completions"}
 )
 """The fields that these formats read beside the plain ones."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from lightning_rm.data.formats.fields import Columns
+from lightning_rm.data.formats.responses import Prefill
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.options import RowOptions, Where
 from lightning_rm.data.sources.readers import find_files, read_file, sha256_of
@@ -22,6 +24,7 @@ class FileSource:
         where: as in `RowOptions`.
         format: as in `RowOptions`.
         subset: as in `RowOptions`.
+        prefill: as in `RowOptions`.
 
     Raises:
         ValueError: if there is no such file; while reading, if a file is damaged.
@@ -35,9 +38,15 @@ class FileSource:
         where: Where | None = None,
         format: str = "auto",
         subset: str | None = None,
+        prefill: Prefill = "error",
     ) -> None:
         self.files = find_files(path)
-        self.options = RowOptions(columns, where, format, subset)
+        self.options = RowOptions(columns, where, format, subset, prefill)
+
+    @property
+    def places(self) -> list[str]:
+        """The files, in order."""
+        return list(map(str, self.files))
 
     def fingerprint(self) -> str:
         """A digest of the files' bytes, in order, and of the options."""
@@ -54,6 +63,7 @@ def file_sources(
     columns: Columns | None = None,
     where: Where | None = None,
     format: str = "auto",
+    prefill: Prefill = "error",
 ) -> FileSource | dict[str, FileSource] | None:
     """One source, or several named ones, from what a user writes in a configuration.
 
@@ -62,12 +72,12 @@ def file_sources(
         columns: as in `RowOptions`, for every source.
         where: as in `RowOptions`.
         format: as in `RowOptions`.
+        prefill: as in `RowOptions`.
     """
     if path is None:
         return None
-    if isinstance(path, Mapping):
-        return {name: FileSource(one, columns=columns, where=where, format=format) for name, one in path.items()}
-    return FileSource(path, columns=columns, where=where, format=format)
+    read = partial(FileSource, columns=columns, where=where, format=format, prefill=prefill)
+    return {name: read(one) for name, one in path.items()} if isinstance(path, Mapping) else read(path)
 
 
 def file_digests(files: Sequence[Path]) -> list[list[str]]:

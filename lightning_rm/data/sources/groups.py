@@ -17,6 +17,7 @@ from lightning_rm.data.formats.groups import (
     GROUP_PARSER_VERSION,
     parse_group,
 )
+from lightning_rm.data.formats.responses import Prefill, check_prefill
 from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.data.sources.files import Paths, file_digests
 from lightning_rm.data.sources.readers import find_files, read_file
@@ -32,42 +33,56 @@ class ResponseFile:
     Args:
         path: a path, a glob or a list of them.
         columns: field -> its name in the file, or a dotted path to it; None hides a field of that name.
+        prefill: a prompt that ends with the assistant's turn is an `error`, or each response is to `continue` it.
 
     Raises:
         ValueError: if there is no such file, or for a column that is not read; while reading, if a file is damaged.
     """
 
-    def __init__(self, path: Paths, columns: Columns | None = None) -> None:
+    def __init__(self, path: Paths, columns: Columns | None = None, prefill: Prefill = "error") -> None:
         self.files = find_files(path)
         self.columns = dict(columns or {})
+        check_prefill(prefill)
+        self.prefill: Prefill = prefill
         if unknown := sorted(set(self.columns) - GROUP_FIELDS):
             raise ValueError(
                 f"columns names {unknown[0]!r}, which is no field of a group of responses; a column is written "
                 f"{{field: name in the file}}, and the fields are {', '.join(sorted(GROUP_FIELDS))}"
             )
 
+    @property
+    def places(self) -> list[str]:
+        """The files, in order."""
+        return list(map(str, self.files))
+
     def fingerprint(self) -> str:
-        """A digest of the files' bytes, in order, and of the columns."""
-        return digest(["responses", GROUP_PARSER_VERSION, self.columns, file_digests(self.files)], 64)
+        """A digest of the files' bytes, in order, and of the options."""
+        options = [GROUP_PARSER_VERSION, self.columns, self.prefill]
+        return digest(["responses", *options, file_digests(self.files)], 64)
 
     def __iter__(self) -> Iterator[GroupRow | BadRow]:
         """The rows of every file in order; their places are `responses.jsonl:17`."""
         for file in self.files:
             for record in read_file(file):
-                yield record if isinstance(record, BadRow) else parse_group(record.raw, record.where, self.columns)
+                yield (
+                    record
+                    if isinstance(record, BadRow)
+                    else parse_group(record.raw, record.where, self.columns, self.prefill)
+                )
 
 
 def response_files(
-    path: Paths | Mapping[str, Paths] | None, columns: Columns | None = None
+    path: Paths | Mapping[str, Paths] | None, columns: Columns | None = None, prefill: Prefill = "error"
 ) -> ResponseFile | dict[str, ResponseFile] | None:
     """One source, or several named ones, from what a user writes in a configuration.
 
     Args:
         path: a path, a glob or a list of them for one source; name -> such for several; None for none.
         columns: as in `ResponseFile`, for every source.
+        prefill: the same.
     """
     if path is None:
         return None
     if isinstance(path, Mapping):
-        return {name: ResponseFile(one, columns) for name, one in path.items()}
-    return ResponseFile(path, columns)
+        return {name: ResponseFile(one, columns, prefill) for name, one in path.items()}
+    return ResponseFile(path, columns, prefill)

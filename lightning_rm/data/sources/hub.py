@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lightning_rm.data.formats.fields import Columns, Raw
+from lightning_rm.data.formats.responses import Prefill
 from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sources.arrow import without_gaps
 from lightning_rm.data.sources.options import RowOptions, Where
 from lightning_rm.data.sources.readers import Record
 
@@ -27,6 +29,7 @@ class DiskSource:
         where: as in `RowOptions`.
         format: as in `RowOptions`.
         subset: as in `RowOptions`.
+        prefill: as in `RowOptions`.
 
     Raises:
         ValueError: if the folder is no such thing, or has no such split.
@@ -41,6 +44,7 @@ class DiskSource:
         where: Where | None = None,
         format: str = "auto",
         subset: str | None = None,
+        prefill: Prefill = "error",
     ) -> None:
         folder = Path(path).expanduser()
         splits = sorted(found.parent.name for found in folder.glob("*/dataset_info.json"))
@@ -51,7 +55,12 @@ class DiskSource:
         self.folder = folder / split if split else folder
         if not (self.folder / "dataset_info.json").is_file():
             raise ValueError(f"{path} is no folder that datasets.save_to_disk wrote: it has no dataset_info.json")
-        self.options = RowOptions(columns, where, format, subset)
+        self.options = RowOptions(columns, where, format, subset, prefill)
+
+    @property
+    def places(self) -> list[str]:
+        """The folder."""
+        return [str(self.folder)]
 
     def fingerprint(self) -> str:
         """A digest of the folder's Arrow files and of the options."""
@@ -78,6 +87,7 @@ class HubSource:
         where: as in `RowOptions`.
         format: as in `RowOptions`.
         subset: as in `RowOptions`.
+        prefill: as in `RowOptions`.
     """
 
     def __init__(
@@ -92,9 +102,10 @@ class HubSource:
         where: Where | None = None,
         format: str = "auto",
         subset: str | None = None,
+        prefill: Prefill = "error",
     ) -> None:
         self.name, self.split, self.config, self.revision, self.data_dir = name, split, config, revision, data_dir
-        self.options = RowOptions(columns, where, format, subset)
+        self.options = RowOptions(columns, where, format, subset, prefill)
 
     def fingerprint(self) -> str:
         """A digest of what `datasets` knows the content by (its version on the hub), and of the options."""
@@ -137,5 +148,6 @@ def _loaded(name: str, load: Callable[[], object]) -> Dataset:
 
 
 def _records(data: Dataset, name: str) -> Iterator[Record]:
+    gapless = without_gaps(data.features.arrow_schema)
     for place, raw in enumerate(data):
-        yield Record(f"{name} row {place}", cast(Raw, raw))
+        yield Record(f"{name} row {place}", gapless(cast(Raw, raw)))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from lightning_rm.data.formats.fields import digest
-from lightning_rm.data.rows import BY_WEIGHT, BadRow, PairRow, Source
+from lightning_rm.data.rows import BY_WEIGHT, BadRow, PairRow, Source, places_of
 from lightning_rm.data.sources.resampling import unit_hash
 
 
@@ -45,6 +45,11 @@ class Mixture:
         self.weights = {name: float(given.get(name, 1.0)) for name in self.sources}
         self.seed = seed
 
+    @property
+    def places(self) -> list[str]:
+        """Those of its sources, one after the other."""
+        return [place for source in self.sources.values() for place in places_of(source)]
+
     def fingerprint(self) -> str:
         """A digest of the sources' fingerprints, their names, weights and the seed."""
         parts = [[name, source.fingerprint(), self.weights[name]] for name, source in self.sources.items()]
@@ -66,7 +71,7 @@ class Mixture:
             drawn = unit_hash(self.seed, name, row.id, times_seen[row.id]) < share
             num_copies = int(every) + drawn
             if not num_copies:
-                yield BadRow(f"{name}, pair {row.id}", BY_WEIGHT, f"the weight of {name} is {self.weights[name]:g}")
+                yield BadRow(f"{name}, {row.place}", BY_WEIGHT, f"the weight of {name} is {self.weights[name]:g}")
             named = replace(row, subset=name) if row.subset == "all" else row
             for copy in range(num_copies):
                 yield replace(named, id=f"{row.id}#{copy + 1}") if copy else named

@@ -7,6 +7,7 @@ from typing import cast
 
 from lightning_rm.data.formats.fields import Columns, digest, lookup, shown
 from lightning_rm.data.formats.pairs import PARSER_VERSION, check_options, parse_row
+from lightning_rm.data.formats.responses import Prefill, check_prefill
 from lightning_rm.data.rows import BY_WHERE, BadRow, PairRow
 from lightning_rm.data.sources.readers import Record
 
@@ -23,21 +24,33 @@ class RowOptions:
             and counted as such.
         format: one of `published.FORMATS`, or `auto` to tell it row by row.
         subset: the subset of every row, instead of its own.
+        prefill: a prompt that ends with the assistant's turn is an `error`, or each response is to `continue` it.
 
     Raises:
         ValueError: for a format or a column that no row could have.
     """
 
-    def __init__(self, columns: Columns | None, where: Where | None, format: str, subset: str | None) -> None:
+    def __init__(
+        self,
+        columns: Columns | None,
+        where: Where | None,
+        format: str,
+        subset: str | None,
+        prefill: Prefill = "error",
+    ) -> None:
         self.columns = dict(columns or {})
         check_options(format, self.columns)
         self.where = {field: _values(value) for field, value in (where or {}).items()}
         self.format = format
         self.subset = subset
+        check_prefill(prefill)
+        self.prefill: Prefill = prefill
 
     def digest(self, kind: str, content: object) -> str:
         """The fingerprint of some content read with these options."""
-        return digest([kind, PARSER_VERSION, self.columns, self.where, self.format, self.subset, content], 64)
+        return digest(
+            [kind, PARSER_VERSION, self.columns, self.where, self.format, self.subset, self.prefill, content], 64
+        )
 
     def read(self, records: Iterable[Record | BadRow]) -> Iterator[PairRow | BadRow]:
         """Every record as a pair, or as what is wrong with it.
@@ -57,7 +70,14 @@ class RowOptions:
             if field := next((field for field in self.where if lookup(raw, field) not in self.where[field]), None):
                 yield BadRow(where, BY_WHERE, f"{field} is {shown(lookup(raw, field))}")
             else:
-                yield parse_row(raw, where, format=self.format, columns=self.columns, subset=self.subset)
+                yield parse_row(
+                    raw,
+                    where,
+                    format=self.format,
+                    columns=self.columns,
+                    subset=self.subset,
+                    prefill=self.prefill,
+                )
         if seen and unseen:
             raise ValueError(f"where names {min(unseen)!r}, which no row has; the fields are {', '.join(sorted(seen))}")
 

@@ -8,25 +8,33 @@ that cannot be read to its end is an error, since nobody could count what it los
 from __future__ import annotations
 
 import glob
-import gzip
 import hashlib
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lightning_rm.data.formats.fields import BAD_ENCODING, BROKEN_JSON, WRONG_TYPE, Raw, shown
+from lightning_rm.data.formats.fields import BAD_ENCODING, TOO_LARGE, WRONG_TYPE, Raw, RowError, shown
+from lightning_rm.data.formats.limits import MAX_LINE_BYTES, MIB
+from lightning_rm.data.formats.nested import JSON_ROWS, parse_json
 from lightning_rm.data.rows import BadRow
+from lightning_rm.data.sources.arrow import arrow_rows
+from lightning_rm.data.sources.opened import chunks_of, lines_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".parquet")
 
 BATCH_ROWS = 1000
 """Rows of a Parquet file that are in memory at a time."""
+
+BLANK = b"\xef\xbb\xbf \t\r\n"
+"""What may stand before a row: blanks, and the mark that some editors put at the start of UTF-8."""
+
+JSON_BLANKS = re.compile(r"[ \t\n\r]*")
 
 
 class Record(NamedTuple):
@@ -66,18 +74,12 @@ def read_file(path: Path) -> Iterator[Record | BadRow]:
     JSON is read by what the file holds, an array or a row a line; blank lines are no rows.
 
     Raises:
-        ValueError: if the file is damaged: a truncated gzip or Parquet file, a broken array.
+        ValueError: if the file is damaged or unpacks without end: a truncated gzip or Parquet file, a broken array; or
+            if it holds one object over many lines.
     """
     if path.suffix.lower() == ".parquet":
         return _table(path)
-    lines = enumerate(_lines(path), start=1)
-    filled = ((number, line) for number, line in lines if line.strip())
-    first = next(filled, None)
-    if first is None:
-        return iter(())
-    if is_array(path):
-        return _array(path)
-    return _rows(path, chain([first], filled))
+    return _array(path) if is_array(path) else _rows(path)
 
 
 def count_rows(path: Path) -> int | None:
@@ -85,47 +87,95 @@ def count_rows(path: Path) -> int | None:
     if path.suffix.lower() == ".parquet":
         with pq.ParquetFile(path) as table:
             return table.metadata.num_rows
-    return None if is_array(path) else sum(1 for line in _lines(path) if line.strip())
+    return None if is_array(path) else sum(1 for _ in lines_of(path))
 
 
 def is_array(path: Path) -> bool:
     """Whether a JSON file holds an array, and not a row a line."""
     if not path.name.lower().removesuffix(".gz").endswith(".json"):
         return False
-    first = next((line for line in _lines(path) if line.strip()), b"")
-    return first.lstrip(b"\xef\xbb\xbf \t\r").startswith(b"[")
+    first = next((stripped for chunk in chunks_of(path) if (stripped := chunk.lstrip(BLANK))), b"")
+    return first.startswith(b"[")
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            yield from file
-    except (EOFError, zlib.error, OSError) as error:
-        raise ValueError(f"{path} cannot be read to its end: {error}; fetch or pack it again") from error
-
-
-def _rows(path: Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[Record | BadRow]:
-    for number, line in lines:
+def _rows(path: Path) -> Iterator[Record | BadRow]:
+    is_first = True
+    for number, line in lines_of(path):
         where = f"{path}:{number}"
-        try:
-            yield _record(where, json.loads(line.decode("utf-8-sig")))
-        except UnicodeDecodeError as error:
-            yield BadRow(where, BAD_ENCODING, f"byte {error.start} of the line is not UTF-8; save the file as UTF-8")
-        except (ValueError, RecursionError) as error:
-            yield BadRow(where, BROKEN_JSON, f"{error}; the line begins {shown(line[:40])}")
+        if line is None:
+            limit = f"{MAX_LINE_BYTES // MIB} MiB"
+            yield BadRow(where, TOO_LARGE, f"the line has more than {limit}, and no row of that size is read")
+            continue
+        row = _row(where, line)
+        if is_first and isinstance(row, BadRow) and line.lstrip(BLANK).startswith(b"{"):
+            _check_row_a_line(path, where)
+        yield row
+        is_first = False
+
+
+def _check_row_a_line(path: Path, where: str) -> None:
+    """Raise ValueError for a file whose first row takes several lines: that is one fault, not one a line."""
+    start = b"".join(islice(chunks_of(path), 4)).decode("utf-8-sig", errors="replace").lstrip()
+    try:
+        _, end = json.JSONDecoder().raw_decode(start)
+    except (ValueError, RecursionError):
+        return
+    if (num_lines := start.count("\n", 0, end) + 1) > 1:
+        raise ValueError(
+            f"{where}: broken JSON: a row begins here that takes {num_lines:,} lines; write each row on one line (jq "
+            "-c, json.dumps without indent), or all of them as one array in a .json file"
+        )
+
+
+def _row(where: str, line: bytes) -> Record | BadRow:
+    try:
+        return _record(where, parse_json(line.decode("utf-8-sig")))
+    except UnicodeDecodeError as error:
+        return BadRow(where, BAD_ENCODING, f"byte {error.start} of the line is not UTF-8; save the file as UTF-8")
+    except RowError as error:
+        return BadRow(where, error.reason, f"{error.detail}; the line begins {shown(line[:40])}")
 
 
 def _array(path: Path) -> Iterator[Record | BadRow]:
+    """The items of an array, one by one: a bad one costs one row, and all of them are never in memory at once."""
     try:
-        items: object = json.loads(b"".join(_lines(path)).decode("utf-8-sig"))
+        written = b"".join(chunks_of(path)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path}: broken JSON: {error}") from error
-    for place, item in enumerate(cast(list[object], items)):
-        yield _record(f"{path} row {place}", item)
+    at, place = _after(written, written.index("[") + 1), 0
+    while not written.startswith("]", at):
+        where = f"{path} row {place}"
+        try:
+            try:
+                item, end = JSON_ROWS.raw_decode(written, at)
+                row = _record(where, item)
+            except RowError as error:
+                row, (_, end) = BadRow(where, error.reason, error.detail), json.JSONDecoder().raw_decode(written, at)
+        except json.JSONDecodeError as error:
+            raise _broken(path, error.msg, written, error.pos) from error
+        except RecursionError as error:
+            raise _broken(path, str(error), written, at) from error
+        yield row
+        at, place = _after(written, end), place + 1
+        if written.startswith(",", at):
+            at = _after(written, at + 1)
+            if written.startswith("]", at):
+                raise _broken(path, "an item is missing after a comma", written, at)
+        elif not written.startswith("]", at):
+            raise _broken(path, "the array does not go on with a comma or end", written, at)
+    if (end := _after(written, at + 1)) < len(written):
+        raise _broken(path, "there is more after the array's end", written, end)
+
+
+def _broken(path: Path, fault: str, written: str, at: int) -> ValueError:
+    line_number = written.count("\n", 0, at) + 1
+    return ValueError(f"{path}:{line_number}: broken JSON: {fault}")
+
+
+def _after(written: str, at: int) -> int:
+    """The next character that is not blank."""
+    found = JSON_BLANKS.match(written, at)
+    return found.end() if found else at
 
 
 def _record(where: str, value: object) -> Record | BadRow:
@@ -139,7 +189,7 @@ def _table(path: Path) -> Iterator[Record | BadRow]:
         with pq.ParquetFile(path) as table:
             place = 0
             for batch in table.iter_batches(BATCH_ROWS):
-                for raw in batch.to_pylist():
+                for raw in arrow_rows(batch):
                     yield Record(f"{path} row {place}", raw)
                     place += 1
     except (pa.ArrowException, ValueError, OSError) as error:

@@ -1,22 +1,41 @@
-"""Records: preference pairs that are in memory, such as a list of dicts or a `datasets.Dataset`. It knows no file."""
+"""Records: preference pairs in memory: a list of dicts, a `datasets.Dataset`, a data frame. It knows no file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
-from typing import cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from uuid import UUID
 
 import numpy as np
+import pyarrow as pa
 
-from lightning_rm.data.formats.fields import WRONG_TYPE, Columns, Raw, shown
+from lightning_rm.data.formats.fields import TOO_LARGE, WRONG_TYPE, Columns, Raw, RowError, shown
+from lightning_rm.data.formats.limits import MAX_DEPTH
+from lightning_rm.data.formats.responses import Prefill
 from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sources.arrow import arrow_rows, without_gaps
 from lightning_rm.data.sources.options import RowOptions, Where
-from lightning_rm.data.sources.readers import Record
+from lightning_rm.data.sources.readers import BATCH_ROWS, Record
 
-Records = Iterable[Mapping[str, object]]
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """A table that can be read as Arrow: a pandas or polars data frame, a `pyarrow.Table`."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The PyCapsule of Arrow's C data interface."""
+        ...
+
+
+Records = Iterable[Mapping[str, object]] | ArrowStream
 
 
 class RecordSource:
@@ -26,14 +45,17 @@ class RecordSource:
 
     Args:
         records: a mapping from field to value each: a list of dicts, a `datasets.Dataset`, or whatever else can be read
-            again and again. They are not copied; do not change them while they are in use.
+            again and again; or a table, such as a pandas or polars `DataFrame`, read as the Parquet file that it would
+            make. They are not copied; do not change them while they are in use.
         columns: as in `RowOptions`.
         where: as in `RowOptions`.
         format: as in `RowOptions`.
         subset: as in `RowOptions`.
+        prefill: as in `RowOptions`.
 
     Raises:
-        ValueError: for a generator or another iterator, which can be read only once.
+        ValueError: for a generator or another iterator, which can be read only once, and for a table with a column that
+            Arrow has no type for.
     """
 
     def __init__(
@@ -44,14 +66,15 @@ class RecordSource:
         where: Where | None = None,
         format: str = "auto",
         subset: str | None = None,
+        prefill: Prefill = "error",
     ) -> None:
         if isinstance(records, Iterator):
             raise ValueError(
                 f"records are of the type {type(records).__name__}, which can be read only once; give a list of them, "
                 "RecordSource(list(records))"
             )
-        self.records = _unformatted(records)
-        self.options = RowOptions(columns, where, format, subset)
+        self.records = _rows_of(records)
+        self.options = RowOptions(columns, where, format, subset, prefill)
 
     def fingerprint(self) -> str:
         """A digest of what the records hold, in order, and of the options.
@@ -63,9 +86,10 @@ class RecordSource:
         """
         contents = hashlib.sha256()
         for place, record in enumerate(self.records):
+            row = _record(place, record)  # one that is nested too deep to be written is known by what is said of it
             try:
                 # Keys keep their order: a chat template may write out a tool definition as it stands.
-                written = json.dumps(_plain(record), default=_repeatable)
+                written = json.dumps(asdict(row) if isinstance(row, BadRow) else row.raw, default=_repeatable)
             except TypeError as error:
                 raise ValueError(f"{_name(place)} {error}; leave that field out of the records") from None
             contents.update(f"{written}\n".encode())
@@ -76,13 +100,44 @@ class RecordSource:
         return self.options.read(_record(place, record) for place, record in enumerate(self.records))
 
 
-def _unformatted(records: Records) -> Records:
-    """The same records; those of a `datasets.Dataset` as plain values, whatever format it was given."""
+def _rows_of(records: Records) -> Iterable[Mapping[str, object]]:
+    """The rows of a table, without what Arrow fills in; those of a `datasets.Dataset` whatever format it was given."""
     if isinstance(records, Sequence):
         return records
+    if isinstance(records, ArrowStream):
+        return _TableRows(_table(records))
     from datasets import Dataset  # imported here: it takes a second, and a list does without
 
-    return cast(Records, records.with_format(None)) if isinstance(records, Dataset) else records
+    return _DatasetRows(records) if isinstance(records, Dataset) else records
+
+
+def _table(frame: ArrowStream) -> Any:
+    try:
+        return pa.table(frame)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the {type(frame).__name__} has a column of more than one type and is no table: {error}; give its rows as "
+            "they are, frame.to_dict('records')"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _TableRows:
+    table: Any
+
+    def __iter__(self) -> Iterator[Mapping[str, object]]:
+        for batch in self.table.to_batches(BATCH_ROWS):
+            yield from arrow_rows(batch)
+
+
+@dataclass(frozen=True)
+class _DatasetRows:
+    data: Dataset
+
+    def __iter__(self) -> Iterator[Mapping[str, object]]:
+        gapless = without_gaps(self.data.features.arrow_schema)
+        for row in self.data.with_format(None):
+            yield gapless(cast(Raw, row))
 
 
 def _name(place: int) -> str:
@@ -90,27 +145,32 @@ def _name(place: int) -> str:
 
 
 def _record(place: int, record: object) -> Record | BadRow:
-    raw = _plain(record)
+    try:
+        raw = _plain(record)
+    except RowError as error:
+        return BadRow(_name(place), error.reason, error.detail)
     if isinstance(raw, dict):
         return Record(_name(place), cast(Raw, raw))
     return BadRow(_name(place), WRONG_TYPE, f"a row must be a mapping from field to value, found {shown(record)}")
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, depth: int = 0) -> object:
     """A value as JSON would give it back: mappings are dicts with text for keys, sequences and arrays are lists."""
     if isinstance(value, str | bytes):
         return value
+    if depth > MAX_DEPTH:
+        raise RowError(TOO_LARGE, f"the row is nested more than {MAX_DEPTH} deep")
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in cast(Mapping[object, object], value).items()}
+        return {str(name): _plain(item, depth + 1) for name, item in cast(Mapping[object, object], value).items()}
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist()) if isinstance(value, np.ndarray) else value.item()
+        return _plain(value.tolist(), depth) if isinstance(value, np.ndarray) else value.item()
     if isinstance(value, Sequence):
-        return [_plain(item) for item in cast(Sequence[object], value)]
+        return [_plain(item, depth + 1) for item in cast(Sequence[object], value)]
     return value
 
 
 def _repeatable(value: object) -> str:
     """What JSON cannot write and a table may hold, as the text that Python gives it: the same in every process."""
-    if isinstance(value, bytes | date | time | timedelta | Decimal):
+    if isinstance(value, bytes | date | time | timedelta | Decimal | UUID):
         return repr(value)
     raise TypeError(f"holds a {type(value).__name__}, {shown(value)}, which has no digest")

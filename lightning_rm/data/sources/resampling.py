@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightning_rm.data.formats.fields import digest
-from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BadRow, PairRow, Source
+from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BadRow, PairRow, Source, places_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class WithoutFold:
     def __init__(self, source: Source, fold: int, num_folds: int) -> None:
         self.source, self.fold = source, Fold(fold, num_folds)
 
+    @property
+    def places(self) -> list[str]:
+        """Those of its source."""
+        return places_of(self.source)
+
     def fingerprint(self) -> str:
         """A digest of the source's fingerprint and of the fold."""
         return digest(["without fold", self.source.fingerprint(), self.fold.fold, self.fold.num_folds], 64)
@@ -61,7 +66,7 @@ class WithoutFold:
         """The rows in order; those of the fold come as `BadRow`s that are counted and are no error."""
         for row in self.source:
             if isinstance(row, PairRow) and self.fold.holds(row.prompt_id):
-                yield BadRow(f"pair {row.id}", BY_FOLD, f"fold {self.fold.fold % self.fold.num_folds}")
+                yield BadRow(row.place, BY_FOLD, f"fold {self.fold.fold % self.fold.num_folds}")
             else:
                 yield row
 
@@ -77,6 +82,11 @@ class Bootstrap:
     def __init__(self, source: Source, seed: int = 0) -> None:
         self.source, self.seed = source, seed
 
+    @property
+    def places(self) -> list[str]:
+        """Those of its source."""
+        return places_of(self.source)
+
     def fingerprint(self) -> str:
         """A digest of the source's fingerprint and of the seed."""
         return digest(["bootstrap of rows", self.source.fingerprint(), self.seed], 64)
@@ -91,7 +101,7 @@ class Bootstrap:
             times_seen[row.id] += 1
             num_copies = poisson(unit_hash("bootstrap", self.seed, row.id, times_seen[row.id]))
             if not num_copies:
-                yield BadRow(f"pair {row.id}", BY_BOOTSTRAP, f"seed {self.seed}")
+                yield BadRow(row.place, BY_BOOTSTRAP, f"seed {self.seed}")
             for copy in range(num_copies):
                 yield replace(row, id=f"{row.id}#{copy + 1}") if copy else row
 
@@ -128,6 +138,11 @@ class PromptSplit:
         if not 0 < fraction < 1:
             raise ValueError(f"fraction={fraction}; it must lie between 0 and 1")
         self.source, self.part, self.fraction, self.seed = source, part, fraction, seed
+
+    @property
+    def places(self) -> list[str]:
+        """Those of its source."""
+        return places_of(self.source)
 
     def fingerprint(self) -> str:
         """A digest of the source's fingerprint and of the split."""

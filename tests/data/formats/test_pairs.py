@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
+from decimal import Decimal
+from functools import reduce
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -329,6 +333,36 @@ def test_every_optional_field() -> None:
     assert good(raw | {"label": True}).label == 1.0
 
 
+def test_values_that_tables_write_otherwise() -> None:
+    """A column of numbers in which one is missing is of floats; decimals and UUIDs have types of their own."""
+    name = UUID("12345678123456781234567812345678")
+    row = good(PLAIN | {"id": 7.0, "prompt_id": name, "margin": Decimal("0.5"), "label": Decimal(1)})
+    assert (row.id, row.prompt_id, row.margin, row.label) == ("7", str(name), 0.5, 1.0)
+    assert isinstance(row.margin, float)
+
+
+def test_a_row_says_where_it_stands_and_keeps_what_nobody_reads() -> None:
+    row = good(PLAIN | {"id": "a", "kind": {"of": "sum"}, "messages": [USER], "score": None})
+    assert (row.where, row.place) == ("here", "here")
+    assert replace(row, where="").place == "pair a"
+    assert row.others == {"kind": {"of": "sum"}}
+    assert row == good(PLAIN | {"id": "a"})
+
+
+def test_a_prompt_that_begins_the_answer_is_continued_where_asked() -> None:
+    begun = {"role": "assistant", "content": "It is", "reasoning_content": "Hm."}
+    row = good({"prompt": [USER, begun], "chosen": " 4", "rejected": [FIVE]}, prefill="continue")
+    assert row.prompt == (USER,)
+    assert row.chosen == (begun | {"content": "It is 4"},)
+    assert row.rejected == (begun | {"content": "It is5"},)
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    answer = {"role": "tool", "content": "4"}
+    called = good({"prompt": [USER, call], "chosen": [answer, FOUR], "rejected": [answer, FIVE]})
+    assert [turn["role"] for turn in called.prompt] == ["user", "assistant"]
+    hh = good({"prompt": "\n\nHuman: 2+2?\n\nAssistant: It is", "chosen": " 4", "rejected": " 5"}, prefill="continue")
+    assert turns(hh) == (SUM[0], ["assistant: It is 4"], ["assistant: It is 5"])
+
+
 def test_tool_turns_keep_what_a_template_reads() -> None:
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": {"a": 2}}}]}
     answer = {"role": "tool", "name": "add", "content": "4"}
@@ -399,6 +433,7 @@ def test_two_answers_that_begin_alike_have_no_prompt() -> None:
 
 
 PLAIN = SHAPES["explicit prompt, texts"]
+NESTED: Any = reduce(lambda inner, _: [inner], range(500), {"name": "f"})
 BAD: list[tuple[dict[str, Any], str]] = [
     ({}, "unknown format"),
     ({"prompt": "a", "response": "b"}, "unknown format"),
@@ -423,6 +458,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"chosen": [USER, FOUR], "rejected": "5"}, "wrong type"),
     (PLAIN | {"label": "true"}, "wrong type"),
     (PLAIN | {"label": 1.5}, "bad value"),
+    (PLAIN | {"label": 101}, "bad value"),
+    (PLAIN | {"label": Decimal("NaN")}, "bad value"),
+    (PLAIN | {"margin": "0.5"}, "wrong type"),
+    (PLAIN | {"id": float("nan")}, "wrong type"),
+    (PLAIN | {"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "bad value"),
+    (PLAIN | {"tools": NESTED}, "too large"),
+    (PLAIN | {"kind": NESTED}, "too large"),
+    (PLAIN | {"tools": json.dumps(NESTED)}, "too large"),
+    (PLAIN | {"tools": '[{"name": "f", "name": "g"}]'}, "duplicate key"),
+    (PLAIN | {"prompt": [USER, FOUR]}, "prefill"),
+    (PLAIN | {"prompt": ["2+2?", "4"]}, "prefill"),
     (PLAIN | {"label": -0.1}, "bad value"),
     (PLAIN | {"label": float("nan")}, "bad value"),
     (PLAIN | {"margin": float("inf")}, "bad value"),
@@ -457,7 +503,13 @@ def test_a_bad_row_has_its_reason(raw: dict[str, Any], reason: str) -> None:
 def test_details_help() -> None:
     assert "'prompt', 'answer'" in bad({"prompt": "a", "answer": "b"}).detail
     assert "columns={prompt: null}" in bad(PLAIN | {"chosen": [{"role": "user", "content": "3?"}, FOUR]}).detail
-    assert "between 0 and 1" in bad(PLAIN | {"label": 2}).detail
+    assert "between 0 and 1" in bad(PLAIN | {"label": 200}).detail
+    assert "found 85; of a column in 0..100 write the hundredth part, 0.85 here" in bad(PLAIN | {"label": 85}).detail
+    assert "found '0.5'; write it as a number, without quotes" in bad(PLAIN | {"margin": "0.5"}).detail
+    assert "found 1.5; write it as text" in bad(PLAIN | {"id": 1.5}).detail
+    assert "sets 'tokenize', which is not for a row" in bad(PLAIN | {"chat_template_kwargs": {"tokenize": 1}}).detail
+    assert "list of 3 texts without roles beside a prompt" in bad(PLAIN | {"rejected": ["5", "5!", "five"]}).detail
+    assert "prefill=continue" in bad(PLAIN | {"prompt": [USER, FOUR]}).detail
     assert "'robot'" in bad(PLAIN | {"chosen": [{"role": "robot", "content": "4"}]}).detail
 
 

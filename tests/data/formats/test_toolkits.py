@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lightning_rm.data.formats.asked import PROMPT_FIELDS, SYSTEM_FIELDS
 from lightning_rm.data.formats.pairs import check_options
-from lightning_rm.data.formats.toolkits import PROMPT_FIELDS
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow
 from lightning_rm.data.sources.files import FileSource
 from tests.data.formats.test_pairs import FIVE, FOUR, SHAPES, SUM, USER, bad, good, turns
@@ -35,7 +35,7 @@ def test_alpaca_joins_its_lines_after_system_and_history() -> None:
 
 
 def test_system_beside_a_prompt_is_its_first_turn() -> None:
-    """axolotl's `prompt_pairs`; a `system` that is no text is a field that nobody knows."""
+    """axolotl's `prompt_pairs`; a number is no system turn."""
     raw = {"prompt": "2+2?", **TEXTS}
     assert turns(good(raw | {"system": "Be brief."}))[0] == ["system: Be brief.", "user: 2+2?"]
     assert good(raw | {"system": "Be brief."}) == good(raw | {"prompt": [BE_BRIEF, USER]})
@@ -90,6 +90,25 @@ def test_ms_swift_replaces_all_that_follows_the_last_user_turn() -> None:
     )
 
 
+def test_an_old_output_of_two_texts() -> None:
+    row = good({"instruction": "2+2?", "output": ["4", "5"]})
+    assert (turns(row), row) == (SUM, good({"instruction": "2+2?", "chosen": "4", "rejected": "5"}))
+    assert good({"instruction": "2+2?", "output": ["4", "5"]}, format="alpaca") == row
+
+
+def test_ms_swift_with_a_whole_rejected_conversation() -> None:
+    raw = {"messages": [USER, FOUR]}
+    assert turns(good(raw | {"rejected_messages": [USER, FIVE]})) == SUM
+    assert turns(good(raw | {"rejected_messages": [FIVE]})) == SUM
+    sure = {"role": "user", "content": "Sure?"}
+    longer = good({"messages": [USER, FOUR, sure, FOUR], "rejected_messages": [USER, FIVE, sure, FIVE]})
+    assert turns(longer) == (
+        ["user: 2+2?"],
+        ["assistant: 4", "user: Sure?", "assistant: 4"],
+        ["assistant: 5", "user: Sure?", "assistant: 5"],
+    )
+
+
 def test_openai_brings_its_tools() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     raw = OPENAI | {"input": {"messages": [BE_BRIEF, USER], "tools": tools}}
@@ -101,7 +120,9 @@ def test_openai_brings_its_tools() -> None:
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     (ALPACA | {"instruction": " ", "input": ""}, "empty text", "'instruction' and 'input' are empty"),
     (ALPACA | {"input": ["2+2"]}, "wrong type", "field 'input' must be text"),
-    (ALPACA | {"system": ["Be brief."]}, "wrong type", "field 'system' must be text"),
+    (ALPACA | {"output": ["4", "5", "6"], "chosen": None, "rejected": None}, "bad value", "a list of two responses"),
+    (ALPACA | {"system": USER}, "wrong type", "field 'system' must be a system turn, found one of the role 'user'"),
+    (ALPACA | {"system": {"says": "Be brief."}}, "wrong type", "field 'system', content, part 0 must be text"),
     (ALPACA | {"history": "1+1? 2"}, "wrong type", "list of [user, assistant] texts"),
     (ALPACA | {"history": [["1+1?"]]}, "wrong type", "list of [user, assistant] texts"),
     (ALPACA | {"history": [["1+1?", 2]]}, "wrong type", "field 'history', pair 0, assistant must be text"),
@@ -146,7 +167,9 @@ def test_a_fixed_toolkit_format_is_held_to() -> None:
         row = bad(SHAPES["explicit prompt, texts"], format=name)
         assert row.reason == "missing field"
         assert missing in row.detail
-    assert turns(good({"question": "Add.", "context": "2+2", **TEXTS}, format="orca"))[0] == ["user: Add."]
+    more = {"question": "Add.", "context": "2+2", **TEXTS}
+    assert "'context' asks more" in bad(more, format="orca").detail
+    assert turns(good(more, format="orca", columns={"context": None}))[0] == ["user: Add."]
 
 
 @pytest.mark.parametrize("name", [name for name in PROMPT_FIELDS if name not in ("instruction", "question", "input")])
@@ -192,9 +215,50 @@ TRANSCRIPTS = [
 
 
 @pytest.mark.parametrize("shape", TRANSCRIPTS)
-@pytest.mark.parametrize("name", [name for name in PROMPT_FIELDS if name != "system"])
-def test_a_pair_that_has_its_prompt_needs_no_other(shape: str, name: str) -> None:
-    assert good(SHAPES[shape] | {name: "3+3?"}) == good(SHAPES[shape])
+@pytest.mark.parametrize("name", [name for name in PROMPT_FIELDS if name not in SYSTEM_FIELDS])
+def test_what_a_field_asks_beside_a_prompt_stands_in_it_or_is_refused(shape: str, name: str) -> None:
+    """Fields that repeat the prompt are usual; `2` is no word of `2+2?`."""
+    row = good(SHAPES[shape])
+    for repeated in ("2+2?", " 2+2?\n", [USER, FOUR], [["2+2?", "4"]], 3, ""):
+        assert good(SHAPES[shape] | {name: repeated}) == row
+    for more in ("3+3?", "2", [USER, FOUR | {"content": "6"}], [["3+3?", "6"]], {"text": "3+3?"}):
+        found = bad(SHAPES[shape] | {name: more})
+        assert found.reason == "unread prompt"
+        assert f"a prompt is read, and {name!r} asks more" in found.detail
+        assert good(SHAPES[shape] | {name: more}, columns={name: None}) == row
+
+
+SYSTEMS: list[Any] = [
+    "Be brief.",
+    BE_BRIEF,
+    [BE_BRIEF],
+    ["Be brief."],
+    {"content": "Be brief."},
+    {"text": "Be brief."},
+    {"from": "system", "value": "Be brief."},
+    {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
+]
+
+
+@pytest.mark.parametrize("name", SYSTEM_FIELDS)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_system_turn_in_any_form_is_the_first(name: str, system: Any) -> None:
+    asked = good({"prompt": [BE_BRIEF, USER], **TEXTS})
+    shapes = ("explicit prompt, texts", "Skywork", "alpaca", "orca", "sharegpt ranking", "SHP", "PKU-SafeRLHF")
+    for shape in shapes:
+        row = good(SHAPES[shape] | {name: system})
+        assert (row.prompt, row.chosen, row.rejected) == (asked.prompt, asked.chosen, asked.rejected)
+    assert good({"prompt": [BE_BRIEF, USER], name: system, **TEXTS}) == asked
+    other = bad({"prompt": [BE_BRIEF, USER], name: "Rhyme.", **TEXTS})
+    assert f"columns={{{name}: null}}" in other.detail
+
+
+def test_a_format_that_reads_another_prompt_refuses_a_second() -> None:
+    for shape in ("SHP", "HelpSteer3", "NeMo RL", "ms-swift", "OpenAI"):
+        row = bad(SHAPES[shape] | {"prompt": "3+3?"})
+        assert row.reason == "unread prompt"
+        assert "columns={prompt: null}" in row.detail
+        assert good(SHAPES[shape] | {"prompt": "2+2?"}) == good(SHAPES[shape])
 
 
 @pytest.mark.parametrize("shape", ["alpaca", "orca", "sharegpt ranking", "implicit prompt, texts"])
@@ -208,11 +272,12 @@ def test_a_second_prompt_field_is_never_dropped() -> None:
     raw = {"instruction": "Add.", "context": "2+2", **TEXTS}
     row = bad(raw)
     assert row.reason == "unread prompt"
-    assert "'instruction', 'context'; columns={prompt: instruction} reads that one" in row.detail
+    assert "'instruction', 'context'; columns={prompt: instruction, context: null} reads that one" in row.detail
     assert "columns={instruction: ..., input: ..., system: ...} joins several" in row.detail
     joined = (["user: Add.\n2+2"], *SUM[1:])
     assert turns(good(raw, columns={"input": "context"})) == joined
-    assert turns(good(raw, columns={"prompt": "instruction"}))[0] == ["user: Add."]
+    assert "'context' asks more" in bad(raw, columns={"prompt": "instruction"}).detail
+    assert turns(good(raw, columns={"prompt": "instruction", "context": None}))[0] == ["user: Add."]
     nested = {"question": "Add.", "context": {"text": "2+2"}, **TEXTS}
     assert turns(good(nested, columns={"instruction": "question", "input": "context.text"})) == joined
     assert bad({"question": "Add.", "input": "2+2", **TEXTS}).reason == "unread prompt"

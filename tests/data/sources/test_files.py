@@ -17,11 +17,22 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import lightning_rm
-from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow, Source
+from lightning_rm.data.rows import (
+    EXPECTED_REASONS,
+    BadRow,
+    GroupRow,
+    PairRow,
+    Source,
+    file_and_line,
+    moved,
+    places_of,
+)
+from lightning_rm.data.sources import opened
 from lightning_rm.data.sources.files import FileSource, file_sources
+from lightning_rm.data.sources.groups import ResponseFile
 from lightning_rm.data.sources.hub import DiskSource, HubSource
 from lightning_rm.data.sources.mixture import Mixture
-from lightning_rm.data.sources.resampling import PromptSplit
+from lightning_rm.data.sources.resampling import Bootstrap, PromptSplit
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -119,6 +130,97 @@ def test_bad_lines_cost_one_row_each(tmp_path: Path) -> None:
         (f"{path}:9", "broken JSON"),
     ]
     assert sum(isinstance(row, PairRow) for row in FileSource(path)) == 3
+
+
+def test_a_key_that_stands_twice_costs_its_row(tmp_path: Path) -> None:
+    twice = '{"prompt": "1+1?", "chosen": "2", "rejected": {"role": "a", "role": "b"}}'
+    good = json.dumps(ROWS[0])
+    (tmp_path / "a.jsonl").write_text(f"{good}\n{twice}\n{good}\n")
+    (tmp_path / "a.json").write_text(f"[{good},\n {twice} , {good}]\n")
+    for name, where in (("a.jsonl", "a.jsonl:2"), ("a.json", "a.json row 1")):
+        first, second, third = FileSource(tmp_path / name)
+        assert isinstance(first, PairRow)
+        assert first == third
+        assert reasons(FileSource(tmp_path / name)) == [(f"{tmp_path}/{where}", "duplicate key")]
+        assert isinstance(second, BadRow)
+        assert "the key 'role' stands twice" in second.detail
+
+
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_a_row_over_many_lines_is_one_fault(tmp_path: Path, num_rows: int) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n" + "\n".join(json.dumps(row, indent=2) for row in ROWS[:num_rows]))
+    with pytest.raises(ValueError, match=rf"{path}:2: broken JSON: a row begins here that takes 7 lines; .* \(jq -c"):
+        list(FileSource(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[1 2]", "a.json:1: broken JSON: the array does not go on"),
+        ("[1,\n]", "a.json:2: broken JSON: an item is missing"),
+        ("[1]\n\n[2]", "a.json:3: broken JSON: there is more after"),
+        ("[1", "broken JSON: the array does not go on"),
+        ("[", "broken JSON: Expecting value"),
+        ("[" * 100_000, "broken JSON"),
+    ],
+)
+def test_a_broken_array_is_an_error_with_its_line(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=fault):
+        list(FileSource(tmp_path / "a.json"))
+    (tmp_path / "a.json").write_text(" [ ] ")
+    assert list(FileSource(tmp_path / "a.json")) == []
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_line_beyond_the_bound_costs_its_row(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opened, "MAX_LINE_BYTES", 200)
+    long = ROWS[1] | {"chosen": "x" * 300}
+    path = write(tmp_path / name, [ROWS[0], long, ROWS[2], long])
+    assert reasons(FileSource(path)) == [(f"{path}:2", "too large"), (f"{path}:4", "too large")]
+    assert [row.id for row in FileSource(path) if isinstance(row, PairRow)] == ["0", "2"]
+
+
+def test_a_gzip_file_that_unpacks_without_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opened, "FREE_EXPANSION_BYTES", 2**16)
+    for name, text in (("a.jsonl.gz", " " * 2**22), ("b.json.gz", "[" + " " * 2**22), ("c.json.gz", "\n" * 2**22)):
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+        with pytest.raises(ValueError, match=r"unpacks to more than 200 times its size, .* gunzip"):
+            list(FileSource(tmp_path / name))
+
+
+def test_an_array_beyond_the_bound_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opened, "MAX_ARRAY_BYTES", 100)
+    path = write(tmp_path / "a.json", ROWS)
+    with pytest.raises(ValueError, match=r"an array of more than .* write a row a line"):
+        list(FileSource(path))
+
+
+def test_a_prompt_that_begins_the_answer(tmp_path: Path) -> None:
+    raw = {"prompt": ["2+2?", "It is"], "chosen": " 4", "rejected": " 5"}
+    path = write(tmp_path / "a.jsonl", [raw])
+    assert reasons(FileSource(path)) == [(f"{path}:1", "prefill")]
+    (row,) = FileSource(path, prefill="continue")
+    assert isinstance(row, PairRow)
+    assert row.chosen[0]["content"] == "It is 4"
+    assert FileSource(path).fingerprint() != FileSource(path, prefill="continue").fingerprint()
+    with pytest.raises(ValueError, match="prefill='yes'; it must be one of error, continue"):
+        FileSource(path, prefill="yes")  # pyright: ignore[reportArgumentType]
+    groups = write(tmp_path / "b.jsonl", [{"prompt": ["2+2?", "It is"], "responses": [" 4", " 5"]}])
+    assert [type(*ResponseFile(groups, prefill=word)) for word in ("error", "continue")] == [BadRow, GroupRow]
+
+
+def test_rows_say_where_they_stand_through_sources_of_sources(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ROWS)
+    source = PromptSplit(Bootstrap(Mixture({"a": FileSource(path), "b": FileSource(path)})), "train", 0.01)
+    assert places_of(source) == [str(path), str(path)]
+    assert {row.where for row in source if isinstance(row, PairRow)} <= {f"{path}:{line}" for line in range(1, 6)}
+    assert moved(f"{path}:3", {str(path): "b.jsonl"}) == "b.jsonl:3"
+    assert moved("a.jsonl row 3", {"a.json": "b.json"}) == "a.jsonl row 3"
+    assert file_and_line("a:b row.jsonl:17") == ("a:b row.jsonl", 17)
+    assert file_and_line("set train[:3] row 0") == ("set train[:3]", 0)
+    assert file_and_line("") == ("", -1)
 
 
 def test_places_in_arrays_and_tables(tmp_path: Path) -> None:

@@ -144,6 +144,60 @@ def test_a_value_without_a_digest_is_named() -> None:
         RecordSource(changed(ROWS, lambda row: row.update(image=object()))).fingerprint()
 
 
+FRAMES: list[Callable[[list[dict[str, Any]]], Any]] = [pd.DataFrame, pa.Table.from_pylist, datasets.Dataset.from_list]
+
+
+@pytest.mark.parametrize("make", FRAMES)
+def test_a_data_frame_is_read_as_the_parquet_file_of_it(tmp_path: Path, make: Any) -> None:
+    """Tools and calls of two shapes, so that Arrow fills in nulls; a default that is null in its only row stays."""
+    city = {"type": "string", "default": None}
+    shapes = [
+        {"name": "weather", "parameters": {"properties": {"city": city}}},
+        {"name": "time", "parameters": {"properties": {"zone": {"type": "string"}, "day": {"enum": ["a", None]}}}},
+    ]
+    calls = [{"city": "Rome"}, {"zone": "UTC"}]
+    rows: list[dict[str, Any]] = []
+    for row, tool, arguments in zip(ROWS, shapes, calls, strict=False):
+        call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+        rows.append(row | {"tools": [tool], "chosen": [call, {"role": "tool", "content": "w1"}, *row["chosen"]]})
+    lines = list(FileSource(write(tmp_path / "a.jsonl", rows)))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    first, second = FileSource(tmp_path / "a.parquet")
+    assert first == lines[0]
+    assert isinstance(first, PairRow)
+    assert json.dumps(first.tools[0]) == json.dumps(shapes[0])  # and in its order
+    assert second == lines[1]
+    table = RecordSource(make(rows))
+    assert list(table) == lines
+    assert list(table) == list(table)
+    again = RecordSource(make(rows))
+    assert table.fingerprint() == again.fingerprint() != RecordSource(make(rows[:1])).fingerprint()
+    assert list(as_source(make(rows))) == lines
+
+
+def test_a_frame_with_gaps_and_its_own_kinds_of_numbers() -> None:
+    frame = pd.DataFrame(ROWS).assign(id=[1, None, 3, 4, 5], label=[1, 0, None, 1, 1])
+    rows = list(as_source(frame.set_index("kind")))
+    assert [row.id for row in rows if isinstance(row, PairRow)][::2] == ["1", "3", "5"]
+    assert [row.label for row in rows if isinstance(row, PairRow)] == [1, 0, 1, 1, 1]
+    assert rows[0].where == "records row 0"
+    mixed = pd.DataFrame({"prompt": ["w1", 2], "chosen": "w2", "rejected": "w3"})
+    with pytest.raises(ValueError, match=r"the DataFrame has a column of more than one type .* frame\.to_dict"):
+        as_source(mixed)
+
+
+def test_a_row_nested_without_end_is_refused_by_its_place() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    source = RecordSource([ROWS[0], ROWS[1] | {"tools": deep}, ROWS[2] | {"tools": [deep]}])
+    assert [(row.where, row.reason) for row in source if isinstance(row, BadRow)] == [
+        ("records row 1", "too large"),
+        ("records row 2", "too large"),
+    ]
+    assert source.fingerprint() == source.fingerprint() != RecordSource(ROWS[:3]).fingerprint()
+
+
 def test_what_can_be_read_once_only_is_an_error() -> None:
     for once in ((row for row in ROWS), iter(ROWS)):
         with pytest.raises(ValueError, match=r"of the type (generator|list_iterator), which .* give a list"):
@@ -175,7 +229,6 @@ def test_a_source_is_made_of_what_is_given(tmp_path: Path) -> None:
         (ROWS[0], "dict"),
         (datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}), "DatasetDict"),
         (datasets.Dataset.from_list(ROWS).to_iterable_dataset(), "IterableDataset"),
-        (pd.DataFrame(ROWS), "DataFrame, of str"),
         ({"a.jsonl"}, "set, of str"),
     ],
 )

@@ -1,0 +1,147 @@
+"""What a row asks beside its `prompt`: its system turn, and fields that usually carry a prompt or a part of it.
+
+A row that holds more of a prompt than was read is refused: nothing that was asked is lost unseen. This file knows
+fields and words; which of them a format reads is the format's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
+
+from lightning_rm.data.formats.fields import WRONG_TYPE, Raw, RowError, shown
+from lightning_rm.data.formats.messages import read_message, texts_of
+from lightning_rm.data.formats.turns import PROMPT_DISAGREES, Turns
+from lightning_rm.data.rows import Message
+
+UNREAD_PROMPT = "unread prompt"
+
+SYSTEM_FIELDS = ("system", "system_prompt")
+
+PROMPT_FIELDS = (
+    *("instruction", "question", "query", "problem", "input", "context", "prompt_text"),
+    *("conversation", "conversations", "dialogue", "messages", "history", *SYSTEM_FIELDS),
+)
+"""Fields that usually carry a prompt or a part of it, beside `prompt` itself."""
+
+
+def unread_prompt(raw: Raw, *read: str) -> list[str]:
+    """The prompt fields that say something, but for those that are read; a number or a truth value is no prompt."""
+    return [name for name in PROMPT_FIELDS if name not in read and says(raw.get(name))]
+
+
+def says(value: object) -> bool:
+    """Whether there is any text in a value."""
+    return any(said.strip() for said in _texts(value))
+
+
+def with_prompt(raw: Raw, prompt: object, *read: str) -> dict[str, object]:
+    """A row with the prompt that a format made of the fields `read`, which are gone.
+
+    Raises:
+        RowError: if the row has another `prompt`, too.
+    """
+    row = {name: value for name, value in raw.items() if name not in read}
+    if "prompt" not in read and not _stands_in(raw.get("prompt"), _words(_texts(prompt))):
+        raise RowError(
+            UNREAD_PROMPT,
+            f"the row has 'prompt' beside {', '.join(map(repr, read))}; columns={{prompt: null}} leaves it out",
+        )
+    return {**row, "prompt": prompt}
+
+
+def check_unread(row: Raw, turns: Sequence[Turns], *read: str) -> None:
+    """Raise `RowError` for a field that asks something which stands in none of the turns that were read.
+
+    Args:
+        row: with the plain field names, without the fields that its format has read.
+        turns: the prompt and the responses.
+        read: fields that were read to them.
+    """
+    unread = unread_prompt(row, *SYSTEM_FIELDS, *read)
+    said = _words(said for part in turns for turn in part for said in texts_of(turn).values()) if unread else ""
+    if unread := [name for name in unread if not _stands_in(row[name], said)]:
+        raise RowError(
+            UNREAD_PROMPT,
+            f"a prompt is read, and {', '.join(map(repr, unread))} asks more; write it into the prompt, or leave it "
+            f"out with columns={{{unread[0]}: null}}",
+        )
+
+
+def check_asked(row: Raw) -> None:
+    """Raise `RowError` for a row of which no prompt was read though it has a field that usually carries one."""
+    if not (unread := unread_prompt(row)):
+        return
+    several = ", columns={instruction: ..., input: ..., system: ...} joins several" if len(unread) > 1 else ""
+    hidden = "".join(f", {name}: null" for name in unread[1:])
+    raise RowError(
+        UNREAD_PROMPT,
+        f"no prompt is read, but the row has {', '.join(map(repr, unread))}; columns={{prompt: {unread[0]}{hidden}}} "
+        f"reads that one{several}, columns={{prompt: null}} says that the pair has no prompt",
+    )
+
+
+def after_system(raw: Raw, turns: Turns) -> Turns:
+    """The turns after the row's system turn, where it has one and the turns do not begin with it.
+
+    It may be text, a message, or a list of either, in the field `system` or `system_prompt`.
+    """
+    for name in SYSTEM_FIELDS:
+        if not says(raw.get(name)):
+            continue
+        system = _system(raw[name], f"field {name!r}")
+        if not turns or turns[0]["role"] != "system":
+            turns = (system, *turns)
+        elif turns[0]["content"].strip() != system["content"].strip():
+            raise RowError(
+                PROMPT_DISAGREES,
+                f"field {name!r} is not the system turn that the conversation begins with; hide it with "
+                f"columns={{{name}: null}}",
+            )
+    return turns
+
+
+def _system(value: object, name: str) -> Message:
+    items = cast(Sequence[object], value) if isinstance(value, list | tuple) else [value]
+    messages = [_system_message(item, name) for item in items if says(item)]
+    if len(messages) == 1:
+        return messages[0]
+    return Message(role="system", content="\n".join(message["content"] for message in messages))
+
+
+def _system_message(value: object, name: str) -> Message:
+    if isinstance(value, str):
+        return read_message({"role": "system", "content": value}, name)
+    if not isinstance(value, Mapping):
+        raise RowError(WRONG_TYPE, f"{name} must be text or a message, found {shown(value)}")
+    given = cast(Raw, value)
+    if given.keys().isdisjoint({"role", "from", "content", "value"}):
+        given = {"content": [given]}
+    has_role = not given.keys().isdisjoint({"role", "from"})
+    message = read_message(given if has_role else {"role": "system", **given}, name)
+    if message["role"] != "system":
+        raise RowError(WRONG_TYPE, f"{name} must be a system turn, found one of the role {message['role']!r}")
+    return message
+
+
+def _stands_in(value: object, said: str) -> bool:
+    """Whether all that a value says stands in some words, blanks apart."""
+    return all(_words([text]) in said for text in _texts(value) if text.strip())
+
+
+def _words(texts: Iterable[str]) -> str:
+    """Texts as words between single blanks: whole words are found in it, `2` is not in ` 2+2? `."""
+    return " " + " ".join(word for text in texts for word in text.split()) + " "
+
+
+def _texts(value: object) -> list[str]:
+    """All text in a field's value; of messages, what they say."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        given = cast(Raw, value)
+        key = next((key for key in ("content", "value") if given.get(key) is not None), None)
+        return [text for item in ([given[key]] if key else given.values()) for text in _texts(item)]
+    if isinstance(value, list | tuple):
+        return [text for item in cast(Sequence[object], value) for text in _texts(item)]
+    return []

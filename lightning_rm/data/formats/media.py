@@ -1,0 +1,53 @@
+"""Images, sound and films beside a text: a reward model of texts cannot see them, so a row that needs them is refused.
+
+Parts of a message's content that are not text are `messages`'. Here are the fields of a row that hold media, and the
+marks that stand for them in a text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from lightning_rm.data.formats.fields import Raw, RowError
+from lightning_rm.data.formats.messages import NOT_TEXT, texts_of
+from lightning_rm.data.formats.turns import Turns
+
+MEDIA_FIELDS = ("image", "images", "video", "videos", "audio", "audios")
+
+MARK = re.compile(r"<(image|video|audio)>(?!.*</\1>)", re.DOTALL)
+"""What stands for an image in a text. With its end further on it is markup, and text."""
+
+
+def check_media(row: Raw, columns: Mapping[str, str | None], prompt: Turns) -> None:
+    """Raise `RowError` for a row with images or the like, beside its text or as a mark in what the user says.
+
+    Args:
+        row: with the plain field names.
+        columns: `{images: null}` in it says that there are none to see, whatever stands in the row.
+        prompt: the turns before the responses.
+    """
+    if found := next((name for name in MEDIA_FIELDS if _holds(row.get(name))), None):
+        raise RowError(
+            NOT_TEXT,
+            f"the row has {found!r}, and a reward model of texts sees none; columns={{{found}: null}} trains on the "
+            "text alone",
+        )
+    if any(name in columns for name in MEDIA_FIELDS):
+        return
+    for place, turn in enumerate(prompt):
+        if mark := next((mark for said in texts_of(turn).values() if (mark := MARK.search(said))), None):
+            raise RowError(
+                NOT_TEXT,
+                f"prompt, turn {place} holds {mark[0]}, which stands for what a reward model of texts cannot see; "
+                f"columns={{{mark[1]}: null}} says that it is text",
+            )
+
+
+def _holds(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds(item) for item in cast(Raw, value).values())
+    if isinstance(value, list | tuple):
+        return any(_holds(item) for item in cast(Sequence[object], value))
+    return bool(value) and not isinstance(value, bool | int | float)

@@ -1,0 +1,82 @@
+"""Nested values, and the JSON that writes them down: no key twice, no endless depth. It knows no format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from lightning_rm.data.formats.fields import BROKEN_JSON, DUPLICATE_KEY, TOO_LARGE, WRONG_TYPE, Raw, RowError
+from lightning_rm.data.formats.limits import MAX_DEPTH
+
+
+def parse_json(written: str) -> object:
+    """What JSON text says.
+
+    Raises:
+        RowError: for broken JSON, an object that has a key twice, or nesting beyond all bounds.
+    """
+    try:
+        return JSON_ROWS.decode(written)
+    except (ValueError, RecursionError) as error:
+        raise RowError(BROKEN_JSON, str(error)) from None
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise RowError(DUPLICATE_KEY, f"the key {twice!r} stands twice in one object, and only one can be meant")
+    return found
+
+
+JSON_ROWS = json.JSONDecoder(object_pairs_hook=_object)
+"""Reads JSON and raises `RowError` for an object that has a key twice."""
+
+
+def json_like(value: object, name: str) -> object:
+    """Nested data as it is, if it can be written as JSON and is not nested beyond `MAX_DEPTH`."""
+    check_depth(value, name)
+    try:
+        json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
+    except (TypeError, ValueError) as error:
+        raise RowError(WRONG_TYPE, f"{name} must be JSON-like data: {error}") from None
+    return value
+
+
+def check_depth(value: object, name: str) -> None:
+    """Raise `RowError` for nesting beyond `MAX_DEPTH`; this does not recurse itself."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for item in level for inner in _inside(item)]
+        if not level:
+            return
+    raise RowError(TOO_LARGE, f"{name} is nested more than {MAX_DEPTH} deep")
+
+
+def _inside(value: object) -> Sequence[object]:
+    if isinstance(value, Mapping):
+        return list(cast(Mapping[object, object], value).values())
+    return cast(Sequence[object], value) if isinstance(value, list | tuple) else ()
+
+
+def json_field(raw: Raw, name: str, what: str | None = None) -> object:
+    """A field that holds nested data, as it is or as JSON text; None where it is missing.
+
+    Args:
+        raw: the row, or the message.
+        name: of the field.
+        what: what to call it in an error; None for `field NAME`.
+    """
+    what = what or f"field {name!r}"
+    value = raw.get(name)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = parse_json(value)
+        except RowError as error:
+            fault = "is not JSON" if error.reason == BROKEN_JSON else "is refused"
+            raise RowError(error.reason, f"{what} {fault}: {error.detail}") from None
+    return json_like(value, what)

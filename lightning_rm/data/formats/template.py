@@ -1,0 +1,44 @@
+"""What a row hands to the chat template beside its messages: tools, and arguments of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from lightning_rm.data.formats.fields import BAD_VALUE, WRONG_TYPE, Raw, RowError, shown
+from lightning_rm.data.formats.nested import json_field
+
+RESERVED_ARGUMENTS = frozenset(
+    {"conversation", "conversations", "messages", "tools", "chat_template", "add_generation_prompt"}
+    | {"continue_final_message", "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length"}
+    | {"return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"}
+)
+"""Arguments of `apply_chat_template` that say how it is called and not what a template reads: no row may set them."""
+
+
+def read_tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
+    """The row's tool definitions for the chat template; none where it has no such field."""
+    tools = json_field(row, "tools")
+    if tools is None:
+        return ()
+    items = cast(Sequence[object], tools)
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in items):
+        raise RowError(WRONG_TYPE, f"field 'tools' must be a list of tool definitions, found {shown(tools)}")
+    return tuple(cast(Sequence[Mapping[str, Any]], tools))
+
+
+def read_chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
+    """The row's own arguments for the chat template; Parquet writes None where another row has one."""
+    kwargs = json_field(row, "chat_template_kwargs")
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping):
+        raise RowError(WRONG_TYPE, f"field 'chat_template_kwargs' must be a mapping, found {shown(kwargs)}")
+    given = {str(name): value for name, value in cast(Raw, kwargs).items() if value is not None}
+    if reserved := sorted(RESERVED_ARGUMENTS & given.keys()):
+        raise RowError(
+            BAD_VALUE,
+            f"field 'chat_template_kwargs' sets {reserved[0]!r}, which is not for a row to say; the template is the "
+            "tokenizer's, or that of backbone.chat_template",
+        )
+    return given

@@ -1,0 +1,82 @@
+"""Rows of Arrow tables without what Arrow fills in: Parquet, `datasets`, data frames.
+
+All structs of a column have the fields of all of them, and where a row has no such key there is a null. Templates would
+write those nulls into the definitions of tools and the arguments of calls. What was null and what was missing cannot be
+told for certain, so this is the rule. A null is a gap where the field has a type: another row has a value there. A
+field without a type is null wherever it was written: it stays in a struct that has no gap, and a schema's `default` or
+`const` stays in any. It knows no format and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from pyarrow import types
+
+from lightning_rm.data.formats.fields import Raw
+
+Filter = Callable[[object], object]
+
+NULL_MEANS = frozenset({"default", "const"})
+"""Keywords of JSON Schema that say something by being null."""
+
+
+def arrow_rows(batch: Any) -> Iterator[Raw]:
+    """The rows of a pyarrow table or record batch as plain values, without the nulls that stand for missing keys."""
+    gapless = without_gaps(batch.schema)
+    for row in batch.to_pylist():
+        yield gapless(row)
+
+
+def without_gaps(schema: Any) -> Callable[[Raw], Raw]:
+    """What takes the nulls that stand for missing keys out of rows of a pyarrow schema.
+
+    Null fields of a row itself stay: readers take them for missing.
+    """
+    filters = {field.name: found for field in schema if (found := _filter(field.type)) is not None}
+
+    def gapless(row: Raw) -> Raw:
+        return {name: filters[name](value) if name in filters else value for name, value in row.items()}
+
+    return gapless
+
+
+def _filter(kind: Any) -> Filter | None:
+    """What to do with the values of a type; None where nothing has to be done."""
+    if types.is_struct(kind):
+        fields = [kind.field(place) for place in range(kind.num_fields)]
+        return _of_struct({field.name: (types.is_null(field.type), _filter(field.type)) for field in fields})
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _of_list(_filter(kind.value_type))
+    return None
+
+
+def _of_struct(fields: Mapping[str, tuple[bool, Filter | None]]) -> Filter:
+    typed = [name for name, (is_null, _) in fields.items() if not is_null]
+
+    def gapless(value: object) -> object:
+        if not isinstance(value, Mapping):  # null, or what a data set decodes it to
+            return value
+        row = cast(Raw, value)
+        has_gaps = any(row.get(name) is None for name in typed)
+        found: dict[str, object] = {}
+        for name, item in row.items():
+            is_null, inner = fields.get(name, (True, None))
+            if item is not None or (is_null and (name in NULL_MEANS or not has_gaps)):
+                found[name] = item if inner is None else inner(item)
+        return found
+
+    return gapless
+
+
+def _of_list(inner: Filter | None) -> Filter | None:
+    if inner is None:
+        return None
+
+    def gapless(value: object) -> object:
+        if not isinstance(value, list):
+            return value
+        return [inner(item) for item in cast(Sequence[object], value)]
+
+    return gapless
