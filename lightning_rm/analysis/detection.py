@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from lightning_rm.analysis.strength import Floats, average_ranks, known_pairs
+from lightning_rm.analysis.strength import Floats, known_pairs
 
 CUTS = {"mean": 0.0, "vote share": 0.5, "mean / std": 0.0}
 """Score -> the value below which most voters, or their mean, contradict the label."""
@@ -107,10 +109,13 @@ def detection(score: ArrayLike, wrong: ArrayLike, cut: float = 0.0, lowest: floa
         raise ValueError(f"lowest={lowest} is no share of the pairs; give a number above 0 and up to 1")
     below = known_score < cut
     found = float(np.interp(share * num_pairs, np.append(0, curve.num_flagged), np.append(0, curve.num_found)))
-    num_inversions = average_ranks(known_score)[known_wrong == 1].sum() - num_wrong * (num_wrong + 1) / 2
+    # Places among the distinct scores: torchmetrics takes what lies outside of [0, 1] through a sigmoid, where
+    # large scores would tie.
+    distinct, place = np.unique(known_score, return_inverse=True)
+    suspicion, target = torch.from_numpy(1 - place / len(distinct)), torch.from_numpy(known_wrong).long()
     return Detection(
-        auroc=float(1 - num_inversions / (num_wrong * (num_pairs - num_wrong))),
-        average_precision=float((curve.precision * np.diff(curve.recall, prepend=0)).sum()),
+        auroc=float(binary_auroc(suspicion, target)),
+        average_precision=float(binary_average_precision(suspicion, target)),
         cut=cut,
         cut_precision=float(known_wrong[below].mean()) if below.any() else float("nan"),
         cut_recall=float(known_wrong[below].sum()) / num_wrong,

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torchmetrics.functional.regression import pearson_corrcoef, spearman_corrcoef
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,11 +38,6 @@ class UShape(NamedTuple):
     weakest: float
     minimum: float
     strongest: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the voters agree less at both ends than in between. It says nothing of how much less."""
-        return self.weakest > self.minimum < self.strongest
 
 
 class Agreement(NamedTuple):
@@ -127,9 +124,8 @@ def correlation(mean: ArrayLike, gold_margin: ArrayLike) -> Correlation:
     mean, gold_margin = known_pairs(mean, gold_margin)
     if len(mean) < 2 or np.ptp(mean) == 0 or np.ptp(gold_margin) == 0:
         raise ValueError(f"no correlation over {len(mean)} pairs: give two or more, of different values")
-    pearson = np.corrcoef(mean, gold_margin)[0, 1]
-    spearman = np.corrcoef(average_ranks(mean), average_ranks(gold_margin))[0, 1]
-    return Correlation(float(pearson), float(spearman), len(mean))
+    first, second = torch.from_numpy(mean), torch.from_numpy(gold_margin)
+    return Correlation(float(pearson_corrcoef(first, second)), float(spearman_corrcoef(first, second)), len(mean))
 
 
 def known_pairs(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
@@ -153,9 +149,3 @@ def _means(group: Ints, values: Floats, num_groups: int) -> Floats:
     known = ~np.isnan(values)
     counts = np.bincount(group[known], minlength=num_groups)
     return np.bincount(group[known], values[known], num_groups) / np.where(counts > 0, counts, np.nan)
-
-
-def average_ranks(values: Floats) -> Floats:
-    """(N,) ranks from 1, tied values sharing their mean rank."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
