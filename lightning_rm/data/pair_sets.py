@@ -6,6 +6,7 @@ trainer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from lightning_rm.data.batches.repeats import sequence_index, shared_prompts
 from lightning_rm.data.batches.sampler import PLAN_VERSION, PairBatchSampler
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sets import Sets
+from lightning_rm.data.sources.resampling import PromptSplit
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.treated import named_treatments, treated
 from lightning_rm.strength import Treatment
@@ -108,7 +110,11 @@ class PairSets:
 
         Raises:
             ValueError: if a pair alone is over `batch_tokens`.
+
+        Warns:
+            UserWarning: if more pairs are held out than trained on, or one batch holds them all.
         """
+        self._warn_of_sizes(batching.batch_pairs, world_size)
         sampler = self._sampler(
             "train",
             batching,
@@ -135,6 +141,22 @@ class PairSets:
         order: Order = "prompt" if batching.order == "prompt" else "length"
         sampler = self._sampler(name, batching, num_pairs, order, rank=rank, world_size=world_size, shuffle=False)
         return self._loader(name, sampler, batching)
+
+    def _warn_of_sizes(self, batch_pairs: int | None, world_size: int) -> None:
+        """Say which sizes are hardly meant."""
+        num_pairs, held_out = len(self.open("train")), self.sets.val.get("val")
+        if isinstance(held_out, PromptSplit) and len(self.open("val")) > num_pairs:
+            warnings.warn(
+                f"val_fraction={held_out.fraction:g}: {len(self.open('val')):,} pairs are held out as val, more than "
+                f"the {num_pairs:,} that are trained on",
+                stacklevel=2,
+            )
+        if batch_pairs is not None and batch_pairs * world_size > num_pairs:
+            ranks = f" on each of {world_size} devices" if world_size > 1 else ""
+            warnings.warn(
+                f"batch_pairs={batch_pairs}{ranks}: there are {num_pairs:,} training pairs, one batch holds them all",
+                stacklevel=2,
+            )
 
     def check_names(self, names_of_responses: Collection[str]) -> None:
         """Raise if `val/hard` would be both a set of that name and a subset of the set `val`; the same for `test`."""

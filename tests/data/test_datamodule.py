@@ -28,6 +28,7 @@ from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.repeats import sequence_index
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import BadRow, GroupRow, PairRow
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE
 from lightning_rm.strength import adaptive_margin, flip, label_smoothing
 from tests.float64 import same
@@ -410,6 +411,15 @@ def test_workers_read_the_same(tmp_path: Path) -> None:
     trainer(tmp_path).fit(helped, data(num_workers=2))
     assert helped.read == alone.read
     assert helped.shown == alone.shown
+
+
+def test_sizes_that_are_hardly_meant_are_said() -> None:
+    rows = [{"prompt": f"name {n}", "chosen": "axe", "rejected": "cat"} for n in range(20)]
+    data = PreferenceDataModule(world_tokenizer(), rows, val_fraction=0.9, batch_pairs=64)
+    with pytest.warns(UserWarning, match="pairs are held out as val, more than the") as said:
+        data.train_dataloader()
+    num_pairs = len(data.datasets["train"])
+    assert any(f"there are {num_pairs} training pairs, one batch holds them all" in str(one.message) for one in said)
 
 
 # Responses

@@ -62,7 +62,7 @@ def has(raw: Raw, *names: str) -> bool:
 def required(raw: Raw, name: str) -> object:
     """The field's value; a row without it is bad."""
     if raw.get(name) is None:
-        raise RowError(MISSING_FIELD, f"field {name!r} is missing; {found_fields(raw)}")
+        raise RowError(MISSING_FIELD, f"field {name!r} is {'null' if name in raw else 'missing'}; {found_fields(raw)}")
     return raw[name]
 
 

@@ -22,7 +22,7 @@ class DataReport:
         kept: pairs, or groups of responses, that are trained or measured on.
         reasons: reason -> rows left out for it.
         changes: change -> rows kept with it (`prompt cut`, `response cut`).
-        examples: reason or change -> a few of its rows, where to find them and what was found.
+        examples: reason or change -> a few of its rows, where to find them and what was found, each find once.
         notes: what else was decided for the whole set, such as a default chat template.
     """
 
@@ -66,5 +66,6 @@ class DataReport:
     def _count(self, counts: dict[str, int], what: str, example: str) -> None:
         counts[what] = counts.get(what, 0) + 1
         examples = self.examples.setdefault(what, [])
-        if len(examples) < MAX_EXAMPLES:
+        found = example.partition(": ")[2]
+        if len(examples) < MAX_EXAMPLES and not (found and any(known.endswith(f": {found}") for known in examples)):
             examples.append(example)

@@ -13,7 +13,10 @@ from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.fitting import FEWER_THAN_TWO, IDENTICAL, IDENTICAL_CUT, OVERLONG, TokenizePolicy
 
 MAX_ERRORS = 10
-"""How many bad rows an error message shows."""
+"""How many faults an error message shows; rows that have the same one are one fault."""
+
+MAX_NAMED = 3
+"""How many rows of one fault it names; the others are counted."""
 
 
 @dataclass
@@ -24,21 +27,21 @@ class Tally:
         policy: what is an error.
         report: where rows are counted.
         noun: what a kept row is: a `pair` or a `group`.
-        errors: a line for each error.
+        errors: what is wrong -> the rows of which it is.
         ways_out: what to set so that they are none, in the order they were met.
     """
 
     policy: TokenizePolicy
     report: DataReport
     noun: str = "pair"
-    errors: list[str] = field(default_factory=list[str])
+    errors: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     ways_out: dict[str, None] = field(default_factory=dict[str, None])
 
     def leave_out(self, where: str, reason: str, detail: str) -> None:
         """Count a row that is not used."""
         self.report.leave_out(reason, f"{where}: {detail}")
         if way_out := self._way_out(reason):
-            self.errors.append(f"{where}: {reason}: {detail}")
+            self.errors.setdefault(f"{reason}: {detail}", []).append(where)
             self.ways_out[way_out] = None
 
     def leave_out_bad(self, rows: Iterable[BadRow]) -> None:
@@ -61,12 +64,20 @@ class Tally:
         """Raise for errors, and for a data set of which nothing is left."""
         name, read = self.report.name, self.report.read
         if self.errors:
-            shown = [f"  {error}" for error in self.errors[:MAX_ERRORS]]
-            more = len(self.errors) - len(shown)
+            num_rows = sum(map(len, self.errors.values()))
+            faults = list(self.errors.items())
+            shown = [f"  {_rows(rows)}: {fault}" for fault, rows in faults[:MAX_ERRORS]]
+            more = sum(len(rows) for _, rows in faults[MAX_ERRORS:])
             shown += [f"  and {more:,} more"] if more else []
             raise ValueError(
-                "\n".join([f"{name}: {len(self.errors):,} of {read:,} rows cannot be used", *shown])
+                "\n".join([f"{name}: {num_rows:,} of {read:,} rows cannot be used", *shown])
                 + f"\nMend them, or have them counted and left out with {' and '.join(self.ways_out)}."
             )
         if not self.report.kept:
             raise ValueError(f"{name}: no {self.noun} is left to use\n{self.report}")
+
+
+def _rows(rows: list[str]) -> str:
+    """The rows of one fault: `pairs.jsonl:3`, or `pairs.jsonl:3, pairs.jsonl:4, pairs.jsonl:9 and 11 more`."""
+    more = len(rows) - MAX_NAMED
+    return ", ".join(rows[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")

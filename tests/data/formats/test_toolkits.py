@@ -127,7 +127,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (ALPACA | {"history": [["1+1?"]]}, "wrong type", "list of [user, assistant] texts"),
     (ALPACA | {"history": [["1+1?", 2]]}, "wrong type", "field 'history', pair 0, assistant must be text"),
     (ALPACA | {"history": [["1+1?", ""]]}, "empty text", "prompt, turn 1 (assistant) is empty"),
-    (ALPACA | {"rejected": None}, "missing field", "field 'rejected' is missing"),
+    (ALPACA | {"rejected": None}, "missing field", "field 'rejected' is null"),
     (SHAREGPT | {"conversations": []}, "wrong role", "conversations must end with the turn that the responses answer"),
     (SHAREGPT | {"conversations": [USER, FOUR]}, "wrong role", "found ({'content': '4', 'role': 'assistant'},)"),
     (SHAREGPT | {"conversations": [{"from": "robot", "value": "?"}]}, "unknown role", "'robot'"),

@@ -293,7 +293,7 @@ def test_overlong_error_names_the_pairs_and_the_ways_out(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="overlong=drop, overlong=truncate_prompt or a larger max_tokens") as caught:
         prepare_pairs(OVERLONG_ROWS, word_tokenizer(), TokenizePolicy(6, "error"), tmp_path, "train")
     assert str(caught.value).startswith("train: 4 of 5 rows cannot be used")
-    assert "pair long turn: overlong: 9 tokens, max_tokens=6" in str(caught.value)
+    assert "pair long prompt, pair long turn: overlong: 9 tokens, max_tokens=6" in str(caught.value)
 
 
 WORDS = st.lists(st.sampled_from(["w1", "w2", "w3"]), min_size=1, max_size=6).map(" ".join)
@@ -340,7 +340,7 @@ def test_bad_rows_are_dropped_and_counted_by_reason(tmp_path: Path) -> None:
     rows = Rows(BAD, pair("w1", "w2", "w3"), TIE, BAD)
     report = prepare_pairs(rows, word_tokenizer(), TokenizePolicy(on_bad_row="drop"), tmp_path).report
     assert (report.read, report.kept, report.reasons) == (4, 1, {"missing field": 2, "tie": 1})
-    assert report.examples["missing field"] == ["pairs.jsonl:3: field 'chosen' is missing"] * 2
+    assert report.examples["missing field"] == ["pairs.jsonl:3: field 'chosen' is missing"]
 
 
 def test_expected_reasons_are_counted_but_no_error(tmp_path: Path) -> None:
@@ -349,17 +349,28 @@ def test_expected_reasons_are_counted_but_no_error(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_errors_after_the_whole_source_was_read(tmp_path: Path) -> None:
-    """12 bad rows around a tie and a good pair: ten are shown, two more are counted, and nothing is cached."""
-    bad = [BadRow(f"pairs.jsonl:{line}", "broken JSON", "found '}'") for line in range(12)]
+    """12 faults around a tie and a good pair: ten are shown, two more are counted, and nothing is cached."""
+    bad = [BadRow(f"pairs.jsonl:{line}", "broken JSON", f"found '{line}'") for line in range(12)]
     with pytest.raises(ValueError, match=r"on_bad_row=drop\.$") as caught:
         prepare_pairs(
             Rows(*bad[:1], TIE, pair("w1", "w2", "w3"), *bad[1:]), word_tokenizer(), TokenizePolicy(), tmp_path, "val"
         )
     lines = str(caught.value).splitlines()
     assert lines[0] == "val: 12 of 14 rows cannot be used"
-    assert lines[1:-2] == [f"  pairs.jsonl:{line}: broken JSON: found '}}'" for line in range(10)]
+    assert lines[1:-2] == [f"  pairs.jsonl:{line}: broken JSON: found '{line}'" for line in range(10)]
     assert lines[-2] == "  and 2 more"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_many_rows_is_said_once_with_their_number(tmp_path: Path) -> None:
+    bad = [BadRow(f"a.jsonl:{line}", "missing field", "field 'chosen' is null") for line in range(30)]
+    with pytest.raises(ValueError, match="train: 30 of 30 rows cannot be used") as caught:
+        prepare_pairs(Rows(*bad), word_tokenizer(), TokenizePolicy(), tmp_path, "train")
+    lines = str(caught.value).splitlines()
+    assert lines[1:-1] == ["  a.jsonl:0, a.jsonl:1, a.jsonl:2 and 27 more: missing field: field 'chosen' is null"]
+    with pytest.raises(ValueError, match="no pair is left") as caught:
+        prepare_pairs(Rows(*bad), word_tokenizer(), TokenizePolicy(on_bad_row="drop"), tmp_path, "train")
+    assert str(caught.value).count("field 'chosen' is null") == 1
 
 
 def refusing_rows() -> list[PairRow]:
