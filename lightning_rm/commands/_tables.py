@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.report import DataReport
+from lightning_rm.modules.base import EvaluationStage, metric_prefix
 
 COLUMNS = {
     "accuracy": "accuracy",
@@ -58,10 +61,9 @@ def report_table(reports: Mapping[str, DataReport]) -> Table:
         reports: data set -> what became of its rows; notes on a whole set stand under the table.
     """
     notes = sorted({note for report in reports.values() for note in report.notes})
-    table = Table(title="rows", title_justify="left", caption="\n".join(notes), caption_justify="left")
+    table = _narrow("rows", caption="\n".join(notes))
     reasons = sorted({reason for report in reports.values() for reason in report.reasons})
     changes = sorted({change for report in reports.values() for change in report.changes})
-    table.add_column("data set")
     for heading in (
         "read",
         "kept",
@@ -76,10 +78,37 @@ def report_table(reports: Mapping[str, DataReport]) -> Table:
     return table
 
 
+def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:
+    """What became of the rows of every set that is set up, under the names that the sets are measured by.
+
+    A data module calls its sets `val` and `ood`; of the latter results say `test/ood`.
+    """
+    stages: tuple[tuple[EvaluationStage, tuple[str, ...]], ...] = (
+        ("val", (*data.val_names, *data.val_response_names)),
+        ("test", (*data.test_names, *data.test_response_names)),
+    )
+    measured = {name: metric_prefix(stage, name) for stage, names in stages for name in names}
+    return {measured.get(name, name): report for name, report in data.reports.items()}
+
+
+def _narrow(title: str, caption: str | None = None) -> Table:
+    """A table whose eight columns have room in 80 characters; a long name goes on in the next line, none is cut."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("data set", overflow="fold", min_width=16)
+    return table
+
+
 def _table(title: str, results: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = _narrow(title)
     shown = [name for name in columns if any(name in metrics for metrics in results.values())]
-    table.add_column("data set")
     for name in shown:
         table.add_column(columns[name], justify="right")
     for data_set, metrics in results.items():

@@ -27,6 +27,7 @@ from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.models.ensembles.members import is_members
 from lightning_rm.models.ensembles.warm import average_weights, check_average, weight_cosine
+from lightning_rm.modules.base import EvaluationStage, metric_prefix
 from lightning_rm.scoring.parts import remove_parts
 
 AGGREGATES: tuple[Aggregate, ...] = ("mean", "median", "worst", "mean_minus_variance")
@@ -56,6 +57,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     policy = find_policy(cfg)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     results: dict[str, dict[str, float]] = {}
+    shown: dict[str, dict[str, float]] = {}  # but for the voters alone, of which there may be many
     alone: Sequence[str] = ()
     for name, source in _sets(cfg).items():
         votes = collect_votes(
@@ -70,6 +72,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
         alone = votes.voters[: len(votes.voters) - len(averages)]
         rows = measured(votes, len(alone), cfg.lam)
         results |= {f"{name}/{row}": metrics for row, metrics in rows.items()}
+        shown |= {f"{name}/{row}": metrics for row, metrics in rows.items() if row not in alone}
         accuracies = [rows[voter]["accuracy"] for voter in alone]
         mean, lowest, highest = float(np.mean(accuracies)), min(accuracies), max(accuracies)
         console.print(f"{name}: voters alone {mean:.3f} ({lowest:.3f} to {highest:.3f})", highlight=False)
@@ -81,7 +84,6 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
                 console.print("these voters are not linearly connected (one head? one start?): do not use the average")
     remove_parts(out / "parts")
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    shown = {key: metrics for key, metrics in results.items() if key.partition("/")[2] not in alone}
     title = f"{len(alone)} voters as one: ensembles" + (", and the average of their weights" if averages else "")
     console.print(results_table(shown, title))
     for path in (*(average.folder for average in averages), out / "results.json"):
@@ -130,12 +132,14 @@ def _averages(voters: Sequence[Voter], folder: Path, console: Console) -> list[V
 
 
 def _sets(cfg: DictConfig) -> dict[str, Source]:
-    """The data's test sets by name, or its validation sets where it has none."""
-    for stage in ("test", "val"):
+    """The data's test sets under the names that they are measured by, or its validation sets where it has none."""
+    stages: tuple[EvaluationStage, ...] = ("test", "val")
+    for stage in stages:
         if cfg.data.module.get(stage) is not None:
             found = instantiate(cfg.data.module[stage], _convert_="all")
             if found is not None:
-                return found if isinstance(found, dict) else {stage: found}
+                named = found if isinstance(found, dict) else {stage: found}
+                return {metric_prefix(stage, name): source for name, source in named.items()}
     raise ValueError("the data has no test and no val set to measure on; give data.test_file")
 
 

@@ -32,7 +32,7 @@ from lightning_rm.callbacks import (
     Stop,
 )
 from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
-from lightning_rm.commands._tables import report_table, results_table
+from lightning_rm.commands._tables import report_table, results_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.metrics.groups import group_metric_names
@@ -235,7 +235,7 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
     if trainer.is_global_zero:
         trained, total = count_parameters(module)
         console = Console()
-        console.print(report_table(datamodule.reports))
+        console.print(report_table(set_reports(datamodule)))
         console.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", highlight=False, soft_wrap=True)
         console.print(f"{total:,} parameters, {trained:,} of them trained", highlight=False)
 

@@ -127,7 +127,7 @@ def test_ensembles_and_the_average_of_weights(voted: Path, tmp_path: Path, capsy
         "test/worst",
         "test/mean minus variance",
         "test/WARM",
-        "ood/WARM",
+        "test/ood/WARM",
     } <= results.keys()
     assert all(metrics["num_pairs"] == 12 for metrics in results.values())
     assert all(0 <= metrics["accuracy"] <= 1 for metrics in results.values())

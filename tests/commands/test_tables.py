@@ -8,20 +8,48 @@ from rich.table import Table
 
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.callbacks import PairRecords
-from lightning_rm.commands._tables import report_table, results_table
+from lightning_rm.commands._tables import report_table, results_table, set_reports
+from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.report import DataReport
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from tests.toy import toy_data
 
 
 def cells(table: Table | Group) -> list[list[str]]:
-    console = Console(width=200)
+    """Headings and rows of one or several tables."""
+    tables = [table] if isinstance(table, Table) else [one for one in table.renderables if isinstance(one, Table)]
+    return [
+        row
+        for one in tables
+        for row in (
+            [str(column.header) for column in one.columns],
+            *(list(map(str, row)) for row in zip(*(column.cells for column in one.columns), strict=True)),
+        )
+    ]
+
+
+def test_at_80_columns_no_name_is_cut_and_no_line_wraps() -> None:
+    names = ("test/mean", "test/median", "test/worst", "test/mean minus variance", "test/a_set_with_a_long_name/WARM")
+    metrics = {"accuracy": 0.5, "length_accuracy": 0.5, "clean_accuracy": 0.5, "nll": 0.7, "calibration_error": 0.1}
+    table = results_table({name: {**metrics, "margin": -0.5, "num_pairs": 12345.0} for name in names})
+    console = Console(width=80)
     with console.capture() as capture:
         console.print(table)
     lines = capture.get().splitlines()
-    return [
-        [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
-        for line in lines
-        if "│" in line or "┃" in line
-    ]
+    assert "…" not in capture.get()
+    for name in names[:4]:
+        assert sum(line.startswith(f"{name} ") for line in lines) == 1
+    assert sum("12,345" in line for line in lines) == len(names)
+
+
+def test_a_set_is_called_alike_wherever_it_is_shown() -> None:
+    data = toy_data()
+    data.setup()
+    assert list(set_reports(data)) == ["train", "val", "test"]
+    data = PreferenceDataModule(world_tokenizer(), test={"ood": SyntheticSource(3, split="ood")})
+    data.setup()
+    assert list(set_reports(data)) == ["test/ood"]
 
 
 def test_every_count_and_change_is_shown() -> None:
