@@ -25,11 +25,14 @@ class ResumableCSVLogger(CSVLogger):
 
         rows of steps 0 1 2 3 4 5, goes_on_from 4  ->  0 1 2 3, then what is logged
 
-    A checkpoint of a validation is of the step before: step 3 is logged again, and what it has logged stays.
+    A checkpoint of a validation is of the step before: step 3 is logged again, and what it has logged stays. A run that
+    goes on in another folder takes those rows from the file `before`.
     """
 
     goes_on_from: int = 0
     """The optimizer steps that are done where the run goes on; `GoOn` sets it."""
+    before: Path | None = None
+    """The file of the run that is gone on with; `GoOn` sets it."""
     _kept: set[tuple[int, str]] | None = None
 
     @property
@@ -63,14 +66,15 @@ class ResumableCSVLogger(CSVLogger):
     def _keep(self) -> set[tuple[int, str]]:
         """Leave the rows before `goes_on_from` in the file; steps and metrics of the cells that hold a value."""
         writer, file = self.experiment, self._file
-        if not file.exists():
+        earlier = file if file.exists() or self.before is None else self.before
+        if not earlier.exists():
             return set()
-        with file.open(newline="") as opened:
+        with earlier.open(newline="") as opened:
             reader = csv.DictReader(opened)
             names = list(reader.fieldnames or ())
             rows = [row for row in reader if row["step"] and int(row["step"]) < self.goes_on_from]
         if not rows:
-            file.unlink()
+            file.unlink(missing_ok=True)
             return set()
         new = file.with_suffix(".new")
         with new.open("w", newline="") as opened:

@@ -36,7 +36,11 @@ class EndAt(L.Callback):
 def fit(folder: Path, resume: Path | None = None, extra: Sequence[L.Callback] = (), **options: Any) -> L.Trainer:
     """Two epochs of six steps, validated after each; what was logged lies in `FOLDER/csv/metrics.csv`."""
     L.seed_everything(1, verbose=False)
-    callbacks: list[L.Callback] = [ResumeCheckpoint(folder / "resume.ckpt", 4), GoOn(), LearningRateMonitor("step")]
+    callbacks: list[L.Callback] = [
+        ResumeCheckpoint(folder / "checkpoints" / "resume.ckpt", 4),
+        GoOn(),
+        LearningRateMonitor("step"),
+    ]
     logger = ResumableCSVLogger(folder, "", "csv")
     options = {"max_epochs": 2, "log_every_n_steps": 1, **options}
     trainer = toy_trainer(folder, logger=logger, callbacks=[*callbacks, *extra], **options)
@@ -83,8 +87,19 @@ def test_a_resumed_run_has_every_row_once(
         fit(tmp_path, extra=[EndAt(hook, number, end)])
     before = cells(tmp_path)
     assert 0 < len(before) < len(whole)
-    fit(tmp_path, tmp_path / "resume.ckpt")
+    fit(tmp_path, tmp_path / "checkpoints" / "resume.ckpt")
     assert cells(tmp_path) == same(whole)
+
+
+def test_a_run_that_goes_on_in_another_folder_has_the_earlier_steps(
+    tmp_path: Path, whole: dict[tuple[int, str], float]
+) -> None:
+    with pytest.raises(SystemExit):
+        fit(tmp_path / "a", extra=[EndAt("on_train_batch_start", 9, KeyboardInterrupt())])
+    before = (tmp_path / "a" / "csv" / "metrics.csv").read_bytes()
+    fit(tmp_path / "b", tmp_path / "a" / "checkpoints" / "resume.ckpt")
+    assert cells(tmp_path / "b") == same(whole)
+    assert (tmp_path / "a" / "csv" / "metrics.csv").read_bytes() == before
 
 
 def test_a_run_that_cannot_go_on_loses_nothing(tmp_path: Path) -> None:
@@ -93,7 +108,7 @@ def test_a_run_that_cannot_go_on_loses_nothing(tmp_path: Path) -> None:
     before = file.read_bytes()
     end = EndAt("on_train_start", 0, RuntimeError("other data"))
     with pytest.raises(RuntimeError, match="other data"):
-        fit(tmp_path, tmp_path / "resume.ckpt", [end])
+        fit(tmp_path, tmp_path / "checkpoints" / "resume.ckpt", [end])
     assert file.read_bytes() == before
     assert sorted(path.name for path in file.parent.iterdir()) == ["hparams.yaml", "metrics.csv"]
 
@@ -102,7 +117,9 @@ def test_an_evaluation_of_other_weights_takes_nothing_away(tmp_path: Path) -> No
     """It reads a checkpoint too, of step 8; what it logs follows the last step."""
     trainer = fit(tmp_path)
     before = cells(tmp_path)
-    trainer.validate(toy_module(), toy_data(), ckpt_path=tmp_path / "resume.ckpt", weights_only=True, verbose=False)
+    trainer.validate(
+        toy_module(), toy_data(), ckpt_path=tmp_path / "checkpoints" / "resume.ckpt", weights_only=True, verbose=False
+    )
     after = cells(tmp_path)
     assert before.items() < after.items()
     assert {step for step, _ in after.keys() - before.keys()} == {12}

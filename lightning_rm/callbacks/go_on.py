@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_rm.loggers import ResumableCSVLogger
 
 
 class GoOn(L.Callback):
-    """Tells the loggers from which step a resumed run goes on."""
+    """Tells the loggers from which step a resumed run goes on, and where its run of before has logged.
+
+    A checkpoint lies in the folder `checkpoints` of its run, beside the loggers' own.
+    """
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Of a checkpoint that is trained on, not of one that is evaluated."""
         for logger in trainer.loggers:
             if isinstance(logger, ResumableCSVLogger) and trainer.state.fn == TrainerFn.FITTING:
                 logger.goes_on_from = checkpoint["global_step"]
+                file = Path(logger.log_dir).relative_to(logger.root_dir) / ExperimentWriter.NAME_METRICS_FILE
+                logger.before = Path(str(trainer.ckpt_path)).parent.parent / file

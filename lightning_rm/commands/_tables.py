@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich import box
 from rich.console import Group
@@ -61,7 +61,7 @@ def report_table(reports: Mapping[str, DataReport]) -> Table:
         reports: data set -> what became of its rows; notes on a whole set stand under the table.
     """
     notes = sorted({note for report in reports.values() for note in report.notes})
-    table = _narrow("rows", caption="\n".join(notes))
+    table = _narrow("rows", reports, caption="\n".join(notes))
     reasons = sorted({reason for report in reports.values() for reason in report.reasons})
     changes = sorted({change for report in reports.values() for change in report.changes})
     for heading in (
@@ -91,7 +91,7 @@ def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:
     return {measured.get(name, name): report for name, report in data.reports.items()}
 
 
-def _narrow(title: str, caption: str | None = None) -> Table:
+def _narrow(title: str, names: Iterable[str], caption: str | None = None) -> Table:
     """A table whose eight columns have room in 80 characters; a long name goes on in the next line, none is cut."""
     table = Table(
         title=title,
@@ -100,17 +100,18 @@ def _narrow(title: str, caption: str | None = None) -> Table:
         caption=caption,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
+        show_edge=False,
     )
-    table.add_column("data set", overflow="fold", min_width=16)
+    table.add_column("data set", overflow="fold", min_width=min(24, max(map(len, names), default=0)))
     return table
 
 
 def _table(title: str, results: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> Table:
-    table = _narrow(title)
+    table = _narrow(title, results)
     shown = [name for name in columns if any(name in metrics for metrics in results.values())]
     for name in shown:
-        table.add_column(columns[name], justify="right")
+        table.add_column(columns[name].replace(" ", "\n"), justify="right")
     for data_set, metrics in results.items():
         table.add_row(data_set, *(_cell(name, metrics.get(name)) for name in shown))
     return table

@@ -132,7 +132,7 @@ def test_ensembles_and_the_average_of_weights(voted: Path, tmp_path: Path, capsy
     assert all(metrics["num_pairs"] == 12 for metrics in results.values())
     assert all(0 <= metrics["accuracy"] <= 1 for metrics in results.values())
     shown = " ".join(capsys.readouterr().out.split())
-    for name in ("test", "ood"):
+    for name in ("test", "test/ood"):
         alone = [results[f"{name}/{voted}/vote/{seed}"]["accuracy"] for seed in range(2)]
         warm, mean = results[f"{name}/WARM"]["accuracy"], sum(alone) / 2
         assert f"{name}: voters alone {mean:.3f} ({min(alone):.3f} to {max(alone):.3f})" in shown
@@ -155,7 +155,7 @@ def test_members_of_one_backbone_are_an_ensemble_without_an_average(
     results = ensemble(composed(f"voters={tmp_path}/members", *settings, command="ensemble"))
     names = [f"{tmp_path}/members#{number}" for number in range(3)]
     names += ["mean", "median", "worst", "mean minus variance"]
-    assert list(results) == [f"{name}/{row}" for name in ("test", "ood") for row in names]
+    assert list(results) == [f"{name}/{row}" for name in ("test", "test/ood") for row in names]
     shown = " ".join(capsys.readouterr().out.split())
     assert f"no WARM: the members of {tmp_path}/members have one backbone" in shown
     assert "3 voters as one: ensembles" in shown
