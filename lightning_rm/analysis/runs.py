@@ -51,11 +51,22 @@ class Run:
         Raises:
             ValueError: if the run has no such result.
         """
-        values = {f"{name}/{key}": value for name, metrics in self.results().items() for key, value in metrics.items()}
+        return self._values()[self.full_key(metric)]
+
+    def full_key(self, metric: str) -> str:
+        """A result's whole key, of which `test/` may be left out where it is asked for.
+
+        Raises:
+            ValueError: if the run has no such result.
+        """
+        values = self._values()
         for key in (metric, f"test/{metric}"):
             if key in values:
-                return values[key]
+                return key
         raise ValueError(f"{self.folder} has no result {metric!r}; it has {nearest(metric, values)} and others")
+
+    def _values(self) -> dict[str, float]:
+        return {f"{name}/{key}": value for name, metrics in self.results().items() for key, value in metrics.items()}
 
     def setting(self, key: str) -> object:
         """One value of its configuration by dotted key.

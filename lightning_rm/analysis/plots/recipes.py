@@ -49,7 +49,7 @@ def decile_accuracy(
             axes.axhline(reference, color="black", linestyle="-.", linewidth=1.2, label=reference_name)
         axes.set_xticks(range(10), [f"{10 * tenth}–{10 * tenth + 10}" for tenth in range(10)])
         axes.set_xlabel("training pairs by strength, weakest first (%)")
-        legend_below(figure, 4)
+        legend_below(figure, 4, first=list(deciles))
     return figure
 
 
@@ -64,7 +64,7 @@ def prefix_accuracy(prefixes: Mapping[str, Series], num_pairs: int) -> Figure:
     with mpl.rc_context(STYLE):
         figure, axes = _accuracy_figure(prefixes, f"Training on a part, accuracy over {num_pairs:,} test pairs")
         share_axis(axes, "share of the training pairs")
-        legend_below(figure, 4)
+        legend_below(figure, 4, first=list(prefixes))
     return figure
 
 

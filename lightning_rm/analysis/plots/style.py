@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,17 +126,21 @@ def figure_title(figure: Figure, title: str) -> None:
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
 
 
-def legend_below(figure: Figure, columns: int, *, title: str | None = None, last: str | None = None) -> None:
+def legend_below(
+    figure: Figure, columns: int, *, title: str | None = None, first: Sequence[str] = (), last: str | None = None
+) -> None:
     """One legend for all panels beneath them, each name once; none where there is no name.
 
     Args:
         figure: whose panels have drawn all their lines.
         columns: entries a row.
         title: what the names are of.
-        last: a name to put at the end, such as that of a reference, which matplotlib puts first.
+        first: names to begin with, in this order: matplotlib puts those that have error bars behind all others.
+        last: a name to put at the end, such as that of a reference.
     """
     named = [axes.get_legend_handles_labels() for axes in figure.axes]
     found = {label: handle for handles, labels in named for handle, label in zip(handles, labels, strict=True)}
+    found = {**{name: found[name] for name in first if name in found}, **found}
     if last in found:
         found[last] = found.pop(last)
     if found:

@@ -83,7 +83,7 @@ def metric_panels(
             _scale(axes, sorted({float(place) for line in lines.values() for place in np.asarray(line[0])}), categories)
         figure_title(figure, title)
         if len(names) > 1 or bands:
-            legend_below(figure, 2 + min(3, len(metrics)), title=series, last=band_name)
+            legend_below(figure, 2 + min(3, len(metrics)), title=series, first=names, last=band_name)
     return figure
 
 

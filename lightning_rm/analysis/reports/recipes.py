@@ -94,6 +94,7 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
     has, of every validation curve of `clean_accuracy` or else `accuracy`, its best point and its last:
     a recipe that memorises wrong labels falls between the two.
     """
+    metrics = [runs[0].full_key(metric) for metric in metrics]
     recipes: dict[str, list[Run]] = {}
     for run in runs:
         recipes.setdefault(run.name, []).append(run)

@@ -62,7 +62,7 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
     figure = metric_panels(
         {PANELS[metric]: {name: _line(by[metric]) for name, by in found.items() if metric in by} for metric in metrics},
         "shift of the policy (%)",
-        f"{len(runs)} runs, {over}",
+        f"By the shift of the policy: {len(runs)} runs, {over}",
         series="recipe",
     )
     rows: list[dict[str, object]] = []

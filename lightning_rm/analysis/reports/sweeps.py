@@ -37,6 +37,7 @@ def sweep_report(
     Raises:
         ValueError: if a run has no such setting or result.
     """
+    metrics = [runs[0].full_key(metric) for metric in metrics]
     at, of = [run.setting(x) for run in runs], [run.setting(series) if series else "runs" for run in runs]
     position, is_number = _positions(at)
     points: dict[str, dict[str, list[Run]]] = {name: {} for name in _positions(of)[0]}
@@ -65,7 +66,7 @@ def sweep_report(
     figure = metric_panels(
         {metric: {name: line(same, metric) for name, same in points.items()} for metric in metrics},
         x,
-        f"{len(runs)} runs{_over(few)}",
+        f"By {x}: {len(runs)} runs{_over(few)}",
         categories=None if is_number else list(position),
         series=series,
         bands={metric: band(metric) for metric in metrics} if reference else {},

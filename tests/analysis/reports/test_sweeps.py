@@ -75,7 +75,7 @@ def test_a_table_has_every_point_with_mean_and_spread(folder: Path) -> None:
         assert row["runs"] == "3"
         assert float(row["test/accuracy"]) == pytest.approx(mean, abs=1e-4)
         assert float(row["test/accuracy sd"]) == pytest.approx(spread, abs=1e-4)
-        assert float(row["ood/accuracy"]) == pytest.approx(mean - 0.1, abs=1e-4)
+        assert float(row["test/ood/accuracy"]) == pytest.approx(mean - 0.1, abs=1e-4)
     assert last["contrast.loss.temperature"] == "reference: baseline, 2 runs"
     assert float(last["test/accuracy"]) == pytest.approx(0.5)
     assert float(last["test/accuracy sd"]) == pytest.approx(0.2 / 2**0.5, abs=1e-4)
