@@ -75,6 +75,8 @@ def read_asked(
         else:
             found.append(Asked(one, items, one.missing(items)))
     sources = data if isinstance(data, Mapping) else {} if data is None else {_data_name(data): data}
+    if taken := [name for name in sources if name in {one.name for one in wanted}]:
+        raise ValueError(f"data has the name {taken[0]!r}, which is a benchmark's of this evaluation; give it another")
     for name, source in sources.items():
         items, reasons = pair_items(source_of(source), on_bad_row)
         notes = [f"{number:,} rows left out: {reason}" for reason, number in reasons.items()]

@@ -149,6 +149,7 @@ def _result(asked: Asked, answers: Mapping[str, Answer], options: Options) -> Be
                 num_left_out=int(answer.kept.scored.left_out.sum()),
                 longest=answer.kept.scored.num_tokens,
                 swap=answer.kept.swap,
+                members=answer.members,
                 diagnostics=answer.diagnostics,
                 rewards=answer.kept.file,
             )

@@ -120,6 +120,7 @@ def _benchmark(result: BenchmarkResult) -> dict[str, Any]:
                 "num_left_out": one.num_left_out,
                 "longest": one.longest,
                 "swap": one.swap,
+                "members": one.members,
                 "diagnostics": one.diagnostics,
                 "rewards": one.rewards,
             }

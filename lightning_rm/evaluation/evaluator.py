@@ -13,14 +13,16 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.evaluation.asked import Asked
+from lightning_rm.evaluation.benchmarks.benchmark import OVERALL
 from lightning_rm.evaluation.checks import NUM_ITEMS, spread_over, swapped
 from lightning_rm.evaluation.diagnostics import diagnose, temperature_of
 from lightning_rm.evaluation.invariance import invariance
 from lightning_rm.evaluation.items import Items
 from lightning_rm.evaluation.kept import Kept, KeptRewards
-from lightning_rm.evaluation.measure import Row, measure
+from lightning_rm.evaluation.measure import Row, counted, measure
 from lightning_rm.evaluation.probes import probe
 from lightning_rm.evaluation.rewards import Reading, Scored, score_items
+from lightning_rm.evaluation.statistics import column_means
 from lightning_rm.evaluation.temperature import store_temperature
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, find_folder, load_model
@@ -43,10 +45,11 @@ class Options:
 
 @dataclass
 class Answer:
-    """What one model said of one benchmark."""
+    """What one model said of one benchmark; `members`: what each member is worth alone, in the main figure."""
 
     row: Row
     kept: Kept
+    members: list[float]
     diagnostics: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -87,7 +90,23 @@ class Evaluator:
             seed=options.seed,
         )
         diagnostics = self.diagnose(items, found.scored, temperature) if options.diagnostics else {}
-        return Answer(row, found, diagnostics)
+        return Answer(row, found, self.members(asked, found.scored), diagnostics)
+
+    def members(self, asked: Asked, scored: Scored) -> list[float]:
+        """What each member is worth alone: `overall`, or the mean over the categories where there is none."""
+        if scored.votes is None:
+            return []
+        values: list[float] = []
+        for member in range(scored.votes.shape[-1]):
+            columns = asked.benchmark.columns(asked.items, scored.votes[..., member], "own")
+            found = asked.benchmark.combine(column_means(counted(columns, ~scored.left_out)))
+            main = (
+                [found[OVERALL]]
+                if OVERALL in found
+                else [found[name] for name in asked.benchmark.categories if name in found]
+            )
+            values.append(float(np.mean(main)))
+        return values
 
     def rewards(self, items: Items, benchmark: str) -> Kept:
         """The rewards of a benchmark's items: kept ones, or new ones, which are kept before anything else is done."""

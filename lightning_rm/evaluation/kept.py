@@ -22,6 +22,9 @@ from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.models.ensembles.ensemble import is_ensemble, member_folders
 from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
 
+FORMAT = 2
+"""Of the files: raise it when they hold something else than before, and old ones are not read."""
+
 CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "ensemble.json")
 """Files beside the weights that rewards depend on."""
 
@@ -52,7 +55,7 @@ class KeptRewards:
         files = [file for folder in folders for file in weight_files(folder)]
         told = [folder / name for folder in {model, *folders} for name in CONFIGURATION if (folder / name).is_file()]
         return fingerprint(
-            version=1,
+            version=FORMAT,
             weights=files_digest(files),
             configuration=[_configuration(file) for file in sorted(told)],
             items=[

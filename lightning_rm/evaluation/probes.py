@@ -6,6 +6,7 @@ that has understood them keeps their order. Edits are pure functions of a text a
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable
@@ -123,9 +124,9 @@ def probe(
         seed: of the edits.
 
     Returns:
-        Edit -> `pairs`, the comparisons with a response that it changed; of them `flips`, the share that were right and
-        are right no more, among those that were right; `accuracy before` and `after`; and `shift`, the mean size of a
-        changed response's change of reward over the standard deviation of all margins.
+        Edit -> `pairs`, the comparisons with a response that it changed; `right`, those of them that were right, and
+        `flips`, the share of these that are right no more; `accuracy before` and `after`; and `shift`, the mean size of
+        a changed response's change of reward over the standard deviation of all margins.
     """
     comparisons = items.comparisons
     before = comparisons.margins(rewards)
@@ -149,7 +150,8 @@ def probe(
         right, still = before[touched] > 0, after[touched] > 0
         found[name] = {
             "pairs": int(touched.sum()),
-            "flips": float((right & ~still).sum() / max(right.sum(), 1)),
+            "right": int(right.sum()),
+            "flips": float((right & ~still).sum() / right.sum()) if right.any() else math.nan,
             "accuracy before": float(right.mean()),
             "accuracy after": float(still.mean()),
             "shift": float(np.abs(again - rewards)[changed == 1].mean() / scale),

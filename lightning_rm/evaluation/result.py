@@ -20,6 +20,7 @@ class ModelResult:
         num_left_out: items that were left out, too long even so, or related to one that was.
         longest: tokens of the longest conversation.
         swap: the check with the responses of every item in the other order; see `checks.swapped`.
+        members: of an ensemble, or of members of one backbone, what each is worth alone, in the main figure.
         diagnostics: where they were asked for.
         rewards: the file of its rewards by item, where there is one.
     """
@@ -29,6 +30,7 @@ class ModelResult:
     num_left_out: int = 0
     longest: int = 0
     swap: dict[str, float] = field(default_factory=dict[str, float])
+    members: list[float] = field(default_factory=list[float])
     diagnostics: dict[str, Any] = field(default_factory=dict[str, Any])
     rewards: str | None = None
 
@@ -84,6 +86,12 @@ def shown_notes(result: BenchmarkResult, failed: Mapping[str, str]) -> Iterator[
     if any(name == "overall" for name in result.sections):
         yield f"overall: {result.aggregate}"
     for name, one in result.models.items():
+        if one.members:
+            mean = sum(one.members) / len(one.members)
+            yield (
+                f"{name}: as one of {len(one.members)} members; alone they have {percent(mean)} on average "
+                f"({percent(min(one.members))} to {percent(max(one.members))})"
+            )
         if one.num_cut:
             yield f"{name}: {one.num_cut:,} conversations cut to fit (longest {one.longest:,} tokens)"
         if one.num_left_out:

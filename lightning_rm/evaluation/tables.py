@@ -159,7 +159,7 @@ def _comparisons(result: BenchmarkResult) -> Table:
     section = "overall" if "overall" in result.sections else result.sections[0]
     best = max(result.models, key=lambda name: result.models[name].row.sections[section].value)
     shown = [pair for pair in result.comparisons if best in (pair.first, pair.second)][:MAX_COMPARISONS]
-    table = _table(f"{section} of {best} less that of others, on the same items; points")
+    table = _table(f"{section} of {best} less that of others; points. Right and p: of all comparisons")
     for heading in ("less", "difference", "95 % interval", "only it is right", "only the other", "McNemar p"):
         table.add_column(heading, justify="left" if heading == "less" else "right", overflow="fold")
     for pair in shown:
@@ -185,11 +185,13 @@ def diagnostic_lines(result: BenchmarkResult) -> list[list[str]]:
         if any(cells):
             lines.append([heading, *cells])
     for name in dict.fromkeys(name for found in models.values() for name in found.get("probes", {})):
-        flips = [_at(found, ("probes", name, "flips"), "{:.1%}") for found in models.values()]
-        shifts = [_at(found, ("probes", name, "shift"), "{:.2f}") for found in models.values()]
-        cells = [f"{flip}, {shift}" if flip else "" for flip, shift in zip(flips, shifts, strict=True)]
+        figures = {"flips": "{:.1%} of ", "right": "{:,}, ", "shift": "{:.2f}"}
+        cells = [
+            "".join(_at(found, ("probes", name, key), form) for key, form in figures.items())
+            for found in models.values()
+        ]
         if any(cells):
-            lines.append([f"edit: {name} (flips, shift in sd)", *cells])
+            lines.append([f"edit: {name} (flips of right pairs, shift in sd)", *cells])
     return lines
 
 
@@ -238,7 +240,24 @@ def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str
             first, *rest = diagnostic_lines(result)
             rules = ["---", *["---:"] * (len(first) - 1)]
             parts.append(f"### Diagnostics\n\n{_markdown_table([first, rules, *rest])}")
+            parts += _bins(result)
     return "\n".join(parts)
+
+
+def _bins(result: BenchmarkResult) -> Iterator[str]:
+    """Accuracy by margin, length difference and strength, and reliability, as Markdown; a table a model and kind."""
+    for name, one in result.models.items():
+        for kind in ("by |margin|", "by length difference", "by strength"):
+            if rows := one.diagnostics.get(kind):
+                lines = [["from", "to", "accuracy", "pairs"], ["---:"] * 4]
+                for row in rows:
+                    bounds = f"{row['from']:.3g}", f"{row['to']:.3g}"
+                    lines.append([*bounds, percent(row["accuracy"]), f"{row['pairs']:,}"])
+                yield f"{name}, accuracy {kind}:\n\n{_markdown_table(lines)}"
+        if rows := one.diagnostics.get("calibration", {}).get("bins"):
+            lines = [["confidence", "accuracy", "pairs"], ["---:"] * 3]
+            lines += [[percent(row["confidence"]), percent(row["accuracy"]), f"{row['pairs']:,}"] for row in rows]
+            yield f"{name}, reliability:\n\n{_markdown_table(lines)}"
 
 
 def _markdown_table(lines: Sequence[Sequence[str]]) -> str:

@@ -74,6 +74,9 @@ def test_runs_ensembles_and_members_in_one_table(folders: Path, tmp_path: Path) 
     rewards = [pq.read_table(found["llmbar"].models[name].rewards)["rewards"].to_pylist() for name in names[:3]]
     assert np.allclose(np.mean(rewards[:2], axis=0), rewards[2], atol=1e-6)
     assert len(found["llmbar"].comparisons) == 6
+    values = [found.value(name, "llmbar") for name in names[:2]]
+    assert found["llmbar"].models[names[2]].members == pytest.approx(values)
+    assert len(found["llmbar"].models[names[3]].members) == 3
     assert all(one.swap["holds"] for one in found["llmbar"].models.values())
 
 
