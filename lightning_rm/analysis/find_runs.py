@@ -18,6 +18,8 @@ NO_RUN = "names no run: a run is a folder with a config.yaml"
 def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run]:
     """The runs that globs name, each once, in order of the globs and then of their paths.
 
+    A folder that is not a run stands for the runs in it, or in its folders: `runs/*` are those of `runs/NAME/DATE` too.
+
     Args:
         key: what errors call the globs.
         patterns: a glob or several.
@@ -27,8 +29,8 @@ def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run
     """
     found: dict[Path, Run] = {}
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
-        folders = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser())))]
-        folders = [folder for folder in folders if (folder / "config.yaml").is_file()]
+        named = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser())))]
+        folders = [folder for path in named for folder in _runs_in(path)]
         if not folders:
             raise ValueError(f"{key}={str(pattern)!r} {NO_RUN}")
         for folder in folders:
@@ -37,6 +39,14 @@ def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run
     if not found:
         raise ValueError(f"{key}={patterns!r} {NO_RUN}")
     return list(found.values())
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """The folder itself if it is a run's, else those of the runs in it, at most two folders down."""
+    for depth in ("", "*/", "*/*/"):
+        if found := sorted(file.parent for file in path.glob(f"{depth}config.yaml")):
+            return found
+    return []
 
 
 def flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

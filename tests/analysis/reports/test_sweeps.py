@@ -125,6 +125,14 @@ def test_a_run_without_the_setting_is_named(folder: Path) -> None:
         sweep_report(runs, "module.beta", None, ["test/accuracy"], [], folder)
 
 
+def test_a_folder_stands_for_the_runs_in_it(folder: Path) -> None:
+    every = [run.folder for run in find_runs("runs", f"{folder}/*/*")]
+    assert len(every) == 17
+    assert [run.folder for run in find_runs("runs", f"{folder}/*")] == every
+    assert {run.folder for run in find_runs("runs", folder)} == set(every)
+    assert [run.folder for run in find_runs("runs", every[0])] == every[:1]
+
+
 def test_a_run_that_two_globs_name_is_one_run(folder: Path) -> None:
     (folder / "link").symlink_to(folder / "base" / "1")
     named = [f"{folder}/base/1", f"{folder}/base/*", f"{folder}/link", f"{folder}/base/../base/0"]
