@@ -350,7 +350,6 @@ class RewardModel(AnyRewardModel):
         base: str,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        facts: Mapping[str, Any] | None = None,
         write_beside: Callable[[Path], None] | None = None,
     ) -> None:
         """Write the adapters and the head alone as a folder that peft reads, to be put on `base` again.
@@ -358,7 +357,7 @@ class RewardModel(AnyRewardModel):
         Raises:
             ValueError: if the model has no adapters.
         """
-        export_adapters(self.backbone, folder, base, tokenizer, facts=facts, write_beside=write_beside)
+        export_adapters(self.backbone, folder, base, tokenizer, write_beside=write_beside)
 
     def save_policy(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Write the language model as a folder that `AutoModelForCausalLM.from_pretrained` reads: a policy.

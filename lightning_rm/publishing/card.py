@@ -186,10 +186,15 @@ def _rewards(card: Card) -> str:
     if card.reference is None:
         return "\n".join([*lines, "No reference set was scored: mean, spread and temperature are unknown."])
     found = card.reference
+    place = (
+        "`config.json` has them as `mean` and `std` (OpenRLHF's `--reward.normalize_enable` and `lightning-rm serve "
+        "normalize=true` read those), and under `lightning_rm` with what follows."
+        if card.kind.base is None
+        else "`lightning_rm.json` has them, and what follows."
+    )
     lines += [
         f"On {found.num_rewards:,} responses of the set {_cell(found.name)}: mean {found.mean:.4f}, standard deviation "
-        f"{found.std:.4f}. `config.json` has them as `mean` and `std` (OpenRLHF's `--reward.normalize_enable` and "
-        "`lightning-rm serve normalize=true` read those), and under `lightning_rm` with what follows.",
+        f"{found.std:.4f}. {place}",
     ]
     if found.num_left_out:
         lines += ["", f"{found.num_left_out:,} pairs of the set are too long for the model and left out."]

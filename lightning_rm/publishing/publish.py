@@ -5,6 +5,7 @@ It knows runs and models; no configuration of the commands.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -25,6 +26,8 @@ from lightning_rm.publishing.run_facts import RunFacts, read_run
 from lightning_rm.scoring.load import load_model
 
 CARD_FILE = "README.md"
+FACTS_FILE = "lightning_rm.json"
+"""Beside adapters alone: what `config.json` says of a whole model's rewards."""
 PACKAGES = ("lightning-rm", "torch", "transformers", "tokenizers", "peft")
 
 
@@ -90,10 +93,13 @@ def publish(
     card = _card(facts, model, tokenizer, options, str(out), adapters is not None)
     card = replace(card, reference=found, measured=measured)
 
+    settings = found.settings() if found is not None else {}
+
     def write_beside(draft: Path) -> None:
         (draft / CARD_FILE).write_text(write_card(card), encoding="utf-8")
+        if adapters is not None:  # which have no config.json of their own
+            (draft / FACTS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-    settings = found.settings() if found is not None else None
     if adapters is not None and facts.base is not None:
         base = str(Path(facts.base).resolve()) if Path(facts.base).is_dir() else facts.base
         adapters[0].save_adapters(out, base, tokenizer, write_beside=write_beside)

@@ -117,6 +117,10 @@ def test_adapters_alone(runs: Path, tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "alone").iterdir()}
     assert "model.safetensors" not in names
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"} <= names
+    facts, whole = (
+        json.loads((tmp_path / path).read_text()) for path in ("alone/lightning_rm.json", "whole/config.json")
+    )
+    assert facts == {name: whole[name] for name in ("lightning_rm", "mean", "std")}
     rewards: list[float] = []
     for folder in ("whole", "alone"):
         code = re.findall(r"```python\n(.*?)```", (tmp_path / folder / "README.md").read_text(), flags=re.DOTALL)[0]

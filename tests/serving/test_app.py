@@ -15,53 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.serving.batcher import Rewards
-from tests.serving.toy_service import IDS, MESSAGES, REWARD, TEXT, post, requested, summed, toy_app
-
-WITHOUT_BOS = TEXT.removeprefix("<s>")
+from tests.serving.toy_service import IDS, MESSAGES, REQUESTS, REWARD, TEXT, number, post, requested, summed, toy_app
 
 
-def number(path: str, body: dict[str, Any], answer: Any) -> float:
-    """The reward where the dialect's client reads it."""
-    if path == "/get_reward":
-        return answer["rewards"][0]
-    if isinstance(answer, list):
-        return answer[0]["embedding"][0]
-    if path == "/classify" and ("text" in body or "input_ids" in body):
-        return answer["embedding"][0]
-    item = answer["data"][-1]
-    return {"/classify": item.get("probs"), "/pooling": item.get("data"), "/v1/embeddings": item.get("embedding")}[
-        path
-    ][-1]
-
-
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        # verl's reward loop: to vLLM's router, one text, the old name of the flag and the new one; to SGLang's.
-        ("/classify", {"model": "toy", "input": WITHOUT_BOS, "activation": False}),
-        ("/classify", {"model": "toy", "input": WITHOUT_BOS, "use_activation": False}),
-        ("/v1/embeddings", {"model": "/models/toy", "input": WITHOUT_BOS}),
-        # vLLM's own forms.
-        ("/classify", {"input": TEXT}),
-        ("/classify", {"input": [TEXT]}),
-        ("/classify", {"input": IDS}),
-        ("/classify", {"input": [IDS], "priority": 3, "unknown": {"a": 1}}),
-        ("/classify", {"input": TEXT, "add_special_tokens": False}),
-        ("/classify", {"messages": MESSAGES}),
-        ("/classify", {"messages": [MESSAGES[0], {"role": "assistant", "content": [{"type": "text", "text": "w3"}]}]}),
-        ("/pooling", {"input": [TEXT], "task": "classify", "encoding_format": "float", "user": "u"}),
-        ("/pooling", {"messages": MESSAGES}),
-        ("/v1/embeddings", {"input": [IDS], "dimensions": 1}),
-        # SGLang's native form: Skywork's readme sends a list of templated texts without BOS.
-        ("/classify", {"model": "toy", "text": [WITHOUT_BOS]}),
-        ("/classify", {"text": TEXT}),
-        ("/classify", {"input_ids": IDS}),
-        ("/classify", {"input_ids": [IDS]}),
-        # OpenRLHF's agent: one text a request, special tokens kept, fields beside it that no server reads.
-        ("/get_reward", {"query": [TEXT], "prompts": ["w1 w2"], "labels": [None]}),
-        ("/get_reward", {"query": [WITHOUT_BOS]}),
-    ],
-)
+@pytest.mark.parametrize(("path", "body"), REQUESTS)
 def test_every_dialect_gets_the_same_reward(path: str, body: dict[str, Any]) -> None:
     """`<s><|user|>w1 w2<|assistant|>w3</s>` is 1 4 11 12 5 13 2: .48."""
     response = post(toy_app(), path, body)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.client
 import json
 import os
 import signal
+import struct
 import threading
 import urllib.request
 from collections.abc import Sequence
@@ -25,7 +27,7 @@ from lightning_rm.serving.batcher import Rewards
 from lightning_rm.serving.serve import ServeOptions, reward_app, serve
 from lightning_rm.serving.server import background_server, run_server
 from tests.data.words import PAD, word_tokenizer
-from tests.serving.toy_service import MESSAGES, TEMPLATE, TEXT, post, summed, toy_app
+from tests.serving.toy_service import MESSAGES, REQUESTS, REWARD, TEMPLATE, TEXT, number, post, summed, toy_app
 from tests.tiny import CONFIGS, conversation
 
 
@@ -82,6 +84,22 @@ def test_a_model_is_served_with_its_own_rewards(model: RewardModel) -> None:
         listed = json.loads(connection.getresponse().read())["data"][0]
     assert got == [pytest.approx(wanted, abs=1e-6)] * 3
     assert (listed["id"], listed["max_model_len"]) == ("mine", 20)
+
+
+def test_every_clients_request_over_a_socket() -> None:
+    """One connection after the other, as the clients open them; OpenAI's asks for base64 by itself."""
+    got: list[float] = []
+    with background_server(toy_app()) as url:
+        for path, body in REQUESTS:
+            headers = {"Content-Type": "application/json", "Authorization": "Bearer none"}
+            request = urllib.request.Request(f"{url}{path}", json.dumps(body).encode(), headers)
+            with urllib.request.urlopen(request, timeout=60) as response:
+                got.append(number(path, body, json.loads(response.read())))
+        body = json.dumps({"model": "toy", "input": [TEXT], "encoding_format": "base64"}).encode()
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/embeddings", body), timeout=60) as response:
+            [told] = json.loads(response.read())["data"]
+        got += struct.unpack("<f", base64.b64decode(told["embedding"]))
+    assert got == pytest.approx([REWARD] * (len(REQUESTS) + 1), abs=1e-7)
 
 
 def test_members_and_ensembles_are_served(model: RewardModel) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -171,15 +172,25 @@ def start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     What the tokenizer puts before a text by itself; of one that puts nothing there, what its chat template writes.
     """
     own: list[int] = tokenizer("")["input_ids"]  # pyright: ignore[reportAssignmentType]  # one text gives one list
-    starts = {token: id for token, id in _starts(tokenizer) if token is not None}
     if own:
-        return own[0] if own[0] in starts.values() else None
+        return own[0] if own[0] in (tokenizer.bos_token_id, tokenizer.cls_token_id) else None
+    setting = (tokenizer.chat_template, tokenizer.bos_token, tokenizer.cls_token)
+    known = _WRITTEN.get(tokenizer)
+    if known is None or known[0] != setting:
+        known = _WRITTEN[tokenizer] = setting, _written_start(tokenizer)
+    return known[1]
+
+
+def _written_start(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The BOS (or CLS) that a tokenizer's chat template writes at the start of a text."""
+    named = ((tokenizer.bos_token, tokenizer.bos_token_id), (tokenizer.cls_token, tokenizer.cls_token_id))
+    starts: list[tuple[Any, Any]] = [(token, id) for token, id in named if token is not None]
     text = _tried(tokenizer, None) if starts and tokenizer.chat_template is not None else None
-    return next((id for token, id in starts.items() if text is not None and text.startswith(token)), None)
+    return next((id for token, id in starts if text is not None and text.startswith(token)), None)
 
 
-def _starts(tokenizer: PreTrainedTokenizerBase) -> list[tuple[Any, Any]]:
-    return [(tokenizer.bos_token, tokenizer.bos_token_id), (tokenizer.cls_token, tokenizer.cls_token_id)]
+_WRITTEN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, int | None]] = WeakKeyDictionary()
+"""What `_written_start` found of each tokenizer, and of which template: rendering costs as much as a short text."""
 
 
 def _started(ids: list[int], start: int) -> list[int]:

@@ -6,7 +6,7 @@ again and gives our rewards. It knows files; not batches or training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +33,6 @@ def export_adapters(
     base: str,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    facts: Mapping[str, Any] | None = None,
     write_beside: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a classifier's adapters and head, and its tokenizer, as a peft folder; the folder is swapped whole.
@@ -43,7 +42,6 @@ def export_adapters(
         folder: made if it is not there.
         base: the model that the adapters were trained on: a hub name, or a folder by its full path.
         tokenizer: saved beside them.
-        facts: more keys for `adapter_config.json`.
         write_beside: writes more files into the folder that it is given, before the swap.
 
     Raises:

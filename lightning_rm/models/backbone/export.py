@@ -32,7 +32,7 @@ MEMBERS_FILE = "members.safetensors"
 """What `members` writes beside an average; it is not of any other weights."""
 
 MODEL_FILES = re.compile(
-    r"(config|generation_config|ensemble|adapter_config)\.json|(model|adapter_model|members)(-\d{5}-of-\d{5})?\.safetensors"
+    r"(config|generation_config|ensemble|adapter_config|lightning_rm)\.json|(model|adapter_model|members)(-\d{5}-of-\d{5})?\.safetensors"
     r"|model\.safetensors\.index\.json|pytorch_model.*\.bin(\.index\.json)?|member_\d+"
 )
 """Files and folders that say what a model is: of an earlier export none may stand beside a new one."""
