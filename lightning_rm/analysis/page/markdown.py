@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawings, Example, Folded, Page, Table, Text
 from lightning_rm.analysis.page.text import escaped_markdown, fenced
-from lightning_rm.analysis.plots.style import STYLE
+from lightning_rm.analysis.plots.style import saving
 
 
 def render_markdown(page: Page, folder: str) -> tuple[str, dict[str, Figure]]:
@@ -37,7 +36,7 @@ def render_markdown(page: Page, folder: str) -> tuple[str, dict[str, Figure]]:
 
 def write_png(figure: Figure, path: Path) -> None:
     """A figure as PNG, the same bytes each time."""
-    with mpl.rc_context(STYLE):
+    with saving():
         figure.savefig(path, format="png", metadata={"Software": None})
 
 

@@ -10,10 +10,10 @@ import io
 import re
 from xml.etree import ElementTree
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, OTHERS, SKY, STYLE
+from lightning_rm.analysis.page.text import visible
+from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, OTHERS, SKY, STYLE, saving
 
 VARIABLES = {
     BLUE: "--blue",
@@ -42,9 +42,9 @@ def inline_svg(figure: Figure, label: str, prefix: str) -> str:
         prefix: begins the names within it, which are to be unlike those of other figures on the page.
     """
     buffer = io.StringIO()
-    with mpl.rc_context({**STYLE, "svg.fonttype": "none", "svg.id": None}):
+    with saving({"svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    root = ElementTree.fromstring(buffer.getvalue().encode())
+    root = ElementTree.fromstring(visible(buffer.getvalue()).encode())
     for parent in list(root.iter()):
         parent.tag = _local(parent.tag)
         for child in [child for child in parent if _local(child.tag) in _LEFT_OUT]:

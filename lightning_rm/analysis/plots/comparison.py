@@ -135,9 +135,9 @@ def _rows(keys: Sequence[Key], axis: str) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.set_yticks(range(len(keys)), names)
     axes.set_ylim(len(keys) - 0.45, -0.55)
-    axes.set_xlabel(axis)
+    axes.set_xlabel(textwrap.fill(axis, 40))
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
     return figure, axes

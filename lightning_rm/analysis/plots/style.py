@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +42,14 @@ OTHERS = (ORANGE, "#009E73", "#CC79A7", SKY, "#E69F00")
 """Okabe and Ito's colours, told apart by every kind of colour vision."""
 
 
+@contextmanager
+def saving(settings: dict[Any, Any] | None = None) -> Generator[None]:
+    """The common style, and some settings more, while a figure is saved; letters that the font lacks are no news."""
+    with mpl.rc_context({**STYLE, **(settings or {})}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     """Write a figure as PNG and as SVG, without dates or versions in them.
 
@@ -53,7 +63,7 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")
-    with mpl.rc_context(STYLE):
+    with saving():
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(svg, metadata={"Date": None, "Creator": None})
     return [png, svg]
