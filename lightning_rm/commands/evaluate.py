@@ -50,7 +50,7 @@ def evaluate_models(cfg: DictConfig) -> Evaluation:
             data=_sources(cfg),
             out=cfg.out,
             weights=cfg.weights,
-            new_head=cfg.new_head,
+            untrained=cfg.untrained,
             max_tokens=cfg.max_tokens,
             overlong=cfg.overlong,
             layout=cfg.layout.layout,

@@ -34,7 +34,7 @@ def evaluate(
     data: str | Path | Source | Mapping[str, str | Path | Source] | None = None,
     out: str | Path | None = None,
     weights: str = "best",
-    new_head: bool = False,
+    untrained: str | Path | None = None,
     max_tokens: int | None = None,
     overlong: Overlong = "truncate_response",
     layout: LayoutSetting = "auto",
@@ -63,7 +63,8 @@ def evaluate(
         data: a preference file, or a source, or several by name.
         out: a folder for tables and rewards; None writes nothing.
         weights: `best` or `last`, of runs.
-        new_head: score with heads of random weights, as a control.
+        untrained: a model or backbone to score with a head of random weights, as one more row: a control that knows
+            what the backbone knows, and nothing of preferences.
         max_tokens: of a conversation; None for each model's own limit.
         overlong: what becomes of a longer one, counted in any case: `truncate_response` cuts the prompt at a turn and
             then the response, `truncate_prompt` the prompt alone, `drop` leaves the item out, `error` is one.
@@ -90,12 +91,16 @@ def evaluate(
     reading = Reading(max_tokens, overlong, layout, batch_tokens)
     options = Options(diagnostics, probe_items, num_draws, num_random, seed)
     named = find_models(models, weights)
+    control = None if untrained is None else f"untrained head on {untrained}"
+    if control is not None and untrained is not None:
+        named[control] = untrained
     failed: dict[str, str] = {}
     asked = read_asked(benchmark, path, data, on_bad_row, failed)
     to_fit = None if validation is None else pair_items(source_of(validation), on_bad_row)[0]
     answers: dict[str, dict[str, Answer]] = {one.benchmark.name: {} for one in asked}
     kept = None if out is None else KeptRewards(Path(out) / "rewards")
     for name, place in named.items() if asked else ():
+        new_head = name == control
         evaluator = Evaluator(name, place, weights, new_head, reading, options, device, dtype, progress, kept)
         try:
             temperature = None if to_fit is None else evaluator.temperature(to_fit)

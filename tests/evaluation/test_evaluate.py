@@ -63,17 +63,22 @@ def test_runs_ensembles_and_members_in_one_table(folders: Path, tmp_path: Path) 
         "llmbar",
         path=llmbar(tmp_path / "LLMBar"),
         out=tmp_path / "out",
+        untrained=folders / "runs" / "1",  # 0 has the head of this seed
         **FEW,
     )
     assert found.failed == {}
+    *listed, control = found["llmbar"].models
+    assert control == f"untrained head on {folders}/runs/1"
     names = [f"{folders}/runs/0", f"{folders}/runs/1", f"{folders}/ensemble", f"{folders}/members"]
-    assert list(found["llmbar"].models) == names
+    assert listed == names
     alone = evaluate({"one": loaded(0)}, "llmbar", path=tmp_path / "LLMBar", **FEW)
     assert found["llmbar"].models[names[0]].row.sections == alone["llmbar"].models["one"].row.sections
     # The mean of two models' rewards, not of their accuracies.
-    rewards = [pq.read_table(found["llmbar"].models[name].rewards)["rewards"].to_pylist() for name in names[:3]]
+    files = [found["llmbar"].models[name].rewards for name in (*names[:3], control)]
+    rewards = [pq.read_table(file)["rewards"].to_pylist() for file in files]
+    assert not np.allclose(rewards[1], rewards[3], atol=1e-2)
     assert np.allclose(np.mean(rewards[:2], axis=0), rewards[2], atol=1e-6)
-    assert len(found["llmbar"].comparisons) == 6
+    assert len(found["llmbar"].comparisons) == 10
     values = [found.value(name, "llmbar") for name in names[:2]]
     assert found["llmbar"].models[names[2]].members == pytest.approx(values)
     assert len(found["llmbar"].models[names[3]].members) == 3
