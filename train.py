@@ -1,6 +1,9 @@
 """Train a reward model: `python train.py [key=value ...]`, the same as `lightning-rm train`."""
 
-from lightning_rm.commands.train import main
+import sys
+
+from lightning_rm.commands.main import main
 
 if __name__ == "__main__":
+    sys.argv.insert(1, "train")
     main()

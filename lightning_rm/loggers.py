@@ -1,6 +1,6 @@
-"""Metrics as CSV, of a run that may have been stopped: the file goes on where the run goes on.
+"""Metrics as CSV, of a run that may have been stopped: the file goes on where the run goes on; and W&B without noise.
 
-It knows Lightning's logger and what a checkpoint says of its step; no model, no metric.
+It knows Lightning's loggers and what a checkpoint says of its step; no model, no metric.
 """
 
 from __future__ import annotations
@@ -8,13 +8,21 @@ from __future__ import annotations
 import csv
 import warnings
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+
+
+class QuietWandbLogger(WandbLogger):
+    """Lightning's WandbLogger, without an option that W&B has given up and warns of in every run."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._wandb_init.pop("anonymous", None)
 
 
 class ResumableCSVLogger(CSVLogger):

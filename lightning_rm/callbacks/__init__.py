@@ -4,6 +4,7 @@ from lightning_rm.callbacks.benchmarks import Benchmarks
 from lightning_rm.callbacks.checkpoint_files import CheckpointFiles
 from lightning_rm.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_rm.callbacks.go_on import GoOn
+from lightning_rm.callbacks.progress_lines import ProgressLines
 from lightning_rm.callbacks.records import PairRecorder, PairRecords
 from lightning_rm.callbacks.resume import ResumeCheckpoint
 from lightning_rm.callbacks.stop import Stop
@@ -18,6 +19,7 @@ __all__ = [
     "LastCheckpoint",
     "PairRecorder",
     "PairRecords",
+    "ProgressLines",
     "ResumeCheckpoint",
     "Stop",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,18 @@ from typing import Any, cast
 
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 import lightning_rm
+from lightning_rm.commands._sweep import in_sweep, leave_word
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system calls a disk that is full."""
+
+
+def plain_console(stderr: bool = False) -> Console:
+    """Where commands print: what stands in brackets in a path or a name is text, not a style."""
+    return Console(stderr=stderr, markup=False, highlight=False)
 
 
 def conf_dir() -> str:
@@ -34,27 +46,67 @@ def require_all(cfg: DictConfig) -> None:
     Raises:
         ValueError: if a value is `???`.
     """
-    values = _values(OmegaConf.to_container(cfg, resolve=False))
+    values = dotted(OmegaConf.to_container(cfg, resolve=False))
     if missing := sorted(key for key, value in values if value == "???"):
         raise ValueError(f"{' and '.join(missing)} must be given: " + " ".join(f"{key}=..." for key in missing))
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where a command does not answer it otherwise."""
+
+
 @contextmanager
 def plain_errors(cfg: DictConfig) -> Generator[None]:
-    """Say a user's mistake (a ValueError) in its own words and exit; HYDRA_FULL_ERROR=1 shows where it was raised.
+    """Say what is a user's to mend in its own words and exit; HYDRA_FULL_ERROR=1 shows where it was raised.
 
-    What is raised below the commands knows no configuration and says `overlong=drop`: a second line has the full keys.
+    That is a ValueError, what the system says of a file, and what Lightning, Hydra or W&B say of their settings. What
+    is raised below the commands knows no configuration and says `overlong=drop`: a second line has the full keys. A job
+    of a multirun that fails leaves word in its folder, and the next one is run.
     """
     try:
         yield
-    except (ValueError, InstantiationException) as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if not isinstance(cause, ValueError) or os.environ.get("HYDRA_FULL_ERROR"):
+    except KeyboardInterrupt as stopped:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(143 if isinstance(stopped, Terminated) else 130) from None
+    except SystemExit as ended:
+        if not in_sweep() or ended.code != 1:  # a command that has said by itself what went wrong
             raise
-        print(f"error: {cause}", file=sys.stderr)
-        if keys := full_keys(cfg, str(cause)):
+        leave_word("exit code 1")
+        return
+    except Exception as error:
+        said = in_words(error)
+        if said is None or os.environ.get("HYDRA_FULL_ERROR"):
+            if not in_sweep():
+                raise
+            traceback.print_exc()
+            said = f"{type(error).__name__}: {error}"
+        print(f"error: {said}", file=sys.stderr)
+        if keys := full_keys(cfg, said):
             print(f"(on the command line: {', '.join(keys)})", file=sys.stderr)
+        if in_sweep():
+            leave_word(said)
+            return
         raise SystemExit(1) from error
+    if in_sweep():
+        leave_word(None)
+
+
+def in_words(error: BaseException) -> str | None:
+    """What to say of an error that a user can mend; None of one that is a fault of ours."""
+    if isinstance(error, InstantiationException):
+        cause = error.__cause__
+        inner = None if cause is None else in_words(cause)
+        if inner is not None or cause is None:
+            return inner or str(error)
+        key = re.search(r"full_key: (\S+)", str(error))
+        return f"{key[1] if key else 'the configuration'}: {cause}"
+    if isinstance(error, OSError) and error.filename is not None:
+        full = "; what was written before is whole. Make room, or write elsewhere" if error.errno in FULL else ""
+        return f"{error.filename}: {error.strerror}{full}"
+    theirs = type(error).__module__.partition(".")[0] in ("wandb", "hydra", "omegaconf")
+    if isinstance(error, ValueError | OSError) or theirs or type(error).__name__ == "MisconfigurationException":
+        return str(error)
+    return None
 
 
 def full_keys(cfg: DictConfig, message: str) -> list[str]:
@@ -65,23 +117,23 @@ def full_keys(cfg: DictConfig, message: str) -> list[str]:
     Of an option and those that follow it (`data.module.overlong: ${data.overlong}`) the first is meant. A name that the
     command line takes as it stands is left out, and so is one of several options, such as `num_pairs`, or of none.
     """
-    values = dict(_values(OmegaConf.to_container(cfg, resolve=False)))
+    values = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     found: list[str] = []
     for option in dict.fromkeys(re.findall(r"(?<![\w.])([A-Za-z_]\w*)=", message)):
         same = {key: value for key, value in values.items() if key.rpartition(".")[2] == option}
-        free = [key for key, value in same.items() if not _followed(value) & same.keys()]
+        free = [key for key, value in same.items() if not followed(value) & same.keys()]
         if len(free) == 1 and option not in values and not isinstance(values[free[0]], dict):
             found.append(free[0])
     return found
 
 
-def _followed(value: object) -> set[str]:
+def followed(value: object) -> set[str]:
     """The keys that a value is taken from: `${data.overlong}`, `${oc.select:responses.batch_groups,4}`."""
     return set(re.findall(r"[\w.]+", value)) if isinstance(value, str) and value.startswith("${") else set()
 
 
-def _values(node: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+def dotted(node: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Dotted names and values of all that a container holds, its inner containers too."""
     for key, value in node.items() if isinstance(node, dict) else ():
         yield f"{prefix}{key}", value
-        yield from _values(value, f"{prefix}{key}.")
+        yield from dotted(value, f"{prefix}{key}.")

@@ -3,24 +3,54 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from lightning_rm.commands._config import Terminated
 
 
-def progress(console: Console, shown: bool = True) -> Progress:
-    """A bar with how many are done, how many there are and the time that is left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not shown)
+class Bar(Progress):
+    """A bar on a terminal; a line a minute elsewhere, for a log that is a file.
+
+    Args:
+        console: where it is shown.
+        shown: whether anything is.
+        clock: gives seconds.
+    """
+
+    def __init__(self, console: Console, shown: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        text = TextColumn("{task.description}", markup=False)
+        columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(*columns, console=console, disable=not shown or not console.is_terminal)
+        self.says_lines = shown and not console.is_terminal
+        self.clock = clock
+        self._last = clock()
+
+    def update(self, task_id: TaskID, **options: Any) -> None:
+        """Note what is done of a task."""
+        super().update(task_id, **options)
+        if self.says_lines and self.clock() - self._last >= 60:
+            self._last = self.clock()
+            task = next(task for task in self.tasks if task.id == task_id)
+            of = "" if task.total is None else f" of {task.total:,.0f}"
+            self.console.print(f"{task.description}: {task.completed:,.0f}{of}", markup=False, highlight=False)
+
+
+def progress(console: Console, shown: bool = True) -> Bar:
+    """How many are done, how many there are and, on a terminal, the time that is left."""
+    return Bar(console, shown)
 
 
 @contextmanager
 def resumable(kept: str) -> Generator[None]:
-    """Of a command that goes on where it was: say so at Ctrl-C, and exit with a shell's code for it."""
+    """Of a command that goes on where it was: say so at Ctrl-C or SIGTERM, and exit with a shell's code for it."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print(f"interrupted: what is {kept} is kept; run the same command to go on", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(143 if isinstance(stopped, Terminated) else 130) from None

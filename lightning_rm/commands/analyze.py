@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
 
 from lightning_rm.analysis.features import check_projection
 from lightning_rm.analysis.find_runs import find_runs
@@ -18,7 +16,8 @@ from lightning_rm.analysis.reports.shifts import shift_report
 from lightning_rm.analysis.reports.strength import read_strength, strength_report
 from lightning_rm.analysis.reports.sweeps import sweep_report
 from lightning_rm.analysis.runs import Run, varied
-from lightning_rm.commands._config import conf_dir, plain_errors
+from lightning_rm.commands._config import plain_console
+from lightning_rm.commands._entry import command
 from lightning_rm.commands._features import read_features
 
 INPUTS = ("strength", "deciles", "prefixes", "recipes", "sweep", "shift", "features")
@@ -35,7 +34,7 @@ def analyze(cfg: DictConfig) -> list[Path]:
         The files written.
     """
     out = Path(cfg.out)
-    console = Console()
+    console = plain_console()
     written: list[Path] = []
     if all(cfg[key] is None for key in INPUTS):
         raise ValueError(f"there is nothing to analyze; name {', '.join(f'{key}=' for key in INPUTS)}")
@@ -87,11 +86,10 @@ def _reference_value(cfg: DictConfig) -> float | None:
     return float(np.mean([run.value(cfg.metric) for run in _reference_runs(cfg)]))
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="analyze")
+@command("analyze")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    with plain_errors(cfg):
-        analyze(cfg)
+    analyze(cfg)
 
 
 if __name__ == "__main__":

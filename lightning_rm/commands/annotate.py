@@ -6,17 +6,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import lightning as L
 import numpy as np
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
-from rich.console import Console
 
 from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.files import VOTERS
-from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._data import find_policy, find_source, find_voters
+from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.strength import Strength
@@ -43,7 +42,7 @@ def annotate_data(cfg: DictConfig) -> Path:
     policy = find_policy(cfg)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=cfg.devices, precision=cfg.precision)
     fabric.launch()
-    console = Console()
+    console = plain_console()
     with resumable("scored"), progress(console, shown=fabric.global_rank == 0) as bar:
         tasks = {name: bar.add_task(name, total=None, visible=False) for name in names}
 
@@ -91,11 +90,10 @@ def _written_by(out: Path) -> str:
     return f"written by {len(voters)} voters" if voters else "and no annotation"
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="annotate")
+@command("annotate")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    with plain_errors(cfg):
-        annotate_data(cfg)
+    annotate_data(cfg)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import hydra
 import lightning as L
 import numpy as np
 import torch
@@ -19,8 +17,9 @@ from torch import Tensor
 
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.annotation.votes import Votes, collect_votes
-from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._data import find_policy, find_voters
+from lightning_rm.commands._entry import command
 from lightning_rm.commands._tables import results_table
 from lightning_rm.data.rows import Source
 from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
@@ -52,7 +51,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     # A fold says what a voter may be asked of the data that it was trained on; a test set is new to all of them.
     voters = [replace(voter, fold=None) for voter in find_voters(cfg.voters, cfg.weights)]
     check_voters(voters)
-    console = Console()
+    console = plain_console()
     averages = _averages(voters, out / "warm", console)
     policy = find_policy(cfg)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
@@ -143,12 +142,10 @@ def _sets(cfg: DictConfig) -> dict[str, Source]:
     raise ValueError("the data has no test and no val set to measure on; give data.test_file")
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="ensemble")
+@command("ensemble")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with plain_errors(cfg):
-        ensemble(cfg)
+    ensemble(cfg)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
-from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._data import find_source
+from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.data.rows import Source
 from lightning_rm.evaluation.asked import Paths
@@ -33,7 +32,7 @@ def evaluate_models(cfg: DictConfig) -> Evaluation:
     """
     require_all(cfg)
     _check(cfg)
-    console = Console()
+    console = plain_console()
     with resumable("scored"), progress(console) as bar:
         tasks: dict[tuple[str, str], Any] = {}
 
@@ -130,11 +129,10 @@ def _device(accelerator: str) -> torch.device | None:
     return None if accelerator == "auto" else torch.device("cpu" if accelerator == "cpu" else "cuda")
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
+@command("evaluate")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point; the exit code is not 0 where a model or a benchmark failed."""
-    with plain_errors(cfg):
-        evaluation = evaluate_models(cfg)
+    evaluation = evaluate_models(cfg)
     if evaluation.failed:
         for name, message in evaluation.failed.items():
             print(f"error: {name}: {message}", file=sys.stderr)

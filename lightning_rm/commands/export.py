@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, cast
 
-import hydra
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.analysis.find_runs import find_runs
-from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._config import plain_console, require_all
+from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.models.reward_model import RewardModel
@@ -38,7 +36,7 @@ def export_run(cfg: DictConfig) -> Path:
     _check_out(cfg, run, out)
     seeds = [other.folder for other in find_runs("seeds", _listed(cfg.seeds))] if cfg.seeds is not None else []
     options = PublishOptions(cfg.name, cfg.license, cfg.data_license, cfg.dtype)
-    console = Console()
+    console = plain_console()
     with progress(console) as bar:
         task = bar.add_task("reference", total=None, visible=False)
 
@@ -95,12 +93,10 @@ def _listed(value: Any) -> Any:
     return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="export")
+@command("export")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with plain_errors(cfg):
-        export_run(cfg)
+    export_run(cfg)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import pkgutil
 import runpy
 import sys
@@ -15,22 +16,57 @@ def verbs() -> list[str]:
     return sorted(name for name in names if not name.startswith("_") and name != "main")
 
 
+def usage() -> str:
+    """What there is, a line each."""
+    lines = ["usage: lightning-rm VERB [GROUP=NAME or KEY=VALUE ...]", ""]
+    lines += [f"  {verb:<10} {_about(verb)}" for verb in verbs()]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "lightning-rm VERB --help          the keys of a verb, each with what it is",
+            "lightning-rm --version",
+            'eval "$(lightning-rm --completion bash)"   has the shell complete verbs, keys and choices (or zsh, fish)',
+        ]
+    )
+
+
 def main() -> None:
     """Run the command named by the first argument with the rest of them."""
-    usage = (
-        "usage: lightning-rm VERB [key=value ...]\n"
-        f"verbs: {', '.join(verbs())}\n"
-        "`lightning-rm VERB --help` shows the keys of a verb"
-    )
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(usage)
-        raise SystemExit(0 if len(sys.argv) > 1 else 2)
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        raise SystemExit(0 if words else 2)
+    if words[0] == "--version":
+        from lightning_rm.commands._entry import version_text
+
+        print(version_text())
+        return
+    if words[0] in ("--completion", "--complete"):
+        from lightning_rm.commands._completion import SCRIPTS, complete
+
+        if len(words) < 2 or (words[0] == "--completion" and words[1] not in SCRIPTS):
+            print(f"name a shell: {', '.join(SCRIPTS)}", file=sys.stderr)
+            raise SystemExit(2)
+        print(SCRIPTS[words[1]] if words[0] == "--completion" else "\n".join(complete(words[1], verbs())))
+        return
     verb = sys.argv.pop(1)
     if verb not in verbs():
-        print(f"no verb {verb!r}\n{usage}", file=sys.stderr)
+        close = difflib.get_close_matches(verb, verbs(), 1, 0.5)
+        print(f"no verb {verb!r}{f'; the nearest is {close[0]}' if close else ''}\n{usage()}", file=sys.stderr)
         raise SystemExit(2)
+    from lightning_rm.commands._entry import prepare
+
+    prepare(verb)
     # As a module under its own name, so that a launcher that starts this process again finds the same command.
     runpy.run_module(f"lightning_rm.commands.{verb}", run_name="__main__", alter_sys=True)
+
+
+def _about(verb: str) -> str:
+    """What a command's file says of it in its first line, after its name."""
+    spec = next(found for found in commands.__path__)
+    with open(f"{spec}/{verb}.py", encoding="utf-8") as file:
+        return file.readline().strip().strip('"').partition(": ")[2]
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from lightning_rm.analysis.report import report as report_on
-from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._config import plain_console, require_all
+from lightning_rm.commands._entry import command
 
 
 def report(cfg: DictConfig) -> list[Path]:
@@ -26,17 +25,16 @@ def report(cfg: DictConfig) -> list[Path]:
     told = {name: OmegaConf.to_container(cfg[name]) if OmegaConf.is_list(cfg[name]) else cfg[name] for name in names}
     written = report_on(**told)  # pyright: ignore[reportArgumentType]  # Hydra knows no types
     page, text, *figures = written
-    console = Console()
+    console = plain_console()
     for path in (page, text, *dict.fromkeys(path.parent for path in figures)):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     return written
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="report")
+@command("report")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    with plain_errors(cfg):
-        report(cfg)
+    report(cfg)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-import hydra
 import lightning as L
 import torch
 from omegaconf import DictConfig
@@ -16,8 +15,9 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from lightning_rm.annotation.voters import Voter, check_voters
-from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
+from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._data import find_source, find_voters
+from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.data.rows import Message
@@ -67,7 +67,7 @@ def sample(cfg: DictConfig) -> Path:
             f"voters={cfg.voters!r}: pair {own} has chat_template_kwargs, which voters are not told; ask none, or hide "
             "that field with data.columns={chat_template_kwargs: null}"
         )
-    console = Console()
+    console = plain_console()
     console.print(report_table({"prompts": report}))
     lines = GrowingLines(out, _settings(cfg, config, tokenizer, prompts, voters))
     num_done = lines.open(len(prompts), cfg.batch_prompts, overwrite=cfg.overwrite)
@@ -200,11 +200,10 @@ def _votes(
     return rewards.view(len(prompts), -1, rewards.shape[1]).tolist()
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="sample")
+@command("sample")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    with plain_errors(cfg):
-        sample(cfg)
+    sample(cfg)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hydra
 import lightning as L
 from omegaconf import DictConfig
-from rich.console import Console
 
-from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
+from lightning_rm.commands._config import plain_console, require_all, resolved
+from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.scoring.files import FileReport, score_file
 
@@ -24,7 +23,7 @@ def score(cfg: DictConfig) -> FileReport:
     require_all(cfg)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=cfg.devices, precision=cfg.precision)
     fabric.launch()
-    console = Console()
+    console = plain_console()
     with resumable("scored"), progress(console, shown=fabric.global_rank == 0) as bar:
         task = bar.add_task("rows", total=None)
         report = score_file(
@@ -65,11 +64,10 @@ def summary(report: FileReport) -> list[str]:
     return [*lines, f"  {report.path}"]
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="score")
+@command("score")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    with plain_errors(cfg):
-        score(cfg)
+    score(cfg)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-import hydra
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 
-from lightning_rm.commands._config import conf_dir, plain_errors, require_all
+from lightning_rm.commands._config import plain_console, require_all
+from lightning_rm.commands._entry import command
 
 
 def serve_model(cfg: DictConfig) -> None:
@@ -41,7 +39,7 @@ def serve_model(cfg: DictConfig) -> None:
         normalize=cfg.normalize,
     )
     device = _device(cfg.accelerator)
-    console = Console()
+    console = plain_console()
     console.print(f"loading {cfg.model}", highlight=False, soft_wrap=True, markup=False)
     loaded = load_model(cfg.model, weights=cfg.weights, dtype=cfg.dtype, device=device)
     names = tuple(dict.fromkeys([str(cfg.model), str(Path(cfg.model).resolve())]))
@@ -67,12 +65,10 @@ def _device(accelerator: str) -> str:
     return "cpu" if accelerator == "cpu" or found is None else found.type
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="serve")
+@command("serve")
 def main(cfg: DictConfig) -> None:
     """The Hydra entry point."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with plain_errors(cfg):
-        serve_model(cfg)
+    serve_model(cfg)
 
 
 if __name__ == "__main__":

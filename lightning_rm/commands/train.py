@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import os
+import signal
+import subprocess
+import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import hydra
 import lightning as L
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_warn
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig
 
-from lightning_rm.analysis.run import write_figures
 from lightning_rm.callbacks import (
     Benchmarks,
     BestCheckpoint,
@@ -28,22 +26,32 @@ from lightning_rm.callbacks import (
     HuggingFaceCheckpoint,
     LastCheckpoint,
     PairRecorder,
+    ProgressLines,
     ResumeCheckpoint,
     Stop,
 )
-from lightning_rm.commands._config import conf_dir, plain_errors, require_all, resolved
-from lightning_rm.commands._tables import report_table, results_table, set_reports
+from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
+from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, warn_of_a_toy
+from lightning_rm.commands._config import Terminated, plain_console, require_all, resolved
+from lightning_rm.commands._entry import command
+from lightning_rm.commands._folder import begin, report, write_counts
+from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.synthetic.pairs import SyntheticSource
-from lightning_rm.metrics.groups import group_metric_names
-from lightning_rm.metrics.pairs import metric_names
 from lightning_rm.models.backbone.adapters import count_parameters
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import EvaluationStage, PairwiseRM, metric_prefix
+from lightning_rm.scoring.load import find_folder
 
-BENCHMARK = "benchmark/"
-"""What the metrics of a benchmark are named after, before its own name."""
+QUIET = (
+    ".*does not have many workers.*",
+    ".*isinstance.treespec, LeafSpec.*",
+    "Total length of `list` across ranks is zero.*",  # a run without validation sets
+    "Checkpoint directory .* exists and is not empty.*",  # of a run that goes on
+    ".*dataloader is not resumable.*",  # ours are
+    ".*could not find the monitored key.*",  # of a run that ends before a validation; it is said in one line
+)
+"""What Lightning warns of and a user can do nothing about."""
 
 
 def train(cfg: DictConfig) -> float:
@@ -56,6 +64,8 @@ def train(cfg: DictConfig) -> float:
         The monitored metric of the best weights: the objective of a sweep.
     """
     require_all(cfg)
+    _take_runs(cfg)
+    check_config(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     run = Path(cfg.paths.run)
     tokenizer = instantiate(cfg.backbone.tokenizer)
@@ -69,8 +79,8 @@ def train(cfg: DictConfig) -> float:
     )
     asked = _asked_callbacks(cfg)
     benchmarks = [callback for callback in asked if isinstance(callback, Benchmarks)]
-    _check(cfg, module, datamodule, [name for callback in benchmarks for name in callback.metric_names()])
-    _warn_of_a_toy(cfg)
+    check_run(cfg, module, datamodule, [name for callback in benchmarks for name in callback.metric_names()])
+    warn_of_a_toy(cfg)
     # Weights are chosen by a metric of validations alone: a run that reports a test metric keeps its last weights.
     monitor = cfg.monitor if cfg.monitor.startswith(("val/", BENCHMARK)) else None
     checkpoints, exported = run / "checkpoints", run / "model"
@@ -87,43 +97,38 @@ def train(cfg: DictConfig) -> float:
         LambdaCallback(on_fit_start=_show_what_is_trained),
         GoOn(),
     ]
+    shown = sys.stdout.isatty() or any(isinstance(callback, ProgressBar) for callback in asked)
+    if not shown:
+        callbacks.append(ProgressLines())
     if loggers and not any(isinstance(callback, LearningRateMonitor) for callback in asked):
         callbacks.append(LearningRateMonitor("step"))
     trainer: L.Trainer = instantiate(
-        cfg.trainer, logger=loggers or False, callbacks=[*callbacks, *asked], plugins=[CheckpointFiles()]
+        cfg.trainer,
+        logger=loggers or False,
+        callbacks=[*callbacks, *asked],
+        plugins=[CheckpointFiles()],
+        enable_progress_bar=cfg.trainer.get("enable_progress_bar", shown),
     )
     if trainer.is_global_zero:
-        run.mkdir(parents=True, exist_ok=True)
-        if cfg.resume is None:
-            _begin_anew(run)
-        OmegaConf.save(cfg, run / "config.yaml", resolve=True)
+        _begin_when_training(trainer, run, cfg)
         for logger in trainer.loggers:
             logger.log_hyperparams(resolved(cfg))
-
-    trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
+    with warnings.catch_warnings():
+        for message in QUIET:
+            warnings.filterwarnings("ignore", message=message)
+        try:
+            results = _fit_and_measure(cfg, trainer, module, datamodule, checkpoint, benchmarks)
+        except SystemExit as ended:
+            _finished(trainer, exit_code=1)
+            _end(ended, stop, trainer)
+        except BaseException:
+            _finished(trainer, exit_code=1)
+            raise
     if trainer.is_global_zero:
-        reports = [asdict(report) | {"name": name} for name, report in datamodule.reports.items()]
-        (run / "data.json").write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
-    results = {"train": _values(trainer.callback_metrics, "train_epoch/")}
-    best = checkpoint.best_model_path or None
-    stages: tuple[tuple[EvaluationStage, tuple[str, ...], Callable[..., object]], ...] = (
-        ("val", (*datamodule.val_names, *datamodule.val_response_names), trainer.validate),
-        ("test", (*datamodule.test_names, *datamodule.test_response_names), trainer.test),
-    )
-    for stage, names, evaluate in stages:
-        if not names:
-            continue
-        evaluate(module, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        for prefix in (metric_prefix(stage, name) for name in names):
-            results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
-        if stage == "val":
-            for prefix in (f"{BENCHMARK}{name}" for callback in benchmarks for name in callback.paths):
-                results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
-    if trainer.is_global_zero:
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()  # the next run of a multirun is another one
-        _report(run, results)
+        report(run, results, _finished(trainer))
+    if module.num_not_finite:
+        told = ", ".join(f"{number:,} of {name}" for name, number in module.num_not_finite.items())
+        raise ValueError(f"rewards are not finite: {told}. Training has diverged; lower the learning rate")
     return _objective(results, cfg.monitor)
 
 
@@ -133,85 +138,89 @@ def _asked_callbacks(cfg: DictConfig) -> list[L.Callback]:
     return [*asked, *instantiate(cfg.trainer.get("callbacks") or [])]
 
 
-def _check_monitor(cfg: DictConfig, datamodule: PreferenceDataModule, benchmarks: Sequence[str]) -> None:
-    """Say that a run will not have the metric that it is to monitor.
+def _begin_when_training(trainer: L.Trainer, run: Path, cfg: DictConfig) -> None:
+    """Have the folder made ready when training begins; at once where nothing is trained."""
+    goes_on = cfg.resume is not None
 
-    Args:
-        cfg: of the run.
-        datamodule: names its sets.
-        benchmarks: the names of the metrics that its benchmarks will log.
-    """
-    if cfg.monitor.startswith(BENCHMARK):
-        if cfg.monitor not in benchmarks:
-            raise ValueError(
-                f"monitor={cfg.monitor!r} is of no benchmark of this run (callbacks=benchmarks "
-                f"callbacks.benchmarks.paths.NAME=FOLDER); there are: {', '.join(benchmarks) or 'none'}"
-            )
-        if not (datamodule.val_names or datamodule.val_response_names):
-            raise ValueError(
-                f"monitor={cfg.monitor!r}: the best weights are chosen at validations, and this run has none; give it "
-                "a validation set, or data.val_fraction above 0"
-            )
-        return
-    groups = [metric_prefix("val", name) for name in datamodule.val_response_names]
-    groups += [metric_prefix("test", name) for name in datamodule.test_response_names]
-    known = [*(metric_prefix("val", name) for name in datamodule.val_names), *groups]
-    known += [metric_prefix("test", name) for name in datamodule.test_names]
-    of_groups = any(cfg.monitor.startswith(f"{prefix}/") for prefix in groups)
-    metric, names = cfg.monitor.rpartition("/")[2], sorted(group_metric_names() if of_groups else metric_names())
-    if metric not in names:
-        raise ValueError(f"monitor={cfg.monitor!r}: there is no metric {metric!r}; there are {', '.join(names)}")
-    if known and not any(cfg.monitor.startswith(f"{prefix}/") for prefix in known):
-        raise ValueError(
-            f"monitor={cfg.monitor!r} is of no data set of this run; its sets are {', '.join(known)}: "
-            "say monitor=SET/accuracy, and mode=min for a loss"
-        )
+    def ready(*_: Any) -> None:
+        begin(run, cfg, goes_on)
+
+    if trainer.max_epochs == 0:
+        ready()
+    else:
+        trainer.callbacks.insert(0, LambdaCallback(on_train_start=ready))  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _check(
-    cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, benchmarks: Sequence[str] = ()
-) -> None:
-    """Say what cannot work before anything is read or trained, not after."""
-    if cfg.resume is not None and not Path(cfg.resume).exists():
-        raise ValueError(f"resume={cfg.resume!r}: there is no such checkpoint")
-    _check_monitor(cfg, datamodule, benchmarks)
-    if datamodule.treatments and not module.reads_treatments:
-        raise ValueError(
-            f"treatment={', '.join(datamodule.treatments)}: {type(module).__name__} does not read all their targets, "
-            "margins above all; set module=strength_aware"
-        )
-    if cfg.contrast is not None and "contrast" not in cfg.module:
-        raise ValueError(
-            f"contrast: {type(module).__name__} takes none; set module=contrastive or meta, or leave it out (~contrast)"
-        )
-    if bool(datamodule.responses.sets.train) != module.reads_responses:
-        raise ValueError(
-            f"{type(module).__name__} climbs by responses of a policy and there are none: set responses=jsonl "
-            "responses.file=FILE, which lightning-rm sample writes"
-            if module.reads_responses
-            else f"{type(module).__name__} does not train on responses: set responses.train=null (of files, "
-            "responses.file=null), or module=meta"
-        )
-    limit, longest = module.model.max_tokens, datamodule.policy.max_tokens
-    if limit is not None and longest > limit:
-        raise ValueError(f"data.max_tokens={longest}, but the backbone has positions for {limit}; set {limit} or less")
+def _fit_and_measure(
+    cfg: DictConfig,
+    trainer: L.Trainer,
+    module: PairwiseRM,
+    datamodule: PreferenceDataModule,
+    checkpoint: BestCheckpoint,
+    benchmarks: list[Benchmarks],
+) -> dict[str, dict[str, float]]:
+    """Train, and measure the best weights: set -> metric -> value."""
+    if datamodule.has_train:
+        trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
+        if trainer.is_global_zero:
+            write_counts(Path(cfg.paths.run), datamodule.reports)
+    results = {"train": _values(trainer.callback_metrics, "train_epoch/")}
+    best = checkpoint.best_model_path or None
+    if best is None and checkpoint.monitor is not None and datamodule.has_train and trainer.is_global_zero:
+        plain_console().print("no validation took place: the last weights are taken for the best")
+    stages: tuple[tuple[EvaluationStage, tuple[str, ...], Callable[..., object]], ...] = (
+        ("val", (*datamodule.val_names, *datamodule.val_response_names), trainer.validate),
+        ("test", (*datamodule.test_names, *datamodule.test_response_names), trainer.test),
+    )
+    not_finite: dict[str, int] = {}
+    for stage, names, evaluate in stages:
+        if not names or cfg.trainer[f"limit_{stage}_batches"] == 0:
+            continue
+        evaluate(module, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        not_finite |= module.num_not_finite
+        for prefix in (metric_prefix(stage, name) for name in names):
+            results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
+        if stage == "val":
+            for prefix in (f"{BENCHMARK}{name}" for callback in benchmarks for name in callback.paths):
+                results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
+    module.num_not_finite = not_finite
+    return results
 
 
-def _warn_of_a_toy(cfg: DictConfig) -> None:
-    """Say that the default backbone is no language model, to those who have pairs of their own."""
-    made = (cfg.data.module.get("train") or {}).get("_target_", "").endswith(SyntheticSource.__name__)
-    if cfg.backbone.model["_target_"].endswith(RewardModel.from_config.__name__) and not made:
-        rank_zero_warn(
-            "this backbone has random weights and the made world's tokenizer, which spells all other words by letters; "
-            "for pairs of your own name a model: backbone=hub backbone.path=NAME_OR_FOLDER"
-        )
+def _end(ended: SystemExit, stop: Stop, trainer: L.Trainer) -> NoReturn:
+    """End as a shell expects of a process that a signal ended, where one did; Lightning's own code is 1 or 0."""
+    if stop.signal == signal.SIGUSR1 and trainer.is_global_zero:
+        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
+    if stop.signal is not None:
+        raise SystemExit(stop.exit_code) from None
+    cause = ended.__context__
+    if isinstance(ended, SIGTERMException) or isinstance(cause, Terminated):
+        raise SystemExit(143) from None
+    raise SystemExit(130) if isinstance(cause, KeyboardInterrupt) else ended
 
 
-def _begin_anew(run: Path) -> None:
-    """Remove what an older run in the folder logged, measured and drew: nobody is to take it for this run's."""
-    old = [run / "csv" / "metrics.csv", run / "results.json"]
-    for path in (*old, *(run / "pairs").glob("*.*"), *(run / "figures").glob("*.*")):
-        path.unlink(missing_ok=True)
+def _finished(trainer: L.Trainer, exit_code: int = 0) -> list[str]:
+    """End the runs of W&B, for the next one of a multirun is another; where they can be looked at."""
+    if not trainer.is_global_zero:
+        return []
+    runs = [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+    urls = [run.url for run in runs if not run.offline and run.url]
+    for run in runs:
+        run.finish(exit_code=exit_code)
+    return urls
+
+
+def _take_runs(cfg: DictConfig) -> None:
+    """Where the folder of a run is named, take what it means there: its best weights, its latest checkpoint."""
+    path = cfg.backbone.get("path")
+    if path is not None and (Path(path) / "config.yaml").is_file():
+        found = find_folder(Path(path))
+        if found is None:
+            raise ValueError(f"backbone.path={path!r} is a run without weights in model/best; has it finished?")
+        plain_console().print(f"backbone.path: {path} is a run; its weights are read from {found}", soft_wrap=True)
+        cfg.backbone.path = str(found)
+    if cfg.resume is not None and Path(cfg.resume).is_dir() and (found := latest_checkpoint(cfg.resume)) is not None:
+        cfg.resume = str(found)
 
 
 def _objective(results: dict[str, dict[str, float]], monitor: str) -> float:
@@ -234,57 +243,16 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
     datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
     if trainer.is_global_zero:
         trained, total = count_parameters(module)
-        console = Console()
-        console.print(report_table(set_reports(datamodule)))
-        console.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", highlight=False, soft_wrap=True)
-        console.print(f"{total:,} parameters, {trained:,} of them trained", highlight=False)
+        out = plain_console()
+        out.print(report_table(set_reports(datamodule)))
+        out.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", soft_wrap=True)
+        out.print(f"{total:,} parameters, {trained:,} of them trained")
 
 
-def _report(run: Path, results: dict[str, dict[str, float]]) -> None:
-    """Write results and figures, print the table and where everything lies."""
-    (run / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    console = Console()
-    console.print(results_table({name: values for name, values in results.items() if not name.startswith(BENCHMARK)}))
-    for name, values in results.items():
-        if name.startswith(BENCHMARK):
-            told = ", ".join(f"{section} {value:.3f}" for section, value in values.items())
-            console.print(f"{name}: {told}", highlight=False)
-    try:
-        figures = write_figures(run)
-    except ValueError as error:  # a diverged run has a table, and no rewards to draw
-        console.print(f"no figures: {error}")
-        figures = []
-    places = {
-        "config": run / "config.yaml",
-        "data counts": run / "data.json",
-        "results": run / "results.json",
-        "metrics": run / "csv" / "metrics.csv",
-        "W&B run": run / "wandb",
-        "per-pair rewards": run / "pairs",
-        "figures": run / "figures",
-        "checkpoints": run / "checkpoints",
-        "best weights": run / "model" / "best",
-        "last weights": run / "model" / "last",
-    }
-    for name, path in places.items():
-        if path.exists():
-            console.print(f"{name:>18}  {path}", highlight=False, soft_wrap=True)
-    if figures:
-        console.print(f"{'':>18}  {', '.join(sorted({path.name for path in figures if path.suffix == '.png'}))}")
-
-
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
+@command("train")
 def main(cfg: DictConfig) -> float:
     """The Hydra entry point."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        "Total length of `list` across ranks is zero.*",  # a run without validation sets
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with plain_errors(cfg):
-        return train(cfg)
+    return train(cfg)
 
 
 if __name__ == "__main__":

@@ -195,6 +195,11 @@ class PreferenceDataModule(L.LightningDataModule):
         return self.choice.layout
 
     @property
+    def has_train(self) -> bool:
+        """Whether there is a set to train on."""
+        return bool(self._pairs.sets.train)
+
+    @property
     def reports(self) -> dict[str, DataReport]:
         """Name -> what became of every row, of the sets that are set up."""
         return {name: opened.report for name, opened in (self.datasets | self.responses.opened).items()}

@@ -46,6 +46,9 @@ from lightning_rm.modules.progress import AcrossRanks, Progress
 
 EvaluationStage = Literal["val", "test"]
 
+PRECISIONS = ("bf16-mixed", "32-true", "16-mixed")
+"""What a trainer may be told; the type of the backbone's weights is the model's."""
+
 STATISTICS = "statistics of pairs"
 """The name, no loss's, of what the metrics are made of among a training step's sums."""
 
@@ -291,9 +294,16 @@ class PairwiseRM(L.LightningModule):
 
         Raises:
             ValueError: if the data module reads rewards at another token than the model, training pairs lack the
-                strengths that the method needs, or a callback changes how many micro-batches make a step, of which the
-                data module plans an epoch.
+                strengths that the method needs, a callback changes how many micro-batches make a step, of which the
+                data module plans an epoch, or the precision is none of those that leave head, rewards and losses in
+                float32.
         """
+        if self.trainer.precision not in PRECISIONS:
+            raise ValueError(
+                f"trainer.precision={self.trainer.precision} takes everything to that type, and head, rewards and "
+                f"losses stay in float32: set trainer.precision={' or '.join(PRECISIONS)}, and "
+                "backbone.model.dtype=bfloat16 for weights that are kept in half precision"
+            )
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, PreferenceDataModule) and datamodule.read_at != self.model.read_at:
             raise ValueError(
@@ -330,7 +340,10 @@ class PairwiseRM(L.LightningModule):
         """The optimizer over `parameter_groups`, and its schedule over all steps of the run."""
         own = [parameter for part in self._own_parts() for parameter in part.parameters()]
         groups = parameter_groups(self.model.backbone_parameters(), self.model.head_parameters(), self.head_lr, own)
-        optimizer = self.optimizer(groups)
+        try:
+            optimizer = self.optimizer(groups)
+        except TypeError as error:  # an option of another type, or none of this optimizer's
+            raise ValueError(f"the optimizer cannot be made of its options: {error}") from error
         scaled = self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val
         if scaled and any(group.get("fused") for group in optimizer.param_groups):
             raise ValueError(

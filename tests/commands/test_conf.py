@@ -14,9 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_rm.commands._checks import warn_of_a_toy
 from lightning_rm.commands._config import conf_dir, resolved
 from lightning_rm.commands.main import verbs
-from lightning_rm.commands.train import _warn_of_a_toy, train
+from lightning_rm.commands.train import train
 from lightning_rm.data.rows import PairRow
 from lightning_rm.data.sources.files import FileSource
 from tests.toy import write_annotated
@@ -107,11 +108,11 @@ def test_an_empty_chain_and_a_chain_of_treatments() -> None:
 
 def test_the_toy_backbone_warns_of_pairs_that_are_not_made(recwarn: pytest.WarningsRecorder) -> None:
     run = "hydra.runtime.output_dir=run"
-    _warn_of_a_toy(composed(run))
-    _warn_of_a_toy(composed("data=jsonl", "backbone=hub", run))
+    warn_of_a_toy(composed(run))
+    warn_of_a_toy(composed("data=jsonl", "backbone=hub", run))
     assert not recwarn
     with pytest.warns(UserWarning, match="backbone=hub backbone.path="):
-        _warn_of_a_toy(composed("data=jsonl", run))
+        warn_of_a_toy(composed("data=jsonl", run))
 
 
 def test_the_papers_data_has_its_three_validation_sets(tmp_path: Path) -> None:

@@ -13,8 +13,11 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lightning_rm.analysis.history import read_history
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from tests.commands.conftest import Cli
 from tests.float64 import same
 from tests.processes import lightning_rm, lightning_rm_afresh
+from tests.toy import write_jsonl
 
 SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1", "data.epochs=2"]
 
@@ -41,19 +44,23 @@ def test_one_run_leaves_everything_it_says(tmp_path: Path) -> None:
     assert tokenizer.chat_template
 
 
-def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
+def test_a_run_goes_on_from_the_checkpoint_of_a_step(cli: Cli, tmp_path: Path) -> None:
     """Three steps an epoch: the fourth is in the middle of the second, and its epoch's metrics are of all its pairs.
 
-    What was logged before it stays, and the pairs of a set that only the run before it had. A run that begins anew in a
-    folder leaves nothing there of a set that it does not have.
+    It goes on in the folder of its checkpoint, whichever folder a new run would have. What was logged before it stays,
+    and the pairs of a set that only the run before it had. A run that begins anew in a folder leaves nothing there of a
+    set that it does not have.
     """
-    arguments = ["train", *SMALL, "hydra.run.dir=run", "logger=csv", "checkpoint.every_n_train_steps=4"]
+    arguments = ["train", *SMALL, "logger=csv", "checkpoint.every_n_train_steps=4"]
     results, pairs = tmp_path / "run" / "results.json", tmp_path / "run" / "pairs"
     pairs.mkdir(parents=True)
     (pairs / "test_older.parquet").write_text("of an older run")
     (older := tmp_path / "run" / "figures" / "older.png").parent.mkdir()
     older.write_text("of an older run")
-    assert lightning_rm(tmp_path, *arguments).returncode == 0
+    (tmp_path / "run" / "config.yaml").write_text("of an older run")
+    said = cli(*arguments, "hydra.run.dir=run")
+    assert said.code == 0, said.err
+    assert "/run holds a run of " in said.out
     assert not older.exists()
     whole = json.loads(results.read_text())
     sets = ["test_ood.parquet", "test_test.parquet", "val_val.parquet"]
@@ -63,12 +70,16 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run" / "checkpoints" / "resume.ckpt"
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 4
     results.unlink()
-    resumed = lightning_rm(tmp_path, *arguments, f"resume={checkpoint}")
-    assert resumed.returncode == 0, resumed.stderr
+    before = sorted(path.name for path in tmp_path.iterdir())
+    resumed = cli(*arguments, f"resume={checkpoint}")
+    assert resumed.code == 0, resumed.err
+    assert "holds a run" not in resumed.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert whole["train"]["num_pairs"] == 96
     for name, metrics in json.loads(results.read_text()).items():
         assert metrics == same(whole[name])
     assert sorted(path.name for path in pairs.glob("*.parquet")) == sorted([*sets, "test_more.parquet"])
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["best.ckpt", "last.ckpt", "resume.ckpt"]
     assert (tmp_path / "run" / "figures" / "rewards_test_more.png").exists()
     resumed_history = read_history(tmp_path / "run" / "csv" / "metrics.csv")
     assert history["train/loss"].steps.tolist() == list(range(6))
@@ -78,9 +89,11 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(tmp_path: Path) -> None:
         assert curve.values == same(history[name].values)
 
 
-def test_a_multirun_shares_a_folder_and_returns_objectives(tmp_path: Path) -> None:
-    result = lightning_rm(tmp_path, "train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep", "data.epochs=1")
-    assert result.returncode == 0, result.stderr
+def test_a_multirun_shares_a_folder_and_a_job_that_fails_stops_no_other(cli: Cli, tmp_path: Path) -> None:
+    said = cli("train", "-m", *SMALL, "data.max_tokens=256,9999", "seed=0,1", "hydra.sweep.dir=sweep", "data.epochs=1")
+    assert said.code == 1
+    assert "2 of 4 jobs failed" in said.err
+    assert "data.max_tokens=9999, but the backbone has positions for 2048" in " ".join(said.err.split())
     runs = sorted((tmp_path / "sweep").glob("*/results.json"))
     assert len(runs) == 2
     accuracies = [json.loads(run.read_text())["val"]["nll"] for run in runs]
@@ -88,34 +101,95 @@ def test_a_multirun_shares_a_folder_and_returns_objectives(tmp_path: Path) -> No
     assert len(list((tmp_path / "sweep").glob("*/wandb/offline-run-*/*.wandb"))) == 2
 
 
-def test_no_logger_still_prints_the_table(tmp_path: Path) -> None:
-    result = lightning_rm(tmp_path, "train", *SMALL, "logger=none", "hydra.run.dir=run", "trainer.max_steps=1")
-    assert result.returncode == 0, result.stderr
-    assert "length only" in result.stdout
+@pytest.mark.filterwarnings("error:.*could not find the monitored key")
+def test_no_logger_still_prints_the_table(cli: Cli, tmp_path: Path) -> None:
+    """Of a run that ends within an epoch, too: what is said fits on a screen."""
+    said = cli("train", *SMALL, "logger=none", "hydra.run.dir=run", "trainer.max_steps=1")
+    assert said.code == 0, said.err
+    assert "length only" in said.out
     assert not (tmp_path / "run" / "csv").exists()
+    assert "no validation took place: the last weights are taken for the best" in said.out
+
+
+def test_a_run_measures_alone_where_nothing_is_trained(cli: Cli, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "test.jsonl", list(SyntheticSource(8, split="test")))
+    words = [
+        "data=jsonl",
+        "data.file=null",
+        "data.test_file=test.jsonl",
+        "trainer.max_epochs=0",
+        "monitor=test/accuracy",
+    ]
+    said = cli("train", *words, "logger=none", "hydra.run.dir=run")
+    assert said.code == 0, said.err
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["num_pairs"] == 8
+
+
+def test_a_run_that_diverges_ends_with_an_error_and_saves_nothing(cli: Cli, tmp_path: Path) -> None:
+    words = [*SMALL, "logger=csv", "hydra.run.dir=run", "checkpoint.every_n_train_steps=2", "scheduler.warmup=0"]
+    said = cli("train", *words, "optimizer.lr=1e38")
+    assert said.code == 1
+    assert "weights are not finite" in said.err
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_run_is_a_backbone_and_its_folder_a_checkpoint(cli: Cli, tmp_path: Path) -> None:
+    first = [*SMALL, "logger=none", "hydra.run.dir=first", "trainer.max_steps=1"]
+    assert cli("train", *first).code == 0
+    second = [*SMALL, "logger=none", "hydra.run.dir=second", "trainer.max_steps=1"]
+    said = cli("train", *second, "backbone=hub", "backbone.path=first")
+    assert said.code == 0, said.err
+    assert "backbone.path: first is a run; its weights are read from first/model/best" in said.out
+    said = cli("train", *SMALL, "logger=none", "resume=first", "trainer.max_steps=2")
+    assert said.code == 0, said.err
+    assert "going on from first/checkpoints/last.ckpt" in said.err
+    assert torch.load(tmp_path / "first" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.yaml").write_text("name: a")
+    said = cli("train", *SMALL, "backbone=hub", "backbone.path=empty")
+    assert "error: backbone.path='empty' is a run without weights in model/best" in said.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
-        (["train", "data=jsonl", "data.file=none.jsonl"], "none.jsonl"),
-        (["train", "backbone=hub", "backbone.path=no/such"], "error: path='no/such' is no folder here"),
-        (["train", "data=jsonl"], "error: data.file must be given: data.file=..."),
-        (["train", "checkpoint.every_n_train_steps=0"], "error: every_n_train_steps=0: give 1 or more, or null"),
-        (["train", "checkpoint.every_n_train_steps=0"], "\n(on the command line: checkpoint.every_n_train_steps)\n"),
-        (["train", "resume=none.ckpt"], "error: resume='none.ckpt': there is no such checkpoint"),
-        (["train", "monitor=val/acc"], "error: monitor='val/acc': there is no metric 'acc'; there are accuracy"),
-        (["train", "monitor=dev/accuracy"], "error: monitor='dev/accuracy' is of no data set of this run"),
-        (["train", "data.max_tokens=4096"], "error: data.max_tokens=4096, but the backbone has positions for 2048"),
-        (["train", "module=meta"], "error: MetaRM climbs by responses of a policy and there are none"),
-        (["train", "responses=synthetic"], "error: BaselineRM does not train on responses"),
-        (["train", "module=contrastive"], "error: ContrastiveRM needs something to contrast by"),
-        (["train", "contrast=simcse"], "error: contrast: BaselineRM takes none"),
-        (["trian"], "no verb 'trian'"),
-        ([], "usage: lightning-rm VERB"),
+        ("data=jsonl data.file=none.jsonl", "none.jsonl"),
+        ("backbone=hub backbone.path=no/such", "error: path='no/such' is no folder here"),
+        ("data=jsonl", "error: data.file must be given: data.file=..."),
+        ("data=jsonl data.file=null", "error: there is nothing to train on: the data names no file"),
+        ("checkpoint.every_n_train_steps=0", "error: every_n_train_steps=0: give 1 or more, or null"),
+        ("checkpoint.every_n_train_steps=0", "\n(on the command line: checkpoint.every_n_train_steps)\n"),
+        ("resume=none.ckpt", "error: none.ckpt: there is no such checkpoint"),
+        ("resume=.", "error: resume='.' is a folder without a checkpoint"),
+        ("monitor=val/acc", "error: monitor='val/acc': there is no metric 'acc'; there are accuracy"),
+        ("monitor=dev/accuracy", "error: monitor='dev/accuracy' is of no data set of this run"),
+        (
+            "trainer.limit_val_batches=0",
+            "error: trainer.limit_val_batches=0 validates nothing, and monitor=val/accuracy",
+        ),
+        ("data.max_tokens=4096", "error: data.max_tokens=4096, but the backbone has positions for 2048"),
+        ("module=meta", "error: MetaRM climbs by responses of a policy and there are none"),
+        ("responses=synthetic", "error: BaselineRM does not train on responses"),
+        ("module=contrastive", "error: ContrastiveRM needs something to contrast by"),
+        ("contrast=simcse", "error: contrast: BaselineRM takes none"),
+        ("trainer.precision=bf16-true", "error: trainer.precision=bf16-true"),
+        (
+            "+backbone.model.lora.rank=4",
+            "error: backbone.model.lora={'rank': 4} says how adapters are, and there are none",
+        ),
+        ("logger.offline=false", "error: logger.offline=false sends the run to W&B, and there is no key for it here"),
+        ("optimizer.lr=high", "error: the optimizer cannot be made of its options: "),
+        ("+optimizer.betas=[2,3]", "error: Invalid beta parameter"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:
-    result = lightning_rm(tmp_path, *arguments)
-    assert result.returncode != 0
-    assert message in result.stdout + result.stderr
+def test_mistakes_are_named(
+    cli: Cli, words: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    said = cli("train", *words.split())
+    assert said.code == 1
+    assert message in said.out + said.err
+    assert "Traceback" not in said.out + said.err

@@ -1,0 +1,151 @@
+"""What cannot work in a training run, said before anything is read or trained, not after."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lightning.pytorch.utilities import rank_zero_warn
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_rm.callbacks.checkpoint_files import read_checkpoint
+from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.metrics.groups import group_metric_names
+from lightning_rm.metrics.pairs import metric_names
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.modules.base import PairwiseRM, metric_prefix
+
+BENCHMARK = "benchmark/"
+"""What the metrics of a benchmark are named after, before its own name."""
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Say what the configuration alone shows: adapters without a kind, W&B without a key, a checkpoint that is none.
+
+    Raises:
+        ValueError: for each of them.
+    """
+    lora = cfg.backbone.model.get("lora")
+    if OmegaConf.is_config(lora) and "_target_" not in lora:
+        raise ValueError(
+            f"backbone.model.lora={OmegaConf.to_container(lora)} says how adapters are, and there are none: set "
+            "backbone=hub_lora backbone.path=NAME_OR_FOLDER, which has backbone.model.lora.rank and others"
+        )
+    if cfg.logger.get("offline") is False and not _has_wandb_key():
+        raise ValueError(
+            "logger.offline=false sends the run to W&B, and there is no key for it here: set WANDB_API_KEY, or run "
+            "`wandb login` once; or leave logger.offline=true and send the run later with `wandb sync`"
+        )
+    if cfg.resume is not None:
+        read_checkpoint(cfg.resume)
+
+
+def check_run(
+    cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, benchmarks: Sequence[str] = ()
+) -> None:
+    """Say what of a module and its data do not go together.
+
+    Args:
+        cfg: of the run.
+        module: what is trained.
+        datamodule: what it is trained on.
+        benchmarks: the names of the metrics that its benchmarks will log.
+
+    Raises:
+        ValueError: for each of them.
+    """
+    if not datamodule.has_train and cfg.trainer.max_epochs != 0:
+        raise ValueError(
+            "there is nothing to train on: the data names no file to train on (data.file=null); give one, or "
+            "trainer.max_epochs=0 to measure alone"
+        )
+    _check_monitor(cfg, datamodule, benchmarks)
+    if datamodule.treatments and not module.reads_treatments:
+        raise ValueError(
+            f"treatment={', '.join(datamodule.treatments)}: {type(module).__name__} does not read all their targets, "
+            "margins above all; set module=strength_aware"
+        )
+    if cfg.contrast is not None and "contrast" not in cfg.module:
+        raise ValueError(
+            f"contrast: {type(module).__name__} takes none; set module=contrastive or meta, or leave it out (~contrast)"
+        )
+    if bool(datamodule.responses.sets.train) != module.reads_responses:
+        raise ValueError(
+            f"{type(module).__name__} climbs by responses of a policy and there are none: set responses=jsonl "
+            "responses.file=FILE, which lightning-rm sample writes"
+            if module.reads_responses
+            else f"{type(module).__name__} does not train on responses: set responses.train=null (of files, "
+            "responses.file=null), or module=meta"
+        )
+    limit, longest = module.model.max_tokens, datamodule.policy.max_tokens
+    if limit is not None and longest > limit:
+        raise ValueError(f"data.max_tokens={longest}, but the backbone has positions for {limit}; set {limit} or less")
+
+
+def warn_of_a_toy(cfg: DictConfig) -> None:
+    """Say that the default backbone is no language model, to those who have pairs of their own."""
+    made = (cfg.data.module.get("train") or {}).get("_target_", "").endswith(SyntheticSource.__name__)
+    if cfg.backbone.model["_target_"].endswith(RewardModel.from_config.__name__) and not made:
+        rank_zero_warn(
+            "this backbone has random weights and the made world's tokenizer, which spells all other words by letters; "
+            "for pairs of your own name a model: backbone=hub backbone.path=NAME_OR_FOLDER"
+        )
+
+
+def _check_monitor(cfg: DictConfig, datamodule: PreferenceDataModule, benchmarks: Sequence[str]) -> None:
+    """Say that a run will not have the metric that it is to monitor.
+
+    Args:
+        cfg: of the run.
+        datamodule: names its sets.
+        benchmarks: the names of the metrics that its benchmarks will log.
+    """
+    if cfg.monitor.startswith(BENCHMARK):
+        if cfg.monitor not in benchmarks:
+            raise ValueError(
+                f"monitor={cfg.monitor!r} is of no benchmark of this run (callbacks=benchmarks "
+                f"callbacks.benchmarks.paths.NAME=FOLDER); there are: {', '.join(benchmarks) or 'none'}"
+            )
+        if not (datamodule.val_names or datamodule.val_response_names):
+            raise ValueError(
+                f"monitor={cfg.monitor!r}: the best weights are chosen at validations, and this run has none; give it "
+                "a validation set, or data.val_fraction above 0"
+            )
+        return
+    if cfg.monitor.startswith("val/") and cfg.trainer.limit_val_batches == 0:
+        raise ValueError(
+            f"trainer.limit_val_batches=0 validates nothing, and monitor={cfg.monitor} chooses the best weights by a "
+            "validation: set monitor=test/accuracy, which keeps the last weights, or validate"
+        )
+    groups = [metric_prefix("val", name) for name in datamodule.val_response_names]
+    groups += [metric_prefix("test", name) for name in datamodule.test_response_names]
+    known = [*(metric_prefix("val", name) for name in datamodule.val_names), *groups]
+    known += [metric_prefix("test", name) for name in datamodule.test_names]
+    of_groups = any(cfg.monitor.startswith(f"{prefix}/") for prefix in groups)
+    metric, names = cfg.monitor.rpartition("/")[2], sorted(group_metric_names() if of_groups else metric_names())
+    if metric not in names:
+        raise ValueError(f"monitor={cfg.monitor!r}: there is no metric {metric!r}; there are {', '.join(names)}")
+    if known and not any(cfg.monitor.startswith(f"{prefix}/") for prefix in known):
+        raise ValueError(
+            f"monitor={cfg.monitor!r} is of no data set of this run; its sets are {', '.join(known)}: "
+            "say monitor=SET/accuracy, and mode=min for a loss"
+        )
+
+
+def _has_wandb_key() -> bool:
+    """Whether W&B would find a key, or needs none."""
+    environment = os.environ
+    if environment.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return True
+    if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+    path = Path(environment.get("NETRC") or Path.home() / ".netrc")
+    try:
+        return host is not None and netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,133 @@
+"""From a command line to a command: what is checked before anything heavy is imported, and what runs the command then.
+
+Hydra composes the configuration and runs sweeps; here is what it says badly: help, completion, keys that are none,
+values that want quotes, and where a resumed run goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from lightning_rm.commands._config import Terminated, conf_dir, plain_errors
+
+_arguments: list[str] | None = None  # of this process, as they were given, once they are prepared
+
+
+def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Makes the `main` of a command of a function of its configuration.
+
+    Args:
+        verb: the command, and its configuration in `conf/`.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        @functools.wraps(task)
+        def job(cfg: DictConfig) -> Any:
+            logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+            result: Any = math.nan  # a sweep's objective of a job that fails
+            with plain_errors(cfg):
+                result = task(cfg)
+            return result
+
+        @functools.wraps(task)
+        def main() -> None:
+            prepare(verb)
+            hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(job)()
+
+        return main
+
+    return decorate
+
+
+def prepare(verb: str) -> None:
+    """Answer `--help`, or check this process's command line and say where it goes on; once a process.
+
+    Raises:
+        SystemExit: with 0 after the help, with 1 after a mistake, which is said.
+    """
+    global _arguments
+    if _arguments is not None:
+        return
+    words = sys.argv[1:]
+    _arguments = words
+    signal.signal(signal.SIGTERM, _terminate)
+    if "-h" in words or "--help" in words:
+        from lightning_rm.commands._help import help_text
+
+        with _said():
+            print(help_text(verb, [word for word in words if not word.startswith("-")]))
+        raise SystemExit(0)
+    from lightning_rm.commands._keys import check_keys
+    from lightning_rm.commands._resume import with_folder
+
+    with _said():
+        own, folder, looks_only = _own_words(words)
+        if looks_only:  # Hydra's own questions, such as --cfg job
+            return
+        check_keys(verb, own, folder)
+        if verb == "train":
+            sys.argv[1:] = with_folder(words)
+    if "-m" in words or "--multirun" in words:
+        sys.argv.append("+hydra.callbacks.sweep._target_=lightning_rm.commands._sweep.SweepTable")
+
+
+def arguments() -> list[str]:
+    """The command line of this process, as it was given."""
+    return list(sys.argv[1:] if _arguments is None else _arguments)
+
+
+def version_text() -> str:
+    """The name and version of what is installed."""
+    try:
+        return f"lightning-rm {version('lightning-rm')}"
+    except PackageNotFoundError:
+        return "lightning-rm, not installed"
+
+
+def _own_words(words: list[str]) -> tuple[list[str], str | None, bool]:
+    """The `key=value` words, another folder of groups, and whether Hydra is only asked for something."""
+    own: list[str] = []
+    folder: str | None = None
+    looks_only = False
+    rest = iter(words)
+    for word in rest:
+        name, sign, value = word.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folder = value if sign else next(rest, None)
+        elif name in ("--config-name", "-cn", "--config-path", "-cp", "--experimental-rerun"):
+            looks_only = True  # another configuration, whose keys are its own
+        elif word in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
+            looks_only = True
+        elif not word.startswith("-"):
+            own.append(word)
+    return own, folder, looks_only
+
+
+@contextmanager
+def _said() -> Generator[None]:
+    """Say a ValueError in its own words and exit."""
+    try:
+        yield
+    except ValueError as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM is as Ctrl-C, but for the exit code."""
+    raise Terminated

@@ -1,0 +1,104 @@
+"""A run's folder: what it begins with, what is put aside for it, and what it says in the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_rm.analysis.run import write_figures
+from lightning_rm.commands._checks import BENCHMARK
+from lightning_rm.commands._config import plain_console
+from lightning_rm.commands._entry import arguments
+from lightning_rm.commands._resume import write_job
+from lightning_rm.commands._tables import results_table
+from lightning_rm.data.store.report import DataReport
+from lightning_rm.drafts import clear_drafts, draft_of
+from lightning_rm.models.backbone.export import is_no_model
+
+CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", "checkpoints/resume.ckpt")
+RECORDS = ("csv/metrics.csv", "results.json", "data.json", "pairs/*.*", "figures/*.*")
+"""What a run writes beside its models, as globs below its folder."""
+
+
+def begin(run: Path, cfg: DictConfig, goes_on: bool) -> None:
+    """Have the folder ready when training begins, which is after all that can be wrong with data and settings.
+
+    What an older run there has logged, measured, drawn and saved goes, and is said: nobody is to take it for this
+    run's. A run that goes on keeps what it has.
+
+    Args:
+        run: the folder.
+        cfg: of the run.
+        goes_on: whether the run goes on there.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    for folder in (run, run / "checkpoints", run / "csv", run / "pairs"):
+        clear_drafts(folder)
+    config = run / "config.yaml"
+    if not goes_on:
+        if config.is_file():
+            day = time.strftime("%Y-%m-%d %H:%M", time.localtime(config.stat().st_mtime))
+            plain_console().print(f"{run} holds a run of {day}: it is replaced", soft_wrap=True)
+        for path in (path for glob in (*CHECKPOINTS, *RECORDS) for path in run.glob(glob)):
+            path.unlink()
+        for path in run.glob("model/*/*"):
+            if path.parent.name in ("best", "last") and not is_no_model(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with draft_of(config) as draft:
+        OmegaConf.save(cfg, draft, resolve=True)
+    write_job(run, arguments())
+
+
+def write_counts(run: Path, reports: dict[str, DataReport]) -> None:
+    """Write what became of every row."""
+    rows = [asdict(report) | {"name": name} for name, report in reports.items()]
+    with draft_of(run / "data.json") as draft:
+        draft.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] = ()) -> None:
+    """Write results and figures, print the table and where everything lies.
+
+    Args:
+        run: the folder.
+        results: set -> metric -> value.
+        urls: where the run can be looked at.
+    """
+    with draft_of(run / "results.json") as draft:
+        draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    out = plain_console()
+    out.print(results_table({name: values for name, values in results.items() if not name.startswith(BENCHMARK)}))
+    for name, values in results.items():
+        if name.startswith(BENCHMARK):
+            told = ", ".join(f"{section} {value:.3f}" for section, value in values.items())
+            out.print(f"{name}: {told}")
+    try:
+        figures = write_figures(run)
+    except ValueError as error:  # a diverged run has a table, and no rewards to draw
+        out.print(f"no figures: {error}")
+        figures = []
+    places = {
+        "config": run / "config.yaml",
+        "data counts": run / "data.json",
+        "results": run / "results.json",
+        "metrics": run / "csv" / "metrics.csv",
+        "W&B run": run / "wandb",
+        "per-pair rewards": run / "pairs",
+        "figures": run / "figures",
+        "checkpoints": run / "checkpoints",
+        "best weights": run / "model" / "best",
+        "last weights": run / "model" / "last",
+    }
+    for name, path in places.items():
+        if path.exists():
+            out.print(f"{name:>18}  {path}", soft_wrap=True)
+    for url in urls:
+        out.print(f"{'W&B':>18}  {url}", soft_wrap=True)
+    if figures:
+        out.print(f"{'':>18}  {', '.join(sorted({path.name for path in figures if path.suffix == '.png'}))}")

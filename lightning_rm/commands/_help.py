@@ -1,0 +1,157 @@
+"""`lightning-rm VERB --help`: every key of a command, in groups, with its value and its comment. It reads yaml."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from lightning_rm.commands._config import conf_dir, dotted
+from lightning_rm.commands._keys import parse
+
+LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<rest>.*)$")
+KEY_WIDTH = 40
+"""Columns of a key and its value; longer ones push their comment aside."""
+WIDTH = 118
+
+
+class Help(NamedTuple):
+    """What a command's configuration says of itself.
+
+    Args:
+        about: lines.
+        groups: group -> what it is set to, in the order of the defaults.
+        keys: key -> value, of those that a user sets.
+        inner: keys that take the values of others, and those that only a source or a logger reads.
+        comments: key -> what is said of it.
+    """
+
+    about: list[str]
+    groups: dict[str, str | None]
+    keys: dict[str, object]
+    inner: list[str]
+    comments: dict[str, str]
+
+
+def read_help(verb: str, arguments: Sequence[str] = ()) -> Help:
+    """What there is to say of a command, with the groups that its arguments choose.
+
+    Args:
+        verb: the command.
+        arguments: `key=value` words.
+    """
+    parse(arguments)
+    root = Path(conf_dir())
+    with initialize_config_dir(str(root), version_base="1.3"):
+        cfg = compose(verb, overrides=list(arguments), return_hydra_config=True)
+    chosen: dict[str, str | None] = dict(reversed(cfg.hydra.runtime.choices.items()))
+    groups = {name.partition("@")[0]: choice for name, choice in chosen.items() if not name.startswith("hydra/")}
+    del cfg.hydra
+    comments = dict(_comments(root / f"{verb}.yaml"))
+    for group, choice in groups.items():
+        for name in (choice or "").strip("[]").split(","):
+            comments = _comments_of_choice(root, group, name.strip()) | comments
+    keys: dict[str, object] = {}
+    inner: list[str] = []
+    for key, value in dotted(OmegaConf.to_container(cfg, resolve=False)):
+        named = [part.startswith("_") for part in key.split(".")]
+        if any(named) or (isinstance(value, dict) and value):
+            continue
+        follows = isinstance(value, str) and value.startswith("${") and key.count(".") > 1
+        if follows or key.startswith(("data.module.", "logger.loggers.")):
+            inner.append(key)
+        else:
+            keys[key] = value
+            if (above := comments.get(key.rpartition(".")[0])) is not None:
+                comments.setdefault(key, above)
+            if (above := comments.get(key.rpartition(".")[0])) is not None:
+                comments.setdefault(key, above)
+    return Help(_about(root / f"{verb}.yaml"), groups, keys, inner, comments)
+
+
+def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
+    """All keys of a command with the groups that its arguments choose, and what may be chosen."""
+    told = read_help(verb, arguments)
+    lines = [*told.about]
+    if told.groups:
+        lines += ["", "CHOICES, as GROUP=NAME"]
+    for group, choice in told.groups.items():
+        options = " | ".join(choices_of(Path(conf_dir()) / group))
+        lines += _row(f"{group}={_shown(choice)}", options)
+    lines += ["", "KEYS, as KEY=VALUE"]
+    own = [key for key in told.keys if key.partition(".")[0] not in told.groups or key in told.groups]
+    for key in own:
+        lines += _row(f"{key}={_shown(told.keys[key])}", told.comments.get(key, ""))
+    for group, choice in told.groups.items():
+        inside = [key for key in told.keys if key.startswith(f"{group}.")]
+        lines += [f" of {group}={_shown(choice)}"] if inside else []
+        for key in inside:
+            lines += _row(f"{key}={_shown(told.keys[key])}", told.comments.get(key, ""))
+    if told.inner:
+        lines += ["", "INNER KEYS, which take the values of those above or are seldom set"]
+        lines += textwrap.wrap(", ".join(told.inner), WIDTH, initial_indent="  ", subsequent_indent="  ")
+    lines += [
+        "",
+        "A value with = ( ) [ ] { } , or : is quoted twice: 'data.file=\"a(1).jsonl\"'. A sweep: -m seed=0,1,2.",
+        f"`lightning-rm {verb} GROUP=NAME --help` shows the keys of another choice.",
+    ]
+    return "\n".join(lines)
+
+
+def _row(left: str, right: str) -> list[str]:
+    """A key and its comment, which goes on below itself."""
+    first, *rest = textwrap.wrap(right, WIDTH - KEY_WIDTH - 4) or [""]
+    if len(left) > KEY_WIDTH:
+        return [f"  {left}", *(f"{'':{KEY_WIDTH + 4}}{line}" for line in (first, *rest) if line)]
+    return [f"  {left:<{KEY_WIDTH}}  {first}".rstrip(), *(f"{'':{KEY_WIDTH + 4}}{line}" for line in rest)]
+
+
+def _shown(value: object) -> str:
+    """A value as it is written on a command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def choices_of(folder: Path) -> list[str]:
+    """The choices of a group; a file that is a part of others says so in its first line."""
+    found = [(path.stem, path.read_text(encoding="utf-8").partition("\n")[0]) for path in sorted(folder.glob("*.yaml"))]
+    return [name for name, first in found if name != "base" and "a part of other choices" not in first]
+
+
+def _comments_of_choice(root: Path, group: str, name: str) -> dict[str, str]:
+    """Dotted key -> comment of a group's choice, and of the parts that it is made of."""
+    path = root / group / f"{name}.yaml"
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    found: dict[str, str] = {}
+    if defaults := re.search(r"^defaults: \[(.*)\]", text, re.MULTILINE):
+        for part in defaults[1].split(","):
+            found |= _comments_of_choice(root, group, part.strip())
+    place = "" if text.startswith("# @package _global_") else f"{group}."
+    return found | {f"{place}{key}": comment for key, comment in _comments(path)}
+
+
+def _comments(path: Path) -> Iterator[tuple[str, str]]:
+    """Dotted key -> the comment behind it, of a yaml file that is indented by two spaces."""
+    stack: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if (found := LINE.match(line)) is None:
+            continue
+        stack = [*stack[: len(found["indent"]) // 2], found["key"]]
+        _, sign, comment = found["rest"].partition(" # ")
+        if sign:
+            yield ".".join(stack), comment.strip()
+
+
+def _about(path: Path) -> list[str]:
+    """What a file says of itself before its first key."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    end = next(place for place, line in enumerate(lines) if not line.startswith("#"))
+    return [line.removeprefix("#").removeprefix(" ") for line in lines[:end]]

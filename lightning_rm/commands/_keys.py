@@ -1,0 +1,255 @@
+"""What a user may set, and what to say of a key that is none: before anything heavy is imported, and before Hydra.
+
+Hydra takes `+lr=1e-3` for a key that somebody will read, and proposes it for every key that it does not know. Here a
+key is known if the configuration has it with the groups that are chosen, if it is an argument of the callable that its
+place in the configuration names, or if it is an entry of a mapping that a user fills, such as `data.columns`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_rm.commands._config import conf_dir, dotted, followed
+
+OPEN = ("backbone.model.config", "features")
+"""Mappings with entries in the configuration that take others too, which are checked where they are read."""
+
+OTHER_NAMES = {
+    "batch_size": "data.batch_pairs",
+    "bf16": "trainer.precision",
+    "epochs": "trainer.max_epochs",
+    "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
+    "learning_rate": "optimizer.lr",
+    "lr": "optimizer.lr",
+    "max_grad_norm": "trainer.gradient_clip_val",
+    "max_length": "data.max_tokens",
+    "max_seq_length": "data.max_tokens",
+    "model": "backbone.path",
+    "model_name_or_path": "backbone.path",
+    "num_train_epochs": "trainer.max_epochs",
+    "output_dir": "hydra.run.dir",
+    "per_device_eval_batch_size": "data.eval_batch_pairs",
+    "per_device_train_batch_size": "data.batch_pairs",
+    "save_steps": "checkpoint.every_n_train_steps",
+    "warmup_ratio": "scheduler.warmup",
+    "warmup_steps": "scheduler.warmup",
+}
+"""What other trainers call a key -> what it is here."""
+
+
+class Choice(NamedTuple):
+    """A command's configuration with the groups that are chosen, as it stands without other values.
+
+    Args:
+        values: dotted key -> value, of containers too; nothing is resolved.
+        groups: the names of the groups that can be chosen.
+    """
+
+    values: dict[str, object]
+    groups: set[str]
+
+
+def parse(arguments: Sequence[str]) -> list[Override]:
+    """The `key=value` words of a command line.
+
+    Raises:
+        ValueError: if one cannot be read, in words that say how to write it.
+    """
+    parser = OverridesParser.create()
+    parsed: list[Override] = []
+    for word in arguments:
+        try:
+            parsed.append(parser.parse_override(word))
+        except HydraException as error:
+            key, sign, value = word.partition("=")
+            if not sign:
+                raise ValueError(f"{word!r} is not of the form key=value") from error
+            raise ValueError(
+                f"{word!r} cannot be read: in a value = ( ) [ ] {{ }} : and quotes are signs of their own; quote it "
+                f"twice, for the shell and for Hydra: '{key}=\"{value}\"'"
+            ) from error
+    return parsed
+
+
+def compose_choices(verb: str, overrides: Sequence[Override], folder: str | None = None) -> Choice:
+    """A command's configuration with the groups that overrides choose; of a sweep over groups, all of them together.
+
+    Args:
+        verb: the command.
+        overrides: of its command line.
+        folder: another folder to look for groups in.
+
+    Raises:
+        ValueError: if a group has no such choice.
+    """
+    search = [f"hydra.searchpath=[file://{Path(folder).absolute()}]"] if folder else []
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        groups = {name for name in _group_names(Path(conf_dir())) if "hydra" not in name.split("/")}
+        if folder:
+            groups |= set(_group_names(Path(folder)))
+        chosen: list[list[str]] = []
+        for override in overrides:
+            options = loader.get_group_options(override.key_or_group)
+            if options and not override.is_delete():
+                _check_choices(override, options)
+            if options or override.is_delete():
+                chosen.append(_single(override))
+        found: dict[str, object] = {}
+        for words in _one_by_one(chosen):
+            try:
+                cfg = compose(verb, overrides=[*search, *words])
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ValueError(str(error).strip()) from error
+            found |= dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
+    return Choice(found, groups)
+
+
+def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -> None:
+    """Check the keys of a command line.
+
+    Args:
+        verb: the command.
+        arguments: its `key=value` words.
+        folder: another folder to look for groups in.
+
+    Raises:
+        ValueError: if a word cannot be read, a group has no such choice, or a key is unknown; it names the nearest.
+    """
+    overrides = parse(arguments)
+    choice = compose_choices(verb, overrides, folder)
+    named = [override.key_or_group for override in overrides]
+    targets = {key.removesuffix("._target_") for key in named if key.endswith("._target_")}
+    told: list[str] = []
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_delete() or key in choice.groups or key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            continue
+        given: Any = override.value() if not override.is_sweep_override() else None
+        keys = [key, *(inner for inner, _ in dotted(given, f"{key}."))] if key in choice.values else [key]
+        told += [_unknown(name, choice) for name in keys if not _is_known(name, choice.values, targets)]
+    if told:
+        raise ValueError("; ".join(told))
+
+
+def nearest(key: str, known: Mapping[str, object]) -> str | None:
+    """The known key that an unknown one was meant to be, as far as that can be told.
+
+    lr -> optimizer.lr    data.batch_size -> data.batch_pairs    trainer.max_epoch -> trainer.max_epochs
+    """
+    parent, _, name = key.rpartition(".")
+    other = OTHER_NAMES.get(name)
+    if other is not None and (other in known or other.startswith("hydra.")):
+        return other
+    same = [own for own in known if own.rpartition(".")[2] == name]
+    same = [own for own in same if not followed(known[own]) & set(same)] or same
+    if same:
+        return max(same, key=lambda own: difflib.SequenceMatcher(None, own, key).ratio())
+    siblings = {own.rpartition(".")[2]: own for own in known if parent and own.rpartition(".")[0] == parent}
+    begun = [sibling for sibling in siblings if sibling.startswith(name) or name.startswith(sibling)]
+    if close := difflib.get_close_matches(name, siblings, 1, 0.6) or begun[:1]:
+        return _source(siblings[close[0]], known)
+    if close := difflib.get_close_matches(key, known, 1, 0.6):
+        return _source(close[0], known)
+    tails = {own.rpartition(".")[2]: own for own in known}
+    close = difflib.get_close_matches(name, tails, 1, 0.75)
+    return _source(tails[close[0]], known) if close else None
+
+
+def _is_known(key: str, known: Mapping[str, object], targets: set[str]) -> bool:
+    if key in known:
+        return True
+    parts = key.split(".")
+    for depth in range(len(parts) - 1, 0, -1):
+        above, name = ".".join(parts[:depth]), parts[depth]
+        if above in targets or above in OPEN or f"{above}._target_" == key:
+            return True
+        if f"{above}._target_" in known:
+            return _takes(str(known[f"{above}._target_"]), name)
+        if above in known:  # a mapping that a user fills is empty, or not there yet
+            return known[above] in (None, {}, "???")
+    return parts[-1] == "_target_" and len(parts) > 1 and ".".join(parts[:-1]) in known
+
+
+def _takes(target: str, name: str) -> bool:
+    """Whether a callable has an argument of this name."""
+    if name.startswith("_") and name.endswith("_"):  # Hydra's own: _partial_, _convert_
+        return True
+    parameters = inspect.signature(get_object(target)).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def _unknown(key: str, choice: Choice) -> str:
+    parent, _, name = key.rpartition(".")
+    if parent in choice.groups and (having := _choices_with(parent, name)):
+        return f"there is no key {key} here; {' and '.join(f'{parent}={one}' for one in having[:3])} has one"
+    near = nearest(key, choice.values)
+    if near is None and (groups := difflib.get_close_matches(key, choice.groups, 1, 0.6)):
+        near = groups[0]
+    hint = f"the nearest is {near}" if near else "--help shows them all"
+    return f"there is no key {key}; {hint}"
+
+
+def _source(key: str, known: Mapping[str, object]) -> str:
+    """The key whose value an inner one takes: `data.max_tokens` for `data.module.max_tokens`."""
+    if key.count(".") < 2:
+        return key
+    named = [name for name in followed(known[key]) if name in known]
+    return named[0] if len(named) == 1 and not isinstance(known[key], dict) else key
+
+
+def _choices_with(group: str, name: str) -> list[str]:
+    """The choices of a group whose own file has a key of this name."""
+    files = sorted((Path(conf_dir()) / group).glob("*.yaml"))
+    return [path.stem for path in files if re.search(rf"^{re.escape(name)}:", path.read_text(), re.MULTILINE)]
+
+
+def _check_choices(override: Override, options: Sequence[str]) -> None:
+    """Check that a group has what it is set to."""
+    given: Any = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    for choice in (one for each in given for one in (each if isinstance(each, list) else [each])):
+        if choice is not None and str(choice) not in options:
+            close = difflib.get_close_matches(str(choice), options, 1, 0.5)
+            hint = f"the nearest is {close[0]}; " if close else ""
+            raise ValueError(
+                f"{override.key_or_group}={choice}: there is no such choice; {hint}there are {', '.join(options)}"
+            )
+
+
+def _single(override: Override) -> list[str]:
+    """The words of a group's override, one for each choice that a sweep makes."""
+    line = override.input_line or ""
+    if not override.is_sweep_override():
+        return [line]
+    name = line.partition("=")[0]
+    return [f"{name}={choice}" for choice in override.sweep_string_iterator()]
+
+
+def _one_by_one(chosen: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """Every choice of every group at least once, the first ones of the others beside it."""
+    firsts = [words[0] for words in chosen]
+    yield firsts
+    for place, words in enumerate(chosen):
+        for word in itertools.islice(words, 1, None):
+            yield [*firsts[:place], word, *firsts[place + 1 :]]
+
+
+def _group_names(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() and any(path.glob("*.yaml")) and not re.search(r"__|/\.", str(path)):
+            yield path.relative_to(folder).as_posix()

@@ -1,0 +1,107 @@
+"""Where a run that is resumed goes on: in the folder of its checkpoint, found by what a user or a cluster says.
+
+It knows command lines and folders of runs; the checkpoint itself is read by others. It imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+
+from lightning_rm.commands._keys import parse
+
+JOB = "job_of_cluster.json"
+"""The file in a run's folder that says which job of a cluster wrote it, and by which command line."""
+
+
+def with_folder(arguments: Sequence[str]) -> list[str]:
+    """A command line of `train` that goes on in the folder where its run lies.
+
+        resume=runs/a/checkpoints/resume.ckpt  ->  the same, and hydra.run.dir=runs/a
+        resume=runs/a                          ->  the latest checkpoint of runs/a, and hydra.run.dir=runs/a
+        resume=auto hydra.run.dir=runs/a       ->  the same, if there is a checkpoint; else the run begins
+
+    A job that Slurm has put back into its queue goes on as if `resume=auto` and its folder of before had been given.
+    A folder that is given stays, and so does the command line of a multirun, each of whose jobs has a folder.
+    """
+    words = list(arguments)
+    if "-m" in words or "--multirun" in words:
+        return words
+    given = {
+        override.key_or_group: override for override in parse([word for word in words if not word.startswith("-")])
+    }
+    folder = _text(given.get("hydra.run.dir"))
+    resume = _text(given.get("resume"))
+    if resume is None:
+        if not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+            return words
+        before = [Path(folder)] if folder else [path.parent for path in Path("runs").glob(f"*/*/{JOB}")]
+        before = [path for path in before if _is_of(path, arguments)]
+        if not before:
+            return words
+        folder, resume = str(max(before, key=lambda path: (path / JOB).stat().st_mtime)), "auto"
+    words = [word for word in words if word.partition("=")[0] not in ("resume", "+resume", "++resume")]
+    if resume == "auto":
+        if folder is None:
+            raise ValueError("resume=auto looks for a checkpoint in the run's folder; name it with hydra.run.dir=")
+        run = Path(folder)
+        found = _latest(run)
+    else:
+        path = Path(resume).expanduser()
+        run = path if path.is_dir() else path.parent.parent
+        found = _latest(run) if path.is_dir() else path
+        if found is None:
+            raise ValueError(f"resume={resume!r} is a folder without a checkpoint; name a run, or a .ckpt file")
+        if folder is None and (run / "config.yaml").is_file() and found.parent.name == "checkpoints":
+            folder = str(run)
+    words = [word for word in words if not word.startswith("hydra.run.dir=")]
+    if folder is not None:
+        words.append(f"hydra.run.dir={quoted(folder)}")
+    if found is not None:
+        rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or 0
+        if found.is_file() and int(rank) == 0:
+            print(f"going on from {found}", file=sys.stderr)
+        words.append(f"resume={quoted(str(found))}")
+    return words
+
+
+def write_job(run: Path, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:
+    """Say in a run's folder which job of Slurm writes it, if one does."""
+    if job := environment.get("SLURM_JOB_ID"):
+        (run / JOB).write_text(json.dumps({"job": job, "arguments": list(arguments)}) + "\n", encoding="utf-8")
+
+
+def quoted(value: str) -> str:
+    """A value as Hydra reads it whole, whatever is in it."""
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # a backslash is a sign before a quote alone
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f'"{escaped}"'
+
+
+def _is_of(run: Path, arguments: Sequence[str]) -> bool:
+    """Whether this job wrote a run's folder, by this command line."""
+    try:
+        found = json.loads((run / JOB).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return found == {"job": os.environ.get("SLURM_JOB_ID"), "arguments": list(arguments)}
+
+
+def _latest(run: Path) -> Path | None:
+    from lightning_rm.callbacks.checkpoint_files import latest_checkpoint  # imports torch
+
+    return latest_checkpoint(run)
+
+
+def _text(override: Override | None) -> str | None:
+    """The value of an override as a text; None for none or null."""
+    if override is None or override.is_sweep_override():
+        return None
+    value = override.value()
+    return None if value is None else str(value)

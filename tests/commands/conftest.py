@@ -1,0 +1,47 @@
+"""A command as a user types it, in this process: what it says, and its exit code."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from lightning_rm.commands import _entry, main
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Said]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Generator[Cli]:
+    """Runs `lightning-rm WORDS` in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    handler, handlers = signal.getsignal(signal.SIGTERM), logging.root.handlers[:]
+
+    def run(*words: str) -> Said:
+        monkeypatch.setattr(_entry, "_arguments", None)
+        monkeypatch.setattr(sys, "argv", ["lightning-rm", *words])
+        capfd.readouterr()
+        code: object = 0
+        try:
+            main.main()
+        except SystemExit as ended:
+            code = ended.code
+        said = capfd.readouterr()
+        return Said(int(code or 0) if not isinstance(code, str) else 1, said.out, said.err)  # pyright: ignore[reportArgumentType]
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+    logging.root.handlers[:] = handlers

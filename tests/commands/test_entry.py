@@ -1,0 +1,284 @@
+"""What is said before a command runs: keys that are none, help, completion; and what becomes of a sweep's jobs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from lightning_rm.callbacks import CheckpointFiles
+from lightning_rm.commands import _entry
+from lightning_rm.commands._completion import SCRIPTS, complete
+from lightning_rm.commands._config import in_words
+from lightning_rm.commands._entry import command
+from lightning_rm.commands._help import help_text, read_help
+from lightning_rm.commands._keys import check_keys
+from lightning_rm.commands._resume import quoted, with_folder, write_job
+from lightning_rm.commands.main import verbs
+from tests.commands.conftest import Cli
+from tests.commands.test_conf import CONF
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["+lr=1e-3"], "there is no key lr; the nearest is optimizer.lr"),
+        (["lr=1e-3"], "there is no key lr; the nearest is optimizer.lr"),
+        (["+data.batch_size=8"], "there is no key data.batch_size; the nearest is data.batch_pairs"),
+        (["+learning_rate=1"], "the nearest is optimizer.lr"),
+        (["trainer.max_epoch=3"], "the nearest is trainer.max_epochs"),
+        (["checkpoint={every: 3}"], "there is no key checkpoint.every; the nearest is checkpoint.every_n_train_steps"),
+        (["+data.module.batch_size=3"], "the nearest is data.batch_pairs"),
+        (["experiment=meta", "+ascent_lr=3"], "the nearest is module.ascent_lr"),
+        (["-m", "+seeds=0,1"], "the nearest is seed"),
+        (["+backbone.path=x"], "there is no key backbone.path here; backbone=hub and"),
+        (["modul=meta"], "there is no key modul; the nearest is module"),
+        (["+xyzzy=3"], "there is no key xyzzy; --help shows them all"),
+        (["+trainer.max_tim=3"], "there is no key trainer.max_tim; the nearest is"),
+        (["data=jsnl"], "data=jsnl: there is no such choice; the nearest is jsonl; there are base, disk"),
+        (["treatment=[flip,flop]"], "treatment=flop: there is no such choice; the nearest is flip"),
+        (["data=jsonl", "data.file=/a/b(1).jsonl"], "'data.file=\"/a/b(1).jsonl\"'"),
+        (["data=jsonl", "data.file=a=b.jsonl"], "'data.file=\"a=b.jsonl\"'"),
+        (["nothing"], "'nothing' is not of the form key=value"),
+    ],
+)
+def test_a_key_that_is_none_is_an_error_with_the_nearest_known_one(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the message is looked at below
+        check_keys("train", [word for word in words if word != "-m"])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["+trainer.max_time=00:01:00"],  # an argument of the callable
+        ["data=jsonl", "+data.columns.label=p", "data.where={split: train}"],  # mappings that a user fills
+        ["+backbone.model.config.attention_dropout=0.1"],
+        ["+data.module.test.more._target_=x", "+data.module.test.more.path=3"],
+        ["treatment=[flip]", "treatment.flip.below_quantile=0.2"],
+        ["seed=0,1", "data=jsonl,synthetic", "data.batch_pairs=1,2", "data.num_pairs=3"],
+        ["~contrast", "hydra.run.dir=x", "hydra/job_logging=none", "experiment=meta", "module.ascent_lr=1"],
+        ["+optimizer.betas=[0.9,0.95]"],
+        ["backbone=hub_lora", "backbone.path=x", "backbone.model.lora.rank=4"],
+    ],
+)
+def test_a_key_that_somebody_reads_is_known(words: list[str]) -> None:
+    check_keys("train", words)
+
+
+def test_every_command_checks_its_keys(cli: Cli) -> None:
+    for verb in verbs():
+        said = cli(verb, "+nonsense_key=1")
+        assert (said.code, "there is no key nonsense_key" in said.err) == (1, True), verb
+
+
+def test_every_key_that_is_shown_has_a_comment() -> None:
+    for verb in sorted(path.stem for path in CONF.glob("*.yaml")):
+        told = read_help(verb)
+        assert told.about
+        assert [key for key in told.keys if key not in told.comments] == [], verb
+
+
+def test_help_is_of_the_choices_that_are_made(cli: Cli) -> None:
+    said = cli("train", "data=jsonl", "--help")
+    assert said.code == 0
+    for line in (
+        "data=jsonl",
+        "data.file=???",
+        "a path, a glob or a list of them",
+        "optimizer=adamw",
+        "trainer.devices=1",
+    ):
+        assert line in said.out
+    assert "data.num_pairs" not in said.out
+    assert "data.num_pairs=12000" in help_text("train")
+
+
+def test_what_is_asked_first_imports_nothing_heavy() -> None:
+    """Help, version, completion and a key that is none: before torch and transformers."""
+    code = """
+import sys
+from lightning_rm.commands import _entry
+from lightning_rm.commands.main import main
+asked = ["--help", "--version", "train --help", "train lr=1"]
+for words in [["--complete", "lightning-rm train data=sy"], *(line.split() for line in asked)]:
+    sys.argv, _entry._arguments = ["lightning-rm", *words], None
+    try:
+        main()
+    except SystemExit:
+        pass
+print(sorted({"torch", "transformers", "lightning", "matplotlib", "pyarrow"} & sys.modules.keys()))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = said.stdout.splitlines()
+    assert lines[-1] == "[]"
+    assert f"lightning-rm {version('lightning-rm')}" in lines
+    assert "data=synthetic" in lines
+    assert "the nearest is optimizer.lr" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("lightning-rm tr", ["train"]),
+        ("lightning-rm ", [*verbs(), "--help", "--version", "--completion"]),
+        ("lightning-rm train data=synthetic_", ["data=synthetic_shift", "data=synthetic_strength"]),
+        ("lightning-rm train optimizer.l", ["optimizer.lr="]),
+        ("lightning-rm train data=jsonl data.fi", ["data.file="]),
+        ("lightning-rm train data=jsnl data.fi", []),
+        ("lightning-rm train seed=", []),
+        ("lightning-rm trian a", []),
+        ("lightning-rm train 'data.file=", []),
+    ],
+)
+def test_what_a_shell_proposes(line: str, found: list[str]) -> None:
+    assert complete(line, verbs()) == found
+
+
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="needs bash")
+def test_bash_takes_what_it_is_proposed(tmp_path: Path) -> None:
+    """Behind a = bash completes what follows alone."""
+    fake = tmp_path / "lightning-rm"
+    fake.write_text("#!/bin/sh\necho data=synthetic\necho data=synthetic_shift\n")
+    fake.chmod(0o755)
+    script = SCRIPTS["bash"] + (
+        'COMP_LINE="lightning-rm train data=syn"; COMP_POINT=${#COMP_LINE}; COMP_CWORD=4\n'
+        'COMP_WORDS=(lightning-rm train data = syn); _lightning_rm; echo "${COMPREPLY[@]}"'
+    )
+    said = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True
+    )
+    assert said.stdout.split() == ["synthetic", "synthetic_shift"]
+
+
+def test_a_verb_that_is_none(cli: Cli) -> None:
+    assert cli("trian") == (2, "", cli("trian").err)
+    assert "no verb 'trian'; the nearest is train" in cli("trian").err
+    assert cli()[0] == 2
+    assert "usage: lightning-rm VERB" in cli("--help").out
+    assert cli("--completion", "tcsh").err == "name a shell: bash, zsh, fish\n"
+
+
+def swept(monkeypatch: pytest.MonkeyPatch, *words: str, task: Any) -> int:
+    """The exit code of a command over the configuration of `analyze`."""
+    monkeypatch.setattr(_entry, "_arguments", None)
+    monkeypatch.setattr(sys, "argv", ["lightning-rm", *words])
+    try:
+        command("analyze")(task)()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[int] = []
+
+    def task(cfg: DictConfig) -> None:
+        ran.append(cfg.seed)
+        if cfg.seed == 1:
+            raise ValueError("identical=drop leaves nothing")
+        if cfg.seed == 2:
+            raise RuntimeError("a fault of ours")
+        if cfg.seed == 3:
+            raise SystemExit(1)
+
+    sweep = ["-m", "seed=0,1,2,3,4", "hydra.sweep.dir=sweep"]
+    assert swept(monkeypatch, *sweep, task=task) == 1
+    assert ran == [0, 1, 2, 3, 4]
+    shown = " ".join(capfd.readouterr().err.split())
+    for words in (
+        "3 of 5 jobs failed",
+        "identical=drop leaves nothing",
+        "RuntimeError: a fault of ours",
+        "exit code 1",
+        "done",
+    ):
+        assert words in shown
+    assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["overrides"] == ["seed=1"]
+    assert swept(monkeypatch, *sweep, task=lambda cfg: None) == 0
+    assert "jobs failed" not in capfd.readouterr().err
+
+
+def test_ctrl_c_ends_a_sweep(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+
+    def task(cfg: DictConfig) -> None:
+        ran.append(cfg.seed)
+        raise KeyboardInterrupt
+
+    assert swept(monkeypatch, "-m", "seed=0,1", "hydra.sweep.dir=sweep", task=task) == 130
+    assert ran == [0]
+
+
+def test_the_systems_errors_are_sentences_with_the_file() -> None:
+    assert in_words(PermissionError(13, "Permission denied", "cache/a.arrow")) == "cache/a.arrow: Permission denied"
+    assert str(in_words(OSError(28, "No space left on device", "a.ckpt"))).startswith(
+        "a.ckpt: No space left on device; "
+    )
+    assert in_words(KeyError("a fault of ours")) is None
+
+
+def checkpoint(run: Path, step: int = 3, name: str = "resume") -> Path:
+    path = run / "checkpoints" / f"{name}.ckpt"
+    content = {"state_dict": {}, "loops": {}, "global_step": step, "optimizer_states": []}
+    CheckpointFiles().save_checkpoint(content, path)
+    (run / "config.yaml").write_text("name: a\n")
+    return path
+
+
+def test_a_run_goes_on_in_the_folder_of_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/a [b] (c=d)")
+    path = checkpoint(run)
+    there = [f"hydra.run.dir={quoted(str(run))}", f"resume={quoted(str(path))}"]
+    assert with_folder(["seed=1", f"resume={quoted(str(path))}"]) == ["seed=1", *there]
+    assert with_folder([f"resume={quoted(str(run))}"]) == there
+    assert with_folder(["resume=auto", f"hydra.run.dir={quoted(str(run))}"]) == there
+    latest = checkpoint(run, 6, "last")
+    assert with_folder([f"resume={quoted(str(run))}"])[1] == f"resume={quoted(str(latest))}"
+    assert with_folder(["resume=auto", "hydra.run.dir=new"]) == ['hydra.run.dir="new"']
+    elsewhere = path.rename("copied.ckpt")
+    assert with_folder([f"resume={elsewhere}"]) == [f'resume="{elsewhere}"']
+    assert with_folder(["hydra.run.dir=b", f"resume={quoted(str(latest))}"])[0] == 'hydra.run.dir="b"'
+    with pytest.raises(ValueError, match="name it with hydra"):
+        with_folder(["resume=auto"])
+    with pytest.raises(ValueError, match="is a folder without a checkpoint"):
+        with_folder([f"resume={tmp_path / 'runs'}"])
+    for words in (["seed=1"], ["resume=null"], ["-m", f"resume={latest.name}"]):
+        assert with_folder(words) == words
+
+
+def test_a_job_that_slurm_puts_back_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by the job and the command line: others of the same job are other runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    first, other = Path("runs/a/1"), Path("runs/a/2")
+    paths = {}
+    for run, words in ((first, ["seed=1"]), (other, ["seed=2"])):
+        paths[run] = checkpoint(run)
+        write_job(run, words)
+    assert with_folder(["seed=1"]) == ["seed=1"]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert with_folder(["seed=1"]) == ["seed=1", f'hydra.run.dir="{first}"', f'resume="{paths[first]}"']
+    assert with_folder(["seed=3"]) == ["seed=3"]
+    paths[first].unlink()
+    assert with_folder(["seed=1"]) == ["seed=1", f'hydra.run.dir="{first}"']
+    monkeypatch.setenv("SLURM_JOB_ID", "78")
+    assert with_folder(["seed=1"]) == ["seed=1"]
+    fixed = [f"hydra.run.dir={other}"]
+    write_job(other, fixed)
+    assert with_folder(fixed) == [f'hydra.run.dir="{other}"', f'resume="{paths[other]}"']
+
+
+@pytest.mark.parametrize("value", ["a", "a b", 'x"y', "x\\\\", "C:\\\\x\\\\y", "[/b]{}(),=:", "it's"])
+def test_a_quoted_value_is_read_whole(value: str) -> None:
+    assert OverridesParser.create().parse_override(f"a={quoted(value)}").value() == value
