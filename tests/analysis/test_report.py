@@ -20,8 +20,9 @@ from lightning_rm.analysis.sections.benchmarks import benchmarks_section
 from lightning_rm.analysis.sections.results import results_section
 from lightning_rm.analysis.study import study_of
 from lightning_rm.commands.report import report as command
+from lightning_rm.evaluation.evaluation import Evaluation
 from lightning_rm.evaluation.measure import Comparison, Figure, Row
-from lightning_rm.evaluation.result import BenchmarkResult, Evaluation, ModelResult
+from lightning_rm.evaluation.result import BenchmarkResult, ModelResult
 from lightning_rm.evaluation.statistics import McNemar
 from tests.analysis.made_runs import write_curves, write_rewards, write_run
 from tests.analysis.page.test_render import HOSTILE, Elements

@@ -73,14 +73,14 @@ def _example(study: Study, name: str, row: int, words: Words) -> Example:
             wrong = sum(margin < 0 for margin in margins)
             mean = f"{np.mean(margins):+.2f}".replace("-", "−")
             facts.append(f"{method.name}: margin {mean}, {wrong} of {len(margins)} runs prefer rejected")
-    title = f"{name}, pair {words.id or row}: {'; '.join(sorted(known))}"
+    title = ": ".join(filter(None, [f"{name}, pair {words.id or row}", "; ".join(sorted(known))]))
     return Example(title, words.prompt, {"chosen": words.chosen, "rejected": words.rejected}, facts)
 
 
 def _label(label: float, clean: float, subset: str) -> str:
     """What is known of a pair beside its text."""
     parts = [] if subset == "all" else [f"subset {subset}"]
-    parts.append("labelled as chosen" if label == 1 else f"label {label:.2f}")
+    parts += [] if label == 1 else [f"label {label:.2f}"]
     if not np.isnan(clean):
         parts.append("the label is right" if clean == 1 else "the label is known to be wrong")
     return ", ".join(parts)
