@@ -126,7 +126,7 @@ def test_members_each_learn_from_a_sample_of_their_own() -> None:
         for c, r, w in zip(output.chosen, output.rejected, sample, strict=True)
     ]
     assert module.losses(batch, output)["loss"].item() == same(sum(losses) / 3)
-    with pytest.raises(ValueError, match="MemberRewardModel"):
+    with pytest.raises(ValueError, match="two members or more"):
         VotersRM(toy_model(), ADAMW)
 
 
