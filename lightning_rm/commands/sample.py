@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.commands._config import plain_console, require_all, resolved
@@ -69,7 +69,7 @@ def sample(cfg: DictConfig) -> Path:
         )
     console = plain_console()
     console.print(report_table({"prompts": report}))
-    lines = GrowingLines(out, _settings(cfg, config, tokenizer, prompts, voters))
+    lines = GrowingLines(out, _settings(cfg, tokenizer, prompts, voters))
     num_done = lines.open(len(prompts), cfg.batch_prompts, overwrite=cfg.overwrite)
     if num_done == len(prompts):
         console.print(f"{out} is finished: every prompt has its responses", highlight=False, soft_wrap=True)
@@ -103,7 +103,6 @@ def _arguments(cfg: DictConfig) -> dict[str, Any]:
 
 def _settings(
     cfg: DictConfig,
-    config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     voters: Sequence[Voter],
@@ -111,7 +110,7 @@ def _settings(
     """All that a file of responses depends on. Not the batches: they change no more than a rounding does."""
     return {name: cfg[name] for name in SETTINGS} | {
         "chat_template_kwargs": _arguments(cfg),
-        "policy_version": policy_version(cfg.policy, config),
+        "policy_version": policy_version(cfg.policy),
         "chat_template": fingerprint(template=tokenizer.chat_template)[:16],
         "prompts": fingerprint(prompts=[asdict(prompt) for prompt in prompts])[:16],
         "voters": {voter.name: voter.digest for voter in voters},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
 from lightning_rm.losses import language_model_loss
-from lightning_rm.models.attention.last_layer import compute_where_read, tell_where_read
+from lightning_rm.models.attention.last_layer import DEEPEST, LastLayer, compute_where_read, tell_where_read
 from lightning_rm.models.attention.masks import SEGMENT_ATTENTION, attention_mask
 from lightning_rm.models.backbone import settings
 from lightning_rm.models.backbone.adapter_export import export_adapters
@@ -45,12 +45,21 @@ class RewardModel(AnyRewardModel):
         backbone: a sequence classifier of transformers with one label. The head is taken to float32 in place.
         pad_id: the padding token; None takes the backbone configuration's.
         lm_head: the language-model head of a causal checkpoint, for `lm_loss`.
+        last_layer: `where_read`, the last layer computed at the tokens that are read, or `whole`; None for where it is
+            read in a backbone of up to `last_layer.DEEPEST` layers. Rewards and gradients are the same.
 
     Raises:
-        ValueError: if the architecture is not supported, or the backbone has more than one label or another pooling.
+        ValueError: if the architecture is not supported, or the backbone has more than one label or another pooling, or
+            computes its last layer whole alone.
     """
 
-    def __init__(self, backbone: PreTrainedModel, pad_id: int | None = None, lm_head: nn.Linear | None = None) -> None:
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        pad_id: int | None = None,
+        lm_head: nn.Linear | None = None,
+        last_layer: LastLayer | None = None,
+    ) -> None:
         super().__init__()
         config = backbone.config
         self.architecture: Architecture = architecture_of(config.model_type, remote=backbone.is_remote_code())
@@ -63,10 +72,8 @@ class RewardModel(AnyRewardModel):
         config.problem_type = "regression"
         self.backbone = backbone
         self.lm_head = lm_head
-        # Transformers chunks a feed-forward over tokens of a row, which only rows have.
-        chunked = bool(getattr(config, "chunk_size_feed_forward", 0))
-        self._can_compute_where_read = self.architecture.packs and not chunked
-        self._computes_where_read = False
+        self.last_layer: LastLayer = self._choose_last_layer(last_layer)
+        self._is_hooked = False
         self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
         self._new_head: tuple[str, list[Tensor]] | None = None
         widen_head(backbone, self.architecture)
@@ -93,6 +100,7 @@ class RewardModel(AnyRewardModel):
         new_head: bool = False,
         liger: bool = False,
         compile: bool = False,
+        last_layer: LastLayer | None = None,
         average: bool = False,
     ) -> Self:
         """A reward model from a causal, base or masked language model (a new head) or a reward model (its head kept).
@@ -113,7 +121,8 @@ class RewardModel(AnyRewardModel):
             load_in_4bit: QLoRA, the frozen backbone in 4 bits; needs `lora`, CUDA and bitsandbytes.
             new_head: draw a new head even where the checkpoint brings one.
             liger: run norms, MLPs and rotary embeddings by Liger's kernels; needs a GPU and liger-kernel.
-            compile: have torch compile all layers but the last, which is computed where it is read.
+            compile: have torch compile all layers, but the last where it is computed where it is read.
+            last_layer: `where_read`, `whole` or None for what the depth calls for, as the class says.
             average: of a folder that `MemberRewardModel` wrote: read the members' average, which lies beside them.
 
         Raises:
@@ -143,11 +152,12 @@ class RewardModel(AnyRewardModel):
             new_head=new_head,
             liger=liger,
         )
-        model = cls(built.backbone, built.pad_id, built.lm_head)._prepared(gradient_checkpointing, lora)
+        model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)._prepared(gradient_checkpointing, lora)
         if built.no_head_in is not None:
             model.remember_new_head(built.no_head_in)
         if compile:
-            compile_layers(transformer_layers(model.backbone)[:-1])
+            layers = transformer_layers(model.backbone)
+            compile_layers(layers if model.last_layer == "whole" else layers[:-1])
         return model
 
     @classmethod
@@ -164,6 +174,7 @@ class RewardModel(AnyRewardModel):
         gradient_checkpointing: bool = False,
         keep_lm_head: bool = False,
         lora: LoraAdapter | None = None,
+        last_layer: LastLayer | None = None,
     ) -> Self:
         """A reward model with random weights, all drawn from the seed: for tiny models and tests.
 
@@ -178,6 +189,7 @@ class RewardModel(AnyRewardModel):
             gradient_checkpointing: compute each layer again in the backward pass instead of keeping its activations.
             keep_lm_head: add an LM head, for `lm_loss`; it is not exported.
             lora: adapters to train in place of the backbone's weights.
+            last_layer: `where_read`, `whole` or None for what the depth calls for, as the class says.
 
         Raises:
             ValueError: if the configuration has an unknown architecture or setting, or no padding token apart from eos.
@@ -192,7 +204,8 @@ class RewardModel(AnyRewardModel):
             attn_implementation=attn_implementation,
             keep_lm_head=keep_lm_head,
         )
-        return cls(built.backbone, built.pad_id, built.lm_head)._prepared(gradient_checkpointing, lora)
+        model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)
+        return model._prepared(gradient_checkpointing, lora)
 
     @property
     def reward_dtype(self) -> torch.dtype:
@@ -378,6 +391,25 @@ class RewardModel(AnyRewardModel):
     def _first_position(self) -> int:
         return self.pad_id + 1 if self.architecture.positions_after_pad else 0
 
+    def _choose_last_layer(self, wanted: LastLayer | None, deepest: float = DEEPEST) -> LastLayer:
+        """What is wanted, or for None what a backbone with up to so many layers gains by.
+
+        Raises:
+            ValueError: if it is none of the words, or this backbone cannot compute its last layer where it is read.
+        """
+        if wanted is not None and wanted not in get_args(LastLayer):
+            raise ValueError(f"last_layer={wanted!r}; it must be one of {', '.join(get_args(LastLayer))}, or null")
+        config = self.backbone.config
+        # Transformers chunks a feed-forward over tokens of a row, which only rows have.
+        can = self.architecture.packs and not getattr(config, "chunk_size_feed_forward", 0)
+        if wanted == "where_read" and not can:
+            raise ValueError(
+                f"last_layer=where_read: {config.model_type} computes all of it here; set last_layer=whole"
+            )
+        if wanted is not None or not can:
+            return wanted or "whole"
+        return "where_read" if len(transformer_layers(self.backbone)) <= deepest else "whole"
+
     def _hidden(self, tokens: TokenBatch, everywhere: bool) -> Tensor:
         """(R, L, H): the backbone's last hidden states, everywhere or right where they are read."""
         mask = attention_mask(
@@ -387,10 +419,10 @@ class RewardModel(AnyRewardModel):
             causal=self.causal,
             dtype=self.backbone.dtype,
         )
-        if tokens.read_cells is not None and not everywhere and self._can_compute_where_read:
-            if not self._computes_where_read:  # not before adapters are in
+        if tokens.read_cells is not None and not everywhere and self.last_layer == "where_read":
+            if not self._is_hooked:  # not before adapters are in
                 compute_where_read(transformer_layers(self.backbone)[-1])
-                self._computes_where_read = True
+                self._is_hooked = True
             tell_where_read(mask, tokens.read_cells, tokens.input_ids.shape)
         outputs = self.backbone.base_model(
             input_ids=tokens.input_ids,

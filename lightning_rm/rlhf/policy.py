@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from lightning_rm.data.store.cache import files_digest
@@ -72,16 +73,16 @@ def load_policy(
     return policy
 
 
-def policy_version(path: str | Path, config: PreTrainedConfig) -> str:
+def policy_version(path: str | Path) -> str:
     """What changes with a policy's weights: 16 hex digits of its weight files' bytes, or its commit on the hub.
 
     Args:
-        path: a folder, a hub name or a `.gguf` file.
-        config: as `policy_config` gives it.
+        path: a folder, a `.gguf` file, or a hub name that was loaded before: its commit is that of the hub's cache.
     """
     place = Path(path)
     if not place.exists():
-        return str(getattr(config, "_commit_hash", None))
+        cached = try_to_load_from_cache(str(path), "config.json")
+        return Path(cached).parent.name if isinstance(cached, str) else "not in the cache"
     if place.is_file():
         return files_digest([place])
     return files_digest(weight_files(place))

@@ -12,7 +12,7 @@ from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.rlhf.policy import load_policy, policy_config, policy_version
+from lightning_rm.rlhf.policy import load_policy, policy_version
 from lightning_rm.rlhf.prompts import distinct_prompts, encode_prompt
 from lightning_rm.rlhf.sampling import Sampled, sample_responses
 from tests.rlhf.policies import save_policy, tiny_policy, world_prompts
@@ -220,8 +220,20 @@ def test_a_policy_reads_back_as_it_was_saved(tmp_path: Path) -> None:
     folder = save_policy(tmp_path / "policy")
     assert sampled(load_policy(folder)) == sampled()
     other = save_policy(tmp_path / "other", seed=1)
-    versions = [policy_version(path, policy_config(path)) for path in (folder, folder, other)]
+    versions = [policy_version(path) for path in (folder, folder, other)]
     assert versions[0] == versions[1] != versions[2]
+
+
+def test_a_policy_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the hub's cache has it: a name for the branch, a folder for the commit."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = tmp_path / "models--someone--policy"
+    for commit in ("abc123", "def456"):
+        (model / "snapshots" / commit).mkdir(parents=True)
+        (model / "snapshots" / commit / "config.json").write_text("{}")
+        (model / "refs").mkdir(exist_ok=True)
+        (model / "refs" / "main").write_text(commit)
+        assert policy_version("someone/policy") == commit
 
 
 def test_models_that_write_no_text_are_refused(tmp_path: Path) -> None:

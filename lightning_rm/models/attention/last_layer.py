@@ -14,10 +14,19 @@ and tensors.
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
+
+LastLayer = Literal["where_read", "whole"]
+"""Where a backbone's last layer is computed."""
+
+DEEPEST = 16
+"""Layers of the deepest backbone whose last layer is computed where it is read unasked. Five sixths of one layer are
+the less the more there are: of a step on one CPU core (Llama layers 256 wide, shared beginnings of HH-RLHF's lengths)
+that is 27 % of 2 layers, 17 % of 4, 7 % of 8, 6 % of 12, 4 % of 16, 3 % of 22 and 2 % of 28, medians of ten turns.
+Beyond 16 it is hardly more than these differ from turn to turn, and the model is left as transformers made it."""
 
 TOKEN_WISE = frozenset(
     {
@@ -58,6 +67,9 @@ _NOW = _Now()
 _HOOKING = threading.Lock()
 """Of two threads whose first forwards meet, one hooks."""
 
+_TOLD = "told_where_read"
+"""The attribute of modules that are told where they are read; a copy of one is told, too."""
+
 
 def tell_where_read(mask: Tensor, read: Tensor, shape: tuple[int, ...]) -> None:
     """Say of a forward that is about to run where its last hidden states are read.
@@ -91,8 +103,7 @@ def cells_of(module: nn.Module) -> Cells | None:
 
 
 def _is_told(module: nn.Module) -> bool:
-    hooks = module._forward_pre_hooks.values()  # pyright: ignore[reportPrivateUsage]  # there is no public list
-    return _note in hooks
+    return hasattr(module, _TOLD)
 
 
 def _hook_into(module: nn.Module) -> bool:
@@ -111,6 +122,7 @@ def _hook_into(module: nn.Module) -> bool:
             found |= _hook_into(part)
     if found:
         module.register_forward_pre_hook(_note, with_kwargs=True)
+        setattr(module, _TOLD, True)
     return found
 
 

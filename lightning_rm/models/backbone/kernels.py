@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.compiler import config
 from transformers import PreTrainedModel
 from transformers.integrations.liger import apply_liger_kernel
 
@@ -60,8 +61,7 @@ def compile_layers(layers: Sequence[nn.Module]) -> None:
     elif not any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++", "c++"))):
         raise ValueError("compile=true needs a C++ compiler, and none is on the path; install g++ or leave compile out")
     # All layers share their code, and each mode (training, evaluation, autocast, a layout) is a variant of it.
-    limits: Any = torch._dynamo.config  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]  # no other name
-    limits.recompile_limit = max(limits.recompile_limit, RECOMPILE_LIMIT)
+    config.recompile_limit = max(config.recompile_limit, RECOMPILE_LIMIT)
     for layer in layers:
         layer.compile(dynamic=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from torch.func import functional_call
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.batch import RewardOutput, TokenBatch
+from lightning_rm.models.attention.last_layer import LastLayer
 from lightning_rm.models.backbone.export import MEMBERS_FILE, export
 from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_head
 from lightning_rm.models.backbone.layers import transformer_layers
@@ -108,6 +110,7 @@ class MemberRewardModel(RewardModel):
         pad_id: as `RewardModel`'s.
         lm_head: as `RewardModel`'s.
         members: how many and which; None for ten heads.
+        last_layer: as `RewardModel`'s; members with adapters compute the last layer M times, and None is `where_read`.
 
     Raises:
         ValueError: as `RewardModel`'s; and if adapters cannot be put into the backbone.
@@ -119,9 +122,12 @@ class MemberRewardModel(RewardModel):
         pad_id: int | None = None,
         lm_head: nn.Linear | None = None,
         members: Members | None = None,
+        last_layer: LastLayer | None = None,
     ) -> None:
-        super().__init__(backbone, pad_id, lm_head)
+        super().__init__(backbone, pad_id, lm_head, last_layer)
         self.members = Members() if members is None else members
+        if self.members.lora_layers:
+            self.last_layer = self._choose_last_layer(last_layer, deepest=math.inf)
         if lm_head is not None and self.members.lora_layers:
             raise ValueError(
                 "members with adapters have no common hidden states for an LM loss; leave keep_lm_head out"
@@ -143,14 +149,14 @@ class MemberRewardModel(RewardModel):
             self.lora = MemberLora(backbone, self.architecture, layers, rank, alpha, self.members.seeds)
 
     @classmethod
-    def of(cls, model: RewardModel, members: Members | None = None) -> Self:
+    def of(cls, model: RewardModel, members: Members | None = None, last_layer: LastLayer | None = None) -> Self:
         """Members on a reward model's backbone, which they take over; its head is dropped."""
-        return cls(model.backbone, model.pad_id, model.lm_head, members)
+        return cls(model.backbone, model.pad_id, model.lm_head, members, last_layer)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, members: Members | None = None, **options: Any) -> Self:
         """Members on a pretrained backbone; `options` are `RewardModel.from_pretrained`'s."""
-        model = cls.of(RewardModel.from_pretrained(path, **options), members)
+        model = cls.of(RewardModel.from_pretrained(path, **options), members, options.get("last_layer"))
         model.remember_new_head(f"path={str(path)!r}")
         return model
 
@@ -159,7 +165,7 @@ class MemberRewardModel(RewardModel):
         cls, config: PreTrainedConfig | Mapping[str, Any], *, members: Members | None = None, **options: Any
     ) -> Self:
         """Members on a backbone with random weights; `options` are `RewardModel.from_config`'s."""
-        return cls.of(RewardModel.from_config(config, **options), members)
+        return cls.of(RewardModel.from_config(config, **options), members, options.get("last_layer"))
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Self:
@@ -183,7 +189,7 @@ class MemberRewardModel(RewardModel):
                     f"{path} is not of the weights beside it: another model was saved there since; delete {FILE} and "
                     "read the folder with RewardModel.from_pretrained, or save the members again"
                 )
-        model = cls.of(average, members)
+        model = cls.of(average, members, options.get("last_layer"))
         model._restore(stored)
         return model
 

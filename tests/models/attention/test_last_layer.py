@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rm.batch import LayoutName, TokenBatch
-from lightning_rm.models.attention.last_layer import TOKEN_WISE, compute_where_read
+from lightning_rm.models.attention.last_layer import DEEPEST, TOKEN_WISE, compute_where_read
 from lightning_rm.models.attention.masks import SEGMENT_ATTENTION
 from lightning_rm.models.attention.segments import _by_segment
 from lightning_rm.models.backbone.adapters import LoraAdapter
@@ -159,3 +159,39 @@ def test_two_threads_use_one_model() -> None:
 
 def test_positions_by_segment() -> None:
     assert _by_segment([0, 2, 3, 8], [3, 4, 1, 1]) == [[0, 2], [0], [], [0]]
+
+
+def test_the_depth_decides_unless_one_says() -> None:
+    """Seventeen layers of next to nothing; the rewards are the same, and float64 shows it."""
+    sizes = {"num_hidden_layers": DEEPEST + 1, "hidden_size": 8, "intermediate_size": 8}
+    sizes |= {"num_attention_heads": 1, "num_key_value_heads": 1}
+    rewards: dict[str | None, Tensor] = {}
+    for wanted, rows in ((None, 149), ("whole", 149), ("where_read", 5)):
+        model = tiny_model("llama", changes=sizes, dtype="float64", last_layer=wanted)
+        tokens = laid_out(model, "packed", prompted())
+        assert last_layer_rows(model, tokens)["mlp"] == {rows}
+        rewards[wanted] = model(tokens).reward
+    torch.testing.assert_close(rewards["where_read"], rewards["whole"], atol=1e-12, rtol=1e-12)
+    assert tiny_model("llama", changes={**sizes, "num_hidden_layers": DEEPEST}).last_layer == "where_read"
+    assert tiny_model("llama", last_layer="whole").last_layer == "whole"
+
+
+def test_members_with_adapters_compute_a_deep_one_where_it_is_read() -> None:
+    changes = {"num_hidden_layers": DEEPEST + 1}
+    for lora_layers, expected in ((0, "whole"), (1, "where_read")):
+        members = Members(num_members=2, lora_layers=lora_layers)
+        assert MemberRewardModel.of(tiny_model("llama", changes=changes), members).last_layer == expected
+        assert MemberRewardModel.of(tiny_model("llama"), members, "whole").last_layer == "whole"
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "message"),
+    [
+        ("deberta", "where_read", "last_layer=where_read: deberta computes all of it here; set last_layer=whole"),
+        ("llama", "last", "last_layer='last'; it must be one of where_read, whole"),
+    ],
+)
+def test_what_a_last_layer_cannot_be(name: str, wanted: Any, message: str) -> None:
+    assert tiny_model("deberta").last_layer == "whole"
+    with pytest.raises(ValueError, match=message):
+        tiny_model(name, last_layer=wanted)

@@ -1,0 +1,388 @@
+"""What this package takes for granted of other libraries and they do not promise: one assertion each.
+
+After an upgrade, what fails here says what broke. Every private name that the package uses of others is named here:
+the last test looks for them.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import datasets
+import lightning as L
+import pytest
+import torch
+from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.strategies import ModelParallelStrategy
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_module_weight
+from torch import nn
+from torch.nn.attention.varlen import varlen_attn
+from torch.utils.data import DataLoader
+from torch.utils.weak import WeakTensorKeyDictionary
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForSequenceClassification
+from transformers.integrations.liger import apply_liger_kernel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+import lightning_rm
+from lightning_rm.models.backbone.adapters import ADAPTER, LoraAdapter
+from lightning_rm.models.backbone.heads import ARCHITECTURES
+from lightning_rm.models.backbone.layers import transformer_layers
+from tests.tiny import CONFIGS, PACKING, conversation, tiny_model
+from tests.toy import toy_trainer
+
+PACKAGE = Path(lightning_rm.__file__).parent
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
+"""Documented, though they begin with an underscore."""
+
+
+# Lightning
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> L.Trainer:
+    return toy_trainer(tmp_path)
+
+
+def test_lightning_counts_batches_as_resume_corrects_them(trainer: L.Trainer) -> None:
+    """`callbacks.resume` rewrites a checkpoint's counts, and `_batches_that_stepped`."""
+    loops = trainer.fit_loop.state_dict()
+    names = ["epoch_progress", "epoch_loop.batch_progress", "epoch_loop.val_loop.batch_progress"]
+    for name in names:
+        assert {"ready", "started", "processed", "completed"} <= loops[name]["current"].keys() | {"started"}
+        assert loops[name]["current"].keys() == loops[name]["total"].keys()
+    assert "is_last_batch" in loops["epoch_loop.batch_progress"]
+    assert "_batches_that_stepped" in loops["epoch_loop.state_dict"]
+
+
+def test_lightning_takes_a_count_back_on_restart(trainer: L.Trainer) -> None:
+    total = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+    total.ready, total.completed = 3, 2
+    total.reset_on_restart()
+    assert total.ready == 2
+
+
+def test_lightning_says_where_in_the_epoch_it_stands(trainer: L.Trainer) -> None:
+    """`PreferenceDataModule` plans the rest of an epoch by it, `PairwiseRM` tells by it whether a batch is open."""
+    assert trainer.fit_loop.batch_idx == -1
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    assert progress.processed == progress.started == 0
+
+
+def test_lightning_keeps_what_it_is_given_under_these_names(trainer: L.Trainer) -> None:
+    """They are set, not declared."""
+    undeclared: Any = trainer
+    assert undeclared.log_every_n_steps == 50
+    assert isinstance(undeclared.callbacks, list)
+    assert undeclared.accumulate_grad_batches == 1
+    assert set(trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}) == {"rank", "num_replicas"}
+
+
+def test_lightning_sets_the_epoch_of_a_batch_samplers_sampler() -> None:
+    class Sampler:
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+    class Batches:
+        sampler = Sampler()
+
+        def __iter__(self) -> Iterator[list[int]]:
+            return iter([[0]])
+
+        def __len__(self) -> int:
+            return 1
+
+    loader = DataLoader([0], batch_sampler=Batches())
+    _set_sampler_epoch(loader, 3)
+    assert Batches.sampler.epoch == 3
+
+
+def test_lightning_asks_all_ranks_for_a_signal_by_this_method(trainer: L.Trainer) -> None:
+    """`callbacks.stop` puts another in the place of `_broadcast_sigterm_tensor`."""
+    loop = trainer.fit_loop.epoch_loop
+    assert callable(loop._broadcast_sigterm_tensor)
+    assert "self._broadcast_sigterm_tensor()" in inspect.getsource(type(loop))
+
+
+def test_lightnings_strategy_reads_its_sizes_when_it_starts(trainer: L.Trainer) -> None:
+    """`FSDP2Strategy` sets `_data_parallel_size` before."""
+    assert ModelParallelStrategy(data_parallel_size=3)._data_parallel_size == 3
+    assert "_data_parallel_size" in inspect.getsource(ModelParallelStrategy.setup_environment)
+
+
+def test_lightnings_csv_logger_keeps_its_writer_here(tmp_path: Path) -> None:
+    """`ResumableCSVLogger` reads `_experiment`, and gives the writer the columns that the file has."""
+    logger = CSVLogger(tmp_path)
+    assert logger._experiment is None
+    assert logger.experiment is logger._experiment
+    assert isinstance(logger.experiment, ExperimentWriter)
+    assert logger.experiment.metrics_keys == []
+    assert Path(logger.experiment.metrics_file_path).name == ExperimentWriter.NAME_METRICS_FILE
+
+
+def test_lightning_clips_by_its_plainest_plugin() -> None:
+    """Mixed precision refuses fused optimizers in bfloat16, too, where it has no scaler."""
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    plugin = MixedPrecision("bf16-mixed", "cpu")
+    assert plugin.scaler is None
+    Precision.clip_gradients(plugin, torch.optim.SGD([weight], lr=1.0), 1.0)
+    torch.testing.assert_close(weight.grad, torch.tensor([0.6, 0.8]), atol=1e-5, rtol=0)
+
+
+# Transformers
+
+
+def test_transformers_configuration_names_the_attention_that_runs() -> None:
+    """`_attn_implementation`; there is no public name."""
+    assert tiny_model("llama", attn_implementation="eager").backbone.config._attn_implementation == "eager"
+
+
+def test_transformers_hands_a_mask_of_four_dimensions_to_attention_as_it_is() -> None:
+    """It carries segments and where a grid is read, and is known by its identity."""
+    seen: list[Any] = []
+
+    def attend(module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> Any:
+        seen.append((attention_mask, module.is_causal, {"dropout", "scaling"} <= options.keys()))
+        return sdpa_attention_forward(module, query, key, value, None, **options)
+
+    AttentionInterface.register("contract", attend)
+    AttentionMaskInterface.register("contract", sdpa_mask)
+    mask = torch.zeros(1, 1, 2, 0, dtype=torch.long)
+    for name in ("llama", "gpt2", "gpt_neox", "mistral", "gemma3_text"):
+        backbone = tiny_model(name).backbone
+        backbone.set_attn_implementation("contract")
+        seen.clear()
+        backbone.base_model(input_ids=torch.tensor([conversation(9)]), attention_mask=mask, use_cache=False)
+        assert len(seen) == 2
+        assert all(handed is mask and causal and told for handed, causal, told in seen), name
+
+
+def test_transformers_keeps_what_this_list_names_in_float32(tmp_path: Path) -> None:
+    """`_keep_in_fp32_modules_strict`, by which a head is loaded unrounded."""
+    tiny_model("llama").save_pretrained(tmp_path)
+    read = partial(AutoModelForSequenceClassification.from_pretrained, tmp_path, dtype=torch.bfloat16)
+    assert read().score.weight.dtype == torch.bfloat16
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformers.PreTrainedModel._keep_in_fp32_modules_strict", {"score"})
+        model = read()
+    assert (model.score.weight.dtype, model.dtype) == (torch.float32, torch.bfloat16)
+
+
+def test_transformers_layers_are_those_that_it_checkpoints() -> None:
+    """FSDP2 shards by them, MetaRM asks them whether they run twice."""
+    for name in PACKING:
+        layers = transformer_layers(tiny_model(name).backbone)
+        assert all(isinstance(layer, GradientCheckpointingLayer) for layer in layers), name
+        assert not any(layer.gradient_checkpointing for layer in layers), name
+
+
+def test_transformers_names_the_base_of_a_classifier() -> None:
+    """A causal checkpoint's base is put there."""
+    for name in CONFIGS:
+        backbone = tiny_model(name).backbone
+        assert getattr(backbone, backbone.base_model_prefix) is backbone.base_model, name
+        assert not backbone.is_remote_code()
+        assert backbone.config.model_type in ARCHITECTURES
+
+
+def test_transformers_takes_ligers_options_as_a_dict() -> None:
+    assert list(inspect.signature(apply_liger_kernel).parameters) == ["model", "kernel_config"]
+
+
+# peft, datasets, Liger
+
+
+def test_pefts_layers_and_their_names() -> None:
+    """Merging and exporting adapters reads them from a state dict."""
+    model = tiny_model("gpt2", lora=LoraAdapter(rank=2, alpha=8))
+    name, layer = next((n, m) for n, m in model.backbone.named_modules() if isinstance(m, LoraLayer))
+    assert (layer.scaling[ADAPTER], layer.r[ADAPTER], layer.lora_alpha[ADAPTER]) == (4.0, 2, 8)
+    assert layer.fan_in_fan_out  # GPT-2's matrices stand on their heads
+    state = model.backbone.state_dict()
+    assert {f"{name}.base_layer.weight", f"{name}.lora_A.{ADAPTER}.weight", f"{name}.lora_B.{ADAPTER}.weight"} <= set(
+        state
+    )
+
+
+def test_peft_expands_weights_of_four_bits() -> None:
+    layer = nn.Linear(2, 2)
+    assert torch.equal(dequantize_module_weight(layer), layer.weight)
+
+
+def test_bitsandbytes_calls_a_weight_of_four_bits_so() -> None:
+    assert pytest.importorskip("bitsandbytes").nn.Params4bit.__name__ == "Params4bit"
+
+
+def test_datasets_know_their_content_by_a_fingerprint() -> None:
+    """`_fingerprint`: another content, another string."""
+    one, other = (datasets.Dataset.from_dict({"text": [text]}) for text in "ab")
+    assert isinstance(one._fingerprint, str)
+    assert one._fingerprint != other._fingerprint
+
+
+def test_ligers_table_of_architectures() -> None:
+    patches = pytest.importorskip("liger_kernel.transformers.monkey_patch")
+    assert "llama" in patches.MODEL_TYPE_TO_APPLY_LIGER_FN
+
+
+# Torch
+
+
+def test_torch_marks_a_module_that_it_compiles() -> None:
+    """`_compiled_call_impl`, asked by what does not go with compiled layers."""
+    layer = nn.Linear(2, 2)
+    assert layer._compiled_call_impl is None
+    layer.compile()
+    assert layer._compiled_call_impl is not None
+
+
+def test_torchs_limit_of_recompilation_is_the_compilers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler.config, "recompile_limit", 77)
+    assert torch._dynamo.config.recompile_limit == 77
+
+
+def test_torchs_schedules_keep_the_last_rates_here() -> None:
+    """`_last_lr` is what a schedule says its rate is; a resumed run puts its own there."""
+    schedule = torch.optim.lr_scheduler.LambdaLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0), lambda _: 1.0)
+    schedule._last_lr = [5.0]
+    assert schedule.get_last_lr() == [5.0]
+
+
+def test_torchs_fused_steps_read_whether_something_was_infinite() -> None:
+    """`found_inf` leaves a step out without a wait for the device."""
+    weight = nn.Parameter(torch.ones(2))
+    optimizer: Any = torch.optim.AdamW([weight], lr=0.1, fused=True)
+    weight.grad = torch.ones(2)
+    optimizer.found_inf = torch.tensor(1.0)
+    optimizer.step()
+    assert torch.equal(weight, torch.ones(2))
+    optimizer.found_inf = torch.tensor(0.0)
+    optimizer.step()
+    assert not torch.equal(weight, torch.ones(2))
+
+
+def test_torchs_variable_length_attention_is_called_so() -> None:
+    """That it computes what is wanted is asked on the device, by `varlen.is_right`."""
+    names = list(inspect.signature(varlen_attn).parameters)
+    assert names[:7] == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
+    assert {"scale", "window_size"} <= set(names)
+
+
+def test_torchs_weak_dictionary_knows_a_tensor_by_its_identity() -> None:
+    known, first = WeakTensorKeyDictionary(), torch.zeros(1)
+    known[first] = "first"
+    assert first in known
+    assert torch.zeros(1) not in known
+    del first
+    assert len(known) == 0
+
+
+def test_a_copied_module_has_its_hooks_and_marks() -> None:
+    """A copy of a hooked last layer reads where it is told."""
+    layer = nn.Linear(1, 1, bias=False)
+    layer.mark = True
+    layer.register_forward_hook(lambda module, args, output: output + 1)
+    twin = copy.deepcopy(layer)
+    assert twin.mark
+    assert torch.equal(twin(torch.ones(1, 1)), layer(torch.ones(1, 1)))
+    assert torch.equal(twin(torch.zeros(1, 1)), torch.ones(1, 1))
+
+
+# All of them
+
+
+def test_every_private_name_of_others_is_named_here() -> None:
+    """By the package's syntax trees, and for attributes of `self` by the bases that the package does not define."""
+    trees = {path: ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+    own = {name for tree in trees.values() for name in defined(tree)}
+    used = {name for tree in trees.values() for name in private_names(tree)} - own - OF_NAMED_TUPLES
+    used |= {name for module in modules() for name in inherited_names(module)}
+    here = Path(__file__).read_text()
+    assert {"_attn_implementation", "_experiment", "_keep_in_fp32_modules_strict"} <= used
+    assert [name for name in sorted(used) if name not in here] == []
+
+
+def defined(tree: ast.AST) -> Iterator[str]:
+    """Names that a file gives to functions, classes, variables, and attributes of `self` and `cls`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_self(node.value):
+            yield node.attr
+
+
+def private_names(tree: ast.AST) -> Iterator[str]:
+    """Names with one underscore before them: attributes, keys, and what `getattr` and its kin are asked for."""
+    constants = {
+        target.id: node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        name: Any = None
+        if isinstance(node, ast.Attribute):
+            name = node.attr
+        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            name = node.slice.value
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "setattr", "hasattr"):
+            asked = node.args[1]
+            name = asked.value if isinstance(asked, ast.Constant) else constants.get(getattr(asked, "id", ""))
+        if isinstance(name, str) and name.startswith("_") and not name.startswith("__") and not name.endswith("_"):
+            yield name
+
+
+def modules() -> Iterator[ModuleType]:
+    """Every module of the package that can be imported here; some need an extra."""
+    for found in pkgutil.walk_packages([str(PACKAGE)], "lightning_rm."):
+        try:
+            yield importlib.import_module(found.name)
+        except ImportError:
+            continue
+
+
+def inherited_names(module: ModuleType) -> Iterator[str]:
+    """Private attributes of `self` in a module's classes that a base of another library has, too."""
+    for cls in vars(module).values():
+        if inspect.isclass(cls) and cls.__module__ == module.__name__ and "__wrapped__" not in vars(cls):
+            others = [base for base in cls.__mro__ if base.__module__.split(".")[0] in ("lightning", "torch")]
+            if others:
+                yield from attributes(cls) & {name for base in others for name in attributes(base)}
+
+
+@cache
+def attributes(cls: type) -> set[str]:
+    """Private attributes of `self`, and private methods, in the source of a class; none where there is no source."""
+    try:
+        tree = ast.parse(inspect.cleandoc(f"\n{inspect.getsource(cls)}"))
+    except OSError:
+        return set()
+    found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_self(node.value)}
+    found |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
