@@ -282,3 +282,15 @@ def difference_loss(groups: Sequence[Sequence[float]]) -> float:
         k = len(rewards)
         total += 2 / k**2 * sum(sigmoid(abs(rewards[i] - rewards[j])) for i in range(k) for j in range(i + 1, k))
     return total / len(groups)
+
+
+def fewest_turns_cut(roles: list[str], lengths: list[int], max_tokens: int) -> list[int]:
+    """The places of a prompt's turns that are left, the oldest dropped one user turn after the other until it fits."""
+    first = next((place for place, role in enumerate(roles) if role != "system"), len(roles))
+    system, left = list(range(first)), list(range(first, len(roles)))
+    while sum(lengths[place] for place in system + left) > max_tokens:
+        later = [place for place in left[1:] if roles[place] == "user"]
+        if not later:
+            break
+        left = [place for place in left if place >= later[0]]
+    return system + left

@@ -13,7 +13,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.tokenize.fitting import Overlong
+from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.evaluation.benchmarks import find_benchmarks
 from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
 from lightning_rm.evaluation.checks import spread_over

@@ -32,9 +32,9 @@ from lightning_rm.data.sets import AnyGroupSource, AnySource, check_names, group
 from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.treated import named_treatments
-from lightning_rm.data.tokenize.fitting import Overlong
 from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
+from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.strength import Treatment
 
 EvaluationLoaders = list[PairLoader | ResponseLoader]

@@ -13,7 +13,7 @@ import torch
 
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import Source
-from lightning_rm.data.tokenize.fitting import Overlong
+from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.evaluation.asked import Asked, Models, Paths, find_models, read_asked, said, source_of
 from lightning_rm.evaluation.benchmarks.preferences import pair_items
 from lightning_rm.evaluation.evaluation import Evaluation

@@ -16,7 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import GroupRow
-from lightning_rm.data.tokenize.fitting import PROMPT_CUT, RESPONSE_CUT, Draft, Overlong, TokenizePolicy, fit
+from lightning_rm.data.tokenize.draft import Draft
+from lightning_rm.data.tokenize.fitting import fit
+from lightning_rm.data.tokenize.policy import PROMPT_CUT, RESPONSE_CUT, Overlong, TokenizePolicy
 from lightning_rm.evaluation.items import Floats, Item, Items
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.engine import BATCH_TOKENS, score_sequences
@@ -100,7 +102,7 @@ def score_items(
             unread[draft.place] = not _fits(draft, items[draft.place], policy)
         kept = [draft for draft in drafts if not unread[draft.place]]
         longest = max(longest, *(draft.num_tokens for draft in kept), 0)
-        num_cut += sum(len(draft.ids) for draft in kept if draft.changes & {PROMPT_CUT, RESPONSE_CUT})
+        num_cut += sum(len(draft.ids) for draft in kept if draft.changes.keys() & {PROMPT_CUT, RESPONSE_CUT})
         places = [(draft.place, place) for draft in kept for place in range(len(draft.ids))]
 
         def name(sequence: int, places: list[tuple[int, int]] = places) -> str:

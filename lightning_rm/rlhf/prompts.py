@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source
 from lightning_rm.data.store.cache import fingerprint
 from lightning_rm.data.store.report import DataReport
-from lightning_rm.data.tokenize.fitting import OVERLONG, TEMPLATE, TokenizePolicy
+from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE, TokenizePolicy
 from lightning_rm.data.tokenize.tally import Tally
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
 
@@ -83,7 +83,7 @@ def distinct_prompts(
         if isinstance(row, BadRow):
             tally.leave_out(row.where, row.reason, row.detail)
             continue
-        where, key = f"pair {row.id}", fingerprint(prompt=row.prompt, arguments=dict(row.chat_template_kwargs))
+        where, key = row.place, fingerprint(prompt=row.prompt, arguments=dict(row.chat_template_kwargs))
         if key in seen:
             tally.report.leave_out(REPEATED, where)
             continue
@@ -91,7 +91,7 @@ def distinct_prompts(
         if fault := _fault(row, tokenizer, arguments, max_prompt_tokens):
             tally.leave_out(where, *fault)
         else:
-            tally.report.keep(set(), where)
+            tally.report.keep({}, where)
             prompts.append(Prompt(row.prompt, row.id, row.prompt_id, row.chat_template_kwargs))
     tally.check()
     return prompts, tally.report

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.formats.scorable import prompt_and_response
 from lightning_rm.data.rows import Message
-from lightning_rm.data.tokenize.fitting import OVERLONG
+from lightning_rm.data.tokenize.policy import OVERLONG
 from lightning_rm.data.tokenize.templates import encode_texts, render
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.scoring.conversations import Conversation, bounded, encode

@@ -18,7 +18,7 @@ from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.formats.scorable import parse_scorable
 from lightning_rm.data.formats.turns import Turns, read_conversation
 from lightning_rm.data.rows import BadRow, Message
-from lightning_rm.data.tokenize.fitting import OVERLONG, TEMPLATE
+from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.engine import BATCH_TOKENS, score_sequences

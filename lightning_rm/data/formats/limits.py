@@ -14,6 +14,12 @@ MAX_LINE_BYTES = 32 * MIB
 MAX_CHARACTERS = 4 * MIB
 """Of one conversation: about a million tokens."""
 
+MAX_CALL_CHARACTERS = 4 * MIB
+"""Of the texts that are tokenised in one call, which holds tens of times as much; a longer text goes alone."""
+
+MAX_CHUNK_CHARACTERS = 16 * MIB
+"""Of the rows that are in memory at a time on their way to token ids."""
+
 MAX_DEPTH = 64
 """Of nested lists and objects in a row. Schemas of tools nest to ten; templates recurse on them."""
 

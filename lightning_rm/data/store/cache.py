@@ -3,6 +3,9 @@
 A file is written under a name of its own in the same folder, synced, and renamed: one step that either happened or did
 not. Two processes that build the same file at once both succeed, the later rename wins, and the content is the same. A
 process killed in the middle leaves a draft that nobody reads and that a later build clears away.
+
+A file ends with a checksum of its bytes: disks and copies flip bits, and tokens that are other tokens train all the
+same. It is compared when a process opens the file for the first time.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -56,6 +60,7 @@ def load_or_build(path: Path, load: Callable[[Path], T], build: Callable[[Binary
     """
     if path.exists():
         try:
+            check_seal(path)
             return load(path)
         except (ValueError, KeyError, OSError) as error:
             log.warning("the cache file %s is broken (%s); it is built again", path, error)
@@ -63,4 +68,41 @@ def load_or_build(path: Path, load: Callable[[Path], T], build: Callable[[Binary
         clear_drafts(path.parent)
         with draft.open("wb") as file:
             build(file)
+        seal(draft)
     return load(path)
+
+
+SEAL = b"lightning_rm crc"
+"""Stands before the checksum at the end of a file."""
+
+SEAL_BYTES = len(SEAL) + 4
+CHUNK_BYTES = 2**22
+
+
+def seal(path: Path) -> None:
+    """Write the checksum of a file's bytes behind them."""
+    checksum = _checksum(path, path.stat().st_size)
+    with path.open("ab") as file:
+        file.write(SEAL + checksum.to_bytes(4))
+
+
+def check_seal(path: Path) -> None:
+    """Raise ValueError for a file without a checksum at its end, or with that of other bytes."""
+    length = path.stat().st_size - SEAL_BYTES
+    with path.open("rb") as file:
+        file.seek(max(length, 0))
+        end = file.read()
+    if length < 0 or not end.startswith(SEAL):
+        raise ValueError("it has no checksum at its end")
+    if _checksum(path, length).to_bytes(4) != end[len(SEAL) :]:
+        raise ValueError("its checksum is that of other bytes")
+
+
+def _checksum(path: Path, length: int) -> int:
+    """The CRC-32 of a file's first bytes: of all checksums in Python's library the one that reads fastest."""
+    checksum = 0
+    with path.open("rb") as file:
+        while length and (chunk := file.read(min(CHUNK_BYTES, length))):
+            checksum = zlib.crc32(chunk, checksum)
+            length -= len(chunk)
+    return checksum

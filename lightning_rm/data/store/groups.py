@@ -6,6 +6,8 @@ Nothing here knows a tokenizer or where the groups came from.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from lightning_rm.batch import Sample
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.table import open_table
 
-GROUP_VERSION = "groups 2"
+GROUP_VERSION = "groups 3"
 """Changes whenever the file's columns, or what they hold, change."""
 
 GROUP_SCHEMA = pa.schema(
@@ -40,6 +42,7 @@ class GroupDataset:
     Args:
         path: the Arrow file that `prepare_groups` wrote.
         name: what this data set is called in reports, and what its batches carry.
+        places: what the source's rows stand in now, as in `PairDataset`.
 
     Attributes:
         num_responses: (N,) int64, responses of each group.
@@ -50,11 +53,14 @@ class GroupDataset:
         ValueError, KeyError, OSError: if the file is not whole or is another kind of file.
     """
 
-    def __init__(self, path: Path | str, name: str = "responses") -> None:
+    def __init__(self, path: Path | str, name: str = "responses", places: Sequence[str] = ()) -> None:
         self.path, self.name = Path(path), name
         table, metadata = open_table(self.path, GROUP_SCHEMA, "tokenised groups")
         self._table = table
+        self._places = tuple(places)
+        self._moved = dict(zip(json.loads(metadata[b"places"]), places, strict=False))
         report, note = DataReport.from_json(metadata[b"report"].decode()), metadata[b"note"].decode()
+        report = report.moved(self._moved)
         self.report = replace(report, name=name, notes=[*report.notes, f"{name}: {note}"])
         self.source_row: NDArray[np.int64] = np.array(table["source_row"].to_numpy())
         lengths: list[NDArray[np.int64]] = [np.diff(chunk.offsets.to_numpy()) for chunk in table["ids"].chunks]
@@ -64,7 +70,7 @@ class GroupDataset:
         return len(self.source_row)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return GroupDataset, (self.path, self.name)
+        return GroupDataset, (self.path, self.name, self._places)
 
     def sample(self, i: int) -> Sample:
         """The token sequences of group `i`, one a response."""

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_rm.batch import Sample
+from lightning_rm.data.rows import moved
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.table import open_table
 from lightning_rm.strength import Strength, Targets, vote_shares
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Changes whenever the file's columns, or what they hold, change."""
 
 SCHEMA = pa.schema(
@@ -44,6 +45,8 @@ SCHEMA = pa.schema(
         ("strength_std", pa.float64()),
         ("votes", pa.list_(pa.float64())),
         ("id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("where", pa.string()),  # file and line; empty for made data
         ("source_row", pa.int64()),  # the pair's place among all rows of its source
         ("prompt_text", pa.string()),
         ("chosen_text", pa.string()),
@@ -63,12 +66,28 @@ class PairText:
     id: str
 
 
+@dataclass(frozen=True)
+class PairPlace:
+    """What joins a pair to the data that it came from.
+
+    Args:
+        id: as the source calls the pair.
+        prompt_id: as the source calls its prompt.
+        where: file and line, or data set and row; empty for made data.
+    """
+
+    id: str
+    prompt_id: str
+    where: str
+
+
 class PairDataset:
     """N tokenised preference pairs.
 
     Args:
         path: the Arrow file that `prepare_pairs` wrote.
         name: what this data set is called in reports.
+        places: what the source's rows stand in now (`rows.places_of`): the file may be one of the same rows elsewhere.
 
     Attributes:
         lengths: (N, 2) int64, tokens of the chosen and the rejected conversation.
@@ -84,11 +103,14 @@ class PairDataset:
         ValueError, KeyError, OSError: if the file is not whole or is another kind of file.
     """
 
-    def __init__(self, path: Path | str, name: str = "data") -> None:
+    def __init__(self, path: Path | str, name: str = "data", places: Sequence[str] = ()) -> None:
         self.path, self.name = Path(path), name
         table, metadata = open_table(self.path, SCHEMA, "tokenised pairs")
         self._table = table
-        self.report = replace(DataReport.from_json(metadata[b"report"].decode()), name=name)
+        self._places = tuple(places)
+        self._moved = dict(zip(json.loads(metadata[b"places"]), places, strict=False))
+        report = DataReport.from_json(metadata[b"report"].decode())
+        self.report = replace(report.moved(self._moved), name=name)
         self.subset_names: tuple[str, ...] = tuple(json.loads(metadata[b"subset_names"]))
         self._ids = (_Lists(table["chosen_ids"]), _Lists(table["rejected_ids"]))
         self._rows: NDArray[np.int64] = np.arange(table.num_rows)  # where in the file each pair stands
@@ -109,7 +131,7 @@ class PairDataset:
         return len(self._rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.path, self.name, self._treated_by)
+        return _again, (self.path, self.name, self._places, self._treated_by)
 
     def treated(self, targets: Targets) -> Self:
         """The same pairs with other targets, those left out that `targets` does not keep.
@@ -161,6 +183,11 @@ class PairDataset:
         """The votes on pair `i`; empty where the data is not annotated."""
         return tuple(self._table["votes"][int(self._rows[i])].as_py())
 
+    def place(self, i: int) -> PairPlace:
+        """Where pair `i` comes from."""
+        id, prompt_id, where = (self._table[name][int(self._rows[i])].as_py() for name in ("id", "prompt_id", "where"))
+        return PairPlace(id, prompt_id, moved(where, self._moved))
+
     def text(self, i: int) -> PairText:
         """Pair `i` in words."""
         return PairText(
@@ -176,9 +203,9 @@ class PairDataset:
         )
 
 
-def _again(path: Path, name: str, targets: Targets | None) -> PairDataset:
+def _again(path: Path, name: str, places: Sequence[str], targets: Targets | None) -> PairDataset:
     """The data set of a pickle: the file is mapped again, so that workers do not copy it."""
-    pairs = PairDataset(path, name)
+    pairs = PairDataset(path, name, places)
     return pairs if targets is None else pairs.treated(targets)
 
 

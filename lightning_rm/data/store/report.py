@@ -6,7 +6,10 @@ A report is stored with the tokenised rows, so that a cached start shows the sam
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+from lightning_rm.data.rows import moved
 
 MAX_EXAMPLES = 3
 """How many rows a report names for each reason."""
@@ -39,12 +42,17 @@ class DataReport:
         self.read += 1
         self._count(self.reasons, reason, example)
 
-    def keep(self, changes: set[str], example: str) -> None:
-        """Count a row that is used, and what was changed in it."""
+    def keep(self, changes: Mapping[str, str], where: str) -> None:
+        """Count a row that is used, and what was changed in it: change -> what and where in the row, or nothing."""
         self.read += 1
         self.kept += 1
-        for change in sorted(changes):
-            self._count(self.changes, change, example)
+        for change, detail in sorted(changes.items()):
+            self._count(self.changes, change, f"{where}: {detail}" if detail else where)
+
+    def moved(self, names: Mapping[str, str]) -> DataReport:
+        """The report with its examples under the names that their files have now."""
+        examples = {what: [moved(example, names) for example in found] for what, found in self.examples.items()}
+        return replace(self, examples=examples)
 
     def to_json(self) -> str:
         """The report as one line of JSON."""

@@ -8,12 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from lightning_rm.data.store.cache import SEAL_BYTES
+
 
 def open_table(path: Path, schema: Any, what: str) -> tuple[Any, Mapping[bytes, bytes]]:
     """The rows of a file, mapped and not read, and what its last chunk says.
 
     Args:
-        path: the file.
+        path: the file, with a checksum behind its Arrow bytes (`cache.seal`), which is not compared here.
         schema: the pyarrow schema that it was written with.
         what: what such a file holds.
 
@@ -21,7 +23,10 @@ def open_table(path: Path, schema: Any, what: str) -> tuple[Any, Mapping[bytes, 
         ValueError, OSError: if the file is not whole, or has other columns.
     """
     with pa.memory_map(str(path)) as file:
-        reader = pa.ipc.open_file(file)
+        whole = file.read_buffer()
+        if len(whole) <= SEAL_BYTES:
+            raise ValueError("it is cut short")
+        reader = pa.ipc.open_file(pa.BufferReader(whole.slice(0, len(whole) - SEAL_BYTES)))
         if reader.schema != schema:
             raise ValueError(f"its columns are not those of {what}")
         last = reader.num_record_batches - 1

@@ -7,10 +7,10 @@ no batch and no model.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,14 +18,16 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.formats.messages import is_blank
-from lightning_rm.data.rows import BadRow, GroupRow, GroupSource
+from lightning_rm.data.rows import BadRow, GroupRow, GroupSource, places_of
 from lightning_rm.data.store.groups import GROUP_SCHEMA, GROUP_VERSION, GroupDataset
 from lightning_rm.data.store.report import DataReport
-from lightning_rm.data.tokenize.fitting import FEWER_THAN_TWO, OVERLONG, TEMPLATE, Draft, TokenizePolicy, fit
-from lightning_rm.data.tokenize.preparing import CHUNK_ROWS, notes, prepared
+from lightning_rm.data.tokenize.draft import Draft
+from lightning_rm.data.tokenize.fitting import fit
+from lightning_rm.data.tokenize.policy import FEWER_THAN_TWO, OVERLONG, TEMPLATE, TokenizePolicy
+from lightning_rm.data.tokenize.preparing import chunks_of, notes, prepared
 from lightning_rm.data.tokenize.tally import Tally
 
-EMPTY, REPEATED, TOO_LONG = "empty", "repeated", "overlong"
+EMPTY, REPEATED, SAME_IDS, TOO_LONG = "empty", "repeated", "token-identical", "overlong"
 """Why a response is left out of its group."""
 
 
@@ -56,7 +58,13 @@ def prepare_groups(
         _write(file, source, tokenizer, Tally(policy, DataReport(name, notes=notes(tokenizer)), noun="group"))
 
     return prepared(
-        source, tokenizer, policy, cache_dir, GROUP_VERSION, load=lambda path: GroupDataset(path, name), build=build
+        source,
+        tokenizer,
+        policy,
+        cache_dir,
+        GROUP_VERSION,
+        load=lambda path: GroupDataset(path, name, places_of(source)),
+        build=build,
     )
 
 
@@ -75,12 +83,13 @@ class _Group:
             self.lost[reason] += lost
             self.row = self.row.only(places)
             if self.draft:
-                responses, ids = self.draft.responses, self.draft.ids
+                draft = self.draft
                 self.draft = replace(
-                    self.draft,
+                    draft,
                     row=self.row,
-                    responses=[responses[place] for place in places],
-                    ids=[ids[place] for place in places],
+                    responses=[draft.responses[place] for place in places],
+                    texts=[draft.texts[place] for place in places],
+                    ids=[draft.ids[place] for place in places],
                 )
 
     def left_out_for(self, policy: TokenizePolicy) -> tuple[str, str] | None:
@@ -99,9 +108,8 @@ class _Group:
 def _write(file: BinaryIO, source: GroupSource, tokenizer: PreTrainedTokenizerBase, tally: Tally) -> None:
     """Write every group of a source that is kept, chunk by chunk, and the report at the end."""
     num_kept, lost = 0, Counter[str]()
-    rows = enumerate(source)
     with pa.ipc.new_file(file, GROUP_SCHEMA) as writer:
-        while chunk := list(islice(rows, CHUNK_ROWS)):
+        for chunk in chunks_of(source):
             tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
             groups = [_Group(place, row) for place, row in chunk if isinstance(row, GroupRow)]
             _thin_and_fit(groups, tokenizer, tally.policy)
@@ -113,7 +121,7 @@ def _write(file: BinaryIO, source: GroupSource, tokenizer: PreTrainedTokenizerBa
                 writer.write_batch(pa.RecordBatch.from_pylist(list(map(_columns, kept)), schema=GROUP_SCHEMA))
         tally.check()
         note = f"{num_kept:,} responses kept" + (f"; left out: {_listed(lost)}" if lost else "")
-        metadata = {"report": tally.report.to_json(), "note": note}
+        metadata = {"report": tally.report.to_json(), "note": note, "places": json.dumps(places_of(source))}
         writer.write_batch(pa.RecordBatch.from_pylist([], schema=GROUP_SCHEMA), custom_metadata=metadata)
 
 
@@ -133,7 +141,7 @@ def _thin_and_fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, 
     _fit(thinned, tokenizer, policy)  # a response that no cut makes fit does not cost the others their prompt
     for group in groups:
         if group.draft and not group.draft.failure:
-            group.keep(_firsts(group.draft.ids), REPEATED)
+            group.keep(_firsts(group.draft.ids), SAME_IDS)
 
 
 def _fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
@@ -148,11 +156,11 @@ def _fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: T
 def _kept(groups: Sequence[_Group], tally: Tally) -> Iterator[Draft[GroupRow]]:
     """The groups of a chunk that are used; every one is counted."""
     for group in groups:
-        where = f"group {group.row.id}"
+        where = group.row.place
         if left_out := group.left_out_for(tally.policy):
             tally.leave_out(where, *left_out)
         elif group.draft:
-            changes = {f"{reason} responses left out" for reason, count in group.lost.items() if count}
+            changes = {f"{reason} responses left out": "" for reason, count in group.lost.items() if count}
             tally.report.keep(group.draft.changes | changes, where)
             yield group.draft
 

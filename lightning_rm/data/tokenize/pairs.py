@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.rows import BadRow, PairRow, Source
+from lightning_rm.data.rows import BadRow, PairRow, Source, places_of
 from lightning_rm.data.store.pairs import SCHEMA, SCHEMA_VERSION, PairDataset
 from lightning_rm.data.store.report import DataReport
-from lightning_rm.data.tokenize.fitting import Draft, TokenizePolicy, fit, left_out_for
-from lightning_rm.data.tokenize.preparing import CHUNK_ROWS, notes, prepared, transcript
+from lightning_rm.data.tokenize.draft import Draft
+from lightning_rm.data.tokenize.fitting import fit, left_out_for
+from lightning_rm.data.tokenize.policy import TokenizePolicy
+from lightning_rm.data.tokenize.preparing import chunks_of, notes, prepared, transcript
 from lightning_rm.data.tokenize.tally import Tally
 from lightning_rm.data.tokenize.templates import encode_conversation
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
@@ -54,7 +55,7 @@ def prepare_pairs(
         policy,
         cache_dir,
         version=SCHEMA_VERSION,
-        load=lambda path: PairDataset(path, name),
+        load=lambda path: PairDataset(path, name, places_of(source)),
         build=lambda file: _write(file, source, tokenizer, Tally(policy, DataReport(name, notes=notes(tokenizer)))),
     )
 
@@ -63,15 +64,18 @@ def _write(file: BinaryIO, source: Source, tokenizer: PreTrainedTokenizerBase, t
     """Write every pair of a source that is kept, chunk by chunk, and the report at the end."""
     prompts: dict[str, int] = {}
     subsets: dict[str, int] = {}
-    rows = enumerate(source)
     with pa.ipc.new_file(file, SCHEMA) as writer:
-        while chunk := list(islice(rows, CHUNK_ROWS)):
+        for chunk in chunks_of(source):
             kept = list(_kept(chunk, tokenizer, tally))
             columns = [_columns(draft, prompts, subsets) for draft in kept]
             if columns:
                 writer.write_batch(pa.RecordBatch.from_pylist(columns, schema=SCHEMA))
         tally.check()
-        metadata = {"report": tally.report.to_json(), "subset_names": json.dumps(list(subsets))}
+        metadata = {
+            "report": tally.report.to_json(),
+            "subset_names": json.dumps(list(subsets)),
+            "places": json.dumps(places_of(source)),
+        }
         writer.write_batch(pa.RecordBatch.from_pylist([], schema=SCHEMA), custom_metadata=metadata)
 
 
@@ -81,10 +85,10 @@ def _kept(
     """The pairs of a chunk that are used; every row is counted."""
     tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
     for draft in fit([(place, row) for place, row in chunk if isinstance(row, PairRow)], tokenizer, tally.policy):
-        if left_out := left_out_for(draft, tally.policy.max_tokens):
-            tally.leave_out(f"pair {draft.row.id}", *left_out)
+        if left_out := left_out_for(draft, tokenizer, tally.policy.max_tokens):
+            tally.leave_out(draft.row.place, *left_out)
         else:
-            tally.report.keep(draft.changes, f"pair {draft.row.id}")
+            tally.report.keep(draft.changes, draft.row.place)
             yield draft
 
 
@@ -107,6 +111,8 @@ def _columns(draft: Draft[PairRow], prompts: dict[str, int], subsets: dict[str, 
         "strength_std": _number(row.strength_std),
         "votes": row.votes,
         "id": row.id,
+        "prompt_id": row.prompt_id,
+        "where": row.where,
         "source_row": draft.place,
         "prompt_text": transcript(draft.prompt),
         "chosen_text": transcript(draft.responses[0]),

@@ -6,23 +6,26 @@ the policy and the version of the file's columns. This file knows no row and no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.rows import GroupSource, Message, Source
+from lightning_rm.data.formats.limits import MAX_CHUNK_CHARACTERS
+from lightning_rm.data.formats.messages import texts_of
+from lightning_rm.data.rows import BadRow, GroupRow, GroupSource, Message, PairRow, Source
 from lightning_rm.data.store.cache import default_cache_dir, fingerprint, load_or_build
-from lightning_rm.data.tokenize.fitting import TokenizePolicy
+from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE, ENCODER_TEMPLATE, is_encoder
 from lightning_rm.data.tokenize.tokenizer import definition
 
 CHUNK_ROWS = 1000
-"""Rows that are in memory at a time; each chunk is one call of the tokenizer and one Arrow batch."""
+"""Rows that are in memory at a time, unless they are long; each chunk is one Arrow batch."""
 
 T = TypeVar("T")
+AnyRow = TypeVar("AnyRow", PairRow | BadRow, GroupRow | BadRow)
 
 
 def prepared(
@@ -59,6 +62,31 @@ def prepared(
     )
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     return load_or_build(folder / f"{key}.arrow", load, build)
+
+
+def chunks_of(source: Iterable[AnyRow]) -> Iterator[list[tuple[int, AnyRow]]]:
+    """The rows of a source with their places, as many at a time as are held in memory."""
+    chunk, num_characters = list[tuple[int, AnyRow]](), 0
+    for place, row in enumerate(source):
+        chunk.append((place, row))
+        num_characters += _characters(row)
+        if len(chunk) == CHUNK_ROWS or num_characters > MAX_CHUNK_CHARACTERS:
+            yield chunk
+            chunk, num_characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _characters(row: PairRow | GroupRow | BadRow) -> int:
+    if isinstance(row, BadRow):
+        return 0
+    responses = (row.chosen, row.rejected) if isinstance(row, PairRow) else row.responses
+    # The prompt stands before each response.
+    return sum(_said(row.prompt) + _said(response) for response in responses)
+
+
+def _said(turns: Sequence[Message]) -> int:
+    return sum(len(said) for turn in turns for said in texts_of(turn).values())
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:

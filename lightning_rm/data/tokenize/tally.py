@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow
 from lightning_rm.data.store.report import DataReport
-from lightning_rm.data.tokenize.fitting import FEWER_THAN_TWO, IDENTICAL, IDENTICAL_CUT, OVERLONG, TokenizePolicy
+from lightning_rm.data.tokenize.policy import (
+    FEWER_THAN_TWO,
+    IDENTICAL,
+    IDENTICAL_CUT,
+    IDENTICAL_IDS,
+    OVERLONG,
+    TokenizePolicy,
+)
 
 MAX_ERRORS = 10
 """How many faults an error message shows; rows that have the same one are one fault."""
@@ -56,7 +63,7 @@ class Tally:
         if reason == OVERLONG:
             ways = "overlong=drop, overlong=truncate_prompt or a larger max_tokens"
             return ways if self.policy.overlong == "error" else None
-        if reason in (IDENTICAL, IDENTICAL_CUT, FEWER_THAN_TWO):
+        if reason in (IDENTICAL, IDENTICAL_IDS, IDENTICAL_CUT, FEWER_THAN_TWO):
             return "identical=drop" if self.policy.identical == "error" else None
         return "on_bad_row=drop" if self.policy.on_bad_row == "error" else None
 

@@ -9,7 +9,7 @@ and tokenizers; it knows no pairs, no files of pairs and no model.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.data.formats.limits import MAX_CALL_CHARACTERS
 from lightning_rm.data.rows import Message
 
 ENCODER_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] }}{{ sep_token }}{% endfor %}"
@@ -30,7 +31,7 @@ DECODER_TEMPLATE = (
 )
 """The default for decoders: `User: ...`, a blank line, `Assistant: ...`, and EOS at the end, where it is read."""
 
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError)
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError)
 """How a template refuses turns or arguments: templates raise what they like."""
 
 FIXED_DATE = date(2024, 7, 26)
@@ -135,15 +136,32 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     """
     if not texts:
         return []
+    encoded = [ids for call in _calls(texts) for ids in _ids(tokenizer, call)]
+    start = start_token(tokenizer)
+    return [ids if start is None else _started(ids, start) for ids in encoded]
+
+
+def _calls(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts of one call of the tokenizer after the other: what it holds of a text is many times the text."""
+    call, num_characters = list[str](), 0
+    for text in texts:
+        if call and num_characters + len(text) > MAX_CALL_CHARACTERS:
+            yield call
+            call, num_characters = [], 0
+        call.append(text)
+        num_characters += len(text)
+    yield call
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     encoded: Any = tokenizer(
-        list(texts),
+        texts,
         add_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,
     )
-    start = start_token(tokenizer)
-    return [ids if start is None else _started(ids, start) for ids in encoded["input_ids"]]
+    return encoded["input_ids"]
 
 
 def encode_conversation(

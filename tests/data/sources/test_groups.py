@@ -23,9 +23,9 @@ from lightning_rm.data.formats.groups import parse_group
 from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.data.sources.groups import ResponseFile, response_files
 from lightning_rm.data.store.groups import GroupDataset
-from lightning_rm.data.tokenize.fitting import TokenizePolicy
 from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import encode_conversation, prepare_pairs
+from lightning_rm.data.tokenize.policy import TokenizePolicy
 from tests.data.words import PAD, Rows, group, pair, turns, word_tokenizer
 
 NAN = float("nan")
@@ -230,12 +230,12 @@ def test_repeated_and_empty_responses_are_left_out_and_counted(tmp_path: Path) -
     assert groups.source_row.tolist() == [0, 1]
     assert (report.name, report.read, report.kept) == ("said", 4, 2)
     assert report.reasons == {"fewer than two different responses": 2}
-    assert report.changes == {"empty responses left out": 1, "repeated responses left out": 1}
+    assert report.changes == {f"{kind} responses left out": 1 for kind in ("empty", "repeated", "token-identical")}
     assert report.examples["fewer than two different responses"] == [
         "group c: 1 left of 3: 1 empty, 1 repeated",
         "group d: 1 left of 1",
     ]
-    assert report.notes == ["said: 5 responses kept; left out: 2 empty, 4 repeated"]
+    assert report.notes == ["said: 5 responses kept; left out: 2 empty, 3 repeated, 1 token-identical"]
 
 
 LONG = "w3 w3 w3 w3 w3 w3 w3 w3"
@@ -270,7 +270,7 @@ def test_a_response_that_no_cut_makes_fit_does_not_cost_the_others_their_prompt(
 def test_cut_responses_that_become_the_same_are_one(tmp_path: Path) -> None:
     groups = prepared(tmp_path, group("w1", "w2 w3 w4", "w2 w3 w5", "w6"), max_tokens=6, overlong="truncate_response")
     assert words(groups, 0) == ("w1", ["w2 w3", "w6"])
-    assert groups.report.changes == {"repeated responses left out": 1, "response cut": 1}
+    assert groups.report.changes == {"token-identical responses left out": 1, "response cut": 1}
 
 
 def test_errors_name_the_groups_and_the_ways_out(tmp_path: Path) -> None:

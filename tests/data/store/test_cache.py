@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import time
@@ -17,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.store.cache import default_cache_dir, files_digest, fingerprint, load_or_build
-from lightning_rm.data.tokenize.pairs import CHUNK_ROWS, TokenizePolicy, prepare_pairs
+from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
+from lightning_rm.data.tokenize.preparing import CHUNK_ROWS
 from lightning_rm.drafts import STALE_SECONDS
 from tests.data.words import TEMPLATE, Rows, pair, word_tokenizer
 
@@ -91,6 +95,42 @@ def test_a_broken_file_is_built_again(tmp_path: Path, keep: float, caplog: pytes
         again = prepare_pairs(source, word_tokenizer(), POLICY, tmp_path)
     assert "is broken" in caplog.text
     assert (source.num_reads, path.read_bytes(), len(again)) == (2, content, 2)
+
+
+@pytest.mark.parametrize("at", [9, 0.1, 0.3, 0.5, 0.7, 0.9, -1, -10, -30])
+def test_one_flipped_bit_builds_the_file_again(tmp_path: Path, at: float, caplog: pytest.LogCaptureFixture) -> None:
+    """In the header, in ids and words, in the footer, in the checksum: what is read is what was written."""
+    source = rows()
+    first = prepare_pairs(source, word_tokenizer(), POLICY, tmp_path)
+    content = bytearray(first.path.read_bytes())
+    content[int(at * len(content)) if 0 < at < 1 else int(at)] ^= 0b100
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(content)
+    damaged.replace(first.path)  # the open one keeps its bytes
+    with caplog.at_level(logging.WARNING):
+        again = prepare_pairs(source, word_tokenizer(), POLICY, tmp_path)
+    assert "checksum" in caplog.text
+    assert source.num_reads == 2
+    assert [again.sample(i) for i in range(2)] == [first.sample(i) for i in range(2)]
+
+
+def test_a_file_of_the_same_rows_names_them_where_they_are_now(tmp_path: Path) -> None:
+    """The cache is found by bytes; data that was moved is named by its new place, in reports and for each pair."""
+    lines = [
+        json.dumps({"prompt": "w1", "chosen": chosen, "rejected": "w3", "id": chosen}) for chosen in ("w2", "w3", "w4")
+    ]
+    cached = []
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text("\n".join(lines))
+        cached.append(prepare_pairs(FileSource(tmp_path / name), word_tokenizer(), POLICY, tmp_path / "cache"))
+    first, second = cached
+    assert first.path == second.path
+    for pairs, name in ((first, "a.jsonl"), (second, "b.jsonl"), (pickle.loads(pickle.dumps(second)), "b.jsonl")):
+        assert [pairs.place(i).where for i in range(2)] == [f"{tmp_path / name}:1", f"{tmp_path / name}:3"]
+        assert [pairs.place(i).id for i in range(2)] == ["w2", "w4"]
+        assert pairs.place(0).prompt_id == pairs.place(1).prompt_id
+        (example,) = pairs.report.examples["identical responses"]
+        assert example.startswith(f"{tmp_path / name}:2: chosen and rejected")
 
 
 def test_an_error_leaves_no_file(tmp_path: Path) -> None:

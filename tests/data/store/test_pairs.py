@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_rm.batch import Sample
 from lightning_rm.data.batches.layouts import padded
+from lightning_rm.data.store.cache import seal
 from lightning_rm.data.store.pairs import PairDataset, PairText
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from tests.data.words import Rows, pair, word_tokenizer
@@ -115,5 +116,6 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     table = pa.table({"x": [1]})
     with pa.ipc.new_file(path, table.schema) as writer:
         writer.write_table(table)
+    seal(path)
     with pytest.raises(ValueError, match="columns"):
         PairDataset(path)

@@ -13,15 +13,15 @@ def report(name: str = "train") -> DataReport:
     made.leave_out("tie", "a.jsonl:1: label 0.5")
     for line in range(2, 7):
         made.leave_out("overlong", f"a.jsonl:{line}: too long")
-    made.keep({"prompt cut"}, "pair 7")
-    made.keep(set(), "pair 8")
+    made.keep({"prompt cut": "", "text left out": "turn 1"}, "a.jsonl:7")
+    made.keep({}, "a.jsonl:8")
     return made
 
 
 def test_counts_and_three_examples() -> None:
     made = report()
     assert (made.read, made.kept) == (8, 2)
-    assert (made.reasons, made.changes) == ({"tie": 1, "overlong": 5}, {"prompt cut": 1})
+    assert (made.reasons, made.changes) == ({"tie": 1, "overlong": 5}, {"prompt cut": 1, "text left out": 1})
     assert made.examples["overlong"] == [f"a.jsonl:{line}: too long" for line in (2, 3, 4)]
 
 
@@ -29,12 +29,20 @@ def test_json_round_trip() -> None:
     assert DataReport.from_json(report().to_json()) == report()
 
 
+def test_examples_follow_their_file() -> None:
+    moved = report().moved({"a.jsonl": "b/a.jsonl"})
+    assert moved.examples["prompt cut"] == ["b/a.jsonl:7"]
+    assert moved.examples["tie"] == ["b/a.jsonl:1: label 0.5"]
+    assert (moved.reasons, moved.changes) == (report().reasons, report().changes)
+
+
 def test_in_words() -> None:
     assert str(report()).splitlines() == [
         "train: 8 rows read, 2 kept",
         "  left out: tie 1 (a.jsonl:1: label 0.5)",
         "  left out: overlong 5 (a.jsonl:2: too long; a.jsonl:3: too long; a.jsonl:4: too long)",
-        "  kept, but: prompt cut 1 (pair 7)",
+        "  kept, but: prompt cut 1 (a.jsonl:7)",
+        "  kept, but: text left out 1 (a.jsonl:7: turn 1)",
         "  a default template",
     ]
 
@@ -45,7 +53,7 @@ def test_read_is_kept_plus_left_out(rows: list[str]) -> None:
     made = DataReport()
     for row in rows:
         if row == "keep":
-            made.keep(set(), "")
+            made.keep({}, "")
         else:
             made.leave_out(row, "")
     assert made.read == len(rows) == made.kept + sum(made.reasons.values())

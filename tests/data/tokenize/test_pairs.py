@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -14,8 +15,11 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from lightning_rm.data.rows import BadRow, Message, PairRow
-from lightning_rm.data.tokenize.fitting import Overlong, fit, left_out_for
+from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.tokenize import preparing, templates
+from lightning_rm.data.tokenize.fitting import fit, left_out_for
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, encode_conversation, load_tokenizer, prepare_pairs
+from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.data.tokenize.preparing import notes
 from lightning_rm.data.tokenize.templates import (
     DECODER_TEMPLATE,
@@ -313,9 +317,9 @@ def test_whatever_is_kept_fits_and_is_what_is_served(
     for words, response, tokens in zip((chosen, rejected), draft.responses, draft.ids, strict=True):
         assert tokens == encode_conversation(tokenizer, [*draft.prompt, *response])
         assert words.startswith(response[-1]["content"])
-        assert left_out_for(draft, max_tokens) is not None or len(tokens) <= max_tokens
+        assert left_out_for(draft, tokenizer, max_tokens) is not None or len(tokens) <= max_tokens
     if overlong in ("drop", "error"):
-        assert (draft.changes, left) == (set(), 0)
+        assert (draft.changes, left) == ({}, 0)
 
 
 IDENTICAL_ROWS = Rows(
@@ -328,7 +332,23 @@ IDENTICAL_ROWS = Rows(
 
 def test_identical_responses_are_dropped_and_counted(tmp_path: Path) -> None:
     dataset = prepare_pairs(IDENTICAL_ROWS, word_tokenizer(), TokenizePolicy(8), tmp_path)
-    assert (len(dataset), dataset.report.reasons) == (1, {"identical responses": 3})
+    assert (len(dataset), dataset.report.reasons) == (1, {"identical responses": 2, "identical token ids": 1})
+    assert dataset.report.examples["identical token ids"] == [
+        "pair same tokens: chosen and rejected are the same 6 tokens, though not the same text"
+    ]
+
+
+def test_identical_token_ids_say_how_they_came_to_be(tmp_path: Path) -> None:
+    """Two emoji are one unknown token; a template that writes no thoughts writes one text for two."""
+    thought: Message = {"role": "assistant", "content": "w2", "reasoning_content": "w3"}
+    emoji, thoughts = pair("w1", "w2 😀", "w2 😢"), replace(pair("w1", "w2", "w2"), chosen=(thought,))
+    rows = Rows(pair("w1", "w2", "w3"), emoji, thoughts)
+    report = prepare_pairs(rows, word_tokenizer(), TokenizePolicy(), tmp_path).report
+    assert report.examples["identical token ids"] == [
+        "pair 0: chosen and rejected are the same 6 tokens, though not the same text; 1 of them are unknown tokens",
+        "pair 0: chosen and rejected are the same 5 tokens; the chat template writes one text for both and leaves out "
+        "turn 1 (assistant), reasoning_content",
+    ]
 
 
 def test_identical_error_names_its_way_out(tmp_path: Path) -> None:
@@ -408,6 +428,32 @@ def test_a_row_whose_prompt_alone_the_template_refuses_is_a_bad_row(tmp_path: Pa
     assert ids(dataset, 1)[0] == [USER, word(4), ASSISTANT, word(5), EOS]
     with pytest.raises(ValueError, match="pair no question: chat template refuses: TemplateError: there is no quest"):
         prepare_pairs(Rows(*rows), tokenizer, TokenizePolicy(), tmp_path)
+
+
+def test_rows_are_named_by_file_and_line(tmp_path: Path) -> None:
+    """Whatever is found out later than the reading: template, length, responses that are the same."""
+    lines = [
+        '{"prompt": "w1", "chosen": "w2 w3 w4", "rejected": "w5"}',
+        '{"prompt": "w1", "chosen": "w2", "rejected": "w2"}',
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="rows cannot be used") as caught:
+        prepare_pairs(FileSource(path), word_tokenizer(), TokenizePolicy(4, "error", "error"), tmp_path)
+    assert f"{path}:1: overlong: 7 tokens" in str(caught.value)
+    assert f"{path}:2: identical responses: chosen and rejected are the same text" in str(caught.value)
+    with pytest.raises(ValueError, match=f"{path}:1: chat template refuses"):
+        prepare_pairs(FileSource(path), word_tokenizer("{{ raise_exception('no') }}"), TokenizePolicy(), tmp_path)
+
+
+def test_few_characters_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [pair("w1", " ".join(["w2"] * (i + 1)), "w3", str(i)) for i in range(9)]
+    plain = prepare_pairs(Rows(*rows), word_tokenizer(), TokenizePolicy(), tmp_path / "one")
+    monkeypatch.setattr(templates, "MAX_CALL_CHARACTERS", 40)
+    monkeypatch.setattr(preparing, "MAX_CHUNK_CHARACTERS", 30)
+    assert [len(chunk) for chunk in preparing.chunks_of(Rows(*rows))] == [3, 2, 2, 2]
+    bounded = prepare_pairs(Rows(*rows), word_tokenizer(), TokenizePolicy(), tmp_path / "many")
+    assert [ids(bounded, i) for i in range(9)] == [ids(plain, i) for i in range(9)]
 
 
 def test_a_data_set_without_pairs_is_an_error_with_its_counts(tmp_path: Path) -> None:

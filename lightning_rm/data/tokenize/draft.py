@@ -1,0 +1,99 @@
+"""Drafts: a prompt and its responses on their way to token ids, rendered and encoded many at a time.
+
+This file knows pairs, groups of responses, templates and tokenizers; what is cut to make a draft fit is `cutting`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.rows import GroupRow, Message, PairRow
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
+
+AnyRow = TypeVar("AnyRow", PairRow, GroupRow)
+
+
+@dataclass
+class Draft(Generic[AnyRow]):
+    """A prompt and its responses on their way to token ids; their conversations may be cut until they fit.
+
+    Args:
+        row: the pair or the group as it was read.
+        place: its place among all rows of its source.
+        prompt: what is left of the prompt.
+        responses: what is left of each response's turns, chosen before rejected.
+        texts: the conversations as the chat template writes them.
+        ids: their token ids.
+        prompt_length: how many tokens of each are the prompt's.
+        changes: what was cut or is missing, and where.
+        failure: what the chat template said against it.
+    """
+
+    row: AnyRow
+    place: int
+    prompt: tuple[Message, ...]
+    responses: list[tuple[Message, ...]]
+    texts: list[str] = field(default_factory=list[str])
+    ids: list[list[int]] = field(default_factory=list[list[int]])
+    prompt_length: int = 0
+    changes: dict[str, str] = field(default_factory=dict[str, str])
+    failure: str = ""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the longest conversation."""
+        return max(map(len, self.ids))
+
+
+def encode(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set texts and ids of every draft: templates one by one, the distinct texts through the tokenizer together."""
+    for draft in drafts:
+        draft.texts = _rendered(draft, [(*draft.prompt, *response) for response in draft.responses], tokenizer)
+    distinct = list(dict.fromkeys(text for draft in drafts for text in draft.texts))
+    ids = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
+    for draft in drafts:
+        draft.ids = [ids[text] for text in draft.texts]
+
+
+def measure_prompts(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set the prompt's length: tokens that a rendered prompt shares with all of its conversations.
+
+    Not the tokens that the conversations share: responses that begin alike do not lengthen their prompt. A row whose
+    prompt alone the template refuses is a bad one, though it may take the conversations.
+    """
+    texts = [_rendered(draft, [draft.prompt], tokenizer, is_prompt=True) for draft in drafts]
+    distinct = list(dict.fromkeys(text for prompt in texts for text in prompt))
+    prompts = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
+    for draft, prompt in zip(drafts, texts, strict=True):
+        for text in prompt:  # none where the template refused it, and the row has failed
+            shared = (common_prefix(prompts[text], ids) for ids in draft.ids)
+            draft.prompt_length = min(*shared, *(len(ids) - 1 for ids in draft.ids))
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Leading tokens that two sequences share: 2 for `1 2 3` and `1 2 4`."""
+    shorter = min(len(first), len(second))
+    return next((place for place in range(shorter) if first[place] != second[place]), shorter)
+
+
+def _rendered(
+    draft: Draft[AnyRow],
+    conversations: Sequence[Sequence[Message]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    is_prompt: bool = False,
+) -> list[str]:
+    """The conversations rendered; none, and a failure, if the template refuses this row's turns or arguments."""
+    row = draft.row
+    try:
+        return [
+            render(tokenizer, conversation, row.tools, row.chat_template_kwargs, is_prompt=is_prompt)
+            for conversation in conversations
+        ]
+    except TEMPLATE_ERRORS as error:
+        draft.failure = f"{type(error).__name__}: {error}"
+        return []

@@ -1,0 +1,55 @@
+"""The policy for rows that are bad, too long or the same twice, and the names under which they are counted.
+
+This file knows words; what they do is done elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Overlong = Literal["drop", "truncate_prompt", "truncate_response", "error"]
+
+OVERLONG = "overlong"
+IDENTICAL = "identical responses"
+IDENTICAL_IDS = "identical token ids"
+IDENTICAL_CUT = "identical after truncation"
+FEWER_THAN_TWO = "fewer than two different responses"
+TEMPLATE = "chat template refuses"
+PROMPT_CUT = "prompt cut"
+RESPONSE_CUT = "response cut"
+TEXT_LEFT_OUT = "text left out by the template"
+
+
+@dataclass(frozen=True)
+class TokenizePolicy:
+    """What to do with the bad and the long. Whatever is chosen, it is counted.
+
+    Args:
+        max_tokens: the most tokens of a whole conversation, prompt and response.
+        overlong: pairs with a longer conversation: `drop` the pair; `truncate_prompt` from the left at a turn boundary,
+            and drop the pair if that is not enough; `truncate_response` after that, from the right; or `error`. Of a
+            group of responses, only those are dropped that are too long.
+        identical: pairs whose responses are the same, in words or in the tokens that are left, and groups without two
+            different ones: `drop` or `error`.
+        on_bad_row: rows that cannot be read, or that the chat template refuses: `error` or `drop`.
+
+    Raises:
+        ValueError: for a word that is none of these.
+    """
+
+    max_tokens: int = 1024
+    overlong: Overlong = "drop"
+    identical: Literal["drop", "error"] = "drop"
+    on_bad_row: Literal["error", "drop"] = "error"
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens={self.max_tokens} leaves no token; it must be at least 1")
+        for name, value, words in (
+            ("overlong", self.overlong, ("drop", "truncate_prompt", "truncate_response", "error")),
+            ("identical", self.identical, ("drop", "error")),
+            ("on_bad_row", self.on_bad_row, ("error", "drop")),
+        ):
+            if value not in words:
+                raise ValueError(f"{name}={value!r}; it must be one of {', '.join(words)}")
