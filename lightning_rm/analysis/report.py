@@ -41,7 +41,7 @@ def report(
     Runs of one name are one method, and those of one seed and world are compared pair by pair. What a run lacks is
     said, and the rest is used: without `results.json` it has not ended, without `csv/metrics.csv` it has no curves.
 
-        report("runs/*", "report.html")
+        >>> report("runs/*", "report.html")  # doctest: +SKIP
 
     Args:
         runs: globs of run folders.
