@@ -27,7 +27,7 @@ PROMPT_FIELDS = (
 
 def unread_prompt(raw: Raw, *read: str) -> list[str]:
     """The prompt fields that say something, but for those that are read; a number or a truth value is no prompt."""
-    return [name for name in PROMPT_FIELDS if name not in read and says(raw.get(name))]
+    return [name for name in PROMPT_FIELDS if name in raw and name not in read and says(raw[name])]
 
 
 def says(value: object) -> bool:
@@ -87,7 +87,7 @@ def after_system(raw: Raw, turns: Turns) -> Turns:
     It may be text, a message, or a list of either, in the field `system` or `system_prompt`.
     """
     for name in SYSTEM_FIELDS:
-        if not says(raw.get(name)):
+        if name not in raw or not says(raw[name]):
             continue
         system = _system(raw[name], f"field {name!r}")
         if not turns or turns[0]["role"] != "system":

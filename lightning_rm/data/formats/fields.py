@@ -56,7 +56,10 @@ def found_fields(raw: Raw) -> str:
 
 def has(raw: Raw, *names: str) -> bool:
     """Whether a row has all these fields."""
-    return all(raw.get(name) is not None for name in names)
+    for name in names:  # noqa: SIM110  # a loop takes half the time, and this is asked fifty times a row
+        if raw.get(name) is None:
+            return False
+    return True
 
 
 def required(raw: Raw, name: str) -> object:

@@ -1,7 +1,7 @@
 """How large one row may be. All bounds on input stand here; what is beyond one is refused by its line, in words.
 
-Tokenising costs tens of times the memory of a text, and Python's JSON as much again, so a bound has to come first. None
-of these is met by a conversation that a reward model could read.
+Tokenising takes two hundred times the memory of a text, so a bound has to come first. None of these is met by a
+conversation that a reward model could read.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ MIB = 2**20
 MAX_LINE_BYTES = 32 * MIB
 """Of one line of a JSONL file: a prompt, two responses, and whatever stands beside them."""
 
-MAX_CHARACTERS = 4 * MIB
-"""Of one conversation: about a million tokens."""
+MAX_CHARACTERS = 2 * MIB
+"""Of a prompt, or of one response: half a million tokens."""
 
-MAX_CALL_CHARACTERS = 4 * MIB
-"""Of the texts that are tokenised in one call, which holds tens of times as much; a longer text goes alone."""
+MAX_CALL_CHARACTERS = MIB
+"""Of the texts that are tokenised in one call, which takes 200 bytes a character; a longer text goes alone."""
 
 MAX_CHUNK_CHARACTERS = 16 * MIB
 """Of the rows that are in memory at a time on their way to token ids."""

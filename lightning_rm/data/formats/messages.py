@@ -108,12 +108,12 @@ def texts_of(turn: Message) -> dict[str, str]:
 def _with_other_keys(value: object, name: str) -> Raw:
     if not isinstance(value, Mapping):
         raise RowError(WRONG_TYPE, f"{name} must be a message with role and content, found {shown(value)}")
-    raw = {str(key): item for key, item in cast(Mapping[object, object], value).items()}
-    others = json_field(raw, OTHER_KEYS, f"{name}, {OTHER_KEYS}")
-    if not isinstance(others, Mapping):
+    raw = cast(Raw, value)
+    if OTHER_KEYS not in raw:
         return raw
-    del raw[OTHER_KEYS]
-    return {**cast(Raw, others), **raw}
+    others = json_field(raw, OTHER_KEYS, f"{name}, {OTHER_KEYS}")
+    raw = {key: item for key, item in raw.items() if key != OTHER_KEYS}
+    return {**cast(Raw, others), **raw} if isinstance(others, Mapping) else raw
 
 
 def _content(value: object, name: str, may_be_missing: bool) -> str:
@@ -143,6 +143,8 @@ def _part(value: object, name: str) -> str:
 
 def _calls(raw: Raw, name: str) -> tuple[Raw, ...]:
     """The tool calls of a message, their arguments as objects; an old `function_call` among them."""
+    if not has(raw, "tool_calls") and not has(raw, "function_call"):
+        return ()
     calls = json_field(raw, "tool_calls", f"{name}, tool_calls")
     if not calls and has(raw, "function_call"):
         return _read_calls([{"type": "function", "function": raw["function_call"]}], f"{name}, function_call")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from lightning_rm.data.formats.fields import BROKEN_JSON, DUPLICATE_KEY, TOO_LARGE, WRONG_TYPE, Raw, RowError
@@ -55,9 +55,11 @@ def check_depth(value: object, name: str) -> None:
     raise RowError(TOO_LARGE, f"{name} is nested more than {MAX_DEPTH} deep")
 
 
-def _inside(value: object) -> Sequence[object]:
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, str | int | float | None):  # most are, and asking that is quick
+        return ()
     if isinstance(value, Mapping):
-        return list(cast(Mapping[object, object], value).values())
+        return cast(Mapping[object, object], value).values()
     return cast(Sequence[object], value) if isinstance(value, list | tuple) else ()
 
 

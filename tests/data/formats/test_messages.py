@@ -154,7 +154,7 @@ def test_nesting_is_bounded() -> None:
 def test_a_conversation_of_endless_text_is_refused() -> None:
     row = bad({"prompt": "2+2?", "chosen": "4" * (MAX_CHARACTERS + 1), "rejected": "5"})
     assert row.reason == "too large"
-    assert "chosen has 4,194,305 characters" in row.detail
+    assert "chosen has 2,097,153 characters" in row.detail
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ def report(name: str = "train") -> DataReport:
     made = DataReport(name, notes=["a default template"])
     made.leave_out("tie", "a.jsonl:1: label 0.5")
     for line in range(2, 7):
-        made.leave_out("overlong", f"a.jsonl:{line}: too long")
+        made.leave_out("overlong", f"a.jsonl:{line}: {line} tokens")
     made.keep({"prompt cut": "", "text left out": "turn 1"}, "a.jsonl:7")
     made.keep({}, "a.jsonl:8")
     return made
@@ -22,7 +22,7 @@ def test_counts_and_three_examples() -> None:
     made = report()
     assert (made.read, made.kept) == (8, 2)
     assert (made.reasons, made.changes) == ({"tie": 1, "overlong": 5}, {"prompt cut": 1, "text left out": 1})
-    assert made.examples["overlong"] == [f"a.jsonl:{line}: too long" for line in (2, 3, 4)]
+    assert made.examples["overlong"] == [f"a.jsonl:{line}: {line} tokens" for line in (2, 3, 4)]
 
 
 def test_json_round_trip() -> None:
@@ -40,7 +40,7 @@ def test_in_words() -> None:
     assert str(report()).splitlines() == [
         "train: 8 rows read, 2 kept",
         "  left out: tie 1 (a.jsonl:1: label 0.5)",
-        "  left out: overlong 5 (a.jsonl:2: too long; a.jsonl:3: too long; a.jsonl:4: too long)",
+        "  left out: overlong 5 (a.jsonl:2: 2 tokens; a.jsonl:3: 3 tokens; a.jsonl:4: 4 tokens)",
         "  kept, but: prompt cut 1 (a.jsonl:7)",
         "  kept, but: text left out 1 (a.jsonl:7: turn 1)",
         "  a default template",
