@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import patch
 
 import lightning as L
@@ -47,9 +47,9 @@ from lightning_rm.data.batches.layouts import LAYOUTS, padded
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.attention import segments
+from lightning_rm.models.attention.last_layer import LastLayer
 from lightning_rm.models.backbone.adapters import LoraAdapter
-from lightning_rm.models.backbone.kernels import compile_layers, use_liger
-from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.backbone.kernels import use_liger
 from lightning_rm.models.dropout import add_dropout
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -121,7 +121,7 @@ def measure(run: Run) -> None:
     run.case("llama, flash_attention_2, bfloat16", partial(flash, run, llama))
     for dtype in DTYPES:
         for layout in ("padded", "shared_prefix"):
-            compiled = partial(llama.compared, layout, "as chosen", dtype, prepare=compiled_layers)
+            compiled = partial(llama.compared, layout, "as chosen", dtype, prepare=RewardModel.compile_backbone)
             with torch.compiler.set_stance("force_eager" if run.tiny else "default"):  # a CPU compiles for a minute
                 run.case(f"llama, compiled, {layout}, {dtype}", compiled, needs=0 if run.tiny else 20)
     for dtype in DTYPES:  # last: Liger replaces rotary embeddings for the whole process
@@ -160,11 +160,11 @@ class Subject:
             raise Missing("not on a CPU" if not self.run.gpu else "not in float32")
         found: dict[str, Any] = {}
         good = True
-        for last_layer in ("where read", "whole"):
-            model = self.model()
+        for last_layer in get_args(LastLayer):
+            model = reward_model(self.config, self.run.device, last_layer=last_layer)
             prepare(model)
             with attending(way):
-                scored = scored_by(model, self.samples, layout, self.precision(dtype), last_layer == "whole")
+                scored = scored_by(model, self.samples, layout, self.precision(dtype))
             errors = Errors.of(scored, self.truth)
             good &= errors.within(self.plain[dtype], dtype)
             found |= {f"reward, {last_layer}": errors.reward, f"gradient, {last_layer}": errors.gradient}
@@ -246,12 +246,11 @@ def scored_by(
     samples: Sequence[Sample],
     layout: LayoutName,
     precision: AbstractContextManager[Any],
-    whole: bool = False,
 ) -> Scored:
     """What a reward model makes of all of them on a layout."""
     tokens = LAYOUTS[layout](samples, model.read_at, model.pad_id).to(next(model.parameters()).device)
     with precision:
-        reward = model(replace(tokens, read_cells=None) if whole else tokens).reward
+        reward = model(tokens).reward
     return differentiated(reward.T.flatten(), model.backbone)
 
 
@@ -280,10 +279,6 @@ def differentiated(reward: Tensor, model: nn.Module) -> Scored:
     return Scored(reward.detach().double(), gradient)
 
 
-def compiled_layers(model: RewardModel) -> None:
-    compile_layers(transformer_layers(model.backbone)[:-1])
-
-
 def liger(run: Run, model: RewardModel) -> None:
     installed("liger_kernel")
     if not run.gpu:
@@ -299,7 +294,7 @@ def flash(run: Run, subject: Subject) -> dict[str, Any]:
     model = RewardModel(classifier(subject.config, run.device, "flash_attention_2"), PAD)
     errors = Errors.of(scored_by(model, subject.samples, "padded", subject.precision("bfloat16")), subject.truth)
     good = errors.within(subject.plain["bfloat16"], "bfloat16")
-    return {"state": "equal" if good else "not equal", "reward, where read": errors.reward}
+    return {"state": "equal" if good else "not equal", "reward, where_read": errors.reward}
 
 
 def adapted(run: Run, subject: Subject, dtype: str, four_bit: bool) -> dict[str, Any]:
@@ -326,8 +321,8 @@ def adapted(run: Run, subject: Subject, dtype: str, four_bit: bool) -> dict[str,
     worst = Errors(max(errors.reward for errors in found), max(errors.gradient for errors in found))
     return {
         "state": "equal" if worst.within(plain, dtype) else "not equal",
-        "reward, where read": worst.reward,
-        "gradient, where read": worst.gradient,
+        "reward, where_read": worst.reward,
+        "gradient, where_read": worst.gradient,
         "plain reward": plain.reward,
         "plain gradient": plain.gradient,
     }

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from lightning_rm.batch import LayoutName, PreferenceBatch, ReadAt, Sample, preference_batch, response_batch
 from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.models.attention.last_layer import LastLayer
 from lightning_rm.models.backbone import loading, settings
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.backbone.contexts import quiet
@@ -119,9 +120,11 @@ def classifier(
     return found
 
 
-def reward_model(config: dict[str, Any], device: torch.device | str, dtype: str = "float32") -> RewardModel:
+def reward_model(
+    config: dict[str, Any], device: torch.device | str, dtype: str = "float32", last_layer: LastLayer | None = None
+) -> RewardModel:
     """A reward model on such a classifier, ready to train."""
-    return RewardModel(classifier(config, device, dtype=dtype), PAD)
+    return RewardModel(classifier(config, device, dtype=dtype), PAD, last_layer=last_layer)
 
 
 def with_lora(model: RewardModel, lora: LoraAdapter) -> RewardModel:

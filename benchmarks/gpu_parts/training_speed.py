@@ -15,7 +15,8 @@ where memory ends it is halved, and steps accumulate. Both sides sort pairs by l
     trl_flash           trl_sorted by FlashAttention 2, where it is installed
     trl_liger           trl_sorted with Liger's kernels, where they are installed
     trl_compiled        trl_sorted with torch_compile
-    padded, packed, shared_prefix    our layouts; `checkpointed`, `compiled` and `liger` are shared_prefix with that
+    padded, packed, shared_prefix    our layouts; the others are shared_prefix with what they are called:
+                        `checkpointed`, `compiled`, `liger`, and the last layer computed `where_read` or `whole`
 
 Operations are those of matrix products and attention in a forward and a backward (`training.operations`), nothing
 computed again: 6 a weight and token, 12 a layer, unit of its heads, token and token that it sees; 4 and 8 where weights
@@ -29,7 +30,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ from lightning_rm.batch import LayoutName, Sample
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.models.attention.last_layer import LastLayer
 from lightning_rm.models.backbone.adapters import LoraAdapter
-from lightning_rm.models.backbone.kernels import compile_layers, use_liger
-from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.backbone.kernels import use_liger
+from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.baseline import BaselineRM
 
 LR = 1e-5
@@ -98,6 +100,7 @@ class Contender:
         compiled: whether torch compiles layers.
         liger: whether Liger's kernels run.
         flash: whether FlashAttention 2 runs.
+        last_layer: ours, where it is not what the depth calls for.
     """
 
     layout: LayoutName | None = None
@@ -106,6 +109,7 @@ class Contender:
     compiled: bool = False
     liger: bool = False
     flash: bool = False
+    last_layer: LastLayer | None = None
 
 
 CONTENDERS = {
@@ -118,6 +122,8 @@ CONTENDERS = {
     "padded": Contender("padded"),
     "packed": Contender("packed"),
     "shared_prefix": Contender("shared_prefix"),
+    "where_read": Contender("shared_prefix", last_layer="where_read"),
+    "whole": Contender("shared_prefix", last_layer="whole"),
     "checkpointed": Contender("shared_prefix", checkpointed=True),
     "compiled": Contender("shared_prefix", compiled=True),
     "liger": Contender("shared_prefix", liger=True),
@@ -129,8 +135,8 @@ LAST = ("trl_liger", "liger")
 
 ONE_B, HALF_B, EIGHT_B = "Llama-3.2-1B", "Qwen3-0.6B", "Llama-3.1-8B"
 PLAN = (
-    (Setting(ONE_B, 1024, 32), FIRST + THEN),
-    (Setting(HALF_B, 1024, 32), FIRST + THEN),
+    (Setting(ONE_B, 1024, 32), (*FIRST, *THEN, "whole")),
+    (Setting(HALF_B, 1024, 32), (*FIRST, *THEN, "where_read")),
     (Setting(ONE_B, 2048, 16), (*FIRST, "compiled")),
     (Setting(HALF_B, 2048, 16), (*FIRST, "compiled")),
     (Setting(EIGHT_B, 1024, 16, 4, lora=True), ("trl_sorted", "shared_prefix", "trl_checkpointed", "checkpointed")),
@@ -215,13 +221,13 @@ class Blocks:
 
     def ours(self, contender: Contender, pairs: int) -> tuple[Meter, Work]:
         """Lightning's trainer."""
-        model = self.model()
+        model = self.model(contender.last_layer)
         if contender.checkpointed:
             checkpoint(model)
         if contender.liger:
             use_liger(model.backbone)
         if contender.compiled:
-            compile_layers(transformer_layers(model.backbone)[:-1])
+            model.compile_backbone()
         meter = self.meter(model.backbone.get_input_embeddings())
         trainer = lightning_trainer(
             self.run.gpu,
@@ -233,7 +239,7 @@ class Blocks:
             BaselineRM(model, partial(torch.optim.AdamW, lr=LR, fused=True)), self.data(contender.layout, pairs)
         )
         assert contender.layout is not None
-        return meter, self.work(contender.layout, pairs)
+        return meter, self.work(contender.layout, pairs, model.last_layer)
 
     def trl(self, contender: Contender, pairs: int) -> tuple[Meter, Work]:
         """TRL's trainer."""
@@ -257,10 +263,10 @@ class Blocks:
         meter.watch(embeddings)
         return meter
 
-    def model(self) -> Any:
+    def model(self, last_layer: LastLayer | None = None) -> RewardModel:
         """Ours, fresh."""
         dtype = "bfloat16" if self.setting.lora else "float32"
-        model = reward_model(self.config, self.run.device, dtype=dtype)
+        model = reward_model(self.config, self.run.device, dtype, last_layer)
         return with_lora(model, LORA) if self.setting.lora else model
 
     def data(self, layout: LayoutName, pairs: int) -> PreferenceDataModule:
@@ -334,10 +340,12 @@ class Blocks:
         dtype = "bfloat16" if self.setting.lora else "float32"
         return classifier(self.config, self.run.device, attention, dtype)
 
-    def work(self, layout: LayoutName, pairs: int) -> Work:
+    def work(self, layout: LayoutName, pairs: int, last_layer: LastLayer) -> Work:
         """Of an epoch."""
-        batches = self.data(layout, pairs).train_dataloader()
-        return sum((work_of(batch.tokens, causal=True) for batch in batches), NO_WORK)
+        grids = (batch.tokens for batch in self.data(layout, pairs).train_dataloader())
+        if last_layer == "whole":
+            grids = (replace(tokens, read_cells=None) for tokens in grids)
+        return sum((work_of(tokens, causal=True) for tokens in grids), NO_WORK)
 
     def summary(self, meter: Meter, work: Work, pairs: int) -> dict[str, Any]:
         """What is said of a block."""
@@ -361,7 +369,7 @@ class Blocks:
     @cached_property
     def needed(self) -> Work:
         """Of an epoch where nothing is computed twice."""
-        return self.work("shared_prefix", self.setting.pairs)
+        return self.work("shared_prefix", self.setting.pairs, "where_read")
 
     @cached_property
     def meta_model(self) -> PreTrainedModel:

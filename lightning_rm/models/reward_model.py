@@ -156,8 +156,7 @@ class RewardModel(AnyRewardModel):
         if built.no_head_in is not None:
             model.remember_new_head(built.no_head_in)
         if compile:
-            layers = transformer_layers(model.backbone)
-            compile_layers(layers if model.last_layer == "whole" else layers[:-1])
+            model.compile_backbone()
         return model
 
     @classmethod
@@ -311,6 +310,15 @@ class RewardModel(AnyRewardModel):
         # A copy of k x P numbers: FSDP2 hangs its hook on what is returned, which must be no view.
         reward = reward.view(tokens.reward_index.shape).clone()
         return RewardOutput(reward, feature, hidden if keep_hidden else None)
+
+    def compile_backbone(self) -> None:
+        """Have torch compile the layers in place, but the last where it is computed where it is read.
+
+        Raises:
+            ValueError: if there is no compiler.
+        """
+        layers = transformer_layers(self.backbone)
+        compile_layers(layers if self.last_layer == "whole" else layers[:-1])
 
     def lm_head_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of a kept LM head that are not the backbone's too: its embeddings may be tied to it."""
