@@ -44,7 +44,7 @@ class ServeOptions:
         normalize: take the reference mean off every reward and divide by the reference spread, both from the export.
 
     Raises:
-        ValueError: for a limit below 1, or an empty key.
+        ValueError: for a limit that is no whole number from 1, or an empty key.
     """
 
     name: str | None = None
@@ -58,9 +58,13 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         for name in ("max_items", "max_tokens", "max_body_bytes", "batch_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}; give 1 or more")
+            value: object = getattr(self, name)
+            if value is None and name == "max_tokens":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value}; give a whole number from 1")
+        if self.normalize not in (True, False):
+            raise ValueError(f"normalize={self.normalize}; give true or false")
         if self.api_key is not None and not self.api_key.strip():
             raise ValueError("api_key is empty: give a key, or null for a server that asks for none")
 

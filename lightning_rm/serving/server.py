@@ -66,7 +66,7 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:
         raise ValueError(f"host={host} port={port}: cannot listen there ({error}); give another port") from error
 
 

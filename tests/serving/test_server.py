@@ -171,10 +171,15 @@ def test_a_port_that_is_taken_is_an_error_in_words(model: RewardModel) -> None:
         pytest.raises(ValueError, match="cannot listen there"),
     ):
         serve(model, word_tokenizer(TEMPLATE), port=int(url.rpartition(":")[2]))
+    for port in (70000, "abc"):
+        with pytest.raises(ValueError, match=f"port={port}: cannot listen there"):
+            serve(model, word_tokenizer(TEMPLATE), port=port)  # pyright: ignore[reportArgumentType]  # as a command line
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(ValueError, match="max_items=0; give 1 or more"):
+    with pytest.raises(ValueError, match="max_items=0; give a whole number from 1"):
         ServeOptions(max_items=0)
+    with pytest.raises(ValueError, match="batch_tokens=many; give a whole number"):
+        ServeOptions(batch_tokens="many")  # pyright: ignore[reportArgumentType]  # as a command line gives it
     with pytest.raises(ValueError, match="api_key is empty"):
         ServeOptions(api_key=" ")
