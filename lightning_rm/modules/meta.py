@@ -212,7 +212,7 @@ class MetaRM(PairwiseRM):
         return f"{super().way_out()}, or lower ascent_lr={self.ascent_lr}"
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Of the last step: J and the mean distance of rewards before the ascent, J after it, its length, the cosine."""
+        """Of the last step: J and the mean distance before the ascent, J after it, its length, the cosine."""
         return {**self._seen, **self.objective.geometry()}
 
     def on_fit_start(self) -> None:
