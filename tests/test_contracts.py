@@ -22,7 +22,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -306,6 +306,11 @@ def test_a_copied_module_has_its_hooks_and_marks() -> None:
 
 
 # All of them
+
+
+def test_wandb_logger_keeps_what_it_starts_a_run_with() -> None:
+    """`_wandb_init`: a run is made quiet by it."""
+    assert "_wandb_init" in WandbLogger(offline=True, name="a").__dict__
 
 
 def test_every_private_name_of_others_is_named_here() -> None:

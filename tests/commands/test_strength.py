@@ -147,8 +147,9 @@ def test_ensembles_and_the_average_of_weights(voted: Path, tmp_path: Path, capsy
 
 
 def test_members_of_one_backbone_are_an_ensemble_without_an_average(
-    voted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    voted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # no path is broken
     members = MemberRewardModel.of(toy_model(), Members(num_members=3)).eval()
     members.save_pretrained(tmp_path / "members", world_tokenizer())
     settings = ["data=synthetic", "data.num_test=12", f"out={tmp_path}/ensemble"]
