@@ -43,7 +43,8 @@ class MetaRM(PairwiseRM):
 
     Every optimizer step first climbs, from theta, the difference loss J of a batch of response groups, which need no
     labels; takes the gradient of the pairs' loss at theta'; goes back to theta and has the optimizer step from there.
-    Where the two losses agree, a pair counts for more. This is the first-order method, as the authors ran it.
+    A pair of margin z weighs sigma(-z'), where z' = z + eta <grad z, grad J>: one whose margin grows with J counts for
+    less, one whose margin shrinks for more. This is the first-order method, as the authors ran it.
 
     With gradient accumulation J is summed over as many batches of groups as a step has batches of pairs, before the
     first of these. The response groups' dropout masks are drawn aside: with `ascent_lr=0` a step is the plain one, bit
