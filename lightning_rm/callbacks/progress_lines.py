@@ -66,8 +66,7 @@ class ProgressLines(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Print if it is time."""
-        if self._is_time(trainer):
-            self.say(f"validating {batch.data_set}: batch {batch_idx + 1:,}")
+        self._evaluated("validating", trainer, batch, batch_idx)
 
     def on_test_batch_end(
         self,
@@ -79,8 +78,11 @@ class ProgressLines(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Print if it is time."""
+        self._evaluated("testing", trainer, batch, batch_idx)
+
+    def _evaluated(self, doing: str, trainer: L.Trainer, batch: Any, batch_idx: int) -> None:
         if self._is_time(trainer):
-            self.say(f"testing {batch.data_set}: batch {batch_idx + 1:,}")
+            self.say(f"{doing} {batch.data_set}: batch {batch_idx + 1:,}")
 
     def _is_time(self, trainer: L.Trainer) -> bool:
         now = self.clock()
