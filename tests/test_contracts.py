@@ -253,9 +253,10 @@ def test_torch_marks_a_module_that_it_compiles() -> None:
     assert layer._compiled_call_impl is not None
 
 
-def test_torchs_limit_of_recompilation_is_the_compilers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.compiler.config, "recompile_limit", 77)
-    assert torch._dynamo.config.recompile_limit == 77
+def test_torchs_limit_of_recompilation_is_the_compilers() -> None:
+    # pytest would restore the option by deleting it, which hides it from all that follows.
+    with torch.compiler.config.patch(recompile_limit=77):
+        assert torch._dynamo.config.recompile_limit == 77
 
 
 def test_torchs_schedules_keep_the_last_rates_here() -> None:
