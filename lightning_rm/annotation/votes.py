@@ -164,11 +164,11 @@ def collect_votes(
     return Votes(pairs, tuple(names), table[:, 0], table[:, 1])
 
 
-def _counting(progress: Progress, name: str, total: int) -> Callable[[int], None]:
+def _counting(progress: Progress, name: str, total: int) -> Callable[[Shard, int], None]:
     """Progress that is told how many are new, as progress that is told how many are done."""
     done = 0
 
-    def tell(num_new: int) -> None:
+    def tell(_: Shard, num_new: int) -> None:
         nonlocal done
         done += num_new
         progress(name, done, total)

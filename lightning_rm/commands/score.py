@@ -25,7 +25,7 @@ def score(cfg: DictConfig) -> FileReport:
     fabric.launch()
     console = plain_console()
     with resumable("scored"), progress(console, shown=fabric.global_rank == 0) as bar:
-        task = bar.add_task("rows", total=None)
+        task = bar.add_task("rows", total=None, visible=False)
         report = score_file(
             cfg.model,
             cfg["in"],
@@ -43,7 +43,7 @@ def score(cfg: DictConfig) -> FileReport:
             layout=cfg.layout.layout,
             batch_tokens=cfg.batch_tokens,
             shard_rows=cfg.shard_rows,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
     if fabric.global_rank == 0:
         for line in summary(report):

@@ -19,12 +19,13 @@ from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.formats.scorable import check_scorable_options, parse_scorable
 from lightning_rm.data.sources.readers import count_rows, find_files
 from lightning_rm.data.store.cache import files_digest, fingerprint
+from lightning_rm.drafts import clear_drafts
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.engine import BATCH_TOKENS
 from lightning_rm.scoring.load import LoadedModel, load_model
 from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
 from lightning_rm.scoring.rows import NewFields, Scored, check_suffixes, write_rows
-from lightning_rm.scoring.shards import score_shards
+from lightning_rm.scoring.shards import Shard, score_shards
 from lightning_rm.scoring.stream import SHARD_ROWS, RowStream
 
 VERSION = 1
@@ -137,11 +138,12 @@ def score_file(
     )
     root = out.with_name(f"{out.name}.parts")
     open_parts(root)
+    clear_drafts(out.parent)
     parts = Parts(root / settings[:16])
     total = None if progress is None else count_rows(source)
 
-    def tell(num_conversations: int) -> None:
-        rows_done = stream.rows_done(num_conversations)
+    def tell(shard: Shard, num_conversations: int) -> None:
+        rows_done = stream.rows_done(shard, num_conversations)
         if progress is not None:
             progress(rows_done, total)
 
@@ -159,6 +161,8 @@ def score_file(
         each_member=members,
         progress=tell,
     )
+    if progress is not None:
+        progress(stream.num_rows, total)
     report = FileReport(out, stream.num_rows, stream.num_responses, stream.num_distinct, {}, ())
     if fabric.global_rank == 0:
         refused, examples = _write(stream, parts, loaded.model, out, fields)

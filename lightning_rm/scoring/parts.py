@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.data.store.cache import draft_of
+from lightning_rm.drafts import draft_of
 
 Rewards = NDArray[np.floating[Any]]
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.readers import BATCH_ROWS, is_array, read_file
-from lightning_rm.data.store.cache import draft_of
+from lightning_rm.drafts import draft_of
 from lightning_rm.scoring.parts import Refusal, Rewards
 
 

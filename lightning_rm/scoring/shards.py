@@ -1,13 +1,15 @@
 """`score_shards`: more conversations than memory holds, a shard at a time, over devices and over interruptions.
 
 Shards come as a stream. Each process takes its share of them by number, leaves out those whose part is written, and
-asks a shard for its token sequences only when it scores it. It knows sequences; no text and no file but its parts.
+asks a shard for its token sequences only when it scores it next. It knows sequences; no text and no file but its parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import lightning as L
 import numpy as np
@@ -16,6 +18,8 @@ from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.engine import BATCH_TOKENS, score_sequences
 from lightning_rm.scoring.parts import Part, Parts, Refusal
+
+Found = Sequence[Sequence[int] | Refusal]
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,11 @@ class Shard:
 
     number: int
     size: int
-    sequences: Callable[[], Sequence[Sequence[int] | Refusal]]
+    sequences: Callable[[], Found]
     name: Callable[[int], str]
+
+
+Progress = Callable[[Shard, int], None]
 
 
 def score_shards(
@@ -44,7 +51,7 @@ def score_shards(
     layout: LayoutSetting = "auto",
     batch_tokens: int = BATCH_TOKENS,
     each_member: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Score the shards that no process has scored yet, and write each one's part.
 
@@ -56,35 +63,64 @@ def score_shards(
         layout: how conversations are laid out; rewards are the same.
         batch_tokens: the most grid tokens of a forward; a longer conversation goes alone.
         each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
-        progress: told of conversations that are done, as many as are new since it was last told.
+        progress: told of a shard how many more of its conversations are done.
 
     Raises:
         ValueError: as `score_sequences` does. Parts that are written stay.
     """
+    stream = iter(shards)
+
+    def step() -> tuple[Shard, Found | None] | None:
+        """The next shard, and its sequences unless another process scores it or it is done."""
+        shard = next(stream, None)
+        if shard is None:
+            return None
+        # By their numbers, not by what is missing: that differs between processes that look at different times.
+        mine = shard.number % fabric.world_size == fabric.global_rank and not parts.has(shard.number)
+        return shard, shard.sequences() if mine else None
+
     model: AnyRewardModel | None = None
-    # By their numbers, not by what is missing: that differs between processes that look at different times.
-    for shard in shards:
-        if shard.number % fabric.world_size != fabric.global_rank or parts.has(shard.number):
-            if progress is not None:
-                progress(shard.size)
-            continue
-        model = model or load()
-        found = shard.sequences()
-        refusals = {place: ids for place, ids in enumerate(found) if isinstance(ids, Refusal)}
-        readable = [place for place in range(len(found)) if place not in refusals]
-        with fabric.autocast():
-            scored = score_sequences(
-                model,
-                [ids for ids in found if not isinstance(ids, Refusal)],
-                layout=layout,
-                batch_tokens=batch_tokens,
-                each_member=each_member,
-                name=lambda place, shard=shard, readable=readable: shard.name(readable[place]),
-                progress=progress,
-            )
-        rewards = np.full((len(found), scored.shape[1]), np.nan, scored.dtype)
-        rewards[readable] = scored
-        if refusals and progress is not None:
-            progress(len(refusals))
-        parts.write(shard.number, Part(rewards, refusals))
+    # While a shard is scored, the next one is read and tokenised: an accelerator does not wait for either.
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(step)
+        while (now := coming.result()) is not None:
+            coming = ahead.submit(step)
+            shard, found = now
+            if found is None:
+                if progress is not None:
+                    progress(shard, shard.size)
+                continue
+            if model is None:
+                model = load()
+            with fabric.autocast():
+                part = _score(model, shard, found, layout, batch_tokens, each_member, progress)
+            parts.write(shard.number, part)
     fabric.barrier()
+
+
+def _score(
+    model: AnyRewardModel,
+    shard: Shard,
+    found: Found,
+    layout: LayoutSetting,
+    batch_tokens: int,
+    each_member: bool,
+    progress: Progress | None,
+) -> Part:
+    """What a model says of a shard's conversations."""
+    refusals = {place: ids for place, ids in enumerate(found) if isinstance(ids, Refusal)}
+    readable = [place for place in range(len(found)) if place not in refusals]
+    scored = score_sequences(
+        model,
+        [ids for ids in found if not isinstance(ids, Refusal)],
+        layout=layout,
+        batch_tokens=batch_tokens,
+        each_member=each_member,
+        name=lambda place: shard.name(readable[place]),
+        progress=None if progress is None else partial(progress, shard),
+    )
+    rewards = np.full((len(found), scored.shape[1]), np.nan, scored.dtype)
+    rewards[readable] = scored
+    if refusals and progress is not None:
+        progress(shard, len(refusals))
+    return Part(rewards, refusals)

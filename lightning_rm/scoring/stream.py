@@ -73,7 +73,7 @@ class RowStream:
         self._widths = array("i")  # of each row: responses, -1 for one that is not in a list, 0 for a bad row
         self._sizes: list[int] = []  # of each shard
         self._ends: list[int] = [0]  # the rows before each shard, and after the last
-        self._scored_of_shard = 0
+        self._scored = 0
 
     @property
     def num_rows(self) -> int:
@@ -117,11 +117,12 @@ class RowStream:
         if fresh:
             yield self._shard(fresh)
 
-    def rows_done(self, num_conversations: int) -> int:
-        """Count conversations of the shard at hand as done; gives the rows that are done by that, about."""
-        self._scored_of_shard += num_conversations
-        share = self._scored_of_shard / self._sizes[-1]
-        return round(self._ends[-2] + share * (self._ends[-1] - self._ends[-2]))
+    def rows_done(self, shard: Shard, num_conversations: int) -> int:
+        """How many rows are done, about, when so many more conversations of a shard are."""
+        self._scored += num_conversations
+        before, after = self._ends[shard.number], self._ends[shard.number + 1]
+        share = (self._scored - sum(self._sizes[: shard.number])) / shard.size
+        return round(before + share * (after - before))
 
     def kinds(self, parts: Parts) -> Kinds:
         """What the rows hold, once all shards are scored."""
@@ -162,7 +163,6 @@ class RowStream:
     def _shard(self, fresh: Sequence[tuple[str, Conversation]]) -> Shard:
         self._sizes.append(len(fresh))
         self._ends.append(self.num_rows)
-        self._scored_of_shard = 0
         conversations = [conversation for _, conversation in fresh]
         return Shard(
             len(self._sizes) - 1,
