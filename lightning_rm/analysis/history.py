@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow.csv import ConvertOptions, read_csv
 
 
 class Curve(NamedTuple):
@@ -31,18 +33,22 @@ def read_history(path: str | Path) -> dict[str, Curve]:
         path: the file.
 
     Returns:
-        A curve for every column that has a value, `step` and `epoch` apart, in the order of the file.
+        A curve for every column that has a value, `step` and `epoch` apart, in the order of their first ones.
     """
-    points: dict[str, list[tuple[int, float]]] = {}
     with Path(path).open(newline="") as file:
-        for row in csv.DictReader(file):
-            for key, cell in row.items():
-                if cell and key not in ("step", "epoch"):
-                    points.setdefault(key, []).append((int(row["step"]), float(cell)))
-    return {
-        key: Curve(np.array([step for step, _ in curve]), np.array([value for _, value in curve]))
-        for key, curve in points.items()
-    }
+        names = next(csv.reader(file), [])
+    if "step" not in names:
+        return {}
+    types = {name: pa.float64() for name in names} | {"step": pa.int64()}
+    table: Any = read_csv(path, convert_options=ConvertOptions(column_types=types))
+    steps = np.asarray(table["step"])
+    firsts: dict[str, int] = {}
+    curves: dict[str, Curve] = {}
+    for name in names:
+        rows = np.flatnonzero(np.asarray(table[name].is_valid()))
+        if len(rows) and name not in ("step", "epoch"):
+            firsts[name], curves[name] = int(rows[0]), Curve(steps[rows], np.asarray(table[name].drop_null()))
+    return {name: curves[name] for name in sorted(curves, key=lambda name: firsts[name])}
 
 
 def within_training(curve: Curve, history: History) -> Curve:
