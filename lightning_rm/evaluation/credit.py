@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lightning_rm.evaluation.items import Floats, Ints
+from lightning_rm.evaluation.items import Floats, Ints, Items
 
 Rule = Literal["own", "strict", "half", "tie"]
 """How ties count; `own` is the benchmark's own rule."""
@@ -61,6 +61,6 @@ def best_credit(rewards: Floats, gold: Floats, rule: Rule) -> Floats:
     return (right > highest).astype(np.float64)
 
 
-def by_subset(subsets: np.ndarray, credit: Floats) -> dict[str, Credit]:
+def by_subset(items: Items, credit: Floats) -> dict[str, Credit]:
     """One column a subset, in order of name, of one credit an item."""
-    return {str(name): Credit(rows := np.flatnonzero(subsets == name), credit[rows]) for name in np.unique(subsets)}
+    return {name: Credit(rows, credit[rows]) for name, rows in items.rows_of.items()}

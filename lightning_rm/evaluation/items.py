@@ -117,6 +117,14 @@ class Items(Sequence[Item]):
         return np.array([item.subset for item in self._items], dtype=np.str_)
 
     @cached_property
+    def rows_of(self) -> dict[str, Ints]:
+        """The numbers of the items of each subset, subsets in order of name."""
+        names, place = np.unique(self.subset, return_inverse=True)
+        order = np.argsort(place, kind="stable")
+        ends = np.cumsum(np.bincount(place))[:-1] if len(names) else []
+        return dict(zip(names.tolist(), np.split(order, ends), strict=True))
+
+    @cached_property
     def cluster(self) -> Ints:
         """(N,) numbers, the same for items that are not independent."""
         numbers: dict[str, int] = {}

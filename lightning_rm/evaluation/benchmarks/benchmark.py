@@ -97,7 +97,7 @@ def cluster_of(*texts: object) -> str:
 
 def pair_columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
     """One column a subset: the credit of the one comparison that each item is."""
-    return by_subset(items.subset, pair_credit(items.comparisons.margins(rewards), rule))
+    return by_subset(items, pair_credit(items.comparisons.margins(rewards), rule))
 
 
 def mean_of(means: Means, names: Sequence[str]) -> Floats | None:

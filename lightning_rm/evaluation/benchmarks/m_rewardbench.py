@@ -59,7 +59,7 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
     """One column a language and subset, such as `fra_Latn:hep-cpp`."""
-    return by_subset(items.subset, pair_credit(items.comparisons.margins(rewards), rule))
+    return by_subset(items, pair_credit(items.comparisons.margins(rewards), rule))
 
 
 def combine(means: Means) -> dict[str, Floats]:

@@ -59,12 +59,8 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
     """The domains, and the five means of Ties. The benchmark shares the credit of ties; Ties itself is strict."""
-    ordinary = np.flatnonzero(items.subset != TIES)
-    shared = best_credit(rewards[ordinary], items.gold[ordinary], "half" if rule == "own" else rule)
-    found = {
-        name: Credit(ordinary[credit.item], credit.value)
-        for name, credit in by_subset(items.subset[ordinary], shared).items()
-    }
+    found = by_subset(items, best_credit(rewards, items.gold, "half" if rule == "own" else rule))
+    found.pop(TIES, None)
     return {**found, **ties_columns(items, rewards)} if rule == "own" else found
 
 
