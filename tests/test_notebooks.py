@@ -1,7 +1,8 @@
-"""Every notebook runs from top to bottom."""
+"""Every notebook runs from top to bottom, in a kernel of its own, on a tenth of the pairs that it trains on."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -18,10 +19,18 @@ def test_there_are_notebooks() -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.source = fewer(cell.source)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert unseen_figures(notebook) == []
+
+
+def fewer(code: str) -> str:
+    """`SyntheticSource(3000)` becomes `SyntheticSource(300)`: what is beyond 1,300 are pairs to train on."""
+    return re.sub(r"\b[1-9]\d{3,4}\b", lambda found: str(n // 10 if (n := int(found[0])) > 1300 else n), code)
 
 
 def unseen_figures(notebook: nbformat.NotebookNode) -> list[int]:

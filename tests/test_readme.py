@@ -94,21 +94,14 @@ def test_conf_names_its_commands() -> None:
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *CONF_COMMANDS])
-def test_every_command_composes(command: str) -> None:
+def test_every_command_composes_and_measures_what_it_monitors(command: str) -> None:
+    """And what training monitors is measured: it says no before it starts to a test metric where only validation is."""
     verb, words = overrides(command)
     assert verb in verbs()
-    assert resolved(
-        composed(*first_of_sweeps(words), "hydra.runtime.output_dir=run", "hydra.sweep.dir=runs", command=verb)
-    )
-
-
-@pytest.mark.parametrize(
-    "command", [command for command in (*COMMANDS, *CONF_COMMANDS) if overrides(command)[0] == "train"]
-)
-def test_what_every_command_monitors_is_measured(command: str) -> None:
-    """Training says no before it starts to a monitored test metric where nothing but validation sets are measured."""
-    words = [word for word in overrides(command)[1] if not word.startswith("hydra.")]
-    cfg = composed(*first_of_sweeps(words), "hydra.runtime.output_dir=run")
+    cfg = composed(*first_of_sweeps(words), "hydra.runtime.output_dir=run", "hydra.sweep.dir=runs", command=verb)
+    assert resolved(cfg)
+    if verb != "train":
+        return
     data = cfg.data
     validated = data.val_fraction > 0 or (data.module.get("val") is not None and data.get("val_file", "its own"))
     tested = data.module.get("test") is not None and data.get("test_file", "its own")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,10 @@ CONFIG = {
 }
 
 
+# Of one session of tests: the same made pairs are tokenised for hundreds of runs.
+_CACHE = tempfile.TemporaryDirectory(prefix="toy-")
+
+
 @dataclass(frozen=True)
 class Rows:
     """A source of given rows."""
@@ -67,7 +72,7 @@ def toy_data(
         train=SyntheticSource(num_pairs, split="train"),
         val=SyntheticSource(num_val, split="val"),
         test={"test": SyntheticSource(num_val, split="test", clean_labels=True)},
-        cache_dir=cache_dir,
+        cache_dir=cache_dir or Path(_CACHE.name),
         **{"batch_pairs": 4, **options},
     )
 

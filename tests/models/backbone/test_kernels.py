@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor
 from transformers import PreTrainedModel
 
 from lightning_rm.data.batches.layouts import LAYOUTS
@@ -80,8 +81,9 @@ def folder(tmp_path: Any) -> Any:
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-def test_compiled_layers_give_the_same_rewards_and_gradients(folder: Any) -> None:
+def test_compiled_layers_give_the_same_rewards_and_gradients(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the last; the second batch, of another size, compiles nothing anew."""
+    monkeypatch.setattr(inductor, "compile_threads", 1)  # its workers would each import torch
     plain, compiled = (
         RewardModel.from_pretrained(folder, pad_id=PAD, dtype="float64", compile=compile) for compile in (False, True)
     )
