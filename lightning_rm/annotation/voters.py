@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +16,15 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.store.cache import files_digest, fingerprint
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
+from lightning_rm.drafts import draft_of
 from lightning_rm.models.backbone.heads import architecture_of
 from lightning_rm.models.backbone.loading import Checkpoint, weight_files
 from lightning_rm.models.ensembles.ensemble import is_ensemble, member_folders
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import load_model
+
+TRAINED_ON = "trained_on.json"
+"""The file in a run's folder that says what its model was trained on."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,61 @@ class Voter:
             "chat template": fingerprint(template=tokenizer.chat_template)[:12],
             "head": f"{config.model_type} {', '.join(architecture_of(config.model_type).head)}",
         }
+
+
+def write_trained_on(run: Path, data: str, settings: Mapping[str, object]) -> None:
+    """Say in a run's folder what it is trained on, so that voters of one sweep are told from strangers.
+
+    Args:
+        run: the folder.
+        data: a fingerprint of the training pairs, before any are held out or drawn.
+        settings: dotted key -> value of all that makes a voter what it is, but for its seeds and its fold.
+    """
+    with draft_of(run / TRAINED_ON) as draft:
+        draft.write_text(json.dumps({"data": data, "settings": dict(settings)}, indent=1) + "\n", encoding="utf-8")
+
+
+def check_strangers(named: str, runs: Sequence[Path]) -> None:
+    """Check that the runs which one glob names were trained on the same data with the same settings.
+
+    A sweep that was run into a folder of older runs leaves those that it does not write over.
+
+    Args:
+        named: the glob.
+        runs: their folders; those that do not say what they were trained on, such as models of others, are strangers
+            where others say it.
+
+    Raises:
+        ValueError: if one is a stranger; it says which, and why.
+    """
+    told = {run: _trained_on(run) for run in runs}
+    if not any(told.values()):
+        return
+    first = next(run for run in runs if told[run])
+    for run in runs:
+        own, expected = told[run], told[first]
+        if own is None or expected is None:
+            why = f"does not say what it was trained on, and {first} does"
+        elif own["data"] != expected["data"]:
+            why = f"was trained on other pairs than {first}"
+        elif own["settings"] != expected["settings"]:
+            here, there = own["settings"], expected["settings"]
+            keys = sorted(key for key in {**here, **there} if here.get(key) != there.get(key))
+            shown = ", ".join(f"{key}={here.get(key)}, not {there.get(key)}" for key in keys[:3])
+            why = f"was trained with other settings than {first} ({shown})"
+        else:
+            continue
+        raise ValueError(
+            f"voters={named!r}: {run} {why}: is it left from an older sweep? Remove it, or name the voters that you "
+            "mean one by one, voters=[RUN,RUN]"
+        )
+
+
+def _trained_on(run: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((run / TRAINED_ON).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def check_voters(voters: Sequence[Voter]) -> None:

@@ -19,6 +19,8 @@ from rich.console import Console
 import lightning_rm
 from lightning_rm.commands._sweep import in_sweep, leave_word
 
+SMALLER = "smaller batches (data.batch_pairs, batch_tokens), or backbone.model.gradient_checkpointing=true, need less"
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system calls a disk that is full."""
 
@@ -103,7 +105,9 @@ def in_words(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         full = "; what was written before is whole. Make room, or write elsewhere" if error.errno in FULL else ""
         return f"{error.filename}: {error.strerror}{full}"
-    theirs = type(error).__module__.partition(".")[0] in ("wandb", "hydra", "omegaconf")
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return f"there is not enough memory ({str(error).splitlines()[0] if str(error) else 'of the host'}): {SMALLER}"
+    theirs = type(error).__module__.partition(".")[0] in ("wandb", "hydra", "omegaconf", "safetensors")
     if isinstance(error, ValueError | OSError) or theirs or type(error).__name__ == "MisconfigurationException":
         return str(error)
     return None

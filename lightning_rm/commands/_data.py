@@ -10,7 +10,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.annotation.voters import Voter
+from lightning_rm.annotation.voters import Voter, check_strangers
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.resampling import Fold, WithoutFold
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
@@ -21,7 +21,7 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
     """The voters that globs, runs or folders name, in order of name, each with the fold that its run left out.
 
     Raises:
-        ValueError: if there are none, or a path named in full is none.
+        ValueError: if there are none, a path named in full is none, or a glob names runs that do not belong together.
     """
     found: dict[Path, Voter] = {}
     for pattern in [voters] if isinstance(voters, str) else voters:
@@ -33,6 +33,8 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
                 f"voters={pattern!r} names no run with weights in model/{weights} and no Hugging Face folder; "
                 "train voters with: lightning-rm train -m experiment=vote 'seed=range(0,10)'"
             )
+        if glob.has_magic(pattern):
+            check_strangers(pattern, [path for path, folder in folders if folder is not None])
         found |= {Path(voter.folder).resolve(): voter for voter in usable}  # each once
     return list(found.values())
 

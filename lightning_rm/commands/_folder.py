@@ -8,20 +8,29 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.analysis.run import write_figures
+from lightning_rm.annotation.voters import write_trained_on
 from lightning_rm.commands._checks import BENCHMARK
-from lightning_rm.commands._config import plain_console
+from lightning_rm.commands._config import dotted, plain_console
 from lightning_rm.commands._entry import arguments
 from lightning_rm.commands._resume import write_job
 from lightning_rm.commands._tables import results_table
+from lightning_rm.data.sets import as_source
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.drafts import clear_drafts, draft_of
 from lightning_rm.models.backbone.export import is_no_model
 
 CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", "checkpoints/resume.ckpt")
+OWN = ("name", "seed", "init_seed", "resume", "paths", "checkpoint", "logger", "callbacks", "resample", "debug")
+TRAINS = ("precision", "max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
+READ = ("data.file", "data.cache_dir", "data.num_workers", "data.val_", "data.test_", "data.module.", "data.eval_")
+"""Settings that do not make a voter what it is, and of the trainer those that do; pairs are told by their content."""
+
 RECORDS = ("csv/metrics.csv", "results.json", "data.json", "pairs/*.*", "figures/*.*")
 """What a run writes beside its models, as globs below its folder."""
 
@@ -50,9 +59,24 @@ def begin(run: Path, cfg: DictConfig, goes_on: bool) -> None:
         for path in run.glob("model/*/*"):
             if path.parent.name in ("best", "last") and not is_no_model(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_trained_on(run, *trained_on(cfg))
     with draft_of(config) as draft:
         OmegaConf.save(cfg, draft, resolve=True)
     write_job(run, arguments())
+
+
+def trained_on(cfg: DictConfig) -> tuple[str, dict[str, object]]:
+    """A fingerprint of a run's training pairs as they are read, and its settings but for seeds, folds and places."""
+    source: Any = instantiate(cfg.data.module.get("train"), _convert_="all")
+    settings = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
+    own = {key: value for key, value in settings.items() if not isinstance(value, dict) and not _is_its_own(key)}
+    return "" if source is None else as_source(source).fingerprint(), own
+
+
+def _is_its_own(key: str) -> bool:
+    """Whether a setting tells runs of one sweep apart, or says where one is and how it is watched."""
+    first, _, rest = key.partition(".")
+    return first in OWN or (first == "trainer" and rest not in TRAINS) or key.startswith(READ)
 
 
 def write_counts(run: Path, reports: dict[str, DataReport]) -> None:

@@ -115,7 +115,7 @@ def _averages(voters: Sequence[Voter], folder: Path, console: Console) -> list[V
         console.print(
             f"no WARM: the members of {', '.join(members)} have one backbone and no weights of their own to average; "
             "train voters one by one for it (experiment=vote)",
-            highlight=False,
+            soft_wrap=True,
         )
         return []
     if len(voters) < 2:

@@ -15,11 +15,12 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, ReadAt, Reading
+from lightning_rm.batch import LayoutName, PreferenceBatch, ReadAt, Reading
 from lightning_rm.data.batches.choice import Choice, LayoutSetting, choose_layout
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.loader import (
     GroupBatches,
+    Iterated,
     PairLoader,
     ResponseLoader,
 )
@@ -222,7 +223,7 @@ class PreferenceDataModule(L.LightningDataModule):
         if self.batch_tokens is not None:
             for name in names:  # now, and not when it is first read, which may be after training
                 self._pairs.evaluation_loader(name, self._batching, 0, 1)
-        for name in self.responses.sets.of_stage(stage):
+        for name in self.responses.sets.of_stage(stage) if stage != "predict" else ():
             self.responses.open(name)
 
     def train_dataloader(self) -> PairLoader:
@@ -250,6 +251,12 @@ class PreferenceDataModule(L.LightningDataModule):
     def test_dataloader(self) -> EvaluationLoaders:
         """One loader a test set: of pairs in the order of `test_names`, then of responses."""
         return self._evaluation_loaders(self.test_names, self.test_response_names)
+
+    def predict_dataloader(self) -> list[Iterated[PreferenceBatch]]:
+        """One loader a set of pairs: the test sets, without them the validation sets, or the training set."""
+        names = self._pairs.sets.of_stage("predict")
+        loaders = (self._pairs.evaluation_loader(name, self._batching, *self._rank()) for name in names)
+        return [Iterated(loader) for loader in loaders]
 
     def state_dict(self) -> dict[str, Any]:
         """What the trainer's position in the epoch means."""

@@ -51,8 +51,12 @@ class Sets(Generic[S]):
         return [*self.train, *self.val, *self.test]
 
     def of_stage(self, stage: str | None) -> list[str]:
-        """The names of what a stage reads: `fit`, `validate`, `test`, or None for all."""
-        wanted = {"fit": (*self.train, *self.val), "validate": self.val, "test": self.test}
+        """The names of what a stage reads: `fit`, `validate`, `test`, `predict`, or None for all.
+
+        What is predicted are the test sets, or the validation sets where there are none, or else the training set.
+        """
+        predicted = self.test or self.val or self.train
+        wanted = {"fit": (*self.train, *self.val), "validate": self.val, "test": self.test, "predict": predicted}
         return list(wanted[stage]) if stage else list(self.sources)
 
 

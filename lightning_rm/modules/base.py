@@ -10,8 +10,9 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import lightning as L
 import torch
@@ -32,6 +33,7 @@ from lightning_rm.metrics.groups import GroupMetrics
 from lightning_rm.metrics.pairs import PairMetrics, Sums, batch_statistics, summarize
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.sharding import shard, shard_part
+from lightning_rm.modules.checkpoints import describe, model_of, no_optimizer
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, first_not_finite, in_words
 from lightning_rm.modules.optimization import (
     OptimizerFactory,
@@ -111,6 +113,41 @@ class PairwiseRM(L.LightningModule):
     def needs_strengths(self) -> bool:
         """Whether the method can only train on pairs that all have a strength."""
         return False
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """The module as a checkpoint has it, ready to predict; to train it on give the trainer a `ckpt_path` instead.
+
+        Args:
+            checkpoint_path: a `.ckpt` of a run.
+            map_location: as in torch.load.
+            hparams_file: not read; a checkpoint has no hyperparameters.
+            strict: whether all weights must be there.
+            weights_only: as in torch.load; None for True.
+            **arguments: of the constructor. Without `model` one is made from the backbone's configuration, which the
+                checkpoint has; an `optimizer` is only needed to train.
+
+        Raises:
+            ValueError: if the model cannot be made from the checkpoint alone, or an argument of the constructor is
+                missing.
+        """
+        if "model" not in arguments:
+            arguments["model"] = model_of(checkpoint_path)
+        arguments.setdefault("optimizer", no_optimizer)
+        needed = [each.name for each in signature(cls).parameters.values() if each.default is each.empty]
+        if missing := [name for name in needed if name not in arguments]:
+            told = ", ".join(f"{name}=..." for name in missing)
+            raise ValueError(f"{cls.__name__}.load_from_checkpoint needs {told}, as the run that wrote it had")
+        only = True if weights_only is None else weights_only
+        return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, only, **arguments)
 
     @abstractmethod
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
@@ -229,6 +266,7 @@ class PairwiseRM(L.LightningModule):
         """
         self.check_finite()
         checkpoint["skipped_steps"] = self.finite.num_skipped
+        checkpoint["backbone"] = describe(self.model)
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
         within = batches.processed < batches.started  # pyright: ignore[reportAttributeAccessIssue]  # as its base class
         gather = cast(AcrossRanks, self.all_gather)
@@ -242,12 +280,16 @@ class PairwiseRM(L.LightningModule):
         """
         if "state_dict" in checkpoint:  # else ranks have read their parts of it already
             self._check_weights(checkpoint["state_dict"])
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        if self._is_fitted:
             self._progress.load(checkpoint, self.device, self.global_rank)
             self.finite.num_skipped = checkpoint.get("skipped_steps", 0)
             self._goes_on = True
             states = checkpoint.get("optimizer_states")
             self._groups_before = states[0]["param_groups"] if states else None
+
+    @property
+    def _is_fitted(self) -> bool:
+        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
 
     def check_finite(self) -> None:
         """Check every weight; all ranks call this alike, and wait for their devices.
@@ -278,6 +320,21 @@ class PairwiseRM(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the exact metrics of every validation set."""
         self._log_evaluation("val")
+
+    def predict_step(
+        self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        """The rewards of a batch, by the rows of its data set.
+
+        Returns:
+            `row` (P,), and of pairs `chosen` and `rejected` (P,), of groups `reward` (k, P): of P that are not fillers.
+            Of members their mean.
+        """
+        output: RewardOutput = self(batch).averaged()
+        kept = batch.valid
+        if isinstance(batch, ResponseBatch):
+            return {"row": batch.row[kept], "reward": output.reward[:, kept]}
+        return {"row": batch.row[kept], "chosen": output.chosen[kept], "rejected": output.rejected[kept]}
 
     def test_step(
         self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
@@ -320,7 +377,12 @@ class PairwiseRM(L.LightningModule):
             )
 
     def configure_model(self) -> None:
-        """Freeze what gets no gradient, and shard the model where the strategy asks for it (FSDP2)."""
+        """Freeze what gets no gradient, and shard the model where the strategy asks for it (FSDP2).
+
+        Without a trainer, where a module is loaded from a checkpoint, there is nothing to do.
+        """
+        if self._trainer is None:
+            return
         self._idle += [parameter for parameter in self.idle_parameters() if parameter.requires_grad]
         for parameter in self._idle:
             parameter.requires_grad_(False)

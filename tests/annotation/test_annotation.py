@@ -17,8 +17,9 @@ import pytest
 
 from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.files import VOTERS, write_fnlp, write_parquet, write_trl
-from lightning_rm.annotation.voters import Voter, check_voters
+from lightning_rm.annotation.voters import TRAINED_ON, Voter, check_voters, write_trained_on
 from lightning_rm.annotation.votes import Votes, collect_votes
+from lightning_rm.commands._data import find_voters
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.sources.resampling import Fold
@@ -293,3 +294,25 @@ def test_a_conversation_that_voters_cannot_read_is_named(voters: list[Voter], tm
     long = replace(next(iter(SOURCE)), chosen=({"role": "assistant", "content": words},))
     with pytest.raises(ValueError, match="the voters read 256; set max_tokens=256"):
         collect_votes(Rows([long]), voters, tmp_path / "parts", TokenizePolicy(1000), cache_dir=tmp_path)
+
+
+def test_runs_of_one_glob_are_of_one_training(voters: list[Voter], tmp_path: Path) -> None:
+    """A sweep that was run into a folder of an older one leaves those that it does not write over."""
+    for seed in range(3):
+        toy_model(seed).save_pretrained(tmp_path / "vote" / str(seed) / "model" / "best", world_tokenizer())
+        write_trained_on(tmp_path / "vote" / str(seed), "a", {"optimizer.lr": 1.0, "data.max_tokens": 8})
+    pattern = f"{tmp_path}/vote/*"
+    assert len(find_voters(pattern, "best")) == 3
+    stranger = tmp_path / "vote" / "2"
+    other = r"with other settings than .*\(optimizer\.lr=2\.0, not 1\.0\)"
+    for data, rate, why in (("b", 1.0, "on other pairs"), ("a", 2.0, other)):
+        write_trained_on(stranger, data, {"optimizer.lr": rate, "data.max_tokens": 8})
+        with pytest.raises(ValueError, match=rf"vote/2 was trained {why}.*: is it left from an older sweep\? Remove"):
+            find_voters(pattern, "best")
+        assert len(find_voters([f"{tmp_path}/vote/{seed}" for seed in range(3)], "best")) == 3  # they are meant
+    (stranger / TRAINED_ON).unlink()
+    with pytest.raises(ValueError, match=r"vote/2 does not say what it was trained on, and .*vote/0 does"):
+        find_voters(pattern, "best")
+    for seed in range(2):
+        (tmp_path / "vote" / str(seed) / TRAINED_ON).unlink()
+    assert len(find_voters(pattern, "best")) == 3

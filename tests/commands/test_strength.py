@@ -66,6 +66,7 @@ def test_the_file_has_every_pair_and_both_voters(voted: Path, capsys: pytest.Cap
 
 
 def test_runs_know_the_fold_they_left_out(voted: Path) -> None:
+    """And are of one training, though each has a seed and a fold of its own."""
     assert [voter.fold for voter in find_voters(f"{voted}/vote/*", "best")] == [Fold(0, 5), Fold(1, 5)]
 
 

@@ -6,9 +6,9 @@ The position in an epoch and the seed of its order are the sampler's; this file 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -152,6 +152,23 @@ class BatchLoader(DataLoader[BatchT]):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to do: the sampler asks the trainer for its position."""
+
+
+class Iterated(Generic[BatchT]):
+    """The batches of a loader, for whoever would build a loader of torch anew, as Lightning does to predict.
+
+    Args:
+        loader: gives the batches.
+    """
+
+    def __init__(self, loader: BatchLoader[BatchT]) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[BatchT]:
+        return iter(self.loader)
 
 
 def leave_signals(worker: int) -> None:

@@ -5,6 +5,7 @@ It reads weights and says what is wrong with them in a user's words. It knows no
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -134,6 +135,14 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
         return auto.from_pretrained(checkpoint.path, output_loading_info=True, **checkpoint.options, **options)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{checkpoint.where}: the weights cannot be read: {error}") from error
+    except (pickle.UnpicklingError, EOFError) as error:  # whose own words advise to run what is in the file
+        raise ValueError(
+            f"{checkpoint.where}: the weights cannot be read: a .bin file is damaged, or holds more than tensors, "
+            "which would be run and is not; ask for the weights as .safetensors"
+        ) from error
+    except ImportError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{checkpoint.where}: the weights need a package that is not installed: {reason}") from error
     except RuntimeError as error:
         raise ValueError(f"{checkpoint.where}: the weights do not fit their configuration: {error}") from error
 

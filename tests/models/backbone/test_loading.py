@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -345,3 +347,20 @@ def test_code_that_a_model_brings_runs_only_when_asked_to(tmp_path: Path, monkey
     (tmp_path / "model" / "own.py").write_text(REMOTE_CODE.replace("self.score", "self.other"))
     with pytest.raises(ValueError, match="a linear `score`"):
         RewardModel.from_pretrained(tmp_path / "model", trust_remote_code=True)
+
+
+def test_weights_that_would_run_code_or_lack_a_package_are_named(tmp_path: Path) -> None:
+    """What torch says of a pickle advises to run it: `weights_only=False`."""
+    tiny_model().save_pretrained(tmp_path / "a")
+    (tmp_path / "a" / "model.safetensors").unlink()
+    for content in (pickle.dumps({"weights": os.system}), b"no pickle", b""):
+        (tmp_path / "a" / "pytorch_model.bin").write_bytes(content)
+        with pytest.raises(ValueError, match="the weights cannot be read") as caught:
+            RewardModel.from_pretrained(tmp_path / "a")
+        assert "weights_only" not in str(caught.value)
+    tiny_model().save_pretrained(tmp_path / "b")
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (tmp_path / "b" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="need a package that is not installed"):
+        RewardModel.from_pretrained(tmp_path / "b")

@@ -1,0 +1,36 @@
+"""A log that is a file gets a line a minute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from lightning_rm.callbacks import ProgressLines
+from lightning_rm.commands._progress import Bar
+from tests.toy import toy_data, toy_module, toy_trainer
+
+
+def test_a_line_a_minute(tmp_path: Path) -> None:
+    """Every look at the clock takes a quarter of a minute: one a batch, 18 of training and six of validation."""
+    now, lines = iter(range(0, 10_000, 15)), []
+    progress = ProgressLines(clock=lambda: next(now), say=lines.append)
+    trainer = toy_trainer(tmp_path, max_epochs=3, callbacks=[progress], log_every_n_steps=1)
+    trainer.fit(toy_module(), toy_data())
+    assert 4 <= len(lines) <= 10
+    steps = [line for line in lines if line.startswith("step ")]
+    for words in (" of 18, epoch ", " of 3, loss 0.", " steps a second, ", " min left"):
+        assert words in steps[0]
+    told = ProgressLines(seconds=0, clock=lambda: next(now), say=lines.append)
+    toy_trainer(tmp_path, callbacks=[told]).test(toy_module(), toy_data(), verbose=False)
+    assert lines[-1] == "testing test: batch 2"
+
+
+def test_a_bar_says_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+    now = iter(range(0, 10_000, 25))
+    with (tmp_path / "log").open("w") as file, Bar(Console(file=file), clock=lambda: next(now)) as bar:
+        task = bar.add_task("runs/[/b]", total=10)
+        for done in range(10):
+            bar.update(task, completed=done)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines == ["runs/[/b]: 2 of 10", "runs/[/b]: 5 of 10", "runs/[/b]: 8 of 10"]
