@@ -40,7 +40,7 @@ def read_history(path: str | Path) -> dict[str, Curve]:
     if "step" not in names:
         return {}
     types = {name: pa.float64() for name in names} | {"step": pa.int64()}
-    table: Any = read_csv(path, convert_options=ConvertOptions(column_types=types))
+    table: Any = read_csv(path, convert_options=ConvertOptions(column_types=types, null_values=[""]))
     steps = np.asarray(table["step"])
     firsts: dict[str, int] = {}
     curves: dict[str, Curve] = {}

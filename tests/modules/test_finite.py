@@ -128,7 +128,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_exported(every: int, 
     assert checkpoint.read_bytes() == b"the last good one"
     after = load_file(tmp_path / "model" / "best" / "model.safetensors")
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "model", "resume.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "resume.ckpt"]
 
 
 def test_one_step_too_long_is_noticed_though_no_loss_follows(tmp_path: Path) -> None:
