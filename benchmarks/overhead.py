@@ -179,7 +179,7 @@ def memory(modules: dict[str, PairwiseRM], run: Callable[[PairwiseRM], Times]) -
             nonlocal copies
             live[name] = live_bytes()
             if isinstance(module, MetaRM):
-                copies = sum(copy.nbytes for copy in module._ascent._other)
+                copies = sum(copy.nbytes for copy in module.climb.ascent._other)
 
         # The LightningModule is called with the pairs alone; its ascent calls the reward model.
         hook = module.register_forward_pre_hook(note)

@@ -279,7 +279,7 @@ def test_adapters_are_moved_and_a_part_without_weights_is_an_error() -> None:
         MetaRM(toy_model(), SGD, ascent_part="layers")
 
 
-def test_options_against_rewarding_noise(tmp_path: Path) -> None:
+def test_options_against_rewarding_noise() -> None:
     groups = batches(1)[0].responses[0]
     module = MetaRM(wide_model(), SGD, reward_penalty=0.5, difference_cap=0.1, agreed_only=True)
     agreed = torch.zeros(4, 4, 2, dtype=torch.bool)
@@ -289,14 +289,13 @@ def test_options_against_rewarding_noise(tmp_path: Path) -> None:
     reward = module.model(groups.tokens).reward.detach()
     expected = float(difference_loss(reward, present, agreed, 0.1))
     square = sum(float(reward[i, g]) ** 2 for i in range(4) for g in range(2) if present[i, g]) / 6
-    module.trainer = toy_trainer(tmp_path, log_every_n_steps=1)
-    climbed, height = module._height(groups)
+    climbed, height = module.climb.height(groups, is_logged=True)
     assert climbed.item() == same(expected - 0.5 * square)
     assert height.item() == same(expected)
     pairs = [
         (reward[i, g] - reward[j, g]).abs().item() for g, k in ((0, 4), (1, 2)) for i in range(k) for j in range(i)
     ]
-    assert module._seen["difference"].item() == same((sum(pairs[:6]) / 6 + pairs[6]) / 2)
+    assert module.climb.seen["difference"].item() == same((sum(pairs[:6]) / 6 + pairs[6]) / 2)
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path: Path) -> None:
@@ -323,7 +322,7 @@ def test_a_run_of_steps_that_are_not_finite_ends_with_its_weights_whole_and_save
     if half == "pairs":
         data = [replace(batch, weight=torch.full((4,), float("inf"))) for batch in data]
     else:
-        module.reward_penalty = float("inf")
+        module.climb.reward_penalty = float("inf")
     before = weights(module)
     with pytest.raises(ValueError, match=r"3 optimizer steps in a row.*or lower ascent_lr=1.0"):
         fit(toy_trainer(tmp_path, callbacks=[ResumeCheckpoint(tmp_path / "resume.ckpt")]), module, data)
