@@ -7,13 +7,13 @@ Row i depends on the seed, the split and i alone: a larger data set begins with 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
 from itertools import islice
 from typing import get_args
 
 from lightning_rm.data.rows import Message, PairRow
+from lightning_rm.data.synthetic.annotator import Annotator
 from lightning_rm.data.synthetic.draws import Draws, digest
 from lightning_rm.data.synthetic.policy import Policy
 from lightning_rm.data.synthetic.prompts import Split, sample_prompt
@@ -67,15 +67,11 @@ class SyntheticSource:
         Policy(self.shift)  # raises for a shift out of range
         if self.split not in get_args(Split):
             raise ValueError(f"split is {self.split!r}; choose one of {', '.join(get_args(Split))}")
-        for name, share in (("noise", self.noise), ("ambiguity", self.ambiguity)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} is {share}; it is a share of the pairs, from 0 to 1")
+        self._annotator()  # raises for noise or a temperature out of range
+        if not 0 <= self.ambiguity <= 1:
+            raise ValueError(f"ambiguity is {self.ambiguity}; it is a share of the pairs, from 0 to 1")
         if self.num_pairs < 0:
             raise ValueError(f"num_pairs is {self.num_pairs}; it cannot be negative")
-        if self.temperature <= 0:
-            raise ValueError(
-                f"temperature is {self.temperature}; it must be above 0 (clean_labels=True takes no chances)"
-            )
 
     def fingerprint(self) -> str:
         """A digest of the options and of the first rows, so that a change to the world shows as well."""
@@ -91,7 +87,8 @@ class SyntheticSource:
         responses = _demonstration if self.flawless else _two_responses
         first, second = responses(prompt.task, ambiguous, Policy(self.shift), text)
         margin = gold_reward(prompt.task, first) - gold_reward(prompt.task, second)
-        if not self._prefers_first(index, margin, len(first.split()) - len(second.split())):
+        draws = Draws("label", self.seed, self.split, index)
+        if not self._annotator().prefers_first(margin, len(first.split()) - len(second.split()), draws):
             first, second, margin = second, first, -margin
         return PairRow(
             prompt=prompt.messages,
@@ -104,13 +101,8 @@ class SyntheticSource:
             clean=margin > 0,
         )
 
-    def _prefers_first(self, index: int, margin: float, num_more_words: int) -> bool:
-        """The annotator's label: Bradley-Terry, then perhaps turned round."""
-        if self.clean_labels or self.flawless:
-            return margin > 0
-        label = Draws("label", self.seed, self.split, index)
-        probability = _sigmoid(margin / self.temperature + self.length_bias * num_more_words)
-        return label.chance(probability) != label.chance(self.noise)
+    def _annotator(self) -> Annotator:
+        return Annotator(self.noise, self.length_bias, self.temperature, self.clean_labels or self.flawless)
 
 
 def _two_responses(task: Task, ambiguous: bool, policy: Policy, draws: Draws) -> tuple[str, str]:
@@ -138,7 +130,3 @@ def _demonstration(task: Task, ambiguous: bool, policy: Policy, draws: Draws) ->
 
 def _assistant(content: str) -> Message:
     return {"role": "assistant", "content": content}
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
