@@ -17,9 +17,10 @@ from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.store.cache import files_digest, fingerprint
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
 from lightning_rm.drafts import draft_of
+from lightning_rm.models.backbone.folder import is_ensemble
 from lightning_rm.models.backbone.heads import architecture_of
 from lightning_rm.models.backbone.loading import Checkpoint, weight_files
-from lightning_rm.models.ensembles.ensemble import is_ensemble, member_folders
+from lightning_rm.models.ensembles.ensemble import member_folders
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import load_model
 

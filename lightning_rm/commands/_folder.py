@@ -23,7 +23,7 @@ from lightning_rm.commands._tables import results_table
 from lightning_rm.data.sets import as_source
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.drafts import clear_drafts, draft_of
-from lightning_rm.models.backbone.export import is_no_model
+from lightning_rm.models.backbone.folder import is_no_model
 
 CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", "checkpoints/resume.ckpt")
 OWN = ("name", "seed", "init_seed", "resume", "paths", "checkpoint", "logger", "callbacks", "resample", "debug")

@@ -23,8 +23,8 @@ from lightning_rm.commands._entry import command
 from lightning_rm.commands._tables import results_table
 from lightning_rm.data.rows import Source
 from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
+from lightning_rm.models.backbone.folder import is_members
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
-from lightning_rm.models.ensembles.members import is_members
 from lightning_rm.models.ensembles.warm import average_weights, check_average, weight_cosine
 from lightning_rm.modules.base import EvaluationStage, metric_prefix
 from lightning_rm.scoring.parts import remove_parts

@@ -6,34 +6,36 @@ tensors and one backbone; not layouts, losses or how it is trained.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, cast, get_args
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
-from lightning_rm.losses import language_model_loss
-from lightning_rm.models.attention.last_layer import DEEPEST, LastLayer, compute_where_read, tell_where_read
-from lightning_rm.models.attention.masks import SEGMENT_ATTENTION, attention_mask
+from lightning_rm.models.attention.last_layer import (
+    DEEPEST,
+    LastLayer,
+    choose_last_layer,
+    compute_where_read,
+    tell_where_read,
+)
+from lightning_rm.models.attention.masks import attention_mask
 from lightning_rm.models.backbone import settings
 from lightning_rm.models.backbone.adapter_export import export_adapters
 from lightning_rm.models.backbone.adapters import LoraAdapter
-from lightning_rm.models.backbone.build import build_pretrained, build_random
-from lightning_rm.models.backbone.export import MEMBERS_FILE, export
+from lightning_rm.models.backbone.build import build_pretrained, build_random, make_trainable
+from lightning_rm.models.backbone.export import export
+from lightning_rm.models.backbone.fast import fast_layouts
+from lightning_rm.models.backbone.folder import is_members
 from lightning_rm.models.backbone.heads import Architecture, architecture_of, head_tensors, widen_head
 from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.backbone.new_head import NewHead
+from lightning_rm.models.backbone.text import text_loss
 from lightning_rm.models.protocol import AnyRewardModel
-
-SMALL_LAYER = 250_000
-"""Weights of a layer whose tokens cost less on a CPU than the attention calls that would save them; measured on two
-cores, on conversations of 40 tokens: rows of one sequence are faster up to a width of 128, shared beginnings from 192
-on. A GPU attends to all segments in one call."""
 
 
 class RewardModel(AnyRewardModel):
@@ -72,13 +74,61 @@ class RewardModel(AnyRewardModel):
         config.problem_type = "regression"
         self.backbone = backbone
         self.lm_head = lm_head
-        self.last_layer: LastLayer = self._choose_last_layer(last_layer)
+        self.last_layer: LastLayer = self._last_layer(last_layer)
         self._is_hooked = False
         self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
-        self._new_head: tuple[str, list[Tensor]] | None = None
+        self._new_head: NewHead | None = None
         widen_head(backbone, self.architecture)
         # Transformers loads in evaluation mode, and trainers keep the mode they find: dropout would be off in training.
         self.train()
+
+    def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
+        """Rewards of every response in a batch.
+
+        Args:
+            tokens: R rows of L tokens, k responses to each of P prompts.
+            keep_hidden: whether every hidden state is given back too, for `lm_loss`.
+
+        Returns:
+            Rewards (k, P) in `reward_dtype`, features (k, P, H) in the backbone's dtype; hidden (R, L, H) if asked for.
+
+        Raises:
+            ValueError: if rows hold several sequences and the backbone cannot keep them apart.
+        """
+        hidden = self._hidden(tokens, everywhere=keep_hidden)
+        feature = self.feature_dropout(hidden.flatten(0, 1)[tokens.reward_index])
+        if self.reward_dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                "the head is not in float32 any more, so rewards would be rounded: use the trainer's precision "
+                "bf16-mixed, which keeps weights in float32; not bf16-true"
+            )
+        with torch.autocast(feature.device.type, enabled=False):
+            reward = self.architecture.reward(self.backbone, feature.to(self.reward_dtype).flatten(0, 1))
+        # A copy of k x P numbers: FSDP2 hangs its hook on what is returned, which must be no view.
+        reward = reward.view(tokens.reward_index.shape).clone()
+        return RewardOutput(reward, feature, hidden if keep_hidden else None)
+
+    def _hidden(self, tokens: TokenBatch, everywhere: bool) -> Tensor:
+        """(R, L, H): the backbone's last hidden states, everywhere or right where they are read."""
+        mask = attention_mask(
+            tokens,
+            self.backbone.config,
+            packs=self.architecture.packs,
+            causal=self.causal,
+            dtype=self.backbone.dtype,
+        )
+        if tokens.read_cells is not None and not everywhere and self.last_layer == "where_read":
+            if not self._is_hooked:  # not before adapters are in
+                compute_where_read(transformer_layers(self.backbone)[-1])
+                self._is_hooked = True
+            tell_where_read(mask, tokens.read_cells, tokens.input_ids.shape)
+        outputs = self.backbone.base_model(
+            input_ids=tokens.input_ids,
+            attention_mask=mask,
+            position_ids=tokens.position_ids + self._first_position,
+            use_cache=False,
+        )
+        return cast(Tensor, outputs.last_hidden_state)
 
     @classmethod
     def from_pretrained(
@@ -129,7 +179,7 @@ class RewardModel(AnyRewardModel):
             ValueError: if the checkpoint cannot be had, has more than one label or an unknown architecture, lacks
                 weights, has no padding token apart from eos, or is of members and `average` is not set.
         """
-        if (Path(path) / MEMBERS_FILE).is_file() and not average:
+        if is_members(path) and not average:
             raise ValueError(
                 f"{path} holds several members on one backbone, and a RewardModel is one: read all of them with "
                 "lightning_rm.load_model, or their average with average=True"
@@ -152,7 +202,8 @@ class RewardModel(AnyRewardModel):
             new_head=new_head,
             liger=liger,
         )
-        model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)._prepared(gradient_checkpointing, lora)
+        model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)
+        make_trainable(model.backbone, model.architecture, model.lm_head, lora, gradient_checkpointing)
         if built.no_head_in is not None:
             model.remember_new_head(built.no_head_in)
         if compile:
@@ -204,7 +255,8 @@ class RewardModel(AnyRewardModel):
             keep_lm_head=keep_lm_head,
         )
         model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)
-        return model._prepared(gradient_checkpointing, lora)
+        make_trainable(model.backbone, model.architecture, model.lm_head, lora, gradient_checkpointing)
+        return model
 
     @property
     def reward_dtype(self) -> torch.dtype:
@@ -217,16 +269,13 @@ class RewardModel(AnyRewardModel):
 
         None once a step has changed the head, and for heads that were asked for: `new_head=True`, `from_config`.
         """
-        if self._new_head is not None:
-            where, drawn = self._new_head
-            if all(torch.equal(*both) for both in zip(drawn, self._head_copies(), strict=True)):
-                return where
+        if self._new_head is not None and not self._new_head.is_still(self.head_parameters()):
             self._new_head = None
-        return None
+        return None if self._new_head is None else self._new_head.where
 
     def remember_new_head(self, where: str) -> None:
         """Remember that the head, as it is now, was drawn because `where` has none; see `untrained_head`."""
-        self._new_head = (where, self._head_copies())
+        self._new_head = NewHead.of(where, self.head_parameters())
 
     @property
     def read_at(self) -> ReadAt:
@@ -240,19 +289,8 @@ class RewardModel(AnyRewardModel):
 
     @property
     def fast_layouts(self) -> tuple[LayoutName, ...]:
-        """The layouts worth choosing between.
-
-        Rows of one sequence alone for a small backbone on a machine without a GPU, and for one whose attention keeps
-        several sequences of a row apart by a mask of all tokens by all tokens or not at all.
-        """
-        attention = self.backbone.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
-        if not self.architecture.packs or attention != SEGMENT_ATTENTION:
-            return ("padded",)
-        layer = transformer_layers(self.backbone)[0]
-        small = sum(weight.numel() for weight in layer.parameters()) < SMALL_LAYER
-        if small and not torch.accelerator.is_available():
-            return ("padded",)
-        return ("padded", "packed", "shared_prefix") if self.causal else ("padded", "packed")
+        """The layouts worth choosing between; see `backbone.fast.fast_layouts`."""
+        return fast_layouts(self.backbone, self.architecture, self.causal)
 
     @property
     def reference_scale(self) -> tuple[float, float] | None:
@@ -284,32 +322,6 @@ class RewardModel(AnyRewardModel):
         """All other parameters, adapters and a kept LM head among them."""
         head = {id(parameter) for parameter in self.head_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in head)
-
-    def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
-        """Rewards of every response in a batch.
-
-        Args:
-            tokens: R rows of L tokens, k responses to each of P prompts.
-            keep_hidden: whether every hidden state is given back too, for `lm_loss`.
-
-        Returns:
-            Rewards (k, P) in `reward_dtype`, features (k, P, H) in the backbone's dtype; hidden (R, L, H) if asked for.
-
-        Raises:
-            ValueError: if rows hold several sequences and the backbone cannot keep them apart.
-        """
-        hidden = self._hidden(tokens, everywhere=keep_hidden)
-        feature = self.feature_dropout(hidden.flatten(0, 1)[tokens.reward_index])
-        if self.reward_dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                "the head is not in float32 any more, so rewards would be rounded: use the trainer's precision "
-                "bf16-mixed, which keeps weights in float32; not bf16-true"
-            )
-        with torch.autocast(feature.device.type, enabled=False):
-            reward = self.architecture.reward(self.backbone, feature.to(self.reward_dtype).flatten(0, 1))
-        # A copy of k x P numbers: FSDP2 hangs its hook on what is returned, which must be no view.
-        reward = reward.view(tokens.reward_index.shape).clone()
-        return RewardOutput(reward, feature, hidden if keep_hidden else None)
 
     def compile_backbone(self) -> None:
         """Have torch compile the layers in place, but the last where it is computed where it is read.
@@ -343,12 +355,7 @@ class RewardModel(AnyRewardModel):
             raise ValueError("the LM loss needs an LM head: load a causal checkpoint with keep_lm_head=True")
         if output.hidden is None:
             raise ValueError("the LM loss needs every hidden state: call the model with keep_hidden=True")
-        before, predicted = tokens.response_index
-        logits = self.lm_head(output.hidden.flatten(0, 1)[before])
-        cap: float | None = getattr(self.backbone.config, "final_logit_softcapping", None)
-        if cap is not None:
-            logits = torch.tanh(logits / cap) * cap
-        return language_model_loss(logits, tokens.input_ids.flatten()[predicted])
+        return text_loss(self.lm_head, output.hidden, tokens, self.backbone.config)
 
     def save_pretrained(
         self,
@@ -390,65 +397,14 @@ class RewardModel(AnyRewardModel):
             return super().save_policy(folder, tokenizer)
         export(self.backbone, folder, tokenizer, self.lm_head)
 
-    def _head_copies(self) -> list[Tensor]:
-        """The head's parameters as they are now, whole and on the CPU."""
-        whole = (value.full_tensor() if isinstance(value, DTensor) else value for value in self.head_parameters())
-        return [value.detach().cpu().clone() for value in whole]
-
     @property
     def _first_position(self) -> int:
         return self.pad_id + 1 if self.architecture.positions_after_pad else 0
 
-    def _choose_last_layer(self, wanted: LastLayer | None, deepest: float = DEEPEST) -> LastLayer:
-        """What is wanted, or for None what a backbone with up to so many layers gains by.
-
-        Raises:
-            ValueError: if it is none of the words, or this backbone cannot compute its last layer where it is read.
-        """
-        if wanted is not None and wanted not in get_args(LastLayer):
-            raise ValueError(f"last_layer={wanted!r}; it must be one of {', '.join(get_args(LastLayer))}, or null")
+    def _last_layer(self, wanted: LastLayer | None, deepest: float = DEEPEST) -> LastLayer:
+        """Where the last layer is computed: what is wanted, or what a backbone of up to so many layers gains by."""
         config = self.backbone.config
         # Transformers chunks a feed-forward over tokens of a row, which only rows have.
         can = self.architecture.packs and not getattr(config, "chunk_size_feed_forward", 0)
-        if wanted == "where_read" and not can:
-            raise ValueError(
-                f"last_layer=where_read: {config.model_type} computes all of it here; set last_layer=whole"
-            )
-        if wanted is not None or not can:
-            return wanted or "whole"
-        return "where_read" if len(transformer_layers(self.backbone)) <= deepest else "whole"
-
-    def _hidden(self, tokens: TokenBatch, everywhere: bool) -> Tensor:
-        """(R, L, H): the backbone's last hidden states, everywhere or right where they are read."""
-        mask = attention_mask(
-            tokens,
-            self.backbone.config,
-            packs=self.architecture.packs,
-            causal=self.causal,
-            dtype=self.backbone.dtype,
-        )
-        if tokens.read_cells is not None and not everywhere and self.last_layer == "where_read":
-            if not self._is_hooked:  # not before adapters are in
-                compute_where_read(transformer_layers(self.backbone)[-1])
-                self._is_hooked = True
-            tell_where_read(mask, tokens.read_cells, tokens.input_ids.shape)
-        outputs = self.backbone.base_model(
-            input_ids=tokens.input_ids,
-            attention_mask=mask,
-            position_ids=tokens.position_ids + self._first_position,
-            use_cache=False,
-        )
-        return cast(Tensor, outputs.last_hidden_state)
-
-    def _prepared(self, gradient_checkpointing: bool, lora: LoraAdapter | None) -> Self:
-        """Ready to train, with the options that both constructors share."""
-        if gradient_checkpointing:
-            with warnings.catch_warnings():
-                # The name of old, which is the one that every version of transformers 5 has.
-                warnings.simplefilter("ignore", FutureWarning)
-                self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-        if lora is not None:
-            lora.put_into(self.backbone, self.architecture)
-            if self.lm_head is not None:
-                self.lm_head.requires_grad_(False)
-        return self
+        num_layers = len(transformer_layers(self.backbone)) if can else 0
+        return choose_last_layer(wanted, config.model_type, num_layers, deepest)

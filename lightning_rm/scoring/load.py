@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.store.cache import fingerprint
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
-from lightning_rm.models.ensembles.ensemble import RewardEnsemble, is_ensemble, member_folders
-from lightning_rm.models.ensembles.members import MemberRewardModel, is_members
+from lightning_rm.models.backbone.folder import is_ensemble, is_members
+from lightning_rm.models.ensembles.ensemble import RewardEnsemble, member_folders
+from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 

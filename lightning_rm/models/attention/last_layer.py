@@ -14,7 +14,7 @@ and tensors.
 from __future__ import annotations
 
 import threading
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -69,6 +69,29 @@ _HOOKING = threading.Lock()
 
 _TOLD = "told_where_read"
 """The attribute of modules that are told where they are read; a copy of one is told, too."""
+
+
+def choose_last_layer(
+    wanted: LastLayer | None, model_type: str, num_layers: int, deepest: float = DEEPEST
+) -> LastLayer:
+    """Choose where a last layer is computed: as wanted, or, for None, where it is read in up to `deepest` layers.
+
+    Args:
+        wanted: `where_read`, `whole` or None.
+        model_type: the backbone's, as its configuration has it.
+        num_layers: layers of a backbone that can compute its last one where it is read; 0 for one that cannot.
+        deepest: layers of the deepest backbone that does so unasked.
+
+    Raises:
+        ValueError: if it is none of the words, or this backbone cannot compute its last layer where it is read.
+    """
+    if wanted is not None and wanted not in get_args(LastLayer):
+        raise ValueError(f"last_layer={wanted!r}; it must be one of {', '.join(get_args(LastLayer))}, or null")
+    if wanted == "where_read" and not num_layers:
+        raise ValueError(f"last_layer=where_read: {model_type} computes all of it here; set last_layer=whole")
+    if wanted is not None:
+        return wanted
+    return "where_read" if 0 < num_layers <= deepest else "whole"
 
 
 def tell_where_read(mask: Tensor, read: Tensor, shape: tuple[int, ...]) -> None:

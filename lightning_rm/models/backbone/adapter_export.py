@@ -19,7 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.adapters import ADAPTER
-from lightning_rm.models.backbone.export import is_no_model, whole_state
+from lightning_rm.models.backbone.export import whole_state
+from lightning_rm.models.backbone.folder import is_no_model
 from lightning_rm.models.backbone.heads import architecture_of, head_tensors
 from lightning_rm.models.backbone.older import for_older_readers
 

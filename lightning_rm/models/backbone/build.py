@@ -6,6 +6,7 @@ layouts, losses or how a reward model is trained.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from lightning_rm.models.backbone import loading, settings
 from lightning_rm.models.backbone.adapters import LoraAdapter, four_bit
 from lightning_rm.models.backbone.contexts import quiet, seeded
-from lightning_rm.models.backbone.heads import architecture_of, head_tensors, init_head
+from lightning_rm.models.backbone.heads import Architecture, architecture_of, head_tensors, init_head
 from lightning_rm.models.backbone.kernels import use_liger
 
 
@@ -130,3 +131,22 @@ def build_random(
                 cast(int, config.hidden_size), cast(int, config.vocab_size), bias=False, dtype=settings.dtype_of(dtype)
             )
     return Built(backbone, pad_id, lm_head)
+
+
+def make_trainable(
+    backbone: PreTrainedModel,
+    architecture: Architecture,
+    lm_head: nn.Linear | None,
+    lora: LoraAdapter | None,
+    gradient_checkpointing: bool,
+) -> None:
+    """Put adapters in and turn checkpointing on, where asked for; the LM head is frozen beside adapters."""
+    if gradient_checkpointing:
+        with warnings.catch_warnings():
+            # The name of old, which is the one that every version of transformers 5 has.
+            warnings.simplefilter("ignore", FutureWarning)
+            backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    if lora is not None:
+        lora.put_into(backbone, architecture)
+        if lm_head is not None:
+            lm_head.requires_grad_(False)

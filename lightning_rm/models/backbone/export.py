@@ -9,7 +9,6 @@ the causal language model instead: a policy. It knows files; not batches or trai
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -24,24 +23,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.adapters import merge_adapters
 from lightning_rm.models.backbone.contexts import quiet
+from lightning_rm.models.backbone.folder import TOKENIZER_FILES, is_no_model
 from lightning_rm.models.backbone.heads import architecture_of, head_tensors
 from lightning_rm.models.backbone.older import for_older_readers
 
 SHARD_SIZE = "5GB"
-MEMBERS_FILE = "members.safetensors"
-"""What `members` writes beside an average; it is not of any other weights."""
-
-MODEL_FILES = re.compile(
-    r"(config|generation_config|ensemble|adapter_config|lightning_rm)\.json|(model|adapter_model|members)(-\d{5}-of-\d{5})?\.safetensors"
-    r"|model\.safetensors\.index\.json|pytorch_model.*\.bin(\.index\.json)?|member_\d+"
-)
-"""Files and folders that say what a model is: of an earlier export none may stand beside a new one."""
-
-TOKENIZER_FILES = re.compile(
-    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|vocab\.txt|merges\.txt"
-    r"|(tokenizer|sentencepiece\.bpe|spiece|spm)\.model|chat_template\.jinja|additional_chat_templates"
-)
-"""The same of a tokenizer."""
 
 FACTS = ("lightning_rm", "mean", "std")
 """Keys of `config.json` that say what a model's rewards are like: true of the weights that they were measured on."""
@@ -107,11 +93,6 @@ def export(
         for_older_readers(draft)
         if write_beside is not None:
             write_beside(draft)
-
-
-def is_no_model(name: str) -> bool:
-    """Whether a file or folder of this name belongs to no model and no tokenizer, so that an export leaves it alone."""
-    return MODEL_FILES.fullmatch(name) is None and TOKENIZER_FILES.fullmatch(name) is None
 
 
 def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.contexts import evaluating
-from lightning_rm.models.backbone.export import is_no_model
+from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
@@ -30,7 +30,6 @@ from lightning_rm.models.reward_model import RewardModel
 Offsets = Sequence[float] | Tensor | None
 """(M,) what is taken off each member's rewards; None for 0."""
 
-SETTINGS_FILE = "ensemble.json"
 NO_LM_LOSS = "an ensemble keeps no hidden states for the LM loss: set lm_loss=0, or train each member"
 
 
@@ -112,10 +111,10 @@ class RewardEnsemble(AnyRewardModel):
         Raises:
             ValueError: if there is no ensemble in the folder.
         """
-        file = Path(folder) / SETTINGS_FILE
+        file = Path(folder) / ENSEMBLE_FILE
         if not is_ensemble(folder):
             raise ValueError(
-                f"{str(folder)!r} holds no ensemble, there is no {SETTINGS_FILE} in it; "
+                f"{str(folder)!r} holds no ensemble, there is no {ENSEMBLE_FILE} in it; "
                 "read members from their own folders with from_pretrained"
             )
         stored = json.loads(file.read_text(encoding="utf-8"))
@@ -146,7 +145,7 @@ class RewardEnsemble(AnyRewardModel):
             if writes:
                 settings = {"members": names, "how": self.how, "lam": self.lam, "offsets": self.offsets.tolist()}
                 settings |= dict(facts or {})
-                (draft / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+                (draft / ENSEMBLE_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
                 if write_beside is not None:
                     write_beside(draft)
 
@@ -274,14 +273,9 @@ class RewardEnsemble(AnyRewardModel):
         return torch.stack([output.reward for output in outputs], dim=1) - self.offsets[:, None]
 
 
-def is_ensemble(folder: str | Path) -> bool:
-    """Whether `RewardEnsemble.save_pretrained` wrote a folder."""
-    return (Path(folder) / SETTINGS_FILE).is_file()
-
-
 def member_folders(folder: str | Path) -> list[Path]:
     """The Hugging Face folders of an ensemble's members, in their order."""
-    return [Path(folder) / name for name in json.loads((Path(folder) / SETTINGS_FILE).read_text())["members"]]
+    return [Path(folder) / name for name in json.loads((Path(folder) / ENSEMBLE_FILE).read_text())["members"]]
 
 
 def _check_members(members: Sequence[RewardModel]) -> None:

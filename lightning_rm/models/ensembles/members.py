@@ -26,13 +26,13 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lightning_rm.batch import RewardOutput, TokenBatch
 from lightning_rm.models.attention.last_layer import LastLayer
-from lightning_rm.models.backbone.export import MEMBERS_FILE, export
+from lightning_rm.models.backbone.export import export
+from lightning_rm.models.backbone.folder import MEMBERS_FILE, is_members
 from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_head
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.ensembles.member_lora import MemberLora
 from lightning_rm.models.reward_model import RewardModel
 
-FILE = MEMBERS_FILE
 """Beside an exported average: every member's tensors, and as metadata the `Members` that they are."""
 
 
@@ -127,7 +127,7 @@ class MemberRewardModel(RewardModel):
         super().__init__(backbone, pad_id, lm_head, last_layer)
         self.members = Members() if members is None else members
         if self.members.lora_layers:
-            self.last_layer = self._choose_last_layer(last_layer, deepest=math.inf)
+            self.last_layer = self._last_layer(last_layer, deepest=math.inf)
         if lm_head is not None and self.members.lora_layers:
             raise ValueError(
                 "members with adapters have no common hidden states for an LM loss; leave keep_lm_head out"
@@ -174,9 +174,11 @@ class MemberRewardModel(RewardModel):
         Raises:
             ValueError: if the folder holds no members, or those of other weights than its average.
         """
-        path = Path(folder) / FILE
+        path = Path(folder) / MEMBERS_FILE
         if not is_members(folder):
-            raise ValueError(f"{folder} holds no {FILE}, so no members; read it with RewardModel.from_pretrained")
+            raise ValueError(
+                f"{folder} holds no {MEMBERS_FILE}, so no members; read it with RewardModel.from_pretrained"
+            )
         with safe_open(path, "pt") as file:
             members = Members(**json.loads(file.metadata()["members"]))
             names: list[str] = list(file.keys())
@@ -186,8 +188,8 @@ class MemberRewardModel(RewardModel):
             mean = stored[f"heads.{name}"].mean(0)
             if value.shape != mean.shape or not torch.allclose(value.cpu(), mean.to(value.dtype), atol=1e-5):
                 raise ValueError(
-                    f"{path} is not of the weights beside it: another model was saved there since; delete {FILE} and "
-                    "read the folder with RewardModel.from_pretrained, or save the members again"
+                    f"{path} is not of the weights beside it: another model was saved there since; delete "
+                    f"{MEMBERS_FILE} and read the folder with RewardModel.from_pretrained, or save the members again"
                 )
         model = cls.of(average, members, options.get("last_layer"))
         model._restore(stored)
@@ -273,7 +275,7 @@ class MemberRewardModel(RewardModel):
         tensors = {name: value.detach().cpu().contiguous() for name, value in self._stored().items()}
 
         def write_members(draft: Path) -> None:
-            save_file(tensors, draft / FILE, {"members": json.dumps(asdict(self.members))})
+            save_file(tensors, draft / MEMBERS_FILE, {"members": json.dumps(asdict(self.members))})
             if write_beside is not None:
                 write_beside(draft)
 
@@ -340,8 +342,3 @@ class _Head(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         return self.architecture.reward(self.classifier, feature)
-
-
-def is_members(folder: str | Path) -> bool:
-    """Whether `MemberRewardModel.save_pretrained` wrote a folder."""
-    return (Path(folder) / FILE).is_file()

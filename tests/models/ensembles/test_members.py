@@ -16,10 +16,11 @@ from transformers import AutoModelForCausalLM
 from lightning_rm.batch import TokenBatch
 from lightning_rm.data.batches.layouts import LAYOUTS, LayoutName
 from lightning_rm.models.backbone.adapters import LoraAdapter
+from lightning_rm.models.backbone.folder import MEMBERS_FILE, is_members
 from lightning_rm.models.backbone.heads import head_tensors
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.ensembles.bootstrap import bootstrap_weights
-from lightning_rm.models.ensembles.members import FILE, MemberRewardModel, Members, is_members
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from tests.float64 import assert_same
 from tests.tiny import CONFIGS, gradients, layouts_of, prompted, tiny_model
@@ -227,7 +228,7 @@ def test_save_and_load(name: str, settings: dict[str, Any], tmp_path: Path) -> N
     again = MemberRewardModel.load(tmp_path, dtype="float64").eval()
     assert again.members == model.members
     assert_same(again(tokens).reward, reward)
-    with safe_open(tmp_path / FILE, "pt") as file:
+    with safe_open(tmp_path / MEMBERS_FILE, "pt") as file:
         assert json.loads(file.metadata()["members"])["num_members"] == 3
     average = RewardModel.from_pretrained(tmp_path, dtype="float64", average=True).eval()
     if model.read_at == "last" and not settings:
@@ -322,10 +323,10 @@ def test_errors(tmp_path: Path) -> None:
 def test_members_of_other_weights_are_an_error(tmp_path: Path) -> None:
     """A later export removes them; where they are put back, they are not of the weights beside them."""
     members_on().save_pretrained(tmp_path)
-    stored = (tmp_path / FILE).read_bytes()
+    stored = (tmp_path / MEMBERS_FILE).read_bytes()
     tiny_model("llama", seed=9).save_pretrained(tmp_path)
     assert not is_members(tmp_path)
-    (tmp_path / FILE).write_bytes(stored)
+    (tmp_path / MEMBERS_FILE).write_bytes(stored)
     with pytest.raises(ValueError, match="another model was saved there"):
         MemberRewardModel.load(tmp_path, dtype="float64")
 

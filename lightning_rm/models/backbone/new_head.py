@@ -1,0 +1,37 @@
+"""A head that was drawn because a checkpoint brought none, remembered until training changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+
+class NewHead(NamedTuple):
+    """A head as it was drawn.
+
+    Args:
+        where: the checkpoint that brought none.
+        drawn: its parameters then, whole and on the CPU.
+    """
+
+    where: str
+    drawn: list[Tensor]
+
+    @classmethod
+    def of(cls, where: str, parameters: Iterable[nn.Parameter]) -> Self:
+        """Remember a head as it is now."""
+        return cls(where, _copies(parameters))
+
+    def is_still(self, parameters: Iterable[nn.Parameter]) -> bool:
+        """Whether a head has the values that were drawn."""
+        return all(torch.equal(*both) for both in zip(self.drawn, _copies(parameters), strict=True))
+
+
+def _copies(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """Parameters as they are now, gathered where they are sharded."""
+    whole = (value.full_tensor() if isinstance(value, DTensor) else value for value in parameters)
+    return [value.detach().cpu().clone() for value in whole]

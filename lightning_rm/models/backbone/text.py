@@ -1,0 +1,30 @@
+"""The loss of text: what a kept LM head says of the tokens of chosen responses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from lightning_rm.batch import TokenBatch
+from lightning_rm.losses import language_model_loss
+
+
+def text_loss(lm_head: nn.Linear, hidden: Tensor, tokens: TokenBatch, config: PreTrainedConfig) -> Tensor:
+    """The next-token loss on the tokens of chosen responses, each predicted from the token before it.
+
+    Args:
+        lm_head: from a hidden state to the logits of all tokens.
+        hidden: (R, L, H), the backbone's last hidden states.
+        tokens: R rows of L tokens.
+        config: the backbone's, which may cap its logits (Gemma 2).
+
+    Returns:
+        A float32 scalar, the mean over the tokens of `response_index`; logits exist at those alone.
+    """
+    before, predicted = tokens.response_index
+    logits = lm_head(hidden.flatten(0, 1)[before])
+    cap: float | None = getattr(config, "final_logit_softcapping", None)
+    if cap is not None:
+        logits = torch.tanh(logits / cap) * cap
+    return language_model_loss(logits, tokens.input_ids.flatten()[predicted])
