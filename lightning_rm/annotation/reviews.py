@@ -1,0 +1,150 @@
+"""Decisions of reviewers: a line each in an append-only JSONL file, and what stands of them in the end.
+
+    {"pair_id": "17", "decision": "flip", "note": "off topic", "reviewer": "ada", "time": "2026-01-31T12:00:00Z"}
+
+A reviewer's last line on a pair counts; a line with the decision `undo` takes the one before it back. A line that a
+crash has cut off in the middle is no decision yet: it is not read, and the next one starts on a line of its own. This
+file knows lines and pair ids; no pair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Verdict = Literal["keep", "flip", "tie", "skip"]
+"""The label is right, wrong, neither response is better, or the reviewer cannot tell."""
+
+Decision = Literal[Verdict, "undo"]
+
+
+@dataclass(frozen=True)
+class Review:
+    """One line of the file.
+
+    Args:
+        pair_id: the `id` that the annotated file has of the pair.
+        decision: what the reviewer says of its label, or `undo`.
+        note: why, in words.
+        reviewer: who.
+        time: when, as ISO 8601.
+    """
+
+    pair_id: str
+    decision: Decision
+    note: str = ""
+    reviewer: str = ""
+    time: str = ""
+
+
+def append_review(path: Path, review: Review) -> None:
+    """Add a decision to the file; it is on the disk when this returns.
+
+    One write to a file that is open for appending: two tabs, or two processes, never mix their lines.
+
+    Raises:
+        OSError: if it could not be written whole; what is there of it is not read.
+    """
+    line = (json.dumps(asdict(review), ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+    number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(number).st_size
+        if size and os.pread(number, 1, size - 1) != b"\n":  # a crash has cut the last line off
+            line = b"\n" + line
+        if (written := os.write(number, line)) != len(line):
+            raise OSError(f"{path}: {written} of {len(line)} bytes of a decision were written; is the disk full?")
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def read_reviews(path: str | Path) -> list[Review]:
+    """All decisions of a file, in the order they were made.
+
+    Lines that are cut off count for nothing: they do not end, or the next decision was written behind them.
+
+    Raises:
+        ValueError: if the file cannot be read, or a whole line is not a decision; it names file, line and field.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"reviews={str(path)!r} cannot be read: {error.strerror}") from error
+    lines = data[: data.rfind(b"\n") + 1].splitlines()
+    return [
+        _review(json.loads(line.decode("utf-8", "surrogatepass")), f"{path}:{number}")
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not _is_cut_off(line, f"{path}:{number}")
+    ]
+
+
+def standing(reviews: Iterable[Review]) -> dict[str, dict[str, Review]]:
+    """Reviewer -> pair id -> the decision that stands: the last one that is not taken back."""
+    stacks: dict[str, dict[str, list[Review]]] = {}
+    for review in reviews:
+        stack = stacks.setdefault(review.reviewer, {}).setdefault(review.pair_id, [])
+        if review.decision != "undo":
+            stack.append(review)
+        elif stack:
+            stack.pop()
+    return {
+        reviewer: {pair_id: stack[-1] for pair_id, stack in of_pairs.items() if stack}
+        for reviewer, of_pairs in stacks.items()
+    }
+
+
+def verdicts(reviews: Iterable[Review]) -> dict[str, Verdict]:
+    """What the reviewers say together: pair id -> the verdict of most of them.
+
+    Who skips a pair says nothing of it. Where as many say one thing as another, the pair is a tie: they do not agree
+    which response is better. A pair that everyone skips is `skip`.
+    """
+    by_pair: dict[str, Counter[Verdict]] = {}
+    for of_pairs in standing(reviews).values():
+        for pair_id, review in of_pairs.items():
+            if review.decision != "undo":
+                by_pair.setdefault(pair_id, Counter())[review.decision] += 1
+    return {pair_id: _of_most(counts) for pair_id, counts in by_pair.items()}
+
+
+def _of_most(counts: Counter[Verdict]) -> Verdict:
+    ranked: list[Verdict] = [verdict for verdict, _ in counts.most_common() if verdict != "skip"]
+    if not ranked:
+        return "skip"
+    return "tie" if len(ranked) > 1 and counts[ranked[0]] == counts[ranked[1]] else ranked[0]
+
+
+def _is_cut_off(line: bytes, where: str) -> bool:
+    """Whether a line is the beginning of a decision; another one that is not JSON is somebody's mistake."""
+    try:
+        json.loads(line.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        if line.startswith(b"{") and not line.rstrip().endswith(b"}"):
+            return True
+        raise ValueError(f"{where}: this is not a line of JSON ({error}); mend or remove it") from error
+    return False
+
+
+def _review(value: Any, where: str) -> Review:
+    """A decision of what its line says.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: a decision is an object such as {{'pair_id': '17', 'decision': 'flip'}}")
+    fields: dict[str, Any] = {str(key): field for key, field in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # JSON
+    for name in ("pair_id", "decision"):
+        if name not in fields:
+            raise ValueError(f"{where}: field {name!r} is missing; found {', '.join(map(repr, fields))}")
+    known = {name: fields[name] for name in Review.__dataclass_fields__ if name in fields}
+    if wrong := [name for name, field in known.items() if not isinstance(field, str)]:
+        raise ValueError(f"{where}: field {wrong[0]!r} is {known[wrong[0]]!r}, not a string")
+    if known["decision"] not in (choices := (*get_args(Verdict), "undo")):
+        raise ValueError(f"{where}: decision {known['decision']!r} is none of {', '.join(choices)}")
+    return Review(**known)
