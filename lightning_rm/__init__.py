@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from lightning_rm.modules.supervised import SupervisedLM
     from lightning_rm.modules.voters import VotersRM
     from lightning_rm.publishing.publish import PublishOptions, publish
+    from lightning_rm.rlhf.overoptimise import overoptimise
+    from lightning_rm.rlhf.policy_files import PolicyFiles
     from lightning_rm.rlhf.reward_function import RewardFunction
     from lightning_rm.scoring.conversations import score
     from lightning_rm.scoring.engine import score_sequences
@@ -54,6 +56,7 @@ __all__ = [
     "MemberRewardModel",
     "Members",
     "MetaRM",
+    "PolicyFiles",
     "PreferenceDataModule",
     "PublishOptions",
     "RecordSource",
@@ -79,6 +82,7 @@ __all__ = [
     "grouped",
     "load_model",
     "load_tokenizer",
+    "overoptimise",
     "panel_of",
     "part_curves",
     "publish",
@@ -101,6 +105,7 @@ _HOMES = {
     "MemberRewardModel": "models.ensembles.members",
     "Members": "models.ensembles.members",
     "MetaRM": "modules.meta",
+    "PolicyFiles": "rlhf.policy_files",
     "PreferenceDataModule": "data.datamodule",
     "PublishOptions": "publishing.publish",
     "RecordSource": "data.sources.records",
@@ -126,6 +131,7 @@ _HOMES = {
     "grouped": "analysis.strength",
     "load_model": "scoring.load",
     "load_tokenizer": "data.tokenize.pairs",
+    "overoptimise": "rlhf.overoptimise",
     "panel_of": "analysis.reports.features",
     "part_curves": "analysis.plots.parts",
     "publish": "publishing.publish",

@@ -54,7 +54,7 @@ def evaluate_models(cfg: DictConfig) -> Evaluation:
             overlong=cfg.overlong,
             layout=cfg.layout.layout,
             batch_tokens=cfg.batch_tokens,
-            device=_device(cfg.accelerator),
+            device=device_of(cfg.accelerator),
             dtype=cfg.dtype,
             diagnostics=cfg.diagnostics,
             probe_items=cfg.probe_items,
@@ -122,7 +122,7 @@ def _validation(cfg: DictConfig) -> str | Source | None:
     return find_source(OmegaConf.merge(cfg, {"set": "val"}))  # pyright: ignore[reportArgumentType]  # a DictConfig again
 
 
-def _device(accelerator: str) -> torch.device | None:
+def device_of(accelerator: str) -> torch.device | None:
     """The device that an accelerator's name means; None for what there is."""
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):
         raise ValueError(f"accelerator={accelerator!r}: say auto, cpu or gpu")

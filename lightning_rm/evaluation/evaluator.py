@@ -108,8 +108,14 @@ class Evaluator:
             values.append(float(np.mean(main)))
         return values
 
-    def rewards(self, items: Items, benchmark: str) -> Kept:
-        """The rewards of a benchmark's items: kept ones, or new ones, which are kept before anything else is done."""
+    def rewards(self, items: Items, benchmark: str, *, check: bool = True) -> Kept:
+        """The rewards of a benchmark's items: kept ones, or new ones, which are kept before anything else is done.
+
+        Args:
+            items: what to score.
+            benchmark: the name that they are kept by.
+            check: also exchange the responses of some items, which has to give 1 - accuracy.
+        """
         key = None
         if self.kept is not None:
             key = self.kept.key(self.folder, items, self.reading, self.dtype, self.new_head)
@@ -118,7 +124,7 @@ class Evaluator:
         parts = None if self.kept is None else self.kept.parts(benchmark, self.name, key, len(items))
         scored = self.score(items, benchmark, parts)
         some = spread_over(items, NUM_ITEMS, scored.left_out)
-        swap = swapped(some, lambda asked: self.score(asked).rewards) if len(some) else {}
+        swap = swapped(some, lambda asked: self.score(asked).rewards) if check and len(some) else {}
         if self.kept is None:
             return Kept(scored, swap)
         return self.kept.write(benchmark, self.name, key, items, scored, swap)

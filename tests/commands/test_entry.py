@@ -42,7 +42,7 @@ from tests.commands.test_conf import CONF
         (["modul=meta"], "there is no key modul; the nearest is module"),
         (["+xyzzy=3"], "there is no key xyzzy; --help shows them all"),
         (["+trainer.max_tim=3"], "there is no key trainer.max_tim; the nearest is"),
-        (["data=jsnl"], "data=jsnl: there is no such choice; the nearest is jsonl; there are base, disk"),
+        (["data=jsnl"], "data=jsnl: there is no such choice; the nearest is jsonl; there are base, best_of_n, disk"),
         (["treatment=[flip,flop]"], "treatment=flop: there is no such choice; the nearest is flip"),
         (["data=jsonl", "data.file=/a/b(1).jsonl"], "'data.file=\"/a/b(1).jsonl\"'"),
         (["data=jsonl", "data.file=a=b.jsonl"], "'data.file=\"a=b.jsonl\"'"),

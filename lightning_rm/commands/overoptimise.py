@@ -1,0 +1,91 @@
+"""`lightning-rm overoptimise`: the best of n by reward models, and where gold falls as n grows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.table import Table
+
+from lightning_rm.analysis.plots.over_optimisation import GoldAndProxy, over_optimisation
+from lightning_rm.analysis.plots.style import save_figure
+from lightning_rm.commands._config import plain_console, require_all
+from lightning_rm.commands._entry import command
+from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands.evaluate import device_of, plain
+from lightning_rm.rlhf.overoptimise import OverOptimisation, PolicyFiles
+from lightning_rm.rlhf.overoptimise import overoptimise as optimise
+
+
+def overoptimise(cfg: DictConfig) -> OverOptimisation:
+    """Score the samples, print the table, write the files.
+
+    Args:
+        cfg: `conf/overoptimise.yaml`, composed.
+
+    Returns:
+        The curves.
+    """
+    require_all(cfg)
+    samples = instantiate(cfg.responses.train, _convert_="all")
+    if samples is None:
+        raise ValueError("there are no samples: name a file of them, responses.file=samples.jsonl")
+    console = plain_console()
+    with resumable("scored"), progress(console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(model: str, benchmark: str, done: int, total: int) -> None:
+            if model not in tasks:
+                tasks[model] = bar.add_task(Path(model).name, total=total)
+            bar.update(tasks[model], completed=done)
+
+        found = optimise(
+            plain(cfg.models),
+            samples,
+            gold=cfg.gold,
+            n=plain(cfg.n),
+            out=cfg.out,
+            policy=PolicyFiles(plain(cfg.policy_n), cfg.policy_k, instantiate(cfg.annotator), cfg.seed),
+            weights=cfg.weights,
+            on_bad_row=cfg.on_bad_row,
+            batch_tokens=cfg.batch_tokens,
+            device=device_of(cfg.accelerator),
+            dtype=cfg.dtype,
+            num_draws=cfg.num_draws,
+            seed=cfg.seed,
+            progress=show,
+        )
+    drawn = {
+        name: GoldAndProxy(curve.n, curve.kl, curve.gold, curve.low, curve.high, curve.proxy)
+        for name, curve in found.curves.items()
+    }
+    figures = save_figure(over_optimisation(drawn), Path(cfg.out) / "overoptimise")
+    console.print(table_of(found))
+    for line in (found.about(), *found.notes):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for path in (*found.files, *figures):
+        console.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
+    return found
+
+
+def table_of(found: OverOptimisation) -> Table:
+    """The table for a terminal."""
+    rows = found.rows()
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "model" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    return table
+
+
+@command("overoptimise")
+def main(cfg: DictConfig) -> None:
+    """The Hydra entry point."""
+    overoptimise(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""`OverOptimisation`: what choosing the best of n came to, as a table and as files. It knows no model and no text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_rm.drafts import draft_of
+from lightning_rm.evaluation.statistics import Interval
+from lightning_rm.rlhf.curves import Curve
+
+
+@dataclass(frozen=True)
+class OverOptimisation:
+    """What came out.
+
+    Args:
+        curves: name of a model -> its curve; the first is the reference of the others.
+        num_prompts: P.
+        num_samples: N, of each prompt.
+        gold: what gold is.
+        left_out: why prompts were left out -> how many.
+        files: what was written.
+        notes: what is to be said of the files.
+    """
+
+    curves: dict[str, Curve]
+    num_prompts: int
+    num_samples: int
+    gold: str
+    left_out: dict[str, int] = field(default_factory=dict[str, int])
+    files: list[Path] = field(default_factory=list[Path])
+    notes: list[str] = field(default_factory=list[str])
+
+    def rows(self) -> list[dict[str, str]]:
+        """The table, a row a model, in words."""
+        return [
+            {
+                "model": name,
+                "gold at n=1": f"{curve.summary.start:.3f}",
+                "highest": f"{curve.summary.highest:.3f}",
+                "at n": str(curve.summary.n_highest),
+                f"at n={curve.n[-1]}": _with(curve.summary.end, curve.summary.end_interval),
+                "fall": _with(curve.summary.fall, curve.summary.fall_interval),
+                "regret": f"{curve.summary.regret:.3f}",
+                "against the first": (
+                    ""
+                    if curve.summary.against is None
+                    else _with(curve.summary.against, curve.summary.against_interval, signed=True)
+                ),
+            }
+            for name, curve in self.curves.items()
+        ]
+
+    def markdown(self) -> str:
+        """The table, and what it was made of, in Markdown."""
+        rows = self.rows()
+        lines = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
+        lines += [f"| {' | '.join(value.replace('|', chr(92) + '|') for value in row.values())} |" for row in rows]
+        return "\n".join(["# Over-optimisation by the best of n", "", self.about(), "", *lines, ""])
+
+    def about(self) -> str:
+        """What the figures are of, in a sentence or two."""
+        left_out = "".join(f" Left out: {number:,} prompts, {why}." for why, number in self.left_out.items())
+        return (
+            f"{self.num_prompts:,} prompts, {self.num_samples:,} samples each; gold is {self.gold}; intervals are of "
+            f"95 %, over draws of prompts.{left_out}"
+        )
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write `overoptimise.json`, `.csv` and `.md`, each whole or not at all."""
+        table = io.StringIO()
+        writer = csv.writer(table)
+        writer.writerow(["model", "n", "kl", "gold", "gold_low", "gold_high", "proxy"])
+        for name, curve in self.curves.items():
+            columns = (curve.n, curve.kl, curve.gold, curve.low, curve.high, curve.proxy)
+            writer.writerows([name, *values] for values in zip(*(column.tolist() for column in columns), strict=True))
+        told = {
+            "num_prompts": self.num_prompts,
+            "num_samples": self.num_samples,
+            "gold": self.gold,
+            "left_out": self.left_out,
+            "models": {name: _plain(asdict(curve)) for name, curve in self.curves.items()},
+        }
+        texts = {
+            "overoptimise.json": json.dumps(told, indent=2) + "\n",
+            "overoptimise.csv": table.getvalue(),
+            "overoptimise.md": self.markdown(),
+        }
+        for name, text in texts.items():
+            with draft_of(folder / name) as draft:
+                draft.write_text(text, encoding="utf-8")
+        return [folder / name for name in texts]
+
+
+def _with(value: float, bounds: Interval | None, *, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    known = "" if bounds is None else f" [{bounds.low:{sign}.3f}, {bounds.high:{sign}.3f}]"
+    return f"{value:{sign}.3f}{known}"
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, whatever holds them."""
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    return value.tolist() if isinstance(value, np.ndarray) else value
