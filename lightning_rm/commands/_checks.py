@@ -17,7 +17,8 @@ from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.metrics.groups import group_metric_names
 from lightning_rm.metrics.pairs import metric_names
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.modules.base import PairwiseRM, metric_prefix
+from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.measured import metric_prefix
 
 BENCHMARK = "benchmark/"
 """What the metrics of a benchmark are named after, before its own name."""

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.report import DataReport
-from lightning_rm.modules.base import EvaluationStage, metric_prefix
+from lightning_rm.modules.measured import EvaluationStage, metric_prefix
 
 COLUMNS = {
     "accuracy": "accuracy",

@@ -26,7 +26,7 @@ from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
 from lightning_rm.models.backbone.folder import is_members
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.models.ensembles.warm import average_weights, check_average, weight_cosine
-from lightning_rm.modules.base import EvaluationStage, metric_prefix
+from lightning_rm.modules.measured import EvaluationStage, metric_prefix
 from lightning_rm.scoring.parts import remove_parts
 
 AGGREGATES: tuple[Aggregate, ...] = ("mean", "median", "worst", "mean_minus_variance")

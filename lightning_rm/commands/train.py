@@ -40,7 +40,8 @@ from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.models.backbone.adapters import count_parameters
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.modules.base import EvaluationStage, PairwiseRM, metric_prefix
+from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.measured import EvaluationStage, metric_prefix
 from lightning_rm.scoring.load import find_folder
 
 QUIET = (

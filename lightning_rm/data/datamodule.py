@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import lightning as L
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import LayoutName, PreferenceBatch, ReadAt, Reading
@@ -204,6 +206,15 @@ class PreferenceDataModule(L.LightningDataModule):
     def reports(self) -> dict[str, DataReport]:
         """Name -> what became of every row, of the sets that are set up."""
         return {name: opened.report for name, opened in (self.datasets | self.responses.opened).items()}
+
+    def train_strengths(self) -> Tensor | None:
+        """Strengths (N,) of the training pairs, NaN where one has none; None before the set is open."""
+        opened = self.datasets.get("train")
+        return None if opened is None else torch.from_numpy(opened.strength.mean)
+
+    def name_of_pair(self, row: int) -> str:
+        """What messages call a training pair, by its place in the set."""
+        return f"pair {self.datasets['train'].text(row).id}"
 
     def prepare_data(self) -> None:
         """Tokenise every set into the cache; Lightning calls this in one process of each node."""

@@ -10,13 +10,11 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -28,13 +26,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
-from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.metrics.groups import GroupMetrics
-from lightning_rm.metrics.pairs import PairMetrics, Sums, batch_statistics, summarize
+from lightning_rm.metrics.pairs import Sums, batch_statistics, summarize
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.sharding import shard, shard_part
-from lightning_rm.modules.checkpoints import describe, model_of, no_optimizer
+from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, first_not_finite, in_words
+from lightning_rm.modules.measured import EvaluationStage, Measured
 from lightning_rm.modules.optimization import (
     OptimizerFactory,
     ParameterGroup,
@@ -45,19 +42,10 @@ from lightning_rm.modules.optimization import (
     take_options,
 )
 from lightning_rm.modules.progress import AcrossRanks, Progress
-
-EvaluationStage = Literal["val", "test"]
-
-PRECISIONS = ("bf16-mixed", "32-true", "16-mixed")
-"""What a trainer may be told; the type of the backbone's weights is the model's."""
+from lightning_rm.modules.requirements import KnowsPairs, check_reading, check_strengths, check_trainer
 
 STATISTICS = "statistics of pairs"
 """The name, no loss's, of what the metrics are made of among a training step's sums."""
-
-
-def metric_prefix(stage: EvaluationStage, data_set: str) -> str:
-    """What the metrics of a data set are logged under: `val` for the set of that name, `val/hard` for another."""
-    return stage if data_set == stage else f"{stage}/{data_set}"
 
 
 class PairwiseRM(L.LightningModule):
@@ -101,18 +89,69 @@ class PairwiseRM(L.LightningModule):
         self.finite = FiniteSteps(max_skipped)
         self._gradient_norm: Tensor | None = None  # of the step that is being taken
         self._progress = Progress()  # sums over pairs of `STATISTICS`, and of each loss
-        self._evaluation: dict[str, PairMetrics | GroupMetrics] = {}
+        self._measured = Measured()
         self._options: list[ParameterGroup] = []  # of the optimizer, as this run is told
         self._goes_on = False  # from a checkpoint, whose options are these
         self._groups_before: list[ParameterGroup] | None = None
-        self._not_finite: dict[str, Tensor] = {}  # of each evaluated set, as yet
         self.num_not_finite: dict[str, int] = {}
         self._idle: list[nn.Parameter] = []
+
+    @abstractmethod
+    def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
+        """The method: the loss to minimise under `loss`, and each of its parts under a name of its own.
+
+        Args:
+            batch: P pairs.
+            output: their rewards (2, P) and features (2, P, H).
+
+        Returns:
+            Float32 scalars, logged as `train/<name>`. Means over the batch's pairs add up exactly over ranks and
+            micro-batches of any size; a mean over anything else does where these are of one size.
+        """
+
+    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+        """Rewards (k, P), or (k, M, P) of members, and features (k, P, H): k is 2 for pairs."""
+        return self.model(batch.tokens)
+
+    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
+        """One micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
+        output: RewardOutput = self(batch)
+        losses = self.losses(batch, output)
+        mean = output.averaged()
+        statistics = batch_statistics(mean.chosen, mean.rejected, batch).sum(0)
+        if batch_idx == 0:
+            self._progress.start_epoch()
+        guard = self.finite.guard(losses["loss"], batch.row.where(batch.valid.bool(), -1))
+        statistics = statistics.where(guard.isfinite(), 0.0)  # what changes nothing is not counted either
+        num_pairs = Sums.unstack(statistics).pairs
+        totals = {name: value.detach().to(num_pairs.dtype) * num_pairs for name, value in losses.items()}
+        totals = {name: total.where(guard.isfinite(), 0.0) for name, total in totals.items()}
+        self._progress.add({STATISTICS: statistics, **totals}, of_epoch={STATISTICS: statistics})
+        return losses["loss"] * batch.scale * guard
 
     @property
     def needs_strengths(self) -> bool:
         """Whether the method can only train on pairs that all have a strength."""
         return False
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Numbers of the last micro-batch that are worth a look and not worth a computation every step.
+
+        Returns:
+            Scalars by name, logged as `train/<name>` on the steps that are logged, as means over ranks.
+        """
+        return {}
+
+    def idle_parameters(self) -> Iterator[nn.Parameter]:
+        """The model's parameters that the loss does not reach: frozen in a run, where DDP waits for all gradients.
+
+        Here those of a kept LM head that are not the backbone's too: a method with a loss of text leaves them out.
+        """
+        return self.model.lm_head_parameters()
+
+    def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write what was trained as a Hugging Face folder: the reward model."""
+        self.model.save_pretrained(folder, tokenizer)
 
     @classmethod
     def load_from_checkpoint(
@@ -139,67 +178,9 @@ class PairwiseRM(L.LightningModule):
             ValueError: if the model cannot be made from the checkpoint alone, or an argument of the constructor is
                 missing.
         """
-        if "model" not in arguments:
-            arguments["model"] = model_of(checkpoint_path)
-        arguments.setdefault("optimizer", no_optimizer)
-        needed = [each.name for each in signature(cls).parameters.values() if each.default is each.empty]
-        if missing := [name for name in needed if name not in arguments]:
-            told = ", ".join(f"{name}=..." for name in missing)
-            raise ValueError(f"{cls.__name__}.load_from_checkpoint needs {told}, as the run that wrote it had")
+        told = arguments_for(cls, checkpoint_path, arguments)
         only = True if weights_only is None else weights_only
-        return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, only, **arguments)
-
-    @abstractmethod
-    def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The method: the loss to minimise under `loss`, and each of its parts under a name of its own.
-
-        Args:
-            batch: P pairs.
-            output: their rewards (2, P) and features (2, P, H).
-
-        Returns:
-            Float32 scalars, logged as `train/<name>`. Means over the batch's pairs add up exactly over ranks and
-            micro-batches of any size; a mean over anything else does where these are of one size.
-        """
-
-    def diagnostics(self) -> dict[str, Tensor]:
-        """Numbers of the last micro-batch that are worth a look and not worth a computation every step.
-
-        Returns:
-            Scalars by name, logged as `train/<name>` on the steps that are logged, as means over ranks.
-        """
-        return {}
-
-    def idle_parameters(self) -> Iterator[nn.Parameter]:
-        """The model's parameters that the loss does not reach: frozen in a run, where DDP waits for all gradients.
-
-        Here those of a kept LM head that are not the backbone's too: a method with a loss of text leaves them out.
-        """
-        return self.model.lm_head_parameters()
-
-    def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write what was trained as a Hugging Face folder: the reward model."""
-        self.model.save_pretrained(folder, tokenizer)
-
-    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
-        """Rewards (k, P), or (k, M, P) of members, and features (k, P, H): k is 2 for pairs."""
-        return self.model(batch.tokens)
-
-    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
-        """One micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
-        output: RewardOutput = self(batch)
-        losses = self.losses(batch, output)
-        mean = output.averaged()
-        statistics = batch_statistics(mean.chosen, mean.rejected, batch).sum(0)
-        if batch_idx == 0:
-            self._progress.start_epoch()
-        guard = self.finite.guard(losses["loss"], batch.row.where(batch.valid.bool(), -1))
-        statistics = statistics.where(guard.isfinite(), 0.0)  # what changes nothing is not counted either
-        num_pairs = Sums.unstack(statistics).pairs
-        totals = {name: value.detach().to(num_pairs.dtype) * num_pairs for name, value in losses.items()}
-        totals = {name: total.where(guard.isfinite(), 0.0) for name, total in totals.items()}
-        self._progress.add({STATISTICS: statistics, **totals}, of_epoch={STATISTICS: statistics})
-        return losses["loss"] * batch.scale * guard
+        return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, only, **told)
 
     def on_train_start(self) -> None:
         """Go on with the sums and the random numbers of the checkpoint, if training goes on from one; or anew."""
@@ -232,8 +213,9 @@ class PairwiseRM(L.LightningModule):
         """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
         self._progress.start_batch(self.device)
         self._step_before_batch = self.global_step
-        if batch_idx == 0:  # later ones are not looked at: a device would be waited for in every step
-            self._check_strengths(batch.strength)
+        # Later batches are not looked at: a device would be waited for in every step.
+        if batch_idx == 0 and self.needs_strengths:
+            check_strengths(batch.strength)
 
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
@@ -279,17 +261,13 @@ class PairwiseRM(L.LightningModule):
             ValueError: if the checkpoint is of another model.
         """
         if "state_dict" in checkpoint:  # else ranks have read their parts of it already
-            self._check_weights(checkpoint["state_dict"])
+            check_weights(checkpoint["state_dict"], self.state_dict())
         if self._is_fitted:
             self._progress.load(checkpoint, self.device, self.global_rank)
             self.finite.num_skipped = checkpoint.get("skipped_steps", 0)
             self._goes_on = True
             states = checkpoint.get("optimizer_states")
             self._groups_before = states[0]["param_groups"] if states else None
-
-    @property
-    def _is_fitted(self) -> bool:
-        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
 
     def check_finite(self) -> None:
         """Check every weight; all ranks call this alike, and wait for their devices.
@@ -305,21 +283,31 @@ class PairwiseRM(L.LightningModule):
 
     def on_validation_start(self) -> None:
         """Forget what an interrupted evaluation has counted."""
-        self._evaluation, self._not_finite, self.num_not_finite = {}, {}, {}
+        self._measured, self.num_not_finite = Measured(), {}
 
     def on_test_start(self) -> None:
         """Forget what an interrupted evaluation has counted."""
-        self._evaluation, self._not_finite, self.num_not_finite = {}, {}, {}
+        self._measured, self.num_not_finite = Measured(), {}
 
     def validation_step(
         self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Count a validation batch; its rewards go on to the callbacks."""
-        return self._evaluate(batch)
+        return self._measured.update(batch, self(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log the exact metrics of every validation set."""
         self._log_evaluation("val")
+
+    def test_step(
+        self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        """Count a test batch; its rewards go on to the callbacks."""
+        return self._measured.update(batch, self(batch))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the exact metrics of every test set."""
+        self._log_evaluation("test")
 
     def predict_step(
         self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
@@ -336,16 +324,6 @@ class PairwiseRM(L.LightningModule):
             return {"row": batch.row[kept], "reward": output.reward[:, kept]}
         return {"row": batch.row[kept], "chosen": output.chosen[kept], "rejected": output.rejected[kept]}
 
-    def test_step(
-        self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
-        """Count a test batch; its rewards go on to the callbacks."""
-        return self._evaluate(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the exact metrics of every test set."""
-        self._log_evaluation("test")
-
     def setup(self, stage: str) -> None:
         """Say what does not go together before anything is read or trained.
 
@@ -355,26 +333,13 @@ class PairwiseRM(L.LightningModule):
                 data module plans an epoch, or the precision is none of those that leave head, rewards and losses in
                 float32.
         """
-        if self.trainer.precision not in PRECISIONS:
-            raise ValueError(
-                f"trainer.precision={self.trainer.precision} takes everything to that type, and head, rewards and "
-                f"losses stay in float32: set trainer.precision={' or '.join(PRECISIONS)}, and "
-                "backbone.model.dtype=bfloat16 for weights that are kept in half precision"
-            )
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if isinstance(datamodule, PreferenceDataModule) and datamodule.read_at != self.model.read_at:
-            raise ValueError(
-                f"the data module reads rewards at the {datamodule.read_at} token and this model at the "
-                f"{self.model.read_at}: give PreferenceDataModule(..., reading=model.reading)"
-            )
-        if isinstance(datamodule, PreferenceDataModule) and stage == "fit" and "train" in datamodule.datasets:
-            self._check_strengths(torch.from_numpy(datamodule.datasets["train"].strength.mean))
         callbacks: list[L.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
-        if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
-            raise ValueError(
-                "GradientAccumulationScheduler changes how many micro-batches make a step, and an epoch is planned for "
-                "one number: set the trainer's accumulate_grad_batches instead"
-            )
+        check_trainer(self.trainer.precision, callbacks)
+        if (pairs := self._known_pairs()) is not None:
+            check_reading(pairs.read_at, self.model.read_at)
+            strengths = pairs.train_strengths() if stage == "fit" else None
+            if strengths is not None and self.needs_strengths:
+                check_strengths(strengths)
 
     def configure_model(self) -> None:
         """Freeze what gets no gradient, and shard the model where the strategy asks for it (FSDP2).
@@ -441,8 +406,9 @@ class PairwiseRM(L.LightningModule):
 
     def _name_skipped_steps(self) -> None:
         """Say which steps were left out since the last call; end the run after too many in a row."""
+        pairs = self._known_pairs()
         for step in self.finite.read():
-            warnings.warn(in_words(step, self._name_of_row), stacklevel=2)
+            warnings.warn(in_words(step, pairs.name_of_pair if pairs else "row {}".format), stacklevel=2)
         if self.finite.in_a_row >= self.finite.max_skipped:
             self.check_finite()
             raise DivergedError(
@@ -450,71 +416,34 @@ class PairwiseRM(L.LightningModule):
                 f"them changed a weight. {self.way_out()}"
             )
 
-    def _check_weights(self, state: Mapping[str, Any]) -> None:
-        """Raise a ValueError where a checkpoint's tensors are not those of this model."""
-        own = self.state_dict()
-        groups = {
-            "has, and this model has not": [name for name in state if name not in own],
-            "has not, and this model has": [name for name in own if name not in state],
-            "has in another shape": [name for name in own if name in state and state[name].shape != own[name].shape],
-        }
-        if told := [f"{len(names)} tensors that it {what} ({names[0]})" for what, names in groups.items() if names]:
-            lora = " One of them has LoRA adapters (backbone.model.lora=) and the other has none."
-            adapted = any("lora_" in name for name in state) != any("lora_" in name for name in own)
-            raise ValueError(
-                f"the checkpoint is of another model: {'; '.join(told)}.{lora if adapted else ''} Go on with the "
-                "backbone=, members= and module= that its run's config.yaml has"
-            )
-
     def way_out(self) -> str:
         """What to do about steps that are not finite."""
         return "Lower the learning rate, or look at the pairs that are named above"
 
-    def _name_of_row(self, row: int) -> str:
-        datamodule = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
-        if isinstance(datamodule, PreferenceDataModule):
-            return f"pair {datamodule.datasets['train'].text(row).id}"
-        return f"row {row}"
-
-    def _check_strengths(self, strength: Tensor) -> None:
-        """Raise if the method needs a strength of each of these pairs and one has none."""
-        missing = int(strength.isnan().sum()) if self.needs_strengths else 0
-        if missing:
-            raise ValueError(
-                f"distill needs a strength for every pair, and {missing} of {len(strength)} have none; "
-                "annotate the data, or set distill=0"
-            )
+    def _known_pairs(self) -> KnowsPairs | None:
+        """The data module, if it knows the pairs that it hands out; any iterable of batches trains too."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        return datamodule if isinstance(datamodule, KnowsPairs) else None
 
     def _own_parts(self) -> list[nn.Module]:
         """What the method trains beside the reward model."""
         return [part for part in self.children() if part is not self.model and list(part.parameters())]
 
-    def _evaluate(self, batch: PreferenceBatch | ResponseBatch) -> dict[str, Tensor]:
-        output: RewardOutput = self(batch).averaged()
-        bad = (~output.reward.isfinite().all(0) & batch.valid).sum()
-        self._not_finite[batch.data_set] = self._not_finite.get(batch.data_set, 0) + bad
-        if isinstance(batch, ResponseBatch):
-            if batch.data_set not in self._evaluation:
-                self._evaluation[batch.data_set] = GroupMetrics().to(self.device)
-            cast(GroupMetrics, self._evaluation[batch.data_set]).update(output.reward, batch)
-            return {"reward": output.reward}
-        if batch.data_set not in self._evaluation:
-            self._evaluation[batch.data_set] = PairMetrics().to(self.device)
-        cast(PairMetrics, self._evaluation[batch.data_set]).update(output.chosen, output.rejected, batch)
-        return {"chosen": output.chosen, "rejected": output.rejected}
+    @property
+    def _is_fitted(self) -> bool:
+        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
 
     def _log_evaluation(self, stage: EvaluationStage) -> None:
-        for name, bad in self._not_finite.items():
-            if number := int(self._sum_over_ranks(bad)):
-                self.num_not_finite[metric_prefix(stage, name)] = number
-                warnings.warn(
-                    f"{metric_prefix(stage, name)}: {number:,} pairs or groups have a reward that is not finite, after "
-                    f"{self.global_step} optimizer steps; has training diverged?",
-                    stacklevel=2,
-                )
-        for name, metrics in self._evaluation.items():
-            self._log_epoch(f"{metric_prefix(stage, name)}/", metrics.compute())
-            metrics.reset()
+        """Log the metrics of every set that was evaluated, and warn of rewards that are not finite."""
+        self.num_not_finite = self._measured.not_finite(stage, self._sum_over_ranks)
+        for prefix, number in self.num_not_finite.items():
+            warnings.warn(
+                f"{prefix}: {number:,} pairs or groups have a reward that is not finite, after {self.global_step} "
+                "optimizer steps; has training diverged?",
+                stacklevel=2,
+            )
+        for prefix, values in self._measured.values(stage):
+            self._log_epoch(f"{prefix}/", values)
 
     def _log_epoch(self, prefix: str, values: Mapping[str, Tensor]) -> None:
         """Log values of all ranks: they are equal, but Lightning warns of those of an epoch that it does not reduce."""

@@ -1,8 +1,13 @@
-"""What a checkpoint says of its model, so that one can be made of it alone. It knows models and files; no trainer."""
+"""What a checkpoint says of its model: whether it is this one, and how to make one of it alone.
+
+It knows models and files; no trainer.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +54,48 @@ def no_optimizer(groups: list[dict[str, Any]]) -> Optimizer:
         "this module was loaded to predict: to train it on give optimizer= too, such as "
         "functools.partial(torch.optim.AdamW, lr=1e-5)"
     )
+
+
+def arguments_for(module: Callable[..., Any], path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete what a module's constructor is given, by a model made of the checkpoint and an optimizer never used.
+
+    Args:
+        module: the class.
+        path: of the checkpoint.
+        given: arguments of the constructor.
+
+    Raises:
+        ValueError: if the model cannot be made of the checkpoint alone, or another argument is missing.
+    """
+    arguments = {"optimizer": no_optimizer, **given}
+    if "model" not in arguments:
+        arguments["model"] = model_of(path)
+    needed = [each.name for each in signature(module).parameters.values() if each.default is each.empty]
+    if missing := [name for name in needed if name not in arguments]:
+        told = ", ".join(f"{name}=..." for name in missing)
+        raise ValueError(f"{module.__name__}.load_from_checkpoint needs {told}, as the run that wrote it had")
+    return arguments
+
+
+def check_weights(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Check that a checkpoint's tensors are those of a model.
+
+    Args:
+        state: the checkpoint's tensors by name.
+        own: the model's.
+
+    Raises:
+        ValueError: if names or shapes differ.
+    """
+    groups = {
+        "has, and this model has not": [name for name in state if name not in own],
+        "has not, and this model has": [name for name in own if name not in state],
+        "has in another shape": [name for name in own if name in state and state[name].shape != own[name].shape],
+    }
+    if told := [f"{len(names)} tensors that it {what} ({names[0]})" for what, names in groups.items() if names]:
+        lora = " One of them has LoRA adapters (backbone.model.lora=) and the other has none."
+        adapted = any("lora_" in name for name in state) != any("lora_" in name for name in own)
+        raise ValueError(
+            f"the checkpoint is of another model: {'; '.join(told)}.{lora if adapted else ''} Go on with the "
+            "backbone=, members= and module= that its run's config.yaml has"
+        )

@@ -18,7 +18,7 @@ from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.metrics import pairs as pair_metrics
 from lightning_rm.metrics.pairs import PairMetrics
-from lightning_rm.modules import base
+from lightning_rm.modules import measured as measured_sets
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.optimization import warmup_schedule
 from tests import reference
@@ -264,7 +264,7 @@ def test_a_batch_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         pair_metrics, "pair_statistics", lambda chosen, *rest: measured.append(len(chosen)) or statistics(chosen, *rest)
     )
-    monkeypatch.setattr(base, "PairMetrics", Made)
+    monkeypatch.setattr(measured_sets, "PairMetrics", Made)
     toy_trainer(tmp_path, log_every_n_steps=2).fit(toy_module(), toy_data())
     assert measured == [4] * 6 + [4, 3]
     assert len(made) == 1

@@ -1,0 +1,65 @@
+"""What an evaluation has measured of each data set: exact metrics, and how many rewards are not finite.
+
+It knows batches and rewards; no model, no trainer and no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, cast
+
+from torch import Tensor
+
+from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.metrics.groups import GroupMetrics
+from lightning_rm.metrics.pairs import PairMetrics
+from lightning_rm.modules.progress import AcrossRanks
+
+EvaluationStage = Literal["val", "test"]
+
+
+def metric_prefix(stage: EvaluationStage, data_set: str) -> str:
+    """Name what the metrics of a data set are logged under: `val` for the set of that name, `val/hard` for another."""
+    return stage if data_set == stage else f"{stage}/{data_set}"
+
+
+class Measured:
+    """Metrics by data set, from the first batch of an evaluation to its last."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, PairMetrics | GroupMetrics] = {}
+        self._not_finite: dict[str, Tensor] = {}
+
+    def update(self, batch: PreferenceBatch | ResponseBatch, output: RewardOutput) -> dict[str, Tensor]:
+        """Count a batch in the metrics of its data set.
+
+        Args:
+            batch: P pairs, or P groups of k responses.
+            output: their rewards, of members the mean is taken.
+
+        Returns:
+            `chosen` and `rejected` (P,) of pairs, `reward` (k, P) of groups, for callbacks.
+        """
+        output = output.averaged()
+        bad = (~output.reward.isfinite().all(0) & batch.valid).sum()
+        self._not_finite[batch.data_set] = self._not_finite.get(batch.data_set, 0) + bad
+        metrics = self._metrics.get(batch.data_set)
+        if metrics is None:
+            metrics = GroupMetrics() if isinstance(batch, ResponseBatch) else PairMetrics()
+            self._metrics[batch.data_set] = metrics.to(output.reward.device)
+        if isinstance(batch, ResponseBatch):
+            cast(GroupMetrics, metrics).update(output.reward, batch)
+            return {"reward": output.reward}
+        cast(PairMetrics, metrics).update(output.chosen, output.rejected, batch)
+        return {"chosen": output.chosen, "rejected": output.rejected}
+
+    def not_finite(self, stage: EvaluationStage, add_up: AcrossRanks) -> dict[str, int]:
+        """Count the pairs or groups of all ranks whose reward was not finite, by prefix; sets without any left out."""
+        numbers = {name: int(add_up(bad)) for name, bad in self._not_finite.items()}
+        return {metric_prefix(stage, name): number for name, number in numbers.items() if number}
+
+    def values(self, stage: EvaluationStage) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+        """Yield each data set's prefix and its exact metrics over all ranks, and forget what they were made of."""
+        for name, metrics in self._metrics.items():
+            yield metric_prefix(stage, name), metrics.compute()
+            metrics.reset()

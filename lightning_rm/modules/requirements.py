@@ -1,0 +1,79 @@
+"""What a module needs of its surroundings, said before anything is read or trained.
+
+It knows what it asks for by a protocol; no data module, no model and no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import lightning as L
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch import Tensor
+
+from lightning_rm.batch import ReadAt
+
+PRECISIONS = ("bf16-mixed", "32-true", "16-mixed")
+"""What a trainer may be told; the type of the backbone's weights is the model's."""
+
+
+@runtime_checkable
+class KnowsPairs(Protocol):
+    """A data module that knows the pairs it hands out, as `PreferenceDataModule` does."""
+
+    read_at: ReadAt
+    """Which token of a sequence its batches point at."""
+
+    def train_strengths(self) -> Tensor | None:
+        """Give the strengths (N,) of all training pairs, NaN where one has none; None before they are read."""
+        ...
+
+    def name_of_pair(self, row: int) -> str:
+        """Name a training pair, by its place in the set."""
+        ...
+
+
+def check_trainer(precision: str | int, callbacks: Sequence[L.Callback]) -> None:
+    """Check that a trainer leaves head, rewards and losses in float32, and the number of micro-batches of a step.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"trainer.precision={precision} takes everything to that type, and head, rewards and "
+            f"losses stay in float32: set trainer.precision={' or '.join(PRECISIONS)}, and "
+            "backbone.model.dtype=bfloat16 for weights that are kept in half precision"
+        )
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+        raise ValueError(
+            "GradientAccumulationScheduler changes how many micro-batches make a step, and an epoch is planned for "
+            "one number: set the trainer's accumulate_grad_batches instead"
+        )
+
+
+def check_reading(of_data: ReadAt, of_model: ReadAt) -> None:
+    """Check that batches point at the token that the model is read at.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if of_data != of_model:
+        raise ValueError(
+            f"the data module reads rewards at the {of_data} token and this model at the "
+            f"{of_model}: give PreferenceDataModule(..., reading=model.reading)"
+        )
+
+
+def check_strengths(strength: Tensor) -> None:
+    """Check that every pair has a strength (N,), for a method that distils them.
+
+    Raises:
+        ValueError: if one is NaN.
+    """
+    if missing := int(strength.isnan().sum()):
+        raise ValueError(
+            f"distill needs a strength for every pair, and {missing} of {len(strength)} have none; "
+            "annotate the data, or set distill=0"
+        )
