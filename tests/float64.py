@@ -48,16 +48,27 @@ def in_float64(model: RewardModel) -> RewardModel:
     return model
 
 
+ROUNDING = ("Norm", "Router", "TopkRouter", "Gate", "DeltaNet", "Gating", "Mixer", "Attention", "Indexer")
+"""Ends of the names of modules that compute in float32 whatever they are given."""
+
+
 class _KeepFloat64(TorchFunctionMode):
     """Leaves a float64 tensor as it is where `float()` or `to(torch.float32)` would round it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        rounds = func is Tensor.float or (func is Tensor.to and torch.float32 in args)
-        return args[0] if rounds and args[0].dtype == torch.float64 else func(*args, **(kwargs or {}))
+        options: dict[str, Any] = dict(kwargs or {})
+        if args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
+            if func is Tensor.float or (
+                func in (Tensor.to, Tensor.type) and torch.float32 in (*args, *options.values())
+            ):
+                return args[0]
+            if options.get("dtype") == torch.float32:
+                options["dtype"] = torch.float64
+        return func(*args, **options)
 
 
 def keep_float64() -> None:
-    """From here on, transformers' models keep float64 in norms and softmax, ModernBERT in its rotation too.
+    """From here on, transformers' models keep float64 in norms, routers, states, softmax and attentions of their own.
 
     Other dtypes see nothing of it. Classes are patched when the first model that has them is built.
     """
@@ -84,15 +95,16 @@ def keep_float64() -> None:
 
 def _widen(kind: Any) -> None:
     own: Any = kind.__dict__.get("forward")
-    rounds = kind.__name__.endswith("Norm") or kind.__name__ == "ModernBertAttention"
+    rounds = kind.__name__.endswith(ROUNDING)
     if own is None or not rounds or not kind.__module__.startswith("transformers.") or hasattr(own, "keeps_float64"):
         return
 
-    def forward(self: nn.Module, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if hidden.dtype != torch.float64:
-            return own(self, hidden, *args, **kwargs)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        if next((value.dtype for value in tensors if value.is_floating_point()), None) != torch.float64:
+            return own(self, *args, **kwargs)
         with _KeepFloat64():
-            return own(self, hidden, *args, **kwargs)
+            return own(self, *args, **kwargs)
 
     forward.keeps_float64 = True  # pyright: ignore[reportFunctionMemberAccess]
     kind.forward = forward

@@ -11,6 +11,7 @@ import copy
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from torch import nn
 from torch.nn.attention.varlen import varlen_attn
 from torch.utils.data import DataLoader
 from torch.utils.weak import WeakTensorKeyDictionary
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForSequenceClassification
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForSequenceClassification
 from transformers.integrations.liger import apply_liger_kernel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -40,9 +41,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 import lightning_rm
 from lightning_rm.models.backbone.adapters import ADAPTER, LoraAdapter
-from lightning_rm.models.backbone.heads import ARCHITECTURES
+from lightning_rm.models.backbone.families import classifier_class, is_proven
 from lightning_rm.models.backbone.layers import transformer_layers
-from tests.tiny import CONFIGS, PACKING, conversation, tiny_model
+from lightning_rm.models.reward_model import RewardModel
+from tests.families import family_config
+from tests.tiny import CONFIGS, PACKING, conversation, laid_out, tiny_model
 from tests.toy import toy_trainer
 
 PACKAGE = Path(lightning_rm.__file__).parent
@@ -185,6 +188,28 @@ def test_transformers_keeps_what_this_list_names_in_float32(tmp_path: Path) -> N
     assert (model.score.weight.dtype, model.dtype) == (torch.float32, torch.bfloat16)
 
 
+def test_transformers_says_of_a_class_what_its_layers_can() -> None:
+    """`_supports_sdpa` and `_is_stateful`, and the interface that its module's attention goes through."""
+    said = {
+        name: (kind._supports_sdpa, kind._is_stateful, hasattr(sys.modules[kind.__module__], "ALL_ATTENTION_FUNCTIONS"))
+        for name in ("llama", "gemma2", "jamba", "falcon")
+        for kind in [classifier_class(AutoConfig.for_model(name))]
+    }
+    assert said == {
+        "llama": (True, False, True),
+        "gemma2": (False, False, True),
+        "jamba": (True, True, True),
+        "falcon": (True, False, False),
+    }
+
+
+def test_transformers_runs_experts_one_by_one_when_told() -> None:
+    """`_experts_implementation`: float64 is known to no other."""
+    model = RewardModel.from_config(family_config("mixtral"), dtype="float64")
+    assert model.backbone.config._experts_implementation == "eager"
+    assert model(laid_out(model)).reward.isfinite().all()
+
+
 def test_transformers_layers_are_those_that_it_checkpoints() -> None:
     """FSDP2 shards by them, MetaRM asks them whether they run twice."""
     for name in PACKING:
@@ -199,7 +224,7 @@ def test_transformers_names_the_base_of_a_classifier() -> None:
         backbone = tiny_model(name).backbone
         assert getattr(backbone, backbone.base_model_prefix) is backbone.base_model, name
         assert not backbone.is_remote_code()
-        assert backbone.config.model_type in ARCHITECTURES
+        assert is_proven(backbone.config)
 
 
 def test_transformers_takes_ligers_options_as_a_dict() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lightning_rm.batch import LayoutName, Sample, TokenBatch
 from lightning_rm.data.batches.layouts import LAYOUTS
-from lightning_rm.models.backbone.heads import ARCHITECTURES
+from lightning_rm.models.backbone.families import architecture_of
+from lightning_rm.models.backbone.settings import config_of
 from lightning_rm.models.reward_model import RewardModel
 from tests.float64 import in_float64
 
@@ -67,10 +68,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "deberta": {"model_type": "deberta", **ENCODER, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
     "deberta-v2": {"model_type": "deberta-v2", **ENCODER, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
 }
-"""Every architecture in the package's table; windows are shorter than the sequences."""
+"""Every encoder whose head is known, and decoders of several kinds; windows are shorter than the sequences."""
 
 
-PACKING = [name for name in CONFIGS if ARCHITECTURES[name].packs]
+PACKING = [name for name, values in CONFIGS.items() if architecture_of(config_of(values)).packs]
 
 
 def tiny_model(

@@ -24,7 +24,8 @@ from lightning_rm.models.attention.last_layer import LastLayer
 from lightning_rm.models.backbone import loading, settings
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.backbone.contexts import quiet
-from lightning_rm.models.backbone.heads import architecture_of, head_tensors, init_head
+from lightning_rm.models.backbone.families import architecture_of
+from lightning_rm.models.backbone.heads import head_tensors, init_head
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -111,7 +112,7 @@ def classifier(
     """
     made = settings.config_of(config)
     made.num_labels, made.pad_token_id = 1, PAD
-    architecture = architecture_of(made.model_type)
+    architecture = architecture_of(made)
     torch.manual_seed(SEED)
     with torch.device(device), quiet():
         chosen = attention or settings.attention_of(None, made, architecture)

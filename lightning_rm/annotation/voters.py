@@ -17,8 +17,8 @@ from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.store.cache import files_digest, fingerprint
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
 from lightning_rm.drafts import draft_of
+from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import is_ensemble
-from lightning_rm.models.backbone.heads import architecture_of
 from lightning_rm.models.backbone.loading import Checkpoint, weight_files
 from lightning_rm.models.ensembles.ensemble import member_folders
 from lightning_rm.models.protocol import AnyRewardModel
@@ -87,7 +87,7 @@ class Voter:
             "tokenizer": fingerprint(definition=definition(tokenizer))[:12],
             "padding token": tokenizer.pad_token,
             "chat template": fingerprint(template=tokenizer.chat_template)[:12],
-            "head": f"{config.model_type} {', '.join(architecture_of(config.model_type).head)}",
+            "head": f"{config.model_type} {', '.join(architecture_of(config).head)}",
         }
 
 

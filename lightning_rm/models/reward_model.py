@@ -28,13 +28,15 @@ from lightning_rm.models.backbone.adapter_export import export_adapters
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.backbone.build import build_pretrained, build_random, make_trainable
 from lightning_rm.models.backbone.export import export
+from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.fast import fast_layouts
 from lightning_rm.models.backbone.folder import is_members
-from lightning_rm.models.backbone.heads import Architecture, architecture_of, head_tensors, widen_head
+from lightning_rm.models.backbone.heads import Architecture, head_tensors, widen_head
 from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.backbone.new_head import NewHead
 from lightning_rm.models.backbone.text import text_loss
+from lightning_rm.models.probe import hold_to_layouts
 from lightning_rm.models.protocol import AnyRewardModel
 
 
@@ -64,7 +66,7 @@ class RewardModel(AnyRewardModel):
     ) -> None:
         super().__init__()
         config = backbone.config
-        self.architecture: Architecture = architecture_of(config.model_type, remote=backbone.is_remote_code())
+        self.architecture: Architecture = architecture_of(config, remote=backbone.is_remote_code())
         if config.num_labels != 1:
             raise ValueError(f"the backbone has {config.num_labels} labels, a reward model has one; set num_labels=1")
         if getattr(config, "classifier_pooling", "cls") != "cls":
@@ -203,6 +205,7 @@ class RewardModel(AnyRewardModel):
             liger=liger,
         )
         model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)
+        hold_to_layouts(model)
         make_trainable(model.backbone, model.architecture, model.lm_head, lora, gradient_checkpointing)
         if built.no_head_in is not None:
             model.remember_new_head(built.no_head_in)
@@ -255,6 +258,7 @@ class RewardModel(AnyRewardModel):
             keep_lm_head=keep_lm_head,
         )
         model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)
+        hold_to_layouts(model)
         make_trainable(model.backbone, model.architecture, model.lm_head, lora, gradient_checkpointing)
         return model
 

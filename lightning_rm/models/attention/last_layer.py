@@ -14,7 +14,7 @@ and tensors.
 from __future__ import annotations
 
 import threading
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -166,10 +166,17 @@ def _gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(value.unflatten(0, (-1, shape[0])).flatten(1, 2).index_select(1, read) for value in args)
 
 
-def _put_back(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """(V, U, H) to (V * R, L, H), zero at cells that are not read."""
+def _put_back(_: nn.Module, args: tuple[Tensor, ...], output: Any) -> Any:
+    """(V, U, H) to (V * R, L, H), zero at cells that are not read; of several outputs, as experts give, the first."""
     if _NOW.cells is None:
         return output
-    read, (rows, columns) = _NOW.cells
-    whole = output.new_zeros(output.shape[0], rows * columns, output.shape[2])
-    return whole.index_copy(1, read, output).view(-1, columns, output.shape[2])
+    if isinstance(output, tuple):
+        hidden, *others = cast("tuple[Tensor, ...]", output)
+        return _on_grid(hidden, _NOW.cells), *others
+    return _on_grid(output, _NOW.cells)
+
+
+def _on_grid(hidden: Tensor, cells: Cells) -> Tensor:
+    read, (rows, columns) = cells
+    whole = hidden.new_zeros(hidden.shape[0], rows * columns, hidden.shape[2])
+    return whole.index_copy(1, read, hidden).view(-1, columns, hidden.shape[2])

@@ -20,8 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.adapters import ADAPTER
 from lightning_rm.models.backbone.export import whole_state
+from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import is_no_model
-from lightning_rm.models.backbone.heads import architecture_of, head_tensors
+from lightning_rm.models.backbone.heads import head_tensors
 from lightning_rm.models.backbone.older import for_older_readers
 
 PREFIX = "base_model.model."
@@ -58,7 +59,7 @@ def export_adapters(
     state = whole_state(classifier)
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
-    architecture = architecture_of(classifier.config.model_type, remote=classifier.is_remote_code())
+    architecture = architecture_of(classifier.config, remote=classifier.is_remote_code())
     one = next(iter(layers.values()))
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,

@@ -18,7 +18,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from lightning_rm.models.backbone import loading, settings
 from lightning_rm.models.backbone.adapters import LoraAdapter, four_bit
 from lightning_rm.models.backbone.contexts import quiet, seeded
-from lightning_rm.models.backbone.heads import Architecture, architecture_of, head_tensors, init_head
+from lightning_rm.models.backbone.families import architecture_of
+from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_head
 from lightning_rm.models.backbone.kernels import use_liger
 
 
@@ -62,9 +63,10 @@ def build_pretrained(
     checkpoint = loading.Checkpoint.at(path, gguf_file, trust_remote_code)
     torch_dtype = settings.dtype_of(dtype)
     config = checkpoint.config()
-    architecture = architecture_of(config.model_type, remote=trust_remote_code and "auto_map" in config.to_dict())
+    architecture = architecture_of(config, remote=trust_remote_code and "auto_map" in config.to_dict())
     pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer)
     attention = settings.attention_of(attn_implementation, config, architecture)
+    settings.set_experts(config, torch_dtype)
     if dropout is not None:
         settings.set_dropout(config, dropout)
     if load_in_4bit and lora is None:
@@ -113,12 +115,13 @@ def build_random(
         vocab_size = len(tokenizer) if vocab_size is None else vocab_size
     if vocab_size is not None:
         config.vocab_size = vocab_size
-    architecture = architecture_of(config.model_type)
+    architecture = architecture_of(config)
     if architecture.positions_after_pad and tokenizer is not None:
         config.pad_token_id = tokenizer.pad_token_id
     pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer)
     config.pad_token_id, config.num_labels = pad_id, 1
     attention = settings.attention_of(attn_implementation, config, architecture)
+    settings.set_experts(config, settings.dtype_of(dtype))
     with quiet(), seeded(seed):
         backbone = loading.build_classifier(config, settings.dtype_of(dtype), attention)
     init_head(backbone, architecture, {name for name, _ in head_tensors(backbone, architecture)}, seed)

@@ -23,8 +23,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.adapters import merge_adapters
 from lightning_rm.models.backbone.contexts import quiet
+from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import TOKENIZER_FILES, is_no_model
-from lightning_rm.models.backbone.heads import architecture_of, head_tensors
+from lightning_rm.models.backbone.heads import head_tensors
 from lightning_rm.models.backbone.older import for_older_readers
 
 SHARD_SIZE = "5GB"
@@ -112,7 +113,7 @@ def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:
 
 def _cast(classifier: PreTrainedModel, state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """A state dict with the backbone's tensors in another dtype, the head's in their own."""
-    architecture = architecture_of(classifier.config.model_type, remote=classifier.is_remote_code())
+    architecture = architecture_of(classifier.config, remote=classifier.is_remote_code())
     head = {name for name, _ in head_tensors(classifier, architecture)}
     return {
         name: value.to(dtype) if value.is_floating_point() and name not in head else value

@@ -1,6 +1,7 @@
-"""Heads: at which token each architecture is read, and what its own classifier makes of that one hidden state.
+"""Heads: at which token an architecture is read, and what its own classifier makes of that one hidden state.
 
-This table is all the package knows of single architectures. It knows no batch, no layout and no file.
+Encoders have heads of their own, each known here; what is a decoder `families` says. It knows no batch, no layout and
+no file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_rm.batch import ReadAt
+from lightning_rm.models.attention.masks import SEGMENT_ATTENTION
 from lightning_rm.precision import wide
 
 
@@ -28,6 +30,9 @@ class Architecture:
         packs: whether the layout `packed` can be honoured: attention goes through transformers' attention interface and
             positions are read from `position_ids`. The tests hold every one of them to it.
         positions_after_pad: whether positions count from `pad_token_id + 1` (the RoBERTa family).
+        attention: what transformers is asked for where nothing else is wanted: `SEGMENT_ATTENTION` or its own `sdpa` or
+            `eager`.
+        why_rows: where it does not pack, why, in words that go on after its name.
     """
 
     read_at: ReadAt
@@ -35,6 +40,8 @@ class Architecture:
     reward: Callable[[Any, Tensor], Tensor]
     packs: bool = True
     positions_after_pad: bool = False
+    attention: str = SEGMENT_ATTENTION
+    why_rows: str | None = None
 
 
 def _score(model: Any, feature: Tensor) -> Tensor:
@@ -61,29 +68,20 @@ def _modernbert(model: Any, feature: Tensor) -> Tensor:
     return model.classifier(model.drop(model.head(feature)))
 
 
-_DECODER = Architecture("last", ("score",), _score)
 _ROBERTA = Architecture("first", ("classifier",), _classification_head, positions_after_pad=True)
-_DEBERTA = Architecture("first", ("pooler", "classifier"), _deberta, packs=False)
-
-DECODERS = (
-    "llama",
-    "qwen2",
-    "qwen3",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "mistral",
-    "gpt_neox",
-    "gpt2",
-    "ministral",
-    "olmo2",
-    "olmo3",
-    "phi3",
-    "smollm3",
-    "starcoder2",
+_DEBERTA = Architecture(
+    "first",
+    ("pooler", "classifier"),
+    _deberta,
+    packs=False,
+    attention="eager",
+    why_rows="it has an attention of its own",
 )
-ARCHITECTURES: dict[str, Architecture] = {
-    **dict.fromkeys(DECODERS, _DECODER),
+
+DECODER = Architecture("last", ("score",), _score)
+"""A linear map of the last attended token's hidden state; which layouts a decoder honours depends on its code."""
+
+ENCODERS: dict[str, Architecture] = {
     "bert": Architecture("first", ("bert.pooler", "classifier"), _bert),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
@@ -94,30 +92,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "deberta": _DEBERTA,
     "deberta-v2": _DEBERTA,
 }
-"""Every supported `model_type` of a configuration."""
+"""Encoders whose head is known, by the `model_type` of their configuration."""
 
-REMOTE = Architecture("last", ("score",), _score, packs=False)
+REMOTE = Architecture("last", ("score",), _score, packs=False, attention="eager", why_rows="it brings code of its own")
 """What a classifier that brings its own code (`trust_remote_code`) is taken for: a decoder with a linear `score`."""
-
-
-def architecture_of(model_type: str, remote: bool = False) -> Architecture:
-    """The architecture of a configuration's `model_type`.
-
-    Args:
-        model_type: as in `config.json`.
-        remote: whether the model brings its own code.
-
-    Raises:
-        ValueError: if it is not supported; the message lists what is.
-    """
-    if remote:
-        return REMOTE
-    if model_type not in ARCHITECTURES:
-        raise ValueError(
-            f"model_type={model_type!r} is no architecture whose head this package knows; "
-            f"choose a backbone of one of: {', '.join(ARCHITECTURES)}"
-        )
-    return ARCHITECTURES[model_type]
 
 
 def head_tensors(classifier: PreTrainedModel, architecture: Architecture) -> Iterator[tuple[str, nn.Parameter]]:

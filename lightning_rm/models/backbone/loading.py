@@ -27,6 +27,7 @@ from transformers import (
 
 from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.heads import Architecture, head_tensors
+from lightning_rm.models.backbone.text_tower import WEIGHTS, text_config
 
 CLASSIFIER = "ForSequenceClassification"
 KEPT_IN_FLOAT32 = "_keep_in_fp32_modules_strict"
@@ -80,7 +81,7 @@ class Checkpoint:
         return options | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
 
     def config(self) -> PreTrainedConfig:
-        """Its configuration, set to one label.
+        """Its configuration, set to one label; of a model of images and text that of its text tower.
 
         Raises:
             ValueError: if nothing is there, or a classifier with another number of labels.
@@ -94,7 +95,7 @@ class Checkpoint:
                 "give a folder in Hugging Face format, or name a GGUF file in it with gguf_file="
             )
         try:
-            config = cast(PreTrainedConfig, AutoConfig.from_pretrained(self.path, **self.options))
+            config = text_config(cast(PreTrainedConfig, AutoConfig.from_pretrained(self.path, **self.options)))
         except OSError as error:
             if folder.is_dir():
                 raise ValueError(f"{self.where}: the folder holds no model that can be read: {error}") from error
@@ -132,7 +133,8 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
         ValueError: if the weights are not there, not whole, or not those of their configuration.
     """
     try:
-        return auto.from_pretrained(checkpoint.path, output_loading_info=True, **checkpoint.options, **options)
+        options |= {"key_mapping": WEIGHTS, "output_loading_info": True}
+        return auto.from_pretrained(checkpoint.path, **checkpoint.options, **options)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{checkpoint.where}: the weights cannot be read: {error}") from error
     except (pickle.UnpicklingError, EOFError) as error:  # whose own words advise to run what is in the file

@@ -1,21 +1,27 @@
 """Settings of a backbone: its configuration, dtype, attention, dropout and padding token, checked and in words.
 
-It knows transformers' configurations and the table of architectures; no weights and no files.
+It knows transformers' configurations and what families are read as; no weights and no files.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from lightning_rm.models.attention.masks import SEGMENT_ATTENTION
 from lightning_rm.models.attention.segments import register_segment_attention
 from lightning_rm.models.backbone.contexts import quiet
-from lightning_rm.models.backbone.heads import REMOTE, Architecture, architecture_of
+from lightning_rm.models.backbone.families import architecture_of
+from lightning_rm.models.backbone.heads import REMOTE, Architecture
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -30,9 +36,9 @@ def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
     if "model_type" not in options:
         raise ValueError("the model's config has no 'model_type'; name an architecture, such as 'llama'")
     model_type = options.pop("model_type")
-    architecture_of(model_type)
     with quiet():
-        known = AutoConfig.for_model(model_type)
+        known = _configuration(model_type)
+    architecture_of(known)
     unknown = sorted(set(options) - set(known.to_dict()) - set(known.attribute_map))
     if unknown:
         raise ValueError(
@@ -40,6 +46,20 @@ def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
             f"known are: {', '.join(sorted(known.to_dict()))}"
         )
     return AutoConfig.for_model(model_type, **copy.deepcopy(options))
+
+
+def _configuration(model_type: str) -> PreTrainedConfig:
+    """The configuration of a type with every setting at its default.
+
+    Raises:
+        ValueError: if transformers knows no such type.
+    """
+    try:
+        return AutoConfig.for_model(model_type)
+    except ValueError as error:
+        near = get_close_matches(model_type, CONFIG_MAPPING.keys(), n=3)
+        hint = f", did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"model_type={model_type!r} is not one that transformers knows{hint}") from error
 
 
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
@@ -54,6 +74,23 @@ def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[name]
 
 
+def say_rows(config: PreTrainedConfig, architecture: Architecture) -> None:
+    """Say once in a process why each sequence of a decoder gets a row of its own, where it does."""
+    if architecture.why_rows is not None and architecture.read_at == "last":
+        _say_once(f"{config.model_type}: {architecture.why_rows}; every sequence gets a row of its own (layout=padded)")
+
+
+@lru_cache
+def _say_once(sentence: str) -> None:
+    log.info(sentence)
+
+
+def set_experts(config: PreTrainedConfig, dtype: torch.dtype) -> None:
+    """Have experts of a mixture run one by one in float64, which the kernels that run them together do not know."""
+    if dtype == torch.float64:
+        config._experts_implementation = "eager"  # pyright: ignore[reportPrivateUsage]  # `from_config` has no argument
+
+
 def attention_of(name: str | None, config: PreTrainedConfig, architecture: Architecture) -> str:
     """Choose which attention to ask transformers for, and make ours known to it where it is that one.
 
@@ -62,15 +99,14 @@ def attention_of(name: str | None, config: PreTrainedConfig, architecture: Archi
     """
     if architecture is REMOTE:
         return name or "eager"
-    softcap = getattr(config, "attn_logit_softcapping", None) is not None
-    own = softcap or not architecture.packs
-    if own and name not in (None, "eager"):
+    if architecture.attention == "eager" and name not in (None, "eager"):
+        softcap = getattr(config, "attn_logit_softcapping", None) is not None
         reason = "caps its attention logits" if softcap else "has an attention of its own"
         raise ValueError(
             f"attn_implementation={name!r}: {config.model_type} {reason}; set attn_implementation to null or eager"
         )
     if name is None or name == "sdpa":
-        name = "eager" if own else SEGMENT_ATTENTION
+        name = architecture.attention
     if name == SEGMENT_ATTENTION:
         register_segment_attention()
     return name

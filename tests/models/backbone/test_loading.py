@@ -131,13 +131,18 @@ def test_a_model_object_is_taken_as_it_is(tmp_path: Path) -> None:
     assert_same(reward, RewardModel.from_pretrained(tmp_path, dtype="float64").eval()(tokens).reward)
 
 
-@pytest.mark.parametrize("model_type", ["t5", "gpt_neo"])
-def test_an_unknown_architecture_lists_what_is_supported(model_type: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model_type", ["t5", "albert"])
+def test_an_unknown_head_lists_what_is_known(model_type: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-    with pytest.raises(ValueError, match=rf"{model_type}.*llama.*bert"):
+    with pytest.raises(ValueError, match=rf"{model_type}.*a decoder.*bert"):
         RewardModel.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=rf"{model_type}.*llama.*bert"):
+    with pytest.raises(ValueError, match=rf"{model_type}.*a decoder.*bert"):
         RewardModel.from_config({"model_type": model_type}, vocab_size=VOCAB, pad_id=PAD)
+
+
+def test_a_type_that_transformers_does_not_know_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"model_type='lama' is not one that transformers knows, did you mean .*llama"):
+        RewardModel.from_config({"model_type": "lama"}, vocab_size=VOCAB, pad_id=PAD)
 
 
 def test_a_path_that_is_not_there_has_both_readings() -> None:
@@ -309,6 +314,7 @@ def test_modernbert_is_read_at_its_first_token(tmp_path: Path) -> None:
 REMOTE_CODE = """
 from torch import nn
 from transformers import LlamaConfig, LlamaModel, LlamaPreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 class OwnConfig(LlamaConfig):
     model_type = "own"
@@ -322,6 +328,11 @@ class OwnForSequenceClassification(LlamaPreTrainedModel):
         self.model = LlamaModel(config)
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
         self.post_init()
+
+    def forward(self, input_ids, attention_mask):
+        hidden = self.model(input_ids, attention_mask).last_hidden_state
+        last = attention_mask.sum(-1) - 1
+        return SequenceClassifierOutput(logits=self.score(hidden[range(len(last)), last]))
 """
 
 
