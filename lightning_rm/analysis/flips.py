@@ -1,0 +1,113 @@
+"""What reviewed pairs tell of the others: by decile of strength, how often a flip is right. It knows arrays alone.
+
+It holds for the rest of a decile if the reviewed pairs were drawn by chance from it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+NORMAL_95 = 1.959963984540054
+"""Of a normal distribution 95 % lie within as many standard deviations of its mean."""
+
+NUM_DRAWS = 4000
+
+
+class FlipPrecision(NamedTuple):
+    """Reviews by decile, each field (10,), 0 the weakest.
+
+    `num_right` and `num_wrong` count reviewed pairs by whether their label is right, `num_ties` those of equal
+    responses. `precision` is the share of wrong labels among those that are right or wrong, which is how often a flip
+    is right; `low` to `high` is its 95 % interval. Without such a pair they are NaN, 0 and 1.
+    """
+
+    num_pairs: Ints
+    num_right: Ints
+    num_wrong: Ints
+    num_ties: Ints
+    precision: Floats
+    low: Floats
+    high: Floats
+
+
+class WrongShare(NamedTuple):
+    """The share of wrong labels of a whole data set and its 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+def flip_precision(decile: ArrayLike, wrong: ArrayLike, num_deciles: int = 10) -> FlipPrecision:
+    """How often the label of a decile's pairs is wrong.
+
+    Args:
+        decile: (N,) of each pair, from 0.
+        wrong: (N,) 1 where a review says that the label is wrong, 0 that it is right, 0.5 that the responses are equal,
+            NaN where nobody looked.
+        num_deciles: how many there are.
+    """
+    decile, wrong = np.asarray(decile, np.int64), np.asarray(wrong, np.float64)
+    counts = [np.bincount(decile[chosen], minlength=num_deciles) for chosen in (wrong == 0, wrong == 1, wrong == 0.5)]
+    right, flipped, ties = counts
+    with np.errstate(invalid="ignore"):
+        precision = flipped / (right + flipped)
+    low, high = wilson(flipped, right + flipped)
+    return FlipPrecision(np.bincount(decile, minlength=num_deciles), right, flipped, ties, precision, low, high)
+
+
+def wilson(successes: ArrayLike, num: ArrayLike) -> tuple[Floats, Floats]:
+    """Wilson's score interval of a share, 95 % (Wilson 1927, J. Am. Stat. Assoc. 22); 0 to 1 of nothing.
+
+    Args:
+        successes: counts.
+        num: of as many.
+    """
+    successes, num = np.asarray(successes, np.float64), np.asarray(num, np.float64)
+    square = NORMAL_95**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(num > 0, successes / num, 0.5)
+        middle = (share * num + square / 2) / (num + square)
+        half = NORMAL_95 * np.sqrt(share * (1 - share) * num + square / 4) / (num + square)
+    is_none = num == 0
+    return np.where(is_none, 0.0, np.maximum(middle - half, 0)), np.where(is_none, 1.0, np.minimum(middle + half, 1))
+
+
+def deciles_to_flip(found: FlipPrecision) -> int:
+    """How many deciles, from the weakest up, to flip: while the whole interval of each lies above one half.
+
+    Where a flip is right half of the time it does as much harm as good.
+    """
+    below = np.flatnonzero(~(found.low > 0.5))
+    return int(below[0]) if len(below) else len(found.low)
+
+
+def wrong_share(found: FlipPrecision, seed: int = 0) -> WrongShare:
+    """The share of wrong labels among all pairs, each decile by its weight; a tie is not wrong.
+
+    The interval is that of draws from the deciles' posteriors under Jeffreys' prior, Beta(wrong + 1/2, others + 1/2).
+
+    Args:
+        found: of `flip_precision`.
+        seed: of the draws.
+
+    Returns:
+        NaN where there is a decile with pairs of which nobody has looked at one.
+    """
+    others = found.num_right + found.num_ties
+    reviewed = others + found.num_wrong
+    has_pairs = found.num_pairs > 0
+    if not has_pairs.any() or (reviewed[has_pairs] == 0).any():
+        return WrongShare(math.nan, math.nan, math.nan)
+    weight = found.num_pairs[has_pairs] / found.num_pairs.sum()
+    wrong, others = found.num_wrong[has_pairs], others[has_pairs]
+    draws = np.random.default_rng(seed).beta(wrong + 0.5, others + 0.5, (NUM_DRAWS, len(wrong))) @ weight
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return WrongShare(float(wrong / (wrong + others) @ weight), float(low), float(high))

@@ -1,0 +1,155 @@
+"""The annotated file that is reviewed: numbers and ids in memory, texts read from the disk where somebody looks.
+
+It reads Parquet in pieces and never holds more than a few; a search goes through the file from its beginning.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lightning_rm.data.formats.pairs import parse_row
+from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sources.arrow import arrow_rows
+
+TEXTS = ("prompt", "chosen", "rejected")
+NUMBERS = ("id", "subset", "strength_mean", "strength_std", "votes")
+
+PIECE_ROWS = 500
+"""Rows that are read at a time."""
+
+NUM_PIECES = 4
+"""Pieces that stay in memory."""
+
+compute: Any = pyarrow.compute  # made when it is imported: no type checker knows what is in it
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+class PairFile:
+    """N annotated pairs in a file, as `annotate` writes it.
+
+    Attributes:
+        path: of the file.
+        ids: (N,) what the pairs are called.
+        subset: (N,) of each pair.
+        mean: (N,) strength.
+        std: (N,) standard deviation of the votes.
+
+    Raises:
+        ValueError: if there is no such file, or it lacks what `annotate` writes.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._file = pq.ParquetFile(self.path, memory_map=True)
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"strength={path}: {_reason(self.path, error)}; {ANNOTATE}") from error
+        names = self._file.schema_arrow.names
+        if lacking := [name for name in (*TEXTS, *NUMBERS) if name not in names]:
+            raise ValueError(f"strength={path} has no {' and no '.join(lacking)}: what is reviewed is {ANNOTATE}")
+        numbers: Any = self._file.read(columns=list(NUMBERS))
+        self.ids: list[str] = numbers["id"].cast(pa.string()).to_pylist()
+        self.subset: list[str] = [name or "all" for name in numbers["subset"].cast(pa.string()).to_pylist()]
+        self.mean: Floats = np.asarray(numbers["strength_mean"], np.float64)
+        self.std: Floats = np.asarray(numbers["strength_std"], np.float64)
+        self._votes: Any = numbers["votes"].combine_chunks()
+        if not self.ids:
+            raise ValueError(f"strength={path} has no pairs; {ANNOTATE}")
+        if None in self.ids or np.isnan(self.mean).any():
+            raise ValueError(f"strength={path} has rows without id or strength_mean: what is reviewed is {ANNOTATE}")
+        groups = range(self._file.num_row_groups)
+        self._starts = np.cumsum([0, *(self._file.metadata.row_group(group).num_rows for group in groups)])
+        self._pieces: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+        return len(self.ids)
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Id -> the first row that has it."""
+        return {name: row for row, name in reversed(list(enumerate(self.ids)))}
+
+    @cached_property
+    def vote_limit(self) -> float:
+        """What nearly all votes lie within, on either side of 0: the scale to draw them on."""
+        values = np.abs(np.asarray(self._votes.flatten(), np.float64))
+        return float(np.quantile(values, 0.99)) if len(values) else 1.0
+
+    def votes(self, row: int) -> list[float]:
+        """The votes on a pair."""
+        return self._votes[row].as_py() or []
+
+    def pair(self, row: int) -> PairRow:
+        """A pair with its texts.
+
+        Raises:
+            ValueError: if the row cannot be read.
+        """
+        group = int(np.searchsorted(self._starts, row, "right")) - 1
+        inside = row - int(self._starts[group])
+        with self._lock:
+            piece = self._piece(group, inside // PIECE_ROWS)
+        found = parse_row(next(arrow_rows(piece.slice(inside % PIECE_ROWS, 1))), f"{self.path} row {row}")
+        if isinstance(found, BadRow):
+            raise ValueError(f"{found.where} cannot be read: {found.detail}")
+        return found
+
+    def search(self, query: str) -> Iterator[tuple[int, list[int]]]:
+        """Look for words in ids and texts, upper and lower case alike: after each piece the rows read, and those found.
+
+        Args:
+            query: stands in the text as it is.
+        """
+        file = pq.ParquetFile(self.path, memory_map=True)
+        start = 0
+        for batch in file.iter_batches(PIECE_ROWS, columns=["id", *TEXTS]):
+            is_found = np.asarray(compute.match_substring(batch["id"].cast(pa.string()), query, ignore_case=True))
+            for name in TEXTS:
+                is_found = is_found | _has(batch[name], query)
+            yield start + len(batch), (start + np.flatnonzero(is_found)).tolist()
+            start += len(batch)
+
+    def _piece(self, group: int, number: int) -> Any:
+        """Some rows of a row group, read no further than needed; those read last are kept."""
+        key = group, number
+        if key not in self._pieces:
+            batches = self._file.iter_batches(PIECE_ROWS, row_groups=[group], columns=list(TEXTS))
+            self._pieces[key] = next(batch for place, batch in enumerate(batches) if place == number)
+        self._pieces.move_to_end(key)
+        while len(self._pieces) > NUM_PIECES:
+            self._pieces.popitem(last=False)
+        return self._pieces[key]
+
+
+ANNOTATE = "what `lightning-rm annotate voters=... data=jsonl data.file=PAIRS out=FILE` writes, with texts and votes"
+
+
+def _reason(path: Path, error: BaseException) -> str:
+    return "there is no such file" if not path.exists() else f"it is not a Parquet file ({str(error).splitlines()[0]})"
+
+
+def _has(column: Any, query: str) -> Bools:
+    """Which rows of a column of texts, or of turns, have a query in them."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        found = compute.match_substring(column, query, ignore_case=True)
+        return np.asarray(compute.fill_null(found, False), bool)
+    hits = compute.match_substring(column.flatten().field("content"), query, ignore_case=True)
+    rows = np.asarray(compute.list_parent_indices(column))[np.asarray(compute.fill_null(hits, False), bool)]
+    is_found = np.zeros(len(column), bool)
+    is_found[rows] = True
+    return is_found

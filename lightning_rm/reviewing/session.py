@@ -1,0 +1,357 @@
+"""A review: which pair is next, what a reviewer may see of it, and what all decisions say together.
+
+It knows pairs, their order and the store; no HTTP. In a blind review neither label nor votes leave this file, nor what
+would tell of them, and the responses change places by chance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_rm.analysis.flips import deciles_to_flip, flip_precision, wrong_share
+from lightning_rm.analysis.kappa import cohen_kappa
+from lightning_rm.analysis.page.text import visible
+from lightning_rm.annotation.reviews import Review, Verdict, verdicts
+from lightning_rm.data.rows import PairRow
+from lightning_rm.reviewing.order import REASONS, Ordering, deciles, review_order
+from lightning_rm.reviewing.pairs import PairFile
+from lightning_rm.reviewing.shown import shown, shown_pair
+from lightning_rm.reviewing.store import ReviewStore, answers
+
+Bools = NDArray[np.bool_]
+Status = Literal["todo", "done", "all", "keep", "flip", "tie", "skip", "noted", "disagreed"]
+Choice = Literal["keep", "flip", "first", "second", "tie", "skip"]
+
+ENOUGH = 50
+"""Reviews after which there is something to say of the rest."""
+
+WRONG = {"flip": 1.0, "keep": 0.0, "tie": 0.5}
+"""Verdict -> how wrong the label is."""
+
+NUM_SEARCHES = 8
+"""Searches whose results stay in memory."""
+
+
+class AskError(ValueError):
+    """A question that this review does not answer, in words for the one who asks."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """Which pairs to go through.
+
+    Args:
+        status: `todo` are those that the reviewer has not decided.
+        subset: of the data; None for all.
+        decile: of strength; None for all.
+        query: words that stand in the pair; empty for all.
+    """
+
+    status: Status = "todo"
+    subset: str | None = None
+    decile: int | None = None
+    query: str = ""
+
+
+class ReviewSession:
+    """A review of one file.
+
+    Args:
+        pairs: the file.
+        store: where decisions go.
+        ordering: as in `order.review_order`.
+        blind: hide label and votes.
+        seed: of what is by chance: the order, and the sides of a blind review.
+    """
+
+    def __init__(
+        self, pairs: PairFile, store: ReviewStore, ordering: Ordering = "worth", blind: bool = False, seed: int = 0
+    ) -> None:
+        self.pairs, self.store, self.blind, self.seed = pairs, store, blind, seed
+        self.is_fair = ordering == "worth"
+        self._order = review_order(pairs.mean, pairs.std, ordering, seed)
+        self._is_first = np.zeros(len(pairs), bool)  # rows of one id are one pair
+        self._is_first[list(pairs.row_of.values())] = True
+        self._decile = deciles(pairs.mean)
+        self._place = np.empty(len(pairs), np.int64)
+        self._place[self._order.row] = np.arange(len(pairs))
+        self._subset = np.array([visible(name) for name in pairs.subset])
+        self._found: dict[str, Bools] = {}
+
+    def next(self, reviewer: str, show: Show, after: int, step: int = 1, limit: int | None = None) -> dict[str, Any]:
+        """The next pair to look at.
+
+        Args:
+            reviewer: who looks.
+            show: which pairs.
+            after: a place in the order; -1 for the first pair. Behind the last one the first is next.
+            step: 1, or -1 for the one before.
+            limit: the most characters of each text.
+
+        Returns:
+            `pair`, or None where there is none, and how many there are.
+        """
+        places = self._places(reviewer, show)
+        if not len(places):
+            return {"pair": None, "num_shown": 0}
+        if step > 0:
+            at = int(np.searchsorted(places, after, "right")) % len(places)
+        else:
+            at = (int(np.searchsorted(places, after, "left")) - 1) % len(places)
+        return {"pair": self.pair(reviewer, int(places[at]), limit), "num_shown": len(places), "number": at + 1}
+
+    def listed(self, reviewer: str, show: Show, offset: int, num: int) -> dict[str, Any]:
+        """A page of the pairs: where each stands, how its prompt begins, what the reviewer has decided."""
+        places = self._places(reviewer, show)
+        mine = self.store.standing().get(reviewer, {})
+        rows: list[dict[str, Any]] = []
+        for place in places[offset : offset + num].tolist():
+            row = int(self._order.row[place])
+            texts = self._texts(row)
+            turns = (texts.prompt or texts.chosen) if isinstance(texts, PairRow) else ()
+            review = mine.get(self.pairs.ids[row])
+            rows.append(
+                {
+                    "place": place,
+                    "id": visible(self.pairs.ids[row]),
+                    "begins": " ".join(visible(turns[-1]["content"]).split())[:160] if turns else "",
+                    "decision": review and self._told(row, review),
+                }
+            )
+            if not self.blind:
+                rows[-1] |= {"strength": float(self.pairs.mean[row]), "decile": int(self._decile[row])}
+        return {"rows": rows, "num": len(places), "offset": offset}
+
+    def pair(self, reviewer: str, place: int, limit: int | None = None) -> dict[str, Any]:
+        """The pair at a place of the order, as a reviewer may see it.
+
+        Raises:
+            AskError: if there is no such place.
+        """
+        if not 0 <= place < len(self.pairs):
+            raise AskError(f"place={place}: there are places from 0 to {len(self.pairs) - 1}")
+        row = int(self._order.row[place])
+        pair_id = self.pairs.ids[row]
+        texts = self._texts(row)
+        is_read = isinstance(texts, PairRow)
+        prompt, chosen, rejected = (texts.prompt, texts.chosen, texts.rejected) if is_read else ((), (), ())
+        sides = shown_pair(chosen, rejected, limit)
+        first, second = sides[:2][:: -1 if self._is_swapped(row) else 1]
+        standing = self.store.standing()
+        mine = standing.get(reviewer, {}).get(pair_id)
+        told: dict[str, Any] = {
+            "place": place,
+            "id": visible(pair_id),
+            "subset": str(self._subset[row]),
+            "error": None if is_read else visible(texts),
+            "prompt": shown(prompt, limit),
+            "first": first,
+            "second": second,
+            "same": sides[2],
+            "seen": self.store.version(reviewer, pair_id),
+            "mine": mine and self._told(row, mine),
+            "others": [],
+        }
+        if mine is not None:  # not before, so that each looks for himself
+            told["others"] = [
+                {"reviewer": other} | self._told(row, reviews[pair_id])
+                for other, reviews in standing.items()
+                if other != reviewer and pair_id in reviews
+            ]
+        if not self.blind:
+            told |= {
+                "reason": REASONS[self._order.reason[place]],
+                "decile": int(self._decile[row]),
+                "mean": float(self.pairs.mean[row]),
+                "std": float(self.pairs.std[row]),
+                "votes": self.pairs.votes(row),
+                "vote_limit": self.pairs.vote_limit,
+            }
+        return told
+
+    def decide(self, reviewer: str, place: int, choice: Choice, note: str, seen: int) -> None:
+        """Write a decision; it is on the disk when this returns.
+
+        Raises:
+            AskError: if there is no such place, or a blind reviewer names the label.
+            OutdatedError: if the reviewer has decided about the pair elsewhere.
+        """
+        if not 0 <= place < len(self.pairs):
+            raise AskError(f"place={place}: there are places from 0 to {len(self.pairs) - 1}")
+        row = int(self._order.row[place])
+        self.store.decide(reviewer, self.pairs.ids[row], self._verdict(row, choice), note, seen)
+
+    def undo(self, reviewer: str) -> int | None:
+        """Take the reviewer's last decision back: the place of its pair, None where there is none to take back."""
+        pair_id = self.store.undo(reviewer)
+        row = None if pair_id is None else self.pairs.row_of.get(pair_id)
+        return None if row is None else int(self._place[row])
+
+    def search(self, query: str) -> Iterator[tuple[int, int]]:
+        """Look for words in all pairs: the rows read so far and those found; what is found stays for `Show.query`."""
+        if (known := self._found.get(query)) is not None:
+            yield len(self.pairs), int(known.sum())
+            return
+        found = np.zeros(len(self.pairs), bool)
+        for num_read, rows in self.pairs.search(query):
+            found[rows] = True
+            if num_read == len(self.pairs):
+                self._found = {**dict(list(self._found.items())[1 - NUM_SEARCHES :]), query: found}
+            yield num_read, int(found.sum())
+
+    def state(self, reviewer: str) -> dict[str, Any]:
+        """How far a reviewer is, how far reviewers agree, and what their reviews tell of the rest."""
+        standing = self.store.standing()
+        mine = {name: review for name, review in standing.get(reviewer, {}).items() if name in self.pairs.row_of}
+        counts = Counter(review.decision for review in mine.values())
+        told: dict[str, Any] = {"tie": counts["tie"], "skip": counts["skip"]}
+        told |= {"chosen": counts["keep"] + counts["flip"]} if self.blind else dict(counts)
+        subsets = Counter(self._subset.tolist())
+        return {
+            "file": visible(str(self.pairs.path)),
+            "reviews": visible(str(self.store.path)),
+            "blind": self.blind,
+            "num_pairs": int(self._is_first.sum()),
+            "num_done": len(mine),
+            "counts": told,
+            "subsets": sorted(subsets.items()),
+            "reviewers": {visible(name): len(reviews) for name, reviews in standing.items() if reviews},
+            "agreement": self._agreement(standing),
+            "tells": self._tells(standing),
+        }
+
+    def _agreement(self, standing: Mapping[str, Mapping[str, Review]]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for (first, said), (second, other) in combinations(sorted(answers(standing).items()), 2):
+            both = [name for name in said if name in other]
+            kappa = cohen_kappa([said[name] for name in both], [other[name] for name in both])
+            if both:
+                value = None if math.isnan(kappa.kappa) else kappa.kappa
+                names = {"first": visible(first), "second": visible(second)}
+                found.append({**names, "kappa": value, "observed": kappa.observed, "num_pairs": kappa.num_pairs})
+        return found
+
+    def _tells(self, standing: Mapping[str, Mapping[str, Review]]) -> dict[str, Any]:
+        """Precision of the flips by decile, once there are enough reviews of pairs that were drawn by chance."""
+        found = verdicts(review for reviews in standing.values() for review in reviews.values())
+        said = {self.pairs.row_of[name]: verdict for name, verdict in found.items() if name in self.pairs.row_of}
+        reached = np.zeros(len(self.pairs), bool)  # by place: somebody has decided about it, or skipped it
+        reached[self._place[list(said)]] = True
+        num_reviewed = sum(verdict != "skip" for verdict in said.values())
+        open_places = np.flatnonzero(~reached & self._is_first[self._order.row])
+        frontier = int(open_places[0]) if len(open_places) else len(self.pairs)
+        wrong = np.full(len(self.pairs), np.nan)
+        for row, verdict in said.items():
+            if self._order.fair_from[row] <= frontier and verdict != "skip":
+                wrong[row] = WRONG[verdict]
+        num_fair = int((~np.isnan(wrong)).sum())
+        told = {"num_reviewed": num_reviewed, "num_fair": num_fair, "enough": ENOUGH, "is_fair": self.is_fair}
+        if num_reviewed < ENOUGH or not num_fair:
+            return told
+        by_decile = flip_precision(self._decile, wrong)
+        share = wrong_share(by_decile)
+        flips = deciles_to_flip(by_decile)
+        below = self.pairs.mean[self._decile >= flips]
+        return told | {
+            "deciles": [
+                {
+                    "num_pairs": int(by_decile.num_pairs[one]),
+                    "right": int(by_decile.num_right[one]),
+                    "wrong": int(by_decile.num_wrong[one]),
+                    "tie": int(by_decile.num_ties[one]),
+                    "precision": None if math.isnan(by_decile.precision[one]) else float(by_decile.precision[one]),
+                    "low": float(by_decile.low[one]),
+                    "high": float(by_decile.high[one]),
+                }
+                for one in range(len(by_decile.low))
+            ],
+            "num_flip": flips,
+            "below_mean": float(below.min()) if len(below) else None,
+            "share": None if math.isnan(share.share) else list(share),
+        }
+
+    def _places(self, reviewer: str, show: Show) -> NDArray[np.int64]:
+        """The places of the pairs to show, rising."""
+        kept = self._is_first.copy()  # by row
+        standing = self.store.standing()
+        mine = standing.get(reviewer, {})
+        if self.blind and (show.decile is not None or show.status in ("keep", "flip")):
+            raise AskError("in a blind review there is nothing to see of deciles, or of which side was kept")
+        if show.status not in get_args(Status):
+            raise AskError(f"status={show.status}: there are {', '.join(get_args(Status))}")
+        if show.status == "todo":
+            kept[self._rows(mine)] = False
+        elif show.status == "disagreed":
+            said: dict[str, set[str]] = {}
+            for reviews in answers(standing).values():
+                for name, answer in reviews.items():
+                    said.setdefault(name, set()).add(answer)
+            kept = self._only({name for name, found in said.items() if len(found) > 1})
+        elif show.status != "all":
+            kept = self._only(
+                {
+                    name
+                    for name, review in mine.items()
+                    if show.status in ("done", review.decision) or (show.status == "noted" and review.note)
+                }
+            )
+        if show.subset is not None:
+            kept &= self._subset == show.subset
+        if show.decile is not None:
+            kept &= self._decile == show.decile
+        if show.query:
+            kept &= self._matches(show.query)
+        return np.flatnonzero(kept[self._order.row])
+
+    def _texts(self, row: int) -> PairRow | str:
+        """A pair with its texts, or why they cannot be read: it does not bar the way to the others."""
+        try:
+            return self.pairs.pair(row)
+        except ValueError as error:
+            return str(error)
+
+    def _matches(self, query: str) -> Bools:
+        """By row, whether words stand in the pair."""
+        if (known := self._found.get(query)) is not None:
+            return known
+        found = np.zeros(len(self.pairs), bool)
+        for _, rows in self.pairs.search(query):
+            found[rows] = True
+        self._found = {**dict(list(self._found.items())[1 - NUM_SEARCHES :]), query: found}
+        return found
+
+    def _rows(self, names: Mapping[str, object] | set[str]) -> list[int]:
+        return [self.pairs.row_of[name] for name in names if name in self.pairs.row_of]
+
+    def _only(self, names: set[str]) -> Bools:
+        kept = np.zeros(len(self.pairs), bool)
+        kept[self._rows(names)] = True
+        return kept
+
+    def _is_swapped(self, row: int) -> bool:
+        """Whether the rejected response stands first."""
+        digest = hashlib.blake2b(f"{self.seed} {self.pairs.ids[row]}".encode(), digest_size=1).digest()
+        return self.blind and digest[0] % 2 == 1
+
+    def _verdict(self, row: int, choice: Choice) -> Verdict:
+        if choice in ("first", "second"):
+            return "keep" if (choice == "first") != self._is_swapped(row) else "flip"
+        if self.blind and choice in ("keep", "flip"):
+            raise AskError("in a blind review say which is better: first, second, tie or skip")
+        return choice
+
+    def _told(self, row: int, review: Review) -> dict[str, Any]:
+        """A decision as a reviewer may see it: in a blind review by its place."""
+        choice: str = review.decision
+        if self.blind and choice in ("keep", "flip"):
+            choice = "first" if (choice == "keep") != self._is_swapped(row) else "second"
+        return {"choice": choice, "note": visible(review.note), "time": review.time}
