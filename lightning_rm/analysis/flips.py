@@ -17,8 +17,6 @@ Ints = NDArray[np.int64]
 NORMAL_95 = 1.959963984540054
 """Of a normal distribution 95 % lie within as many standard deviations of its mean."""
 
-NUM_DRAWS = 4000
-
 
 class FlipPrecision(NamedTuple):
     """Reviews by decile, each field (10,), 0 the weakest.
@@ -89,25 +87,26 @@ def deciles_to_flip(found: FlipPrecision) -> int:
     return int(below[0]) if len(below) else len(found.low)
 
 
-def wrong_share(found: FlipPrecision, seed: int = 0) -> WrongShare:
+def wrong_share(found: FlipPrecision) -> WrongShare:
     """The share of wrong labels among all pairs, each decile by its weight; a tie is not wrong.
 
-    The interval is that of draws from the deciles' posteriors under Jeffreys' prior, Beta(wrong + 1/2, others + 1/2).
+    The interval joins Wilson's intervals of the deciles by their squared distances from the estimates (MOVER, Zou and
+    Donner 2008, Statistics in Medicine 27). With two or three reviews in most deciles, as after sixty, it held the
+    truth in 86 to 93 of 100 made reviews (`tests/reviewing/test_pure.py`), not in 95.
 
     Args:
         found: of `flip_precision`.
-        seed: of the draws.
 
     Returns:
         NaN where there is a decile with pairs of which nobody has looked at one.
     """
-    others = found.num_right + found.num_ties
-    reviewed = others + found.num_wrong
+    reviewed = found.num_right + found.num_ties + found.num_wrong
     has_pairs = found.num_pairs > 0
     if not has_pairs.any() or (reviewed[has_pairs] == 0).any():
         return WrongShare(math.nan, math.nan, math.nan)
     weight = found.num_pairs[has_pairs] / found.num_pairs.sum()
-    wrong, others = found.num_wrong[has_pairs], others[has_pairs]
-    draws = np.random.default_rng(seed).beta(wrong + 0.5, others + 0.5, (NUM_DRAWS, len(wrong))) @ weight
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return WrongShare(float(wrong / (wrong + others) @ weight), float(low), float(high))
+    wrong, reviewed = found.num_wrong[has_pairs], reviewed[has_pairs]
+    share, (low, high) = wrong / reviewed, wilson(wrong, reviewed)
+    below, above = (math.sqrt(np.sum((weight * (share - edge)) ** 2)) for edge in (low, high))
+    estimate = float(weight @ share)
+    return WrongShare(estimate, max(estimate - below, 0.0), min(estimate + above, 1.0))

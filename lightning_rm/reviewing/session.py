@@ -169,7 +169,7 @@ class ReviewSession:
             ]
         if not self.blind:
             told |= {
-                "reason": REASONS[self._order.reason[place]],
+                "reason": REASONS[self._order.reason[place]] if self.is_fair else None,
                 "decile": int(self._decile[row]),
                 "mean": float(self.pairs.mean[row]),
                 "std": float(self.pairs.std[row]),

@@ -130,8 +130,8 @@ def _blocks(text: str, runs: Sequence[tuple[str, bool]], is_code: bool) -> list[
     if not is_code:
         edges, place = [], 0
         for fence in FENCE.finditer(text):
-            edges += [(place, fence.start(), False), (fence.start(), fence.end(), True)]
-            place = fence.end()
+            edges += [(place, len(text[: fence.start()].rstrip("\n")), False), (fence.start(), fence.end(), True)]
+            place = len(text) - len(text[fence.end() :].lstrip("\n"))  # a block stands apart without blank lines
         edges.append((place, len(text), False))
     found: list[Block] = []
     for start, end, code in edges:

@@ -125,7 +125,7 @@ def test_undo_goes_back_step_by_step(page: TestClient) -> None:
 
 
 def test_two_tabs_and_two_servers_lose_nothing(plain: Path, tmp_path: Path) -> None:
-    """Both show a pair; the second decision on it is refused until its tab has seen the first. Both servers know all."""
+    """Both show a pair; the second decision on it is refused until its tab has seen the first. Both know all."""
     (tmp_path / "strength.parquet").symlink_to(plain)
     tabs = [client(session(tmp_path / "strength.parquet")) for _ in range(2)]
     pairs = [asked(tab, "next")["pair"] for tab in tabs]

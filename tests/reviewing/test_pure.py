@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rm.analysis.flips import deciles_to_flip, flip_precision, wilson, wrong_share
+from lightning_rm.analysis.flips import FlipPrecision, deciles_to_flip, flip_precision, wilson, wrong_share
 from lightning_rm.analysis.kappa import cohen_kappa
 from lightning_rm.reviewing.marks import differing, joined, share_of_same, tokens
 from lightning_rm.reviewing.order import REASONS, by_dispute, deciles, review_order
@@ -117,10 +117,11 @@ def test_long_texts_are_compared_in_no_time() -> None:
 
 
 def test_code_stands_apart_and_every_character_is_shown() -> None:
-    text = "look:\n```python\nx = 1\n```\nand\n~~~\nopen"
+    text = "look:\n\n```python\nx = 1\n```\nand\n~~~\nopen"
     [turn] = shown([{"role": "assistant", "content": text}])["turns"]
     assert [block["code"] for block in turn["blocks"]] == [False, True, False, True]
-    assert "".join(run for block in turn["blocks"] for run, _ in block["runs"]) == text
+    blocks = ["".join(run for run, _ in block["runs"]) for block in turn["blocks"]]
+    assert blocks == ["look:", "```python\nx = 1\n```", "and", "~~~\nopen"]
     first, second, same = shown_pair(
         [{"role": "assistant", "content": text}], [{"role": "assistant", "content": text.replace("x = 1", "y = 1")}]
     )
@@ -176,13 +177,23 @@ def test_precision_of_flips_of_a_worked_decile() -> None:
     assert (high[0], high[1]) == pytest.approx((1, 0.4899), abs=1e-4)
 
 
-def test_intervals_hold_the_truth_in_nineteen_of_twenty_worlds() -> None:
-    """200 worlds of ten deciles with known shares of wrong labels; 12 of each decile are reviewed."""
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [1, 0.6, 0.4, 0.2, 0.1, 0.08, 0.05, 0.03, 0.02, 0.01],
+        [0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.05],
+        [0.3, 0.1, 0.05, 0.02, 0.01, 0, 0, 0, 0, 0],
+        [0.5] * 10,
+    ],
+)
+def test_the_interval_of_the_whole_holds_the_truth(wrong: list[float]) -> None:
+    """Of 500 made reviews of 60 pairs, 48 of them drawn by chance as the order draws them, at least 85 in 100."""
     rng = np.random.default_rng(0)
-    truth = np.linspace(0.7, 0.05, 10)
-    num_within = 0
-    for _ in range(200):
-        wrong = (rng.random((10, 12)) < truth[:, None]).astype(float)
-        share = wrong_share(flip_precision(np.repeat(np.arange(10), 12), wrong.ravel()))
-        num_within += share.low <= truth.mean() <= share.high
-    assert 180 <= num_within <= 200
+    num = np.array([24, 2, 2, 2, 2, 2, 3, 2, 3, 6])
+    num_held = 0
+    for _ in range(500):
+        found = rng.binomial(num, wrong)
+        none, precision = np.zeros(10, np.int64), found / num
+        share = wrong_share(FlipPrecision(np.full(10, 200), num - found, found, none, precision, precision, precision))
+        num_held += share.low <= np.mean(wrong) <= share.high
+    assert num_held >= 0.85 * 500
