@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
+from fsspec.implementations.local import LocalFileSystem
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
@@ -23,6 +24,14 @@ class QuietWandbLogger(WandbLogger):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._wandb_init.pop("anonymous", None)
+
+
+class Utf8Files(LocalFileSystem):
+    """Files of this machine, their text in UTF-8 whatever the locale."""
+
+    def open(self, path: str, mode: str = "rb", *args: Any, **options: Any) -> Any:
+        """Open a file."""
+        return super().open(path, mode, *args, **options if "b" in mode else {"encoding": "utf-8", **options})
 
 
 class ResumableCSVLogger(CSVLogger):
@@ -53,7 +62,9 @@ class ResumableCSVLogger(CSVLogger):
                 file.replace(aside)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Experiment logs directory.*")
-                self._experiment = super().experiment
+                writer = cast(ExperimentWriter, super().experiment)
+            writer._fs = Utf8Files()  # pyright: ignore[reportPrivateUsage]  # sets have names in any language
+            self._experiment = writer
             if aside.exists():
                 aside.replace(file)
         return cast(ExperimentWriter, self._experiment)
@@ -77,7 +88,7 @@ class ResumableCSVLogger(CSVLogger):
         earlier = file if file.exists() or self.before is None else self.before
         if not earlier.exists():
             return set()
-        with earlier.open(newline="") as opened:
+        with earlier.open(newline="", encoding="utf-8") as opened:
             reader = csv.DictReader(opened)
             names = list(reader.fieldnames or ())
             rows = [row for row in reader if row["step"] and int(row["step"]) < self.goes_on_from]
@@ -85,7 +96,7 @@ class ResumableCSVLogger(CSVLogger):
             file.unlink(missing_ok=True)
             return set()
         new = file.with_suffix(".new")
-        with new.open("w", newline="") as opened:
+        with new.open("w", newline="", encoding="utf-8") as opened:
             table = csv.DictWriter(opened, names)
             table.writeheader()
             table.writerows(rows)

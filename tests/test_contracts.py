@@ -40,6 +40,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import lightning_rm
+from lightning_rm.loggers import Utf8Files
 from lightning_rm.models.backbone.adapters import ADAPTER, LoraAdapter
 from lightning_rm.models.backbone.families import classifier_class, is_proven
 from lightning_rm.models.backbone.layers import transformer_layers
@@ -134,6 +135,7 @@ def test_lightnings_csv_logger_keeps_its_writer_here(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path)
     assert logger._experiment is None
     assert logger.experiment is logger._experiment
+    assert logger.experiment._fs.protocol == Utf8Files.protocol  # `tests/test_encoding.py` has what it is asked for
     assert isinstance(logger.experiment, ExperimentWriter)
     assert logger.experiment.metrics_keys == []
     assert Path(logger.experiment.metrics_file_path).name == ExperimentWriter.NAME_METRICS_FILE

@@ -35,7 +35,7 @@ def read_history(path: str | Path) -> dict[str, Curve]:
     Returns:
         A curve for every column that has a value, `step` and `epoch` apart, in the order of their first ones.
     """
-    with Path(path).open(newline="") as file:
+    with Path(path).open(newline="", encoding="utf-8") as file:
         names = next(csv.reader(file), [])
     if "step" not in names:
         return {}

@@ -43,7 +43,7 @@ class Run:
         path = self.folder / "results.json"
         if not path.is_file():
             raise ValueError(f"{self.folder} has no results.json: the run has not ended; wait for it, or leave it out")
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def value(self, metric: str) -> float:
         """One result by `SET/METRIC`: `test/accuracy`, `test/ood/accuracy` or, in short, `ood/accuracy`.

@@ -8,10 +8,12 @@ from typing import Any
 
 import lightning as L
 
-from lightning_rm.annotation.files import write_fnlp, write_parquet, write_trl
+from lightning_rm.annotation.files import write_parquet
+from lightning_rm.annotation.layouts import check_fnlp, check_trl, write_fnlp, write_trl
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import Votes, collect_votes
 from lightning_rm.data.sets import AnySource, as_source
+from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.scoring.parts import remove_parts
 
@@ -44,12 +46,22 @@ def annotate(
         The votes; `votes.strength` are the strengths.
 
     Raises:
-        ValueError: if voters do not belong together, or a pair cannot be scored.
+        ValueError: if voters do not belong together, a pair cannot be scored, or one of the other layouts cannot hold
+            a pair, which is found before any is scored.
+
+    Warns:
+        UserWarning: of pairs of which another layout leaves something out, with their number.
     """
     pairs = as_source(source)
     out = Path(out)
     parts = out.with_name(f"{out.name}.parts")
-    votes = collect_votes(pairs, voters, parts, policy or TokenizePolicy(), fabric=fabric, **options)
+
+    def accept(kept: PairDataset) -> None:
+        for check, path in ((check_fnlp, fnlp), (check_trl, trl)):
+            if path is not None:
+                check(pairs, kept)
+
+    votes = collect_votes(pairs, voters, parts, policy or TokenizePolicy(), fabric=fabric, accept=accept, **options)
     if fabric is None or fabric.global_rank == 0:
         for write, path in ((write_fnlp, fnlp), (write_trl, trl), (write_parquet, out)):  # `out` says that all is done
             if path is not None:

@@ -1,23 +1,22 @@
-"""Files of annotated pairs: our own Parquet, the layout of the paper's published data, and rows that TRL reads.
+"""The file of annotated pairs: Parquet, one row a pair, with all that its data says of it beside the votes.
 
-Each is written beside its place and renamed into it. This file knows rows and numbers; no model.
+It is written beside its place and renamed into it. What other trainers read is `layouts`'. This file knows rows and
+numbers; no model.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from lightning_rm.annotation.votes import Votes
-from lightning_rm.data.formats.published import CHOSEN_SCORES, REJECTED_SCORES, STRENGTH_MEAN, STRENGTH_STD
+from lightning_rm.annotation.votes import Votes, kept_rows, said
+from lightning_rm.data.formats.messages import OTHER_KEYS
 from lightning_rm.data.rows import Message, PairRow, Source
 from lightning_rm.data.store.cache import draft_of
 from lightning_rm.strength import Strength
@@ -25,8 +24,10 @@ from lightning_rm.strength import Strength
 CHUNK_ROWS = 1000
 """Rows of a Parquet row group: as many are in memory at a time."""
 
-TURNS = pa.list_(pa.struct([(name, pa.string()) for name in ("role", "content", "tool_calls", "tool_call_id", "name")]))
-"""Turns; the calls of tools are JSON, since their shapes differ from turn to turn."""
+TURN_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
+
+TURNS = pa.list_(pa.struct([(name, pa.string()) for name in (*TURN_KEYS, OTHER_KEYS)]))
+"""Turns; the calls of tools and all other keys are JSON, since their shapes differ from turn to turn."""
 
 SCHEMA = pa.schema(
     [
@@ -51,7 +52,11 @@ SCHEMA = pa.schema(
         ("rejected_rewards", pa.list_(pa.float32())),
     ]
 )
-"""One row a pair. Votes and rewards are those of the voters that have a say on it, in the voters' order."""
+"""One row a pair. Votes and rewards are those of the voters that have a say on it, in the voters' order.
+
+Behind these stand the fields of the data that nothing here reads, as its rows have them: a column of texts, of numbers
+or of truth values as such, any other one as JSON text. Votes, strengths and rewards of an earlier annotation go.
+"""
 
 VOTERS = b"lightning_rm.voters"
 """The file's metadata has the voters' names under this key, as JSON."""
@@ -68,56 +73,53 @@ def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:
     Returns:
         The strengths, in the order of the pairs.
     """
-    schema = SCHEMA.with_metadata({VOTERS: json.dumps(votes.voters)})
-    rows = _annotated(source, votes)
+    others = _other_columns(source, votes)
+    fields = [pa.field(_written(name), kind or pa.string()) for name, kind in others.items()]
+    schema = pa.schema([*SCHEMA, *fields]).with_metadata({VOTERS: json.dumps(votes.voters)})
+    rows = kept_rows(source, votes.pairs)
     with draft_of(path) as draft, pq.ParquetWriter(draft, schema) as writer:
         while chunk := list(islice(rows, CHUNK_ROWS)):
-            columns = [_columns(row, i, votes) for i, row in chunk]
+            columns = [_columns(row, i, votes) | _others(row, others) for i, row in chunk]
             writer.write_table(pa.Table.from_pylist(columns, schema=schema))
     return votes.strength
 
 
-def write_fnlp(source: Source, votes: Votes, path: Path) -> None:
-    """Write annotated pairs as fnlp/hh-rlhf-strength-cleaned lays them out (arXiv 2401.06080): one JSON array.
-
-    `chosen` and `rejected` are lists of turns, the user's first; `GPT4 label` is 1, 0 or -1 for unknown.
-
-    Raises:
-        ValueError: if a conversation has a turn that the layout has no place for.
-    """
-    rows = (
-        {
-            "chosen": _alternating((*row.prompt, *row.chosen), row.id),
-            "rejected": _alternating((*row.prompt, *row.rejected), row.id),
-            "GPT4 label": -1 if row.clean is None else int(row.clean),
-            STRENGTH_MEAN: float(votes.strength.mean[i]),
-            STRENGTH_STD: float(votes.strength.std[i]),
-            CHOSEN_SCORES[0]: _said(votes.chosen[i]),
-            REJECTED_SCORES[0]: _said(votes.rejected[i]),
-        }
-        for i, row in _annotated(source, votes)
-    )
-    _write_lines(path, rows, start="[\n", between=",\n", end="\n]\n")
+def _other_columns(source: Source, votes: Votes) -> dict[str, Any]:
+    """The fields that nothing here reads, and the Arrow type of their columns; None where they are written as JSON."""
+    kinds: dict[str, set[Any]] = {}
+    for _, row in kept_rows(source, votes.pairs):
+        for name, value in row.others.items():
+            if name not in SCHEMA.names:
+                kinds.setdefault(name, set()).add(_kind(value))
+    numbers = {pa.int64(), pa.float64()}
+    return {
+        name: pa.float64() if found == numbers else next(iter(found)) if len(found) == 1 else None
+        for name, found in kinds.items()
+    }
 
 
-def write_trl(source: Source, votes: Votes, path: Path) -> None:
-    """Write annotated pairs as JSONL for TRL's RewardTrainer: `prompt`, `chosen`, `rejected` as turns, and `margin`.
+def _kind(value: object) -> Any:
+    """The Arrow type of a column that holds a value as it is; None where there is none that is as plain."""
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int):
+        return pa.int64() if -(2**63) <= value < 2**63 else None
+    if isinstance(value, float):
+        return pa.float64()
+    return pa.string() if isinstance(value, str) and _written(value) == value else None
 
-    The margin is the strength, signed.
-    """
-    rows = (
-        {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected, "margin": float(votes.strength.mean[i])}
-        for i, row in _annotated(source, votes)
-    )
-    _write_lines(path, rows, end="\n")
+
+def _others(row: PairRow, columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        _written(name): json.dumps(row.others[name], default=str) if kind is None else row.others[name]
+        for name, kind in columns.items()
+        if name in row.others
+    }
 
 
-def _annotated(source: Source, votes: Votes) -> Iterator[tuple[int, PairRow]]:
-    """The rows that were scored, each with its place among the pairs."""
-    pair_of = {int(row): place for place, row in enumerate(votes.pairs.source_row)}
-    for number, row in enumerate(source):
-        if number in pair_of and isinstance(row, PairRow):
-            yield pair_of[number], row
+def _written(text: str) -> str:
+    """Text without half a surrogate pair, which no file can hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _columns(row: PairRow, i: int, votes: Votes) -> dict[str, Any]:
@@ -138,40 +140,20 @@ def _columns(row: PairRow, i: int, votes: Votes) -> dict[str, Any]:
         "strength_mean": votes.strength.mean[i],
         "strength_std": votes.strength.std[i],
         "strength_quantile": votes.strength.quantile[i],
-        "votes": _said(votes.votes[i]),
-        "chosen_rewards": _said(votes.chosen[i]),
-        "rejected_rewards": _said(votes.rejected[i]),
+        "votes": said(votes.votes[i]),
+        "chosen_rewards": said(votes.chosen[i]),
+        "rejected_rewards": said(votes.rejected[i]),
     }
 
 
 def _plain(turn: Message) -> dict[str, str | None]:
     calls = turn.get("tool_calls")
+    others = {key: value for key, value in turn.items() if key not in TURN_KEYS}
     return {
         "role": turn["role"],
         "content": turn["content"],
         "tool_calls": json.dumps(calls) if calls else None,
         "tool_call_id": turn.get("tool_call_id"),
         "name": turn.get("name"),
+        OTHER_KEYS: json.dumps(others) if others else None,
     }
-
-
-def _said(values: NDArray[np.float64]) -> list[float]:
-    """The numbers of the voters that have a say."""
-    return values[~np.isnan(values)].tolist()
-
-
-def _alternating(turns: Sequence[Message], name: str) -> list[str]:
-    expected = [("user", "assistant")[place % 2] for place in range(len(turns))]
-    if [turn["role"] for turn in turns] != expected:
-        roles = ", ".join(turn["role"] for turn in turns)
-        raise ValueError(f"pair {name} has the turns {roles}; the layout knows user and assistant in turn")
-    return [turn["content"] for turn in turns]
-
-
-def _write_lines(
-    path: Path, rows: Iterator[Mapping[str, Any]], start: str = "", between: str = "\n", end: str = ""
-) -> None:
-    with draft_of(path) as draft, draft.open("w") as file:
-        for number, row in enumerate(rows):
-            file.write((between if number else start) + json.dumps(row, ensure_ascii=False))
-        file.write(end)

@@ -71,6 +71,7 @@ def collect_votes(
     batch_tokens: int = 16384,
     shard_size: int = 2000,
     progress: Progress | None = None,
+    accept: Callable[[PairDataset], None] | None = None,
 ) -> Votes:
     """Have every voter score every pair of a source that it has a say on.
 
@@ -85,17 +86,24 @@ def collect_votes(
         batch_tokens: the most grid tokens of a forward; a longer conversation goes alone.
         shard_size: conversations of a shard, the most that a killed process does again.
         progress: called after every batch.
+        accept: told the pairs before the first is scored; what it raises refuses them.
 
     Returns:
         The votes, in the order of the pairs.
 
     Raises:
         ValueError: if voters do not belong together, a pair is longer than they read, or a reward is not finite.
+
+    Warns:
+        RowsLeftOut: if not every row is used as it stands.
     """
     fabric = fabric or L.Fabric(accelerator="cpu", devices=1)
     check_voters(voters)
     tokenizer = voters[0].tokenizer()
     pairs = prepare_pairs(source, tokenizer, policy, cache_dir, "annotated")
+    pairs.report.warn()
+    if accept is not None:
+        accept(pairs)
     index = sequence_index(pairs)
     # Conversations are numbered from 0: `first` says at which pair and side each of them stands.
     first = np.unique(index, return_index=True)[1]
@@ -106,14 +114,15 @@ def collect_votes(
 
     def place_of(number: int) -> str:
         pair, side = divmod(int(first[number]), 2)
-        return f"row {int(pairs.source_row[pair])} of the data, {('chosen', 'rejected')[side]}"
+        return f"{pairs.place(pair)}, {('chosen', 'rejected')[side]}"
 
     def load(voter: Voter, following: Voter | None) -> AnyRewardModel:
         model = voter.load(tokenizer)
         longest = int(pairs.lengths.max())
         if model.max_tokens is not None and longest > model.max_tokens:
+            place = pairs.place(int(pairs.lengths.max(axis=1).argmax()))
             raise ValueError(
-                f"{pairs.name}: a conversation has {longest} tokens and the voters read {model.max_tokens}; set "
+                f"{place}: a conversation has {longest:,} tokens and the voters read {model.max_tokens:,}; set "
                 f"max_tokens={model.max_tokens}"
             )
         fabric.to_device(model)
@@ -162,6 +171,19 @@ def collect_votes(
         columns.append(_by_pair(rewards, needed, index, mask))
     table = np.concatenate(columns, axis=2)
     return Votes(pairs, tuple(names), table[:, 0], table[:, 1])
+
+
+def kept_rows(source: Source, pairs: PairDataset) -> Iterator[tuple[int, PairRow]]:
+    """The rows that tokenised pairs were made of, each with its pair's place."""
+    place_of = {int(row): place for place, row in enumerate(pairs.source_row)}
+    for number, row in enumerate(source):
+        if number in place_of and isinstance(row, PairRow):
+            yield place_of[number], row
+
+
+def said(values: NDArray[np.float64]) -> list[float]:
+    """The numbers of the voters that have a say: of (M,) those that are not NaN."""
+    return values[~np.isnan(values)].tolist()
 
 
 def _counting(progress: Progress, name: str, total: int) -> Callable[[Shard, int], None]:

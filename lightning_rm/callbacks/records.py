@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,9 @@ from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, ResponseBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.rows import file_and_line
 from lightning_rm.data.store.cache import draft_of
+from lightning_rm.data.store.pairs import PairDataset, PairPlace
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,13 @@ class PairRecords:
 
     Args:
         data_set: the set's name.
-        row: (N,) the pair's row in the data set.
+        row: (N,) the pair's place among those that are kept of the data set.
         subset: (N,) subset names.
         chosen: (N,) rewards.
         rejected: (N,) rewards.
         label: (N,) probability that chosen is preferred.
         clean: (N,) 1 where chosen is truly better, 0 where not, NaN where unknown.
+        places: (N,) where each pair comes from; none for data that is not the data module's.
     """
 
     data_set: str
@@ -45,10 +48,21 @@ class PairRecords:
     rejected: np.ndarray
     label: np.ndarray
     clean: np.ndarray
+    places: list[PairPlace] = field(default_factory=list[PairPlace])
 
     def write(self, path: Path) -> None:
-        """Write one line a pair as Parquet."""
+        """Write one line a pair as Parquet.
+
+        `id`, `prompt_id`, `file` and `line` join it to the data: a line of a text file counts from 1, a row of a table
+        or an array from 0, as errors name them. Made data has no file, and null there.
+        """
         columns = {name: getattr(self, name) for name in ("row", "subset", "chosen", "rejected", "label", "clean")}
+        if self.places:
+            stands = [file_and_line(place.where) for place in self.places]
+            columns["id"] = [place.id for place in self.places]
+            columns["prompt_id"] = [place.prompt_id for place in self.places]
+            columns["file"] = pa.array([file or None for file, _ in stands], pa.string())
+            columns["line"] = pa.array([line if line >= 0 else None for _, line in stands], pa.int64())
         with draft_of(path) as draft:
             pq.write_table(pa.table(columns), draft)
 
@@ -127,6 +141,7 @@ class PairRecorder(L.Callback):
                 rejected=values[3].astype(np.float32),
                 label=values[4],
                 clean=values[5],
+                places=self._places(pl_module.trainer, name, values[0]),
             )
             if pl_module.global_rank == 0:
                 record.write(self.folder / f"{stage}_{name}.parquet")
@@ -135,15 +150,20 @@ class PairRecorder(L.Callback):
         self._batches = {}
         return records
 
+    def _places(self, trainer: L.Trainer, name: str, rows: np.ndarray) -> list[PairPlace]:
+        """Where a set's pairs come from, on the rank that writes."""
+        data_set = _data_set(trainer, name)
+        return [] if data_set is None or not trainer.is_global_zero else data_set.places(rows.astype(np.int64).tolist())
+
     def _worst(self, trainer: L.Trainer, records: PairRecords) -> list[dict[str, Any]]:
         """The worst pairs of a set in words with their rewards; none of data that is not the data module's."""
-        datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
-        if not isinstance(datamodule, PreferenceDataModule):
+        data_set = _data_set(trainer, records.data_set)
+        if data_set is None:
             return []
-        data_set = datamodule.datasets[records.data_set]
         return [
             {
                 "row": int(records.row[position]),
+                "where": records.places[position].where,
                 **asdict(data_set.text(int(records.row[position]))),
                 "reward chosen": float(records.chosen[position]),
                 "reward rejected": float(records.rejected[position]),
@@ -160,6 +180,12 @@ class PairRecorder(L.Callback):
                 logger.log_table(
                     "val/worst_pairs", columns=names, data=[[row[name] for name in names] for row in table]
                 )
+
+
+def _data_set(trainer: L.Trainer, name: str) -> PairDataset | None:
+    """A set of the data module; None of data that comes otherwise."""
+    datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
+    return datamodule.datasets[name] if isinstance(datamodule, PreferenceDataModule) else None
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -36,7 +37,10 @@ def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Any:
+            from lightning_rm.data.store.report import RowsLeftOut
+
             logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+            warnings.simplefilter("ignore", RowsLeftOut)  # every command that reads pairs has a table of them
             result: Any = math.nan  # a sweep's objective of a job that fails
             with plain_errors(cfg):
                 result = task(cfg)

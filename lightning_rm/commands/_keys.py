@@ -216,7 +216,11 @@ def _source(key: str, known: Mapping[str, object]) -> str:
 def _choices_with(group: str, name: str) -> list[str]:
     """The choices of a group whose own file has a key of this name."""
     files = sorted((Path(conf_dir()) / group).glob("*.yaml"))
-    return [path.stem for path in files if re.search(rf"^{re.escape(name)}:", path.read_text(), re.MULTILINE)]
+    return [
+        path.stem
+        for path in files
+        if re.search(rf"^{re.escape(name)}:", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
 
 
 def _check_choices(override: Override, options: Sequence[str]) -> None:

@@ -45,7 +45,10 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show what became of each job, if one failed."""
-        found = {path.parent: json.loads(path.read_text()) for path in Path(config.hydra.sweep.dir).glob(f"*/{WORD}")}
+        found = {
+            path.parent: json.loads(path.read_text(encoding="utf-8"))
+            for path in Path(config.hydra.sweep.dir).glob(f"*/{WORD}")
+        }
         failed = [folder for folder, word in found.items() if word["error"] is not None]
         if not failed:
             return

@@ -40,7 +40,7 @@ def analyze(cfg: DictConfig) -> list[Path]:
         raise ValueError(f"there is nothing to analyze; name {', '.join(f'{key}=' for key in INPUTS)}")
     if cfg.strength is not None:
         numbers, files = strength_report(read_strength(cfg.strength), out)
-        (out / "strength.json").write_text(json.dumps(numbers, indent=2) + "\n")
+        (out / "strength.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         for name, value in numbers.items():
             console.print(f"{name:>24}  {value:,.4g}", highlight=False)
         written += [*files, out / "strength.json"]

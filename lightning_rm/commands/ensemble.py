@@ -20,8 +20,9 @@ from lightning_rm.annotation.votes import Votes, collect_votes
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._data import find_policy, find_voters
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._tables import results_table
+from lightning_rm.commands._tables import report_table, results_table
 from lightning_rm.data.rows import Source
+from lightning_rm.data.store.report import DataReport
 from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
 from lightning_rm.models.backbone.folder import is_members
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
@@ -58,6 +59,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     results: dict[str, dict[str, float]] = {}
     shown: dict[str, dict[str, float]] = {}  # but for the voters alone, of which there may be many
     alone: Sequence[str] = ()
+    reports: dict[str, DataReport] = {}
     for name, source in _sets(cfg).items():
         votes = collect_votes(
             source,
@@ -68,6 +70,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
             cache_dir=cfg.data.cache_dir,
             layout=cfg.layout.layout,
         )
+        reports[name] = votes.pairs.report
         alone = votes.voters[: len(votes.voters) - len(averages)]
         rows = measured(votes, len(alone), cfg.lam)
         results |= {f"{name}/{row}": metrics for row, metrics in rows.items()}
@@ -82,7 +85,8 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
             if not check.holds:
                 console.print("these voters are not linearly connected (one head? one start?): do not use the average")
     remove_parts(out / "parts")
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    console.print(report_table(reports))
     title = f"{len(alone)} voters as one: ensembles" + (", and the average of their weights" if averages else "")
     console.print(results_table(shown, title))
     for path in (*(average.folder for average in averages), out / "results.json"):

@@ -185,6 +185,8 @@ def _fit_and_measure(
             for prefix in (f"{BENCHMARK}{name}" for callback in benchmarks for name in callback.paths):
                 results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
     module.num_not_finite = not_finite
+    if not datamodule.has_train and trainer.is_global_zero:
+        plain_console().print(report_table(set_reports(datamodule)))
     return results
 
 

@@ -80,9 +80,14 @@ class PairSets:
         self._repeats: dict[tuple[Any, str], Any] = {}
 
     def open(self, name: str) -> PairDataset:
-        """A set's tokenised pairs, those of training treated."""
+        """A set's tokenised pairs, those of training treated.
+
+        Warns:
+            RowsLeftOut: the first time, if not every row is used as it stands.
+        """
         if name not in self.opened:
             pairs = self.prepare(self.sets.sources[name], name=name)
+            pairs.report.warn()  # of what is asked for, treatments, nobody has to be warned
             self.opened[name] = treated(pairs, self.treatments) if name == "train" else pairs
         return self.opened[name]
 
@@ -200,6 +205,7 @@ class PairSets:
             prompts=self._found(shared_prompts, name) if shares else None,
             strength=pairs.strength.mean,
             seed=batching.seed,
+            name=lambda row: str(pairs.place(row)),
             **options,
         )
 

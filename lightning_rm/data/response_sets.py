@@ -54,9 +54,14 @@ class ResponseSets:
         self.opened: dict[str, GroupDataset] = {}
 
     def open(self, name: str) -> GroupDataset:
-        """A set's tokenised groups."""
+        """A set's tokenised groups.
+
+        Warns:
+            RowsLeftOut: the first time, if not every row is used as it stands.
+        """
         if name not in self.opened:
             self.opened[name] = self.prepare(self.sets.sources[name], name=name)
+            self.opened[name].report.warn()
         return self.opened[name]
 
     def streamed(self, rank: int, world_size: int) -> StreamedGroups | None:

@@ -6,8 +6,9 @@ one folder. A folder of parts carries a mark: what others put beside our output 
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,9 @@ Rewards = NDArray[np.floating[Any]]
 
 MARK = "parts-of-lightning-rm"
 """The empty file that tells a folder of parts from others."""
+
+PART = re.compile(r"\d{6}\.npz(\..+\.tmp)?")
+"""The name of a part, and that of the draft of one."""
 
 
 class Refusal(NamedTuple):
@@ -92,6 +96,13 @@ def open_parts(root: Path) -> None:
 
 
 def remove_parts(root: Path) -> None:
-    """Remove a folder of parts when its output is written."""
-    if (root / MARK).is_file():
-        shutil.rmtree(root, ignore_errors=True)
+    """Remove a folder of parts when its output is written; what others have put into it meanwhile stays."""
+    if not (root / MARK).is_file():
+        return
+    for path in root.rglob("*"):
+        if PART.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    (root / MARK).unlink(missing_ok=True)
+    for folder in (*(path for path in root.iterdir() if path.is_dir()), root):
+        with suppress(OSError):  # it holds what is not ours
+            folder.rmdir()

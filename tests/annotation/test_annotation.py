@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lightning_rm.annotation.annotate import annotate
-from lightning_rm.annotation.files import VOTERS, write_fnlp, write_parquet, write_trl
+from lightning_rm.annotation.files import VOTERS, write_parquet
+from lightning_rm.annotation.layouts import write_fnlp, write_trl
 from lightning_rm.annotation.voters import TRAINED_ON, Voter, check_voters, write_trained_on
 from lightning_rm.annotation.votes import Votes, collect_votes
 from lightning_rm.commands._data import find_voters
@@ -24,6 +25,7 @@ from lightning_rm.data.rows import BadRow, Message, PairRow, Source
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.data.store.report import RowsLeftOut
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
@@ -34,7 +36,7 @@ from lightning_rm.scoring import shards
 from lightning_rm.scoring.conversations import score
 from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.scoring.load import find_folder
-from lightning_rm.scoring.parts import Rewards, remove_parts
+from lightning_rm.scoring.parts import MARK, Rewards, remove_parts
 from lightning_rm.strength import Strength
 from tests import reference
 from tests.float64 import roughly, same
@@ -62,7 +64,8 @@ def test_votes_are_margins_of_conversations_scored_alone(voters: list[Voter], tm
     bad = BadRow("row 3", "missing field", "chosen")
     rows = list(SOURCE)
     source = Rows([*rows[:3], bad, *rows[3:], rows[0]])  # one bad row, one pair twice
-    votes = collected(source, voters, tmp_path, layout=layout)
+    with pytest.warns(RowsLeftOut, match=r"31 kept\n  left out: missing field 1 \(row 3: chosen\)"):
+        votes = collected(source, voters, tmp_path, layout=layout)
     kept = [*rows, rows[0]]
     assert votes.voters == ("0", "1", "2")
     assert votes.pairs.source_row.tolist() == [row + (row >= 3) for row in range(31)]
@@ -178,6 +181,12 @@ def test_interrupted_equals_uninterrupted_byte_for_byte(
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert sum(scored) <= 3 * 60 - 16 * len(before)
+    own = next((tmp_path / "again" / "parts").glob("*/")) / "thesis.txt"
+    own.touch()
+    remove_parts(tmp_path / "again" / "parts")
+    assert [path for path in (tmp_path / "again" / "parts").rglob("*") if path.is_file()] == [own]
+    own.unlink()
+    (own.parent.parent / MARK).touch()
     remove_parts(tmp_path / "again" / "parts")
     assert not (tmp_path / "again" / "parts").exists()
 
@@ -288,11 +297,22 @@ def test_a_run_is_found_by_its_weights(voters: list[Voter], tmp_path: Path) -> N
     assert find_folder(voters[0].folder) == voters[0].folder
 
 
+def test_a_folder_of_others_stays(voters: list[Voter], tmp_path: Path) -> None:
+    own = tmp_path / "a.parquet.parts" / "thesis.txt"
+    own.parent.mkdir()
+    own.touch()
+    with pytest.raises(ValueError, match=r"a\.parquet\.parts is there already, and what it holds is not of"):
+        annotate(SOURCE, voters[:1], tmp_path / "a.parquet", POLICY, cache_dir=tmp_path / "cache")
+    assert own.exists()
+
+
 def test_a_conversation_that_voters_cannot_read_is_named(voters: list[Voter], tmp_path: Path) -> None:
     draw = random.Random(0)
     words = " ".join(draw.choice(["red", "apple", "crab"]) for _ in range(400))
     long = replace(next(iter(SOURCE)), chosen=({"role": "assistant", "content": words},))
-    with pytest.raises(ValueError, match="the voters read 256; set max_tokens=256"):
+    named = "a.jsonl:7: a conversation has [0-9]+ tokens and the voters read 256; set max_tokens=256"
+    long = replace(long, where="a.jsonl:7")
+    with pytest.raises(ValueError, match=named):
         collect_votes(Rows([long]), voters, tmp_path / "parts", TokenizePolicy(1000), cache_dir=tmp_path)
 
 

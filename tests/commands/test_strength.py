@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -161,6 +162,7 @@ def test_members_of_one_backbone_are_an_ensemble_without_an_average(
     shown = " ".join(capsys.readouterr().out.split())
     assert f"no WARM: the members of {tmp_path}/members have one backbone" in shown
     assert "3 voters as one: ensembles" in shown
+    assert re.search(r"data set read kept \S+ test 12 12 test/ood 12 12 ", shown)
     assert not (tmp_path / "ensemble" / "warm").exists()
     source = SyntheticSource(12, split="test", clean_labels=True)
     pairs = [row for row in source if isinstance(row, PairRow)]
@@ -175,6 +177,12 @@ def test_members_of_one_backbone_are_an_ensemble_without_an_average(
     assert len(both) == 2 * (4 + 4)
     with pytest.raises(ValueError, match=r"vote/0 is one model, and no ensemble; name several"):
         ensemble(composed(f"voters={voted}/vote/0", *settings, command="ensemble"))
+    own = tmp_path / "own" / "parts" / "thesis.txt"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    with pytest.raises(ValueError, match=r"own/parts is there already, and what it holds is not of an interrupted run"):
+        ensemble(composed(f"voters={tmp_path}/members", *settings[:2], f"out={tmp_path}/own", command="ensemble"))
+    assert own.exists()
 
 
 def test_one_of_several_files_is_named_by_its_set(tmp_path: Path) -> None:

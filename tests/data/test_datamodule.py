@@ -28,6 +28,7 @@ from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.repeats import sequence_index
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import BadRow, GroupRow, PairRow
+from lightning_rm.data.store.report import RowsLeftOut
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE
 from lightning_rm.strength import adaptive_margin, flip, label_smoothing
@@ -871,6 +872,26 @@ def test_a_pair_of_any_set_over_the_token_budget_is_found_before_training() -> N
         data(**sets, batch_tokens=20).setup("test")
     data(**sets, batch_tokens=20).setup("fit")
     data(**sets, batch_tokens=20, eval_batch_pairs=2).setup("test")
+
+
+def test_a_pair_over_the_budget_is_named_by_its_place() -> None:
+    rows = [pair(0), replace(pair(9), where="pairs.jsonl:17")]
+    with pytest.raises(ValueError, match=r"pairs\.jsonl:17 has \d+ and \d+ tokens"):
+        data(train=Rows(rows), batch_tokens=4).train_dataloader()
+
+
+def test_rows_that_are_not_used_are_said_once_a_set() -> None:
+    """A notebook has no table."""
+    rows = Rows([pair(0), BadRow("a.jsonl:2", "missing field", "chosen"), pair(1)])
+    sets = data(train=rows, val=None, test={"test": source(2)}, on_bad_row="drop", responses=groups(3))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sets.setup()
+        sets.setup()
+    said = [str(warning.message) for warning in caught if warning.category is RowsLeftOut]
+    assert [text.splitlines()[:2] for text in said] == [
+        ["train: 3 rows read, 2 kept", "  left out: missing field 1 (a.jsonl:2: chosen)"]
+    ]
 
 
 @pytest.mark.parametrize("name", ["batch_pairs", "batch_tokens", "eval_batch_pairs"])

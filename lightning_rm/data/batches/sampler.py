@@ -90,6 +90,7 @@ class PairBatchSampler:
         span: asked at each start of an iteration for the first micro-step to yield and the one to stop before; this is
             how training goes on in the middle of an epoch. None: all of them.
         with_responses: whether groups of responses go with the pairs (`MicroBatch.response_steps`).
+        name: what an error calls a pair, by its row; None for its number.
 
     Raises:
         ValueError: if there are no pairs, if both or none of num_pairs and num_tokens are set, if a pair alone is over
@@ -115,6 +116,7 @@ class PairBatchSampler:
         shuffle: bool = True,
         span: Callable[[], tuple[int, int]] | None = None,
         with_responses: bool = False,
+        name: Callable[[int], str] | None = None,
     ) -> None:
         given = [value for value in (num_pairs, num_tokens) if value is not None]
         if len(given) != 1 or given[0] < 1:
@@ -150,7 +152,7 @@ class PairBatchSampler:
         self._longest: Rows = lengths.max(axis=1)
         # What a pair takes alone.
         self._tokens: Rows = 2 * self._longest if token_cost == "padded" else self._parts[0].sum(axis=1)
-        self._check_budget()
+        self._check_budget(name or (lambda row: f"pair {row}"))
 
     @cached_property
     def _composed(self) -> list[Rows] | None:
@@ -246,11 +248,11 @@ class PairBatchSampler:
             return cut_by_pairs(rows, self._pairs_a_batch)
         return cut_by_tokens(rows, self.num_tokens, self.token_cost, *self._parts)
 
-    def _check_budget(self) -> None:
+    def _check_budget(self, name: Callable[[int], str]) -> None:
         row = int(self._tokens.argmax())
         if self.num_tokens is not None and (tokens := int(self._tokens[row])) > self.num_tokens:
             raise ValueError(
-                f"pair {row} has {self.lengths[row, 0]} and {self.lengths[row, 1]} tokens, {tokens} on a "
+                f"{name(row)} has {self.lengths[row, 0]} and {self.lengths[row, 1]} tokens, {tokens} on a "
                 f"{self.token_cost} grid: over the budget of {self.num_tokens} tokens a batch; raise it to {tokens} at "
                 "least, or allow conversations fewer tokens"
             )

@@ -27,7 +27,7 @@ from lightning_rm.data.formats.fields import (
 )
 from lightning_rm.data.formats.media import MEDIA_FIELDS, check_media
 from lightning_rm.data.formats.nested import check_depth
-from lightning_rm.data.formats.published import FORMAT_FIELDS, FORMATS, plain_fields
+from lightning_rm.data.formats.published import FORMAT_FIELDS, FORMATS, LABEL_FIELDS, plain_fields
 from lightning_rm.data.formats.responses import Prefill, explicit_pair, implicit_pair
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import Turns, check_turns
@@ -48,7 +48,7 @@ PLAIN_FIELDS = frozenset(
 """The fields of the plain format; only `chosen` and `rejected` must be there."""
 
 KNOWN_FIELDS = PLAIN_FIELDS | FORMAT_FIELDS | frozenset(PROMPT_FIELDS) | frozenset(MEDIA_FIELDS)
-"""Every field that is read by some format, or hidden by `columns`; a row's other fields go with it unread."""
+"""Every field that is read by some format, or hidden by `columns`."""
 
 
 def parse_row(
@@ -112,7 +112,7 @@ def parse_row(
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
             where=where,
-            others={name: value for name, value in raw.items() if value is not None and name not in KNOWN_FIELDS},
+            others=_others(raw, columns),
         )
     except RowError as error:
         return BadRow(where, error.reason, error.detail)
@@ -167,6 +167,12 @@ def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
         if path is not None and row[name] is None:
             raise RowError(MISSING_FIELD, f"field {path!r}, which columns takes for {name!r}; {found_fields(raw)}")
     return row
+
+
+def _others(raw: Raw, columns: Mapping[str, str | None]) -> dict[str, object]:
+    """The fields that go with a row unread: no part of a pair, in its format or in another."""
+    read = (KNOWN_FIELDS - LABEL_FIELDS).union(path for path in columns.values() if path is not None)
+    return {name: value for name, value in raw.items() if value is not None and name not in read}
 
 
 def _prompt_left(row: Raw, columns: Mapping[str, str | None]) -> Raw:

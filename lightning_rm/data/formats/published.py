@@ -188,3 +188,8 @@ FORMAT_FIELDS = TOOLKIT_FIELDS | frozenset(
     | {*CHOSEN_SCORES, *REJECTED_SCORES}
 )
 """The fields that the formats read beside the plain ones."""
+
+LABEL_FIELDS = frozenset(
+    {"labels", "domain", "choice", "better_response_id", "overall_preference", "preference_strength", "GPT4 label"}
+)
+"""Those of them that say something of a pair and are no part of it: beside plain fields they change nothing."""

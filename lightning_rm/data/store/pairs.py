@@ -80,6 +80,10 @@ class PairPlace:
     prompt_id: str
     where: str
 
+    def __str__(self) -> str:
+        """What to call the pair in an error: where it stands, or its id where nobody knows."""
+        return self.where or f"pair {self.id}"
+
 
 class PairDataset:
     """N tokenised preference pairs.
@@ -187,6 +191,12 @@ class PairDataset:
         """Where pair `i` comes from."""
         id, prompt_id, where = (self._table[name][int(self._rows[i])].as_py() for name in ("id", "prompt_id", "where"))
         return PairPlace(id, prompt_id, moved(where, self._moved))
+
+    def places(self, rows: Sequence[int]) -> list[PairPlace]:
+        """Where many pairs come from."""
+        found = self._table.select(["id", "prompt_id", "where"]).take(pa.array(self._rows[np.asarray(rows, np.int64)]))
+        columns = zip(*(column.to_pylist() for column in found.columns), strict=True)
+        return [PairPlace(id, prompt_id, moved(where, self._moved)) for id, prompt_id, where in columns]
 
     def text(self, i: int) -> PairText:
         """Pair `i` in words."""

@@ -9,10 +9,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-from lightning_rm.data.rows import moved
+from lightning.fabric.utilities.rank_zero import rank_zero_warn
+
+from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BY_WEIGHT, BY_WHERE, moved
 
 MAX_EXAMPLES = 3
 """How many rows a report names for each reason."""
+
+WISHED = frozenset({BY_WHERE, BY_WEIGHT, BY_FOLD, BY_BOOTSTRAP})
+"""Reasons of rows that are left out since the user has asked for it."""
+
+
+class RowsLeftOut(UserWarning):
+    """Not every row is used as it stands. Commands, which have a table of it, are silent of this."""
 
 
 @dataclass
@@ -53,6 +62,11 @@ class DataReport:
         """The report with its examples under the names that their files have now."""
         examples = {what: [moved(example, names) for example in found] for what, found in self.examples.items()}
         return replace(self, examples=examples)
+
+    def warn(self) -> None:
+        """Warn, once a data set, of rows that are left out or changed: what whoever has no table would not know."""
+        if self.reasons.keys() - WISHED or self.changes:
+            rank_zero_warn(str(self), category=RowsLeftOut)
 
     def to_json(self) -> str:
         """The report as one line of JSON."""

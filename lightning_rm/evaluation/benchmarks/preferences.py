@@ -47,7 +47,7 @@ def _item(row: PairRow) -> Item:
         gold=(row.label, 1 - row.label),
         subset=row.subset,
         cluster=row.prompt_id,
-        where=row.id,
+        where=row.place,
         facts=facts,
         tools=row.tools,
         chat_template_kwargs=row.chat_template_kwargs,

@@ -275,7 +275,8 @@ class RewardEnsemble(AnyRewardModel):
 
 def member_folders(folder: str | Path) -> list[Path]:
     """The Hugging Face folders of an ensemble's members, in their order."""
-    return [Path(folder) / name for name in json.loads((Path(folder) / ENSEMBLE_FILE).read_text())["members"]]
+    settings = json.loads((Path(folder) / ENSEMBLE_FILE).read_text(encoding="utf-8"))
+    return [Path(folder) / name for name in settings["members"]]
 
 
 def _check_members(members: Sequence[RewardModel]) -> None:

@@ -1,0 +1,84 @@
+"""Whatever is read or written as text says that it is UTF-8: a locale has no say in what a file holds."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightning_rm
+from lightning_rm.loggers import ResumableCSVLogger, Utf8Files
+
+PACKAGE = Path(lightning_rm.__file__).parent
+
+OPENERS = {"read_text", "write_text", "NamedTemporaryFile", "TemporaryFile", "fdopen"}
+
+
+def of_the_locale(source: str) -> Iterator[str]:
+    """The calls that open a file as text and name no encoding."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or any(keyword.arg == "encoding" for keyword in node.keywords):
+            continue
+        is_method = isinstance(node.func, ast.Attribute)
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        of_module = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in ("gzip", "os")
+        values = node.args[:1] if is_method and not of_module else node.args[1:2]
+        values = values + [keyword.value for keyword in node.keywords if keyword.arg == "mode"]
+        modes = [value.value for value in values if isinstance(value, ast.Constant)]
+        is_mode = all(isinstance(mode, str) and set(mode) <= set("rwxabt+") for mode in modes)
+        is_binary = bool(modes) and is_mode and any("b" in mode for mode in modes)
+        # What is opened by another object's method of that name is no file: `pairs.open(name)`.
+        opens = name == "open" and not of_module and is_mode and (bool(modes) or not values)
+        if (opens or name in OPENERS) and not is_binary:
+            yield f"{node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("path.open()", True),
+        ("path.open('w')", True),
+        ("path.open(mode='a')", True),
+        ("open(path)", True),
+        ("open(path, 'r')", True),
+        ("path.write_text(text)", True),
+        ("path.open('rb')", False),
+        ("open(path, 'xb')", False),
+        ("path.open('w', encoding='utf-8')", False),
+        ("path.read_text(encoding='utf-8')", False),
+        ("gzip.open(path)", False),
+        ("pairs.open(name)", False),
+    ],
+)
+def test_such_a_call_is_found(line: str, is_found: bool) -> None:
+    assert bool(list(of_the_locale(line))) == is_found
+
+
+def test_no_call_leaves_the_encoding_to_the_locale() -> None:
+    found = {path.name: list(of_the_locale(path.read_text(encoding="utf-8"))) for path in PACKAGE.rglob("*.py")}
+    assert len(found) > 200
+    assert {name: calls for name, calls in found.items() if calls} == {}
+
+
+def test_lightnings_writer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`_fs`, a private name of Lightning's CSV writer: all that it opens goes through it, and in UTF-8."""
+    opened: list[str] = []
+
+    def remembered(self: Utf8Files, path: str, mode: str = "rb", **options: Any) -> Any:
+        file = plain(self, path, mode, **options)
+        if "b" not in mode:  # which is how text is opened inside
+            opened.append(file.encoding)
+        return file
+
+    plain = Utf8Files.open
+    monkeypatch.setattr(Utf8Files, "open", remembered)
+    logger = ResumableCSVLogger(tmp_path, "", "")
+    for step, name in enumerate(("test/日本語/accuracy", "test/ñ/accuracy")):
+        logger.log_metrics({name: 0.5}, step)
+        logger.save()
+    assert opened == ["utf-8"] * 4  # written; read, written and gone on with, for a new column
+    [file] = tmp_path.rglob("metrics.csv")
+    assert "test/日本語/accuracy" in file.read_text(encoding="utf-8")
