@@ -284,6 +284,38 @@ def difference_loss(groups: Sequence[Sequence[float]]) -> float:
     return total / len(groups)
 
 
+def meta_weights(
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]],
+    groups: Sequence[Sequence[Sequence[float]]],
+    head: Sequence[float],
+    eta: float,
+) -> tuple[list[float], list[float]]:
+    """What each pair weighs in a meta step of a linear reward `head . x`: sigma(-z'), and <grad z, grad J>.
+
+    The pair's margin is z = head . (chosen - rejected), its gradient chosen - rejected, and a step up J makes it
+    `z' = z + eta <grad z, grad J>`. J's gradient is that of eq 11 by the chain rule, a pair of responses at a time.
+    """
+    slope = [0.0] * len(head)
+    for group in groups:
+        for i in range(len(group)):
+            for j in range(i + 1, len(group)):
+                apart = [a - b for a, b in zip(group[i], group[j], strict=True)]
+                difference = dot(head, apart)
+                steep = sigmoid(abs(difference)) * sigmoid(-abs(difference)) * (1 if difference > 0 else -1)
+                for place, value in enumerate(apart):
+                    slope[place] += 2 / len(group) ** 2 / len(groups) * steep * value
+    weights, alignments = list[float](), list[float]()
+    for chosen, rejected in pairs:
+        apart = [a - b for a, b in zip(chosen, rejected, strict=True)]
+        alignments.append(dot(apart, slope))
+        weights.append(sigmoid(-(dot(head, apart) + eta * alignments[-1])))
+    return weights, alignments
+
+
+def dot(xs: Sequence[float], ys: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(xs, ys, strict=True))
+
+
 def fewest_turns_cut(roles: list[str], lengths: list[int], max_tokens: int) -> list[int]:
     """The places of a prompt's turns that are left, the oldest dropped one user turn after the other until it fits."""
     first = next((place for place, role in enumerate(roles) if role != "system"), len(roles))

@@ -44,9 +44,10 @@ from lightning_rm.loggers import Utf8Files
 from lightning_rm.models.backbone.adapters import ADAPTER, LoraAdapter
 from lightning_rm.models.backbone.families import classifier_class, is_proven
 from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.dropout import without_dropout
 from lightning_rm.models.reward_model import RewardModel
 from tests.families import family_config
-from tests.tiny import CONFIGS, PACKING, conversation, laid_out, tiny_model
+from tests.tiny import CONFIGS, PACKING, PAD, VOCAB, conversation, laid_out, tiny_model
 from tests.toy import toy_trainer
 
 PACKAGE = Path(lightning_rm.__file__).parent
@@ -218,6 +219,28 @@ def test_transformers_layers_are_those_that_it_checkpoints() -> None:
         layers = transformer_layers(tiny_model(name).backbone)
         assert all(isinstance(layer, GradientCheckpointingLayer) for layer in layers), name
         assert not any(layer.gradient_checkpointing for layer in layers), name
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "deberta-v2", "starcoder2", "opt"])
+def test_a_checkpointed_layer_drops_nothing_where_it_is_asked_to(name: str) -> None:
+    """By `_gradient_checkpointing_func` transformers runs a layer now and once more later; OPT's layer itself drops.
+
+    MetaRM's difference loss is computed so.
+    """
+    config = family_config("opt").to_dict() if name == "opt" else {**CONFIGS[name], "vocab_size": VOCAB}
+    own = RewardModel.from_config(config, pad_id=PAD).backbone.config.to_dict()
+    config |= {key: 0.4 for key, value in own.items() if "drop" in key and isinstance(value, float | int | None)}
+    model = RewardModel.from_config(config, pad_id=PAD, gradient_checkpointing=True)
+    weight, tokens = next(model.backbone_parameters()), laid_out(model)
+    with without_dropout(model):
+        found = model(tokens).reward
+        (slope,) = torch.autograd.grad(found.sum(), weight)
+        assert any(part.training and isinstance(part, GradientCheckpointingLayer) for part in model.modules())
+    assert all(part.training for part in model.modules())
+    assert not torch.equal(model(tokens).reward, found)
+    expected = model.eval()(tokens).reward
+    assert torch.equal(expected, found)
+    assert torch.equal(torch.autograd.grad(expected.sum(), weight)[0], slope)
 
 
 def test_transformers_names_the_base_of_a_classifier() -> None:

@@ -1,4 +1,4 @@
-"""`lightning-rm VERB --help`: every key of a command, in groups, with its value and its comment. It reads yaml."""
+"""`lightning-rm VERB --help`: the keys of a command, in groups, with their values and comments. It reads yaml."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<rest>.*)$")
 KEY_WIDTH = 40
 """Columns of a key and its value; longer ones push their comment aside."""
 WIDTH = 118
+LONG = 80
+"""Lines that a command's keys may take: of one that has more only some groups are opened."""
+OPENED = ("data", "optimizer")
+"""The groups that are: what is nearly always set."""
 
 
 class Help(NamedTuple):
@@ -69,38 +73,72 @@ def read_help(verb: str, arguments: Sequence[str] = ()) -> Help:
             keys[key] = value
             if (above := comments.get(key.rpartition(".")[0])) is not None:
                 comments.setdefault(key, above)
-            if (above := comments.get(key.rpartition(".")[0])) is not None:
-                comments.setdefault(key, above)
     return Help(_about(root / f"{verb}.yaml"), groups, keys, inner, comments)
 
 
 def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
-    """All keys of a command with the groups that its arguments choose, and what may be chosen."""
-    told = read_help(verb, arguments)
+    """The keys of a command with the groups that its arguments choose, and what may be chosen.
+
+    Args:
+        verb: the command.
+        arguments: `key=value` words; `all`, or names of groups whose keys are to be shown.
+
+    Raises:
+        ValueError: for another word.
+    """
+    named = [word for word in arguments if "=" not in word]
+    choices = [word for word in arguments if "=" in word]
+    told = read_help(verb, choices)
+    if unknown := [word for word in named if word != "all" and word not in told.groups]:
+        raise ValueError(f"--help {unknown[0]}: there is no such group; say all, or {', '.join(told.groups)}")
     lines = [*told.about]
-    if told.groups:
+    if told.groups and (not named or "all" in named):
         lines += ["", "CHOICES, as GROUP=NAME"]
-    for group, choice in told.groups.items():
-        options = " | ".join(choices_of(Path(conf_dir()) / group))
-        lines += _row(f"{group}={_shown(choice)}", options)
-    lines += ["", "KEYS, as KEY=VALUE"]
-    own = [key for key in told.keys if key.partition(".")[0] not in told.groups or key in told.groups]
-    for key in own:
-        lines += _row(f"{key}={_shown(told.keys[key])}", told.comments.get(key, ""))
-    for group, choice in told.groups.items():
-        inside = [key for key in told.keys if key.startswith(f"{group}.")]
-        lines += [f" of {group}={_shown(choice)}"] if inside else []
-        for key in inside:
-            lines += _row(f"{key}={_shown(told.keys[key])}", told.comments.get(key, ""))
-    if told.inner:
+        for group, choice in told.groups.items():
+            lines += _row(f"{group}={_shown(choice)}", " | ".join(choices_of(Path(conf_dir()) / group)))
+    sections = {group: _keys_of(told, group) for group in told.groups}
+    own = [] if named and "all" not in named else _rows(told, _own_keys(told))
+    opened = {word.partition("=")[0] for word in choices} | {*OPENED}
+    if named and "all" not in named:
+        sections = {group: sections[group] for group in named}
+        opened = {*named}
+    elif named or len(own) + sum(map(len, sections.values())) <= LONG:
+        opened = {*told.groups}
+    lines += ["", "KEYS, as KEY=VALUE", *own]
+    for group, keys in sections.items():
+        if keys and group in opened:
+            lines += [f" of {group}={_shown(told.groups[group])}", *_rows(told, keys)]
+    if closed := {group: keys for group, keys in sections.items() if keys and group not in opened}:
+        lines += [" of the other groups"]
+        for group, keys in closed.items():
+            lines += _row(f"{group}.", ", ".join(key.removeprefix(f"{group}.") for key in keys))
+    if told.inner and "all" in named:
         lines += ["", "INNER KEYS, which take the values of those above or are seldom set"]
         lines += textwrap.wrap(", ".join(told.inner), WIDTH, initial_indent="  ", subsequent_indent="  ")
     lines += [
         "",
         "A value with = ( ) [ ] { } , or : is quoted twice: 'data.file=\"a(1).jsonl\"'. A sweep: -m seed=0,1,2.",
-        f"`lightning-rm {verb} GROUP=NAME --help` shows the keys of another choice.",
     ]
+    if told.groups:
+        group = next(iter(closed or told.groups))
+        lines += [
+            f"`lightning-rm {verb} GROUP=NAME --help` shows the keys of another choice, `--help {group}` those of",
+            "a group, `--help all` every key.",
+        ]
     return "\n".join(lines)
+
+
+def _own_keys(told: Help) -> list[str]:
+    """The keys that are of no group, and groups that are a value."""
+    return [key for key in told.keys if key.partition(".")[0] not in told.groups or key in told.groups]
+
+
+def _keys_of(told: Help, group: str) -> list[str]:
+    return [key for key in told.keys if key.startswith(f"{group}.")]
+
+
+def _rows(told: Help, keys: Sequence[str]) -> list[str]:
+    return [line for key in keys for line in _row(f"{key}={_shown(told.keys[key])}", told.comments.get(key, ""))]
 
 
 def _row(left: str, right: str) -> list[str]:

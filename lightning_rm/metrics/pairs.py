@@ -106,7 +106,8 @@ def batch_statistics(chosen: Tensor, rejected: Tensor, batch: PreferenceBatch, n
     Args:
         chosen: (P,) rewards of the chosen responses.
         rejected: (P,) rewards of the rejected responses.
-        batch: the pairs; `label`, `clean`, `length` and `valid` are read.
+        batch: the pairs; `label`, `clean`, `length` and `valid` are read. A label that the correction of a loss took
+            beyond [0, 1] (`strength.noise_corrected`) is no probability, and measured against as the nearer end.
         num_bins: bins of the calibration error.
 
     Returns:
@@ -120,7 +121,7 @@ def batch_statistics(chosen: Tensor, rejected: Tensor, batch: PreferenceBatch, n
             f"metrics need one reward a pair, {tuple(batch.label.shape)}; got {tuple(chosen.shape)} for chosen and "
             f"{tuple(rejected.shape)} for rejected (average the members of an ensemble first)"
         )
-    columns = pair_statistics(chosen, rejected, batch.label, batch.clean, batch.length, num_bins).stack()
+    columns = pair_statistics(chosen, rejected, batch.label.clamp(0, 1), batch.clean, batch.length, num_bins).stack()
     return torch.where(batch.valid[:, None], columns, 0.0)
 
 

@@ -1,12 +1,16 @@
-"""Dropout of our own, for backbones that ship with none: on the embeddings, or on the features that the head reads."""
+"""Dropout of our own, for backbones that ship with none, on embeddings or on features; and a while without any."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.protocol import AnyRewardModel
 
 DropoutAt = Literal["embeddings", "features"]
@@ -46,3 +50,43 @@ def add_dropout(model: AnyRewardModel, at: DropoutAt | None, probability: float)
 def _dropped(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
     """A hook that a copy of the model has too, with its own probability."""
     return F.dropout(output, float(getattr(module, _PROBABILITY)), module.training)
+
+
+@contextmanager
+def without_dropout(model: AnyRewardModel) -> Generator[None]:
+    """Forward and backward as in evaluation, but with gradient checkpointing where the model trains with it.
+
+    Transformers checkpoints layers in training mode alone: those stay in it, and leave it for what is checkpointed, now
+    and when the backward pass computes it again.
+
+    Args:
+        model: back in its modes afterwards, errors or not.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    layers: list[Any] = [layer for layer in layers if layer.training and layer.gradient_checkpointing]
+    functions = [layer._gradient_checkpointing_func for layer in layers]
+    with evaluating(model):
+        try:
+            for layer, checkpoint in zip(layers, functions, strict=True):
+                layer.training = True
+                layer._gradient_checkpointing_func = _evaluated(layer, checkpoint)
+            yield
+        finally:
+            for layer, checkpoint in zip(layers, functions, strict=True):
+                layer._gradient_checkpointing_func = checkpoint
+
+
+def _evaluated(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """What checkpoints a layer's function, of the layer in evaluation mode."""
+
+    def checkpointed(function: Callable[..., Any], *args: Any) -> Any:
+        def evaluated(*inner: Any) -> Any:
+            layer.training = False
+            try:
+                return function(*inner)
+            finally:
+                layer.training = True
+
+        return checkpoint(evaluated, *args)
+
+    return checkpointed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import get_args
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lightning_rm.batch import ResponseBatch
 from lightning_rm.losses import difference_loss
 from lightning_rm.metrics.groups import group_statistics
+from lightning_rm.models.dropout import without_dropout
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.ascent import (
     Ascent,
@@ -40,6 +41,7 @@ class Climb:
         ascent_lr: eta.
         ascent_scale: how long a step is, as in `ascent.StepScale`.
         ascent_part: which weights are moved: `all`, `head`, `adapters` or `last:N`.
+        ascent_dropout: whether J is of the model in training mode, where masks of dropout tell responses apart too.
         difference_cap: differences beyond it are not rewarded; None for no cap.
         reward_penalty: weight in J of minus the mean square of the rewards.
         agreed_only: whether only differences count whose sign all voters of the responses agree on.
@@ -58,6 +60,7 @@ class Climb:
         ascent_lr: float,
         ascent_scale: StepScale = "sgd",
         ascent_part: str = "all",
+        ascent_dropout: bool = False,
         difference_cap: float | None = None,
         reward_penalty: float = 0.0,
         agreed_only: bool = False,
@@ -73,6 +76,7 @@ class Climb:
         self.ascent_lr = ascent_lr
         self.ascent_scale: StepScale = ascent_scale
         self.ascent_part = ascent_part
+        self.ascent_dropout = ascent_dropout
         self.difference_cap = difference_cap
         self.reward_penalty = reward_penalty
         self.agreed_only = agreed_only
@@ -215,7 +219,10 @@ class Climb:
 
     @contextmanager
     def _aside(self) -> Generator[None]:
-        """Random numbers for dropout that are not missed afterwards."""
+        """The model as J reads it: without dropout, or with random numbers for it that are not missed afterwards."""
         device = self.model.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            nullcontext() if self.ascent_dropout else without_dropout(self.model),
+        ):
             yield

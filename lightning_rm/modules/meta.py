@@ -37,8 +37,8 @@ class MetaRM(PairwiseRM):
     less, one whose margin shrinks for more. This is the first-order method, as the authors ran it.
 
     With gradient accumulation J is summed over as many batches of groups as a step has batches of pairs, before the
-    first of these. The response groups' dropout masks are drawn aside: with `ascent_lr=0` a step is the plain one, bit
-    for bit.
+    first of these. J is of the model without dropout, unless it is asked for, and its masks are drawn aside: with
+    `ascent_lr=0` a step is the plain one, bit for bit.
 
     What is logged of the pairs under `train/` is at theta', where their gradient is taken; `val/` and `test/` are of
     theta.
@@ -56,6 +56,8 @@ class MetaRM(PairwiseRM):
         ascent_scale: `sgd`, the paper's plain step; `norm`, of length eta whatever the gradient, as in SAM (arXiv
             2010.01412); `relative`, of length eta times the norm of the moved weights.
         ascent_part: which weights are moved: `all`, `head`, `adapters` or `last:N`.
+        ascent_dropout: whether J is of responses under dropout, each with masks of its own. At a probability of 0.1 the
+            masks decide which of two responses is ahead in up to a third of pairs, and J then rewards the masks.
         second_order: differentiate through the plain ascent too (one device, no accumulation): for small models.
         difference_cap: differences beyond it are not rewarded; None for no cap.
         reward_penalty: weight in J of minus the mean square of the rewards, so that J does not grow by scale alone.
@@ -86,6 +88,7 @@ class MetaRM(PairwiseRM):
         ascent_lr: float = 5e-6,
         ascent_scale: StepScale = "sgd",
         ascent_part: str = "all",
+        ascent_dropout: bool = False,
         second_order: bool = False,
         difference_cap: float | None = None,
         reward_penalty: float = 0.0,
@@ -109,7 +112,9 @@ class MetaRM(PairwiseRM):
         if dropout_at is not None:
             add_dropout(model, dropout_at, dropout)
         self.second_order = second_order
-        self.climb = Climb(model, ascent_lr, ascent_scale, ascent_part, difference_cap, reward_penalty, agreed_only)
+        self.climb = Climb(
+            model, ascent_lr, ascent_scale, ascent_part, ascent_dropout, difference_cap, reward_penalty, agreed_only
+        )
         self.objective = Objective(model.hidden_size, contrast, beta, ranking_views, distill, centering)
         self._model_above: Forward | None = None
         self.register_state_dict_pre_hook(_at_theta)

@@ -16,8 +16,9 @@ class VotersRM(PairwiseRM):
     """The baseline's loss for every member (arXiv 2401.06080, eq 2), each on a bootstrap sample of its own.
 
     Members of one backbone would agree too much on one sample: each gets Poisson(1) weights of the pairs. Metrics are
-    those of the mean over members. Adapters train at the backbone's learning rate, heads at `head_lr`; each member's
-    gradient is divided by M, which Adam does not notice.
+    those of the mean over members. Adapters train at the backbone's learning rate, heads at `head_lr`. Each member's
+    gradient is divided by M: Adam's steps do not change by that, but `trainer.gradient_clip_val` is of the gradient of
+    all members together, and clips each of them as much as the noisiest one calls for.
 
     Args:
         model: the members.

@@ -75,7 +75,8 @@ def soft_label(
 ) -> Targets:
     """Replace the label by what the voters believe: `sigmoid(mean / temperature)`, or the share of their votes.
 
-    That is below 1/2 where they contradict the label: `flip` has no place after it, where it turns this belief round.
+    That is below 1/2 where they contradict the label: `flip` has no place after it, where it turns this belief round,
+    nor before it, where this undoes what it turned round.
 
     Args:
         strength: of N pairs.
@@ -94,7 +95,14 @@ def soft_label(
         believed = _share(strength)
     else:
         raise ValueError(f"source={source!r}; soft labels come from 'mean' or from 'votes'")
-    return replace(targets, label=np.where(np.isnan(strength.mean), targets.label, believed))
+    known = ~np.isnan(strength.mean)
+    return replace(
+        targets,
+        label=np.where(known, believed, targets.label),
+        margin=np.where(known, targets.strength_sign, 1.0) * targets.margin,
+        flipped=targets.flipped & ~known,
+        strength_sign=np.where(known, 1.0, targets.strength_sign),
+    )
 
 
 def adaptive_margin(
@@ -213,7 +221,8 @@ def prefix(strength: Strength, targets: Targets, *, share: float, end: Literal["
     """
     if not 0 < share <= 1 or end not in ("weak", "strong"):
         raise ValueError(f"share={share}, end={end!r}: give a share above 0, 1 at most, of the weak or the strong end")
-    return select(strength, targets, ranges=[(0, share) if end == "weak" else (1 - share, 1)])
+    # 1 - .7 is above 3 / 10 in floating point, which would leave out the seventh of ten pairs.
+    return select(strength, targets, ranges=[(0, share) if end == "weak" else (max(1 - share - 1e-12, 0), 1)])
 
 
 def _mask(strength: Strength, pairs: Pairs) -> Bools:

@@ -87,7 +87,7 @@ def test_every_key_that_is_shown_has_a_comment() -> None:
 
 
 def test_help_is_of_the_choices_that_are_made(cli: Cli) -> None:
-    said = cli("train", "data=jsonl", "--help")
+    said = cli("train", "data=jsonl", "--help", "all")
     assert said.code == 0
     for line in (
         "data=jsonl",
@@ -99,6 +99,29 @@ def test_help_is_of_the_choices_that_are_made(cli: Cli) -> None:
         assert line in said.out
     assert "data.num_pairs" not in said.out
     assert "data.num_pairs=12000" in help_text("train")
+
+
+def test_help_is_two_screens_and_says_how_to_see_every_key(cli: Cli) -> None:
+    """What is nearly always set stands with its comment, all other keys by their names; a group, and all, on demand."""
+    short, whole = cli("train", "--help").out, cli("train", "--help", "all").out
+    assert len(short.splitlines()) <= 96
+    assert max(map(len, short.splitlines())) <= 120
+    told = read_help("train")
+    for key in told.keys:
+        assert f"  {key}=" in whole
+        name = key.removeprefix(f"{key.partition('.')[0]}.")
+        assert f"  {key}=" in short or name in short, key
+    assert "of a whole conversation" in short
+    assert "optimizer steps of the run; -1" not in short
+    assert all(key in whole.replace("\n", " ") for key in told.inner)
+    assert "`--help all` every key." in short
+    of_group = cli("train", "trainer=ddp", "--help", "trainer").out
+    assert "optimizer steps of the run; -1" in of_group
+    assert "trainer.devices=auto" in of_group
+    assert "  data.epochs=" not in of_group
+    assert "optimizer steps of the run; -1" in cli("train", "trainer=cpu", "--help").out
+    said = cli("train", "--help", "trainr")
+    assert (said.code, "there is no such group; say all, or data, backbone" in said.err) == (1, True)
 
 
 def test_what_is_asked_first_imports_nothing_heavy() -> None:

@@ -106,6 +106,15 @@ def test_pairs_that_are_not_valid_are_left_out_whatever_they_hold() -> None:
     assert_metrics(metrics.compute(), expected_metrics(chosen, rejected, batch))
 
 
+def test_labels_beyond_probabilities_are_measured_against_as_the_nearer_end() -> None:
+    """A corrected label of 4/3 is 1 and of -1/3 is 0: a likelihood and a calibration are of probabilities."""
+    chosen, rejected = torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    found, expected = (PairMetrics(), PairMetrics())
+    found.update(chosen, rejected, make_batch(3, label=torch.tensor([4 / 3, -1 / 3, 0.25])))
+    expected.update(chosen, rejected, make_batch(3, label=torch.tensor([1.0, 0.0, 0.25])))
+    assert_metrics(found.compute(), {name: float(value) for name, value in expected.compute().items()})
+
+
 def test_worked_example_of_accuracies() -> None:
     """Right, tie, wrong against a label of 0, and an undecided label that only the other means see.
 

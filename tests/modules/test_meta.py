@@ -30,6 +30,7 @@ from lightning_rm.modules.contrast import SimCSE
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
 from lightning_rm.modules.strength_aware import StrengthAwareRM
+from tests import reference
 from tests.float64 import assert_same, same
 from tests.toy import CONFIG, LossRecorder, toy_data, toy_model, toy_trainer, weights
 
@@ -183,6 +184,49 @@ def test_a_small_step_adds_the_hessian_times_the_ascent(tmp_path: Path) -> None:
     found = torch.cat([((up[name] - down[name]) / (2 * eta)).flatten() for name in names])
     expected = torch.cat([value.flatten() for value in product])
     assert float((found - expected).norm() / expected.norm()) < 1e-6
+
+
+@pytest.mark.parametrize("eta", [3.0, -3.0])
+def test_a_pair_that_agrees_with_the_ascent_counts_for_less(tmp_path: Path, eta: float) -> None:
+    """Where the head alone climbs, the pairs' gradient is -sum sigma(-z') grad z / P, z' = z + eta <grad z, grad J>."""
+    (data,) = batches(1)
+    model = wide_model()
+    with torch.no_grad():
+        features = model(data.tokens).feature
+        groups = model(data.responses[0].tokens).feature.transpose(0, 1).tolist()
+    pairs = features.transpose(0, 1).tolist()
+    (head,) = next(model.head_parameters()).tolist()
+    expected, alignments = reference.meta_weights(pairs, groups, head, eta)
+    plain, _ = reference.meta_weights(pairs, groups, head, 0.0)
+
+    module = MetaRM(wide_model(), SGD, ascent_lr=eta, ascent_part="head")
+    gradient = gradients(tmp_path, module, [data])["backbone.score.weight"][0]
+    apart = features[0] - features[1]  # (P, H): each pair's grad z
+    found = torch.linalg.lstsq(apart.T, -len(pairs) * gradient).solution
+    assert_same(gradient, -found @ apart / len(pairs))
+    assert found.tolist() == same(expected)
+    for weight, before, alignment in zip(found.tolist(), plain, alignments, strict=True):
+        assert (weight < before) == (eta * alignment > 0)
+    assert {alignment > 0 for alignment in alignments} == {True, False}
+
+
+@pytest.mark.parametrize("kind", ["first order", "second order", "checkpointing"])
+def test_the_difference_loss_is_climbed_without_dropout(tmp_path: Path, kind: str) -> None:
+    """Asked for none, J is that of a model which drops nothing, and so is the step; the pairs are under dropout."""
+    data = batches(1)
+    logged: dict[str, dict[str, float]] = {}
+    for name, options in {"none": {}, "aside": {}, "asked": {"ascent_dropout": True}}.items():
+        model = wide_model(attention_dropout=0.0 if name == "none" else 0.3)
+        if kind == "checkpointing":
+            model.backbone.gradient_checkpointing_enable()
+        trainer = toy_trainer(tmp_path, log_every_n_steps=1)
+        fit(trainer, MetaRM(model, SGD, ascent_lr=2.0, second_order=kind == "second order", **options), data)
+        logged[name] = {key.removeprefix("train/"): float(value) for key, value in trainer.callback_metrics.items()}
+        assert all(part.training for part in model.modules())
+    for key in ("difference_loss", "difference_loss_after", "difference", "ascent_length"):
+        assert logged["aside"][key] == same(logged["none"][key]), key
+        assert logged["asked"][key] != pytest.approx(logged["none"][key], rel=1e-6), key
+    assert logged["aside"]["ranking"] != pytest.approx(logged["none"]["ranking"], rel=1e-6)
 
 
 @pytest.mark.parametrize("eta", [0.002, -0.5])

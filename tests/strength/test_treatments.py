@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -279,6 +280,31 @@ def test_deciles_and_prefixes_cut_all_pairs() -> None:
     weak = s.prefix(strength, plain, share=0.3, end="weak").kept
     np.testing.assert_array_equal(weak, deciles[0] | deciles[1] | deciles[2])
     assert s.prefix(strength, plain, share=1.0, end="strong").kept.all()
+
+
+@pytest.mark.parametrize("num_pairs", [10, 20, 30, 300])
+def test_a_share_is_as_many_pairs_from_either_end(num_pairs: int) -> None:
+    """Of ten pairs .7 are seven, though 1 - .7 in floating point is above the quantile 3 / 10 of the fourth."""
+    strength, _, _ = some_pairs(num_pairs)
+    plain = s.Targets.plain(num_pairs)
+    for share in (0.05, 0.15, 0.3, 1 / 3, 0.35, 0.55, 2 / 3, 0.7, 0.85, 0.95):
+        weak, strong = (s.prefix(strength, plain, share=share, end=end).kept for end in ("weak", "strong"))
+        assert weak.sum() == math.ceil(round(share * num_pairs, 9)), share
+        assert strong.sum() == math.floor(round(share * num_pairs, 9)), share
+        assert strength.mean[strong].min(initial=math.inf) >= strength.mean[~strong].max(initial=-math.inf)
+
+
+@pytest.mark.parametrize("keep_margin", [False, True])
+def test_a_soft_label_undoes_a_flip(keep_margin: bool) -> None:
+    """The voters' belief is of chosen over rejected, whatever was turned round before; the third pair has no voters."""
+    strength = s.Strength.of([-2.0, 2.0, NAN], [1.0, 1.0, NAN], [0.1, 0.9, NAN])
+    before = s.Targets.of([1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [1.0] * 3)
+    flip = partial(s.flip, below_quantile=1.0, keep_margin=keep_margin)
+    for rest in ([s.soft_label], [s.soft_label, s.adaptive_margin]):
+        found = s.treat(strength, before, [flip, *rest])
+        expected = s.treat(strength, before, rest)
+        for column in ("label", "margin", "weight", "flipped", "kept", "strength_sign"):
+            np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
 
 
 @pytest.mark.parametrize(

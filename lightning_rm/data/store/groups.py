@@ -20,12 +20,12 @@ from lightning_rm.batch import Sample
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.table import open_table
 
-GROUP_VERSION = "groups 3"
+GROUP_VERSION = "groups 4"
 """Changes whenever the file's columns, or what they hold, change."""
 
 GROUP_SCHEMA = pa.schema(
     [
-        ("ids", pa.list_(pa.list_(pa.int32()))),  # a list a response, two at least, no two alike
+        ("ids", pa.list_(pa.list_(pa.int32()))),  # a list a response, two different ones at least
         ("prompt_length", pa.int32()),
         ("gold", pa.list_(pa.float64())),  # one a response, or empty
         ("votes", pa.list_(pa.list_(pa.float64()))),  # a list of M a response, or empty

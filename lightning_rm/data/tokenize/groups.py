@@ -1,18 +1,18 @@
 """From rows of responses to tokenised groups on disk: as `tokenize` does it for pairs, by the same templates and cuts.
 
-A response that is empty, that is the same as an earlier one of its group, or that is too long, costs its group that
-response alone; a group that is left with fewer than two costs a row. All of it is counted. This file knows no layout,
-no batch and no model.
+A response that is empty or too long costs its group that response alone; a group that is left with fewer than two
+different ones costs a row. A policy that says the same again has said it again: repeats stay, as in the difference loss
+over k responses (arXiv 2401.06080, eq 11). All of it is counted. This file knows no layout, no batch and no model.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
@@ -27,7 +27,7 @@ from lightning_rm.data.tokenize.policy import FEWER_THAN_TWO, OVERLONG, TEMPLATE
 from lightning_rm.data.tokenize.preparing import chunks_of, notes, prepared
 from lightning_rm.data.tokenize.tally import Tally
 
-EMPTY, REPEATED, SAME_IDS, TOO_LONG = "empty", "repeated", "token-identical", "overlong"
+EMPTY, TOO_LONG = "empty", "overlong"
 """Why a response is left out of its group."""
 
 
@@ -92,45 +92,54 @@ class _Group:
                     ids=[draft.ids[place] for place in places],
                 )
 
+    @property
+    def num_different(self) -> int:
+        """How many responses are unlike those before them, in token ids where they are known."""
+        items = self.draft.ids if self.draft and not self.draft.failure else self.row.responses
+        return sum(item not in items[:place] for place, item in enumerate(items))
+
     def left_out_for(self, policy: TokenizePolicy) -> tuple[str, str] | None:
         """The reason to leave the whole group out and what was found, None for a group that is kept."""
-        left, lost = len(self.row.responses), self.lost
+        lost = self.lost
         if self.draft and self.draft.failure:
             return TEMPLATE, self.draft.failure
         if policy.overlong == "error" and lost[TOO_LONG]:
             return OVERLONG, f"{lost[TOO_LONG]} of its responses make over max_tokens={policy.max_tokens:,} tokens"
-        if left < 2:
-            found = f"{left} left of {left + lost.total()}"
+        if self.num_different < 2:
+            found = f"{self.num_different} of {len(self.row.responses) + lost.total()}"
             return FEWER_THAN_TWO, f"{found}: {_listed(lost)}" if lost else found
         return None
 
 
 def _write(file: BinaryIO, source: GroupSource, tokenizer: PreTrainedTokenizerBase, tally: Tally) -> None:
     """Write every group of a source that is kept, chunk by chunk, and the report at the end."""
-    num_kept, lost = 0, Counter[str]()
+    num_kept, num_repeated, lost = 0, 0, Counter[str]()
     with pa.ipc.new_file(file, GROUP_SCHEMA) as writer:
         for chunk in chunks_of(source):
             tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
             groups = [_Group(place, row) for place, row in chunk if isinstance(row, GroupRow)]
             _thin_and_fit(groups, tokenizer, tally.policy)
-            kept = list(_kept(groups, tally))
-            num_kept += sum(len(draft.ids) for draft in kept)
+            kept: list[Draft[GroupRow]] = []
             for group in groups:
                 lost += group.lost
+                if draft := _kept(group, tally):
+                    kept.append(draft)
+                    num_kept += len(draft.ids)
+                    num_repeated += len(draft.ids) - group.num_different
             if kept:
                 writer.write_batch(pa.RecordBatch.from_pylist(list(map(_columns, kept)), schema=GROUP_SCHEMA))
         tally.check()
-        note = f"{num_kept:,} responses kept" + (f"; left out: {_listed(lost)}" if lost else "")
+        note = f"{num_kept:,} responses kept" + (f", {num_repeated:,} of them repeated" if num_repeated else "")
+        note += f"; left out: {_listed(lost)}" if lost else ""
         metadata = {"report": tally.report.to_json(), "note": note, "places": json.dumps(places_of(source))}
         writer.write_batch(pa.RecordBatch.from_pylist([], schema=GROUP_SCHEMA), custom_metadata=metadata)
 
 
 def _thin_and_fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
-    """Encode the responses of a chunk, leaving out those that are empty, repeated or too long."""
+    """Encode the responses of a chunk, leaving out those that are empty or too long."""
     for group in groups:
         responses = group.row.responses
         group.keep([place for place, turns in enumerate(responses) if not is_blank(turns[-1])], EMPTY)
-        group.keep(_firsts(group.row.responses), REPEATED)
     _fit(groups, tokenizer, policy)
     thinned: list[_Group] = []
     for group in groups:
@@ -139,30 +148,26 @@ def _thin_and_fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, 
             if group.lost[TOO_LONG]:
                 thinned.append(group)
     _fit(thinned, tokenizer, policy)  # a response that no cut makes fit does not cost the others their prompt
-    for group in groups:
-        if group.draft and not group.draft.failure:
-            group.keep(_firsts(group.draft.ids), SAME_IDS)
 
 
 def _fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
-    """Encode the groups that have two responses."""
-    pairable = [group for group in groups if len(group.row.responses) > 1]
+    """Encode the groups that have two different responses."""
+    pairable = [group for group in groups if group.num_different > 1]
     for group, draft in zip(
         pairable, fit([(group.place, group.row) for group in pairable], tokenizer, policy), strict=True
     ):
         group.draft = draft
 
 
-def _kept(groups: Sequence[_Group], tally: Tally) -> Iterator[Draft[GroupRow]]:
-    """The groups of a chunk that are used; every one is counted."""
-    for group in groups:
-        where = group.row.place
-        if left_out := group.left_out_for(tally.policy):
-            tally.leave_out(where, *left_out)
-        elif group.draft:
-            changes = {f"{reason} responses left out": "" for reason, count in group.lost.items() if count}
-            tally.report.keep(group.draft.changes | changes, where)
-            yield group.draft
+def _kept(group: _Group, tally: Tally) -> Draft[GroupRow] | None:
+    """A group that is used; every one is counted, used or not."""
+    if left_out := group.left_out_for(tally.policy):
+        tally.leave_out(group.row.place, *left_out)
+        return None
+    draft = cast(Draft[GroupRow], group.draft)  # of every group with two different responses
+    changes = {f"{reason} responses left out": "" for reason, count in group.lost.items() if count}
+    tally.report.keep(draft.changes | changes, group.row.place)
+    return draft
 
 
 def _columns(draft: Draft[GroupRow]) -> dict[str, object]:
@@ -176,11 +181,6 @@ def _columns(draft: Draft[GroupRow]) -> dict[str, object]:
         "id": row.id,
         "source_row": draft.place,
     }
-
-
-def _firsts(items: Sequence[object]) -> list[int]:
-    """The places of all items that are unlike those before them: `0, 2` for `a a b`."""
-    return [place for place, item in enumerate(items) if item not in items[:place]]
 
 
 def _listed(lost: Counter[str]) -> str:

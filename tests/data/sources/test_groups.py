@@ -201,8 +201,8 @@ def test_responses_have_the_ids_that_pairs_give_them(tmp_path_factory: Any, said
     )
 
 
-def test_repeated_and_empty_responses_are_left_out_and_counted(tmp_path: Path) -> None:
-    """Of `a`: two repeated in words, one in tokens (two spaces), one empty; their gold and votes go with them."""
+def test_empty_responses_are_left_out_and_repeated_ones_kept_and_counted(tmp_path: Path) -> None:
+    """Of `a`: two repeated in words, one in tokens (a space), one empty, whose gold and votes go with it."""
     groups = prepared(
         tmp_path,
         group(
@@ -224,18 +224,19 @@ def test_repeated_and_empty_responses_are_left_out_and_counted(tmp_path: Path) -
     )
     report = groups.report
     assert [groups.group_id(i) for i in range(len(groups))] == ["a", "b"]
-    assert words(groups, 0) == ("w1", ["w2", "w3", "w4"])
-    assert groups.gold(0) == (0, 1, 2)
-    assert groups.votes(0) == ((0,), (1,), (2,))
+    assert words(groups, 0) == ("w1", ["w2", "w3", "w2", "w2", "w3", "w4"])
+    assert groups.gold(0) == (0, 1, 0, 0, 1, 2)
+    assert groups.votes(0) == ((0,), (1,), (0,), (1,), (0,), (2,))
+    assert groups.num_responses.tolist() == [6, 2]
     assert groups.source_row.tolist() == [0, 1]
     assert (report.name, report.read, report.kept) == ("said", 4, 2)
     assert report.reasons == {"fewer than two different responses": 2}
-    assert report.changes == {f"{kind} responses left out": 1 for kind in ("empty", "repeated", "token-identical")}
+    assert report.changes == {"empty responses left out": 1}
     assert report.examples["fewer than two different responses"] == [
-        "group c: 1 left of 3: 1 empty, 1 repeated",
-        "group d: 1 left of 1",
+        "group c: 1 of 3: 1 empty",
+        "group d: 1 of 1",
     ]
-    assert report.notes == ["said: 5 responses kept; left out: 2 empty, 3 repeated, 1 token-identical"]
+    assert report.notes == ["said: 8 responses kept, 3 of them repeated; left out: 2 empty"]
 
 
 LONG = "w3 w3 w3 w3 w3 w3 w3 w3"
@@ -246,7 +247,7 @@ def test_an_overlong_response_is_dropped_and_its_group_is_kept(tmp_path: Path) -
     groups = prepared(tmp_path, group("w1", LONG, "w2", "w4 w5", id="a"), group("w1", LONG, "w2", id="b"), max_tokens=6)
     assert words(groups, 0) == ("w1", ["w2", "w4 w5"])
     assert groups.report.reasons == {"fewer than two different responses": 1}
-    assert groups.report.examples["fewer than two different responses"] == ["group b: 1 left of 2: 1 overlong"]
+    assert groups.report.examples["fewer than two different responses"] == ["group b: 1 of 2: 1 overlong"]
     assert groups.report.changes == {"overlong responses left out": 1}
 
 
@@ -267,10 +268,12 @@ def test_a_response_that_no_cut_makes_fit_does_not_cost_the_others_their_prompt(
     assert groups.report.changes == {"overlong responses left out": 1}
 
 
-def test_cut_responses_that_become_the_same_are_one(tmp_path: Path) -> None:
-    groups = prepared(tmp_path, group("w1", "w2 w3 w4", "w2 w3 w5", "w6"), max_tokens=6, overlong="truncate_response")
-    assert words(groups, 0) == ("w1", ["w2 w3", "w6"])
-    assert groups.report.changes == {"token-identical responses left out": 1, "response cut": 1}
+def test_cut_responses_that_become_the_same_are_repeats(tmp_path: Path) -> None:
+    rows = group("w1", "w2 w3 w4", "w2 w3 w5", "w6"), group("w1", "w2 w3 w4", "w2 w3 w5")
+    groups = prepared(tmp_path, *rows, max_tokens=6, overlong="truncate_response")
+    assert [words(groups, row) for row in range(len(groups))] == [("w1", ["w2 w3", "w2 w3", "w6"])]
+    assert groups.report.changes == {"response cut": 1}
+    assert groups.report.reasons == {"fewer than two different responses": 1}
 
 
 def test_errors_name_the_groups_and_the_ways_out(tmp_path: Path) -> None:
@@ -278,7 +281,7 @@ def test_errors_name_the_groups_and_the_ways_out(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"group long: overlong: 1 of its responses(?s:.)*overlong=drop"):
         prepared(tmp_path, *rows, max_tokens=6, overlong="error")
     with pytest.raises(
-        ValueError, match=r"group same: fewer than two different responses: 1 left(?s:.)*identical=drop"
+        ValueError, match=r"group same: fewer than two different responses: 1 of 2(?s:.)*identical=drop"
     ):
         prepared(tmp_path, *rows, max_tokens=6, identical="error")
     bad = BadRow("r.jsonl:2", "broken JSON", "no bracket")

@@ -15,7 +15,7 @@ from lightning_rm.data.store.treated import treated
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
-from lightning_rm.strength import adaptive_margin, decile, drop, flip, label_smoothing, select, weight
+from lightning_rm.strength import adaptive_margin, decile, drop, flip, label_smoothing, select, soft_label, weight
 from tests.toy import Rows
 
 NUM = 40
@@ -91,6 +91,11 @@ def test_pairs_left_out_are_gone_and_counted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pairs.lengths, whole.lengths[pairs.source_row])
     rows = [int(row) for batch in module.train_dataloader() for row in batch.row]
     assert sorted(rows) == list(range(NUM - 7))
+
+
+def test_flips_that_a_soft_label_undoes_are_not_reported(tmp_path: Path) -> None:
+    module = data(tmp_path, partial(flip, below_mean=0.0), soft_label)
+    assert module.reports["train"].changes == {"label softened": NUM - NUM // 8}
 
 
 def test_a_treated_set_survives_a_pickle(tmp_path: Path) -> None:
