@@ -81,7 +81,7 @@ def test_ci_runs_the_readmes_two_commands() -> None:
 def test_the_choices_are_those_of_conf() -> None:
     """Every group with every choice, but for what other choices are made of."""
     written = dict(re.findall(r"^\| `(\w+)=` \| (.*) \|$", README, flags=re.MULTILINE))
-    parts = {("data", "base"), ("trainer", "base"), ("backbone", "lora")}
+    parts = {("data", "base"), ("data", "synthetic_sets"), ("trainer", "base"), ("backbone", "lora")}
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "conf").glob("*/*.yaml")):
         if (path.parent.name, path.stem) not in parts:

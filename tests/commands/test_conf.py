@@ -25,7 +25,7 @@ from tests.toy import write_annotated
 CONF = Path(conf_dir())
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 # Parts of other choices, composed with them.
-PARTS = {("data", "base"), ("trainer", "base"), ("backbone", "lora")}
+PARTS = {("data", "base"), ("data", "synthetic_sets"), ("trainer", "base"), ("backbone", "lora")}
 CHOICES = [
     (group, path.stem)
     for group in GROUPS

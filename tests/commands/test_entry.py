@@ -206,15 +206,15 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
     ran: list[int] = []
 
     def task(cfg: DictConfig) -> None:
-        ran.append(cfg.seed)
-        if cfg.seed == 1:
+        ran.append(cfg.max_pairs)
+        if cfg.max_pairs == 1:
             raise ValueError("identical=drop leaves nothing")
-        if cfg.seed == 2:
+        if cfg.max_pairs == 2:
             raise RuntimeError("a fault of ours")
-        if cfg.seed == 3:
+        if cfg.max_pairs == 3:
             raise SystemExit(1)
 
-    sweep = ["-m", "seed=0,1,2,3,4", "hydra.sweep.dir=sweep"]
+    sweep = ["-m", "max_pairs=0,1,2,3,4", "hydra.sweep.dir=sweep"]
     assert swept(monkeypatch, *sweep, task=task) == 1
     assert ran == [0, 1, 2, 3, 4]
     shown = " ".join(capfd.readouterr().err.split())
@@ -226,7 +226,7 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
         "done",
     ):
         assert words in shown
-    assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["overrides"] == ["seed=1"]
+    assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["overrides"] == ["max_pairs=1"]
     assert swept(monkeypatch, *sweep, task=lambda cfg: None) == 0
     assert "jobs failed" not in capfd.readouterr().err
 
@@ -235,10 +235,10 @@ def test_ctrl_c_ends_a_sweep(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
 
     def task(cfg: DictConfig) -> None:
-        ran.append(cfg.seed)
+        ran.append(cfg.max_pairs)
         raise KeyboardInterrupt
 
-    assert swept(monkeypatch, "-m", "seed=0,1", "hydra.sweep.dir=sweep", task=task) == 130
+    assert swept(monkeypatch, "-m", "max_pairs=0,1", "hydra.sweep.dir=sweep", task=task) == 130
     assert ran == [0]
 
 
