@@ -26,7 +26,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from lightning_rm.batch import ResponseBatch, TokenBatch
+from lightning_rm.batch import GroupBatch, TokenBatch
 from lightning_rm.models.dropout import DropoutAt, add_dropout
 from lightning_rm.models.reward_model import RewardModel
 
@@ -39,12 +39,12 @@ PLACES: dict[str, tuple[float, DropoutAt | None, float]] = {
 """Where something is dropped: the backbone's own probability, the place of ours, and its probability."""
 
 
-def under_own_masks(model: RewardModel, groups: ResponseBatch) -> Tensor:
+def under_own_masks(model: RewardModel, groups: GroupBatch) -> Tensor:
     """(k, G) rewards in training mode, all in one forward."""
     return model(groups.tokens).reward
 
 
-def under_one_mask(model: RewardModel, groups: ResponseBatch) -> Tensor:
+def under_one_mask(model: RewardModel, groups: GroupBatch) -> Tensor:
     """(k, G) rewards in training mode, a row of the padded grid at a time, all from the same random numbers."""
     tokens, state = groups.tokens, torch.get_rng_state()
     width = tokens.input_ids.shape[1]
@@ -57,7 +57,7 @@ def under_one_mask(model: RewardModel, groups: ResponseBatch) -> Tensor:
     return torch.cat(rewards).view_as(tokens.reward_index)
 
 
-WAYS: dict[str, Callable[[RewardModel, ResponseBatch], Tensor]] = {
+WAYS: dict[str, Callable[[RewardModel, GroupBatch], Tensor]] = {
     "masks of their own": under_own_masks,
     "one mask a group": under_one_mask,
 }

@@ -39,7 +39,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_rm.batch import PreferenceBatch, Sample, preference_batch, response_batch
+from lightning_rm.batch import PreferenceBatch, Sample, group_batch, preference_batch
 from lightning_rm.data.batches.layouts import padded
 from lightning_rm.losses import ranking_loss
 from lightning_rm.models.reward_model import RewardModel
@@ -86,7 +86,7 @@ def make_batch(draw: random.Random, num_pairs: int, read_at: Any) -> PreferenceB
     pairs = [sample(lengths[place : place + 2]) for place in range(0, len(lengths), 2)]
     groups = [sample(lengths[place : place + K]) for place in range(0, len(lengths), K)]
     batch = preference_batch(padded(pairs, read_at, 0))
-    return replace(batch, responses=(response_batch(padded(groups, read_at, 0)),))
+    return replace(batch, responses=(group_batch(padded(groups, read_at, 0)),))
 
 
 class Times(L.Callback):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lightning_rm.data.sources.files import FileSource
     from lightning_rm.data.sources.records import RecordSource
     from lightning_rm.data.synthetic.pairs import SyntheticSource
-    from lightning_rm.data.synthetic.policy import SyntheticResponses
+    from lightning_rm.data.synthetic.policy import SyntheticGroups
     from lightning_rm.data.synthetic.tokenizer import world_tokenizer
     from lightning_rm.data.tokenize.pairs import load_tokenizer
     from lightning_rm.evaluation.evaluate import evaluate
@@ -69,7 +69,7 @@ __all__ = [
     "StrengthAwareRM",
     "SupervisedLM",
     "SwAV",
-    "SyntheticResponses",
+    "SyntheticGroups",
     "SyntheticSource",
     "Voter",
     "VotersRM",
@@ -118,7 +118,8 @@ _HOMES = {
     "StrengthAwareRM": "modules.strength_aware",
     "SupervisedLM": "modules.supervised",
     "SwAV": "modules.contrast",
-    "SyntheticResponses": "data.synthetic.policy",
+    "SyntheticGroups": "data.synthetic.policy",
+    "SyntheticResponses": "data.synthetic.policy",  # the name of before
     "SyntheticSource": "data.synthetic.pairs",
     "Voter": "annotation.voters",
     "VotersRM": "modules.voters",

@@ -144,7 +144,7 @@ class TokenBatch(Tensors):
 
 
 @dataclass(frozen=True)
-class ResponseBatch(Tensors):
+class GroupBatch(Tensors):
     """G groups of responses without labels, each to one prompt: what a policy says, for MetaRM and for evaluation.
 
     Groups may differ in their number of responses; k is the largest. A smaller group is filled up with its first
@@ -153,7 +153,7 @@ class ResponseBatch(Tensors):
     Args:
         tokens: the token grid, with `reward_index` (k, G).
         present: (k, G) bool, False where a group is filled up.
-        gold: (k, G) float, the planted reward of made responses, NaN elsewhere.
+        gold: (k, G) float, the gold reward of made responses, NaN elsewhere.
         agreed: (k, k, G) bool, True for two responses whose order all voters agree on; True everywhere where no voter
             was asked.
         row: (G,) long, the group's row in its data set.
@@ -189,7 +189,7 @@ class PreferenceBatch(Tensors):
         length: (2, P) long, tokens of each response without its prompt, for the length-only baseline.
         subset: (P,) long, index into `subset_names`.
         clean: (P,) float, 1 where chosen is truly better, 0 where the label is wrong, NaN where nobody knows.
-        gold_margin: (P,) float, the planted margin of made data, NaN elsewhere.
+        gold_margin: (P,) float, the gold margin of made data, NaN elsewhere.
         strength: (P,) float, mean of the voters' margins, NaN where the data is not annotated.
         row: (P,) long, the pair's row in its data set.
         valid: (P,) bool, False for a pair that only fills the batch of a rank that has run out of pairs: metrics leave
@@ -217,7 +217,7 @@ class PreferenceBatch(Tensors):
     subset_names: tuple[str, ...] = ("all",)
     data_set: str = "train"
     scale: float = 1.0
-    responses: tuple[ResponseBatch, ...] = ()
+    responses: tuple[GroupBatch, ...] = ()
 
     @property
     def num_pairs(self) -> int:
@@ -276,8 +276,8 @@ def default_columns(num_pairs: int) -> dict[str, Tensor]:
     }
 
 
-def response_batch(tokens: TokenBatch, **columns: Any) -> ResponseBatch:
-    """A `ResponseBatch` from tokens alone, all of its responses present: for notebooks and tests."""
+def group_batch(tokens: TokenBatch, **columns: Any) -> GroupBatch:
+    """A `GroupBatch` from tokens alone, all of its responses present: for notebooks and tests."""
     k, groups = tokens.reward_index.shape
     values: dict[str, Any] = {
         "present": torch.ones(k, groups, dtype=torch.bool),
@@ -286,10 +286,15 @@ def response_batch(tokens: TokenBatch, **columns: Any) -> ResponseBatch:
         "row": torch.arange(groups),
         "valid": torch.ones(groups, dtype=torch.bool),
     }
-    return ResponseBatch(tokens=tokens, **(values | columns))
+    return GroupBatch(tokens=tokens, **(values | columns))
 
 
 def preference_batch(tokens: TokenBatch, **columns: Any) -> PreferenceBatch:
     """A `PreferenceBatch` from tokens alone, with any column overridden by name: for notebooks and tests."""
     values = default_columns(tokens.reward_index.shape[1]) | columns
     return PreferenceBatch(tokens=tokens, **cast(Any, values))
+
+
+ResponseBatch = GroupBatch
+response_batch = group_batch
+"""The names of before, of the same things."""

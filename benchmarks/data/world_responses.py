@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from lightning_rm.annotation.voters import Voter
-from lightning_rm.data.synthetic.policy import SyntheticResponses
+from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.scoring.conversations import score
 from lightning_rm.scoring.load import find_folder
 
@@ -33,9 +33,7 @@ def main() -> None:
     folders = [folder for run in sorted(glob.glob(arguments.voters)) if (folder := find_folder(Path(run)))]
     if not folders:
         raise SystemExit(f"{arguments.voters} names no run with weights")
-    groups = list(
-        SyntheticResponses(arguments.num_prompts, arguments.k, shift=arguments.shift, seed=arguments.world_seed)
-    )
+    groups = list(SyntheticGroups(arguments.num_prompts, arguments.k, shift=arguments.shift, seed=arguments.world_seed))
     conversations = [[*group.prompt, *response] for group in groups for response in group.responses]
     tokenizer = Voter("first", folders[0]).tokenizer()
     votes = [score(Voter(str(folder), folder).load(tokenizer), tokenizer, conversations) for folder in folders]

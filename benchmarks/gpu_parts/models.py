@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from lightning_rm.batch import LayoutName, PreferenceBatch, ReadAt, Sample, preference_batch, response_batch
+from lightning_rm.batch import LayoutName, PreferenceBatch, ReadAt, Sample, group_batch, preference_batch
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.attention.last_layer import LastLayer
 from lightning_rm.models.backbone import loading, settings
@@ -192,7 +192,7 @@ def batch_of(
     batch = preference_batch(LAYOUTS[layout](samples, read_at, PAD), strength=strength, margin=strength.abs())
     if not groups:
         return batch
-    return replace(batch, responses=(response_batch(LAYOUTS[layout](groups, read_at, PAD)),))
+    return replace(batch, responses=(group_batch(LAYOUTS[layout](groups, read_at, PAD)),))
 
 
 def methods(

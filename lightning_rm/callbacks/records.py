@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch
+from lightning_rm.batch import GroupBatch, PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import file_and_line
 from lightning_rm.data.store.cache import draft_of
@@ -116,8 +116,8 @@ class PairRecorder(L.Callback):
         """Write the records."""
         self._write(pl_module, "test")
 
-    def _keep(self, rewards: Mapping[str, Tensor], batch: PreferenceBatch | ResponseBatch) -> None:
-        if isinstance(batch, ResponseBatch):  # groups have metrics, no records
+    def _keep(self, rewards: Mapping[str, Tensor], batch: PreferenceBatch | GroupBatch) -> None:
+        if isinstance(batch, GroupBatch):  # groups have metrics, no records
             return
         chosen, rejected = rewards["chosen"], rewards["rejected"]
         columns = (batch.row, batch.subset, chosen, rejected, batch.label, batch.clean, batch.valid)

@@ -42,7 +42,7 @@ def results_table(results: Mapping[str, Mapping[str, float]], title: str = RUN_T
     """One row a data set: accuracy beside the length-only baseline, NLL, folded calibration error, mean margin.
 
     Sets of groups of responses have no accuracy; they stand in a second table of their own, with how their rewards
-    differ and, where it is known, what they say of the planted ones.
+    differ and, where it is known, what they say of the gold ones.
 
     Args:
         results: data set -> metric -> value; a metric that a set does not have stays empty.

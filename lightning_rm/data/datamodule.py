@@ -22,14 +22,14 @@ from lightning_rm.data.batches.choice import Choice, LayoutSetting, choose_layou
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.loader import (
     GroupBatches,
+    GroupLoader,
     Iterated,
     PairLoader,
-    ResponseLoader,
 )
 from lightning_rm.data.batches.orders import Order
+from lightning_rm.data.group_sets import GroupSets
 from lightning_rm.data.pair_sets import Batching, PairSets
 from lightning_rm.data.position import Position, check_position
-from lightning_rm.data.response_sets import ResponseSets
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sets import AnyGroupSource, AnySource, check_names, group_sets, pair_sets
 from lightning_rm.data.store.groups import GroupDataset
@@ -40,7 +40,7 @@ from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.strength import Treatment
 
-EvaluationLoaders = list[PairLoader | ResponseLoader]
+EvaluationLoaders = list[PairLoader | GroupLoader]
 
 
 class PreferenceDataModule(L.LightningDataModule):
@@ -175,7 +175,7 @@ class PreferenceDataModule(L.LightningDataModule):
         prepared: dict[str, Any] = {"tokenizer": tokenizer, "policy": self.policy, "cache_dir": cache_dir}
         self._pairs = PairSets(sets, partial(prepare_pairs, **prepared), self.treatments)
         self.datasets = self._pairs.opened
-        self.responses = ResponseSets(
+        self.responses = GroupSets(
             groups,
             batch_groups,
             partial(prepare_groups, **prepared),

@@ -1,6 +1,6 @@
 """The sets of preference pairs of a data module: opened when they are asked for, and read a rank's share at a time.
 
-The mirror of `response_sets`. It knows tokenised pairs, orders and batch sizes; not where pairs came from, and no
+The mirror of `group_sets`. It knows tokenised pairs, orders and batch sizes; not where pairs came from, and no
 trainer.
 """
 

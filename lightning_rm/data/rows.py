@@ -39,7 +39,7 @@ class PairRow:
         label: probability that chosen is preferred, in [0, 1].
         margin: the target margin, where the data has one.
         weight: the pair's weight in the loss.
-        gold_margin: planted truth of made data, gold reward of chosen minus that of rejected.
+        gold_margin: known truth of made data, gold reward of chosen minus that of rejected.
         clean: whether chosen is truly better, where known (made data, a second label).
         strength_mean: mean of the votes, where the data set is annotated.
         strength_std: population standard deviation of the votes.
@@ -84,7 +84,7 @@ class GroupRow:
         responses: the turns of each response, usually one assistant message.
         id: names the group in its data set.
         prompt_id: names the prompt.
-        gold: the planted reward of each response of made data; empty elsewhere.
+        gold: the gold reward of each response of made data; empty elsewhere.
         votes: for each response, the reward that each of M voters gives it; empty where no voter was asked.
         tools: tool definitions handed to the chat template.
         chat_template_kwargs: further arguments handed to the chat template for this row.

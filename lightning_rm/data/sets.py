@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from lightning_rm.data.rows import GroupSource, Source
 from lightning_rm.data.sources.files import FileSource, Paths
-from lightning_rm.data.sources.groups import ResponseFile
+from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.data.sources.records import ArrowStream, Records, RecordSource
 from lightning_rm.data.sources.resampling import PromptSplit
 
@@ -156,7 +156,7 @@ class _CheckedSource(Source, Protocol):
 
 
 def _as_group_source(given: AnyGroupSource, name: str) -> GroupSource:
-    return ResponseFile(given) if isinstance(given, str | Path) else given
+    return GroupFile(given) if isinstance(given, str | Path) else given
 
 
 def _named(name: str, sets: Mapping[str, T] | T | None, read: Callable[[T, str], S]) -> dict[str, S]:

@@ -3,7 +3,7 @@
 Policies of later rounds answer alike, and a reward model that cannot tell their answers apart has no use for them:
 `difference` says how far apart it puts them, the metrics of gold rewards whether it does so rightly. The mathematics is
 `group_statistics` and `summarize_groups`, two pure functions; `GroupMetrics` adds them up. This file knows rewards and
-a `ResponseBatch`; it knows no model and no logger.
+a `GroupBatch`; it knows no model and no logger.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_rm.batch import ResponseBatch
+from lightning_rm.batch import GroupBatch
 from lightning_rm.precision import widest
 
 
@@ -166,7 +166,7 @@ class GroupMetrics(Metric):
         zeros = torch.zeros(len(GroupSums._fields), dtype=torch.float64)
         self.add_state("sums", zeros, dist_reduce_fx="sum")
 
-    def update(self, rewards: Tensor, batch: ResponseBatch) -> None:
+    def update(self, rewards: Tensor, batch: GroupBatch) -> None:
         """Add a batch of groups.
 
         Args:

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.metrics.pairs import Sums, batch_statistics, summarize
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.sharding import shard, shard_part
@@ -109,7 +109,7 @@ class PairwiseRM(L.LightningModule):
             micro-batches of any size; a mean over anything else does where these are of one size.
         """
 
-    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+    def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         """Rewards (k, P), or (k, M, P) of members, and features (k, P, H): k is 2 for pairs."""
         return self.model(batch.tokens)
 
@@ -290,7 +290,7 @@ class PairwiseRM(L.LightningModule):
         self._measured, self.num_not_finite = Measured(), {}
 
     def validation_step(
-        self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
+        self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Count a validation batch; its rewards go on to the callbacks."""
         return self._measured.update(batch, self(batch))
@@ -300,7 +300,7 @@ class PairwiseRM(L.LightningModule):
         self._log_evaluation("val")
 
     def test_step(
-        self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
+        self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Count a test batch; its rewards go on to the callbacks."""
         return self._measured.update(batch, self(batch))
@@ -310,7 +310,7 @@ class PairwiseRM(L.LightningModule):
         self._log_evaluation("test")
 
     def predict_step(
-        self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0
+        self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """The rewards of a batch, by the rows of its data set.
 
@@ -320,7 +320,7 @@ class PairwiseRM(L.LightningModule):
         """
         output: RewardOutput = self(batch).averaged()
         kept = batch.valid
-        if isinstance(batch, ResponseBatch):
+        if isinstance(batch, GroupBatch):
             return {"row": batch.row[kept], "reward": output.reward[:, kept]}
         return {"row": batch.row[kept], "chosen": output.chosen[kept], "rejected": output.rejected[kept]}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.losses import centering_loss, ranking_loss
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -50,7 +50,7 @@ class BaselineRM(PairwiseRM):
         """None where a kept LM head is trained."""
         return iter(()) if self.lm_loss else super().idle_parameters()
 
-    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+    def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         """Rewards (2, P) and features (2, P, H); every hidden state too while the LM loss is trained."""
         return self.model(batch.tokens, keep_hidden=self.training and self.lm_loss > 0)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lightning_rm.batch import ResponseBatch
+from lightning_rm.batch import GroupBatch
 from lightning_rm.losses import difference_loss
 from lightning_rm.metrics.groups import group_statistics
 from lightning_rm.models.dropout import without_dropout
@@ -96,7 +96,7 @@ class Climb:
         """Begin a fit anew: another strategy may have replaced the parameters."""
         self._ascent, self._stepped = None, None
 
-    def check(self, responses: Sequence[ResponseBatch]) -> None:
+    def check(self, responses: Sequence[GroupBatch]) -> None:
         """Check that there is something to climb by.
 
         Raises:
@@ -116,7 +116,7 @@ class Climb:
         self.ascent.forget()
         self.climbed, self.seen = [], {}
 
-    def up(self, responses: Sequence[ResponseBatch], is_logged: bool) -> None:
+    def up(self, responses: Sequence[GroupBatch], is_logged: bool) -> None:
         """Go from theta to theta' by the gradient of J over all micro-batches of the step; stay if it is not finite."""
         ascent = self.ascent
         for parameter in self.model.parameters():
@@ -146,7 +146,7 @@ class Climb:
             self.seen["difference_loss_after"] = torch.stack(after).mean()
 
     @contextmanager
-    def exact(self, responses: ResponseBatch, is_logged: bool) -> Generator[Forward]:
+    def exact(self, responses: GroupBatch, is_logged: bool) -> Generator[Forward]:
         """The model at theta' as a function of theta, so that the climb is differentiated too."""
         with sdpa_kernel(SDPBackend.MATH):  # the one whose gradient has a gradient
             with self._aside():
@@ -181,7 +181,7 @@ class Climb:
         if self._ascent is not None:
             self._ascent.back()
 
-    def difference(self, responses: ResponseBatch, reward: Tensor) -> Tensor:
+    def difference(self, responses: GroupBatch, reward: Tensor) -> Tensor:
         """The difference loss J of a batch of groups, with the options that guard it: a float32 scalar.
 
         Args:
@@ -191,7 +191,7 @@ class Climb:
         agreed = responses.agreed if self.agreed_only else None
         return difference_loss(reward, responses.present, agreed, self.difference_cap)
 
-    def height(self, responses: ResponseBatch, is_logged: bool = False) -> tuple[Tensor, Tensor]:
+    def height(self, responses: GroupBatch, is_logged: bool = False) -> tuple[Tensor, Tensor]:
         """What is climbed, J less the penalty on rewards, and J alone without gradient: scalars.
 
         Args:

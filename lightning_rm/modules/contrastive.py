@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.models.dropout import DropoutAt, add_dropout
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -66,7 +66,7 @@ class ContrastiveRM(PairwiseRM):
             add_dropout(model, dropout_at, dropout)
         self.objective = Objective(model.hidden_size, contrast, beta, ranking_views, distill, centering)
 
-    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+    def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         """Rewards (2, P) and features (2, P, H); in training (2, 2, P) and (2, 2, P, H), of two views."""
         return self.objective.output(self.model, batch)
 

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 from torch import Tensor
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.metrics.groups import GroupMetrics
 from lightning_rm.metrics.pairs import PairMetrics
 from lightning_rm.modules.progress import AcrossRanks
@@ -30,7 +30,7 @@ class Measured:
         self._metrics: dict[str, PairMetrics | GroupMetrics] = {}
         self._not_finite: dict[str, Tensor] = {}
 
-    def update(self, batch: PreferenceBatch | ResponseBatch, output: RewardOutput) -> dict[str, Tensor]:
+    def update(self, batch: PreferenceBatch | GroupBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Count a batch in the metrics of its data set.
 
         Args:
@@ -45,9 +45,9 @@ class Measured:
         self._not_finite[batch.data_set] = self._not_finite.get(batch.data_set, 0) + bad
         metrics = self._metrics.get(batch.data_set)
         if metrics is None:
-            metrics = GroupMetrics() if isinstance(batch, ResponseBatch) else PairMetrics()
+            metrics = GroupMetrics() if isinstance(batch, GroupBatch) else PairMetrics()
             self._metrics[batch.data_set] = metrics.to(output.reward.device)
-        if isinstance(batch, ResponseBatch):
+        if isinstance(batch, GroupBatch):
             cast(GroupMetrics, metrics).update(output.reward, batch)
             return {"reward": output.reward}
         cast(PairMetrics, metrics).update(output.chosen, output.rejected, batch)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.models.backbone.kernels import is_compiled
 from lightning_rm.models.dropout import DropoutAt, add_dropout
 from lightning_rm.models.protocol import AnyRewardModel
@@ -153,7 +153,7 @@ class MetaRM(PairwiseRM):
         self.climb.end_step(self._is_logged())
         self.end_step(optimizer, *self.climb.climbed)
 
-    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+    def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         """Rewards (k, P) and features (k, P, H); of pairs in training with a contrast, both in two views."""
         return self.objective.output(self._model_above or self.model, batch)
 
@@ -166,7 +166,7 @@ class MetaRM(PairwiseRM):
         """Whether strengths are distilled."""
         return self.objective.distill > 0
 
-    def difference(self, responses: ResponseBatch, reward: Tensor) -> Tensor:
+    def difference(self, responses: GroupBatch, reward: Tensor) -> Tensor:
         """The difference loss J of a batch of groups, a float32 scalar; see `Climb.difference`."""
         return self.climb.difference(responses, reward)
 
@@ -200,7 +200,7 @@ class MetaRM(PairwiseRM):
         return [_BackToTheta()]
 
     @contextmanager
-    def _exact_ascent(self, responses: Sequence[ResponseBatch]) -> Generator[None]:
+    def _exact_ascent(self, responses: Sequence[GroupBatch]) -> Generator[None]:
         """The model at theta' as a function of theta, where the ascent is differentiated too."""
         if not self.second_order:
             yield

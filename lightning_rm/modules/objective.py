@@ -12,7 +12,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.losses import centering_loss, distillation_loss, ranking_loss
 from lightning_rm.losses.geometry import alignment, effective_rank, uniformity, usage_entropy
 from lightning_rm.modules.contrast import Contrast, Contrasted, ContrastFactory, SwAV
@@ -90,7 +90,7 @@ class Objective(nn.Module):
         self.centering = centering
         self.last: Contrasted | None = None
 
-    def output(self, model: Forward, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+    def output(self, model: Forward, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         """Rewards (2, P), features (2, P, H); in training with a contrast (2, 2, P), (2, 2, P, H) of two views."""
         if self.contrast is None or not self.training:
             return model(batch.tokens)

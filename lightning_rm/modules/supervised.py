@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.data.tokenize.tokenizer import starting_texts
 from lightning_rm.modules.base import PairwiseRM
 
@@ -31,7 +31,7 @@ class SupervisedLM(PairwiseRM):
         """Write what was trained as a Hugging Face folder: the language model."""
         self.model.save_policy(folder, starting_texts(tokenizer))
 
-    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+    def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         """Rewards (2, P) and features (2, P, H); every hidden state too in training."""
         return self.model(batch.tokens, keep_hidden=self.training)
 

@@ -48,7 +48,7 @@ def overoptimise(
 ) -> OverOptimisation:
     """Choose the best of n by reward models, and say what gold makes of the choice (arXiv 2210.10760, 2310.02743).
 
-        overoptimise("runs/*", SyntheticResponses(500, k=64, split="test"), out="runs/overoptimise").rows()
+        overoptimise("runs/*", SyntheticGroups(500, k=64, split="test"), out="runs/overoptimise").rows()
 
     Args:
         models: runs, folders of models, ensembles or members, hub names: a glob or a list; or name -> such.

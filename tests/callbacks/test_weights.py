@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.callbacks import HuggingFaceCheckpoint
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.modules.baseline import BaselineRM
@@ -60,7 +60,7 @@ class DivergedRM(BaselineRM):
         super().__init__(toy_model(), partial(torch.optim.AdamW, lr=1e-2), **options)
         self.epochs = epochs
 
-    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+    def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         output = super().forward(batch)
         diverged = not self.training and self.current_epoch in self.epochs
         return dataclasses.replace(output, reward=output.reward * float("nan")) if diverged else output

@@ -12,7 +12,7 @@ from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands import sample as command
 from lightning_rm.commands.sample import sample
 from lightning_rm.data.rows import GroupRow, PairRow
-from lightning_rm.data.sources.groups import ResponseFile
+from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
@@ -46,7 +46,7 @@ def test_every_prompt_gets_k_responses_and_the_file_is_a_source(policy: Path, tm
     ]
     assert all(len(row["responses"]) == len(row["finished"]) == 3 for row in rows)
     assert not any("votes" in row for row in rows)
-    groups = [row for row in ResponseFile(tmp_path / "out.jsonl") if isinstance(row, GroupRow)]
+    groups = [row for row in GroupFile(tmp_path / "out.jsonl") if isinstance(row, GroupRow)]
     assert [[turns[-1]["content"] for turns in group.responses] for group in groups] == [r["responses"] for r in rows]
 
 
@@ -213,7 +213,7 @@ def test_template_arguments_of_a_row_go_first_and_stay_with_its_responses(tmp_pa
     assert [row["responses"] for row in again] == [closed["responses"]] * 2
     again = sampled(policy, tmp_path / "own.jsonl", *data, "chat_template_kwargs={enable_thinking: true}")
     assert [row["responses"] for row in again] == [thinking["responses"], closed["responses"]]
-    groups = [row for row in ResponseFile(tmp_path / "out.jsonl") if isinstance(row, GroupRow)]
+    groups = [row for row in GroupFile(tmp_path / "out.jsonl") if isinstance(row, GroupRow)]
     assert [group.chat_template_kwargs for group in groups] == [{}, {"enable_thinking": False}]
     toy_model().save_pretrained(tmp_path / "voter", world_tokenizer())
     with pytest.raises(ValueError, match=r"has chat_template_kwargs, which voters are not told; ask none, or hide"):

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from lightning_rm.batch import PreferenceBatch, Reading, ResponseBatch
+from lightning_rm.batch import GroupBatch, PreferenceBatch, Reading
 from lightning_rm.data.batches.group_stream import GroupStream
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.repeats import sequence_index
@@ -124,10 +124,10 @@ class Recorder(L.LightningModule):
         assert self.weight.grad is not None
         self.gradients.append(self.weight.grad.item())
 
-    def validation_step(self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.shown.setdefault(("val", batch.data_set, dataloader_idx), []).extend(batch.row[batch.valid].tolist())
 
-    def test_step(self, batch: PreferenceBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.shown.setdefault(("test", batch.data_set, dataloader_idx), []).extend(batch.row[batch.valid].tolist())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -598,7 +598,7 @@ def test_no_groups_a_batch_is_an_error() -> None:
 def test_ranks_read_different_responses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between them two ranks read what is said, every group of an epoch of the stream once, and evaluate each once."""
     read: list[list[Any]] = []
-    shown: list[list[ResponseBatch]] = []
+    shown: list[list[GroupBatch]] = []
     for rank in range(2):
         strategy = DDPStrategy()
         monkeypatch.setattr(

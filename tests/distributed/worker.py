@@ -16,7 +16,7 @@ from lightning_rm.callbacks import Benchmarks, HuggingFaceCheckpoint, PairRecord
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic.pairs import SyntheticSource
-from lightning_rm.data.synthetic.policy import SyntheticResponses
+from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.models.sharding import FSDP2Strategy
@@ -127,9 +127,9 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         layout="padded" if world_size == 1 else "shared_prefix",
         order="random",
         cache_dir=folder.parent / f"cache{rank}",
-        responses=SyntheticResponses(7, k=3) if module.reads_responses else None,
+        responses=SyntheticGroups(7, k=3) if module.reads_responses else None,
         batch_groups=GROUPS_A_STEP // (world_size * accumulate),
-        test_responses=SyntheticResponses(5, k=3, split="test"),
+        test_responses=SyntheticGroups(5, k=3, split="test"),
     )
     trainer.fit(module, data)
     metrics = dict(trainer.callback_metrics)

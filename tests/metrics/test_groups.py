@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rm.batch import ResponseBatch, TokenBatch, response_batch
+from lightning_rm.batch import GroupBatch, TokenBatch, group_batch
 from lightning_rm.metrics.groups import GroupMetrics, GroupSums, group_metric_names, group_statistics
 from tests.float64 import same
 from tests.processes import run_ranks
@@ -20,7 +20,7 @@ Group = list[tuple[float, float | None]]
 """One group as a list of (reward, gold reward or None)."""
 
 
-def make_batch(groups: list[Group], k: int) -> tuple[torch.Tensor, ResponseBatch]:
+def make_batch(groups: list[Group], k: int) -> tuple[torch.Tensor, GroupBatch]:
     """Groups of uneven size as (k, G) columns, filled up with their first reward and no gold."""
     rewards = torch.zeros(k, len(groups), dtype=torch.float64)
     gold, present = torch.full_like(rewards, math.nan), torch.zeros(k, len(groups), dtype=torch.bool)
@@ -32,7 +32,7 @@ def make_batch(groups: list[Group], k: int) -> tuple[torch.Tensor, ResponseBatch
             present[place, column] = True
     grid = torch.zeros(1, 1, dtype=torch.long)
     tokens = TokenBatch(grid, grid, grid, torch.zeros(k, len(groups), dtype=torch.long), grid.bool())
-    return rewards, response_batch(tokens, present=present, gold=gold)
+    return rewards, group_batch(tokens, present=present, gold=gold)
 
 
 def make_groups(num_groups: int, seed: int = 0, k: int = 5) -> list[Group]:

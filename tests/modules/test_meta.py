@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, response_batch
+from lightning_rm.batch import GroupBatch, PreferenceBatch, group_batch
 from lightning_rm.callbacks import ResumeCheckpoint
 from lightning_rm.data.batches.layouts import LAYOUTS
-from lightning_rm.data.synthetic.policy import SyntheticResponses
+from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.losses import difference_loss, ranking_loss
 from lightning_rm.models.backbone.adapters import LoraAdapter
@@ -54,10 +54,10 @@ def batches(number: int, responses: bool = True, accumulate: int = 1, **columns:
     ]
 
 
-def groups_of(batch: PreferenceBatch) -> ResponseBatch:
+def groups_of(batch: PreferenceBatch) -> GroupBatch:
     """Two groups of four: the responses of pairs 0 and 1, of pairs 2 and 3."""
     index = batch.tokens.reward_index.T.reshape(2, 4).T.contiguous()
-    return response_batch(replace(batch.tokens, reward_index=index))
+    return group_batch(replace(batch.tokens, reward_index=index))
 
 
 def fit(trainer: L.Trainer, module: L.LightningModule, data: Sequence[PreferenceBatch]) -> None:
@@ -91,7 +91,7 @@ def ranking(model: RewardModel, batch: PreferenceBatch) -> Tensor:
     return ranking_loss(output.chosen, output.rejected, batch.label, batch.margin, batch.weight)
 
 
-def climb(model: RewardModel, groups: Sequence[ResponseBatch], rate: float) -> RewardModel:
+def climb(model: RewardModel, groups: Sequence[GroupBatch], rate: float) -> RewardModel:
     """A copy of a model a step up the mean difference loss."""
     moved = copy.deepcopy(model)
     parameters = list(moved.parameters())
@@ -516,7 +516,7 @@ def test_resume_is_bit_exact_with_responses(tmp_path: Path, accumulate: int) -> 
         module = MetaRM(toy_model(**DROPOUT), ADAMW, ascent_lr=0.05, ascent_scale="relative")
         recorder = LossRecorder()
         callbacks = [recorder, *options.pop("callbacks", [])]
-        data = toy_data(responses=SyntheticResponses(7, k=3, shift=0.5), batch_groups=2)
+        data = toy_data(responses=SyntheticGroups(7, k=3, shift=0.5), batch_groups=2)
         options = {"accumulate_grad_batches": accumulate, "max_epochs": 2, **options}
         toy_trainer(tmp_path / folder, callbacks=callbacks, **options).fit(
             module, data, ckpt_path=resume, weights_only=True

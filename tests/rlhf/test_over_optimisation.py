@@ -13,9 +13,9 @@ import pytest
 
 from lightning_rm.data.rows import BadRow, GroupRow, PairRow
 from lightning_rm.data.sources.files import FileSource
-from lightning_rm.data.sources.groups import ResponseFile
+from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.data.synthetic.annotator import Annotator
-from lightning_rm.data.synthetic.policy import SyntheticResponses
+from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.rlhf.best_of import best_of_groups, labelled_pairs
 from lightning_rm.rlhf.curves import curves, powers_of_two
@@ -91,7 +91,7 @@ def test_powers_of_two_end_with_all() -> None:
 
 
 def test_each_response_of_a_policy_is_the_best_of_samples_of_its_own() -> None:
-    rows = list(SyntheticResponses(5, k=7))
+    rows = list(SyntheticGroups(5, k=7))
     rewards, _ = random_rewards(5)
     policy = best_of_groups(rows, rewards, n=3, k=2)
     for row, said, reward in zip(rows, policy, rewards, strict=True):
@@ -137,7 +137,7 @@ def loaded(seed: int) -> LoadedModel:
 
 
 def test_curves_files_and_policies(tmp_path: Path) -> None:
-    samples = SyntheticResponses(6, k=8, split="test")
+    samples = SyntheticGroups(6, k=8, split="test")
     policy = PolicyFiles([2, 4], k=2, annotator=Annotator(clean_labels=True))
     models = {"a": loaded(0), "b/0": loaded(1)}
     found = overoptimise(models, samples, out=tmp_path, policy=policy, num_draws=20)
@@ -159,7 +159,7 @@ def test_curves_files_and_policies(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "overoptimise.json").read_text())
     assert told["models"]["a"]["gold"] == found.curves["a"].gold.tolist()
     assert "| b/0 |" in (tmp_path / "overoptimise.md").read_text()
-    said = list(ResponseFile(tmp_path / "policies" / "b_0" / "responses_n4.jsonl"))
+    said = list(GroupFile(tmp_path / "policies" / "b_0" / "responses_n4.jsonl"))
     assert [row.gold for row in said if isinstance(row, GroupRow)] == [
         row.gold for row in best_of_groups(rows, expected["b/0"], 4, 2)
     ]
@@ -173,11 +173,11 @@ def test_another_models_rewards_are_gold_and_a_second_call_scores_nothing(
 ) -> None:
     for seed in range(2):
         toy_model(seed).save_pretrained(tmp_path / str(seed), world_tokenizer())
-    rows = [row.only(range(4)) for row in SyntheticResponses(3, k=4)]
+    rows = [row.only(range(4)) for row in SyntheticGroups(3, k=4)]
     (tmp_path / "samples.jsonl").write_text(
         "".join(json.dumps({"prompt": row.prompt, "responses": row.responses}) + "\n" for row in rows)
     )
-    samples = ResponseFile(tmp_path / "samples.jsonl")
+    samples = GroupFile(tmp_path / "samples.jsonl")
     with pytest.raises(ValueError, match=r"samples.jsonl:1 has no gold rewards; name a reward model"):
         overoptimise(str(tmp_path / "0"), samples)
     out = tmp_path / "out"

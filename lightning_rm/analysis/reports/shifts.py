@@ -1,6 +1,6 @@
 """Runs by how far the policy has drifted: metrics against shift, over the test sets `shift_0`, `shift_25`, and so on.
 
-A test set of pairs has an accuracy, one of groups of responses a difference and, with planted rewards, a correlation
+A test set of pairs has an accuracy, one of groups of responses a difference and, with gold rewards, a correlation
 with them. It reads what runs wrote.
 """
 

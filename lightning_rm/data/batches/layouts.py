@@ -162,7 +162,7 @@ def _distinct(samples: Sequence[Sample]) -> tuple[list[tuple[int, ...]], list[li
     """The distinct sequences in order of first occurrence, and for each response of each sample which one it is."""
     widths = {len(sample.sequences) for sample in samples}
     if len(widths) != 1:
-        raise ValueError(f"a batch needs samples of one k, got {sorted(widths)}; group response sets by their size")
+        raise ValueError(f"a batch needs samples of one k, got {sorted(widths)}; put groups of one size together")
     place: dict[tuple[int, ...], int] = {}
     occurrence = [
         [place.setdefault(tuple(sequence), len(place)) for sequence in sample.sequences] for sample in samples

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_rm.batch import PreferenceBatch, ReadAt, ResponseBatch, Sample
+from lightning_rm.batch import GroupBatch, PreferenceBatch, ReadAt, Sample
 from lightning_rm.data.batches.group_stream import GroupStream
 from lightning_rm.data.batches.layouts import Layout
 from lightning_rm.data.batches.sampler import MicroBatch, PairBatchSampler
@@ -22,7 +22,7 @@ from lightning_rm.data.batches.shipping import ship
 from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.pairs import PairDataset
 
-BatchT = TypeVar("BatchT", PreferenceBatch, ResponseBatch)
+BatchT = TypeVar("BatchT", PreferenceBatch, GroupBatch)
 
 
 class PairBatches(Dataset[PreferenceBatch]):
@@ -44,7 +44,7 @@ class PairBatches(Dataset[PreferenceBatch]):
         layout: Layout,
         read_at: ReadAt,
         pad_id: int,
-        responses: Callable[[int], ResponseBatch] | None = None,
+        responses: Callable[[int], GroupBatch] | None = None,
     ) -> None:
         self.pairs = pairs
         self.name = name
@@ -72,7 +72,7 @@ class PairBatches(Dataset[PreferenceBatch]):
 
 
 @dataclass(frozen=True)
-class GroupBatches(Dataset[ResponseBatch]):
+class GroupBatches(Dataset[GroupBatch]):
     """The groups of responses of a data set, read a micro-batch at a time, as `PairBatches` reads pairs.
 
     Args:
@@ -90,13 +90,13 @@ class GroupBatches(Dataset[ResponseBatch]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitems__(self, micro_batch: MicroBatch) -> ResponseBatch:
+    def __getitems__(self, micro_batch: MicroBatch) -> GroupBatch:
         """The batch of a whole micro-batch; torch calls this with whatever a batch sampler yields."""
         return self.of(micro_batch.rows, micro_batch.valid)
 
-    def of(self, rows: Sequence[int], valid: Sequence[bool] | None = None) -> ResponseBatch:
+    def of(self, rows: Sequence[int], valid: Sequence[bool] | None = None) -> GroupBatch:
         """The groups `rows` in a batch; `valid` is False for fillers."""
-        return response_batch(self.groups, rows, self.layout, self.read_at, self.pad_id, valid)
+        return group_batch(self.groups, rows, self.layout, self.read_at, self.pad_id, valid)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class StreamedGroups:
     batches: GroupBatches
     stream: GroupStream
 
-    def __call__(self, micro_step: int) -> ResponseBatch:
+    def __call__(self, micro_step: int) -> GroupBatch:
         """The groups of a micro-step, which is counted from the start of the run."""
         return self.batches.of(self.stream.rows(micro_step))
 
@@ -178,17 +178,17 @@ def leave_signals(worker: int) -> None:
 
 
 PairLoader = BatchLoader[PreferenceBatch]
-ResponseLoader = BatchLoader[ResponseBatch]
+GroupLoader = BatchLoader[GroupBatch]
 
 
-def response_batch(
+def group_batch(
     groups: GroupDataset,
     rows: Sequence[int],
     layout: Layout,
     read_at: ReadAt,
     pad_id: int,
     valid: Sequence[bool] | None = None,
-) -> ResponseBatch:
+) -> GroupBatch:
     """Put the groups `rows` in a batch, smaller ones filled up with their first response.
 
     Two responses are `agreed` where all voters rank them alike, strictly; so a response is not agreed with itself,
@@ -210,7 +210,7 @@ def response_batch(
         for sample, taken in zip(samples, places, strict=True)
     ]
     sizes = torch.tensor([len(sample.sequences) for sample in samples])
-    return ResponseBatch(
+    return GroupBatch(
         tokens=layout(filled, read_at, pad_id),
         present=torch.arange(k)[:, None] < sizes,
         gold=torch.stack([_gold(groups.gold(row), taken) for row, taken in zip(rows, places, strict=True)], dim=1),

@@ -47,7 +47,7 @@ def parse_group(raw: Raw, where: str, columns: Columns | None = None, prefill: P
     Args:
         raw: field names to JSON-like values.
         where: what to call the row in an error: `responses.jsonl:17`.
-        columns: as in `ResponseFile`.
+        columns: as in `GroupFile`.
         prefill: as in `pairs.parse_row`.
 
     Returns:

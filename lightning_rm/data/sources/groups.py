@@ -23,7 +23,7 @@ from lightning_rm.data.sources.files import Paths, file_digests
 from lightning_rm.data.sources.readers import find_files, read_file
 
 
-class ResponseFile:
+class GroupFile:
     """Groups of responses from files: JSONL, JSON arrays, both also as `.gz`, and Parquet.
 
     A row has `prompt`, a text or a list of messages; `responses`, a list of texts or of lists of messages; and may have
@@ -73,16 +73,20 @@ class ResponseFile:
 
 def response_files(
     path: Paths | Mapping[str, Paths] | None, columns: Columns | None = None, prefill: Prefill = "error"
-) -> ResponseFile | dict[str, ResponseFile] | None:
+) -> GroupFile | dict[str, GroupFile] | None:
     """One source, or several named ones, from what a user writes in a configuration.
 
     Args:
         path: a path, a glob or a list of them for one source; name -> such for several; None for none.
-        columns: as in `ResponseFile`, for every source.
+        columns: as in `GroupFile`, for every source.
         prefill: the same.
     """
     if path is None:
         return None
     if isinstance(path, Mapping):
-        return {name: ResponseFile(one, columns, prefill) for name, one in path.items()}
-    return ResponseFile(path, columns, prefill)
+        return {name: GroupFile(one, columns, prefill) for name, one in path.items()}
+    return GroupFile(path, columns, prefill)
+
+
+ResponseFile = GroupFile
+"""The name of before, of the same class."""

@@ -78,7 +78,7 @@ class GroupDataset:
         return Sample(sequences, self._table["prompt_length"][i].as_py())
 
     def gold(self, i: int) -> tuple[float, ...]:
-        """The planted reward of each response of group `i`; empty where nobody knows."""
+        """The gold reward of each response of group `i`; empty where nobody knows."""
         return tuple(self._table["gold"][i].as_py())
 
     def votes(self, i: int) -> tuple[tuple[float, ...], ...]:

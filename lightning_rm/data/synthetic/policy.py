@@ -79,7 +79,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class SyntheticResponses:
+class SyntheticGroups:
     """Groups of responses of the made world's policy, with their gold rewards: a `GroupSource`.
 
     Group i answers the prompt of pair i of a `SyntheticSource` of the same split and seed, whatever the shift. The
@@ -130,3 +130,7 @@ class SyntheticResponses:
             prompt_id=prompt.id,
             gold=tuple(gold_reward(prompt.task, response) for response in responses),
         )
+
+
+SyntheticResponses = SyntheticGroups
+"""The name of before, of the same class."""

@@ -1,4 +1,4 @@
-"""The made world's tasks and its planted truth: what was asked for, and how good an answer is.
+"""The made world's tasks and its known truth: what was asked for, and how good an answer is.
 
 The gold reward reads the *words of a response*, nothing else, so it can score any text: made responses, a person's, a
 policy's. This file does not know how prompts are phrased or how responses are made.
@@ -106,7 +106,7 @@ def checks(task: Task, response: str) -> dict[str, float]:
 
 
 def gold_reward(task: Task, response: str) -> float:
-    """The planted truth: the sum of `checks` weighted by `WEIGHTS`, from 0 to 10 points.
+    """The known truth: the sum of `checks` weighted by `WEIGHTS`, from 0 to 10 points.
 
     "name three red fruits" answered by "apple, cherry, crab": 2/3 of the category, all red, the right number:
     `2.5 * 2/3 + 1.5 + 1.5 + 1 + 1 + 1 + 1.5 = 9.166667`.

@@ -29,7 +29,7 @@ from lightning_rm.data.rows import (
 )
 from lightning_rm.data.sources import opened
 from lightning_rm.data.sources.files import FileSource, file_sources
-from lightning_rm.data.sources.groups import ResponseFile
+from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.data.sources.hub import DiskSource, HubSource
 from lightning_rm.data.sources.mixture import Mixture
 from lightning_rm.data.sources.resampling import Bootstrap, PromptSplit
@@ -208,7 +208,7 @@ def test_a_prompt_that_begins_the_answer(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="prefill='yes'; it must be one of error, continue"):
         FileSource(path, prefill="yes")  # pyright: ignore[reportArgumentType]
     groups = write(tmp_path / "b.jsonl", [{"prompt": ["2+2?", "It is"], "responses": [" 4", " 5"]}])
-    assert [type(*ResponseFile(groups, prefill=word)) for word in ("error", "continue")] == [BadRow, GroupRow]
+    assert [type(*GroupFile(groups, prefill=word)) for word in ("error", "continue")] == [BadRow, GroupRow]
 
 
 def test_rows_say_where_they_stand_through_sources_of_sources(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rm.batch import ResponseBatch, Sample
+from lightning_rm.batch import GroupBatch, Sample
 from lightning_rm.data.batches.layouts import packed, padded
-from lightning_rm.data.batches.loader import response_batch
+from lightning_rm.data.batches.loader import group_batch
 from lightning_rm.data.formats.groups import parse_group
 from lightning_rm.data.rows import BadRow, GroupRow
-from lightning_rm.data.sources.groups import ResponseFile, response_files
+from lightning_rm.data.sources.groups import GroupFile, response_files
 from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import encode_conversation, prepare_pairs
@@ -113,14 +113,14 @@ def test_files_of_every_kind_hold_the_same_rows(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "r.jsonl.gz", "wt") as file:
         file.write(lines)
     pq.write_table(pa.Table.from_pylist(raw), tmp_path / "r.parquet")
-    read = [list(ResponseFile(tmp_path / f"r.{kind}")) for kind in ("jsonl", "json", "jsonl.gz", "parquet")]
+    read = [list(GroupFile(tmp_path / f"r.{kind}")) for kind in ("jsonl", "json", "jsonl.gz", "parquet")]
     assert read[0] == read[1] == read[2] == read[3] == [good(row) for row in raw]
 
 
 def test_a_broken_line_costs_one_row_and_is_named(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text('{"prompt": "q", "responses": ["a", "b"]}\n{"prompt": "q", "respo\n\n{"prompt": "p"}\n')
-    first, second, third = ResponseFile(path)
+    first, second, third = GroupFile(path)
     assert isinstance(first, GroupRow)
     assert [(row.where, row.reason) for row in (second, third) if isinstance(row, BadRow)] == [
         (f"{path}:2", "broken JSON"),
@@ -132,20 +132,20 @@ def test_the_fingerprint_is_of_bytes_and_columns(tmp_path: Path) -> None:
     path, copy = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     for file in (path, copy):
         file.write_text('{"prompt": "q", "responses": ["a", "b"]}\n')
-    before = ResponseFile(path).fingerprint()
-    assert before == ResponseFile(copy).fingerprint()
-    assert before != ResponseFile(path, {"gold": None}).fingerprint()
+    before = GroupFile(path).fingerprint()
+    assert before == GroupFile(copy).fingerprint()
+    assert before != GroupFile(path, {"gold": None}).fingerprint()
     path.write_text('{"prompt": "q", "responses": ["a", "c"]}\n')
-    assert before != ResponseFile(path).fingerprint()
+    assert before != GroupFile(path).fingerprint()
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text("")
     with pytest.raises(ValueError, match="columns names 'chosen', which is no field of a group"):
-        ResponseFile(path, {"chosen": "x"})
+        GroupFile(path, {"chosen": "x"})
     with pytest.raises(ValueError, match="there is no file"):
-        ResponseFile(tmp_path / "none.jsonl")
+        GroupFile(tmp_path / "none.jsonl")
 
 
 def test_named_files_are_named_sources(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_named_files_are_named_sources(tmp_path: Path) -> None:
     named = response_files({"one": path, "two": str(path)})
     assert isinstance(named, dict)
     assert list(named) == ["one", "two"]
-    assert isinstance(response_files(path), ResponseFile)
+    assert isinstance(response_files(path), GroupFile)
     assert response_files(None) is None
 
 
@@ -338,8 +338,8 @@ THREE = (
 )
 
 
-def batch(tmp_path: Path, *rows: int, **options: Any) -> ResponseBatch:
-    return response_batch(
+def batch(tmp_path: Path, *rows: int, **options: Any) -> GroupBatch:
+    return group_batch(
         prepared(tmp_path, *THREE), rows, **({"layout": padded, "read_at": "last", "pad_id": PAD} | options)
     )
 
@@ -384,7 +384,7 @@ def test_agreed_of_any_votes(tmp_path_factory: Any, k: int, num_voters: int, dra
     votes = tuple(tuple(float(draw.randrange(3)) for _ in range(num_voters)) for _ in range(k))
     row = group("w1", *(f"w{i + 2}" for i in range(k)), votes=votes)
     groups = prepared(tmp_path_factory.mktemp("cache"), row)
-    assert response_batch(groups, [0], padded, "last", PAD).agreed[..., 0].tolist() == naive_agreed(votes, k)
+    assert group_batch(groups, [0], padded, "last", PAD).agreed[..., 0].tolist() == naive_agreed(votes, k)
 
 
 def test_a_filler_and_another_layout(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from lightning_rm.data.rows import GroupRow
 from lightning_rm.data.synthetic.draws import Draws
 from lightning_rm.data.synthetic.pairs import SyntheticSource
-from lightning_rm.data.synthetic.policy import FAVOURITE_STYLE, Policy, SyntheticResponses
+from lightning_rm.data.synthetic.policy import FAVOURITE_STYLE, Policy, SyntheticGroups
 from lightning_rm.data.synthetic.responses import sample_style
 from lightning_rm.data.synthetic.words import CLOSINGS, OPENINGS, PRAISES, SEPARATORS
 
@@ -23,7 +23,7 @@ GOLDEN = "b1040e060a4c49bbf625b617223b5b76db2b8add9422d80d22569bfa42a6d931"
 
 
 def groups(num_prompts: int = 400, **options: Any) -> list[GroupRow]:
-    return list(SyntheticResponses(num_prompts, **options))
+    return list(SyntheticGroups(num_prompts, **options))
 
 
 def texts(row: GroupRow) -> list[str]:
@@ -70,7 +70,7 @@ def test_a_shifted_demonstration_is_better_than_the_other() -> None:
 
 def test_the_shift_changes_the_fingerprint() -> None:
     assert len({SyntheticSource(5, shift=shift).fingerprint() for shift in SHIFTS}) == 3
-    assert len({SyntheticResponses(5, shift=shift).fingerprint() for shift in SHIFTS}) == 3
+    assert len({SyntheticGroups(5, shift=shift).fingerprint() for shift in SHIFTS}) == 3
 
 
 # Groups

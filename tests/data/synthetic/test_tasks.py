@@ -1,4 +1,4 @@
-"""The planted truth, worked out by hand, and what makes the made world a fair test."""
+"""the known truth, worked out by hand, and what makes the made world a fair test."""
 
 from __future__ import annotations
 

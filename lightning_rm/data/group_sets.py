@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lightning_rm.data.batches.group_stream import GroupStream
-from lightning_rm.data.batches.loader import BatchLoader, GroupBatches, ResponseLoader, StreamedGroups
+from lightning_rm.data.batches.loader import BatchLoader, GroupBatches, GroupLoader, StreamedGroups
 from lightning_rm.data.batches.sampler import PairBatchSampler
 from lightning_rm.data.rows import GroupSource
 from lightning_rm.data.sets import Sets
 from lightning_rm.data.store.groups import GroupDataset
 
 
-class ResponseSets:
+class GroupSets:
     """Sets of responses by name.
 
     Args:
@@ -74,7 +74,7 @@ class ResponseSets:
             self.batches(groups), GroupStream(len(groups), self.batch_groups, rank, world_size, self.seed)
         )
 
-    def evaluation_loader(self, name: str, rank: int, world_size: int) -> ResponseLoader:
+    def evaluation_loader(self, name: str, rank: int, world_size: int) -> GroupLoader:
         """A rank's groups of a set, each once over all ranks, as its rows stand."""
         groups = self.open(name)
         one_row_each = groups.num_responses[:, None]  # rows are read as they stand: no length and no prompt matters
