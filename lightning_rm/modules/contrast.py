@@ -8,8 +8,9 @@ here.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -40,22 +41,30 @@ class Contrasted(NamedTuple):
     share: Tensor | None = None
 
 
-class Contrast(Protocol):
-    """What compares two views."""
+class Contrast(nn.Module, ABC):
+    """Compares two views of samples, and may keep what it learns."""
 
-    def __call__(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
-        """Called with the features (2, P, H) of P pairs in each view; P is 0 where a rank has run out of pairs.
+    @abstractmethod
+    def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
+        """Compare the features (2, P, H) of P pairs in each view; P is 0 where a rank has run out of pairs.
 
         `index` (2, P) says where in the batch they were read: one response that stands in several pairs at one place.
         """
-        ...
+
+    def before_step(self, step: int, num_steps: float) -> None:
+        """Do what is due before an optimizer step, with all gradients there; here nothing.
+
+        Args:
+            step: optimizer steps taken.
+            num_steps: of the whole run; infinite where it has no planned end.
+        """
 
 
-ContrastFactory = Callable[[int], nn.Module]
+ContrastFactory = Callable[[int], Contrast]
 """From the size of a feature to a `Contrast`: `functools.partial(SimCSE, samples="difference")`."""
 
 
-class SimCSE(nn.Module):
+class SimCSE(Contrast):
     """Every sample is to find its other view among those of all samples of all ranks (arXiv 2401.06080, eq 9).
 
     A response that stands in several pairs of this rank's batch is no negative of itself.
@@ -109,7 +118,7 @@ class SimCSE(nn.Module):
         return Contrasted(loss, _unit(first).detach(), _unit(second).detach())
 
 
-class SwAV(nn.Module):
+class SwAV(Contrast):
     """Each view is to predict the prototypes that the other is assigned to (arXiv 2401.06080, eq 7-8).
 
     SwAV is arXiv 2006.09882. Codes are made by Sinkhorn-Knopp over the samples of all ranks and of the queue, without

@@ -7,7 +7,7 @@ how its gradient is used.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.losses import centering_loss, distillation_loss, ranking_loss
 from lightning_rm.losses.geometry import alignment, effective_rank, uniformity, usage_entropy
-from lightning_rm.modules.contrast import Contrast, Contrasted, ContrastFactory, SwAV
+from lightning_rm.modules.contrast import Contrasted, ContrastFactory
 from lightning_rm.modules.gather import gather_rows
 from lightning_rm.modules.views import Forward, two_views
 
@@ -115,7 +115,7 @@ class Objective(nn.Module):
         with torch.autocast(output.feature.device.type, enabled=False):
             kept = 0 if batch.is_filler else batch.num_pairs
             first, second = output.feature[:, :, :kept].unbind(1)
-            contrasted = cast(Contrast, self.contrast)(first, second, batch.tokens.reward_index[:, :kept])
+            contrasted = self.contrast(first, second, batch.tokens.reward_index[:, :kept])
         self.last = contrasted._replace(loss=contrasted.loss.detach())
         losses["contrast"] = contrasted.loss
         losses["loss"] = losses["loss"] + self.beta * contrasted.loss
@@ -144,13 +144,13 @@ class Objective(nn.Module):
         self.last = None
 
     def before_step(self, step: int, num_steps: float) -> None:
-        """What is due before an optimizer step: frozen prototypes forget their gradient.
+        """Do what the contrast has due before an optimizer step, such as forgetting the gradient of frozen prototypes.
 
         Args:
             step: optimizer steps taken.
             num_steps: of the whole run.
         """
-        if isinstance(self.contrast, SwAV):
+        if self.contrast is not None:
             self.contrast.before_step(step, num_steps)
 
 
