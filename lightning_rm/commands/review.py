@@ -45,6 +45,8 @@ def review_pairs(cfg: DictConfig) -> None:
     told = f"; {repeats:,} rows repeat an id, and what is decided of one holds for all" if repeats else ""
     console.print(f"{len(pairs):,} pairs of {pairs.path}{told}", soft_wrap=True)
     console.print(f"decisions are added to {store.path}", soft_wrap=True)
+    if lost := {name for reviews in store.standing().values() for name in reviews} - pairs.row_of.keys():
+        console.print(f"decisions there about {len(lost):,} pairs that {pairs.path} does not have are left alone")
 
     def ready(url: str) -> None:
         page = f"{url}/#token={quote(token, safe='')}"

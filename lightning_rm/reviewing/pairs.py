@@ -5,9 +5,10 @@ It reads Parquet in pieces and never holds more than a few; a search goes throug
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lightning_rm.data.formats.fields import Raw
 from lightning_rm.data.formats.pairs import parse_row
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.arrow import arrow_rows
@@ -54,7 +56,7 @@ class PairFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            self._file = pq.ParquetFile(self.path, memory_map=True)
+            self._file = pq.ParquetFile(self.path, pre_buffer=False)
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"strength={path}: {_reason(self.path, error)}; {ANNOTATE}") from error
         names = self._file.schema_arrow.names
@@ -72,7 +74,7 @@ class PairFile:
             raise ValueError(f"strength={path} has rows without id or strength_mean: what is reviewed is {ANNOTATE}")
         groups = range(self._file.num_row_groups)
         self._starts = np.cumsum([0, *(self._file.metadata.row_group(group).num_rows for group in groups)])
-        self._pieces: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._pieces: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -100,14 +102,16 @@ class PairFile:
         Raises:
             ValueError: if the row cannot be read.
         """
-        group = int(np.searchsorted(self._starts, row, "right")) - 1
-        inside = row - int(self._starts[group])
-        with self._lock:
-            piece = self._piece(group, inside // PIECE_ROWS)
-        found = parse_row(next(arrow_rows(piece.slice(inside % PIECE_ROWS, 1))), f"{self.path} row {row}")
+        found = parse_row(self._raw(row, TEXTS), f"{self.path} row {row}")
         if isinstance(found, BadRow):
             raise ValueError(f"{found.where} cannot be read: {found.detail}")
         return found
+
+    def beginning(self, row: int, num: int) -> str:
+        """The first characters of what a pair's prompt says last, on one line; of its id where it has no prompt."""
+        raw: Any = self._raw(row, TEXTS[:1])["prompt"]
+        text = raw if isinstance(raw, str) or not raw else raw[-1]["content"]
+        return " ".join((text or self.ids[row])[: 2 * num].split())[:num]
 
     def search(self, query: str) -> Iterator[tuple[int, list[int]]]:
         """Look for words in ids and texts, upper and lower case alike: after each piece the rows read, and those found.
@@ -115,25 +119,29 @@ class PairFile:
         Args:
             query: stands in the text as it is.
         """
-        file = pq.ParquetFile(self.path, memory_map=True)
+        file = pq.ParquetFile(self.path, pre_buffer=False)
         start = 0
-        for batch in file.iter_batches(PIECE_ROWS, columns=["id", *TEXTS]):
+        for batch in file.iter_batches(PIECE_ROWS, columns=["id", *TEXTS], use_threads=False):
             is_found = np.asarray(compute.match_substring(batch["id"].cast(pa.string()), query, ignore_case=True))
             for name in TEXTS:
                 is_found = is_found | _has(batch[name], query)
             yield start + len(batch), (start + np.flatnonzero(is_found)).tolist()
             start += len(batch)
 
-    def _piece(self, group: int, number: int) -> Any:
-        """Some rows of a row group, read no further than needed; those read last are kept."""
-        key = group, number
-        if key not in self._pieces:
-            batches = self._file.iter_batches(PIECE_ROWS, row_groups=[group], columns=list(TEXTS))
-            self._pieces[key] = next(batch for place, batch in enumerate(batches) if place == number)
-        self._pieces.move_to_end(key)
-        while len(self._pieces) > NUM_PIECES:
-            self._pieces.popitem(last=False)
-        return self._pieces[key]
+    def _raw(self, row: int, columns: Sequence[str]) -> Raw:
+        """Some columns of a row; the rows about it are read with it, and those read last are kept."""
+        group = int(np.searchsorted(self._starts, row, "right")) - 1
+        number, place = divmod(row - int(self._starts[group]), PIECE_ROWS)
+        key = group, number, len(columns)
+        with self._lock:
+            if key not in self._pieces:
+                batches = self._file.iter_batches(PIECE_ROWS, row_groups=[group], columns=list(columns))
+                self._pieces[key] = next(itertools.islice(batches, number, None))
+            self._pieces.move_to_end(key)
+            while len(self._pieces) > NUM_PIECES:
+                self._pieces.popitem(last=False)
+            piece = self._pieces[key]
+        return next(arrow_rows(piece.slice(place, 1)))
 
 
 ANNOTATE = "what `lightning-rm annotate voters=... data=jsonl data.file=PAIRS out=FILE` writes, with texts and votes"

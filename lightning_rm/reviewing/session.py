@@ -85,6 +85,7 @@ class ReviewSession:
         self._place = np.empty(len(pairs), np.int64)
         self._place[self._order.row] = np.arange(len(pairs))
         self._subset = np.array([visible(name) for name in pairs.subset])
+        self._subsets = sorted(Counter(self._subset.tolist()).items())
         self._found: dict[str, Bools] = {}
 
     def next(self, reviewer: str, show: Show, after: int, step: int = 1, limit: int | None = None) -> dict[str, Any]:
@@ -116,14 +117,12 @@ class ReviewSession:
         rows: list[dict[str, Any]] = []
         for place in places[offset : offset + num].tolist():
             row = int(self._order.row[place])
-            texts = self._texts(row)
-            turns = (texts.prompt or texts.chosen) if isinstance(texts, PairRow) else ()
             review = mine.get(self.pairs.ids[row])
             rows.append(
                 {
                     "place": place,
                     "id": visible(self.pairs.ids[row]),
-                    "begins": " ".join(visible(turns[-1]["content"]).split())[:160] if turns else "",
+                    "begins": visible(self.pairs.beginning(row, 160)),
                     "decision": review and self._told(row, review),
                 }
             )
@@ -215,7 +214,6 @@ class ReviewSession:
         counts = Counter(review.decision for review in mine.values())
         told: dict[str, Any] = {"tie": counts["tie"], "skip": counts["skip"]}
         told |= {"chosen": counts["keep"] + counts["flip"]} if self.blind else dict(counts)
-        subsets = Counter(self._subset.tolist())
         return {
             "file": visible(str(self.pairs.path)),
             "reviews": visible(str(self.store.path)),
@@ -223,7 +221,7 @@ class ReviewSession:
             "num_pairs": int(self._is_first.sum()),
             "num_done": len(mine),
             "counts": told,
-            "subsets": sorted(subsets.items()),
+            "subsets": self._subsets,
             "reviewers": {visible(name): len(reviews) for name, reviews in standing.items() if reviews},
             "agreement": self._agreement(standing),
             "tells": self._tells(standing),

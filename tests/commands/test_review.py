@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from lightning_rm.annotation.reviews import read_reviews
+from lightning_rm.annotation.reviews import Review, append_review, read_reviews
 from lightning_rm.serving import server
 from tests.commands.conftest import Cli
 from tests.toy import write_annotated
@@ -17,6 +17,7 @@ from tests.toy import write_annotated
 def test_the_printed_address_opens_the_review(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has the address decides; decisions lie beside the pairs, and the end counts them."""
     write_annotated(tmp_path / "strength.parquet", 20)
+    append_review(tmp_path / "strength_reviews.jsonl", Review("elsewhere", "keep", reviewer="bob"))
     served: list[tuple[str, int]] = []
 
     def serve(app: Any, host: str, port: int, ready: Any) -> None:
@@ -32,8 +33,9 @@ def test_the_printed_address_opens_the_review(cli: Cli, tmp_path: Path, monkeypa
     assert served == [("127.0.0.1", 8765)]
     assert "open http://127.0.0.1:8765/#token=a%2Ftoken" in said.out
     assert "20 pairs of strength.parquet\n" in said.out
-    assert said.out.endswith("stopped; decisions: ada 1\n  strength_reviews.jsonl\n")
-    assert [one.decision for one in read_reviews(tmp_path / "strength_reviews.jsonl")] == ["flip"]
+    assert "decisions there about 1 pairs that strength.parquet does not have are left alone\n" in said.out
+    assert said.out.endswith("stopped; decisions: bob 1, ada 1\n  strength_reviews.jsonl\n")
+    assert [one.decision for one in read_reviews(tmp_path / "strength_reviews.jsonl")] == ["keep", "flip"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,32 @@ def test_a_second_tab_sees_what_the_first_has_decided(window: Browser, tmp_path:
         window.turn_to(second)
         window.call("Page.close")
         window.turn_to(first)
+
+
+def test_a_screen_reader_has_a_name_for_whatever_takes_the_focus(window: Browser, tmp_path: Path) -> None:
+    """Every control and every region that scrolls, on the page and in each panel; the decision is told."""
+    with opened(window, session(plain_file(tmp_path / "s.parquet", num_pairs=60))):
+        press(window, *"kf" * 25, "n", "Escape")
+        assert window.js("document.getElementById('said').getAttribute('aria-live')") == "polite"
+        for key in ("", "l", "p", "?"):
+            if key:
+                press(window, key)
+            nodes = window.call("Accessibility.getFullAXTree")["nodes"]
+            shown = [node for node in nodes if not node["ignored"]]
+            names = {
+                (node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown if focusable(node)
+            }
+            if not key:
+                pictures = [node["name"]["value"] for node in shown if node["role"]["value"] in ("image", "img")]
+                assert any("of 4 voters prefer the chosen response" in name for name in pictures)
+                assert len(names) > 8
+            assert not [role for role, name in names if not name and role != "RootWebArea"]
+            press(window, "Escape")
+
+
+def focusable(node: Any) -> bool:
+    """Whether a node of the accessibility tree takes the focus."""
+    return any(one["name"] == "focusable" and one["value"]["value"] for one in node.get("properties", []))
 
 
 def test_hostile_pairs_run_nothing_and_nothing_reaches_over_a_narrow_window(window: Browser, tmp_path: Path) -> None:
