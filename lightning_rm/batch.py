@@ -191,13 +191,17 @@ class PreferenceBatch(Tensors):
         clean: (P,) float, 1 where chosen is truly better, 0 where the label is wrong, NaN where nobody knows.
         gold_margin: (P,) float, the gold margin of made data, NaN elsewhere.
         strength: (P,) float, mean of the voters' margins, NaN where the data is not annotated.
+        scores: (2, P, A) float, A scores of each response, NaN for gaps and where nobody scored.
+        group: (P,) long, the same number for pairs of one list of responses; each list of the batch is whole.
+        side: (2, P) long, which of its list's responses chosen and rejected are; 0 and 1 for a plain pair.
         row: (P,) long, the pair's row in its data set.
         valid: (P,) bool, False for a pair that only fills the batch of a rank that has run out of pairs: metrics leave
             it out, and in training its batch has scale 0.
         subset_names: every subset name of the data set, the same on all ranks.
         data_set: the data set's name, so that metrics of several evaluation sets are kept apart.
         scale: what to multiply this micro-batch's mean loss by so that the optimizer steps on the mean over the global
-            batch's pairs: `pairs here * world size * accumulate_grad_batches / pairs in the step`. Lightning divides by
+            batch's pairs: `pairs here * world size * accumulate_grad_batches / pairs in the step`, where a list of
+            scored responses counts once and the weights of its pairs add up to it. Lightning divides by
             accumulate_grad_batches, in a short last step too, and averages gradients over ranks.
         responses: for MetaRM, on the first micro-batch of an optimizer step: one batch of response groups for each
             micro-batch of the step. Empty elsewhere.
@@ -212,6 +216,9 @@ class PreferenceBatch(Tensors):
     clean: Tensor
     gold_margin: Tensor
     strength: Tensor
+    scores: Tensor
+    group: Tensor
+    side: Tensor
     row: Tensor
     valid: Tensor
     subset_names: tuple[str, ...] = ("all",)
@@ -271,6 +278,9 @@ def default_columns(num_pairs: int) -> dict[str, Tensor]:
         "clean": nan,
         "gold_margin": nan.clone(),
         "strength": nan.clone(),
+        "scores": torch.full((2, num_pairs, 1), float("nan")),
+        "group": torch.arange(num_pairs),
+        "side": torch.tensor([[0], [1]]).repeat(1, num_pairs),
         "row": torch.arange(num_pairs),
         "valid": torch.ones(num_pairs, dtype=torch.bool),
     }

@@ -37,6 +37,15 @@ def centering_loss(chosen: Sequence[float], rejected: Sequence[float]) -> float:
     return sum((c + r) ** 2 for c, r in zip(chosen, rejected, strict=True)) / len(chosen)
 
 
+def plackett_luce(rewards: Sequence[float]) -> float:
+    """Minus the log of prod_i exp(r_i) / sum_{j >= i} exp(r_j), of rewards best response first."""
+    total = 0.0
+    for i in range(len(rewards) - 1):
+        top = max(rewards[i:])
+        total += top + math.log(sum(math.exp(r - top) for r in rewards[i:])) - rewards[i]
+    return total
+
+
 def cross_entropy(logits: Sequence[Sequence[float]], targets: Sequence[int]) -> float:
     """Mean of log(sum_v exp(logit_v)) - logit_target."""
     total = 0.0

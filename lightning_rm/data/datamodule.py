@@ -63,11 +63,12 @@ class PreferenceDataModule(L.LightningDataModule):
         overlong: what to do with longer ones: `drop`, `truncate_prompt`, `truncate_response` or `error`.
         identical: what to do with pairs of one response twice: `drop` or `error`.
         on_bad_row: what to do with rows that cannot be read: `error` or `drop`.
+        ties: what to do with pairs whose annotators prefer neither response: `drop`, or `keep` them with the label 1/2.
         layout: `padded`, `packed`, `shared_prefix`, or `auto` for the one that the model and the training pairs call
             for. None takes `auto` where `reading` is given, and `padded` else.
         order: of training pairs: `random`; `length`, batches of pairs alike in length; `prompt`, batches of pairs that
             share responses; `strongest_first` and `weakest_first`, a curriculum by strength.
-        batch_pairs: pairs of a micro-batch on each device.
+        batch_pairs: pairs of a micro-batch on each device; where rows are k scored responses, lists of them.
         batch_tokens: the most grid tokens of a micro-batch instead; `batch_pairs` is not read then.
         eval_batch_pairs: pairs of an evaluation batch on each device; None takes the training size.
         val_fraction: where there is no `val`, the share of the prompts of `train` that is held out as `val`. The split
@@ -112,6 +113,7 @@ class PreferenceDataModule(L.LightningDataModule):
         overlong: Overlong = "drop",
         identical: Literal["drop", "error"] = "drop",
         on_bad_row: Literal["error", "drop"] = "error",
+        ties: Literal["drop", "keep"] = "drop",
         layout: LayoutSetting | None = None,
         order: Order = "length",
         batch_pairs: int | None = 16,
@@ -148,7 +150,7 @@ class PreferenceDataModule(L.LightningDataModule):
                 raise ValueError(f"{name}={value!r}; it must be one of {', '.join(words)}")
         self.tokenizer = tokenizer
         self._pad_id = int(pad_id)
-        self.policy = TokenizePolicy(max_tokens, overlong, identical, on_bad_row)
+        self.policy = TokenizePolicy(max_tokens, overlong, identical, on_bad_row, ties)
         reading = reading or Reading()
         self.read_at: ReadAt = reading.read_at
         if layout == "shared_prefix" and reading.read_at == "first":

@@ -194,18 +194,22 @@ class PairSets:
         pairs = self.open(name)
         budget = batching.batch_tokens if num_pairs is None else None
         shares = budget is not None and batching.layout == "shared_prefix"
+        if pairs.has_lists and order == "prompt":
+            order = "length"  # the responses to a prompt are together already
+        prompts = self._found(shared_prompts, name) if shares else None
+        lists = pairs.first_of_list if pairs.has_lists else slice(None)
         return PairBatchSampler(
-            pairs.lengths,
-            pairs.prompt_index,
+            pairs.list_lengths if pairs.has_lists else pairs.lengths,
+            pairs.prompt_index[lists],
             num_pairs=num_pairs,
             num_tokens=budget,
             order=order,
             token_cost=batching.layout,
             sequence_index=self._found(sequence_index, name) if order == "prompt" else None,
-            prompts=self._found(shared_prompts, name) if shares else None,
-            strength=pairs.strength.mean,
+            prompts=prompts and (prompts[0][lists], prompts[1][lists]),
+            strength=pairs.strength.mean[lists],
             seed=batching.seed,
-            name=lambda row: str(pairs.place(row)),
+            name=lambda row: str(pairs.place(int(pairs.first_of_list[row]))),
             **options,
         )
 

@@ -1,4 +1,4 @@
-"""The canonical rows, in words: a preference pair, and a group of responses without labels, whatever their file.
+"""The canonical rows, in words: a preference pair, and a group of responses to one prompt, whatever their file.
 
 This file knows no file and no tokenizer.
 """
@@ -37,6 +37,7 @@ class PairRow:
         prompt_id: names the prompt; a split by `prompt_id` never puts one prompt on both sides.
         subset: metrics are also given by subset.
         label: probability that chosen is preferred, in [0, 1].
+        tied: whether its annotators prefer neither response; the label is 1/2 then.
         margin: the target margin, where the data has one.
         weight: the pair's weight in the loss.
         gold_margin: known truth of made data, gold reward of chosen minus that of rejected.
@@ -64,6 +65,7 @@ class PairRow:
     strength_mean: float | None = None
     strength_std: float | None = None
     votes: tuple[float, ...] = ()
+    tied: bool = False
     tools: tuple[Mapping[str, Any], ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     where: str = field(default="", compare=False)
@@ -77,13 +79,15 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A group of responses to one prompt, without labels: what a policy says when it is asked several times.
+    """A group of responses to one prompt: what a policy says when it is asked several times, or what people scored.
 
     Args:
         prompt: the conversation up to the responses, oldest turn first; may be empty.
         responses: the turns of each response, usually one assistant message.
         id: names the group in its data set.
         prompt_id: names the prompt.
+        subset: metrics are also given by subset.
+        scores: for each response, attribute -> score; one that was not asked for is missing. Empty where nobody scored.
         gold: the gold reward of each response of made data; empty elsewhere.
         votes: for each response, the reward that each of M voters gives it; empty where no voter was asked.
         tools: tool definitions handed to the chat template.
@@ -95,6 +99,8 @@ class GroupRow:
     responses: tuple[tuple[Message, ...], ...]
     id: str
     prompt_id: str
+    subset: str = "all"
+    scores: tuple[Mapping[str, float], ...] = ()
     gold: tuple[float, ...] = ()
     votes: tuple[tuple[float, ...], ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -111,6 +117,7 @@ class GroupRow:
         return replace(
             self,
             responses=tuple(self.responses[place] for place in places),
+            scores=tuple(self.scores[place] for place in places) if self.scores else (),
             gold=tuple(self.gold[place] for place in places) if self.gold else (),
             votes=tuple(self.votes[place] for place in places) if self.votes else (),
         )

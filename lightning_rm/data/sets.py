@@ -16,8 +16,8 @@ from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.data.sources.records import ArrowStream, Records, RecordSource
 from lightning_rm.data.sources.resampling import PromptSplit
 
-AnySource = Source | Paths | Records
-"""A source; the file, or the files, that one is to read; or its rows in memory."""
+AnySource = Source | GroupSource | Paths | Records
+"""A source, of pairs or of scored responses; the file, or the files, that one is to read; or its rows in memory."""
 
 AnyGroupSource = GroupSource | str | Path
 """A source of groups of responses, or the file that one is to read."""

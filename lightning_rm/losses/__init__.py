@@ -2,6 +2,7 @@
 
 from lightning_rm.losses.contrast import simcse_loss, sinkhorn, swav_loss
 from lightning_rm.losses.difference import difference_loss
+from lightning_rm.losses.lists import plackett_luce_loss
 from lightning_rm.losses.ranking import centering_loss, distillation_loss, language_model_loss, ranking_loss
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "difference_loss",
     "distillation_loss",
     "language_model_loss",
+    "plackett_luce_loss",
     "ranking_loss",
     "simcse_loss",
     "sinkhorn",

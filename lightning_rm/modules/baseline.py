@@ -1,16 +1,19 @@
-"""`BaselineRM`: the Bradley-Terry reward model, with the three options that the field trains it with."""
+"""`BaselineRM`: the Bradley-Terry reward model, with the options that the field trains it with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
-from lightning_rm.losses import centering_loss, ranking_loss
+from lightning_rm.losses import centering_loss, plackett_luce_loss, ranking_loss
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+
+ListLoss = Literal["pairs", "plackett_luce"]
 
 
 class BaselineRM(PairwiseRM):
@@ -27,7 +30,12 @@ class BaselineRM(PairwiseRM):
         centering: weight of the mean of `(r_chosen + r_rejected)^2`; 0.01 is usual.
         lm_loss: weight of the next-token loss on chosen responses, a mean over their tokens; needs a model that kept
             its LM head.
+        list_loss: of k ranked responses, `pairs`: the mean over all of their pairs (arXiv 2203.02155, eq 1), or
+            `plackett_luce`: the likelihood of their order, which reads no label and no margin.
         max_skipped: optimizer steps in a row that are not finite and end the run.
+
+    Raises:
+        ValueError: for another `list_loss`, or one that would leave margins unread.
     """
 
     def __init__(
@@ -39,12 +47,18 @@ class BaselineRM(PairwiseRM):
         margin_scale: float = 0.0,
         centering: float = 0.0,
         lm_loss: float = 0.0,
+        list_loss: ListLoss = "pairs",
         max_skipped: int = 10,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
         self.margin_scale = margin_scale
         self.centering = centering
         self.lm_loss = lm_loss
+        if list_loss not in get_args(ListLoss):
+            raise ValueError(f"list_loss={list_loss!r}; it must be one of {', '.join(get_args(ListLoss))}")
+        if list_loss == "plackett_luce" and margin_scale:
+            raise ValueError(f"list_loss=plackett_luce reads no margins; set margin_scale=0, not {margin_scale}")
+        self.list_loss: ListLoss = list_loss
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         """None where a kept LM head is trained."""
@@ -56,10 +70,14 @@ class BaselineRM(PairwiseRM):
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The ranking loss, and each option that is on as a part of its own."""
-        loss = ranking_loss(output.chosen, output.rejected, batch.label, self.margin_scale * batch.margin, batch.weight)
+        chosen, rejected = output.chosen, output.rejected
+        if self.list_loss == "plackett_luce":
+            loss = plackett_luce_loss(chosen, rejected, batch.group, batch.side[0], batch.weight)
+        else:
+            loss = ranking_loss(chosen, rejected, batch.label, self.margin_scale * batch.margin, batch.weight)
         parts = {"ranking": loss}
         if self.centering:
-            parts["centering"] = centering_loss(output.chosen, output.rejected)
+            parts["centering"] = centering_loss(chosen, rejected)
             loss = loss + self.centering * parts["centering"]
         if self.lm_loss:
             parts["lm"] = self.model.lm_loss(output, batch.tokens)

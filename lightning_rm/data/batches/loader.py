@@ -57,17 +57,27 @@ class PairBatches(Dataset[PreferenceBatch]):
         return len(self.pairs)
 
     def __getitems__(self, micro_batch: MicroBatch) -> PreferenceBatch:
-        """The batch of a whole micro-batch; torch calls this with whatever a batch sampler yields."""
+        """The batch of a whole micro-batch; torch calls this with whatever a batch sampler yields.
+
+        Where rows are lists of scored responses, the batch holds all pairs of each, every response computed once. A
+        list counts as one pair does: in the mean over P pairs of G lists, the weight of each of its n is P / (G n),
+        which is InstructGPT's 1 / (k (k - 1) / 2) each (arXiv 2203.02155, eq 1).
+        """
         read, steps = self.responses, micro_batch.response_steps
-        samples = [self.pairs.sample(row) for row in micro_batch.rows]
+        rows = self.pairs.pairs_of(micro_batch.rows).tolist() if self.pairs.has_lists else list(micro_batch.rows)
+        samples = [self.pairs.sample(row) for row in rows]
+        columns = self.pairs.columns(rows)
+        if self.pairs.has_lists:
+            sizes = columns["group"].bincount()
+            columns["weight"] = columns["weight"] * (len(rows) / len(sizes)) / sizes[columns["group"]]
         return PreferenceBatch(
             tokens=self.layout(samples, self.read_at, self.pad_id),
-            valid=torch.tensor(micro_batch.valid),
+            valid=torch.tensor(micro_batch.valid)[columns["group"]],
             subset_names=self.pairs.subset_names,
             data_set=self.name,
             scale=micro_batch.scale,
             responses=tuple(read(step) for step in steps) if read else (),
-            **self.pairs.columns(micro_batch.rows),
+            **columns,
         )
 
 

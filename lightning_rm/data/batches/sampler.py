@@ -71,7 +71,8 @@ class PairBatchSampler:
     length.
 
     Args:
-        lengths: (N, 2) tokens of the chosen and the rejected sequence, or (N, 1) for rows of one sequence.
+        lengths: (N, k) tokens of the sequences of each row, 0 where it has fewer than k: a pair's are its chosen and
+            its rejected one.
         prompt_index: (N,) one number a prompt.
         num_pairs: pairs of a micro-batch. Exactly one of num_pairs and num_tokens is set.
         num_tokens: the most grid tokens of a micro-batch, as `token_cost` counts them.
@@ -151,7 +152,8 @@ class PairBatchSampler:
         # What orders by length sort by, whatever the layout: the pairs that meet in a batch do not depend on it.
         self._longest: Rows = lengths.max(axis=1)
         # What a pair takes alone.
-        self._tokens: Rows = 2 * self._longest if token_cost == "padded" else self._parts[0].sum(axis=1)
+        num_sequences: Rows = (lengths > 0).sum(axis=1)
+        self._tokens: Rows = num_sequences * self._longest if token_cost == "padded" else self._parts[0].sum(axis=1)
         self._check_budget(name or (lambda row: f"pair {row}"))
 
     @cached_property
@@ -252,7 +254,7 @@ class PairBatchSampler:
         row = int(self._tokens.argmax())
         if self.num_tokens is not None and (tokens := int(self._tokens[row])) > self.num_tokens:
             raise ValueError(
-                f"{name(row)} has {self.lengths[row, 0]} and {self.lengths[row, 1]} tokens, {tokens} on a "
+                f"{name(row)} has {' and '.join(map(str, self.lengths[row]))} tokens, {tokens} on a "
                 f"{self.token_cost} grid: over the budget of {self.num_tokens} tokens a batch; raise it to {tokens} at "
                 "least, or allow conversations fewer tokens"
             )

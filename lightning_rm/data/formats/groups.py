@@ -24,24 +24,26 @@ from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.nested import check_depth
 from lightning_rm.data.formats.pairs import renamed
 from lightning_rm.data.formats.responses import Prefill, answer_turns, continued
+from lightning_rm.data.formats.scores import plain_scored, read_scores
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import Turns, check_turns, prompt_turns
 from lightning_rm.data.rows import BadRow, GroupRow, Message
 
-GROUP_PARSER_VERSION = 2
+GROUP_PARSER_VERSION = 3
 """Part of every fingerprint: raise it when a row is read to something else than before."""
 
 
 GROUP_FIELDS = frozenset(
-    {"prompt", "responses", "id", "prompt_id", "gold", "votes", "tools", "chat_template_kwargs"},
+    {"prompt", "responses", "id", "prompt_id", "subset", "gold", "votes", "tools", "chat_template_kwargs"},
 )
-"""The fields that are read; only `prompt` and `responses` must be there."""
+"""The plain fields that are read; only `prompt` and `responses` must be there. `scores.SCORE_FIELDS` are read too."""
 
 
 def parse_group(raw: Raw, where: str, columns: Columns | None = None, prefill: Prefill = "error") -> GroupRow | BadRow:
     """Read one row.
 
-    A response that says nothing is read all the same: policies give such, and the data module counts them. A row
+    A response that says nothing is read all the same: policies give such, and the data module counts them. One
+    `response` alone is a group of one; `scores` and the shapes that they are published in are `scores`'s. A row
     without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt.
 
     Args:
@@ -55,13 +57,15 @@ def parse_group(raw: Raw, where: str, columns: Columns | None = None, prefill: P
     """
     try:
         check_depth(raw, "the row")
-        row = renamed(raw, columns or {})
+        row = plain_scored(renamed(raw, columns or {}))
         prompt, responses = group_turns(row, columns, prefill)
         return GroupRow(
             prompt=prompt,
             responses=responses,
             id=identifier(row, "id") or digest([prompt, *responses], 16),
             prompt_id=identifier(row, "prompt_id") or digest(prompt),
+            subset=identifier(row, "subset") or "all",
+            scores=read_scores(row, len(responses)),
             gold=_gold(row, len(responses)),
             votes=_votes(row, len(responses)),
             tools=read_tools(row),

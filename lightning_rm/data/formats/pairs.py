@@ -33,7 +33,7 @@ from lightning_rm.data.formats.template import read_chat_template_kwargs, read_t
 from lightning_rm.data.formats.turns import Turns, check_turns
 from lightning_rm.data.rows import BadRow, PairRow
 
-PARSER_VERSION = 3
+PARSER_VERSION = 4
 """Part of every source's fingerprint: raise it when a row is read to something else than before."""
 
 STRENGTH_DISAGREES = "strength disagrees"
@@ -43,6 +43,7 @@ STRENGTH_TOLERANCE = 0.01
 
 PLAIN_FIELDS = frozenset(
     {"prompt", "chosen", "rejected", "id", "prompt_id", "subset", "label", "margin", "weight", "gold_margin", "clean"}
+    | {"tied"}
     | {"strength_mean", "strength_std", "votes", "tools", "chat_template_kwargs"}
 )
 """The fields of the plain format; only `chosen` and `rejected` must be there."""
@@ -85,14 +86,14 @@ def parse_row(
             response.
 
     Returns:
-        The pair, or what is wrong with it. A tie is a `BadRow` too, with a reason in `EXPECTED_REASONS`.
+        The pair, or what is wrong with it. Where the annotators prefer neither response, it is `tied`.
     """
     columns = columns or {}
     try:
         check_depth(raw, "the row")
         row, prompt, chosen, rejected = read_pair(raw, format, columns, prefill)
         mean, std, votes = _strength(row, votes_asked_for="votes" in columns)
-        label, weight = probability(row, "label"), optional_number(row, "weight", 0.0)
+        label, weight, tied = probability(row, "label"), optional_number(row, "weight", 0.0), truth(row, "tied") is True
         row_id = identifier(row, "id") or digest([prompt, chosen, rejected], 16)
         return PairRow(
             prompt=prompt,
@@ -101,7 +102,8 @@ def parse_row(
             id=row_id,
             prompt_id=identifier(row, "prompt_id") or (digest(prompt) if prompt else digest([chosen, rejected])),
             subset=subset or identifier(row, "subset") or "all",
-            label=1.0 if label is None else label,
+            label=0.5 if tied else 1.0 if label is None else label,
+            tied=tied,
             margin=optional_number(row, "margin"),
             weight=1.0 if weight is None else weight,
             gold_margin=optional_number(row, "gold_margin"),

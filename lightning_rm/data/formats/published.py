@@ -31,7 +31,6 @@ from lightning_rm.data.formats.fields import (
 from lightning_rm.data.formats.row_format import RowFormat, ordered, saying
 from lightning_rm.data.formats.toolkits import TOOLKIT_FIELDS, TOOLKIT_FORMATS
 from lightning_rm.data.formats.turns import hh_turns, is_hh_text
-from lightning_rm.data.rows import TIE
 
 UNKNOWN_FORMAT = "unknown format"
 
@@ -135,23 +134,24 @@ def _summaries(raw: Raw) -> Raw:
 def _helpsteer(raw: Raw) -> Raw:
     """HelpSteer2 and HelpSteer3 preference (arXiv 2410.01257, 2505.11475).
 
-    The preference runs from -3, the first response is much better, to 3, the second is; its size is the margin, and 0
-    is a tie. HelpSteer2 writes the later turns of a prompt in `<extra_id_1>` marks.
+    The preference runs from -3, the first response is much better, to 3, the second is; its size is the margin and the
+    strength, and 0 is a tie. HelpSteer2 writes the later turns of a prompt in `<extra_id_1>` marks.
     """
     newer = has(raw, "response1") or has(raw, "response2")
     preference = choice(raw, "overall_preference" if newer else "preference_strength", range(-3, 4))
-    if preference == 0:
-        raise RowError(TIE, "the annotators prefer neither response")
     first, second = ("response1", "response2") if newer else ("response_1", "response_2")
-    row = ordered(raw, first, second, preference < 0)
-    row["margin"] = abs(preference) if raw.get("margin") is None else raw["margin"]
+    row = ordered(raw, first, second, preference <= 0)
+    row["tied"] = preference == 0
+    for name in ("margin", "strength_mean"):
+        row[name] = abs(preference) if raw.get(name) is None else raw[name]
     name = "context" if has(raw, "context") else "prompt"
     prompt = required(raw, name)
-    turns = _helpsteer2_turns(prompt) if isinstance(prompt, str) and "<extra_id_1>" in prompt else prompt
+    turns = helpsteer2_turns(prompt) if isinstance(prompt, str) and "<extra_id_1>" in prompt else prompt
     return with_prompt(row, turns, name)
 
 
-def _helpsteer2_turns(prompt: str) -> Sequence[Mapping[str, str]]:
+def helpsteer2_turns(prompt: str) -> Sequence[Mapping[str, str]]:
+    """The turns of a prompt that HelpSteer2 writes in `<extra_id_1>` marks."""
     parts = ["User", *HELPSTEER2_MARK.split(prompt)]
     turns = [{"role": role.lower(), "content": said} for role, said in zip(parts[::2], parts[1::2], strict=True)]
     return turns if turns[-1]["content"].strip() else turns[:-1]  # the last mark asks for the response

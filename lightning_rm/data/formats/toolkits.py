@@ -27,7 +27,6 @@ from lightning_rm.data.formats.messages import ROLES
 from lightning_rm.data.formats.questions import history, question
 from lightning_rm.data.formats.row_format import RowFormat, ordered
 from lightning_rm.data.formats.turns import WRONG_ROLE, read_turns
-from lightning_rm.data.rows import TIE
 
 COMPLETIONS = ("completions.0.completion", "completions.1.completion")
 RANKS = ("completions.0.rank", "completions.1.rank")
@@ -147,9 +146,8 @@ def _nemo_rl(raw: Raw) -> Raw:
         )
     row = {**raw, **{name: lookup(raw, name) for name in (*COMPLETIONS, *RANKS)}}
     first, second = (number(required(row, name), f"field {name!r}") for name in RANKS)
-    if first == second:
-        raise RowError(TIE, f"both completions have the rank {first:g}")
-    return with_prompt(ordered(row, *COMPLETIONS, first < second), required(raw, "context"), "context")
+    ranked = {**ordered(row, *COMPLETIONS, first <= second), "tied": first == second}
+    return with_prompt(ranked, required(raw, "context"), "context")
 
 
 def _ranked_as_given(raw: Raw) -> Raw:

@@ -18,6 +18,7 @@ from lightning_rm.data.formats.groups import (
     parse_group,
 )
 from lightning_rm.data.formats.responses import Prefill, check_prefill
+from lightning_rm.data.formats.scores import SCORE_FIELDS
 from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.data.sources.files import Paths, file_digests
 from lightning_rm.data.sources.readers import find_files, read_file
@@ -27,8 +28,12 @@ class GroupFile:
     """Groups of responses from files: JSONL, JSON arrays, both also as `.gz`, and Parquet.
 
     A row has `prompt`, a text or a list of messages; `responses`, a list of texts or of lists of messages; and may have
-    `id` and `prompt_id`, `gold`, a number for each response, `votes`, for each response a list of the rewards that
-    voters give it, and `tools` and `chat_template_kwargs` for the chat template.
+    `id`, `prompt_id` and `subset`, `gold`, a number for each response, `votes`, for each response a list of the rewards
+    that voters give it, and `tools` and `chat_template_kwargs` for the chat template.
+
+    Scored, such a file is a set of training pairs too: `scores`, a number or an object of attributes for each response,
+    or `ranks`, 1 for the best; or one `response` a row with its `score` or HelpSteer2's attributes; or UltraFeedback's
+    `completions` (`formats.scores`).
 
     Args:
         path: a path, a glob or a list of them.
@@ -44,10 +49,10 @@ class GroupFile:
         self.columns = dict(columns or {})
         check_prefill(prefill)
         self.prefill: Prefill = prefill
-        if unknown := sorted(set(self.columns) - GROUP_FIELDS):
+        if unknown := sorted(set(self.columns) - GROUP_FIELDS - SCORE_FIELDS):
             raise ValueError(
                 f"columns names {unknown[0]!r}, which is no field of a group of responses; a column is written "
-                f"{{field: name in the file}}, and the fields are {', '.join(sorted(GROUP_FIELDS))}"
+                f"{{field: name in the file}}, and the fields are {', '.join(sorted(GROUP_FIELDS | SCORE_FIELDS))}"
             )
 
     @property

@@ -65,7 +65,7 @@ class WithoutFold:
     def __iter__(self) -> Iterator[PairRow | BadRow]:
         """The rows in order; those of the fold come as `BadRow`s that are counted and are no error."""
         for row in self.source:
-            if isinstance(row, PairRow) and self.fold.holds(row.prompt_id):
+            if not isinstance(row, BadRow) and self.fold.holds(row.prompt_id):
                 yield BadRow(row.place, BY_FOLD, f"fold {self.fold.fold % self.fold.num_folds}")
             else:
                 yield row

@@ -1,6 +1,7 @@
 """Tokenised pairs on disk, read in place: an Arrow file, mapped into memory, with fast access to any pair.
 
-The file holds whole conversations as token ids, the targets and marks of each pair, and what is shown of it in tables.
+The file holds whole conversations as token ids, the targets and marks of each row, and what is shown of it in tables. A
+row is a pair, or k scored responses to one prompt whose pairs are made here and stand on no disk (`store.responses`).
 Nothing here knows a tokenizer or where the pairs came from. Workers get the path and map the file again, so a data set
 costs its pages once, however many processes read it.
 """
@@ -11,8 +12,9 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,19 +23,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_rm.batch import Sample
-from lightning_rm.data.rows import moved
+from lightning_rm.data.rows import TIE, moved
 from lightning_rm.data.store.report import DataReport
+from lightning_rm.data.store.responses import ScoredPairs, scored_pairs
 from lightning_rm.data.store.table import open_table
 from lightning_rm.strength import Strength, Targets, vote_shares
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Changes whenever the file's columns, or what they hold, change."""
 
 SCHEMA = pa.schema(
     [
-        ("chosen_ids", pa.list_(pa.int32())),
-        ("rejected_ids", pa.list_(pa.int32())),
-        ("prompt_length", pa.int32()),  # tokens of the prompt, at most one less than the shorter sequence has
+        ("ids", pa.list_(pa.list_(pa.int32()))),  # a list a response: chosen and rejected, or k that are scored
+        (
+            "scores",
+            pa.list_(pa.list_(pa.float64())),
+        ),  # a list a response, one an attribute, NaN for a gap; empty: a pair
+        ("prompt_length", pa.int32()),  # tokens of the prompt, at most one less than the shortest sequence has
         ("prompt_index", pa.int64()),  # pairs of one prompt_id share a number
         ("subset", pa.int64()),  # index into the subset names
         ("label", pa.float64()),
@@ -49,11 +55,11 @@ SCHEMA = pa.schema(
         ("where", pa.string()),  # file and line; empty for made data
         ("source_row", pa.int64()),  # the pair's place among all rows of its source
         ("prompt_text", pa.string()),
-        ("chosen_text", pa.string()),
-        ("rejected_text", pa.string()),
+        ("texts", pa.list_(pa.string())),  # one a response
     ]
 )
-"""One row a pair. A last batch without rows carries the report and the subset names as its metadata."""
+"""One row a pair, or k scored responses. A last batch without rows carries the report and the names of subsets and
+attributes as its metadata."""
 
 
 @dataclass(frozen=True)
@@ -92,23 +98,35 @@ class PairDataset:
         path: the Arrow file that `prepare_pairs` wrote.
         name: what this data set is called in reports.
         places: what the source's rows stand in now (`rows.places_of`): the file may be one of the same rows elsewhere.
+        ties: whether two responses of one score are a pair: `drop`, or `keep` them with the label 1/2.
 
     Attributes:
         lengths: (N, 2) int64, tokens of the chosen and the rejected conversation.
         prompt_lengths: (N,) int64, tokens of the prompt, with which both conversations begin.
         response_lengths: (N, 2) int64, tokens of the conversations without the prompt.
         prompt_index: (N,) int64, the same number for pairs of one prompt.
-        strength: of the N pairs, NaN where the data is not annotated.
+        strength: of the N pairs, NaN where the data is not annotated; of scored responses the difference of their
+            scores, each the mean over its attributes.
+        scores: (2, N, A) of chosen and rejected by attribute, NaN where nobody scored.
+        list_index: (N,) int64, ascending: pairs of one row of the file, which a batch never parts, share a number.
+        single: (N,) bool, one response that stands for a pair: chosen and rejected are the same, the label is 1/2.
         source_row: (N,) int64, each pair's place among all rows, good and bad, of its source.
         subset_names: what the numbers in column `subset` mean.
+        attributes: what the A scores are called.
         report: what became of every row of the source.
 
     Raises:
         ValueError, KeyError, OSError: if the file is not whole or is another kind of file.
     """
 
-    def __init__(self, path: Path | str, name: str = "data", places: Sequence[str] = ()) -> None:
-        self.path, self.name = Path(path), name
+    def __init__(
+        self,
+        path: Path | str,
+        name: str = "data",
+        places: Sequence[str] = (),
+        ties: Literal["drop", "keep"] = "drop",
+    ) -> None:
+        self.path, self.name, self.ties = Path(path), name, ties
         table, metadata = open_table(self.path, SCHEMA, "tokenised pairs")
         self._table = table
         self._places = tuple(places)
@@ -116,26 +134,36 @@ class PairDataset:
         report = DataReport.from_json(metadata[b"report"].decode())
         self.report = replace(report.moved(self._moved), name=name)
         self.subset_names: tuple[str, ...] = tuple(json.loads(metadata[b"subset_names"]))
-        self._ids = (_Lists(table["chosen_ids"]), _Lists(table["rejected_ids"]))
-        self._rows: NDArray[np.int64] = np.arange(table.num_rows)  # where in the file each pair stands
-        self.prompt_lengths: NDArray[np.int64] = _numbers(table["prompt_length"])
+        self.attributes: tuple[str, ...] = tuple(json.loads(metadata[b"attributes"]))
+        self._ids = _Lists(table["ids"])
+        made = scored_pairs(table["scores"], self._ids.num_responses, len(self.attributes), ties)
+        if made.num_tied:
+            report, tied = self.report, {TIE: self.report.reasons.get(TIE, 0) + made.num_tied}
+            self.report = replace(report, kept=report.kept - made.num_tied, reasons=report.reasons | tied)
+            if not len(made.row):
+                raise ValueError(f"{name}: the responses of every row are tied, so there is no pair; set ties=keep")
+        self._rows = made.row  # where in the file each pair stands
+        self._sides = made.sides  # and which two of the row's responses it is
+        self.scores, self.single = made.scores, made.single
+        self.list_index: NDArray[np.int64] = np.unique(made.row, return_inverse=True)[1]
+        self.prompt_lengths: NDArray[np.int64] = _numbers(table["prompt_length"])[made.row]
         self._columns = {
-            name: _numbers(table[name]) for name in ("label", "margin", "weight", "subset", "clean", "gold_margin")
+            name: _numbers(table[name])[made.row]
+            for name in ("label", "margin", "weight", "subset", "clean", "gold_margin")
         }
-        self.source_row: NDArray[np.int64] = _numbers(table["source_row"])
-        self.lengths: NDArray[np.int64] = np.stack([ids.lengths for ids in self._ids], axis=1)
+        self._columns["label"] = np.where(made.tied, 0.5, self._columns["label"])
+        self.source_row: NDArray[np.int64] = _numbers(table["source_row"])[made.row]
+        self.lengths: NDArray[np.int64] = self._ids.lengths[self._ids.first[made.row][:, None] + made.sides]
         self.response_lengths: NDArray[np.int64] = self.lengths - self.prompt_lengths[:, None]
-        self.prompt_index: NDArray[np.int64] = _numbers(table["prompt_index"])
-        self.strength = Strength.of(
-            _numbers(table["strength_mean"]), _numbers(table["strength_std"]), _vote_shares(table["votes"])
-        )
+        self.prompt_index: NDArray[np.int64] = _numbers(table["prompt_index"])[made.row]
+        self.strength = self._strength(table, made)
         self._treated_by: Targets | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.path, self.name, self._places, self._treated_by)
+        return _again, (self.path, self.name, self._places, self.ties, self._treated_by)
 
     def treated(self, targets: Targets) -> Self:
         """The same pairs with other targets, those left out that `targets` does not keep.
@@ -145,8 +173,12 @@ class PairDataset:
         """
         kept = np.flatnonzero(targets.kept)
         pairs = copy.copy(self)
+        for found in ("first_of_list", "list_lengths"):  # of the pairs before
+            pairs.__dict__.pop(found, None)
         pairs._treated_by = targets
-        pairs._rows = self._rows[kept]
+        pairs._rows, pairs._sides = self._rows[kept], self._sides[kept]
+        pairs.scores, pairs.single = self.scores[:, kept], self.single[kept]
+        pairs.list_index = np.unique(self.list_index[kept], return_inverse=True)[1]
         pairs.prompt_lengths = self.prompt_lengths[kept]
         columns = self._columns | {name: getattr(targets, name) for name in ("label", "margin", "weight")}
         pairs._columns = {name: values[kept] for name, values in columns.items()}
@@ -162,7 +194,37 @@ class PairDataset:
 
     def sample(self, i: int) -> Sample:
         """The token sequences of pair `i`, chosen first."""
-        return Sample(tuple(ids.get(int(self._rows[i])) for ids in self._ids), int(self.prompt_lengths[i]))
+        first = int(self._ids.first[self._rows[i]])
+        return Sample(
+            tuple(self._ids.get(first + side) for side in self._sides[i].tolist()), int(self.prompt_lengths[i])
+        )
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether several pairs are of one row."""
+        return self.num_lists < len(self)
+
+    @property
+    def num_lists(self) -> int:
+        """L, the rows that the pairs are of."""
+        return int(self.list_index[-1]) + 1
+
+    @cached_property
+    def first_of_list(self) -> NDArray[np.int64]:
+        """(L,) the first pair of each row; the others follow it."""
+        return np.searchsorted(self.list_index, np.arange(self.num_lists))
+
+    @cached_property
+    def list_lengths(self) -> NDArray[np.int64]:
+        """(L, k) tokens of every response that the pairs of a row have; 0 where a row has fewer than k."""
+        lengths = np.zeros((self.num_lists, int(self._sides.max()) + 1), np.int64)
+        lengths[self.list_index[:, None], self._sides] = self.lengths
+        return lengths
+
+    def pairs_of(self, lists: Sequence[int]) -> NDArray[np.int64]:
+        """The pairs of some rows, row by row."""
+        ends = np.append(self.first_of_list[1:], len(self))
+        return np.concatenate([np.arange(self.first_of_list[place], ends[place]) for place in lists])
 
     def columns(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """The columns of a `PreferenceBatch` for the pairs `rows`, all but `valid`.
@@ -172,7 +234,9 @@ class PairDataset:
 
         Returns:
             `label`, `margin` (0 where the data has none), `weight`, `clean`, `gold_margin` and `strength` (NaN where
-            unknown), all (P,) float32; `subset` and `row`, (P,) long; `length`, (2, P) long, tokens of each response.
+            unknown), all (P,) float32; `subset` and `row`, (P,) long; `length`, (2, P) long, tokens of each response;
+            `scores`, (2, P, A) float32; `group` and `side`, (P,) and (2, P) long, numbers of the pair's row among those
+            of the batch and of its two responses in it.
         """
         index = np.asarray(rows, dtype=np.int64)
         values = self._columns | {"strength": self.strength.mean}
@@ -181,6 +245,9 @@ class PairDataset:
         columns["margin"] = columns["margin"].nan_to_num(nan=0.0)
         columns["length"] = torch.from_numpy(self.response_lengths[index]).T.contiguous()
         columns["row"] = torch.from_numpy(index)
+        columns["scores"] = torch.from_numpy(self.scores[:, index]).float()
+        columns["group"] = torch.from_numpy(np.unique(self.list_index[index], return_inverse=True)[1])
+        columns["side"] = torch.from_numpy(self._sides[index].T.copy())
         return columns
 
     def votes(self, i: int) -> tuple[float, ...]:
@@ -200,37 +267,50 @@ class PairDataset:
 
     def text(self, i: int) -> PairText:
         """Pair `i` in words."""
-        return PairText(
-            **{
-                name: str(self._table[column][int(self._rows[i])])
-                for name, column in (
-                    ("prompt", "prompt_text"),
-                    ("chosen", "chosen_text"),
-                    ("rejected", "rejected_text"),
-                    ("id", "id"),
-                )
-            }
+        prompt, texts, id = (self._table[name][int(self._rows[i])].as_py() for name in ("prompt_text", "texts", "id"))
+        chosen, rejected = (texts[side] for side in self._sides[i].tolist())
+        return PairText(prompt, chosen, rejected, id)
+
+    def _strength(self, table: Any, made: ScoredPairs) -> Strength:
+        """The strength that the file has, and of scored responses the difference of their scores."""
+        mean, std = _numbers(table["strength_mean"])[made.row], _numbers(table["strength_std"])[made.row]
+        difference = made.score[0] - made.score[1]
+        return Strength.of(
+            np.where(np.isnan(difference), mean, difference), std, _vote_shares(table["votes"])[made.row]
         )
 
 
-def _again(path: Path, name: str, places: Sequence[str], targets: Targets | None) -> PairDataset:
+def _again(
+    path: Path, name: str, places: Sequence[str], ties: Literal["drop", "keep"], targets: Targets | None
+) -> PairDataset:
     """The data set of a pickle: the file is mapped again, so that workers do not copy it."""
-    pairs = PairDataset(path, name, places)
+    pairs = PairDataset(path, name, places, ties)
     return pairs if targets is None else pairs.treated(targets)
 
 
 class _Lists:
-    """Random access to a column of integer lists, by the offsets of its chunks, without a Python object a value."""
+    """Random access to a column of lists of sequences, by the offsets of its chunks, without a Python object a value.
+
+    Attributes:
+        num_responses: (R,) sequences of each row.
+        first: (R,) the number of each row's first sequence, among all of the column.
+        lengths: (S,) tokens of each sequence.
+    """
 
     def __init__(self, column: Any) -> None:
-        offsets: list[NDArray[np.int32]] = [chunk.offsets.to_numpy() for chunk in column.chunks]
+        self.num_responses: NDArray[np.int64] = np.concatenate(
+            [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks]
+        ).astype(np.int64)
+        self.first: NDArray[np.int64] = np.cumsum(self.num_responses) - self.num_responses
+        sequences = [chunk.values for chunk in column.chunks]
+        offsets: list[NDArray[np.int32]] = [chunk.offsets.to_numpy() for chunk in sequences]
         self._offsets = offsets
-        self._values: list[NDArray[np.int32]] = [chunk.values.to_numpy() for chunk in column.chunks]
+        self._values: list[NDArray[np.int32]] = [chunk.values.to_numpy() for chunk in sequences]
         self._ends: NDArray[np.int64] = np.cumsum([len(chunk) - 1 for chunk in offsets])
         self.lengths: NDArray[np.int64] = np.concatenate([np.diff(chunk) for chunk in offsets]).astype(np.int64)
 
     def get(self, i: int) -> list[int]:
-        """List `i` of the column."""
+        """Sequence `i` of the column."""
         chunk = int(np.searchsorted(self._ends, i, side="right"))
         offsets = self._offsets[chunk]
         local = i - int(self._ends[chunk]) + len(offsets) - 1

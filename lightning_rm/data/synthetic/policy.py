@@ -92,6 +92,7 @@ class SyntheticGroups:
         split: `train`, `val`, `test` (the same prompt families, no prompt in common) or `ood` (held-out families).
         shift: how far the policy has drifted, as in `Policy`.
         seed: of everything drawn.
+        scored: whether people have scored the responses, by their gold reward: then they are pairs to train on.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -102,6 +103,7 @@ class SyntheticGroups:
     split: Split = "train"
     shift: float = 0.0
     seed: int = 0
+    scored: bool = False
 
     def __post_init__(self) -> None:
         Policy(self.shift)  # raises for a shift out of range
@@ -123,12 +125,14 @@ class SyntheticGroups:
         prompt = sample_prompt(self.split, Draws("text", self.seed, self.split, index))
         draws, policy = Draws("responses", self.seed, self.split, index), Policy(self.shift)
         responses = [policy.response(prompt.task, policy.style(draws), draws) for _ in range(self.k)]
+        gold = tuple(gold_reward(prompt.task, response) for response in responses)
         return GroupRow(
             prompt=prompt.messages,
             responses=tuple((Message(role="assistant", content=response),) for response in responses),
             id=f"{self.split}-{self.seed}-{index}",
             prompt_id=prompt.id,
-            gold=tuple(gold_reward(prompt.task, response) for response in responses),
+            scores=tuple({"score": reward} for reward in gold) if self.scored else (),
+            gold=gold,
         )
 
 

@@ -23,11 +23,11 @@ from lightning_rm.data.store.groups import GROUP_SCHEMA, GROUP_VERSION, GroupDat
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.draft import Draft
 from lightning_rm.data.tokenize.fitting import fit
-from lightning_rm.data.tokenize.policy import FEWER_THAN_TWO, OVERLONG, TEMPLATE, TokenizePolicy
+from lightning_rm.data.tokenize.policy import FEWER_THAN_TWO, NO_RESPONSE, OVERLONG, TEMPLATE, TokenizePolicy
 from lightning_rm.data.tokenize.preparing import chunks_of, notes, prepared
 from lightning_rm.data.tokenize.tally import Tally
 
-EMPTY, TOO_LONG = "empty", "overlong"
+EMPTY, REPEATED, TOO_LONG = "empty", "repeated", "overlong"
 """Why a response is left out of its group."""
 
 
@@ -93,21 +93,21 @@ class _Group:
                 )
 
     @property
-    def num_different(self) -> int:
-        """How many responses are unlike those before them, in token ids where they are known."""
+    def different(self) -> list[int]:
+        """The places of the responses that are unlike those before them, in token ids where they are known."""
         items = self.draft.ids if self.draft and not self.draft.failure else self.row.responses
-        return sum(item not in items[:place] for place, item in enumerate(items))
+        return [place for place, item in enumerate(items) if item not in items[:place]]
 
-    def left_out_for(self, policy: TokenizePolicy) -> tuple[str, str] | None:
+    def left_out_for(self, policy: TokenizePolicy, least: int) -> tuple[str, str] | None:
         """The reason to leave the whole group out and what was found, None for a group that is kept."""
         lost = self.lost
         if self.draft and self.draft.failure:
             return TEMPLATE, self.draft.failure
         if policy.overlong == "error" and lost[TOO_LONG]:
             return OVERLONG, f"{lost[TOO_LONG]} of its responses make over max_tokens={policy.max_tokens:,} tokens"
-        if self.num_different < 2:
-            found = f"{self.num_different} of {len(self.row.responses) + lost.total()}"
-            return FEWER_THAN_TWO, f"{found}: {_listed(lost)}" if lost else found
+        if (num_different := len(self.different)) < least:
+            found = f"{num_different} of {len(self.row.responses) + lost.total()}"
+            return FEWER_THAN_TWO if least == 2 else NO_RESPONSE, f"{found}: {_listed(lost)}" if lost else found
         return None
 
 
@@ -117,54 +117,86 @@ def _write(file: BinaryIO, source: GroupSource, tokenizer: PreTrainedTokenizerBa
     with pa.ipc.new_file(file, GROUP_SCHEMA) as writer:
         for chunk in chunks_of(source):
             tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
-            groups = [_Group(place, row) for place, row in chunk if isinstance(row, GroupRow)]
-            _thin_and_fit(groups, tokenizer, tally.policy)
-            kept: list[Draft[GroupRow]] = []
-            for group in groups:
-                lost += group.lost
-                if draft := _kept(group, tally):
-                    kept.append(draft)
-                    num_kept += len(draft.ids)
-                    num_repeated += len(draft.ids) - group.num_different
+            groups = [(place, row) for place, row in chunk if isinstance(row, GroupRow)]
+            kept = thinned(groups, tokenizer, tally, lost)
+            num_kept += sum(len(draft.ids) for draft in kept)
+            num_repeated += sum(len(draft.ids) - len(set(map(tuple, draft.ids))) for draft in kept)
             if kept:
                 writer.write_batch(pa.RecordBatch.from_pylist(list(map(_columns, kept)), schema=GROUP_SCHEMA))
         tally.check()
-        note = f"{num_kept:,} responses kept" + (f", {num_repeated:,} of them repeated" if num_repeated else "")
-        note += f"; left out: {_listed(lost)}" if lost else ""
+        note = responses_kept(num_kept, lost, num_repeated)
         metadata = {"report": tally.report.to_json(), "note": note, "places": json.dumps(places_of(source))}
         writer.write_batch(pa.RecordBatch.from_pylist([], schema=GROUP_SCHEMA), custom_metadata=metadata)
 
 
-def _thin_and_fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
+def thinned(
+    rows: Sequence[tuple[int, GroupRow]],
+    tokenizer: PreTrainedTokenizerBase,
+    tally: Tally,
+    lost: Counter[str],
+    *,
+    are_scored: bool = False,
+) -> list[Draft[GroupRow]]:
+    """The groups of a chunk that are used, without the responses that are not; every row is counted.
+
+    Args:
+        rows: groups and their places in their source.
+        tokenizer: as `load_tokenizer` gives it.
+        tally: counts the rows.
+        lost: counts the responses that are left out, by reason.
+        are_scored: whether one response is a group, and one that stands there twice has its first score alone; else
+            groups need two different ones, and keep those that are repeated.
+    """
+    groups, least = [_Group(place, row) for place, row in rows], 1 if are_scored else 2
+    _thin_and_fit(groups, tokenizer, tally.policy, least)
+    kept: list[Draft[GroupRow]] = []
+    for group in groups:
+        if are_scored and group.draft and not group.draft.failure:
+            group.keep(group.different, REPEATED)
+        lost.update(group.lost)
+        if draft := _kept(group, tally, least):
+            kept.append(draft)
+    return kept
+
+
+def responses_kept(num_kept: int, lost: Counter[str], num_repeated: int = 0) -> str:
+    """What became of the responses of a data set, in words."""
+    note = f"{num_kept:,} responses kept" + (f", {num_repeated:,} of them repeated" if num_repeated else "")
+    return note + (f"; left out: {_listed(lost)}" if lost else "")
+
+
+def _thin_and_fit(
+    groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy, least: int
+) -> None:
     """Encode the responses of a chunk, leaving out those that are empty or too long."""
     for group in groups:
         responses = group.row.responses
         group.keep([place for place, turns in enumerate(responses) if not is_blank(turns[-1])], EMPTY)
-    _fit(groups, tokenizer, policy)
-    thinned: list[_Group] = []
+    _fit(groups, tokenizer, policy, least)
+    shortened: list[_Group] = []
     for group in groups:
         if group.draft and not group.draft.failure:
             group.keep([place for place, ids in enumerate(group.draft.ids) if len(ids) <= policy.max_tokens], TOO_LONG)
             if group.lost[TOO_LONG]:
-                thinned.append(group)
-    _fit(thinned, tokenizer, policy)  # a response that no cut makes fit does not cost the others their prompt
+                shortened.append(group)
+    _fit(shortened, tokenizer, policy, least)  # a response that no cut makes fit does not cost the others their prompt
 
 
-def _fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
-    """Encode the groups that have two different responses."""
-    pairable = [group for group in groups if group.num_different > 1]
+def _fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy, least: int) -> None:
+    """Encode the groups that have different responses enough."""
+    pairable = [group for group in groups if len(group.different) >= least]
     for group, draft in zip(
         pairable, fit([(group.place, group.row) for group in pairable], tokenizer, policy), strict=True
     ):
         group.draft = draft
 
 
-def _kept(group: _Group, tally: Tally) -> Draft[GroupRow] | None:
+def _kept(group: _Group, tally: Tally, least: int) -> Draft[GroupRow] | None:
     """A group that is used; every one is counted, used or not."""
-    if left_out := group.left_out_for(tally.policy):
+    if left_out := group.left_out_for(tally.policy, least):
         tally.leave_out(group.row.place, *left_out)
         return None
-    draft = cast(Draft[GroupRow], group.draft)  # of every group with two different responses
+    draft = cast(Draft[GroupRow], group.draft)  # of every group with different responses enough
     changes = {f"{reason} responses left out": "" for reason, count in group.lost.items() if count}
     tally.report.keep(draft.changes | changes, group.row.place)
     return draft

@@ -15,6 +15,8 @@ IDENTICAL = "identical responses"
 IDENTICAL_IDS = "identical token ids"
 IDENTICAL_CUT = "identical after truncation"
 FEWER_THAN_TWO = "fewer than two different responses"
+NO_RESPONSE = "no response left"
+NOT_SCORED = "responses without scores"
 TEMPLATE = "chat template refuses"
 PROMPT_CUT = "prompt cut"
 RESPONSE_CUT = "response cut"
@@ -33,6 +35,7 @@ class TokenizePolicy:
         identical: pairs whose responses are the same, in words or in the tokens that are left, and groups without two
             different ones: `drop` or `error`.
         on_bad_row: rows that cannot be read, or that the chat template refuses: `error` or `drop`.
+        ties: pairs whose annotators prefer neither response: `drop`, or `keep` them with the label 1/2.
 
     Raises:
         ValueError: for a word that is none of these.
@@ -42,6 +45,7 @@ class TokenizePolicy:
     overlong: Overlong = "drop"
     identical: Literal["drop", "error"] = "drop"
     on_bad_row: Literal["error", "drop"] = "error"
+    ties: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -50,6 +54,7 @@ class TokenizePolicy:
             ("overlong", self.overlong, ("drop", "truncate_prompt", "truncate_response", "error")),
             ("identical", self.identical, ("drop", "error")),
             ("on_bad_row", self.on_bad_row, ("error", "drop")),
+            ("ties", self.ties, ("drop", "keep")),
         ):
             if value not in words:
                 raise ValueError(f"{name}={value!r}; it must be one of {', '.join(words)}")

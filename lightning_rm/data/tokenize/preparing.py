@@ -25,7 +25,7 @@ CHUNK_ROWS = 1000
 """Rows that are in memory at a time, unless they are long; each chunk is one Arrow batch."""
 
 T = TypeVar("T")
-AnyRow = TypeVar("AnyRow", PairRow | BadRow, GroupRow | BadRow)
+AnyRow = TypeVar("AnyRow", PairRow | BadRow, GroupRow | BadRow, PairRow | GroupRow | BadRow)
 
 
 def prepared(

@@ -27,6 +27,8 @@ def pair_items(source: Source, on_bad_row: str = "error") -> tuple[Items, dict[s
             if on_bad_row == "error" and row.reason != TIE:
                 raise ValueError(f"{row.where}: {row.reason}: {row.detail} (on_bad_row=drop leaves such rows out)")
             reasons[row.reason] = reasons.get(row.reason, 0) + 1
+        elif row.tied:
+            reasons[TIE] = reasons.get(TIE, 0) + 1
         elif row.label == 0.5:
             reasons["label of 1/2"] = reasons.get("label of 1/2", 0) + 1
         else:

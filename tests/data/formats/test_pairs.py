@@ -203,10 +203,16 @@ def test_helpsteer2_turns_in_marks() -> None:
 
 
 @pytest.mark.parametrize("shape", ["HelpSteer2", "HelpSteer3"])
-def test_a_tie_is_counted_and_no_error(shape: str) -> None:
-    row = bad(SHAPES[shape] | {"preference_strength": 0, "overall_preference": 0})
-    assert row.reason == "tie"
-    assert row.reason in EXPECTED_REASONS
+def test_a_tie_is_a_pair_of_the_label_one_half(shape: str) -> None:
+    row = good(SHAPES[shape] | {"preference_strength": 0, "overall_preference": 0})
+    assert (row.tied, row.label, row.margin, row.strength_mean) == (True, 0.5, 0.0, 0.0)
+    assert not good(SHAPES[shape]).tied
+
+
+@pytest.mark.parametrize("shape", ["HelpSteer2", "HelpSteer3"])
+def test_the_size_of_a_preference_is_margin_and_strength(shape: str) -> None:
+    row = good(SHAPES[shape] | {"preference_strength": -3, "overall_preference": -3})
+    assert (row.label, row.margin, row.strength_mean) == (1.0, 3.0, 3.0)
 
 
 def test_hh_text_of_many_turns_and_of_turns_that_hold_marks() -> None:

@@ -71,6 +71,9 @@ def test_columns_are_those_of_a_preference_batch(dataset: PairDataset) -> None:
         "subset": torch.tensor([1, 0, 0]),
         "length": torch.tensor([[2, 3, 2], [2, 4, 2]]),
         "row": torch.tensor([1, 0, 2]),
+        "scores": torch.full((2, 3, 1), NAN),
+        "group": torch.tensor([1, 0, 2]),
+        "side": torch.tensor([[0, 0, 0], [1, 1, 1]]),
     }
     assert columns.keys() == expected.keys()
     for name, value in expected.items():

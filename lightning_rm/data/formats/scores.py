@@ -1,0 +1,109 @@
+"""Scores of responses, read from a row: numbers, ranks or several attributes, under one name each.
+
+It also writes the published shapes of scored responses with the plain field names: HelpSteer2, whose attributes are
+columns, and UltraFeedback, whose completions carry them. This file knows one row at a time, and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from lightning_rm.data.formats.fields import BAD_VALUE, WRONG_TYPE, Raw, RowError, has, lookup, number, required, shown
+from lightning_rm.data.formats.published import helpsteer2_turns
+
+SCORE = "score"
+"""What the attribute of a score is called that has no name."""
+
+HELPSTEER_ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+ULTRAFEEDBACK_ATTRIBUTES = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+SCORE_FIELDS = frozenset({"response", "score", "scores", "ranks", *HELPSTEER_ATTRIBUTES, "instruction", "completions"})
+"""The fields that are read here beside those of a group of responses."""
+
+
+def plain_scored(raw: Raw) -> Raw:
+    """A row of scored responses written with the plain field names; any other row as it is.
+
+    One `response` becomes `responses` of one. HelpSteer2 (arXiv 2406.08673) has its five attributes in columns;
+    UltraFeedback (arXiv 2310.01377) has `completions`, each with `annotations.<attribute>.Rating`, `N/A` for a gap.
+    """
+    if has(raw, "instruction", "completions") and not has(raw, "responses"):
+        return _ultrafeedback(raw)
+    if not has(raw, "response") or has(raw, "responses"):
+        return raw
+    row: dict[str, object] = {**raw, "responses": [raw["response"]], "response": None}
+    if has(raw, "score"):
+        row["scores"] = [raw["score"]]
+    elif any(has(raw, name) for name in HELPSTEER_ATTRIBUTES):
+        row["scores"] = [{name: raw.get(name) for name in HELPSTEER_ATTRIBUTES}]
+        prompt = raw.get("prompt")
+        if isinstance(prompt, str) and "<extra_id_1>" in prompt:
+            row["prompt"] = helpsteer2_turns(prompt)
+    return row
+
+
+def read_scores(row: Raw, num_responses: int) -> tuple[Mapping[str, float], ...]:
+    """The scores of each response by attribute; empty where the row has none. More is better.
+
+    `scores` holds for each response a number, or an object of attribute -> number or null; `ranks` a number each, 1
+    for the best: a rank r is the score -r.
+
+    Raises:
+        RowError: if they cannot be read, a response has none, or a row has both.
+    """
+    if has(row, "scores") and has(row, "ranks"):
+        raise RowError(BAD_VALUE, "the row has 'scores' and 'ranks'; hide one of them with columns={ranks: null}")
+    name = "scores" if has(row, "scores") else "ranks"
+    if not has(row, name):
+        return ()
+    values = row[name]
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise RowError(WRONG_TYPE, f"field {name!r} must be a list, one item a response, found {shown(values)}")
+    items = cast(Sequence[object], values)
+    if len(items) != num_responses:
+        raise RowError(
+            BAD_VALUE, f"field {name!r} has {len(items)} items for {num_responses} responses; it needs one each"
+        )
+    if name == "ranks":
+        return tuple({SCORE: -number(item, f"field 'ranks', item {place}")} for place, item in enumerate(items))
+    return tuple(_attributes(item, f"field 'scores', item {place}") for place, item in enumerate(items))
+
+
+def _attributes(item: object, name: str) -> Mapping[str, float]:
+    """One response's scores, gaps left out."""
+    if not isinstance(item, Mapping):
+        return {SCORE: number(item, name)}
+    given = cast("Mapping[object, object]", item)
+    scores = {str(key): number(value, f"{name}, {key}") for key, value in given.items() if value is not None}
+    if not scores:
+        raise RowError(BAD_VALUE, f"{name} has no score at all; leave the response out")
+    return scores
+
+
+def _ultrafeedback(raw: Raw) -> Raw:
+    completions = required(raw, "completions")
+    if not isinstance(completions, list):
+        raise RowError(WRONG_TYPE, f"field 'completions' must be a list of completions, found {shown(completions)}")
+    items = cast("list[object]", completions)
+    rows = [cast(Raw, item) if isinstance(item, Mapping) else {} for item in items]
+    return {
+        **{name: value for name, value in raw.items() if name not in ("instruction", "completions")},
+        "prompt": raw["instruction"],
+        "responses": [required(row, "response") for row in rows],
+        "scores": [{name: _rating(row, name) for name in ULTRAFEEDBACK_ATTRIBUTES} for row in rows],
+    }
+
+
+def _rating(completion: Raw, attribute: str) -> object:
+    """A rating, written as text there, as a number; None for a gap."""
+    value = lookup(completion, f"annotations.{attribute}.Rating")
+    if not isinstance(value, str):
+        return value
+    return None if value.strip().upper() == "N/A" else _number(value)
+
+
+def _number(value: str) -> object:
+    try:
+        return float(value)
+    except ValueError:
+        return value  # whoever reads it says what is wrong

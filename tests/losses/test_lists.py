@@ -1,0 +1,51 @@
+"""Losses over several pairs against naive loops."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_rm.losses import plackett_luce_loss, ranking_loss
+from tests import reference
+from tests.float64 import same
+
+REWARDS = st.lists(st.floats(-30, 30), min_size=2, max_size=6)
+
+
+def pairs_of(lists: list[list[float]]) -> dict[str, torch.Tensor]:
+    """All pairs of every list, whose rewards stand best response first, in the manner of a batch."""
+    rows = [
+        (better, worse, number, i, len(rewards) * (len(rewards) - 1) / 2)
+        for number, rewards in enumerate(lists)
+        for (i, better), (_, worse) in itertools.combinations(enumerate(rewards), 2)
+    ]
+    chosen, rejected, group, side, size = (
+        torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True)
+    )
+    weight = len(rows) / len(lists) / size
+    return {"chosen": chosen, "rejected": rejected, "group": group, "side": side, "weight": weight}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(REWARDS, min_size=1, max_size=4))
+def test_plackett_luce_equals_the_reference(lists: list[list[float]]) -> None:
+    expected = sum(map(reference.plackett_luce, lists)) / len(lists)
+    assert float(plackett_luce_loss(**pairs_of(lists))) == same(expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.floats(-30, 30), min_size=2, max_size=2), min_size=1, max_size=6))
+def test_plackett_luce_of_two_is_bradley_terry(lists: list[list[float]]) -> None:
+    pairs = pairs_of(lists)
+    assert float(plackett_luce_loss(**pairs)) == same(float(ranking_loss(pairs["chosen"], pairs["rejected"])))
+
+
+def test_tied_responses_are_not_ranked_against_each_other() -> None:
+    """Rewards 2 | 1, 0 of which the last two are tied: -log(e^2 / (e^2 + e^1 + e^0))."""
+    chosen, rejected = torch.tensor([2.0, 2.0]).double(), torch.tensor([1.0, 0.0]).double()
+    zeros = torch.zeros(2, dtype=torch.long)
+    loss = plackett_luce_loss(chosen, rejected, zeros, zeros, torch.ones(2))
+    assert float(loss) == same(-2 + float(torch.logsumexp(torch.tensor([2.0, 1.0, 0.0]).double(), 0)))
