@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from lightning_rm.modules.contrast import SimCSE, SwAV
     from lightning_rm.modules.contrastive import ContrastiveRM
     from lightning_rm.modules.meta import MetaRM
+    from lightning_rm.modules.odin import OdinRM
     from lightning_rm.modules.optimization import warmup_schedule
+    from lightning_rm.modules.ordinal import OrdinalRM
+    from lightning_rm.modules.regression import RegressionRM
+    from lightning_rm.modules.response_rank import ResponseRankRM
+    from lightning_rm.modules.robust import RobustRM
     from lightning_rm.modules.strength_aware import StrengthAwareRM
     from lightning_rm.modules.supervised import SupervisedLM
     from lightning_rm.modules.voters import VotersRM
@@ -56,13 +61,18 @@ __all__ = [
     "MemberRewardModel",
     "Members",
     "MetaRM",
+    "OdinRM",
+    "OrdinalRM",
     "PolicyFiles",
     "PreferenceDataModule",
     "PublishOptions",
     "RecordSource",
+    "RegressionRM",
+    "ResponseRankRM",
     "RewardEnsemble",
     "RewardFunction",
     "RewardModel",
+    "RobustRM",
     "ServeOptions",
     "SimCSE",
     "Strength",
@@ -105,13 +115,18 @@ _HOMES = {
     "MemberRewardModel": "models.ensembles.members",
     "Members": "models.ensembles.members",
     "MetaRM": "modules.meta",
+    "OdinRM": "modules.odin",
+    "OrdinalRM": "modules.ordinal",
     "PolicyFiles": "rlhf.policy_files",
     "PreferenceDataModule": "data.datamodule",
     "PublishOptions": "publishing.publish",
     "RecordSource": "data.sources.records",
+    "RegressionRM": "modules.regression",
+    "ResponseRankRM": "modules.response_rank",
     "RewardEnsemble": "models.ensembles.ensemble",
     "RewardFunction": "rlhf.reward_function",
     "RewardModel": "models.reward_model",
+    "RobustRM": "modules.robust",
     "ServeOptions": "serving.serve",
     "SimCSE": "modules.contrast",
     "Strength": "strength",

@@ -186,6 +186,7 @@ class PreferenceBatch(Tensors):
         label: (P,) float, the probability that chosen is preferred; 1 for a plain pair.
         margin: (P,) float, the target margin; 0 where the data has none.
         weight: (P,) float, the weight of a pair in the mean; 1 where the data has none.
+        level: (P,) float, how far chosen is preferred, a whole number from -K to K, NaN where nobody said.
         length: (2, P) long, tokens of each response without its prompt, for the length-only baseline.
         subset: (P,) long, index into `subset_names`.
         clean: (P,) float, 1 where chosen is truly better, 0 where the label is wrong, NaN where nobody knows.
@@ -198,6 +199,7 @@ class PreferenceBatch(Tensors):
         valid: (P,) bool, False for a pair that only fills the batch of a rank that has run out of pairs: metrics leave
             it out, and in training its batch has scale 0.
         subset_names: every subset name of the data set, the same on all ranks.
+        attributes: what the A scores are called, the same on all ranks.
         data_set: the data set's name, so that metrics of several evaluation sets are kept apart.
         scale: what to multiply this micro-batch's mean loss by so that the optimizer steps on the mean over the global
             batch's pairs: `pairs here * world size * accumulate_grad_batches / pairs in the step`, where a list of
@@ -211,6 +213,7 @@ class PreferenceBatch(Tensors):
     label: Tensor
     margin: Tensor
     weight: Tensor
+    level: Tensor
     length: Tensor
     subset: Tensor
     clean: Tensor
@@ -222,6 +225,7 @@ class PreferenceBatch(Tensors):
     row: Tensor
     valid: Tensor
     subset_names: tuple[str, ...] = ("all",)
+    attributes: tuple[str, ...] = ("score",)
     data_set: str = "train"
     scale: float = 1.0
     responses: tuple[GroupBatch, ...] = ()
@@ -273,6 +277,7 @@ def default_columns(num_pairs: int) -> dict[str, Tensor]:
         "label": torch.ones(num_pairs),
         "margin": torch.zeros(num_pairs),
         "weight": torch.ones(num_pairs),
+        "level": nan.clone(),
         "length": torch.zeros(2, num_pairs, dtype=torch.long),
         "subset": torch.zeros(num_pairs, dtype=torch.long),
         "clean": nan,

@@ -46,6 +46,29 @@ def plackett_luce(rewards: Sequence[float]) -> float:
     return total
 
 
+def response_rank(margins: Sequence[float], strengths: Sequence[float]) -> float:
+    """arXiv 2512.25023: margins of one group, strongest first, ranked above each other and above 0; the mean."""
+    ranked = [d for _, d in sorted(zip(strengths, margins, strict=True), reverse=True)]
+    total = 0.0
+    for i in range(len(ranked)):
+        top = max(0.0, *ranked[i:])
+        total += top + math.log(math.exp(-top) + sum(math.exp(d - top) for d in ranked[i:])) - ranked[i]
+    return total / len(ranked)
+
+
+def ordinal(margin: float, level: int, thresholds: Sequence[float]) -> float:
+    """Minus the log of P(z >= level) - P(z >= level + 1), each from its own threshold."""
+
+    def at_least(k: int) -> float:
+        if k > len(thresholds):
+            return 0.0
+        if k <= -len(thresholds):
+            return 1.0
+        return sigmoid(margin - thresholds[k - 1]) if k > 0 else sigmoid(margin + thresholds[-k])
+
+    return -math.log(at_least(level) - at_least(level + 1))
+
+
 def cross_entropy(logits: Sequence[Sequence[float]], targets: Sequence[int]) -> float:
     """Mean of log(sum_v exp(logit_v)) - logit_target."""
     total = 0.0

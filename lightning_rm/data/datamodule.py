@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import lightning as L
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import LayoutName, PreferenceBatch, ReadAt, Reading
@@ -33,6 +31,7 @@ from lightning_rm.data.position import Position, check_position
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sets import AnyGroupSource, AnySource, check_names, group_sets, pair_sets
 from lightning_rm.data.store.groups import GroupDataset
+from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.treated import named_treatments
 from lightning_rm.data.tokenize.groups import prepare_groups
@@ -209,10 +208,9 @@ class PreferenceDataModule(L.LightningDataModule):
         """Name -> what became of every row, of the sets that are set up."""
         return {name: opened.report for name, opened in (self.datasets | self.responses.opened).items()}
 
-    def train_strengths(self) -> Tensor | None:
-        """Strengths (N,) of the training pairs, NaN where one has none; None before the set is open."""
-        opened = self.datasets.get("train")
-        return None if opened is None else torch.from_numpy(opened.strength.mean)
+    def train_pairs(self) -> PairDataset | None:
+        """The training pairs; None before the set is open."""
+        return self.datasets.get("train")
 
     def name_of_pair(self, row: int) -> str:
         """What messages call a training pair, by its place in the set."""

@@ -35,3 +35,43 @@ def plackett_luce_loss(chosen: Tensor, rejected: Tensor, group: Tensor, side: Te
     terms = torch.logsumexp(F.pad(exponents, (1, 0)), dim=-1)  # the 0 in front is the 1 in the logarithm
     share = weight.to(margin.dtype) * same_list.sum(-1) / same_term.sum(-1)  # every pair of a term has its loss
     return (share * terms).mean()
+
+
+def response_rank_loss(margin: Tensor, strength: Tensor, group: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """ResponseRank: only the order of the strengths within a group counts (arXiv 2512.25023).
+
+    The margins of a group's pairs, strongest first, and a margin of 0 behind them are ranked by Plackett-Luce:
+    `-sum_i [d_i - log(1 + sum_{j >= i} exp d_j)]`. A group of one pair is Bradley-Terry. Pairs of one strength are not
+    ranked against each other, and one without strength is ranked against 0 alone.
+
+    Args:
+        margin: (P,) reward of the preferred response minus that of the other.
+        strength: (P,) of that preference, NaN where unknown.
+        group: (P,) the same number for pairs whose strengths compare.
+        weight: (P,) weight of each pair's term, or a number.
+
+    Returns:
+        A float32 scalar: the mean over pairs.
+    """
+    margin = wide(margin)
+    weaker = (group[:, None] == group[None]) & (strength[None] < strength[:, None])
+    ranked = weaker | torch.eye(len(margin), dtype=torch.bool, device=margin.device)
+    exponents = margin[None].masked_fill(~ranked, -torch.inf)
+    terms = torch.logsumexp(F.pad(exponents, (1, 0)), dim=-1) - margin
+    return (weight * terms).mean()
+
+
+def spread_groups(strength: Tensor, size: int) -> Tensor:
+    """Deal pairs into groups of about `size` whose strengths lie far apart: neighbours in strength never meet.
+
+    Six pairs in groups of three, by ascending strength: 0 1 0 1 0 1.
+
+    Args:
+        strength: (P,), NaN where unknown; those come last.
+        size: pairs of a group.
+
+    Returns:
+        (P,) long, the group of each pair.
+    """
+    num_groups = max(1, len(strength) // size)
+    return strength.argsort(stable=True).argsort() % num_groups

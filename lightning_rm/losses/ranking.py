@@ -6,11 +6,15 @@ Every loss is computed in float32, of float64 rewards in float64, and through lo
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_rm.precision import wide
+
+PairLoss = Literal["logistic", "sigmoid"]
 
 
 def ranking_loss(
@@ -19,6 +23,7 @@ def ranking_loss(
     label: Tensor | float = 1.0,
     margin: Tensor | float = 0.0,
     weight: Tensor | float = 1.0,
+    loss: PairLoss = "logistic",
 ) -> Tensor:
     """The Bradley-Terry loss with a soft label and a target margin: one loss for every treatment of a pair.
 
@@ -33,13 +38,45 @@ def ranking_loss(
         margin: target margin, (P,) or a number; for members also (M, P).
         weight: weight of each pair, (P,) or a number; for members also (M, P). The mean is over pairs: a weight of 2
             counts a pair's loss twice.
+        loss: as in `ranking_losses`.
 
     Returns:
         A float32 scalar: the mean over the pairs (and members) of the weighted loss.
 
     Raises:
-        ValueError: if an argument would broadcast P pairs to P x P.
+        ValueError: if an argument would broadcast P pairs to P x P, or there is no such loss.
     """
+    return ranking_losses(chosen, rejected, label, margin, weight, loss).mean()
+
+
+def ranking_losses(
+    chosen: Tensor,
+    rejected: Tensor,
+    label: Tensor | float = 1.0,
+    margin: Tensor | float = 0.0,
+    weight: Tensor | float = 1.0,
+    loss: PairLoss = "logistic",
+) -> Tensor:
+    """What `ranking_loss` is the mean of.
+
+    Args:
+        chosen: as there.
+        rejected: as there.
+        label: as there.
+        margin: as there.
+        weight: as there.
+        loss: `logistic`, or `sigmoid`: `l sigmoid(-z) + (1 - l) sigmoid(z)`, z the margin-shifted logit. That is
+            symmetric, the losses of a label and of its contrary add up to 1: a share of labels turned round at random
+            moves no minimum (Ghosh et al., arXiv 1712.09482; for preferences SymPO, arXiv 2505.24709).
+
+    Returns:
+        (..., P) in float32, each pair's weighted loss.
+
+    Raises:
+        ValueError: if an argument would broadcast P pairs to P x P, or there is no such loss.
+    """
+    if loss not in get_args(PairLoss):
+        raise ValueError(f"loss={loss!r}; it must be one of {', '.join(get_args(PairLoss))}")
     chosen, rejected = wide(chosen), wide(rejected)
     if chosen.shape != rejected.shape:
         raise ValueError(
@@ -51,8 +88,27 @@ def ranking_loss(
             raise ValueError(f"{name} has shape {tuple(value.shape)}; one value a pair has {tuple(chosen.shape[-1:])}")
     label_, margin_, weight_ = targets
     logit = chosen - rejected - margin_
-    loss = F.binary_cross_entropy_with_logits(logit, label_.expand_as(logit), reduction="none")
-    return (loss * weight_).mean()
+    if loss == "sigmoid":
+        return (label_ * (-logit).sigmoid() + (1 - label_) * logit.sigmoid()) * weight_
+    return F.binary_cross_entropy_with_logits(logit, label_.expand_as(logit), reduction="none") * weight_
+
+
+def trimmed_weight(losses: Tensor, of_all: Tensor, share: float) -> Tensor:
+    """Weights that leave out the pairs of the largest losses: those that a model finds the least plausible.
+
+    Args:
+        losses: (P,) of some pairs.
+        of_all: (N,) of all pairs that are compared, these among them.
+        share: of the N that is left out, rounded down.
+
+    Returns:
+        (P,) without gradient: 0, or N over the number that is kept, so that a mean over all is one over those kept.
+    """
+    of_all = of_all.detach()
+    num_kept = len(of_all) - int(share * len(of_all))
+    largest = of_all.sort().values[num_kept - 1]
+    kept = of_all <= largest
+    return (losses.detach() <= largest) * (len(of_all) / kept.sum().to(losses.dtype))
 
 
 def distillation_loss(chosen: Tensor, rejected: Tensor, strength: Tensor, weight: Tensor | float = 1.0) -> Tensor:
@@ -81,6 +137,22 @@ def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
         A float32 scalar.
     """
     return (wide(chosen) + wide(rejected)).square().mean()
+
+
+def batch_centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """The square of the mean reward of a batch: batch sum-to-zero (Hong et al., arXiv 2505.07271).
+
+    `centering_loss` pulls on every pair; this only on their mean, so that one reward may be large where another is
+    small.
+
+    Args:
+        chosen: (P, ...) rewards of the chosen responses of the whole batch.
+        rejected: (P, ...) rewards of the rejected responses.
+
+    Returns:
+        A float32 scalar.
+    """
+    return ((wide(chosen) + wide(rejected)) / 2).mean().square()
 
 
 def language_model_loss(logits: Tensor, targets: Tensor) -> Tensor:

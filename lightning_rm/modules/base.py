@@ -42,7 +42,14 @@ from lightning_rm.modules.optimization import (
     take_options,
 )
 from lightning_rm.modules.progress import AcrossRanks, Progress
-from lightning_rm.modules.requirements import KnowsPairs, check_reading, check_strengths, check_trainer
+from lightning_rm.modules.requirements import (
+    KnowsPairs,
+    TrainPairs,
+    check_reading,
+    check_strengths,
+    check_trainer,
+    check_two_responses,
+)
 
 STATISTICS = "statistics of pairs"
 """The name, no loss's, of what the metrics are made of among a training step's sums."""
@@ -71,6 +78,8 @@ class PairwiseRM(L.LightningModule):
     """Whether the method trains on every target that treatments make: labels, margins and weights."""
     reads_responses: ClassVar[bool] = False
     """Whether the method trains on response groups beside the pairs."""
+    reads_single_responses: ClassVar[bool] = False
+    """Whether the method trains on a response that has a score and no other beside it."""
 
     def __init__(
         self,
@@ -133,6 +142,17 @@ class PairwiseRM(L.LightningModule):
     def needs_strengths(self) -> bool:
         """Whether the method can only train on pairs that all have a strength."""
         return False
+
+    def check_pairs(self, pairs: TrainPairs) -> None:
+        """Say before training what the method cannot do with the training pairs.
+
+        Raises:
+            ValueError: if it needs strengths that are missing, or no row has two responses to tell apart.
+        """
+        if self.needs_strengths:
+            check_strengths(torch.from_numpy(pairs.strength.mean))
+        if not self.reads_single_responses:
+            check_two_responses(pairs.single)
 
     def diagnostics(self) -> dict[str, Tensor]:
         """Numbers of the last micro-batch that are worth a look and not worth a computation every step.
@@ -337,9 +357,9 @@ class PairwiseRM(L.LightningModule):
         check_trainer(self.trainer.precision, callbacks)
         if (pairs := self._known_pairs()) is not None:
             check_reading(pairs.read_at, self.model.read_at)
-            strengths = pairs.train_strengths() if stage == "fit" else None
-            if strengths is not None and self.needs_strengths:
-                check_strengths(strengths)
+            train = pairs.train_pairs() if stage == "fit" else None
+            if train is not None:
+                self.check_pairs(train)
 
     def configure_model(self) -> None:
         """Freeze what gets no gradient, and shard the model where the strategy asks for it (FSDP2).

@@ -8,9 +8,16 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
-from lightning_rm.losses import centering_loss, plackett_luce_loss, ranking_loss
+from lightning_rm.losses import (
+    batch_centering_loss,
+    centering_loss,
+    correlation,
+    plackett_luce_loss,
+    ranking_loss,
+)
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 
 ListLoss = Literal["pairs", "plackett_luce"]
@@ -32,6 +39,10 @@ class BaselineRM(PairwiseRM):
             its LM head.
         list_loss: of k ranked responses, `pairs`: the mean over all of their pairs (arXiv 2203.02155, eq 1), or
             `plackett_luce`: the likelihood of their order, which reads no label and no margin.
+        batch_centering: weight of the square of a micro-batch's mean reward, over all ranks (batch sum-to-zero, arXiv
+            2505.07271); from 1e-4 to 1e-2 there.
+        length_penalty: weight of the size of the correlation of a micro-batch's rewards with the lengths of its
+            responses, over all ranks.
         max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
@@ -48,6 +59,8 @@ class BaselineRM(PairwiseRM):
         centering: float = 0.0,
         lm_loss: float = 0.0,
         list_loss: ListLoss = "pairs",
+        batch_centering: float = 0.0,
+        length_penalty: float = 0.0,
         max_skipped: int = 10,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
@@ -59,6 +72,8 @@ class BaselineRM(PairwiseRM):
         if list_loss == "plackett_luce" and margin_scale:
             raise ValueError(f"list_loss=plackett_luce reads no margins; set margin_scale=0, not {margin_scale}")
         self.list_loss: ListLoss = list_loss
+        self.batch_centering = batch_centering
+        self.length_penalty = length_penalty
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         """None where a kept LM head is trained."""
@@ -79,6 +94,14 @@ class BaselineRM(PairwiseRM):
         if self.centering:
             parts["centering"] = centering_loss(chosen, rejected)
             loss = loss + self.centering * parts["centering"]
+        if self.batch_centering:
+            both = over_ranks(batch, chosen.movedim(-1, 0), rejected.movedim(-1, 0))
+            parts["batch_centering"] = batch_centering_loss(*both)
+            loss = loss + self.batch_centering * parts["batch_centering"]
+        if self.length_penalty:
+            reward, length = over_ranks(batch, output.averaged().reward.T, batch.length.T)
+            parts["length_correlation_size"] = correlation(reward.flatten(), length.flatten()).abs()
+            loss = loss + self.length_penalty * parts["length_correlation_size"]
         if self.lm_loss:
             parts["lm"] = self.model.lm_loss(output, batch.tokens)
             loss = loss + self.lm_loss * parts["lm"]

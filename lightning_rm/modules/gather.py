@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import Function
 
+from lightning_rm.batch import PreferenceBatch
+
 
 def world_size() -> int:
     """The number of ranks; 1 where nothing is distributed."""
@@ -36,6 +38,19 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     sizes = [int(size) for size in counts]
     gathered = cast(Tensor, _Gather.apply(rows, sizes))
     return gathered, sum(sizes[: dist.get_rank()])
+
+
+def over_ranks(batch: PreferenceBatch, *columns: Tensor) -> list[Tensor]:
+    """The rows of a training batch's columns on all ranks, fillers left out: for a loss that looks over a batch.
+
+    Such a loss is computed on every rank alike, and its gradient is that of one process which had all pairs.
+
+    Args:
+        batch: this rank's pairs.
+        *columns: (P, ...) each, a row a pair.
+    """
+    num_kept = 0 if batch.is_filler else batch.num_pairs
+    return [gather_rows(column[:num_kept])[0] for column in columns]
 
 
 class _Gather(Function):

@@ -5,17 +5,39 @@ It knows what it asks for by a protocol; no data module, no model and no files.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_rm.batch import ReadAt
+from lightning_rm.strength import Strength
 
 PRECISIONS = ("bf16-mixed", "32-true", "16-mixed")
 """What a trainer may be told; the type of the backbone's weights is the model's."""
+
+
+class TrainPairs(Protocol):
+    """N training pairs, in what methods ask of them before training; `store.pairs.PairDataset` says more."""
+
+    strength: Strength
+    scores: NDArray[np.float64]
+    """(2, N, A), NaN for gaps."""
+    attributes: tuple[str, ...]
+    single: NDArray[np.bool_]
+    """(N,), for one response that stands for a pair."""
+
+    @property
+    def level(self) -> NDArray[np.float64]:
+        """(N,), NaN where nobody said."""
+        ...
+
+    def __len__(self) -> int: ...
 
 
 @runtime_checkable
@@ -25,8 +47,8 @@ class KnowsPairs(Protocol):
     read_at: ReadAt
     """Which token of a sequence its batches point at."""
 
-    def train_strengths(self) -> Tensor | None:
-        """Give the strengths (N,) of all training pairs, NaN where one has none; None before they are read."""
+    def train_pairs(self) -> TrainPairs | None:
+        """Give the training pairs; None before they are read."""
         ...
 
     def name_of_pair(self, row: int) -> str:
@@ -66,14 +88,28 @@ def check_reading(of_data: ReadAt, of_model: ReadAt) -> None:
         )
 
 
+def check_two_responses(single: NDArray[np.bool_]) -> None:
+    """Check that there are pairs (N,) of two responses, for a method that ranks; those of one are counted.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not single.any():
+        return
+    alone = f"{int(single.sum()):,} of {len(single):,} training pairs are one response without another"
+    if single.all():
+        raise ValueError(f"{alone}, and there is nothing to rank: set module=regression, which trains on scores")
+    warnings.warn(f"{alone}; they change no weight", stacklevel=2)
+
+
 def check_strengths(strength: Tensor) -> None:
-    """Check that every pair has a strength (N,), for a method that distils them.
+    """Check that every pair has a strength (N,), for a method that distils them or ranks by them.
 
     Raises:
         ValueError: if one is NaN.
     """
     if missing := int(strength.isnan().sum()):
         raise ValueError(
-            f"distill needs a strength for every pair, and {missing} of {len(strength)} have none; "
-            "annotate the data, or set distill=0"
+            f"the method needs a strength for every pair, and {missing} of {len(strength)} have none; annotate the "
+            "data, or set what asks for them to distill=0 or group_size=1"
         )

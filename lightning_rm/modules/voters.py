@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
@@ -27,6 +28,8 @@ class VotersRM(PairwiseRM):
         head_lr: the heads' learning rate; None takes the optimizer's.
         bootstrap: whether members have bootstrap weights of their own.
         seed: of the weights.
+        co_teaching_after: optimizer steps after which each member trains on the pairs alone whose label the mean of the
+            other members finds plausible (co-teaching, arXiv 1804.06872, with more than two); None for all pairs.
         max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
@@ -41,6 +44,7 @@ class VotersRM(PairwiseRM):
         head_lr: float | None = None,
         bootstrap: bool = True,
         seed: int = 0,
+        co_teaching_after: int | None = None,
         max_skipped: int = 10,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
@@ -51,12 +55,37 @@ class VotersRM(PairwiseRM):
         self.num_members = model.num_members
         self.bootstrap = bootstrap
         self.seed = seed
+        self.co_teaching_after = co_teaching_after
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The mean over members of each member's ranking loss on its sample."""
         weight = batch.weight
         if self.bootstrap:
             weight = weight * bootstrap_weights(batch.row, self.num_members, self.seed)
+        margin = output.chosen - output.rejected
+        parts = {"vote_std": margin.std(0, correction=0).mean()}
+        if self.co_teaching_after is not None and self.global_step >= self.co_teaching_after:
+            plausible = plausible_to_others(margin, batch.label)
+            weight = weight * plausible
+            parts["plausible"] = plausible.mean()
         loss = ranking_loss(output.chosen, output.rejected, batch.label, weight=weight)
-        spread = (output.chosen - output.rejected).std(0, correction=0).mean()
-        return {"loss": loss, "ranking": loss, "vote_std": spread}
+        return {"loss": loss, "ranking": loss, **parts}
+
+
+@torch.no_grad()
+def plausible_to_others(margin: Tensor, label: Tensor) -> Tensor:
+    """Whether the mean margin of the other members is on the label's side, for each member and pair.
+
+    Margins 3, -1 and -1 of a pair with the label 1: the others' means are -1, 1 and 1, so the first member leaves it
+    out and the others train on it. A label of 1/2 has no side and stays.
+
+    Args:
+        margin: (M, P) of chosen over rejected.
+        label: (P,) probability that chosen is preferred.
+
+    Returns:
+        (M, P), 1 or 0.
+    """
+    others = (margin.sum(0) - margin) / (len(margin) - 1)
+    side = (label - 0.5).sign()
+    return ((others * side > 0) | (side == 0)).to(margin.dtype)

@@ -24,6 +24,7 @@ class Targets:
         label: (N,) probability that chosen is preferred. `noise_corrected` takes it beyond [0, 1].
         margin: (N,) target margin, of chosen over rejected.
         weight: (N,) weight of each pair in the mean.
+        level: (N,) how far chosen is preferred on a scale of whole numbers from -K to K, NaN where nobody said.
         flipped: (N,) whether the label was turned round.
         kept: (N,) whether the pair is trained on at all.
         strength_sign: (N,) 1, or -1 for a flipped pair whose margin is to be kept when its responses change places.
@@ -35,6 +36,7 @@ class Targets:
     flipped: Bools
     kept: Bools
     strength_sign: Floats
+    level: Floats
 
     @classmethod
     def plain(cls, num_pairs: int) -> Targets:
@@ -47,7 +49,13 @@ class Targets:
         label, margin, weight = (np.array(values, np.float64) for values in (label, margin, weight))
         num_pairs = len(label)
         return cls(
-            label, margin, weight, np.zeros(num_pairs, bool), np.ones(num_pairs, bool), np.ones(num_pairs, np.float64)
+            label,
+            margin,
+            weight,
+            flipped=np.zeros(num_pairs, bool),
+            kept=np.ones(num_pairs, bool),
+            strength_sign=np.ones(num_pairs, np.float64),
+            level=np.full(num_pairs, np.nan),
         )
 
 

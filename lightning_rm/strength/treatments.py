@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from lightning_rm.strength.targets import Targets
-from lightning_rm.strength.votes import Bools, Floats, QuantileRanges, Strength, in_ranges
+from lightning_rm.strength.votes import Bools, Floats, QuantileRanges, Strength, in_ranges, quantiles
 
 Pairs = Literal["all", "negative"] | Sequence[float]
 """Which pairs a treatment is for: all, those of negative strength, or those of a quantile range `[low, high)`."""
@@ -131,7 +131,52 @@ def adaptive_margin(
     return replace(targets, margin=np.where(np.isnan(strength.mean), targets.margin, margin))
 
 
-def weight(strength: Strength, targets: Targets, *, floor: float = 0.1, clip: float | None = None) -> Targets:
+def levels(
+    strength: Strength,
+    targets: Targets,
+    *,
+    num_levels: int = 3,
+    source: Literal["mean", "votes", "quantile"] = "mean",
+    scale: float = 1.0,
+) -> Targets:
+    """Give every pair a level of preference, a whole number from -K to K, for `OrdinalRM`; 0 is a tie.
+
+    People's own levels (HelpSteer's -3 to 3) are strengths already and come through as they are. Of voters, the share
+    s of votes for chosen makes the level `(2 s - 1) K`, rounded; or the size of the strength is cut into K parts of as
+    many pairs each, and the level has its sign.
+
+    Args:
+        strength: of N pairs.
+        targets: of the same pairs.
+        num_levels: K.
+        source: `mean` takes the strength itself, times `scale` and rounded, `votes` their share, `quantile` the rank
+            of its size.
+        scale: times the strength, for `mean`.
+
+    Raises:
+        ValueError: for K below 1, another source, or `votes` without any.
+    """
+    if num_levels < 1 or source not in ("mean", "votes", "quantile"):
+        raise ValueError(
+            f"num_levels={num_levels}, source={source!r}: give 1 or more levels, of 'mean', 'votes' or 'quantile'"
+        )
+    if source == "votes":
+        level = np.rint((2 * _share(strength) - 1) * num_levels)
+    elif source == "mean":
+        level = np.clip(np.rint(scale * strength.mean), -num_levels, num_levels)
+    else:
+        level = np.sign(strength.mean) * (np.floor(quantiles(np.abs(strength.mean)) * num_levels) + 1)
+    return replace(targets, level=np.where(np.isnan(strength.mean), targets.level, targets.strength_sign * level))
+
+
+def weight(
+    strength: Strength,
+    targets: Targets,
+    *,
+    floor: float = 0.1,
+    clip: float | None = None,
+    of_level: Sequence[float] | None = None,
+) -> Targets:
     """Weigh a pair by how strongly the voters back its label: scaled Bradley-Terry (arXiv 2410.01257, section 3.2).
 
     A weight is the strength on the label's side, at least `floor`, divided by the mean weight of the pairs that are
@@ -142,6 +187,8 @@ def weight(strength: Strength, targets: Targets, *, floor: float = 0.1, clip: fl
         targets: of the same pairs.
         floor: the least weight before the division; pairs whose label the voters contradict get it.
         clip: the largest weight before the division; None for no bound.
+        of_level: the weights of the strengths 1, 2, ... in place of these, between them by a straight line: the
+            magnitudes slightly better, better and much better weigh `[1, 3, 10]` in INF-ORM-Llama3.1-70B.
 
     Raises:
         ValueError: if floor is not above 0, or clip is below it.
@@ -149,6 +196,9 @@ def weight(strength: Strength, targets: Targets, *, floor: float = 0.1, clip: fl
     if floor <= 0 or (clip is not None and clip < floor):
         raise ValueError(f"floor={floor} and clip={clip}: give 0 < floor <= clip, or drop the pairs that get no weight")
     backing = np.where(targets.label < 0.5, -strength.mean, strength.mean)
+    if of_level is not None:
+        known_levels = [0.0, *(float(level + 1) for level in range(len(of_level)))]
+        backing = np.interp(backing, known_levels, [0.0, *map(float, of_level)])
     scale = np.clip(backing, floor, clip)
     known = targets.kept & ~np.isnan(scale)
     scale = scale / scale[known].mean() if known.any() else scale

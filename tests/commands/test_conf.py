@@ -43,12 +43,14 @@ SMALL = [
     "trainer=cpu",
     "trainer.log_every_n_steps=1",
     "trainer.max_epochs=1",
+    "trainer.accumulate_grad_batches=1",
     "scheduler.warmup=0",
     "data=synthetic",
     "data.num_pairs=16",
     "data.num_val=8",
     "data.num_test=8",
     "data.batch_pairs=8",
+    "data.max_tokens=256",
     "logger=csv",
     "monitor=val/nll",
     "mode=min",
@@ -142,11 +144,15 @@ def test_the_papers_data_has_its_three_validation_sets(tmp_path: Path) -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(experiment: str, tmp_path: Path, without_ink: None) -> None:
     small = [*SMALL, f"hydra.runtime.output_dir={tmp_path}"]
-    if composed(f"experiment={experiment}", *small).treatment:
+    module = composed(f"experiment={experiment}", *small).module["_target_"]
+    if composed(f"experiment={experiment}", *small).treatment or module.endswith("ResponseRankRM"):
         write_annotated(tmp_path / "strength.parquet", 160 if experiment == "decile" else 16)
         small += ["data=synthetic_strength", f"data.file={tmp_path / 'strength.parquet'}"]
         small.remove("data.num_pairs=16")
-    if composed(f"experiment={experiment}", *small).module["_target_"].endswith("MetaRM"):
+    if module.endswith("RegressionRM"):
+        small += ["data=synthetic_scored", "data.num_prompts=16", "module.attributes=null", "monitor=val/nll"]
+        small.remove("data.num_pairs=16")
+    if module.endswith("MetaRM"):
         small += ["responses=synthetic", "responses.num_prompts=8", "responses.num_val=4", "responses.num_test=4"]
     cfg = composed(f"experiment={experiment}", *small)
     objective = train(cfg)

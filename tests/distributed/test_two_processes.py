@@ -37,7 +37,10 @@ def metrics(folder: Path, rank: int = 0) -> dict[str, float]:
 @pytest.mark.parametrize("method", worker.METHODS)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_equal_one(runs: Callable[[str], Path], strategy: str, method: str) -> None:
-    """25 pairs, 8 a step (the last has 1, so a rank has a filler), 7 validation pairs: nothing divides evenly."""
+    """25 pairs, 8 a step (the last has 1, so a rank has a filler), 7 validation pairs: nothing divides evenly.
+
+    Among the methods those that look over a batch: a contrast, ODIN's correlations, a batch's mean, ranked strengths.
+    """
     one, two = (runs(name) / method for name in ("auto", strategy))
     expected = metrics(one)
     assert {"test/test_responses/difference", "test/test_responses/gold_correlation"} <= expected.keys()

@@ -25,13 +25,19 @@ from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import SimCSE, SwAV
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
+from lightning_rm.modules.odin import OdinRM
+from lightning_rm.modules.response_rank import ResponseRankRM
+from lightning_rm.modules.robust import RobustRM
 from lightning_rm.modules.supervised import SupervisedLM
 from tests.evaluation.made import llmbar
 from tests.float64 import keep_float64
 from tests.processes import torchrun_environment
 from tests.toy import CONFIG, Rows, toy_model, toy_trainer
 
-METHODS = ("baseline", "lm_head", "sft", "simcse", "swav", "meta", "meta_norm", "baseline_by_2", "meta_by_2")
+METHODS = (
+    *("baseline", "lm_head", "sft", "simcse", "swav", "meta", "meta_norm", "baseline_by_2", "meta_by_2"),
+    *("lists", "odin", "response_rank", "trimmed"),
+)
 """What ends in `_by_2` accumulates two micro-batches a step; its last step has one, of one pair."""
 PAIRS_A_STEP = 8
 GROUPS_A_STEP = 4
@@ -60,6 +66,14 @@ def equally_long(num_pairs: int) -> Rows:
     return Rows([row for row in rows if len(tokenizer(row.chosen[-1]["content"])["input_ids"]) == 12][:num_pairs])
 
 
+def training_rows(method: str) -> Any:
+    if method == "sft":
+        return equally_long(25)
+    if method == "lists":
+        return SyntheticResponses(25, k=3, scored=True)
+    return SyntheticSource(25, split="train", levels=3 if method == "response_rank" else 0)
+
+
 def module_of(method: str) -> PairwiseRM:
     optimizer = partial(torch.optim.SGD, lr=0.03, momentum=0.9)
     if method == "sft":
@@ -67,6 +81,14 @@ def module_of(method: str) -> PairwiseRM:
     if method == "lm_head":
         return BaselineRM(causal_model(), optimizer)
     model = toy_model(dtype="float64")
+    if method == "lists":
+        return BaselineRM(model, optimizer, list_loss="plackett_luce", batch_centering=0.5, length_penalty=0.5)
+    if method == "odin":
+        return OdinRM(model, optimizer).double()
+    if method == "response_rank":
+        return ResponseRankRM(model, optimizer, group_size=3)
+    if method == "trimmed":
+        return RobustRM(model, optimizer, trim=0.25)
     contrasts = {
         "simcse": partial(SimCSE, temperature=0.5, other_weight=2.0),
         "swav": partial(SwAV, samples="difference", num_prototypes=3, queue=64, frozen=1, projection=6),
@@ -119,7 +141,7 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
     module = module_of(method)
     data = PreferenceDataModule(
         world_tokenizer(),
-        train=equally_long(25) if method == "sft" else SyntheticSource(25, split="train"),
+        train=training_rows(method),
         val=SyntheticSource(7, split="val"),
         test=SyntheticSource(7, split="test", clean_labels=True),
         batch_pairs=PAIRS_A_STEP // (world_size * accumulate),

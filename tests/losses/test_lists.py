@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rm.losses import plackett_luce_loss, ranking_loss
+from lightning_rm.losses import plackett_luce_loss, ranking_loss, response_rank_loss, spread_groups
 from tests import reference
 from tests.float64 import same
 
@@ -49,3 +50,37 @@ def test_tied_responses_are_not_ranked_against_each_other() -> None:
     zeros = torch.zeros(2, dtype=torch.long)
     loss = plackett_luce_loss(chosen, rejected, zeros, zeros, torch.ones(2))
     assert float(loss) == same(-2 + float(torch.logsumexp(torch.tensor([2.0, 1.0, 0.0]).double(), 0)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(REWARDS, min_size=1, max_size=3), st.randoms())
+def test_response_rank_equals_the_reference(groups: list[list[float]], random: Any) -> None:
+    strengths = [random.sample(range(10), len(margins)) for margins in groups]
+    sizes = [len(margins) for margins in groups]
+    expected = sum(
+        reference.response_rank(margins, ranks) * len(margins) for margins, ranks in zip(groups, strengths, strict=True)
+    )
+    loss = response_rank_loss(
+        torch.tensor([*itertools.chain(*groups)], dtype=torch.float64),
+        torch.tensor([*itertools.chain(*strengths)], dtype=torch.float64),
+        torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes)),
+    )
+    assert float(loss) == same(expected / sum(sizes))
+
+
+@settings(max_examples=50, deadline=None)
+@given(REWARDS)
+def test_response_rank_of_groups_of_one_is_bradley_terry(margins: list[float]) -> None:
+    margin = torch.tensor(margins, dtype=torch.float64)
+    alone = response_rank_loss(margin, margin, torch.arange(len(margin)))
+    unknown = response_rank_loss(margin, torch.full_like(margin, torch.nan), torch.zeros(len(margin)))
+    expected = same(float(ranking_loss(margin, torch.zeros_like(margin))))
+    assert float(alone) == expected
+    assert float(unknown) == expected
+
+
+def test_groups_hold_strengths_that_lie_far_apart() -> None:
+    strength = torch.tensor([0.0, 5.0, 1.0, 4.0, 2.0, 3.0])
+    assert spread_groups(strength, 3).tolist() == [0, 1, 1, 0, 0, 1]
+    assert spread_groups(strength, 1).unique().numel() == 6
+    assert spread_groups(strength, 100).tolist() == [0] * 6

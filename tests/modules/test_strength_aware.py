@@ -57,7 +57,7 @@ def test_the_loss_is_on_the_targets_of_the_batch() -> None:
 
 def test_distilling_needs_strengths(tmp_path: Path) -> None:
     module = StrengthAwareRM(toy_model(), ADAMW, distill=1.0)
-    with pytest.raises(ValueError, match="distill needs a strength for every pair"):
+    with pytest.raises(ValueError, match="needs a strength for every pair"):
         toy_trainer(tmp_path).fit(module, toy_data(cache_dir=tmp_path))
     with pytest.raises(ValueError, match="distill=2"):
         StrengthAwareRM(toy_model(), ADAMW, distill=2)

@@ -74,6 +74,7 @@ class PairBatches(Dataset[PreferenceBatch]):
             tokens=self.layout(samples, self.read_at, self.pad_id),
             valid=torch.tensor(micro_batch.valid)[columns["group"]],
             subset_names=self.pairs.subset_names,
+            attributes=self.pairs.attributes,
             data_set=self.name,
             scale=micro_batch.scale,
             responses=tuple(read(step) for step in steps) if read else (),

@@ -134,9 +134,10 @@ class PairDataset:
         report = DataReport.from_json(metadata[b"report"].decode())
         self.report = replace(report.moved(self._moved), name=name)
         self.subset_names: tuple[str, ...] = tuple(json.loads(metadata[b"subset_names"]))
-        self.attributes: tuple[str, ...] = tuple(json.loads(metadata[b"attributes"]))
+        attributes: tuple[str, ...] = tuple(json.loads(metadata[b"attributes"]))
+        self.attributes = attributes or ("score",)
         self._ids = _Lists(table["ids"])
-        made = scored_pairs(table["scores"], self._ids.num_responses, len(self.attributes), ties)
+        made = scored_pairs(table["scores"], self._ids.num_responses, len(attributes), ties)
         if made.num_tied:
             report, tied = self.report, {TIE: self.report.reasons.get(TIE, 0) + made.num_tied}
             self.report = replace(report, kept=report.kept - made.num_tied, reasons=report.reasons | tied)
@@ -152,6 +153,7 @@ class PairDataset:
             for name in ("label", "margin", "weight", "subset", "clean", "gold_margin")
         }
         self._columns["label"] = np.where(made.tied, 0.5, self._columns["label"])
+        self._columns["level"] = np.full(len(made.row), np.nan)  # treatments make levels
         self.source_row: NDArray[np.int64] = _numbers(table["source_row"])[made.row]
         self.lengths: NDArray[np.int64] = self._ids.lengths[self._ids.first[made.row][:, None] + made.sides]
         self.response_lengths: NDArray[np.int64] = self.lengths - self.prompt_lengths[:, None]
@@ -180,7 +182,7 @@ class PairDataset:
         pairs.scores, pairs.single = self.scores[:, kept], self.single[kept]
         pairs.list_index = np.unique(self.list_index[kept], return_inverse=True)[1]
         pairs.prompt_lengths = self.prompt_lengths[kept]
-        columns = self._columns | {name: getattr(targets, name) for name in ("label", "margin", "weight")}
+        columns = self._columns | {name: getattr(targets, name) for name in ("label", "margin", "weight", "level")}
         pairs._columns = {name: values[kept] for name, values in columns.items()}
         pairs.source_row, pairs.prompt_index = self.source_row[kept], self.prompt_index[kept]
         pairs.lengths, pairs.response_lengths = self.lengths[kept], self.response_lengths[kept]
@@ -191,6 +193,11 @@ class PairDataset:
         """What the data set itself says that its pairs are trained towards."""
         columns = self._columns
         return Targets.of(columns["label"], np.nan_to_num(columns["margin"]), columns["weight"])
+
+    @property
+    def level(self) -> NDArray[np.float64]:
+        """(N,) how far chosen is preferred, a whole number, NaN where no treatment said."""
+        return self._columns["level"]
 
     def sample(self, i: int) -> Sample:
         """The token sequences of pair `i`, chosen first."""
@@ -233,10 +240,10 @@ class PairDataset:
             rows: P row numbers.
 
         Returns:
-            `label`, `margin` (0 where the data has none), `weight`, `clean`, `gold_margin` and `strength` (NaN where
-            unknown), all (P,) float32; `subset` and `row`, (P,) long; `length`, (2, P) long, tokens of each response;
-            `scores`, (2, P, A) float32; `group` and `side`, (P,) and (2, P) long, numbers of the pair's row among those
-            of the batch and of its two responses in it.
+            `label`, `margin` (0 where the data has none), `weight`, `level`, `clean`, `gold_margin` and `strength` (NaN
+            where unknown), all (P,) float32; `subset` and `row`, (P,) long; `length`, (2, P) long, tokens of each
+            response; `scores`, (2, P, A) float32; `group` and `side`, (P,) and (2, P) long, numbers of the pair's row
+            among those of the batch and of its two responses in it.
         """
         index = np.asarray(rows, dtype=np.int64)
         values = self._columns | {"strength": self.strength.mean}

@@ -18,6 +18,11 @@ class Annotator:
         length_bias: the taste for length, in logits a word.
         temperature: in points of gold reward: at 0.25 a pair one point apart is labelled rightly 98 times in 100.
         clean_labels: the truly better response is preferred every time; nothing else counts.
+        num_levels: K, for annotators who say how far they prefer one, from -K to K; 0 is a tie.
+        level_width: of a level, in logits: what they feel is divided by it and rounded. At 2, what is felt within 1 of
+            0 is a tie, up to 3 a preference of 1.
+        level_shift: levels that every preference is told too strong, K at most; ties stay.
+        random_levels: the share of pairs whose level is drawn from all of them alike, whatever is felt.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -27,6 +32,10 @@ class Annotator:
     length_bias: float = 0.02
     temperature: float = 0.25
     clean_labels: bool = False
+    num_levels: int = 0
+    level_width: float = 2.0
+    level_shift: int = 0
+    random_levels: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise <= 1:
@@ -35,6 +44,27 @@ class Annotator:
             raise ValueError(
                 f"temperature is {self.temperature}; it must be above 0 (clean_labels=True takes no chances)"
             )
+
+    def level(self, margin: float, num_more_words: int, draws: Draws) -> int:
+        """How far the first response of one pair is preferred, from -K to K.
+
+        What is felt is the Bradley-Terry logit with logistic noise, whose sign is the label of `prefers_first`.
+
+        Args:
+            margin: as there.
+            num_more_words: as there.
+            draws: the pair's own; the first two numbers are those drawn there.
+        """
+        uniform, turned, at_random = draws.uniform(), draws.chance(self.noise), draws.chance(self.random_levels)
+        if at_random:
+            return draws.below(2 * self.num_levels + 1) - self.num_levels
+        felt = margin / self.temperature + self.length_bias * num_more_words
+        if not self.clean_labels:
+            felt -= math.log(uniform / (1 - uniform)) if uniform > 0 else -math.inf
+            felt = -felt if turned else felt
+        size = min(round(min(abs(felt) / self.level_width, self.num_levels)), self.num_levels)
+        size = min(size + self.level_shift, self.num_levels) if size else 0
+        return size if felt > 0 else -size
 
     def prefers_first(self, margin: float, num_more_words: int, draws: Draws) -> bool:
         """The label of one pair.

@@ -47,6 +47,10 @@ class SyntheticSource:
         seed: of everything drawn.
         shift: how far the policy whose responses these are has drifted from that of the training pairs, in [0, 1]; see
             `synthetic_policy`. Prompts do not depend on it.
+        levels: K of an annotator who says how far one response is preferred, which is the strength then, ties among
+            them; 0 for one who names the better one alone. See `Annotator`, as for the two that follow.
+        level_shift: levels that every preference is told too strong.
+        random_levels: the share of pairs whose level is drawn at random.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -62,6 +66,9 @@ class SyntheticSource:
     flawless: bool = False
     seed: int = 0
     shift: float = 0.0
+    levels: int = 0
+    level_shift: int = 0
+    random_levels: float = 0.0
 
     def __post_init__(self) -> None:
         Policy(self.shift)  # raises for a shift out of range
@@ -88,7 +95,9 @@ class SyntheticSource:
         first, second = responses(prompt.task, ambiguous, Policy(self.shift), text)
         margin = gold_reward(prompt.task, first) - gold_reward(prompt.task, second)
         draws = Draws("label", self.seed, self.split, index)
-        if not self._annotator().prefers_first(margin, len(first.split()) - len(second.split()), draws):
+        num_more_words = len(first.split()) - len(second.split())
+        level = self._annotator().level(margin, num_more_words, draws) if self.levels else None
+        if level < 0 if level is not None else not self._annotator().prefers_first(margin, num_more_words, draws):
             first, second, margin = second, first, -margin
         return PairRow(
             prompt=prompt.messages,
@@ -99,10 +108,21 @@ class SyntheticSource:
             subset=prompt.family,
             gold_margin=round(margin, 6),
             clean=margin > 0,
+            label=0.5 if level == 0 else 1.0,
+            tied=level == 0,
+            strength_mean=None if level is None else float(abs(level)),
         )
 
     def _annotator(self) -> Annotator:
-        return Annotator(self.noise, self.length_bias, self.temperature, self.clean_labels or self.flawless)
+        return Annotator(
+            self.noise,
+            self.length_bias,
+            self.temperature,
+            self.clean_labels or self.flawless,
+            self.levels,
+            level_shift=self.level_shift,
+            random_levels=self.random_levels,
+        )
 
 
 def _two_responses(task: Task, ambiguous: bool, policy: Policy, draws: Draws) -> tuple[str, str]:

@@ -65,6 +65,7 @@ def test_columns_are_those_of_a_preference_batch(dataset: PairDataset) -> None:
         "label": torch.tensor([0.75, 1.0, 1.0]),
         "margin": torch.tensor([1.5, 0.0, 0.0]),
         "weight": torch.tensor([2.0, 1.0, 1.0]),
+        "level": torch.tensor([NAN, NAN, NAN]),
         "clean": torch.tensor([0.0, NAN, 1.0]),
         "gold_margin": torch.tensor([-0.5, NAN, NAN]),
         "strength": torch.tensor([0.1, NAN, NAN]),

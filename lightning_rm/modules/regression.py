@@ -1,0 +1,160 @@
+"""`RegressionRM`: rewards that are scores, of one attribute or of several whose weighted sum is the reward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.linear_head import LinearHead, linear_head, set_whole, whole
+from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+from lightning_rm.modules.requirements import TrainPairs
+
+RegressionLoss = Literal["mse", "bce"]
+
+
+class RegressionRM(PairwiseRM):
+    """Regression on scores (SteerLM and HelpSteer2, arXiv 2406.08673), attributes that nobody scored left out.
+
+    A row is one response with its score or attributes, or k of them to a prompt (`data=scored`). Of several attributes
+    each has a linear head without a bias, and the reward is their sum by given weights, which is again one linear map:
+    that one is measured, and exported as an ordinary reward model. To train it further on pairs, with the head it has,
+    is NVIDIA's second stage (arXiv 2410.01257): load the exported folder.
+
+    Args:
+        model: the reward model.
+        optimizer: from parameter groups to an optimizer.
+        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
+        head_lr: the heads' learning rate; None takes the optimizer's.
+        attributes: name -> weight in the reward; None for data with one attribute.
+        loss: `mse`, or `bce`, the cross-entropy of the score against the sigmoid of the reward.
+        bounds: the lowest and the highest score, which are taken to 0 and 1; None leaves scores as they are.
+        seed: of the attributes' heads.
+        max_skipped: optimizer steps in a row that are not finite and end the run.
+
+    Raises:
+        ValueError: if an option is out of its range, or the model's head is not one linear map where attributes are.
+    """
+
+    reads_single_responses = True
+
+    def __init__(
+        self,
+        model: AnyRewardModel,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        head_lr: float | None = None,
+        attributes: Mapping[str, float] | None = None,
+        loss: RegressionLoss = "mse",
+        bounds: tuple[float, float] | None = None,
+        seed: int = 0,
+        max_skipped: int = 10,
+    ) -> None:
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        if loss not in get_args(RegressionLoss):
+            raise ValueError(f"loss={loss!r}; it must be one of {', '.join(get_args(RegressionLoss))}")
+        if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
+            raise ValueError(f"bounds={list(bounds)}; give the lowest and the highest score, [0, 4]")
+        if attributes is not None and not any(attributes.values()):
+            raise ValueError(f"attributes={dict(attributes)}; name one at least that has a weight")
+        if model.num_rewards != 1:
+            raise ValueError("module=regression trains one model, without members")
+        self.attributes = None if attributes is None else dict(attributes)
+        self.loss: RegressionLoss = loss
+        self.bounds = bounds
+        self.heads: LinearHead | None = None
+        if self.attributes is not None and len(self.attributes) > 1:
+            linear_head(model, "module.attributes of several names")
+            self.heads = LinearHead(model.hidden_size, len(self.attributes), seed)
+
+    def check_pairs(self, pairs: TrainPairs) -> None:
+        """Check the scores of the training rows.
+
+        Raises:
+            ValueError: if an attribute is not among them, none is chosen of several, or a score is not within bounds.
+        """
+        super().check_pairs(pairs)
+        scores = pairs.scores[..., self._places(pairs.attributes)]
+        if np.isnan(scores).all():
+            raise ValueError("module=regression needs scores, and no row has one; give it data=scored")
+        low, high = self.bounds or ((0.0, 1.0) if self.loss == "bce" else (-np.inf, np.inf))
+        found = np.nanmin(scores), np.nanmax(scores)
+        if found[0] < low or found[1] > high:
+            raise ValueError(
+                f"scores go from {found[0]:g} to {found[1]:g}, and {low:g} to {high:g} is read: set "
+                f"module.bounds=[{found[0]:g},{found[1]:g}], or mend the data"
+            )
+
+    def idle_parameters(self) -> Iterator[nn.Parameter]:
+        """The model's own head too where attributes have theirs: it is their sum."""
+        yield from super().idle_parameters()
+        if self.heads is not None:
+            yield from self.model.head_parameters()
+
+    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+        """Rewards (2, P), of several attributes their weighted sum, and features (2, P, H)."""
+        output: RewardOutput = self.model(batch.tokens)
+        if self.heads is None:
+            return output
+        return replace(output, reward=self.heads(output.feature) @ self._weights(output.reward))
+
+    def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
+        """The mean over pairs of the mean over the scores that are known of a pair's two responses."""
+        predicted = output.reward[..., None] if self.heads is None else self.heads(output.feature)
+        target = batch.scores[..., self._places(batch.attributes)].to(predicted.dtype)
+        known = ~target.isnan()
+        target = target.nan_to_num(nan=0.0)
+        if self.bounds is not None:
+            target = (target - self.bounds[0]) / (self.bounds[1] - self.bounds[0])
+        if self.loss == "bce":
+            losses = F.binary_cross_entropy_with_logits(predicted, target.where(known, 0.0), reduction="none")
+        else:
+            losses = (predicted - target).square()
+        of_pairs = (losses * known).sum((0, 2)) / known.sum((0, 2)).clamp(min=1)
+        loss = (batch.weight * of_pairs).mean()
+        return {"loss": loss, self.loss: loss}
+
+    def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write the reward model; of several attributes with the one head that is their weighted sum."""
+        self.merge_heads()
+        super().export(folder, tokenizer)
+
+    def on_validation_start(self) -> None:
+        """Give the model the head that it is measured with, for callbacks that ask the model itself."""
+        super().on_validation_start()
+        self.merge_heads()
+
+    @torch.no_grad()
+    def merge_heads(self) -> None:
+        """Make the model's head the attributes' weighted sum."""
+        if self.heads is not None:
+            head = linear_head(self.model, "module.attributes of several names")
+            heads = whole(self.heads.weight)
+            set_whole(head, (self._weights(heads) @ heads)[None])
+
+    def _weights(self, like: Tensor) -> Tensor:
+        assert self.attributes is not None
+        return torch.tensor(list(self.attributes.values()), dtype=like.dtype, device=like.device)
+
+    def _places(self, attributes: tuple[str, ...]) -> list[int]:
+        """Where the attributes that are asked for stand among those of the data."""
+        if self.attributes is None:
+            if len(attributes) > 1:
+                weights = ", ".join(f"{name}: 1" for name in attributes)
+                raise ValueError(
+                    f"the data has several attributes; give their weights: module.attributes={{{weights}}}"
+                )
+            return [0]
+        if missing := [name for name in self.attributes if name not in attributes]:
+            raise ValueError(f"module.attributes names {missing[0]!r}, and the data has {', '.join(attributes)}")
+        return [attributes.index(name) for name in self.attributes]

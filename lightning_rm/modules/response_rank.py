@@ -1,0 +1,64 @@
+"""`ResponseRankRM`: pairs ranked by their strength, of which only the order counts."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.losses import response_rank_loss, spread_groups
+from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.gather import over_ranks
+from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+
+
+class ResponseRankRM(PairwiseRM):
+    """ResponseRank (arXiv 2512.25023): in groups of pairs, margins are ranked as strengths are, above a margin of 0.
+
+    Where a target margin trusts the size of a strength and needs a scale, this trusts its order alone. The pairs of a
+    micro-batch, over all ranks, are dealt into groups whose strengths lie far apart. A pair counts as its label has it:
+    turned round, its strength is negated. Labels and weights are the batch's; margins are not read. A tie is ranked
+    below stronger pairs and not above 0.
+
+    Args:
+        model: the reward model.
+        optimizer: from parameter groups to an optimizer.
+        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
+        head_lr: the head's learning rate; None takes the optimizer's.
+        group_size: pairs that are ranked together; 1 is Bradley-Terry. The paper has 2 to 8.
+        max_skipped: optimizer steps in a row that are not finite and end the run.
+
+    Raises:
+        ValueError: if `group_size` is below 1, or the model gives several rewards.
+    """
+
+    reads_treatments = True
+
+    def __init__(
+        self,
+        model: AnyRewardModel,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        head_lr: float | None = None,
+        group_size: int = 8,
+        max_skipped: int = 10,
+    ) -> None:
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        if group_size < 1 or model.num_rewards != 1:
+            raise ValueError(f"group_size={group_size} of {model.num_rewards} rewards: give 1 or more, of one model")
+        self.group_size = group_size
+
+    @property
+    def needs_strengths(self) -> bool:
+        """Whether there is anything to rank by."""
+        return self.group_size > 1
+
+    def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
+        """The ranking of the micro-batch's groups."""
+        side = 1.0 - 2.0 * (batch.label < 0.5)
+        weight = batch.weight * (batch.label != 0.5)
+        margin, strength, weight = over_ranks(
+            batch, side * (output.chosen - output.rejected), side * batch.strength, weight
+        )
+        loss = response_rank_loss(margin, strength, spread_groups(strength, self.group_size), weight)
+        return {"loss": loss, "ranking": loss}

@@ -1,0 +1,64 @@
+"""`RobustRM`: two plain answers to wrong labels, to hold voters against: trim the largest losses, or bound the loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.losses import PairLoss, ranking_losses, trimmed_weight
+from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.gather import over_ranks
+from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+
+
+class RobustRM(PairwiseRM):
+    """The ranking loss without the pairs of the largest losses, or with a loss that is bounded.
+
+    The trimmed loss leaves a share of each micro-batch out, over all ranks, once a model has learned what is plausible
+    (Shen and Sanghavi, arXiv 1810.11874); the share is about that of the wrong labels. The sigmoid loss is symmetric:
+    labels turned round at random do not move its minimum. Labels, margins and weights are the batch's.
+
+    Args:
+        model: the reward model.
+        optimizer: from parameter groups to an optimizer.
+        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
+        head_lr: the head's learning rate; None takes the optimizer's.
+        loss: `logistic` or `sigmoid`.
+        trim: the share of the pairs of the largest losses that is left out, from 0 to below 1.
+        trim_after: optimizer steps before pairs are left out.
+        max_skipped: optimizer steps in a row that are not finite and end the run.
+
+    Raises:
+        ValueError: if `trim` is out of its range.
+    """
+
+    reads_treatments = True
+
+    def __init__(
+        self,
+        model: AnyRewardModel,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        head_lr: float | None = None,
+        loss: PairLoss = "logistic",
+        trim: float = 0.0,
+        trim_after: int = 0,
+        max_skipped: int = 10,
+    ) -> None:
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        if not 0 <= trim < 1:
+            raise ValueError(f"trim={trim} is the share of pairs that is left out; give a number from 0 to below 1")
+        self.loss: PairLoss = loss
+        self.trim = trim
+        self.trim_after = trim_after
+
+    def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
+        """The mean loss of the pairs that are kept, and their share."""
+        losses = ranking_losses(output.chosen, output.rejected, batch.label, batch.margin, batch.weight, self.loss)
+        if not self.trim or self.global_step < self.trim_after:
+            return {"loss": losses.mean(), "ranking": losses.mean()}
+        of_pairs = losses.detach().reshape(-1, batch.num_pairs).mean(0)  # members leave the same pairs out
+        weight = trimmed_weight(of_pairs, over_ranks(batch, of_pairs)[0], self.trim)
+        ranking = (losses * weight).mean()
+        return {"loss": ranking, "ranking": ranking, "kept": (weight > 0).to(ranking.dtype).mean()}

@@ -1,0 +1,290 @@
+"""The methods beside the ranking loss: each step by its reference, what each refuses, what each exports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_rm.batch import PreferenceBatch, preference_batch
+from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.policy import SyntheticResponses
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.losses import ranking_loss, response_rank_loss, spread_groups
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.modules.baseline import BaselineRM
+from lightning_rm.modules.odin import OdinRM
+from lightning_rm.modules.ordinal import OrdinalRM
+from lightning_rm.modules.regression import RegressionRM
+from lightning_rm.modules.response_rank import ResponseRankRM
+from lightning_rm.modules.robust import RobustRM
+from lightning_rm.modules.voters import VotersRM, plausible_to_others
+from lightning_rm.strength import levels
+from tests import reference
+from tests.float64 import assert_same, same
+from tests.toy import toy_data, toy_model, toy_trainer, weights
+
+ADAMW = partial(torch.optim.AdamW, lr=5e-3)
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Any:
+    data = toy_data(4)
+    data.setup("fit")
+    return next(iter(data.train_dataloader())).tokens
+
+
+def batch_of(tokens: Any, **columns: Any) -> PreferenceBatch:
+    return preference_batch(tokens, **columns)
+
+
+def leveled(num_pairs: int = 24, **options: Any) -> SyntheticSource:
+    return SyntheticSource(num_pairs, levels=3, **options)
+
+
+def data_of(tmp_path: Path, source: Any, **options: Any) -> PreferenceDataModule:
+    return PreferenceDataModule(
+        world_tokenizer(),
+        train=source,
+        val=SyntheticSource(4, split="val"),
+        cache_dir=tmp_path,
+        batch_pairs=8,
+        **options,
+    )
+
+
+# Ordinal
+
+
+def test_ordinal_by_its_reference(tokens: Any) -> None:
+    level = torch.tensor([2.0, 0.0, -1.0, 1.0])
+    module = OrdinalRM(toy_model(dtype="float64"), ADAMW, num_levels=2, threshold_penalty=0.1).double()
+    batch = batch_of(tokens, level=level, weight=torch.tensor([1.0, 2.0, 1.0, 1.0]))
+    output = module(batch)
+    losses = module.losses(batch, output)
+    thresholds = module.thresholds().tolist()
+    margins = (output.chosen - output.rejected).tolist()
+    of_pairs = [
+        weight * reference.ordinal(d, int(z), thresholds)
+        for d, z, weight in zip(margins, level.tolist(), (1, 2, 1, 1), strict=True)
+    ]
+    penalty = 0.1 * sum(threshold**2 for threshold in thresholds)
+    assert losses["loss"].item() == pytest.approx(sum(of_pairs) / 4 + penalty, rel=1e-9)
+
+
+def test_thresholds_stay_in_order_while_they_are_learned(tmp_path: Path) -> None:
+    module = OrdinalRM(toy_model(), partial(torch.optim.SGD, lr=3.0), num_levels=3)
+    before = module.thresholds().tolist()
+    data = data_of(tmp_path, leveled(), ties="keep", treatments=[levels])
+    toy_trainer(tmp_path, max_epochs=3).fit(module, data)
+    after = module.thresholds().tolist()
+    assert after != before
+    assert 0 < after[0] < after[1] < after[2]
+    assert OrdinalRM(toy_model(), ADAMW, ties=False).thresholds()[0].item() == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "module", "message"),
+    [
+        (SyntheticSource(8), {}, {}, "needs a level for every pair"),
+        (leveled(), {"treatments": [levels], "ties": "keep"}, {"num_levels": 1}, "module.num_levels=1"),
+        (leveled(), {"treatments": [levels], "ties": "keep"}, {"ties": False}, "module.ties=false"),
+    ],
+)
+def test_levels_that_do_not_fit_are_said(
+    tmp_path: Path, source: Any, options: dict[str, Any], module: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        toy_trainer(tmp_path).fit(OrdinalRM(toy_model(), ADAMW, **module), data_of(tmp_path, source, **options))
+
+
+# ResponseRank
+
+
+def test_response_rank_goes_by_label_and_leaves_ties_unranked(tokens: Any) -> None:
+    label, strength = torch.tensor([1.0, 0.0, 0.5, 1.0]), torch.tensor([2.0, -3.0, 0.0, 1.0])
+    module = ResponseRankRM(toy_model(dtype="float64"), ADAMW, group_size=2)
+    batch = batch_of(tokens, label=label, strength=strength)
+    output = module(batch)
+    side = torch.tensor([1.0, -1.0, 1.0, 1.0])
+    margin, strength = side * (output.chosen - output.rejected), side * strength
+    expected = response_rank_loss(margin, strength, spread_groups(strength, 2), torch.tensor([1.0, 1.0, 0.0, 1.0]))
+    assert_same(module.losses(batch, output)["loss"], expected)
+    alone = ResponseRankRM(module.model, ADAMW, group_size=1)
+    plain = batch_of(tokens)
+    assert_same(alone.losses(plain, output)["loss"], ranking_loss(output.chosen, output.rejected))
+    assert not alone.needs_strengths
+
+
+# Noise
+
+
+def test_trimming_leaves_the_largest_losses_out(tokens: Any) -> None:
+    module = RobustRM(toy_model(dtype="float64"), ADAMW, trim=0.5)
+    batch = batch_of(tokens)
+    output = module(batch)
+    margins = sorted((output.chosen - output.rejected).tolist())
+    losses = module.losses(batch, output)
+    assert losses["loss"].item() == same(-sum(map(reference.log_sigmoid, margins[2:])) / 2)
+    assert losses["kept"].item() == 0.5
+    later = RobustRM(module.model, ADAMW, trim=0.5, trim_after=3)
+    assert_same(later.losses(batch, output)["loss"], ranking_loss(output.chosen, output.rejected))
+    with pytest.raises(ValueError, match="trim=1"):
+        RobustRM(toy_model(), ADAMW, trim=1)
+
+
+def test_co_teaching_leaves_out_what_the_others_doubt(tokens: Any) -> None:
+    margin = torch.tensor([[3.0, 1.0, 2.0], [-1.0, 1.0, -5.0], [-1.0, 1.0, -5.0]])
+    plausible = plausible_to_others(margin, torch.tensor([1.0, 0.0, 0.5]))
+    assert plausible.tolist() == [[0, 0, 1], [1, 0, 1], [1, 0, 1]]
+    model = MemberRewardModel.of(toy_model(dtype="float64"), Members(3))
+    module = VotersRM(model, ADAMW, bootstrap=False, co_teaching_after=0)
+    batch = batch_of(tokens)
+    output = module(batch)
+    weight = plausible_to_others(output.chosen - output.rejected, batch.label)
+    losses = module.losses(batch, output)
+    assert_same(losses["loss"], ranking_loss(output.chosen, output.rejected, weight=weight))
+    assert losses["plausible"].item() == same(float(weight.mean()))
+
+
+# Length
+
+
+def test_odin_is_a_ranking_loss_of_two_heads_and_their_correlations(tokens: Any) -> None:
+    length = torch.tensor([[5, 3, 8, 9], [2, 7, 4, 1]])
+    module = OdinRM(toy_model(dtype="float64"), ADAMW, length_weight=0.5, orthogonal_weight=2.0).double()
+    batch = batch_of(tokens, length=length)
+    output = module(batch)
+    weight = module.length_head.weight[0]
+    of_length = output.feature @ weight
+    both = output.reward + of_length
+    flat = [values.T.flatten().tolist() for values in (output.reward, of_length, length.double())]
+    (head,) = module.model.head_parameters()
+    cosine = float(head[0] @ weight / head.norm() / weight.norm())
+    expected = reference.ranking_loss(both[0].tolist(), both[1].tolist(), [1.0] * 4, [0.0] * 4, [1.0] * 4)
+    expected += 0.5 * (abs(reference.pearson(flat[0], flat[2])) - reference.pearson(flat[1], flat[2]))
+    assert module.losses(batch, output)["loss"].item() == same(expected + 2.0 * abs(cosine))
+
+
+def test_odin_exports_the_quality_head_alone(tmp_path: Path) -> None:
+    module = OdinRM(toy_model(), ADAMW)
+    toy_trainer(tmp_path, max_steps=2).fit(module, toy_data(8))
+    module.export(tmp_path / "model", world_tokenizer())
+    loaded = RewardModel.from_pretrained(tmp_path / "model")
+    assert loaded.state_dict().keys() == module.model.state_dict().keys()
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, module.model.state_dict()[name])
+
+
+def test_penalties_over_a_batch_are_parts_of_the_baseline(tokens: Any) -> None:
+    length = torch.tensor([[5, 3, 8, 9], [2, 7, 4, 1]])
+    module = BaselineRM(toy_model(dtype="float64"), ADAMW, batch_centering=0.5, length_penalty=2.0)
+    batch = batch_of(tokens, length=length)
+    output = module(batch)
+    ranking = ranking_loss(output.chosen, output.rejected)
+    mean = float(output.reward.mean())
+    rho = reference.pearson(output.reward.flatten().tolist(), length.double().flatten().tolist())
+    assert module.losses(batch, output)["loss"].item() == same(float(ranking) + 0.5 * mean**2 + 2 * abs(rho))
+
+
+# Regression
+
+
+class Scored:
+    """Responses of the made world with two attributes, of which every third has the first alone."""
+
+    def __init__(self, num_rows: int, k: int) -> None:
+        self.rows = [
+            replace(row, scores=tuple(self._scores(i, gold) for i, gold in enumerate(row.gold))).only(range(k))
+            for row in SyntheticResponses(num_rows, k=2)
+        ]
+
+    def _scores(self, i: int, gold: float) -> dict[str, float]:
+        return {"helpful": gold} if i % 3 == 0 else {"helpful": gold, "brief": -gold}
+
+    def fingerprint(self) -> str:
+        return repr(self.rows)
+
+    def __iter__(self) -> Any:
+        return iter(self.rows)
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_regression_is_over_the_scores_that_are_known(tokens: Any, loss: Any) -> None:
+    nan = torch.nan
+    scores = torch.tensor([[[4.0], [nan], [0.0], [nan]], [[1.0], [2.0], [3.0], [nan]]])
+    module = RegressionRM(toy_model(dtype="float64"), ADAMW, loss=loss, bounds=(0, 4))
+    batch = batch_of(tokens, scores=scores)
+    output = module(batch)
+
+    def of(reward: Tensor, score: float) -> float:
+        if loss == "mse":
+            return float(reward - score / 4) ** 2
+        return reference.ranking_loss([float(reward)], [0.0], [score / 4], [0.0], [1.0])
+
+    chosen, rejected = output.reward
+    expected = [
+        (of(chosen[0], 4) + of(rejected[0], 1)) / 2,
+        of(rejected[1], 2),
+        (of(chosen[2], 0) + of(rejected[2], 3)) / 2,
+        0.0,
+    ]
+    assert module.losses(batch, output)["loss"].item() == same(sum(expected) / 4)
+
+
+def test_merged_heads_score_as_the_weighted_attributes_do(tmp_path: Path) -> None:
+    module = RegressionRM(toy_model(), ADAMW, attributes={"brief": -0.5, "helpful": 2.0})
+    data = data_of(tmp_path, Scored(12, k=2), ties="keep")
+    toy_trainer(tmp_path, max_steps=2).fit(module, data)
+    module.export(tmp_path / "model", world_tokenizer())
+    batch = next(iter(data.val_dataloader()[0]))
+    with torch.no_grad():
+        feature = module(batch).feature
+        assert module.heads is not None
+        attributes = module.heads(feature)
+        loaded = RewardModel.from_pretrained(tmp_path / "model").eval()
+        torch.testing.assert_close(
+            loaded(batch.tokens).reward, -0.5 * attributes[..., 0] + 2.0 * attributes[..., 1], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_rows_of_one_response_are_for_regression(tmp_path: Path) -> None:
+    data = data_of(tmp_path, Scored(12, k=1))
+    with pytest.raises(ValueError, match="module=regression"):
+        toy_trainer(tmp_path).fit(BaselineRM(toy_model(), ADAMW), data)
+    module = RegressionRM(toy_model(), ADAMW, attributes={"helpful": 1.0})
+    before = weights(module)
+    toy_trainer(tmp_path, max_steps=2).fit(module, data)
+    assert any(not torch.equal(value, before[name]) for name, value in weights(module).items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "several attributes; give their weights"),
+        ({"attributes": {"honest": 1.0}}, "names 'honest'"),
+        ({"attributes": {"helpful": 1.0}, "loss": "bce"}, "module.bounds="),
+    ],
+)
+def test_scores_that_do_not_fit_are_said(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        toy_trainer(tmp_path).fit(RegressionRM(toy_model(), ADAMW, **options), data_of(tmp_path, Scored(12, k=2)))
+
+
+# Lists
+
+
+def test_plackett_luce_learns_the_order_of_a_list(tmp_path: Path) -> None:
+    source = SyntheticResponses(12, k=4, scored=True)
+    data = data_of(tmp_path, source)
+    module = BaselineRM(toy_model(), ADAMW, list_loss="plackett_luce")
+    trainer = toy_trainer(tmp_path, max_epochs=20)
+    trainer.fit(module, data)
+    assert trainer.callback_metrics["train_epoch/accuracy"] > 0.9
