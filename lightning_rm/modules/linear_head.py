@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, distribute_tensor
 
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.precision import wide
@@ -49,8 +49,12 @@ def linear_head(model: AnyRewardModel, asked_by: str) -> nn.Parameter:
 
 
 def whole(parameter: Tensor) -> Tensor:
-    """A parameter as one tensor, gathered where it is sharded."""
-    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+    """A parameter as one tensor, gathered where it is sharded; its gradient is then the mean over ranks, as all are."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    mesh = parameter.device_mesh
+    gathered = parameter.full_tensor(grad_placements=[Partial()] * mesh.ndim)  # the sum over ranks
+    return gathered.detach() + (gathered - gathered.detach()) / mesh.size()
 
 
 @torch.no_grad()

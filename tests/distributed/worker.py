@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from lightning_rm.callbacks import Benchmarks, HuggingFaceCheckpoint, PairRecorder
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.rows import PairRow
+from lightning_rm.data.rows import GroupRow, PairRow
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
@@ -66,11 +68,25 @@ def equally_long(num_pairs: int) -> Rows:
     return Rows([row for row in rows if len(tokenizer(row.chosen[-1]["content"])["input_ids"]) == 12][:num_pairs])
 
 
+@dataclass(frozen=True)
+class GroupRows:
+    """A source of given groups."""
+
+    rows: list[GroupRow]
+
+    def fingerprint(self) -> str:
+        return repr(self.rows)
+
+    def __iter__(self) -> Iterator[GroupRow]:
+        return iter(self.rows)
+
+
 def training_rows(method: str) -> Any:
     if method == "sft":
         return equally_long(25)
-    if method == "lists":
-        return SyntheticResponses(25, k=3, scored=True)
+    if method == "lists":  # of three pairs each: their weights are then 1, and rounded nowhere
+        groups = [row for row in SyntheticResponses(60, k=3, scored=True) if len(set(row.gold)) == 3]
+        return GroupRows(groups[:25])
     return SyntheticSource(25, split="train", levels=3 if method == "response_rank" else 0)
 
 
