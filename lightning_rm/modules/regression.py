@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import PreferenceBatch, ResponseBatch, RewardOutput
+from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.linear_head import LinearHead, linear_head, set_whole, whole
@@ -101,7 +101,7 @@ class RegressionRM(PairwiseRM):
         if self.heads is not None:
             yield from self.model.head_parameters()
 
-    def forward(self, batch: PreferenceBatch | ResponseBatch) -> RewardOutput:
+    def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         """Rewards (2, P), of several attributes their weighted sum, and features (2, P, H)."""
         output: RewardOutput = self.model(batch.tokens)
         if self.heads is None:

@@ -85,7 +85,7 @@ def training_rows(method: str) -> Any:
     if method == "sft":
         return equally_long(25)
     if method == "lists":  # of three pairs each: their weights are then 1, and rounded nowhere
-        groups = [row for row in SyntheticResponses(60, k=3, scored=True) if len(set(row.gold)) == 3]
+        groups = [row for row in SyntheticGroups(60, k=3, scored=True) if len(set(row.gold)) == 3]
         return GroupRows(groups[:25])
     return SyntheticSource(25, split="train", levels=3 if method == "response_rank" else 0)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_rm.batch import PreferenceBatch, preference_batch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.pairs import SyntheticSource
-from lightning_rm.data.synthetic.policy import SyntheticResponses
+from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.losses import ranking_loss, response_rank_loss, spread_groups
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
@@ -203,7 +203,7 @@ class Scored:
     def __init__(self, num_rows: int, k: int) -> None:
         self.rows = [
             replace(row, scores=tuple(self._scores(i, gold) for i, gold in enumerate(row.gold))).only(range(k))
-            for row in SyntheticResponses(num_rows, k=2)
+            for row in SyntheticGroups(num_rows, k=2)
         ]
 
     def _scores(self, i: int, gold: float) -> dict[str, float]:
@@ -282,7 +282,7 @@ def test_scores_that_do_not_fit_are_said(tmp_path: Path, options: dict[str, Any]
 
 
 def test_plackett_luce_learns_the_order_of_a_list(tmp_path: Path) -> None:
-    source = SyntheticResponses(12, k=4, scored=True)
+    source = SyntheticGroups(12, k=4, scored=True)
     data = data_of(tmp_path, source)
     module = BaselineRM(toy_model(), ADAMW, list_loss="plackett_luce")
     trainer = toy_trainer(tmp_path, max_epochs=20)
