@@ -41,9 +41,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 import lightning_rm
 from lightning_rm.loggers import Utf8Files
-from lightning_rm.models.backbone.adapters import ADAPTER, LoraAdapter
+from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.backbone.families import classifier_class, is_proven
 from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.backbone.merging import ADAPTER
+from lightning_rm.models.backbone.routers import logits_index, routers_of
 from lightning_rm.models.dropout import without_dropout
 from lightning_rm.models.reward_model import RewardModel
 from tests.families import family_config
@@ -204,6 +206,16 @@ def test_transformers_says_of_a_class_what_its_layers_can() -> None:
         "jamba": (True, True, True),
         "falcon": (True, False, False),
     }
+
+
+def test_transformers_says_which_modules_are_routers() -> None:
+    """`_can_record_outputs`: the class, and which of its outputs are the scores of all experts."""
+    for name, index in (("mixtral", 0), ("jetmoe", 4), ("minimax", 0)):
+        backbone = RewardModel.from_config(family_config(name)).backbone
+        routers = routers_of(backbone)
+        assert len(routers) == (4 if name == "jetmoe" else 2), name  # JetMoE's attention has experts, too
+        assert logits_index(backbone) == index
+    assert routers_of(tiny_model("llama").backbone) == {}
 
 
 def test_transformers_runs_experts_one_by_one_when_told() -> None:

@@ -30,12 +30,16 @@ def check_config(cfg: DictConfig) -> None:
     Raises:
         ValueError: for each of them.
     """
-    lora = cfg.backbone.model.get("lora")
-    if OmegaConf.is_config(lora) and "_target_" not in lora:
-        raise ValueError(
-            f"backbone.model.lora={OmegaConf.to_container(lora)} says how adapters are, and there are none: set "
-            "backbone=hub_lora backbone.path=NAME_OR_FOLDER, which has backbone.model.lora.rank and others"
-        )
+    for key, way in (
+        ("lora", "backbone=hub_lora backbone.path=NAME_OR_FOLDER, which has backbone.model.lora.rank and others"),
+        ("adapter", "peft=lora (or dora, rslora, vera, ia3), which has backbone.model.adapter.r and others"),
+    ):
+        asked = cfg.backbone.model.get(key)
+        if OmegaConf.is_config(asked) and "_target_" not in asked:
+            raise ValueError(
+                f"backbone.model.{key}={OmegaConf.to_container(asked)} says how adapters are, and there are none: "
+                f"set {way}"
+            )
     if cfg.logger.get("offline") is False and not _has_wandb_key():
         raise ValueError(
             "logger.offline=false sends the run to W&B, and there is no key for it here: set WANDB_API_KEY, or run "

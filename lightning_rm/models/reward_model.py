@@ -25,7 +25,7 @@ from lightning_rm.models.attention.last_layer import (
 from lightning_rm.models.attention.masks import attention_mask
 from lightning_rm.models.backbone import settings
 from lightning_rm.models.backbone.adapter_export import export_adapters
-from lightning_rm.models.backbone.adapters import LoraAdapter
+from lightning_rm.models.backbone.adapters import Adapter, LoraAdapter, one_adapter
 from lightning_rm.models.backbone.build import build_pretrained, build_random, make_trainable
 from lightning_rm.models.backbone.export import export
 from lightning_rm.models.backbone.families import architecture_of
@@ -148,6 +148,7 @@ class RewardModel(AnyRewardModel):
         dropout: float | None = None,
         keep_lm_head: bool = False,
         lora: LoraAdapter | None = None,
+        adapter: Adapter | None = None,
         load_in_4bit: bool = False,
         new_head: bool = False,
         liger: bool = False,
@@ -169,7 +170,8 @@ class RewardModel(AnyRewardModel):
             gradient_checkpointing: compute each layer again in the backward pass instead of keeping its activations.
             dropout: for all of the backbone's and the head's dropouts; None keeps the checkpoint's own.
             keep_lm_head: keep a causal checkpoint's LM head, for `lm_loss`; it is not exported.
-            lora: adapters to train in place of the backbone's weights.
+            lora: adapters to train in place of the backbone's weights: LoRA.
+            adapter: the same by a configuration of peft's that acts within layers: `LoraConfig(use_dora=True)`.
             load_in_4bit: QLoRA, the frozen backbone in 4 bits; needs `lora`, CUDA and bitsandbytes.
             new_head: draw a new head even where the checkpoint brings one.
             liger: run norms, MLPs and rotary embeddings by Liger's kernels; needs a GPU and liger-kernel.
@@ -188,6 +190,7 @@ class RewardModel(AnyRewardModel):
             )
         if compile and gradient_checkpointing:
             raise ValueError("torch compiles nothing of a layer that gradient_checkpointing runs again; leave one out")
+        chosen = one_adapter(lora, adapter)
         built = build_pretrained(
             path,
             tokenizer=tokenizer,
@@ -199,14 +202,14 @@ class RewardModel(AnyRewardModel):
             trust_remote_code=trust_remote_code,
             dropout=dropout,
             keep_lm_head=keep_lm_head,
-            lora=lora,
+            adapter=chosen,
             load_in_4bit=load_in_4bit,
             new_head=new_head,
             liger=liger,
         )
         model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)
         hold_to_layouts(model)
-        make_trainable(model.backbone, model.architecture, model.lm_head, lora, gradient_checkpointing)
+        make_trainable(model.backbone, model.architecture, model.lm_head, chosen, head_seed, gradient_checkpointing)
         if built.no_head_in is not None:
             model.remember_new_head(built.no_head_in)
         if compile:
@@ -227,6 +230,7 @@ class RewardModel(AnyRewardModel):
         gradient_checkpointing: bool = False,
         keep_lm_head: bool = False,
         lora: LoraAdapter | None = None,
+        adapter: Adapter | None = None,
         last_layer: LastLayer | None = None,
     ) -> Self:
         """A reward model with random weights, all drawn from the seed: for tiny models and tests.
@@ -241,7 +245,8 @@ class RewardModel(AnyRewardModel):
             attn_implementation: `sdpa`, `eager` or another; None for SDPA where the architecture has it.
             gradient_checkpointing: compute each layer again in the backward pass instead of keeping its activations.
             keep_lm_head: add an LM head, for `lm_loss`; it is not exported.
-            lora: adapters to train in place of the backbone's weights.
+            lora: adapters to train in place of the backbone's weights: LoRA.
+            adapter: the same by a configuration of peft's that acts within layers: `LoraConfig(use_dora=True)`.
             last_layer: `where_read`, `whole` or None for what the depth calls for, as the class says.
 
         Raises:
@@ -259,7 +264,8 @@ class RewardModel(AnyRewardModel):
         )
         model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)
         hold_to_layouts(model)
-        make_trainable(model.backbone, model.architecture, model.lm_head, lora, gradient_checkpointing)
+        chosen = one_adapter(lora, adapter)
+        make_trainable(model.backbone, model.architecture, model.lm_head, chosen, seed, gradient_checkpointing)
         return model
 
     @property

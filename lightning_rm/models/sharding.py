@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn import Module
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lightning_rm.models.backbone.merging import adapted_layers, is_plain
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 
@@ -68,6 +69,8 @@ def shard(model: AnyRewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | 
 def _shard_plain(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
     if isinstance(model, FSDPModule):
         return
+    if not all(is_plain(layer) for _, layer in adapted_layers(cast(Module, model.backbone))):
+        raise ValueError("of adapters LoRA alone is merged from shards; take peft=lora or rslora, or trainer=ddp")
     mesh = data_parallel(mesh)
     reduced_in = torch.promote_types(model.backbone.dtype, torch.float32)
     backbone_policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=reduced_in)

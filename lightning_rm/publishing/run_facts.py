@@ -31,6 +31,7 @@ SETTINGS = (
     "module.optimizer.weight_decay",
     "module.head_lr",
     "backbone.model.lora.rank",
+    "backbone.model.adapter.r",
     "members.num_members",
 )
 """What of a configuration stands on the card, where it is set."""
@@ -95,7 +96,7 @@ def read_run(run: Path, others: Sequence[Path] = ()) -> RunFacts:
         settings={key: value for key in SETTINGS if (value := _at(config, key)) is not None},
         data=json.loads(data_file.read_text(encoding="utf-8")) if data_file.is_file() else (),
         max_tokens=_at(config, "data.max_tokens"),
-        has_adapters=_at(config, "backbone.model.lora") is not None,
+        has_adapters=any(_at(config, f"backbone.model.{key}") is not None for key in ("lora", "adapter")),
         measured=_measured(run, others),
         reference=_reference(run),
     )

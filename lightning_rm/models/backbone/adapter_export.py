@@ -6,23 +6,23 @@ again and gives our rewards. It knows files; not batches or training.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, TaskType
-from peft.tuners.lora import LoraLayer
+from peft import TaskType, get_peft_model_state_dict
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.drafts import folder_draft
-from lightning_rm.models.backbone.adapters import ADAPTER
 from lightning_rm.models.backbone.export import whole_state
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import is_no_model
 from lightning_rm.models.backbone.heads import head_tensors
+from lightning_rm.models.backbone.merging import ADAPTER, adapted_layers
 from lightning_rm.models.backbone.older import for_older_readers
 
 PREFIX = "base_model.model."
@@ -47,34 +47,29 @@ def export_adapters(
         write_beside: writes more files into the folder that it is given, before the swap.
 
     Raises:
-        ValueError: if there are no adapters.
+        ValueError: if there are no adapters, or they stand on weights that their own start changed (PiSSA and others).
     """
-    layers = {
-        name: cast(Any, module)
-        for name, module in cast(nn.Module, classifier).named_modules()
-        if isinstance(module, LoraLayer)
-    }
+    layers = [name for name, _ in adapted_layers(classifier)]
     if not layers:
         raise ValueError("the model has no adapters to write alone; export it whole, without adapter=true")
     state = whole_state(classifier)
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
     architecture = architecture_of(classifier.config, remote=classifier.is_remote_code())
-    one = next(iter(layers.values()))
-    config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        base_model_name_or_path=base,
-        inference_mode=True,
-        r=one.r[ADAPTER],
-        lora_alpha=one.lora_alpha[ADAPTER],
-        target_modules=sorted(layers),
-        modules_to_save=list(architecture.head),
-        fan_in_fan_out=one.fan_in_fan_out,
+    config: Any = copy.deepcopy(cast(Any, classifier).peft_config[ADAPTER])
+    if isinstance(getattr(config, "init_lora_weights", True), str):
+        raise ValueError(
+            f"init_lora_weights={config.init_lora_weights!r} changes the weights that adapters stand on, so that they "
+            "are worth nothing on their base; export the model whole, without adapter=true"
+        )
+    config.task_type = TaskType.SEQ_CLS
+    config.base_model_name_or_path, config.inference_mode = base, True
+    config.target_modules, config.modules_to_save = sorted(layers), list(architecture.head)
+    adapters = get_peft_model_state_dict(
+        classifier, state_dict=state, adapter_name=ADAPTER, save_embedding_layers=False
     )
-    tensors: dict[str, Tensor] = {f"{PREFIX}{name}": state[name] for name, _ in head_tensors(classifier, architecture)}
-    for name in layers:
-        for part in ("lora_A", "lora_B"):
-            tensors[f"{PREFIX}{name}.{part}.weight"] = state[f"{name}.{part}.{ADAPTER}.weight"]
+    adapters |= {name: state[name] for name, _ in head_tensors(classifier, architecture)}
+    tensors: dict[str, Tensor] = {f"{PREFIX}{name}": value for name, value in adapters.items()}
     with folder_draft(folder, is_no_model) as draft:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in tensors.items()},

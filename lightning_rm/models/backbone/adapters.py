@@ -1,4 +1,5 @@
-"""Adapters: LoRA and QLoRA on a backbone through peft. The head is no part of them: it is always trained, and whole.
+"""Adapters on a backbone through peft: LoRA, QLoRA, or any of its configurations that acts within layers (DoRA, rsLoRA,
+IA3, VeRA ...). The head is not a part of them: it is always trained, and whole.
 
 Adapters are put into the backbone's own layers, so a model with them is the same kind of object as one without, and is
 exported with them merged. It knows modules and weights; not batches, losses or files.
@@ -6,23 +7,24 @@ exported with them merged. It knows modules and weights; not batches, losses or 
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft import PEFT_TYPE_TO_TUNER_MAPPING, LoraConfig, PeftConfig, PeftType
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.models.backbone.heads import Architecture
+from lightning_rm.models.backbone.merging import ADAPTER
+from lightning_rm.models.backbone.routers import routers_of
 from lightning_rm.precision import wide
-
-ADAPTER = "default"
 
 
 @dataclass(frozen=True)
@@ -50,29 +52,80 @@ class LoraAdapter:
         Raises:
             ValueError: if `target_modules` matches no linear layer.
         """
-        linear = _linear_layers(classifier, architecture)
-        wanted = [self.target_modules] if isinstance(self.target_modules, str) else list(self.target_modules)
-        chosen = [name for name in linear if wanted == ["all-linear"] or name.rpartition(".")[2] in wanted]
-        if not chosen:
-            known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-            raise ValueError(
-                f"target_modules={wanted}: no such linear layer in {classifier.config.model_type}: {known}"
-            )
         config = LoraConfig(
             r=self.rank,
             lora_alpha=cast(int, self.alpha),
             lora_dropout=self.dropout,
-            target_modules=chosen,
-            fan_in_fan_out=isinstance(classifier.get_submodule(chosen[0]), Conv1D),
+            target_modules=self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules),
         )
-        with seeded(self.seed):
-            inject_adapter_in_model(config, cast(nn.Module, classifier), ADAPTER)
-        for name, parameter in classifier.named_parameters():
-            parameter.requires_grad_(".lora_" in name)
-            if parameter.requires_grad:
-                parameter.data = wide(parameter.data)
-        for module in architecture.head:
-            classifier.get_submodule(module).requires_grad_(True)
+        put_adapter(config, classifier, architecture, self.seed)
+
+
+Adapter = LoraAdapter | PeftConfig
+"""What `adapter=` takes: LoRA in our words, or a configuration of peft's."""
+
+
+def put_adapter(config: PeftConfig, classifier: PreTrainedModel, architecture: Architecture, seed: int = 0) -> None:
+    """Put adapters in float32 into a classifier's backbone and freeze the rest of it; the head stays trainable.
+
+    Args:
+        config: of peft. Its `target_modules` are `all-linear` or None for every linear layer of the backbone but
+            routers, a list of the ends of names, or a regular expression of whole names; `modules_to_save` is not
+            needed.
+        classifier: changed in place.
+        architecture: which of its modules are the head.
+        seed: of the adapters' initial values.
+
+    Raises:
+        ValueError: if the configuration does not act within layers, or its targets match none.
+    """
+    tuner = cast("dict[object, Any]", PEFT_TYPE_TO_TUNER_MAPPING).get(config.peft_type)
+    if config.is_prompt_learning or tuner is None:
+        raise ValueError(
+            f"adapter={type(config).__name__}: it learns a prompt, which an exported model would lack; take one that "
+            "acts within layers, such as LoraConfig, IA3Config or VeraConfig"
+        )
+    if getattr(tuner, "uses_shared_state", False) and config.peft_type != PeftType.VERA:  # whose matrices are frozen
+        raise ValueError(
+            f"adapter={type(config).__name__} trains numbers that belong to no layer, and are merged into none here; "
+            "take another, such as LoraConfig or VeraConfig"
+        )
+    changed = cast(Any, copy.deepcopy(config))
+    changed.modules_to_save = None
+    chosen = _targets(changed.target_modules, classifier, architecture)
+    changed.target_modules = set(chosen)
+    if forward := getattr(changed, "feedforward_modules", None):  # IA3's, which names them again
+        ends = [forward] if isinstance(forward, str) else forward
+        changed.feedforward_modules = {name for name in chosen if any(f".{name}".endswith(f".{end}") for end in ends)}
+    if hasattr(changed, "save_projection"):
+        changed.save_projection = False  # VeRA's random matrices are drawn again from their key
+    if hasattr(changed, "fan_in_fan_out"):
+        changed.fan_in_fan_out = isinstance(classifier.get_submodule(chosen[0]), Conv1D)
+    with seeded(seed):
+        tuner(classifier, changed, ADAPTER)
+    for parameter in classifier.parameters():
+        if parameter.requires_grad:  # peft has frozen what is not an adapter
+            parameter.data = wide(parameter.data)
+    for module in architecture.head:
+        classifier.get_submodule(module).requires_grad_(True)
+
+
+def one_adapter(lora: LoraAdapter | None, adapter: Adapter | None) -> Adapter | None:
+    """The adapter that was asked for, by either name.
+
+    Raises:
+        ValueError: if it was by both.
+    """
+    if lora is not None and adapter is not None:
+        raise ValueError("lora= and adapter= both say which adapters to train; give one of them")
+    return adapter if lora is None else lora
+
+
+def is_plain_lora(adapter: Adapter) -> bool:
+    """Whether adapters are LoRA's sum alone, which is merged into weights that are sharded or in 4 bits, too."""
+    if isinstance(adapter, LoraAdapter):
+        return True
+    return isinstance(adapter, LoraConfig) and not adapter.use_dora and not isinstance(adapter.init_lora_weights, str)
 
 
 def four_bit(architecture: Architecture, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -98,42 +151,38 @@ def four_bit(architecture: Architecture, compute_dtype: torch.dtype) -> BitsAndB
     )
 
 
-def merge_adapters(classifier: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with every adapter added to the weight it adapts; the classifier is left as it is.
-
-    Args:
-        classifier: the model that the state is of, for the adapters' scales.
-        state: its tensors by name, whole.
-
-    Returns:
-        The state dict of the same classifier without adapters. The sum is made in float32 and rounded to the weight's
-        dtype.
-    """
-    merged = dict(state)
-    for name, module in classifier.named_modules():
-        if not isinstance(module, LoraLayer):
-            continue
-        layer = cast(Any, module)
-        down, up = (wide(merged.pop(f"{name}.lora_{part}.{ADAPTER}.weight")) for part in "AB")
-        delta: Tensor = layer.scaling[ADAPTER] * (up @ down)
-        weight = merged.pop(f"{name}.base_layer.weight")
-        merged[f"{name}.weight"] = (wide(weight) + (delta.T if layer.fan_in_fan_out else delta)).to(weight.dtype)
-        if (bias := merged.pop(f"{name}.base_layer.bias", None)) is not None:
-            merged[f"{name}.bias"] = bias
-    return merged
-
-
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """How many of a module's parameters are trained, and how many it has."""
     parameters = list(module.parameters())
     return sum(value.numel() for value in parameters if value.requires_grad), sum(map(Tensor.numel, parameters))
 
 
-def _linear_layers(classifier: PreTrainedModel, architecture: Architecture) -> list[str]:
+def _targets(wanted: Any, classifier: PreTrainedModel, architecture: Architecture) -> list[str]:
+    """Names of the layers that adapters go into, the head's left out.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    outside = (*architecture.head, *routers_of(classifier))
+    linear = _linear_layers(classifier, architecture.head)
+    if wanted in (None, "all-linear", ["all-linear"]):
+        return [name for name in linear if not any(f"{name}.".startswith(f"{other}.") for other in outside)]
+    if isinstance(wanted, str):
+        found = [name for name in linear if re.fullmatch(wanted, name) or name.rpartition(".")[2] == wanted]
+    else:
+        found = [name for name in linear if any(f".{name}".endswith(f".{end}") for end in wanted)]
+    if not found:
+        known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+        shown = [wanted] if isinstance(wanted, str) else sorted(wanted)
+        raise ValueError(f"target_modules={shown}: no such linear layer in {classifier.config.model_type}: {known}")
+    return found
+
+
+def _linear_layers(classifier: PreTrainedModel, head: Sequence[str]) -> list[str]:
     """Names of the backbone's linear layers, the head's left out."""
-    head = tuple(f"{name}." for name in architecture.head)
+    own = tuple(f"{name}." for name in head)
     return [
         name
         for name, module in classifier.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and not f"{name}.".startswith(head)
+        if isinstance(module, nn.Linear | Conv1D) and not f"{name}.".startswith(own)
     ]

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.models.backbone import loading, settings
-from lightning_rm.models.backbone.adapters import LoraAdapter, four_bit
+from lightning_rm.models.backbone.adapters import Adapter, LoraAdapter, four_bit, is_plain_lora, put_adapter
 from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_head
@@ -51,14 +51,14 @@ def build_pretrained(
     trust_remote_code: bool,
     dropout: float | None,
     keep_lm_head: bool,
-    lora: LoraAdapter | None,
+    adapter: Adapter | None,
     load_in_4bit: bool,
     new_head: bool,
     liger: bool,
 ) -> Built:
     """Load a backbone, and the head that it brings or a new one.
 
-    Args and errors are those of `RewardModel.from_pretrained`; adapters are put in there, `lora` is only checked here.
+    Args and errors are those of `RewardModel.from_pretrained`; adapters are put in there, `adapter` is checked here.
     """
     checkpoint = loading.Checkpoint.at(path, gguf_file, trust_remote_code)
     torch_dtype = settings.dtype_of(dtype)
@@ -69,8 +69,10 @@ def build_pretrained(
     settings.set_experts(config, torch_dtype)
     if dropout is not None:
         settings.set_dropout(config, dropout)
-    if load_in_4bit and lora is None:
-        raise ValueError("load_in_4bit trains no backbone weight; give lora= too")
+    if load_in_4bit and adapter is None:
+        raise ValueError("load_in_4bit trains no backbone weight; give lora= or adapter= too")
+    if load_in_4bit and adapter is not None and not is_plain_lora(adapter):
+        raise ValueError("load_in_4bit goes with LoRA alone: others cannot be merged into 4 bits; leave one out")
     if load_in_4bit and keep_lm_head:
         raise ValueError("load_in_4bit and keep_lm_head do not go together; leave one out")
     config.num_labels = 1
@@ -140,16 +142,19 @@ def make_trainable(
     backbone: PreTrainedModel,
     architecture: Architecture,
     lm_head: nn.Linear | None,
-    lora: LoraAdapter | None,
+    adapter: Adapter | None,
+    seed: int,
     gradient_checkpointing: bool,
 ) -> None:
-    """Put adapters in and turn checkpointing on, where asked for; the LM head is frozen beside adapters."""
+    """Put adapters in, drawn from a seed, and turn checkpointing on, where asked; adapters freeze the LM head."""
     if gradient_checkpointing:
         with warnings.catch_warnings():
             # The name of old, which is the one that every version of transformers 5 has.
             warnings.simplefilter("ignore", FutureWarning)
             backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    if lora is not None:
-        lora.put_into(backbone, architecture)
-        if lm_head is not None:
-            lm_head.requires_grad_(False)
+    if isinstance(adapter, LoraAdapter):  # has a seed of its own
+        adapter.put_into(backbone, architecture)
+    elif adapter is not None:
+        put_adapter(adapter, backbone, architecture, seed)
+    if adapter is not None and lm_head is not None:
+        lm_head.requires_grad_(False)

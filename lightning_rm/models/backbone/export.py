@@ -21,11 +21,11 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.drafts import folder_draft
-from lightning_rm.models.backbone.adapters import merge_adapters
 from lightning_rm.models.backbone.contexts import quiet
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import TOKENIZER_FILES, is_no_model
 from lightning_rm.models.backbone.heads import head_tensors
+from lightning_rm.models.backbone.merging import merge_adapters
 from lightning_rm.models.backbone.older import for_older_readers
 
 SHARD_SIZE = "5GB"

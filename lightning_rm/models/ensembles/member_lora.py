@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -23,6 +22,7 @@ from lightning_rm.models.attention.last_layer import carry
 from lightning_rm.models.backbone.heads import Architecture
 from lightning_rm.models.backbone.kernels import is_compiled
 from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.backbone.merging import adapted_layers
 
 
 class MemberAdapter(nn.Module):
@@ -94,7 +94,7 @@ class MemberLora(nn.Module):
         super().__init__()
         if not architecture.packs:
             raise ValueError(f"{classifier.config.model_type} cannot run members in one pass; set lora_layers=0")
-        if any(isinstance(module, LoraLayer) for module in classifier.modules()):
+        if any(adapted_layers(classifier)):
             raise ValueError("members bring adapters of their own: leave lora= out, or set lora_layers=0")
         if any(getattr(module, "gradient_checkpointing", False) for module in classifier.modules()):
             # A layer that is computed again in the backward pass would be so outside of `on`, without adapters.

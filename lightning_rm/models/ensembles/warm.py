@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from lightning_rm.models.backbone.adapters import merge_adapters
 from lightning_rm.models.backbone.export import whole_state
 from lightning_rm.models.backbone.heads import head_tensors
+from lightning_rm.models.backbone.merging import adapted_layers, merge_adapters
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.precision import wide
@@ -86,9 +85,8 @@ def average_weights(members: Sequence[AnyRewardModel]) -> RewardModel:
     average = copy.deepcopy(plain[0])
     average.lm_head = None
     backbone = cast(nn.Module, average.backbone)
-    for name, module in list(backbone.named_modules()):
-        if isinstance(module, LoraLayer):
-            backbone.set_submodule(name, module.get_base_layer())
+    for name, layer in list(adapted_layers(backbone)):
+        backbone.set_submodule(name, layer.get_base_layer())
     backbone.requires_grad_(True)
     with torch.no_grad():
         for name, tensor in backbone.state_dict().items():
