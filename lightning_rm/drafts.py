@@ -37,9 +37,9 @@ def draft_of(path: Path) -> Generator[Path]:
         path: the file; its folder is made where it is missing.
 
     Raises:
-        OSError: as the block raises it; one of the disk names the file.
+        OSError: as the block raises it; one of the disk names the file, also one that a library has in words.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     draft = path.with_name(f"{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield draft
@@ -47,10 +47,10 @@ def draft_of(path: Path) -> Generator[Path]:
             os.fsync(file.fileno())
         draft.replace(path)
         _flush_folder(path.parent)
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
+    except Exception as error:
+        if (number := _disk_error(error)) is None:
             raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error  # which file it was
+        raise OSError(number, os.strerror(number), str(path)) from error  # which file it was
     finally:
         draft.unlink(missing_ok=True)
 
@@ -85,7 +85,7 @@ def folder_draft(target: str | Path, keep: Callable[[str], bool] = lambda name: 
     target = Path(target).resolve()
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "there is a file in the place of the folder", str(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make(target.parent)
     _clear(target)
     draft = target.with_name(f"{_prefix(target)}{os.getpid()}-{uuid.uuid4().hex[:8]}")
     draft.mkdir()
@@ -98,8 +98,35 @@ def folder_draft(target: str | Path, keep: Callable[[str], bool] = lambda name: 
             shutil.copymode(target, draft)
         _flush(draft)
         _swap(draft, target)
+    except Exception as error:
+        if (number := _disk_error(error)) is None:
+            raise
+        raise OSError(number, os.strerror(number), str(target)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # the old one after a swap
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        OSError: if it cannot be made; where there is a file in its place, in words.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "there is a file in the place of the folder", str(folder)) from None
+
+
+def _disk_error(error: Exception) -> int | None:
+    """The system's number of an error that names no file: an OSError's, or the one that a library in Rust has in words.
+
+    safetensors says `I/O error: No space left on device (os error 28)`.
+    """
+    if isinstance(error, OSError):
+        return error.errno if error.filename is None else None
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def _swap(draft: Path, target: Path) -> None:

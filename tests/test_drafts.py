@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_rm import drafts
-from lightning_rm.drafts import folder_draft
+from lightning_rm.drafts import draft_of, folder_draft
 
 
 def names(folder: Path) -> list[str]:
@@ -85,8 +86,22 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert names(tmp_path / "real") == ["a"]
 
 
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), RuntimeError("I/O error: full (os error 28)")])
+def test_a_full_disk_names_the_file_whoever_says_so(tmp_path: Path, error: Exception) -> None:
+    """safetensors has an error of its own with the system's number in its words."""
+    for swapped in (folder_draft, draft_of):
+        with pytest.raises(OSError, match="No space left on device") as caught, swapped(tmp_path / "model"):
+            raise error
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "model"))
+    with pytest.raises(RuntimeError, match="ours"), folder_draft(tmp_path / "model"):
+        raise RuntimeError("a fault of ours")
+    assert names(tmp_path) == []
+
+
 def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("a file")
     with pytest.raises(NotADirectoryError, match="there is a file"), folder_draft(tmp_path / "model"):
         pass
     assert (tmp_path / "model").read_text() == "a file"
+    with pytest.raises(NotADirectoryError, match="there is a file"), draft_of(tmp_path / "model" / "a"):
+        pass

@@ -75,7 +75,7 @@ def prepare(verb: str) -> None:
             print(help_text(verb, [word for word in words if not word.startswith("-")]))
         raise SystemExit(0)
     from lightning_rm.commands._keys import check_keys
-    from lightning_rm.commands._resume import with_folder
+    from lightning_rm.commands._resume import check_folder, with_folder
 
     with _said():
         own, folder, looks_only = _own_words(words)
@@ -84,6 +84,7 @@ def prepare(verb: str) -> None:
         check_keys(verb, own, folder)
         if verb == "train":
             sys.argv[1:] = with_folder(words)
+            check_folder(sys.argv[1:])
     if "-m" in words or "--multirun" in words:
         sys.argv.append("+hydra.callbacks.sweep._target_=lightning_rm.commands._sweep.SweepTable")
 

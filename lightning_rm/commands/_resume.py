@@ -71,6 +71,25 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
     return words
 
 
+def check_folder(arguments: Sequence[str]) -> None:
+    """Look whether the folder of a run, or of a multirun, can be written, as far as it is known: Hydra makes it.
+
+    Raises:
+        ValueError: if a file is in its way, or the folder that it would be made in cannot be written.
+    """
+    several = "-m" in arguments or "--multirun" in arguments
+    key = "hydra.sweep.dir" if several else "hydra.run.dir"
+    given = {each.key_or_group: each for each in parse([word for word in arguments if not word.startswith("-")])}
+    folder = _text(given.get(key)) or "runs"
+    if "${" in folder:
+        return
+    there = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{folder} cannot be made: {there} is a file; say where to write with {key}=")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: {there} cannot be written; say where to write with {key}=")
+
+
 def write_job(run: Path, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:
     """Say in a run's folder which job of Slurm writes it, if one does."""
     if job := environment.get("SLURM_JOB_ID"):

@@ -165,7 +165,7 @@ def _fit_and_measure(
         trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
         if trainer.is_global_zero:
             write_counts(Path(cfg.paths.run), datamodule.reports)
-    results = {"train": _values(trainer.callback_metrics, "train_epoch/")}
+    results = {"train": module.last_epoch}
     best = checkpoint.best_model_path or None
     if best is None and checkpoint.monitor is not None and datamodule.has_train and trainer.is_global_zero:
         plain_console().print("no validation took place: the last weights are taken for the best")

@@ -69,6 +69,7 @@ class PairwiseRM(L.LightningModule):
 
     Attributes:
         num_not_finite: `<stage>/<set>` -> pairs or groups whose reward was not finite in the latest evaluation.
+        last_epoch: metrics of the pairs of the latest epoch of training, as the weights moved; a checkpoint has them.
 
     Raises:
         ValueError: if `max_skipped` is below 1.
@@ -103,6 +104,7 @@ class PairwiseRM(L.LightningModule):
         self._goes_on = False  # from a checkpoint, whose options are these
         self._groups_before: list[ParameterGroup] | None = None
         self.num_not_finite: dict[str, int] = {}
+        self.last_epoch: dict[str, float] = {}
         self._idle: list[nn.Parameter] = []
 
     @abstractmethod
@@ -256,8 +258,13 @@ class PairwiseRM(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the exact metrics of all pairs of the epoch, as the weights moved, under `train_epoch/`."""
         self._name_skipped_steps()
-        if totals := self._progress.take_since_epoch(self._sum_over_ranks):
-            self._log_epoch("train_epoch/", summarize(Sums.unstack(totals[STATISTICS])))
+        self._log_epoch("train_epoch/", self._end_epoch())
+
+    def on_fit_end(self) -> None:
+        """Measure an epoch that was resumed at its very end: it has no end of its own."""
+        if self._goes_on:  # nothing was left to train
+            self._progress.start(self.device)
+        self._end_epoch()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sums, and every rank's random states, so that a resumed run logs what an uninterrupted one does, and
@@ -268,6 +275,7 @@ class PairwiseRM(L.LightningModule):
         """
         self.check_finite()
         checkpoint["skipped_steps"] = self.finite.num_skipped
+        checkpoint["last_epoch"] = self.last_epoch
         checkpoint["backbone"] = describe(self.model)
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
         within = batches.processed < batches.started  # pyright: ignore[reportAttributeAccessIssue]  # as its base class
@@ -285,6 +293,7 @@ class PairwiseRM(L.LightningModule):
         if self._is_fitted:
             self._progress.load(checkpoint, self.device, self.global_rank)
             self.finite.num_skipped = checkpoint.get("skipped_steps", 0)
+            self.last_epoch = checkpoint.get("last_epoch", {})
             self._goes_on = True
             states = checkpoint.get("optimizer_states")
             self._groups_before = states[0]["param_groups"] if states else None
@@ -464,6 +473,14 @@ class PairwiseRM(L.LightningModule):
             )
         for prefix, values in self._measured.values(stage):
             self._log_epoch(f"{prefix}/", values)
+
+    def _end_epoch(self) -> dict[str, Tensor]:
+        """The metrics of the epoch's pairs, which are `last_epoch` from here on; none where none were trained."""
+        if not (totals := self._progress.take_since_epoch(self._sum_over_ranks)):
+            return {}
+        metrics = summarize(Sums.unstack(totals[STATISTICS]))
+        self.last_epoch = {name: float(value) for name, value in metrics.items()}
+        return metrics
 
     def _log_epoch(self, prefix: str, values: Mapping[str, Tensor]) -> None:
         """Log values of all ranks: they are equal, but Lightning warns of those of an epoch that it does not reduce."""

@@ -50,6 +50,18 @@ def test_resume_is_bit_exact(tmp_path: Path, every: int, num_workers: int, accum
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+@pytest.mark.parametrize("at_the_end", [True, False])
+def test_a_run_that_is_resumed_at_its_end_has_its_last_epochs_metrics(tmp_path: Path, at_the_end: bool) -> None:
+    """Killed after the last checkpoint, while it was measured: nothing is left to train."""
+    timing: dict[str, Any] = {"every_n_epochs": 1} if at_the_end else {"every_n_train_steps": 12}
+    checkpoint = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, save_on_train_epoch_end=at_the_end, **timing)
+    losses, finished = run(tmp_path / "whole", max_epochs=2, callbacks=[checkpoint], enable_checkpointing=True)
+    rest, resumed = run(tmp_path / "rest", resume=tmp_path / "step=12.ckpt", max_epochs=2)
+    assert (len(losses), rest) == (12, [])
+    assert finished.last_epoch["num_pairs"] == 24
+    assert resumed.last_epoch == finished.last_epoch
+
+
 class Interrupt(L.Callback):
     """Ctrl-C before the micro-batch of a given number."""
 

@@ -20,7 +20,7 @@ from lightning_rm.commands._config import in_words
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._help import help_text, read_help
 from lightning_rm.commands._keys import check_keys
-from lightning_rm.commands._resume import quoted, with_folder, write_job
+from lightning_rm.commands._resume import check_folder, quoted, with_folder, write_job
 from lightning_rm.commands.main import verbs
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import CONF
@@ -229,6 +229,20 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
     assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["overrides"] == ["max_pairs=1"]
     assert swept(monkeypatch, *sweep, task=lambda cfg: None) == 0
     assert "jobs failed" not in capfd.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra makes it before the command begins, and shows where it failed."""
+    (tmp_path / "file").write_text("")
+    for words in (["hydra.run.dir=file/run"], ["-m", "seed=0,1", "hydra.sweep.dir=file"]):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError, match=r"cannot be made: .*file is a file; say where to write with hydra\."):
+            check_folder(words)
+    check_folder([f"hydra.run.dir={tmp_path}/a/b"])
+    check_folder(["seed=3", "hydra.run.dir=x/${name}"])
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write where others may not
+    with pytest.raises(ValueError, match=r"runs: .* cannot be written; say where to write with hydra\.run\.dir="):
+        check_folder([])
 
 
 def test_ctrl_c_ends_a_sweep(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

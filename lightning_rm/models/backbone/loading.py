@@ -5,7 +5,7 @@ It reads weights and says what is wrong with them in a user's words. It knows no
 
 from __future__ import annotations
 
-import pickle
+import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -137,16 +137,23 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
         return auto.from_pretrained(checkpoint.path, **checkpoint.options, **options)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{checkpoint.where}: the weights cannot be read: {error}") from error
-    except (pickle.UnpicklingError, EOFError) as error:  # whose own words advise to run what is in the file
-        raise ValueError(
-            f"{checkpoint.where}: the weights cannot be read: a .bin file is damaged, or holds more than tensors, "
-            "which would be run and is not; ask for the weights as .safetensors"
-        ) from error
     except ImportError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{checkpoint.where}: the weights need a package that is not installed: {reason}") from error
-    except RuntimeError as error:
+    except Exception as error:
+        if _of_torch_load(error):  # whose own words advise to run what is in the file, or say nothing of it
+            raise ValueError(
+                f"{checkpoint.where}: the weights cannot be read: a .bin file is damaged, or holds more than tensors, "
+                "which would be run and is not; ask for the weights as .safetensors"
+            ) from error
+        if not isinstance(error, RuntimeError):
+            raise
         raise ValueError(f"{checkpoint.where}: the weights do not fit their configuration: {error}") from error
+
+
+def _of_torch_load(error: Exception) -> bool:
+    """Whether torch raised an error while it read a file: of damaged ones it raises a dozen kinds."""
+    return any(frame.filename == torch.serialization.__file__ for frame in traceback.extract_tb(error.__traceback__))
 
 
 def weight_files(folder: str | Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -364,7 +365,10 @@ def test_weights_that_would_run_code_or_lack_a_package_are_named(tmp_path: Path)
     """What torch says of a pickle advises to run it: `weights_only=False`."""
     tiny_model().save_pretrained(tmp_path / "a")
     (tmp_path / "a" / "model.safetensors").unlink()
-    for content in (pickle.dumps({"weights": os.system}), b"no pickle", b""):
+    whole = io.BytesIO()
+    torch.save({"weights": torch.ones(3)}, whole)
+    damaged = (b"no pickle", b"", b"abc", b"\xff\xfe", b"a", whole.getvalue()[:200], b"\x80\x02}q\x00(X\x01\x00")
+    for content in (pickle.dumps({"weights": os.system}), *damaged):
         (tmp_path / "a" / "pytorch_model.bin").write_bytes(content)
         with pytest.raises(ValueError, match="the weights cannot be read") as caught:
             RewardModel.from_pretrained(tmp_path / "a")

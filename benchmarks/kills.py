@@ -1,0 +1,201 @@
+"""Kills commands with SIGKILL at random moments and starts them again: what is there at the end must be what a run that
+nobody killed leaves, byte for byte, with nothing beside it.
+
+    python benchmarks/kills.py --kills 5
+
+Each command runs twice unharmed first. Files that differ between the two have the time of day in them: they have to be
+there after a kill and are not compared. A trial is as many kills as it takes: the command is killed, started again and
+killed again with even odds, and started a last time. Caches lie in the folder of the trial and are compared too. What
+Hydra notes of the command line has the checkpoint that a second start goes on from; checkpoints are compared number by
+number, for what a pickle says twice depends on which object it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib.pyplot  # noqa: F401  # imported once, and not by every fork
+import torch
+
+from lightning_rm.commands import (  # noqa: F401
+    _entry,
+    annotate,
+    ensemble,
+    evaluate,
+    export,
+    main,
+    sample,
+    score,
+    train,
+)
+
+SMALL = ["data.num_pairs=240", "data.num_val=60", "data.num_test=60", "trainer.accelerator=cpu"]
+SETUP = {
+    "vote/0": ["train", *SMALL, "logger=none", "seed=0"],
+    "vote/1": ["train", *SMALL, "logger=none", "seed=1"],
+    "sft": ["train", "experiment=sft", *SMALL, "logger=none"],
+}
+VOTERS = "voters=[../base/vote/0,../base/vote/1]"
+COMMANDS = {
+    "train": ["train", *SMALL, "logger=csv", "checkpoint.every_n_train_steps=4", "hydra.run.dir=run", "resume=auto"],
+    "annotate": ["annotate", VOTERS, "data=synthetic", "data.num_pairs=240", "out=strength.parquet", "shard_size=40"],
+    "sample": [
+        *("sample", "policy=../base/sft/model/last", VOTERS, "data=synthetic", "data.num_pairs=60", "out=said.jsonl"),
+        *("num_prompts=24", "k=3", "max_new_tokens=16", "batch_prompts=4"),
+    ],
+    "ensemble": ["ensemble", VOTERS, "data=synthetic", "data.num_val=60", "data.num_test=60", "out=ensemble"],
+    "score": ["score", "model=../base/vote/0", "in=../base/pairs.jsonl", "out=scored.jsonl", "shard_rows=30"],
+    "evaluate": [
+        *("evaluate", "models=[../base/vote/0,../base/vote/1]", "data=jsonl", "data.file=../base/pairs.jsonl"),
+        *("out=evaluation", "diagnostics=true"),
+    ],
+    "export": ["export", "run=../base/vote/0", "out=exported"],
+}
+
+
+def start(words: list[str], folder: Path) -> int:
+    """A command in a process of its own, in a folder; the process."""
+    sys.stdout.flush()
+    process = os.fork()
+    if process:
+        return process
+    os.chdir(folder)
+    os.environ["LIGHTNING_RM_CACHE"] = str(folder / "cache")
+    log = os.open(folder.parent / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = ["lightning-rm", *words]
+    code = 0
+    try:
+        main.main()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def finish(words: list[str], folder: Path) -> float:
+    """Run a command to its end; the seconds that it took."""
+    begin = time.monotonic()
+    _, status = os.waitpid(start(words, folder), 0)
+    if code := os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{' '.join(words)} ended with {code}:\n{(folder.parent / 'log.txt').read_text()[-3000:]}")
+    return time.monotonic() - begin
+
+
+def killed(words: list[str], folder: Path, seconds: float) -> bool:
+    """Kill a command after some seconds; whether it was still running then."""
+    process = start(words, folder)
+    time.sleep(seconds)
+    os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Every file below a folder by its name, with a digest of its bytes."""
+    return {str(path.relative_to(folder)): digest(path) for path in sorted(folder.rglob("*"))}
+
+
+def digest(path: Path) -> str:
+    """Of a file's bytes, or of a checkpoint's numbers and words."""
+    if path.is_dir():
+        return "folder"
+    if path.parent.name == ".hydra":
+        return "noted by Hydra"
+    content = path.read_bytes()
+    if path.suffix == ".ckpt":
+        torch.set_printoptions(profile="full", precision=20)
+        content = repr(torch.load(path, weights_only=True, map_location="cpu")).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def fresh(root: Path) -> Path:
+    """The folder of a trial, empty; always the same, for paths stand in files."""
+    folder = root / "work"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def trial(words: list[str], root: Path, seconds: float, draw: random.Random) -> tuple[int, dict[str, str]]:
+    """Kill a command until the odds say no, and let it end: the kills that hit it, and what is there."""
+    folder, kills = fresh(root), 0
+    while True:
+        kills += killed(words, folder, draw.uniform(0.02, seconds))
+        if draw.random() < 0.5:
+            break
+    finish(words, folder)
+    return kills, digests(folder)
+
+
+def measure(name: str, root: Path, least: int, draw: random.Random) -> dict[str, object]:
+    """Trials of one command until it was hit so many times."""
+    words = COMMANDS[name]
+    clean: list[dict[str, str]] = []
+    seconds = 0.0
+    for _ in range(2):
+        folder = fresh(root)
+        seconds = finish(words, folder)
+        clean.append(digests(folder))
+    timed = {path for path in clean[0] if clean[0][path] != clean[1].get(path)}
+    found: dict[str, object] = {"kills": 0, "trials": 0, "same": 0, "differ": [], "litter": [], "missing": []}
+    kills = trials = same = 0
+    wrong: dict[str, set[str]] = {"differ": set(), "litter": set(), "missing": set()}
+    while kills < least:
+        hit, end = trial(words, root, seconds, draw)
+        kills, trials = kills + hit, trials + 1
+        now = {
+            "differ": {path for path in clean[0] if path in end and path not in timed and end[path] != clean[0][path]},
+            "litter": set(end) - set(clean[0]),
+            "missing": set(clean[0]) - set(end),
+        }
+        same += not any(now.values())
+        for kind, paths in now.items():
+            wrong[kind] |= paths
+    found |= {"kills": kills, "trials": trials, "same": same, "not compared": sorted(timed)}
+    return found | {kind: sorted(paths) for kind, paths in wrong.items()}
+
+
+def run() -> None:
+    """Print a line a command; exit with 1 if one ended otherwise than unharmed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commands", nargs="*", help=f"of {', '.join(COMMANDS)} (default all)")
+    parser.add_argument("--kills", type=int, default=5, help="the least kills of each command (default 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    given = parser.parse_args()
+    draw, sound = random.Random(given.seed), True
+    with tempfile.TemporaryDirectory(prefix="kills-") as name:
+        root = Path(name)
+        base = root / "base"
+        base.mkdir()
+        for folder, words in SETUP.items():
+            finish([*words, f"hydra.run.dir={folder}"], base)
+        rows = [{"prompt": f"{number} + 2?", "chosen": f"{number + 2}", "rejected": "no"} for number in range(200)]
+        (base / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for command in given.commands or COMMANDS:
+            found = measure(command, root, given.kills, draw)
+            sound &= found["same"] == found["trials"]
+            print(f"{command}: {json.dumps(found)}", flush=True)
+    raise SystemExit(0 if sound else 1)
+
+
+if __name__ == "__main__":
+    run()
