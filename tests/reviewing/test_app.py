@@ -157,6 +157,8 @@ def test_filters_search_and_pages(page: TestClient) -> None:
     assert lines[-1] == {"read": 40, "found": 11, "of": 40}
     assert asked(page, "next", query="ANSWER 3")["num_shown"] == 11
     assert asked(page, "next", query="pair 39")["pair"]["id"] == "pair 39"
+    for odd in ("(", "[", "\\", "\x00", "*", "\u202e"):
+        assert asked(page, "next", query=odd)["num_shown"] == 0
     assert asked(page, "next", query="not there") == {"pair": None, "num_shown": 0}
     listed = asked(page, "list", offset=30, num=20)
     assert (listed["num"], len(listed["rows"])) == (40, 10)
@@ -191,7 +193,9 @@ def test_decisions_that_make_no_sense_write_nothing(page: TestClient, tmp_path: 
     wrong = [("choice", "undo"), ("place", -1), ("place", 10**30), ("seen", -1), ("note", "x" * 4001), ("more", 1)]
     for changed in ({name: value} for name, value in wrong):
         assert page.post("/api/decide", json=good | changed).status_code == 400
-    assert page.post("/api/decide", content=b"{").status_code == 400
+    for content in (b"{", b'{"reviewer": "\\ud800", "place": 0, "choice": "keep", "seen": 0}', b"\xff", b"[]", b"null"):
+        told = page.post("/api/decide", content=content, headers={"content-type": "application/json"})
+        assert (told.status_code, list(told.json())) == (400, ["error"])
     assert page.post("/api/decide", content=b"[" * 100_000).status_code == 413
     assert page.post("/api/decide", content=iter([b"{}"])).status_code == 411
     assert page.get("/nowhere").status_code == 404

@@ -74,6 +74,8 @@ def test_a_whole_review_by_keys(window: Browser, tmp_path: Path) -> None:
         window.until("pair && !busy && !document.getElementById('query').dataset.found")
         press(window, "ArrowRight", "ArrowLeft", "d", "k", "k", "k")
         window.until("document.body.innerText.includes('Every pair has your decision')")
+    press(window, "u")  # the server has ended
+    assert window.js("document.getElementById('said').textContent").startswith("The server does not answer.")
     reviews = read_reviews(path.with_suffix(".jsonl"))
     decisions = ["keep", "flip", "tie", "skip", "undo", "keep", *["flip"] * 5, *["keep"] * 3]
     assert [one.decision for one in reviews] == decisions
