@@ -14,6 +14,9 @@ project = "lightning_rm"
 author = "the lightning_rm authors"
 release = version = installed("lightning-rm")
 html_title = "lightning_rm"
+html_show_copyright = False
+default_role = "code"  # what docstrings have in backticks
+maximum_signature_line_length = 88  # a longer one has a line for each parameter
 
 extensions = [
     "myst_parser",

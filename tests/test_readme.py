@@ -28,6 +28,7 @@ DOCS = [
     if "_build" not in page.parts and page.name != "config.md"
     for block in re.findall(r"```(\w+)\n(.*?)```", page.read_text(), flags=re.DOTALL)
 ]
+TUTORIALS = [page for page in sorted((ROOT / "docs" / "tutorials").glob("*.md")) if "```python" in page.read_text()]
 COMMANDS = list(
     dict.fromkeys(
         line
@@ -106,6 +107,18 @@ def test_every_command_composes_and_measures_what_it_monitors(command: str) -> N
     validated = data.val_fraction > 0 or (data.module.get("val") is not None and data.get("val_file", "its own"))
     tested = data.module.get("test") is not None and data.get("test_file", "its own")
     assert tested or not (validated and cfg.monitor.startswith("test/"))
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_the_python_of_a_tutorial_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a small model where a run's folder is named, its blocks one after the other."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    toy_model().save_pretrained(tmp_path / "run" / "model" / "best", world_tokenizer())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(re.sub(r"runs/\w+/[-\w]+", "run", block), page.name, "exec"), names)
+    assert "model" in names
 
 
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
