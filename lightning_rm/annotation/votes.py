@@ -92,7 +92,8 @@ def collect_votes(
         The votes, in the order of the pairs.
 
     Raises:
-        ValueError: if voters do not belong together, a pair is longer than they read, or a reward is not finite.
+        ValueError: if voters do not belong together, rows are scored responses and not pairs, a pair is longer than
+            they read, or a reward is not finite.
 
     Warns:
         RowsLeftOut: if not every row is used as it stands.
@@ -101,6 +102,11 @@ def collect_votes(
     check_voters(voters)
     tokenizer = voters[0].tokenizer()
     pairs = prepare_pairs(source, tokenizer, policy, cache_dir, "annotated")
+    if not np.isnan(pairs.scores).all():
+        raise ValueError(
+            "voters judge pairs, and these rows are scored responses, whose differences of scores are strengths "
+            "already; annotate rows of chosen and rejected"
+        )
     pairs.report.warn()
     if accept is not None:
         accept(pairs)

@@ -149,18 +149,19 @@ class PairSets:
 
     def _warn_of_sizes(self, batch_pairs: int | None, world_size: int) -> None:
         """Say which sizes are hardly meant."""
-        num_pairs, held_out = len(self.open("train")), self.sets.val.get("val")
+        train, held_out = self.open("train"), self.sets.val.get("val")
+        num_pairs = len(train)
         if isinstance(held_out, PromptSplit) and len(self.open("val")) > num_pairs:
             warnings.warn(
                 f"val_fraction={held_out.fraction:g}: {len(self.open('val')):,} pairs are held out as val, more than "
                 f"the {num_pairs:,} that are trained on",
                 stacklevel=2,
             )
-        if batch_pairs is not None and batch_pairs * world_size > num_pairs:
+        if batch_pairs is not None and batch_pairs * world_size > train.num_lists:
             ranks = f" on each of {world_size} devices" if world_size > 1 else ""
+            found = f"{train.num_lists:,} training {'lists of responses' if train.has_lists else 'pairs'}"
             warnings.warn(
-                f"batch_pairs={batch_pairs}{ranks}: there are {num_pairs:,} training pairs, one batch holds them all",
-                stacklevel=2,
+                f"batch_pairs={batch_pairs}{ranks}: there are {found}, one batch holds them all", stacklevel=2
             )
 
     def check_names(self, names_of_responses: Collection[str]) -> None:

@@ -19,6 +19,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+from lightning_rm.precision import wide
 
 ListLoss = Literal["pairs", "plackett_luce"]
 
@@ -74,6 +75,7 @@ class BaselineRM(PairwiseRM):
         self.list_loss: ListLoss = list_loss
         self.batch_centering = batch_centering
         self.length_penalty = length_penalty
+        self._feature_norm_std: Tensor | None = None
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         """None where a kept LM head is trained."""
@@ -82,6 +84,10 @@ class BaselineRM(PairwiseRM):
     def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         """Rewards (2, P) and features (2, P, H); every hidden state too while the LM loss is trained."""
         return self.model(batch.tokens, keep_hidden=self.training and self.lm_loss > 0)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """With batch centering the spread of the lengths of features, which it is to hold down (arXiv 2505.07271)."""
+        return {} if self._feature_norm_std is None else {"feature_norm_std": self._feature_norm_std}
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """The ranking loss, and each option that is on as a part of its own."""
@@ -97,6 +103,7 @@ class BaselineRM(PairwiseRM):
         if self.batch_centering:
             both = over_ranks(batch, chosen.movedim(-1, 0), rejected.movedim(-1, 0))
             parts["batch_centering"] = batch_centering_loss(*both)
+            self._feature_norm_std = wide(output.feature.detach()).norm(dim=-1).std()
             loss = loss + self.batch_centering * parts["batch_centering"]
         if self.length_penalty:
             reward, length = over_ranks(batch, output.averaged().reward.T, batch.length.T)

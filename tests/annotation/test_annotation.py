@@ -27,6 +27,7 @@ from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import RowsLeftOut
 from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
@@ -268,6 +269,11 @@ def test_rows_in_memory_get_the_votes_of_those_in_a_file(voters: list[Voter], tm
     assert tables[0].equals(tables[2])
     with pytest.raises(ValueError, match="source is of the type int; give a source, a path or a list of paths"):
         annotate(3, voters, tmp_path / "none.parquet")  # pyright: ignore[reportArgumentType]
+
+
+def test_scored_responses_have_strengths_already(voters: list[Voter], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="voters judge pairs"):
+        collected(cast(Source, SyntheticGroups(4, k=3, scored=True)), voters, tmp_path)
 
 
 def test_voters_that_do_not_belong_together_are_named(voters: list[Voter], tmp_path: Path) -> None:

@@ -192,6 +192,8 @@ def test_penalties_over_a_batch_are_parts_of_the_baseline(tokens: Any) -> None:
     mean = float(output.reward.mean())
     rho = reference.pearson(output.reward.flatten().tolist(), length.double().flatten().tolist())
     assert module.losses(batch, output)["loss"].item() == same(float(ranking) + 0.5 * mean**2 + 2 * abs(rho))
+    assert_same(module.diagnostics()["feature_norm_std"], output.feature.norm(dim=-1).std())
+    assert BaselineRM(module.model, ADAMW).diagnostics() == {}
 
 
 # Regression
