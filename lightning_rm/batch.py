@@ -242,6 +242,21 @@ class PreferenceBatch(Tensors):
 
 
 @dataclass(frozen=True)
+class Routing(Tensors):
+    """What the routers of a mixture of experts did with a batch in training, as means over its layers.
+
+    Args:
+        loss: a scalar, how unevenly tokens were spread over experts; see `losses.router.router_loss`.
+        dead: a scalar, the share of experts that no token went to.
+        weight: of the loss in training; 0 for none.
+    """
+
+    loss: Tensor
+    dead: Tensor
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
 class RewardOutput(Tensors):
     """What a reward model says of a token batch.
 
@@ -249,11 +264,13 @@ class RewardOutput(Tensors):
         reward: (k, P) float32, or (k, M, P) for M members on one backbone.
         feature: (k, P, H), the hidden state that the head reads, in the backbone's dtype.
         hidden: (R, L, H), every hidden state, only where asked for (the LM loss needs it); else None.
+        routing: of a mixture of experts in training; else None.
     """
 
     reward: Tensor
     feature: Tensor
     hidden: Tensor | None = None
+    routing: Routing | None = None
 
     @property
     def chosen(self) -> Tensor:

@@ -35,6 +35,7 @@ from lightning_rm.models.backbone.heads import Architecture, head_tensors, widen
 from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.backbone.new_head import NewHead
+from lightning_rm.models.backbone.routing import hear_routers, hearing, routing_of
 from lightning_rm.models.backbone.text import text_loss
 from lightning_rm.models.probe import hold_to_layouts
 from lightning_rm.models.protocol import AnyRewardModel
@@ -51,6 +52,8 @@ class RewardModel(AnyRewardModel):
         lm_head: the language-model head of a causal checkpoint, for `lm_loss`.
         last_layer: `where_read`, the last layer computed at the tokens that are read, or `whole`; None for where it is
             read in a backbone of up to `last_layer.DEEPEST` layers. Rewards and gradients are the same.
+        router_loss: weight of the router loss of a mixture of experts (`losses.router`); its last layer is computed
+            whole, unless `last_layer` says otherwise.
 
     Raises:
         ValueError: if the architecture is not supported, or the backbone has more than one label or another pooling, or
@@ -63,6 +66,7 @@ class RewardModel(AnyRewardModel):
         pad_id: int | None = None,
         lm_head: nn.Linear | None = None,
         last_layer: LastLayer | None = None,
+        router_loss: float = 0.0,
     ) -> None:
         super().__init__()
         config = backbone.config
@@ -76,7 +80,9 @@ class RewardModel(AnyRewardModel):
         config.problem_type = "regression"
         self.backbone = backbone
         self.lm_head = lm_head
-        self.last_layer: LastLayer = self._last_layer(last_layer)
+        self.router_loss = router_loss
+        hear_routers(backbone, router_loss)
+        self.last_layer: LastLayer = self._last_layer("whole" if router_loss and last_layer is None else last_layer)
         self._is_hooked = False
         self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
         self._new_head: NewHead | None = None
@@ -97,7 +103,8 @@ class RewardModel(AnyRewardModel):
         Raises:
             ValueError: if rows hold several sequences and the backbone cannot keep them apart.
         """
-        hidden = self._hidden(tokens, everywhere=keep_hidden)
+        with hearing() as heard:
+            hidden = self._hidden(tokens, everywhere=keep_hidden)
         feature = self.feature_dropout(hidden.flatten(0, 1)[tokens.reward_index])
         if self.reward_dtype not in (torch.float32, torch.float64):
             raise ValueError(
@@ -108,7 +115,8 @@ class RewardModel(AnyRewardModel):
             reward = self.architecture.reward(self.backbone, feature.to(self.reward_dtype).flatten(0, 1))
         # A copy of k x P numbers: FSDP2 hangs its hook on what is returned, which must be no view.
         reward = reward.view(tokens.reward_index.shape).clone()
-        return RewardOutput(reward, feature, hidden if keep_hidden else None)
+        routing = routing_of(heard, self.backbone.config, tokens, self.router_loss)
+        return RewardOutput(reward, feature, hidden if keep_hidden else None, routing)
 
     def _hidden(self, tokens: TokenBatch, everywhere: bool) -> Tensor:
         """(R, L, H): the backbone's last hidden states, everywhere or right where they are read."""
@@ -154,6 +162,7 @@ class RewardModel(AnyRewardModel):
         liger: bool = False,
         compile: bool = False,
         last_layer: LastLayer | None = None,
+        router_loss: float = 0.0,
         average: bool = False,
     ) -> Self:
         """A reward model from a causal, base or masked language model (a new head) or a reward model (its head kept).
@@ -177,6 +186,7 @@ class RewardModel(AnyRewardModel):
             liger: run norms, MLPs and rotary embeddings by Liger's kernels; needs a GPU and liger-kernel.
             compile: have torch compile all layers, but the last where it is computed where it is read.
             last_layer: `where_read`, `whole` or None for what the depth calls for, as the class says.
+            router_loss: weight of the router loss of a mixture of experts, as the class says.
             average: of a folder that `MemberRewardModel` wrote: read the members' average, which lies beside them.
 
         Raises:
@@ -207,7 +217,7 @@ class RewardModel(AnyRewardModel):
             new_head=new_head,
             liger=liger,
         )
-        model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)
+        model = cls(built.backbone, built.pad_id, built.lm_head, last_layer, router_loss)
         hold_to_layouts(model)
         make_trainable(model.backbone, model.architecture, model.lm_head, chosen, head_seed, gradient_checkpointing)
         if built.no_head_in is not None:
@@ -232,6 +242,7 @@ class RewardModel(AnyRewardModel):
         lora: LoraAdapter | None = None,
         adapter: Adapter | None = None,
         last_layer: LastLayer | None = None,
+        router_loss: float = 0.0,
     ) -> Self:
         """A reward model with random weights, all drawn from the seed: for tiny models and tests.
 
@@ -248,6 +259,7 @@ class RewardModel(AnyRewardModel):
             lora: adapters to train in place of the backbone's weights: LoRA.
             adapter: the same by a configuration of peft's that acts within layers: `LoraConfig(use_dora=True)`.
             last_layer: `where_read`, `whole` or None for what the depth calls for, as the class says.
+            router_loss: weight of the router loss of a mixture of experts, as the class says.
 
         Raises:
             ValueError: if the configuration has an unknown architecture or setting, or no padding token apart from eos.
@@ -262,7 +274,7 @@ class RewardModel(AnyRewardModel):
             attn_implementation=attn_implementation,
             keep_lm_head=keep_lm_head,
         )
-        model = cls(built.backbone, built.pad_id, built.lm_head, last_layer)
+        model = cls(built.backbone, built.pad_id, built.lm_head, last_layer, router_loss)
         hold_to_layouts(model)
         chosen = one_adapter(lora, adapter)
         make_trainable(model.backbone, model.architecture, model.lm_head, chosen, seed, gradient_checkpointing)

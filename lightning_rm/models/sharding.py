@@ -71,6 +71,8 @@ def _shard_plain(model: RewardModel, mesh: DeviceMesh, compute_dtype: torch.dtyp
         return
     if not all(is_plain(layer) for _, layer in adapted_layers(cast(Module, model.backbone))):
         raise ValueError("of adapters LoRA alone is merged from shards; take peft=lora or rslora, or trainer=ddp")
+    if model.router_loss:
+        raise ValueError("router_loss has not been shown to go with FSDP2; set it to 0, or take trainer=ddp")
     mesh = data_parallel(mesh)
     reduced_in = torch.promote_types(model.backbone.dtype, torch.float32)
     backbone_policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=reduced_in)

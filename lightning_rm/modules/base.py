@@ -50,6 +50,7 @@ from lightning_rm.modules.requirements import (
     check_trainer,
     check_two_responses,
 )
+from lightning_rm.modules.routing import with_routing
 
 STATISTICS = "statistics of pairs"
 """The name, no loss's, of what the metrics are made of among a training step's sums."""
@@ -127,7 +128,7 @@ class PairwiseRM(L.LightningModule):
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
         """One micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
         output: RewardOutput = self(batch)
-        losses = self.losses(batch, output)
+        losses = with_routing(self.losses(batch, output), output.routing)
         mean = output.averaged()
         statistics = batch_statistics(mean.chosen, mean.rejected, batch).sum(0)
         if batch_idx == 0:

@@ -103,6 +103,8 @@ class MetaRM(PairwiseRM):
         centering: float = 0.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        if any(plain.router_loss for plain in model.plain_models):
+            raise ValueError("MetaRM's step has no router loss; set backbone.model.router_loss=0")
         if second_order and ascent_scale != "sgd":
             raise ValueError(f"second_order=true is of the plain step: set ascent_scale=sgd, not {ascent_scale}")
         if contrast is not None and model.num_rewards > 1:

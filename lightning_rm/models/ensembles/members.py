@@ -151,6 +151,8 @@ class MemberRewardModel(RewardModel):
     @classmethod
     def of(cls, model: RewardModel, members: Members | None = None, last_layer: LastLayer | None = None) -> Self:
         """Members on a reward model's backbone, which they take over; its head is dropped."""
+        if model.router_loss:
+            raise ValueError("members of one backbone do not train its routers; set router_loss=0")
         return cls(model.backbone, model.pad_id, model.lm_head, members, last_layer)
 
     @classmethod
