@@ -30,10 +30,7 @@ class BaselineRM(PairwiseRM):
     A label or weight column in the data is honoured as it stands: without one, labels and weights are 1.
 
     Args:
-        model: the reward model.
-        optimizer: from parameter groups to an optimizer.
-        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
-        head_lr: the head's learning rate; None takes the optimizer's.
+        model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
         margin_scale: times the data's `margin` column is the target margin; 0 leaves the column unread.
         centering: weight of the mean of `(r_chosen + r_rejected)^2`; 0.01 is usual.
         lm_loss: weight of the next-token loss on chosen responses, a mean over their tokens; needs a model that kept
@@ -44,7 +41,6 @@ class BaselineRM(PairwiseRM):
             2505.07271); from 1e-4 to 1e-2 there.
         length_penalty: weight of the size of the correlation of a micro-batch's rewards with the lengths of its
             responses, over all ranks.
-        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: for another `list_loss`, or one that would leave margins unread.

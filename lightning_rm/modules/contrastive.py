@@ -21,18 +21,15 @@ class ContrastiveRM(PairwiseRM):
     contrast. In training each batch is seen in two views, two dropout masks: it costs two forwards.
 
     Args:
-        model: the reward model.
+        model, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
         optimizer: from parameter groups to an optimizer; what the contrast learns is in it, at the head's rate.
         contrast: from the size of a feature to a contrast: `functools.partial(SimCSE, samples="responses")`.
-        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
-        head_lr: the head's learning rate; None takes the optimizer's.
         beta: the contrast's weight.
         ranking_views: `both`, or `first` to rank by one view alone.
         dropout_at: where a dropout of ours makes views, beside the backbone's own: `embeddings`, `features` or None.
         dropout: its probability.
         distill: weight of the regression of margins on strengths; ranking has `1 - distill`.
         centering: weight of the mean of `(r_chosen + r_rejected)^2`.
-        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if an option is out of its range; in the first step, if both views are equal.

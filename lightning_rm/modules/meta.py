@@ -46,10 +46,7 @@ class MetaRM(PairwiseRM):
     A step whose J, loss or gradient is not finite changes no weight and is counted as `train/skipped_steps`.
 
     Args:
-        model: the reward model.
-        optimizer: from parameter groups to an optimizer.
-        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
-        head_lr: the head's learning rate; None takes the optimizer's.
+        model, optimizer, scheduler, head_lr: as in `PairwiseRM`.
         ascent_lr: eta. 5e-6 is the paper's, for 7B parameters; a model of another size hardly moves at that rate:
             look at `train/ascent_length`. A negative rate goes down: the pairs' gradient is then taken where the
             policy's responses are harder to tell apart, as SAM takes it where the loss is higher.

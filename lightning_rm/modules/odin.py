@@ -25,13 +25,10 @@ class OdinRM(PairwiseRM):
 
     Args:
         model: the reward model; its head is that of quality.
-        optimizer: from parameter groups to an optimizer.
-        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
-        head_lr: the heads' learning rate; None takes the optimizer's.
+        optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
         length_weight: of the correlations; 1 there.
         orthogonal_weight: of the size of the cosine of the two heads; 1 there.
         seed: of the length head's weights.
-        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if the model's head is not one linear map.

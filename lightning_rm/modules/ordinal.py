@@ -46,16 +46,13 @@ class OrdinalRM(PairwiseRM):
     of voters' strengths, whose sign they have; labels and margins are not read, weights are.
 
     Args:
-        model: the reward model.
-        optimizer: from parameter groups to an optimizer.
-        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
+        model, optimizer, scheduler, max_skipped: as in `PairwiseRM`.
         head_lr: the head's and the thresholds' learning rate; None takes the optimizer's.
         num_levels: K.
         ties: whether level 0 occurs.
         loss: `likelihood`, or `all_thresholds`: a Bradley-Terry loss at every threshold.
         threshold_penalty: weight of the sum of the squares of the thresholds: rewards have no scale of their own, and
             with it they keep one.
-        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if K is below 1 or there is no such loss.

@@ -32,15 +32,11 @@ class RegressionRM(PairwiseRM):
     is NVIDIA's second stage (arXiv 2410.01257): load the exported folder.
 
     Args:
-        model: the reward model.
-        optimizer: from parameter groups to an optimizer.
-        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
-        head_lr: the heads' learning rate; None takes the optimizer's.
+        model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
         attributes: name -> weight in the reward; None for data with one attribute.
         loss: `mse`, or `bce`, the cross-entropy of the score against the sigmoid of the reward.
         bounds: the lowest and the highest score, which are taken to 0 and 1; None leaves scores as they are.
         seed: of the attributes' heads.
-        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if an option is out of its range, or the model's head is not one linear map where attributes are.

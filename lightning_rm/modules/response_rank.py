@@ -21,12 +21,8 @@ class ResponseRankRM(PairwiseRM):
     below stronger pairs and not above 0.
 
     Args:
-        model: the reward model.
-        optimizer: from parameter groups to an optimizer.
-        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
-        head_lr: the head's learning rate; None takes the optimizer's.
+        model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
         group_size: pairs that are ranked together; 1 is Bradley-Terry. The paper has 2 to 8.
-        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if `group_size` is below 1, or the model gives several rewards.

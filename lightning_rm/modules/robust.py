@@ -20,14 +20,10 @@ class RobustRM(PairwiseRM):
     labels turned round at random do not move its minimum. Labels, margins and weights are the batch's.
 
     Args:
-        model: the reward model.
-        optimizer: from parameter groups to an optimizer.
-        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
-        head_lr: the head's learning rate; None takes the optimizer's.
+        model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
         loss: `logistic` or `sigmoid`.
         trim: the share of the pairs of the largest losses that is left out, from 0 to below 1.
         trim_after: optimizer steps before pairs are left out.
-        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if `trim` is out of its range.

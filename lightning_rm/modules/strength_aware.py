@@ -19,14 +19,10 @@ class StrengthAwareRM(PairwiseRM):
     and on plain margins; `train/margin_accuracy` is the paper's training accuracy, of the margin-shifted logit.
 
     Args:
-        model: the reward model.
-        optimizer: from parameter groups to an optimizer.
-        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
-        head_lr: the head's learning rate; None takes the optimizer's.
+        model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
         distill: weight of the regression of margins on the strengths (arXiv 2410.01257 compares it), beside the ranking
             loss, whose weight is `1 - distill`: 1 distils the voters alone, 0 ranks alone.
         centering: weight of the mean of `(r_chosen + r_rejected)^2`.
-        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if `distill` is not within [0, 1].

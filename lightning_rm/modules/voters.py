@@ -23,14 +23,11 @@ class VotersRM(PairwiseRM):
 
     Args:
         model: the members.
-        optimizer: from parameter groups to an optimizer.
-        scheduler: from (optimizer, number of steps) to a schedule; None keeps the learning rate.
-        head_lr: the heads' learning rate; None takes the optimizer's.
+        optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
         bootstrap: whether members have bootstrap weights of their own.
         seed: of the weights.
         co_teaching_after: optimizer steps after which each member trains on the pairs alone whose label the mean of the
             other members finds plausible (co-teaching, arXiv 1804.06872, with more than two); None for all pairs.
-        max_skipped: optimizer steps in a row that are not finite and end the run.
 
     Raises:
         ValueError: if the model has no members.
