@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lightning_rm.analysis.strength import grouped
     from lightning_rm.annotation.annotate import annotate
     from lightning_rm.annotation.voters import Voter
+    from lightning_rm.curation.curate import curate
+    from lightning_rm.curation.result import Rules
     from lightning_rm.data.datamodule import PreferenceDataModule
     from lightning_rm.data.sources.files import FileSource
     from lightning_rm.data.sources.records import RecordSource
@@ -73,6 +75,7 @@ __all__ = [
     "RewardFunction",
     "RewardModel",
     "RobustRM",
+    "Rules",
     "ServeOptions",
     "SimCSE",
     "Strength",
@@ -87,6 +90,7 @@ __all__ = [
     "average_weights",
     "background_server",
     "collect_features",
+    "curate",
     "evaluate",
     "feature_panels",
     "grouped",
@@ -127,6 +131,7 @@ _HOMES = {
     "RewardFunction": "rlhf.reward_function",
     "RewardModel": "models.reward_model",
     "RobustRM": "modules.robust",
+    "Rules": "curation.result",
     "ServeOptions": "serving.serve",
     "SimCSE": "modules.contrast",
     "Strength": "strength",
@@ -142,6 +147,7 @@ _HOMES = {
     "average_weights": "models.ensembles.warm",
     "background_server": "serving.server",
     "collect_features": "analysis.features",
+    "curate": "curation.curate",
     "evaluate": "evaluation.evaluate",
     "feature_panels": "analysis.plots.features",
     "grouped": "analysis.strength",

@@ -79,7 +79,7 @@ def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:
     rows = kept_rows(source, votes.pairs)
     with draft_of(path) as draft, pq.ParquetWriter(draft, schema) as writer:
         while chunk := list(islice(rows, CHUNK_ROWS)):
-            columns = [_columns(row, i, votes) | _others(row, others) for i, row in chunk]
+            columns = [columns_of(row, i, votes) | _others(row, others) for i, row in chunk]
             writer.write_table(pa.Table.from_pylist(columns, schema=schema))
     return votes.strength
 
@@ -122,8 +122,15 @@ def _written(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _columns(row: PairRow, i: int, votes: Votes) -> dict[str, Any]:
-    return {
+def columns_of(row: PairRow, i: int = 0, votes: Votes | None = None) -> dict[str, Any]:
+    """A row of `SCHEMA`.
+
+    Args:
+        row: what is told of the pair.
+        i: its place among the pairs that were voted on.
+        votes: on these; None for a row without.
+    """
+    told = {
         "prompt": [_plain(turn) for turn in row.prompt],
         "chosen": [_plain(turn) for turn in row.chosen],
         "rejected": [_plain(turn) for turn in row.rejected],
@@ -137,6 +144,10 @@ def _columns(row: PairRow, i: int, votes: Votes) -> dict[str, Any]:
         "clean": row.clean,
         "tools": json.dumps(row.tools) if row.tools else None,
         "chat_template_kwargs": json.dumps(row.chat_template_kwargs) if row.chat_template_kwargs else None,
+    }
+    if votes is None:
+        return told
+    return told | {
         "strength_mean": votes.strength.mean[i],
         "strength_std": votes.strength.std[i],
         "strength_quantile": votes.strength.quantile[i],

@@ -12,10 +12,17 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import numpy as np
+
+from lightning_rm.data.store.cache import fingerprint
+from lightning_rm.strength import Treatment
+from lightning_rm.strength.policies import reviewed
 
 Verdict = Literal["keep", "flip", "tie", "skip"]
 """The label is right, wrong, neither response is better, or the reviewer cannot tell."""
@@ -110,6 +117,38 @@ def verdicts(reviews: Iterable[Review]) -> dict[str, Verdict]:
             if review.decision != "undo":
                 by_pair.setdefault(pair_id, Counter())[review.decision] += 1
     return {pair_id: _of_most(counts) for pair_id, counts in by_pair.items()}
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """What reviewers have said as a treatment: pairs kept, turned round, or of label 1/2, whatever came before.
+
+    Args:
+        file: the decisions; pairs that nobody has decided are left as they are.
+
+    Attributes:
+        digest: changes with the verdicts.
+    """
+
+    file: str | Path
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", fingerprint(**verdicts(read_reviews(self.file)))[:16])
+
+    def of(self, ids: Sequence[str]) -> Treatment:
+        """The treatment of pairs of these names.
+
+        Raises:
+            ValueError: if no decision is of any of them: the file is of other data.
+        """
+        known = verdicts(read_reviews(self.file))
+        if known and not known.keys() & set(ids):
+            raise ValueError(
+                f"file={str(self.file)!r}: none of its {len(known):,} pairs is among the {len(ids):,} that are trained "
+                f"on (the first is {next(iter(known))!r}); is it a review of other data?"
+            )
+        return partial(reviewed, verdicts=np.array([known.get(one, "") for one in ids], dtype="<U4"))
 
 
 def _of_most(counts: Counter[Verdict]) -> Verdict:

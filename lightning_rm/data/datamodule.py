@@ -37,7 +37,7 @@ from lightning_rm.data.store.treated import named_treatments
 from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
-from lightning_rm.strength import Treatment
+from lightning_rm.strength import ById, Treatment
 
 EvaluationLoaders = list[PairLoader | GroupLoader]
 
@@ -122,7 +122,7 @@ class PreferenceDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         cache_dir: str | Path | None = None,
-        treatments: Mapping[str, Treatment] | Sequence[Treatment] = (),
+        treatments: Mapping[str, Treatment | ById] | Sequence[Treatment | ById] = (),
         resample: Callable[[Source], Source] | None = None,
         responses: AnyGroupSource | None = None,
         batch_groups: int = 4,

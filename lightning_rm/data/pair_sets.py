@@ -23,7 +23,7 @@ from lightning_rm.data.sets import Sets
 from lightning_rm.data.sources.resampling import PromptSplit
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.treated import named_treatments, treated
-from lightning_rm.strength import Treatment
+from lightning_rm.strength import ById, Treatment
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class PairSets:
     """
 
     def __init__(
-        self, sets: Sets[Source], prepare: Callable[..., PairDataset], treatments: dict[str, Treatment]
+        self, sets: Sets[Source], prepare: Callable[..., PairDataset], treatments: dict[str, Treatment | ById]
     ) -> None:
         self.sets = sets
         self.prepare = prepare
@@ -228,12 +228,13 @@ class PairSets:
         return self._repeats[find, name]
 
 
-def _in_words(treatments: Collection[Treatment]) -> str | None:
+def _in_words(treatments: Collection[Treatment | ById]) -> str | None:
     """Treatments with their options, `1. flip(below_quantile=0.1), 2. adaptive_margin(scale=1.0)`; None for none."""
     named = named_treatments(list(treatments)).items()
     return ", ".join(f"{name}({_options(treatment)})" for name, treatment in named) or None
 
 
-def _options(treatment: Treatment) -> str:
-    options: dict[str, Any] = treatment.keywords if isinstance(treatment, partial) else {}
+def _options(treatment: Treatment | ById) -> str:
+    options: dict[str, Any] = vars(treatment) if isinstance(treatment, ById) else {}
+    options |= treatment.keywords if isinstance(treatment, partial) else {}
     return ", ".join(f"{name}={value!r}" for name, value in sorted(options.items()))

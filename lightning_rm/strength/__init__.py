@@ -4,7 +4,7 @@ A vote is one reward model's margin on a pair, strength the mean of the votes (a
 hold the N pairs of a whole training set, since quantiles are of all of it. Nothing here knows a file, batch or model.
 """
 
-from lightning_rm.strength.targets import Targets, Treatment, treat
+from lightning_rm.strength.targets import ById, Targets, Treatment, treat
 from lightning_rm.strength.treatments import (
     adaptive_margin,
     decile,
@@ -21,6 +21,7 @@ from lightning_rm.strength.treatments import (
 from lightning_rm.strength.votes import Strength, in_ranges, quantiles, vote_shares
 
 __all__ = [
+    "ById",
     "Strength",
     "Targets",
     "Treatment",

@@ -7,8 +7,9 @@ negated strength -m has the logit -z and the label 1, which is the same loss. So
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -65,6 +66,15 @@ Treatment = Callable[[Strength, Targets], Targets]
 Pairs without strength (NaN) are left as they are, but by what is for all pairs or of one rate. A strength is of chosen
 over rejected: what chooses pairs by it, `flip` and `pairs="negative"`, takes their labels to prefer chosen.
 """
+
+
+@runtime_checkable
+class ById(Protocol):
+    """What becomes a treatment once it is told the names of the pairs, such as what people have said of some."""
+
+    def of(self, ids: Sequence[str]) -> Treatment:
+        """The treatment of pairs of these names, in their order."""
+        ...
 
 
 def treat(strength: Strength, targets: Targets, treatments: Iterable[Treatment]) -> Targets:

@@ -261,6 +261,10 @@ class PairDataset:
         """The votes on pair `i`; empty where the data is not annotated."""
         return tuple(self._table["votes"][int(self._rows[i])].as_py())
 
+    def ids(self) -> list[str]:
+        """What the source calls the N pairs."""
+        return self._table["id"].take(pa.array(self._rows)).to_pylist()
+
     def place(self, i: int) -> PairPlace:
         """Where pair `i` comes from."""
         id, prompt_id, where = (self._table[name][int(self._rows[i])].as_py() for name in ("id", "prompt_id", "where"))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lightning_rm.data.store.pairs import PairDataset
-from lightning_rm.strength import Treatment, treat
+from lightning_rm.strength import ById, Treatment, treat
 
 LEFT_OUT = "left out by treatment"
 FLIPPED = "label flipped"
@@ -22,7 +22,7 @@ MARGIN = "target margin"
 WEIGHTED = "weighted"
 
 
-def treated(pairs: PairDataset, treatments: Mapping[str, Treatment]) -> PairDataset:
+def treated(pairs: PairDataset, treatments: Mapping[str, Treatment | ById]) -> PairDataset:
     """The pairs with the targets that the treatments give them, in their order.
 
     Args:
@@ -35,13 +35,16 @@ def treated(pairs: PairDataset, treatments: Mapping[str, Treatment]) -> PairData
     if not treatments:
         return pairs
     names = ", ".join(treatments)
-    if np.isnan(pairs.strength.mean).all():
+    by_strength = [treatment for treatment in treatments.values() if not isinstance(treatment, ById)]
+    if by_strength and np.isnan(pairs.strength.mean).all():
         raise ValueError(
             f"{pairs.name}: {names} need preference strengths, and no pair has one; train voters and write them with "
             "`lightning-rm annotate`, then train on the file that it writes"
         )
     before = pairs.targets()
-    after = treat(pairs.strength, before, treatments.values())
+    ids = [] if len(by_strength) == len(treatments) else pairs.ids()
+    chain = (one.of(ids) if isinstance(one, ById) else one for one in treatments.values())
+    after = treat(pairs.strength, before, chain)
     if not after.kept.any():
         raise ValueError(f"{pairs.name}: {names} leave no pair of {len(pairs):,}; change their ranges")
     result = pairs.treated(after)
@@ -54,10 +57,9 @@ def treated(pairs: PairDataset, treatments: Mapping[str, Treatment]) -> PairData
     }
     changes = {name: int((mask & after.kept).sum()) for name, mask in counts.items()}
     known = ~np.isnan(pairs.strength.mean)
-    note = (
-        f"{pairs.name}: {names}; strengths of {int(known.sum()):,} pairs, "
-        f"{float((pairs.strength.mean[known] < 0).mean()):.1%} of them negative"
-    )
+    note = f"{pairs.name}: {names}; strengths of {int(known.sum()):,} pairs"
+    if known.any():
+        note += f", {float((pairs.strength.mean[known] < 0).mean()):.1%} of them negative"
     report = pairs.report
     result.report = replace(
         report,
@@ -69,13 +71,15 @@ def treated(pairs: PairDataset, treatments: Mapping[str, Treatment]) -> PairData
     return result
 
 
-def named_treatments(treatments: Mapping[str, Treatment] | Sequence[Treatment]) -> dict[str, Treatment]:
+def named_treatments(
+    treatments: Mapping[str, Treatment | ById] | Sequence[Treatment | ById],
+) -> dict[str, Treatment | ById]:
     """Treatments by name: those of a list are called what their functions are called, with their place."""
     if isinstance(treatments, Mapping):
         return dict(treatments)
     return {f"{place + 1}. {_function_name(treatment)}": treatment for place, treatment in enumerate(treatments)}
 
 
-def _function_name(treatment: Treatment) -> str:
+def _function_name(treatment: Treatment | ById) -> str:
     function: Any = treatment.func if isinstance(treatment, partial) else treatment
     return str(getattr(function, "__name__", type(function).__name__))

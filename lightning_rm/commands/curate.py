@@ -1,0 +1,228 @@
+"""`lightning-rm curate`: from raw pairs to clean pairs, by the votes of models trained on them, and where noise is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from omegaconf import DictConfig
+from rich.console import Console
+
+from lightning_rm.annotation.voters import Voter
+from lightning_rm.commands._config import plain_console, require_all, resolved
+from lightning_rm.commands._data import find_policy, find_source, find_voters
+from lightning_rm.commands._entry import arguments, command
+from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._resume import quoted
+from lightning_rm.commands._tables import report_table
+from lightning_rm.curation.curate import Look, Outside, check_asked, curate
+from lightning_rm.curation.endpoint import Judge
+from lightning_rm.curation.opinions import Opinion
+from lightning_rm.curation.report import wrong_line
+from lightning_rm.curation.result import Curated, Rules
+from lightning_rm.data.rows import Source
+from lightning_rm.data.store.cache import fingerprint
+from lightning_rm.drafts import draft_of
+from lightning_rm.scoring.load import find_folder
+
+TRAINED = ("data", "backbone", "layout", "optimizer", "scheduler", "trainer", "members", "seed", "init_seed")
+"""The keys, and what lies below them, that are handed to the voters' training as they were given."""
+
+TRAINED_BY = "trained_by.json"
+"""The file beside the voters that says by which words and on which pairs they were trained."""
+
+Run = Callable[[Sequence[str]], None]
+"""Runs `lightning-rm WORDS`."""
+
+
+def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = None) -> Curated | None:
+    """Train voters, have them vote, decide and report.
+
+    Args:
+        cfg: `conf/curate.yaml`, composed.
+        words: the command line that it was composed from; what concerns training is handed on.
+        run: runs a command; None for a process of its own.
+
+    Returns:
+        What was decided; None on all processes but the first.
+    """
+    require_all(cfg)
+    out = Path(cfg.out)
+    if out.is_file():
+        raise ValueError(f"out={cfg.out!r} is a file; give a folder")
+    source = find_source(cfg)
+    named = resolved(cfg)
+    rules = Rules(cfg.policy, cfg.share, cfg.agree, cfg.temperature, cfg.reviews)
+    look = Look(named["groups"], cfg.second_label, named["benchmarks"] or {})
+    check_asked(rules, look)
+    outside, judges = _named_voters(named["voters"], cfg.weights)
+    fabric = L.Fabric(accelerator=cfg.accelerator, devices=cfg.devices, precision=cfg.precision)
+    fabric.launch()
+    console = plain_console()
+    with resumable("trained and scored"):
+        if cfg.fit is not None:
+            if fabric.global_rank == 0:
+                train_voters(cfg, words, source, out / "voters", run or _as_a_process, console)
+            fabric.barrier()
+            voters = find_voters(str(out / "voters" / "[0-9]*"), cfg.weights)
+            held_out = cfg.held_out if cfg.fit != "cross_fitted" else 1.0
+        elif outside:
+            voters, held_out = [outside[0].voter], 1.0
+            if outside[0].weight != 1:
+                raise ValueError("voters: the first one sets the scale and has weight 1; put another first")
+            outside = outside[1:]
+        else:
+            raise ValueError("fit=null and no voters: there is nobody to vote; name voters=[...], or leave fit=heads")
+        with progress(console, shown=fabric.global_rank == 0) as bar:
+            tasks: dict[str, Any] = {}
+
+            def show(name: str, done: int, total: int) -> None:
+                if name not in tasks:
+                    tasks[name] = bar.add_task(name, total=total)
+                bar.update(tasks[name], completed=done, total=total)
+
+            curated = curate(
+                source,
+                voters,
+                out,
+                rules,
+                held_out=held_out,
+                outside=outside,
+                judges=[partial(judge_rows, judge) for judge in judges],
+                look=look,
+                tokenize=find_policy(cfg),
+                fabric=fabric,
+                progress=show,
+                cache_dir=cfg.data.cache_dir,
+                layout=cfg.layout.layout,
+                batch_tokens=cfg.batch_tokens,
+                shard_size=cfg.shard_size,
+            )
+    if curated is not None:
+        say(curated, out, words, console)
+    return curated
+
+
+def judge_rows(judge: Judge, source: Source, folder: Path) -> Opinion:
+    """What a judge behind an address says of the rows."""
+    return judge.opinion(source, folder)
+
+
+def train_voters(
+    cfg: DictConfig, words: Sequence[str], source: Source, folder: Path, run: Run, console: Console
+) -> None:
+    """Train the voters that are not there yet, each by the train command.
+
+    A voter is there when its run has written its results; one that was interrupted begins again, or goes on from its
+    checkpoint if it has one.
+
+    Raises:
+        ValueError: if there are voters of other pairs or other settings, or a training fails.
+    """
+    if cfg.fit not in ("heads", "whole", "cross_fitted"):
+        raise ValueError(f"fit={cfg.fit!r} is none of heads, whole, cross_fitted and null")
+    if not 0 <= cfg.held_out < 1:
+        raise ValueError(f"held_out={cfg.held_out} is not a share of the prompts; give a number from 0 to below 1")
+    common = [*trained_words(words), "name=voters", "logger=csv", "data.module.val=null", "data.module.test=null"]
+    held_out = 0.0 if cfg.fit == "cross_fitted" else float(cfg.held_out)
+    common += [f"data.val_fraction={held_out}", f"monitor={'val' if held_out else 'test'}/accuracy"]
+    if cfg.fit == "heads":
+        runs = [["experiment=vote_members", *common, f"members.num_members={cfg.num_voters}"]]
+    else:
+        resample = ["resample=without_fold", f"resample.num_folds={cfg.num_folds}"]
+        number = cfg.num_folds if resample and cfg.fit == "cross_fitted" else cfg.num_voters
+        given = [word for word in common if not word.startswith(("members", "seed="))]
+        given = ["experiment=vote", *given, *(resample if cfg.fit == "cross_fitted" else ["resample=bootstrap"])]
+        runs = [[*given, f"seed={seed}"] for seed in range(number)]
+    trained_by = {"runs": fingerprint(runs=runs), "pairs": source.fingerprint()}
+    mark = folder / TRAINED_BY
+    if mark.is_file() and (found := json.loads(mark.read_text(encoding="utf-8"))) != trained_by:
+        what = "pairs" if found.get("pairs") != trained_by["pairs"] else "settings"
+        raise ValueError(
+            f"out={cfg.out!r} holds voters that were trained on other {what}; name another folder, or remove {folder}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with draft_of(mark) as draft:
+        draft.write_text(json.dumps(trained_by) + "\n", encoding="utf-8")
+    for number, one in enumerate(runs):
+        place = folder / str(number)
+        if (place / "results.json").is_file() and find_folder(place, cfg.weights) is not None:
+            continue
+        if not (place / "checkpoints" / "resume.ckpt").is_file():
+            shutil.rmtree(place, ignore_errors=True)
+        console.print(f"voters {number + 1} of {len(runs)}: lightning-rm train {' '.join(one)}", soft_wrap=True)
+        run(["train", *one, f"hydra.run.dir={quoted(str(place))}", "resume=auto"])
+
+
+def trained_words(words: Sequence[str]) -> list[str]:
+    """The words of a command line that concern the voters' training."""
+    return [word for word in words if word.partition("=")[0].lstrip("+~").partition(".")[0] in TRAINED]
+
+
+def say(curated: Curated, out: Path, words: Sequence[str], console: Console) -> None:
+    """Print what came out, and the command that trains on it."""
+    console.print(report_table({"curated": curated.votes.pairs.report}))
+    counts = ", ".join(f"{name} {count:,}" for name, count in curated.counts.items())
+    console.print(f"{len(curated.facts):,} rows: {counts}", highlight=False)
+    console.print(wrong_line(curated), highlight=False, soft_wrap=True)
+    console.print(curated.by_heart.advice(), highlight=False, soft_wrap=True)
+    for path in curated.files[:4]:
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    kept = [word for word in trained_words(words) if word.partition("=")[0].partition(".")[0] != "members"]
+    own = [word for word in kept if not word.startswith("data")]
+    policies = [word for word in kept if word.startswith(("data.max_tokens", "data.overlong", "data.epochs"))]
+    line = " ".join(["lightning-rm train data=strength", f"data.file={out / 'clean.parquet'}", *own, *policies])
+    console.print(f"to train on it:\n  {line}", highlight=False, soft_wrap=True)
+    console.print(f"to look at it:\n  lightning-rm review strength={out / 'strength.parquet'}", soft_wrap=True)
+
+
+def _named_voters(named: Sequence[Any], weights: str) -> tuple[list[Outside], list[Judge]]:
+    """What `voters=[...]` names.
+
+    Raises:
+        ValueError: for an entry that is neither a path nor an address.
+    """
+    outside: list[Outside] = []
+    judges: list[Judge] = []
+    for entry in [named] if isinstance(named, str) else named:
+        given: dict[str, Any] = {"path": entry} if isinstance(entry, str) else dict(entry)
+        if "endpoint" in given and given.keys() <= {field.name for field in fields(Judge)} and "model" in given:
+            judges.append(Judge(**given))
+        elif "path" in given and given.keys() <= {"path", "weight"}:
+            found: list[Voter] = find_voters(given["path"], weights)
+            outside += [Outside(replace(voter, fold=None), given.get("weight", 1)) for voter in found]
+        else:
+            raise ValueError(f"voters: {given} is neither {{path: ..., weight: 1}} nor {{endpoint: URL, model: NAME}}")
+    return outside, judges
+
+
+def _as_a_process(words: Sequence[str]) -> None:
+    """Run a command as a process of its own, which shows what it does here.
+
+    Raises:
+        ValueError: if it fails; it has said why.
+        KeyboardInterrupt: if it was stopped.
+    """
+    code = subprocess.run([sys.executable, "-m", "lightning_rm.commands.main", *words], check=False).returncode
+    if code in (130, 143, -2, -15):
+        raise KeyboardInterrupt
+    if code:
+        raise ValueError(f"the training of voters has failed (exit code {code}); what it said stands above")
+
+
+@command("curate")
+def main(cfg: DictConfig) -> None:
+    """The Hydra entry point."""
+    curate_data(cfg, arguments())
+
+
+if __name__ == "__main__":
+    main()

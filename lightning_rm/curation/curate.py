@@ -1,0 +1,204 @@
+"""`curate`: from raw pairs and voters to clean pairs and a report, in one call. The command and the notebook call it.
+
+Votes lie in `OUT/votes` and stay there: another policy, or the reviews of people, cost no second forward. What is
+decided depends on votes, policy and reviews alone, so that a call that was killed and made again writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_rm.analysis.noise import wrong_labels
+from lightning_rm.annotation.files import write_parquet
+from lightning_rm.annotation.reviews import Verdict, read_reviews, verdicts
+from lightning_rm.annotation.voters import Voter
+from lightning_rm.annotation.votes import Progress, Votes, collect_votes
+from lightning_rm.curation.clean import write_clean
+from lightning_rm.curation.conflicts import find_conflicts
+from lightning_rm.curation.contamination import Benchmarks
+from lightning_rm.curation.facts import Facts, collect_facts
+from lightning_rm.curation.heart import by_heart
+from lightning_rm.curation.opinions import Opinion, opinion_of, with_opinions
+from lightning_rm.curation.report import write_report
+from lightning_rm.curation.result import Curated, Rules
+from lightning_rm.data.rows import EXPECTED_REASONS, Source
+from lightning_rm.data.sets import AnySource, as_source
+from lightning_rm.data.sources.resampling import unit_hash
+from lightning_rm.data.tokenize.policy import TokenizePolicy
+from lightning_rm.strength.policies import decisions, policy, reason, reviewed
+
+USUAL_SHARE = 0.1
+"""Of the pairs, to flip or to drop, where no estimate can be had (arXiv 2401.06080, figure 8)."""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A further voter, of any family, with a tokenizer of its own.
+
+    Args:
+        voter: a reward model or members.
+        weight: how many times each of its votes counts.
+    """
+
+    voter: Voter
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Look:
+    """What else is looked at in the rows.
+
+    Args:
+        groups: fields of the rows by which labels are told apart, beside subset, length and topic.
+        second_label: a field with another opinion on whether chosen is better; it votes.
+        benchmarks: name -> local files of benchmarks whose prompts are looked for.
+    """
+
+    groups: Sequence[str] = ("source", "annotator")
+    second_label: str | None = None
+    benchmarks: Mapping[str, str | Path | Sequence[str]] = field(default_factory=dict[str, str])
+
+
+def curate(
+    source: AnySource,
+    voters: Sequence[Voter],
+    out: str | Path,
+    rules: Rules | None = None,
+    *,
+    held_out: float = 1.0,
+    outside: Sequence[Outside] = (),
+    judges: Sequence[Callable[[Source, Path], Opinion]] = (),
+    look: Look | None = None,
+    tokenize: TokenizePolicy | None = None,
+    fabric: L.Fabric | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Curated | None:
+    """Curate preference pairs.
+
+    Writes `strength.parquet` (every pair with its votes), `clean.parquet` (what to train on, each row with what was
+    decided and why), `set_aside.parquet` (the rest) and `report.md` with its tables and figures.
+
+    Args:
+        source: the pairs, given as `PreferenceDataModule` takes them.
+        voters: models that belong together (`annotation.voters.check_voters`).
+        out: a folder.
+        rules: of the decisions; None for the defaults.
+        held_out: the share of the prompts that the voters' training held out (its `val_fraction`), on which the share
+            of wrong labels is estimated; 1 for voters that have never seen the pairs. Cross-fitted voters know by
+            themselves.
+        outside: voters of other families.
+        judges: what else has an opinion: from the source and a folder for what is known already to an `Opinion`.
+        look: what else is looked at.
+        tokenize: what to do with rows that are bad or long; None for the default.
+        fabric: device and processes; every process calls this alike and the first one writes.
+        progress: as `collect_votes` takes it.
+        **options: of `votes.collect_votes`.
+
+    Returns:
+        What was decided; None on all processes but the first.
+
+    Raises:
+        ValueError: if voters do not belong together, a pair cannot be scored, or a setting is wrong.
+    """
+    rules, look, out = rules or Rules(), look or Look(), Path(out)
+    said, benchmarks = check_asked(rules, look)  # before the work
+    pairs, tokenize = as_source(source), tokenize or TokenizePolicy()
+    shared: dict[str, Any] = {"fabric": fabric, "progress": progress, **options}
+    votes = collect_votes(pairs, voters, out / "votes", tokenize, **shared)
+    others = [
+        (collect_votes(pairs, [one.voter], out / "votes", tokenize, **shared), one.voter.name, one.weight)
+        for one in outside
+    ]
+    if fabric is not None and fabric.global_rank != 0:
+        return None
+    facts = collect_facts(pairs, look.groups, look.second_label, benchmarks)
+    opinions = [opinion_of(found, len(facts), name, weight) for found, name, weight in others]
+    opinions += [judge(pairs, out / "votes") for judge in judges]
+    if look.second_label is not None:
+        opinions.append(Opinion(look.second_label, facts.second_votes()[:, None]))
+    row = votes.pairs.source_row
+    is_new = _is_new(voters, [facts.prompt_id[one] for one in row.tolist()], held_out)
+    own_mean = votes.strength.mean
+    wrong = wrong_labels(own_mean[is_new])
+    share = rules.share if rules.share is not None else wrong.share if wrong.is_told else USUAL_SHARE
+    votes = with_opinions(votes, opinions)
+    before = votes.pairs.targets()
+    treatment = policy(rules.policy, share=share, agree=rules.agree, temperature=rules.temperature)
+    after = treatment(votes.strength, before)
+    ids = [facts.id[one] for one in row.tolist()]
+    verdict = np.array([said.get(one, "") for one in ids], dtype="<U4")
+    after = reviewed(votes.strength, after, verdicts=verdict)
+    decision = decisions(before, after)
+    if said and not (verdict != "").any():
+        raise ValueError(
+            f"reviews={str(rules.reviews)!r}: none of its {len(said):,} pairs is among these {len(ids):,} (the first "
+            f"is {next(iter(said))!r}); is it a review of other data?"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    strength_file, clean, aside = (out / f"{name}.parquet" for name in ("strength", "clean", "set_aside"))
+    write_parquet(pairs, votes, strength_file)
+    counts = write_clean(
+        pairs, votes, after, decision, _reasons(votes, rules, verdict), _not_voted(facts, votes), clean, aside
+    )
+    curated = Curated(
+        votes=votes,
+        decision=decision,
+        counts={name: counts[name] for name in ("kept", "flipped", "softened", "set aside")},
+        share=share,
+        wrong=wrong,
+        by_heart=by_heart(own_mean, is_new),
+        verdicts=said,
+        conflicts=find_conflicts(facts.exact, facts.keys),
+        facts=facts,
+        is_new=is_new,
+        files=(strength_file, clean, aside),
+    )
+    return replace(curated, files=(*curated.files, *write_report(curated, rules, out)))
+
+
+def check_asked(rules: Rules, look: Look) -> tuple[Mapping[str, Verdict], Benchmarks | None]:
+    """Check what is asked for before it is worked on.
+
+    Returns:
+        What reviewers say, by pair id, and the prompts of benchmarks.
+
+    Raises:
+        ValueError: for a policy that is none, or a file that cannot be read.
+    """
+    policy(rules.policy, share=rules.share or 0.0, agree=rules.agree, temperature=rules.temperature)
+    said = {} if rules.reviews is None else verdicts(read_reviews(rules.reviews))
+    return said, Benchmarks(look.benchmarks) if look.benchmarks else None
+
+
+def _is_new(voters: Sequence[Voter], prompt_ids: Sequence[str], held_out: float) -> NDArray[np.bool_]:
+    """(N,) whether those who vote on a pair were not trained on it; of prompts as `PromptSplit` holds them out."""
+    if all(voter.fold is not None for voter in voters):
+        return np.ones(len(prompt_ids), bool)
+    return np.array([unit_hash(0, name) < held_out for name in prompt_ids], bool)
+
+
+def _not_voted(facts: Facts, votes: Votes) -> dict[int, str]:
+    """Row -> why it has no votes: it cannot be read, or the voters cannot read it whole."""
+    voted = {int(one) for one in votes.pairs.source_row}
+    reasons = [name for name in votes.pairs.report.reasons if name not in EXPECTED_REASONS]
+    known = Counter(bad.partition(": ")[0] for bad in facts.bad if bad)
+    others = ", ".join(name for name in reasons if name not in known) or "left out"
+    return {place: bad or others for place, bad in enumerate(facts.bad) if place not in voted}
+
+
+def _reasons(votes: Votes, rules: Rules, verdict: NDArray[np.str_]) -> dict[int, str]:
+    """Pair -> why it was decided so."""
+    strength = votes.strength
+    return {
+        i: f"reviewed: {said}" if said in ("keep", "flip", "tie") else reason(strength, i, rules.policy)
+        for i, said in enumerate(verdict.tolist())
+    }

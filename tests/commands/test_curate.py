@@ -1,0 +1,107 @@
+"""`lightning-rm curate`: voters trained by the train command, once; the command that it prints; what is refused."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from lightning_rm.commands.curate import curate_data, trained_words
+from tests.commands.conftest import Cli
+from tests.commands.test_conf import SMALL, composed
+from tests.figures import draw_nothing
+from tests.processes import lightning_rm
+from tests.toy import toy_model, world_tokenizer
+
+OWN = ("logger", "monitor", "mode", "data.num_val", "data.num_test", "data.num_pairs")
+WORDS = [*(word for word in SMALL if not word.startswith(OWN)), "data.num_pairs=40", "data.epochs=1"]
+
+
+def run(words: Sequence[str], folder: Path) -> None:
+    done = lightning_rm(folder, *words)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("fit", "num_runs"), [("heads", 1), ("cross_fitted", 2)])
+def test_voters_are_trained_once_and_vote(
+    fit: str, num_runs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_nothing(monkeypatch)
+    words = [*WORDS, f"fit={fit}", "num_folds=2", "num_voters=3", f"out={tmp_path}/out"]
+    cfg = composed(*words, command="curate")
+    asked: list[Sequence[str]] = []
+
+    def train(words: Sequence[str]) -> None:
+        asked.append(words)
+        run(words, tmp_path)
+
+    first = curate_data(cfg, words, train)
+    again = curate_data(composed(*words, "policy=agreement", command="curate"), words, train)
+    assert first is not None
+    assert again is not None
+    assert len(asked) == num_runs  # another policy costs no training
+    assert sum(again.counts.values()) == sum(first.counts.values()) == 40
+    assert first.is_new.all() == (fit == "cross_fitted")
+    assert len(first.votes.voters) == (3 if fit == "heads" else 2)
+    printed = capsys.readouterr().out
+    command = next(line for line in printed.splitlines() if line.startswith("  lightning-rm train"))
+    if fit == "heads":
+        run([*shlex.split(command)[1:], "logger=none", "data.val_fraction=0", "monitor=test/accuracy"], tmp_path)
+    with pytest.raises(ValueError, match="holds voters that were trained on other pairs"):
+        curate_data(composed(*words, "data.world_seed=1", command="curate"), words, train)
+    with pytest.raises(ValueError, match="holds voters that were trained on other settings"):
+        curate_data(composed(*words, "optimizer.lr=1", command="curate"), [*words, "optimizer.lr=1"], train)
+
+
+def test_voters_from_outside_alone(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
+    for seed in range(2):
+        toy_model(seed).save_pretrained(tmp_path / f"rm{seed}", world_tokenizer())
+    voters = "voters=[rm0,{path: rm1, weight: 2}]"
+    told = cli("curate", "data=synthetic", "data.num_pairs=12", "fit=null", voters, "out=out")
+    assert told.code == 0, told.err
+    assert "12 rows: " in told.out
+    rows = pq.read_table(tmp_path / "out" / "strength.parquet").to_pylist()
+    assert all(len(row["votes"]) == 3 for row in rows)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"] == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit=null"], "fit=null and no voters: there is nobody to vote"),
+        (["fit=best"], "fit='best' is none of heads, whole, cross_fitted and null"),
+        (["held_out=1"], "held_out=1 is not a share of the prompts"),
+        (["policy=vote"], "policy='vote' is none of flip_weakest, agreement, soft, drop"),
+        (["reviews=none.jsonl"], "reviews='none.jsonl' cannot be read"),
+        (["voters=[{model: judge}]"], "is neither {path: ..., weight: 1} nor {endpoint: URL, model: NAME}"),
+        (["benchmarks={rb: none.jsonl}"], "there is no file none.jsonl"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_trained(words: list[str], message: str, cli: Cli) -> None:
+    told = cli("curate", "data=synthetic", "data.num_pairs=12", "out=out", *words)
+    assert told.code == 1
+    assert message in told.err.replace("\n", " ")
+
+
+def test_what_concerns_training_is_handed_on() -> None:
+    words = [
+        "data=jsonl",
+        "data.file=a.jsonl",
+        "policy=drop",
+        "backbone.path=x",
+        "+trainer.max_steps=2",
+        "name=x",
+        "seed=3",
+    ]
+    assert trained_words(words) == [
+        "data=jsonl",
+        "data.file=a.jsonl",
+        "backbone.path=x",
+        "+trainer.max_steps=2",
+        "seed=3",
+    ]

@@ -1,0 +1,130 @@
+"""What is looked at in rows: groups, a second label, benchmarks' prompts, topics; and what is said of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_rm.curation.contamination import Benchmarks
+from lightning_rm.curation.facts import collect_facts
+from lightning_rm.curation.groups import OTHERS, group_rows, length_groups
+from lightning_rm.curation.heart import by_heart
+from lightning_rm.data.rows import BadRow
+from tests.curation.test_conflicts import row, said
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"]
+
+
+def test_groups_and_a_second_label_are_fields_of_the_row() -> None:
+    rows = [replace(row("q", "a b c", "d"), others={"annotator": "ada", "gpt": True}), row("q", "a", "b")]
+    facts = collect_facts([*rows, BadRow("f:3", "wrong type", "x")], second_label="gpt")
+    assert facts.groups == {"subset": ["all", "all", ""], "annotator": ["ada", "", ""]}
+    assert facts.words == [2, 0, 0]
+    np.testing.assert_array_equal(facts.second_votes(), [1, np.nan, np.nan])
+    assert facts.bad == ["", "", "wrong type: x"]
+
+
+def test_a_second_label_that_is_none_is_named() -> None:
+    with pytest.raises(ValueError, match="second_label='gpt': no row has a field of that name"):
+        collect_facts([row("q", "a", "b")], second_label="gpt")
+    bad = replace(row("q", "a", "b"), others={"gpt": "yes"}, where="f.jsonl:7")
+    with pytest.raises(ValueError, match=r"f.jsonl:7: second_label='gpt' is 'yes'"):
+        collect_facts([bad], second_label="gpt")
+
+
+def test_thirteen_words_in_a_row_are_a_benchmarks(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Please: {' '.join(WORDS)}"},
+        {
+            "prompt": [
+                {"role": "system", "content": "You are helpful " * 9},
+                {"role": "user", "content": "Say a, b, c, d!"},
+            ]
+        },
+    ]
+    (tmp_path / "bench.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    benchmarks = Benchmarks({"bench": tmp_path / "bench.jsonl"})
+    assert (
+        benchmarks.holds("And now ONE, two three four five six seven eight nine ten eleven twelve thirteen") == "bench"
+    )
+    assert benchmarks.holds(" ".join(WORDS[:12])) is None
+    assert benchmarks.holds("say A B C D") == "bench"
+    assert benchmarks.holds("You are helpful " * 9) is None
+    system = (*said("system", " ".join(WORDS)), *said("user", "something else of five words"))
+    facts = collect_facts(
+        [replace(row("", "a", "b"), prompt=system), row(" ".join(WORDS), "a", "b")], benchmarks=benchmarks
+    )
+    assert facts.contaminated == ["", "bench"]
+
+
+def test_a_benchmark_without_prompts_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bench.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(ValueError, match=r"benchmarks.bench: no row of .* has a prompt"):
+        Benchmarks({"bench": tmp_path / "bench.jsonl"})
+
+
+def test_topics_are_told_apart_and_named() -> None:
+    fruit = [f"name some fruit like apple and pear number {'i' * n}" for n in range(3, 33)]
+    code = [f"write python code that sorts lists version {'v' * n}" for n in range(3, 33)]
+    facts = collect_facts([row(prompt, "a", "b") for prompt in [*fruit, *code, ""]])
+    names = facts.topics.clusters(num_clusters=2)
+    assert len(set(names[:30])) == 1
+    assert len(set(names[30:60])) == 1
+    assert names[0] != names[30]
+    assert names[60] == ""
+    assert set(names[30].split()) <= set(code[0].split())
+    assert names == facts.topics.clusters(num_clusters=2)
+
+
+def test_groups_have_shares_and_intervals_and_the_worst_comes_first() -> None:
+    mean = np.array([1.0, -1, 1, 1, -2, -2, np.nan, 1])
+    group = ["a", "a", "a", "a", "b", "b", "b", ""]
+    rows = group_rows(group, mean, np.zeros(8, bool))
+    assert [(one["group"], one["pairs"], one["doubted"]) for one in rows] == [("b", 2, 1.0), ("a", 4, 0.25)]
+    assert rows[1]["doubted, low"] == pytest.approx(0.0456, abs=1e-4)  # Wilson's of 1 in 4
+    assert rows[1]["doubted, high"] == pytest.approx(0.6994, abs=1e-4)
+    assert np.isnan(float(str(rows[0]["wrong"])))
+
+
+def test_many_groups_stand_together() -> None:
+    rows = group_rows([str(n) for n in range(40)], np.ones(40), np.ones(40, bool))
+    assert len(rows) == 31
+    assert sum(int(str(one["pairs"])) for one in rows) == 40
+    assert OTHERS in {one["group"] for one in rows}
+
+
+def test_length_groups() -> None:
+    assert length_groups([-60, -50, 0, 49, 50]) == [
+        "less than -50",
+        "-50 to -10",
+        "-10 to 10",
+        "10 to 50",
+        "50 or more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "new", "told"),
+    [
+        (1.0, 0.6, "Cross-fitted voters are due"),
+        (0.71, 0.68, "cross-fitting is not due"),
+        (None, 0.7, "No voter was trained on a pair"),
+        (0.9, None, "cannot be told. Hold some out"),
+    ],
+)
+def test_voters_that_know_labels_by_heart(seen: float | None, new: float | None, told: str) -> None:
+    parts = [np.where(np.arange(1000) < 1000 * share, 1.0, -1.0) for share in (seen, new) if share is not None]
+    is_new = np.concatenate(
+        [np.full(1000, known) for known, share in ((False, seen), (True, new)) if share is not None]
+    )
+    found = by_heart(np.concatenate(parts), is_new)
+    assert told in found.advice()
+    assert found.is_due == (seen == 1.0)
+
+
+def test_few_new_pairs_do_not_tell_what_is_known_by_heart() -> None:
+    assert "too few" in by_heart(np.array([1.0] * 90 + [1.0, -1, 1]), np.arange(93) >= 90).advice()
