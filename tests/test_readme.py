@@ -5,13 +5,18 @@ The commands of every page in docs/ and those in comments of conf/ compose too.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from lightning_rm.analysis.paired import paired_difference
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands.main import verbs
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -47,6 +52,53 @@ CONF_COMMANDS = sorted(
         )
     }
 )
+
+
+def results(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def of_seeds(values: Sequence[float]) -> str:
+    """`.854 ± .007`: the mean of runs and their sample standard deviation."""
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}".replace("0.", ".")
+
+
+def paired(values: Mapping[str, float], baseline: Mapping[str, float]) -> str:
+    """`+.030 [+.020, +.040]`: the mean difference of runs of one world or seed, and its 95 % interval."""
+    found = paired_difference(values, baseline)
+    assert found is not None
+    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]".replace("0.", ".")
+
+
+def test_the_readmes_figures_are_those_that_were_measured() -> None:
+    [table] = re.findall(r"## What came out\n\n(.*?)\n\n", README, flags=re.DOTALL)
+    world, ukp, hh, _, speed = (line for line in table.replace("*", "").splitlines()[2:])
+    recipes = results("strength_synthetic")["recipes"]
+    plain, flip = ({seed: run["test"] for seed, run in recipes[name].items()} for name in ("baseline", "flip"))
+    assert f"| {of_seeds([*plain.values()])} | {of_seeds([*flip.values()])} by `experiment=flip` |" in world
+    assert paired(flip, plain) in world
+
+    measured = results("ukp_convarg")["results"]["test"]
+    assert f"| {of_seeds(measured['accuracy']['seeds'])} |" in ukp
+    assert f"length alone has {measured['length_accuracy']['mean']:.3f}".replace("0.", ".") in ukp
+
+    runs = results("hh_rlhf_recipes")["runs"]
+    plain, soft = (
+        {seed: run["human"]["accuracy"] for seed, run in runs[name].items()}
+        for name in ("baseline", "soft_label_margin")
+    )
+    assert f"| {of_seeds([*plain.values()])} | {of_seeds([*soft.values()])} by `soft_label_margin` |" in hh
+    assert paired(soft, plain) in hh
+    length = results("hh_rlhf_minilm")["results"]["test/human"]["length_accuracy"]["mean"]
+    assert f"length alone has {length:.3f}".replace("0.", ".") in hh
+
+    contenders = results("throughput")["smollm2_135m_hh_multi_turn"]["contenders"]
+    shipped, by_hand, ours = (
+        contenders[name]["cpu"] for name in ("trl_shipped", "trl_sorted", "compiled")
+    )  # quartiles: the median is the second
+    rates = [f"{one['pairs_a_second'][1]:.3f}".removeprefix("0") for one in (shipped, by_hand, ours)]
+    assert f"TRL {rates[0]}, sorted by hand {rates[1]} | {rates[2]} |" in speed
+    assert f"{ours['to_trl_shipped'][1]:.1f} and {ours['to_trl_sorted'][1]:.1f} times" in speed
 
 
 def overrides(command: str) -> tuple[str, list[str]]:

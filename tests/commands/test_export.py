@@ -23,6 +23,7 @@ from lightning_rm.publishing.reference import score_reference
 from lightning_rm.scoring.load import load_model
 from tests.commands.test_conf import SMALL, composed
 from tests.commands.test_strength import RUN
+from tests.float64 import roughly, same
 from tests.toy import toy_model, write_jsonl
 
 
@@ -52,11 +53,11 @@ def test_an_export_has_its_card_and_its_facts(runs: Path, tmp_path: Path) -> Non
     chosen, rejected, label = (np.array(pairs[name]) for name in ("chosen", "rejected", "label"))
     rewards = np.concatenate([chosen, rejected])
     ours = config["lightning_rm"]
-    assert (config["mean"], config["std"]) == pytest.approx((rewards.mean(), rewards.std()), abs=1e-6)
+    assert (config["mean"], config["std"]) == same((rewards.mean(), rewards.std()))
     assert (ours["reward_mean"], ours["reward_std"]) == (config["mean"], config["std"])
     assert ours["reference"] == {"name": "validation (val)", "num_rewards": len(rewards), "num_left_out": 0}
     expected = fit_temperature(torch.from_numpy(chosen - rejected), torch.from_numpy(label))
-    assert ours["temperature"] == pytest.approx(expected, rel=1e-6)
+    assert ours["temperature"] == same(expected)
     card = (out / "README.md").read_text()
     results = json.loads((runs / "0" / "results.json").read_text())
     accuracies = [json.loads((runs / str(seed) / "results.json").read_text())["val"]["accuracy"] for seed in range(2)]
@@ -83,7 +84,7 @@ def test_an_export_has_its_card_and_its_facts(runs: Path, tmp_path: Path) -> Non
         ran: dict[str, Any] = {}
         exec(code, ran)
         rewards_of_codes.append(ran["reward"])
-    assert rewards_of_codes == pytest.approx([rewards_of_codes[0]] * 4, abs=1e-6)
+    assert rewards_of_codes == roughly([rewards_of_codes[0]] * 4)
 
 
 def test_weights_are_the_runs_in_the_dtype_asked_for(runs: Path, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_adapters_alone(runs: Path, tmp_path: Path) -> None:
         ran: dict[str, Any] = {}
         exec(code, ran)
         rewards.append(ran["reward"])
-    assert rewards[1] == pytest.approx(rewards[0], abs=1e-5)
+    assert rewards[1] == roughly(rewards[0])
 
 
 def test_folders_that_are_not_to_be_replaced(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.publishing.calls import MESSAGES, Kind, python_calls
 from lightning_rm.scoring.engine import score_sequences
+from tests.float64 import roughly
 from tests.publishing.tokenizers_of import KINDS
 from tests.tiny import CONFIGS
 
@@ -51,7 +52,7 @@ def test_every_documented_call_gives_the_trained_reward(kind: str, tmp_path: Pat
     for heading, code in calls:
         ran: dict[str, Any] = {}
         exec(code, ran)
-        assert ran["reward"] == pytest.approx(wanted, abs=2e-6), heading
+        assert ran["reward"] == roughly(wanted), heading
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,7 +101,7 @@ def test_adapters_alone_give_the_trained_reward(kind: str, tmp_path: Path) -> No
     for heading, code in python_calls(Kind(str(folder), str(tmp_path / "base"), model.pad_id)):
         ran: dict[str, Any] = {}
         exec(code, ran)
-        assert ran["reward"] == pytest.approx(wanted, abs=2e-6), heading
+        assert ran["reward"] == roughly(wanted), heading
     with pytest.raises(ValueError, match="no adapters to write alone"):
         base.save_adapters(folder, "base")
 

@@ -21,10 +21,11 @@ from lightning_rm.scoring.conversations import score
 from lightning_rm.scoring.files import FileReport, score_file
 from lightning_rm.scoring.load import LoadedModel
 from lightning_rm.scoring.stream import RowStream
+from tests.float64 import roughly, same
 from tests.toy import toy_model
 
 TOKENIZER = world_tokenizer()
-LOADED = LoadedModel(toy_model(), TOKENIZER)
+LOADED = LoadedModel(toy_model(dtype="float64"), TOKENIZER)
 ONE = {"prompt": "a red cat", "response": "a blue dog", "id": 7, "kept": {"deep": [1.5, None]}}
 TALK = {"messages": [{"role": "user", "content": "a red cat"}, {"role": "assistant", "content": "a blue dog"}]}
 GROUP = {
@@ -68,13 +69,13 @@ def test_every_kind_of_row_comes_back_whole_with_its_rewards(scored: tuple[list[
     rows, _ = scored
     first, second, third = rewards_of(("a red cat", "a dog"), ("a red cat", "a blue dog"), ("a red cat", ""))
     expected = [first, second, third]
-    assert rows[0] == ONE | {"reward": pytest.approx(second, abs=1e-6)}
+    assert rows[0] == ONE | {"reward": same(second)}
     assert rows[1] == TALK | {"reward": rows[0]["reward"]}
-    assert rows[2] == GROUP | {"rewards": pytest.approx(expected, abs=1e-6), "best": int(np.argmax(expected))}
+    assert rows[2] == GROUP | {"rewards": same(expected), "best": int(np.argmax(expected))}
     better, worse = rewards_of(("a cat", "a red dog"), ("a cat", "a dog"))
-    assert rows[3] == PAIR | {"rewards": pytest.approx([better, worse], abs=1e-6), "best": int(better < worse)}
+    assert rows[3] == PAIR | {"rewards": same([better, worse]), "best": int(better < worse)}
     # Whom the annotators prefer is not asked: the responses are in the row's order.
-    assert rows[4] == TIE | {"rewards": pytest.approx([worse, better], abs=1e-6), "best": int(better > worse)}
+    assert rows[4] == TIE | {"rewards": same([worse, better]), "best": int(better > worse)}
 
 
 def test_a_row_that_cannot_be_scored_costs_itself_and_is_named(
@@ -141,7 +142,7 @@ def test_the_output_has_the_form_of_the_input(suffix: str, tmp_path: Path) -> No
         given = json.loads(out.read_text()) if suffix == "json" else read(out)
         assert [{name: row[name] for name in rows[0]} for row in given] == rows
         found = [row["reward"] for row in given]
-    assert found == pytest.approx(expected, abs=1e-6)
+    assert found == same(np.float32(expected).tolist() if suffix == "parquet" else expected)  # a column of float32
 
 
 def test_a_table_of_lists_and_single_responses_has_both_columns(tmp_path: Path) -> None:
@@ -151,12 +152,12 @@ def test_a_table_of_lists_and_single_responses_has_both_columns(tmp_path: Path) 
         {"prompt": "a cat", "response": None, "responses": []},
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
-    members = LoadedModel(MemberRewardModel.of(toy_model(), Members(num_members=2)), TOKENIZER)
+    members = LoadedModel(MemberRewardModel.of(toy_model(dtype="float64"), Members(num_members=2)), TOKENIZER)
     score_file(members, tmp_path / "in.parquet", tmp_path / "out.parquet", members=True, prefix="my_")
     one, several, none = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert one["my_members"] == several["my_members"][:1]
-    assert one["my_reward"] == pytest.approx(np.mean(one["my_members"]), abs=1e-6)
-    assert several["my_rewards"] == pytest.approx(np.mean(several["my_members"], axis=1), abs=1e-6)
+    assert one["my_reward"] == roughly(np.mean(one["my_members"]))
+    assert several["my_rewards"] == roughly(np.mean(several["my_members"], axis=1).tolist())
     assert (one["my_rewards"], several["my_reward"], none["my_best"]) == (None, None, None)
     assert none["my_reason"] == "bad value: field 'responses' is an empty list; leave the row out, or sample again"
 
@@ -170,13 +171,13 @@ def test_best_keeps_the_best_response(tmp_path: Path) -> None:
     kept = {name: value for name, value in GROUP.items() if name != "responses"}
     assert group == kept | {
         "response": GROUP["responses"][best],
-        "reward": pytest.approx(expected[best], abs=1e-6),
+        "reward": same(expected[best]),
         "best": best,
     }
     assert pair == {
         "prompt": "a cat",
         "response": PAIR[("chosen", "rejected")[pair["best"]]],
-        "reward": pytest.approx(max(rewards_of(("a cat", "a red dog"), ("a cat", "a dog"))), abs=1e-6),
+        "reward": same(max(rewards_of(("a cat", "a red dog"), ("a cat", "a dog")))),
         "best": pair["best"],
     }
     assert one == ONE | {"reward": one["reward"]}
@@ -184,13 +185,13 @@ def test_best_keeps_the_best_response(tmp_path: Path) -> None:
 
 
 def test_an_ensembles_reward_is_its_aggregate_beside_its_members(tmp_path: Path) -> None:
-    ensemble = RewardEnsemble([toy_model(seed) for seed in range(3)], how="worst")
+    ensemble = RewardEnsemble([toy_model(seed, "float64") for seed in range(3)], how="worst")
     score_file(
         LoadedModel(ensemble, TOKENIZER), write(tmp_path / "in.jsonl", [ONE]), tmp_path / "out.jsonl", members=True
     )
     (row,) = read(tmp_path / "out.jsonl")
     each = [rewards_of(("a red cat", "a blue dog"), model=model)[0] for model in ensemble.members]
-    assert row["members"] == pytest.approx(each, abs=1e-6)
+    assert row["members"] == same(each)
     assert row["reward"] == min(row["members"])
 
 
@@ -277,7 +278,7 @@ def test_columns_name_fields_and_formats(tmp_path: Path) -> None:
     columns = {"prompt": "ask.text", "response": "said"}
     score_file(LOADED, write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", columns=columns)
     expected = rewards_of(("a cat", "a dog"), ("a cat", "a red dog"))
-    assert [row["reward"] for row in read(tmp_path / "out.jsonl")] == pytest.approx(expected, abs=1e-6)
+    assert [row["reward"] for row in read(tmp_path / "out.jsonl")] == same(expected)
     with pytest.raises(ValueError, match="columns names 'respnse', which no format reads"):
         score_file(LOADED, tmp_path / "in.jsonl", tmp_path / "other.jsonl", columns={"respnse": "said"})
 

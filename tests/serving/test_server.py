@@ -27,6 +27,7 @@ from lightning_rm.serving.batcher import Rewards
 from lightning_rm.serving.serve import ServeOptions, reward_app, serve
 from lightning_rm.serving.server import background_server, run_server
 from tests.data.words import PAD, word_tokenizer
+from tests.float64 import same
 from tests.serving.toy_service import MESSAGES, REQUESTS, REWARD, TEMPLATE, TEXT, number, post, summed, toy_app
 from tests.tiny import CONFIGS, conversation
 
@@ -34,7 +35,7 @@ from tests.tiny import CONFIGS, conversation
 @pytest.fixture(scope="module")
 def model() -> RewardModel:
     config = {**CONFIGS["llama"], "vocab_size": 50, "pad_token_id": PAD, "eos_token_id": 2, "bos_token_id": 1}
-    return RewardModel.from_config(config).eval()
+    return RewardModel.from_config(config, dtype="float64").eval()
 
 
 def test_two_hundred_clients_each_get_their_own_reward(model: RewardModel) -> None:
@@ -59,7 +60,7 @@ def test_two_hundred_clients_each_get_their_own_reward(model: RewardModel) -> No
     with background_server(reward_app(model, word_tokenizer(TEMPLATE, adds_bos=True))) as url:
         answers = asyncio.run(clients(url))
         metrics = urllib.request.urlopen(f"{url}/metrics").read().decode()
-    assert answers == [[pytest.approx(rewards, abs=1e-5)] * 1 for rewards in wanted]
+    assert answers == [[same(rewards)] * 1 for rewards in wanted]
     assert 'lightning_rm_requests_total{path="/classify",status="200"} 200\n' in metrics
     batches = float(
         next(line.split()[1] for line in metrics.splitlines() if line.startswith("lightning_rm_batches_total"))
@@ -82,7 +83,7 @@ def test_a_model_is_served_with_its_own_rewards(model: RewardModel) -> None:
             got.append(json.loads(connection.getresponse().read())["data"][-1]["probs"][-1])
         connection.request("GET", "/v1/models")
         listed = json.loads(connection.getresponse().read())["data"][0]
-    assert got == [pytest.approx(wanted, abs=1e-6)] * 3
+    assert got == [same(wanted)] * 3
     assert (listed["id"], listed["max_model_len"]) == ("mine", 20)
 
 
@@ -106,14 +107,16 @@ def test_members_and_ensembles_are_served(model: RewardModel) -> None:
     """Members by their mean, an ensemble by its aggregate: here the worst."""
     tokenizer = word_tokenizer(TEMPLATE, adds_bos=True)
     members = MemberRewardModel.of(model, Members(num_members=3)).eval()
-    ensemble = RewardEnsemble([model, RewardModel.from_config(model.backbone.config, seed=1)], "worst").eval()
+    ensemble = RewardEnsemble(
+        [model, RewardModel.from_config(model.backbone.config, seed=1, dtype="float64")], "worst"
+    ).eval()
     ids = encode_conversation(tokenizer, MESSAGES)  # pyright: ignore[reportArgumentType]
     for served, wanted in (
         (members, score_sequences(members, [ids]).mean()),
         (ensemble, min(score_sequences(one, [ids])[0, 0] for one in ensemble.members)),
     ):
         answer = post(reward_app(served, tokenizer), "/get_reward", {"query": [TEXT]}).json()
-        assert answer["rewards"] == [pytest.approx(float(wanted), abs=1e-6)]
+        assert answer["rewards"] == [same(float(wanted))]
         assert ("member_std" in answer["extra_logs"]) == (served is members)
 
 

@@ -90,9 +90,10 @@ def _gathered(
 def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> list[Path]:
     """Recipes over seeds: their curves (arXiv 2401.06080, Figs 6 to 8), and a table of results, mean and spread.
 
-    Runs without `csv/metrics.csv` (logger=none) are in the table and not in the curves, which the table counts. It also
-    has, of every validation curve of `clean_accuracy` or else `accuracy`, its best point and its last:
-    a recipe that memorises wrong labels falls between the two.
+    Runs without `csv/metrics.csv` (logger=none) are in the table and not in the curves, which the table counts. Its
+    column `pairs` says on how many each recipe was trained: those of recipes that were trained on fewer may differ by
+    that alone. It also has, of every validation curve of `clean_accuracy` or else `accuracy`, its best point and its
+    last: a recipe that memorises wrong labels falls between the two.
     """
     metrics = [runs[0].full_key(metric) for metric in metrics]
     recipes: dict[str, list[Run]] = {}
@@ -107,7 +108,7 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
             if histories and all(key in history for history in histories):
                 same_curves = [within_training(history[key], history) for history in histories]
                 curves.setdefault(key, {})[name] = same_curves
-        row: dict[str, object] = {"recipe": name, "seeds": len(same)}
+        row: dict[str, object] = {"recipe": name, "seeds": len(same), "pairs": _num_pairs(same)}
         for metric in metrics:
             row |= mean_and_spread(metric, [run.value(metric) for run in same])
         key = next(
@@ -124,6 +125,13 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
         drawn = {key: {name: list(map(smoothed, same)) for name, same in by.items()} for key, by in curves.items()}
         written += save_figure(recipe_curves(drawn, num_pairs), out / "recipes")
     return written
+
+
+def _num_pairs(runs: Sequence[Run]) -> str:
+    """The pairs of an epoch of training: `12,000`, `264 to 300` where runs differ, `none` where nothing was trained."""
+    found = sorted({int(run.results().get("train", {}).get("num_pairs", 0)) for run in runs})
+    shown = [f"{found[0]:,}", f"{found[-1]:,}"]
+    return "none" if found == [0] else " to ".join(dict.fromkeys(shown))
 
 
 def _series(values: Mapping[float, Sequence[float]]) -> Series:

@@ -16,7 +16,8 @@ from tests.analysis.made_runs import write_curves, write_run
 def test_runs_without_a_csv_are_in_the_table_and_not_in_the_curves(tmp_path: Path) -> None:
     for name, seed, has_curves in (("a", 0, True), ("a", 1, False), ("b", 0, False)):
         run = tmp_path / name / str(seed)
-        write_run(run, name, seed, {}, train={"num_pairs": 10}, test__ood={"accuracy": 0.5 + 0.1 * seed})
+        num_pairs = 1000 if name == "a" and seed else 964
+        write_run(run, name, seed, {}, train={"num_pairs": num_pairs}, test__ood={"accuracy": 0.5 + 0.1 * seed})
         if has_curves:
             write_curves(run, {"train/loss": [(0, 0.7), (1, 0.6)], "val/accuracy": [(1, 0.55)]})
     written = recipe_report(find_runs("recipes", tmp_path), ["ood/accuracy"], tmp_path / "out")
@@ -24,6 +25,7 @@ def test_runs_without_a_csv_are_in_the_table_and_not_in_the_curves(tmp_path: Pat
     with written[0].open() as file:
         rows = list(csv.DictReader(file))
     assert [row["curves"] for row in rows] == ["1", "0"]
+    assert [row["pairs"] for row in rows] == ["964 to 1,000", "964"]
     assert [row["test/ood/accuracy"] for row in rows] == ["0.5500", "0.5000"]
     assert [row["val/accuracy, last"] for row in rows] == ["0.5500", ""]
 
