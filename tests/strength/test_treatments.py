@@ -335,3 +335,32 @@ def test_a_mean_alone_has_no_vote_share() -> None:
     strength = s.Strength.of([1.0], [1.0], [NAN])
     with pytest.raises(ValueError, match="no votes"):
         s.noise_corrected(strength, s.Targets.plain(1))
+
+
+def test_peoples_levels_come_through_and_quantiles_have_equal_shares() -> None:
+    """-3 to 3 as they are; of six sizes 0.1 ... 0.6, two for each of three levels; without strength none."""
+    told = s.Strength.of([3.0, 1.0, 0.0, -2.0, 7.0, NAN], [0.0] * 6, [NAN] * 6)
+    level = s.levels(told, s.Targets.plain(6)).level
+    np.testing.assert_array_equal(level, [3, 1, 0, -2, 3, NAN])
+    of_voters = s.Strength.of([0.1, -0.2, 0.3, 0.4, -0.5, 0.6], [1.0] * 6, [NAN] * 6)
+    ranked = s.levels(of_voters, s.Targets.plain(6), source="quantile").level
+    assert ranked.tolist() == [1, -1, 2, 2, -3, 3]
+    flipped = s.treat(of_voters, s.Targets.plain(6), [partial(s.flip, below_mean=0.0, keep_margin=True), s.levels])
+    assert flipped.level.tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_levels_of_votes_are_their_share() -> None:
+    """Of ten votes 10, 5, 3 and 0 for chosen: shares 1, .5, .3, 0 are the levels 5, 0, -2, -5 of ten votes."""
+    votes = np.where(np.arange(10) < np.array([10, 5, 3, 0])[:, None], 1.0, -1.0)
+    level = s.levels(s.Strength.of_votes(votes), s.Targets.plain(4), source="votes", num_levels=5).level
+    assert level.tolist() == [5, 0, -2, -5]
+    with pytest.raises(ValueError, match="num_levels=0"):
+        s.levels(s.Strength.of_votes(votes), s.Targets.plain(4), num_levels=0)
+
+
+def test_weights_of_levels_are_inf_orms() -> None:
+    """Strengths 1, 2, 3 weigh 1, 3, 10 over their mean; half way between two their mean; contradicted, the floor."""
+    told = s.Strength.of([1.0, 2.0, 3.0, 2.5, -3.0], [0.0] * 5, [NAN] * 5)
+    weight = s.weight(told, s.Targets.plain(5), of_level=[1, 3, 10], floor=0.5).weight
+    expected = np.array([1, 3, 10, 6.5, 0.5])
+    assert weight.tolist() == same((expected / expected.mean()).tolist())

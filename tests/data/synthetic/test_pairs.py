@@ -105,3 +105,22 @@ def test_every_word_is_in_the_vocabulary() -> None:
 def test_values_out_of_range_are_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rows(1, **options)
+
+
+def test_an_annotators_levels_have_the_sign_of_the_label_and_ties_among_them() -> None:
+    """The same draws name the better response and say how far; a level is 3 at most, a tie the label 1/2."""
+    plain, told = rows(300), rows(300, levels=3)
+    for before, after in zip(plain, told, strict=True):
+        assert (after.chosen, after.rejected) in ((before.chosen, before.rejected), (before.rejected, before.chosen))
+        assert after.tied or before.chosen == after.chosen
+        assert after.tied == (after.strength_mean == 0) == (after.label == 0.5)
+    sizes = [row.strength_mean for row in told]
+    assert set(sizes) == {0.0, 1.0, 2.0, 3.0}
+    shifted = [row.strength_mean for row in rows(300, levels=3, level_shift=1)]
+    assert shifted == [min(size + 1, 3) if size else 0 for size in sizes if size is not None]
+
+
+def test_random_levels_are_drawn_from_all_alike() -> None:
+    drawn = rows(700, levels=3, random_levels=1.0)
+    assert 0.05 < sum(row.tied for row in drawn) / 700 < 0.25  # one level of seven
+    assert 0.4 < sum(row.clean is True for row in drawn if not row.tied) / sum(not row.tied for row in drawn) < 0.6
