@@ -1,4 +1,4 @@
-"""Metrics as CSV, of a run that may have been stopped: the file goes on where the run goes on; and W&B without noise.
+"""Metrics as CSV, of a run that may have been stopped: the file goes on where the run goes on; and W&B, Trackio.
 
 It knows Lightning's loggers and what a checkpoint says of its step; no model, no metric.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import csv
 import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 from fsspec.implementations.local import LocalFileSystem
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -24,6 +26,62 @@ class QuietWandbLogger(WandbLogger):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._wandb_init.pop("anonymous", None)
+
+
+class TrackioLogger(Logger):
+    """Metrics in Trackio's database on this machine; a run that goes on goes on there.
+
+    Args:
+        project: that runs are shown under.
+        name: of the run.
+        group: of runs that belong together.
+
+    Raises:
+        ValueError: if the package is not installed.
+    """
+
+    def __init__(self, project: str, name: str, group: str | None = None) -> None:
+        super().__init__()
+        if find_spec("trackio") is None:
+            raise ValueError("logger=trackio needs the package trackio; pip install 'lightning-rm[trackio]'")
+        self._project, self._name, self._group = project, name, group
+        self._run: Any = None
+
+    @property
+    def name(self) -> str:
+        """The project's."""
+        return self._project
+
+    @property
+    def version(self) -> str:
+        """The run's name."""
+        return self._name
+
+    @property
+    def experiment(self) -> Any:
+        """Trackio's run, begun at the first metric."""
+        if self._run is None:
+            trackio = import_module("trackio")
+            self._run = trackio.init(
+                project=self._project, name=self._name, group=self._group, resume="allow", embed=False
+            )
+        return self._run
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Log what was measured at a step."""
+        self.experiment.log({name: float(value) for name, value in metrics.items()}, step=step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run's folder has its configuration."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Send what is still waiting."""
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
 
 
 class Utf8Files(LocalFileSystem):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import pytest
+import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 
 from lightning_rm.callbacks import GoOn, ResumeCheckpoint
-from lightning_rm.loggers import ResumableCSVLogger
+from lightning_rm.loggers import ResumableCSVLogger, TrackioLogger
 from tests.float64 import same
 from tests.toy import toy_data, toy_module, toy_trainer
 
@@ -143,3 +145,31 @@ def test_a_run_that_begins_anew_keeps_nothing(tmp_path: Path) -> None:
     fit(tmp_path)
     fit(tmp_path, max_steps=2)
     assert {step for step, _ in cells(tmp_path)} == {0, 1}
+
+
+def test_trackio_is_handed_numbers_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in with the calls of trackio 0.43; without the package the way out is named."""
+    calls: list[Any] = []
+
+    class Run:
+        def log(self, metrics: dict[str, float], step: int | None = None) -> None:
+            calls.append((metrics, step))
+
+        def finish(self) -> None:
+            calls.append("finished")
+
+    def init(**options: Any) -> Run:
+        calls.append(options)
+        return Run()
+
+    monkeypatch.setattr("lightning_rm.loggers.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"pip install 'lightning-rm\[trackio\]'"):
+        TrackioLogger("project", "run")
+    monkeypatch.setattr("lightning_rm.loggers.find_spec", lambda _: True)
+    monkeypatch.setattr("lightning_rm.loggers.import_module", lambda _: SimpleNamespace(init=init))
+    logger = TrackioLogger("project", "run", "group")
+    assert (logger.name, logger.version) == ("project", "run")
+    logger.log_metrics({"train/loss": torch.tensor(0.5)}, step=3)
+    logger.finalize("success")
+    options = {"project": "project", "name": "run", "group": "group", "resume": "allow", "embed": False}
+    assert calls == [options, ({"train/loss": 0.5}, 3), "finished"]

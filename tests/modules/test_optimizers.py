@@ -1,0 +1,80 @@
+"""Muon turns matrices and is AdamW for all else; eight bits say what they need."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import AdamW
+
+from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.modules.optimization import parameter_groups, warmup_schedule
+from lightning_rm.modules.optimizers import Muon, adamw_8bit
+from tests.float64 import assert_same
+from tests.tiny import VOCAB, laid_out, tiny_model
+
+
+def groups_of(model: RewardModel) -> list[dict[str, Any]]:
+    return parameter_groups(model.backbone_parameters(), model.head_parameters(), head_lr=0.02)
+
+
+def stepped(optimizer: Any, model: RewardModel, steps: int = 2) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        output = model(laid_out(model))
+        (output.chosen - output.rejected).sum().backward()
+        optimizer.step()
+
+
+def test_matrices_turn_and_the_rest_is_adamw() -> None:
+    """The table of embeddings, vectors and the head move as AdamW moves them in the first step; matrices do not."""
+    options = {"lr": 0.01, "weight_decay": 0.1}
+    muon, adamw, before = (tiny_model("llama", changes={"intermediate_size": 24}) for _ in range(3))
+    stepped(Muon(groups_of(muon), vocabulary=VOCAB - 1, **options), muon, steps=1)
+    stepped(AdamW(groups_of(adamw), **options), adamw, steps=1)
+    start = dict(before.named_parameters())
+    for (name, one), other in zip(muon.named_parameters(), adamw.parameters(), strict=True):
+        assert not torch.equal(one, start[name]), name
+        if one.ndim == 2 and "embed" not in name and "score" not in name:
+            assert not torch.allclose(one, other), name
+            # What is left beside the decay: singular values near one, times 0.2 sqrt(longer side).
+            turned = (one - start[name] * (1 - 0.01 * 0.1)) / (0.01 * 0.2 * max(one.shape) ** 0.5)
+            values = torch.linalg.svdvals(turned.detach())
+            assert 0.5 < float(values.max()) < 1.3, name
+        else:
+            assert_same(one.detach(), other.detach())
+
+
+def test_schedules_and_checkpoints_see_one_optimizer() -> None:
+    """Two steps, a checkpoint, two more are four steps; the rates are those of the schedule."""
+    whole, half, rest = (tiny_model("llama", changes={"intermediate_size": 24}) for _ in range(3))
+    make = partial(Muon, lr=0.01, vocabulary=VOCAB - 1)
+    optimizer = make(groups_of(whole))
+    assert [group["name"] for group in optimizer.param_groups] == [
+        "backbone",
+        "backbone_adamw",
+        "backbone_no_decay",
+        "head",
+    ]
+    stepped(optimizer, whole, steps=4)
+    first = make(groups_of(half))
+    stepped(first, half)
+    rest.load_state_dict(half.state_dict())
+    second = make(groups_of(rest))
+    second.load_state_dict(first.state_dict())
+    stepped(second, rest)
+    for one, other in zip(whole.parameters(), rest.parameters(), strict=True):
+        assert_same(one.detach(), other.detach())
+    schedule = warmup_schedule(second, 10, "constant_with_warmup", warmup=4)
+    before = [value.detach().clone() for value in rest.parameters()]
+    stepped(second, rest, steps=1)
+    assert all(torch.equal(*both) for both in zip(before, rest.parameters(), strict=True))  # the rate is 0 at first
+    schedule.step()
+    assert [group["lr"] for group in second.param_groups] == [0.0025, 0.0025, 0.0025, 0.005]
+
+
+def test_eight_bits_say_what_they_need() -> None:
+    with pytest.raises(ValueError, match=r"adamw_8bit needs (bitsandbytes|a CUDA device)"):
+        adamw_8bit(groups_of(tiny_model("llama")))
