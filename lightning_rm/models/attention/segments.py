@@ -108,15 +108,18 @@ def segment_attention(
         return _sdpa(module, query, key, value, mask, **kwargs)
     rows, heads, columns, _ = query.shape
     flat = [tensor.transpose(0, 1).flatten(1, 2)[None] for tensor in (query, key, value)]
-    attend = _way(query, plan, kwargs.get("dropout", 0.0))
+    attend = _way(query, value, plan, kwargs.get("dropout", 0.0))
     return attend(module, flat, plan, sliding_window, **kwargs).view(rows, columns, heads, -1), None
 
 
-def _way(query: Tensor, plan: Plan, dropout: float) -> Callable[..., Tensor]:
-    """How to attend: by calls or by cells, whichever costs less on the device."""
+def _way(query: Tensor, value: Tensor, plan: Plan, dropout: float) -> Callable[..., Tensor]:
+    """How to attend: by calls or by cells, whichever costs less on the device.
+
+    The kernel wants values as wide as keys, which those of latent attention (DeepSeek's) are not.
+    """
     if query.device.type == "cpu":
         return _one_by_one
-    if varlen.serves(query, dropout):
+    if query.shape[-1] == value.shape[-1] and varlen.serves(query, dropout):
         return _without_padding
     return _in_one_call if plan.num_cells <= MOST_CELLS else _one_by_one
 

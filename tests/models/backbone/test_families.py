@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from lightning_rm.batch import Sample
+from lightning_rm.models.attention import segments
 from lightning_rm.models.backbone.families import PROVEN, architecture_of
 from lightning_rm.models.backbone.heads import ENCODERS
 from lightning_rm.models.backbone.settings import _say_once
@@ -130,3 +131,20 @@ def test_the_page_of_backbones_says_what_is_so() -> None:
     """`python -m tests.families` prints the rows."""
     page = (Path(__file__).parents[3] / "docs" / "backbones.md").read_text(encoding="utf-8")
     assert [line for line in page.splitlines() if line.startswith("| ") and "families" not in line] == table()
+
+
+@pytest.mark.parametrize("way", ["_in_one_call", "_one_by_one"])
+def test_values_narrower_than_keys(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latent attention's, as DeepSeek's: in one call as one by one, and never by the kernel, which wants one width."""
+    config = family_config("deepseek_v3", v_head_dim=4)
+    model = in_float64(RewardModel.from_config(config, dtype="float64")).eval()
+    with torch.no_grad():
+        expected = model(laid_out(model, "padded", prompted())).reward
+        monkeypatch.setattr(segments, "_way", lambda *_: getattr(segments, way))
+        assert_same(model(laid_out(model, "shared_prefix", prompted())).reward, expected)
+    query = torch.zeros(1, 1, 2, 16, device="meta")
+    monkeypatch.undo()
+    monkeypatch.setattr(segments.varlen, "serves", lambda *_: True)
+    plan = segments.Plan(torch.tensor([[[[2], [0]]]]))
+    assert segments._way(query, query, plan, 0.0) is segments._without_padding
+    assert segments._way(query, query[..., :8], plan, 0.0) is segments._in_one_call
