@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_rm.batch import LayoutName
+from lightning_rm.data.batches.layouts import num_shared
 
 Ids = tuple[int, ...]
 
@@ -46,12 +47,3 @@ def batches_of(
         batches[-1].append(place)
         num_tokens, widest = total, max(widest, length)
     return batches
-
-
-def num_shared(first: Ids, second: Ids) -> int:
-    """How many tokens two sequences begin with in common."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:  # slices are compared at the speed of C
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)
-    return low

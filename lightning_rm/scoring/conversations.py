@@ -72,7 +72,8 @@ def score(
         each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
 
     Returns:
-        (N,) float32 rewards on the CPU, in the order given; (N, M) of M members. Nothing is truncated.
+        (N,) float32 rewards on the CPU, in the order given; (N, M) of M members, or with `each_member`. Nothing is
+            truncated.
 
     Raises:
         ValueError: if what is given is not a list of conversations, or one cannot be read or is longer than the
@@ -98,7 +99,7 @@ def score(
         each_member=each_member,
         name="conversation {}".format,
     )
-    return torch.from_numpy(rewards if rewards.shape[1] > 1 else rewards[:, 0])
+    return torch.from_numpy(rewards if each_member or rewards.shape[1] > 1 else rewards[:, 0])
 
 
 def encode(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,6 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
 from lightning_rm.drafts import folder_draft
-from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.models.protocol import AnyRewardModel
@@ -248,25 +247,28 @@ class RewardEnsemble(AnyRewardModel):
         """(k, M, P): every member's rewards, its offset taken off."""
         return self._centred([member(tokens) for member in self.members])
 
-    @torch.inference_mode()
-    def centre(self, batches: Iterable[TokenBatch]) -> None:
-        """Set the offsets such that every member's mean reward over these batches is 0.
+    @torch.no_grad()
+    def centre(self, rewards: Tensor) -> None:
+        """Move the offsets such that every member's mean over these rewards is 0.
 
         The Bradley-Terry loss sees differences alone, so each member's rewards have a zero of their own, drawn with its
         seed. Without a common one the worst case is always the member with the lowest zero, and the variance is mostly
         that of the zeros: both then measure offsets where disagreement is wanted. Margins of the mean stay as they are.
 
+            ensemble.centre(score(ensemble, tokenizer, conversations, each_member=True))
+
         Args:
-            batches: of responses like those that will be scored, the same on every rank.
+            rewards: (N, M), each member's, of responses like those that will be scored.
 
         Raises:
-            ValueError: if there is no batch.
+            ValueError: if there are none, or not one for each member.
         """
-        with evaluating(self):
-            votes = [self.votes(tokens.to(self.offsets.device)).transpose(0, 1).flatten(1) for tokens in batches]
-        if not votes:
-            raise ValueError("centring takes means over responses and there are none; give at least one batch")
-        self.offsets += torch.cat(votes, dim=1).mean(1)
+        if rewards.shape != (len(rewards), self.num_members) or not len(rewards):
+            raise ValueError(
+                f"centring takes means over responses, so it needs rewards of shape (N, {self.num_members}) with N of "
+                f"1 or more, found {tuple(rewards.shape)}; score(..., each_member=True) gives them"
+            )
+        self.offsets += rewards.to(self.offsets).mean(0)
 
     def _centred(self, outputs: Sequence[RewardOutput]) -> Tensor:
         """(k, M, P)."""

@@ -120,14 +120,25 @@ def test_conservative_aggregates_measure_offsets_until_members_are_centred() -> 
     tokens = tokens_for(model)
     expected = model(tokens).reward
     assert_same(ensemble(tokens).reward, expected - 25)
-    ensemble.train().centre([tokens, tokens_for(model, "packed")])
-    assert ensemble.training
-    ensemble.eval()
+    ensemble.centre(ensemble.votes(tokens).transpose(0, 1).flatten(1).T)
     assert_same(ensemble.offsets, expected.mean().expand(2))
     for how in get_args(Aggregate):
         ensemble.how = how
         assert_same(ensemble(tokens).reward, expected - expected.mean())
     assert_same(ensemble.votes(tokens).mean((0, 2)), torch.zeros(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("num_members", [1, 2])
+def test_members_are_centred_on_what_score_gives(num_members: int) -> None:
+    conversations = [[*row.prompt, *row.chosen] for row in SyntheticSource(3, split="train")]
+    ensemble, tokenizer = (
+        RewardEnsemble([toy_model(seed, dtype="float64") for seed in range(num_members)]),
+        world_tokenizer(),
+    )
+    before = score(ensemble, tokenizer, conversations, each_member=True)
+    assert before.shape == (3, num_members)
+    ensemble.centre(before)
+    assert_same(score(ensemble, tokenizer, conversations, each_member=True), before - before.mean(0))
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared_prefix", "auto"])
@@ -239,5 +250,6 @@ def test_what_cannot_be_an_ensemble_is_named(tmp_path: Path) -> None:
         RewardEnsemble.load(tmp_path)
     with pytest.raises(ValueError, match="lm_loss=0"):
         RewardEnsemble([model])(tokens_for(model), keep_hidden=True)
-    with pytest.raises(ValueError, match="at least one batch"):
-        RewardEnsemble([model]).centre([])
+    for wrong in (torch.empty(0, 1), torch.zeros(4), torch.zeros(4, 2)):
+        with pytest.raises(ValueError, match=r"rewards of shape \(N, 1\).*each_member=True"):
+            RewardEnsemble([model]).centre(wrong)
