@@ -48,7 +48,7 @@ SEED, TOLERANCE = 0, 1e-4
 ROWS = (4, 16, 64)
 TARGETS = {"time_of_tokens": 0.9, "score_of_forwards": 1.1}
 FASTER = {"best of 16": 5.0, "best of 16, short": 5.0, "singles": 1.0}
-"""How many times transformers' speed a case must reach at least."""
+"""How many times transformers' speed a case must reach at least; of sixteen where a prompt can be shared."""
 
 Conversation = tuple[Message, Message]
 Words = Callable[[float, float], str]
@@ -176,7 +176,7 @@ def measure(
         "rows_of_a_padded_batch": rows,
         "tokens": {"transformers": cells, "score": tokens},
         "seconds": {name: quartiles(taken) for name, taken in seconds.items()},
-        "times_transformers": {**{name: round(value, 3) for name, value in ratios.items()}},
+        "times_transformers": {name: round(value, 3) for name, value in ratios.items()},
         "times_transformers_quartiles": quartiles(plain / ours),
         "time_of_tokens": round(ratios["time"] / ratios["tokens"], 3),
         "score_of_forwards": round(float(np.median(ours) / np.median(alone)), 3),
@@ -185,14 +185,15 @@ def measure(
     }
 
 
-def missed(name: str, found: dict[str, Any]) -> list[str]:
+def missed(name: str, found: dict[str, Any], shares: bool) -> list[str]:
     """The targets that a case does not meet."""
-    faster = found["times_transformers"]["time"]
+    times = found["times_transformers"]["time"]
+    faster = FASTER.get(name, 0) if shares or name == "singles" else 0
     checks = {
         f"time at least {TARGETS['time_of_tokens']} of tokens": found["time_of_tokens"] >= TARGETS["time_of_tokens"],
         f"score at most {TARGETS['score_of_forwards']} of its forwards": found["score_of_forwards"]
         <= TARGETS["score_of_forwards"],
-        f"at least {FASTER.get(name, 0)} times transformers": faster >= FASTER.get(name, 0),
+        f"at least {faster} times transformers": times >= faster,
     }
     return [check for check, met in checks.items() if not met]
 
@@ -220,7 +221,7 @@ def main() -> None:
     table: dict[str, Any] = {}
     for name in arguments.cases or made:
         found = measure(model, classifier, tokenizer, made[name], arguments.rounds)
-        table[name] = {**found, "missed": missed(name, found)}
+        table[name] = {**found, "missed": missed(name, found, shares="shared_prefix" in model.fast_layouts)}
         print(
             f"{name:17} {found['times_transformers']['time']:6.2f} times transformers, tokens "
             f"{found['times_transformers']['tokens']:5.2f}; score {found['score_of_forwards']:.3f} of its forwards"
