@@ -42,7 +42,7 @@ from lightning_rm.data.tokenize.templates import encode_texts, render
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.batches import batches_of
-from lightning_rm.scoring.engine import BATCH_TOKENS
+from lightning_rm.scoring.engine import batch_budget
 
 SEED, TOLERANCE = 0, 1e-4
 ROWS = (4, 16, 64)
@@ -124,7 +124,7 @@ def laid_out(model: RewardModel, sequences: Sequence[Sequence[int]]) -> list[tup
     assert len(set(tuples)) == len(tuples), "conversations repeat: forwards alone would do more than score"
     return [
         (numbers, LAYOUTS[layout]([Sample([tuples[number]]) for number in numbers], model.read_at, model.pad_id))
-        for numbers in batches_of(tuples, layout, BATCH_TOKENS)
+        for numbers in batches_of(tuples, layout, batch_budget(model, None))
     ]
 
 

@@ -68,7 +68,7 @@ def collect_votes(
     fabric: L.Fabric | None = None,
     cache_dir: Path | str | None = None,
     layout: LayoutSetting = "auto",
-    batch_tokens: int = 16384,
+    batch_tokens: int | None = None,
     shard_size: int = 2000,
     progress: Progress | None = None,
     accept: Callable[[PairDataset], None] | None = None,
@@ -83,7 +83,8 @@ def collect_votes(
         fabric: device and processes; None for this process and the CPU. Every process calls this alike.
         cache_dir: where tokenised pairs are kept.
         layout: how conversations are laid out, or `auto`; rewards are the same.
-        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone.
+        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone. None for what suits the
+            device.
         shard_size: conversations of a shard, the most that a killed process does again.
         progress: called after every batch.
         accept: told the pairs before the first is scored; what it raises refuses them.

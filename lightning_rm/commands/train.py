@@ -242,7 +242,7 @@ def _values(metrics: Any, prefix: str) -> dict[str, float]:
 
 
 def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None:
-    """Show what became of every row, and how many parameters are trained."""
+    """Show what became of every row, how many parameters are trained, and whether a head is new."""
     datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
     if trainer.is_global_zero:
         trained, total = count_parameters(module)
@@ -250,6 +250,8 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
         out.print(report_table(set_reports(datamodule)))
         out.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", soft_wrap=True)
         out.print(f"{total:,} parameters, {trained:,} of them trained")
+        if isinstance(module, PairwiseRM) and (where := module.model.untrained_head) is not None:
+            out.print(f"{where} brings no reward head: a new one is drawn, and trained from here", soft_wrap=True)
 
 
 @command("train")

@@ -23,7 +23,6 @@ from lightning_rm.evaluation.kept import KeptRewards
 from lightning_rm.evaluation.measure import LENGTH_ONLY, RANDOM, compare, length_row, random_row
 from lightning_rm.evaluation.result import BenchmarkResult, ModelResult
 from lightning_rm.evaluation.rewards import Reading
-from lightning_rm.scoring.engine import BATCH_TOKENS
 
 
 def evaluate(
@@ -38,7 +37,7 @@ def evaluate(
     max_tokens: int | None = None,
     overlong: Overlong = "truncate_response",
     layout: LayoutSetting = "auto",
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     device: str | torch.device | None = None,
     dtype: str = "float32",
     diagnostics: bool = False,
@@ -69,7 +68,7 @@ def evaluate(
         overlong: what becomes of a longer one, counted in any case: `truncate_response` cuts the prompt at a turn and
             then the response, `truncate_prompt` the prompt alone, `drop` leaves the item out, `error` is one.
         layout: how conversations are laid out; rewards are the same.
-        batch_tokens: grid tokens of a forward.
+        batch_tokens: grid tokens of a forward; None for what suits the device.
         device: of the models; None for a GPU where there is one.
         dtype: of the models' backbones.
         diagnostics: calibration, length, spread, selective accuracy, invariance and robustness probes too.

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
+from lightning_rm.evaluation.benchmarks.benchmark import OVERALL, Benchmark
 from lightning_rm.evaluation.credit import Credit, Rule
 from lightning_rm.evaluation.items import Floats, Items, check_finite
 from lightning_rm.evaluation.statistics import (
@@ -30,6 +30,9 @@ LOW_QUANTILE = 0.25
 """Of the categories: it predicts policies better than the mean does (PPE, arXiv 2410.14872)."""
 
 LENGTH_ONLY, RANDOM = "length only", "random rewards"
+
+MEAN = "mean"
+"""Of the categories, in a summary."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Row:
         tie: section -> the share of ties.
         summary: `mean`, `lowest` and `lower quartile` over the benchmark's categories.
         more: figures without intervals that the benchmark adds.
-        draws: section -> (B,) over the bootstrap's draws, the same draws for every model.
+        draws: section, and `mean` -> (B,) over the bootstrap's draws, the same draws for every model.
     """
 
     sections: dict[str, Figure]
@@ -62,6 +65,15 @@ class Row:
     summary: dict[str, Figure] = field(default_factory=dict[str, Figure])
     more: dict[str, float] = field(default_factory=dict[str, float])
     draws: dict[str, Floats] = field(default_factory=dict[str, Floats], repr=False)
+
+    @property
+    def main(self) -> str:
+        """The one figure to compare models by: `overall`; where a category is missing, the mean over those there."""
+        return OVERALL if OVERALL in self.sections else MEAN if MEAN in self.summary else next(iter(self.sections))
+
+    def figure(self, name: str) -> Figure:
+        """A section, or a figure of the summary."""
+        return self.sections[name] if name in self.sections else self.summary[name]
 
 
 def measure(
@@ -99,6 +111,8 @@ def measure(
     own = columns("own")
     values = benchmark.combine(column_means(own))
     draws = benchmark.combine(bootstrap_means(own, items.cluster, num_draws, seed))
+    if (mean := mean_of_categories(benchmark, draws)) is not None:
+        draws = {**draws, MEAN: mean}
     by_rule = {rule: benchmark.combine(column_means(columns(rule))) for rule in ("strict", "half", "tie")}
     more = benchmark.more(items, rewards) if benchmark.more is not None and there.all() else {}
     return Row(
@@ -108,6 +122,12 @@ def measure(
         draws=draws,
         **{rule: {name: float(value) for name, value in found.items()} for rule, found in by_rule.items()},
     )
+
+
+def mean_of_categories(benchmark: Benchmark, sections: Mapping[str, Floats]) -> Floats | None:
+    """The plain mean over the categories that are there; None of fewer than two."""
+    found = [sections[name] for name in benchmark.categories if name in sections]
+    return np.mean(found, axis=0) if len(found) > 1 else None
 
 
 def counted(columns: Mapping[str, Credit], there: NDArray[np.bool_]) -> dict[str, Credit]:
@@ -175,10 +195,12 @@ def compare(
 
 
 def _differences(first: Row, second: Row) -> dict[str, Figure]:
+    """Section by section; the main figure too, where it is none of them."""
+    figures, others = ({**row.sections, row.main: row.figure(row.main)} for row in (first, second))
     return {
-        name: _figure(np.asarray(figure.value - second.sections[name].value), first.draws[name] - second.draws[name])
-        for name, figure in first.sections.items()
-        if name in second.sections
+        name: _figure(np.asarray(figure.value - others[name].value), first.draws[name] - second.draws[name])
+        for name, figure in figures.items()
+        if name in others
     }
 
 
@@ -189,12 +211,12 @@ def _figure(value: Floats, draws: Floats) -> Figure:
 
 def _summary(benchmark: Benchmark, values: Mapping[str, Floats], draws: Mapping[str, Floats]) -> dict[str, Figure]:
     """Mean, minimum and low quantile over the categories that are there; nothing of fewer than two."""
-    names = [name for name in benchmark.categories if name in values]
-    if len(names) < 2:
+    if mean_of_categories(benchmark, values) is None:
         return {}
+    names = [name for name in benchmark.categories if name in values]
     value, drawn = (np.stack([table[name] for name in names]) for table in (values, draws))
     return {
-        "mean": _figure(value.mean(axis=0), drawn.mean(axis=0)),
+        MEAN: _figure(value.mean(axis=0), drawn.mean(axis=0)),
         "lowest": _figure(value.min(axis=0), drawn.min(axis=0)),
         "lower quartile": _figure(np.quantile(value, LOW_QUANTILE, axis=0), np.quantile(drawn, LOW_QUANTILE, axis=0)),
     }

@@ -21,7 +21,7 @@ from lightning_rm.data.tokenize.fitting import fit
 from lightning_rm.data.tokenize.policy import PROMPT_CUT, RESPONSE_CUT, Overlong, TokenizePolicy
 from lightning_rm.evaluation.items import Floats, Item, Items
 from lightning_rm.models.protocol import AnyRewardModel
-from lightning_rm.scoring.engine import BATCH_TOKENS, score_sequences
+from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.scoring.parts import Part, Parts
 
 CHUNK = 500
@@ -39,13 +39,13 @@ class Reading:
         overlong: what becomes of a longer one: `truncate_response` cuts the prompt at a turn and then the response from
             the right, `truncate_prompt` the prompt alone, `drop` leaves the item out, `error` ends the evaluation.
         layout: how conversations are laid out; rewards are the same.
-        batch_tokens: grid tokens of a forward.
+        batch_tokens: grid tokens of a forward; None for what suits the device.
     """
 
     max_tokens: int | None = None
     overlong: Overlong = "truncate_response"
     layout: LayoutSetting = "auto"
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int | None = None
 
 
 @dataclass(frozen=True)

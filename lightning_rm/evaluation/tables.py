@@ -156,8 +156,8 @@ def _ties(result: BenchmarkResult) -> Table:
 
 
 def _comparisons(result: BenchmarkResult) -> Table:
-    section = "overall" if "overall" in result.sections else result.sections[0]
-    best = max(result.models, key=lambda name: result.models[name].row.sections[section].value)
+    section = next(iter(result.models.values())).row.main
+    best = max(result.models, key=lambda name: result.models[name].row.figure(section).value)
     shown = [pair for pair in result.comparisons if best in (pair.first, pair.second)][:MAX_COMPARISONS]
     table = _table(f"{section} of {best} less that of others; points. Right and p: of all comparisons")
     for heading in ("less", "difference", "95 % interval", "only it is right", "only the other", "McNemar p"):
@@ -215,7 +215,7 @@ def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str
             lines.append([model, *("" if one is None else f"{percent(one.value)} ({span(one)})" for one in figures)])
         parts.append(_markdown_table(lines))
         if result.comparisons:
-            section = "overall" if "overall" in result.sections else result.sections[0]
+            section = next(iter(result.models.values())).row.main
             lines = [
                 ["first", "second", f"difference in {section}", "only first right", "only second right", "McNemar p"],
                 ["---", "---", "---:", "---:", "---:", "---:"],

@@ -21,7 +21,7 @@ from lightning_rm.data.tokenize.policy import OVERLONG
 from lightning_rm.data.tokenize.templates import encode_texts, render
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.scoring.conversations import Conversation, bounded, encode
-from lightning_rm.scoring.engine import BATCH_TOKENS, score_sequences
+from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.scoring.load import LoadedModel, load_model
 from lightning_rm.scoring.parts import Refusal
 from lightning_rm.scoring.reference import reference_scale
@@ -50,7 +50,7 @@ class RewardFunction:
             response out.
         dtype: of the backbone, where the model is loaded here.
         device: where to score; None for the accelerator of the process, if there is one, at the first call.
-        batch_tokens: the most grid tokens of a forward.
+        batch_tokens: the most grid tokens of a forward; None for what suits the device.
         name: what trainers log the reward as.
 
     Raises:
@@ -69,7 +69,7 @@ class RewardFunction:
         overlong: Overlong = "error",
         dtype: str = "float32",
         device: str | torch.device | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         name: str = "reward_model",
     ) -> None:
         self.model, self.tokenizer = load_model(model, dtype=dtype) if isinstance(model, str | Path) else model

@@ -21,7 +21,7 @@ from lightning_rm.data.rows import BadRow, Message
 from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
 from lightning_rm.models.protocol import AnyRewardModel
-from lightning_rm.scoring.engine import BATCH_TOKENS, score_sequences
+from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.scoring.parts import Refusal
 
 AnyConversation = Sequence[Message] | Sequence[Mapping[str, Any]] | Mapping[str, Any]
@@ -52,7 +52,7 @@ def score(
     layout: LayoutSetting = "auto",
     tools: Sequence[Mapping[str, Any]] = (),
     chat_template_kwargs: Mapping[str, Any] | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     each_member: bool = False,
 ) -> Tensor:
     """Rewards of whole conversations, each ending with the response that is scored.
@@ -68,7 +68,8 @@ def score(
         tools: tool definitions handed to the chat template for every conversation, as a row's `tools` are.
         chat_template_kwargs: further arguments handed to the chat template, as a row's are: one that is None is left
             out.
-        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone.
+        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone. None for what suits the
+            device.
         each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
 
     Returns:

@@ -21,7 +21,6 @@ from lightning_rm.data.sources.readers import count_rows, find_files
 from lightning_rm.data.store.cache import files_digest, fingerprint
 from lightning_rm.drafts import clear_drafts
 from lightning_rm.models.protocol import AnyRewardModel
-from lightning_rm.scoring.engine import BATCH_TOKENS
 from lightning_rm.scoring.load import LoadedModel, load_model
 from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
 from lightning_rm.scoring.rows import NewFields, Scored, check_suffixes, write_rows
@@ -72,7 +71,7 @@ def score_file(
     dtype: str = "float32",
     fabric: L.Fabric | None = None,
     layout: LayoutSetting = "auto",
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     shard_rows: int = SHARD_ROWS,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> FileReport:
@@ -98,7 +97,8 @@ def score_file(
         dtype: of the backbone, where the model is loaded here.
         fabric: device, precision and processes; None for this process and the CPU. Every process calls this alike.
         layout: how conversations are laid out; rewards are the same.
-        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone.
+        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone. None for what suits the
+            device.
         shard_rows: rows that are scored and written together, the most that a killed process does again.
         progress: told how many rows are done and how many there are; None for a JSON array, whose rows nobody counts.
 

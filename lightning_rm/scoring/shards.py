@@ -16,7 +16,7 @@ import numpy as np
 
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.models.protocol import AnyRewardModel
-from lightning_rm.scoring.engine import BATCH_TOKENS, score_sequences
+from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.scoring.parts import Part, Parts, Refusal
 
 Found = Sequence[Sequence[int] | Refusal]
@@ -49,7 +49,7 @@ def score_shards(
     *,
     fabric: L.Fabric,
     layout: LayoutSetting = "auto",
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     each_member: bool = False,
     progress: Progress | None = None,
 ) -> None:
@@ -61,7 +61,8 @@ def score_shards(
         parts: where the parts go; named by all that rewards depend on, layout and budget among it.
         fabric: device, precision and processes; every process calls this alike.
         layout: how conversations are laid out; rewards are the same.
-        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone.
+        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone. None for what suits the
+            device.
         each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
         progress: told of a shard how many more of its conversations are done.
 
@@ -103,7 +104,7 @@ def _score(
     shard: Shard,
     found: Found,
     layout: LayoutSetting,
-    batch_tokens: int,
+    batch_tokens: int | None,
     each_member: bool,
     progress: Progress | None,
 ) -> Part:

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.scoring.engine import Rewards, score_sequences
+from lightning_rm.scoring.engine import Rewards, batch_budget, score_sequences
 from lightning_rm.scoring.load import load_model
 from lightning_rm.scoring.reference import reference_scale
 from lightning_rm.serving.app import make_app
@@ -39,7 +39,7 @@ class ServeOptions:
         max_items: texts of a request.
         max_tokens: of a text; None for what the model reads.
         max_body_bytes: of a request.
-        batch_tokens: the most tokens that are scored together.
+        batch_tokens: the most tokens that are scored together; None for what suits the device.
         layout: how they are laid out; the rewards are the same.
         normalize: take the reference mean off every reward and divide by the reference spread, both from the export.
 
@@ -52,14 +52,14 @@ class ServeOptions:
     max_items: int = 1024
     max_tokens: int | None = None
     max_body_bytes: int = 16 * 2**20
-    batch_tokens: int = 16384
+    batch_tokens: int | None = None
     layout: LayoutSetting = "auto"
     normalize: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_items", "max_tokens", "max_body_bytes", "batch_tokens"):
             value: object = getattr(self, name)
-            if value is None and name == "max_tokens":
+            if value is None and name in ("max_tokens", "batch_tokens"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value}; give a whole number from 1")
@@ -87,9 +87,10 @@ def reward_app(
         ValueError: if rewards are to be normalised and the model's export has no reference rewards.
     """
     options = options or ServeOptions()
+    budget = batch_budget(model, options.batch_tokens)
 
     def score(sequences: Sequence[Sequence[int]]) -> Rewards:
-        return score_sequences(model, sequences, layout=options.layout, batch_tokens=options.batch_tokens)
+        return score_sequences(model, sequences, layout=options.layout, batch_tokens=budget)
 
     config = model.plain_models[0].backbone.config
     limit = min((limit for limit in (options.max_tokens, model.max_tokens) if limit is not None), default=None)
@@ -104,7 +105,7 @@ def reward_app(
         mean,
         std,
     )
-    return make_app(Service(served, options.batch_tokens), options.api_key, options.max_body_bytes)
+    return make_app(Service(served, budget), options.api_key, options.max_body_bytes)
 
 
 def serve(

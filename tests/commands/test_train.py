@@ -17,6 +17,7 @@ from lightning_rm.data.synthetic.pairs import SyntheticSource
 from tests.commands.conftest import Cli
 from tests.float64 import same
 from tests.processes import lightning_rm_afresh
+from tests.rlhf.policies import save_policy
 from tests.toy import write_jsonl
 
 SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1", "data.epochs=2"]
@@ -135,14 +136,23 @@ def test_a_run_that_diverges_ends_with_an_error_and_saves_nothing(cli: Cli, tmp_
 
 
 def test_a_run_is_a_backbone_and_its_folder_a_checkpoint(cli: Cli, tmp_path: Path) -> None:
+    """A head that is new is said once: not of the run that goes on from here, nor of one that takes its weights."""
+    save_policy(tmp_path / "policy")
     first = [*SMALL, "logger=none", "hydra.run.dir=first", "trainer.max_steps=1"]
-    assert cli("train", *first).code == 0
+    said = cli("train", *first, "backbone=hub", "backbone.path=policy")
+    assert said.code == 0, said.err
+    new_head = "path='policy' brings no reward head: a new one is drawn, and trained from here\n"
+    assert (said.out + said.err).count(new_head) == 1
     second = [*SMALL, "logger=none", "hydra.run.dir=second", "trainer.max_steps=1"]
     said = cli("train", *second, "backbone=hub", "backbone.path=first")
     assert said.code == 0, said.err
     assert "backbone.path: first is a run; its weights are read from first/model/best" in said.out
-    said = cli("train", *SMALL, "logger=none", "resume=first", "trainer.max_steps=2")
+    assert new_head not in said.out
+    said = cli(
+        "train", *SMALL, "logger=none", "resume=first", "trainer.max_steps=2", "backbone=hub", "backbone.path=policy"
+    )
     assert said.code == 0, said.err
+    assert new_head not in said.out
     assert "going on from first/checkpoints/last.ckpt" in said.err
     assert torch.load(tmp_path / "first" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
     (tmp_path / "empty").mkdir()

@@ -284,3 +284,22 @@ def test_diagnostics_and_a_temperature_that_is_stored(folders: Path, tmp_path: P
     json.dumps(found.plain(), allow_nan=False)
     again = RewardModel.from_pretrained(folder, tokenizer=world_tokenizer())
     assert again.backbone.config.lightning_rm == {"temperature": diagnostics["temperature"]}
+
+
+def test_where_a_subset_is_missing_models_are_compared_in_the_mean_over_the_others(tmp_path: Path) -> None:
+    """Not in whichever section comes first: no overall can be told, and the mean is of the subsets that are there."""
+    (llmbar(tmp_path / "LLMBar") / "manual.json").unlink()
+    found = evaluate({"a": loaded(0), "b": loaded(1)}, "llmbar", path=tmp_path / "LLMBar", out=tmp_path / "out", **FEW)
+    rows = [one.row for one in found["llmbar"].models.values()]
+    assert "overall" not in rows[0].sections
+    subsets = [row.sections[name].value for row in rows for name in ("natural", "neighbor", "gptinst", "gptout")]
+    means = np.mean(subsets[:4]), np.mean(subsets[4:])
+    assert [row.figure(row.main).value for row in rows] == pytest.approx(means)
+    (pair,) = found["llmbar"].comparisons
+    difference = pair.difference["mean"]
+    assert difference.value == pytest.approx(means[0] - means[1])
+    assert difference.low <= difference.value <= difference.high
+    assert "difference in mean" in (tmp_path / "out" / "evaluation.md").read_text()
+    console = Console(width=80, record=True)
+    console.print(found.table())
+    assert "mean of " in console.export_text()

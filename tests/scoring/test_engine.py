@@ -13,7 +13,7 @@ from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.batches import batches_of, num_shared
-from lightning_rm.scoring.engine import score_sequences
+from lightning_rm.scoring.engine import batch_budget, score_sequences
 from lightning_rm.scoring.load import load_model
 from tests.float64 import roughly, same
 from tests.toy import toy_model
@@ -26,6 +26,13 @@ def alone(model: RewardModel, sequence: list[int]) -> float:
     model.eval()
     with torch.no_grad():
         return model.backbone(input_ids=torch.tensor([sequence])).logits.item()
+
+
+def test_a_budget_that_nobody_names_suits_the_device() -> None:
+    """Small on a CPU, whose caches are."""
+    model = toy_model()
+    assert [batch_budget(model, asked) for asked in (None, 7)] == [2048, 7]
+    assert batch_budget(model.to("meta"), None) == 16384
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

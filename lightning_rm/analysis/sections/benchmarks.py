@@ -78,8 +78,8 @@ def _read(path: Path, found: dict[str, _Benchmark]) -> list[str]:
     read = {
         name: _Benchmark(
             f"{result['title']}, {result['num_items']:,} items",
-            {model: row["sections"] for model, row in result["models"].items()},
-            {control: row["sections"] for control, row in result["controls"].items()},
+            {model: _sections(row) for model, row in result["models"].items()},
+            {control: _sections(row) for control, row in result["controls"].items()},
             result.get("comparisons", []),
         )
         for name, result in told["benchmarks"].items()
@@ -91,6 +91,12 @@ def _read(path: Path, found: dict[str, _Benchmark]) -> list[str]:
         known.controls |= one.controls
         known.comparisons += one.comparisons
     return [f"Failed: {what}: {why}." for what, why in told.get("failed", {}).items()]
+
+
+def _sections(row: Mapping[str, Any]) -> Sections:
+    """A row's sections; where `overall` is missing the mean over the categories that are there comes first."""
+    sections, mean = row["sections"], row.get("summary", {}).get("mean")
+    return sections if OVERALL in sections or mean is None else {"mean": mean, **sections}
 
 
 def _bars(one: _Benchmark) -> Figure:
