@@ -49,6 +49,8 @@ class PairRow:
         chat_template_kwargs: further arguments handed to the chat template for this row.
         where: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
         others: fields of the row that nothing here reads, as its file gives them. Not part of what a row is.
+        doubts: keys of its tools and calls that a table cannot tell null from missing, of which a rule decided
+            (`sources.arrow`). Not part of what a row is.
     """
 
     prompt: tuple[Message, ...]
@@ -70,6 +72,7 @@ class PairRow:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     where: str = field(default="", compare=False)
     others: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    doubts: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def place(self) -> str:

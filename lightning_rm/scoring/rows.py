@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightning_rm.data.rows import BadRow
-from lightning_rm.data.sources.readers import BATCH_ROWS, is_array, read_file
+from lightning_rm.data.sources.parquet import BATCH_ROWS
+from lightning_rm.data.sources.readers import is_array, read_file
 from lightning_rm.drafts import draft_of
 from lightning_rm.scoring.parts import Refusal, Rewards
 

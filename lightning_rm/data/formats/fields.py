@@ -17,6 +17,20 @@ from uuid import UUID
 Raw = Mapping[str, object]
 """A row as a file gives it: field names to JSON-like values."""
 
+
+class TableRow(dict[str, object]):
+    """A row of a table, and the keys in it of which nobody can tell whether they are null or missing.
+
+    Args:
+        fields: the row.
+        doubts: keys of tools' schemas and calls' arguments.
+    """
+
+    def __init__(self, fields: Raw, doubts: Sequence[str]) -> None:
+        super().__init__(fields)
+        self.doubts = tuple(doubts)
+
+
 MISSING_FIELD = "missing field"
 WRONG_TYPE = "wrong type"
 BAD_VALUE = "bad value"

@@ -27,7 +27,13 @@ MAX_ARRAY_BYTES = 2048 * MIB
 """Of a file that holds one JSON array, which is read whole. Rows a line have no such bound."""
 
 MAX_EXPANSION = 200
-"""How many times its size a gzip file may unpack to. Text packs to a fifth; a bomb unpacks to a thousand times."""
+"""How many times its size a gzip file, or a row group of a Parquet file, may unpack to.
+
+Text packs to a fifth; a bomb unpacks to a thousand times.
+"""
+
+MAX_RUN_VALUES = 2**25
+"""Of the lists in a Parquet row group, of less than a byte each: a run of equal ones is unpacked whole."""
 
 FREE_EXPANSION_BYTES = 64 * MIB
-"""What any gzip file may unpack to: a few repeated rows pack very small."""
+"""What any of them may unpack to: a few repeated rows pack very small."""

@@ -14,6 +14,7 @@ from lightning_rm.data.formats.fields import (
     MISSING_FIELD,
     Raw,
     RowError,
+    TableRow,
     digest,
     found_fields,
     has,
@@ -115,6 +116,7 @@ def parse_row(
             chat_template_kwargs=read_chat_template_kwargs(row),
             where=where,
             others=_others(raw, columns),
+            doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
     except RowError as error:
         return BadRow(where, error.reason, error.detail)

@@ -4,7 +4,8 @@ All structs of a column have the fields of all of them, and where a row has no s
 write those nulls into the definitions of tools and the arguments of calls. What was null and what was missing cannot be
 told for certain, so this is the rule. A null is a gap where the field has a type: another row has a value there. A
 field without a type is null wherever it was written: it stays in a struct that has no gap, and a schema's `default` or
-`const` stays in any. It knows no format and no file.
+`const` stays in any. Rows in which the rule had to decide on one of these, or on an argument, say so, and are counted.
+It knows no format and no file.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from typing import Any, cast
 
 from pyarrow import types
 
-from lightning_rm.data.formats.fields import Raw
+from lightning_rm.data.formats.fields import Raw, TableRow
 
-Filter = Callable[[object], object]
+Filter = Callable[[object, set[str]], object]
+"""From a value to one without gaps; it adds the keys that it had to decide on to the set."""
 
 NULL_MEANS = frozenset({"default", "const"})
 """Keywords of JSON Schema that say something by being null."""
+
+ARGUMENTS = frozenset({"arguments", "chat_template_kwargs"})
+"""Fields in which any key may say something by being null."""
 
 
 def arrow_rows(batch: Any) -> Iterator[Raw]:
@@ -34,28 +39,38 @@ def without_gaps(schema: Any) -> Callable[[Raw], Raw]:
 
     Null fields of a row itself stay: readers take them for missing.
     """
-    filters = {field.name: found for field in schema if (found := _filter(field.type)) is not None}
+    filters = {
+        field.name: found for field in schema if (found := _filter(field.type, field.name in ARGUMENTS)) is not None
+    }
 
     def gapless(row: Raw) -> Raw:
-        return {name: filters[name](value) if name in filters else value for name, value in row.items()}
+        doubts = set[str]()
+        found = {name: filters[name](value, doubts) if name in filters else value for name, value in row.items()}
+        return TableRow(found, sorted(doubts)) if doubts else found
 
     return gapless
 
 
-def _filter(kind: Any) -> Filter | None:
-    """What to do with the values of a type; None where nothing has to be done."""
+def _filter(kind: Any, in_arguments: bool) -> Filter | None:
+    """What to do with the values of a type, in a call's arguments or not; None where nothing has to be done."""
     if types.is_struct(kind):
         fields = [kind.field(place) for place in range(kind.num_fields)]
-        return _of_struct({field.name: (types.is_null(field.type), _filter(field.type)) for field in fields})
+        return _of_struct(
+            {
+                field.name: (types.is_null(field.type), _filter(field.type, in_arguments or field.name in ARGUMENTS))
+                for field in fields
+            },
+            in_arguments,
+        )
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _of_list(_filter(kind.value_type))
+        return _of_list(_filter(kind.value_type, in_arguments))
     return None
 
 
-def _of_struct(fields: Mapping[str, tuple[bool, Filter | None]]) -> Filter:
+def _of_struct(fields: Mapping[str, tuple[bool, Filter | None]], in_arguments: bool) -> Filter:
     typed = [name for name, (is_null, _) in fields.items() if not is_null]
 
-    def gapless(value: object) -> object:
+    def gapless(value: object, doubts: set[str]) -> object:
         if not isinstance(value, Mapping):  # null, or what a data set decodes it to
             return value
         row = cast(Raw, value)
@@ -64,7 +79,9 @@ def _of_struct(fields: Mapping[str, tuple[bool, Filter | None]]) -> Filter:
         for name, item in row.items():
             is_null, inner = fields.get(name, (True, None))
             if item is not None or (is_null and (name in NULL_MEANS or not has_gaps)):
-                found[name] = item if inner is None else inner(item)
+                found[name] = item if inner is None else inner(item, doubts)
+            if item is None and (in_arguments or name in NULL_MEANS) and (has_gaps or not is_null):
+                doubts.add(name)
         return found
 
     return gapless
@@ -74,9 +91,9 @@ def _of_list(inner: Filter | None) -> Filter | None:
     if inner is None:
         return None
 
-    def gapless(value: object) -> object:
+    def gapless(value: object, doubts: set[str]) -> object:
         if not isinstance(value, list):
             return value
-        return [inner(item) for item in cast(Sequence[object], value)]
+        return [inner(item, doubts) for item in cast(Sequence[object], value)]
 
     return gapless

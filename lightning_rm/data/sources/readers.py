@@ -23,13 +23,10 @@ from lightning_rm.data.formats.fields import BAD_ENCODING, TOO_LARGE, WRONG_TYPE
 from lightning_rm.data.formats.limits import MAX_LINE_BYTES, MIB
 from lightning_rm.data.formats.nested import JSON_ROWS, parse_json
 from lightning_rm.data.rows import BadRow
-from lightning_rm.data.sources.arrow import arrow_rows
 from lightning_rm.data.sources.opened import chunks_of, lines_of
+from lightning_rm.data.sources.parquet import parquet_rows
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".parquet")
-
-BATCH_ROWS = 1000
-"""Rows of a Parquet file that are in memory at a time."""
 
 BLANK = b"\xef\xbb\xbf \t\r\n"
 """What may stand before a row: blanks, and the mark that some editors put at the start of UTF-8."""
@@ -186,12 +183,9 @@ def _record(where: str, value: object) -> Record | BadRow:
 
 def _table(path: Path) -> Iterator[Record | BadRow]:
     try:
-        with pq.ParquetFile(path) as table:
-            place = 0
-            for batch in table.iter_batches(BATCH_ROWS):
-                for raw in arrow_rows(batch):
-                    yield Record(f"{path} row {place}", raw)
-                    place += 1
+        for place, raw in enumerate(parquet_rows(path)):
+            where = f"{path} row {place}"
+            yield BadRow(where, raw.reason, raw.detail) if isinstance(raw, RowError) else Record(where, raw)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
 

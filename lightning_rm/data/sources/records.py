@@ -14,13 +14,14 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from lightning_rm.data.formats.fields import TOO_LARGE, WRONG_TYPE, Columns, Raw, RowError, shown
+from lightning_rm.data.formats.fields import TOO_LARGE, WRONG_TYPE, Columns, Raw, RowError, TableRow, shown
 from lightning_rm.data.formats.limits import MAX_DEPTH
 from lightning_rm.data.formats.responses import Prefill
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.arrow import arrow_rows, without_gaps
 from lightning_rm.data.sources.options import RowOptions, Where
-from lightning_rm.data.sources.readers import BATCH_ROWS, Record
+from lightning_rm.data.sources.parquet import BATCH_ROWS
+from lightning_rm.data.sources.readers import Record
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -150,7 +151,8 @@ def _record(place: int, record: object) -> Record | BadRow:
     except RowError as error:
         return BadRow(_name(place), error.reason, error.detail)
     if isinstance(raw, dict):
-        return Record(_name(place), cast(Raw, raw))
+        fields = cast(Raw, raw)
+        return Record(_name(place), TableRow(fields, record.doubts) if isinstance(record, TableRow) else fields)
     return BadRow(_name(place), WRONG_TYPE, f"a row must be a mapping from field to value, found {shown(record)}")
 
 

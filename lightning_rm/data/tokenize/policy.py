@@ -20,6 +20,7 @@ NOT_SCORED = "responses without scores"
 TEMPLATE = "chat template refuses"
 PROMPT_CUT = "prompt cut"
 RESPONSE_CUT = "response cut"
+NULL_OR_MISSING = "null or missing, the table does not say"
 TEXT_LEFT_OUT = "text left out by the template"
 
 

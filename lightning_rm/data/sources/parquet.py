@@ -1,0 +1,149 @@
+"""Rows of a Parquet file within the bounds of `limits`: a file of a kilobyte can say that it holds terabytes.
+
+A text that stands in many rows is written once, in a dictionary, and a long run of it takes a few bytes. So texts are
+read as dictionaries, a row's size is counted before it is made, and one that is too large is refused. This file knows
+tables; what a row means, and what Arrow fills in, is not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyarrow import types
+
+from lightning_rm.data.formats.fields import TOO_LARGE, Raw, RowError
+from lightning_rm.data.formats.limits import (
+    FREE_EXPANSION_BYTES,
+    MAX_EXPANSION,
+    MAX_LINE_BYTES,
+    MAX_RUN_VALUES,
+    MIB,
+)
+from lightning_rm.data.sources.arrow import arrow_rows
+
+BATCH_ROWS = 1000
+"""Rows that are decoded at a time; their texts still stand in dictionaries."""
+
+MADE_BYTES = 64 * MIB
+"""Of the rows that are made of them at a time."""
+
+ITEM_BYTES = 8
+"""What a number, or an item of a list beside what it holds, counts."""
+
+Sizes = NDArray[np.int64]
+
+
+def parquet_rows(path: Path) -> Iterator[Raw | RowError]:
+    """The rows of a file in order; an error in the place of one that is too large.
+
+    Raises:
+        ValueError: for a row group that unpacks without end, or holds more values than rows could need.
+        ArrowException, OSError: for a file that is damaged.
+    """
+    with pq.ParquetFile(path) as plain:
+        schema, texts = plain.schema_arrow, _texts(plain.schema)
+        groups = [plain.metadata.row_group(number) for number in range(plain.metadata.num_row_groups)]
+        for group in groups:
+            _check_group(plain.schema, group)
+    with pq.ParquetFile(path, read_dictionary=texts) as table:
+        plain_schema = schema if _can_be_cast(table.schema_arrow, schema) else None
+        for batch in table.iter_batches(BATCH_ROWS):
+            yield from _rows(pa.Table.from_batches([batch]), plain_schema)
+
+
+def _texts(schema: Any) -> list[str]:
+    """The paths of the columns that hold texts or bytes, which may be read as dictionaries."""
+    columns = [schema.column(place) for place in range(len(schema))]
+    return [
+        column.path
+        for column in columns
+        if column.physical_type == "BYTE_ARRAY" and column.logical_type.type not in ("DECIMAL", "NULL")
+    ]
+
+
+def _can_be_cast(schema: Any, to: Any) -> bool:
+    """Whether texts in dictionaries can be made plain ones again; views of texts cannot."""
+    try:
+        schema.empty_table().cast(to)
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
+def _check_group(schema: Any, group: Any) -> None:
+    columns = [group.column(place) for place in range(group.num_columns)]
+    packed = sum(column.total_compressed_size for column in columns)
+    unpacked = sum(column.total_uncompressed_size for column in columns)
+    if unpacked > FREE_EXPANSION_BYTES + MAX_EXPANSION * packed:
+        raise ValueError(f"a row group unpacks to more than {MAX_EXPANSION} times its size, which no text does")
+    for place, column in enumerate(columns):
+        in_lists = schema.column(place).max_repetition_level > 0
+        if in_lists and column.num_values > max(MAX_RUN_VALUES, column.total_uncompressed_size):
+            raise ValueError(
+                f"{column.path_in_schema} has {column.num_values:,} items in the lists of a row group, "
+                "less than a byte for each; write smaller row groups (row_group_size=10000)"
+            )
+
+
+def _rows(batch: Any, schema: Any) -> Iterator[Raw | RowError]:
+    """The rows of a batch, made as many at a time as `MADE_BYTES` hold."""
+    sizes: Sizes = sum((_sizes(column) for column in batch.columns), np.zeros(batch.num_rows, np.int64))
+    if sizes.sum() <= MADE_BYTES:
+        yield from arrow_rows(batch if schema is None else batch.cast(schema))  # plain texts are made faster
+        return
+    start = 0
+    while start < batch.num_rows:
+        if sizes[start] > MAX_LINE_BYTES:
+            yield RowError(
+                TOO_LARGE,
+                f"the row has {sizes[start] // MIB:,} MiB, and none of more than {MAX_LINE_BYTES // MIB} MiB is read",
+            )
+            start += 1
+            continue
+        together = np.cumsum(sizes[start:])
+        fits = (together <= MADE_BYTES) & (sizes[start:] <= MAX_LINE_BYTES)
+        num_rows = len(fits) if fits.all() else max(1, int(fits.argmin()))
+        yield from arrow_rows(batch.slice(start, num_rows))
+        start += num_rows
+
+
+def _sizes(column: Any) -> Sizes:
+    """(R,) about how many bytes a column's values take, each with all that it holds."""
+    parts = [_sizes_of(chunk) for chunk in column.chunks]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _sizes_of(array: Any) -> Sizes:
+    kind = array.type
+    if types.is_dictionary(kind):
+        lengths = np.append(_sizes_of(array.dictionary), 0)  # the last one is a null's
+        return lengths[pc.fill_null(array.indices, len(lengths) - 1).to_numpy(zero_copy_only=False)]
+    if types.is_struct(kind):
+        fields = (_sizes_of(array.field(place)) for place in range(kind.num_fields))
+        return sum(fields, np.zeros(len(array), np.int64))
+    if types.is_map(kind):
+        return _of_lists(array, _sizes_of(array.keys) + _sizes_of(array.items))
+    if types.is_list(kind) or types.is_large_list(kind):
+        return _of_lists(array, _sizes_of(array.values))
+    if types.is_fixed_size_list(kind):
+        width = kind.list_size
+        items = array.values.slice(array.offset * width, len(array) * width)
+        return (_sizes_of(items) + ITEM_BYTES).reshape(len(array), width).sum(axis=1)
+    if types.is_binary(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_large_binary(kind):
+        lengths = pc.call_function("binary_length", [array])
+        return pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return np.full(len(array), ITEM_BYTES, np.int64)
+
+
+def _of_lists(array: Any, items: Sizes) -> Sizes:
+    """The sizes of lists, of which each holds a run of items."""
+    ends = np.append(0, np.cumsum(items + ITEM_BYTES))
+    offsets = array.offsets.to_numpy()
+    return ends[offsets[1:]] - ends[offsets[:-1]]

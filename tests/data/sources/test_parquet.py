@@ -1,0 +1,132 @@
+"""Parquet within bounds: every kind of column as Arrow reads it, and small files that hold too much refused by row."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sources import parquet
+from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.sources.readers import read_file
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
+
+KINDS: dict[str, Any] = {
+    "text": pa.array(["é", None, ""]),
+    "bytes": pa.array([b"\xff", None, b""]),
+    "decimal": pa.array([decimal.Decimal("1.5"), None, None]),
+    "time": pa.array([datetime.datetime(2020, 1, 1), None, None]),
+    "texts": pa.array([["a", None], None, []]),
+    "lists": pa.array([[["x"], []], None, [None]]),
+    "struct": pa.array([{"a": "q", "b": [1]}, {"a": "r", "b": []}, {"a": "s", "b": [2, 3]}]),
+    "null": pa.nulls(3),
+    "number": pa.array([1, None, 3]),
+    "map": pa.array([[("k", "v")], None, []], pa.map_(pa.string(), pa.string())),
+    "two": pa.array([["a", "b"], ["c", None], ["d", "e"]], pa.list_(pa.string(), 2)),
+    "large": pa.array([["big"], None, []], pa.large_list(pa.large_string())),
+    "dictionary": pa.array(["d", None, "d"]).dictionary_encode(),
+    "view": pa.array(["v", None, "w"], pa.string_view()),
+}
+
+
+def written(path: Path, table: Any, **options: Any) -> Path:
+    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=2**30, **options)
+    return path
+
+
+def often(text: str, *others: str | None, times: int) -> Any:
+    """A column of one text many times, written once, and then others."""
+    indices = [0] * times + [1 + place for place in range(len(others))]
+    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array([text, *others]))
+
+
+def pairs(chosen: Any) -> Any:
+    return pa.table({"prompt": ["q"] * len(chosen), "chosen": chosen, "rejected": ["b"] * len(chosen)})
+
+
+@pytest.mark.parametrize("names", [list(KINDS), [name for name in KINDS if name != "view"]])
+@pytest.mark.parametrize("made_bytes", [10, 10**6])
+def test_rows_are_those_of_arrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Sequence[str], made_bytes: int
+) -> None:
+    monkeypatch.setattr(parquet, "MADE_BYTES", made_bytes)
+    path = written(tmp_path / "a.parquet", pa.table({name: KINDS[name] for name in names}))
+    assert list(parquet.parquet_rows(path)) == pq.read_table(path).to_pylist()
+
+
+def test_a_row_that_holds_too_much_is_refused_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 rows of 3 MiB in a file of a kilobyte; with room for 4 MiB one is made at a time, a longer one not at all."""
+    monkeypatch.setattr(parquet, "MADE_BYTES", 4 * 2**20)
+    monkeypatch.setattr(parquet, "MAX_LINE_BYTES", 4 * 2**20)
+    made: list[int] = []
+    plain = parquet.arrow_rows
+
+    def counted(batch: Any) -> Any:
+        made.append(batch.num_rows)
+        return plain(batch)
+
+    monkeypatch.setattr(parquet, "arrow_rows", counted)
+    text = "x" * (3 * 2**20)
+    texts = often(text, text * 2, "ok", times=4)
+    turns = pa.StructArray.from_arrays([pa.array(["assistant"] * len(texts)), texts], ["role", "content"])
+    lists = pa.ListArray.from_arrays(pa.array(range(len(texts) + 1), pa.int32()), turns)
+    for column in (texts, lists):
+        made.clear()
+        path = written(tmp_path / "a.parquet", pairs(column), store_schema=False)
+        assert path.stat().st_size < 3000
+        rows = list(read_file(path))
+        assert made == [1, 1, 1, 1, 1]
+        assert rows[4] == BadRow(f"{path} row 4", "too large", "the row has 6 MiB, and none of more than 4 MiB is read")
+        assert [not isinstance(row, BadRow) for row in rows] == [True] * 4 + [False, True]
+
+
+def test_a_group_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "FREE_EXPANSION_BYTES", 2**20)
+    path = written(tmp_path / "a.parquet", pairs(pa.array(["x" * 2**22])), use_dictionary=False)
+    with pytest.raises(
+        ValueError, match=r"a\.parquet cannot be read as Parquet: a row group unpacks to more than 200 "
+    ):
+        list(read_file(path))
+
+
+def test_a_list_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "MAX_RUN_VALUES", 10**4)
+    equal = pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**5, np.int32)), pa.array(["a"]))
+    for items in (equal, pa.nulls(10**5, pa.int64())):
+        column = pa.ListArray.from_arrays(pa.array([0, 10**5], pa.int32()), items)
+        path = written(tmp_path / "a.parquet", pairs(column), store_schema=False)
+        with pytest.raises(ValueError, match=r"chosen\.list\.element has 100,000 items in the lists of a row group"):
+            list(read_file(path))
+    other = pa.array([list(range(10**5))])  # as many, of which each takes its bytes
+    assert len(list(read_file(written(tmp_path / "b.parquet", pairs(other), use_dictionary=False)))) == 1
+
+
+def test_what_a_table_does_not_say_is_decided_by_rule_and_counted(tmp_path: Path) -> None:
+    """Row 0 means its nulls, row 1 has no such keys, and the table has one row for both; row 2 is in no doubt."""
+
+    def row(argument: dict[str, Any], schema: dict[str, Any], answer: str) -> dict[str, Any]:
+        call = {"function": {"name": "f", "arguments": {"city": "Rome", **argument}}}
+        said = {"role": "assistant", "content": answer, "tool_calls": [call]}
+        tool = {"name": "f", "x": {"type": "s", **schema}}
+        return {"prompt": "q", "chosen": [said], "rejected": other, "tools": [tool]}
+
+    other = [{"role": "assistant", "content": "b"}]
+    rows = [row({"unit": None}, {"default": None}, "1"), row({}, {}, "2"), row({"unit": "C"}, {"default": "z"}, "3")]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    read = [found for found in FileSource(path) if isinstance(found, PairRow)]
+    assert [found.doubts for found in read] == [("default", "unit"), ("default", "unit"), ()]
+    assert read[0].tools == read[1].tools == ({"name": "f", "x": {"type": "s"}},)
+    assert read[2].tools == ({"name": "f", "x": {"type": "s", "default": "z"}},)
+    report = prepare_pairs(FileSource(path), world_tokenizer(), TokenizePolicy(), tmp_path).report
+    assert report.changes["null or missing, the table does not say"] == 2
+    assert f"{path} row 0: default, unit" in str(report)
