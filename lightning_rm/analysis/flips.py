@@ -92,7 +92,7 @@ def wrong_share(found: FlipPrecision) -> WrongShare:
 
     The interval joins Wilson's intervals of the deciles by their squared distances from the estimates (MOVER, Zou and
     Donner 2008, Statistics in Medicine 27). With two or three reviews in most deciles, as after sixty, it held the
-    truth in 86 to 93 of 100 made reviews (`tests/reviewing/test_pure.py`), not in 95.
+    truth in 86 to 93 of 100 made reviews (`tests/analysis/test_flips.py`), not in 95.
 
     Args:
         found: of `flip_precision`.

@@ -7,18 +7,14 @@ would tell of them, and the responses change places by chance.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.analysis.flips import deciles_to_flip, flip_precision, wrong_share
-from lightning_rm.analysis.kappa import cohen_kappa
 from lightning_rm.analysis.page.text import visible
 from lightning_rm.annotation.reviews import Review, Verdict, verdicts
 from lightning_rm.data.rows import PairRow
@@ -26,16 +22,11 @@ from lightning_rm.reviewing.order import REASONS, Ordering, deciles, review_orde
 from lightning_rm.reviewing.pairs import PairFile
 from lightning_rm.reviewing.shown import shown, shown_pair
 from lightning_rm.reviewing.store import ReviewStore, answers
+from lightning_rm.reviewing.telling import ENOUGH, agreement, fair_sample, flips_told
 
 Bools = NDArray[np.bool_]
 Status = Literal["todo", "done", "all", "keep", "flip", "tie", "skip", "noted", "disagreed"]
 Choice = Literal["keep", "flip", "first", "second", "tie", "skip"]
-
-ENOUGH = 50
-"""Reviews after which there is something to say of the rest."""
-
-WRONG = {"flip": 1.0, "keep": 0.0, "tie": 0.5}
-"""Verdict -> how wrong the label is."""
 
 NUM_SEARCHES = 8
 """Searches whose results stay in memory."""
@@ -197,15 +188,8 @@ class ReviewSession:
 
     def search(self, query: str) -> Iterator[tuple[int, int]]:
         """Look for words in all pairs: the rows read so far and those found; what is found stays for `Show.query`."""
-        if (known := self._found.get(query)) is not None:
-            yield len(self.pairs), int(known.sum())
-            return
-        found = np.zeros(len(self.pairs), bool)
-        for num_read, rows in self.pairs.search(query):
-            found[rows] = True
-            if num_read == len(self.pairs):
-                self._found = {**dict(list(self._found.items())[1 - NUM_SEARCHES :]), query: found}
-            yield num_read, int(found.sum())
+        for num_read, is_found in self._search(query):
+            yield num_read, int(is_found.sum())
 
     def state(self, reviewer: str) -> dict[str, Any]:
         """How far a reviewer is, how far reviewers agree, and what their reviews tell of the rest."""
@@ -223,59 +207,21 @@ class ReviewSession:
             "counts": told,
             "subsets": self._subsets,
             "reviewers": {visible(name): len(reviews) for name, reviews in standing.items() if reviews},
-            "agreement": self._agreement(standing),
+            "agreement": agreement(standing),
             "tells": self._tells(standing),
         }
 
-    def _agreement(self, standing: Mapping[str, Mapping[str, Review]]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for (first, said), (second, other) in combinations(sorted(answers(standing).items()), 2):
-            both = [name for name in said if name in other]
-            kappa = cohen_kappa([said[name] for name in both], [other[name] for name in both])
-            if both:
-                value = None if math.isnan(kappa.kappa) else kappa.kappa
-                names = {"first": visible(first), "second": visible(second)}
-                found.append({**names, "kappa": value, "observed": kappa.observed, "num_pairs": kappa.num_pairs})
-        return found
-
     def _tells(self, standing: Mapping[str, Mapping[str, Review]]) -> dict[str, Any]:
-        """Precision of the flips by decile, once there are enough reviews of pairs that were drawn by chance."""
+        """What the reviews tell of the rest, once there are enough of them."""
         found = verdicts(review for reviews in standing.values() for review in reviews.values())
         said = {self.pairs.row_of[name]: verdict for name, verdict in found.items() if name in self.pairs.row_of}
-        reached = np.zeros(len(self.pairs), bool)  # by place: somebody has decided about it, or skipped it
-        reached[self._place[list(said)]] = True
         num_reviewed = sum(verdict != "skip" for verdict in said.values())
-        open_places = np.flatnonzero(~reached & self._is_first[self._order.row])
-        frontier = int(open_places[0]) if len(open_places) else len(self.pairs)
-        wrong = np.full(len(self.pairs), np.nan)
-        for row, verdict in said.items():
-            if self._order.fair_from[row] <= frontier and verdict != "skip":
-                wrong[row] = WRONG[verdict]
+        wrong = fair_sample(self._order, said, self._is_first)
         num_fair = int((~np.isnan(wrong)).sum())
         told = {"num_reviewed": num_reviewed, "num_fair": num_fair, "enough": ENOUGH, "is_fair": self.is_fair}
         if num_reviewed < ENOUGH or not num_fair:
             return told
-        by_decile = flip_precision(self._decile, wrong)
-        share = wrong_share(by_decile)
-        flips = deciles_to_flip(by_decile)
-        below = self.pairs.mean[self._decile >= flips]
-        return told | {
-            "deciles": [
-                {
-                    "num_pairs": int(by_decile.num_pairs[one]),
-                    "right": int(by_decile.num_right[one]),
-                    "wrong": int(by_decile.num_wrong[one]),
-                    "tie": int(by_decile.num_ties[one]),
-                    "precision": None if math.isnan(by_decile.precision[one]) else float(by_decile.precision[one]),
-                    "low": float(by_decile.low[one]),
-                    "high": float(by_decile.high[one]),
-                }
-                for one in range(len(by_decile.low))
-            ],
-            "num_flip": flips,
-            "below_mean": float(below.min()) if len(below) else None,
-            "share": None if math.isnan(share.share) else list(share),
-        }
+        return told | flips_told(self._decile, self.pairs.mean, wrong)
 
     def _places(self, reviewer: str, show: Show) -> NDArray[np.int64]:
         """The places of the pairs to show, rising."""
@@ -307,7 +253,8 @@ class ReviewSession:
         if show.decile is not None:
             kept &= self._decile == show.decile
         if show.query:
-            kept &= self._matches(show.query)
+            *_, (_, is_found) = self._search(show.query)
+            kept &= is_found
         return np.flatnonzero(kept[self._order.row])
 
     def _texts(self, row: int) -> PairRow | str:
@@ -317,15 +264,17 @@ class ReviewSession:
         except ValueError as error:
             return str(error)
 
-    def _matches(self, query: str) -> Bools:
-        """By row, whether words stand in the pair."""
+    def _search(self, query: str) -> Iterator[tuple[int, Bools]]:
+        """After each piece of the file the rows read, and (N,) which have the words."""
         if (known := self._found.get(query)) is not None:
-            return known
-        found = np.zeros(len(self.pairs), bool)
-        for _, rows in self.pairs.search(query):
-            found[rows] = True
-        self._found = {**dict(list(self._found.items())[1 - NUM_SEARCHES :]), query: found}
-        return found
+            yield len(self.pairs), known
+            return
+        is_found = np.zeros(len(self.pairs), bool)
+        for num_read, rows in self.pairs.search(query):
+            is_found[rows] = True
+            if num_read == len(self.pairs):
+                self._found = {**dict(list(self._found.items())[1 - NUM_SEARCHES :]), query: is_found}
+            yield num_read, is_found
 
     def _rows(self, names: Mapping[str, object] | set[str]) -> list[int]:
         return [self.pairs.row_of[name] for name in names if name in self.pairs.row_of]

@@ -21,8 +21,8 @@ from fastapi.testclient import TestClient
 from lightning_rm.annotation.reviews import read_reviews
 from lightning_rm.reviewing.app import page_html, review_app
 from lightning_rm.reviewing.pairs import PairFile
-from lightning_rm.reviewing.session import ENOUGH
 from lightning_rm.reviewing.store import ReviewStore
+from lightning_rm.reviewing.telling import ENOUGH
 from lightning_rm.serving.server import run_server
 from tests.reviewing.made import HOSTILE, TOKEN, client, hostile_file, plain_file, row, session, write_rows
 from tests.toy import write_annotated
