@@ -214,7 +214,9 @@ class ReviewSession:
     def _tells(self, standing: Mapping[str, Mapping[str, Review]]) -> dict[str, Any]:
         """What the reviews tell of the rest, once there are enough of them."""
         found = verdicts(review for reviews in standing.values() for review in reviews.values())
-        said = {self.pairs.row_of[name]: verdict for name, verdict in found.items() if name in self.pairs.row_of}
+        said: dict[int, Verdict] = {
+            self.pairs.row_of[name]: verdict for name, verdict in found.items() if name in self.pairs.row_of
+        }
         num_reviewed = sum(verdict != "skip" for verdict in said.values())
         wrong = fair_sample(self._order, said, self._is_first)
         num_fair = int((~np.isnan(wrong)).sum())
