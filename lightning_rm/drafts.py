@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import os
 import re
 import shutil
@@ -33,6 +34,8 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 def draft_of(path: Path) -> Generator[Path]:
     """A file of its own beside `path` to write to: on the disk and renamed to it at the end, gone after an error.
 
+    Drafts of the same file that killed processes left are removed.
+
     Args:
         path: the file; its folder is made where it is missing.
 
@@ -40,6 +43,7 @@ def draft_of(path: Path) -> Generator[Path]:
         OSError: as the block raises it; one of the disk names the file, also one that a library has in words.
     """
     _make(path.parent)
+    clear_drafts(path.parent, path.name)
     draft = path.with_name(f"{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield draft
@@ -55,9 +59,9 @@ def draft_of(path: Path) -> Generator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def clear_drafts(folder: Path) -> None:
-    """Remove the drafts that processes which are gone have left in a folder."""
-    for draft in folder.glob("*.tmp"):
+def clear_drafts(folder: Path, name: str | None = None) -> None:
+    """Remove the drafts that processes which are gone have left in a folder: of one file, or of all."""
+    for draft in folder.glob("*.tmp" if name is None else f"{glob.escape(name)}.*.tmp"):
         if (parts := DRAFT.fullmatch(draft.name)) is None:
             continue
         gone = parts["host"] == _host() and not _runs(int(parts["process"]))

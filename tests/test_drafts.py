@@ -70,6 +70,22 @@ def test_a_killed_process_leaves_the_old_folder_and_its_draft_is_cleared_by_the_
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_files_drafts_of_killed_processes_are_cleared_by_the_next(tmp_path: Path) -> None:
+    target = tmp_path / "[a].parquet"
+    if (child := os.fork()) == 0:
+        with draft_of(target) as draft:
+            draft.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (tmp_path / "other.tmp").write_text("a user's")
+    assert len(names(tmp_path)) == 2
+    with draft_of(target) as living, draft_of(target) as draft:
+        living.write_text("first")
+        draft.write_text("whole")
+        assert len(names(tmp_path)) == 3
+    assert names(tmp_path) == ["[a].parquet", "other.tmp"]
+
+
 def test_a_living_process_keeps_its_draft(tmp_path: Path) -> None:
     with folder_draft(tmp_path / "model") as first, folder_draft(tmp_path / "model") as second:
         (first / "a").write_text("first")
