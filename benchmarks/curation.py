@@ -7,7 +7,8 @@ Every world has pairs, voters and a test set of clean labels of its own. Ten hea
 many epochs as what is measured; then one model is trained on the labels as they are, one on those of each policy, one
 on `flip_weakest` after an oracle has reviewed the 200 pairs that the voters dispute most, and one on the true labels,
 which is the most that there is to gain. Differences are paired by world. The cost of curation is the processor time of
-training the voters, their votes and the decisions, over that of one training on the raw labels.
+training the voters, their votes and the decisions with their report, over that of one training on the raw labels; pairs
+are read from a file. `--ways raw` trains on raw labels alone, for the cost and the estimate.
 
 `--noises` adds worlds of other shares of wrong labels for the estimate alone. Planted are the labels that are turned
 round whatever the pair; the annotator's own mistakes on close pairs come on top, and both are given.
@@ -47,9 +48,11 @@ from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.optimization import warmup_schedule
 from lightning_rm.modules.voters import VotersRM
+from lightning_rm.strength.policies import PolicyName
 
 HELD_OUT = 0.1
-POLICIES = ("flip_weakest", "agreement", "soft", "drop")
+POLICIES: tuple[PolicyName, ...] = ("flip_weakest", "agreement", "soft", "drop")
+WAYS = (*POLICIES, "reviewed", "truth")
 
 
 def trained(module: PairwiseRM, data: PreferenceDataModule, epochs: int) -> float:
@@ -78,7 +81,12 @@ class World:
 
     def __init__(self, arguments: argparse.Namespace, seed: int, noise: float, folder: Path) -> None:
         self.arguments, self.seed, self.folder = arguments, seed, folder
-        self.pairs = SyntheticSource(arguments.pairs, noise=noise, seed=seed)
+        self.rows = list(SyntheticSource(arguments.pairs, noise=noise, seed=seed))
+        folder.mkdir(parents=True, exist_ok=True)
+        names = ("prompt", "chosen", "rejected", "id", "prompt_id", "subset", "gold_margin", "clean")
+        lines = (json.dumps({name: getattr(row, name) for name in names}) + "\n" for row in self.rows)
+        (folder / "pairs.jsonl").write_text("".join(lines))
+        self.pairs = FileSource(folder / "pairs.jsonl")
         self.test = SyntheticSource(arguments.test_pairs, split="test", clean_labels=True, seed=seed)
         self.tokenizer = load_tokenizer(arguments.start)
         self.optimizer = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01)
@@ -122,15 +130,15 @@ class World:
         strength = curated.votes.strength
         disputed = np.argsort(np.abs(strength.mean) / strength.std, kind="stable")[:num]
         row_of = curated.votes.pairs.source_row
-        clean = {number: (row.id, row.clean) for number, row in enumerate(self.pairs)}
+        clean = {number: (row.id, row.clean) for number, row in enumerate(self.rows)}
         for place in disputed.tolist():
             name, is_right = clean[int(row_of[place])]
             append_review(path, Review(name, "keep" if is_right else "flip", reviewer="oracle"))
         return path
 
 
-def estimate(curated: Curated, noise: float, pairs: SyntheticSource) -> dict[str, Any]:
-    wrong = 1 - float(np.mean([bool(row.clean) for row in pairs]))
+def estimate(curated: Curated, noise: float, rows: list[PairRow]) -> dict[str, Any]:
+    wrong = 1 - float(np.mean([bool(row.clean) for row in rows]))
     found = curated.wrong
     return {
         "planted": noise,
@@ -151,17 +159,19 @@ def run_world(arguments: argparse.Namespace, seed: int, folder: Path) -> dict[st
     raw, raw_seconds = world.accuracy(world.pairs)
     accuracies = {"raw": raw}
     decided = {POLICIES[0]: dict(first.counts)}
-    for policy in POLICIES:
-        if policy != POLICIES[0]:
-            decided[policy] = dict(world.curated(voters, Rules(policy))[0].counts)
-        accuracies[policy] = world.accuracy(FileSource(folder / policy / "clean.parquet"))[0]
-    reviews = world.review(first, arguments.reviews)
-    reviewed, _ = world.curated(voters, Rules(POLICIES[0], reviews=reviews))
-    decided["reviewed"] = dict(reviewed.counts)
-    accuracies["reviewed"] = world.accuracy(FileSource(folder / POLICIES[0] / "clean.parquet"))[0]
-    accuracies["truth"] = world.accuracy(truth(world.pairs))[0]
+    for way in arguments.ways:
+        if way in POLICIES:
+            if way != POLICIES[0]:
+                decided[way] = dict(world.curated(voters, Rules(way))[0].counts)
+            accuracies[way] = world.accuracy(FileSource(folder / way / "clean.parquet"))[0]
+        elif way == "reviewed":
+            rules = Rules(POLICIES[0], reviews=world.review(first, arguments.reviews))
+            decided[way] = dict(world.curated(voters, rules)[0].counts)
+            accuracies[way] = world.accuracy(FileSource(folder / POLICIES[0] / "clean.parquet"))[0]
+        elif way == "truth":
+            accuracies[way] = world.accuracy(truth(world.rows))[0]
     flips = first.decision == "flipped"
-    wrong = np.array([not row.clean for row in world.pairs])[first.votes.pairs.source_row]
+    wrong = np.array([not row.clean for row in world.rows])[first.votes.pairs.source_row]
     return {
         "world": seed,
         "accuracy": accuracies,
@@ -171,11 +181,11 @@ def run_world(arguments: argparse.Namespace, seed: int, folder: Path) -> dict[st
         "seen_and_new": [first.by_heart.seen, first.by_heart.new],
         "seconds": {"voters": voting, "votes and decisions": deciding, "one training": raw_seconds},
         "cost": (voting + deciding) / raw_seconds,
-        "noise": estimate(first, arguments.noise, world.pairs),
+        "noise": estimate(first, arguments.noise, world.rows),
     }
 
 
-def truth(pairs: SyntheticSource) -> list[dict[str, Any]]:
+def truth(rows: list[PairRow]) -> list[dict[str, Any]]:
     """The same pairs, every label right."""
 
     def sides(row: PairRow) -> tuple[Any, Any]:
@@ -183,7 +193,7 @@ def truth(pairs: SyntheticSource) -> list[dict[str, Any]]:
 
     return [
         {"prompt": list(row.prompt), "chosen": list(sides(row)[0]), "rejected": list(sides(row)[1]), "id": row.id}
-        for row in pairs
+        for row in rows
     ]
 
 
@@ -191,7 +201,8 @@ def differences(worlds: list[dict[str, Any]]) -> dict[str, Any]:
     """Each way against raw labels, paired by world; reviews against the same policy without."""
     values = {name: {world["world"]: world["accuracy"][name] for world in worlds} for name in worlds[0]["accuracy"]}
     against = {name: (name, "raw") for name in values if name != "raw"}
-    against["reviewed, over flip_weakest"] = ("reviewed", "flip_weakest")
+    if {"reviewed", "flip_weakest"} <= values.keys():
+        against["reviewed, over flip_weakest"] = ("reviewed", "flip_weakest")
     found = {name: paired_difference(values[one], values[other]) for name, (one, other) in against.items()}
     return {name: one._asdict() | {"verdict": one.verdict} for name, one in found.items() if one is not None}
 
@@ -205,6 +216,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--noise", type=float, default=0.235, help="of labels; 25 %% are wrong then")
     parser.add_argument("--noises", type=float, nargs="*", default=[], help="further ones, for the estimate alone")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=["raw", *WAYS], help="to train on, beside raw")
     parser.add_argument("--reviews", type=int, default=200)
     parser.add_argument("--folder", type=Path, default=Path("runs/curation"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/curation.json"))
@@ -225,7 +237,7 @@ def main() -> None:
         else:
             world = World(arguments, seed, noise, folder)
             curated, _ = world.curated(world.votes()[0], Rules())
-            results["estimates"].append(estimate(curated, noise, world.pairs) | {"world": seed})
+            results["estimates"].append(estimate(curated, noise, world.rows) | {"world": seed})
         print(json.dumps(results["worlds"][-1] if noise == arguments.noise else results["estimates"][-1]), flush=True)
         arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -26,7 +26,7 @@ from lightning_rm.commands._tables import report_table
 from lightning_rm.curation.curate import Look, Outside, check_asked, curate
 from lightning_rm.curation.endpoint import Judge
 from lightning_rm.curation.opinions import Opinion
-from lightning_rm.curation.report import wrong_line
+from lightning_rm.curation.report import reviewed_flips, wrong_line
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import Source
 from lightning_rm.data.store.cache import fingerprint
@@ -174,6 +174,8 @@ def say(curated: Curated, out: Path, words: Sequence[str], console: Console) -> 
     console.print(f"{len(curated.facts):,} rows: {counts}", highlight=False)
     console.print(wrong_line(curated), highlight=False, soft_wrap=True)
     console.print(curated.by_heart.advice(), highlight=False, soft_wrap=True)
+    if curated.verdicts:
+        console.print(reviewed_flips(curated)[1], highlight=False, soft_wrap=True)
     for path in curated.files[:4]:
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     kept = [word for word in trained_words(words) if word.partition("=")[0].partition(".")[0] != "members"]

@@ -17,6 +17,7 @@ from lightning_rm.analysis.reports.strength import read_strength, strength_repor
 from lightning_rm.analysis.table_files import write_table
 from lightning_rm.curation.groups import group_rows, length_groups
 from lightning_rm.curation.result import Curated, Rules
+from lightning_rm.curation.reviewed import flip_rows
 from lightning_rm.drafts import draft_of
 
 MAX_LISTED = 20
@@ -48,6 +49,9 @@ def write_report(curated: Curated, rules: Rules, out: Path) -> list[Path]:
         figure = doubted_by_group(rows, title, float((mean < 0).mean()))
         written += [*tables, *save_figure(figure, folder / f"by_{_file_name(name)}")]
         told.append(tables[1].read_text(encoding="utf-8").replace("# ", "### ", 1))
+    flips, _ = reviewed_flips(curated)
+    if flips:
+        written += write_table(flips, folder / "flips", "How often a flip is right, by decile of strength")
     numbers, files = strength_report(read_strength(out / "strength.parquet"), folder)
     written += files
     found = summary(curated, rules) | {"strength": numbers}
@@ -97,6 +101,15 @@ def lines(curated: Curated, rules: Rules) -> list[str]:
     if curated.verdicts:
         count = ", ".join(f"{name} {num:,}" for name, num in sorted(Counter(curated.verdicts.values()).items()))
         told += ["", f"Reviewed: {len(curated.verdicts):,} pairs ({count}); what people say counts."]
+        rows, sentence = reviewed_flips(curated)
+        told += ["", sentence]
+        if rows:
+            told += ["", "| decile | reviewed | label wrong | a flip is right, 95 % |", "|---|---:|---:|---:|"]
+            told += [
+                f"| {row['decile']} | {row['reviewed']} | {row['label wrong']} "
+                f"| {row['low']:.0%} to {row['high']:.0%} |"
+                for row in rows
+            ]
     told += ["", "## Rows against each other", ""]
     both_ways = _named(curated, conflicts.rows_contradicted)
     told += [
@@ -112,6 +125,12 @@ def lines(curated: Curated, rules: Rules) -> list[str]:
         told += [f"- {len(contaminated):,} prompts share 13 words in a row with a benchmark's ({count})"]
         told[-1] += f"{_named(curated, contaminated)}."
     return told
+
+
+def reviewed_flips(curated: Curated) -> tuple[list[dict[str, object]], str]:
+    """What the reviews tell of the other pairs: rows by decile, none before there are enough, and a sentence."""
+    ids = [curated.facts.id[row] for row in curated.votes.pairs.source_row.tolist()]
+    return flip_rows(curated.votes.strength.quantile, ids, curated.verdicts)
 
 
 def wrong_line(curated: Curated) -> str:

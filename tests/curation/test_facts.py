@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lightning_rm.annotation.reviews import Verdict
 from lightning_rm.curation.contamination import Benchmarks
 from lightning_rm.curation.facts import collect_facts
 from lightning_rm.curation.groups import OTHERS, group_rows, length_groups
 from lightning_rm.curation.heart import by_heart
+from lightning_rm.curation.reviewed import flip_rows
 from lightning_rm.data.rows import BadRow
 from tests.curation.test_conflicts import row, said
 
@@ -128,3 +130,21 @@ def test_voters_that_know_labels_by_heart(seen: float | None, new: float | None,
 
 def test_few_new_pairs_do_not_tell_what_is_known_by_heart() -> None:
     assert "too few" in by_heart(np.array([1.0] * 90 + [1.0, -1, 1]), np.arange(93) >= 90).advice()
+
+
+def test_fifty_reviews_tell_how_many_deciles_to_flip() -> None:
+    """Of 1,000 pairs ten of each decile are reviewed: in the two weakest nine of ten labels are wrong, elsewhere none."""
+    quantile = np.arange(1000) / 1000
+    ids = [str(place) for place in range(1000)]
+    said: dict[str, Verdict] = {str(100 * decile + n): "keep" for decile in range(10) for n in range(10)}
+    said |= {str(100 * decile + n): "flip" for decile in (0, 1) for n in range(9)}
+    said["0"] = "tie"
+    rows, told = flip_rows(quantile, ids, said)
+    assert "share=0.2" in told
+    assert (rows[0]["reviewed"], rows[0]["label wrong"], rows[9]["label wrong"]) == (10, 8, 0)
+    assert rows[1]["a flip is right"] == 0.9
+    assert flip_rows(quantile, ids, {"1": "flip", "2": "skip"}) == (
+        [],
+        "1 reviews: from 50 on they tell of the other pairs.",
+    )
+    assert "share=0," in flip_rows(quantile, ids, dict.fromkeys(said, "keep"))[1]
