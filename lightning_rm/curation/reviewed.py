@@ -52,6 +52,6 @@ def flip_rows(
     told = (
         f"In each of the weakest {num} deciles a flip is right more often than not, beyond chance: share={num / 10:g}."
         if num
-        else "That a flip is right more often than wrong cannot be told in the weakest decile: share=0, or more reviews."
+        else "That a flip is right more often than not cannot be told of the weakest decile: share=0, or more reviews."
     )
     return rows, f"{told} That holds for pairs that nobody looked at if those of a decile were drawn by chance."
