@@ -133,7 +133,7 @@ def test_few_new_pairs_do_not_tell_what_is_known_by_heart() -> None:
 
 
 def test_fifty_reviews_tell_how_many_deciles_to_flip() -> None:
-    """Of 1,000 pairs ten of each decile are reviewed: in the two weakest nine of ten labels are wrong, elsewhere none."""
+    """Ten of each decile of 1,000 pairs are reviewed: in the two weakest nine labels are wrong, elsewhere none."""
     quantile = np.arange(1000) / 1000
     ids = [str(place) for place in range(1000)]
     said: dict[str, Verdict] = {str(100 * decile + n): "keep" for decile in range(10) for n in range(10)}
