@@ -26,8 +26,8 @@ class OdinRM(PairwiseRM):
     Args:
         model: the reward model; its head is that of quality.
         optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
-        length_weight: of the correlations; 1 there.
-        orthogonal_weight: of the size of the cosine of the two heads; 1 there.
+        length_weight: of the correlations.
+        orthogonal_weight: of the size of the cosine of the two heads.
         seed: of the length head's weights.
 
     Raises:
