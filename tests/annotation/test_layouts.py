@@ -138,12 +138,16 @@ OTHERS = {
 
 def test_the_file_keeps_columns_and_keys_that_it_does_not_know(tmp_path: Path) -> None:
     chosen = [{"role": "assistant", "content": "4", "reasoning_content": "two and two", "score": {"a": [1, None]}}]
-    rows = [pair(1, chosen=chosen, **OTHERS), pair(2, share=1, tags="x", strength_quantile=0.5), pair(3, share=2)]
+    rows = [
+        pair(1, chosen=chosen, **OTHERS),
+        pair(2, tied=True, share=1, tags="x", strength_quantile=0.5),
+        pair(3, share=2),
+    ]
     write_parquet(Rows(rows), voted(rows, 1.0), tmp_path / "out.parquet")
     read = list(FileSource(tmp_path / "out.parquet"))
     for row, again in zip(rows, read, strict=True):
         assert isinstance(again, PairRow)
-        assert (again.chosen, again.label, again.id) == (row.chosen, row.label, row.id)
+        assert (again.chosen, again.label, again.tied, again.id) == (row.chosen, row.label, row.tied, row.id)
     first, second, _ = (row.others for row in cast(list[PairRow], read))
     assert {name: first[name] for name in OTHERS if name.isascii() and name != "tags"} == {
         name: value for name, value in OTHERS.items() if name.isascii() and name != "tags"
