@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 
 from lightning_rm.batch import TokenBatch
 from lightning_rm.data.rows import BadRow, Message, PairRow
-from lightning_rm.data.synthetic.draws import digest
 from lightning_rm.data.synthetic.words import VOCABULARY
+from lightning_rm.digests import key_digest
 from lightning_rm.models.attention.last_layer import TOKEN_WISE
 from lightning_rm.models.attention.rectangle import starts_of
 from lightning_rm.models.backbone.layers import transformer_layers
@@ -32,7 +32,7 @@ class Pairs:
     rows: list[PairRow]
 
     def fingerprint(self) -> str:
-        return digest([asdict(row) for row in self.rows])
+        return key_digest([asdict(row) for row in self.rows])
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
         return iter(self.rows)

@@ -14,8 +14,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.sources.resampling import Fold
-from lightning_rm.data.store.cache import files_digest, fingerprint
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
+from lightning_rm.digests import files_digest, fingerprint
 from lightning_rm.drafts import draft_of
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import is_ensemble

@@ -20,9 +20,9 @@ from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.batches.repeats import sequence_index
 from lightning_rm.data.rows import PairRow, Source
-from lightning_rm.data.store.cache import fingerprint
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
+from lightning_rm.digests import fingerprint
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.parts import Parts, Rewards, open_parts
 from lightning_rm.scoring.shards import Shard, score_shards

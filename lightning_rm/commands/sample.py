@@ -21,8 +21,8 @@ from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.data.rows import Message
-from lightning_rm.data.store.cache import fingerprint
 from lightning_rm.data.tokenize.pairs import load_tokenizer
+from lightning_rm.digests import fingerprint
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.rlhf.lines import GrowingLines
 from lightning_rm.rlhf.policy import load_policy, policy_config, policy_version

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from lightning_rm.data.store.cache import files_digest
+from lightning_rm.digests import files_digest
 from lightning_rm.models.backbone.contexts import quiet
 from lightning_rm.models.backbone.loading import Checkpoint, is_classifier, load_weights, weight_files
 from lightning_rm.models.backbone.settings import dtype_of

@@ -13,11 +13,11 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source
-from lightning_rm.data.store.cache import fingerprint
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE, TokenizePolicy
 from lightning_rm.data.tokenize.tally import Tally
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
+from lightning_rm.digests import fingerprint
 
 REPEATED = "prompt of a pair before"
 NO_PROMPT = "no prompt"

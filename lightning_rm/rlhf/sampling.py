@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from lightning_rm.data.rows import Message
-from lightning_rm.data.synthetic.draws import digest
+from lightning_rm.digests import key_digest
 from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.rlhf.prompts import encode_prompt
 
@@ -109,7 +109,7 @@ def sample_responses(
     warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
     for start in range(0, len(encoded), batch_prompts):
         batch = [ids for ids in encoded[start : start + batch_prompts] for _ in range(k)]
-        keys = [int(digest(seed, ids, place % k)[:15], 16) for place, ids in enumerate(batch)]
+        keys = [int(key_digest(seed, ids, place % k)[:15], 16) for place, ids in enumerate(batch)]
         input_ids, attention_mask = (tensor.to(policy.device) for tensor in _left_padded(batch, ends[0]))
         noise = _GumbelNoise(keys, policy.device)
         with torch.inference_mode(), evaluating(policy), _plain(policy):

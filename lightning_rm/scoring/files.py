@@ -18,7 +18,7 @@ import lightning as L
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.formats.scorable import check_scorable_options, parse_scorable
 from lightning_rm.data.sources.readers import count_rows, find_files
-from lightning_rm.data.store.cache import files_digest, fingerprint
+from lightning_rm.digests import files_digest, fingerprint
 from lightning_rm.drafts import clear_drafts
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, load_model

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.store.cache import fingerprint
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
+from lightning_rm.digests import fingerprint
 from lightning_rm.models.backbone.folder import is_ensemble, is_members
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble, member_folders
 from lightning_rm.models.ensembles.members import MemberRewardModel

@@ -7,7 +7,6 @@ model and no file but the one it reads.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from lightning_rm.data.formats.fields import Raw
 from lightning_rm.data.formats.scorable import Scorable
 from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.readers import Record, read_file
+from lightning_rm.digests import short_key
 from lightning_rm.scoring.conversations import Conversation, encode
 from lightning_rm.scoring.parts import Parts, Refusal
 from lightning_rm.scoring.rows import Kinds, Scored
@@ -206,11 +206,9 @@ class _Seen:
 def _keys(row: Scorable) -> Iterator[tuple[bytes, int]]:
     """For each conversation of a row 16 bytes that stand for it, and the bytes of its text."""
     shared = _written([row.tools, row.chat_template_kwargs, row.prompt])
-    begun = hashlib.blake2b(shared, digest_size=16)
     for response in row.responses:
-        whole, text = begun.copy(), _written(response)
-        whole.update(text)
-        yield whole.digest(), len(shared) + len(text)
+        text = _written(response)
+        yield short_key(shared, text), len(shared) + len(text)
 
 
 def _written(value: object) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,13 +9,14 @@ import numpy as np
 from lightning_rm.data.batches.layouts import SHORTEST_SHARED
 from lightning_rm.data.batches.orders import Rows
 from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.digests import short_key
 
 
 def sequence_index(pairs: PairDataset) -> Rows:
     """(N, 2) one number a distinct token sequence of a data set: pairs that share a response share its number."""
     numbers: dict[bytes, int] = {}
     index = [
-        [numbers.setdefault(_digest(sequence), len(numbers)) for sequence in pairs.sample(row).sequences]
+        [numbers.setdefault(_key(sequence), len(numbers)) for sequence in pairs.sample(row).sequences]
         for row in range(len(pairs))
     ]
     return np.array(index, dtype=np.int64)
@@ -31,10 +31,10 @@ def shared_prompts(pairs: PairDataset) -> tuple[Rows, Rows]:
     index = np.empty(len(pairs), dtype=np.int64)
     for row, length in enumerate(pairs.prompt_lengths.tolist()):
         prompt = pairs.sample(row).sequences[0][:length]
-        index[row] = numbers.setdefault(_digest(prompt), len(numbers))
+        index[row] = numbers.setdefault(_key(prompt), len(numbers))
     return np.where(pairs.prompt_lengths < SHORTEST_SHARED, 0, pairs.prompt_lengths), index
 
 
-def _digest(sequence: Sequence[int]) -> bytes:
-    """16 bytes that stand for a token sequence, so that all of them fit in memory."""
-    return hashlib.blake2b(np.asarray(sequence, dtype=np.int64).tobytes(), digest_size=16).digest()
+def _key(sequence: Sequence[int]) -> bytes:
+    """What stands for a token sequence."""
+    return short_key(np.asarray(sequence, dtype=np.int64).tobytes())

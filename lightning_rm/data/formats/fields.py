@@ -6,13 +6,13 @@ file knows no format and no file.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import cast
 from uuid import UUID
+
+from lightning_rm.digests import digest as digest  # other files know it from here
 
 Raw = Mapping[str, object]
 """A row as a file gives it: field names to JSON-like values."""
@@ -199,12 +199,6 @@ def identifier(raw: Raw, name: str) -> str | None:
     if not name_text.strip():
         raise RowError(EMPTY_TEXT, f"field {name!r} is empty; leave it out instead")
     return name_text
-
-
-def digest(value: object, num_digits: int = 12) -> str:
-    """The first hex digits of the SHA-256 of a JSON-like value: the same on any machine and in any year."""
-    written = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(written.encode()).hexdigest()[:num_digits]
 
 
 Columns = Mapping[str, str | None]

@@ -12,7 +12,6 @@ from lightning_rm.data.formats.fields import (
     Columns,
     Raw,
     RowError,
-    digest,
     has,
     identifier,
     numbers,
@@ -28,6 +27,7 @@ from lightning_rm.data.formats.scores import plain_scored, read_scores
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import Turns, check_turns, prompt_turns
 from lightning_rm.data.rows import BadRow, GroupRow, Message
+from lightning_rm.digests import digest
 
 GROUP_PARSER_VERSION = 3
 """Part of every fingerprint: raise it when a row is read to something else than before."""

@@ -15,7 +15,6 @@ from lightning_rm.data.formats.fields import (
     Raw,
     RowError,
     TableRow,
-    digest,
     found_fields,
     has,
     identifier,
@@ -33,6 +32,7 @@ from lightning_rm.data.formats.responses import Prefill, explicit_pair, implicit
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import Turns, check_turns
 from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.digests import digest
 
 PARSER_VERSION = 4
 """Part of every source's fingerprint: raise it when a row is read to something else than before."""

@@ -10,7 +10,8 @@ from lightning_rm.data.formats.fields import Columns
 from lightning_rm.data.formats.responses import Prefill
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.options import RowOptions, Where
-from lightning_rm.data.sources.readers import find_files, read_file, sha256_of
+from lightning_rm.data.sources.readers import find_files, read_file
+from lightning_rm.digests import sha256_of
 
 Paths = str | Path | Sequence[str | Path]
 

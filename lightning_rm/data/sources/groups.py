@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lightning_rm.data.formats.fields import (
-    Columns,
-    digest,
-)
+from lightning_rm.data.formats.fields import Columns
 from lightning_rm.data.formats.groups import (
     GROUP_FIELDS,
     GROUP_PARSER_VERSION,
@@ -22,6 +19,7 @@ from lightning_rm.data.formats.scores import SCORE_FIELDS
 from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.data.sources.files import Paths, file_digests
 from lightning_rm.data.sources.readers import find_files, read_file
+from lightning_rm.digests import digest
 
 
 class GroupFile:

@@ -16,7 +16,7 @@ from lightning_rm.data.sources.readers import Record
 
 if TYPE_CHECKING:
     from datasets import Dataset
-from lightning_rm.data.sources.readers import sha256_of
+from lightning_rm.digests import sha256_of
 
 
 class DiskSource:

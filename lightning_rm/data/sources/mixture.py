@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from lightning_rm.data.formats.fields import digest
 from lightning_rm.data.rows import BY_WEIGHT, BadRow, PairRow, Source, places_of
 from lightning_rm.data.sources.resampling import unit_hash
+from lightning_rm.digests import digest
 
 
 class Mixture:

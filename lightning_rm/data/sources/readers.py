@@ -8,7 +8,6 @@ that cannot be read to its end is an error, since nobody could count what it los
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -188,9 +187,3 @@ def _table(path: Path) -> Iterator[Record | BadRow]:
             yield BadRow(where, raw.reason, raw.detail) if isinstance(raw, RowError) else Record(where, raw)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex digits."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lightning_rm.data.formats.fields import digest
 from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BadRow, PairRow, Source, places_of
+from lightning_rm.digests import digest
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ same. It is compared when a process opens the file for the first time.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from lightning_rm.digests import files_digest as files_digest  # other files know them from here
+from lightning_rm.digests import fingerprint as fingerprint
 from lightning_rm.drafts import clear_drafts
 from lightning_rm.drafts import draft_of as draft_of  # its place of old
 
@@ -30,21 +30,6 @@ T = TypeVar("T")
 def default_cache_dir() -> Path:
     """`$LIGHTNING_RM_CACHE` where it is set, else `~/.cache/lightning_rm`."""
     return Path(os.environ.get("LIGHTNING_RM_CACHE") or Path.home() / ".cache" / "lightning_rm")
-
-
-def fingerprint(**parts: object) -> str:
-    """32 hex digits that change with any part; parts are whatever JSON can write."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def files_digest(paths: Iterable[Path]) -> str:
-    """16 hex digits that change with the bytes of files, in the order given."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 def load_or_build(path: Path, load: Callable[[Path], T], build: Callable[[BinaryIO], None]) -> T:

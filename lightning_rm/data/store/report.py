@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-from lightning.fabric.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BY_WEIGHT, BY_WHERE, moved
 

@@ -6,17 +6,13 @@ the order of a set, nor `hash` of a string. It knows nothing of what is drawn.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from lightning_rm.digests import key_digest
+
 T = TypeVar("T")
-
-
-def digest(*key: object) -> str:
-    """64 hex digits that name a tuple of plain values: the SHA-256 of their `repr`s."""
-    return hashlib.sha256("\n".join(map(repr, key)).encode()).hexdigest()
 
 
 class Draws:
@@ -29,7 +25,7 @@ class Draws:
     """
 
     def __init__(self, *key: object) -> None:
-        self._random = random.Random(int(digest(*key), 16))
+        self._random = random.Random(int(key_digest(*key), 16))
 
     def uniform(self) -> float:
         """A number in [0, 1)."""

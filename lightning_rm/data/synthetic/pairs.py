@@ -14,11 +14,12 @@ from typing import get_args
 
 from lightning_rm.data.rows import Message, PairRow
 from lightning_rm.data.synthetic.annotator import Annotator
-from lightning_rm.data.synthetic.draws import Draws, digest
+from lightning_rm.data.synthetic.draws import Draws
 from lightning_rm.data.synthetic.policy import Policy
 from lightning_rm.data.synthetic.prompts import Split, sample_prompt
 from lightning_rm.data.synthetic.responses import sample_response
 from lightning_rm.data.synthetic.tasks import Task, gold_reward
+from lightning_rm.digests import key_digest
 
 CLEAR_MARGIN = 0.75
 """Points of gold reward that the responses of a clear pair differ by, at least; `(1 - shift)` times that where the
@@ -82,7 +83,7 @@ class SyntheticSource:
 
     def fingerprint(self) -> str:
         """A digest of the options and of the first rows, so that a change to the world shows as well."""
-        return digest(astuple(self), [asdict(row) for row in islice(self, 64)])
+        return key_digest(astuple(self), [asdict(row) for row in islice(self, 64)])
 
     def __iter__(self) -> Iterator[PairRow]:
         return (self._row(index) for index in range(self.num_pairs))

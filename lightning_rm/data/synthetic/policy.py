@@ -22,10 +22,11 @@ from itertools import islice
 from typing import get_args
 
 from lightning_rm.data.rows import GroupRow, Message
-from lightning_rm.data.synthetic.draws import Draws, digest
+from lightning_rm.data.synthetic.draws import Draws
 from lightning_rm.data.synthetic.prompts import Split, sample_prompt
 from lightning_rm.data.synthetic.responses import Style, sample_response, sample_style
 from lightning_rm.data.synthetic.tasks import Task, gold_reward
+from lightning_rm.digests import key_digest
 
 FLAW_RATES = (0.0, 0.1, 0.3, 0.6)
 """Of a response of the training pairs, drawn evenly: from perfect to poor."""
@@ -116,7 +117,7 @@ class SyntheticGroups:
 
     def fingerprint(self) -> str:
         """A digest of the options and of the first rows, so that a change to the world shows as well."""
-        return digest("responses", astuple(self), [asdict(row) for row in islice(self, 64)])
+        return key_digest("responses", astuple(self), [asdict(row) for row in islice(self, 64)])
 
     def __iter__(self) -> Iterator[GroupRow]:
         return (self._row(index) for index in range(self.num_prompts))

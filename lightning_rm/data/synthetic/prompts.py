@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightning_rm.data.rows import Message
-from lightning_rm.data.synthetic.draws import Draws, digest
+from lightning_rm.data.synthetic.draws import Draws
 from lightning_rm.data.synthetic.responses import sample_response, sample_style
 from lightning_rm.data.synthetic.tasks import Order, Task
 from lightning_rm.data.synthetic.words import (
@@ -34,6 +34,7 @@ from lightning_rm.data.synthetic.words import (
     SIZES,
     THINGS,
 )
+from lightning_rm.digests import key_digest
 
 Split = Literal["train", "val", "test", "ood"]
 Reason = Literal["attributes", "combination", "category"]
@@ -121,7 +122,7 @@ def held_out_by(task: Task) -> tuple[Reason, ...]:
 
 def split_of(task: Task) -> Split:
     """The one split a task may stand in: `ood` if it is held out, else .7 train and .1 each of val, test and ood."""
-    tenth = 9 if held_out_by(task) else int(digest(repr(task)), 16) % 10
+    tenth = 9 if held_out_by(task) else int(key_digest(repr(task)), 16) % 10
     return "train" if tenth < 7 else ("val", "test", "ood")[tenth - 7]
 
 
@@ -142,7 +143,7 @@ def sample_prompt(split: Split, draws: Draws) -> Prompt:
         if solvable and held_out_by(task) == family.held_out_by and split_of(task) == split:
             break
     messages = _follow_up(first, task, draws) if family.follow_up else (_user(_request(task, family, draws)),)
-    return Prompt(task, messages, name, digest(*(message["content"] for message in messages))[:16])
+    return Prompt(task, messages, name, key_digest(*(message["content"] for message in messages))[:16])
 
 
 def _base(family: Family, draws: Draws) -> Task:

@@ -16,10 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.data.formats.limits import MAX_CHUNK_CHARACTERS
 from lightning_rm.data.formats.messages import texts_of
 from lightning_rm.data.rows import BadRow, GroupRow, GroupSource, Message, PairRow, Source
-from lightning_rm.data.store.cache import default_cache_dir, fingerprint, load_or_build
+from lightning_rm.data.store.cache import default_cache_dir, load_or_build
 from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE, ENCODER_TEMPLATE, is_encoder
 from lightning_rm.data.tokenize.tokenizer import definition
+from lightning_rm.digests import fingerprint
 
 CHUNK_ROWS = 1000
 """Rows that are in memory at a time, unless they are long; each chunk is one Arrow batch."""

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_rm.data.formats.fields import Raw, digest
+from lightning_rm.data.formats.fields import Raw
 from lightning_rm.data.rows import Message
+from lightning_rm.digests import digest
 from lightning_rm.evaluation.benchmarks.reading import HubPart, read_records
 from lightning_rm.evaluation.credit import Credit, Rule, by_subset, pair_credit
 from lightning_rm.evaluation.items import Floats, Item, Items, Turns

@@ -11,19 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from lightning_rm.data.formats.fields import (
-    BAD_VALUE,
-    WRONG_TYPE,
-    Raw,
-    RowError,
-    digest,
-    found_fields,
-    required,
-    shown,
-    text,
-)
+from lightning_rm.data.formats.fields import BAD_VALUE, WRONG_TYPE, Raw, RowError, found_fields, required, shown, text
 from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.readers import SUFFIXES, Record, find_files, read_file
+from lightning_rm.digests import digest
 from lightning_rm.evaluation.items import Item
 
 Paths = str | Path | Sequence[str | Path]

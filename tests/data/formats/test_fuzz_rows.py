@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.data.formats.asked import PROMPT_FIELDS
-from lightning_rm.data.formats.fields import digest
 from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.pairs import PLAIN_FIELDS, parse_row
 from lightning_rm.data.formats.published import FORMAT_FIELDS
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.files import FileSource
+from lightning_rm.digests import digest
 from tests.data.formats.test_pairs import BAD, SHAPES
 
 REASONS = {

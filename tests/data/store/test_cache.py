@@ -20,9 +20,10 @@ import pytest
 
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.files import FileSource
-from lightning_rm.data.store.cache import default_cache_dir, files_digest, fingerprint, load_or_build
+from lightning_rm.data.store.cache import default_cache_dir, load_or_build
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.preparing import CHUNK_ROWS
+from lightning_rm.digests import files_digest, fingerprint
 from lightning_rm.drafts import STALE_SECONDS
 from tests.data.words import TEMPLATE, Rows, pair, word_tokenizer
 

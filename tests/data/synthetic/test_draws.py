@@ -7,12 +7,13 @@ import random
 
 import pytest
 
-from lightning_rm.data.synthetic.draws import Draws, digest
+from lightning_rm.data.synthetic.draws import Draws
+from lightning_rm.digests import key_digest
 
 
 def test_a_stream_is_pythons_own_for_the_digest_of_its_key() -> None:
     key = hashlib.sha256(b"7\n'train'\n3").hexdigest()
-    assert digest(7, "train", 3) == key
+    assert key_digest(7, "train", 3) == key
     expected, draws = random.Random(int(key, 16)), Draws(7, "train", 3)
     assert [draws.uniform() for _ in range(5)] == [expected.random() for _ in range(5)]
 

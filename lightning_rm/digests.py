@@ -1,0 +1,50 @@
+"""Digests: short names for values, files and bytes, the same on any machine and in any year.
+
+Caches, splits and drafts are found by them: what a function gives for a value never changes. It knows values and bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def digest(value: object, num_digits: int = 12) -> str:
+    """Give the first hex digits of the SHA-256 of a JSON-like value."""
+    written = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(written.encode()).hexdigest()[:num_digits]
+
+
+def fingerprint(**parts: object) -> str:
+    """Give 32 hex digits that change with any part; parts are whatever JSON can write, half surrogates among them."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def key_digest(*key: object) -> str:
+    """Give 64 hex digits that name a tuple of plain values: the SHA-256 of their `repr`s."""
+    return hashlib.sha256("\n".join(map(repr, key)).encode()).hexdigest()
+
+
+def sha256_of(file: Path) -> str:
+    """Give the SHA-256 of a file's bytes, in hex digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """Give 16 hex digits that change with the bytes of files, in the order given."""
+    found = hashlib.sha256()
+    for path in paths:
+        found.update(bytes.fromhex(sha256_of(path)))
+    return found.hexdigest()[:16]
+
+
+def short_key(*parts: bytes) -> bytes:
+    """Give 16 bytes that stand for these bytes, so that very many of them fit in memory."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(part)
+    return found.digest()
