@@ -1,0 +1,65 @@
+"""The score command as a user meets it: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lightning_rm import load_model, score
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from tests.commands.conftest import Cli
+from tests.toy import toy_model
+
+ROWS = [
+    {"prompt": "name two red fruits", "response": "cherry and apple", "note": 1},
+    {"prompt": "name two red fruits", "responses": ["crab", "apple"]},
+    {"prompt": "no response"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return tmp_path
+
+
+def test_every_row_comes_back_with_what_it_is_worth(cli: Cli, folder: Path) -> None:
+    said = cli("score", "model=model", "in=in.jsonl", "out=out.jsonl", "accelerator=cpu")
+    assert said.code == 0, said.err
+    assert "3 rows, 3 responses; 3 distinct conversations scored" in said.out
+    assert "rows with a response that has no reward: 1 (missing field 1)\n  in.jsonl:3: missing field" in said.out
+    assert said.out.endswith("  out.jsonl\n")
+    one, several, bad = map(json.loads, (folder / "out.jsonl").read_text().splitlines())
+    question = {"role": "user", "content": "name two red fruits"}
+    answers = ("cherry and apple", "crab", "apple")
+    expected = score(
+        *load_model(folder / "model"), [[question, {"role": "assistant", "content": answer}] for answer in answers]
+    ).tolist()
+    assert one == {**ROWS[0], "reward": pytest.approx(expected[0], abs=1e-6)}
+    best = max((1, 2), key=lambda place: expected[place]) - 1
+    assert several == {**ROWS[1], "rewards": pytest.approx(expected[1:], abs=1e-6), "best": best}
+    assert bad["prompt"] == "no response"
+    assert bad["reward"] is None
+    assert not (folder / "out.jsonl.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model=model", "in=in.jsonl", "out=in.jsonl"], "is the file that is read; name another"),
+        (["model=model", "in=in.jsonl", "out=there.jsonl"], "is there already; name another file, or set overwrite"),
+        (["model=model", "in=none.jsonl", "out=out.jsonl"], "none.jsonl"),
+        (["model=none", "in=in.jsonl", "out=out.jsonl"], "none"),
+        (["in=in.jsonl", "out=out.jsonl"], "model"),
+    ],
+)
+def test_mistakes_are_named(cli: Cli, folder: Path, words: list[str], message: str) -> None:
+    (folder / "there.jsonl").write_text("a finished result")
+    said = cli("score", *words, "accelerator=cpu")
+    assert said.code != 0
+    assert said.err.startswith("error: ")
+    assert message in said.err
+    assert (folder / "there.jsonl").read_text() == "a finished result"
