@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from lightning_rm.data.tokenize.pairs import TokenizePolicy, encode_conversation
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.scoring.conversations import score
 from tests.float64 import same
-from tests.toy import toy_model
+from tests.toy import toy_model, toy_module
 
 CONVERSATIONS = [
     [*row.prompt, *answer]
@@ -90,3 +91,20 @@ def test_a_conversation_beyond_the_context_is_named_not_cut() -> None:
     model = toy_model(max_position_embeddings=8)
     with pytest.raises(ValueError, match=r"conversation 0 has \d+ tokens and the model reads 8"):
         score(model, world_tokenizer(), CONVERSATIONS)
+
+
+def test_what_is_no_list_of_conversations_is_a_sentence() -> None:
+    """A module, a row or a text by itself, a conversation that nobody answered: each says what to give."""
+    model, tokenizer = toy_model(dtype="float64").eval(), world_tokenizer()
+    said = [{"role": "user", "content": "a cat"}, {"role": "assistant", "content": "a dog"}]
+    row = {"prompt": "a cat", "response": "a dog"}
+    assert score(model, tokenizer, [row]).tolist() == same(score(model, tokenizer, [said]).tolist())
+    wrong: dict[str, tuple[Any, Any]] = {
+        r"found the module BaselineRM; give its \.model": (toy_module(), [said]),
+        r"found one row: score\(model, tokenizer, \[conversation\]\)": (model, row),
+        r"found a text: score\(model, tokenizer, \[conversation\]\)": (model, "a cat"),
+        "conversation 1: wrong role: it must end with the assistant's turn": (model, [said, said[:1]]),
+    }
+    for message, (given, conversations) in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            score(given, tokenizer, conversations)
