@@ -57,7 +57,7 @@ class Tensors:
         return replace(self, **{field.name: mapped(getattr(self, field.name)) for field in fields(self)})
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """A copy with every tensor moved as by `Tensor.to`.
+        """Return a copy with every tensor moved as by `Tensor.to`.
 
         A copy to a GPU is not waited for, unless `non_blocking=False` says so: Lightning, which moves batches, says
         nothing.
@@ -68,7 +68,7 @@ class Tensors:
         return self._map("to", *args, **kwargs)
 
     def pin_memory(self) -> Self:
-        """A copy with every tensor in pinned memory."""
+        """Return a copy with every tensor in pinned memory."""
         return self._map("pin_memory")
 
 
@@ -283,12 +283,14 @@ class RewardOutput(Tensors):
         return self.reward[1]
 
     def averaged(self) -> RewardOutput:
-        """The mean over members, (k, P); a single model's output as it is."""
+        """Return the mean over members, (k, P); a single model's output as it is."""
         return self if self.reward.ndim == 2 else replace(self, reward=self.reward.mean(1))
 
 
 def default_columns(num_pairs: int) -> dict[str, Tensor]:
-    """The columns of a `PreferenceBatch` for pairs that carry nothing but their tokens: label 1, margin 0, weight 1."""
+    """Return the columns of a `PreferenceBatch` for pairs that carry nothing but their tokens: label 1, margin 0,
+    weight 1.
+    """
     nan = torch.full((num_pairs,), float("nan"))
     return {
         "label": torch.ones(num_pairs),
@@ -309,7 +311,7 @@ def default_columns(num_pairs: int) -> dict[str, Tensor]:
 
 
 def group_batch(tokens: TokenBatch, **columns: Any) -> GroupBatch:
-    """A `GroupBatch` from tokens alone, all of its responses present: for notebooks and tests."""
+    """Return a `GroupBatch` from tokens alone, all of its responses present: for notebooks and tests."""
     k, groups = tokens.reward_index.shape
     values: dict[str, Any] = {
         "present": torch.ones(k, groups, dtype=torch.bool),
@@ -322,7 +324,7 @@ def group_batch(tokens: TokenBatch, **columns: Any) -> GroupBatch:
 
 
 def preference_batch(tokens: TokenBatch, **columns: Any) -> PreferenceBatch:
-    """A `PreferenceBatch` from tokens alone, with any column overridden by name: for notebooks and tests."""
+    """Return a `PreferenceBatch` from tokens alone, with any column overridden by name: for notebooks and tests."""
     values = default_columns(tokens.reward_index.shape[1]) | columns
     return PreferenceBatch(tokens=tokens, **cast(Any, values))
 

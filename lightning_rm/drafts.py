@@ -123,7 +123,8 @@ def _make(folder: Path) -> None:
 
 
 def _disk_error(error: Exception) -> int | None:
-    """The system's number of an error that names no file: an OSError's, or the one that a library in Rust has in words.
+    """Return the system's number of an error that names no file: an OSError's, or the one that a library in Rust has in
+    words.
 
     safetensors says `I/O error: No space left on device (os error 28)`.
     """

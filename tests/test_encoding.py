@@ -30,7 +30,7 @@ def of_the_locale(source: str) -> Iterator[str]:
         modes = [value.value for value in values if isinstance(value, ast.Constant)]
         is_mode = all(isinstance(mode, str) and set(mode) <= set("rwxabt+") for mode in modes)
         is_binary = bool(modes) and is_mode and any("b" in mode for mode in modes)
-        # What is opened by another object's method of that name is no file: `pairs.open(name)`.
+        # What is opened by another object's method of that name is not a file: `pairs.open(name)`.
         opens = name == "open" and not of_module and is_mode and (bool(modes) or not values)
         if (opens or name in OPENERS) and not is_binary:
             yield f"{node.lineno}: {ast.unparse(node)}"

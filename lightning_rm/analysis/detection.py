@@ -85,7 +85,7 @@ def flagged(score: ArrayLike, wrong: ArrayLike) -> Flagged:
 
 
 def detection(score: ArrayLike, wrong: ArrayLike, cut: float = 0.0, lowest: float | None = None) -> Detection:
-    """How well a low score finds wrong labels.
+    """Say how well a low score finds wrong labels.
 
     AUROC is the chance that a wrong pair scores below a right one, a tie counting 1/2 (Mann-Whitney). Average precision
     is the sum of precision times the gain in recall over the distinct scores. Of pairs tied at the edge of the lowest
@@ -106,7 +106,7 @@ def detection(score: ArrayLike, wrong: ArrayLike, cut: float = 0.0, lowest: floa
     num_pairs, num_wrong = len(known_wrong), float(known_wrong.sum())
     share = num_wrong / num_pairs if lowest is None else lowest
     if not 0 < share <= 1:
-        raise ValueError(f"lowest={lowest} is no share of the pairs; give a number above 0 and up to 1")
+        raise ValueError(f"lowest={lowest} is not a share of the pairs; give a number above 0 and up to 1")
     below = known_score < cut
     found = float(np.interp(share * num_pairs, np.append(0, curve.num_flagged), np.append(0, curve.num_found)))
     # Places among the distinct scores: torchmetrics takes what lies outside of [0, 1] through a sigmoid, where

@@ -70,7 +70,7 @@ class Evidence:
     lacks: Sequence[str]
 
     def is_finite(self, name: str) -> bool:
-        """Whether it has the rewards of a set, and all are numbers; those of a run that has diverged are not."""
+        """Tell whether it has the rewards of a set, and all are numbers; those of a run that has diverged are not."""
         return name in self.records and bool(np.isfinite(self.records[name].margin).all())
 
 
@@ -109,7 +109,7 @@ def evidence_of(run: Run) -> Evidence:
 
 
 def set_name(stem: str) -> str:
-    """A data set as `results.json` calls it, from its file of rewards.
+    """Return a data set as `results.json` calls it, from its file of rewards.
 
     test_ood -> test/ood, test_test -> test
     """

@@ -41,7 +41,9 @@ class Features:
     num_available: int
 
     def differences(self) -> Features:
-        """The same of `f(chosen) - f(rejected)` and of its negative (arXiv 2401.06080, 3.1), the margin for reward."""
+        """Return the same of `f(chosen) - f(rejected)` and of its negative (arXiv 2401.06080, 3.1), the margin for
+        reward.
+        """
         difference, margin = self.feature[0] - self.feature[1], self.reward[0] - self.reward[1]
         return replace(self, feature=torch.stack([difference, -difference]), reward=torch.stack([margin, -margin]))
 
@@ -104,7 +106,7 @@ def collect_features(
 
 
 def separation(feature: Tensor) -> float:
-    """How far apart two kinds of features lie: the squared distance of their means over the mean variance within.
+    """Say how far apart two kinds of features lie: the squared distance of their means over the mean variance within.
 
     `|mean(f_c) - mean(f_r)|^2 / mean_i |f_i - mean of its kind|^2`, the mean over all 2P. It is 0 where both have one
     mean, and 4 where their means lie two standard deviations apart; NaN where all features are equal.
@@ -119,7 +121,7 @@ def separation(feature: Tensor) -> float:
 
 
 def pca(feature: Tensor) -> Plane:
-    """The projection to the two directions of most variance, each with the sign of its largest loading.
+    """Return the projection to the two directions of most variance, each with the sign of its largest loading.
 
     Args:
         feature: (N, H), N and H at least 2.
@@ -170,7 +172,7 @@ def check_projection(projection: str) -> None:
 
 
 def _manifold() -> Any:
-    """`sklearn.manifold`, which is no dependency of this package."""
+    """Import `sklearn.manifold`, which is not a dependency of this package."""
     try:
         return import_module("sklearn.manifold")
     except ImportError as error:

@@ -16,7 +16,7 @@ NO_RUN = "names no run: a run is a folder with a config.yaml"
 
 
 def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run]:
-    """The runs that globs name, each once, in order of the globs and then of their paths.
+    """Return the runs that globs name, each once, in order of the globs and then of their paths.
 
     A folder that is not a run stands for the runs in it, or in its folders: `runs/*` are those of `runs/NAME/DATE` too.
 
@@ -42,7 +42,7 @@ def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run
 
 
 def _runs_in(path: Path) -> list[Path]:
-    """The folder itself if it is a run's, else those of the runs in it, at most two folders down."""
+    """Return the folder itself if it is a run's, else those of the runs in it, at most two folders down."""
     for depth in ("", "*/", "*/*/"):
         if found := sorted(file.parent for file in path.glob(f"{depth}config.yaml")):
             return found
@@ -50,7 +50,7 @@ def _runs_in(path: Path) -> list[Path]:
 
 
 def flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Every value of a configuration by dotted key, lists whole: `module.optimizer.lr`."""
+    """Yield every value of a configuration by dotted key, lists whole: `module.optimizer.lr`."""
     for key, value in node.items():
         if isinstance(value, dict) and value:
             yield from flattened(cast("dict[str, Any]", value), f"{prefix}{key}.")
@@ -59,7 +59,7 @@ def flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _run(key: str, folder: Path) -> Run:
-    """A run as its configuration tells it, which is written with every reference resolved."""
+    """Return a run as its configuration tells it, which is written with every reference resolved."""
     try:
         told = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

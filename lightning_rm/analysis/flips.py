@@ -44,7 +44,7 @@ class WrongShare(NamedTuple):
 
 
 def flip_precision(decile: ArrayLike, wrong: ArrayLike, num_deciles: int = 10) -> FlipPrecision:
-    """How often the label of a decile's pairs is wrong.
+    """Say how often the label of a decile's pairs is wrong.
 
     Args:
         decile: (N,) of each pair, from 0.
@@ -79,7 +79,7 @@ def wilson(successes: ArrayLike, num: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def deciles_to_flip(found: FlipPrecision) -> int:
-    """How many deciles, from the weakest up, to flip: while the whole interval of each lies above one half.
+    """Say how many deciles, from the weakest up, to flip: while the whole interval of each lies above one half.
 
     Where a flip is right half of the time it does as much harm as good.
     """
@@ -88,7 +88,7 @@ def deciles_to_flip(found: FlipPrecision) -> int:
 
 
 def wrong_share(found: FlipPrecision) -> WrongShare:
-    """The share of wrong labels among all pairs, each decile by its weight; a tie is not wrong.
+    """Return the share of wrong labels among all pairs, each decile by its weight; a tie is not wrong.
 
     The interval joins Wilson's intervals of the deciles by their squared distances from the estimates (MOVER, Zou and
     Donner 2008, Statistics in Medicine 27). With two or three reviews in most deciles, as after sixty, it held the

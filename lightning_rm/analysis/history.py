@@ -52,7 +52,9 @@ def read_history(path: str | Path) -> dict[str, Curve]:
 
 
 def within_training(curve: Curve, history: History) -> Curve:
-    """A curve without what was logged after training, the last evaluation of the best weights; alone, that stays."""
+    """Return a curve without what was logged after training, the last evaluation of the best weights; alone, that
+    stays.
+    """
     end = max((other.steps[-1] for key, other in history.items() if key.startswith("train")), default=np.inf)
     # The evaluation after training is logged at the last step again: of equal steps the first counts.
     first = np.concatenate([[True], np.diff(curve.steps) > 0]) & (curve.steps <= end)
@@ -60,7 +62,7 @@ def within_training(curve: Curve, history: History) -> Curve:
 
 
 def smoothed(curve: Curve) -> Curve:
-    """A curve of many points as the running mean over a twentieth of them; one of few as it is."""
+    """Return a curve of many points as the running mean over a twentieth of them; one of few as it is."""
     window = len(curve.values) // 20
     if window <= 1:
         return curve

@@ -67,12 +67,12 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]
 
 
 def block_of(run: Run, worlds: Sequence[str]) -> Block:
-    """The seed and the world of a run."""
+    """Return the seed and the world of a run."""
     return (str(run.seed), *(shown(run.settings.get(key)) for key in worlds))
 
 
 def differing(methods: Sequence[Method]) -> list[tuple[str, int, dict[str, str]]]:
-    """The settings in which methods differ from one another, or runs of one of them.
+    """Return the settings in which methods differ from one another, or runs of one of them.
 
     What always has the same values, such as an option and those that follow it, stands once, under its shortest key; a
     class stands by its name under what it is made for. Seeds and places are left out.
@@ -127,13 +127,13 @@ def _split(name: str, runs: Sequence[Run], worlds: Sequence[str]) -> dict[str, l
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
-    """Keys whose values differ between runs, places apart."""
+    """Return keys whose values differ between runs, places apart."""
     keys = dict.fromkeys(key for run in runs for key in run.settings if not key.startswith(PLACES) and key != "name")
     return sorted(key for key in keys if len({_shown(run, key) for run in runs}) > 1)
 
 
 def _shown(run: Run, key: str) -> str:
-    """A setting as it is shown; of a class its name, of one that the run has not a dash."""
+    """Return a setting as it is shown; of a class its name, of one that the run has not a dash."""
     if key not in run.settings:
         return "–"
     value = shown(run.settings[key])
@@ -141,7 +141,7 @@ def _shown(run: Run, key: str) -> str:
 
 
 def _length(key: str) -> tuple[int, int, str]:
-    """What the shortest key has least of."""
+    """Return what the shortest key has least of."""
     return key.count("."), len(key), key
 
 
@@ -150,5 +150,5 @@ def _is_seed(key: str) -> bool:
 
 
 def _is_copy(key: str) -> bool:
-    """The data module's arguments follow the options of the data."""
+    """Return the data module's arguments follow the options of the data."""
     return key.startswith("data.module.")

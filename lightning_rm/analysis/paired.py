@@ -41,7 +41,7 @@ class Difference(NamedTuple):
 
 
 def student_coverage(t: float, dof: int) -> float:
-    """The probability that Student's t lies in [-t, t], by the finite sums of whole degrees of freedom.
+    """Return the probability that Student's t lies in [-t, t], by the finite sums of whole degrees of freedom.
 
     With x = atan(t / sqrt(dof)) (Abramowitz and Stegun, 26.7.3 and 26.7.4):
 
@@ -65,7 +65,8 @@ def student_coverage(t: float, dof: int) -> float:
 
 
 def student_quantile(dof: int, level: float = LEVEL) -> float:
-    """The t for which [-t, t] holds `level` of Student's distribution: 12.706 of one degree of freedom, 2.776 of four.
+    """Return the t for which [-t, t] holds `level` of Student's distribution: 12.706 of one degree of freedom, 2.776 of
+    four.
 
     Args:
         dof: degrees of freedom, at least 1.
@@ -102,7 +103,7 @@ def mean_difference(differences: Sequence[float], level: float = LEVEL) -> Diffe
 def paired_difference(
     values: Mapping[Block, float], reference: Mapping[Block, float], level: float = LEVEL
 ) -> Difference | None:
-    """A method less its reference, over the blocks that both have; None where they share none.
+    """Return a method less its reference, over the blocks that both have; None where they share none.
 
     Args:
         values: block -> the method's metric.
@@ -114,7 +115,8 @@ def paired_difference(
 
 
 def runs_needed(spread: float, difference: float = 0.02, level: float = LEVEL) -> int | None:
-    """The fewest paired runs whose interval is at most `difference` to each side: one that large is told from zero.
+    """Return the fewest paired runs whose interval is at most `difference` to each side: one that large is told from
+    zero.
 
     Of true differences of exactly that size, every second experiment of this many runs misses one; of twice as many
     runs, every fifth.

@@ -102,7 +102,7 @@ def write_page(page: Page, out: Path) -> list[Path]:
 
 
 def _evaluations(patterns: Patterns | None, study: Study) -> list[Path]:
-    """The evaluations' files that are named, or lie in the runs' folders.
+    """Return the evaluations' files that are named, or lie in the runs' folders.
 
     Raises:
         ValueError: if a pattern names none.

@@ -46,7 +46,7 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def value(self, metric: str) -> float:
-        """One result by `SET/METRIC`: `test/accuracy`, `test/ood/accuracy` or, in short, `ood/accuracy`.
+        """Return one result by `SET/METRIC`: `test/accuracy`, `test/ood/accuracy` or, in short, `ood/accuracy`.
 
         Raises:
             ValueError: if the run has no such result.
@@ -54,7 +54,7 @@ class Run:
         return self._values()[self.full_key(metric)]
 
     def full_key(self, metric: str) -> str:
-        """A result's whole key, of which `test/` may be left out where it is asked for.
+        """Return a result's whole key, of which `test/` may be left out where it is asked for.
 
         Raises:
             ValueError: if the run has no such result.
@@ -69,7 +69,7 @@ class Run:
         return {f"{name}/{key}": value for name, metrics in self.results().items() for key, value in metrics.items()}
 
     def setting(self, key: str) -> object:
-        """One value of its configuration by dotted key.
+        """Return one value of its configuration by dotted key.
 
         Raises:
             ValueError: if the configuration has no such value.
@@ -82,7 +82,7 @@ class Run:
 
 
 def nearest(key: str, known: Iterable[str], num: int = 4) -> str:
-    """What a user may have meant: those that end alike first, then those spelled alike."""
+    """Return what a user may have meant: those that end alike first, then those spelled alike."""
     names = sorted(known)
     same_end = [name for name in names if re.split("[./]", name)[-1] == re.split("[./]", key)[-1]]
     found = [*same_end, *get_close_matches(key, names, n=num, cutoff=0), *names]
@@ -90,12 +90,12 @@ def nearest(key: str, known: Iterable[str], num: int = 4) -> str:
 
 
 def mean_and_spread(name: str, values: Sequence[float]) -> dict[str, object]:
-    """The mean under the name, and the spread under `<name> sd`: cells of a table's row."""
+    """Return the mean under the name, and the spread under `<name> sd`: cells of a table's row."""
     return {name: float(np.mean(values)), f"{name} sd": spread(values)}
 
 
 def spread(values: Sequence[float]) -> float:
-    """The sample standard deviation; NaN of one value, whose spread nobody knows."""
+    """Return the sample standard deviation; NaN of one value, whose spread nobody knows."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
@@ -104,7 +104,7 @@ PLACES = ("paths.", "logger.", "trainer.default_root_dir")
 
 
 def varied(groups: Iterable[Sequence[Run]]) -> list[str]:
-    """Keys of the settings in which runs of one group differ, those apart that say where a run writes.
+    """Return keys of the settings in which runs of one group differ, those apart that say where a run writes.
 
     One seed is read in many places: whatever ends in `seed` is `seeds`, which come first.
     """
@@ -117,7 +117,7 @@ def varied(groups: Iterable[Sequence[Run]]) -> list[str]:
 
 
 def shown(value: object) -> str:
-    """A setting as people write it: `0.1`, `5e-06`, `simcse`, `true`, `null`."""
+    """Return a setting as people write it: `0.1`, `5e-06`, `simcse`, `true`, `null`."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:.12g}" if isinstance(value, int | float) else str(value)

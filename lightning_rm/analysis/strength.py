@@ -88,13 +88,13 @@ def grouped(
 
 
 def u_shape(groups: Groups) -> UShape:
-    """Whether voters agree less on the weakest and on the strongest pairs (arXiv 2401.06080, figure 2)."""
+    """Tell whether voters agree less on the weakest and on the strongest pairs (arXiv 2401.06080, figure 2)."""
     group = int(np.argmin(groups.std))
     return UShape(group, *(float(groups.std[index]) for index in (0, group, -1)))
 
 
 def agreement(mean: ArrayLike, agrees: ArrayLike, num_groups: int = 20) -> Agreement:
-    """How often an independent label agrees with the data's, by strength (arXiv 2401.06080, figure 3).
+    """Say how often an independent label agrees with the data's, by strength (arXiv 2401.06080, figure 3).
 
     Args:
         mean: (N,) strength.
@@ -129,7 +129,7 @@ def correlation(mean: ArrayLike, gold_margin: ArrayLike) -> Correlation:
 
 
 def known_pairs(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
-    """The pairs that have both values."""
+    """Return the pairs that have both values."""
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     known = ~np.isnan(first) & ~np.isnan(second)
     return first[known], second[known]

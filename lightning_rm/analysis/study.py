@@ -47,7 +47,7 @@ class Study:
         return {block: value for block, value in found.items() if not math.isnan(value)}
 
     def sets(self, metric: str, stage: str = "test") -> list[str]:
-        """The stage's data sets for which a run has the metric, in the order of the results."""
+        """Return the stage's data sets for which a run has the metric, in the order of the results."""
         return list(
             dict.fromkeys(
                 name
@@ -59,13 +59,13 @@ class Study:
         )
 
     def recorded(self) -> list[str]:
-        """The data sets of whose pairs a run has kept the rewards, in the order of the results."""
+        """Return the data sets of whose pairs a run has kept the rewards, in the order of the results."""
         kept = dict.fromkeys(name for one in self.evidence.values() for name in one.records)
         order = list(dict.fromkeys(name for one in self.evidence.values() for name in one.results))
         return sorted(kept, key=lambda name: order.index(name) if name in order else len(order))
 
     def key(self, method: Method) -> Key:
-        """The method's colour and line, the same in every figure."""
+        """Return the method's colour and line, the same in every figure."""
         color, line = LINES[[other.name for other in self.methods].index(method.name) % len(LINES)]
         return Key(method.name, color, line)
 

@@ -43,12 +43,15 @@ def write_table(rows: Rows, path: str | Path, title: str) -> list[Path]:
 
 
 def _is_number(value: object) -> bool:
-    """Whether a cell belongs to a column of numbers; an empty one does."""
+    """Tell whether a cell belongs to a column of numbers; an empty one does."""
     return value is None or (isinstance(value, int | float | np.number) and not isinstance(value, bool))
 
 
 def _cell(value: object) -> str:
-    """A value as text: four decimals below 1, three from there on, and three digits where four decimals say 0."""
+    """Return a value as text.
+
+    Four decimals below 1, three from there on, and three digits where four decimals say 0.
+    """
     if value is None or value != value:
         return ""
     if not isinstance(value, float | np.floating):

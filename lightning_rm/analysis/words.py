@@ -16,14 +16,14 @@ STAGES = {"train": "training", "train_epoch": "training", "val": "validation", "
 
 
 def metric_words(metric: str) -> str:
-    """A metric by its own name, or by that of a subset: `calibration error`, `easy: accuracy`."""
+    """Return a metric by its own name, or by that of a subset: `calibration error`, `easy: accuracy`."""
     *subset, name = metric.split("/")
     words = METRICS.get(name, name.replace("_", " "))
     return f"{'/'.join(subset)}: {words}" if subset else words
 
 
 def key_words(key: str) -> str:
-    """A key of a log or of results in words, with the data set that it is of.
+    """Return a key of a log or of results in words, with the data set that it is of.
 
     val/nll -> validation NLL, test/ood/accuracy -> accuracy on test/ood
     """

@@ -86,7 +86,9 @@ def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:
 
 
 def _other_columns(source: Source, votes: Votes) -> dict[str, Any]:
-    """The fields that nothing here reads, and the Arrow type of their columns; None where they are written as JSON."""
+    """Return the fields that nothing here reads, and the Arrow type of their columns; None where they are written as
+    JSON.
+    """
     kinds: dict[str, set[Any]] = {}
     for _, row in kept_rows(source, votes.pairs):
         for name, value in row.others.items():
@@ -100,7 +102,7 @@ def _other_columns(source: Source, votes: Votes) -> dict[str, Any]:
 
 
 def _kind(value: object) -> Any:
-    """The Arrow type of a column that holds a value as it is; None where there is none that is as plain."""
+    """Return the Arrow type of a column that holds a value as it is; None where there is none that is as plain."""
     if isinstance(value, bool):
         return pa.bool_()
     if isinstance(value, int):
@@ -124,7 +126,7 @@ def _written(text: str) -> str:
 
 
 def columns_of(row: PairRow, i: int = 0, votes: Votes | None = None) -> dict[str, Any]:
-    """A row of `SCHEMA`.
+    """Return a row of `SCHEMA`.
 
     Args:
         row: what is told of the pair.

@@ -43,7 +43,7 @@ class Annotated:
     rejected: list[float]
 
     def turned(self) -> Self:
-        """The pair with the other response as `chosen`."""
+        """Return the pair with the other response as `chosen`."""
         row = self.row
         clean = None if row.clean is None else not row.clean
         row = replace(row, chosen=row.rejected, rejected=row.chosen, label=1 - row.label, clean=clean)
@@ -166,7 +166,7 @@ class _Losses:
 
 
 def _preferred_first(source: Source, votes: Votes, losses: _Losses) -> Iterator[Annotated]:
-    """The annotated pairs, turned round where the label says so, without ties."""
+    """Yield the annotated pairs, turned round where the label says so, without ties."""
     for i, row in kept_rows(source, votes.pairs):
         losses.count(row)
         mean, std = float(votes.strength.mean[i]), float(votes.strength.std[i])
@@ -176,7 +176,7 @@ def _preferred_first(source: Source, votes: Votes, losses: _Losses) -> Iterator[
 
 
 def _fnlp_turns(row: PairRow) -> Mapping[str, list[str]]:
-    """The two conversations of a pair as texts that take turns."""
+    """Return the two conversations of a pair as texts that take turns."""
     for name, value in (("tools", row.tools), ("chat_template_kwargs", row.chat_template_kwargs)):
         if value:
             raise ValueError(f"{row.place} has {name}, for which the layout of also.fnlp has no place; leave it out")

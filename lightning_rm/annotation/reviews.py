@@ -71,7 +71,7 @@ def append_review(path: Path, review: Review) -> None:
 
 
 def read_reviews(path: str | Path) -> list[Review]:
-    """All decisions of a file, in the order they were made.
+    """Return all decisions of a file, in the order they were made.
 
     Lines that are cut off count for nothing: they do not end, or the next decision was written behind them.
 
@@ -106,7 +106,7 @@ def standing(reviews: Iterable[Review]) -> dict[str, dict[str, Review]]:
 
 
 def verdicts(reviews: Iterable[Review]) -> dict[str, Verdict]:
-    """What the reviewers say together: pair id -> the verdict of most of them.
+    """Return what the reviewers say together: pair id -> the verdict of most of them.
 
     Who skips a pair says nothing of it. Where as many say one thing as another, the pair is a tie: they do not agree
     which response is better. A pair that everyone skips is `skip`.
@@ -137,7 +137,7 @@ class Reviewed:
         object.__setattr__(self, "digest", fingerprint(**verdicts(read_reviews(self.file)))[:16])
 
     def of(self, ids: Sequence[str]) -> Treatment:
-        """The treatment of pairs of these names.
+        """Return the treatment of pairs of these names.
 
         Raises:
             ValueError: if no decision is of any of them: the file is of other data.
@@ -159,7 +159,7 @@ def _of_most(counts: Counter[Verdict]) -> Verdict:
 
 
 def _is_cut_off(line: bytes, where: str) -> bool:
-    """Whether a line is the beginning of a decision; another one that is not JSON is somebody's mistake."""
+    """Tell whether a line is the beginning of a decision; another one that is not JSON is somebody's mistake."""
     try:
         json.loads(line.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
@@ -170,7 +170,7 @@ def _is_cut_off(line: bytes, where: str) -> bool:
 
 
 def _review(value: Any, where: str) -> Review:
-    """A decision of what its line says.
+    """Return a decision of what its line says.
 
     Raises:
         ValueError: if it is none.

@@ -46,11 +46,11 @@ class Voter:
         object.__setattr__(self, "folder", Path(self.folder))
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Its tokenizer."""
+        """Return its tokenizer."""
         return load_tokenizer(self._folders[0])
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> AnyRewardModel:
-        """The model, ready to score."""
+        """Return the model, ready to score."""
         return load_model(self.folder, tokenizer=tokenizer).model
 
     def read_ahead(self) -> None:
@@ -80,7 +80,7 @@ class Voter:
         return member_folders(self.folder) if is_ensemble(self.folder) else [Path(self.folder)]
 
     def kind(self) -> dict[str, Any]:
-        """What voters must have in common, by the names that an error calls it."""
+        """Return what voters must have in common, by the names that an error calls it."""
         tokenizer = self.tokenizer()
         config = Checkpoint.at(self._folders[0]).config()
         return {

@@ -181,7 +181,7 @@ def collect_votes(
 
 
 def kept_rows(source: Source, pairs: PairDataset) -> Iterator[tuple[int, PairRow]]:
-    """The rows that tokenised pairs were made of, each with its pair's place."""
+    """Yield the rows that tokenised pairs were made of, each with its pair's place."""
     place_of = {int(row): place for place, row in enumerate(pairs.source_row)}
     for number, row in enumerate(source):
         if number in place_of and isinstance(row, PairRow):
@@ -189,7 +189,7 @@ def kept_rows(source: Source, pairs: PairDataset) -> Iterator[tuple[int, PairRow
 
 
 def said(values: NDArray[np.float64]) -> list[float]:
-    """The numbers of the voters that have a say: of (M,) those that are not NaN."""
+    """Return the numbers of the voters that have a say: of (M,) those that are not NaN."""
     return values[~np.isnan(values)].tolist()
 
 
@@ -206,7 +206,7 @@ def _counting(progress: Progress, name: str, total: int) -> Callable[[Shard, int
 
 
 def _fold(voter: Voter) -> str:
-    """What names the fold that a voter left out."""
+    """Return what names the fold that a voter left out."""
     return "" if voter.fold is None else f"-{voter.fold.fold % voter.fold.num_folds}of{voter.fold.num_folds}"
 
 

@@ -42,7 +42,7 @@ class Benchmarks(L.Callback):
         overlong: what becomes of a longer one, as in `Reading`.
 
     Raises:
-        ValueError: if there is no path, a name is no benchmark's, or a number is below 1.
+        ValueError: if there is no path, a name is not a benchmark's, or a number is below 1.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Benchmarks(L.Callback):
             self.tokenizer = trainer.datamodule.tokenizer  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
 
     def metric_names(self) -> list[str]:
-        """The names of all that will be logged; the files are read for it."""
+        """Return the names of all that will be logged; the files are read for it."""
         self.read()
         rewards = {
             name: benchmark.columns(items, items.length, "own") for name, (benchmark, items) in self.items.items()
@@ -96,7 +96,7 @@ class Benchmarks(L.Callback):
             self.items[benchmark.name] = benchmark, items
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
-        """The sections of every benchmark, by the names they are logged under.
+        """Return the sections of every benchmark, by the names they are logged under.
 
         Raises:
             ValueError: if a reward is not finite; the message names the row.
@@ -122,7 +122,7 @@ class Benchmarks(L.Callback):
             pl_module.log_dict(self.measure(trainer, pl_module), batch_size=1, sync_dist=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What a run goes on from has been measured."""
+        """Remember that what a run goes on from has been measured."""
         self._last_step = trainer.global_step
 
     def on_train_batch_end(

@@ -45,7 +45,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint to go on from; its tensors stay on the disk until they are used.
+    """Return a checkpoint to go on from; its tensors stay on the disk until they are used.
 
     Raises:
         ValueError: if there is none, or it is cut off, damaged, of something else, or of weights alone.
@@ -69,14 +69,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     missing = [part for part in PARTS if part not in found] if isinstance(found, dict) else list(PARTS)
     if missing:
         raise ValueError(
-            f"{path} is no checkpoint that training goes on from: it has no {', '.join(missing)}. A run writes such "
+            f"{path} is not a checkpoint that training goes on from: it has no {', '.join(missing)}. A run writes such "
             "ones to its folder checkpoints"
         )
     return cast(dict[str, Any], found)
 
 
 def latest_checkpoint(run: str | Path) -> Path | None:
-    """The checkpoint of a run's folder that has the most steps, of those that can be read; None if there is none."""
+    """Return the checkpoint of a run's folder that has the most steps, of those that can be read; None if there is
+    none.
+    """
     found: list[tuple[int, Path]] = []
     for path in sorted((Path(run) / "checkpoints").glob("*.ckpt")):
         try:

@@ -151,12 +151,12 @@ class PairRecorder(L.Callback):
         return records
 
     def _places(self, trainer: L.Trainer, name: str, rows: np.ndarray) -> list[PairPlace]:
-        """Where a set's pairs come from, on the rank that writes."""
+        """Return where a set's pairs come from, on the rank that writes."""
         data_set = _data_set(trainer, name)
         return [] if data_set is None or not trainer.is_global_zero else data_set.places(rows.astype(np.int64).tolist())
 
     def _worst(self, trainer: L.Trainer, records: PairRecords) -> list[dict[str, Any]]:
-        """The worst pairs of a set in words with their rewards; none of data that is not the data module's."""
+        """Return the worst pairs of a set in words with their rewards; none of data that is not the data module's."""
         data_set = _data_set(trainer, records.data_set)
         if data_set is None:
             return []
@@ -183,7 +183,7 @@ class PairRecorder(L.Callback):
 
 
 def _data_set(trainer: L.Trainer, name: str) -> PairDataset | None:
-    """A set of the data module; None of data that comes otherwise."""
+    """Return a set of the data module; None of data that comes otherwise."""
     datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
     return datamodule.datasets[name] if isinstance(datamodule, PreferenceDataModule) else None
 

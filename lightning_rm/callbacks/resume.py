@@ -40,7 +40,7 @@ class ResumeCheckpoint(L.Callback):
         self._last_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What a run goes on from is saved already."""
+        """Remember that what a run goes on from is saved already."""
         self._last_step = trainer.global_step
 
     def on_train_batch_start(

@@ -123,7 +123,7 @@ class Stop(L.Callback):
             raise Stopped
 
     def _last_sent(self) -> int:
-        """The signal that any rank had when the batch before began; 0 for none."""
+        """Return the signal that any rank had when the batch before began; 0 for none."""
         if self._sent is None:
             return 0
         flag, work = self._sent

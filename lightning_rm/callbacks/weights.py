@@ -74,7 +74,7 @@ class HuggingFaceCheckpoint(L.Callback):
             self._save(pl_module, "best")
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far, for resuming."""
+        """Return the best value so far, for resuming."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -92,7 +92,7 @@ def check_run(
 
 
 def warn_of_a_toy(cfg: DictConfig) -> None:
-    """Say that the default backbone is no language model, to those who have pairs of their own."""
+    """Say that the default backbone is not a language model, to those who have pairs of their own."""
     made = (cfg.data.module.get("train") or {}).get("_target_", "").endswith(SyntheticSource.__name__)
     if cfg.backbone.model["_target_"].endswith(RewardModel.from_config.__name__) and not made:
         rank_zero_warn(
@@ -142,7 +142,7 @@ def _check_monitor(cfg: DictConfig, datamodule: PreferenceDataModule, benchmarks
 
 
 def _has_wandb_key() -> bool:
-    """Whether W&B would find a key, or needs none."""
+    """Tell whether W&B would find a key, or needs none."""
     environment = os.environ
     if environment.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return True

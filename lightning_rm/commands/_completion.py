@@ -35,7 +35,7 @@ compdef _lightning_rm lightning-rm
 
 
 def complete(line: str, verbs: Sequence[str]) -> list[str]:
-    """What the last word of a line may become.
+    """Return what the last word of a line may become.
 
         "lightning-rm tr"  ->  ["train"]    "lightning-rm train data=sy"  ->  ["data=synthetic", ...]
 

@@ -26,19 +26,19 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def plain_console(stderr: bool = False) -> Console:
-    """Where commands print: what stands in brackets in a path or a name is text, not a style."""
+    """Return where commands print: what stands in brackets in a path or a name is text, not a style."""
     return Console(stderr=stderr, markup=False, highlight=False)
 
 
 def conf_dir() -> str:
-    """The folder of `conf/`: inside the package in a wheel, beside it in a checkout."""
+    """Return the folder of `conf/`: inside the package in a wheel, beside it in a checkout."""
     package = Path(lightning_rm.__file__).parent
     shipped = package / "conf"
     return str(shipped if shipped.is_dir() else package.parent / "conf")
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The whole configuration as plain values, for a logger or a file."""
+    """Return the whole configuration as plain values, for a logger or a file."""
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
@@ -94,7 +94,7 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
 
 
 def in_words(error: BaseException) -> str | None:
-    """What to say of an error that a user can mend; None of one that is a fault of ours."""
+    """Return what to say of an error that a user can mend; None of one that is a fault of ours."""
     if isinstance(error, InstantiationException):
         cause = error.__cause__
         inner = None if cause is None else in_words(cause)
@@ -114,7 +114,7 @@ def in_words(error: BaseException) -> str | None:
 
 
 def full_keys(cfg: DictConfig, message: str) -> list[str]:
-    """The dotted keys of the options that a message names as `option=`, as far as there is no doubt.
+    """Return the dotted keys of the options that a message names as `option=`, as far as there is no doubt.
 
         "give max_tokens=2048 or overlong=drop"  ->  ["data.max_tokens", "data.overlong"]
 
@@ -132,12 +132,12 @@ def full_keys(cfg: DictConfig, message: str) -> list[str]:
 
 
 def followed(value: object) -> set[str]:
-    """The keys that a value is taken from: `${data.overlong}`, `${oc.select:responses.batch_groups,4}`."""
+    """Return the keys that a value is taken from: `${data.overlong}`, `${oc.select:responses.batch_groups,4}`."""
     return set(re.findall(r"[\w.]+", value)) if isinstance(value, str) and value.startswith("${") else set()
 
 
 def dotted(node: object, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted names and values of all that a container holds, its inner containers too."""
+    """Yield dotted names and values of all that a container holds, its inner containers too."""
     for key, value in node.items() if isinstance(node, dict) else ():
         yield f"{prefix}{key}", value
         yield from dotted(value, f"{prefix}{key}.")

@@ -18,7 +18,7 @@ from lightning_rm.scoring.load import find_folder
 
 
 def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
-    """The voters that globs, runs or folders name, in order of name, each with the fold that its run left out.
+    """Return the voters that globs, runs or folders name, in order of name, each with the fold that its run left out.
 
     Raises:
         ValueError: if there are none, a path named in full is none, or a glob names runs that do not belong together.
@@ -40,7 +40,7 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
 
 
 def find_source(cfg: DictConfig) -> Source:
-    """The source of the set that `cfg.set` names, whole: nothing held out, nothing resampled."""
+    """Return the source of the set that `cfg.set` names, whole: nothing held out, nothing resampled."""
     sets = {name: cfg.data.module[name] for name in ("train", "val", "test") if cfg.data.module.get(name) is not None}
     stage, _, name = str(cfg.set).partition(".")
     if stage not in sets:
@@ -57,12 +57,12 @@ def find_source(cfg: DictConfig) -> Source:
 
 
 def find_policy(cfg: DictConfig) -> TokenizePolicy:
-    """What `cfg.data` says of rows that are too long, the same twice or bad."""
+    """Return what `cfg.data` says of rows that are too long, the same twice or bad."""
     return TokenizePolicy(cfg.data.max_tokens, cfg.data.overlong, cfg.data.identical, cfg.data.on_bad_row)
 
 
 def _fold(run: Path) -> Fold | None:
-    """The fold that a run left out, as its configuration says."""
+    """Return the fold that a run left out, as its configuration says."""
     config = run / "config.yaml"
     if not config.is_file():
         return None

@@ -90,12 +90,12 @@ def prepare(verb: str) -> None:
 
 
 def arguments() -> list[str]:
-    """The command line of this process, as it was given."""
+    """Return the command line of this process, as it was given."""
     return list(sys.argv[1:] if _arguments is None else _arguments)
 
 
 def version_text() -> str:
-    """The name and version of what is installed."""
+    """Return the name and version of what is installed."""
     try:
         return f"lightning-rm {version('lightning-rm')}"
     except PackageNotFoundError:
@@ -103,7 +103,7 @@ def version_text() -> str:
 
 
 def _own_words(words: list[str]) -> tuple[list[str], str | None, bool]:
-    """The `key=value` words, another folder of groups, and whether Hydra is only asked for something."""
+    """Return the `key=value` words, another folder of groups, and whether Hydra is only asked for something."""
     own: list[str] = []
     folder: str | None = None
     looks_only = False

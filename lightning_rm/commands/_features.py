@@ -23,14 +23,14 @@ from lightning_rm.scoring.load import find_folder
 
 
 def read_features(cfg: DictConfig, console: Console) -> dict[str, Features]:
-    """What every model of `cfg.features` makes of the pairs of `cfg.set`, by its name.
+    """Return what every model of `cfg.features` makes of the pairs of `cfg.set`, by its name.
 
     Args:
         cfg: `conf/analyze.yaml`, composed.
         console: told what became of the rows.
 
     Raises:
-        ValueError: if no data is named, or a path is no model.
+        ValueError: if no data is named, or a path is not a model.
     """
     if "data" not in cfg:
         raise ValueError("features= needs pairs to read: add data=synthetic, or data=jsonl data.file=pairs.jsonl")
@@ -86,5 +86,5 @@ def find_models(named: str | Sequence[str] | Mapping[str, str], weights: str) ->
 def _folder(path: str, weights: str) -> Path:
     folder = find_folder(Path(path).expanduser(), weights)
     if folder is None:
-        raise ValueError(f"features: {path!r} is no run with weights in model/{weights} and no Hugging Face folder")
+        raise ValueError(f"features: {path!r} is not a run with weights in model/{weights}, nor a Hugging Face folder")
     return folder

@@ -66,7 +66,9 @@ def begin(run: Path, cfg: DictConfig, goes_on: bool) -> None:
 
 
 def trained_on(cfg: DictConfig) -> tuple[str, dict[str, object]]:
-    """A fingerprint of a run's training pairs as they are read, and its settings but for seeds, folds and places."""
+    """Return a fingerprint of a run's training pairs as they are read, and its settings but for seeds, folds and
+    places.
+    """
     source: Any = instantiate(cfg.data.module.get("train"), _convert_="all")
     settings = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     own = {key: value for key, value in settings.items() if not isinstance(value, dict) and not _is_its_own(key)}
@@ -74,7 +76,7 @@ def trained_on(cfg: DictConfig) -> tuple[str, dict[str, object]]:
 
 
 def _is_its_own(key: str) -> bool:
-    """Whether a setting tells runs of one sweep apart, or says where one is and how it is watched."""
+    """Tell whether a setting tells runs of one sweep apart, or says where one is and how it is watched."""
     first, _, rest = key.partition(".")
     return first in OWN or (first == "trainer" and rest not in TRAINS) or key.startswith(READ)
 

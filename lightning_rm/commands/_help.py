@@ -43,7 +43,7 @@ class Help(NamedTuple):
 
 
 def read_help(verb: str, arguments: Sequence[str] = ()) -> Help:
-    """What there is to say of a command, with the groups that its arguments choose.
+    """Return what there is to say of a command, with the groups that its arguments choose.
 
     Args:
         verb: the command.
@@ -77,7 +77,7 @@ def read_help(verb: str, arguments: Sequence[str] = ()) -> Help:
 
 
 def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
-    """The keys of a command with the groups that its arguments choose, and what may be chosen.
+    """Return the keys of a command with the groups that its arguments choose, and what may be chosen.
 
     Args:
         verb: the command.
@@ -129,7 +129,7 @@ def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
 
 
 def _own_keys(told: Help) -> list[str]:
-    """The keys that are of no group, and groups that are a value."""
+    """Return the keys that are of no group, and groups that are a value."""
     return [key for key in told.keys if key.partition(".")[0] not in told.groups or key in told.groups]
 
 
@@ -142,7 +142,7 @@ def _rows(told: Help, keys: Sequence[str]) -> list[str]:
 
 
 def _row(left: str, right: str) -> list[str]:
-    """A key and its comment, which goes on below itself."""
+    """Return a key and its comment, which goes on below itself."""
     first, *rest = textwrap.wrap(right, WIDTH - KEY_WIDTH - 4) or [""]
     if len(left) > KEY_WIDTH:
         return [f"  {left}", *(f"{'':{KEY_WIDTH + 4}}{line}" for line in (first, *rest) if line)]
@@ -150,20 +150,20 @@ def _row(left: str, right: str) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    """A value as it is written on a command line."""
+    """Return a value as it is written on a command line."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def choices_of(folder: Path) -> list[str]:
-    """The choices of a group; a file that is a part of others says so in its first line."""
+    """Return the choices of a group; a file that is a part of others says so in its first line."""
     found = [(path.stem, path.read_text(encoding="utf-8").partition("\n")[0]) for path in sorted(folder.glob("*.yaml"))]
     return [name for name, first in found if name != "base" and "a part of other choices" not in first]
 
 
 def _comments_of_choice(root: Path, group: str, name: str) -> dict[str, str]:
-    """Dotted key -> comment of a group's choice, and of the parts that it is made of."""
+    """Return dotted key -> comment of a group's choice, and of the parts that it is made of."""
     path = root / group / f"{name}.yaml"
     if not path.is_file():
         return {}
@@ -177,7 +177,7 @@ def _comments_of_choice(root: Path, group: str, name: str) -> dict[str, str]:
 
 
 def _comments(path: Path) -> Iterator[tuple[str, str]]:
-    """Dotted key -> the comment behind it, of a yaml file that is indented by two spaces."""
+    """Yield dotted key -> the comment behind it, of a yaml file that is indented by two spaces."""
     stack: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if (found := LINE.match(line)) is None:
@@ -189,7 +189,7 @@ def _comments(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _about(path: Path) -> list[str]:
-    """What a file says of itself before its first key."""
+    """Return what a file says of itself before its first key."""
     lines = path.read_text(encoding="utf-8").splitlines()
     end = next(place for place, line in enumerate(lines) if not line.startswith("#"))
     return [line.removeprefix("#").removeprefix(" ") for line in lines[:end]]

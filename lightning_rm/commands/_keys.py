@@ -65,7 +65,7 @@ class Choice(NamedTuple):
 
 
 def parse(arguments: Sequence[str]) -> list[Override]:
-    """The `key=value` words of a command line.
+    """Return the `key=value` words of a command line.
 
     Raises:
         ValueError: if one cannot be read, in words that say how to write it.
@@ -87,7 +87,8 @@ def parse(arguments: Sequence[str]) -> list[Override]:
 
 
 def compose_choices(verb: str, overrides: Sequence[Override], folder: str | None = None) -> Choice:
-    """A command's configuration with the groups that overrides choose; of a sweep over groups, all of them together.
+    """Return a command's configuration with the groups that overrides choose; of a sweep over groups, all of them
+    together.
 
     Args:
         verb: the command.
@@ -148,7 +149,7 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
 
 
 def nearest(key: str, known: Mapping[str, object]) -> str | None:
-    """The known key that an unknown one was meant to be, as far as that can be told.
+    """Return the known key that an unknown one was meant to be, as far as that can be told.
 
     lr -> optimizer.lr    data.batch_size -> data.batch_pairs    trainer.max_epoch -> trainer.max_epochs
     """
@@ -187,7 +188,7 @@ def _is_known(key: str, known: Mapping[str, object], targets: set[str]) -> bool:
 
 
 def _takes(target: str, name: str) -> bool:
-    """Whether a callable has an argument of this name."""
+    """Tell whether a callable has an argument of this name."""
     if name.startswith("_") and name.endswith("_"):  # Hydra's own: _partial_, _convert_
         return True
     parameters = inspect.signature(get_object(target)).parameters
@@ -206,7 +207,7 @@ def _unknown(key: str, choice: Choice) -> str:
 
 
 def _source(key: str, known: Mapping[str, object]) -> str:
-    """The key whose value an inner one takes: `data.max_tokens` for `data.module.max_tokens`."""
+    """Return the key whose value an inner one takes: `data.max_tokens` for `data.module.max_tokens`."""
     if key.count(".") < 2:
         return key
     named = [name for name in followed(known[key]) if name in known]
@@ -214,7 +215,7 @@ def _source(key: str, known: Mapping[str, object]) -> str:
 
 
 def _choices_with(group: str, name: str) -> list[str]:
-    """The choices of a group whose own file has a key of this name."""
+    """Return the choices of a group whose own file has a key of this name."""
     files = sorted((Path(conf_dir()) / group).glob("*.yaml"))
     return [
         path.stem
@@ -236,7 +237,7 @@ def _check_choices(override: Override, options: Sequence[str]) -> None:
 
 
 def _single(override: Override) -> list[str]:
-    """The words of a group's override, one for each choice that a sweep makes."""
+    """Return the words of a group's override, one for each choice that a sweep makes."""
     line = override.input_line or ""
     if not override.is_sweep_override():
         return [line]
@@ -245,7 +246,7 @@ def _single(override: Override) -> list[str]:
 
 
 def _one_by_one(chosen: Sequence[Sequence[str]]) -> Iterator[list[str]]:
-    """Every choice of every group at least once, the first ones of the others beside it."""
+    """Yield every choice of every group at least once, the first ones of the others beside it."""
     firsts = [words[0] for words in chosen]
     yield firsts
     for place, words in enumerate(chosen):

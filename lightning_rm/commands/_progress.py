@@ -42,7 +42,7 @@ class Bar(Progress):
 
 
 def progress(console: Console, shown: bool = True) -> Bar:
-    """How many are done, how many there are and, on a terminal, the time that is left."""
+    """Say how many are done, how many there are and, on a terminal, the time that is left."""
     return Bar(console, shown)
 
 

@@ -21,7 +21,7 @@ JOB = "job_of_cluster.json"
 
 
 def with_folder(arguments: Sequence[str]) -> list[str]:
-    """A command line of `train` that goes on in the folder where its run lies.
+    """Return a command line of `train` that goes on in the folder where its run lies.
 
         resume=runs/a/checkpoints/resume.ckpt  ->  the same, and hydra.run.dir=runs/a
         resume=runs/a                          ->  the latest checkpoint of runs/a, and hydra.run.dir=runs/a
@@ -97,14 +97,14 @@ def write_job(run: Path, arguments: Sequence[str], environment: Mapping[str, str
 
 
 def quoted(value: str) -> str:
-    """A value as Hydra reads it whole, whatever is in it."""
+    """Return a value as Hydra reads it whole, whatever is in it."""
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # a backslash is a sign before a quote alone
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f'"{escaped}"'
 
 
 def _is_of(run: Path, arguments: Sequence[str]) -> bool:
-    """Whether this job wrote a run's folder, by this command line."""
+    """Tell whether this job wrote a run's folder, by this command line."""
     try:
         found = json.loads((run / JOB).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -119,7 +119,7 @@ def _latest(run: Path) -> Path | None:
 
 
 def _text(override: Override | None) -> str | None:
-    """The value of an override as a text; None for none or null."""
+    """Return the value of an override as a text; None for none or null."""
     if override is None or override.is_sweep_override():
         return None
     value = override.value()

@@ -22,7 +22,7 @@ WORD = "job.json"
 
 
 def in_sweep() -> bool:
-    """Whether this is a job of a multirun."""
+    """Tell whether this is a job of a multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 

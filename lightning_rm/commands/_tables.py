@@ -39,7 +39,7 @@ RUN_TITLE = "results of the best weights (train: of the last epoch, while they m
 
 
 def results_table(results: Mapping[str, Mapping[str, float]], title: str = RUN_TITLE) -> Group:
-    """One row a data set: accuracy beside the length-only baseline, NLL, folded calibration error, mean margin.
+    """Return one row a data set: accuracy beside the length-only baseline, NLL, folded calibration error, mean margin.
 
     Sets of groups of responses have no accuracy; they stand in a second table of their own, with how their rewards
     differ and, where it is known, what they say of the gold ones.
@@ -55,7 +55,7 @@ def results_table(results: Mapping[str, Mapping[str, float]], title: str = RUN_T
 
 
 def report_table(reports: Mapping[str, DataReport]) -> Table:
-    """One row a data set: rows read and kept, those left out by each reason, those kept with each change.
+    """Return one row a data set: rows read and kept, those left out by each reason, those kept with each change.
 
     Args:
         reports: data set -> what became of its rows; notes on a whole set stand under the table.
@@ -79,7 +79,7 @@ def report_table(reports: Mapping[str, DataReport]) -> Table:
 
 
 def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:
-    """What became of the rows of every set that is set up, under the names that the sets are measured by.
+    """Return what became of the rows of every set that is set up, under the names that the sets are measured by.
 
     A data module calls its sets `val` and `ood`; of the latter results say `test/ood`.
     """
@@ -92,7 +92,10 @@ def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:
 
 
 def _narrow(title: str, names: Iterable[str], caption: str | None = None) -> Table:
-    """A table whose eight columns have room in 80 characters; a long name goes on in the next line, none is cut."""
+    """Return a table whose eight columns have room in 80 characters.
+
+    A long name goes on in the next line, none is cut.
+    """
     table = Table(
         title=title,
         title_justify="left",

@@ -69,7 +69,7 @@ def analyze(cfg: DictConfig) -> list[Path]:
 
 
 def _reference_runs(cfg: DictConfig) -> list[Run]:
-    """The runs that `reference` names, none where it is null.
+    """Return the runs that `reference` names, none where it is null.
 
     Raises:
         ValueError: if it is a number.
@@ -80,7 +80,7 @@ def _reference_runs(cfg: DictConfig) -> list[Run]:
 
 
 def _reference_value(cfg: DictConfig) -> float | None:
-    """The number that `reference` is, or the mean of the metric over the runs that it names."""
+    """Return the number that `reference` is, or the mean of the metric over the runs that it names."""
     if cfg.reference is None or isinstance(cfg.reference, int | float):
         return cfg.reference
     return float(np.mean([run.value(cfg.metric) for run in _reference_runs(cfg)]))
@@ -88,7 +88,7 @@ def _reference_value(cfg: DictConfig) -> float | None:
 
 @command("analyze")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     analyze(cfg)
 
 

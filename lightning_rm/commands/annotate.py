@@ -74,7 +74,7 @@ def annotate_data(cfg: DictConfig) -> Path:
 
 
 def summary(strength: Strength, voters: Sequence[str]) -> list[str]:
-    """What to say of strengths in two lines."""
+    """Return what to say of strengths in two lines."""
     mean = strength.mean
     points = np.quantile(mean, [0, 0.25, 0.5, 0.75, 1])
     named = zip(("min", "25%", "median", "75%", "max"), points, strict=True)
@@ -92,7 +92,7 @@ def _written_by(out: Path) -> str:
 
 @command("annotate")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     annotate_data(cfg)
 
 

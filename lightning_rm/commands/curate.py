@@ -112,7 +112,7 @@ def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = No
 
 
 def judge_rows(judge: Judge, source: Source, folder: Path) -> Opinion:
-    """What a judge behind an address says of the rows."""
+    """Return what a judge behind an address says of the rows."""
     return judge.opinion(source, folder)
 
 
@@ -163,7 +163,7 @@ def train_voters(
 
 
 def trained_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line that concern the voters' training."""
+    """Return the words of a command line that concern the voters' training."""
     return [word for word in words if word.partition("=")[0].lstrip("+~").partition(".")[0] in TRAINED]
 
 
@@ -187,7 +187,7 @@ def say(curated: Curated, out: Path, words: Sequence[str], console: Console) -> 
 
 
 def _named_voters(named: Sequence[Any], weights: str) -> tuple[list[Outside], list[Judge]]:
-    """What `voters=[...]` names.
+    """Return what `voters=[...]` names.
 
     Raises:
         ValueError: for an entry that is neither a path nor an address.
@@ -222,7 +222,7 @@ def _as_a_process(words: Sequence[str]) -> None:
 
 @command("curate")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     curate_data(cfg, arguments())
 
 

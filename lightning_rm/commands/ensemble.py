@@ -135,7 +135,7 @@ def _averages(voters: Sequence[Voter], folder: Path, console: Console) -> list[V
 
 
 def _sets(cfg: DictConfig) -> dict[str, Source]:
-    """The data's test sets under the names that they are measured by, or its validation sets where it has none."""
+    """Give the data's test sets under the names that they are measured by, or its validation sets where it has none."""
     stages: tuple[EvaluationStage, ...] = ("test", "val")
     for stage in stages:
         if cfg.data.module.get(stage) is not None:
@@ -148,7 +148,7 @@ def _sets(cfg: DictConfig) -> dict[str, Source]:
 
 @command("ensemble")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     ensemble(cfg)
 
 

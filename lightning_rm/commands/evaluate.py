@@ -85,7 +85,9 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _paths(cfg: DictConfig) -> dict[str, Paths]:
-    """Where benchmarks are to be read that are not on the hub: their own path, or `path`; of several a folder in it."""
+    """Return where benchmarks are to be read that are not on the hub: their own path, or `path`; of several a folder in
+    it.
+    """
     names = [str(name) for name in cfg.benchmark]
     found: dict[str, Paths] = {}
     for name in names:
@@ -97,12 +99,12 @@ def _paths(cfg: DictConfig) -> dict[str, Paths]:
 
 
 def plain(value: Any) -> Any:
-    """A list of a configuration as a list, anything else as it is."""
+    """Return a list of a configuration as a list, anything else as it is."""
     return OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
 
 
 def _sources(cfg: DictConfig) -> dict[str, Source] | None:
-    """The sets of the data that are measured on, by name."""
+    """Return the sets of the data that are measured on, by name."""
     if cfg.data is None:
         return None
     if cfg.set is not None:
@@ -116,14 +118,14 @@ def _sources(cfg: DictConfig) -> dict[str, Source] | None:
 
 
 def _validation(cfg: DictConfig) -> str | Source | None:
-    """The pairs that a temperature is fitted on."""
+    """Return the pairs that a temperature is fitted on."""
     if cfg.validation != "val" or cfg.data is None:
         return cfg.validation
     return find_source(OmegaConf.merge(cfg, {"set": "val"}))  # pyright: ignore[reportArgumentType]  # a DictConfig again
 
 
 def device_of(accelerator: str) -> torch.device | None:
-    """The device that an accelerator's name means; None for what there is."""
+    """Return the device that an accelerator's name means; None for what there is."""
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):
         raise ValueError(f"accelerator={accelerator!r}: say auto, cpu or gpu")
     return None if accelerator == "auto" else torch.device("cpu" if accelerator == "cpu" else "cuda")
@@ -131,7 +133,7 @@ def device_of(accelerator: str) -> torch.device | None:
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point; the exit code is not 0 where a model or a benchmark failed."""
+    """Run as the Hydra entry point; the exit code is not 0 where a model or a benchmark failed."""
     evaluation = evaluate_models(cfg)
     if evaluation.failed:
         for name, message in evaluation.failed.items():

@@ -73,12 +73,12 @@ def _check_out(cfg: DictConfig, run: Path, out: Path) -> None:
 
 
 def _adapts(config: DictConfig) -> bool:
-    """Whether a run trained adapters."""
+    """Tell whether a run trained adapters."""
     return any(OmegaConf.select(config, f"backbone.model.{key}") is not None for key in ("lora", "adapter"))
 
 
 def _with_adapters(run: Path, weights: str) -> tuple[RewardModel, PreTrainedTokenizerBase]:
-    """The run's model as it was trained, its adapters apart, from its checkpoint."""
+    """Return the run's model as it was trained, its adapters apart, from its checkpoint."""
     config = cast(DictConfig, OmegaConf.load(run / "config.yaml")) if (run / "config.yaml").is_file() else None
     if config is None or not _adapts(config) or config.members is not None:
         raise ValueError(f"adapter=true: {run} has no adapters of its own to write alone; export it whole")
@@ -100,7 +100,7 @@ def _listed(value: Any) -> Any:
 
 @command("export")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     export_run(cfg)
 
 

@@ -11,13 +11,13 @@ from lightning_rm import commands
 
 
 def verbs() -> list[str]:
-    """Every command: a file of this folder that is not private and not this one."""
+    """Return every command: a file of this folder that is not private and not this one."""
     names = (module.name for module in pkgutil.iter_modules(commands.__path__))
     return sorted(name for name in names if not name.startswith("_") and name != "main")
 
 
 def usage() -> str:
-    """What there is, a line each."""
+    """Return what there is, a line each."""
     lines = ["usage: lightning-rm VERB [GROUP=NAME or KEY=VALUE ...]", ""]
     lines += [f"  {verb:<10} {_about(verb)}" for verb in verbs()]
     return "\n".join(
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _about(verb: str) -> str:
-    """What a command's file says of it in its first line, after its name."""
+    """Return what a command's file says of it in its first line, after its name."""
     spec = next(found for found in commands.__path__)
     with open(f"{spec}/{verb}.py", encoding="utf-8") as file:
         return file.readline().strip().strip('"').partition(": ")[2]

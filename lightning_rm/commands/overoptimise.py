@@ -71,7 +71,7 @@ def overoptimise(cfg: DictConfig) -> OverOptimisation:
 
 
 def table_of(found: OverOptimisation) -> Table:
-    """The table for a terminal."""
+    """Return the table for a terminal."""
     rows = found.rows()
     table = Table()
     for name in rows[0]:
@@ -83,7 +83,7 @@ def table_of(found: OverOptimisation) -> Table:
 
 @command("overoptimise")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     overoptimise(cfg)
 
 

@@ -33,7 +33,7 @@ def report(cfg: DictConfig) -> list[Path]:
 
 @command("report")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     report(cfg)
 
 

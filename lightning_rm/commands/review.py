@@ -62,13 +62,13 @@ def review_pairs(cfg: DictConfig) -> None:
 
 
 def reviews_beside(path: Path) -> Path:
-    """Where decisions go if nobody says: strength.parquet -> strength_reviews.jsonl."""
+    """Return where decisions go if nobody says: strength.parquet -> strength_reviews.jsonl."""
     return path.with_name(f"{path.stem}_reviews.jsonl")
 
 
 @command("review")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     review_pairs(cfg)
 
 

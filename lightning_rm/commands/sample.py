@@ -82,7 +82,7 @@ def sample(cfg: DictConfig) -> Path:
 
 
 def summary(lines: GrowingLines) -> str:
-    """What to say of a file of responses."""
+    """Return what to say of a file of responses."""
     num_groups, num_responses, num_alike, num_cut, num_empty = 0, 0, 0, 0, 0
     for row in lines.rows():
         num_groups += 1
@@ -97,7 +97,7 @@ def summary(lines: GrowingLines) -> str:
 
 
 def _arguments(cfg: DictConfig) -> dict[str, Any]:
-    """What the chat template is told of all prompts, beside their turns."""
+    """Return what the chat template is told of all prompts, beside their turns."""
     return resolved(cfg.chat_template_kwargs) if cfg.chat_template_kwargs else {}
 
 
@@ -107,7 +107,7 @@ def _settings(
     prompts: Sequence[Prompt],
     voters: Sequence[Voter],
 ) -> dict[str, Any]:
-    """All that a file of responses depends on. Not the batches: they change no more than a rounding does."""
+    """Return all that a file of responses depends on. Not the batches: they change no more than a rounding does."""
     return {name: cfg[name] for name in SETTINGS} | {
         "chat_template_kwargs": _arguments(cfg),
         "policy_version": policy_version(cfg.policy),
@@ -201,7 +201,7 @@ def _votes(
 
 @command("sample")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     sample(cfg)
 
 

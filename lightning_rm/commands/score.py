@@ -52,7 +52,7 @@ def score(cfg: DictConfig) -> FileReport:
 
 
 def summary(report: FileReport) -> list[str]:
-    """What to say of a file that is scored."""
+    """Return what to say of a file that is scored."""
     lines = [
         f"{report.num_rows:,} rows, {report.num_responses:,} responses; {report.num_scored:,} distinct conversations "
         "scored"
@@ -66,7 +66,7 @@ def summary(report: FileReport) -> list[str]:
 
 @command("score")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     score(cfg)
 
 

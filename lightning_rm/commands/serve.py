@@ -56,7 +56,7 @@ def serve_model(cfg: DictConfig) -> None:
 
 
 def _device(accelerator: str) -> str:
-    """The device that an accelerator's name means."""
+    """Return the device that an accelerator's name means."""
     if accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"accelerator={accelerator!r}: there are auto, cpu and gpu")
     found = torch.accelerator.current_accelerator(check_available=True)
@@ -67,7 +67,7 @@ def _device(accelerator: str) -> str:
 
 @command("serve")
 def main(cfg: DictConfig) -> None:
-    """The Hydra entry point."""
+    """Run as the Hydra entry point."""
     serve_model(cfg)
 
 

@@ -134,7 +134,7 @@ def train(cfg: DictConfig) -> float:
 
 
 def _asked_callbacks(cfg: DictConfig) -> list[L.Callback]:
-    """The callbacks of `callbacks=` and of `trainer.callbacks`."""
+    """Return the callbacks of `callbacks=` and of `trainer.callbacks`."""
     asked: list[L.Callback] = list(instantiate(cfg.callbacks).values())
     return [*asked, *instantiate(cfg.trainer.get("callbacks") or [])]
 
@@ -227,7 +227,7 @@ def _take_runs(cfg: DictConfig) -> None:
 
 
 def _objective(results: dict[str, dict[str, float]], monitor: str) -> float:
-    """The monitored metric, as the results have it; NaN for a run that was measured on nothing."""
+    """Return the monitored metric, as the results have it; NaN for a run that was measured on nothing."""
     if results.keys() == {"train"}:
         return float("nan")
     values = {f"{name}/{metric}": value for name, metrics in results.items() for metric, value in metrics.items()}
@@ -237,7 +237,7 @@ def _objective(results: dict[str, dict[str, float]], monitor: str) -> float:
 
 
 def _values(metrics: Any, prefix: str) -> dict[str, float]:
-    """The metrics under a prefix, by the name that follows it."""
+    """Return the metrics under a prefix, by the name that follows it."""
     return {key.removeprefix(prefix): float(value) for key, value in metrics.items() if key.startswith(prefix)}
 
 
@@ -256,7 +256,7 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
 
 @command("train")
 def main(cfg: DictConfig) -> float:
-    """The Hydra entry point."""
+    """Return the Hydra entry point."""
     return train(cfg)
 
 

@@ -96,7 +96,9 @@ def write_clean(
 
 
 def _exchanged(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its responses in each other's place, and all that is told of chosen over rejected turned round."""
+    """Return the row with its responses in each other's place, and all that is told of chosen over rejected turned
+    round.
+    """
     turned = dict(row)
     for first, second in EXCHANGED:
         turned[first], turned[second] = row[second], row[first]
@@ -114,7 +116,7 @@ def _others(row: PairRow) -> dict[str, Any]:
 
 
 def _unvoted(row: PairRow | BadRow) -> dict[str, Any]:
-    """The columns of a row that has no votes; of one that cannot be read, its place alone."""
+    """Return the columns of a row that has no votes; of one that cannot be read, its place alone."""
     if isinstance(row, BadRow):
         return {"where": row.where}
     return columns_of(row) | _others(row)

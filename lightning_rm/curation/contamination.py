@@ -53,7 +53,7 @@ class Benchmarks:
                 raise ValueError(f"benchmarks.{name}: no row of {paths} has a prompt (one of {', '.join(ASKED)})")
 
     def holds(self, prompt: str) -> str | None:
-        """The benchmark that a prompt shares 13 words in a row with; None for none."""
+        """Return the benchmark that a prompt shares 13 words in a row with; None for none."""
         return next((self._of[gram] for gram in _grams(prompt) if gram in self._of), None)
 
 

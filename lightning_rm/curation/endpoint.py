@@ -138,7 +138,7 @@ class Judge:
 
 
 def _read(path: Path) -> dict[str, float]:
-    """The answers there are; a line that a crash cut off is asked again."""
+    """Return the answers there are; a line that a crash cut off is asked again."""
     if not path.exists():
         return {}
     data = path.read_bytes()

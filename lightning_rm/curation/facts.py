@@ -68,7 +68,7 @@ def collect_facts(
 
     Args:
         rows: good and bad.
-        columns: further fields of the rows that name groups; one that no row has is no grouping.
+        columns: further fields of the rows that name groups; one that no row has is not a grouping.
         second_label: a field with another opinion of whether chosen is better: true, false or a probability.
         benchmarks: prompts to look for.
         benchmarks: prompts to look for.
@@ -112,7 +112,7 @@ def collect_facts(
 
 
 def text_of(turns: Iterable[Message]) -> str:
-    """What is said in turns, a paragraph each."""
+    """Return what is said in turns, a paragraph each."""
     return "\n\n".join(turn["content"] for turn in turns)
 
 

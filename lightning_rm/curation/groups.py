@@ -23,7 +23,7 @@ OTHERS = "(others)"
 
 
 def length_groups(words: Sequence[int]) -> list[str]:
-    """Names for chosen less rejected, in words: `-50 to -10`."""
+    """Return names for chosen less rejected, in words: `-50 to -10`."""
     names = [
         f"{'less than' if low == -np.inf else f'{low:g} to'} {high:g}" if high != np.inf else f"{low:g} or more"
         for low, high in pairwise(LENGTHS)
@@ -33,7 +33,7 @@ def length_groups(words: Sequence[int]) -> list[str]:
 
 
 def group_rows(group: Sequence[str], mean: Floats, is_new: NDArray[np.bool_]) -> list[dict[str, object]]:
-    """One row a group, the most doubted first.
+    """Return one row a group, the most doubted first.
 
     Args:
         group: (N,) of each pair; pairs of no group (``) are left out.

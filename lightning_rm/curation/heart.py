@@ -40,7 +40,7 @@ class ByHeart(NamedTuple):
         return self.seen - self.new > TOO_FAR and self.low > 0
 
     def advice(self) -> str:
-        """What to do, in one sentence."""
+        """Return what to do, in one sentence."""
         if math.isnan(self.seen):
             return "No voter was trained on a pair that it votes on."
         if math.isnan(self.new):

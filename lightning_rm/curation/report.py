@@ -64,7 +64,7 @@ def write_report(curated: Curated, rules: Rules, out: Path) -> list[Path]:
 
 
 def summary(curated: Curated, rules: Rules) -> dict[str, Any]:
-    """The numbers of a curation, for programs."""
+    """Return the numbers of a curation, for programs."""
     conflicts = curated.conflicts
     contaminated = Counter(name for name in curated.facts.contaminated if name)
     return {
@@ -86,7 +86,7 @@ def summary(curated: Curated, rules: Rules) -> dict[str, Any]:
 
 
 def lines(curated: Curated, rules: Rules) -> list[str]:
-    """What there is to say, as Markdown."""
+    """Return what there is to say, as Markdown."""
     facts, conflicts = curated.facts, curated.conflicts
     told = [
         "# Curation",
@@ -128,13 +128,13 @@ def lines(curated: Curated, rules: Rules) -> list[str]:
 
 
 def reviewed_flips(curated: Curated) -> tuple[list[dict[str, object]], str]:
-    """What the reviews tell of the other pairs: rows by decile, none before there are enough, and a sentence."""
+    """Return what the reviews tell of the other pairs: rows by decile, none before there are enough, and a sentence."""
     ids = [curated.facts.id[row] for row in curated.votes.pairs.source_row.tolist()]
     return flip_rows(curated.votes.strength.quantile, ids, curated.verdicts)
 
 
 def wrong_line(curated: Curated) -> str:
-    """The estimate in one sentence."""
+    """Return the estimate in one sentence."""
     wrong = curated.wrong
     pairs = f"{wrong.num_pairs:,} pairs that the voters were not trained on"
     if not wrong.is_told:

@@ -23,7 +23,7 @@ WRONG: Mapping[Verdict, float] = {"keep": 0.0, "flip": 1.0, "tie": 0.5, "skip": 
 def flip_rows(
     quantile: NDArray[np.float64], ids: Sequence[str], verdicts: Mapping[str, Verdict]
 ) -> tuple[list[dict[str, object]], str]:
-    """One row a decile of strength, and what follows, in a sentence; no rows before there are enough reviews.
+    """Return one row a decile of strength, and what follows, in a sentence; no rows before there are enough reviews.
 
     Args:
         quantile: (N,) rank of each pair's strength in [0, 1), 0 the weakest; NaN for a pair without votes.

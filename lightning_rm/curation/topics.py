@@ -40,7 +40,7 @@ class TopicSketch:
         self._rows.append(np.array([self._number.setdefault(word, len(self._number)) for word in distinct], np.int32))
 
     def clusters(self, num_clusters: int = 10, seed: int = 0) -> list[str]:
-        """The topic of each prompt, by the three words that mark it most; empty for one without words.
+        """Return the topic of each prompt, by the three words that mark it most; empty for one without words.
 
         Args:
             num_clusters: at most; no more than one for every twenty prompts.
@@ -88,7 +88,7 @@ class TopicSketch:
 
 
 def _direction(word: str) -> NDArray[np.float32]:
-    """A word's random signs, the same in every run."""
+    """Return a word's random signs, the same in every run."""
     bits = np.unpackbits(np.frombuffer(hashlib.blake2b(word.encode(), digest_size=WIDTH // 8).digest(), np.uint8))
     return (2.0 * bits - 1).astype(np.float32) / math.sqrt(WIDTH)
 

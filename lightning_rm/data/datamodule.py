@@ -209,11 +209,11 @@ class PreferenceDataModule(L.LightningDataModule):
         return {name: opened.report for name, opened in (self.datasets | self.responses.opened).items()}
 
     def train_pairs(self) -> PairDataset | None:
-        """The training pairs; None before the set is open."""
+        """Return the training pairs; None before the set is open."""
         return self.datasets.get("train")
 
     def name_of_pair(self, row: int) -> str:
-        """What messages call a training pair, by its place in the set."""
+        """Return what messages call a training pair, by its place in the set."""
         return f"pair {self.datasets['train'].text(row).id}"
 
     def prepare_data(self) -> None:
@@ -256,21 +256,21 @@ class PreferenceDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> EvaluationLoaders:
-        """One loader a validation set: of pairs in the order of `val_names`, then of responses."""
+        """Return one loader a validation set: of pairs in the order of `val_names`, then of responses."""
         return self._evaluation_loaders(self.val_names, self.val_response_names)
 
     def test_dataloader(self) -> EvaluationLoaders:
-        """One loader a test set: of pairs in the order of `test_names`, then of responses."""
+        """Return one loader a test set: of pairs in the order of `test_names`, then of responses."""
         return self._evaluation_loaders(self.test_names, self.test_response_names)
 
     def predict_dataloader(self) -> list[Iterated[PreferenceBatch]]:
-        """One loader a set of pairs: the test sets, without them the validation sets, or the training set."""
+        """Return one loader a set of pairs: the test sets, without them the validation sets, or the training set."""
         names = self._pairs.sets.of_stage("predict")
         loaders = (self._pairs.evaluation_loader(name, self._batching, *self._rank()) for name in names)
         return [Iterated(loader) for loader in loaders]
 
     def state_dict(self) -> dict[str, Any]:
-        """What the trainer's position in the epoch means."""
+        """Return what the trainer's position in the epoch means."""
         trainer = self.trainer
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return {}
@@ -313,7 +313,7 @@ class PreferenceDataModule(L.LightningDataModule):
         return GroupBatches(groups, LAYOUTS[self.layout], self.read_at, self._pad_id)
 
     def _span(self) -> tuple[int, int]:
-        """The next micro-batch of this epoch, as the trainer counts it, and the one that it stops before."""
+        """Return the next micro-batch of this epoch, as the trainer counts it, and the one that it stops before."""
         assert self.trainer is not None
         return self.trainer.fit_loop.batch_idx + 1, int(self.trainer.num_training_batches)
 

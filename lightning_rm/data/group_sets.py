@@ -54,7 +54,7 @@ class GroupSets:
         self.opened: dict[str, GroupDataset] = {}
 
     def open(self, name: str) -> GroupDataset:
-        """A set's tokenised groups.
+        """Return a set's tokenised groups.
 
         Warns:
             RowsLeftOut: the first time, if not every row is used as it stands.
@@ -65,7 +65,9 @@ class GroupSets:
         return self.opened[name]
 
     def streamed(self, rank: int, world_size: int) -> StreamedGroups | None:
-        """What goes with the training pairs: a rank's groups of each micro-step; None where there is no such set."""
+        """Return what goes with the training pairs: a rank's groups of each micro-step; None where there is no such
+        set.
+        """
         if not self.sets.train:
             return None
         (name,) = self.sets.train
@@ -75,7 +77,7 @@ class GroupSets:
         )
 
     def evaluation_loader(self, name: str, rank: int, world_size: int) -> GroupLoader:
-        """A rank's groups of a set, each once over all ranks, as its rows stand."""
+        """Return a rank's groups of a set, each once over all ranks, as its rows stand."""
         groups = self.open(name)
         one_row_each = groups.num_responses[:, None]  # rows are read as they stand: no length and no prompt matters
         sampler = PairBatchSampler(
@@ -89,7 +91,7 @@ class GroupSets:
         return BatchLoader(self.batches(groups), sampler, self.num_workers)
 
     def settings(self) -> dict[str, str | int]:
-        """What the training groups of a micro-step depend on; nothing where there are none."""
+        """Return what the training groups of a micro-step depend on; nothing where there are none."""
         if not self.sets.train:
             return {}
         (name,) = self.sets.train

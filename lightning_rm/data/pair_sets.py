@@ -80,7 +80,7 @@ class PairSets:
         self._repeats: dict[tuple[Any, str], Any] = {}
 
     def open(self, name: str) -> PairDataset:
-        """A set's tokenised pairs, those of training treated.
+        """Return a set's tokenised pairs, those of training treated.
 
         Warns:
             RowsLeftOut: the first time, if not every row is used as it stands.
@@ -102,7 +102,7 @@ class PairSets:
         span: Span | None = None,
         responses: StreamedGroups | None = None,
     ) -> PairLoader:
-        """A rank's training pairs in the order of the epoch, with the responses that go with them.
+        """Return a rank's training pairs in the order of the epoch, with the responses that go with them.
 
         Args:
             batching: how they become batches.
@@ -135,7 +135,7 @@ class PairSets:
         return self._loader("train", sampler, batching, responses)
 
     def evaluation_loader(self, name: str, batching: Batching, rank: int, world_size: int) -> PairLoader:
-        """A rank's pairs of a set, each once over all ranks.
+        """Return a rank's pairs of a set, each once over all ranks.
 
         Raises:
             ValueError: if a pair alone is over `batch_tokens`.
@@ -175,7 +175,7 @@ class PairSets:
                 )
 
     def settings(self, batching: Batching) -> dict[str, str | int | None]:
-        """What the pairs of a training micro-batch depend on, but for devices and accumulation."""
+        """Return what the pairs of a training micro-batch depend on, but for devices and accumulation."""
         pairs = self.open("train")
         return {
             # The cache file's name is a fingerprint of all that the pairs depend on, wherever their files lie.
@@ -222,7 +222,7 @@ class PairSets:
         return BatchLoader(batches, sampler, batching.num_workers)
 
     def _found(self, find: Callable[[PairDataset], T], name: str) -> T:
-        """What `sequence_index` or `shared_prompts` finds in a set; found once."""
+        """Return what `sequence_index` or `shared_prompts` finds in a set; found once."""
         if (find, name) not in self._repeats:
             self._repeats[find, name] = find(self.opened[name])
         return self._repeats[find, name]

@@ -116,7 +116,7 @@ class GroupRow:
         return self.where or f"group {self.id}"
 
     def only(self, places: Sequence[int]) -> Self:
-        """The group of some of its responses, in the order of `places`."""
+        """Return the group of some of its responses, in the order of `places`."""
         return replace(
             self,
             responses=tuple(self.responses[place] for place in places),
@@ -148,7 +148,7 @@ class Source(Protocol):
     """
 
     def fingerprint(self) -> str:
-        """A hex digest that changes whenever a row could: of file bytes and options, not of times or paths."""
+        """Return a hex digest that changes whenever a row could: of file bytes and options, not of times or paths."""
         ...
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
@@ -167,12 +167,12 @@ class Located(Protocol):
 
 
 def places_of(source: object) -> list[str]:
-    """What the rows of a source stand in; nothing where it does not say."""
+    """Return what the rows of a source stand in; nothing where it does not say."""
     return list(source.places) if isinstance(source, Located) else []
 
 
 def moved(where: str, names: Mapping[str, str]) -> str:
-    """A place under the name that its file has now: `a.jsonl:17` is `b.jsonl:17` after `{"a.jsonl": "b.jsonl"}`."""
+    """Return a place under its file's name of now: `a.jsonl:17` is `b.jsonl:17` after `{"a.jsonl": "b.jsonl"}`."""
     for before, now in names.items():
         if where.startswith((f"{before}:", f"{before} row ")):
             return now + where[len(before) :]
@@ -180,7 +180,10 @@ def moved(where: str, names: Mapping[str, str]) -> str:
 
 
 def file_and_line(where: str) -> tuple[str, int]:
-    """The two parts of a place: `a.jsonl:17` is line 17, `a.parquet row 17` is row 17; -1 where it names none."""
+    """Return the two parts of a place: `a.jsonl:17` is line 17, `a.parquet row 17` is row 17.
+
+    -1 where it names none.
+    """
     if found := re.fullmatch(r"(?s)(.*)(?::| row )(\d+)", where):
         return found[1], int(found[2])
     return where, -1
@@ -190,7 +193,7 @@ class GroupSource(Protocol):
     """Where groups of responses come from: a `Source` of another kind of row."""
 
     def fingerprint(self) -> str:
-        """A hex digest that changes whenever a row could: of file bytes and options, not of times or paths."""
+        """Return a hex digest that changes whenever a row could: of file bytes and options, not of times or paths."""
         ...
 
     def __iter__(self) -> Iterator[GroupRow | BadRow]:

@@ -51,7 +51,7 @@ class Sets(Generic[S]):
         return [*self.train, *self.val, *self.test]
 
     def of_stage(self, stage: str | None) -> list[str]:
-        """The names of what a stage reads: `fit`, `validate`, `test`, `predict`, or None for all.
+        """Return the names of what a stage reads: `fit`, `validate`, `test`, `predict`, or None for all.
 
         What is predicted are the test sets, or the validation sets where there are none, or else the training set.
         """
@@ -119,7 +119,8 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def as_source(given: AnySource, name: str = "source") -> Source:
-    """The source of what a user gives for one: a source is itself, files are read, rows in memory are taken as rows.
+    """Return the source of what a user gives for one: a source is itself, files are read, rows in memory are taken as
+    rows.
 
     Args:
         given: a source; a path, a glob or a list of them; a list of dicts, a `datasets.Dataset` or a `DataFrame`.

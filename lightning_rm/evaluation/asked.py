@@ -85,7 +85,7 @@ def read_asked(
 
 
 def _path_of(name: str, path: Paths | Mapping[str, Paths] | None, num_benchmarks: int) -> Any:
-    """Where a benchmark is to be read."""
+    """Return where a benchmark is to be read."""
     if isinstance(path, Mapping):
         return path.get(name)
     if num_benchmarks > 1 and isinstance(path, str | Path):
@@ -101,11 +101,11 @@ def _data_name(data: str | Path | Source) -> str:
 
 
 def source_of(data: str | Path | Source) -> Source:
-    """A preference file as a source; a source as it is."""
+    """Return a preference file as a source; a source as it is."""
     return FileSource(data) if isinstance(data, str | Path) else data
 
 
 def said(error: Exception) -> str:
-    """What went wrong, in one line; the kind of error where it is no one's message to a user."""
+    """Return what went wrong, in one line; the kind of error where it is nobody's message to a user."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

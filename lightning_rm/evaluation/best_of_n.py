@@ -10,7 +10,8 @@ from lightning_rm.evaluation.items import Floats
 
 
 def best_of_n(rewards: Floats, gold: Floats) -> Floats:
-    """The expected gold of the response of highest reward among n, for n = 1 to N, from the N samples of a prompt.
+    """Return the expected gold of the response of highest reward among n, for n = 1 to N, from the N samples of a
+    prompt.
 
     Over all subsets of n samples, which is what drawing n without replacement gives (Coste et al., arXiv 2310.02743,
     section 4): with gold values g by rising reward,

@@ -26,7 +26,7 @@ def spread_over(items: Items, num: int, left_out: np.ndarray | None = None) -> I
 
 
 def exchanged(items: Items) -> Items:
-    """The same items with their responses in reverse order and nothing known of them."""
+    """Return the same items with their responses in reverse order and nothing known of them."""
     return Items(replace(item, responses=item.responses[::-1], gold=item.gold[::-1], pairs=()) for item in items)
 
 

@@ -32,14 +32,16 @@ class Credit(NamedTuple):
 
 
 def pair_credit(margin: Floats, rule: Rule) -> Floats:
-    """The credit of pairs, (C,), from the reward of the better response minus that of the worse; `own` is strict."""
+    """Return the credit of pairs, (C,), from the reward of the better response minus that of the worse; `own` is
+    strict.
+    """
     if rule == "tie":
         return (margin == 0).astype(np.float64)
     return (margin > 0).astype(np.float64) + (0.5 if rule == "half" else 0.0) * (margin == 0)
 
 
 def best_credit(rewards: Floats, gold: Floats, rule: Rule) -> Floats:
-    """The credit of choosing the best response of each item.
+    """Return the credit of choosing the best response of each item.
 
     Args:
         rewards: (N, K), NaN where there is no response.
@@ -62,5 +64,5 @@ def best_credit(rewards: Floats, gold: Floats, rule: Rule) -> Floats:
 
 
 def by_subset(items: Items, credit: Floats) -> dict[str, Credit]:
-    """One column a subset, in order of name, of one credit an item."""
+    """Return one column a subset, in order of name, of one credit an item."""
     return {name: Credit(rows, credit[rows]) for name, rows in items.rows_of.items()}

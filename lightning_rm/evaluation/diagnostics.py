@@ -54,7 +54,7 @@ def calibration(margin: Floats, label: Floats, temperature: float = 1.0, num_bin
 
 
 def temperature_of(margin: Floats, label: Floats) -> float:
-    """The temperature that makes validation margins most likely; never fit it on what is reported."""
+    """Return the temperature that makes validation margins most likely; never fit it on what is reported."""
     return fit_temperature(torch.from_numpy(margin), torch.from_numpy(label))
 
 
@@ -80,7 +80,7 @@ def by_quantile(value: Floats, margin: Floats, label: Floats, num_bins: int) -> 
 
 
 def length_effects(margin: Floats, label: Floats, difference: Floats) -> dict[str, float]:
-    """How much of an accuracy length explains.
+    """Say how much of an accuracy length explains.
 
     Args:
         margin: (P,) rewards of better less worse.
@@ -112,7 +112,8 @@ def length_effects(margin: Floats, label: Floats, difference: Floats) -> dict[st
 
 
 def choice_by_length(margin: Floats, difference: Floats, num_steps: int = 50) -> float:
-    """The coefficient of length in P(better is chosen) = sigmoid(label + coefficient * length), by Newton's method.
+    """Return the coefficient of length in P(better is chosen) = sigmoid(label + coefficient * length), by Newton's
+    method.
 
     A small ridge keeps it finite where length tells every choice.
     """
@@ -134,7 +135,7 @@ def choice_by_length(margin: Floats, difference: Floats, num_steps: int = 50) ->
 
 
 def selective(margin: Floats, label: Floats, doubt: Floats) -> dict[str, Any]:
-    """What accuracy becomes where a model abstains from the pairs that it doubts most.
+    """Return what accuracy becomes where a model abstains from the pairs that it doubts most.
 
     Args:
         margin: (P,).
@@ -163,7 +164,8 @@ def selective(margin: Floats, label: Floats, doubt: Floats) -> dict[str, Any]:
 
 
 def spread_within_prompts(items: Items, rewards: Floats) -> dict[str, float]:
-    """How far rewards lie apart within a prompt, where a policy is trained on their differences, and between prompts.
+    """Say how far rewards lie apart within a prompt, where a policy is trained on their differences, and between
+    prompts.
 
     Returns:
         `within`: the mean over prompts of the standard deviation of the rewards of a prompt's responses; `flat`, the
@@ -207,7 +209,7 @@ def health(margin: Floats, rewards: Floats) -> dict[str, float]:
 def diagnose(
     items: Items, rewards: Floats, votes: Floats | None = None, temperature: float | None = None
 ) -> dict[str, Any]:
-    """All diagnostics of one model on items, as plain numbers.
+    """Return all diagnostics of one model on items, as plain numbers.
 
     Args:
         items: N of them.
@@ -252,7 +254,7 @@ def _right(margin: Floats, label: Floats) -> Floats:
 
 
 def _correlation(measure: Any, first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """A correlation of torchmetrics; NaN where one side is constant."""
+    """Return a correlation of torchmetrics; NaN where one side is constant."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
     return float(measure(torch.from_numpy(np.ascontiguousarray(first)), torch.from_numpy(np.ascontiguousarray(second))))

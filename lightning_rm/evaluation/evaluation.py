@@ -35,7 +35,7 @@ class Evaluation:
         return self.benchmarks[name]
 
     def value(self, model: str, benchmark: str, section: str = "overall") -> float:
-        """One figure of one model."""
+        """Return one figure of one model."""
         return self.benchmarks[benchmark].models[model].row.sections[section].value
 
     def table(self, width: int | None = None) -> Tables:
@@ -47,11 +47,11 @@ class Evaluation:
         return Tables(self.benchmarks, self.failed, width)
 
     def markdown(self) -> str:
-        """The same tables in Markdown."""
+        """Return the same tables in Markdown."""
         return markdown(self.benchmarks, self.failed)
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat row for each benchmark, model or control, and section, details too, as fractions."""
+        """Return one flat row for each benchmark, model or control, and section, details too, as fractions."""
         return [
             {
                 "benchmark": result.name,
@@ -152,7 +152,7 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    """A value as strict JSON can write it."""
+    """Return a value as strict JSON can write it."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -77,7 +77,7 @@ class Evaluator:
         self._loaded: LoadedModel | None = None
 
     def answer(self, asked: Asked, temperature: float | None) -> Answer:
-        """The model's rewards of a benchmark, and what they are worth."""
+        """Return the model's rewards of a benchmark, and what they are worth."""
         items, benchmark, options = asked.items, asked.benchmark, self.options
         found = self.rewards(items, benchmark.name)
         row = measure(
@@ -93,7 +93,7 @@ class Evaluator:
         return Answer(row, found, self.members(asked, found.scored), diagnostics)
 
     def members(self, asked: Asked, scored: Scored) -> list[float]:
-        """What each member is worth alone: `overall`, or the mean over the categories where there is none."""
+        """Return what each member is worth alone: `overall`, or the mean over the categories where there is none."""
         if scored.votes is None:
             return []
         values: list[float] = []
@@ -109,7 +109,8 @@ class Evaluator:
         return values
 
     def rewards(self, items: Items, benchmark: str, *, check: bool = True) -> Kept:
-        """The rewards of a benchmark's items: kept ones, or new ones, which are kept before anything else is done.
+        """Return the rewards of a benchmark's items: kept ones, or new ones, which are kept before anything else is
+        done.
 
         Args:
             items: what to score.
@@ -130,7 +131,7 @@ class Evaluator:
         return self.kept.write(benchmark, self.name, key, items, scored, swap)
 
     def score(self, items: Items, benchmark: str | None = None, parts: Parts | None = None) -> Scored:
-        """The rewards of items; told to the progress where they are of a benchmark."""
+        """Return the rewards of items; told to the progress where they are of a benchmark."""
         model, tokenizer = self.load()
         total, done = int(np.isfinite(items.gold).sum()), 0
 
@@ -155,7 +156,7 @@ class Evaluator:
         return found
 
     def temperature(self, items: Items) -> float:
-        """The temperature of the margins of validation pairs, stored beside the model where it is a folder."""
+        """Return the temperature of the margins of validation pairs, stored beside the model where it is a folder."""
         scored = self.score(items)
         margin = items.comparisons.margins(scored.rewards)
         known = np.isfinite(margin)
@@ -172,7 +173,7 @@ class Evaluator:
         return find_folder(Path(self.place).expanduser(), self.weights)
 
     def load(self) -> tuple[AnyRewardModel, PreTrainedTokenizerBase]:
-        """The model and its tokenizer, loaded once."""
+        """Return the model and its tokenizer, loaded once."""
         if self._loaded is None:
             if isinstance(self.place, tuple):
                 self._loaded = self.place

@@ -24,7 +24,8 @@ def invariance(
     reading: Reading,
     num_in_bfloat16: int = 8,
 ) -> dict[str, float]:
-    """The largest change of a reward, over the standard deviation of rewards, against each conversation on its own.
+    """Return the largest change of a reward, over the standard deviation of rewards, against each conversation on its
+    own.
 
     Args:
         model: in evaluation mode.

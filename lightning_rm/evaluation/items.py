@@ -54,7 +54,7 @@ class Item:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def compared(self) -> Iterator[tuple[int, int]]:
-        """The pairs of responses that are compared, the better one first."""
+        """Yield the pairs of responses that are compared, the better one first."""
         if self.pairs:
             yield from self.pairs
             return

@@ -50,7 +50,7 @@ class KeptRewards:
         self.folder = folder
 
     def key(self, model: Path | None, items: Items, reading: Reading, dtype: str, new_head: bool) -> str | None:
-        """What the rewards depend on; None for a model that is in no folder, whose weights cannot be told."""
+        """Return what the rewards depend on; None for a model that is in no folder, whose weights cannot be told."""
         if model is None:
             return None
         folders = member_folders(model) if is_ensemble(model) else [model]
@@ -69,7 +69,7 @@ class KeptRewards:
         )
 
     def read(self, benchmark: str, model: str, key: str | None, items: Items) -> Kept | None:
-        """What an earlier evaluation kept; None where there is nothing for this key."""
+        """Return what an earlier evaluation kept; None where there is nothing for this key."""
         path = self._path(benchmark, model)
         if not path.is_file():
             return None
@@ -125,7 +125,7 @@ class KeptRewards:
         return Kept(scored, swap, str(path))
 
     def parts(self, benchmark: str, model: str, key: str | None, num_items: int) -> Parts | None:
-        """A folder for the rewards of an evaluation on its way; None where there is nothing to go on from."""
+        """Return a folder for the rewards of an evaluation on its way; None where there is nothing to go on from."""
         if key is None or num_items <= CHUNK:
             return None
         root = self._path(benchmark, model).with_suffix(".parts")
@@ -137,13 +137,13 @@ class KeptRewards:
 
 
 def _slug(name: str) -> str:
-    """A name as a file's; names that differ only in what files cannot have stay apart by a digest."""
+    """Return a name as a file's; names that differ only in what files cannot have stay apart by a digest."""
     plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "model"
     return plain if plain == name else f"{plain}-{fingerprint(name=name)[:6]}"
 
 
 def _configuration(file: Path) -> str:
-    """A file's text, without the temperature that this package may have stored in it since."""
+    """Return a file's text, without the temperature that this package may have stored in it since."""
     text = file.read_text(encoding="utf-8")
     if file.name not in ("config.json", "ensemble.json"):
         return text

@@ -72,7 +72,7 @@ class Row:
         return OVERALL if OVERALL in self.sections else MEAN if MEAN in self.summary else next(iter(self.sections))
 
     def figure(self, name: str) -> Figure:
-        """A section, or a figure of the summary."""
+        """Return a section, or a figure of the summary."""
         return self.sections[name] if name in self.sections else self.summary[name]
 
 
@@ -86,7 +86,7 @@ def measure(
     num_draws: int = 1000,
     seed: int = 0,
 ) -> Row:
-    """What (N, K) rewards are worth on the N items of a benchmark.
+    """Return what (N, K) rewards are worth on the N items of a benchmark.
 
     Args:
         benchmark: whose rules count.
@@ -125,7 +125,7 @@ def measure(
 
 
 def mean_of_categories(benchmark: Benchmark, sections: Mapping[str, Floats]) -> Floats | None:
-    """The plain mean over the categories that are there; None of fewer than two."""
+    """Return the plain mean over the categories that are there; None of fewer than two."""
     found = [sections[name] for name in benchmark.categories if name in sections]
     return np.mean(found, axis=0) if len(found) > 1 else None
 
@@ -139,12 +139,12 @@ def counted(columns: Mapping[str, Credit], there: NDArray[np.bool_]) -> dict[str
 
 
 def length_row(benchmark: Benchmark, items: Items, num_draws: int = 1000, seed: int = 0) -> Row:
-    """The control that prefers the response of more characters."""
+    """Return the control that prefers the response of more characters."""
     return measure(benchmark, items, items.length, model=LENGTH_ONLY, num_draws=num_draws, seed=seed)
 
 
 def random_row(benchmark: Benchmark, items: Items, num_draws: int = 200, seed: int = 0) -> Row:
-    """The control of random rewards: the mean over draws, and the interval that 95 % of them lie in."""
+    """Return the control of random rewards: the mean over draws, and the interval that 95 % of them lie in."""
     means = random_means(lambda rewards: benchmark.columns(items, rewards, "own"), items.conversation, num_draws, seed)
     draws = benchmark.combine(means)
     sections = {name: _figure(np.asarray(drawn.mean()), drawn) for name, drawn in draws.items()}
@@ -174,7 +174,7 @@ class Comparison:
 def compare(
     items: Items, rows: Mapping[str, Row], rewards: Mapping[str, Floats], left_out: Mapping[str, NDArray[np.bool_]]
 ) -> list[Comparison]:
-    """Every pair of models, in the order of the rows.
+    """Return every pair of models, in the order of the rows.
 
     Two models that left out different items are compared where both were measured by the test; their difference is of
     what each was measured on.

@@ -28,7 +28,7 @@ LOOK_ALIKE = str.maketrans("aceopx", "асеорх")
 
 
 def spaces(text: str, draw: random.Random) -> str:
-    """A second space after every sentence and comma."""
+    """Return a second space after every sentence and comma."""
     return re.sub(r"([.,;:!?]) (?=\S)", r"\1  ", text)
 
 
@@ -38,7 +38,7 @@ def quotes(text: str, draw: random.Random) -> str:
 
 
 def typos(text: str, draw: random.Random) -> str:
-    """Two neighbouring letters exchanged inside some words of five letters or more."""
+    """Return two neighbouring letters exchanged inside some words of five letters or more."""
 
     def exchanged(found: re.Match[str]) -> str:
         word = found[0]
@@ -60,12 +60,12 @@ def no_markdown(text: str, draw: random.Random) -> str:
 
 
 def sentence(text: str, draw: random.Random) -> str:
-    """A sentence appended that says nothing."""
+    """Return a sentence appended that says nothing."""
     return f"{text.rstrip()}\n\n{SENTENCE}"
 
 
 def reordered(text: str, draw: random.Random) -> str:
-    """The bullets of every list in reverse order; numbered lists stay, for their order may matter."""
+    """Return the bullets of every list in reverse order; numbered lists stay, for their order may matter."""
 
     def reversed_list(found: re.Match[str]) -> str:
         lines = found[0].splitlines()
@@ -75,12 +75,12 @@ def reordered(text: str, draw: random.Random) -> str:
 
 
 def newline(text: str, draw: random.Random) -> str:
-    """A line break at the end."""
+    """Return a line break at the end."""
     return f"{text}\n"
 
 
 def look_alikes(text: str, draw: random.Random) -> str:
-    """One word in thirty with its letters a, c, e, o, p and x from another alphabet."""
+    """Return one word in thirty with its letters a, c, e, o, p and x from another alphabet."""
     return re.sub(r"\w+", lambda found: found[0].translate(LOOK_ALIKE) if draw.random() < 1 / 30 else found[0], text)
 
 
@@ -98,7 +98,9 @@ EDITS: dict[str, Edit] = {
 
 
 def edited(items: Items, edit: Edit, seed: int = 0) -> Items:
-    """The same items with every turn of every response edited; a response's edit depends on its text and seed alone."""
+    """Return the same items with every turn of every response edited; a response's edit depends on its text and seed
+    alone.
+    """
 
     def of_text(text: str) -> str:
         return edit(text, random.Random(f"{seed} {text}"))
@@ -115,7 +117,7 @@ def edited(items: Items, edit: Edit, seed: int = 0) -> Items:
 def probe(
     items: Items, rewards: Floats, score: Callable[[Items], Floats], seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """What every edit does to a model's preferences.
+    """Return what every edit does to a model's preferences.
 
     Args:
         items: those that are probed.

@@ -81,7 +81,7 @@ def span(figure: Figure) -> str:
 
 
 def shown_notes(result: BenchmarkResult, failed: Mapping[str, str]) -> Iterator[str]:
-    """What stands under a benchmark's table."""
+    """Yield what stands under a benchmark's table."""
     yield from result.notes
     if any(name == "overall" for name in result.sections):
         yield f"overall: {result.aggregate}"

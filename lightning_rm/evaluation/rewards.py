@@ -75,7 +75,7 @@ def score_items(
     progress: Callable[[int], None] | None = None,
     parts: Parts | None = None,
 ) -> Scored:
-    """The rewards of all responses of items.
+    """Return the rewards of all responses of items.
 
     Args:
         model: a plain model, an ensemble or members.
@@ -152,7 +152,7 @@ def _group(item: Item) -> GroupRow:
 
 
 def _fits(draft: Draft[GroupRow], item: Item, policy: TokenizePolicy) -> bool:
-    """Whether a model reads all of an item.
+    """Tell whether a model reads all of an item.
 
     Raises:
         ValueError: if the template refuses it, or it does not fit and that is an error.

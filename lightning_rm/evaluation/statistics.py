@@ -34,7 +34,8 @@ class Interval:
 
 
 def interval(values: Floats, level: float = 0.95) -> Interval:
-    """The interval between the quantiles that leave half of the rest on either side; draws without a value count not.
+    """Return the interval between the quantiles that leave half of the rest on either side; draws without a value count
+    not.
 
     Args:
         values: (B,) of the draws.
@@ -48,12 +49,12 @@ def interval(values: Floats, level: float = 0.95) -> Interval:
 
 
 def column_means(columns: Mapping[str, Credit]) -> Means:
-    """The mean of each column that has a value."""
+    """Return the mean of each column that has a value."""
     return {name: np.asarray(credit.value.mean()) for name, credit in columns.items() if len(credit.value)}
 
 
 def bootstrap_means(columns: Mapping[str, Credit], cluster: Ints, num_draws: int = 1000, seed: int = 0) -> Means:
-    """The means of columns over draws of clusters with replacement.
+    """Return the means of columns over draws of clusters with replacement.
 
     Args:
         columns: name -> credits of items.
@@ -96,7 +97,7 @@ def random_means(
     num_draws: int = 200,
     seed: int = 0,
 ) -> Means:
-    """The means of columns under rewards that are drawn at random, one for each distinct conversation.
+    """Return the means of columns under rewards that are drawn at random, one for each distinct conversation.
 
     Args:
         columns_of: (N, K) rewards -> columns.

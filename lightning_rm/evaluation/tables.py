@@ -68,7 +68,7 @@ class Tables(JupyterMixin):
 
 
 def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: int) -> Iterator[Group | Table | Text]:
-    """The main table in as many blocks of sections as the width asks for, and the smaller ones under it."""
+    """Yield the main table in as many blocks of sections as the width asks for, and the smaller ones under it."""
     columns = _columns(result)
     name_width = min(max(len(name) for name in result.rows()), max(20, width // 3))
     title: str | None = f"{result.title}: {result.num_items:,} items; % and its 95 % interval"
@@ -98,7 +98,7 @@ def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: 
 
 
 def _blocks(columns: Sequence[tuple[str, str]], width: int) -> Iterator[Sequence[tuple[str, str]]]:
-    """The columns in as few blocks as fit into a width, in order."""
+    """Yield the columns in as few blocks as fit into a width, in order."""
     block: list[tuple[str, str]] = []
     for column in columns:
         if block and sum(_width(name) + 2 for name, _ in [*block, column]) > width:
@@ -177,7 +177,7 @@ def _comparisons(result: BenchmarkResult) -> Table:
 
 
 def diagnostic_lines(result: BenchmarkResult) -> list[list[str]]:
-    """A line for each figure of the diagnostics, a column a model; bins and curves stand in the files alone."""
+    """Return a line for each figure of the diagnostics, a column a model; bins and curves stand in the files alone."""
     models = {name: one.diagnostics for name, one in result.models.items() if one.diagnostics}
     lines = [["", *models]]
     for heading, path, form in FIGURES:
@@ -196,7 +196,7 @@ def diagnostic_lines(result: BenchmarkResult) -> list[list[str]]:
 
 
 def _at(found: Mapping[str, Any], path: Sequence[str], form: str) -> str:
-    """The figure that stands at a path, in a form; empty where there is none."""
+    """Return the figure that stands at a path, in a form; empty where there is none."""
     value: Any = found
     for step in path:
         value = value.get(step) if isinstance(value, Mapping) else None
@@ -204,7 +204,7 @@ def _at(found: Mapping[str, Any], path: Sequence[str], form: str) -> str:
 
 
 def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str]) -> str:
-    """All tables as Markdown, every column in one."""
+    """Return all tables as Markdown, every column in one."""
     parts = ["# Evaluation\n"]
     for result in benchmarks.values():
         columns = _columns(result)

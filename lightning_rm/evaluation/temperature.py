@@ -37,7 +37,7 @@ def store_temperature(folder: str | Path, temperature: float) -> Path:
 
 
 def stored_temperature(folder: str | Path) -> float | None:
-    """The temperature that a model's folder brings; None where it brings none."""
+    """Return the temperature that a model's folder brings; None where it brings none."""
     for name in ("ensemble.json", "config.json"):
         file = Path(folder) / name
         if file.is_file():

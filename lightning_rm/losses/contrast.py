@@ -20,7 +20,8 @@ def simcse_loss(
     positive: Tensor | None = None,
     log_weight: Tensor | None = None,
 ) -> Tensor:
-    """The mean over samples of `-log(exp(s_ii) / sum_j exp(s_ij))`, `s_ij = cos(first_i, second_j) / temperature`.
+    """Return the mean over samples of `-log(exp(s_ii) / sum_j exp(s_ij))`, `s_ij = cos(first_i, second_j) /
+    temperature`.
 
     arXiv 2401.06080, eq 9; SimCSE is arXiv 2104.08821. Every sample is to find its own other view among the second
     views of all samples.
@@ -47,7 +48,7 @@ def simcse_loss(
 def swav_loss(
     first_scores: Tensor, second_scores: Tensor, first_codes: Tensor, second_codes: Tensor, temperature: float = 0.1
 ) -> Tensor:
-    """Each view is to predict the code of the other (arXiv 2401.06080, eq 7 and 8; SwAV is arXiv 2006.09882).
+    """Return each view is to predict the code of the other (arXiv 2401.06080, eq 7 and 8; SwAV is arXiv 2006.09882).
 
     The mean over samples of `-sum_k q_s^k log p_t^k - sum_k q_t^k log p_s^k`, with `p = softmax(scores / temperature)`.
 

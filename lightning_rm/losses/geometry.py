@@ -10,7 +10,7 @@ from lightning_rm.precision import wide
 
 
 def alignment(first: Tensor, second: Tensor) -> Tensor:
-    """The mean squared distance of a sample's two views on the unit sphere; 0 if they agree (arXiv 2005.10242).
+    """Return the mean squared distance of a sample's two views on the unit sphere; 0 if they agree (arXiv 2005.10242).
 
     Args:
         first: (N, H) one view.
@@ -34,7 +34,7 @@ def uniformity(feature: Tensor) -> Tensor:
 
 
 def effective_rank(feature: Tensor) -> Tensor:
-    """How many directions the features take: exp of the entropy of their normalised singular values.
+    """Say how many directions the features take: exp of the entropy of their normalised singular values.
 
     Roy and Vetterli, "The effective rank", EUSIPCO 2007, of the features less their mean. It lies between 1, a line,
     and min(N - 1, H); NaN if all features are equal.
@@ -49,7 +49,7 @@ def effective_rank(feature: Tensor) -> Tensor:
 
 
 def usage_entropy(share: Tensor) -> Tensor:
-    """How evenly prototypes are used: 1 if all alike, 0 if one takes all.
+    """Say how evenly prototypes are used: 1 if all alike, 0 if one takes all.
 
     Args:
         share: (N, K) each sample's assignment to K prototypes, rows that sum to 1.

@@ -10,7 +10,7 @@ from lightning_rm.precision import wide
 
 
 def plackett_luce_loss(chosen: Tensor, rejected: Tensor, group: Tensor, side: Tensor, weight: Tensor) -> Tensor:
-    """The Plackett-Luce likelihood of ranked lists, of the pairs that they make (Plackett, 1975; Luce, 1959).
+    """Return the Plackett-Luce likelihood of ranked lists, of the pairs that they make (Plackett, 1975; Luce, 1959).
 
     Of a list with the rewards r_1, ..., r_k, best first, `-sum_i log(exp r_i / sum_{j >= i} exp r_j)` is
     `sum_i log(1 + sum_{j > i} exp(r_j - r_i))`: one term for each response that is chosen in a pair, over the pairs

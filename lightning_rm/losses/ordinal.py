@@ -40,7 +40,7 @@ def ordinal_losses(margin: Tensor, level: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def all_threshold_losses(margin: Tensor, level: Tensor, thresholds: Tensor) -> Tensor:
-    """The all-threshold loss: a Bradley-Terry loss at each of the 2K thresholds (Rennie and Srebro, 2005).
+    """Return the all-threshold loss: a Bradley-Terry loss at each of the 2K thresholds (Rennie and Srebro, 2005).
 
     Args:
         margin: (..., P) rewards of chosen minus those of rejected.

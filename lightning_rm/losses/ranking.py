@@ -25,7 +25,7 @@ def ranking_loss(
     weight: Tensor | float = 1.0,
     loss: PairLoss = "logistic",
 ) -> Tensor:
-    """The Bradley-Terry loss with a soft label and a target margin: one loss for every treatment of a pair.
+    """Return the Bradley-Terry loss with a soft label and a target margin: one loss for every treatment of a pair.
 
     Binary cross-entropy of `chosen - rejected - margin` against `label` (arXiv 2401.06080, eq 2; with a margin eq 6,
     its bracket put right; with `label = 1 - alpha` the label smoothing of eq 5; with `label = 0` the flip of 2.4.1).
@@ -57,7 +57,7 @@ def ranking_losses(
     weight: Tensor | float = 1.0,
     loss: PairLoss = "logistic",
 ) -> Tensor:
-    """What `ranking_loss` is the mean of.
+    """Return what `ranking_loss` is the mean of.
 
     Args:
         chosen: as there.
@@ -112,7 +112,7 @@ def trimmed_weight(losses: Tensor, of_all: Tensor, share: float) -> Tensor:
 
 
 def distillation_loss(chosen: Tensor, rejected: Tensor, strength: Tensor, weight: Tensor | float = 1.0) -> Tensor:
-    """The mean square of `chosen - rejected - strength`: one model learns the mean margin of many.
+    """Return the mean square of `chosen - rejected - strength`: one model learns the mean margin of many.
 
     Args:
         chosen: (..., P) rewards of the chosen responses.
@@ -127,7 +127,7 @@ def distillation_loss(chosen: Tensor, rejected: Tensor, strength: Tensor, weight
 
 
 def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """The mean of `(r_c + r_r)^2`: pulls rewards towards zero mean (Eisenstein et al., arXiv 2312.09244).
+    """Return the mean of `(r_c + r_r)^2`: pulls rewards towards zero mean (Eisenstein et al., arXiv 2312.09244).
 
     Args:
         chosen: (..., P) rewards of the chosen responses.
@@ -140,7 +140,7 @@ def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 
 def batch_centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """The square of the mean reward of a batch: batch sum-to-zero (Hong et al., arXiv 2505.07271).
+    """Return the square of the mean reward of a batch: batch sum-to-zero (Hong et al., arXiv 2505.07271).
 
     `centering_loss` pulls on every pair; this only on their mean, so that one reward may be large where another is
     small.

@@ -12,7 +12,8 @@ LIMITS = (1e-3, 1e3)
 
 
 def fit_temperature(margin: Tensor, label: Tensor) -> float:
-    """The T of least mean cross-entropy of `label` against `sigmoid(margin / T)` (arXiv 1706.04599, section 4.2).
+    """Return the T of least mean cross-entropy of `label` against `sigmoid(margin / T)` (arXiv 1706.04599, section
+    4.2).
 
     In 1 / T the loss is convex, so that bisecting its slope finds the minimum. Fit it on validation pairs, never on
     those that are reported.
@@ -39,7 +40,7 @@ def fit_temperature(margin: Tensor, label: Tensor) -> float:
 
 
 def tempered_nll(margin: Tensor, label: Tensor, temperature: float) -> float:
-    """Mean cross-entropy of `label` against `sigmoid(margin / temperature)`, in nats.
+    """Return mean cross-entropy of `label` against `sigmoid(margin / temperature)`, in nats.
 
     Args:
         margin: (P,) reward of chosen minus reward of rejected.

@@ -54,7 +54,7 @@ MEANS = {
 
 
 def group_statistics(rewards: Tensor, present: Tensor, gold: Tensor) -> GroupSums:
-    """What each group adds to the sums, in float64.
+    """Return what each group adds to the sums, in float64.
 
     Args:
         rewards: (k, G) rewards; any value where no response is present.
@@ -107,7 +107,7 @@ def group_statistics(rewards: Tensor, present: Tensor, gold: Tensor) -> GroupSum
 
 
 def summarize_groups(sums: GroupSums) -> dict[str, Tensor]:
-    """The metrics, from the sums over all groups; the meaning of each is told at `GroupMetrics`.
+    """Return the metrics, from the sums over all groups; the meaning of each is told at `GroupMetrics`.
 
     Args:
         sums: scalars.
@@ -121,7 +121,7 @@ def summarize_groups(sums: GroupSums) -> dict[str, Tensor]:
 
 
 def group_metric_names() -> set[str]:
-    """The names that `GroupMetrics` gives where gold rewards are known."""
+    """Return the names that `GroupMetrics` gives where gold rewards are known."""
     return {*MEANS, "num_groups"}
 
 
@@ -188,7 +188,7 @@ class GroupMetrics(Metric):
         self.sums = self.sums.to(columns.dtype) + columns.sum(1)
 
     def compute(self) -> dict[str, Tensor]:
-        """Every metric by name, as listed above."""
+        """Return every metric by name, as listed above."""
         return summarize_groups(GroupSums._make(self.sums))
 
 

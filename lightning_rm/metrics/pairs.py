@@ -50,7 +50,7 @@ class Sums(NamedTuple):
 
     @classmethod
     def unstack(cls, columns: Tensor) -> Sums:
-        """The inverse of `stack`."""
+        """Return the inverse of `stack`."""
         num_scalars = len(cls._fields) - 1
         return cls._make([*columns[..., :num_scalars].unbind(-1), columns[..., num_scalars:]])
 
@@ -58,7 +58,7 @@ class Sums(NamedTuple):
 def pair_statistics(
     chosen: Tensor, rejected: Tensor, label: Tensor, clean: Tensor, length: Tensor, num_bins: int = 10
 ) -> Sums:
-    """What each pair adds to the sums, in float64.
+    """Return what each pair adds to the sums, in float64.
 
     Args:
         chosen: (P,) rewards of the chosen responses.
@@ -101,13 +101,13 @@ def pair_statistics(
 
 
 def batch_statistics(chosen: Tensor, rejected: Tensor, batch: PreferenceBatch, num_bins: int = 10) -> Tensor:
-    """What each pair of a batch adds to the sums, `Sums` as columns: fillers, whose `valid` is False, add 0.
+    """Return what each pair of a batch adds to the sums, `Sums` as columns: fillers, whose `valid` is False, add 0.
 
     Args:
         chosen: (P,) rewards of the chosen responses.
         rejected: (P,) rewards of the rejected responses.
         batch: the pairs; `label`, `clean`, `length` and `valid` are read. A label that the correction of a loss took
-            beyond [0, 1] (`strength.noise_corrected`) is no probability, and measured against as the nearer end.
+            beyond [0, 1] (`strength.noise_corrected`) is not a probability, and measured against as the nearer end.
         num_bins: bins of the calibration error.
 
     Returns:
@@ -126,7 +126,7 @@ def batch_statistics(chosen: Tensor, rejected: Tensor, batch: PreferenceBatch, n
 
 
 def summarize(sums: Sums) -> dict[str, Tensor]:
-    """The metrics, from the sums over all pairs; the meaning of each is told at `PairMetrics`.
+    """Return the metrics, from the sums over all pairs; the meaning of each is told at `PairMetrics`.
 
     Args:
         sums: scalars, and `gap` (bins,).
@@ -158,7 +158,7 @@ def summarize(sums: Sums) -> dict[str, Tensor]:
 
 
 def metric_names() -> set[str]:
-    """The names that `PairMetrics` gives, those of subsets left out."""
+    """Return the names that `PairMetrics` gives, those of subsets left out."""
     nothing = Sums.unstack(torch.zeros(len(Sums._fields)))
     return {*summarize(nothing), "clean_accuracy"}
 
@@ -241,7 +241,7 @@ class PairMetrics(Metric):
         self.subset_names = ()
 
     def compute(self) -> dict[str, Tensor]:
-        """Every metric by name, as listed above."""
+        """Return every metric by name, as listed above."""
         metrics = summarize(Sums.unstack(self.sums.sum(0)))
         if len(self.subset_names) > 1:
             for name, row in zip(self.subset_names, self.sums, strict=True):
@@ -272,7 +272,9 @@ def _credit(difference: Tensor, target: Tensor) -> Tensor:
 
 
 def _moments(total: Tensor, total_square: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population variance from float64 sums; a variance within the sums' rounding, of equal values, is 0."""
+    """Return mean and population variance from float64 sums; a variance within the sums' rounding, of equal values, is
+    0.
+    """
     mean, mean_square = total / count, total_square / count
     variance = mean_square - mean.square()
     rounding = count * torch.finfo(mean_square.dtype).eps * mean_square

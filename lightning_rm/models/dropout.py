@@ -48,7 +48,7 @@ def add_dropout(model: AnyRewardModel, at: DropoutAt | None, probability: float)
 
 
 def _dropped(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    """A hook that a copy of the model has too, with its own probability."""
+    """Return a hook that a copy of the model has too, with its own probability."""
     return F.dropout(output, float(getattr(module, _PROBABILITY)), module.training)
 
 
@@ -77,7 +77,7 @@ def without_dropout(model: AnyRewardModel) -> Generator[None]:
 
 
 def _evaluated(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """What checkpoints a layer's function, of the layer in evaluation mode."""
+    """Return what checkpoints a layer's function, of the layer in evaluation mode."""
 
     def checkpointed(function: Callable[..., Any], *args: Any) -> Any:
         def evaluated(*inner: Any) -> Any:

@@ -70,7 +70,7 @@ def _probe(model: RewardModel) -> None:
 
 
 def _off_in_rows(model: RewardModel, ids: Sequence[Tensor]) -> tuple[Tensor, float]:
-    """What transformers' own classifier says of each sequence alone, and how far padded rows are off it."""
+    """Return what transformers' own classifier says of each sequence alone, and how far padded rows are off it."""
     rewards = [model.backbone(input_ids=one[None], attention_mask=torch.ones_like(one)[None]).logits for one in ids]
     expected = torch.cat(rewards)[:, 0].double()
     return expected, _off(model, _padded(ids, model.pad_id), expected)

@@ -30,7 +30,7 @@ class AnyRewardModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
-        """Rewards (k, P), or (k, M, P), in float32, and what `RewardOutput` holds beside them."""
+        """Return rewards (k, P), or (k, M, P), in float32, and what `RewardOutput` holds beside them."""
 
     @property
     @abstractmethod
@@ -64,15 +64,15 @@ class AnyRewardModel(nn.Module, ABC):
 
     @abstractmethod
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that make a reward of a feature, of all members."""
+        """Return the parameters that make a reward of a feature, of all members."""
 
     @abstractmethod
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """All other parameters."""
+        """Return all other parameters."""
 
     @abstractmethod
     def lm_loss(self, output: RewardOutput, tokens: TokenBatch) -> Tensor:
-        """The next-token loss on the tokens of chosen responses, a scalar."""
+        """Return the next-token loss on the tokens of chosen responses, a scalar."""
 
     @abstractmethod
     def save_pretrained(
@@ -95,7 +95,7 @@ class AnyRewardModel(nn.Module, ABC):
         raise ValueError("a policy needs an LM head: load a causal checkpoint with keep_lm_head=True")
 
     def lm_head_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of a kept LM head that are not the backbone's too."""
+        """Return the parameters of a kept LM head that are not the backbone's too."""
         return iter(())
 
     @property
@@ -134,9 +134,9 @@ class AnyRewardModel(nn.Module, ABC):
         return reward[:, None] if reward.ndim == 2 else reward
 
     def combine(self, votes: Tensor) -> Tensor:
-        """One reward (..., P) of those of all members (..., M, P): the mean."""
+        """Return one reward (..., P) of those of all members (..., M, P): the mean."""
         return votes.mean(-2)
 
     def member_adapters(self) -> Sequence[tuple[nn.Module, nn.Module]]:
-        """The backbone's modules that members adapt, each with its adapter."""
+        """Return the backbone's modules that members adapt, each with its adapter."""
         return ()

@@ -91,7 +91,7 @@ class RewardModel(AnyRewardModel):
         self.train()
 
     def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
-        """Rewards of every response in a batch.
+        """Return rewards of every response in a batch.
 
         Args:
             tokens: R rows of L tokens, k responses to each of P prompts.
@@ -165,7 +165,8 @@ class RewardModel(AnyRewardModel):
         router_loss: float = 0.0,
         average: bool = False,
     ) -> Self:
-        """A reward model from a causal, base or masked language model (a new head) or a reward model (its head kept).
+        """Return a reward model from a causal, base or masked language model (a new head) or a reward model (its head
+        kept).
 
         Args:
             path: a folder, a hub name or a `.gguf` file.
@@ -244,7 +245,7 @@ class RewardModel(AnyRewardModel):
         last_layer: LastLayer | None = None,
         router_loss: float = 0.0,
     ) -> Self:
-        """A reward model with random weights, all drawn from the seed: for tiny models and tests.
+        """Return a reward model with random weights, all drawn from the seed: for tiny models and tests.
 
         Args:
             config: of transformers, or a mapping with `model_type` and sizes.
@@ -337,11 +338,11 @@ class RewardModel(AnyRewardModel):
         return limit if limit is None else limit - self._first_position
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that make a reward of a feature."""
+        """Return the parameters that make a reward of a feature."""
         return (parameter for _, parameter in head_tensors(self.backbone, self.architecture))
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """All other parameters, adapters and a kept LM head among them."""
+        """Return all other parameters, adapters and a kept LM head among them."""
         head = {id(parameter) for parameter in self.head_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in head)
 
@@ -355,13 +356,13 @@ class RewardModel(AnyRewardModel):
         compile_layers(layers if self.last_layer == "whole" else layers[:-1])
 
     def lm_head_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of a kept LM head that are not the backbone's too: its embeddings may be tied to it."""
+        """Yield the parameters of a kept LM head that are not the backbone's too: its embeddings may be tied to it."""
         if self.lm_head is not None:
             backbone = {id(parameter) for parameter in self.backbone.parameters()}
             yield from (parameter for parameter in self.lm_head.parameters() if id(parameter) not in backbone)
 
     def lm_loss(self, output: RewardOutput, tokens: TokenBatch) -> Tensor:
-        """The next-token loss on the tokens of chosen responses, each predicted from the token before it.
+        """Return the next-token loss on the tokens of chosen responses, each predicted from the token before it.
 
         Args:
             output: what `forward(tokens, keep_hidden=True)` gave.
@@ -424,7 +425,10 @@ class RewardModel(AnyRewardModel):
         return self.pad_id + 1 if self.architecture.positions_after_pad else 0
 
     def _last_layer(self, wanted: LastLayer | None, deepest: float = DEEPEST) -> LastLayer:
-        """Where the last layer is computed: what is wanted, or what a backbone of up to so many layers gains by."""
+        """Return where the last layer is computed.
+
+        What is wanted, or what a backbone of up to so many layers gains by.
+        """
         config = self.backbone.config
         # Transformers chunks a feed-forward over tokens of a row, which only rows have.
         can = self.architecture.packs and not getattr(config, "chunk_size_feed_forward", 0)

@@ -104,7 +104,7 @@ def reshard(module: Module) -> None:
 
 
 def data_parallel(mesh: DeviceMesh) -> DeviceMesh:
-    """The dimension of a mesh that data is divided over.
+    """Return the dimension of a mesh that data is divided over.
 
     Raises:
         ValueError: if a second dimension would split a layer over ranks.

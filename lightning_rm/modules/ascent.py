@@ -68,7 +68,7 @@ class Ascent:
 
     @torch.no_grad()
     def compared(self) -> tuple[Tensor, Tensor] | None:
-        """How far theta' lies from theta, and the cosine between that step and the parameters' `.grad`.
+        """Say how far theta' lies from theta, and the cosine between that step and the parameters' `.grad`.
 
         Float32 scalars, the same on every rank, of the step as it came out in the parameters' precision; the cosine is
         NaN for a step or gradient of 0. None without a theta'. One parameter's step is in memory at a time.
@@ -96,7 +96,7 @@ class Ascent:
 
 
 def choose_parameters(model: AnyRewardModel, part: str) -> list[tuple[str, nn.Parameter]]:
-    """The trainable parameters of a part of a reward model, by their names.
+    """Return the trainable parameters of a part of a reward model, by their names.
 
     Args:
         model: a reward model.
@@ -141,7 +141,7 @@ def _last_layers(model: RewardModel, num_layers: int) -> list[nn.Module]:
 
 @torch.no_grad()
 def length_and_cosine(parameters: Sequence[nn.Parameter], steps: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """How long a step is, and its cosine with the parameters' `.grad`: float32 scalars, the same on every rank.
+    """Say how long a step is, and its cosine with the parameters' `.grad`: float32 scalars, the same on every rank.
 
     Args:
         parameters: whole or sharded.
@@ -157,13 +157,13 @@ def length_and_cosine(parameters: Sequence[nn.Parameter], steps: Iterable[Tensor
 
 
 def gradient_of(parameter: nn.Parameter) -> Tensor:
-    """Its `.grad`, or zeros where a backward pass did not reach it."""
+    """Return its `.grad`, or zeros where a backward pass did not reach it."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 @torch.no_grad()
 def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The sum of squares of tensors, whole or sharded: a float32 scalar, the same on every rank.
+    """Return the sum of squares of tensors, whole or sharded: a float32 scalar, the same on every rank.
 
     Args:
         tensors: at least one.
@@ -176,7 +176,7 @@ def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def average_over_ranks(gradients: Sequence[Tensor]) -> None:
-    """The mean over ranks in place; sharded gradients are means already."""
+    """Average over ranks in place; sharded gradients are means already."""
     if world_size() == 1 or isinstance(gradients[0], DTensor):
         return
     pending = [dist.all_reduce(gradient, async_op=True) for gradient in gradients]

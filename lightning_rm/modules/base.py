@@ -110,7 +110,7 @@ class PairwiseRM(L.LightningModule):
 
     @abstractmethod
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The method: the loss to minimise under `loss`, and each of its parts under a name of its own.
+        """Return the method: the loss to minimise under `loss`, and each of its parts under a name of its own.
 
         Args:
             batch: P pairs.
@@ -122,11 +122,11 @@ class PairwiseRM(L.LightningModule):
         """
 
     def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
-        """Rewards (k, P), or (k, M, P) of members, and features (k, P, H): k is 2 for pairs."""
+        """Return rewards (k, P), or (k, M, P) of members, and features (k, P, H): k is 2 for pairs."""
         return self.model(batch.tokens)
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
-        """One micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
+        """Give one micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
         output: RewardOutput = self(batch)
         losses = with_routing(self.losses(batch, output), output.routing)
         mean = output.averaged()
@@ -166,7 +166,8 @@ class PairwiseRM(L.LightningModule):
         return {}
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
-        """The model's parameters that the loss does not reach: frozen in a run, where DDP waits for all gradients.
+        """Return the model's parameters that the loss does not reach: frozen in a run, where DDP waits for all
+        gradients.
 
         Here those of a kept LM head that are not the backbone's too: a method with a loss of text leaves them out.
         """
@@ -186,7 +187,8 @@ class PairwiseRM(L.LightningModule):
         weights_only: bool | None = None,
         **arguments: Any,
     ) -> Self:
-        """The module as a checkpoint has it, ready to predict; to train it on give the trainer a `ckpt_path` instead.
+        """Return the module as a checkpoint has it, ready to predict; to train it on give the trainer a `ckpt_path`
+        instead.
 
         Args:
             checkpoint_path: a `.ckpt` of a run.
@@ -342,7 +344,7 @@ class PairwiseRM(L.LightningModule):
     def predict_step(
         self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """The rewards of a batch, by the rows of its data set.
+        """Return the rewards of a batch, by the rows of its data set.
 
         Returns:
             `row` (P,), and of pairs `chosen` and `rejected` (P,), of groups `reward` (k, P): of P that are not fillers.
@@ -394,7 +396,7 @@ class PairwiseRM(L.LightningModule):
         self._idle = []
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer over `parameter_groups`, and its schedule over all steps of the run."""
+        """Return the optimizer over `parameter_groups`, and its schedule over all steps of the run."""
         own = [parameter for part in self._own_parts() for parameter in part.parameters()]
         groups = parameter_groups(self.model.backbone_parameters(), self.model.head_parameters(), self.head_lr, own)
         try:
@@ -447,16 +449,16 @@ class PairwiseRM(L.LightningModule):
             )
 
     def way_out(self) -> str:
-        """What to do about steps that are not finite."""
+        """Return what to do about steps that are not finite."""
         return "Lower the learning rate, or look at the pairs that are named above"
 
     def _known_pairs(self) -> KnowsPairs | None:
-        """The data module, if it knows the pairs that it hands out; any iterable of batches trains too."""
+        """Return the data module, if it knows the pairs that it hands out; any iterable of batches trains too."""
         datamodule = getattr(self.trainer, "datamodule", None)
         return datamodule if isinstance(datamodule, KnowsPairs) else None
 
     def _own_parts(self) -> list[nn.Module]:
-        """What the method trains beside the reward model."""
+        """Return what the method trains beside the reward model."""
         return [part for part in self.children() if part is not self.model and list(part.parameters())]
 
     @property
@@ -476,7 +478,10 @@ class PairwiseRM(L.LightningModule):
             self._log_epoch(f"{prefix}/", values)
 
     def _end_epoch(self) -> dict[str, Tensor]:
-        """The metrics of the epoch's pairs, which are `last_epoch` from here on; none where none were trained."""
+        """Return the metrics of the epoch's pairs, which are `last_epoch` from here on.
+
+        None where none were trained.
+        """
         if not (totals := self._progress.take_since_epoch(self._sum_over_ranks)):
             return {}
         metrics = summarize(Sums.unstack(totals[STATISTICS]))

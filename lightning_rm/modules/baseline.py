@@ -78,7 +78,7 @@ class BaselineRM(PairwiseRM):
         return iter(()) if self.lm_loss else super().idle_parameters()
 
     def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
-        """Rewards (2, P) and features (2, P, H); every hidden state too while the LM loss is trained."""
+        """Return rewards (2, P) and features (2, P, H); every hidden state too while the LM loss is trained."""
         return self.model(batch.tokens, keep_hidden=self.training and self.lm_loss > 0)
 
     def diagnostics(self) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ class BaselineRM(PairwiseRM):
         return {} if self._feature_norm_std is None else {"feature_norm_std": self._feature_norm_std}
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The ranking loss, and each option that is on as a part of its own."""
+        """Return the ranking loss, and each option that is on as a part of its own."""
         chosen, rejected = output.chosen, output.rejected
         if self.list_loss == "plackett_luce":
             loss = plackett_luce_loss(chosen, rejected, batch.group, batch.side[0], batch.weight)

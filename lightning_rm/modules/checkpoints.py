@@ -19,7 +19,7 @@ from lightning_rm.models.reward_model import RewardModel
 
 
 def describe(model: Any) -> str | None:
-    """What a model's backbone is, as JSON; None of one that is more than a backbone and a head."""
+    """Return what a model's backbone is, as JSON; None of one that is more than a backbone and a head."""
     if type(model) is not RewardModel:
         return None
     dtype = str(next(model.backbone_parameters()).dtype).removeprefix("torch.")
@@ -28,7 +28,7 @@ def describe(model: Any) -> str | None:
 
 
 def model_of(path: str | Path) -> RewardModel:
-    """A model with random weights into which a checkpoint's fit.
+    """Return a model with random weights into which a checkpoint's fit.
 
     Raises:
         ValueError: if the checkpoint does not say what its model is, or has adapters.

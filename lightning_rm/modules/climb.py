@@ -182,7 +182,7 @@ class Climb:
             self._ascent.back()
 
     def difference(self, responses: GroupBatch, reward: Tensor) -> Tensor:
-        """The difference loss J of a batch of groups, with the options that guard it: a float32 scalar.
+        """Return the difference loss J of a batch of groups, with the options that guard it: a float32 scalar.
 
         Args:
             responses: G groups.
@@ -192,7 +192,7 @@ class Climb:
         return difference_loss(reward, responses.present, agreed, self.difference_cap)
 
     def height(self, responses: GroupBatch, is_logged: bool = False) -> tuple[Tensor, Tensor]:
-        """What is climbed, J less the penalty on rewards, and J alone without gradient: scalars.
+        """Return what is climbed, J less the penalty on rewards, and J alone without gradient: scalars.
 
         Args:
             responses: G groups.
@@ -211,7 +211,7 @@ class Climb:
         return height - self.reward_penalty * penalty, height.detach()
 
     def _rate(self, norm: Tensor, parameters: Sequence[Tensor]) -> Tensor | float:
-        """What the gradient is multiplied by, for a gradient of this norm."""
+        """Return what the gradient is multiplied by, for a gradient of this norm."""
         if self.ascent_scale == "sgd":
             return self.ascent_lr
         length = self.ascent_lr if self.ascent_scale == "norm" else self.ascent_lr * squared_norm(parameters).sqrt()

@@ -67,7 +67,7 @@ ContrastFactory = Callable[[int], Contrast]
 class SimCSE(Contrast):
     """Every sample is to find its other view among those of all samples of all ranks (arXiv 2401.06080, eq 9).
 
-    A response that stands in several pairs of this rank's batch is no negative of itself.
+    A response that stands in several pairs of this rank's batch is not a negative of itself.
 
     Args:
         feature_size: H.
@@ -102,7 +102,7 @@ class SimCSE(Contrast):
         self.projection = projection_head(feature_size, projection, seed)
 
     def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
-        """The loss over this rank's samples, the second views of every rank among the negatives."""
+        """Return the loss over this rank's samples, the second views of every rank among the negatives."""
         first, second = (self.projection(samples_of(view, self.samples)) for view in (first, second))
         if len(first) == 0:
             every, _ = gather_rows(second)  # in the loss: the other ranks wait for it, in the backward pass too
@@ -177,7 +177,7 @@ class SwAV(Contrast):
         self.register_buffer("queued", torch.zeros((), dtype=torch.long))
 
     def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
-        """The loss over this rank's samples; the samples of all ranks enter the queue in training."""
+        """Return the loss over this rank's samples; the samples of all ranks enter the queue in training."""
         views = [_unit(self.projection(samples_of(view, self.samples))) for view in (first, second)]
         prototypes = _unit(wide(self.prototypes))
         scores = [view @ prototypes.T for view in views]
@@ -228,7 +228,7 @@ class SwAV(Contrast):
 
 
 def samples_of(feature: Tensor, samples: Samples) -> Tensor:
-    """What is contrasted, in float32: the samples of chosen, then those of rejected.
+    """Return what is contrasted, in float32: the samples of chosen, then those of rejected.
 
     Args:
         feature: (2, P, H) features of chosen and rejected.
@@ -244,7 +244,8 @@ def samples_of(feature: Tensor, samples: Samples) -> Tensor:
 
 
 def repeated(index: Tensor, samples: Samples) -> Tensor:
-    """Which of a batch's 2P samples are the same: one response, or one pair of responses, that stands there twice.
+    """Return which of a batch's 2P samples are the same: one response, or one pair of responses, that stands there
+    twice.
 
     Args:
         index: (2, P) where chosen and rejected were read.
@@ -259,7 +260,7 @@ def repeated(index: Tensor, samples: Samples) -> Tensor:
 
 
 def projection_head(feature_size: int, size: int | None, seed: int) -> nn.Module:
-    """Two layers from features to `size` numbers; without a size, nothing."""
+    """Return two layers from features to `size` numbers; without a size, nothing."""
     if size is None:
         return nn.Identity()
     with seeded(seed):

@@ -64,7 +64,7 @@ class ContrastiveRM(PairwiseRM):
         self.objective = Objective(model.hidden_size, contrast, beta, ranking_views, distill, centering)
 
     def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
-        """Rewards (2, P) and features (2, P, H); in training (2, 2, P) and (2, 2, P, H), of two views."""
+        """Return rewards (2, P) and features (2, P, H); in training (2, 2, P) and (2, 2, P, H), of two views."""
         return self.objective.output(self.model, batch)
 
     @property
@@ -73,7 +73,7 @@ class ContrastiveRM(PairwiseRM):
         return self.objective.distill > 0
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The ranking loss on the pairs' targets, and the contrast of the features."""
+        """Return the ranking loss on the pairs' targets, and the contrast of the features."""
         return self.objective(batch, output)
 
     def diagnostics(self) -> dict[str, Tensor]:

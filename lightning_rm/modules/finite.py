@@ -77,7 +77,7 @@ class FiniteSteps:
         self._losses, self._rows, self._steps = [], [], []
 
     def guard(self, loss: Tensor, rows: Tensor) -> Tensor:
-        """A factor for a micro-batch's loss: 1, or NaN where the loss is not finite.
+        """Return a factor for a micro-batch's loss: 1, or NaN where the loss is not finite.
 
         Times the loss it makes every gradient NaN, on all ranks once gradients are averaged: so that a loss that is
         infinite at finite gradients, or on one rank alone, is noticed everywhere by the gradient's norm.
@@ -126,14 +126,14 @@ class FiniteSteps:
         return None if sharded else norm.where(finite, 0.0)
 
     def due(self, number: int, log_every: int) -> bool:
-        """Whether flags are to be read after so many steps: where that costs nothing, or metrics are logged."""
+        """Tell whether flags are to be read after so many steps: where that costs nothing, or metrics are logged."""
         if not self._steps:
             return False
         on_cpu = self._steps[-1].finite.device.type == "cpu"
         return on_cpu or number % READ_EVERY == 0 or bool(log_every and number % log_every == 0)
 
     def read(self) -> list[SkippedStep]:
-        """The steps that were left out since the last call; waits for the device."""
+        """Return the steps that were left out since the last call; waits for the device."""
         if not self._steps:
             return []
         steps, self._steps = self._steps, []
@@ -175,7 +175,7 @@ def zero_gradients(parameters: Iterable[nn.Parameter], finite: Tensor) -> None:
 
 @torch.no_grad()
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """The norm of all gradients, whole or sharded: a float32 scalar, the same on every rank."""
+    """Return the norm of all gradients, whole or sharded: a float32 scalar, the same on every rank."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if any(isinstance(gradient, DTensor) for gradient in gradients):
         total = torch.stack([local(gradient).float().square().sum() for gradient in gradients]).sum()
@@ -186,7 +186,7 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
 
 @torch.no_grad()
 def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    """The name of the first tensor that holds a number that is not finite, in any rank's part of it; else None.
+    """Return the name of the first tensor that holds a number that is not finite, in any rank's part of it; else None.
 
     Every rank calls this with tensors of the same names.
     """
@@ -206,7 +206,7 @@ def local(tensor: Tensor | None) -> Tensor:
 
 
 def _all_ranks(flags: Tensor) -> Tensor:
-    """Whether flags are set on every rank."""
+    """Tell whether flags are set on every rank."""
     if world_size() == 1:
         return flags
     numbers = flags.float()
@@ -218,7 +218,7 @@ Ids = Callable[[int], str]
 
 
 def in_words(step: SkippedStep, name: Ids, max_names: int = 8) -> str:
-    """A skipped step and its pairs, by what `name` calls a row."""
+    """Return a skipped step and its pairs, by what `name` calls a row."""
     cause = "loss" if step.of_loss else "gradient"
     names = [name(row) for row in step.rows[:max_names]]
     more = f" and {len(step.rows) - max_names} more" if len(step.rows) > max_names else ""

@@ -13,12 +13,12 @@ from lightning_rm.batch import PreferenceBatch
 
 
 def world_size() -> int:
-    """The number of ranks; 1 where nothing is distributed."""
+    """Return the number of ranks; 1 where nothing is distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
-    """The rows of all ranks in order of rank, and where this rank's begin.
+    """Return the rows of all ranks in order of rank, and where this rank's begin.
 
     Ranks may have different numbers of rows. The gradient of what comes back is summed over ranks: with a loss that is
     a mean over each rank's own rows, and gradients averaged over ranks as data-parallel training does, every rank
@@ -41,7 +41,7 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
 
 
 def over_ranks(batch: PreferenceBatch, *columns: Tensor) -> list[Tensor]:
-    """The rows of a training batch's columns on all ranks, fillers left out: for a loss that looks over a batch.
+    """Return the rows of a training batch's columns on all ranks, fillers left out: for a loss that looks over a batch.
 
     Such a loss is computed on every rank alike, and its gradient is that of one process which had all pairs.
 

@@ -33,7 +33,7 @@ class LinearHead(nn.Module):
 
 
 def linear_head(model: AnyRewardModel, asked_by: str) -> nn.Parameter:
-    """The (1, H) weight of a model's head.
+    """Return the (1, H) weight of a model's head.
 
     Args:
         model: a plain reward model.
@@ -49,7 +49,9 @@ def linear_head(model: AnyRewardModel, asked_by: str) -> nn.Parameter:
 
 
 def whole(parameter: Tensor) -> Tensor:
-    """A parameter as one tensor, gathered where it is sharded; its gradient is then the mean over ranks, as all are."""
+    """Return a parameter as one tensor, gathered where it is sharded; its gradient is then the mean over ranks, as all
+    are.
+    """
     if not isinstance(parameter, DTensor):
         return parameter
     mesh = parameter.device_mesh

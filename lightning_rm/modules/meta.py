@@ -119,7 +119,7 @@ class MetaRM(PairwiseRM):
         self.register_state_dict_pre_hook(_at_theta)
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
-        """One micro-batch's loss at theta'; the first of an optimizer step finds theta' first.
+        """Return one micro-batch's loss at theta'; the first of an optimizer step finds theta' first.
 
         Raises:
             ValueError: if there are no responses to climb by, or none has votes that are asked for.
@@ -140,7 +140,7 @@ class MetaRM(PairwiseRM):
             raise
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """The gradient at theta'; whatever happens, the model is at theta afterwards."""
+        """Take the gradient at theta'; whatever happens, the model is at theta afterwards."""
         try:
             super().backward(loss, *args, **kwargs)
         finally:
@@ -153,11 +153,11 @@ class MetaRM(PairwiseRM):
         self.end_step(optimizer, *self.climb.climbed)
 
     def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
-        """Rewards (k, P) and features (k, P, H); of pairs in training with a contrast, both in two views."""
+        """Return rewards (k, P) and features (k, P, H); of pairs in training with a contrast, both in two views."""
         return self.objective.output(self._model_above or self.model, batch)
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The loss of the pairs, as of the weights that `output` was computed with."""
+        """Return the loss of the pairs, as of the weights that `output` was computed with."""
         return self.objective(batch, output)
 
     @property
@@ -166,11 +166,11 @@ class MetaRM(PairwiseRM):
         return self.objective.distill > 0
 
     def difference(self, responses: GroupBatch, reward: Tensor) -> Tensor:
-        """The difference loss J of a batch of groups, a float32 scalar; see `Climb.difference`."""
+        """Return the difference loss J of a batch of groups, a float32 scalar; see `Climb.difference`."""
         return self.climb.difference(responses, reward)
 
     def way_out(self) -> str:
-        """What to do about steps that are not finite."""
+        """Return what to do about steps that are not finite."""
         return f"{super().way_out()}, or lower ascent_lr={self.climb.ascent_lr}"
 
     def diagnostics(self) -> dict[str, Tensor]:
@@ -195,7 +195,7 @@ class MetaRM(PairwiseRM):
             )
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """One that leaves the model at theta, whatever ends the run and wherever."""
+        """Return one that leaves the model at theta, whatever ends the run and wherever."""
         return [_BackToTheta()]
 
     @contextmanager
@@ -221,5 +221,7 @@ class _BackToTheta(L.Callback):
 
 
 def _at_theta(module: nn.Module, *_: Any) -> None:
-    """What is saved is theta, also when a signal saves in the middle of a step; that step then ends in an error."""
+    """Go back to theta, which is what is saved, also when a signal saves in the middle of a step; that step then ends
+    in an error.
+    """
     cast(MetaRM, module).climb.back()

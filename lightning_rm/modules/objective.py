@@ -25,7 +25,7 @@ RankingViews = Literal["both", "first"]
 def target_losses(
     batch: PreferenceBatch, output: RewardOutput, distill: float = 0.0, centering: float = 0.0
 ) -> dict[str, Tensor]:
-    """The ranking loss on the pairs' labels, target margins and weights, and what is added to it.
+    """Return the ranking loss on the pairs' labels, target margins and weights, and what is added to it.
 
     Args:
         batch: P pairs with their targets.
@@ -91,13 +91,16 @@ class Objective(nn.Module):
         self.last: Contrasted | None = None
 
     def output(self, model: Forward, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
-        """Rewards (2, P), features (2, P, H); in training with a contrast (2, 2, P), (2, 2, P, H) of two views."""
+        """Return rewards (2, P), features (2, P, H).
+
+        In training with a contrast (2, 2, P), (2, 2, P, H) of two views.
+        """
         if self.contrast is None or not self.training:
             return model(batch.tokens)
         return two_views(model, batch.tokens)
 
     def forward(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The loss to minimise under `loss`, and its parts.
+        """Return the loss to minimise under `loss`, and its parts.
 
         Args:
             batch: P pairs.
@@ -123,7 +126,7 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def geometry(self) -> dict[str, Tensor]:
-        """How the last samples of all ranks lie in space, by name; see `losses.geometry`. Every rank must call it.
+        """Say how the last samples of all ranks lie in space, by name; see `losses.geometry`. Every rank must call it.
 
         With a projection head, it is the projected samples that are measured: those that the contrast compares.
         """

@@ -54,7 +54,7 @@ class OdinRM(PairwiseRM):
         self.orthogonal_weight = orthogonal_weight
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The ranking loss of the sum, the two correlations and the cosine of the heads."""
+        """Return the ranking loss of the sum, the two correlations and the cosine of the heads."""
         of_length = self.length_head(output.feature)[..., 0]
         both = output.reward + of_length
         ranking = ranking_loss(both[0], both[1], batch.label, batch.margin, batch.weight)

@@ -56,7 +56,7 @@ def parameter_groups(
 def warmup_schedule(
     optimizer: Optimizer, num_steps: int | None, name: str = "linear", warmup: float = 0.1
 ) -> LRScheduler:
-    """A warm-up from zero, then the schedule of that name in transformers.
+    """Return a warm-up from zero, then the schedule of that name in transformers.
 
     Args:
         optimizer: whose learning rates are scheduled.
@@ -88,7 +88,7 @@ def warmup_schedule(
 
 
 def options_of(optimizer: Optimizer) -> list[ParameterGroup]:
-    """The options of each parameter group, without the parameters, as a new optimizer has them."""
+    """Return the options of each parameter group, without the parameters, as a new optimizer has them."""
     return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
 
 

@@ -101,5 +101,5 @@ def adamw_8bit(groups: Iterable[dict[str, Any]], paged: bool = False, **options:
 
 
 def _turns(parameter: Tensor, vocabulary: int) -> bool:
-    """Whether a parameter is a matrix, and not a table of embeddings."""
+    """Tell whether a parameter is a matrix, and not a table of embeddings."""
     return parameter.ndim == 2 and parameter.shape[0] <= vocabulary

@@ -83,7 +83,7 @@ class OrdinalRM(PairwiseRM):
         self.threshold_penalty = threshold_penalty
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The mean ordinal loss, the penalty of the thresholds, and the first and the last of them."""
+        """Return the mean ordinal loss, the penalty of the thresholds, and the first and the last of them."""
         thresholds = self.thresholds()
         losses = ordinal_losses if self.loss == "likelihood" else all_threshold_losses
         ordinal = (batch.weight * losses(output.chosen - output.rejected, batch.level, thresholds)).mean()

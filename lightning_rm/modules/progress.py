@@ -60,12 +60,15 @@ class Progress:
         _add(self._since_epoch, of_epoch)
 
     def take_since_log(self, add_up: AcrossRanks) -> Totals:
-        """All ranks' sums since the last log, which begin anew."""
+        """Return all ranks' sums since the last log, which begin anew."""
         totals, self._since_log = _mapped(add_up, self._since_log), {}
         return totals
 
     def take_since_epoch(self, add_up: AcrossRanks) -> Totals:
-        """All ranks' sums of the epoch, which begin anew; none where a run was resumed at an epoch's very end."""
+        """Return all ranks' sums of the epoch, which begin anew.
+
+        None where a run was resumed at an epoch's very end.
+        """
         totals, self._since_epoch = _mapped(add_up, self._since_epoch), {}
         return totals
 

@@ -92,20 +92,20 @@ class RegressionRM(PairwiseRM):
             )
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
-        """The model's own head too where attributes have theirs: it is their sum."""
+        """Yield the model's own head too where attributes have theirs: it is their sum."""
         yield from super().idle_parameters()
         if self.heads is not None:
             yield from self.model.head_parameters()
 
     def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
-        """Rewards (2, P), of several attributes their weighted sum, and features (2, P, H)."""
+        """Return rewards (2, P), of several attributes their weighted sum, and features (2, P, H)."""
         output: RewardOutput = self.model(batch.tokens)
         if self.heads is None:
             return output
         return replace(output, reward=self.heads(output.feature) @ self._weights(output.reward))
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The mean over pairs of the mean over the scores that are known of a pair's two responses."""
+        """Return the mean over pairs of the mean over the scores that are known of a pair's two responses."""
         predicted = output.reward[..., None] if self.heads is None else self.heads(output.feature)
         target = batch.scores[..., self._places(batch.attributes)].to(predicted.dtype)
         known = ~target.isnan()
@@ -143,7 +143,7 @@ class RegressionRM(PairwiseRM):
         return torch.tensor(list(self.attributes.values()), dtype=like.dtype, device=like.device)
 
     def _places(self, attributes: tuple[str, ...]) -> list[int]:
-        """Where the attributes that are asked for stand among those of the data."""
+        """Return where the attributes that are asked for stand among those of the data."""
         if self.attributes is None:
             if len(attributes) > 1:
                 weights = ", ".join(f"{name}: 1" for name in attributes)

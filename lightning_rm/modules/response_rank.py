@@ -50,7 +50,7 @@ class ResponseRankRM(PairwiseRM):
         return self.group_size > 1
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The ranking of the micro-batch's groups."""
+        """Return the ranking of the micro-batch's groups."""
         side = 1.0 - 2.0 * (batch.label < 0.5)
         weight = batch.weight * (batch.label != 0.5)
         margin, strength, weight = over_ranks(

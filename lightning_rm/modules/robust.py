@@ -50,7 +50,7 @@ class RobustRM(PairwiseRM):
         self.trim_after = trim_after
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The mean loss of the pairs that are kept, and their share."""
+        """Return the mean loss of the pairs that are kept, and their share."""
         losses = ranking_losses(output.chosen, output.rejected, batch.label, batch.margin, batch.weight, self.loss)
         if not self.trim or self.global_step < self.trim_after:
             return {"loss": losses.mean(), "ranking": losses.mean()}

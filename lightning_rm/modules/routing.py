@@ -10,7 +10,8 @@ from lightning_rm.batch import Routing
 
 
 def with_routing(losses: Mapping[str, Tensor], routing: Routing | None) -> dict[str, Tensor]:
-    """A method's losses with those of the routers: `router_loss`, added to `loss` by its weight, and `dead_experts`.
+    """Return a method's losses with those of the routers: `router_loss`, added to `loss` by its weight, and
+    `dead_experts`.
 
     Args:
         losses: of the method, the one to minimise under `loss`.

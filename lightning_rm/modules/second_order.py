@@ -29,7 +29,7 @@ class Above(NamedTuple):
 
 
 def model_above(model: AnyRewardModel, part: str, climbed: Tensor, rate: float) -> Above:
-    """The model at `theta' = theta + rate * dJ/dtheta`, with the graph of that step.
+    """Return the model at `theta' = theta + rate * dJ/dtheta`, with the graph of that step.
 
     Its gradient is that of `L(theta'(theta))` by theta, eq 17's exact form (arXiv 2401.06080), where the first order
     takes theta' for a constant. Attention must run on kernels whose gradient has a gradient.

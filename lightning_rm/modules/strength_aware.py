@@ -51,5 +51,5 @@ class StrengthAwareRM(PairwiseRM):
         return self.distill > 0
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The ranking loss on the pairs' targets, and the options that are on as parts of their own."""
+        """Return the ranking loss on the pairs' targets, and the options that are on as parts of their own."""
         return target_losses(batch, output, self.distill, self.centering)

@@ -24,7 +24,7 @@ class SupervisedLM(PairwiseRM):
     """
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
-        """The reward head's: the loss of text does not read rewards."""
+        """Return the reward head's: the loss of text does not read rewards."""
         return self.model.head_parameters()
 
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -32,10 +32,10 @@ class SupervisedLM(PairwiseRM):
         self.model.save_policy(folder, starting_texts(tokenizer))
 
     def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
-        """Rewards (2, P) and features (2, P, H); every hidden state too in training."""
+        """Return rewards (2, P) and features (2, P, H); every hidden state too in training."""
         return self.model(batch.tokens, keep_hidden=self.training)
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The mean next-token loss over the tokens of chosen responses."""
+        """Return the mean next-token loss over the tokens of chosen responses."""
         loss = self.model.lm_loss(output, batch.tokens)
         return {"loss": loss, "lm": loss}

@@ -14,7 +14,7 @@ Forward = Callable[[TokenBatch], RewardOutput]
 
 
 def doubled(tokens: TokenBatch) -> TokenBatch:
-    """Every row of a token batch twice: `reward_index` [[2], [4]] over a grid of 6 becomes [[2, 8], [4, 10]].
+    """Return every row of a token batch twice: `reward_index` [[2], [4]] over a grid of 6 becomes [[2, 8], [4, 10]].
 
     Args:
         tokens: R rows, k responses to each of P prompts.
@@ -35,7 +35,7 @@ def doubled(tokens: TokenBatch) -> TokenBatch:
 
 
 def two_views(model: Forward, tokens: TokenBatch) -> RewardOutput:
-    """Rewards (k, 2, P) and features (k, 2, P, H) of two views of P prompts' responses.
+    """Return rewards (k, 2, P) and features (k, 2, P, H) of two views of P prompts' responses.
 
     Views stand where members do, so that the ranking loss is over both and `RewardOutput.averaged` is their mean.
 

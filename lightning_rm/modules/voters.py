@@ -55,7 +55,7 @@ class VotersRM(PairwiseRM):
         self.co_teaching_after = co_teaching_after
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """The mean over members of each member's ranking loss on its sample."""
+        """Return the mean over members of each member's ranking loss on its sample."""
         weight = batch.weight
         if self.bootstrap:
             weight = weight * bootstrap_weights(batch.row, self.num_members, self.seed)
@@ -71,7 +71,7 @@ class VotersRM(PairwiseRM):
 
 @torch.no_grad()
 def plausible_to_others(margin: Tensor, label: Tensor) -> Tensor:
-    """Whether the mean margin of the other members is on the label's side, for each member and pair.
+    """Tell whether the mean margin of the other members is on the label's side, for each member and pair.
 
     Margins 3, -1 and -1 of a pair with the label 1: the others' means are -1, 1 and 1, so the first member leaves it
     out and the others train on it. A label of 1/2 has no side and stays.

@@ -102,7 +102,7 @@ def python_calls(kind: Kind) -> list[tuple[str, str]]:
 
 
 def server_lines(kind: Kind) -> str:
-    """The lines that start servers, and the request that each of them answers with the reward."""
+    """Return the lines that start servers, and the request that each of them answers with the reward."""
     lines = [
         f"lightning-rm serve model={kind.folder}",
         "curl localhost:8000/classify -d '{\"messages\": [...]}'                              # data[0].probs[0]",

@@ -82,7 +82,7 @@ class Card:
 
 
 def write_card(card: Card) -> str:
-    """The card as Markdown, with the fields that the Hugging Face hub reads in front."""
+    """Return the card as Markdown, with the fields that the Hugging Face hub reads in front."""
     parts = [_front(card), f"# {card.title}", _intro(card), _use(card), _data(card), _training(card)]
     parts += [_measured(card), _rewards(card), _limits(card)]
     return "\n\n".join(parts) + "\n"

@@ -57,11 +57,11 @@ class Reference:
         return cls(name, float(rewards.mean()), float(rewards.std()), len(rewards), temperature)
 
     def without(self, num_pairs: int) -> Reference:
-        """The same of a set that has so many pairs more, which are too long for the model."""
+        """Return the same of a set that has so many pairs more, which are too long for the model."""
         return replace(self, num_left_out=num_pairs)
 
     def settings(self) -> dict[str, Any]:
-        """What `config.json` says of it: under our key, and as `mean` and `std`, which OpenRLHF reads."""
+        """Return what `config.json` says of it: under our key, and as `mean` and `std`, which OpenRLHF reads."""
         ours = {
             "reward_mean": self.mean,
             "reward_std": self.std,
@@ -97,7 +97,8 @@ def share_interval(successes: float, number: int) -> Interval:
 
 
 def accuracy_interval(chosen: Floats, rejected: Floats, label: Floats) -> Interval:
-    """How often the preferred response has the higher reward; a tie counts one half, a label of one half is no pair.
+    """Say how often the preferred response has the higher reward; a tie counts one half, a label of one half is no
+    pair.
 
     Raises:
         ValueError: if there is no pair.
@@ -112,6 +113,6 @@ def accuracy_interval(chosen: Floats, rejected: Floats, label: Floats) -> Interv
 
 
 def stored(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a configuration holds under our key; empty where it holds nothing."""
+    """Return what a configuration holds under our key; empty where it holds nothing."""
     found: Mapping[str, Any] | None = config.get(SECTION)
     return found or {}

@@ -72,14 +72,14 @@ class RunFacts:
 
 
 def read_run(run: Path, others: Sequence[Path] = ()) -> RunFacts:
-    """The facts of a run.
+    """Return the facts of a run.
 
     Args:
         run: its folder.
         others: runs that differ from it in their seed alone, for the spread of its figures; it may be one of them.
 
     Raises:
-        ValueError: if the folder is no run, its files cannot be read, or another run is of another recipe.
+        ValueError: if the folder is not a run, its files cannot be read, or another run is of another recipe.
     """
     config = _config(run)
     for other in others:
@@ -105,7 +105,9 @@ def read_run(run: Path, others: Sequence[Path] = ()) -> RunFacts:
 def _config(run: Path) -> dict[str, Any]:
     path = run / "config.yaml"
     if not path.is_file():
-        raise ValueError(f"{run} is no run, there is no config.yaml in it; name a folder that lightning-rm train wrote")
+        raise ValueError(
+            f"{run} is not a run, there is no config.yaml in it; name a folder that lightning-rm train wrote"
+        )
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -113,7 +115,7 @@ def _config(run: Path) -> dict[str, Any]:
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:
-    """A value by dotted key; None where there is none."""
+    """Return a value by dotted key; None where there is none."""
     value: Any = config
     for part in key.split("."):
         value = cast("dict[str, Any]", value).get(part) if isinstance(value, dict) else None

@@ -51,12 +51,12 @@ Shows = Annotated[Show, Depends(_show)]
 
 
 def page_html() -> str:
-    """The page, script and style in it."""
+    """Return the page, script and style in it."""
     return files("lightning_rm.reviewing").joinpath("page.html").read_text(encoding="utf-8")
 
 
 def review_app(session: ReviewSession, token: str, hosts: tuple[str, ...] = ()) -> FastAPI:
-    """The application: any ASGI server runs it.
+    """Yield the application: any ASGI server runs it.
 
     Args:
         session: what is reviewed.

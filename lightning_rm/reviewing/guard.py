@@ -101,7 +101,7 @@ def _too_large(given: Headers) -> tuple[int, str] | None:
 
 
 def _headers(page: str) -> Headers:
-    """What a browser is told of every answer."""
+    """Return what a browser is told of every answer."""
     policy = {
         "default-src": "'none'",
         "script-src": _digests(page, "script"),
@@ -125,7 +125,7 @@ def _headers(page: str) -> Headers:
 
 
 def _digests(page: str, tag: str) -> str:
-    """The digests of a page's inline scripts or styles, as a policy names them."""
+    """Return the digests of a page's inline scripts or styles, as a policy names them."""
     parts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
     made = (base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in parts)
     return " ".join(f"'sha256-{digest}'" for digest in made)

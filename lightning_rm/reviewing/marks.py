@@ -20,12 +20,15 @@ MAX_CELLS = 2500
 
 
 def tokens(text: str) -> list[str]:
-    """A text in words, signs and blanks: joined again they are the text."""
+    """Return a text in words, signs and blanks: joined again they are the text."""
     return TOKEN.findall(text)
 
 
 def differing(first: Sequence[str], second: Sequence[str]) -> tuple[list[bool], list[bool]]:
-    """Which tokens of each text are not in the other one in the same order: the others of both are one sequence."""
+    """Return which tokens of each text are not in the other one in the same order.
+
+    The others of both are one sequence.
+    """
     marks = [True] * len(first), [True] * len(second)
     ranges = [(0, len(first), 0, len(second))]
     while ranges:
@@ -64,7 +67,7 @@ def joined(words: Sequence[str], marks: Sequence[bool]) -> list[bool]:
 
 
 def share_of_same(words: Sequence[str], marks: Sequence[bool]) -> float:
-    """The share of a text's characters, without blanks, that the other text has too; 0 of an empty one."""
+    """Return the share of a text's characters, without blanks, that the other text has too; 0 of an empty one."""
     lengths = [len(word.strip()) for word in words]
     total = sum(lengths)
     return sum(length for length, mark in zip(lengths, marks, strict=True) if not mark) / total if total else 0.0

@@ -93,11 +93,11 @@ class PairFile:
         return float(np.quantile(values, 0.99)) if len(values) else 1.0
 
     def votes(self, row: int) -> list[float]:
-        """The votes on a pair."""
+        """Return the votes on a pair."""
         return self._votes[row].as_py() or []
 
     def pair(self, row: int) -> PairRow:
-        """A pair with its texts.
+        """Return a pair with its texts.
 
         Raises:
             ValueError: if the row cannot be read.
@@ -108,7 +108,10 @@ class PairFile:
         return found
 
     def beginning(self, row: int, num: int) -> str:
-        """The first characters of what a pair's prompt says last, on one line; of its id where it has no prompt."""
+        """Return the first characters of what a pair's prompt says last, on one line.
+
+        Of its id where it has no prompt.
+        """
         raw: Any = self._raw(row, TEXTS[:1])["prompt"]
         text = raw if isinstance(raw, str) or not raw else raw[-1]["content"]
         return " ".join((text or self.ids[row])[: 2 * num].split())[:num]
@@ -152,7 +155,7 @@ def _reason(path: Path, error: BaseException) -> str:
 
 
 def _has(column: Any, query: str) -> Bools:
-    """Which rows of a column of texts, or of turns, have a query in them."""
+    """Return which rows of a column of texts, or of turns, have a query in them."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         found = compute.match_substring(column, query, ignore_case=True)
         return np.asarray(compute.fill_null(found, False), bool)

@@ -80,7 +80,7 @@ class ReviewSession:
         self._found: dict[str, Bools] = {}
 
     def next(self, reviewer: str, show: Show, after: int, step: int = 1, limit: int | None = None) -> dict[str, Any]:
-        """The next pair to look at.
+        """Return the next pair to look at.
 
         Args:
             reviewer: who looks.
@@ -102,7 +102,7 @@ class ReviewSession:
         return {"pair": self.pair(reviewer, int(places[at]), limit), "num_shown": len(places), "number": at + 1}
 
     def listed(self, reviewer: str, show: Show, offset: int, num: int) -> dict[str, Any]:
-        """A page of the pairs: where each stands, how its prompt begins, what the reviewer has decided."""
+        """Return a page of the pairs: where each stands, how its prompt begins, what the reviewer has decided."""
         places = self._places(reviewer, show)
         mine = self.store.standing().get(reviewer, {})
         rows: list[dict[str, Any]] = []
@@ -122,7 +122,7 @@ class ReviewSession:
         return {"rows": rows, "num": len(places), "offset": offset}
 
     def pair(self, reviewer: str, place: int, limit: int | None = None) -> dict[str, Any]:
-        """The pair at a place of the order, as a reviewer may see it.
+        """Return the pair at a place of the order, as a reviewer may see it.
 
         Raises:
             AskError: if there is no such place.
@@ -192,7 +192,7 @@ class ReviewSession:
             yield num_read, int(is_found.sum())
 
     def state(self, reviewer: str) -> dict[str, Any]:
-        """How far a reviewer is, how far reviewers agree, and what their reviews tell of the rest."""
+        """Say how far a reviewer is, how far reviewers agree, and what their reviews tell of the rest."""
         standing = self.store.standing()
         mine = {name: review for name, review in standing.get(reviewer, {}).items() if name in self.pairs.row_of}
         counts = Counter(review.decision for review in mine.values())
@@ -212,7 +212,7 @@ class ReviewSession:
         }
 
     def _tells(self, standing: Mapping[str, Mapping[str, Review]]) -> dict[str, Any]:
-        """What the reviews tell of the rest, once there are enough of them."""
+        """Return what the reviews tell of the rest, once there are enough of them."""
         found = verdicts(review for reviews in standing.values() for review in reviews.values())
         said: dict[int, Verdict] = {
             self.pairs.row_of[name]: verdict for name, verdict in found.items() if name in self.pairs.row_of
@@ -226,7 +226,7 @@ class ReviewSession:
         return told | flips_told(self._decile, self.pairs.mean, wrong)
 
     def _places(self, reviewer: str, show: Show) -> NDArray[np.int64]:
-        """The places of the pairs to show, rising."""
+        """Return the places of the pairs to show, rising."""
         kept = self._is_first.copy()  # by row
         standing = self.store.standing()
         mine = standing.get(reviewer, {})
@@ -260,7 +260,7 @@ class ReviewSession:
         return np.flatnonzero(kept[self._order.row])
 
     def _texts(self, row: int) -> PairRow | str:
-        """A pair with its texts, or why they cannot be read: it does not bar the way to the others."""
+        """Return a pair with its texts, or why they cannot be read: it does not bar the way to the others."""
         try:
             return self.pairs.pair(row)
         except ValueError as error:
@@ -287,7 +287,7 @@ class ReviewSession:
         return kept
 
     def _is_swapped(self, row: int) -> bool:
-        """Whether the rejected response stands first."""
+        """Tell whether the rejected response stands first."""
         digest = hashlib.blake2b(f"{self.seed} {self.pairs.ids[row]}".encode(), digest_size=1).digest()
         return self.blind and digest[0] % 2 == 1
 
@@ -299,7 +299,7 @@ class ReviewSession:
         return choice
 
     def _told(self, row: int, review: Review) -> dict[str, Any]:
-        """A decision as a reviewer may see it: in a blind review by its place."""
+        """Return a decision as a reviewer may see it: in a blind review by its place."""
         choice: str = review.decision
         if self.blind and choice in ("keep", "flip"):
             choice = "first" if (choice == "keep") != self._is_swapped(row) else "second"

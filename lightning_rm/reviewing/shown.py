@@ -62,7 +62,7 @@ def shown(turns: Sequence[Message], limit: int | None = None) -> Shown:
 def shown_pair(
     first: Sequence[Message], second: Sequence[Message], limit: int | None = None
 ) -> tuple[Shown, Shown, float]:
-    """Two responses with what differs between them.
+    """Return two responses with what differs between them.
 
     Args:
         first: turns.
@@ -89,7 +89,7 @@ def shown_pair(
 
 
 def _parts(turns: Sequence[Message]) -> list[_Part]:
-    """What there is to read of turns: their texts, and what else they hold as JSON."""
+    """Return what there is to read of turns: their texts, and what else they hold as JSON."""
     found: list[_Part] = []
     for turn in turns:
         if turn["content"] or len(turn) == 2:
@@ -102,7 +102,7 @@ def _parts(turns: Sequence[Message]) -> list[_Part]:
 
 
 def _cut(parts: Sequence[_Part], limit: int | None) -> tuple[list[_Part], int]:
-    """The first `limit` characters, and how many follow."""
+    """Return the first `limit` characters, and how many follow."""
     total = sum(len(part.text) for part in parts)
     if limit is None or total <= limit:
         return list(parts), 0
@@ -125,7 +125,7 @@ def _turn(part: _Part, runs: Sequence[tuple[str, bool]]) -> Turn:
 
 
 def _blocks(text: str, runs: Sequence[tuple[str, bool]], is_code: bool) -> list[Block]:
-    """Runs cut where blocks of code begin and end."""
+    """Return runs cut where blocks of code begin and end."""
     edges = [(0, len(text), is_code)]
     if not is_code:
         edges, place = [], 0

@@ -53,7 +53,7 @@ class ReviewStore:
             }
 
     def version(self, reviewer: str, pair_id: str) -> int:
-        """How often a reviewer has written of a pair."""
+        """Say how often a reviewer has written of a pair."""
         with self._turn():
             return self._versions[reviewer, pair_id]
 

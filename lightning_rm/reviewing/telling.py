@@ -44,7 +44,7 @@ def agreement(standing: Mapping[str, Mapping[str, Review]]) -> list[dict[str, An
 
 
 def fair_sample(order: Order, verdicts: Mapping[int, Verdict], is_first: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """How wrong the labels are of the reviewed pairs that were drawn by chance from their decile.
+    """Say how wrong the labels are of the reviewed pairs that were drawn by chance from their decile.
 
     Those are the pairs that the order drew by chance up to the first place that nobody has reached: what somebody
     searched for further behind is left out, and so is what stands first because it is disputed.
@@ -69,7 +69,7 @@ def fair_sample(order: Order, verdicts: Mapping[int, Verdict], is_first: NDArray
 
 
 def flips_told(decile: NDArray[np.int64], mean: NDArray[np.float64], wrong: NDArray[np.float64]) -> dict[str, Any]:
-    """How often a flip is right by decile, which deciles to flip, and how many labels are wrong in all.
+    """Say how often a flip is right by decile, which deciles to flip, and how many labels are wrong in all.
 
     Args:
         decile: (N,) of strength.

@@ -46,7 +46,8 @@ def best_of_groups(rows: Sequence[GroupRow], rewards: Floats, n: int, k: int) ->
 
 
 def labelled_pairs(rows: Iterable[GroupRow], annotator: Annotator, seed: int = 0) -> Iterator[PairRow | BadRow]:
-    """A pair of each group, labelled by the made world's annotator: its first two responses of different gold rewards.
+    """Yield a pair of each group, labelled by the made world's annotator: its first two responses of different gold
+    rewards.
 
     Args:
         rows: groups whose gold rewards are known.
@@ -85,5 +86,5 @@ def labelled_pairs(rows: Iterable[GroupRow], annotator: Annotator, seed: int = 0
 
 
 def num_words(turns: Sequence[Message]) -> int:
-    """How many words a response has."""
+    """Say how many words a response has."""
     return sum(len(turn["content"].split()) for turn in turns)

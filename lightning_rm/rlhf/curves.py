@@ -77,7 +77,7 @@ def powers_of_two(most: int) -> Ints:
 def curves(
     rewards: dict[str, Floats], gold: Floats, n: Ints | None = None, *, num_draws: int = 1000, seed: int = 0
 ) -> dict[str, Curve]:
-    """The curves of several reward models on the same responses; the first model is the reference of the others.
+    """Return the curves of several reward models on the same responses; the first model is the reference of the others.
 
     Args:
         rewards: name -> (P, N), by which each model chooses among the N responses of P prompts.

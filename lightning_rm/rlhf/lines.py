@@ -77,7 +77,7 @@ class GrowingLines:
             os.fsync(file.fileno())
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows in order."""
+        """Yield the rows in order."""
         with self.path.open(encoding="utf-8", errors="surrogatepass") as file:
             for line in file:
                 yield json.loads(line)

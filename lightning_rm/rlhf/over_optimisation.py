@@ -39,7 +39,7 @@ class OverOptimisation:
     notes: list[str] = field(default_factory=list[str])
 
     def rows(self) -> list[dict[str, str]]:
-        """The table, a row a model, in words."""
+        """Return the table, a row a model, in words."""
         return [
             {
                 "model": name,
@@ -59,14 +59,14 @@ class OverOptimisation:
         ]
 
     def markdown(self) -> str:
-        """The table, and what it was made of, in Markdown."""
+        """Return the table, and what it was made of, in Markdown."""
         rows = self.rows()
         lines = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
         lines += [f"| {' | '.join(value.replace('|', chr(92) + '|') for value in row.values())} |" for row in rows]
         return "\n".join(["# Over-optimisation by the best of n", "", self.about(), "", *lines, ""])
 
     def about(self) -> str:
-        """What the figures are of, in a sentence or two."""
+        """Return what the figures are of, in a sentence or two."""
         left_out = "".join(f" Left out: {number:,} prompts, {why}." for why, number in self.left_out.items())
         return (
             f"{self.num_prompts:,} prompts, {self.num_samples:,} samples each; gold is {self.gold}; intervals are of "

@@ -112,7 +112,7 @@ def overoptimise(
 
 
 def read_samples(samples: Iterable[GroupRow | BadRow], on_bad_row: str) -> tuple[list[GroupRow], dict[str, int]]:
-    """The groups of samples, and why others were left out.
+    """Return the groups of samples, and why others were left out.
 
     Raises:
         ValueError: for a bad row that is an error, groups that differ in size, or none at all.

@@ -18,7 +18,7 @@ CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 def policy_config(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """A policy's configuration, its weights not read.
+    """Return a policy's configuration, its weights not read.
 
     Args:
         path: a folder, a hub name or a `.gguf` file.
@@ -47,7 +47,7 @@ def policy_config(path: str | Path, *, trust_remote_code: bool = False) -> PreTr
 def load_policy(
     path: str | Path, *, dtype: str | torch.dtype = "float32", trust_remote_code: bool = False
 ) -> PreTrainedModel:
-    """A policy, ready to sample from.
+    """Return a policy, ready to sample from.
 
     Args:
         path: a folder, a hub name or a `.gguf` file.
@@ -74,7 +74,7 @@ def load_policy(
 
 
 def policy_version(path: str | Path) -> str:
-    """What changes with a policy's weights: 16 hex digits of its weight files' bytes, or its commit on the hub.
+    """Return what changes with a policy's weights: 16 hex digits of its weight files' bytes, or its commit on the hub.
 
     Args:
         path: a folder, a `.gguf` file, or a hub name that was loaded before: its commit is that of the hub's cache.

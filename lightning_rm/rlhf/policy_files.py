@@ -67,7 +67,7 @@ def write_policies(
 
 
 def slug(name: str) -> str:
-    """A model's name as a folder's: `runs/a/0` is `runs_a_0`."""
+    """Return a model's name as a folder's: `runs/a/0` is `runs_a_0`."""
     return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name).strip("._") or "model"
 
 
@@ -88,6 +88,6 @@ def _pair_line(row: PairRow) -> dict[str, Any]:
 
 
 def _template(row: GroupRow | PairRow) -> dict[str, Any]:
-    """What a row tells the chat template, where it tells it something."""
+    """Return what a row tells the chat template, where it tells it something."""
     told = {"tools": row.tools, "chat_template_kwargs": dict(row.chat_template_kwargs)}
     return {name: value for name, value in told.items() if value}

@@ -53,7 +53,7 @@ def distinct_prompts(
     on_bad_row: Literal["error", "drop"] = "error",
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[list[Prompt], DataReport]:
-    """Every prompt of a preference data set once, in order of appearance.
+    """Return every prompt of a preference data set once, in order of appearance.
 
     Args:
         source: pair rows, good and bad; their responses are not read.
@@ -102,7 +102,7 @@ def encode_prompt(
     messages: Sequence[Message],
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """The token ids after which a response to a prompt begins.
+    """Return the token ids after which a response to a prompt begins.
 
     A template that takes no notice of `add_generation_prompt` is asked what stands before a response. Spaces at the end
     are left off then, since most tokenizers put a space into the word that follows: `Assistant:` and ` Yes`.

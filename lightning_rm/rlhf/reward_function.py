@@ -179,7 +179,7 @@ class RewardFunction:
         return float("nan") if reward is None else reward
 
     def _rewards(self, encoded: Sequence[list[int] | Refusal]) -> list[float | None]:
-        """Rewards of token sequences, normalised and clipped."""
+        """Return rewards of token sequences, normalised and clipped."""
         refused = {place: ids for place, ids in enumerate(encoded) if isinstance(ids, Refusal)}
         for place, refusal in refused.items():
             if self.overlong == "error" or refusal.reason != OVERLONG:
@@ -204,7 +204,7 @@ class RewardFunction:
 
 
 def response_ending(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What a chat template writes after a response."""
+    """Return what a chat template writes after a response."""
     said = "a response"
     text = render(tokenizer, [Message(role="user", content="a prompt"), Message(role="assistant", content=said)])
     return text.rpartition(said)[2]

@@ -142,7 +142,7 @@ def check_options(k: int, temperature: float, top_p: float, max_new_tokens: int,
 
 
 def room_for_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int | None:
-    """The tokens of a prompt that a policy's context leaves beside a response; None where it names no limit.
+    """Return the tokens of a prompt that a policy's context leaves beside a response; None where it names no limit.
 
     Raises:
         ValueError: if it leaves none.
@@ -174,7 +174,9 @@ class _GumbelNoise(LogitsProcessor):
 
 
 def _ends(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a response: the tokenizer's, and those of the policy's generation config (Llama 3 has 3)."""
+    """Return the tokens that end a response: the tokenizer's, and those of the policy's generation config (Llama 3 has
+    3).
+    """
     own: int | list[int] | None = policy.generation_config.eos_token_id if policy.generation_config else None
     ends = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
     named = [end for end in dict.fromkeys(ends) if isinstance(end, int)]
@@ -184,7 +186,7 @@ def _ends(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[i
 
 
 def _left_padded(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """(n, L) token ids with padding on the left, and the mask of those that are no padding."""
+    """(n, L) token ids with padding on the left, and the mask of those that are not padding."""
     width = max(map(len, sequences))
     ids = torch.tensor([[pad_id] * (width - len(sequence)) + sequence for sequence in sequences])
     mask = torch.tensor([[0] * (width - len(sequence)) + [1] * len(sequence) for sequence in sequences])
@@ -192,7 +194,7 @@ def _left_padded(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, T
 
 
 def _cut(ids: list[int], ends: Sequence[int]) -> tuple[list[int], bool]:
-    """The tokens before the first end, and whether there is one."""
+    """Return the tokens before the first end, and whether there is one."""
     place = next((place for place, token in enumerate(ids) if token in ends), None)
     return (ids, False) if place is None else (ids[:place], True)
 

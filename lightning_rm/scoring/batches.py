@@ -13,7 +13,7 @@ Ids = tuple[int, ...]
 def batches_of(
     sequences: Sequence[Ids], layout: LayoutName, batch_tokens: int, batch_size: int | None = None
 ) -> list[list[int]]:
-    """The places of distinct sequences, batch by batch.
+    """Return the places of distinct sequences, batch by batch.
 
     A padded grid takes sequences from long to short, so that rows of a batch are alike in length. `shared_prefix` takes
     them in the order of their tokens: those that begin alike stand side by side, and a batch is charged what it has in

@@ -55,7 +55,7 @@ def score(
     batch_tokens: int | None = None,
     each_member: bool = False,
 ) -> Tensor:
-    """Rewards of whole conversations, each ending with the response that is scored.
+    """Return rewards of whole conversations, each ending with the response that is scored.
 
     Args:
         model: put into evaluation mode for the call and back.
@@ -128,7 +128,7 @@ def encode(
 
 
 def bounded(ids: list[int], max_tokens: int | None) -> list[int] | Refusal:
-    """The ids, or why they are refused: there are more of them than are read."""
+    """Return the ids, or why they are refused: there are more of them than are read."""
     if max_tokens is not None and len(ids) > max_tokens:
         return Refusal(OVERLONG, f"{len(ids):,} tokens, and {max_tokens:,} are read")
     return ids

@@ -124,7 +124,7 @@ def forwards(
 
 
 def batch_budget(model: AnyRewardModel, batch_tokens: int | None) -> int:
-    """The grid tokens of a forward: those that are asked for, or what suits the model's device."""
+    """Return the grid tokens of a forward: those that are asked for, or what suits the model's device."""
     if batch_tokens is not None:
         return batch_tokens
     return CPU_BATCH_TOKENS if model.device.type == "cpu" else BATCH_TOKENS

@@ -77,7 +77,7 @@ def load_model(
     if folder is None:
         if (Path(path) / "config.yaml").is_file():
             raise ValueError(f"{path} is a run without weights in model/{weights}; has its training finished?")
-        folder = path  # a hub name, or a folder that is no model, of which `from_pretrained` says so
+        folder = path  # a hub name, or a folder that is not a model, of which `from_pretrained` says so
     if tokenizer is None:
         first = member_folders(folder)[0] if is_ensemble(folder) else folder
         tokenizer = load_tokenizer(first, trust_remote_code=trust_remote_code)
@@ -98,7 +98,7 @@ def load_model(
 
 
 def find_folder(run: Path, weights: str = "best") -> Path | None:
-    """The Hugging Face folder of a run (`RUN/model/best`), or a path that is one, or an ensemble; else None.
+    """Return the Hugging Face folder of a run (`RUN/model/best`), or a path that is one, or an ensemble; else None.
 
     Args:
         run: a run's folder, or a Hugging Face folder.
@@ -116,7 +116,7 @@ def find_folder(run: Path, weights: str = "best") -> Path | None:
 
 
 def no_head(where: str, folder: str | Path) -> str:
-    """What to say of a model without a trained head."""
+    """Return what to say of a model without a trained head."""
     foreign = sorted(file.name for file in Path(folder).glob("value_head.*")) if Path(folder).is_dir() else []
     held = f" (that of {foreign[0]} is of another form, which is not read)" if foreign else ""
     return (

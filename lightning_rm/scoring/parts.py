@@ -60,7 +60,7 @@ class Parts:
     folder: Path
 
     def has(self, number: int) -> bool:
-        """Whether a shard is done."""
+        """Tell whether a shard is done."""
         return self._path(number).is_file()
 
     def write(self, number: int, part: Part) -> None:

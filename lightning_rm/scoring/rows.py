@@ -79,7 +79,7 @@ class NewFields:
         return [f"{self.prefix}{name}" for name in names]
 
     def of(self, scored: Scored, *, nested: bool = False) -> dict[str, Any]:
-        """The new fields of a row by their names.
+        """Return the new fields of a row by their names.
 
             one response            {"reward": 0.5}
             several, or a pair      {"rewards": [0.5, 1.5, null], "best": 1, "reason": "overlong: ..."}
@@ -110,7 +110,7 @@ class NewFields:
         return {f"{self.prefix}{name}": value for name, value in found.items()}
 
     def written(self, row: Mapping[str, Any], scored: Scored) -> dict[str, Any]:
-        """A row with its new fields; of several responses the best alone where that is asked for."""
+        """Return a row with its new fields; of several responses the best alone where that is asked for."""
         added = self.of(scored)
         place = scored.best
         if not self.best or scored.one or place is None:
@@ -193,7 +193,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 
 def _write_table(source: Path, draft: Path, scored: Iterator[Scored], fields: NewFields, kinds: Kinds) -> None:
-    """The columns of a Parquet file as they are, and the new ones after them."""
+    """Write the columns of a Parquet file as they are, and the new ones after them."""
     with pq.ParquetFile(source) as table:
         schema = _schema(table.schema_arrow, fields, kinds)
         with pq.ParquetWriter(draft, schema) as writer:
@@ -210,7 +210,9 @@ def _write_table(source: Path, draft: Path, scored: Iterator[Scored], fields: Ne
 
 
 def _schema(schema: Any, fields: NewFields, kinds: Kinds) -> Any:
-    """The columns of the file and the types of the new ones; with `best`, lists stay where a row of them is refused."""
+    """Return the columns of the file and the types of the new ones; with `best`, lists stay where a row of them is
+    refused.
+    """
     number, names = pa.float32(), schema.names
     added: dict[str, pa.DataType] = {"reason": pa.string()}
     if kinds.ones or fields.best:
@@ -232,5 +234,5 @@ def _schema(schema: Any, fields: NewFields, kinds: Kinds) -> Any:
 
 
 def _numbers(values: Rewards) -> list[float | None]:
-    """The shortest decimals that are these float32; None for NaN."""
+    """Return the shortest decimals that are these float32; None for NaN."""
     return [None if np.isnan(value) else float(str(value)) for value in values]

@@ -72,7 +72,7 @@ def score_shards(
     stream = iter(shards)
 
     def step() -> tuple[Shard, Found | None] | None:
-        """The next shard, and its sequences unless another process scores it or it is done."""
+        """Return the next shard, and its sequences unless another process scores it or it is done."""
         shard = next(stream, None)
         if shard is None:
             return None
@@ -108,7 +108,7 @@ def _score(
     each_member: bool,
     progress: Progress | None,
 ) -> Part:
-    """What a model says of a shard's conversations."""
+    """Return what a model says of a shard's conversations."""
     refusals = {place: ids for place, ids in enumerate(found) if isinstance(ids, Refusal)}
     readable = [place for place in range(len(found)) if place not in refusals]
     scored = score_sequences(

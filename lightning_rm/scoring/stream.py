@@ -91,7 +91,7 @@ class RowStream:
         return self._seen.num_distinct
 
     def shards(self) -> Iterator[Shard]:
-        """The conversations that are new, those of `shard_rows` rows at a time.
+        """Yield the conversations that are new, those of `shard_rows` rows at a time.
 
         Raises:
             ValueError: if a row has a field that is to be added, or the file cannot be read to its end.
@@ -118,14 +118,14 @@ class RowStream:
             yield self._shard(fresh)
 
     def rows_done(self, shard: Shard, num_conversations: int) -> int:
-        """How many rows are done, about, when so many more conversations of a shard are."""
+        """Say how many rows are done, about, when so many more conversations of a shard are."""
         self._scored += num_conversations
         before, after = self._ends[shard.number], self._ends[shard.number + 1]
         share = (self._scored - sum(self._sizes[: shard.number])) / shard.size
         return round(before + share * (after - before))
 
     def kinds(self, parts: Parts) -> Kinds:
-        """What the rows hold, once all shards are scored."""
+        """Return what the rows hold, once all shards are scored."""
         num_refused = sum(len(parts.read(number).refusals) for number in range(len(self._sizes)))
         return Kinds(
             ones=-1 in self._widths,
@@ -135,7 +135,7 @@ class RowStream:
         )
 
     def scored(self, parts: Parts, combine: Callable[[Tensor], Tensor]) -> Iterator[Scored]:
-        """Every row's rewards, in the order of the file, once all shards are scored.
+        """Yield every row's rewards, in the order of the file, once all shards are scored.
 
         Args:
             parts: of the shards.
@@ -192,7 +192,7 @@ class _Seen:
         self._newer: dict[bytes, int] = {}
 
     def number(self, key: bytes) -> tuple[int, bool]:
-        """The number of a key, and whether it is a new one."""
+        """Return the number of a key, and whether it is a new one."""
         found = self._newer.get(key, self._older.get(key))
         if found is not None:
             return found, False

@@ -28,7 +28,7 @@ class Scored:
 
 
 def answer(ask: Ask, scored: Scored, model: str, request_id: str, created: int, label: str = "LABEL_0") -> Any:
-    """The JSON of an answer.
+    """Return the JSON of an answer.
 
     Args:
         ask: the request.
@@ -67,12 +67,12 @@ def answer(ask: Ask, scored: Scored, model: str, request_id: str, created: int, 
 
 
 def probability(reward: float) -> float:
-    """The sigmoid of a reward, without overflow."""
+    """Return the sigmoid of a reward, without overflow."""
     return 1 / (1 + math.exp(-reward)) if reward >= 0 else math.exp(reward) / (1 + math.exp(reward))
 
 
 def _sglang(ask: Ask, scored: Scored, numbers: Sequence[float], request_id: str) -> Any:
-    """A list of objects; one object for one text outside a list."""
+    """Return a list of objects; one object for one text outside a list."""
     listed = [
         {
             "embedding": [number],

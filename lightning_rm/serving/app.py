@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def make_app(service: Service, api_key: str | None = None, max_body_bytes: int = 16 * 2**20) -> FastAPI:
-    """The application: request forms in, rewards out.
+    """Yield the application: request forms in, rewards out.
 
     Args:
         service: what answers; closed when the application's life ends.
@@ -83,7 +83,7 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The body, read no further than its limit."""
+    """Return the body, read no further than its limit."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():

@@ -35,7 +35,10 @@ class _Order:
     begun: bool = False
 
     def is_wanted(self) -> bool:
-        """Whether its rewards are still waited for: its client may have gone, or an earlier part may have failed."""
+        """Tell whether its rewards are still waited for.
+
+        Its client may have gone, or an earlier part may have failed.
+        """
         self.begun = self.begun or self.future.set_running_or_notify_cancel()
         return self.begun and not self.future.done()
 
@@ -78,7 +81,7 @@ class Batcher:
             return sum(len(order.sequences) - order.taken for order in self._waiting)
 
     def submit(self, sequences: Sequence[Sequence[int]]) -> Future[Rewards]:
-        """The rewards of one request's sequences, (n, M), when they are there.
+        """Return the rewards of one request's sequences, (n, M), when they are there.
 
         Raises:
             RuntimeError: after `close`.
@@ -123,7 +126,7 @@ class Batcher:
                         _fail(piece.order, its_own)
 
     def _next(self) -> list[_Piece]:
-        """The pieces of the next batch; none when all is done and the batcher is closed."""
+        """Return the pieces of the next batch; none when all is done and the batcher is closed."""
         with self._changed:
             while True:
                 while not self._waiting and not self._closed:

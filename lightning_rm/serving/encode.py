@@ -88,14 +88,14 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, item: Conversation) -> str:
 
 
 def _kept(last_tokens: int | None, limit: int | None) -> int | None:
-    """How many tokens of an item are kept; None for all."""
+    """Say how many tokens of an item are kept; None for all."""
     if last_tokens is not None and limit is not None and last_tokens > limit:
         raise RequestError(f"{last_tokens}, and the model reads {limit}", "truncate_prompt_tokens")
     return limit if last_tokens == -1 else last_tokens
 
 
 def _cut(ids: list[int], keep: int, start: int | None) -> list[int]:
-    """The last tokens, where the response is, behind the BOS."""
+    """Return the last tokens, where the response is, behind the BOS."""
     first = ids[:1] if keep and ids[0] == start else []
     return [*first, *ids[len(ids) - keep + len(first) :]]
 

@@ -28,7 +28,7 @@ class RequestError(ValueError):
 
 
 def error_body(message: str, kind: str, status: int, field: str | None = None) -> dict[str, Any]:
-    """The JSON of an error: `{"error": {"message", "type", "param", "code"}}`.
+    """Return the JSON of an error: `{"error": {"message", "type", "param", "code"}}`.
 
     What a client sent may stand in a message, half a surrogate pair too: that is written as an escape.
     """
@@ -38,7 +38,7 @@ def error_body(message: str, kind: str, status: int, field: str | None = None) -
 
 
 def found(value: object) -> str:
-    """A value as an error shows it, short and on one line."""
+    """Return a value as an error shows it, short and on one line."""
     shown = ascii(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 

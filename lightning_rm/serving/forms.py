@@ -132,7 +132,7 @@ def read_get_reward(body: Body) -> Ask:
 
 
 def _vllm(body: Body, dialect: Dialect) -> Ask:
-    """What the forms of vLLM and OpenAI have in common."""
+    """Return what the forms of vLLM and OpenAI have in common."""
     if body.get("input") is not None and body.get("messages") is not None:
         raise RequestError("given beside messages; give one of them", "input")
     items, alone = ((_conversation(body),), True) if body.get("messages") is not None else _items(body.get("input"))
@@ -160,7 +160,7 @@ def _vllm(body: Body, dialect: Dialect) -> Ask:
 
 
 def _items(value: object, name: str = "input", texts: bool = True, ids: bool = True) -> tuple[Sequence[Item], bool]:
-    """The texts or token ids of a field, and whether it was one item outside a list."""
+    """Return the texts or token ids of a field, and whether it was one item outside a list."""
     kinds = " or ".join(kind for kind, wanted in (("texts", texts), ("token ids", ids)) if wanted)
     if texts and isinstance(value, str):
         return (Text(name, _said(value, name)),), True
@@ -198,7 +198,7 @@ def _ids(values: list[object], name: str) -> list[int]:
 
 
 def _conversation(body: Body) -> Conversation:
-    """The chat form: one conversation a request."""
+    """Return the chat form: one conversation a request."""
     if body.get("chat_template") is not None:
         raise RequestError("the reward is trained with the model's own template; leave it out", "chat_template")
     is_prompt, continues = _flag(body, "add_generation_prompt"), _flag(body, "continue_final_message")

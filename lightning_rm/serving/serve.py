@@ -44,7 +44,7 @@ class ServeOptions:
         normalize: take the reference mean off every reward and divide by the reference spread, both from the export.
 
     Raises:
-        ValueError: for a limit that is no whole number from 1, or an empty key.
+        ValueError: for a limit that is not a whole number from 1, or an empty key.
     """
 
     name: str | None = None
@@ -75,7 +75,7 @@ def reward_app(
     options: ServeOptions | None = None,
     names: Sequence[str] = (),
 ) -> FastAPI:
-    """The application that serves a model: any ASGI server runs it.
+    """Return the application that serves a model: any ASGI server runs it.
 
     Args:
         model: put into evaluation mode while it scores.
@@ -140,5 +140,5 @@ def serve(
 
 
 def _vocabulary(model: RewardModel) -> int:
-    """The number of token ids that a model has embeddings for."""
+    """Return the number of token ids that a model has embeddings for."""
     return cast(nn.Embedding, model.backbone.get_input_embeddings()).num_embeddings

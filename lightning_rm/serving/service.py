@@ -74,7 +74,7 @@ class Service:
         self._preparing = ThreadPoolExecutor(1, "tokenizer")
 
     async def answer(self, path: str, raw: bytes, request_id: str | None) -> Any:
-        """The JSON that answers what was posted.
+        """Return the JSON that answers what was posted.
 
         Args:
             path: of `FORMS`.
@@ -97,13 +97,13 @@ class Service:
         return answer(ask, scored, self.served.names[0], named, int(time.time()), self.served.label)
 
     def models(self) -> Any:
-        """The JSON that lists what is served."""
+        """Return the JSON that lists what is served."""
         about = {"object": "model", "created": self.started, "owned_by": "lightning_rm"}
         entry = {"id": self.served.names[0], **about, "max_model_len": self.served.limits.tokens}
         return {"object": "list", "data": [entry]}
 
     def metrics(self) -> str:
-        """What was counted, for Prometheus."""
+        """Return what was counted, for Prometheus."""
         return self.meters.text(waiting_sequences=self._batcher.num_waiting)
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ class Service:
 
 
 def _object(raw: bytes) -> Mapping[str, Any]:
-    """The JSON object of a body."""
+    """Return the JSON object of a body."""
     try:
         body: object = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -23,7 +23,7 @@ DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
 
 def policy(name: PolicyName, *, share: float, agree: float = 0.8, temperature: float = 1.0) -> Treatment:
-    """The treatment that a policy's name stands for.
+    """Return the treatment that a policy's name stands for.
 
         flip_weakest  flip the weakest `share` of the pairs, as far as the voters contradict them (arXiv 2401.06080)
         agreement     keep what `agree` of the votes back, flip what as many contradict, set aside what they dispute
@@ -74,7 +74,7 @@ def agreement(strength: Strength, targets: Targets, *, agree: float = 0.8) -> Ta
 
 
 def reviewed(strength: Strength, targets: Targets, *, verdicts: NDArray[np.str_]) -> Targets:
-    """What people say of a pair counts, whatever came before: the last treatment of a chain.
+    """Return what people say of a pair counts, whatever came before: the last treatment of a chain.
 
     Args:
         strength: of N pairs; it is not read.

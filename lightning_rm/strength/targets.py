@@ -41,12 +41,12 @@ class Targets:
 
     @classmethod
     def plain(cls, num_pairs: int) -> Targets:
-        """The baseline's: label 1, margin 0, weight 1."""
+        """Return the baseline's: label 1, margin 0, weight 1."""
         return cls.of(np.ones(num_pairs), np.zeros(num_pairs), np.ones(num_pairs))
 
     @classmethod
     def of(cls, label: ArrayLike, margin: ArrayLike, weight: ArrayLike) -> Targets:
-        """The targets that a data set brings, nothing flipped and nothing left out."""
+        """Return the targets that a data set brings, nothing flipped and nothing left out."""
         label, margin, weight = (np.array(values, np.float64) for values in (label, margin, weight))
         num_pairs = len(label)
         return cls(
@@ -73,12 +73,12 @@ class ById(Protocol):
     """What becomes a treatment once it is told the names of the pairs, such as what people have said of some."""
 
     def of(self, ids: Sequence[str]) -> Treatment:
-        """The treatment of pairs of these names, in their order."""
+        """Return the treatment of pairs of these names, in their order."""
         ...
 
 
 def treat(strength: Strength, targets: Targets, treatments: Iterable[Treatment]) -> Targets:
-    """The targets after every treatment in turn."""
+    """Return the targets after every treatment in turn."""
     for treatment in treatments:
         targets = treatment(strength, targets)
     return targets

@@ -40,7 +40,9 @@ def flip(
     if (below_quantile is None) == (below_mean is None):
         raise ValueError(f"flip needs below_quantile or below_mean, one of them; got {below_quantile} and {below_mean}")
     if below_quantile is not None and not 0 <= below_quantile <= 1:
-        raise ValueError(f"below_quantile={below_quantile} is no quantile; give a number from 0 to 1, 0.1 for a tenth")
+        raise ValueError(
+            f"below_quantile={below_quantile} is not a quantile; give a number from 0 to 1, 0.1 for a tenth"
+        )
     turned = strength.quantile < below_quantile if below_quantile is not None else strength.mean < (below_mean or 0.0)
     sign = np.where(turned & keep_margin, -1.0, 1.0)
     return replace(
@@ -65,7 +67,7 @@ def label_smoothing(strength: Strength, targets: Targets, *, alpha: float = 0.2,
         ValueError: if alpha is not within [0, 1/2], or `pairs` is none of its kinds.
     """
     if not 0 <= alpha <= 0.5:
-        raise ValueError(f"alpha={alpha} is no label smoothing; give a number from 0 to 0.5")
+        raise ValueError(f"alpha={alpha} is not a share to smooth labels by; give a number from 0 to 0.5")
     smoothed = (1 - alpha) * targets.label + alpha * (1 - targets.label)
     return replace(targets, label=np.where(_mask(strength, pairs), smoothed, targets.label))
 
@@ -108,7 +110,7 @@ def soft_label(
 def adaptive_margin(
     strength: Strength, targets: Targets, *, scale: float = 1.0, clip: float | None = None, clamp: bool = False
 ) -> Targets:
-    """The strength of a pair is its target margin (arXiv 2401.06080, eq 6, with its bracket put right).
+    """Return the strength of a pair is its target margin (arXiv 2401.06080, eq 6, with its bracket put right).
 
     Args:
         strength: of N pairs.
@@ -208,7 +210,8 @@ def weight(
 def noise_corrected(
     strength: Strength, targets: Targets, *, error: float | Literal["votes"] = "votes", max_error: float = 0.4
 ) -> Targets:
-    """The unbiased loss under label noise: `((1 - e) l(z) - e l(-z)) / (1 - 2 e)` (Natarajan et al., 2013; rDPO).
+    """Return the unbiased loss under label noise: `((1 - e) l(z) - e l(-z)) / (1 - 2 e)` (Natarajan et al., 2013;
+    rDPO).
 
     l is the ranking loss, e the probability that the label is wrong. With the label y it is the ranking loss against
     `(y - e) / (1 - 2 e)`, which is 1 for y = 1 and e = 0 and beyond it for e > 0.
@@ -287,7 +290,7 @@ def _mask(strength: Strength, pairs: Pairs) -> Bools:
 
 
 def _share(strength: Strength) -> Floats:
-    """The share of votes, where there are any.
+    """Return the share of votes, where there are any.
 
     Raises:
         ValueError: if pairs have a mean and no votes.

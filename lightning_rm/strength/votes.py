@@ -53,7 +53,7 @@ class Strength:
         return cls.of(mean, std, share)
 
     def of_rows(self, rows: NDArray[np.int64]) -> Strength:
-        """The strength of some of the pairs, their quantiles still those among all."""
+        """Return the strength of some of the pairs, their quantiles still those among all."""
         return Strength(self.mean[rows], self.std[rows], self.share[rows], self.quantile[rows])
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Strength:
 
 
 def vote_shares(votes: NDArray[np.float64], offsets: NDArray[np.integer]) -> Floats:
-    """The share of each pair's votes above 0, a vote of exactly 0 counting half; NaN for a pair without votes.
+    """Return the share of each pair's votes above 0, a vote of exactly 0 counting half; NaN for a pair without votes.
 
     Args:
         votes: (V,) the votes of all pairs, end to end.
@@ -96,6 +96,8 @@ def in_ranges(quantile: Floats, ranges: QuantileRanges) -> Bools:
     inside = np.zeros(len(quantile), bool)
     for bounds in ranges:
         if len(bounds) != 2 or not 0 <= bounds[0] < bounds[1] <= 1:
-            raise ValueError(f"{list(bounds)} is no range of quantiles [low, high) within [0, 1], such as [0.0, 0.1]")
+            raise ValueError(
+                f"{list(bounds)} is not a range of quantiles [low, high) within [0, 1], such as [0.0, 0.1]"
+            )
         inside |= (quantile >= bounds[0]) & (quantile < bounds[1])
     return inside

@@ -144,7 +144,7 @@ def test_folders_that_are_not_to_be_replaced(runs: Path, tmp_path: Path, monkeyp
     for folder in (runs / "0", runs, Path("/")):
         with pytest.raises(ValueError, match="you or the run are in it"):
             exported(runs / "0", folder, "overwrite=true")
-    with pytest.raises(ValueError, match="is no run"):
+    with pytest.raises(ValueError, match="is not a run"):
         exported(tmp_path, tmp_path / "other")
     with pytest.raises(ValueError, match="has no adapters of its own"):
         exported(tmp_path, tmp_path / "other", "adapter=true")

@@ -159,7 +159,7 @@ def test_a_fused_optimizer_is_told_and_another_gets_no_gradient() -> None:
 
 
 def test_gradients_that_are_scaled_are_left_to_their_scaler() -> None:
-    """An overflow is no fault of the run there; a loss that is not finite is."""
+    """An overflow is not a fault of the run there; a loss that is not finite is."""
     steps = FiniteSteps(3)
     parameter = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([parameter])

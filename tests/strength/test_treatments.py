@@ -319,7 +319,7 @@ def test_a_soft_label_undoes_a_flip(keep_margin: bool) -> None:
         (partial(s.adaptive_margin, clip=-1), "clip=-1"),
         (partial(s.weight, floor=0), "floor=0"),
         (partial(s.noise_corrected, error=0.5), "below 0.5"),
-        (partial(s.drop, ranges=[[0.5, 0.2]]), r"\[0.5, 0.2\] is no range"),
+        (partial(s.drop, ranges=[[0.5, 0.2]]), r"\[0.5, 0.2\] is not a range"),
         (partial(s.decile, number=10), "number=10"),
         (partial(s.prefix, share=0), "share=0"),
         (partial(s.prefix, share=0.5, end="middle"), "middle"),

@@ -55,7 +55,7 @@ class Table:
         return list(dict.fromkeys(column for row in self.rows for column in row))
 
     def cells(self, row: Mapping[str, Cell | str]) -> list[Cell]:
-        """A row's cell under every heading, an empty one where it has none."""
+        """Return a row's cell under every heading, an empty one where it has none."""
         found = [row.get(column, "") for column in self.columns]
         return [cell if isinstance(cell, Cell) else Cell(cell) for cell in found]
 

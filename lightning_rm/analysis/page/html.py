@@ -20,7 +20,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri
 
 
 def render_html(page: Page) -> str:
-    """The page as HTML, the same text for the same page."""
+    """Return the page as HTML, the same text for the same page."""
     sections = [section for section in page.sections if section.blocks or section.lead]
     anchors = [_anchor(section.title) for section in sections]
     style = files("lightning_rm.analysis.page").joinpath("page.css").read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def _table(table: Table) -> str:
 
 
 def _row(cells: list[Cell]) -> Iterator[str]:
-    """The first cell names its row."""
+    """Yield the first cell names its row."""
     for place, cell in enumerate(cells):
         tag, scope = ("th", ' scope="row"') if place == 0 else ("td", "")
         kind = " ".join(filter(None, ["number" if cell.is_number else "", "" if cell.note else cell.tone]))
@@ -114,7 +114,7 @@ def _drawings(block: Drawings, prefix: str) -> str:
 
 
 def _swatch(key: Key) -> str:
-    """A short line in the entry's colour and dashes."""
+    """Return a short line in the entry's colour and dashes."""
     dashes = {"-": "", "--": ' stroke-dasharray="7 4"', ":": ' stroke-dasharray="2 3"'}[key.line]
     color = color_variable(key.color)
     return (
@@ -141,5 +141,5 @@ def _class(name: str) -> str:
 
 
 def _anchor(title: str) -> str:
-    """A section's name in an address, from its title."""
+    """Return a section's name in an address, from its title."""
     return re.sub(r"\W+", "-", title.lower()).strip("-")

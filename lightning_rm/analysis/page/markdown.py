@@ -13,7 +13,7 @@ from lightning_rm.analysis.plots.style import saving
 
 
 def render_markdown(page: Page, folder: str) -> tuple[str, dict[str, Figure]]:
-    """The page as Markdown.
+    """Return the page as Markdown.
 
     Args:
         page: to render.
@@ -35,7 +35,7 @@ def render_markdown(page: Page, folder: str) -> tuple[str, dict[str, Figure]]:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """A figure as PNG, the same bytes each time."""
+    """Write a figure as PNG, the same bytes each time."""
     with saving():
         figure.savefig(path, format="png", metadata={"Software": None})
 

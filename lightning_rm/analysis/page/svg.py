@@ -34,7 +34,7 @@ _LEFT_OUT = ("metadata", "style")
 
 
 def inline_svg(figure: Figure, label: str, prefix: str) -> str:
-    """A figure as one `<svg>` element, without script, style sheet or address of anything outside it.
+    """Return a figure as one `<svg>` element, without script, style sheet or address of anything outside it.
 
     Args:
         figure: to draw; its background is left out.
@@ -55,17 +55,17 @@ def inline_svg(figure: Figure, label: str, prefix: str) -> str:
 
 
 def color_variable(color: str) -> str:
-    """A colour of the figures as the page's style sheet has it."""
+    """Return a colour of the figures as the page's style sheet has it."""
     return _BY_COLOR.get(color.lower(), color)
 
 
 def _local(name: str) -> str:
-    """A name without its namespace, of which a page has no need."""
+    """Return a name without its namespace, of which a page has no need."""
     return name.rpartition("}")[2]
 
 
 def _mended(name: str, value: str, prefix: str) -> str:
-    """An attribute with the page's colours and font, and names that are the figure's own."""
+    """Return an attribute with the page's colours and font, and names that are the figure's own."""
     if name == "id":
         return f"{prefix}{value}"
     if name == "href":

@@ -25,7 +25,7 @@ WIDTH = 4.4
 
 
 def runs_of_methods(values: Mapping[Key, Sequence[float]], axis: str) -> Figure:
-    """Every run of each method as a dot, the mean as a bar across, a row a method.
+    """Return every run of each method as a dot, the mean as a bar across, a row a method.
 
     Args:
         values: of the runs, one at least of each method.
@@ -67,7 +67,7 @@ def difference_intervals(differences: Mapping[Key, Difference], axis: str) -> Fi
 
 
 def curves_of_methods(curves: Mapping[Key, Sequence[Curve]], axis: str, chance: float | None = None) -> Figure:
-    """A metric over training: the mean over each method's runs, in a band of one standard deviation.
+    """Return a metric over training: the mean over each method's runs, in a band of one standard deviation.
 
     Args:
         curves: method -> a curve a run; runs that were logged at other steps are read off between theirs.
@@ -110,7 +110,7 @@ def reliability_of_methods(bins: Mapping[Key, Reliability]) -> Figure:
 
 
 def bars_of_models(scores: Mapping[Key, tuple[float, float, float]], axis: str, chance: float | None = None) -> Figure:
-    """A score of each model as a bar with its interval, a row a model.
+    """Return a score of each model as a bar with its interval, a row a model.
 
     Args:
         scores: value, lower and upper end; the ends may be NaN.
@@ -128,7 +128,7 @@ def bars_of_models(scores: Mapping[Key, tuple[float, float, float]], axis: str, 
 
 
 def _rows(keys: Sequence[Key], axis: str) -> tuple[Figure, Axes]:
-    """A panel with a row a key, the first one on top, each under its name."""
+    """Return a panel with a row a key, the first one on top, each under its name."""
     names = ["\n".join(textwrap.wrap(key.name, 22)[:3]) for key in keys]
     lines = sum(max(1, name.count("\n") + 0.6) for name in names)
     figure = Figure(figsize=(WIDTH, 0.8 + 0.36 * lines), layout="constrained")

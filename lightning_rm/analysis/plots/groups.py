@@ -17,7 +17,7 @@ MAX_LETTERS = 40
 
 
 def doubted_by_group(rows: Sequence[Mapping[str, object]], title: str, overall: float) -> Figure:
-    """The share of labels that the voters contradict in each group, a bar for its 95 % interval.
+    """Return the share of labels that the voters contradict in each group, a bar for its 95 % interval.
 
     Args:
         rows: as `curation.groups.group_rows` makes them, from the top down.

@@ -14,7 +14,8 @@ from lightning_rm.metrics.pairs import metric_names
 
 
 def parts(history: History) -> dict[str, Curve]:
-    """The curves of `train/<part>` that are neither the loss nor a metric of pairs: what a method says of itself.
+    """Return the curves of `train/<part>` that are neither the loss nor a metric of pairs: what a method says of
+    itself.
 
     A part that is the whole loss, as `ranking` of the baseline, is left out.
     """
@@ -28,7 +29,7 @@ def parts(history: History) -> dict[str, Curve]:
 
 
 def part_curves(history: History) -> Figure:
-    """Every part of a method over the steps of the optimizer, such as `alignment` and `difference_loss`.
+    """Return every part of a method over the steps of the optimizer, such as `alignment` and `difference_loss`.
 
     Curves of many points are drawn faint, with a running mean over them.
 

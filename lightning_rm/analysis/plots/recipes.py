@@ -102,7 +102,7 @@ def recipe_curves(
 
 
 def draw_mean(axes: Axes, name: str, curves: Sequence[Curve], color: str, line: str) -> None:
-    """The mean of curves in a band of one standard deviation, each point marked where there are few of them.
+    """Draw the mean of curves in a band of one standard deviation, each point marked where there are few of them.
 
     Raises:
         ValueError: if they have no step in common.
@@ -129,7 +129,7 @@ def _accuracy_figure(series: Mapping[str, Series], title: str) -> tuple[Figure, 
 
 
 def _with_gaps(series: Series) -> Series:
-    """The same with nothing (NaN) at deciles that were not run, so that no line crosses them."""
+    """Return the same with nothing (NaN) at deciles that were not run, so that no line crosses them."""
     positions, means, spreads = (np.asarray(values, np.float64) for values in series)
     every = np.arange(positions.min(), positions.max() + 1)
     place = np.searchsorted(every, positions)
@@ -152,7 +152,7 @@ def _over_seeds(
 
 
 def _num_seeds(metrics: Mapping[str, Mapping[str, Sequence[Curve]]]) -> str:
-    """How many seeds a line has: `3 seeds each`, `1 to 3 seeds each`."""
+    """Say how many seeds a line has: `3 seeds each`, `1 to 3 seeds each`."""
     counts = sorted({len(seeds) for curves in metrics.values() for seeds in curves.values()})
     if len(counts) > 1:
         return f"{counts[0]} to {counts[-1]} seeds each"

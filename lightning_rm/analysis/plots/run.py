@@ -63,7 +63,7 @@ def training_curves(
 
 
 def reward_histogram(chosen: ArrayLike, rejected: ArrayLike, num_bins: int = 40, data_set: str = "") -> Figure:
-    """The rewards of chosen and of rejected responses over each other, on shared bins, their means marked.
+    """Return the rewards of chosen and of rejected responses over each other, on shared bins, their means marked.
 
     Args:
         chosen: (P,) rewards.
@@ -157,12 +157,12 @@ def _draw_curves(axes: Axes, curves: History) -> None:
 
 
 def _of(data_set: str) -> str:
-    """The set in a title."""
+    """Return the set in a title."""
     return f" on {data_set}" if data_set else ""
 
 
 def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """The values as a flat float64 array."""
+    """Return the values as a flat float64 array."""
     array = np.asarray(values, np.float64).ravel()
     if not array.size:
         raise ValueError(f"{name} is empty: there are no pairs to draw")

@@ -28,7 +28,7 @@ from lightning_rm.analysis.strength import Agreement, Groups, u_shape
 
 
 def strength_distribution(mean: ArrayLike, std: ArrayLike, num_bins: int = 60) -> Figure:
-    """How strength and the standard deviation of votes are spread over the pairs (arXiv 2401.06080, figure 1).
+    """Say how strength and the standard deviation of votes are spread over the pairs (arXiv 2401.06080, figure 1).
 
     Args:
         mean: (N,) strength; pairs without one (NaN) are left out.
@@ -51,7 +51,7 @@ def strength_distribution(mean: ArrayLike, std: ArrayLike, num_bins: int = 60) -
 
 
 def draw_strengths(axes: Axes, mean: ArrayLike, num_bins: int = 60) -> None:
-    """How strength is spread over pairs, with a line at 0.
+    """Draw how strength is spread over pairs, with a line at 0.
 
     Args:
         axes: to draw on.
@@ -66,7 +66,7 @@ def draw_strengths(axes: Axes, mean: ArrayLike, num_bins: int = 60) -> None:
 
 
 def draw_disagreement(axes: Axes, std: ArrayLike, num_bins: int = 60) -> None:
-    """How the voters' disagreement is spread over pairs.
+    """Draw how the voters' disagreement is spread over pairs.
 
     Args:
         axes: to draw on.
@@ -81,7 +81,7 @@ def draw_disagreement(axes: Axes, std: ArrayLike, num_bins: int = 60) -> None:
 
 
 def strength_by_group(groups: Groups) -> Figure:
-    """Mean and standard deviation of the votes by group of strength (arXiv 2401.06080, figure 2).
+    """Return mean and standard deviation of the votes by group of strength (arXiv 2401.06080, figure 2).
 
     Args:
         groups: from `grouped`.
@@ -95,7 +95,7 @@ def strength_by_group(groups: Groups) -> Figure:
 
 
 def draw_group_means(axes: Axes, groups: Groups) -> None:
-    """The mean of the votes by group, those below 0 in orange."""
+    """Draw the mean of the votes by group, those below 0 in orange."""
     num_groups = len(groups.mean)
     position = (np.arange(num_groups) + 0.5) / num_groups
     axes.bar(position, groups.mean, 0.85 / num_groups, color=[ORANGE if mean < 0 else BLUE for mean in groups.mean])
@@ -105,7 +105,7 @@ def draw_group_means(axes: Axes, groups: Groups) -> None:
 
 
 def draw_group_spreads(axes: Axes, groups: Groups) -> None:
-    """The standard deviation of the votes by group, a ring round the least."""
+    """Draw the standard deviation of the votes by group, a ring round the least."""
     num_groups, shape = len(groups.mean), u_shape(groups)
     position = (np.arange(num_groups) + 0.5) / num_groups
     axes.plot(position, groups.std, color=BLUE, marker="o", markersize=4, label="group")
@@ -120,7 +120,7 @@ def draw_group_spreads(axes: Axes, groups: Groups) -> None:
 
 
 def agreement_by_strength(groups: Agreement) -> Figure:
-    """How often an independent label agrees with the data's, by strength (arXiv 2401.06080, figure 3).
+    """Say how often an independent label agrees with the data's, by strength (arXiv 2401.06080, figure 3).
 
     Args:
         groups: from `agreement`; the bars are one standard error up and one down.
@@ -129,7 +129,7 @@ def agreement_by_strength(groups: Agreement) -> Figure:
 
 
 def draw_agreement(axes: Axes, groups: Agreement) -> None:
-    """The share of each group whose label another one agrees with, by the group's strength."""
+    """Draw the share of each group whose label another one agrees with, by the group's strength."""
     look: Any = {"color": BLUE, "marker": "o", "markersize": 4, "elinewidth": 1.2, "capsize": 3}
     axes.errorbar(groups.mean, groups.share, groups.error, **look)
     axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2)

@@ -89,14 +89,14 @@ class Key(NamedTuple):
 
 
 def share_axis(axes: Axes, label: str) -> None:
-    """A horizontal axis of shares, from 0 to all."""
+    """Make a horizontal axis of shares, from 0 to all."""
     axes.set_xlabel(label)
     axes.set_xlim(0, 1.02)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def step_axis(axes: Axes) -> None:
-    """A horizontal axis of optimizer steps, whole numbers that leave each other room."""
+    """Make a horizontal axis of optimizer steps, whole numbers that leave each other room."""
     axes.set_xlabel("optimizer step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
 
@@ -104,7 +104,7 @@ def step_axis(axes: Axes) -> None:
 def panel_grid(
     num: int, width: float, height: float, *, least: float = 6.4, below: float = 0.6
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `num` panels, three a row, to be filled within `STYLE`.
+    """Return a figure of `num` panels, three a row, to be filled within `STYLE`.
 
     Args:
         num: of panels.
@@ -123,7 +123,9 @@ def panel_grid(
 
 
 def one_panel(draw: Callable[[Axes], None], size: tuple[float, float] = (6.4, 4.2)) -> Figure:
-    """A figure of one panel, drawn in the common style, with its legend beneath where it has names to tell apart."""
+    """Return a figure of one panel, drawn in the common style, with its legend beneath where it has names to tell
+    apart.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
@@ -132,14 +134,14 @@ def one_panel(draw: Callable[[Axes], None], size: tuple[float, float] = (6.4, 4.
 
 
 def figure_title(figure: Figure, title: str) -> None:
-    """What a figure of several panels shows, above them at the left."""
+    """Write what a figure of several panels shows, above them at the left."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
 
 
 def legend_below(
     figure: Figure, columns: int, *, title: str | None = None, first: Sequence[str] = (), last: str | None = None
 ) -> None:
-    """One legend for all panels beneath them, each name once; none where there is no name.
+    """Draw one legend for all panels beneath them, each name once; none where there is no name.
 
     Args:
         figure: whose panels have drawn all their lines.

@@ -55,7 +55,7 @@ def metric_panels(
             panel.
         x: what the positions are.
         title: stands above all panels.
-        categories: names of the positions 0, 1, ..., for a setting that is no number.
+        categories: names of the positions 0, 1, ..., for a setting that is not a number.
         series: what tells the series apart; None for one series, which has no legend.
         bands: metric to the runs to compare with, drawn as a horizontal band.
         band_name: what they are called.
@@ -88,7 +88,7 @@ def metric_panels(
 
 
 def _scale(axes: Axes, values: Sequence[float], categories: Sequence[str] | None) -> None:
-    """The scale and the ticks of the horizontal axis: names, or numbers that leave each other room."""
+    """Set the scale and the ticks of the horizontal axis: names, or numbers that leave each other room."""
     if categories is not None:
         slant: Any = {"rotation": 20, "ha": "right"} if len(categories) > 4 else {}
         axes.set_xticks(range(len(categories)), categories, **slant)

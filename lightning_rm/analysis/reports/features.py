@@ -58,7 +58,7 @@ def feature_report(
 
 
 def panel_of(features: Features, projection: str = "pca") -> Panel:
-    """One model's pairs in a plane, with what is measured of their features beneath.
+    """Return one model's pairs in a plane, with what is measured of their features beneath.
 
     Args:
         features: of the pairs, projected for themselves.
@@ -76,7 +76,7 @@ def panel_of(features: Features, projection: str = "pca") -> Panel:
 
 
 def _measures(features: Features) -> dict[str, float]:
-    """What is said of features beside their figure, by name."""
+    """Return what is said of features beside their figure, by name."""
     return {
         "pairs": len(features.row),
         "of": features.num_available,
@@ -89,7 +89,9 @@ def _measures(features: Features) -> dict[str, float]:
 def _write_points(
     models: Mapping[str, Features], panels: Mapping[str, Panel], kinds: tuple[str, str], path: Path
 ) -> Path:
-    """One line a point: its model, the pair's row in the data set, its kind, where it lies, its reward or margin."""
+    """Return one line a point: its model, the pair's row in the data set, its kind, where it lies, its reward or
+    margin.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["model", "row", "kind", "x", "y", "reward"])

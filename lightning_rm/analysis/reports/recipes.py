@@ -29,7 +29,7 @@ def decile_report(runs: Sequence[Run], metric: str, reference: float | None, out
 
 
 def decile_figure(runs: Sequence[Run], metric: str, reference: float | None = None) -> Figure:
-    """The metric by decile; runs that were not trained on one are an error."""
+    """Return the metric by decile; runs that were not trained on one are an error."""
     found = _deciles(runs, metric)
     return decile_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric), reference)
 
@@ -44,7 +44,7 @@ def prefix_report(runs: Sequence[Run], metric: str, out: Path) -> list[Path]:
 
 
 def prefix_figure(runs: Sequence[Run], metric: str) -> Figure:
-    """The metric by share; runs that were not trained on one are an error."""
+    """Return the metric by share; runs that were not trained on one are an error."""
     found = _prefixes(runs, metric)
     return prefix_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric))
 
@@ -71,7 +71,7 @@ def _gathered(
     position: str,
     series: Callable[[Mapping[str, Mapping[str, Any]]], str],
 ) -> Found:
-    """The metric of every seed, by a position that is an option of the treatment.
+    """Return the metric of every seed, by a position that is an option of the treatment.
 
     Raises:
         ValueError: if a run was trained without it.
@@ -128,7 +128,9 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
 
 
 def _num_pairs(runs: Sequence[Run]) -> str:
-    """The pairs of an epoch of training: `12,000`, `264 to 300` where runs differ, `none` where nothing was trained."""
+    """Return the pairs of an epoch of training: `12,000`, `264 to 300` where runs differ, `none` where nothing was
+    trained.
+    """
     found = sorted({int(run.results().get("train", {}).get("num_pairs", 0)) for run in runs})
     shown = [f"{found[0]:,}", f"{found[-1]:,}"]
     return "none" if found == [0] else " to ".join(dict.fromkeys(shown))

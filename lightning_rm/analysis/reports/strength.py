@@ -29,7 +29,7 @@ NUM_GROUPS = 20
 
 
 def read_strength(path: str | Path) -> Any:
-    """An annotated Parquet file.
+    """Return an annotated Parquet file.
 
     Raises:
         ValueError: if it is none.

@@ -19,7 +19,7 @@ MAX_CHARACTERS = 200
 
 
 def group_rows(groups: Groups) -> list[dict[str, object]]:
-    """One row a group of strength, the weakest first (arXiv 2401.06080, figure 2)."""
+    """Return one row a group of strength, the weakest first (arXiv 2401.06080, figure 2)."""
     num_groups = len(groups.mean)
     bounds = [f"{100 * index / num_groups:.3g}" for index in range(num_groups + 1)]
     return [
@@ -36,7 +36,7 @@ def group_rows(groups: Groups) -> list[dict[str, object]]:
 
 
 def detection_rows(detections: Mapping[str, Detection]) -> list[dict[str, object]]:
-    """One row a score: how well it finds wrong labels.
+    """Return one row a score: how well it finds wrong labels.
 
     Args:
         detections: name of the score to what `detection` says of it.
@@ -61,7 +61,7 @@ def detection_rows(detections: Mapping[str, Detection]) -> list[dict[str, object
 
 
 def example_rows(table: pa.Table, num: int = 3) -> list[dict[str, object]]:  # pyright: ignore[reportUnknownParameterType]
-    """Pairs to read: the weakest, those nearest 0, and the strongest (arXiv 2401.06080, table 1).
+    """Return pairs to read: the weakest, those nearest 0, and the strongest (arXiv 2401.06080, table 1).
 
     The paper calls them incorrect, ambiguous and strong. Which they are is for the reader to see.
 
@@ -93,11 +93,11 @@ def example_rows(table: pa.Table, num: int = 3) -> list[dict[str, object]]:  # p
 
 
 def _last_user_turn(conversation: Sequence[Mapping[str, Any]]) -> str:
-    """What the user said last; empty if nothing."""
+    """Return what the user said last; empty if nothing."""
     return next((turn["content"] for turn in reversed(conversation) if turn["role"] == "user"), "")
 
 
 def _trimmed(text: str) -> str:
-    """The text on one line, cut with an ellipsis."""
+    """Return the text on one line, cut with an ellipsis."""
     text = " ".join(text.split())
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1].rstrip()}…"

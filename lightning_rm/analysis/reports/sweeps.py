@@ -25,7 +25,7 @@ def sweep_report(
 
     Args:
         runs: of the sweep.
-        x: dotted key of the setting on the horizontal axis; one that is no number for every run is drawn by name.
+        x: dotted key of the setting on the horizontal axis; one that is not a number for every run is drawn by name.
         series: dotted key of the setting that tells the lines apart; None for one line.
         metrics: results to draw, a panel each.
         reference: runs to draw as a horizontal band; none for no band.
@@ -84,7 +84,9 @@ def sweep_report(
 
 
 def _positions(values: Sequence[object]) -> tuple[dict[str, float], bool]:
-    """Each distinct value's position in order, as it is shown: the number it is, or else its place among the names."""
+    """Return each distinct value's position in order, as it is shown: the number it is, or else its place among the
+    names.
+    """
     by_text = {shown(value): value for value in values}
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         numbers = {text: float(cast("float", value)) for text, value in by_text.items()}
@@ -93,5 +95,5 @@ def _positions(values: Sequence[object]) -> tuple[dict[str, float], bool]:
 
 
 def _over(keys: Sequence[str]) -> str:
-    """What the runs of one point differ in."""
+    """Return what the runs of one point differ in."""
     return f", mean ± standard deviation over {', '.join(keys)}" if keys else ""

@@ -40,7 +40,7 @@ class _Benchmark:
 
 
 def benchmarks_section(files: Sequence[Path]) -> Section:
-    """A figure and tables of each benchmark; what cannot be read, or has failed, is named.
+    """Return a figure and tables of each benchmark; what cannot be read, or has failed, is named.
 
     Args:
         files: `evaluation.json` of one or several evaluations.
@@ -94,7 +94,7 @@ def _read(path: Path, found: dict[str, _Benchmark]) -> list[str]:
 
 
 def _sections(row: Mapping[str, Any]) -> Sections:
-    """A row's sections; where `overall` is missing the mean over the categories that are there comes first."""
+    """Return a row's sections; where `overall` is missing the mean over the categories that are there comes first."""
     sections, mean = row["sections"], row.get("summary", {}).get("mean")
     return sections if OVERALL in sections or mean is None else {"mean": mean, **sections}
 
@@ -118,7 +118,7 @@ def _rows(one: _Benchmark) -> Iterator[dict[str, Cell | str]]:
 
 
 def _pairs(one: _Benchmark) -> Iterator[dict[str, Cell | str]]:
-    """A row every two models: the difference of the section that is drawn, and McNemar's test."""
+    """Yield a row every two models: the difference of the section that is drawn, and McNemar's test."""
     for pair in one.comparisons:
         difference, low, high = _figure(pair["difference"].get(one.sections[0]))
         yield {

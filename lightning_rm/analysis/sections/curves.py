@@ -22,7 +22,7 @@ CURVES = {
 
 
 def curves_section(study: Study) -> Section:
-    """A panel a metric, as far as it was logged."""
+    """Return a panel a metric, as far as it was logged."""
     with_curves = [one for one in study.evidence.values() if one.curves]
     if not with_curves:
         return Section("Learning curves", [], "No run has logged a curve (logger=none?); logger=csv does.")

@@ -26,7 +26,7 @@ NUM_DRAWN = 6
 
 
 def results_section(study: Study, metrics: Sequence[str] | None = None) -> Section:
-    """Every metric's table, its figures, the paired differences, and the subsets of each set.
+    """Return every metric's table, its figures, the paired differences, and the subsets of each set.
 
     Args:
         study: of the runs.
@@ -51,18 +51,18 @@ def results_section(study: Study, metrics: Sequence[str] | None = None) -> Secti
 
 
 def _known(study: Study) -> list[str]:
-    """Every metric of a set as a whole."""
+    """Return every metric of a set as a whole."""
     sets = [metrics for one in study.evidence.values() for metrics in one.results.values()]
     return sorted({key for metrics in sets for key in metrics if "/" not in key})
 
 
 def file_name(*parts: str) -> str:
-    """The name of a figure's file."""
+    """Return the name of a figure's file."""
     return "_".join(parts).replace("/", "_")
 
 
 def _lead(study: Study, metric: str, stage: str) -> str:
-    """What can be told of the first metric, in words."""
+    """Return what can be told of the first metric, in words."""
     told = [
         f"{method.name} is {_better(found, metric)} on {name} by {abs(found.mean):.3f} "
         f"({_interval(found)}, {found.num} pairs)"
@@ -114,7 +114,7 @@ def _blocks(study: Study, metric: str, sets: Sequence[str]) -> list[Block]:
 
 
 def _cell(study: Study, method: Method, name: str, metric: str) -> Cell:
-    """Mean and spread, and beneath it the difference from the reference."""
+    """Return mean and spread, and beneath it the difference from the reference."""
     values = list(study.values(method, name, metric).values())
     if not values:
         return Cell("–", tone="muted", is_number=True)
@@ -189,14 +189,14 @@ def _better(found: Difference, metric: str) -> str:
 
 
 def tone(found: Difference, metric: str) -> Tone:
-    """How a difference is toned: muted where it cannot be told."""
+    """Say how a difference is toned: muted where it cannot be told."""
     if found.verdict == "cannot be told":
         return "muted"
     return "better" if _better(found, metric) == "better" else "worse"
 
 
 def signed_interval(found: Difference) -> str:
-    """A difference with its interval: `+0.012 [−0.019, +0.043]`."""
+    """Return a difference with its interval: `+0.012 [−0.019, +0.043]`."""
     return f"{_signed(found.mean)} {_interval(found)}".strip()
 
 

@@ -10,7 +10,7 @@ from lightning_rm.analysis.study import Study
 
 
 def settings_section(study: Study) -> Section:
-    """A row a setting, a column a method."""
+    """Return a row a setting, a column a method."""
     rows: list[dict[str, Cell | str]] = []
     for key, num_same, values in differing(study.methods):
         row: dict[str, Cell | str] = {"setting": Cell(key, f"and {num_same} that follow it" if num_same else "")}
@@ -21,7 +21,7 @@ def settings_section(study: Study) -> Section:
 
 
 def runs_section(study: Study) -> Section:
-    """Every run with its folder and what it lacks; a lack that all of them have is said once."""
+    """Return every run with its folder and what it lacks; a lack that all of them have is said once."""
     common = _common(study)
     rows: list[dict[str, Cell | str]] = []
     num_faulty = 0
@@ -56,6 +56,6 @@ def runs_section(study: Study) -> Section:
 
 
 def _common(study: Study) -> list[str]:
-    """What every run lacks; nothing where there is one run, whose row says it."""
+    """Return what every run lacks; nothing where there is one run, whose row says it."""
     counts = Counter(lack for one in study.evidence.values() for lack in one.lacks)
     return [lack for lack, num in counts.items() if num == len(study.evidence) > 1]

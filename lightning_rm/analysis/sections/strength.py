@@ -56,7 +56,7 @@ def strength_section(study: Study, strength: str | Path | None) -> Section:
 
 
 def _found(runs: Sequence[Run]) -> Mapping[str, Any]:
-    """The annotated files among what the runs name as their data; a run may lie far from its data."""
+    """Return the annotated files among what the runs name as their data; a run may lie far from its data."""
     named = dict.fromkeys(str(run.settings.get("data.file")) for run in runs)
     found: dict[str, Any] = {}
     for name in named:
@@ -91,7 +91,7 @@ def _drawings(table: Any, stem: str) -> list[Drawing]:
 
 
 def _panel(name: str, draw: Callable[[Axes], None]) -> Drawing:
-    """A panel whose title is said above it."""
+    """Return a panel whose title is said above it."""
     figure = one_panel(draw, SIZE)
     (axes,) = figure.axes
     caption = axes.get_title(loc="left")

@@ -12,7 +12,7 @@ from lightning_rm.analysis.study import Study
 
 
 def worst_section(study: Study, num_pairs: int) -> Section:
-    """The worst pairs of each set side by side, with what every method makes of them.
+    """Return the worst pairs of each set side by side, with what every method makes of them.
 
     A run's margins are put over their standard deviation before they are averaged: rewards of two runs have no scale in
     common. Pairs are taken from those that a run has kept in words.
@@ -78,7 +78,7 @@ def _example(study: Study, name: str, row: int, words: Words) -> Example:
 
 
 def _label(label: float, clean: float, subset: str) -> str:
-    """What is known of a pair beside its text."""
+    """Return what is known of a pair beside its text."""
     parts = [] if subset == "all" else [f"subset {subset}"]
     parts += [] if label == 1 else [f"label {label:.2f}"]
     if not np.isnan(clean):

@@ -34,7 +34,7 @@ class Choice:
 
 
 def choose_layout(setting: LayoutSetting, fast: Collection[LayoutName], pairs: PairDataset | None = None) -> Choice:
-    """The layout that was asked for, and for `auto` the one that computes the fewest tokens.
+    """Return the layout that was asked for, and for `auto` the one that computes the fewest tokens.
 
     Args:
         setting: a layout, or `auto`.
@@ -59,7 +59,9 @@ def choose_layout(setting: LayoutSetting, fast: Collection[LayoutName], pairs: P
 
 
 def saved_by_sharing(pairs: PairDataset) -> float:
-    """The share of a pair's tokens, on average, that need not be computed where a common beginning is computed once."""
+    """Return the share of a pair's tokens, on average, that need not be computed where a common beginning is computed
+    once.
+    """
     rows = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), MEASURED_PAIRS), dtype=int))
     samples = [pairs.sample(row) for row in rows.tolist()]
     whole, shared = (

@@ -44,7 +44,9 @@ class GroupStream:
         self.seed = seed
 
     def rows(self, micro_step: int) -> tuple[int, ...]:
-        """The `batch_groups` rows that this rank reads in a micro-step, which is counted from the start of the run."""
+        """Return the `batch_groups` rows that this rank reads in a micro-step, which is counted from the start of the
+        run.
+        """
         first = (micro_step * self.world_size + self.rank) * self.batch_groups
         places = (divmod(place, self.num_groups) for place in range(first, first + self.batch_groups))
         return tuple(int(_order(self.num_groups, self.seed, epoch)[within]) for epoch, within in places)
@@ -52,5 +54,5 @@ class GroupStream:
 
 @lru_cache(maxsize=4)
 def _order(num_groups: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The rows in the order of one of the stream's epochs."""
+    """Return the rows in the order of one of the stream's epochs."""
     return np.random.Generator(np.random.PCG64([seed, STREAM, epoch])).permutation(num_groups)

@@ -24,7 +24,7 @@ SHORTEST_SHARED = 8
 
 
 def padded(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatch:
-    """One row a sequence, padded on the right to the longest.
+    """Return one row a sequence, padded on the right to the longest.
 
     Two pairs, one of whose responses stands in both: `[[1, 2, 3], [4, 5, pad], [1, 6, pad]]` with reward_index
     `[[2, 2], [4, 7]]` (read at the last token, three columns a row).
@@ -57,7 +57,7 @@ def padded(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatc
 
 
 def packed(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatch:
-    """One row that holds every distinct sequence end to end: no padding at all.
+    """Return one row that holds every distinct sequence end to end: no padding at all.
 
     Two sequences of three and two tokens: ids `[[1, 2, 3, 4, 5]]`, positions `[[0, 1, 2, 0, 1]]`, segments of 3 and 2.
 
@@ -76,7 +76,7 @@ def packed(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatc
 
 
 def shared_prefix(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatch:
-    """One row that holds every common beginning once: [prompt | chosen | rejected], and no padding.
+    """Return one row that holds every common beginning once: [prompt | chosen | rejected], and no padding.
 
     Two pairs, the first of them with a prompt of three tokens: ids `[[1, 2, 3, 4, 5, 6, 7, 8, 9]]` are the prompt 1 2 3
     with the responses 4 5 and 6, and the sequences 7 and 8 9; positions `[[0, 1, 2, 3, 4, 3, 0, 0, 1]]`, segments of
@@ -133,7 +133,7 @@ LAYOUTS: dict[LayoutName, Layout] = {"padded": padded, "packed": packed, "shared
 
 
 def _worth_sharing(num_tokens: int, num_sequences: int, first: bool) -> bool:
-    """Whether tokens that some sequences have in common become a segment of their own.
+    """Tell whether tokens that some sequences have in common become a segment of their own.
 
     A first segment makes every sequence after it attend to two, so it must save each of them `SHORTEST_SHARED` tokens;
     a later one is one more call for all of them, and must save as many in all. A sequence alone is always a segment.
@@ -144,7 +144,7 @@ def _worth_sharing(num_tokens: int, num_sequences: int, first: bool) -> bool:
 
 
 def _by_token(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int], place: int) -> list[list[int]]:
-    """The sequences of a bundle by their token at a place, in reverse: bundles are taken from the end."""
+    """Return the sequences of a bundle by their token at a place, in reverse: bundles are taken from the end."""
     alike: dict[tuple[int, ...], list[int]] = {}
     for number in bundle:
         alike.setdefault(sequences[number][place : place + 1], []).append(number)
@@ -152,13 +152,15 @@ def _by_token(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int], place
 
 
 def _num_common(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int]) -> int:
-    """How many tokens all sequences of a bundle begin with in common: as many as its first and last in sorted order."""
+    """Say how many tokens all sequences of a bundle begin with in common: as many as its first and last in sorted
+    order.
+    """
     first, last = (choose(sequences[number] for number in bundle) for choose in (min, max))
     return num_shared(first, last)
 
 
 def num_shared(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """How many tokens two sequences begin with in common."""
+    """Say how many tokens two sequences begin with in common."""
     low, high = 0, min(len(first), len(second))
     while low < high:  # slices are compared at the speed of C
         middle = (low + high + 1) // 2
@@ -167,7 +169,7 @@ def num_shared(first: tuple[int, ...], second: tuple[int, ...]) -> int:
 
 
 def _distinct(samples: Sequence[Sample]) -> tuple[list[tuple[int, ...]], list[list[int]]]:
-    """The distinct sequences in order of first occurrence, and for each response of each sample which one it is."""
+    """Return the distinct sequences by first occurrence, and for each response of each sample which one it is."""
     widths = {len(sample.sequences) for sample in samples}
     if len(widths) != 1:
         raise ValueError(f"a batch needs samples of one k, got {sorted(widths)}; put groups of one size together")
@@ -189,7 +191,10 @@ def _one_row(
     occurrence: Sequence[Sequence[int]],
     read_at: ReadAt,
 ) -> TokenBatch:
-    """A grid of one row: segments end to end, each with the position of its first token and what it continues."""
+    """Return a grid of one row.
+
+    Segments end to end, each with the position of its first token and what it continues.
+    """
     input_ids = torch.tensor([token for segment in segments for token in segment], dtype=torch.long)[None]
     positions = [torch.arange(start, start + len(segment)) for start, segment in zip(starts, segments, strict=True)]
     reward_index = _reward_index(places, occurrence, read_at)

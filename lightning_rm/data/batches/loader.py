@@ -106,7 +106,7 @@ class GroupBatches(Dataset[GroupBatch]):
         return self.of(micro_batch.rows, micro_batch.valid)
 
     def of(self, rows: Sequence[int], valid: Sequence[bool] | None = None) -> GroupBatch:
-        """The groups `rows` in a batch; `valid` is False for fillers."""
+        """Return the groups `rows` in a batch; `valid` is False for fillers."""
         return group_batch(self.groups, rows, self.layout, self.read_at, self.pad_id, valid)
 
 

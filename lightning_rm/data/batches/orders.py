@@ -31,7 +31,7 @@ GRID_TOKENS: dict[LayoutName, Callable[[Collection[int]], int]] = {
 
 
 def by_length(rows: Rows, tokens: Rows) -> Rows:
-    """Rows from long to short; rows of one length stay as they came.
+    """Return rows from long to short; rows of one length stay as they came.
 
     Args:
         rows: (P,) row numbers.
@@ -41,7 +41,7 @@ def by_length(rows: Rows, tokens: Rows) -> Rows:
 
 
 def by_strength(rows: Rows, strength: NDArray[np.float64], order: Order) -> Rows:
-    """Rows by strength, those of one strength as they came; pairs without strength come last.
+    """Return rows by strength, those of one strength as they came; pairs without strength come last.
 
     Args:
         rows: (P,) row numbers.
@@ -52,7 +52,8 @@ def by_strength(rows: Rows, strength: NDArray[np.float64], order: Order) -> Rows
 
 
 def by_prompt(rows: Rows, prompt_index: Rows, sequence_index: Rows, generator: np.random.Generator) -> Rows:
-    """Rows by prompt, and within a prompt by the blocks that their two responses are drawn into: neighbours share them.
+    """Return rows by prompt, and within a prompt by the blocks that their two responses are drawn into: neighbours
+    share them.
 
     With responses a b | c d in blocks of two, the pairs come as ab, then ac ad bc bd as `rows` has them, then cd.
 
@@ -80,7 +81,8 @@ def cut_by_pairs(rows: Rows, num_pairs: int) -> list[Rows]:
 
 
 def grid_parts(lengths: Rows, sequence_index: Rows, prompts: tuple[Rows, Rows] | None = None) -> tuple[Rows, Rows]:
-    """What each pair puts on the grid: its two sequences, or, where a prompt is shared, its prompt and two responses.
+    """Return what each pair puts on the grid: its two sequences, or, where a prompt is shared, its prompt and two
+    responses.
 
     Args:
         lengths: (N, k) tokens of each sequence.

@@ -36,5 +36,5 @@ def shared_prompts(pairs: PairDataset) -> tuple[Rows, Rows]:
 
 
 def _key(sequence: Sequence[int]) -> bytes:
-    """What stands for a token sequence."""
+    """Return what stands for a token sequence."""
     return short_key(np.asarray(sequence, dtype=np.int64).tobytes())

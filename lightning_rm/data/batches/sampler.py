@@ -188,7 +188,8 @@ class PairBatchSampler:
             yield self._micro_batch(plan[place], plan[start:end], steps)
 
     def plan(self, epoch: int) -> list[list[Rows]]:
-        """The rows that every rank reads in every micro-step of an epoch; a batch without rows stands for a filler.
+        """Return the rows that every rank reads in every micro-step of an epoch; a batch without rows stands for a
+        filler.
 
         Args:
             epoch: counts from 0.
@@ -215,7 +216,7 @@ class PairBatchSampler:
         return MicroBatch(tuple(rows.tolist()), (True,) * len(rows), scale, response_steps)
 
     def _compose(self, generator: np.random.Generator) -> list[Rows]:
-        """All pairs in batches, in an order that may still be shuffled; what fills no micro-step comes last."""
+        """Return all pairs in batches, in an order that may still be shuffled; what fills no micro-step comes last."""
         num_rows = len(self.lengths)
         rows = generator.permutation(num_rows) if self.shuffle else np.arange(num_rows)
         if self.order == "prompt":

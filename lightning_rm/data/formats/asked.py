@@ -26,17 +26,20 @@ PROMPT_FIELDS = (
 
 
 def unread_prompt(raw: Raw, *read: str) -> list[str]:
-    """The prompt fields that say something, but for those that are read; a number or a truth value is no prompt."""
+    """Return the prompt fields that say something, but for those that are read.
+
+    A number or a truth value is not a prompt.
+    """
     return [name for name in PROMPT_FIELDS if name in raw and name not in read and says(raw[name])]
 
 
 def says(value: object) -> bool:
-    """Whether there is any text in a value."""
+    """Tell whether there is any text in a value."""
     return any(said.strip() for said in _texts(value))
 
 
 def with_prompt(raw: Raw, prompt: object, *read: str) -> dict[str, object]:
-    """A row with the prompt that a format made of the fields `read`, which are gone.
+    """Return a row with the prompt that a format made of the fields `read`, which are gone.
 
     Raises:
         RowError: if the row has another `prompt`, too.
@@ -82,7 +85,7 @@ def check_asked(row: Raw) -> None:
 
 
 def after_system(raw: Raw, turns: Turns) -> Turns:
-    """The turns after the row's system turn, where it has one and the turns do not begin with it.
+    """Return the turns after the row's system turn, where it has one and the turns do not begin with it.
 
     It may be text, a message, or a list of either, in the field `system` or `system_prompt`.
     """
@@ -125,7 +128,7 @@ def _system_message(value: object, name: str) -> Message:
 
 
 def _stands_in(value: object, said: str) -> bool:
-    """Whether all that a value says stands in some words, blanks apart."""
+    """Tell whether all that a value says stands in some words, blanks apart."""
     return all(_words([text]) in said for text in _texts(value) if text.strip())
 
 
@@ -135,7 +138,7 @@ def _words(texts: Iterable[str]) -> str:
 
 
 def _texts(value: object) -> list[str]:
-    """All text in a field's value; of messages, what they say."""
+    """Return all text in a field's value; of messages, what they say."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):

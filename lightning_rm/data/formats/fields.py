@@ -59,17 +59,17 @@ class RowError(Exception):
 
 
 def shown(value: object) -> str:
-    """A value for an error message: short, and safe to print whatever it holds."""
+    """Return a value for an error message: short, and safe to print whatever it holds."""
     return reprlib.repr(value)
 
 
 def found_fields(raw: Raw) -> str:
-    """The fields of a row for an error message: `found 'prompt', 'response'`."""
+    """Return the fields of a row for an error message: `found 'prompt', 'response'`."""
     return f"found {', '.join(repr(name) for name in raw)}" if raw else "found no field at all"
 
 
 def has(raw: Raw, *names: str) -> bool:
-    """Whether a row has all these fields."""
+    """Tell whether a row has all these fields."""
     for name in names:  # noqa: SIM110  # a loop takes half the time, and this is asked fifty times a row
         if raw.get(name) is None:
             return False
@@ -77,14 +77,14 @@ def has(raw: Raw, *names: str) -> bool:
 
 
 def required(raw: Raw, name: str) -> object:
-    """The field's value; a row without it is bad."""
+    """Return the field's value; a row without it is bad."""
     if raw.get(name) is None:
         raise RowError(MISSING_FIELD, f"field {name!r} is {'null' if name in raw else 'missing'}; {found_fields(raw)}")
     return raw[name]
 
 
 def lookup(raw: Raw, path: str) -> object:
-    """A field by its name or its dotted path, `info.post` or `summaries.0.text`; None where there is none."""
+    """Return a field by its name or its dotted path, `info.post` or `summaries.0.text`; None where there is none."""
     if path in raw:
         return raw[path]
     value: object = raw
@@ -111,7 +111,7 @@ def text(value: object, name: str) -> str:
 
 
 def number(value: object, name: str, low: float = -FLOAT32_MAX, high: float = FLOAT32_MAX) -> float:
-    """A finite number between `low` and `high`, a decimal one too; true and false are none."""
+    """Return a finite number between `low` and `high`, a decimal one too; true and false are none."""
     value = _float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         quoted = "; write it as a number, without quotes" if _is_number_text(value) else ""
@@ -125,7 +125,7 @@ def number(value: object, name: str, low: float = -FLOAT32_MAX, high: float = FL
 
 
 def _float(value: object) -> object:
-    """A decimal number as a float: a NaN among decimals cannot be compared."""
+    """Return a decimal number as a float: a NaN among decimals cannot be compared."""
     if not isinstance(value, Decimal):
         return value
     return float("nan") if value.is_nan() else float(value)
@@ -140,19 +140,22 @@ def _is_number_text(value: object) -> bool:
 
 
 def optional_number(raw: Raw, name: str, low: float = -FLOAT32_MAX, high: float = FLOAT32_MAX) -> float | None:
-    """The field as a number, None where it is missing."""
+    """Return the field as a number, None where it is missing."""
     return number(raw[name], f"field {name!r}", low, high) if has(raw, name) else None
 
 
 def numbers(value: object, name: str) -> tuple[float, ...]:
-    """A list of finite numbers."""
+    """Return a list of finite numbers."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise RowError(WRONG_TYPE, f"{name} must be a list of numbers, found {shown(value)}")
     return tuple(number(item, f"{name}, item {place}") for place, item in enumerate(cast(Sequence[object], value)))
 
 
 def probability(raw: Raw, name: str) -> float | None:
-    """The field as a probability: a number in [0, 1], or true and false for 1 and 0; None where it is missing."""
+    """Return the field as a probability: a number in [0, 1], or true and false for 1 and 0.
+
+    None where it is missing.
+    """
     value = _float(raw.get(name))
     if isinstance(value, bool):
         return float(value)
@@ -166,13 +169,13 @@ def probability(raw: Raw, name: str) -> float | None:
 
 
 def truth(raw: Raw, name: str) -> bool | None:
-    """The field as true or false, also written 1 or 0; None where it is missing."""
+    """Return the field as true or false, also written 1 or 0; None where it is missing."""
     value = raw.get(name)
     return value if value is None or isinstance(value, bool) else choice(raw, name, (0, 1)) == 1
 
 
 def choice(raw: Raw, name: str, options: Sequence[int]) -> int:
-    """The field as one of a few whole numbers."""
+    """Return the field as one of a few whole numbers."""
     value = required(raw, name)
     if isinstance(value, bool) or value not in options:
         raise RowError(BAD_VALUE, f"field {name!r} must be one of {', '.join(map(str, options))}, found {shown(value)}")
@@ -180,7 +183,8 @@ def choice(raw: Raw, name: str, options: Sequence[int]) -> int:
 
 
 def identifier(raw: Raw, name: str) -> str | None:
-    """The field as a name: text, or a whole number, truth value or UUID written as text; None where it is missing.
+    """Return the field as a name: text, or a whole number, truth value or UUID written as text; None where it is
+    missing.
 
     A whole number may be a float: tables make floats of a column of numbers in which one is missing.
     """

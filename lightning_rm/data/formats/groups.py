@@ -107,7 +107,7 @@ def _gold(row: Raw, num_responses: int) -> tuple[float, ...]:
 
 
 def _votes(row: Raw, num_responses: int) -> tuple[tuple[float, ...], ...]:
-    """The voters' rewards of each response, as many voters for each."""
+    """Return the voters' rewards of each response, as many voters for each."""
     if not has(row, "votes"):
         return ()
     items = _items(row["votes"], "field 'votes' must be a list of lists of numbers, one a response")

@@ -48,7 +48,7 @@ PART_TEXT = {"text": "text", "input_text": "text", "output_text": "text", "refus
 
 
 def read_message(value: object, name: str) -> Message:
-    """A message (`role` and `content`, or ShareGPT's `from` and `value`) as chat templates take it.
+    """Return a message (`role` and `content`, or ShareGPT's `from` and `value`) as chat templates take it.
 
     - Content in parts is the text of its parts, a line each, as servers put it together.
     - The arguments of a tool call may be JSON text, as OpenAI writes them; templates want the object.
@@ -94,13 +94,13 @@ def read_message(value: object, name: str) -> Message:
 
 
 def is_blank(turn: Message) -> bool:
-    """Whether a turn says nothing, in its content or in a thought, and calls no tool."""
+    """Tell whether a turn says nothing, in its content or in a thought, and calls no tool."""
     said = texts_of(turn)
     return "tool_calls" not in turn and not any(said.get(key, "").strip() for key in SPOKEN_KEYS)
 
 
 def texts_of(turn: Message) -> dict[str, str]:
-    """What a turn says, by key: its content, and all other text but its role and the names of things."""
+    """Return what a turn says, by key: its content, and all other text but its role and the names of things."""
     named = ("role", "tool_call_id", "name")
     return {key: value for key, value in turn.items() if isinstance(value, str) and key not in named}
 
@@ -117,7 +117,7 @@ def _with_other_keys(value: object, name: str) -> Raw:
 
 
 def _content(value: object, name: str, may_be_missing: bool) -> str:
-    """The text of a content; empty where it is missing and the message says something else."""
+    """Return the text of a content; empty where it is missing and the message says something else."""
     if value is None and may_be_missing:
         return ""
     parts = [value] if isinstance(value, Mapping) and "type" in value else value
@@ -142,7 +142,7 @@ def _part(value: object, name: str) -> str:
 
 
 def _calls(raw: Raw, name: str) -> tuple[Raw, ...]:
-    """The tool calls of a message, their arguments as objects; an old `function_call` among them."""
+    """Return the tool calls of a message, their arguments as objects; an old `function_call` among them."""
     if not has(raw, "tool_calls") and not has(raw, "function_call"):
         return ()
     calls = json_field(raw, "tool_calls", f"{name}, tool_calls")
@@ -152,7 +152,7 @@ def _calls(raw: Raw, name: str) -> tuple[Raw, ...]:
 
 
 def _calls_of_text(content: str, name: str) -> tuple[Raw, ...]:
-    """The calls that a turn of the role `function_call` writes as its text."""
+    """Return the calls that a turn of the role `function_call` writes as its text."""
     calls = json_field({"call": content}, "call", f"{name}, the text of a call")
     items = cast(list[object], calls) if isinstance(calls, list) else [calls]
     return _read_calls([{"type": "function", "function": call} for call in items], name)
@@ -175,7 +175,7 @@ def _call(call: Raw, name: str) -> Raw:
 
 
 def _with_arguments(function: Raw, name: str) -> Raw:
-    """A called function with its arguments as an object: those that are missing or blank are none."""
+    """Return a called function with its arguments as an object: those that are missing or blank are none."""
     arguments = function.get("arguments")
     if isinstance(arguments, str) and arguments.strip():
         arguments = json_field(function, "arguments", f"{name}, arguments")

@@ -11,7 +11,7 @@ from lightning_rm.data.formats.limits import MAX_DEPTH
 
 
 def parse_json(written: str) -> object:
-    """What JSON text says.
+    """Return what JSON text says.
 
     Raises:
         RowError: for broken JSON, an object that has a key twice, or nesting beyond all bounds.
@@ -64,7 +64,7 @@ def _inside(value: object) -> Iterable[object]:
 
 
 def json_field(raw: Raw, name: str, what: str | None = None) -> object:
-    """A field that holds nested data, as it is or as JSON text; None where it is missing.
+    """Return a field that holds nested data, as it is or as JSON text; None where it is missing.
 
     Args:
         raw: the row, or the message.

@@ -164,7 +164,7 @@ def check_options(format: str, columns: Mapping[str, str | None]) -> None:
 
 
 def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
-    """A row under the names that `columns` gives its fields."""
+    """Return a row under the names that `columns` gives its fields."""
     row = dict(raw)
     for name, path in columns.items():
         row[name] = None if path is None else lookup(raw, path)
@@ -174,13 +174,13 @@ def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
 
 
 def _others(raw: Raw, columns: Mapping[str, str | None]) -> dict[str, object]:
-    """The fields that go with a row unread: no part of a pair, in its format or in another."""
+    """Return the fields that go with a row unread: no part of a pair, in its format or in another."""
     read = (KNOWN_FIELDS - LABEL_FIELDS).union(path for path in columns.values() if path is not None)
     return {name: value for name, value in raw.items() if value is not None and name not in read}
 
 
 def _prompt_left(row: Raw, columns: Mapping[str, str | None]) -> Raw:
-    """A row without the prompt fields that `columns` hides, or has read under another name."""
+    """Return a row without the prompt fields that `columns` hides, or has read under another name."""
     taken = {
         path.split(".")[0]
         for name, path in columns.items()

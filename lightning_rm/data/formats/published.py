@@ -43,7 +43,7 @@ HELPSTEER2_MARK = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
 def plain_fields(raw: Raw, name: str, *, as_given: bool = False) -> Raw:
-    """A row rewritten to the plain field names.
+    """Return a row rewritten to the plain field names.
 
     Args:
         raw: the row as its file gives it.
@@ -151,7 +151,7 @@ def _helpsteer(raw: Raw) -> Raw:
 
 
 def helpsteer2_turns(prompt: str) -> Sequence[Mapping[str, str]]:
-    """The turns of a prompt that HelpSteer2 writes in `<extra_id_1>` marks."""
+    """Return the turns of a prompt that HelpSteer2 writes in `<extra_id_1>` marks."""
     parts = ["User", *HELPSTEER2_MARK.split(prompt)]
     turns = [{"role": role.lower(), "content": said} for role, said in zip(parts[::2], parts[1::2], strict=True)]
     return turns if turns[-1]["content"].strip() else turns[:-1]  # the last mark asks for the response
@@ -192,4 +192,4 @@ FORMAT_FIELDS = TOOLKIT_FIELDS | frozenset(
 LABEL_FIELDS = frozenset(
     {"labels", "domain", "choice", "better_response_id", "overall_preference", "preference_strength", "GPT4 label"}
 )
-"""Those of them that say something of a pair and are no part of it: beside plain fields they change nothing."""
+"""Those of them that say something of a pair and are not part of it: beside plain fields they change nothing."""

@@ -25,7 +25,7 @@ from lightning_rm.data.rows import Message
 
 
 def question(raw: Raw, *names: str) -> Message:
-    """The user's turn, whose lines stand in several fields."""
+    """Return the user's turn, whose lines stand in several fields."""
     parts = [text(raw[name], f"field {name!r}") for name in names if has(raw, name)]
     if not parts:
         raise RowError(MISSING_FIELD, f"field {names[0]!r} is missing; {found_fields(raw)}")
@@ -38,7 +38,7 @@ def question(raw: Raw, *names: str) -> Message:
 
 
 def history(raw: Raw) -> Turns:
-    """The turns of `history`, a list of `[user, assistant]` texts; none where there is no such field."""
+    """Return the turns of `history`, a list of `[user, assistant]` texts; none where there is no such field."""
     pairs = cast(Sequence[Sequence[object]], raw.get("history") or [])
     if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
         raise RowError(WRONG_TYPE, f"field 'history' must be a list of [user, assistant] texts, found {shown(pairs)}")
@@ -50,7 +50,7 @@ def history(raw: Raw) -> Turns:
 
 
 def asked(raw: Raw) -> tuple[Turns, tuple[str, ...]]:
-    """The prompt of a row with one response, and the fields that it was read from.
+    """Return the prompt of a row with one response, and the fields that it was read from.
 
     These are `prompt`; `instruction` and `input` after `history`, `question`, `input` alone; or the turns of
     `messages`, `conversations` or `conversation`. A `system` comes first.

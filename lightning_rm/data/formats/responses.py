@@ -45,7 +45,7 @@ def explicit_pair(
 
 
 def continued(prompt: Turns, responses: Mapping[str, Turns], prefill: Prefill) -> tuple[Turns, dict[str, Turns]]:
-    """A prompt and its responses, of which each goes on from the assistant's turn that the prompt may end with.
+    """Return a prompt and its responses, of which each goes on from the assistant's turn that the prompt may end with.
 
     `U A` and `A'` become `U` and `A A'` in one turn, text to text: whoever wrote them decides on the blank between.
 
@@ -77,7 +77,7 @@ def continued(prompt: Turns, responses: Mapping[str, Turns], prefill: Prefill) -
 
 
 def answer_turns(prompt: Turns, value: object, name: str) -> Turns:
-    """The turns that answer a prompt, which may stand in front of them."""
+    """Return the turns that answer a prompt, which may stand in front of them."""
     if is_hh_text(value) and _begins_with(turns := hh_turns(cast(str, value), name), prompt, name):
         return turns[len(prompt) :]
     texts = cast(list[object], value) if _is_texts(value) else []
@@ -106,7 +106,7 @@ def _is_texts(value: object) -> bool:
 
 
 def _begins_with(turns: Turns, prompt: Turns, name: str) -> bool:
-    """Whether a conversation repeats the prompt and goes on after it; blanks around a turn do not count.
+    """Tell whether a conversation repeats the prompt and goes on after it; blanks around a turn do not count.
 
     Raises:
         RowError: if it says more than the prompt under another key, which would be lost with the repeated turn.
@@ -154,7 +154,7 @@ def implicit_pair(chosen: object, rejected: object) -> tuple[Turns, Turns, Turns
 
 
 def _shared_lines(first: str, second: str) -> tuple[str, int]:
-    """The whole lines that two texts begin with, and where the rest begins."""
+    """Return the whole lines that two texts begin with, and where the rest begins."""
     shorter = min(len(first), len(second))
     differs = next((place for place in range(shorter) if first[place] != second[place]), shorter)
     start = first.rfind("\n", 0, differs) + 1

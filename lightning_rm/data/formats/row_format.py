@@ -28,12 +28,12 @@ class RowFormat:
 
 
 def saying(**fields: object) -> Callable[[Raw], Raw]:
-    """A change to rows: what these fields say in place of what they said."""
+    """Return a change to rows: what these fields say in place of what they said."""
     return lambda raw: {**raw, **fields}
 
 
 def ordered(raw: Raw, first: str, second: str, first_wins: bool) -> dict[str, object]:
-    """Two responses in fields of their own, written as chosen and rejected."""
+    """Return two responses in fields of their own, written as chosen and rejected."""
     responses = required(raw, first), required(raw, second)
     chosen, rejected = responses if first_wins else responses[::-1]
     return {**raw, "chosen": chosen, "rejected": rejected}

@@ -115,7 +115,7 @@ def parse_scorable(
 
 
 def prompt_and_response(prompt: object, response: object) -> Turns:
-    """A prompt and one response, each a text or a list of messages, as one conversation.
+    """Return a prompt and one response, each a text or a list of messages, as one conversation.
 
     Raises:
         ValueError: if they cannot be read.
@@ -174,7 +174,7 @@ def _whole(row: Raw, name: str) -> tuple[Turns, tuple[Turns, ...]]:
 
 
 def response_turns(prompt: Turns, value: object, name: str) -> Turns:
-    """The turns of a response, before which its prompt may stand; one that says nothing is an empty turn.
+    """Return the turns of a response, before which its prompt may stand; one that says nothing is an empty turn.
 
     Raises:
         RowError: if it cannot be read, or does not end with the assistant's turn.
@@ -185,7 +185,7 @@ def response_turns(prompt: Turns, value: object, name: str) -> Turns:
 
 
 def _has_user(value: object) -> bool:
-    """Whether a list of messages has one of the user's: then it is a whole conversation."""
+    """Tell whether a list of messages has one of the user's: then it is a whole conversation."""
     items = cast(Sequence[object], value)
     roles = (cast(Raw, item).get("role") or cast(Raw, item).get("from") for item in items if isinstance(item, Mapping))
     return any(ROLES.get(str(role).lower()) == "user" for role in roles)

@@ -22,7 +22,7 @@ SCORE_FIELDS = frozenset({"response", "score", "scores", "ranks", *HELPSTEER_ATT
 
 
 def plain_scored(raw: Raw) -> Raw:
-    """A row of scored responses written with the plain field names; any other row as it is.
+    """Return a row of scored responses written with the plain field names; any other row as it is.
 
     One `response` becomes `responses` of one. HelpSteer2 (arXiv 2406.08673) has its five attributes in columns;
     UltraFeedback (arXiv 2310.01377) has `completions`, each with `annotations.<attribute>.Rating`, `N/A` for a gap.
@@ -43,7 +43,7 @@ def plain_scored(raw: Raw) -> Raw:
 
 
 def read_scores(row: Raw, num_responses: int) -> tuple[Mapping[str, float], ...]:
-    """The scores of each response by attribute; empty where the row has none. More is better.
+    """Return the scores of each response by attribute; empty where the row has none. More is better.
 
     `scores` holds for each response a number, or an object of attribute -> number or null; `ranks` a number each, 1
     for the best: a rank r is the score -r.
@@ -70,7 +70,7 @@ def read_scores(row: Raw, num_responses: int) -> tuple[Mapping[str, float], ...]
 
 
 def _attributes(item: object, name: str) -> Mapping[str, float]:
-    """One response's scores, gaps left out."""
+    """Return one response's scores, gaps left out."""
     if not isinstance(item, Mapping):
         return {SCORE: number(item, name)}
     given = cast("Mapping[object, object]", item)
@@ -95,7 +95,7 @@ def _ultrafeedback(raw: Raw) -> Raw:
 
 
 def _rating(completion: Raw, attribute: str) -> object:
-    """A rating, written as text there, as a number; None for a gap."""
+    """Return a rating, written as text there, as a number; None for a gap."""
     value = lookup(completion, f"annotations.{attribute}.Rating")
     if not isinstance(value, str):
         return value

@@ -17,7 +17,7 @@ RESERVED_ARGUMENTS = frozenset(
 
 
 def read_tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
-    """The row's tool definitions for the chat template; none where it has no such field."""
+    """Return the row's tool definitions for the chat template; none where it has no such field."""
     tools = json_field(row, "tools")
     if tools is None:
         return ()
@@ -28,7 +28,7 @@ def read_tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
 
 
 def read_chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
-    """The row's own arguments for the chat template; Parquet writes None where another row has one."""
+    """Return the row's own arguments for the chat template; Parquet writes None where another row has one."""
     kwargs = json_field(row, "chat_template_kwargs")
     if kwargs is None:
         return {}

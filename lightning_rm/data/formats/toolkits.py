@@ -33,7 +33,7 @@ RANKS = ("completions.0.rank", "completions.1.rank")
 
 
 def _is_asked_by(raw: Raw, *names: str) -> bool:
-    """Whether a row has its prompt in these fields alone, the first of which it has, and two responses without it."""
+    """Tell whether a row has its prompt in these fields alone, the first of which it has, and two bare responses."""
     responses = _responses(raw)
     return (
         has(raw, names[0])
@@ -52,7 +52,7 @@ def _responses(raw: Raw) -> Sequence[object]:
 
 
 def _is_response(value: object) -> bool:
-    """Whether this is a text or begins with the assistant's turn; what begins with another's holds its prompt."""
+    """Tell whether this is a text or begins with the assistant's turn; what begins with another's holds its prompt."""
     first = value[0] if isinstance(value, list) and value else value
     if not isinstance(first, Mapping):
         return isinstance(value, str)

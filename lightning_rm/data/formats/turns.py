@@ -31,12 +31,14 @@ HH_MARK = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 def is_hh_text(value: object) -> bool:
-    """Whether this is a conversation in HH-RLHF's marks: it begins with `Human:` and has an `Assistant:` turn."""
+    """Tell whether this is a conversation in HH-RLHF's marks: it begins with `Human:` and has an `Assistant:` turn."""
     return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
 
 
 def hh_turns(value: str, name: str) -> Turns:
-    """The turns of HH-RLHF text: `"\\n\\nHuman: hi\\n\\nAssistant: ho"` is a user's `hi` and an assistant's `ho`."""
+    """Return the turns of HH-RLHF text: `"\\n\\nHuman: hi\\n\\nAssistant: ho"` is a user's `hi` and an assistant's
+    `ho`.
+    """
     _, *parts = HH_MARK.split(text(value, name))
     return tuple(
         Message(role=ROLES[mark.lower()], content=content.strip())
@@ -45,10 +47,10 @@ def hh_turns(value: str, name: str) -> Turns:
 
 
 def read_turns(value: object, name: str, first_role: str) -> Turns:
-    """The turns of a conversation in any shape but HH-RLHF text.
+    """Return the turns of a conversation in any shape but HH-RLHF text.
 
     Args:
-        value: a text, a list of texts, a message or a list of messages; a blank text is no turn.
+        value: a text, a list of texts, a message or a list of messages; a blank text is not a turn.
         name: what to call it in an error.
         first_role: who speaks first in texts without roles, `user` or `assistant`; the two take turns.
 
@@ -72,7 +74,7 @@ def read_turns(value: object, name: str, first_role: str) -> Turns:
 
 
 def read_conversation(value: object, where: str) -> list[Message]:
-    """The messages of one whole conversation, read as training reads those of a row: for whoever has it scored.
+    """Return the messages of one whole conversation, read as training reads those of a row: for whoever has it scored.
 
     Args:
         value: a list of messages; the last one is the response, which may be empty, as a policy's may.
@@ -103,7 +105,7 @@ def read_conversation(value: object, where: str) -> list[Message]:
 
 
 def prompt_turns(prompt: object) -> Turns:
-    """The turns of a prompt in any shape. One in HH-RLHF text loses the `Assistant:` that it ends with."""
+    """Return the turns of a prompt in any shape. One in HH-RLHF text loses the `Assistant:` that it ends with."""
     if not is_hh_text(prompt):
         return read_turns(prompt, "prompt", "user")
     turns = hh_turns(cast(str, prompt), "prompt")

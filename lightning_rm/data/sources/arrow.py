@@ -28,14 +28,14 @@ ARGUMENTS = frozenset({"arguments", "chat_template_kwargs"})
 
 
 def arrow_rows(batch: Any) -> Iterator[Raw]:
-    """The rows of a pyarrow table or record batch as plain values, without the nulls that stand for missing keys."""
+    """Yield the rows of a pyarrow table or record batch as plain values, without nulls that stand for missing keys."""
     gapless = without_gaps(batch.schema)
     for row in batch.to_pylist():
         yield gapless(row)
 
 
 def without_gaps(schema: Any) -> Callable[[Raw], Raw]:
-    """What takes the nulls that stand for missing keys out of rows of a pyarrow schema.
+    """Return what takes the nulls that stand for missing keys out of rows of a pyarrow schema.
 
     Null fields of a row itself stay: readers take them for missing.
     """
@@ -52,7 +52,7 @@ def without_gaps(schema: Any) -> Callable[[Raw], Raw]:
 
 
 def _filter(kind: Any, in_arguments: bool) -> Filter | None:
-    """What to do with the values of a type, in a call's arguments or not; None where nothing has to be done."""
+    """Return what to do with the values of a type, in a call's arguments or not; None where nothing has to be done."""
     if types.is_struct(kind):
         fields = [kind.field(place) for place in range(kind.num_fields)]
         return _of_struct(

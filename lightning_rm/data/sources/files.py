@@ -50,7 +50,7 @@ class FileSource:
         return list(map(str, self.files))
 
     def fingerprint(self) -> str:
-        """A digest of the files' bytes, in order, and of the options."""
+        """Return a digest of the files' bytes, in order, and of the options."""
         return self.options.digest("files", file_digests(self.files))
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
@@ -66,7 +66,7 @@ def file_sources(
     format: str = "auto",
     prefill: Prefill = "error",
 ) -> FileSource | dict[str, FileSource] | None:
-    """One source, or several named ones, from what a user writes in a configuration.
+    """Return one source, or several named ones, from what a user writes in a configuration.
 
     Args:
         path: a path, a glob or a list of them for one source; name -> such for several; None for none.
@@ -82,5 +82,8 @@ def file_sources(
 
 
 def file_digests(files: Sequence[Path]) -> list[list[str]]:
-    """What tells files apart from others: suffixes, which say how to read them, and a digest of the bytes, each."""
+    """Return what tells files apart from others.
+
+    Suffixes, which say how to read them, and a digest of the bytes, each.
+    """
     return [["".join(file.suffixes[-2:]), sha256_of(file)] for file in files]

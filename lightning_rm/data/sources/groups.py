@@ -49,7 +49,7 @@ class GroupFile:
         self.prefill: Prefill = prefill
         if unknown := sorted(set(self.columns) - GROUP_FIELDS - SCORE_FIELDS):
             raise ValueError(
-                f"columns names {unknown[0]!r}, which is no field of a group of responses; a column is written "
+                f"columns names {unknown[0]!r}, which is not a field of a group of responses; a column is written "
                 f"{{field: name in the file}}, and the fields are {', '.join(sorted(GROUP_FIELDS | SCORE_FIELDS))}"
             )
 
@@ -59,7 +59,7 @@ class GroupFile:
         return list(map(str, self.files))
 
     def fingerprint(self) -> str:
-        """A digest of the files' bytes, in order, and of the options."""
+        """Return a digest of the files' bytes, in order, and of the options."""
         options = [GROUP_PARSER_VERSION, self.columns, self.prefill]
         return digest(["responses", *options, file_digests(self.files)], 64)
 
@@ -77,7 +77,7 @@ class GroupFile:
 def response_files(
     path: Paths | Mapping[str, Paths] | None, columns: Columns | None = None, prefill: Prefill = "error"
 ) -> GroupFile | dict[str, GroupFile] | None:
-    """One source, or several named ones, from what a user writes in a configuration.
+    """Return one source, or several named ones, from what a user writes in a configuration.
 
     Args:
         path: a path, a glob or a list of them for one source; name -> such for several; None for none.

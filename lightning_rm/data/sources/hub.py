@@ -54,7 +54,7 @@ class DiskSource:
             raise ValueError(f"{path} has the splits {', '.join(splits)}; name one with split=...")
         self.folder = folder / split if split else folder
         if not (self.folder / "dataset_info.json").is_file():
-            raise ValueError(f"{path} is no folder that datasets.save_to_disk wrote: it has no dataset_info.json")
+            raise ValueError(f"{path} is not a folder that datasets.save_to_disk wrote: it has no dataset_info.json")
         self.options = RowOptions(columns, where, format, subset, prefill)
 
     @property
@@ -63,7 +63,7 @@ class DiskSource:
         return [str(self.folder)]
 
     def fingerprint(self) -> str:
-        """A digest of the folder's Arrow files and of the options."""
+        """Return a digest of the folder's Arrow files and of the options."""
         return self.options.digest("disk", [sha256_of(file) for file in sorted(self.folder.glob("*.arrow"))])
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
@@ -108,7 +108,7 @@ class HubSource:
         self.options = RowOptions(columns, where, format, subset, prefill)
 
     def fingerprint(self) -> str:
-        """A digest of what `datasets` knows the content by (its version on the hub), and of the options."""
+        """Return a digest of what `datasets` knows the content by (its version on the hub), and of the options."""
         return self.options.digest("hub", self._data._fingerprint)  # pyright: ignore[reportPrivateUsage]
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
@@ -132,7 +132,7 @@ class HubSource:
 
 
 def _loaded(name: str, load: Callable[[], object]) -> Dataset:
-    """A data set from `datasets`, whose errors are of many families: all of them are said in one way."""
+    """Return a data set from `datasets`, whose errors are of many families: all of them are said in one way."""
     from datasets import Dataset
 
     try:

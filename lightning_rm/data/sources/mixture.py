@@ -51,7 +51,7 @@ class Mixture:
         return [place for source in self.sources.values() for place in places_of(source)]
 
     def fingerprint(self) -> str:
-        """A digest of the sources' fingerprints, their names, weights and the seed."""
+        """Return a digest of the sources' fingerprints, their names, weights and the seed."""
         parts = [[name, source.fingerprint(), self.weights[name]] for name, source in self.sources.items()]
         return digest(["mixture", parts, self.seed], 64)
 

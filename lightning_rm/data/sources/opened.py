@@ -19,7 +19,7 @@ from lightning_rm.data.formats.limits import (
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    """The lines of a file that are not blank, and their numbers; None for one that is too long."""
+    """Yield the lines of a file that are not blank, and their numbers; None for one that is too long."""
     with _opened(path) as file:
         number, total = 0, 0
         while line := file.readline(MAX_LINE_BYTES):
@@ -40,7 +40,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes | None]]:
 
 
 def chunks_of(path: Path) -> Iterator[bytes]:
-    """The bytes of a file that holds an array, in pieces."""
+    """Yield the bytes of a file that holds an array, in pieces."""
     total = 0
     with _opened(path) as file:
         while chunk := file.read(MIB):

@@ -48,13 +48,13 @@ class RowOptions:
         self.prefill: Prefill = prefill
 
     def digest(self, kind: str, content: object) -> str:
-        """The fingerprint of some content read with these options."""
+        """Return the fingerprint of some content read with these options."""
         return digest(
             [kind, PARSER_VERSION, self.columns, self.where, self.format, self.subset, self.prefill, content], 64
         )
 
     def read(self, records: Iterable[Record | BadRow]) -> Iterator[PairRow | BadRow]:
-        """Every record as a pair, or as what is wrong with it.
+        """Yield every record as a pair, or as what is wrong with it.
 
         Raises:
             ValueError: at the end, if `where` names a field that no row had.
@@ -84,7 +84,7 @@ class RowOptions:
 
 
 def _values(value: object) -> list[object]:
-    """The values that `where` accepts, from one or a list."""
+    """Return the values that `where` accepts, from one or a list."""
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return list(cast(Sequence[object], value))
     return [value]

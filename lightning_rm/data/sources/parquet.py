@@ -41,7 +41,7 @@ Sizes = NDArray[np.int64]
 
 
 def parquet_rows(path: Path) -> Iterator[Raw | RowError]:
-    """The rows of a file in order; an error in the place of one that is too large.
+    """Yield the rows of a file in order; an error in the place of one that is too large.
 
     Raises:
         ValueError: for a row group that unpacks without end, or holds more values than rows could need.
@@ -59,7 +59,7 @@ def parquet_rows(path: Path) -> Iterator[Raw | RowError]:
 
 
 def _texts(schema: Any) -> list[str]:
-    """The paths of the columns that hold texts or bytes, which may be read as dictionaries."""
+    """Return the paths of the columns that hold texts or bytes, which may be read as dictionaries."""
     columns = [schema.column(place) for place in range(len(schema))]
     return [
         column.path
@@ -69,7 +69,7 @@ def _texts(schema: Any) -> list[str]:
 
 
 def _can_be_cast(schema: Any, to: Any) -> bool:
-    """Whether texts in dictionaries can be made plain ones again; views of texts cannot."""
+    """Tell whether texts in dictionaries can be made plain ones again; views of texts cannot."""
     try:
         schema.empty_table().cast(to)
     except pa.ArrowNotImplementedError:
@@ -93,7 +93,7 @@ def _check_group(schema: Any, group: Any) -> None:
 
 
 def _rows(batch: Any, schema: Any) -> Iterator[Raw | RowError]:
-    """The rows of a batch, made as many at a time as `MADE_BYTES` hold."""
+    """Yield the rows of a batch, made as many at a time as `MADE_BYTES` hold."""
     sizes: Sizes = sum((_sizes(column) for column in batch.columns), np.zeros(batch.num_rows, np.int64))
     if sizes.sum() <= MADE_BYTES:
         yield from arrow_rows(batch if schema is None else batch.cast(schema))  # plain texts are made faster
@@ -143,7 +143,7 @@ def _sizes_of(array: Any) -> Sizes:
 
 
 def _of_lists(array: Any, items: Sizes) -> Sizes:
-    """The sizes of lists, of which each holds a run of items."""
+    """Return the sizes of lists, of which each holds a run of items."""
     ends = np.append(0, np.cumsum(items + ITEM_BYTES))
     offsets = array.offsets.to_numpy()
     return ends[offsets[1:]] - ends[offsets[:-1]]

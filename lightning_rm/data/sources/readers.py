@@ -41,7 +41,7 @@ class Record(NamedTuple):
 
 
 def find_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files that a path, a glob or a list of them names: a list in its order, the files of a glob sorted.
+    """Return the files that a path, a glob or a list of them names: a list in its order, the files of a glob sorted.
 
     Raises:
         ValueError: if a path or a glob names no file, or one that no reader knows.
@@ -65,9 +65,9 @@ def find_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def read_file(path: Path) -> Iterator[Record | BadRow]:
-    """The rows of a file in order.
+    """Return the rows of a file in order.
 
-    JSON is read by what the file holds, an array or a row a line; blank lines are no rows.
+    JSON is read by what the file holds, an array or a row a line; blank lines are not rows.
 
     Raises:
         ValueError: if the file is damaged or unpacks without end: a truncated gzip or Parquet file, a broken array; or
@@ -79,7 +79,7 @@ def read_file(path: Path) -> Iterator[Record | BadRow]:
 
 
 def count_rows(path: Path) -> int | None:
-    """How many rows a file has, without reading them as rows; None for a JSON array."""
+    """Say how many rows a file has, without reading them as rows; None for a JSON array."""
     if path.suffix.lower() == ".parquet":
         with pq.ParquetFile(path) as table:
             return table.metadata.num_rows
@@ -87,7 +87,7 @@ def count_rows(path: Path) -> int | None:
 
 
 def is_array(path: Path) -> bool:
-    """Whether a JSON file holds an array, and not a row a line."""
+    """Tell whether a JSON file holds an array, and not a row a line."""
     if not path.name.lower().removesuffix(".gz").endswith(".json"):
         return False
     first = next((stripped for chunk in chunks_of(path) if (stripped := chunk.lstrip(BLANK))), b"")
@@ -133,7 +133,7 @@ def _row(where: str, line: bytes) -> Record | BadRow:
 
 
 def _array(path: Path) -> Iterator[Record | BadRow]:
-    """The items of an array, one by one: a bad one costs one row, and all of them are never in memory at once."""
+    """Yield the items of an array, one by one: a bad one costs one row, and all of them are never in memory at once."""
     try:
         written = b"".join(chunks_of(path)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -169,7 +169,7 @@ def _broken(path: Path, fault: str, written: str, at: int) -> ValueError:
 
 
 def _after(written: str, at: int) -> int:
-    """The next character that is not blank."""
+    """Return the next character that is not blank."""
     found = JSON_BLANKS.match(written, at)
     return found.end() if found else at
 

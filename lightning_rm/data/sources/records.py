@@ -78,7 +78,7 @@ class RecordSource:
         self.options = RowOptions(columns, where, format, subset, prefill)
 
     def fingerprint(self) -> str:
-        """A digest of what the records hold, in order, and of the options.
+        """Return a digest of what the records hold, in order, and of the options.
 
         It is of the values themselves. A `datasets.Dataset` has a fingerprint of its own, which tells how it was made.
 
@@ -102,7 +102,9 @@ class RecordSource:
 
 
 def _rows_of(records: Records) -> Iterable[Mapping[str, object]]:
-    """The rows of a table, without what Arrow fills in; those of a `datasets.Dataset` whatever format it was given."""
+    """Return the rows of a table, without what Arrow fills in; those of a `datasets.Dataset` whatever format it was
+    given.
+    """
     if isinstance(records, Sequence):
         return records
     if isinstance(records, ArrowStream):
@@ -117,7 +119,7 @@ def _table(frame: ArrowStream) -> Any:
         return pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ValueError(
-            f"the {type(frame).__name__} has a column of more than one type and is no table: {error}; give its rows as "
+            f"the {type(frame).__name__} has a column of more than one type: not a table: {error}; give its rows as "
             "they are, frame.to_dict('records')"
         ) from error
 
@@ -157,7 +159,7 @@ def _record(place: int, record: object) -> Record | BadRow:
 
 
 def _plain(value: object, depth: int = 0) -> object:
-    """A value as JSON would give it back: mappings are dicts with text for keys, sequences and arrays are lists."""
+    """Return a value as JSON would give it back: mappings are dicts with text for keys, sequences are lists."""
     if isinstance(value, str | bytes):
         return value
     if depth > MAX_DEPTH:
@@ -172,7 +174,7 @@ def _plain(value: object, depth: int = 0) -> object:
 
 
 def _repeatable(value: object) -> str:
-    """What JSON cannot write and a table may hold, as the text that Python gives it: the same in every process."""
+    """Return what JSON cannot write and a table may hold, as Python's text of it: the same in every process."""
     if isinstance(value, bytes | date | time | timedelta | Decimal | UUID):
         return repr(value)
     raise TypeError(f"holds a {type(value).__name__}, {shown(value)}, which has no digest")

@@ -37,7 +37,7 @@ class Fold:
             raise ValueError(f"num_folds={self.num_folds}: cross-fitting needs 2 folds at least")
 
     def holds(self, prompt_id: str) -> bool:
-        """Whether a prompt belongs to this fold. The same prompt falls into the same fold in every data set."""
+        """Tell whether a prompt belongs to this fold. The same prompt falls into the same fold in every data set."""
         return int(unit_hash("fold", prompt_id) * self.num_folds) == self.fold % self.num_folds
 
 
@@ -59,7 +59,7 @@ class WithoutFold:
         return places_of(self.source)
 
     def fingerprint(self) -> str:
-        """A digest of the source's fingerprint and of the fold."""
+        """Return a digest of the source's fingerprint and of the fold."""
         return digest(["without fold", self.source.fingerprint(), self.fold.fold, self.fold.num_folds], 64)
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
@@ -88,7 +88,7 @@ class Bootstrap:
         return places_of(self.source)
 
     def fingerprint(self) -> str:
-        """A digest of the source's fingerprint and of the seed."""
+        """Return a digest of the source's fingerprint and of the seed."""
         return digest(["bootstrap of rows", self.source.fingerprint(), self.seed], 64)
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
@@ -107,7 +107,7 @@ class Bootstrap:
 
 
 def poisson(uniform: float) -> int:
-    """The Poisson variable of mean 1 whose distribution function first passes a number in [0, 1)."""
+    """Return the Poisson variable of mean 1 whose distribution function first passes a number in [0, 1)."""
     count, term = 0, math.exp(-1)
     total = term
     while total <= uniform and count < 20:
@@ -145,7 +145,7 @@ class PromptSplit:
         return places_of(self.source)
 
     def fingerprint(self) -> str:
-        """A digest of the source's fingerprint and of the split."""
+        """Return a digest of the source's fingerprint and of the split."""
         return digest(["split", self.source.fingerprint(), self.part, self.fraction, self.seed], 64)
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
@@ -168,5 +168,5 @@ class PromptSplit:
 
 
 def unit_hash(*parts: str | int) -> float:
-    """A number in [0, 1) that looks random and depends on the parts alone: 13 hex digits of their SHA-256."""
+    """Return a number in [0, 1) that looks random and depends on the parts alone: 13 hex digits of their SHA-256."""
     return int(digest(parts, 13), 16) / 16**13

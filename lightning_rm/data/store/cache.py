@@ -33,7 +33,7 @@ def default_cache_dir() -> Path:
 
 
 def load_or_build(path: Path, load: Callable[[Path], T], build: Callable[[BinaryIO], None]) -> T:
-    """What `load` makes of `path`, after `build` has written the file if it was missing or broken.
+    """Return what `load` makes of `path`, after `build` has written the file if it was missing or broken.
 
     Args:
         path: the file; its folder is made where it is missing.
@@ -84,7 +84,7 @@ def check_seal(path: Path) -> None:
 
 
 def _checksum(path: Path, length: int) -> int:
-    """The CRC-32 of a file's first bytes: of all checksums in Python's library the one that reads fastest."""
+    """Return the CRC-32 of a file's first bytes: of all checksums in Python's library the one that reads fastest."""
     checksum = 0
     with path.open("rb") as file:
         while length and (chunk := file.read(min(CHUNK_BYTES, length))):

@@ -73,12 +73,12 @@ class GroupDataset:
         return GroupDataset, (self.path, self.name, self._places)
 
     def sample(self, i: int) -> Sample:
-        """The token sequences of group `i`, one a response."""
+        """Return the token sequences of group `i`, one a response."""
         sequences = tuple(response.values.to_numpy().tolist() for response in self._table["ids"][i])
         return Sample(sequences, self._table["prompt_length"][i].as_py())
 
     def gold(self, i: int) -> tuple[float, ...]:
-        """The gold reward of each response of group `i`; empty where nobody knows."""
+        """Return the gold reward of each response of group `i`; empty where nobody knows."""
         return tuple(self._table["gold"][i].as_py())
 
     def votes(self, i: int) -> tuple[tuple[float, ...], ...]:
@@ -86,5 +86,5 @@ class GroupDataset:
         return tuple(map(tuple, self._table["votes"][i].as_py()))
 
     def group_id(self, i: int) -> str:
-        """What the source calls group `i`."""
+        """Return what the source calls group `i`."""
         return self._table["id"][i].as_py()

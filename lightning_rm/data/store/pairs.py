@@ -168,7 +168,7 @@ class PairDataset:
         return _again, (self.path, self.name, self._places, self.ties, self._treated_by)
 
     def treated(self, targets: Targets) -> Self:
-        """The same pairs with other targets, those left out that `targets` does not keep.
+        """Return the same pairs with other targets, those left out that `targets` does not keep.
 
         Args:
             targets: of the N pairs, as `strength.treat` makes them of `targets()`.
@@ -190,7 +190,7 @@ class PairDataset:
         return pairs
 
     def targets(self) -> Targets:
-        """What the data set itself says that its pairs are trained towards."""
+        """Return what the data set itself says that its pairs are trained towards."""
         columns = self._columns
         return Targets.of(columns["label"], np.nan_to_num(columns["margin"]), columns["weight"])
 
@@ -200,7 +200,7 @@ class PairDataset:
         return self._columns["level"]
 
     def sample(self, i: int) -> Sample:
-        """The token sequences of pair `i`, chosen first."""
+        """Return the token sequences of pair `i`, chosen first."""
         first = int(self._ids.first[self._rows[i]])
         return Sample(
             tuple(self._ids.get(first + side) for side in self._sides[i].tolist()), int(self.prompt_lengths[i])
@@ -229,12 +229,12 @@ class PairDataset:
         return lengths
 
     def pairs_of(self, lists: Sequence[int]) -> NDArray[np.int64]:
-        """The pairs of some rows, row by row."""
+        """Return the pairs of some rows, row by row."""
         ends = np.append(self.first_of_list[1:], len(self))
         return np.concatenate([np.arange(self.first_of_list[place], ends[place]) for place in lists])
 
     def columns(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """The columns of a `PreferenceBatch` for the pairs `rows`, all but `valid`.
+        """Return the columns of a `PreferenceBatch` for the pairs `rows`, all but `valid`.
 
         Args:
             rows: P row numbers.
@@ -258,20 +258,20 @@ class PairDataset:
         return columns
 
     def votes(self, i: int) -> tuple[float, ...]:
-        """The votes on pair `i`; empty where the data is not annotated."""
+        """Return the votes on pair `i`; empty where the data is not annotated."""
         return tuple(self._table["votes"][int(self._rows[i])].as_py())
 
     def ids(self) -> list[str]:
-        """What the source calls the N pairs."""
+        """Return what the source calls the N pairs."""
         return self._table["id"].take(pa.array(self._rows)).to_pylist()
 
     def place(self, i: int) -> PairPlace:
-        """Where pair `i` comes from."""
+        """Return where pair `i` comes from."""
         id, prompt_id, where = (self._table[name][int(self._rows[i])].as_py() for name in ("id", "prompt_id", "where"))
         return PairPlace(id, prompt_id, moved(where, self._moved))
 
     def places(self, rows: Sequence[int]) -> list[PairPlace]:
-        """Where many pairs come from."""
+        """Return where many pairs come from."""
         found = self._table.select(["id", "prompt_id", "where"]).take(pa.array(self._rows[np.asarray(rows, np.int64)]))
         columns = zip(*(column.to_pylist() for column in found.columns), strict=True)
         return [PairPlace(id, prompt_id, moved(where, self._moved)) for id, prompt_id, where in columns]
@@ -283,7 +283,7 @@ class PairDataset:
         return PairText(prompt, chosen, rejected, id)
 
     def _strength(self, table: Any, made: ScoredPairs) -> Strength:
-        """The strength that the file has, and of scored responses the difference of their scores."""
+        """Return the strength that the file has, and of scored responses the difference of their scores."""
         mean, std = _numbers(table["strength_mean"])[made.row], _numbers(table["strength_std"])[made.row]
         difference = made.score[0] - made.score[1]
         return Strength.of(
@@ -294,7 +294,7 @@ class PairDataset:
 def _again(
     path: Path, name: str, places: Sequence[str], ties: Literal["drop", "keep"], targets: Targets | None
 ) -> PairDataset:
-    """The data set of a pickle: the file is mapped again, so that workers do not copy it."""
+    """Return the data set of a pickle: the file is mapped again, so that workers do not copy it."""
     pairs = PairDataset(path, name, places, ties)
     return pairs if targets is None else pairs.treated(targets)
 
@@ -334,5 +334,5 @@ def _vote_shares(column: Any) -> NDArray[np.float64]:
 
 
 def _numbers(column: Any) -> NDArray[Any]:
-    """A column of numbers as one array, copied out of the file: (N,)."""
+    """Return a column of numbers as one array, copied out of the file: (N,)."""
     return np.array(column.to_numpy())

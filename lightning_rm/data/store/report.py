@@ -59,7 +59,7 @@ class DataReport:
             self._count(self.changes, change, f"{where}: {detail}" if detail else where)
 
     def moved(self, names: Mapping[str, str]) -> DataReport:
-        """The report with its examples under the names that their files have now."""
+        """Return the report with its examples under the names that their files have now."""
         examples = {what: [moved(example, names) for example in found] for what, found in self.examples.items()}
         return replace(self, examples=examples)
 
@@ -69,12 +69,12 @@ class DataReport:
             rank_zero_warn(str(self), category=RowsLeftOut)
 
     def to_json(self) -> str:
-        """The report as one line of JSON."""
+        """Return the report as one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> DataReport:
-        """The report that `to_json` wrote."""
+        """Return the report that `to_json` wrote."""
         return cls(**json.loads(text))
 
     def __str__(self) -> str:

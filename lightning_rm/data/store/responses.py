@@ -39,7 +39,7 @@ class ScoredPairs:
 def scored_pairs(
     column: Any, num_responses: NDArray[np.int64], num_attributes: int, ties: Literal["drop", "keep"]
 ) -> ScoredPairs:
-    """The pairs of every row: that of a row without scores, its two responses; else all of two different scores.
+    """Return the pairs of every row: that of a row without scores, its two responses; else all of two different scores.
 
     Scores 3, 1, 1 make the pairs (0, 1) and (0, 2), and (1, 2) where ties are kept. A response that is alone makes the
     pair (0, 0).
@@ -82,7 +82,7 @@ def scored_pairs(
 
 
 def _pairs(score: NDArray[np.float64], ties: Literal["drop", "keep"]) -> list[tuple[int, int]]:
-    """The pairs of k responses, the better one first."""
+    """Return the pairs of k responses, the better one first."""
     if len(score) == 1:
         return [(0, 0)]
     both = [(i, j) if score[i] >= score[j] else (j, i) for i in range(len(score)) for j in range(i + 1, len(score))]
@@ -90,7 +90,7 @@ def _pairs(score: NDArray[np.float64], ties: Literal["drop", "keep"]) -> list[tu
 
 
 def _mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean over the last axis of what is known; NaN where nothing is."""
+    """Return the mean over the last axis of what is known; NaN where nothing is."""
     known = ~np.isnan(scores)
     with np.errstate(invalid="ignore"):
         return np.where(known, scores, 0.0).sum(-1) / known.sum(-1)

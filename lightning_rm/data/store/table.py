@@ -12,7 +12,7 @@ from lightning_rm.data.store.cache import SEAL_BYTES
 
 
 def open_table(path: Path, schema: Any, what: str) -> tuple[Any, Mapping[bytes, bytes]]:
-    """The rows of a file, mapped and not read, and what its last chunk says.
+    """Return the rows of a file, mapped and not read, and what its last chunk says.
 
     Args:
         path: the file, with a checksum behind its Arrow bytes (`cache.seal`), which is not compared here.

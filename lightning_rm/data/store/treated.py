@@ -23,7 +23,7 @@ WEIGHTED = "weighted"
 
 
 def treated(pairs: PairDataset, treatments: Mapping[str, Treatment | ById]) -> PairDataset:
-    """The pairs with the targets that the treatments give them, in their order.
+    """Return the pairs with the targets that the treatments give them, in their order.
 
     Args:
         pairs: annotated pairs.

@@ -46,7 +46,7 @@ class Annotator:
             )
 
     def level(self, margin: float, num_more_words: int, draws: Draws) -> int:
-        """How far the first response of one pair is preferred, from -K to K.
+        """Say how far the first response of one pair is preferred, from -K to K.
 
         What is felt is the Bradley-Terry logit with logistic noise, whose sign is the label of `prefers_first`.
 
@@ -67,7 +67,7 @@ class Annotator:
         return size if felt > 0 else -size
 
     def prefers_first(self, margin: float, num_more_words: int, draws: Draws) -> bool:
-        """The label of one pair.
+        """Return the label of one pair.
 
         Args:
             margin: gold of the first response minus that of the second.

@@ -28,7 +28,7 @@ class Draws:
         self._random = random.Random(int(key_digest(*key), 16))
 
     def uniform(self) -> float:
-        """A number in [0, 1)."""
+        """Return a number in [0, 1)."""
         return self._random.random()
 
     def chance(self, probability: float) -> bool:
@@ -36,15 +36,15 @@ class Draws:
         return self.uniform() < probability
 
     def below(self, bound: int) -> int:
-        """An integer in [0, bound)."""
+        """Return an integer in [0, bound)."""
         return int(self.uniform() * bound)
 
     def choice(self, options: Sequence[T]) -> T:
-        """One of the options."""
+        """Return one of the options."""
         return options[self.below(len(options))]
 
     def weighted(self, weights: Mapping[T, int]) -> T:
-        """One of the keys, each as often as its weight."""
+        """Return one of the keys, each as often as its weight."""
         place = self.below(sum(weights.values()))
         for option, weight in weights.items():
             if place < weight:
@@ -62,5 +62,5 @@ class Draws:
         return pool[:num]
 
     def shuffle(self, options: Sequence[T]) -> list[T]:
-        """All of the options in random order."""
+        """Return all of the options in random order."""
         return self.sample(options, len(options))

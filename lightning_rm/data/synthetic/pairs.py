@@ -82,7 +82,7 @@ class SyntheticSource:
             raise ValueError(f"num_pairs is {self.num_pairs}; it cannot be negative")
 
     def fingerprint(self) -> str:
-        """A digest of the options and of the first rows, so that a change to the world shows as well."""
+        """Return a digest of the options and of the first rows, so that a change to the world shows as well."""
         return key_digest(astuple(self), [asdict(row) for row in islice(self, 64)])
 
     def __iter__(self) -> Iterator[PairRow]:
@@ -127,7 +127,7 @@ class SyntheticSource:
 
 
 def _two_responses(task: Task, ambiguous: bool, policy: Policy, draws: Draws) -> tuple[str, str]:
-    """Two responses in random order whose gold rewards are nearly equal or clearly apart, never equal."""
+    """Return two responses in random order whose gold rewards are nearly equal or clearly apart, never equal."""
     clear_margin = CLEAR_MARGIN * (1 - policy.shift)
     while True:
         style = policy.style(draws)
@@ -141,7 +141,7 @@ def _two_responses(task: Task, ambiguous: bool, policy: Policy, draws: Draws) ->
 
 
 def _demonstration(task: Task, ambiguous: bool, policy: Policy, draws: Draws) -> tuple[str, str]:
-    """A perfect answer and a worse one."""
+    """Return a perfect answer and a worse one."""
     while True:
         first = sample_response(task, 0.0, policy.style(draws), draws)
         second = _two_responses(task, ambiguous, policy, draws)[0]

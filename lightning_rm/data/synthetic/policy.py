@@ -57,7 +57,7 @@ class Policy:
             raise ValueError(f"shift is {self.shift}; it says how far the policy has drifted, from 0 to 1")
 
     def style(self, draws: Draws) -> Style:
-        """A style, drawn without a look at task or answer."""
+        """Return a style, drawn without a look at task or answer."""
         style = sample_style(draws)
         if self._drifts(draws):
             style = replace(style, opening=FAVOURITE_STYLE.opening)
@@ -71,7 +71,7 @@ class Policy:
         return style
 
     def response(self, task: Task, style: Style, draws: Draws) -> str:
-        """An answer to a task in a style, with as many flaws as this policy makes."""
+        """Return an answer to a task in a style, with as many flaws as this policy makes."""
         flaw_rate = draws.choice(DRIFTED_FLAW_RATES if self._drifts(draws) else FLAW_RATES)
         return sample_response(task, flaw_rate, style, draws)
 
@@ -116,7 +116,7 @@ class SyntheticGroups:
             raise ValueError(f"k is {self.k}; a group needs two responses at least")
 
     def fingerprint(self) -> str:
-        """A digest of the options and of the first rows, so that a change to the world shows as well."""
+        """Return a digest of the options and of the first rows, so that a change to the world shows as well."""
         return key_digest("responses", astuple(self), [asdict(row) for row in islice(self, 64)])
 
     def __iter__(self) -> Iterator[GroupRow]:

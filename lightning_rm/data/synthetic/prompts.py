@@ -121,13 +121,15 @@ def held_out_by(task: Task) -> tuple[Reason, ...]:
 
 
 def split_of(task: Task) -> Split:
-    """The one split a task may stand in: `ood` if it is held out, else .7 train and .1 each of val, test and ood."""
+    """Return the one split a task may stand in: `ood` if it is held out, else .7 train and .1 each of val, test and
+    ood.
+    """
     tenth = 9 if held_out_by(task) else int(key_digest(repr(task)), 16) % 10
     return "train" if tenth < 7 else ("val", "test", "ood")[tenth - 7]
 
 
 def sample_prompt(split: Split, draws: Draws) -> Prompt:
-    """A prompt of a split, its family drawn evenly from those of the split.
+    """Return a prompt of a split, its family drawn evenly from those of the split.
 
     Args:
         split: `train`, `val` and `test` share their families but no task; `ood` has families of its own.
@@ -171,7 +173,7 @@ def _with_extra(task: Task, extra: str, draws: Draws) -> Task:
 
 
 def _changed(task: Task, draws: Draws) -> Task:
-    """The task after a second turn that changes its count or attribute, or asks for an extra."""
+    """Return the task after a second turn that changes its count or attribute, or asks for an extra."""
     change = draws.choice(("count", "attribute", "order", "avoid", "courtesy"))
     if change == "count":
         return replace(task, count=draws.choice([count for count in COUNT_WEIGHTS if count != task.count]))

@@ -46,7 +46,7 @@ class Style:
 
 
 def sample_style(draws: Draws) -> Style:
-    """A style, drawn without a look at task or answer."""
+    """Return a style, drawn without a look at task or answer."""
     separator, last_separator = draws.choice(SEPARATORS)
     return Style(
         opening=draws.choice(("",) * len(OPENINGS) + OPENINGS),
@@ -58,7 +58,7 @@ def sample_style(draws: Draws) -> Style:
 
 
 def sample_response(task: Task, flaw_rate: float, style: Style, draws: Draws) -> str:
-    """An answer to a task, in words.
+    """Return an answer to a task, in words.
 
     Args:
         task: what was asked; it must have at least `count` right answers.
@@ -85,7 +85,7 @@ def sample_response(task: Task, flaw_rate: float, style: Style, draws: Draws) ->
 
 
 def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
-    """The things to name, in random order, with flaws in kind, number and repetition."""
+    """Return the things to name, in random order, with flaws in kind, number and repetition."""
     count = task.count
     if draws.chance(flaw_rate / 2):
         count = max(1, count + draws.choice((-1, 1, 1, 2)))
@@ -105,7 +105,7 @@ def _choose_things(task: Task, flaw_rate: float, draws: Draws) -> list[Thing]:
 
 @lru_cache(maxsize=16)  # a prompt is answered many times in a row
 def _right_and_beside(task: Task) -> tuple[Sequence[Thing], Sequence[Thing]]:
-    """The right answers to a task, and the other things of its category."""
+    """Return the right answers to a task, and the other things of its category."""
     right = task.right_answers()
     return right, [thing for thing in BY_CATEGORY[task.category] if thing not in right]
 

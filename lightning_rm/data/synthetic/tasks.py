@@ -40,19 +40,19 @@ class Task:
     polite: bool = False
 
     def is_forbidden(self, thing: Thing) -> bool:
-        """Whether the task forbids to name this thing, by its word or a letter of it."""
+        """Tell whether the task forbids to name this thing, by its word or a letter of it."""
         return thing.word in self.avoid or (self.letter is not None and self.letter in thing.word)
 
     def is_described(self, thing: Thing) -> bool:
-        """Whether this thing has every attribute asked for."""
+        """Tell whether this thing has every attribute asked for."""
         return all(attribute in thing.attributes for attribute in self.attributes)
 
     def fits(self, thing: Thing) -> bool:
-        """Whether this thing is a right answer: of the category, with the attributes, not forbidden."""
+        """Tell whether this thing is a right answer: of the category, with the attributes, not forbidden."""
         return thing.category == self.category and self.is_described(thing) and not self.is_forbidden(thing)
 
     def right_answers(self) -> list[Thing]:
-        """Every thing that fits, in the order of `THINGS`."""
+        """Return every thing that fits, in the order of `THINGS`."""
         return [thing for thing in BY_CATEGORY[self.category] if self.fits(thing)]
 
 
@@ -69,12 +69,12 @@ WEIGHTS: Mapping[str, float] = {
 
 
 def named_things(response: str) -> list[Thing]:
-    """The things that a response names, in its order; every other word is passed over."""
+    """Return the things that a response names, in its order; every other word is passed over."""
     return [THINGS[word] for word in _words(response) if word in THINGS]
 
 
 def checks(task: Task, response: str) -> dict[str, float]:
-    """How far a response meets each part of a task, each from 0 to 1; what was not asked for is met (1).
+    """Say how far a response meets each part of a task, each from 0 to 1; what was not asked for is met (1).
 
     - `category`, `attributes`: the share of the named things that belong to it, that have all of them; 0 if none is
       named.
@@ -106,7 +106,7 @@ def checks(task: Task, response: str) -> dict[str, float]:
 
 
 def gold_reward(task: Task, response: str) -> float:
-    """The known truth: the sum of `checks` weighted by `WEIGHTS`, from 0 to 10 points.
+    """Return the known truth: the sum of `checks` weighted by `WEIGHTS`, from 0 to 10 points.
 
     "name three red fruits" answered by "apple, cherry, crab": 2/3 of the category, all red, the right number:
     `2.5 * 2/3 + 1.5 + 1.5 + 1 + 1 + 1 + 1.5 = 9.166667`.

@@ -31,7 +31,7 @@ CHAT_TEMPLATE = """\
 
 
 def world_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, the same on every machine: about 240 ids, pad 0, BOS 1, EOS 2, unknown 3.
+    """Return the tokenizer, the same on every machine: about 240 ids, pad 0, BOS 1, EOS 2, unknown 3.
 
     BOS comes from the chat template alone: encoding plain text adds no special tokens.
     """
@@ -57,7 +57,9 @@ def world_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _pieces() -> list[str]:
-    """Every word of the world once, then every printable ASCII character that is not one of them, and continuations."""
+    """Return every word of the world once, then every printable ASCII character that is not one of them, and
+    continuations.
+    """
     letters = string.digits + string.ascii_lowercase
     characters = [character for character in letters + string.punctuation if character not in VOCABULARY]
     return [*VOCABULARY, *characters, *(f"##{character}" for character in letters)]

@@ -63,7 +63,7 @@ class _Search(Generic[AnyRow]):
         self.found = self.draft
 
     def probe(self) -> Draft[AnyRow]:
-        """The draft after the next number of cuts to try."""
+        """Return the draft after the next number of cuts to try."""
         self.number = max((self.low + self.high) // 2, self.high - self.step)
         self.step *= 2
         start, end = self.cuts[self.number - 1]
@@ -81,7 +81,7 @@ class _Search(Generic[AnyRow]):
 
 
 def _cuts(prompt: Sequence[Message]) -> list[tuple[int, int]]:
-    """The turns that each number of cuts drops, from and before: `S U A U A U` gives `1, 3` and `1, 5`."""
+    """Return the turns that each number of cuts drops, from and before: `S U A U A U` gives `1, 3` and `1, 5`."""
     roles = [message["role"] for message in prompt]
     start = next((place for place, role in enumerate(roles) if role != "system"), len(roles))
     return [(start, place) for place in range(start + 1, len(roles)) if roles[place] == "user"]

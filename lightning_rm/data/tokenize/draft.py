@@ -87,7 +87,7 @@ def _rendered(
     *,
     is_prompt: bool = False,
 ) -> list[str]:
-    """The conversations rendered; none, and a failure, if the template refuses this row's turns or arguments."""
+    """Return the conversations rendered; none, and a failure, if the template refuses this row's turns or arguments."""
     row = draft.row
     try:
         return [

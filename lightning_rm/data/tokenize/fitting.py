@@ -55,7 +55,7 @@ def fit(
 
 
 def left_out_for(draft: Draft[PairRow], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> tuple[str, str] | None:
-    """The reason to leave a pair out and what was found, None for a pair that is kept."""
+    """Return the reason to leave a pair out and what was found, None for a pair that is kept."""
     if draft.row.chosen == draft.row.rejected:
         return IDENTICAL, "chosen and rejected are the same text"
     if draft.failure:
@@ -69,7 +69,7 @@ def left_out_for(draft: Draft[PairRow], tokenizer: PreTrainedTokenizerBase, max_
 
 
 def _why_the_same(draft: Draft[PairRow], tokenizer: PreTrainedTokenizerBase) -> str:
-    """How two texts came to be the same tokens, where it can be told."""
+    """Say how two texts came to be the same tokens, where it can be told."""
     if draft.texts[0] == draft.texts[1]:
         missing = draft.changes.get(TEXT_LEFT_OUT)
         return "; the chat template writes one text for both" + (f" and leaves out {missing}" if missing else "")
@@ -83,7 +83,7 @@ def _why_the_same(draft: Draft[PairRow], tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def _left_out(draft: Draft[AnyRow]) -> str:
-    """What the template leaves out of a draft's conversations: of the prompt once, and of each response."""
+    """Return what the template leaves out of a draft's conversations: of the prompt once, and of each response."""
     if not draft.texts:  # the template has refused the row
         return ""
     begins = left_out(draft.texts[0], draft.prompt, draft.row.tools)

@@ -38,7 +38,7 @@ def prepare_groups(
     cache_dir: Path | str | None = None,
     name: str = "responses",
 ) -> GroupDataset:
-    """The tokenised groups of a source: read from the cache, or made and put there.
+    """Return the tokenised groups of a source: read from the cache, or made and put there.
 
     Args:
         source: rows of responses, good and bad; not read when the cache file is there.
@@ -99,7 +99,7 @@ class _Group:
         return [place for place, item in enumerate(items) if item not in items[:place]]
 
     def left_out_for(self, policy: TokenizePolicy, least: int) -> tuple[str, str] | None:
-        """The reason to leave the whole group out and what was found, None for a group that is kept."""
+        """Return the reason to leave the whole group out and what was found, None for a group that is kept."""
         lost = self.lost
         if self.draft and self.draft.failure:
             return TEMPLATE, self.draft.failure
@@ -137,7 +137,7 @@ def thinned(
     *,
     are_scored: bool = False,
 ) -> list[Draft[GroupRow]]:
-    """The groups of a chunk that are used, without the responses that are not; every row is counted.
+    """Return the groups of a chunk that are used, without the responses that are not; every row is counted.
 
     Args:
         rows: groups and their places in their source.
@@ -160,7 +160,7 @@ def thinned(
 
 
 def responses_kept(num_kept: int, lost: Counter[str], num_repeated: int = 0) -> str:
-    """What became of the responses of a data set, in words."""
+    """Return what became of the responses of a data set, in words."""
     note = f"{num_kept:,} responses kept" + (f", {num_repeated:,} of them repeated" if num_repeated else "")
     return note + (f"; left out: {_listed(lost)}" if lost else "")
 
@@ -192,7 +192,7 @@ def _fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: T
 
 
 def _kept(group: _Group, tally: Tally, least: int) -> Draft[GroupRow] | None:
-    """A group that is used; every one is counted, used or not."""
+    """Return a group that is used; every one is counted, used or not."""
     if left_out := group.left_out_for(tally.policy, least):
         tally.leave_out(group.row.place, *left_out)
         return None
@@ -203,7 +203,7 @@ def _kept(group: _Group, tally: Tally, least: int) -> Draft[GroupRow] | None:
 
 
 def _columns(draft: Draft[GroupRow]) -> dict[str, object]:
-    """One group as a row of the file."""
+    """Return one group as a row of the file."""
     row = draft.row
     return {
         "ids": draft.ids,

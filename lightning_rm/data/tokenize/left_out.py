@@ -14,7 +14,7 @@ from lightning_rm.data.rows import Message
 
 
 def left_out(text: str, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), first: int = 0) -> str:
-    """The first piece of a conversation that its rendered text lacks: `turn 2 (assistant), reasoning_content`.
+    """Return the first piece of a conversation that its rendered text lacks: `turn 2 (assistant), reasoning_content`.
 
     Blanks do not count, since templates strip them, nor do the escapes of JSON, which some write content in.
 
@@ -57,7 +57,7 @@ def _pieces(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], fir
 
 
 def _texts(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The names of called functions, and all text in their arguments."""
+    """Yield the names of called functions, and all text in their arguments."""
     level: list[Any] = [call.get("function", call) for call in calls]
     for function in level:
         if isinstance(function, Mapping):

@@ -41,7 +41,7 @@ def prepare_pairs(
     cache_dir: Path | str | None = None,
     name: str = "data",
 ) -> PairDataset:
-    """The tokenised pairs of a source: read from the cache, or made and put there.
+    """Return the tokenised pairs of a source: read from the cache, or made and put there.
 
     Args:
         source: rows of pairs or of scored responses, good and bad; not read when the cache file is there.
@@ -96,7 +96,7 @@ def _write(file: BinaryIO, source: Source | GroupSource, tokenizer: PreTrainedTo
 def _kept(
     chunk: Sequence[tuple[int, PairRow | GroupRow | BadRow]], tokenizer: PreTrainedTokenizerBase, tally: Tally
 ) -> Iterator[Draft[PairRow]]:
-    """The pairs of a chunk that are used; every row is counted."""
+    """Yield the pairs of a chunk that are used; every row is counted."""
     tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
     pairs = [(place, row) for place, row in chunk if isinstance(row, PairRow)]
     if tally.policy.ties == "drop":
@@ -114,7 +114,7 @@ def _kept(
 
 
 def _scored(rows: Sequence[tuple[int, GroupRow]], tally: Tally) -> list[tuple[int, GroupRow]]:
-    """The groups whose responses have scores; the others are counted."""
+    """Return the groups whose responses have scores; the others are counted."""
     for _, row in rows:
         if not row.scores:
             tally.leave_out(row.place, NOT_SCORED, "to train on it, a row of responses needs 'scores' or 'ranks'")
@@ -122,7 +122,7 @@ def _scored(rows: Sequence[tuple[int, GroupRow]], tally: Tally) -> list[tuple[in
 
 
 def _pair(draft: Draft[PairRow], prompts: dict[str, int], subsets: dict[str, int]) -> dict[str, Any]:
-    """One pair as a row of the file; `prompts` and `subsets` number the names in order of appearance."""
+    """Return one pair as a row of the file; `prompts` and `subsets` number the names in order of appearance."""
     row = draft.row
     return {
         **_shared(draft, prompts, subsets),
@@ -141,7 +141,7 @@ def _pair(draft: Draft[PairRow], prompts: dict[str, int], subsets: dict[str, int
 def _group(
     draft: Draft[GroupRow], prompts: dict[str, int], subsets: dict[str, int], attributes: dict[str, int]
 ) -> dict[str, Any]:
-    """One group of scored responses as a row of the file; `attributes` numbers the names as they appear."""
+    """Return one group of scored responses as a row of the file; `attributes` numbers the names as they appear."""
     for scores in draft.row.scores:
         for name in scores:
             attributes.setdefault(name, len(attributes))
@@ -160,7 +160,7 @@ def _group(
 def _shared(
     draft: Draft[PairRow] | Draft[GroupRow], prompts: dict[str, int], subsets: dict[str, int]
 ) -> dict[str, Any]:
-    """The columns of pairs and groups alike."""
+    """Return the columns of pairs and groups alike."""
     row = draft.row
     return {
         "ids": draft.ids,

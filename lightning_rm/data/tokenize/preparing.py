@@ -38,7 +38,7 @@ def prepared(
     load: Callable[[Path], T],
     build: Callable[[BinaryIO], None],
 ) -> T:
-    """What `load` makes of the source's cache file, which `build` writes where it is missing.
+    """Return what `load` makes of the source's cache file, which `build` writes where it is missing.
 
     Args:
         source: rows, good and bad; it is not read when the file is there.
@@ -66,7 +66,7 @@ def prepared(
 
 
 def chunks_of(source: Iterable[AnyRow]) -> Iterator[list[tuple[int, AnyRow]]]:
-    """The rows of a source with their places, as many at a time as are held in memory."""
+    """Yield the rows of a source with their places, as many at a time as are held in memory."""
     chunk, num_characters = list[tuple[int, AnyRow]](), 0
     for place, row in enumerate(source):
         chunk.append((place, row))
@@ -101,7 +101,7 @@ def _check(tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
 
 
 def notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What a reader of the report should know of the tokenizer."""
+    """Return what a reader of the report should know of the tokenizer."""
     template, defaults = str(tokenizer.chat_template), {DECODER_TEMPLATE: "decoders", ENCODER_TEMPLATE: "encoders"}
     kind = next((kind for default, kind in defaults.items() if template.endswith(default)), None)
     return [f"the tokenizer brings no chat template; the default for {kind} is used"] if kind else []

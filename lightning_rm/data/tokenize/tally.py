@@ -57,7 +57,7 @@ class Tally:
             self.leave_out(row.where, row.reason, row.detail)
 
     def _way_out(self, reason: str) -> str | None:
-        """What to set so that rows of this kind are no error; None if they are none now."""
+        """Return what to set so that rows of this kind are no error; None if they are none now."""
         if reason in EXPECTED_REASONS:
             return None
         if reason == OVERLONG:
@@ -85,6 +85,6 @@ class Tally:
 
 
 def _rows(rows: list[str]) -> str:
-    """The rows of one fault: `pairs.jsonl:3`, or `pairs.jsonl:3, pairs.jsonl:4, pairs.jsonl:9 and 11 more`."""
+    """Return the rows of one fault: `pairs.jsonl:3`, or `pairs.jsonl:3, pairs.jsonl:4, pairs.jsonl:9 and 11 more`."""
     more = len(rows) - MAX_NAMED
     return ", ".join(rows[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")

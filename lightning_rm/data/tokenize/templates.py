@@ -39,17 +39,19 @@ FIXED_DATE = date(2024, 7, 26)
 
 
 def is_encoder(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer marks its texts as the BERT family does, with a classification and a separator token."""
+    """Tell whether a tokenizer marks its texts as the BERT family does, with a classification and a separator token."""
     return tokenizer.cls_token is not None and tokenizer.sep_token is not None
 
 
 def default_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template of a tokenizer that brings none: `ENCODER_TEMPLATE` for the BERT family, else `DECODER_TEMPLATE`."""
+    """Return the template of a tokenizer that brings none: `ENCODER_TEMPLATE` for the BERT family, else
+    `DECODER_TEMPLATE`.
+    """
     return ENCODER_TEMPLATE if is_encoder(tokenizer) else DECODER_TEMPLATE
 
 
 def read_template(template: str) -> str:
-    """A template given as jinja text, or as the path of a file that holds it.
+    """Return a template given as jinja text, or as the path of a file that holds it.
 
     Raises:
         ValueError: if it is neither.
@@ -63,7 +65,7 @@ def read_template(template: str) -> str:
 
 
 def with_fixed_date(template: str) -> str:
-    """A template without a clock: `strftime_now('%d %b %Y')` becomes the text `'26 Jul 2024'`.
+    """Return a template without a clock: `strftime_now('%d %b %Y')` becomes the text `'26 Jul 2024'`.
 
     A reward must not depend on the day it is asked for, and a cache not on the day it was written.
     """
@@ -75,7 +77,7 @@ def with_fixed_date(template: str) -> str:
 
 
 def with_start(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """A template that writes the BOS (or CLS) which its tokenizer puts before a text by itself.
+    """Return a template that writes the BOS (or CLS) which its tokenizer puts before a text by itself.
 
     Whoever serves a chat template adds no special tokens to what it writes (`apply_chat_template`, vLLM, TRL): a
     template without BOS would be trained with one and served without. A template that cannot be tried stays as it is.
@@ -91,7 +93,7 @@ def with_start(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
 
 
 def writes_start(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
-    """Whether a template's texts begin as the tokenizer begins a text by itself, with BOS, CLS or nothing."""
+    """Tell whether a template's texts begin as the tokenizer begins a text by itself, with BOS, CLS or nothing."""
     start = start_token(tokenizer)
     text = _tried(tokenizer, template)
     token: Any = "" if start is None else tokenizer.convert_ids_to_tokens(start)
@@ -99,7 +101,7 @@ def writes_start(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
 
 
 def _tried(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str | None:
-    """A template's text of a conversation of two words; None where it refuses them."""
+    """Return a template's text of a conversation of two words; None where it refuses them."""
     conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     try:
         text: Any = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False)
@@ -116,7 +118,9 @@ def render(
     *,
     is_prompt: bool = False,
 ) -> str:
-    """The text of a whole conversation, or of a prompt up to where its response begins, as the template writes it."""
+    """Return the text of a whole conversation, or of a prompt up to where its response begins, as the template writes
+    it.
+    """
     conversation: Any = [dict(message) for message in messages]  # tool calls and names too
     text: Any = tokenizer.apply_chat_template(
         conversation,
@@ -142,7 +146,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
 
 
 def _calls(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The texts of one call of the tokenizer after the other: what it holds of a text is many times the text."""
+    """Yield the texts of one call of the tokenizer after the other: what it holds of a text is many times the text."""
     call, num_characters = list[str](), 0
     for text in texts:
         if call and num_characters + len(text) > MAX_CALL_CHARACTERS:
@@ -170,7 +174,7 @@ def encode_conversation(
     tools: Sequence[Mapping[str, Any]] = (),
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """The token ids a conversation is scored by. Training, evaluation and serving all go through here.
+    """Return the token ids a conversation is scored by. Training, evaluation and serving all go through here.
 
     Args:
         tokenizer: with a chat template, as `load_tokenizer` gives it.
@@ -185,7 +189,7 @@ def encode_conversation(
 
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The BOS (or CLS) that texts start with, None where they start with none.
+    """Return the BOS (or CLS) that texts start with, None where they start with none.
 
     What the tokenizer puts before a text by itself; of one that puts nothing there, what its chat template writes.
     """
@@ -200,7 +204,7 @@ def start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def _written_start(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The BOS (or CLS) that a tokenizer's chat template writes at the start of a text."""
+    """Return the BOS (or CLS) that a tokenizer's chat template writes at the start of a text."""
     named = ((tokenizer.bos_token, tokenizer.bos_token_id), (tokenizer.cls_token, tokenizer.cls_token_id))
     starts: list[tuple[Any, Any]] = [(token, id) for token, id in named if token is not None]
     text = _tried(tokenizer, None) if starts and tokenizer.chat_template is not None else None

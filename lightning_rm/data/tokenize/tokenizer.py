@@ -46,7 +46,7 @@ def load_tokenizer(
     pad_token: str | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedTokenizerBase:
-    """A tokenizer that a reward model can be trained and exported with.
+    """Return a tokenizer that a reward model can be trained and exported with.
 
     It pads on the right, with a token that is not EOS: where pad equals eos, Hugging Face reads the reward at another
     token than vLLM and SGLang. A tokenizer that ships so gets the first token of its own vocabulary, none is added,
@@ -87,7 +87,7 @@ def load_tokenizer(
 
 
 def _adding_nothing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The same tokenizer without special tokens of its own, where its template writes them.
+    """Return the same tokenizer without special tokens of its own, where its template writes them.
 
     Whoever tokenises what the template wrote, with `add_special_tokens` or without (`tokenizer(text)` and pipelines
     add), gets the ids of training, and not a second BOS, CLS or SEP. Of an encoder's default template a pair of texts
@@ -107,7 +107,7 @@ def _adding_nothing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
 
 
 def starting_texts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The same tokenizer, with the BOS that its template writes before every other text too: a policy's.
+    """Return the same tokenizer, with the BOS that its template writes before every other text too: a policy's.
 
     A policy is also asked with text that no template wrote, by tools that leave the BOS to the tokenizer.
     """
@@ -121,7 +121,7 @@ def starting_texts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
 
 
 def _with_processor(tokenizer: PreTrainedTokenizerFast, processor: TemplateProcessing) -> PreTrainedTokenizerFast:
-    """A copy that adds the special tokens of another processor, and is of no class that would put back its own."""
+    """Give a copy that adds the special tokens of another processor, and is of no class that would put back its own."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.post_processor = processor
     copy = PreTrainedTokenizerFast(
@@ -139,12 +139,12 @@ def _with_processor(tokenizer: PreTrainedTokenizerFast, processor: TemplateProce
 
 
 def _settled(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """A template that gives the same ids on any day and from whoever serves it."""
+    """Return a template that gives the same ids on any day and from whoever serves it."""
     return with_start(tokenizer, with_fixed_date(template))
 
 
 def fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
-    """The same tokenizer, known to be a fast one.
+    """Return the same tokenizer, known to be a fast one.
 
     Raises:
         ValueError: if it runs in Python: too slow for preference data, and without character offsets.
@@ -157,18 +157,21 @@ def fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
 
 
 def definition(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """All that a fast tokenizer does to a text, as plain values; how it was last made to pad or cut is left out."""
+    """Return all that a fast tokenizer does to a text, as plain values.
+
+    How it was last made to pad or cut is left out.
+    """
     return json.loads(fast(tokenizer).backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
 
 
 def _from_pretrained(path: str, options: dict[str, Any]) -> Any:
-    """What transformers finds at a path; its errors come as ValueErrors in a user's words."""
+    """Return what transformers finds at a path; its errors come as ValueErrors in a user's words."""
     if "gguf_file" in options and find_spec("gguf") is None:
         raise ValueError("a GGUF file needs the package gguf, which is not installed; pip install 'lightning-rm[gguf]'")
     try:
         return AutoTokenizer.from_pretrained(path, **options)
     except OSError as error:
-        found = "holds no tokenizer" if Path(path).is_dir() else "is no folder here, and the hub gave no tokenizer"
+        found = "holds no tokenizer" if Path(path).is_dir() else "is not a folder here, and the hub gave no tokenizer"
         raise ValueError(
             f"path={path!r} {found} ({str(error).splitlines()[0]}). Give a folder, or a name that the Hugging "
             "Face hub or its cache on this machine knows."
@@ -176,7 +179,7 @@ def _from_pretrained(path: str, options: dict[str, Any]) -> Any:
 
 
 def _pad_token(tokenizer: PreTrainedTokenizerFast, wanted: str | None) -> str:
-    """The token to pad with: the one asked for, the tokenizer's own, or a spare one of its vocabulary."""
+    """Return the token to pad with: the one asked for, the tokenizer's own, or a spare one of its vocabulary."""
     vocabulary = tokenizer.get_vocab()
     eos = tokenizer.eos_token
     if wanted is not None:

@@ -35,7 +35,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def find_benchmarks(names: str | Sequence[str]) -> list[Benchmark]:
-    """The benchmarks of a name, several names or `all`.
+    """Return the benchmarks of a name, several names or `all`.
 
     Raises:
         ValueError: for a name that is none of them.

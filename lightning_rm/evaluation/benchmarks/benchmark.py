@@ -59,7 +59,7 @@ class Benchmark:
     more: Callable[[Items, Floats], dict[str, float]] | None = None
 
     def read(self, path: str | Path | Sequence[str | Path] | None = None) -> Items:
-        """All items, from files or a folder in the benchmark's own form, or from the hub.
+        """Return all items, from files or a folder in the benchmark's own form, or from the hub.
 
         Args:
             path: a file, a folder, a glob or a list of them; None for the hub.
@@ -70,7 +70,7 @@ class Benchmark:
         return Items(read_records(self.name, path, self.hub, self.read_row))
 
     def missing(self, items: Items) -> list[str]:
-        """What the items lack of the whole benchmark, in words."""
+        """Return what the items lack of the whole benchmark, in words."""
         found = Counter(name.partition(":")[0] for name in items.subset.tolist())
         lacking = [name for name in self.expected if name not in found]
         partial = [
@@ -82,27 +82,27 @@ class Benchmark:
 
 
 def user(text: str) -> Message:
-    """A user's turn."""
+    """Return a user's turn."""
     return Message(role="user", content=text)
 
 
 def assistant(text: str) -> Turns:
-    """A response of one turn."""
+    """Return a response of one turn."""
     return (Message(role="assistant", content=text),)
 
 
 def cluster_of(*texts: object) -> str:
-    """A name for what all items of one prompt share."""
+    """Return a name for what all items of one prompt share."""
     return digest(texts)
 
 
 def pair_columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """One column a subset: the credit of the one comparison that each item is."""
+    """Return one column a subset: the credit of the one comparison that each item is."""
     return by_subset(items, pair_credit(items.comparisons.margins(rewards), rule))
 
 
 def mean_of(means: Means, names: Sequence[str]) -> Floats | None:
-    """The plain mean of some columns or sections, None if one of them is missing."""
+    """Return the plain mean of some columns or sections, None if one of them is missing."""
     if not all(name in means for name in names):
         return None
     return np.mean([means[name] for name in names], axis=0)

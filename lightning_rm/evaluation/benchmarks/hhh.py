@@ -33,7 +33,7 @@ SUBSETS = {"harmless": 58, "helpful": 59, "honest": 61, "other": 43}
 
 
 def read_row(part: str, raw: Raw, where: str) -> Item:
-    """A row of the hub (`input`, `targets`) or of BIG-bench (`target_scores`), or a pair of RewardBench's form."""
+    """Give a row of the hub (`input`, `targets`) or of BIG-bench (`target_scores`), or a pair of RewardBench's form."""
     name = str(raw.get("subset", part))
     subset = named_in(name, list(SUBSETS))
     if subset is None:
@@ -67,7 +67,9 @@ def _choices(raw: Raw) -> tuple[list[str], list[float]]:
 
 
 def _dialogue(flat: str) -> Turns:
-    """The turns before the response: `Human: hi\\n\\nAssistant:` is a user's turn; a text without marks is one too."""
+    """Return the turns before the response: `Human: hi\\n\\nAssistant:` is a user's turn; a text without marks is one
+    too.
+    """
     marked = re.sub(
         r"\n+(Human|Assistant|H|A):", lambda found: f"\n\n{_name(found[1])}:", f"\n\n{text(flat, 'input').strip()}"
     )
@@ -82,13 +84,15 @@ def _name(mark: str) -> str:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """The subsets, and all pairs together."""
+    """Return the subsets, and all pairs together."""
     found = pair_columns(items, rewards, rule)
     return {**found, OVERALL: Credit(*(np.concatenate(parts) for parts in zip(*found.values(), strict=True)))}
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """The subsets, the mean over all pairs as `overall` (RewardBench's way), the mean of the subsets as a detail."""
+    """Return the subsets, the mean over all pairs as `overall` (RewardBench's way), the mean of the subsets as a
+    detail.
+    """
     sections = {subset: means[subset] for subset in SUBSETS if subset in means}
     if len(sections) < len(SUBSETS):
         return sections

@@ -27,7 +27,7 @@ SPLITS = {"gpt": (154, 98, 56, 42), "claude": (154, 51, 34, 31)}
 
 
 def read_row(part: str, raw: Raw, where: str) -> Item:
-    """One pair: `question`, `response_A`, `response_B`, `label` (A>B or B>A), `source`, `response_model`."""
+    """Return one pair: `question`, `response_A`, `response_B`, `label` (A>B or B>A), `source`, `response_model`."""
     source = text_of(raw, "source")
     category = next((name for start, name in CATEGORIES.items() if source.startswith(start)), None)
     one_of(category, list(CATEGORIES.values()), f"the category of source {source!r}")
@@ -47,7 +47,7 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """Each split as a whole and by category."""
+    """Return each split as a whole and by category."""
     margin = items.comparisons.margins(rewards)
     credit = pair_credit(margin, rule)
     if rule == "own":
@@ -62,7 +62,7 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """The GPT split's categories and, as `overall`, the mean over its pairs; the same mean of Claude's split."""
+    """Return the GPT split's categories and, as `overall`, the mean over its pairs; the same mean of Claude's split."""
     sections = {category: means[f"gpt/{category}"] for category in CATEGORIES.values() if f"gpt/{category}" in means}
     if "gpt" in means:
         sections[OVERALL] = means["gpt"]

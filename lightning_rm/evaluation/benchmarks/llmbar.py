@@ -28,7 +28,10 @@ ADVERSARIAL = ("neighbor", "gptinst", "gptout", "manual")
 
 
 def read_row(part: str, raw: Raw, where: str) -> Item:
-    """One pair: `input`, `output_1`, `output_2`, `label` 1 or 2; the file or folder is named after the subset."""
+    """Return one pair: `input`, `output_1`, `output_2`, `label` 1 or 2.
+
+    The file or folder is named after the subset.
+    """
     name = str(raw.get("subset", part))
     subset = named_in(name, list(SUBSETS))
     if subset is None:
@@ -48,14 +51,14 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """The subsets, and all pairs together."""
+    """Return the subsets, and all pairs together."""
     found = pair_columns(items, rewards, rule)
     together = Credit(*(np.concatenate(parts) for parts in zip(*found.values(), strict=True)))
     return {**found, "overall/micro": together}
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """The subsets, the mean of the four adversarial ones, and of all five as `overall`."""
+    """Return the subsets, the mean of the four adversarial ones, and of all five as `overall`."""
     sections = {subset: means[subset] for subset in SUBSETS if subset in means}
     if all(subset in sections for subset in ADVERSARIAL):
         sections["adversarial"] = np.mean([sections[subset] for subset in ADVERSARIAL], axis=0)

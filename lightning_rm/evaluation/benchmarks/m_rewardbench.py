@@ -45,7 +45,9 @@ LANGUAGES = (
 
 
 def read_row(part: str, raw: Raw, where: str) -> Item:
-    """A pair of RewardBench's form whose subset is called `source`; a file or folder is named after its language."""
+    """Return a pair of RewardBench's form whose subset is called `source`; a file or folder is named after its
+    language.
+    """
     found = re.findall(r"[a-z]{3}_[A-Z][a-z]{3}", str(raw.get("language") or part))
     if not found:
         raise RowError(BAD_VALUE, f"the path {part!r} names no language, such as fra_Latn")
@@ -58,12 +60,12 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """One column a language and subset, such as `fra_Latn:hep-cpp`."""
+    """Return one column a language and subset, such as `fra_Latn:hep-cpp`."""
     return by_subset(items, pair_credit(items.comparisons.margins(rewards), rule))
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """A score a language, the mean of the sections it has; `overall` over the languages without English."""
+    """Return a score a language, the mean of the sections it has; `overall` over the languages without English."""
     by_language: dict[str, dict[str, Floats]] = {}
     for name, mean in means.items():
         language, _, subset = name.partition(":")

@@ -25,7 +25,7 @@ MAX_K = 32
 
 
 def read_row(part: str, raw: Raw, where: str) -> Item:
-    """One prompt: `prompt`, `response_1` to `response_32`, `scores` (right or wrong), `sampled_conflict_pairs`."""
+    """Give one prompt: `prompt`, `response_1` to `response_32`, `scores` (right or wrong), `sampled_conflict_pairs`."""
     subset = named_in(part, list(SOURCES))
     if subset is None:
         raise RowError(BAD_VALUE, f"the path {part!r} names none of {', '.join(SOURCES)}")
@@ -51,7 +51,9 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """The pairs of each source; by the benchmark's own rule its curves too, `math/best of 4` and `math/oracle of 4`."""
+    """Return the pairs of each source; by the benchmark's own rule its curves too, `math/best of 4` and `math/oracle of
+    4`.
+    """
     comparisons = items.comparisons
     credit = pair_credit(comparisons.margins(rewards), rule)
     found: dict[str, Credit] = {}
@@ -98,7 +100,7 @@ def roc_areas(reward: Floats, gold: Floats) -> Floats:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """The accuracy of each source and their mean as `overall`; of the curves four figures a source as details.
+    """Return the accuracy of each source and their mean as `overall`; of the curves four figures a source as details.
 
     - `max score`: the highest point of the curve of best of k.
     - `end score`: the curve at the largest k.

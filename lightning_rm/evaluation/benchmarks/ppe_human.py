@@ -25,7 +25,7 @@ FLAGS = ("hard_prompt", "easy_prompt", "if_prompt", "is_code", "is_code_prompt",
 
 
 def read_row(part: str, raw: Raw, where: str) -> Item:
-    """One vote: `prompt`, `response_1`, `response_2`, `winner`, `model_a`, `model_b`, `language`."""
+    """Return one vote: `prompt`, `response_1`, `response_2`, `winner`, `model_a`, `model_b`, `language`."""
     winner = str(raw.get("winner"))
     gold = {"model_a": (1.0, 0.0), "model_b": (0.0, 1.0)}.get(winner, (0.5, 0.5))
     if gold == (0.5, 0.5) and not winner.startswith("tie"):
@@ -49,7 +49,7 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """All votes for one of two answers, and those of each category."""
+    """Return all votes for one of two answers, and those of each category."""
     comparisons = items.comparisons
     credit = pair_credit(comparisons.margins(rewards), rule)
     found = {OVERALL: Credit(comparisons.item, credit)}
@@ -61,12 +61,12 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """The accuracy, and that of each category as a detail."""
+    """Return the accuracy, and that of each category as a detail."""
     return dict(means)
 
 
 def rankings(items: Items, rewards: Floats) -> dict[str, float]:
-    """How alike human votes and the rewards' votes rank the models that wrote the answers.
+    """Say how alike human votes and the rewards' votes rank the models that wrote the answers.
 
     Spearman's and Kendall's correlation of Bradley-Terry ratings, and Pearson's of the rates at which each model beats
     each other one. A vote of the rewards goes to the higher one.

@@ -11,7 +11,7 @@ from lightning_rm.evaluation.items import Floats, Item, Items
 
 
 def pair_items(source: Source, on_bad_row: str = "error") -> tuple[Items, dict[str, int]]:
-    """The pairs of a source as items, and how many rows were left out for which reason.
+    """Return the pairs of a source as items, and how many rows were left out for which reason.
 
     Args:
         source: pair rows, good and bad.
@@ -57,7 +57,7 @@ def _item(row: PairRow) -> Item:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """All pairs, and each subset where there are several."""
+    """Return all pairs, and each subset where there are several."""
     comparisons = items.comparisons
     credit = pair_credit(comparisons.margins(rewards), rule)
     found = {OVERALL: Credit(comparisons.item, credit)}
@@ -75,7 +75,7 @@ def combine(means: Means) -> dict[str, Floats]:
 
 
 def preference_benchmark(name: str, items: Items) -> Benchmark:
-    """The benchmark that a preference file is; its items are read already (`pair_items`)."""
+    """Return the benchmark that a preference file is; its items are read already (`pair_items`)."""
 
     def read_row(part: str, raw: object, where: str) -> Item:
         raise ValueError(f"{name} is read as a preference file")

@@ -32,7 +32,7 @@ class HubPart(NamedTuple):
 def read_records(
     name: str, path: Paths | None, hub: Sequence[HubPart], read_row: Callable[[str, Raw, str], Item]
 ) -> Iterator[Item]:
-    """The items of a benchmark.
+    """Yield the items of a benchmark.
 
     Args:
         name: of the benchmark, for errors.
@@ -66,7 +66,7 @@ def read_records(
 
 
 def _local(path: Paths) -> Iterator[tuple[str, Record]]:
-    """Every row of files or folders, with the file's path without its suffixes as the part."""
+    """Yield every row of files or folders, with the file's path without its suffixes as the part."""
     for part, file in _files(path):
         for record in _rows(file):
             if isinstance(record, BadRow):
@@ -97,7 +97,7 @@ def _stem(name: str) -> str:
 
 
 def _rows(file: Path) -> Iterator[Record | BadRow]:
-    """A file's rows; a `task.json` of BIG-bench is one object, and its rows are its `examples`."""
+    """Yield a file's rows; a `task.json` of BIG-bench is one object, and its rows are its `examples`."""
     if file.name != "task.json":
         yield from read_file(file)
         return
@@ -124,7 +124,7 @@ def _of_hub(name: str, hub: Sequence[HubPart]) -> Iterator[tuple[str, Record]]:
 
 
 def named_in(part: str, names: Sequence[str]) -> str | None:
-    """The name that a path holds, nearest to its end: `LLMBar/Natural/dataset` is `natural`; None for none.
+    """Return the name that a path holds, nearest to its end: `LLMBar/Natural/dataset` is `natural`; None for none.
 
     Upper case and punctuation do not count: `PPE-MMLU-Pro-Best-of-K` holds `mmlu_pro`.
     """
@@ -137,12 +137,12 @@ def named_in(part: str, names: Sequence[str]) -> str | None:
 
 
 def text_of(raw: Raw, name: str) -> str:
-    """A field's text, which may be empty: some benchmarks have empty responses, and models must score them."""
+    """Return a field's text, which may be empty: some benchmarks have empty responses, and models must score them."""
     return text(required(raw, name), f"field {name!r}")
 
 
 def texts_of(raw: Raw, name: str, num: int | None = None) -> list[str]:
-    """A field's list of texts, `num` of them if it says so."""
+    """Return a field's list of texts, `num` of them if it says so."""
     value = required(raw, name)
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise RowError(WRONG_TYPE, f"field {name!r} must be a list of texts, found {shown(value)}")
@@ -153,7 +153,7 @@ def texts_of(raw: Raw, name: str, num: int | None = None) -> list[str]:
 
 
 def one_of(value: object, known: Sequence[str], name: str) -> str:
-    """A value that must be one of some words."""
+    """Return a value that must be one of some words."""
     if value not in known:
         raise RowError(BAD_VALUE, f"{name} must be one of {', '.join(known)}, found {shown(value)}")
     return cast(str, value)

@@ -62,14 +62,17 @@ SPELLED = {"mt-bench-medium": "mt-bench-med"}
 
 
 def read_row(part: str, raw: Raw, where: str) -> Item:
-    """One pair: `prompt`, `chosen`, `rejected`, `subset`."""
+    """Return one pair: `prompt`, `chosen`, `rejected`, `subset`."""
     subset = raw.get("subset", part)
     subset = one_of(SPELLED.get(str(subset), subset), [*SUBSETS, *PRIOR], "field 'subset'")
     return pair_item(raw, where, subset)
 
 
 def pair_item(raw: Raw, where: str, subset: str, cluster: str | None = None) -> Item:
-    """A pair of the form that RewardBench gave to many: a prompt as text or turns, and two responses as texts."""
+    """Return a pair of the form that RewardBench gave to many.
+
+    A prompt as text or turns, and two responses as texts.
+    """
     prompt = read_turns(required(raw, "prompt"), "prompt", "user")
     return Item(
         id=str(raw.get("id", where)),
@@ -97,7 +100,7 @@ def section_scores(accuracies: Means) -> dict[str, Floats]:
 
 
 def leaderboard_with_prior(sections: Means, prior: Floats | float) -> Floats:
-    """The first leaderboard's mean: four sections at full weight and the prior sets at half."""
+    """Return the first leaderboard's mean: four sections at full weight and the prior sets at half."""
     return np.asarray((2 * sum(sections[name] for name in SECTIONS) + prior) / 9)
 
 

@@ -26,7 +26,7 @@ TIES_WEIGHTS = {"tied": 0.30, "ref": 0.30, "pref": 0.20, "hard": 0.20, "bonus": 
 
 
 def read_row(part: str, raw: Raw, where: str) -> Item:
-    """One row: `prompt`, lists `chosen` and `rejected`, `subset`; `num_correct` must agree with the lists."""
+    """Return one row: `prompt`, lists `chosen` and `rejected`, `subset`; `num_correct` must agree with the lists."""
     subset = one_of(raw.get("subset"), list(DOMAINS), "field 'subset'")
     chosen, rejected = texts_of(raw, "chosen"), texts_of(raw, "rejected")
     if not chosen or not rejected:
@@ -58,14 +58,17 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """The domains, and the five means of Ties. The benchmark shares the credit of ties; Ties itself is strict."""
+    """Return the domains, and the five means of Ties. The benchmark shares the credit of ties.
+
+    Ties itself is strict.
+    """
     found = by_subset(items, best_credit(rewards, items.gold, "half" if rule == "own" else rule))
     found.pop(TIES, None)
     return {**found, **ties_columns(items, rewards)} if rule == "own" else found
 
 
 def ties_columns(items: Items, rewards: Floats) -> dict[str, Credit]:
-    """The five means of Ties, as its authors' code has them.
+    """Return the five means of Ties, as its authors' code has them.
 
     With right answers and wrong ones of a row: its gap is the lowest right reward minus the highest wrong one, its
     spread the highest right reward minus the lowest.
@@ -108,7 +111,7 @@ def ties_columns(items: Items, rewards: Floats) -> dict[str, Credit]:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """The six domains, their plain mean as `overall`, and the five means of Ties as details."""
+    """Return the six domains, their plain mean as `overall`, and the five means of Ties as details."""
     sections = {domain: means[domain] for domain in DOMAINS if domain in means}
     parts = {name: means[f"Ties/{name}"] for name in TIES_WEIGHTS if f"Ties/{name}" in means}
     if len(parts) == len(TIES_WEIGHTS):

@@ -28,7 +28,9 @@ DIFFICULTIES = {
 
 
 def read_row(part: str, raw: Raw, where: str) -> Item:
-    """One row: `prompt`, three `chosen`, three `rejected`, and `domain`, or a file that has the domain for its name."""
+    """Return one row: `prompt`, three `chosen`, three `rejected`, and `domain`, or a file that has the domain for its
+    name.
+    """
     domain = raw.get("domain", part.rpartition("/")[2].removesuffix("_filtered"))
     if domain not in PARTS:
         raise RowError(

@@ -22,7 +22,7 @@ PARTS = {"pair_helpful": 10067, "pair_harmless": 7064, "bon_helpful": 2109, "bon
 
 
 def read_row(part: str, raw: Raw, where: str) -> Item:
-    """A pair (`chosen`, `reject`) or a list (`bon_best`, `loser_list`), with `conversation_input`."""
+    """Return a pair (`chosen`, `reject`) or a list (`bon_best`, `loser_list`), with `conversation_input`."""
     path = str(raw.get("category_path", part))
     aim = named_in(f"{part}/{path}", ("harmless", "helpful"))
     if aim is None:
@@ -59,7 +59,7 @@ def _answer(value: object) -> Turns:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """The four parts, and each by category. A winner must stand strictly above every loser."""
+    """Return the four parts, and each by category. A winner must stand strictly above every loser."""
     found: dict[str, Credit] = {}
     categories = np.array([item.facts["category"] for item in items])
     for part in PARTS:
@@ -78,7 +78,7 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """The four parts, each a mean over its rows, their plain mean as `overall`, categories as details."""
+    """Return the four parts, each a mean over its rows, their plain mean as `overall`, categories as details."""
     sections = {part: means[part] for part in PARTS if part in means}
     return {**with_overall(sections, list(PARTS)), **{name: means[name] for name in means if "/" in name}}
 

@@ -121,7 +121,7 @@ def compute_where_read(layer: nn.Module) -> None:
 
 
 def cells_of(module: nn.Module) -> Cells | None:
-    """Where a module that is running in this thread is read; None for everywhere."""
+    """Return where a module that is running in this thread is read; None for everywhere."""
     return _NOW.cells if _is_told(module) else None
 
 
@@ -130,7 +130,7 @@ def _is_told(module: nn.Module) -> bool:
 
 
 def _hook_into(module: nn.Module) -> bool:
-    """Whether a module has parts that work token by token; those are hooked, and it with them.
+    """Tell whether a module has parts that work token by token; those are hooked, and it with them.
 
     What is told is the mask, and attention is told it first: also where a layer is computed again in the backward pass
     by its `forward`, without the layer's own hooks, as transformers does.

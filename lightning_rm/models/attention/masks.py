@@ -22,7 +22,8 @@ WHOLE_ROWS = Segments((), ())
 
 
 def segment_mask(segments: Segments) -> Tensor:
-    """The "attention mask" of a grid of segments: their lengths, and how far back the one stands that each continues.
+    """Return the "attention mask" of a grid of segments: their lengths, and how far back the one stands that each
+    continues.
 
     [prompt | chosen | rejected] of 3, 2 and 4 tokens is `[[[[3, 2, 4], [0, 1, 2]]]]`.
 
@@ -33,7 +34,7 @@ def segment_mask(segments: Segments) -> Tensor:
 
 
 def block_mask(tokens: TokenBatch, segments: Segments, causal: bool, dtype: torch.dtype) -> Tensor:
-    """The same as a plain additive mask, L x L, for `attn_implementation=eager`.
+    """Return the same as a plain additive mask, L x L, for `attn_implementation=eager`.
 
     Args:
         tokens: a grid of (R, L).
@@ -61,7 +62,7 @@ def padding_mask(tokens: TokenBatch) -> Tensor:
 def attention_mask(
     tokens: TokenBatch, config: PreTrainedConfig, packs: bool, causal: bool, dtype: torch.dtype
 ) -> Tensor:
-    """What to hand a backbone as its attention mask, so that every token sees its own sequence alone.
+    """Return what to hand a backbone as its attention mask, so that every token sees its own sequence alone.
 
     Args:
         tokens: a grid of (R, L).
@@ -108,7 +109,7 @@ def attention_mask(
 
 
 def windowed(mask: Tensor, window: int | None) -> Tensor:
-    """What `padding_mask` gave, as (R, 1, L, L) where tokens see a window of it alone; no row of it is empty."""
+    """Return what `padding_mask` gave, as (R, 1, L, L) where tokens see a window of it alone; no row of it is empty."""
     length = mask.shape[3]
     if window is None or length <= window:
         return mask
@@ -124,6 +125,6 @@ def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _longest(segments: Segments) -> int:
-    """The tokens of the longest sequence: a segment with those that it continues."""
+    """Return the tokens of the longest sequence: a segment with those that it continues."""
     starts = starts_of(segments.lengths, segments.back)
     return max(start + length for start, length in zip(starts, segments.lengths, strict=True))

@@ -66,7 +66,7 @@ def shape_of(lengths: list[int], back: list[int]) -> tuple[int, int]:
 
 
 def starts_of(lengths: Sequence[int], back: Sequence[int]) -> list[int]:
-    """The position of each segment's first token: 0, or where the segment that it continues ends."""
+    """Return the position of each segment's first token: 0, or where the segment that it continues ends."""
     starts: list[int] = []
     for number, distance in enumerate(back):
         starts.append(starts[number - distance] + lengths[number - distance] if distance else 0)
@@ -74,7 +74,7 @@ def starts_of(lengths: Sequence[int], back: Sequence[int]) -> list[int]:
 
 
 def rectangle_of(lengths: list[int], back: list[int], device: torch.device) -> Rectangle:
-    """The rectangle of segments, whose trees stand one after the other.
+    """Return the rectangle of segments, whose trees stand one after the other.
 
     Args:
         lengths: S tokens.
@@ -104,7 +104,7 @@ def rectangle_of(lengths: list[int], back: list[int], device: torch.device) -> R
 
 
 def _trees(lengths: list[int], back: list[int]) -> list[int]:
-    """The tokens of each tree: a segment that continues none begins one."""
+    """Return the tokens of each tree: a segment that continues none begins one."""
     trees: list[int] = []
     for length, distance in zip(lengths, back, strict=True):
         if distance:

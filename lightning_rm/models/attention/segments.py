@@ -56,7 +56,7 @@ class Plan:
         self._arranged: dict[tuple[Any, torch.device], Any] = {}
 
     def arranged(self, arrange: Callable[[list[int], list[int], torch.device], T], device: torch.device) -> T:
-        """The segments on a device as `rectangle_of` or `varlen.spans_of` arranges them; made once."""
+        """Return the segments on a device as `rectangle_of` or `varlen.spans_of` arranges them; made once."""
         if (arrange, device) not in self._arranged:
             self._arranged[arrange, device] = arrange(self.lengths, self.back, device)
         return self._arranged[arrange, device]
@@ -113,7 +113,7 @@ def segment_attention(
 
 
 def _way(query: Tensor, value: Tensor, plan: Plan, dropout: float) -> Callable[..., Tensor]:
-    """How to attend: by calls or by cells, whichever costs less on the device.
+    """Say how to attend: by calls or by cells, whichever costs less on the device.
 
     The kernel wants values as wide as keys, which those of latent attention (DeepSeek's) are not.
     """

@@ -47,7 +47,7 @@ class Spans(NamedTuple):
 
 
 def spans_of(lengths: list[int], back: list[int], device: torch.device) -> Spans:
-    """The spans of segments.
+    """Return the spans of segments.
 
     Args:
         lengths: S tokens.
@@ -99,13 +99,13 @@ def attend(
 
 
 def kernel_dtype(query: Tensor) -> torch.dtype:
-    """What attention computes in: under autocast its dtype, else the query's."""
+    """Return what attention computes in: under autocast its dtype, else the query's."""
     kind = query.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
 
 
 def serves(query: Tensor, dropout: float) -> bool:
-    """Whether the kernel can take these queries, (..., d), and is right on their device.
+    """Tell whether the kernel can take these queries, (..., d), and is right on their device.
 
     It knows half precision alone, heads of up to 256 and no dropout.
     """
@@ -117,7 +117,7 @@ def serves(query: Tensor, dropout: float) -> bool:
 
 @lru_cache
 def is_right(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernel gives what attention is, on [prompt | chosen | rejected] and a sequence by itself.
+    """Tell whether the kernel gives what attention is, on [prompt | chosen | rejected] and a sequence by itself.
 
     Asked once a device and dtype; a no is a warning. Nothing is differentiated: this may run inside a checkpointed
     layer, which counts the tensors that are saved for its backward pass.
@@ -144,7 +144,7 @@ def is_right(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def by_hand(query: Tensor, key: Tensor, value: Tensor, spans: Spans, causal: bool, window: int | None) -> Tensor:
-    """What `attend` computes, by SDPA of one segment after the other; arguments and result are its own."""
+    """Return what `attend` computes, by SDPA of one segment after the other; arguments and result are its own."""
     if spans.key is not None:
         key, value = key[spans.key], value[spans.key]
     num_queries, num_keys = spans.query_ends.diff().tolist(), spans.key_ends.diff().tolist()
@@ -160,7 +160,9 @@ def by_hand(query: Tensor, key: Tensor, value: Tensor, spans: Spans, causal: boo
 
 @lru_cache
 def _options(kernel: Any) -> dict[str, bool]:
-    """What to say of grouped heads: from torch 2.12 on the kernel wants to be told, before it takes them unasked."""
+    """Return what to say of grouped heads: from torch 2.12 on the kernel wants to be told, before it takes them
+    unasked.
+    """
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(kernel).parameters else {}
 
 

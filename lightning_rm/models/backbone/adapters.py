@@ -111,7 +111,7 @@ def put_adapter(config: PeftConfig, classifier: PreTrainedModel, architecture: A
 
 
 def one_adapter(lora: LoraAdapter | None, adapter: Adapter | None) -> Adapter | None:
-    """The adapter that was asked for, by either name.
+    """Return the adapter that was asked for, by either name.
 
     Raises:
         ValueError: if it was by both.
@@ -122,14 +122,14 @@ def one_adapter(lora: LoraAdapter | None, adapter: Adapter | None) -> Adapter | 
 
 
 def is_plain_lora(adapter: Adapter) -> bool:
-    """Whether adapters are LoRA's sum alone, which is merged into weights that are sharded or in 4 bits, too."""
+    """Tell whether adapters are LoRA's sum alone, which is merged into weights that are sharded or in 4 bits, too."""
     if isinstance(adapter, LoraAdapter):
         return True
     return isinstance(adapter, LoraConfig) and not adapter.use_dora and not isinstance(adapter.init_lora_weights, str)
 
 
 def four_bit(architecture: Architecture, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    """The 4-bit NormalFloat backbone of QLoRA (Dettmers et al., arXiv 2305.14314), its constants quantised too.
+    """Return the 4-bit NormalFloat backbone of QLoRA (Dettmers et al., arXiv 2305.14314), its constants quantised too.
 
     Args:
         architecture: whose head is left as it is.
@@ -152,13 +152,13 @@ def four_bit(architecture: Architecture, compute_dtype: torch.dtype) -> BitsAndB
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """How many of a module's parameters are trained, and how many it has."""
+    """Say how many of a module's parameters are trained, and how many it has."""
     parameters = list(module.parameters())
     return sum(value.numel() for value in parameters if value.requires_grad), sum(map(Tensor.numel, parameters))
 
 
 def _targets(wanted: Any, classifier: PreTrainedModel, architecture: Architecture) -> list[str]:
-    """Names of the layers that adapters go into, the head's left out.
+    """Return names of the layers that adapters go into, the head's left out.
 
     Raises:
         ValueError: if there is none.
@@ -179,7 +179,7 @@ def _targets(wanted: Any, classifier: PreTrainedModel, architecture: Architectur
 
 
 def _linear_layers(classifier: PreTrainedModel, head: Sequence[str]) -> list[str]:
-    """Names of the backbone's linear layers, the head's left out."""
+    """Return names of the backbone's linear layers, the head's left out."""
     own = tuple(f"{name}." for name in head)
     return [
         name

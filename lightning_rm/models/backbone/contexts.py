@@ -37,7 +37,7 @@ class HasModules(Protocol):
     """A module, as far as its modes go."""
 
     def modules(self) -> Iterator[nn.Module]:
-        """All modules inside it, itself first."""
+        """Return all modules inside it, itself first."""
         ...
 
 

@@ -97,7 +97,9 @@ def export(
 
 
 def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:
-    """The tensors of a classifier or a head by name: gathered on rank 0, 4-bit weights expanded, else not copied."""
+    """Return the tensors of a classifier or a head by name: gathered on rank 0, 4-bit weights expanded, else not
+    copied.
+    """
     module = cast(nn.Module, classifier)
     if any(isinstance(parameter, DTensor) for parameter in module.parameters()):
         gathered = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
@@ -112,7 +114,7 @@ def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:
 
 
 def _cast(classifier: PreTrainedModel, state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """A state dict with the backbone's tensors in another dtype, the head's in their own."""
+    """Return a state dict with the backbone's tensors in another dtype, the head's in their own."""
     architecture = architecture_of(classifier.config, remote=classifier.is_remote_code())
     head = {name for name, _ in head_tensors(classifier, architecture)}
     return {
@@ -122,7 +124,10 @@ def _cast(classifier: PreTrainedModel, state: dict[str, Tensor], dtype: torch.dt
 
 
 def _skeleton(classifier: PreTrainedModel, dtype: torch.dtype, facts: Mapping[str, Any]) -> PreTrainedModel:
-    """The same classifier without adapters, quantisation or memory: what writes configuration and weight names."""
+    """Return the same classifier without adapters, quantisation or memory.
+
+    What writes configuration and weight names.
+    """
     config = copy.deepcopy(classifier.config)
     vars(config).pop("quantization_config", None)  # of the 4 bits or the GGUF that it was loaded from
     for name in FACTS:
@@ -135,7 +140,7 @@ def _skeleton(classifier: PreTrainedModel, dtype: torch.dtype, facts: Mapping[st
 
 
 def _causal_skeleton(classifier: PreTrainedModel, tied: bool) -> tuple[PreTrainedModel, str]:
-    """The causal language model of a classifier's skeleton, without memory too, and the name of its head."""
+    """Return the causal language model of a classifier's skeleton, without memory too, and the name of its head."""
     config = classifier.config
     config.tie_word_embeddings = tied
     with torch.device("meta"):

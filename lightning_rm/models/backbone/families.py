@@ -46,7 +46,7 @@ PROVEN = frozenset(
 
 
 def architecture_of(config: PreTrainedConfig, remote: bool = False) -> Architecture:
-    """How a configuration's sequence classifier is read.
+    """Say how a configuration's sequence classifier is read.
 
     Args:
         config: of text alone; see `text_tower.text_config` for those of images too.
@@ -93,12 +93,15 @@ def classifier_class(config: PreTrainedConfig) -> type[Any]:
 
 
 def is_proven(config: PreTrainedConfig) -> bool:
-    """Whether the tests have held this family to what is said of it here."""
+    """Tell whether the tests have held this family to what is said of it here."""
     return config.model_type in PROVEN or config.model_type in ENCODERS
 
 
 def _reads_a_score(kind: type[Any], config: PreTrainedConfig) -> bool:
-    """Whether a classifier's forward makes its label of `score` at one token; which one, the probe and tests look."""
+    """Tell whether a classifier's forward makes its label of `score` at one token.
+
+    Which one, the probe and tests look.
+    """
     if config.is_encoder_decoder or getattr(config, "pooling", None) not in (None, "eos"):
         return False
     forward: Any = inspect.unwrap(kind.forward)

@@ -28,15 +28,17 @@ TOKENIZER_FILES = re.compile(
 
 
 def is_no_model(name: str) -> bool:
-    """Whether a file or folder of this name belongs to no model and no tokenizer, so that an export leaves it alone."""
+    """Tell whether a file or folder of this name belongs to no model and no tokenizer, so that an export leaves it
+    alone.
+    """
     return MODEL_FILES.fullmatch(name) is None and TOKENIZER_FILES.fullmatch(name) is None
 
 
 def is_members(folder: str | Path) -> bool:
-    """Whether `MemberRewardModel.save_pretrained` wrote a folder."""
+    """Tell whether `MemberRewardModel.save_pretrained` wrote a folder."""
     return (Path(folder) / MEMBERS_FILE).is_file()
 
 
 def is_ensemble(folder: str | Path) -> bool:
-    """Whether `RewardEnsemble.save_pretrained` wrote a folder."""
+    """Tell whether `RewardEnsemble.save_pretrained` wrote a folder."""
     return (Path(folder) / ENSEMBLE_FILE).is_file()

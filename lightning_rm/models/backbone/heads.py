@@ -99,7 +99,7 @@ REMOTE = Architecture("last", ("score",), _score, packs=False, attention="eager"
 
 
 def head_tensors(classifier: PreTrainedModel, architecture: Architecture) -> Iterator[tuple[str, nn.Parameter]]:
-    """The head's parameters by their names within the classifier, in a fixed order.
+    """Yield the head's parameters by their names within the classifier, in a fixed order.
 
     Raises:
         ValueError: if the classifier has no such head (one that brings its own code may have any).

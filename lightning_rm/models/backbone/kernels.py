@@ -67,5 +67,5 @@ def compile_layers(layers: Sequence[nn.Module]) -> None:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether torch compiles a part of a module."""
+    """Tell whether torch compiles a part of a module."""
     return any(part._compiled_call_impl is not None for part in module.modules())  # pyright: ignore[reportPrivateUsage]

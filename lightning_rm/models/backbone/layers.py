@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 
 def transformer_layers(classifier: PreTrainedModel) -> list[nn.Module]:
-    """A backbone's layers from first to last: the longest of its outermost module lists.
+    """Return a backbone's layers from first to last: the longest of its outermost module lists.
 
     Raises:
         ValueError: if it has no module list.

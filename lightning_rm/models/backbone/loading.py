@@ -51,7 +51,7 @@ class Checkpoint:
 
     @classmethod
     def at(cls, path: str | Path, gguf_file: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
-        """The checkpoint at a path; a path that names a `.gguf` file is its folder and the file.
+        """Return the checkpoint at a path; a path that names a `.gguf` file is its folder and the file.
 
         Raises:
             ValueError: if a GGUF file is asked for and the packages that read it are not installed.
@@ -81,7 +81,7 @@ class Checkpoint:
         return options | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
 
     def config(self) -> PreTrainedConfig:
-        """Its configuration, set to one label; of a model of images and text that of its text tower.
+        """Return its configuration, set to one label; of a model of images and text that of its text tower.
 
         Raises:
             ValueError: if nothing is there, or a classifier with another number of labels.
@@ -117,12 +117,12 @@ class Checkpoint:
 
 
 def is_classifier(config: PreTrainedConfig) -> bool:
-    """Whether a checkpoint's own head is a sequence classifier's."""
+    """Tell whether a checkpoint's own head is a sequence classifier's."""
     return any(name.endswith(CLASSIFIER) for name in config.architectures or ())
 
 
 def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """What a class of transformers makes of a checkpoint, and what it says of missing and unexpected weights.
+    """Return what a class of transformers makes of a checkpoint, and what it says of missing and unexpected weights.
 
     Args:
         auto: such as `AutoModelForCausalLM`.
@@ -152,12 +152,12 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
 
 
 def _of_torch_load(error: Exception) -> bool:
-    """Whether torch raised an error while it read a file: of damaged ones it raises a dozen kinds."""
+    """Tell whether torch raised an error while it read a file: of damaged ones it raises a dozen kinds."""
     return any(frame.filename == torch.serialization.__file__ for frame in traceback.extract_tb(error.__traceback__))
 
 
 def weight_files(folder: str | Path) -> list[Path]:
-    """The weight files of a model's folder, in order of name."""
+    """Return the weight files of a model's folder, in order of name."""
     return sorted(file for file in Path(folder).iterdir() if file.suffix in WEIGHT_SUFFIXES)
 
 
@@ -169,7 +169,7 @@ def load_classifier(
     attention: str,
     quantization: object | None = None,
 ) -> tuple[PreTrainedModel, set[str]]:
-    """The checkpoint as a classifier with one label, its head in float32 as far as it is stored.
+    """Return the checkpoint as a classifier with one label, its head in float32 as far as it is stored.
 
     Returns:
         The classifier, and the names of head parameters that the checkpoint does not hold.
@@ -191,14 +191,14 @@ def load_classifier(
 def load_with_lm_head(
     checkpoint: Checkpoint, config: PreTrainedConfig, architecture: Architecture, dtype: torch.dtype, attention: str
 ) -> tuple[PreTrainedModel, set[str], nn.Linear]:
-    """A causal checkpoint as a classifier with one label, and the language-model head beside it.
+    """Return a causal checkpoint as a classifier with one label, and the language-model head beside it.
 
     Returns:
         The classifier, the names of its head parameters (all are new), and the LM head, its weight shared with the
         embeddings where the checkpoint ties them.
 
     Raises:
-        ValueError: if the checkpoint is no causal language model.
+        ValueError: if the checkpoint is not a causal language model.
     """
     if architecture.read_at == "first" or is_classifier(config):
         raise ValueError(f"{checkpoint.where} has no language-model head; keep_lm_head needs a causal checkpoint")
@@ -220,7 +220,7 @@ def load_with_lm_head(
 
 
 def build_classifier(config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
-    """A classifier with weights drawn from the global random state."""
+    """Return a classifier with weights drawn from the global random state."""
     return AutoModelForSequenceClassification.from_config(config, dtype=dtype, attn_implementation=attention)
 
 

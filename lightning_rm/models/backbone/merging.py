@@ -21,20 +21,20 @@ ADAPTER = "default"
 
 
 def adapted_layers(classifier: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Every layer with an adapter, by its name."""
+    """Yield every layer with an adapter, by its name."""
     for name, module in classifier.named_modules():
         if isinstance(module, BaseTunerLayer):
             yield name, module
 
 
 def is_plain(layer: Any) -> bool:
-    """Whether a layer is LoRA as it was made: `W + scale * B A` of a linear layer, and nothing else."""
+    """Tell whether a layer is LoRA as it was made: `W + scale * B A` of a linear layer, and nothing else."""
     # A tuner's layer is a module of peft's own; DoRA and its kind stand among LoRA's `lora_variant`.
     return isinstance(layer, LoraLayer) and ADAPTER in layer.lora_A and ADAPTER not in layer.lora_variant
 
 
 def merge_adapters(classifier: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with every adapter merged into the weight it adapts; the classifier is left as it is.
+    """Return a state dict with every adapter merged into the weight it adapts; the classifier is left as it is.
 
     Args:
         classifier: the model that the state is of, for the adapters' scales.
@@ -63,7 +63,7 @@ def _sum(name: str, layer: Any, own: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _by_peft(name: str, layer: Any, own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What peft makes of a copy of a layer."""
+    """Return what peft makes of a copy of a layer."""
     twin: Any = copy.deepcopy(layer).cpu()
     twin.load_state_dict({key.removeprefix(f"{name}."): value.detach().cpu() for key, value in own.items()})
     dtypes = {key: value.dtype for key, value in twin.get_base_layer().state_dict().items()}

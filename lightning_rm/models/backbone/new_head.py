@@ -27,7 +27,7 @@ class NewHead(NamedTuple):
         return cls(where, _copies(parameters))
 
     def is_still(self, parameters: Iterable[nn.Parameter]) -> bool:
-        """Whether a head has the values that were drawn."""
+        """Tell whether a head has the values that were drawn."""
         return all(torch.equal(*both) for both in zip(self.drawn, _copies(parameters), strict=True))
 
 

@@ -26,7 +26,7 @@ def for_older_readers(folder: Path) -> None:
 
 
 def with_older_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's configuration with the names of transformers 4 beside those of 5.
+    """Return a model's configuration with the names of transformers 4 beside those of 5.
 
     `{"rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"}, "dtype": "bfloat16"}` gains
     `{"rope_theta": 500000.0, "rope_scaling": None, "torch_dtype": "bfloat16"}`. Rotary settings by kind of layer have
@@ -48,7 +48,7 @@ def with_older_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_older_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A tokenizer's configuration under the names of transformers 4, which 5 reads as well.
+    """Return a tokenizer's configuration under the names of transformers 4, which 5 reads as well.
 
     Where it was loaded from is left out.
     """

@@ -15,14 +15,17 @@ ROUTER_LOGITS = "router_logits"
 
 
 def routers_of(classifier: PreTrainedModel) -> dict[str, nn.Module]:
-    """A backbone's routers by their names within the classifier, from first layer to last; {} without experts."""
+    """Return a backbone's routers by their names within the classifier, from first layer to last.
+
+    {} without experts.
+    """
     kind = _recorder(classifier)
     modules = cast(nn.Module, classifier).named_modules()
     return {} if kind is None else {name: module for name, module in modules if isinstance(module, kind.target_class)}
 
 
 def logits_index(classifier: PreTrainedModel) -> int:
-    """Which of a router's outputs are the scores of all experts (tokens, E)."""
+    """Return which of a router's outputs are the scores of all experts (tokens, E)."""
     recorder = _recorder(classifier)
     return 0 if recorder is None else recorder.index
 

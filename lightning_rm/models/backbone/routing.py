@@ -58,7 +58,7 @@ def hearing() -> Generator[list[Tensor]]:
 
 
 def routing_of(heard: Sequence[Tensor], config: PreTrainedConfig, tokens: TokenBatch, weight: float) -> Routing | None:
-    """What the routers did with a batch; None where none was heard.
+    """Return what the routers did with a batch; None where none was heard.
 
     Args:
         heard: their scores, (tokens, E) each.

@@ -27,10 +27,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
-    """A transformers configuration from `model_type` and sizes.
+    """Return a transformers configuration from `model_type` and sizes.
 
     Raises:
-        ValueError: if the type is missing or not supported, or a name is no setting of it.
+        ValueError: if the type is missing or not supported, or a name is not a setting of it.
     """
     options = dict(values)
     if "model_type" not in options:
@@ -49,7 +49,7 @@ def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _configuration(model_type: str) -> PreTrainedConfig:
-    """The configuration of a type with every setting at its default.
+    """Return the configuration of a type with every setting at its default.
 
     Raises:
         ValueError: if transformers knows no such type.
@@ -116,7 +116,7 @@ def set_dropout(config: PreTrainedConfig, dropout: float) -> None:
     """Set every dropout of a configuration to one probability.
 
     Raises:
-        ValueError: if it is no probability.
+        ValueError: if it is not a probability.
     """
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout}: a probability below 1 is needed, or null to keep the checkpoint's own")
@@ -131,7 +131,7 @@ def choose_pad(
     pad_id: int | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> int:
-    """The padding token: the one asked for, else the tokenizer's, else the configuration's.
+    """Return the padding token: the one asked for, else the tokenizer's, else the configuration's.
 
     Raises:
         ValueError: if there is none, if it ends texts too (then a pooled classifier reads another token than the last

@@ -11,7 +11,7 @@ from lightning_rm.losses import language_model_loss
 
 
 def text_loss(lm_head: nn.Linear, hidden: Tensor, tokens: TokenBatch, config: PreTrainedConfig) -> Tensor:
-    """The next-token loss on the tokens of chosen responses, each predicted from the token before it.
+    """Return the next-token loss on the tokens of chosen responses, each predicted from the token before it.
 
     Args:
         lm_head: from a hidden state to the logits of all tokens.

@@ -33,7 +33,7 @@ _OF_THE_WHOLE = ("pad_token_id", "eos_token_id", "bos_token_id")
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """A checkpoint's configuration, or that of its text tower where it has others.
+    """Return a checkpoint's configuration, or that of its text tower where it has others.
 
     What the whole says of labels, padding and the end of texts goes with the text tower where that says nothing.
     """
@@ -55,7 +55,7 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def _as_twin(tower: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of the text model that a tower is, layer by layer."""
+    """Return the configuration of the text model that a tower is, layer by layer."""
     values: dict[str, Any] = tower.to_dict()
     known = AutoConfig.for_model(TWINS[values.pop("model_type")])
     settings = {name: value for name, value in values.items() if name in known.to_dict()}

@@ -11,7 +11,7 @@ Aggregate = Literal["mean", "median", "worst", "mean_minus_variance"]
 
 
 def aggregate(reward: Tensor, how: Aggregate = "mean", lam: float = 1.0) -> Tensor:
-    """One reward of the rewards of M members.
+    """Return one reward of the rewards of M members.
 
     `worst` is the least (WCO) and `mean_minus_variance` is mean - lam * population variance (UWO), both of Coste et al.
     (arXiv 2310.02743); `median` is Eisenstein et al.'s (arXiv 2312.09244), the mean of the middle two for an even M.
@@ -43,4 +43,4 @@ def aggregate(reward: Tensor, how: Aggregate = "mean", lam: float = 1.0) -> Tens
         case "mean_minus_variance":
             return reward.mean(-2) - lam * reward.var(-2, correction=0)
         case _:
-            raise ValueError(f"how={how!r} is no aggregate; choose one of: {', '.join(get_args(Aggregate))}")
+            raise ValueError(f"how={how!r} is not an aggregate; choose one of: {', '.join(get_args(Aggregate))}")

@@ -14,7 +14,7 @@ POISSON = [int(2**32 * below) for below in accumulate(math.exp(-1) / math.factor
 
 
 def bootstrap_weights(row: Tensor, num_members: int, seed: int = 0) -> Tensor:
-    """How often each pair stands in each member's bootstrap sample, without drawing one.
+    """Say how often each pair stands in each member's bootstrap sample, without drawing one.
 
     Counts are Poisson(1) (Oza and Russell, "Online bagging and boosting", 2001) and depend on the pair's row, the
     member and the seed alone: a pair has the same in every epoch, on every rank and device.
@@ -42,5 +42,5 @@ def _mixed(bits: Tensor) -> Tensor:
 
 
 def _shifted(bits: Tensor, shift: int) -> Tensor:
-    """A shift to the right of 64 bits without a sign, which int64 has."""
+    """Return a shift to the right of 64 bits without a sign, which int64 has."""
     return (bits >> shift) & ((1 << (64 - shift)) - 1)

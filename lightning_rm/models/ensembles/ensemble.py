@@ -45,8 +45,8 @@ class RewardEnsemble(AnyRewardModel):
         offsets: (M,) taken off each member's rewards; None for 0. `centre` finds them.
 
     Raises:
-        ValueError: if there are no members, they differ in architecture or padding token, one is no plain RewardModel,
-            there is not one offset for each, or the aggregate is none.
+        ValueError: if there are no members, they differ in architecture or padding token, one is not a plain
+            RewardModel, there is not one offset for each, or the aggregate is none.
     """
 
     members: Sequence[RewardModel]
@@ -80,7 +80,7 @@ class RewardEnsemble(AnyRewardModel):
         offsets: Offsets = None,
         **options: Any,
     ) -> Self:
-        """An ensemble of reward models, each read by `RewardModel.from_pretrained`.
+        """Return an ensemble of reward models, each read by `RewardModel.from_pretrained`.
 
         Args:
             path: the members' folders or hub names, or a pattern of folders, `voters/*/best`, taken in sorted order.
@@ -101,7 +101,7 @@ class RewardEnsemble(AnyRewardModel):
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Self:
-        """The ensemble that `save_pretrained` wrote.
+        """Return the ensemble that `save_pretrained` wrote.
 
         Args:
             folder: with `ensemble.json` in it.
@@ -203,15 +203,15 @@ class RewardEnsemble(AnyRewardModel):
         return min((member.max_tokens for member in self.members if member.max_tokens is not None), default=None)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of every member's head."""
+        """Return the parameters of every member's head."""
         return chain.from_iterable(member.head_parameters() for member in self.members)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of every member's backbone."""
+        """Return the parameters of every member's backbone."""
         return chain.from_iterable(member.backbone_parameters() for member in self.members)
 
     def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
-        """The aggregate of the members' rewards.
+        """Return the aggregate of the members' rewards.
 
         Args:
             tokens: k responses to each of P prompts.
@@ -232,7 +232,7 @@ class RewardEnsemble(AnyRewardModel):
         return RewardOutput(self.combine(self._centred(outputs)), feature)
 
     def combine(self, votes: Tensor) -> Tensor:
-        """One reward (..., P) of those of all members (..., M, P): the aggregate."""
+        """Return one reward (..., P) of those of all members (..., M, P): the aggregate."""
         return aggregate(votes, self.how, self.lam)
 
     def lm_loss(self, output: RewardOutput, tokens: TokenBatch) -> Tensor:
@@ -276,7 +276,7 @@ class RewardEnsemble(AnyRewardModel):
 
 
 def member_folders(folder: str | Path) -> list[Path]:
-    """The Hugging Face folders of an ensemble's members, in their order."""
+    """Return the Hugging Face folders of an ensemble's members, in their order."""
     settings = json.loads((Path(folder) / ENSEMBLE_FILE).read_text(encoding="utf-8"))
     return [Path(folder) / name for name in settings["members"]]
 

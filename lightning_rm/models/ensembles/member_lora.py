@@ -47,7 +47,7 @@ class MemberAdapter(nn.Module):
         self.scale = scale
 
     def add(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """A forward hook of the layer: its output and what each member adds on its rows.
+        """Return a forward hook of the layer: its output and what each member adds on its rows.
 
         Args:
             inputs: one tensor (M * R, ..., in), member by member.
@@ -58,7 +58,7 @@ class MemberAdapter(nn.Module):
         return output + delta.view(output.shape).to(output.dtype)
 
     def merged(self, weight: Tensor, member: int | None) -> Tensor:
-        """The layer's weight for one member alone, or (None) with the mean of what all members add."""
+        """Return the layer's weight for one member alone, or (None) with the mean of what all members add."""
         deltas = self.scale * (self.down @ self.up)
         delta = deltas.mean(0) if member is None else deltas[member]
         return (weight.to(delta.dtype) + (delta.T if self.transposed else delta)).to(weight.dtype)
@@ -122,7 +122,7 @@ class MemberLora(nn.Module):
         return dict(zip(self.names, cast("list[MemberAdapter]", list(self.adapters)), strict=True))
 
     def merged(self, classifier: PreTrainedModel, member: int | None) -> dict[str, Tensor]:
-        """The adapted layers' weights by name, for one member alone or (None) with the members' mean."""
+        """Return the adapted layers' weights by name, for one member alone or (None) with the members' mean."""
         return {
             f"{name}.weight": adapter.merged(classifier.get_parameter(f"{name}.weight"), member)
             for name, adapter in self.by_name().items()
@@ -144,7 +144,7 @@ class MemberLora(nn.Module):
 def _repeat_rows(
     num_members: int, first: bool, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A layer's inputs for M times the rows. Hidden states are so already, but in the first adapted layer."""
+    """Return a layer's inputs for M times the rows. Hidden states are so already, but in the first adapted layer."""
     hidden: Tensor = args[0] if args else kwargs["hidden_states"]
     rows = hidden.shape[0] if first else hidden.shape[0] // num_members
     if first:

@@ -171,7 +171,7 @@ class MemberRewardModel(RewardModel):
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Self:
-        """The members that `save_pretrained` wrote; `options` are `RewardModel.from_pretrained`'s.
+        """Return the members that `save_pretrained` wrote; `options` are `RewardModel.from_pretrained`'s.
 
         Raises:
             ValueError: if the folder holds no members, or those of other weights than its average.
@@ -208,21 +208,23 @@ class MemberRewardModel(RewardModel):
         return self.num_members
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of all members' heads, member by member."""
+        """Return the parameters of all members' heads, member by member."""
         return self.heads.parameters()
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """All other parameters, the members' adapters among them; not the backbone's own head, which nobody trains."""
+        """Return all other parameters, the members' adapters among them; not the backbone's own head, which nobody
+        trains.
+        """
         mould = {id(parameter) for parameter in super().head_parameters()}
         return (parameter for parameter in super().backbone_parameters() if id(parameter) not in mould)
 
     def member_adapters(self) -> Sequence[tuple[nn.Module, nn.Module]]:
-        """The backbone's modules that members adapt, each with its adapter."""
+        """Return the backbone's modules that members adapt, each with its adapter."""
         named = {} if self.lora is None else self.lora.by_name()
         return [(self.backbone.get_submodule(name), adapter) for name, adapter in named.items()]
 
     def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
-        """Every member's rewards of every response in a batch.
+        """Return every member's rewards of every response in a batch.
 
         Args:
             tokens: R rows of L tokens, k responses to each of P prompts.
@@ -247,7 +249,7 @@ class MemberRewardModel(RewardModel):
         return RewardOutput(reward, feature.mean(0), hidden if keep_hidden and self.lora is None else None)
 
     def member(self, member: int) -> RewardModel:
-        """One member alone, its adapters merged: a reward model with weights of its own and no LM head.
+        """Return one member alone, its adapters merged: a reward model with weights of its own and no LM head.
 
         Raises:
             ValueError: if there is no such member.
@@ -299,13 +301,13 @@ class MemberRewardModel(RewardModel):
         return torch.vmap(one, randomness="different")(list(self._stacked().values()), features)
 
     def _stacked(self) -> dict[str, Tensor]:
-        """Each of the head's parameters by its name in the classifier, (M, ...)."""
+        """Return each of the head's parameters by its name in the classifier, (M, ...)."""
         heads = cast("list[nn.ParameterList]", list(self.heads))
         return {name: torch.stack(list(values)) for name, *values in zip(self._head_names, *heads, strict=True)}
 
     @torch.no_grad()
     def _alone(self, member: int | None) -> PreTrainedModel:
-        """A classifier with one member's weights or (None) the average; what all members share is not copied."""
+        """Return a classifier with one member's weights or (None) the average; what all members share is not copied."""
         weights = {
             name: value.mean(0) if member is None else value[member] for name, value in self._stacked().items()
         } | ({} if self.lora is None else self.lora.merged(self.backbone, member))
@@ -316,7 +318,9 @@ class MemberRewardModel(RewardModel):
         return cast(PreTrainedModel, alone)
 
     def _stored(self) -> dict[str, Tensor]:
-        """What `load` needs beyond the average: each member's tensors, and the weights that adapters are added to."""
+        """Return what `load` needs beyond the average: each member's tensors, and the weights that adapters are added
+        to.
+        """
         tensors = {f"heads.{name}": value for name, value in self._stacked().items()}
         for name, adapter in ({} if self.lora is None else self.lora.by_name()).items():
             tensors |= {f"lora.{name}.down": adapter.down, f"lora.{name}.up": adapter.up}

@@ -64,11 +64,11 @@ class AverageCheck:
 
 
 def average_weights(members: Sequence[AnyRewardModel]) -> RewardModel:
-    """The uniform average of members' weights, as a plain reward model (arXiv 2401.12187, section 3).
+    """Return the uniform average of members' weights, as a plain reward model (arXiv 2401.12187, section 3).
 
     Adapters are merged into their weights first. Sums are made in float32, and each tensor keeps member 0's dtype;
-    settings that are no weights, such as dropout, are member 0's too. Members are left as they are, and an LM head that
-    they kept is left out.
+    settings that are not weights, such as dropout, are member 0's too. Members are left as they are, and an LM head
+    that they kept is left out.
 
     Args:
         members: M reward models from one initialisation; see `weight_cosine`.
@@ -100,7 +100,7 @@ def average_weights(members: Sequence[AnyRewardModel]) -> RewardModel:
 
 
 def weight_cosine(members: Sequence[AnyRewardModel]) -> WeightCosine:
-    """How alike members' weights are, before they are averaged.
+    """Say how alike members' weights are, before they are averaged.
 
     Args:
         members: M reward models, M at least 2.
@@ -123,7 +123,7 @@ def weight_cosine(members: Sequence[AnyRewardModel]) -> WeightCosine:
 
 
 def check_average(average_accuracy: float, member_accuracies: Sequence[float]) -> AverageCheck:
-    """Whether an average is as accurate as its members are on average: the paper's linear mode connectivity.
+    """Tell whether an average is as accurate as its members are on average: the paper's linear mode connectivity.
 
     Args:
         average_accuracy: of `average_weights`, on pairs that no member was trained on.
@@ -141,7 +141,7 @@ def check_average(average_accuracy: float, member_accuracies: Sequence[float]) -
 
 
 def _mean_cosine(gram: Tensor) -> float:
-    """The mean over pairs, from (M, M) inner products."""
+    """Return the mean over pairs, from (M, M) inner products."""
     norm = gram.diagonal().sqrt()
     cosine = gram / (norm[:, None] * norm)
     pairs = torch.ones_like(gram, dtype=torch.bool).triu(1)
@@ -149,7 +149,7 @@ def _mean_cosine(gram: Tensor) -> float:
 
 
 def _plain(members: Sequence[AnyRewardModel]) -> list[RewardModel]:
-    """The members, once it is sure that each has weights of its own."""
+    """Return the members, once it is sure that each has weights of its own."""
     plain: list[RewardModel] = []
     for number, member in enumerate(members):
         if type(member) is not RewardModel:
@@ -163,7 +163,7 @@ def _plain(members: Sequence[AnyRewardModel]) -> list[RewardModel]:
 
 @torch.no_grad()
 def _states(members: Sequence[RewardModel]) -> list[dict[str, Tensor]]:
-    """Every member's tensors with adapters merged, once it is sure that they can be averaged."""
+    """Return every member's tensors with adapters merged, once it is sure that they can be averaged."""
     if not members:
         raise ValueError("an average needs members; give at least one reward model")
     settings: list[dict[str, object]] = []
@@ -191,7 +191,7 @@ def _states(members: Sequence[RewardModel]) -> list[dict[str, Tensor]]:
 
 
 def _settings(member: RewardModel) -> dict[str, object]:
-    """What of a member's configuration says which function its weights are."""
+    """Return what of a member's configuration says which function its weights are."""
     config = cast(dict[str, object], member.backbone.config.to_dict())
     named = {name: value for name, value in config.items() if name not in FREE_SETTINGS and "drop" not in name}
     return {**named, "pad_id": member.pad_id}

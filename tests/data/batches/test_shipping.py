@@ -40,7 +40,7 @@ def test_a_batch_arrives_as_it_was_made_and_without_shared_memory(layout: Layout
 
 
 class Odd(torch.utils.data.Dataset[Tensor]):
-    """Tensors that are no plain arrays: of no dimension, of truths, a view with strides, with no elements."""
+    """Tensors that are not plain arrays: of no dimension, of truths, a view with strides, with no elements."""
 
     kinds = (torch.tensor(2.5), torch.tensor([True, False]), torch.arange(6).view(2, 3).T, torch.empty(0, 4))
 

@@ -35,7 +35,7 @@ def test_alpaca_joins_its_lines_after_system_and_history() -> None:
 
 
 def test_system_beside_a_prompt_is_its_first_turn() -> None:
-    """axolotl's `prompt_pairs`; a number is no system turn."""
+    """axolotl's `prompt_pairs`; a number is not a system turn."""
     raw = {"prompt": "2+2?", **TEXTS}
     assert turns(good(raw | {"system": "Be brief."}))[0] == ["system: Be brief.", "user: 2+2?"]
     assert good(raw | {"system": "Be brief."}) == good(raw | {"prompt": [BE_BRIEF, USER]})
@@ -216,7 +216,7 @@ TRANSCRIPTS = [
 @pytest.mark.parametrize("shape", TRANSCRIPTS)
 @pytest.mark.parametrize("name", [name for name in PROMPT_FIELDS if name not in SYSTEM_FIELDS])
 def test_what_a_field_asks_beside_a_prompt_stands_in_it_or_is_refused(shape: str, name: str) -> None:
-    """Fields that repeat the prompt are usual; `2` is no word of `2+2?`."""
+    """Fields that repeat the prompt are usual; `2` is not a word of `2+2?`."""
     row = good(SHAPES[shape])
     for repeated in ("2+2?", " 2+2?\n", [USER, FOUR], [["2+2?", "4"]], 3, ""):
         assert good(SHAPES[shape] | {name: repeated}) == row

@@ -142,7 +142,7 @@ def test_the_fingerprint_is_of_bytes_and_columns(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text("")
-    with pytest.raises(ValueError, match="columns names 'chosen', which is no field of a group"):
+    with pytest.raises(ValueError, match="columns names 'chosen', which is not a field of a group"):
         GroupFile(path, {"chosen": "x"})
     with pytest.raises(ValueError, match="there is no file"):
         GroupFile(tmp_path / "none.jsonl")

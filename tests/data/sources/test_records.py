@@ -1,4 +1,4 @@
-"""Rows in memory: the pairs of a file with the same rows, a fingerprint of what they hold, and what is no source."""
+"""Rows in memory: the pairs of a file with the same rows, a fingerprint of what they hold, and what is not a source."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def dataset(tmp_path: Path) -> PairDataset:
 
 
 def test_a_sample_holds_both_sequences_and_the_prompts_length(dataset: PairDataset) -> None:
-    """`4 11 5 12 13 2` and `4 11 5 12 14 15 2` share 4 tokens; the fourth, `w2`, is no part of the prompt."""
+    """`4 11 5 12 13 2` and `4 11 5 12 14 15 2` share 4 tokens; the fourth, `w2`, is not a part of the prompt."""
     assert len(dataset) == 3
     assert dataset.sample(0) == Sample(([4, 11, 5, 12, 13, 2], [4, 11, 5, 12, 14, 15, 2]), 3)
     assert dataset.lengths.tolist() == [[6, 7], [5, 5], [5, 5]]

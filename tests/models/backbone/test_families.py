@@ -39,6 +39,7 @@ def alone(classifier: PreTrainedModel, samples: list[Sample]) -> Tensor:
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_family(name: str, tmp_path: Path) -> None:
     """From a causal checkpoint: layouts are exact in rewards and gradients; a step, an export, and the same rewards."""
+    torch.manual_seed(0)
     causal = AutoModelForCausalLM.from_config(family_config(name, **CHANGES.get(name, {})))
     causal.save_pretrained(tmp_path / "causal")
     model = in_float64(RewardModel.from_pretrained(tmp_path / "causal", dtype="float64", pad_id=PAD)).eval()

@@ -240,7 +240,7 @@ def test_what_cannot_be_an_ensemble_is_named(tmp_path: Path) -> None:
         RewardEnsemble([model, RewardEnsemble([model])])
     with pytest.raises(ValueError, match=r"offsets has shape \(1,\) for 2 members"):
         RewardEnsemble([model, model], offsets=[0.0])
-    with pytest.raises(ValueError, match="how='best' is no aggregate; choose one of: mean, median"):
+    with pytest.raises(ValueError, match="how='best' is not an aggregate; choose one of: mean, median"):
         RewardEnsemble([model], how="best")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="lam=-1"):
         RewardEnsemble([model], lam=-1)
