@@ -136,10 +136,11 @@ def test_a_part_runs_on_a_cpu(part: str, tmp_path: Path) -> None:
     origin, *found = map(json.loads, cases.read_text().splitlines())
     assert origin["tiny"]
     states = {case["case"]: case["state"] for case in found}
-    good = {"equality": "equal", "no_sync": "no wait"}.get(part, "measured")
+    # Where TRL is installed, its rewards are held against ours before its speed is.
+    good = {"equality": ("equal",), "no_sync": ("no wait",)}.get(part, ("measured", "equal"))
     others = ("not on a CPU", "not installed", "does not step without a trainer")
-    assert [name for name, state in states.items() if state != good and not state.startswith(others)] == []
-    assert sum(state == good for state in states.values()) > 5
+    assert [name for name, state in states.items() if state not in good and not state.startswith(others)] == []
+    assert sum(state in good for state in states.values()) > 5
 
 
 def test_targets_are_of_each_sides_best() -> None:

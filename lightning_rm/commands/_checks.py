@@ -109,6 +109,8 @@ def _check_monitor(cfg: DictConfig, datamodule: PreferenceDataModule, benchmarks
         datamodule: names its sets.
         benchmarks: the names of the metrics that its benchmarks will log.
     """
+    if cfg.monitor is None:  # the last weights are kept
+        return
     if cfg.monitor.startswith(BENCHMARK):
         if cfg.monitor not in benchmarks:
             raise ValueError(

@@ -83,7 +83,7 @@ def train(cfg: DictConfig) -> float:
     check_run(cfg, module, datamodule, [name for callback in benchmarks for name in callback.metric_names()])
     warn_of_a_toy(cfg)
     # Weights are chosen by a metric of validations alone: a run that reports a test metric keeps its last weights.
-    monitor = cfg.monitor if cfg.monitor.startswith(("val/", BENCHMARK)) else None
+    monitor = cfg.monitor if str(cfg.monitor).startswith(("val/", BENCHMARK)) else None
     checkpoints, exported = run / "checkpoints", run / "model"
     checkpoint = BestCheckpoint(checkpoints, monitor, cfg.mode, exported / "best")
     stop = Stop()
@@ -226,9 +226,9 @@ def _take_runs(cfg: DictConfig) -> None:
         cfg.resume = str(found)
 
 
-def _objective(results: dict[str, dict[str, float]], monitor: str) -> float:
-    """Return the monitored metric, as the results have it; NaN for a run that was measured on nothing."""
-    if results.keys() == {"train"}:
+def _objective(results: dict[str, dict[str, float]], monitor: str | None) -> float:
+    """Return the monitored metric, as the results have it; NaN where none is monitored or nothing was measured."""
+    if monitor is None or results.keys() == {"train"}:
         return float("nan")
     values = {f"{name}/{metric}": value for name, metrics in results.items() for metric, value in metrics.items()}
     if monitor not in values:

@@ -249,7 +249,7 @@ def test_models_are_called_by_what_their_paths_do_not_share(tmp_path: Path) -> N
     (tmp_path / "x" / "multirun.yaml").write_text("")
     assert list(find_models([f"{tmp_path}/x/*", f"{tmp_path}/y/0"], "last")) == ["x/0", "x/1", "y/0"]
     assert list(find_models(f"{tmp_path}/x/1", "last")) == ["1"]
-    with pytest.raises(ValueError, match="no run with weights in model/best"):
+    with pytest.raises(ValueError, match="not a run with weights in model/best"):
         find_models(f"{tmp_path}/x/1", "best")
     with pytest.raises(ValueError, match="weights='newest'"):
         find_models(f"{tmp_path}/x/1", "newest")

@@ -128,7 +128,7 @@ def test_detection_needs_both_kinds(wrong: list[float], counts: str) -> None:
 
 @pytest.mark.parametrize("lowest", [0.0, -0.1, 1.1])
 def test_what_is_no_share_is_refused(lowest: float) -> None:
-    with pytest.raises(ValueError, match="no share of the pairs"):
+    with pytest.raises(ValueError, match="not a share of the pairs"):
         detection([1, 2], [0, 1], lowest=lowest)
 
 

@@ -152,7 +152,10 @@ print(sorted({"torch", "transformers", "lightning", "matplotlib", "pyarrow"} & s
     [
         ("lightning-rm tr", ["train"]),
         ("lightning-rm ", [*verbs(), "--help", "--version", "--completion"]),
-        ("lightning-rm train data=synthetic_", ["data=synthetic_shift", "data=synthetic_strength"]),
+        (
+            "lightning-rm train data=synthetic_",
+            ["data=synthetic_scored", "data=synthetic_shift", "data=synthetic_strength"],
+        ),
         ("lightning-rm train optimizer.l", ["optimizer.lr="]),
         ("lightning-rm train data=jsonl data.fi", ["data.file="]),
         ("lightning-rm train data=jsnl data.fi", []),

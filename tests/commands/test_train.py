@@ -119,7 +119,7 @@ def test_a_run_measures_alone_where_nothing_is_trained(cli: Cli, tmp_path: Path)
         "data.file=null",
         "data.test_file=test.jsonl",
         "trainer.max_epochs=0",
-        "monitor=test/accuracy",
+        "monitor=null",
     ]
     said = cli("train", *words, "logger=none", "hydra.run.dir=run")
     assert said.code == 0, said.err

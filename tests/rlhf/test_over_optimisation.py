@@ -103,7 +103,7 @@ def test_each_response_of_a_policy_is_the_best_of_samples_of_its_own() -> None:
 
 def group(*gold: float) -> GroupRow:
     turns = tuple(({"role": "assistant", "content": "a " * place},) for place in range(1, len(gold) + 1))
-    return GroupRow(({"role": "user", "content": "?"},), turns, "g", "p", gold)
+    return GroupRow(({"role": "user", "content": "?"},), turns, "g", "p", gold=gold)
 
 
 def test_a_pair_is_of_the_first_two_that_differ_in_gold() -> None:

@@ -311,7 +311,7 @@ def test_a_soft_label_undoes_a_flip(keep_margin: bool) -> None:
     ("treatment", "message"),
     [
         (s.flip, "below_quantile or below_mean, one of them"),
-        (partial(s.flip, below_quantile=10), "no quantile"),
+        (partial(s.flip, below_quantile=10), "not a quantile"),
         (partial(s.label_smoothing, alpha=0.6), "alpha=0.6"),
         (partial(s.label_smoothing, pairs="weak"), "all, negative, or a range"),
         (partial(s.soft_label, source="median"), "from 'mean' or from 'votes'"),

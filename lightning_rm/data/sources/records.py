@@ -119,8 +119,8 @@ def _table(frame: ArrowStream) -> Any:
         return pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ValueError(
-            f"the {type(frame).__name__} has a column of more than one type: not a table: {error}; give its rows as "
-            "they are, frame.to_dict('records')"
+            f"the {type(frame).__name__} has a column of more than one type and cannot be read as a table: {error}; "
+            "give its rows as they are, frame.to_dict('records')"
         ) from error
 
 

@@ -312,7 +312,7 @@ def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
     for path, split, words in (
         (tmp_path / "splits", None, "has the splits test, train"),
         (tmp_path / "splits", "val", "no split 'val'; found test, train"),
-        (tmp_path / "none", None, "no folder that"),
+        (tmp_path / "none", None, "not a folder that"),
     ):
         with pytest.raises(ValueError, match=words):
             DiskSource(path, split)
