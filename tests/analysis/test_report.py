@@ -162,6 +162,15 @@ def test_another_method_is_the_reference_where_it_is_asked_for(folder: Path) -> 
     )
 
 
+def test_methods_that_share_no_set_are_not_compared(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "a", 0, {"beta": 1}, test={"accuracy": 0.6})
+    write_run(tmp_path / "b", "b", 0, {"beta": 2}, test__ood={"accuracy": 0.7})
+    lead = results_section(study_of(find_runs("runs", [f"{tmp_path}/*"]), "a")).lead
+    assert lead == (
+        "No method was measured on a data set, world and seed that a was measured on too: nothing can be compared."
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

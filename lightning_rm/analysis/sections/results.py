@@ -63,15 +63,25 @@ def file_name(*parts: str) -> str:
 
 def _lead(study: Study, metric: str, stage: str) -> str:
     """Return what can be told of the first metric, in words."""
+    if not study.others:
+        return "One method, nothing to compare it with."
+    compared = [
+        (method, name, found)
+        for name in study.sets(metric, stage)
+        for method in study.others
+        if (found := _difference(study, method, name, metric)) is not None
+    ]
+    if not compared:
+        return (
+            f"No method was measured on a data set, world and seed that {study.reference.name} was measured on too: "
+            "nothing can be compared."
+        )
     told = [
         f"{method.name} is {_better(found, metric)} on {name} by {abs(found.mean):.3f} "
         f"({_interval(found)}, {found.num} pairs)"
-        for name in study.sets(metric, stage)
-        for method in study.others
-        if (found := _difference(study, method, name, metric)) and found.verdict != "cannot be told"
+        for method, name, found in compared
+        if found.verdict != "cannot be told"
     ]
-    if not study.others:
-        return "One method, nothing to compare it with."
     if not told:
         return f"In {metric}, no difference from {study.reference.name} can be told from zero."
     return f"Against {study.reference.name}: {'; '.join(told)}. No other difference can be told from zero."
