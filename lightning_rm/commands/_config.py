@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -76,7 +77,9 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
         leave_word("exit code 1")
         return
     except Exception as error:
-        said = in_words(error)
+        said, nulls = in_words(error), given_null()
+        if said is None and nulls and "None" in str(error):
+            said = f"something is missing ({type(error).__name__}: {error})"
         if said is None or os.environ.get("HYDRA_FULL_ERROR"):
             if not in_sweep():
                 raise
@@ -85,12 +88,20 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
         print(f"error: {said}", file=sys.stderr)
         if keys := full_keys(cfg, said):
             print(f"(on the command line: {', '.join(keys)})", file=sys.stderr)
+        if nulls and "None" in said:
+            print(f"(null was given for {', '.join(nulls)}; without it the default holds)", file=sys.stderr)
         if in_sweep():
             leave_word(said)
             return
         raise SystemExit(1) from error
     if in_sweep():
         leave_word(None)
+
+
+def given_null() -> list[str]:
+    """Return the keys that this job's command line sets to null."""
+    words: list[str] = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return [key.lstrip("+") for key, _, value in (word.partition("=") for word in words) if value == "null"]
 
 
 def in_words(error: BaseException) -> str | None:
