@@ -27,7 +27,7 @@ from pathlib import Path
 import matplotlib.pyplot  # noqa: F401  # imported once, and not by every fork
 import torch
 
-from lightning_rm.commands import (  # noqa: F401
+from lightning_rm.commands import (  # noqa: F401  # imported once, and not by every fork
     _entry,
     annotate,
     ensemble,

@@ -7,7 +7,6 @@ import io
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -86,10 +85,10 @@ class OverOptimisation:
             "num_samples": self.num_samples,
             "gold": self.gold,
             "left_out": self.left_out,
-            "models": {name: _plain(asdict(curve)) for name, curve in self.curves.items()},
+            "models": {name: asdict(curve) for name, curve in self.curves.items()},
         }
         texts = {
-            "overoptimise.json": json.dumps(told, indent=2) + "\n",
+            "overoptimise.json": json.dumps(told, indent=2, default=np.ndarray.tolist) + "\n",
             "overoptimise.csv": table.getvalue(),
             "overoptimise.md": self.markdown(),
         }
@@ -103,10 +102,3 @@ def _with(value: float, bounds: Interval | None, *, signed: bool = False) -> str
     sign = "+" if signed else ""
     known = "" if bounds is None else f" [{bounds.low:{sign}.3f}, {bounds.high:{sign}.3f}]"
     return f"{value:{sign}.3f}{known}"
-
-
-def _plain(value: Any) -> Any:
-    """Arrays as lists, whatever holds them."""
-    if isinstance(value, dict):
-        return {str(name): _plain(inner) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -5,7 +5,6 @@ They are read back by `responses=jsonl` and `data=jsonl`. It knows rows and rewa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning_rm.data.synthetic.annotator import Annotator
 from lightning_rm.drafts import draft_of
 from lightning_rm.evaluation.items import Floats
 from lightning_rm.rlhf.best_of import best_of_groups, labelled_pairs
+from lightning_rm.scoring.rows import json_line
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def slug(name: str) -> str:
 
 
 def _lines(path: Path, rows: Iterable[Any], line: Callable[[Any], dict[str, Any]]) -> Path:
-    with draft_of(path) as draft, draft.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line(row), ensure_ascii=False) + "\n" for row in rows)
+    with draft_of(path) as draft, draft.open("wb") as file:
+        file.writelines(json_line(line(row)) + b"\n" for row in rows)
     return path
 
 

@@ -164,7 +164,7 @@ def write_rows(source: Path, out: Path, scored: Iterable[Scored], fields: NewFie
             with _opened(draft, out) as file:
                 file.write(b"[\n" if array else b"")
                 for number, row in enumerate(_written(source, scored, fields)):
-                    file.write((b",\n" if array and number else b"") + _line(row) + (b"" if array else b"\n"))
+                    file.write((b",\n" if array and number else b"") + json_line(row) + (b"" if array else b"\n"))
                 file.write(b"\n]\n" if array else b"")
 
 
@@ -184,7 +184,7 @@ def _opened(draft: Path, out: Path) -> Generator[BinaryIO]:
                 yield cast(BinaryIO, packed)
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
+def json_line(row: Mapping[str, Any]) -> bytes:
     """JSON on one line; half a surrogate pair, which UTF-8 cannot write, stays the escape that it was."""
     try:
         return json.dumps(row, ensure_ascii=False).encode()
