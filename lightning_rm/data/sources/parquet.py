@@ -54,8 +54,9 @@ def parquet_rows(path: Path) -> Iterator[Raw | RowError]:
             _check_group(plain.schema, group)
     with pq.ParquetFile(path, read_dictionary=texts) as table:
         plain_schema = schema if _can_be_cast(table.schema_arrow, schema) else None
-        for batch in table.iter_batches(BATCH_ROWS):
-            yield from _rows(pa.Table.from_batches([batch]), plain_schema)
+        for number in range(len(groups)):  # a batch of two groups has two dictionaries: Arrow cannot nest them in lists
+            for batch in table.iter_batches(BATCH_ROWS, row_groups=[number]):
+                yield from _rows(pa.Table.from_batches([batch]), plain_schema)
 
 
 def _texts(schema: Any) -> list[str]:

@@ -55,11 +55,12 @@ def pairs(chosen: Any) -> Any:
 
 @pytest.mark.parametrize("names", [list(KINDS), [name for name in KINDS if name != "view"]])
 @pytest.mark.parametrize("made_bytes", [10, 10**6])
+@pytest.mark.parametrize("group_rows", [2, 3])
 def test_rows_are_those_of_arrow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Sequence[str], made_bytes: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: Sequence[str], made_bytes: int, group_rows: int
 ) -> None:
     monkeypatch.setattr(parquet, "MADE_BYTES", made_bytes)
-    path = written(tmp_path / "a.parquet", pa.table({name: KINDS[name] for name in names}))
+    path = written(tmp_path / "a.parquet", pa.table({name: KINDS[name] for name in names}), row_group_size=group_rows)
     assert list(parquet.parquet_rows(path)) == pq.read_table(path).to_pylist()
 
 
