@@ -19,6 +19,7 @@ from lightning_rm.data.formats.scorable import prompt_and_response
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.policy import OVERLONG
 from lightning_rm.data.tokenize.templates import encode_texts, render
+from lightning_rm.digests import fingerprint
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.scoring.conversations import Conversation, bounded, encode
 from lightning_rm.scoring.engine import score_sequences
@@ -89,6 +90,12 @@ class RewardFunction:
         self.batch_tokens = batch_tokens
         self.__name__ = name  # TRL logs by it
         aggregate(torch.zeros(1, 1), how, lam)  # a wrong setting is found here, not in the first step
+
+    def digest(self) -> str:
+        """16 hex digits that change with the model, its tokenizer, and how rewards are made of what it says."""
+        loaded = LoadedModel(self.model, self.tokenizer).digest()
+        settings = [self.how, self.lam, self.mean, self.std, self.clip, self.overlong]
+        return fingerprint(model=loaded, settings=settings)[:16]
 
     def __call__(
         self,
