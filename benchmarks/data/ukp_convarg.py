@@ -9,13 +9,14 @@ arguments come from createdebate.com (CC-BY-3.0) and convinceme.net (public doma
 Reads the folders `data/UKPConvArg1-full-XML` and `data/UKPConvArg1Strict-CSV` and writes, in the order of the source:
 
 - `train.jsonl`, 8,838 pairs: both sides of ten debates;
-- `val.jsonl`, 3,129 pairs: both sides of three others (`VAL`).
+- `val.jsonl`, 3,129 pairs: both sides of three others (`VAL`);
+- `ties.jsonl`, 980 pairs of the debates of `train.jsonl` with as many votes for one argument as for the other.
 
 The three debates in `UNUSED` (2,947 pairs) are set aside for a test and not written. Of the 16,927 annotated pairs
 (846 of them without a gold label), 1,704 have as many votes for one argument as for the other, 4 compare an argument
-with its own text, and 305 repeat an earlier pair with the same winner; they are left out, which leaves 14,914. Among
-these, 50 pairs of texts stand in both orders (32 in train, 15 in val), because copies of one pair were decided
-differently.
+with its own text, and 305 repeat an earlier pair with the same winner; they are left out of the first two, which leaves
+14,914. Among these, 50 pairs of texts stand in both orders (32 in train, 15 in val), because copies of one pair were
+decided differently.
 
 Chosen is the argument with more votes, not the corpus's estimated gold label. Each line also has `subset` (the name of
 the debate side's file), `annotator_votes` (annotators for chosen, for equal, for rejected), `n_annotators` (4 or 5),
@@ -34,7 +35,7 @@ from jsonl import Pair, message, prompt_id, write
 
 VAL = ("gay-marriage", "human-growth-and-development", "is-the-school-uniform")
 UNUSED = ("firefox-vs-internet-explorer", "if-your-spouse-committed-murder", "pro-choice-vs-pro-life")
-DIGEST = {"train": "c6da3cb6c98da9be", "val": "3343b915d0796f4d"}
+DIGEST = {"train": "c6da3cb6c98da9be", "val": "3343b915d0796f4d", "ties": "68ba94e2d0b8f27b"}
 
 
 def strict_ids(folder: Path) -> set[str]:
@@ -43,8 +44,8 @@ def strict_ids(folder: Path) -> set[str]:
     return {line.split("\t")[0] for line in lines if line}
 
 
-def read_side(file: Path, strict: set[str]) -> Iterator[Pair]:
-    """The pairs of one side of one debate that have a winner, without `id`, repeats included."""
+def read_side(file: Path, strict: set[str], ties: bool) -> Iterator[Pair]:
+    """The pairs of one side of one debate that have a winner, or the others, without `id`, repeats included."""
     for pair in ET.parse(file).getroot():
         description = pair.findtext("debateMetaData/description")
         debate = pair.findtext("debateMetaData/title", "") + (f"\n{description}" if description else "")
@@ -53,7 +54,7 @@ def read_side(file: Path, strict: set[str]) -> Iterator[Pair]:
         values = [value.text for value in pair.iter("value")]
         first, second = ((values.count(arg), pair.findtext(f"arg{arg[1]}/text", "")) for arg in ("a1", "a2"))
         (votes, chosen), (votes_against, rejected) = (first, second) if first[0] > second[0] else (second, first)
-        if votes == votes_against or chosen == rejected:
+        if (votes == votes_against) != ties or chosen == rejected:
             continue
         yield {
             "prompt_id": prompt_id(prompt),
@@ -69,17 +70,18 @@ def read_side(file: Path, strict: set[str]) -> Iterator[Pair]:
         }
 
 
-def read_corpus(clone: Path) -> list[Pair]:
-    """All pairs of all debates, the first copy of each, numbered in order."""
+def read_corpus(clone: Path, ties: bool = False) -> list[Pair]:
+    """All pairs of all debates that have a winner, or the others, the first copy of each, numbered in order."""
     files = sorted((clone / "data" / "UKPConvArg1-full-XML").glob("*.xml"))
     if len(files) != 32:
         raise SystemExit(f"{clone}: expected 32 files data/UKPConvArg1-full-XML/*.xml, found {len(files)}.")
     strict = strict_ids(clone / "data" / "UKPConvArg1Strict-CSV")
     first: dict[object, Pair] = {}
     for file in files:
-        for pair in read_side(file, strict):
+        for pair in read_side(file, strict, ties):
             first.setdefault((pair["prompt_id"], pair["chosen"], pair["rejected"]), pair)
-    return [{"id": f"ukp_convarg-{number:05d}", **pair} for number, pair in enumerate(first.values())]
+    name = "ukp_convarg-tie" if ties else "ukp_convarg"
+    return [{"id": f"{name}-{number:05d}", **pair} for number, pair in enumerate(first.values())]
 
 
 def main() -> None:
@@ -90,8 +92,12 @@ def main() -> None:
     pairs = read_corpus(arguments.clone)
     train = [pair for pair in pairs if not str(pair["subset"]).startswith(VAL + UNUSED)]
     val = [pair for pair in pairs if str(pair["subset"]).startswith(VAL)]
+    ties = [
+        pair for pair in read_corpus(arguments.clone, ties=True) if not str(pair["subset"]).startswith(VAL + UNUSED)
+    ]
     write(arguments.out / "train.jsonl", train, DIGEST["train"])
     write(arguments.out / "val.jsonl", val, DIGEST["val"])
+    write(arguments.out / "ties.jsonl", ties, DIGEST["ties"])
 
 
 if __name__ == "__main__":
