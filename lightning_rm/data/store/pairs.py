@@ -1,7 +1,8 @@
 """Tokenised pairs on disk, read in place: an Arrow file, mapped into memory, with fast access to any pair.
 
-The file holds whole conversations as token ids, the targets and marks of each row, and what is shown of it in tables. A
-row is a pair, or k scored responses to one prompt whose pairs are made here and stand on no disk (`store.responses`).
+The file (`store.pair_file`) holds whole conversations as token ids, the targets and marks of each row, and what tables
+show of it. A row is a pair, or k scored responses to one prompt; their pairs are made here and stand on no disk
+(`store.responses`).
 Nothing here knows a tokenizer or where the pairs came from. Workers get the path and map the file again, so a data set
 costs its pages once, however many processes read it.
 """
@@ -24,42 +25,12 @@ from torch import Tensor
 
 from lightning_rm.batch import Sample
 from lightning_rm.data.rows import TIE, moved
+from lightning_rm.data.store.columns import SequenceColumn, numbers_of, shares_of_votes
+from lightning_rm.data.store.pair_file import SCHEMA
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.responses import ScoredPairs, scored_pairs
 from lightning_rm.data.store.table import open_table
-from lightning_rm.strength import Strength, Targets, vote_shares
-
-SCHEMA_VERSION = 5
-"""Changes whenever the file's columns, or what they hold, change."""
-
-SCHEMA = pa.schema(
-    [
-        ("ids", pa.list_(pa.list_(pa.int32()))),  # a list a response: chosen and rejected, or k that are scored
-        (
-            "scores",
-            pa.list_(pa.list_(pa.float64())),
-        ),  # a list a response, one an attribute, NaN for a gap; empty: a pair
-        ("prompt_length", pa.int32()),  # tokens of the prompt, at most one less than the shortest sequence has
-        ("prompt_index", pa.int64()),  # pairs of one prompt_id share a number
-        ("subset", pa.int64()),  # index into the subset names
-        ("label", pa.float64()),
-        ("margin", pa.float64()),  # NaN where the data has none; the same for every float below
-        ("weight", pa.float64()),
-        ("clean", pa.float64()),
-        ("gold_margin", pa.float64()),
-        ("strength_mean", pa.float64()),
-        ("strength_std", pa.float64()),
-        ("votes", pa.list_(pa.float64())),
-        ("id", pa.string()),
-        ("prompt_id", pa.string()),
-        ("where", pa.string()),  # file and line; empty for made data
-        ("source_row", pa.int64()),  # the pair's place among all rows of its source
-        ("prompt_text", pa.string()),
-        ("texts", pa.list_(pa.string())),  # one a response
-    ]
-)
-"""One row a pair, or k scored responses. A last batch without rows carries the report and the names of subsets and
-attributes as its metadata."""
+from lightning_rm.strength import Strength, Targets
 
 
 @dataclass(frozen=True)
@@ -136,7 +107,7 @@ class PairDataset:
         self.subset_names: tuple[str, ...] = tuple(json.loads(metadata[b"subset_names"]))
         attributes: tuple[str, ...] = tuple(json.loads(metadata[b"attributes"]))
         self.attributes = attributes or ("score",)
-        self._ids = _Lists(table["ids"])
+        self._ids = SequenceColumn(table["ids"])
         made = scored_pairs(table["scores"], self._ids.num_responses, len(attributes), ties)
         if made.num_tied:
             report, tied = self.report, {TIE: self.report.reasons.get(TIE, 0) + made.num_tied}
@@ -147,17 +118,17 @@ class PairDataset:
         self._sides = made.sides  # and which two of the row's responses it is
         self.scores, self.single = made.scores, made.single
         self.list_index: NDArray[np.int64] = np.unique(made.row, return_inverse=True)[1]
-        self.prompt_lengths: NDArray[np.int64] = _numbers(table["prompt_length"])[made.row]
+        self.prompt_lengths: NDArray[np.int64] = numbers_of(table["prompt_length"])[made.row]
         self._columns = {
-            name: _numbers(table[name])[made.row]
+            name: numbers_of(table[name])[made.row]
             for name in ("label", "margin", "weight", "subset", "clean", "gold_margin")
         }
         self._columns["label"] = np.where(made.tied, 0.5, self._columns["label"])
         self._columns["level"] = np.full(len(made.row), np.nan)  # treatments make levels
-        self.source_row: NDArray[np.int64] = _numbers(table["source_row"])[made.row]
+        self.source_row: NDArray[np.int64] = numbers_of(table["source_row"])[made.row]
         self.lengths: NDArray[np.int64] = self._ids.lengths[self._ids.first[made.row][:, None] + made.sides]
         self.response_lengths: NDArray[np.int64] = self.lengths - self.prompt_lengths[:, None]
-        self.prompt_index: NDArray[np.int64] = _numbers(table["prompt_index"])[made.row]
+        self.prompt_index: NDArray[np.int64] = numbers_of(table["prompt_index"])[made.row]
         self.strength = self._strength(table, made)
         self._treated_by: Targets | None = None
 
@@ -284,10 +255,10 @@ class PairDataset:
 
     def _strength(self, table: Any, made: ScoredPairs) -> Strength:
         """Return the strength that the file has, and of scored responses the difference of their scores."""
-        mean, std = _numbers(table["strength_mean"])[made.row], _numbers(table["strength_std"])[made.row]
+        mean, std = numbers_of(table["strength_mean"])[made.row], numbers_of(table["strength_std"])[made.row]
         difference = made.score[0] - made.score[1]
         return Strength.of(
-            np.where(np.isnan(difference), mean, difference), std, _vote_shares(table["votes"])[made.row]
+            np.where(np.isnan(difference), mean, difference), std, shares_of_votes(table["votes"])[made.row]
         )
 
 
@@ -297,42 +268,3 @@ def _again(
     """Return the data set of a pickle: the file is mapped again, so that workers do not copy it."""
     pairs = PairDataset(path, name, places, ties)
     return pairs if targets is None else pairs.treated(targets)
-
-
-class _Lists:
-    """Random access to a column of lists of sequences, by the offsets of its chunks, without a Python object a value.
-
-    Attributes:
-        num_responses: (R,) sequences of each row.
-        first: (R,) the number of each row's first sequence, among all of the column.
-        lengths: (S,) tokens of each sequence.
-    """
-
-    def __init__(self, column: Any) -> None:
-        self.num_responses: NDArray[np.int64] = np.concatenate(
-            [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks]
-        ).astype(np.int64)
-        self.first: NDArray[np.int64] = np.cumsum(self.num_responses) - self.num_responses
-        sequences = [chunk.values for chunk in column.chunks]
-        offsets: list[NDArray[np.int32]] = [chunk.offsets.to_numpy() for chunk in sequences]
-        self._offsets = offsets
-        self._values: list[NDArray[np.int32]] = [chunk.values.to_numpy() for chunk in sequences]
-        self._ends: NDArray[np.int64] = np.cumsum([len(chunk) - 1 for chunk in offsets])
-        self.lengths: NDArray[np.int64] = np.concatenate([np.diff(chunk) for chunk in offsets]).astype(np.int64)
-
-    def get(self, i: int) -> list[int]:
-        """Sequence `i` of the column."""
-        chunk = int(np.searchsorted(self._ends, i, side="right"))
-        offsets = self._offsets[chunk]
-        local = i - int(self._ends[chunk]) + len(offsets) - 1
-        return self._values[chunk][offsets[local] : offsets[local + 1]].tolist()
-
-
-def _vote_shares(column: Any) -> NDArray[np.float64]:
-    """(N,) the share of votes for chosen of each pair."""
-    return np.concatenate([vote_shares(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in column.chunks])
-
-
-def _numbers(column: Any) -> NDArray[Any]:
-    """Return a column of numbers as one array, copied out of the file: (N,)."""
-    return np.array(column.to_numpy())

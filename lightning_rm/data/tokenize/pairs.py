@@ -20,7 +20,8 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.rows import TIE, BadRow, GroupRow, GroupSource, PairRow, Source, places_of
-from lightning_rm.data.store.pairs import SCHEMA, SCHEMA_VERSION, PairDataset
+from lightning_rm.data.store.pair_file import SCHEMA, SCHEMA_VERSION
+from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.draft import Draft
 from lightning_rm.data.tokenize.fitting import fit, left_out_for
