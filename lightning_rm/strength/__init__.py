@@ -4,17 +4,14 @@ A vote is one reward model's margin on a pair, strength the mean of the votes (a
 hold the N pairs of a whole training set, since quantiles are of all of it. Nothing here knows a file, batch or model.
 """
 
+from lightning_rm.strength.selection import decile, drop, prefix, select
 from lightning_rm.strength.targets import ById, Targets, Treatment, treat
 from lightning_rm.strength.treatments import (
     adaptive_margin,
-    decile,
-    drop,
     flip,
     label_smoothing,
     levels,
     noise_corrected,
-    prefix,
-    select,
     soft_label,
     weight,
 )

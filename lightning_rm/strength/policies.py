@@ -13,8 +13,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_rm.strength.selection import drop
 from lightning_rm.strength.targets import Targets, Treatment
-from lightning_rm.strength.treatments import drop, soft_label
+from lightning_rm.strength.treatments import soft_label
 from lightning_rm.strength.votes import Bools, Strength
 
 PolicyName = Literal["flip_weakest", "agreement", "soft", "drop"]

@@ -1,4 +1,8 @@
-"""Treatments: pure functions of strength and targets to targets. With their options fixed they chain in `treat`."""
+"""Treatments of what a pair is trained towards: its label, margin, level and weight.
+
+Each is a pure function of strength and targets to targets; with their options fixed they chain in `treat`. Those that
+leave pairs out are `strength.selection`'s.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,24 @@ from typing import Literal
 
 import numpy as np
 
+from lightning_rm.strength.selection import decile, drop, prefix, select
 from lightning_rm.strength.targets import Targets
-from lightning_rm.strength.votes import Bools, Floats, QuantileRanges, Strength, in_ranges, quantiles
+from lightning_rm.strength.votes import Bools, Floats, Strength, in_ranges, quantiles
+
+__all__ = [
+    "Pairs",
+    "adaptive_margin",
+    "decile",
+    "drop",
+    "flip",
+    "label_smoothing",
+    "levels",
+    "noise_corrected",
+    "prefix",
+    "select",
+    "soft_label",
+    "weight",
+]
 
 Pairs = Literal["all", "negative"] | Sequence[float]
 """Which pairs a treatment is for: all, those of negative strength, or those of a quantile range `[low, high)`."""
@@ -110,7 +130,7 @@ def soft_label(
 def adaptive_margin(
     strength: Strength, targets: Targets, *, scale: float = 1.0, clip: float | None = None, clamp: bool = False
 ) -> Targets:
-    """Return the strength of a pair is its target margin (arXiv 2401.06080, eq 6, with its bracket put right).
+    """Make the strength of a pair its target margin (arXiv 2401.06080, eq 6, with its bracket put right).
 
     Args:
         strength: of N pairs.
@@ -235,47 +255,6 @@ def noise_corrected(
     else:
         rate = np.full(len(strength), float(error))
     return replace(targets, label=(targets.label - rate) / (1 - 2 * rate))
-
-
-def select(strength: Strength, targets: Targets, *, ranges: QuantileRanges) -> Targets:
-    """Train only on pairs of these quantile ranges; pairs without strength are left out too.
-
-    Raises:
-        ValueError: for a range that is empty or not within [0, 1].
-    """
-    return replace(targets, kept=targets.kept & in_ranges(strength.quantile, ranges))
-
-
-def drop(strength: Strength, targets: Targets, *, ranges: QuantileRanges) -> Targets:
-    """Train on all but the pairs of these quantile ranges.
-
-    Raises:
-        ValueError: for a range that is empty or not within [0, 1].
-    """
-    return replace(targets, kept=targets.kept & ~in_ranges(strength.quantile, ranges))
-
-
-def decile(strength: Strength, targets: Targets, *, number: int) -> Targets:
-    """Train only on one decile, from 0, the weakest, to 9 (arXiv 2401.06080, Fig 4).
-
-    Raises:
-        ValueError: for another number.
-    """
-    if number not in range(10):
-        raise ValueError(f"number={number}: the deciles go from 0, the weakest, to 9, the strongest")
-    return select(strength, targets, ranges=[(number / 10, (number + 1) / 10)])
-
-
-def prefix(strength: Strength, targets: Targets, *, share: float, end: Literal["weak", "strong"] = "weak") -> Targets:
-    """Train only on a share of the pairs, from the weak or from the strong end (arXiv 2401.06080, Figs 21 and 22).
-
-    Raises:
-        ValueError: if the share is not within (0, 1], or there is no such end.
-    """
-    if not 0 < share <= 1 or end not in ("weak", "strong"):
-        raise ValueError(f"share={share}, end={end!r}: give a share above 0, 1 at most, of the weak or the strong end")
-    # 1 - .7 is above 3 / 10 in floating point, which would leave out the seventh of ten pairs.
-    return select(strength, targets, ranges=[(0, share) if end == "weak" else (max(1 - share - 1e-12, 0), 1)])
 
 
 def _mask(strength: Strength, pairs: Pairs) -> Bools:
