@@ -74,8 +74,12 @@ def wilson(successes: ArrayLike, num: ArrayLike) -> tuple[Floats, Floats]:
         share = np.where(num > 0, successes / num, 0.5)
         middle = (share * num + square / 2) / (num + square)
         half = NORMAL_95 * np.sqrt(share * (1 - share) * num + square / 4) / (num + square)
+    low, high = (
+        np.minimum(middle - half, share),
+        np.maximum(middle + half, share),
+    )  # the share is inside, but for rounding
     is_none = num == 0
-    return np.where(is_none, 0.0, np.maximum(middle - half, 0)), np.where(is_none, 1.0, np.minimum(middle + half, 1))
+    return np.where(is_none, 0.0, np.maximum(low, 0)), np.where(is_none, 1.0, np.minimum(high, 1))
 
 
 def deciles_to_flip(found: FlipPrecision) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -33,8 +34,13 @@ from lightning_rm.data.store.cache import fingerprint
 from lightning_rm.drafts import draft_of
 from lightning_rm.scoring.load import find_folder
 
-TRAINED = ("data", "backbone", "layout", "optimizer", "scheduler", "trainer", "members", "seed", "init_seed")
+TRAINED = (
+    *("data", "backbone", "layout", "module", "optimizer", "scheduler", "trainer", "members", "seed", "init_seed"),
+)
 """The keys, and what lies below them, that are handed to the voters' training as they were given."""
+
+ALIKE = ("data.max_tokens", "data.overlong", "data.epochs", "module.head_lr")
+"""Of the keys of data and module, those that a training on the clean pairs has in common with that of the voters."""
 
 TRAINED_BY = "trained_by.json"
 """The file beside the voters that says by which words and on which pairs they were trained."""
@@ -158,7 +164,7 @@ def train_voters(
             continue
         if not (place / "checkpoints" / "resume.ckpt").is_file():
             shutil.rmtree(place, ignore_errors=True)
-        console.print(f"voters {number + 1} of {len(runs)}: lightning-rm train {' '.join(one)}", soft_wrap=True)
+        console.print(f"voters {number + 1} of {len(runs)}: lightning-rm train {shlex.join(one)}", soft_wrap=True)
         run(["train", *one, f"hydra.run.dir={quoted(str(place))}", "resume=auto"])
 
 
@@ -178,12 +184,13 @@ def say(curated: Curated, out: Path, words: Sequence[str], console: Console) -> 
         console.print(reviewed_flips(curated)[1], highlight=False, soft_wrap=True)
     for path in curated.files[:4]:
         console.print(f"  {path}", highlight=False, soft_wrap=True)
-    kept = [word for word in trained_words(words) if word.partition("=")[0].partition(".")[0] != "members"]
-    own = [word for word in kept if not word.startswith("data")]
-    policies = [word for word in kept if word.startswith(("data.max_tokens", "data.overlong", "data.epochs"))]
-    line = " ".join(["lightning-rm train data=strength", f"data.file={out / 'clean.parquet'}", *own, *policies])
-    console.print(f"to train on it:\n  {line}", highlight=False, soft_wrap=True)
-    console.print(f"to look at it:\n  lightning-rm review strength={out / 'strength.parquet'}", soft_wrap=True)
+    handed_on = trained_words(words)
+    own = [word for word in handed_on if not word.startswith(("members", "module", "data"))]
+    own += [word for word in handed_on if word.startswith(ALIKE)]
+    line = shlex.join(["train", "data=strength", f"data.file={quoted(str(out / 'clean.parquet'))}", *own])
+    console.print(f"to train on it:\n  lightning-rm {line}", highlight=False, soft_wrap=True)
+    line = shlex.join(["review", f"strength={quoted(str(out / 'strength.parquet'))}"])
+    console.print(f"to look at it:\n  lightning-rm {line}", highlight=False, soft_wrap=True)
 
 
 def _named_voters(named: Sequence[Any], weights: str) -> tuple[list[Outside], list[Judge]]:

@@ -93,7 +93,7 @@ def share_interval(successes: float, number: int) -> Interval:
     share = successes / number
     middle = (share + z**2 / (2 * number)) / (1 + z**2 / number)
     half = z / (1 + z**2 / number) * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
-    return Interval(share, middle - half, middle + half)
+    return Interval(share, max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0))  # of rounding
 
 
 def accuracy_interval(chosen: Floats, rejected: Floats, label: Floats) -> Interval:

@@ -94,6 +94,7 @@ def test_what_concerns_training_is_handed_on() -> None:
         "data.file=a.jsonl",
         "policy=drop",
         "backbone.path=x",
+        "module.head_lr=1e-3",
         "+trainer.max_steps=2",
         "name=x",
         "seed=3",
@@ -102,6 +103,7 @@ def test_what_concerns_training_is_handed_on() -> None:
         "data=jsonl",
         "data.file=a.jsonl",
         "backbone.path=x",
+        "module.head_lr=1e-3",
         "+trainer.max_steps=2",
         "seed=3",
     ]

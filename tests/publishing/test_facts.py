@@ -24,6 +24,10 @@ def test_wilson_interval() -> None:
     assert share_interval(0, 10)[:2] == pytest.approx((0, 0), abs=1e-12)
     assert share_interval(10, 10)[2] == pytest.approx(1, abs=1e-12)
     assert share_interval(10, 10)[1] == pytest.approx(1 - share_interval(0, 10)[2])
+    for number in range(1, 200):
+        for successes in (0, number):
+            share, low, high = share_interval(successes, number)
+            assert 0 <= low <= share <= high <= 1
 
 
 def test_accuracy_counts_ties_half_and_undecided_labels_not() -> None:
