@@ -15,7 +15,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, PreferenceBatch, ReadAt, Reading
+from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.batches.choice import Choice, LayoutSetting, choose_layout
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.loader import (
@@ -38,6 +38,7 @@ from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.strength import ById, Treatment
+from lightning_rm.tokens import LayoutName, ReadAt, Reading
 
 EvaluationLoaders = list[PairLoader | GroupLoader]
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from lightning_rm.batch import LayoutName, ReadAt
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.loader import BatchLoader, PairBatches, PairLoader, StreamedGroups
 from lightning_rm.data.batches.orders import Order
@@ -24,6 +23,7 @@ from lightning_rm.data.sources.resampling import PromptSplit
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.treated import named_treatments, treated
 from lightning_rm.strength import ById, Treatment
+from lightning_rm.tokens import LayoutName, ReadAt
 
 T = TypeVar("T")
 

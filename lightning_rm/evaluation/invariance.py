@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName
 from lightning_rm.evaluation.items import Floats, Items
 from lightning_rm.evaluation.rewards import Reading, score_items
 from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.tokens import LayoutName
 
 LAYOUTS: tuple[LayoutName, ...] = ("padded", "packed", "shared_prefix")
 

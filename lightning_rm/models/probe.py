@@ -17,10 +17,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from lightning_rm.batch import Segments, TokenBatch
 from lightning_rm.models.backbone import settings
 from lightning_rm.models.backbone.contexts import evaluating, quiet, seeded
 from lightning_rm.models.backbone.families import is_proven
+from lightning_rm.tokens import Segments, TokenBatch
 
 if TYPE_CHECKING:
     from lightning_rm.models.reward_model import RewardModel

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, ReadAt, Reading, RewardOutput, TokenBatch
+from lightning_rm.batch import RewardOutput
+from lightning_rm.tokens import LayoutName, ReadAt, Reading, TokenBatch
 
 if TYPE_CHECKING:
     from lightning_rm.models.reward_model import RewardModel

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
+from lightning_rm.batch import RewardOutput
 from lightning_rm.models.attention.last_layer import (
     DEEPEST,
     LastLayer,
@@ -39,6 +39,7 @@ from lightning_rm.models.backbone.routing import hear_routers, hearing, routing_
 from lightning_rm.models.backbone.text import text_loss
 from lightning_rm.models.probe import hold_to_layouts
 from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.tokens import LayoutName, ReadAt, TokenBatch
 
 
 class RewardModel(AnyRewardModel):

@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_rm.batch import ReadAt
 from lightning_rm.strength import Strength
+from lightning_rm.tokens import ReadAt
 
 PRECISIONS = ("bf16-mixed", "32-true", "16-mixed")
 """What a trainer may be told; the type of the backbone's weights is the model's."""

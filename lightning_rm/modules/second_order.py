@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_rm.batch import RewardOutput, TokenBatch
+from lightning_rm.batch import RewardOutput
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.ascent import choose_parameters
 from lightning_rm.modules.views import Forward
+from lightning_rm.tokens import TokenBatch
 
 
 class Above(NamedTuple):

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from lightning_rm.batch import RewardOutput, TokenBatch
+from lightning_rm.batch import RewardOutput
+from lightning_rm.tokens import TokenBatch
 
 Forward = Callable[[TokenBatch], RewardOutput]
 """A reward model, or one with other weights: tokens to rewards and features."""

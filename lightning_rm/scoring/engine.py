@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_rm.batch import Sample, TokenBatch
 from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.batches import Ids, batches_of
+from lightning_rm.tokens import Sample, TokenBatch
 
 Rewards = NDArray[np.floating[Any]]
 T = TypeVar("T")

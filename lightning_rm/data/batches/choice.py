@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from lightning_rm.batch import LayoutName
 from lightning_rm.data.batches.layouts import packed, shared_prefix
 from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.tokens import LayoutName
 
 LayoutSetting = LayoutName | Literal["auto"]
 """What a user may ask for."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lightning_rm.batch import LayoutName, ReadAt, Sample, Segments, TokenBatch
+from lightning_rm.tokens import LayoutName, ReadAt, Sample, Segments, TokenBatch
 
 Layout = Callable[[Sequence[Sample], ReadAt, int], TokenBatch]
 

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_rm.batch import GroupBatch, PreferenceBatch, ReadAt, Sample
+from lightning_rm.batch import GroupBatch, PreferenceBatch
 from lightning_rm.data.batches.group_stream import GroupStream
 from lightning_rm.data.batches.layouts import Layout
 from lightning_rm.data.batches.sampler import MicroBatch, PairBatchSampler
 from lightning_rm.data.batches.shipping import ship
 from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.tokens import ReadAt, Sample
 
 BatchT = TypeVar("BatchT", PreferenceBatch, GroupBatch)
 

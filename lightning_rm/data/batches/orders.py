@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.batch import LayoutName
 from lightning_rm.data.batches.layouts import SHORTEST_SHARED
+from lightning_rm.tokens import LayoutName
 
 Order = Literal["random", "length", "prompt", "strongest_first", "weakest_first"]
 Rows = NDArray[np.int64]

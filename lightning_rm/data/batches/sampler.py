@@ -17,7 +17,6 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.batch import LayoutName
 from lightning_rm.data.batches.orders import (
     CURRICULA,
     Order,
@@ -30,6 +29,7 @@ from lightning_rm.data.batches.orders import (
     grid_parts,
     spread,
 )
+from lightning_rm.tokens import LayoutName
 
 PLAN_VERSION = 2
 """Changes whenever the same settings come to mean another order of pairs."""

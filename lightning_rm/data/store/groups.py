@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lightning_rm.batch import Sample
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.table import open_table
+from lightning_rm.tokens import Sample
 
 GROUP_VERSION = "groups 4"
 """Changes whenever the file's columns, or what they hold, change."""

@@ -23,7 +23,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_rm.batch import Sample
 from lightning_rm.data.rows import TIE, moved
 from lightning_rm.data.store.columns import SequenceColumn, numbers_of, shares_of_votes
 from lightning_rm.data.store.pair_file import SCHEMA
@@ -31,6 +30,7 @@ from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.responses import ScoredPairs, scored_pairs
 from lightning_rm.data.store.table import open_table
 from lightning_rm.strength import Strength, Targets
+from lightning_rm.tokens import Sample
 
 
 @dataclass(frozen=True)

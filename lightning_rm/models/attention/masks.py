@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from lightning_rm.batch import Segments, TokenBatch
 from lightning_rm.models.attention.rectangle import (
     seen_segments,
     starts_of,
     within_reach,
 )
+from lightning_rm.tokens import Segments, TokenBatch
 
 SEGMENT_ATTENTION = "sdpa_by_segment"
 """The name of this attention in transformers: SDPA, and for a mask made by `segment_mask` SDPA by segment."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from lightning_rm.batch import LayoutName
 from lightning_rm.models.attention.masks import SEGMENT_ATTENTION
 from lightning_rm.models.backbone.heads import Architecture
 from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.tokens import LayoutName
 
 SMALL_LAYER = 250_000
 """Weights of a layer whose tokens cost less on a CPU than the attention calls that would save them; measured on two

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lightning_rm.batch import ReadAt
 from lightning_rm.models.attention.masks import SEGMENT_ATTENTION
 from lightning_rm.precision import wide
+from lightning_rm.tokens import ReadAt
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from lightning_rm.batch import Routing, TokenBatch
+from lightning_rm.batch import Routing
 from lightning_rm.losses.router import dead_experts, router_loss
 from lightning_rm.models.backbone.routers import logits_index, routers_of
+from lightning_rm.tokens import TokenBatch
 
 BALANCED = ("router_aux_loss_coef", "aux_loss_coef")
 """Settings of the families that are trained with a router loss."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from lightning_rm.batch import TokenBatch
 from lightning_rm.losses import language_model_loss
+from lightning_rm.tokens import TokenBatch
 
 
 def text_loss(lm_head: nn.Linear, hidden: Tensor, tokens: TokenBatch, config: PreTrainedConfig) -> Tensor:

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import LayoutName, ReadAt, RewardOutput, TokenBatch
+from lightning_rm.batch import RewardOutput
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.tokens import LayoutName, ReadAt, TokenBatch
 
 Offsets = Sequence[float] | Tensor | None
 """(M,) what is taken off each member's rewards; None for 0."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rm.batch import RewardOutput, TokenBatch
+from lightning_rm.batch import RewardOutput
 from lightning_rm.models.attention.last_layer import LastLayer
 from lightning_rm.models.backbone.export import export
 from lightning_rm.models.backbone.folder import MEMBERS_FILE, is_members
@@ -32,6 +32,7 @@ from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.ensembles.member_lora import MemberLora
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.tokens import TokenBatch
 
 """Beside an exported average: every member's tensors, and as metadata the `Members` that they are."""
 
