@@ -1,22 +1,30 @@
 """Checkpoints as files: written whole or not at all, and read with a sentence for what is none.
 
-It knows files and the names that a checkpoint's parts have; no model and no trainer.
+Their checksums are compared before they are used. It knows files and the names that a checkpoint's parts have; no model
+and no trainer.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_rm.checksums import check_archive
 from lightning_rm.drafts import draft_of
 
 PARTS = ("state_dict", "loops", "global_step", "optimizer_states")
 """What a checkpoint that training goes on from has at least."""
+
+
+def _on_cpu(storage: Any, location: str) -> Any:
+    return storage
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -43,15 +51,70 @@ class CheckpointFiles(TorchCheckpointIO):
                     raise OSError(cause.errno, cause.strerror, str(path)) from error
             raise
 
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = _on_cpu,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint, once its bytes are those that were written.
+
+        Raises:
+            ValueError: if they are not; it names whole ones beside it.
+        """
+        if Path(path).is_file():
+            check_bytes(path)
+        return super().load_checkpoint(path, map_location, weights_only)
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return a checkpoint to go on from; its tensors stay on the disk until they are used.
 
     Raises:
-        ValueError: if there is none, or it is cut off, damaged, of something else, or of weights alone.
+        ValueError: if there is none, or it is cut off, damaged, of something else, or of weights alone; the whole ones
+            beside it are named.
         OSError: if it may not be read.
     """
+    found = _read(Path(path))
+    check_bytes(path)
+    return found
+
+
+def check_bytes(path: str | Path) -> None:
+    """Compare the checksums that a checkpoint has of its parts.
+
+    Raises:
+        ValueError: if one is that of other bytes; the whole checkpoints beside it are named.
+    """
     path = Path(path)
+    try:
+        check_archive(path)
+    except ValueError as error:
+        raise ValueError(f"{error}. {_others(path)}") from error
+
+
+def latest_checkpoint(run: str | Path) -> Path | None:
+    """Return the checkpoint of a run's folder that has the most steps, of those that are whole; None if there is none.
+
+    Those that are passed over are warned of.
+    """
+    found: list[tuple[int, Path]] = []
+    for path in sorted((Path(run) / "checkpoints").glob("*.ckpt")):
+        try:
+            found.append((int(_read(path)["global_step"]), path))
+        except (ValueError, OSError) as error:
+            rank_zero_warn(f"passed over: {error}")
+    for _, path in sorted(found, reverse=True):
+        try:
+            check_archive(path)
+            return path
+        except ValueError as error:
+            rank_zero_warn(f"passed over: {error}")
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a checkpoint whose checksums are not compared."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a checkpoint, a .ckpt file, or a run's folder that has some")
     if not path.exists():
@@ -64,10 +127,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # whatever torch makes of bytes that are none of its own
         raise ValueError(
             f"{path} cannot be read as a checkpoint: it is cut off, damaged, or of something else "
-            f"({type(error).__name__}). Name another; a run has checkpoints/last.ckpt and best.ckpt"
+            f"({type(error).__name__}). {_others(path)}"
         ) from error
     missing = [part for part in PARTS if part not in found] if isinstance(found, dict) else list(PARTS)
     if missing:
+        check_bytes(path)  # where a name of them is damaged
         raise ValueError(
             f"{path} is not a checkpoint that training goes on from: it has no {', '.join(missing)}. A run writes such "
             "ones to its folder checkpoints"
@@ -75,17 +139,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return cast(dict[str, Any], found)
 
 
-def latest_checkpoint(run: str | Path) -> Path | None:
-    """Return the checkpoint of a run's folder that has the most steps, of those that can be read; None if there is
-    none.
-    """
-    found: list[tuple[int, Path]] = []
-    for path in sorted((Path(run) / "checkpoints").glob("*.ckpt")):
+def _others(path: Path) -> str:
+    """Name the whole checkpoints beside one that is not."""
+    whole: list[str] = []
+    for other in sorted(path.parent.glob("*.ckpt")):
         try:
-            found.append((int(read_checkpoint(path)["global_step"]), path))
-        except (ValueError, OSError):
+            if other != path and zipfile.is_zipfile(other):
+                check_archive(other)
+                step = torch.load(other, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+                whole.append(f"{other.name} (step {step})")
+        except Exception:  # damaged too, or of something else
             continue
-    return max(found)[1] if found else None
+    if not whole:
+        return "There is not a whole one beside it: name another, or begin anew"
+    return f"Whole ones beside it: {', '.join(whole)}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.analysis.find_runs import find_runs
+from lightning_rm.callbacks.checkpoint_files import check_bytes
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress
@@ -87,6 +88,7 @@ def _with_adapters(run: Path, weights: str) -> tuple[RewardModel, PreTrainedToke
         raise ValueError(f"adapter=true reads {run}/checkpoints/{weights}.ckpt, which is not there; export it whole")
     tokenizer: Any = instantiate(config.backbone.tokenizer)
     model: RewardModel = instantiate(config.backbone.model, tokenizer=tokenizer)
+    check_bytes(paths[-1])
     state: dict[str, Any] = torch.load(paths[-1], map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict(
         {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}

@@ -15,6 +15,7 @@ import torch
 from torch.optim import Optimizer
 from transformers import AutoConfig
 
+from lightning_rm.checksums import check_archive
 from lightning_rm.models.reward_model import RewardModel
 
 
@@ -31,8 +32,9 @@ def model_of(path: str | Path) -> RewardModel:
     """Return a model with random weights into which a checkpoint's fit.
 
     Raises:
-        ValueError: if the checkpoint does not say what its model is, or has adapters.
+        ValueError: if the checkpoint is damaged, does not say what its model is, or has adapters.
     """
+    check_archive(Path(path))
     checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     names: list[str] = list(checkpoint.get("state_dict", {}))
     told = checkpoint.get("backbone")

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import logging
 import os
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from lightning_rm.checksums import crc32_of
 from lightning_rm.digests import files_digest as files_digest  # other files know them from here
 from lightning_rm.digests import fingerprint as fingerprint
 from lightning_rm.drafts import clear_drafts
@@ -61,12 +61,11 @@ SEAL = b"lightning_rm crc"
 """Stands before the checksum at the end of a file."""
 
 SEAL_BYTES = len(SEAL) + 4
-CHUNK_BYTES = 2**22
 
 
 def seal(path: Path) -> None:
     """Write the checksum of a file's bytes behind them."""
-    checksum = _checksum(path, path.stat().st_size)
+    checksum = crc32_of(path)
     with path.open("ab") as file:
         file.write(SEAL + checksum.to_bytes(4))
 
@@ -79,15 +78,5 @@ def check_seal(path: Path) -> None:
         end = file.read()
     if length < 0 or not end.startswith(SEAL):
         raise ValueError("it has no checksum at its end")
-    if _checksum(path, length).to_bytes(4) != end[len(SEAL) :]:
+    if crc32_of(path, length).to_bytes(4) != end[len(SEAL) :]:
         raise ValueError("its checksum is that of other bytes")
-
-
-def _checksum(path: Path, length: int) -> int:
-    """Return the CRC-32 of a file's first bytes: of all checksums in Python's library the one that reads fastest."""
-    checksum = 0
-    with path.open("rb") as file:
-        while length and (chunk := file.read(min(CHUNK_BYTES, length))):
-            checksum = zlib.crc32(chunk, checksum)
-            length -= len(chunk)
-    return checksum

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_rm.checksums import write_checksums
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.export import whole_state
 from lightning_rm.models.backbone.families import architecture_of
@@ -81,3 +82,4 @@ def export_adapters(
             for_older_readers(draft)
         if write_beside is not None:
             write_beside(draft)
+        write_checksums(draft)

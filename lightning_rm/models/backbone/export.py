@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_rm.checksums import write_checksums
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.contexts import quiet
 from lightning_rm.models.backbone.families import architecture_of
@@ -94,6 +95,7 @@ def export(
         for_older_readers(draft)
         if write_beside is not None:
             write_beside(draft)
+        write_checksums(draft)
 
 
 def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:

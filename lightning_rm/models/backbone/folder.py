@@ -15,7 +15,7 @@ ENSEMBLE_FILE = "ensemble.json"
 """Beside folders of several models: which they are, and how they answer as one."""
 
 MODEL_FILES = re.compile(
-    r"(config|generation_config|ensemble|adapter_config|lightning_rm)\.json|(model|adapter_model|members)(-\d{5}-of-\d{5})?\.safetensors"
+    r"(config|generation_config|checksums|ensemble|adapter_config|lightning_rm)\.json|(model|adapter_model|members)(-\d{5}-of-\d{5})?\.safetensors"
     r"|model\.safetensors\.index\.json|pytorch_model.*\.bin(\.index\.json)?|member_\d+"
 )
 """Files and folders that say what a model is: of an earlier export none may stand beside a new one."""

@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lightning_rm.checksums import check_weights
 from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.heads import Architecture, head_tensors
 from lightning_rm.models.backbone.text_tower import WEIGHTS, text_config
@@ -130,8 +131,9 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
         **options: of `auto.from_pretrained`.
 
     Raises:
-        ValueError: if the weights are not there, not whole, or not those of their configuration.
+        ValueError: if the weights are not there, not whole, or not those of their configuration or checksums.
     """
+    check_weights(Path(checkpoint.path))
     try:
         options |= {"key_mapping": WEIGHTS, "output_loading_info": True}
         return auto.from_pretrained(checkpoint.path, **checkpoint.options, **options)

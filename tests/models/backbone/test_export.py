@@ -136,7 +136,8 @@ def test_an_earlier_export_is_replaced_and_other_files_stay(tmp_path: Path, monk
     monkeypatch.setattr(export, "SHARD_SIZE", "5GB")
     model = tiny_model("llama", seed=2)
     model.save_pretrained(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
+    names = ["checksums.json", "config.json", "model.safetensors", "notes.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert_same(their_rewards(folder, "right"), our_rewards(model))
 

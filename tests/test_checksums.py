@@ -1,0 +1,101 @@
+"""A flipped byte of weights is found, wherever it is, or it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lightning_rm.callbacks import CheckpointFiles
+from lightning_rm.callbacks.checkpoint_files import latest_checkpoint, read_checkpoint
+from lightning_rm.checksums import CHECKSUMS_FILE, check_weights, crc32_of, write_checksums
+from lightning_rm.models.reward_model import RewardModel
+from tests.toy import toy_data, toy_model, toy_module, toy_trainer
+
+
+def flip(path: Path, place: int, copy: Path | None = None, bit: int = 0) -> Path:
+    """A file with another bit at a place, under another name."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    copy = copy or path
+    copy.write_bytes(content)
+    return copy
+
+
+def same(first: object, second: object) -> bool:
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return torch.equal(first, second)
+    return first == second
+
+
+def test_a_flipped_byte_of_a_checkpoint_is_found_or_harmless(tmp_path: Path) -> None:
+    """Every third byte of tensors, pickle, headers, padding and index; torch alone would miss most of the tensors'."""
+    whole = tmp_path / "whole.ckpt"
+    wanted = {"state_dict": {"a": torch.randn(64)}, "loops": {}, "global_step": 3, "optimizer_states": []}
+    CheckpointFiles().save_checkpoint(wanted, whole)
+    harmless: list[int] = []
+    said: list[str] = []
+    for place in range(0, whole.stat().st_size, 3):
+        damaged = flip(whole, place, tmp_path / f"{place}.ckpt", bit=place % 8)
+        try:
+            assert same(read_checkpoint(damaged), wanted), place
+            harmless.append(place)
+        except ValueError as error:
+            said.append(str(error))
+        damaged.unlink()
+    assert all(".ckpt" in text and "damaged" in text for text in said)
+    assert len(said) > 200
+    assert harmless  # such as the padding between parts
+
+
+def test_training_does_not_go_on_from_a_damaged_checkpoint_and_names_the_whole_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for name, steps in (("best", 2), ("resume", 3), ("last", 5)):
+        trainer = toy_trainer(tmp_path, max_steps=steps, plugins=[CheckpointFiles()])
+        trainer.fit(toy_module(), toy_data())
+        trainer.save_checkpoint(folder / f"{name}.ckpt")
+    tensor = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]["model.backbone.score.weight"]
+    content = (folder / "last.ckpt").read_bytes()
+    flip(folder / "last.ckpt", content.index(tensor.numpy().tobytes()) + 5)
+    for fit in (
+        lambda path: toy_trainer(tmp_path, plugins=[CheckpointFiles()]).fit(toy_module(), toy_data(), ckpt_path=path),
+        read_checkpoint,
+    ):
+        with pytest.raises(ValueError, match=r"last.ckpt is damaged: its part .* has other bytes") as error:
+            fit(folder / "last.ckpt")
+        assert "Whole ones beside it: best.ckpt (step 2), resume.ckpt (step 3)" in str(error.value)
+    with pytest.raises(ValueError, match=r"last.ckpt is damaged"):
+        type(toy_module()).load_from_checkpoint(folder / "last.ckpt")
+    with pytest.warns(UserWarning, match=r"passed over: .*last.ckpt is damaged"):
+        assert latest_checkpoint(tmp_path) == folder / "resume.ckpt"
+
+
+def test_a_flipped_byte_of_an_exported_model_is_found(tmp_path: Path) -> None:
+    toy_model().save_pretrained(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    for place in (0, 9, 200, weights.stat().st_size // 2, weights.stat().st_size - 1):
+        copy = shutil.copytree(tmp_path / "model", tmp_path / str(place))
+        flip(copy / weights.name, place)
+        with pytest.raises(ValueError, match=r"model.safetensors has other bytes than were exported"):
+            RewardModel.from_pretrained(copy)
+    RewardModel.from_pretrained(tmp_path / "model")
+
+
+def test_checksums_name_files_of_their_folder_and_are_none_of_a_folder_without_them(tmp_path: Path) -> None:
+    check_weights(tmp_path)
+    save_file({"a": torch.zeros(3)}, tmp_path / "model.safetensors")
+    write_checksums(tmp_path)
+    told = json.loads((tmp_path / CHECKSUMS_FILE).read_text())
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert told == {"model.safetensors": {"bytes": size, "crc32": f"{crc32_of(tmp_path / 'model.safetensors'):08x}"}}
+    check_weights(tmp_path)
+    for wrong in ("", "[]", '{"a": 1}', '{"a": {"bytes": 1}}'):
+        (tmp_path / CHECKSUMS_FILE).write_text(wrong)
+        with pytest.raises(ValueError, match=r"checksums.json is damaged"):
+            check_weights(tmp_path)
