@@ -94,7 +94,9 @@ def build(arguments: argparse.Namespace) -> tuple[RewardModel, PreTrainedTokeniz
 @torch.inference_mode()
 def by_transformers(model: Any, tokenizer: PreTrainedTokenizerBase, told: Sequence[Conversation], rows: int) -> Tensor:
     """Rewards of transformers' classifier, on padded rows of neighbours in length."""
-    sequences = encoded(tokenizer, told)
+    conversations: Any = [list(messages) for messages in told]
+    texts: Any = tokenizer.apply_chat_template(conversations, tokenize=False)
+    sequences: Any = tokenizer(texts, add_special_tokens=False)["input_ids"]
     order = sorted(range(len(sequences)), key=lambda number: -len(sequences[number]))
     rewards = torch.empty(len(sequences))
     for start in range(0, len(order), rows):

@@ -33,13 +33,20 @@ from torch import nn
 from torch.nn.attention.varlen import varlen_attn
 from torch.utils.data import DataLoader
 from torch.utils.weak import WeakTensorKeyDictionary
-from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForSequenceClassification
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 from transformers.integrations.liger import apply_liger_kernel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import lightning_rm
+from lightning_rm.data.tokenize.seams import OWN_WAY
 from lightning_rm.loggers import Utf8Files
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.backbone.families import classifier_class, is_proven
@@ -266,6 +273,11 @@ def test_transformers_names_the_base_of_a_classifier() -> None:
 
 def test_transformers_takes_ligers_options_as_a_dict() -> None:
     assert list(inspect.signature(apply_liger_kernel).parameters) == ["model", "kernel_config"]
+
+
+def test_fast_tokenizers_do_with_a_text_what_the_tokenizers_library_does() -> None:
+    """`data.tokenize.seams` cuts texts of no class that has one of these of its own."""
+    assert {name for kind in PreTrainedTokenizerFast.__mro__ for name in vars(kind)} >= OWN_WAY
 
 
 # peft, datasets, Liger

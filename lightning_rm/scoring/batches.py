@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_rm.data.batches.layouts import num_shared
+from lightning_rm.data.beginnings import num_shared
 from lightning_rm.tokens import LayoutName
 
 Ids = tuple[int, ...]

@@ -8,11 +8,12 @@ import torch
 
 from lightning_rm.batch import LayoutName, Sample, TokenBatch
 from lightning_rm.data.batches.layouts import LAYOUTS, shared_prefix
+from lightning_rm.data.beginnings import num_shared
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.scoring.batches import batches_of, num_shared
+from lightning_rm.scoring.batches import batches_of
 from lightning_rm.scoring.engine import batch_budget, score_sequences
 from lightning_rm.scoring.load import load_model
 from tests.float64 import roughly, same

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lightning_rm.data.beginnings import num_shared
 from lightning_rm.tokens import LayoutName, ReadAt, Sample, Segments, TokenBatch
 
 Layout = Callable[[Sequence[Sample], ReadAt, int], TokenBatch]
@@ -157,15 +158,6 @@ def _num_common(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int]) -> 
     """
     first, last = (choose(sequences[number] for number in bundle) for choose in (min, max))
     return num_shared(first, last)
-
-
-def num_shared(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """Say how many tokens two sequences begin with in common."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:  # slices are compared at the speed of C
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)
-    return low
 
 
 def _distinct(samples: Sequence[Sample]) -> tuple[list[tuple[int, ...]], list[list[int]]]:

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.data.beginnings import num_shared
 from lightning_rm.data.rows import GroupRow, Message, PairRow
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
 
@@ -70,14 +71,8 @@ def measure_prompts(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokeni
     prompts = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
     for draft, prompt in zip(drafts, texts, strict=True):
         for text in prompt:  # none where the template refused it, and the row has failed
-            shared = (common_prefix(prompts[text], ids) for ids in draft.ids)
+            shared = (num_shared(prompts[text], ids) for ids in draft.ids)
             draft.prompt_length = min(*shared, *(len(ids) - 1 for ids in draft.ids))
-
-
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Leading tokens that two sequences share: 2 for `1 2 3` and `1 2 4`."""
-    shorter = min(len(first), len(second))
-    return next((place for place in range(shorter) if first[place] != second[place]), shorter)
 
 
 def _rendered(

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.formats.limits import MAX_CALL_CHARACTERS
 from lightning_rm.data.rows import Message
+from lightning_rm.data.tokenize.seams import cut_alike
 
 ENCODER_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] }}{{ sep_token }}{% endfor %}"
 """The default for encoders: `[CLS] first turn [SEP] second turn [SEP]`, plain segments as in their pretraining. Roles
@@ -158,6 +159,16 @@ def _calls(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    cuts = cut_alike(tokenizer, texts)
+    if not any(cuts):
+        return _whole(tokenizer, texts)
+    parts = [(text[:cut], text[cut:]) for text, cut in zip(texts, cuts, strict=True)]
+    distinct = list(dict.fromkeys(part for pair in parts for part in pair if part))
+    ids = {"": list[int](), **dict(zip(distinct, _whole(tokenizer, distinct), strict=True))}
+    return [ids[beginning] + ids[rest] for beginning, rest in parts]
+
+
+def _whole(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     encoded: Any = tokenizer(
         texts,
         add_special_tokens=False,

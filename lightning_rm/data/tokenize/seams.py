@@ -1,0 +1,108 @@
+"""Texts that begin alike, such as one prompt with sixteen responses: their beginning is tokenised once.
+
+Ids of a text are in general not those of its parts. They are at a seam: before a special token that is found in the
+text as it stands. The tokenizers library first takes such tokens out of a text, and then normalises, splits and encodes
+what lies between them, each piece by itself. Where that does not hold, or cannot be known, a text has no seam and is
+tokenised whole. It knows texts and tokenizers; no messages.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lightning_rm.data.beginnings import num_shared
+
+MIN_SHARED = 100
+"""Characters of a beginning that are worth a piece of their own."""
+
+
+OWN_WAY = frozenset({"__call__", "_encode_plus"})
+"""What a kind of tokenizer defines that does with texts more than the library does."""
+
+MARKS = frozenset(string.punctuation) - {"_"}
+"""What is neither a blank nor part of a word."""
+
+
+class Added(NamedTuple):
+    """A token that a tokenizer looks for in texts before all else, and how."""
+
+    content: str
+    normalized: bool
+    single_word: bool
+    lstrip: bool
+    rstrip: bool
+
+
+def seams_of(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Return what matches the tokens before which a tokenizer's texts may be cut; None if there are none."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.split_special_tokens:
+        return None
+    classes = type(tokenizer).__mro__
+    if any(OWN_WAY & vars(kind).keys() for kind in classes[: classes.index(PreTrainedTokenizerFast)]):
+        return None
+    backend = tokenizer.backend_tokenizer
+    if backend.encode_special_tokens or _is_custom(backend.normalizer) or _is_custom(backend.pre_tokenizer):
+        return None
+    added: dict[int, Any] = backend.get_added_tokens_decoder()
+    return seams(
+        tuple(
+            Added(token.content, token.normalized, token.single_word, token.lstrip, token.rstrip)
+            for token in added.values()
+        )
+    )
+
+
+@lru_cache(maxsize=16)
+def seams(added: tuple[Added, ...]) -> re.Pattern[str] | None:
+    """Return what matches the tokens that are found wherever they stand, whatever is before and behind them.
+
+    Those that no other one contains or can reach into, since of two that overlap in a text the first is taken: of
+    `<s>`, `s>` and `</s>` the first and the last. And those that begin with a mark, which a neighbour that takes blanks
+    with it, or wants to be a word by itself, treats like the end of the text.
+    """
+    literal = [token for token in added if token.content and not token.normalized]
+    names = [token.content for token in literal]
+    ends = {name[start:] for name in names for start in range(1, len(name))}
+    found = [
+        token.content
+        for token in literal
+        if not (token.single_word or token.lstrip or token.rstrip)
+        and token.content[0] in MARKS
+        and not token.content[-1].isspace()
+        and not any(token.content[:end] in ends for end in range(1, len(token.content) + 1))
+        and not any(token.content in name for name in names if name != token.content)
+    ]
+    return re.compile("|".join(map(re.escape, found))) if found else None
+
+
+def cut_alike(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    """Say where each text is cut in two: at the last seam of what it has in common with a neighbour, or 0 for nowhere.
+
+    Of `<s>[U]hi[A]yes`, `<s>[U]hi[A]no` and `<s>[U]ho[A]no` the first two are cut before `[A]` and the third before
+    `[U]`, were these beginnings not too short to be worth it.
+    """
+    common = [num_shared(one, other) for one, other in pairwise(texts)]
+    shared = [max(before, after) for before, after in zip([0, *common], [*common, 0], strict=True)]
+    seam = seams_of(tokenizer) if max(shared, default=0) >= MIN_SHARED else None
+    if seam is None:
+        return [0] * len(texts)
+    cuts: list[int] = []
+    for text, length in zip(texts, shared, strict=True):
+        last = max((match.start() for match in seam.finditer(text, 0, length)), default=0)
+        cuts.append(last if last >= MIN_SHARED else 0)
+    return cuts
+
+
+def _is_custom(part: Any) -> bool:
+    """Tell whether a part of a tokenizer is a user's own code, which may look at more than a piece."""
+    try:
+        return part is not None and part.__getstate__() is None
+    except Exception:  # whatever the library raises for what it cannot write
+        return True
