@@ -1,11 +1,13 @@
 """Kills commands with SIGKILL at random moments and starts them again: what is there at the end must be what a run that
 nobody killed leaves, byte for byte, with nothing beside it.
 
-    python benchmarks/kills.py --kills 5
+    python benchmarks/kills.py --kills 6 --out benchmarks/results/kills.json
+    python benchmarks/kills.py train --signal TERM
 
 Each command runs twice unharmed first. Files that differ between the two have the time of day in them: they have to be
 there after a kill and are not compared. A trial is as many kills as it takes: the command is killed, started again and
-killed again with even odds, and started a last time. Caches lie in the folder of the trial and are compared too. What
+killed again with even odds, and started a last time. `--signal TERM` asks it to stop instead, as a cluster does before
+it kills. Caches lie in the folder of the trial and are compared too. What
 Hydra notes of the command line has the checkpoint that a second start goes on from; checkpoints are compared number by
 number, for what a pickle says twice depends on which object it was.
 """
@@ -23,9 +25,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot  # noqa: F401  # imported once, and not by every fork
 import torch
+from common import origin
 
 from lightning_rm.commands import (  # noqa: F401  # imported once, and not by every fork
     _entry,
@@ -100,13 +104,13 @@ def finish(words: list[str], folder: Path) -> float:
     return time.monotonic() - begin
 
 
-def killed(words: list[str], folder: Path, seconds: float) -> bool:
-    """Kill a command after some seconds; whether it was still running then."""
+def killed(words: list[str], folder: Path, seconds: float, number: signal.Signals) -> bool:
+    """Send a command a signal after some seconds; whether it was still running then, and ended by it."""
     process = start(words, folder)
     time.sleep(seconds)
-    os.kill(process, signal.SIGKILL)
+    os.kill(process, number)
     _, status = os.waitpid(process, 0)
-    return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    return os.waitstatus_to_exitcode(status) in (-number, 128 + number)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -135,18 +139,20 @@ def fresh(root: Path) -> Path:
     return folder
 
 
-def trial(words: list[str], root: Path, seconds: float, draw: random.Random) -> tuple[int, dict[str, str]]:
+def trial(
+    words: list[str], root: Path, seconds: float, draw: random.Random, number: signal.Signals
+) -> tuple[int, dict[str, str]]:
     """Kill a command until the odds say no, and let it end: the kills that hit it, and what is there."""
     folder, kills = fresh(root), 0
     while True:
-        kills += killed(words, folder, draw.uniform(0.02, seconds))
+        kills += killed(words, folder, draw.uniform(0.02, seconds), number)
         if draw.random() < 0.5:
             break
     finish(words, folder)
     return kills, digests(folder)
 
 
-def measure(name: str, root: Path, least: int, draw: random.Random) -> dict[str, object]:
+def measure(name: str, root: Path, least: int, draw: random.Random, number: signal.Signals) -> dict[str, object]:
     """Trials of one command until it was hit so many times."""
     words = COMMANDS[name]
     clean: list[dict[str, str]] = []
@@ -160,7 +166,7 @@ def measure(name: str, root: Path, least: int, draw: random.Random) -> dict[str,
     kills = trials = same = 0
     wrong: dict[str, set[str]] = {"differ": set(), "litter": set(), "missing": set()}
     while kills < least:
-        hit, end = trial(words, root, seconds, draw)
+        hit, end = trial(words, root, seconds, draw, number)
         kills, trials = kills + hit, trials + 1
         now = {
             "differ": {path for path in clean[0] if path in end and path not in timed and end[path] != clean[0][path]},
@@ -180,8 +186,11 @@ def run() -> None:
     parser.add_argument("commands", nargs="*", help=f"of {', '.join(COMMANDS)} (default all)")
     parser.add_argument("--kills", type=int, default=5, help="the least kills of each command (default 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--signal", default="KILL", choices=("KILL", "TERM", "INT"), help="what is sent (default KILL)")
+    parser.add_argument("--out", type=Path, help="a JSON file, written after each command")
     given = parser.parse_args()
-    draw, sound = random.Random(given.seed), True
+    draw, sound, number = random.Random(given.seed), True, signal.Signals[f"SIG{given.signal}"]
+    results: dict[str, Any] = {**origin(torch), "signal": given.signal, "seed": given.seed, "commands": {}}
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         root = Path(name)
         base = root / "base"
@@ -191,9 +200,12 @@ def run() -> None:
         rows = [{"prompt": f"{number} + 2?", "chosen": f"{number + 2}", "rejected": "no"} for number in range(200)]
         (base / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         for command in given.commands or COMMANDS:
-            found = measure(command, root, given.kills, draw)
+            found = measure(command, root, given.kills, draw, number)
             sound &= found["same"] == found["trials"]
             print(f"{command}: {json.dumps(found)}", flush=True)
+            results["commands"][command] = found
+            if given.out is not None:
+                given.out.write_text(json.dumps(results, indent=1) + "\n")
     raise SystemExit(0 if sound else 1)
 
 
