@@ -224,8 +224,11 @@ def test_one_of_several_files_is_named_by_its_set(tmp_path: Path) -> None:
         (["analyze"], "there is nothing to analyze"),
         (["analyze", "strength=there.parquet"], "no column strength_mean"),
         (["analyze", "deciles=none/*"], "deciles='none/*' names no run"),
-        (["train", "experiment=flip"], "flip need preference strengths"),
-        (["train", "treatment=[flip]"], "BaselineRM does not read all their targets"),
+        (
+            ["train", "experiment=flip", "data.num_pairs=8", "data.num_val=8", "data.num_test=8"],
+            "flip need preference strengths",
+        ),
+        (["train", "treatment=[flip]", "data.num_pairs=8"], "BaselineRM does not read all their targets"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -201,7 +201,8 @@ def test_mistakes_are_named(
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
-    said = cli("train", *words.split())
+    few = [] if "data=" in words else ["data.num_pairs=8", "data.num_val=8", "data.num_test=8"]  # of what is made
+    said = cli("train", *words.split(), *few)
     assert said.code == 1
     assert message in said.out + said.err
     assert "Traceback" not in said.out + said.err
