@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from lightning_rm.data.formats.media import check_marks
 from lightning_rm.data.formats.turns import RowError, read_conversation, read_turns
 from lightning_rm.data.rows import Message
 from lightning_rm.serving.errors import RequestError, found
@@ -208,6 +209,8 @@ def _conversation(body: Body) -> Conversation:
         # As training reads a row's, the response at the end; a prompt alone is scored if its opened turn is asked for.
         messages = body["messages"]
         turns = read_turns(messages, "messages", "user") if is_prompt else read_conversation(messages, "messages")
+        if is_prompt:
+            check_marks(turns)
     except (RowError, ValueError) as error:
         raise RequestError(str(error), "messages") from error
     if not turns:

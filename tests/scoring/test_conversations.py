@@ -98,12 +98,15 @@ def test_what_is_no_list_of_conversations_is_a_sentence() -> None:
     model, tokenizer = toy_model(dtype="float64").eval(), world_tokenizer()
     said = [{"role": "user", "content": "a cat"}, {"role": "assistant", "content": "a dog"}]
     row = {"prompt": "a cat", "response": "a dog"}
+    seen = {"role": "user", "content": "a cat in <image>"}
     assert score(model, tokenizer, [row]).tolist() == same(score(model, tokenizer, [said]).tolist())
     wrong: dict[str, tuple[Any, Any]] = {
         r"found the module BaselineRM; give its \.model": (toy_module(), [said]),
         r"found one row: score\(model, tokenizer, \[conversation\]\)": (model, row),
         r"found a text: score\(model, tokenizer, \[conversation\]\)": (model, "a cat"),
         "conversation 1: wrong role: it must end with the assistant's turn": (model, [said, said[:1]]),
+        "conversation 1: not text: prompt, turn 0 holds <image>, which stands for": (model, [said, [seen, said[1]]]),
+        "conversation 0: prompt, turn 0 holds <image>, which stands for": (model, [row | {"prompt": "a <image>"}]),
     }
     for message, (given, conversations) in wrong.items():
         with pytest.raises(ValueError, match=message):

@@ -128,6 +128,13 @@ def test_truncation_is_asked_for_or_an_error() -> None:
         ("/classify", {"messages": "hi"}, 400, "messages"),
         ("/classify", {"messages": MESSAGES[:1]}, 400, "messages"),
         ("/classify", {"messages": [{"role": "wizard", "content": "w1"}]}, 400, "messages"),
+        ("/classify", {"messages": [{"role": "user", "content": "<image>"}, *MESSAGES[1:]]}, 400, "messages"),
+        (
+            "/classify",
+            {"messages": [{"role": "user", "content": "<image>"}], "add_generation_prompt": True},
+            400,
+            "messages",
+        ),
         ("/classify", {"messages": MESSAGES, "chat_template": "{{ 1 }}"}, 400, "chat_template"),
         (
             "/classify",

@@ -12,7 +12,7 @@ from typing import cast
 
 from lightning_rm.data.formats.fields import Raw, RowError
 from lightning_rm.data.formats.messages import NOT_TEXT, texts_of
-from lightning_rm.data.formats.turns import Turns
+from lightning_rm.data.rows import Message
 
 MEDIA_FIELDS = ("image", "images", "video", "videos", "audio", "audios")
 
@@ -20,7 +20,7 @@ MARK = re.compile(r"<(image|video|audio)>(?!.*</\1>)", re.DOTALL)
 """What stands for an image in a text. With its end further on it is markup, and text."""
 
 
-def check_media(row: Raw, columns: Mapping[str, str | None], prompt: Turns) -> None:
+def check_media(row: Raw, columns: Mapping[str, str | None], prompt: Sequence[Message]) -> None:
     """Raise `RowError` for a row with images or the like, beside its text or as a mark in what the user says.
 
     Args:
@@ -34,14 +34,18 @@ def check_media(row: Raw, columns: Mapping[str, str | None], prompt: Turns) -> N
             f"the row has {found!r}, and a reward model of texts sees none; columns={{{found}: null}} trains on the "
             "text alone",
         )
-    if any(name in columns for name in MEDIA_FIELDS):
-        return
+    if not any(name in columns for name in MEDIA_FIELDS):
+        check_marks(prompt)
+
+
+def check_marks(prompt: Sequence[Message]) -> None:
+    """Raise `RowError` where a turn before the responses holds a mark that stands for an image or the like."""
     for place, turn in enumerate(prompt):
         if mark := next((mark for said in texts_of(turn).values() if (mark := MARK.search(said))), None):
             raise RowError(
                 NOT_TEXT,
-                f"prompt, turn {place} holds {mark[0]}, which stands for what a reward model of texts cannot see; "
-                f"columns={{{mark[1]}: null}} says that it is text",
+                f"prompt, turn {place} holds {mark[0]}, which stands for what a reward model of texts cannot see; if "
+                f"it is text, say so of a file with columns={{{mark[1]}: null}}, or write &lt;{mark[1]}&gt;",
             )
 
 

@@ -20,7 +20,7 @@ from lightning_rm.data.formats.fields import (
     shown,
 )
 from lightning_rm.data.formats.groups import group_turns
-from lightning_rm.data.formats.media import check_media
+from lightning_rm.data.formats.media import check_marks, check_media
 from lightning_rm.data.formats.messages import ROLES, is_blank
 from lightning_rm.data.formats.nested import check_depth
 from lightning_rm.data.formats.pairs import check_options, read_pair, renamed
@@ -124,6 +124,7 @@ def prompt_and_response(prompt: object, response: object) -> Turns:
         turns = prompt_turns(prompt)
         # A policy that was given the beginning of its answer has gone on with it.
         turns, answers = continued(turns, {"response": response_turns(turns, response, "response")}, "continue")
+        check_marks(turns)
         return (*turns, *answers["response"])
     except RowError as error:
         raise ValueError(error.detail) from None

@@ -20,6 +20,7 @@ from lightning_rm.data.formats.fields import (
     text,
 )
 from lightning_rm.data.formats.limits import MAX_CHARACTERS
+from lightning_rm.data.formats.media import check_marks
 from lightning_rm.data.formats.messages import ROLES, is_blank, read_message, texts_of
 from lightning_rm.data.rows import Message
 
@@ -81,8 +82,8 @@ def read_conversation(value: object, where: str) -> list[Message]:
         where: what to call the conversation in an error: `conversation 3`.
 
     Raises:
-        ValueError: for anything else, one message or a text in place of a list above all, and for a conversation that
-            does not end with the assistant's turn.
+        ValueError: for anything else, one message or a text in place of a list above all, for a conversation that
+            does not end with the assistant's turn, and for a mark before it that stands for an image.
     """
     wanted = "a conversation is a list of messages, [{'role': 'user', 'content': ...}, {'role': 'assistant', ...}]"
     if isinstance(value, str | bytes):
@@ -99,6 +100,7 @@ def read_conversation(value: object, where: str) -> list[Message]:
             raise RowError(EMPTY_TEXT, f"it has no turn; {wanted}")
         check_answered(turns, "it")
         check_turns(turns[:-1], {} if is_blank(turns[-1]) else {"the response": turns[-1:]})
+        check_marks(turns[:-1])
     except RowError as error:
         raise ValueError(f"{where}: {error}") from None
     return list(turns)

@@ -8,6 +8,7 @@ import pytest
 
 from lightning_rm.data.formats.groups import parse_group
 from lightning_rm.data.formats.media import MEDIA_FIELDS
+from lightning_rm.data.formats.scorable import prompt_and_response
 from lightning_rm.data.rows import BadRow, GroupRow
 from tests.data.formats.test_pairs import SHAPES, bad, good
 
@@ -33,6 +34,9 @@ def test_a_mark_for_an_image_in_a_prompt_is_refused(said: str) -> None:
     (name,) = {"image", "video", "audio"} & {name for name in ("image", "video", "audio") if f"<{name}>" in said}
     assert good(PLAIN | {"prompt": said}, columns={name: None}).prompt[0]["content"] == said
     assert isinstance(parse_group({"prompt": said, "responses": ["4", "5"]}, "here"), BadRow)
+    with pytest.raises(ValueError, match=f"prompt, turn 0 holds <{name}>, which stands for what a reward model of"):
+        prompt_and_response(said, "4")
+    assert good(PLAIN | {"prompt": said.replace("<", "&lt;").replace(">", "&gt;")})
 
 
 def test_markup_and_what_the_assistant_says_are_text() -> None:
