@@ -20,7 +20,7 @@ from lightning_rm.drafts import draft_of
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import is_ensemble
 from lightning_rm.models.backbone.loading import Checkpoint, weight_files
-from lightning_rm.models.ensembles.ensemble import member_folders
+from lightning_rm.models.ensembles.files import member_folders
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import load_model
 

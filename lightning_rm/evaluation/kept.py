@@ -21,7 +21,7 @@ from lightning_rm.evaluation.items import Items
 from lightning_rm.evaluation.rewards import CHUNK, Reading, Scored
 from lightning_rm.models.backbone.folder import is_ensemble
 from lightning_rm.models.backbone.loading import weight_files
-from lightning_rm.models.ensembles.ensemble import member_folders
+from lightning_rm.models.ensembles.files import member_folders
 from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
 
 FORMAT = 2

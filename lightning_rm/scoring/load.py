@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
 from lightning_rm.digests import fingerprint
 from lightning_rm.models.backbone.folder import is_ensemble, is_members
-from lightning_rm.models.ensembles.ensemble import RewardEnsemble, member_folders
+from lightning_rm.models.ensembles.ensemble import RewardEnsemble
+from lightning_rm.models.ensembles.files import member_folders
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel

@@ -1,16 +1,14 @@
 """`RewardEnsemble`: M reward models that answer as one, such as the voters that measured a data set's strength.
 
 Disagreement among members is what a single model cannot show, and conservative aggregates of it resist
-over-optimisation (Coste et al., arXiv 2310.02743; Eisenstein et al., arXiv 2312.09244). It knows reward models and
-folders of them; not losses or how members were trained.
+over-optimisation (Coste et al., arXiv 2310.02743; Eisenstein et al., arXiv 2312.09244). It knows reward models; not
+losses or how members were trained.
 """
 
 from __future__ import annotations
 
-import glob
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self, cast
@@ -20,9 +18,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import RewardOutput
-from lightning_rm.drafts import folder_draft
-from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
+from lightning_rm.models.ensembles.alike import check_alike
+from lightning_rm.models.ensembles.files import found_folders, member_folders, read_settings, write_ensemble
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.tokens import LayoutName, ReadAt, TokenBatch
@@ -57,7 +55,7 @@ class RewardEnsemble(AnyRewardModel):
         self, members: Sequence[RewardModel], how: Aggregate = "mean", lam: float = 1.0, offsets: Offsets = None
     ) -> None:
         super().__init__()
-        _check_members(members)
+        check_alike(members)
         aggregate(torch.zeros(1, 1), how, lam)  # a wrong setting is found here, not at the first batch
         values = torch.as_tensor([0.0] * len(members) if offsets is None else offsets, dtype=members[0].reward_dtype)
         if values.shape != (len(members),):
@@ -93,12 +91,7 @@ class RewardEnsemble(AnyRewardModel):
         Raises:
             ValueError: if a pattern matches nothing, a member cannot be read, or members do not go together.
         """
-        paths = [path] if isinstance(path, str | Path) else list(path)
-        if isinstance(path, str) and any(letter in path for letter in "*?["):
-            paths = sorted(glob.glob(path))
-            if not paths:
-                raise ValueError(f"path={path!r} matches no folder; look whether the members were written there")
-        return cls([RewardModel.from_pretrained(one, **options) for one in paths], how, lam, offsets)
+        return cls([RewardModel.from_pretrained(one, **options) for one in found_folders(path)], how, lam, offsets)
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Self:
@@ -111,16 +104,10 @@ class RewardEnsemble(AnyRewardModel):
         Raises:
             ValueError: if there is no ensemble in the folder.
         """
-        file = Path(folder) / ENSEMBLE_FILE
-        if not is_ensemble(folder):
-            raise ValueError(
-                f"{str(folder)!r} holds no ensemble, there is no {ENSEMBLE_FILE} in it; "
-                "read members from their own folders with from_pretrained"
-            )
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        settings = {name: stored[name] for name in ("how", "lam", "offsets")}
+        stored = read_settings(folder)
+        settings = {name: stored.pop(name) for name in ("how", "lam", "offsets")}
         ensemble = cls.from_pretrained(member_folders(folder), **settings, **options)
-        ensemble.facts = {name: value for name, value in stored.items() if name not in (*settings, "members")}
+        ensemble.facts = stored
         return ensemble
 
     def save_pretrained(
@@ -137,17 +124,9 @@ class RewardEnsemble(AnyRewardModel):
         Every rank calls it, rank 0 writes. The folder is swapped whole, so a killed run leaves no ensemble of old and
         new members; files in it that are no model's stay. `facts` go into `ensemble.json`.
         """
-        writes = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        names = [f"member_{number}" for number in range(len(self.members))]
-        with folder_draft(folder, is_no_model) if writes else nullcontext(Path(folder)) as draft:
-            for name, member in zip(names, self.members, strict=True):
-                member.save_pretrained(draft / name, tokenizer, dtype=dtype)
-            if writes:
-                settings = {"members": names, "how": self.how, "lam": self.lam, "offsets": self.offsets.tolist()}
-                settings |= dict(facts or {})
-                (draft / ENSEMBLE_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-                if write_beside is not None:
-                    write_beside(draft)
+        write_members = [partial(member.save_pretrained, tokenizer=tokenizer, dtype=dtype) for member in self.members]
+        settings = {"how": self.how, "lam": self.lam, "offsets": self.offsets.tolist(), **(facts or {})}
+        write_ensemble(folder, write_members, settings, write_beside)
 
     @property
     def num_members(self) -> int:
@@ -274,28 +253,3 @@ class RewardEnsemble(AnyRewardModel):
     def _centred(self, outputs: Sequence[RewardOutput]) -> Tensor:
         """(k, M, P)."""
         return torch.stack([output.reward for output in outputs], dim=1) - self.offsets[:, None]
-
-
-def member_folders(folder: str | Path) -> list[Path]:
-    """Return the Hugging Face folders of an ensemble's members, in their order."""
-    settings = json.loads((Path(folder) / ENSEMBLE_FILE).read_text(encoding="utf-8"))
-    return [Path(folder) / name for name in settings["members"]]
-
-
-def _check_members(members: Sequence[RewardModel]) -> None:
-    """Raise unless the members read the same token batches in the same way."""
-    if not members:
-        raise ValueError("an ensemble needs members; give at least one reward model")
-    kinds: list[dict[str, object]] = []
-    for number, member in enumerate(members):
-        if type(member) is not RewardModel:
-            name = type(member).__name__
-            raise ValueError(f"member {number} is a {name} and no plain RewardModel; give its members one by one")
-        model_type = member.backbone.config.model_type
-        kinds.append({"model_type": model_type, "read_at": member.read_at, "pad_id": member.pad_id})
-        for name, value in kinds[0].items():
-            if kinds[-1][name] != value:
-                raise ValueError(
-                    f"member {number} has {name}={kinds[-1][name]!r} and member 0 has {value!r}; an ensemble reads one "
-                    "token batch with all members, so give models of one architecture and tokenizer"
-                )

@@ -12,8 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from itertools import takewhile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -21,83 +20,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.func import functional_call
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.batch import RewardOutput
 from lightning_rm.models.attention.last_layer import LastLayer
 from lightning_rm.models.backbone.export import export
 from lightning_rm.models.backbone.folder import MEMBERS_FILE, is_members
-from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_head
-from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.backbone.heads import head_tensors
+from lightning_rm.models.ensembles.member_heads import MemberHeads
 from lightning_rm.models.ensembles.member_lora import MemberLora
+from lightning_rm.models.ensembles.member_settings import Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.tokens import TokenBatch
 
-"""Beside an exported average: every member's tensors, and as metadata the `Members` that they are."""
-
-
-@dataclass(frozen=True)
-class Members:
-    """How members differ, and what of the backbone they train.
-
-    Args:
-        num_members: M.
-        lora_layers: 0 for members that differ in their head alone; n for adapters of their own on every linear layer of
-            the backbone's last n layers too. With adapters the backbone is frozen.
-        rank: of the adapters.
-        alpha: the numerator of their scale, `alpha / rank`.
-        freeze_backbone: train the heads alone.
-        freeze_layers: train the layers after the first n, the embeddings frozen too; None trains all. Frozen layers
-            have no backward pass.
-        seed: of the members' heads and adapters.
-
-    Raises:
-        ValueError: for a number below its range, or two settings that say what is trained.
-    """
-
-    num_members: int = 10
-    lora_layers: int = 0
-    rank: int = 8
-    alpha: float = 16
-    freeze_backbone: bool = False
-    freeze_layers: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, lowest in (("num_members", 1), ("lora_layers", 0), ("rank", 1), ("freeze_layers", 0)):
-            if (getattr(self, name) or 0) < lowest:
-                raise ValueError(f"{name}={getattr(self, name)}; give {lowest} or more")
-        if self.freeze_layers is not None and (self.lora_layers or self.freeze_backbone):
-            other = "lora_layers" if self.lora_layers else "freeze_backbone"
-            raise ValueError(f"{other} freezes the whole backbone; leave freeze_layers out")
-
-    @property
-    def seeds(self) -> list[int]:
-        """One for each member, whatever their number."""
-        return [self.seed * 1000 + member for member in range(self.num_members)]
-
-    def freeze(self, model: RewardModel) -> None:
-        """Freeze what is not trained of a reward model's backbone.
-
-        Raises:
-            ValueError: if `freeze_layers` leaves no layer to train.
-        """
-        parameters = model.backbone_parameters()
-        if self.freeze_layers is not None:
-            layers = transformer_layers(model.backbone)
-            if self.freeze_layers >= len(layers):
-                raise ValueError(
-                    f"freeze_layers={self.freeze_layers}: the backbone has {len(layers)} layers; give fewer, or "
-                    "freeze_backbone=True"
-                )
-            # Modules stand in the order in which they run: embeddings, layers, the last norm.
-            first_trained = next(layers[self.freeze_layers].parameters())
-            parameters = takewhile(lambda parameter: parameter is not first_trained, parameters)
-        elif not (self.freeze_backbone or self.lora_layers):
-            return
-        for parameter in parameters:
-            parameter.requires_grad_(False)
+__all__ = ["MemberRewardModel", "Members"]
 
 
 class MemberRewardModel(RewardModel):
@@ -133,17 +69,8 @@ class MemberRewardModel(RewardModel):
             raise ValueError(
                 "members with adapters have no common hidden states for an LM loss; leave keep_lm_head out"
             )
-        mould = dict(head_tensors(backbone, self.architecture))
-        self._head_names = tuple(mould)
-        drawn: list[nn.ParameterList] = []
-        for seed in self.members.seeds:
-            init_head(backbone, self.architecture, set(mould), seed)
-            drawn.append(nn.ParameterList(value.detach().clone() for value in mould.values()))
-        # One parameter a member, and stacked as they are used: an optimizer still tells a bias from a matrix.
-        self.heads = nn.ModuleList(drawn)
+        self.heads = MemberHeads(backbone, self.architecture, self.members.seeds)
         self.members.freeze(self)
-        for value in mould.values():
-            value.requires_grad_(False)
         self.lora: MemberLora | None = None
         if self.members.lora_layers:
             layers, rank, alpha = self.members.lora_layers, self.members.rank, self.members.alpha
@@ -243,9 +170,8 @@ class MemberRewardModel(RewardModel):
         if self.reward_dtype not in (torch.float32, torch.float64):
             raise ValueError("the heads are not in float32 any more; use the trainer's precision bf16-mixed")
         with torch.autocast(feature.device.type, enabled=False):
-            reward = self._rewards(
-                feature.to(self.reward_dtype).expand(self.num_members, *feature.shape[1:]).flatten(1, 2)
-            )
+            of_members = feature.to(self.reward_dtype).expand(self.num_members, *feature.shape[1:]).flatten(1, 2)
+            reward = self.heads.rewards(self.backbone, self.architecture, of_members)
         reward = reward.view(self.num_members, *tokens.reward_index.shape).transpose(0, 1).contiguous()
         return RewardOutput(reward, feature.mean(0), hidden if keep_hidden and self.lora is None else None)
 
@@ -291,26 +217,11 @@ class MemberRewardModel(RewardModel):
         with nullcontext() if self.lora is None else self.lora.on(self.backbone):
             return super()._hidden(tokens, everywhere)
 
-    def _rewards(self, features: Tensor) -> Tensor:
-        """(M, N, H) to (M, N, 1): the backbone's own head with each member's weights; dropout differs by member."""
-        mould = _Head(self.backbone, self.architecture)
-        names = [f"classifier.{name}" for name in self._head_names]
-
-        def one(weights: list[Tensor], feature: Tensor) -> Tensor:
-            return functional_call(mould, dict(zip(names, weights, strict=True)), (feature,), tie_weights=False)
-
-        return torch.vmap(one, randomness="different")(list(self._stacked().values()), features)
-
-    def _stacked(self) -> dict[str, Tensor]:
-        """Return each of the head's parameters by its name in the classifier, (M, ...)."""
-        heads = cast("list[nn.ParameterList]", list(self.heads))
-        return {name: torch.stack(list(values)) for name, *values in zip(self._head_names, *heads, strict=True)}
-
     @torch.no_grad()
     def _alone(self, member: int | None) -> PreTrainedModel:
         """Return a classifier with one member's weights or (None) the average; what all members share is not copied."""
         weights = {
-            name: value.mean(0) if member is None else value[member] for name, value in self._stacked().items()
+            name: value.mean(0) if member is None else value[member] for name, value in self.heads.stacked().items()
         } | ({} if self.lora is None else self.lora.merged(self.backbone, member))
         backbone = cast(nn.Module, self.backbone)
         shared = {id(value): value for name, value in backbone.named_parameters() if name not in weights}
@@ -322,7 +233,7 @@ class MemberRewardModel(RewardModel):
         """Return what `load` needs beyond the average: each member's tensors, and the weights that adapters are added
         to.
         """
-        tensors = {f"heads.{name}": value for name, value in self._stacked().items()}
+        tensors = {f"heads.{name}": value for name, value in self.heads.stacked().items()}
         for name, adapter in ({} if self.lora is None else self.lora.by_name()).items():
             tensors |= {f"lora.{name}.down": adapter.down, f"lora.{name}.up": adapter.up}
             tensors[f"base.{name}.weight"] = self.backbone.get_parameter(f"{name}.weight")
@@ -331,21 +242,7 @@ class MemberRewardModel(RewardModel):
     @torch.no_grad()
     def _restore(self, stored: dict[str, Tensor]) -> None:
         """Take over what `_stored` gave."""
-        for number, head in enumerate(cast("list[nn.ParameterList]", list(self.heads))):
-            for name, parameter in zip(self._head_names, head, strict=True):
-                parameter.copy_(stored[f"heads.{name}"][number])
+        self.heads.restore({name: stored[f"heads.{name}"] for name in self.heads.names})
         for name, value in self._stored().items():
             if not name.startswith("heads."):
                 value.copy_(stored[name])
-
-
-class _Head(nn.Module):
-    """A classifier's head as a module, which is what `functional_call` calls. Nothing keeps it."""
-
-    def __init__(self, classifier: PreTrainedModel, architecture: Architecture) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.architecture = architecture
-
-    def forward(self, feature: Tensor) -> Tensor:
-        return self.architecture.reward(self.classifier, feature)

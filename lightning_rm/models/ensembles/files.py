@@ -1,0 +1,86 @@
+"""An ensemble on disk: a folder for each member, and `ensemble.json`, which says how they answer as one.
+
+It knows folders, names and settings; a member writes itself.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_rm.drafts import folder_draft
+from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model
+
+WriteFolder = Callable[[Path], None]
+
+
+def found_folders(path: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    """Return the members that a path names: a pattern's folders in sorted order, all else as it is given.
+
+    Raises:
+        ValueError: if a pattern matches nothing.
+    """
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    if isinstance(path, str) and any(letter in path for letter in "*?["):
+        paths = sorted(glob.glob(path))
+        if not paths:
+            raise ValueError(f"path={path!r} matches no folder; look whether the members were written there")
+    return paths
+
+
+def member_folders(folder: str | Path) -> list[Path]:
+    """Return the Hugging Face folders of an ensemble's members, in their order."""
+    return [Path(folder) / name for name in _stored(folder)["members"]]
+
+
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """Return all that `ensemble.json` says but who the members are: settings, and facts beside them.
+
+    Raises:
+        ValueError: if there is no ensemble in the folder.
+    """
+    if not is_ensemble(folder):
+        raise ValueError(
+            f"{str(folder)!r} holds no ensemble, there is no {ENSEMBLE_FILE} in it; "
+            "read members from their own folders with from_pretrained"
+        )
+    return {name: value for name, value in _stored(folder).items() if name != "members"}
+
+
+def write_ensemble(
+    folder: str | Path,
+    write_members: Sequence[WriteFolder],
+    settings: Mapping[str, Any],
+    write_beside: WriteFolder | None = None,
+) -> None:
+    """Write members as `member_0`, `member_1`, ..., and `ensemble.json`; every rank calls it, rank 0 writes.
+
+    The folder is swapped whole, so a killed run leaves no ensemble of old and new members; files in it that are no
+    model's stay.
+
+    Args:
+        folder: where to.
+        write_members: M functions that write a member into a folder.
+        settings: what `ensemble.json` says beside the members' names.
+        write_beside: writes more into the draft.
+    """
+    writes = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    names = [f"member_{number}" for number in range(len(write_members))]
+    with folder_draft(folder, is_no_model) if writes else nullcontext(Path(folder)) as draft:
+        for name, write in zip(names, write_members, strict=True):
+            write(draft / name)
+        if writes:
+            told = json.dumps({"members": names, **settings}, indent=2)
+            (draft / ENSEMBLE_FILE).write_text(told + "\n", encoding="utf-8")
+            if write_beside is not None:
+                write_beside(draft)
+
+
+def _stored(folder: str | Path) -> dict[str, Any]:
+    return json.loads((Path(folder) / ENSEMBLE_FILE).read_text(encoding="utf-8"))
