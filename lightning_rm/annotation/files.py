@@ -7,7 +7,6 @@ numbers; no model.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -63,6 +62,50 @@ VOTERS = b"lightning_rm.voters"
 """The file's metadata has the voters' names under this key, as JSON."""
 
 
+class OtherColumns:
+    """The fields of rows that nothing here reads, and the columns that they become."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, set[Any]] = {}
+
+    def note(self, row: PairRow) -> None:
+        """Look at a row that will be written."""
+        for name, value in row.others.items():
+            if name not in SCHEMA.names:
+                self._kinds.setdefault(name, set()).add(_kind(value))
+
+    def types(self) -> dict[str, Any]:
+        """Return the Arrow type of each one's column; None where it is written as JSON."""
+        numbers = {pa.int64(), pa.float64()}
+        return {
+            name: pa.float64() if found == numbers else next(iter(found)) if len(found) == 1 else None
+            for name, found in self._kinds.items()
+        }
+
+
+class AnnotatedFormat:
+    """The schema of a file of annotated pairs, and its rows.
+
+    Args:
+        votes: of the pairs.
+        others: which has noted every row that will be written.
+    """
+
+    def __init__(self, votes: Votes, others: OtherColumns) -> None:
+        self.votes = votes
+        self._others = others.types()
+        fields = [pa.field(_written(name), kind or pa.string()) for name, kind in self._others.items()]
+        self.schema = pa.schema([*SCHEMA, *fields]).with_metadata({VOTERS: json.dumps(votes.voters)})
+
+    def others_of(self, row: PairRow) -> dict[str, Any]:
+        """Return what stands beside `columns_of` in the columns of a row."""
+        return {
+            _written(name): json.dumps(row.others[name], default=str) if kind is None else row.others[name]
+            for name, kind in self._others.items()
+            if name in row.others
+        }
+
+
 def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:
     """Write annotated pairs as Parquet: a data source as it stands.
 
@@ -74,31 +117,16 @@ def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:
     Returns:
         The strengths, in the order of the pairs.
     """
-    others = _other_columns(source, votes)
-    fields = [pa.field(_written(name), kind or pa.string()) for name, kind in others.items()]
-    schema = pa.schema([*SCHEMA, *fields]).with_metadata({VOTERS: json.dumps(votes.voters)})
-    rows = kept_rows(source, votes.pairs)
-    with draft_of(path) as draft, pq.ParquetWriter(draft, schema) as writer:
-        while chunk := list(islice(rows, CHUNK_ROWS)):
-            columns = [columns_of(row, i, votes) | _others(row, others) for i, row in chunk]
-            writer.write_table(pa.Table.from_pylist(columns, schema=schema))
-    return votes.strength
-
-
-def _other_columns(source: Source, votes: Votes) -> dict[str, Any]:
-    """Return the fields that nothing here reads, and the Arrow type of their columns; None where they are written as
-    JSON.
-    """
-    kinds: dict[str, set[Any]] = {}
+    others = OtherColumns()
     for _, row in kept_rows(source, votes.pairs):
-        for name, value in row.others.items():
-            if name not in SCHEMA.names:
-                kinds.setdefault(name, set()).add(_kind(value))
-    numbers = {pa.int64(), pa.float64()}
-    return {
-        name: pa.float64() if found == numbers else next(iter(found)) if len(found) == 1 else None
-        for name, found in kinds.items()
-    }
+        others.note(row)
+    form = AnnotatedFormat(votes, others)
+    rows = kept_rows(source, votes.pairs)
+    with draft_of(path) as draft, pq.ParquetWriter(draft, form.schema) as writer:
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            columns = [columns_of(row, i, votes) | form.others_of(row) for i, row in chunk]
+            writer.write_table(pa.Table.from_pylist(columns, schema=form.schema))
+    return votes.strength
 
 
 def _kind(value: object) -> Any:
@@ -110,14 +138,6 @@ def _kind(value: object) -> Any:
     if isinstance(value, float):
         return pa.float64()
     return pa.string() if isinstance(value, str) and _written(value) == value else None
-
-
-def _others(row: PairRow, columns: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        _written(name): json.dumps(row.others[name], default=str) if kind is None else row.others[name]
-        for name, kind in columns.items()
-        if name in row.others
-    }
 
 
 def _written(text: str) -> str:

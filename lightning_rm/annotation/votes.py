@@ -48,7 +48,7 @@ class Votes:
     chosen: NDArray[np.float64]
     rejected: NDArray[np.float64]
 
-    @property
+    @cached_property
     def votes(self) -> NDArray[np.float64]:
         """(N, M) margins: `chosen - rejected`."""
         return self.chosen - self.rejected

@@ -1,16 +1,16 @@
 """Every row of the source to one of two files: what is trained on, and what is set aside; each row says why.
 
-A flipped row has its responses exchanged, so that `chosen` is the better one for whoever reads the file: it trains to
-what the treatment would. It knows rows and decisions; no votes are made here.
+The rows that were voted on also go to the file of annotated pairs, as they are: the source is read once for all three,
+since reading it is most of the work. A flipped row has its responses exchanged, so that `chosen` is the better one for
+whoever reads the file: it trains to what the treatment would. It knows rows and decisions; no votes are made here.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lightning_rm.annotation.files import CHUNK_ROWS, SCHEMA, columns_of
+from lightning_rm.annotation.files import CHUNK_ROWS, SCHEMA, AnnotatedFormat, OtherColumns, columns_of
 from lightning_rm.annotation.votes import Votes
 from lightning_rm.data.rows import BadRow, PairRow, Source
 from lightning_rm.drafts import draft_of
@@ -43,10 +43,12 @@ def write_clean(
     decision: NDArray[np.str_],
     why: Mapping[int, str],
     not_voted: Mapping[int, str],
+    others: OtherColumns,
+    strength: Path,
     clean: Path,
     set_aside: Path,
 ) -> Counter[str]:
-    """Write the two files.
+    """Write the three files.
 
     Args:
         source: all rows, good and bad.
@@ -55,7 +57,9 @@ def write_clean(
         decision: (N,) the same in a word, one of `policies.DECISIONS`.
         why: pair -> the reason.
         not_voted: row of the source -> why nobody could vote on it; such rows are set aside.
-        clean: a `.parquet` file for what is kept, flipped and softened.
+        others: which has noted the rows that were voted on.
+        strength: a `.parquet` file for all that were voted on, as they are.
+        clean: the same for what is kept, flipped and softened.
         set_aside: the same for the rest.
 
     Returns:
@@ -64,35 +68,40 @@ def write_clean(
     pair_of = {int(row): place for place, row in enumerate(votes.pairs.source_row)}
     turned = is_turned(targets)
     counts = Counter[str]()
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(source):
-            i = pair_of.get(number)
-            if i is None:
-                said = f"not voted on: {not_voted[number]}"
-                written = _unvoted(row) | {"decision": "set aside", "why": said}
-            else:
-                assert isinstance(row, PairRow)
-                label, margin, weight = (float(values[i]) for values in (targets.label, targets.margin, targets.weight))
-                row = replace(row, label=label, margin=None if row.margin is None else margin, weight=weight)
-                written = columns_of(row, i, votes) | _others(row)
-                written = _exchanged(written) if turned[i] and decision[i] != "set aside" else written
-                written |= {"decision": str(decision[i]), "why": why[i]}
-            counts[str(written["decision"])] += 1
-            yield written
-
+    form = AnnotatedFormat(votes, others)
+    schemas = {strength: form.schema, clean: CLEAN_SCHEMA, set_aside: CLEAN_SCHEMA}
+    stream = enumerate(source)
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(pq.ParquetWriter(stack.enter_context(draft_of(path)), CLEAN_SCHEMA))
-            for path in (clean, set_aside)
-        ]
-        stream = rows()
+        writers = {
+            path: stack.enter_context(pq.ParquetWriter(stack.enter_context(draft_of(path)), schema))
+            for path, schema in schemas.items()
+        }
         while chunk := list(islice(stream, CHUNK_ROWS)):
-            for is_aside, writer in zip((False, True), writers, strict=True):
-                part = [row for row in chunk if (row["decision"] == "set aside") == is_aside]
+            parts: dict[Path, list[dict[str, Any]]] = {path: [] for path in schemas}
+            for number, row in chunk:
+                i = pair_of.get(number)
+                if i is None:
+                    said = f"not voted on: {not_voted[number]}"
+                    written = _unvoted(row) | {"decision": "set aside", "why": said}
+                else:
+                    assert isinstance(row, PairRow)
+                    columns = columns_of(row, i, votes)
+                    parts[strength].append(columns | form.others_of(row))
+                    written = columns | _targets(row, i, targets) | _others(row)
+                    written = _exchanged(written) if turned[i] and decision[i] != "set aside" else written
+                    written |= {"decision": str(decision[i]), "why": why[i]}
+                counts[str(written["decision"])] += 1
+                parts[set_aside if written["decision"] == "set aside" else clean].append(written)
+            for path, part in parts.items():
                 if part:
-                    writer.write_table(pa.Table.from_pylist(part, schema=CLEAN_SCHEMA))
+                    writers[path].write_table(pa.Table.from_pylist(part, schema=schemas[path]))
     return counts
+
+
+def _targets(row: PairRow, i: int, targets: Targets) -> dict[str, float | None]:
+    """Return what pair i is trained towards; a row that names no margin gets none."""
+    label, margin, weight = (float(values[i]) for values in (targets.label, targets.margin, targets.weight))
+    return {"label": label, "margin": None if row.margin is None else margin, "weight": weight}
 
 
 def _exchanged(row: dict[str, Any]) -> dict[str, Any]:

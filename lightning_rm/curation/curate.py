@@ -7,7 +7,7 @@ decided depends on votes, policy and reviews alone, so that a call that was kill
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_rm.analysis.noise import wrong_labels
-from lightning_rm.annotation.files import write_parquet
+from lightning_rm.annotation.files import OtherColumns
 from lightning_rm.annotation.reviews import Verdict, read_reviews, verdicts
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import Progress, Votes, collect_votes
@@ -29,7 +29,7 @@ from lightning_rm.curation.heart import by_heart
 from lightning_rm.curation.opinions import Opinion, opinion_of, with_opinions
 from lightning_rm.curation.report import write_report
 from lightning_rm.curation.result import Curated, Rules
-from lightning_rm.data.rows import EXPECTED_REASONS, Source
+from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow, Source
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.sources.resampling import unit_hash
 from lightning_rm.data.tokenize.policy import TokenizePolicy
@@ -114,14 +114,16 @@ def curate(
     pairs, tokenize = as_source(source), tokenize or TokenizePolicy()
     shared: dict[str, Any] = {"fabric": fabric, "progress": progress, **options}
     votes = collect_votes(pairs, voters, out / "votes", tokenize, **shared)
-    others = [
+    outside_votes = [
         (collect_votes(pairs, [one.voter], out / "votes", tokenize, **shared), one.voter.name, one.weight)
         for one in outside
     ]
     if fabric is not None and fabric.global_rank != 0:
         return None
-    facts = collect_facts(pairs, look.groups, look.second_label, benchmarks)
-    opinions = [opinion_of(found, len(facts), name, weight) for found, name, weight in others]
+    others = OtherColumns()
+    rows = _noting(pairs, others, set(votes.pairs.source_row.tolist()))
+    facts = collect_facts(rows, look.groups, look.second_label, benchmarks)
+    opinions = [opinion_of(found, len(facts), name, weight) for found, name, weight in outside_votes]
     opinions += [judge(pairs, out / "votes") for judge in judges]
     if look.second_label is not None:
         opinions.append(Opinion(look.second_label, facts.second_votes()[:, None]))
@@ -145,9 +147,17 @@ def curate(
         )
     out.mkdir(parents=True, exist_ok=True)
     strength_file, clean, aside = (out / f"{name}.parquet" for name in ("strength", "clean", "set_aside"))
-    write_parquet(pairs, votes, strength_file)
     counts = write_clean(
-        pairs, votes, after, decision, _reasons(votes, rules, verdict), _not_voted(facts, votes), clean, aside
+        pairs,
+        votes,
+        after,
+        decision,
+        _reasons(votes, rules, verdict),
+        _not_voted(facts, votes),
+        others,
+        strength_file,
+        clean,
+        aside,
     )
     curated = Curated(
         votes=votes,
@@ -163,6 +173,14 @@ def curate(
         files=(strength_file, clean, aside),
     )
     return replace(curated, files=(*curated.files, *write_report(curated, rules, out)))
+
+
+def _noting(source: Source, others: OtherColumns, voted: set[int]) -> Iterator[PairRow | BadRow]:
+    """Yield all rows, and have the fields of those noted that were voted on: one reading for both."""
+    for number, row in enumerate(source):
+        if number in voted and isinstance(row, PairRow):
+            others.note(row)
+        yield row
 
 
 def check_asked(rules: Rules, look: Look) -> tuple[Mapping[str, Verdict], Benchmarks | None]:
