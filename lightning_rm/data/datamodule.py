@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import lightning as L
-from lightning.pytorch.trainer.states import TrainerFn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch
@@ -26,7 +25,7 @@ from lightning_rm.data.batches.loader import (
 )
 from lightning_rm.data.batches.orders import Order
 from lightning_rm.data.group_sets import GroupSets
-from lightning_rm.data.pair_sets import Batching, PairSets
+from lightning_rm.data.pair_sets import Batching, PairSets, check_batching
 from lightning_rm.data.position import Position, check_position
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sets import AnyGroupSource, AnySource, check_names, group_sets, pair_sets
@@ -37,6 +36,7 @@ from lightning_rm.data.store.treated import named_treatments
 from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
+from lightning_rm.data.trainer import accumulated, is_fitting, position_of, rank_of, shuffles, span_of
 from lightning_rm.strength import ById, Treatment
 from lightning_rm.tokens import LayoutName, ReadAt, Reading
 
@@ -131,33 +131,17 @@ class PreferenceDataModule(L.LightningDataModule):
         test_responses: Mapping[str, AnyGroupSource] | AnyGroupSource | None = None,
     ) -> None:
         super().__init__()
-        if batch_pairs is None and batch_tokens is None:
-            raise ValueError("batch_pairs and batch_tokens are both None; set one of them")
-        sizes = {"batch_pairs": batch_pairs, "batch_tokens": batch_tokens, "eval_batch_pairs": eval_batch_pairs}
-        for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ValueError(f"{name}={size}; it must be 1 or more, or None")
+        if layout is None:
+            layout = "padded" if reading is None else "auto"
+        reading = reading or Reading()
+        check_batching(layout, reading.read_at, order, batch_pairs, batch_tokens, eval_batch_pairs)
         pad_id: Any = tokenizer.pad_token_id  # transformers declares lists too
         if pad_id is None:
             raise ValueError("the tokenizer has no pad token; load it with load_tokenizer, which chooses one")
-        if layout is None:
-            layout = "padded" if reading is None else "auto"
-        for name, value, words in (
-            ("layout", layout, (*LAYOUTS, "auto")),
-            ("order", order, get_args(Order)),
-        ):
-            if value not in words:
-                raise ValueError(f"{name}={value!r}; it must be one of {', '.join(words)}")
         self.tokenizer = tokenizer
         self._pad_id = int(pad_id)
         self.policy = TokenizePolicy(max_tokens, overlong, identical, on_bad_row, ties)
-        reading = reading or Reading()
         self.read_at: ReadAt = reading.read_at
-        if layout == "shared_prefix" and reading.read_at == "first":
-            raise ValueError(
-                "layout=shared_prefix: an encoder's prompt sees the response and cannot be computed once for two of "
-                "them; use layout=packed, padded or auto"
-            )
         self._layout: LayoutSetting = layout
         every: tuple[LayoutName, ...] = get_args(LayoutName) if reading.read_at == "last" else ("padded", "packed")
         self._fast_layouts = every if reading.fast_layouts is None else reading.fast_layouts
@@ -246,14 +230,14 @@ class PreferenceDataModule(L.LightningDataModule):
         """
         if not self._pairs.sets.train:
             raise ValueError("there is nothing to train on; give the data module a train source")
-        trainer: Any = self.trainer  # not all of its attributes are declared
+        trainer = self.trainer
         return self._pairs.train_loader(
             self._batching,
-            *self._rank(),
-            shuffle=not (trainer and trainer.overfit_batches),
-            accumulate=trainer.accumulate_grad_batches if trainer else 1,
-            span=self._span if trainer and trainer.training else None,
-            responses=self.responses.streamed(*self._rank()),
+            *rank_of(trainer),
+            shuffle=shuffles(trainer),
+            accumulate=accumulated(trainer),
+            span=partial(span_of, trainer) if trainer and trainer.training else None,
+            responses=self.responses.streamed(*rank_of(trainer)),
         )
 
     def val_dataloader(self) -> EvaluationLoaders:
@@ -267,21 +251,14 @@ class PreferenceDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> list[Iterated[PreferenceBatch]]:
         """Return one loader a set of pairs: the test sets, without them the validation sets, or the training set."""
         names = self._pairs.sets.of_stage("predict")
-        loaders = (self._pairs.evaluation_loader(name, self._batching, *self._rank()) for name in names)
+        loaders = (self._pairs.evaluation_loader(name, self._batching, *rank_of(self.trainer)) for name in names)
         return [Iterated(loader) for loader in loaders]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the trainer's position in the epoch means."""
-        trainer = self.trainer
-        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+        if self.trainer is None or not is_fitting(self.trainer):
             return {}
-        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current  # declared as its base class
-        position: Position = {
-            "settings": self._settings(),
-            "place": progress.processed,
-            "num_batches": trainer.num_training_batches,
-        }
-        return dict(position)
+        return dict(position_of(self.trainer, self._settings()))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that training can go on from a checkpoint's position; the trainer itself takes the position up.
@@ -289,12 +266,12 @@ class PreferenceDataModule(L.LightningDataModule):
         Raises:
             ValueError: if it stands in the middle of an epoch that this run would read in another order.
         """
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        if is_fitting(self.trainer):
             check_position(Position(**state_dict), self._settings())
 
     def _evaluation_loaders(self, names: Sequence[str], response_names: Sequence[str]) -> EvaluationLoaders:
-        pairs = [self._pairs.evaluation_loader(name, self._batching, *self._rank()) for name in names]
-        return [*pairs, *(self.responses.evaluation_loader(name, *self._rank()) for name in response_names)]
+        pairs = [self._pairs.evaluation_loader(name, self._batching, *rank_of(self.trainer)) for name in names]
+        return [*pairs, *(self.responses.evaluation_loader(name, *rank_of(self.trainer)) for name in response_names)]
 
     @cached_property
     def _batching(self) -> Batching:
@@ -313,20 +290,10 @@ class PreferenceDataModule(L.LightningDataModule):
     def _group_batches(self, groups: GroupDataset) -> GroupBatches:
         return GroupBatches(groups, LAYOUTS[self.layout], self.read_at, self._pad_id)
 
-    def _span(self) -> tuple[int, int]:
-        """Return the next micro-batch of this epoch, as the trainer counts it, and the one that it stops before."""
-        assert self.trainer is not None
-        return self.trainer.fit_loop.batch_idx + 1, int(self.trainer.num_training_batches)
-
-    def _rank(self) -> tuple[int, int]:
-        """This process's place among those that read different pairs, and their number."""
-        place = self.trainer.distributed_sampler_kwargs if self.trainer else None
-        return (place["rank"], place["num_replicas"]) if place else (0, 1)
-
     def _settings(self) -> dict[str, str | int | None]:
         return {
             **self._pairs.settings(self._batching),
-            "devices": self._rank()[1],
-            "accumulate_grad_batches": self.trainer.accumulate_grad_batches if self.trainer else 1,
+            "devices": rank_of(self.trainer)[1],
+            "accumulate_grad_batches": accumulated(self.trainer),
             **self.responses.settings(),
         }

@@ -10,8 +10,9 @@ import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.loader import BatchLoader, PairBatches, PairLoader, StreamedGroups
 from lightning_rm.data.batches.orders import Order
@@ -56,6 +57,35 @@ class Batching:
     eval_batch_pairs: int | None
     num_workers: int
     seed: int
+
+
+def check_batching(
+    layout: LayoutSetting,
+    read_at: ReadAt,
+    order: Order,
+    batch_pairs: int | None,
+    batch_tokens: int | None,
+    eval_batch_pairs: int | None,
+) -> None:
+    """Check what a user says of batches, before anything is read.
+
+    Raises:
+        ValueError: if a size is missing or below 1, a word is not known, or an encoder is to share prefixes.
+    """
+    if batch_pairs is None and batch_tokens is None:
+        raise ValueError("batch_pairs and batch_tokens are both None; set one of them")
+    sizes = {"batch_pairs": batch_pairs, "batch_tokens": batch_tokens, "eval_batch_pairs": eval_batch_pairs}
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise ValueError(f"{name}={size}; it must be 1 or more, or None")
+    for name, value, words in (("layout", layout, (*LAYOUTS, "auto")), ("order", order, get_args(Order))):
+        if value not in words:
+            raise ValueError(f"{name}={value!r}; it must be one of {', '.join(words)}")
+    if layout == "shared_prefix" and read_at == "first":
+        raise ValueError(
+            "layout=shared_prefix: an encoder's prompt sees the response and cannot be computed once for two of "
+            "them; use layout=packed, padded or auto"
+        )
 
 
 class PairSets:

@@ -15,10 +15,8 @@ from typing import Any, ClassVar, Self, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -30,17 +28,10 @@ from lightning_rm.metrics.pairs import Sums, batch_statistics, summarize
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.sharding import shard, shard_part
 from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
+from lightning_rm.modules.clipping import clip_gradients
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, first_not_finite, in_words
 from lightning_rm.modules.measured import EvaluationStage, Measured
-from lightning_rm.modules.optimization import (
-    OptimizerFactory,
-    ParameterGroup,
-    SchedulerFactory,
-    check_options,
-    options_of,
-    parameter_groups,
-    take_options,
-)
+from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, make_optimizer, parameter_groups
 from lightning_rm.modules.progress import AcrossRanks, Progress
 from lightning_rm.modules.requirements import (
     KnowsPairs,
@@ -50,6 +41,7 @@ from lightning_rm.modules.requirements import (
     check_trainer,
     check_two_responses,
 )
+from lightning_rm.modules.restored import RestoredOptimizer
 from lightning_rm.modules.routing import with_routing
 
 STATISTICS = "statistics of pairs"
@@ -101,9 +93,7 @@ class PairwiseRM(L.LightningModule):
         self._gradient_norm: Tensor | None = None  # of the step that is being taken
         self._progress = Progress()  # sums over pairs of `STATISTICS`, and of each loss
         self._measured = Measured()
-        self._options: list[ParameterGroup] = []  # of the optimizer, as this run is told
-        self._goes_on = False  # from a checkpoint, whose options are these
-        self._groups_before: list[ParameterGroup] | None = None
+        self._restored = RestoredOptimizer()
         self.num_not_finite: dict[str, int] = {}
         self.last_epoch: dict[str, float] = {}
         self._idle: list[nn.Parameter] = []
@@ -211,14 +201,9 @@ class PairwiseRM(L.LightningModule):
         """Go on with the sums and the random numbers of the checkpoint, if training goes on from one; or anew."""
         self._progress.start(self.device)
         self.finite.start()
-        if self._goes_on:
-            scheduler = self.lr_schedulers()
-            take_options(
-                cast(Optimizer, self.optimizers(use_pl_optimizer=False)),
-                scheduler if isinstance(scheduler, LRScheduler) else None,
-                self._options,
-            )
-            self._goes_on, self._groups_before = False, None
+        scheduler = self.lr_schedulers()
+        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
+        self._restored.take(optimizer, scheduler if isinstance(scheduler, LRScheduler) else None)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leave the step out if its gradient is not finite."""
@@ -265,7 +250,7 @@ class PairwiseRM(L.LightningModule):
 
     def on_fit_end(self) -> None:
         """Measure an epoch that was resumed at its very end: it has no end of its own."""
-        if self._goes_on:  # nothing was left to train
+        if self._restored.goes_on:  # nothing was left to train
             self._progress.start(self.device)
         self._end_epoch()
 
@@ -297,9 +282,7 @@ class PairwiseRM(L.LightningModule):
             self._progress.load(checkpoint, self.device, self.global_rank)
             self.finite.num_skipped = checkpoint.get("skipped_steps", 0)
             self.last_epoch = checkpoint.get("last_epoch", {})
-            self._goes_on = True
-            states = checkpoint.get("optimizer_states")
-            self._groups_before = states[0]["param_groups"] if states else None
+            self._restored.load(checkpoint)
 
     def check_finite(self) -> None:
         """Check every weight; all ranks call this alike, and wait for their devices.
@@ -399,19 +382,9 @@ class PairwiseRM(L.LightningModule):
         """Return the optimizer over `parameter_groups`, and its schedule over all steps of the run."""
         own = [parameter for part in self._own_parts() for parameter in part.parameters()]
         groups = parameter_groups(self.model.backbone_parameters(), self.model.head_parameters(), self.head_lr, own)
-        try:
-            optimizer = self.optimizer(groups)
-        except TypeError as error:  # an option of another type, or none of this optimizer's
-            raise ValueError(f"the optimizer cannot be made of its options: {error}") from error
-        scaled = self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val
-        if scaled and any(group.get("fused") for group in optimizer.param_groups):
-            raise ValueError(
-                "a fused optimizer scales its gradients back by itself, after they should have been clipped: with "
-                "trainer.precision=16-mixed set optimizer.fused=false, or trainer.gradient_clip_val=null"
-            )
-        self._options = options_of(optimizer)
-        if self._groups_before is not None:
-            check_options(self._groups_before, optimizer.state_dict()["param_groups"])
+        clips_scaled = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
+        optimizer = make_optimizer(self.optimizer, groups, clips_scaled)
+        self._restored.check(optimizer)
         if self.scheduler is None:
             return optimizer
         num_steps = self.trainer.estimated_stepping_batches
@@ -424,16 +397,9 @@ class PairwiseRM(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer says, by the norm that is known already. Lightning refuses a fused optimizer wherever
-        gradients may be scaled, and in bfloat16, where nothing scales them, too."""
-        plugin = self.trainer.precision_plugin
-        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-        if gradient_clip_val and algorithm == GradClipAlgorithmType.NORM and self._gradient_norm is not None:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self._gradient_norm)
-        elif isinstance(plugin, MixedPrecision) and plugin.scaler is None:
-            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
-        else:
+        """Clip as the trainer says, by the norm that is known already; see `clipping`."""
+        plugin, norm = self.trainer.precision_plugin, self._gradient_norm
+        if not clip_gradients(plugin, optimizer, gradient_clip_val, gradient_clip_algorithm, norm):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _name_skipped_steps(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 from transformers.optimization import get_scheduler
 
 ParameterGroup = dict[str, Any]
@@ -87,58 +87,25 @@ def warmup_schedule(
     return cast(LRScheduler, schedule)
 
 
-def options_of(optimizer: Optimizer) -> list[ParameterGroup]:
-    """Return the options of each parameter group, without the parameters, as a new optimizer has them."""
-    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-
-
-def check_options(before: list[ParameterGroup], now: list[ParameterGroup]) -> None:
-    """Check that an optimizer's state in a checkpoint is that of an optimizer of this kind, over these parameters.
+def make_optimizer(factory: OptimizerFactory, groups: list[ParameterGroup], clips_scaled: bool) -> Optimizer:
+    """Return the optimizer over parameter groups.
 
     Args:
-        before: the checkpoint's parameter groups, each with the numbers of its `params`.
-        now: this run's, the same.
+        factory: makes it, as a user gave it.
+        groups: of `parameter_groups`.
+        clips_scaled: whether gradients are clipped that are scaled for float16.
 
     Raises:
-        ValueError: if the groups differ in names or sizes, or have other options, as those of another optimizer have.
+        ValueError: if an option is of another type or none of this optimizer's, or a fused optimizer would be handed
+            gradients that were clipped while they were scaled.
     """
-    sizes = [[f"{group.get('name')} of {len(group['params'])} tensors" for group in groups] for groups in (before, now)]
-    if sizes[0] != sizes[1]:
+    try:
+        optimizer = factory(groups)
+    except TypeError as error:
+        raise ValueError(f"the optimizer cannot be made of its options: {error}") from error
+    if clips_scaled and any(group.get("fused") for group in optimizer.param_groups):
         raise ValueError(
-            f"the checkpoint's optimizer has the parameter groups {', '.join(sizes[0])}, and this run's has "
-            f"{', '.join(sizes[1])}: go on with what was trained, or begin anew"
+            "a fused optimizer scales its gradients back by itself, after they should have been clipped: with "
+            "trainer.precision=16-mixed set optimizer.fused=false, or trainer.gradient_clip_val=null"
         )
-    names = [set().union(*groups) - {"params", "initial_lr"} for groups in (before, now)]
-    if names[0] != names[1]:
-        told = [", ".join(sorted(here - there)) or "none" for here, there in (names, names[::-1])]
-        raise ValueError(
-            f"the checkpoint was written with another optimizer: it has options that this one has not ({told[0]}), or "
-            f"the other way round ({told[1]}). Go on with the same optimizer=, or begin anew"
-        )
-
-
-def take_options(optimizer: Optimizer, scheduler: LRScheduler | None, options: list[ParameterGroup]) -> None:
-    """Give a restored optimizer and its schedule the options of this run in place of the checkpoint's.
-
-    A checkpoint brings the learning rate and all else that the run before was given. The rate is that which this run's
-    schedule has at the step that it goes on from. Where nothing was changed nothing changes, to the last bit.
-
-    Args:
-        optimizer: restored.
-        scheduler: restored; None without one.
-        options: those that `options_of` gave before anything was restored.
-    """
-    for group, fresh in zip(optimizer.param_groups, options, strict=True):
-        rate, base = group["lr"], group.get("initial_lr", fresh["lr"])
-        group.update(fresh)
-        if scheduler is not None:
-            group["initial_lr"] = fresh["lr"]
-            group["lr"] = rate if base == fresh["lr"] else rate * fresh["lr"] / base
-    if scheduler is None:
-        return
-    scheduler.base_lrs = [fresh["lr"] for fresh in options]
-    if isinstance(scheduler, LambdaLR):  # a function of the step, whatever the rate was
-        factors = [function(scheduler.last_epoch) for function in scheduler.lr_lambdas]
-        for group, base, factor in zip(optimizer.param_groups, scheduler.base_lrs, factors, strict=True):
-            group["lr"] = base * factor
-    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]  # pyright: ignore[reportPrivateUsage]
+    return optimizer

@@ -1,16 +1,14 @@
 """A review: which pair is next, what a reviewer may see of it, and what all decisions say together.
 
 It knows pairs, their order and the store; no HTTP. In a blind review neither label nor votes leave this file, nor what
-would tell of them, and the responses change places by chance.
+would tell of them, and the responses change places by chance (`sides`).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,39 +16,15 @@ from numpy.typing import NDArray
 from lightning_rm.analysis.page.text import visible
 from lightning_rm.annotation.reviews import Review, Verdict, verdicts
 from lightning_rm.data.rows import PairRow
+from lightning_rm.reviewing.filtering import Filter, Show, Status
 from lightning_rm.reviewing.order import REASONS, Ordering, deciles, review_order
 from lightning_rm.reviewing.pairs import PairFile
 from lightning_rm.reviewing.shown import shown, shown_pair
-from lightning_rm.reviewing.store import ReviewStore, answers
+from lightning_rm.reviewing.sides import AskError, Choice, Sides
+from lightning_rm.reviewing.store import ReviewStore
 from lightning_rm.reviewing.telling import ENOUGH, agreement, fair_sample, flips_told
 
-Bools = NDArray[np.bool_]
-Status = Literal["todo", "done", "all", "keep", "flip", "tie", "skip", "noted", "disagreed"]
-Choice = Literal["keep", "flip", "first", "second", "tie", "skip"]
-
-NUM_SEARCHES = 8
-"""Searches whose results stay in memory."""
-
-
-class AskError(ValueError):
-    """A question that this review does not answer, in words for the one who asks."""
-
-
-@dataclass(frozen=True)
-class Show:
-    """Which pairs to go through.
-
-    Args:
-        status: `todo` are those that the reviewer has not decided.
-        subset: of the data; None for all.
-        decile: of strength; None for all.
-        query: words that stand in the pair; empty for all.
-    """
-
-    status: Status = "todo"
-    subset: str | None = None
-    decile: int | None = None
-    query: str = ""
+__all__ = ["AskError", "Choice", "ReviewSession", "Show", "Status"]
 
 
 class ReviewSession:
@@ -77,7 +51,8 @@ class ReviewSession:
         self._place[self._order.row] = np.arange(len(pairs))
         self._subset = np.array([visible(name) for name in pairs.subset])
         self._subsets = sorted(Counter(self._subset.tolist()).items())
-        self._found: dict[str, Bools] = {}
+        self._sides = Sides(blind, seed)
+        self._filter = Filter(pairs, store, self._is_first, self._subset, self._decile, blind)
 
     def next(self, reviewer: str, show: Show, after: int, step: int = 1, limit: int | None = None) -> dict[str, Any]:
         """Return the next pair to look at.
@@ -135,7 +110,7 @@ class ReviewSession:
         is_read = isinstance(texts, PairRow)
         prompt, chosen, rejected = (texts.prompt, texts.chosen, texts.rejected) if is_read else ((), (), ())
         sides = shown_pair(chosen, rejected, limit)
-        first, second = sides[:2][:: -1 if self._is_swapped(row) else 1]
+        first, second = sides[:2][:: -1 if self._sides.are_swapped(pair_id) else 1]
         standing = self.store.standing()
         mine = standing.get(reviewer, {}).get(pair_id)
         told: dict[str, Any] = {
@@ -178,7 +153,8 @@ class ReviewSession:
         if not 0 <= place < len(self.pairs):
             raise AskError(f"place={place}: there are places from 0 to {len(self.pairs) - 1}")
         row = int(self._order.row[place])
-        self.store.decide(reviewer, self.pairs.ids[row], self._verdict(row, choice), note, seen)
+        pair_id = self.pairs.ids[row]
+        self.store.decide(reviewer, pair_id, self._sides.decision(pair_id, choice), note, seen)
 
     def undo(self, reviewer: str) -> int | None:
         """Take the reviewer's last decision back: the place of its pair, None where there is none to take back."""
@@ -188,7 +164,7 @@ class ReviewSession:
 
     def search(self, query: str) -> Iterator[tuple[int, int]]:
         """Look for words in all pairs: the rows read so far and those found; what is found stays for `Show.query`."""
-        for num_read, is_found in self._search(query):
+        for num_read, is_found in self._filter.search(query):
             yield num_read, int(is_found.sum())
 
     def state(self, reviewer: str) -> dict[str, Any]:
@@ -227,37 +203,7 @@ class ReviewSession:
 
     def _places(self, reviewer: str, show: Show) -> NDArray[np.int64]:
         """Return the places of the pairs to show, rising."""
-        kept = self._is_first.copy()  # by row
-        standing = self.store.standing()
-        mine = standing.get(reviewer, {})
-        if self.blind and (show.decile is not None or show.status in ("keep", "flip")):
-            raise AskError("in a blind review there is nothing to see of deciles, or of which side was kept")
-        if show.status not in get_args(Status):
-            raise AskError(f"status={show.status}: there are {', '.join(get_args(Status))}")
-        if show.status == "todo":
-            kept[self._rows(mine)] = False
-        elif show.status == "disagreed":
-            said: dict[str, set[str]] = {}
-            for reviews in answers(standing).values():
-                for name, answer in reviews.items():
-                    said.setdefault(name, set()).add(answer)
-            kept = self._only({name for name, found in said.items() if len(found) > 1})
-        elif show.status != "all":
-            kept = self._only(
-                {
-                    name
-                    for name, review in mine.items()
-                    if show.status in ("done", review.decision) or (show.status == "noted" and review.note)
-                }
-            )
-        if show.subset is not None:
-            kept &= self._subset == show.subset
-        if show.decile is not None:
-            kept &= self._decile == show.decile
-        if show.query:
-            *_, (_, is_found) = self._search(show.query)
-            kept &= is_found
-        return np.flatnonzero(kept[self._order.row])
+        return np.flatnonzero(self._filter.shown(reviewer, show)[self._order.row])
 
     def _texts(self, row: int) -> PairRow | str:
         """Return a pair with its texts, or why they cannot be read: it does not bar the way to the others."""
@@ -266,41 +212,7 @@ class ReviewSession:
         except ValueError as error:
             return str(error)
 
-    def _search(self, query: str) -> Iterator[tuple[int, Bools]]:
-        """After each piece of the file the rows read, and (N,) which have the words."""
-        if (known := self._found.get(query)) is not None:
-            yield len(self.pairs), known
-            return
-        is_found = np.zeros(len(self.pairs), bool)
-        for num_read, rows in self.pairs.search(query):
-            is_found[rows] = True
-            if num_read == len(self.pairs):
-                self._found = {**dict(list(self._found.items())[1 - NUM_SEARCHES :]), query: is_found}
-            yield num_read, is_found
-
-    def _rows(self, names: Mapping[str, object] | set[str]) -> list[int]:
-        return [self.pairs.row_of[name] for name in names if name in self.pairs.row_of]
-
-    def _only(self, names: set[str]) -> Bools:
-        kept = np.zeros(len(self.pairs), bool)
-        kept[self._rows(names)] = True
-        return kept
-
-    def _is_swapped(self, row: int) -> bool:
-        """Tell whether the rejected response stands first."""
-        digest = hashlib.blake2b(f"{self.seed} {self.pairs.ids[row]}".encode(), digest_size=1).digest()
-        return self.blind and digest[0] % 2 == 1
-
-    def _verdict(self, row: int, choice: Choice) -> Verdict:
-        if choice in ("first", "second"):
-            return "keep" if (choice == "first") != self._is_swapped(row) else "flip"
-        if self.blind and choice in ("keep", "flip"):
-            raise AskError("in a blind review say which is better: first, second, tie or skip")
-        return choice
-
     def _told(self, row: int, review: Review) -> dict[str, Any]:
-        """Return a decision as a reviewer may see it: in a blind review by its place."""
-        choice: str = review.decision
-        if self.blind and choice in ("keep", "flip"):
-            choice = "first" if (choice == "keep") != self._is_swapped(row) else "second"
+        """Return a decision as a reviewer may see it."""
+        choice = self._sides.choice(self.pairs.ids[row], review.decision)
         return {"choice": choice, "note": visible(review.note), "time": review.time}

@@ -1,0 +1,46 @@
+"""Where a Lightning trainer stands, in what a data module asks of it: its rank, its step, its place in the epoch.
+
+It knows a trainer; no pairs and no loader. Without a trainer a data module reads all pairs, in one process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_rm.data.position import Position, Settings
+
+
+def is_fitting(trainer: L.Trainer | None) -> bool:
+    """Tell whether a trainer fits: then what it saves and loads is a position in the training pairs."""
+    return trainer is not None and trainer.state.fn == TrainerFn.FITTING
+
+
+def rank_of(trainer: L.Trainer | None) -> tuple[int, int]:
+    """Return this process's place among those that read different pairs, and their number."""
+    place = trainer.distributed_sampler_kwargs if trainer else None
+    return (place["rank"], place["num_replicas"]) if place else (0, 1)
+
+
+def accumulated(trainer: L.Trainer | None) -> int:
+    """Return the micro-batches of an optimizer step."""
+    return trainer.accumulate_grad_batches if trainer else 1
+
+
+def shuffles(trainer: L.Trainer | None) -> bool:
+    """Tell whether each epoch has an order of its own: not where Lightning is to overfit the first batches."""
+    every: Any = trainer  # `overfit_batches` is set, not declared
+    return not (trainer and every.overfit_batches)
+
+
+def span_of(trainer: L.Trainer) -> tuple[int, int]:
+    """Return the next micro-batch of this epoch, as the trainer counts it, and the one that it stops before."""
+    return trainer.fit_loop.batch_idx + 1, int(trainer.num_training_batches)
+
+
+def position_of(trainer: L.Trainer, settings: Settings) -> Position:
+    """Return the trainer's position in the epoch, and the settings that say what it means."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current  # declared as its base class
+    return {"settings": dict(settings), "place": progress.processed, "num_batches": trainer.num_training_batches}
