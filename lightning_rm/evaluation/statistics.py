@@ -72,7 +72,7 @@ def bootstrap_means(columns: Mapping[str, Credit], cluster: Ints, num_draws: int
             found, place = np.unique(cluster[credit.item], return_inverse=True)
             sums[name] = found, np.bincount(place, credit.value) + 0.0, np.bincount(place) + 0.0
     parts: dict[str, list[Floats]] = {name: [] for name in sums}
-    for counts in _draws(num_clusters, num_draws, seed):
+    for counts in cluster_draws(num_clusters, num_draws, seed):
         for name, (found, total, number) in sums.items():
             drawn = counts[:, found]
             with np.errstate(invalid="ignore"):
@@ -80,8 +80,8 @@ def bootstrap_means(columns: Mapping[str, Credit], cluster: Ints, num_draws: int
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 
-def _draws(num_clusters: int, num_draws: int, seed: int) -> Iterator[Floats]:
-    """(b, num_clusters) how often each cluster is drawn, some draws at a time."""
+def cluster_draws(num_clusters: int, num_draws: int, seed: int) -> Iterator[Floats]:
+    """Yield (b, num_clusters) how often each cluster is drawn, some draws at a time."""
     rng = np.random.default_rng(seed)
     at_once = max(1, DRAWS_AT_ONCE // num_clusters)
     for start in range(0, num_draws, at_once):

@@ -8,12 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lightning_rm.evaluation.benchmarks import BENCHMARKS, find_benchmarks
 from lightning_rm.evaluation.benchmarks.m_rewardbench import average
-from lightning_rm.evaluation.benchmarks.ppe_human import bradley_terry, rankings, wins
+from lightning_rm.evaluation.benchmarks.model_ranks import (
+    Votes,
+    agreement,
+    bradley_terry,
+    draws_of_wins,
+    separated,
+    wins,
+)
+from lightning_rm.evaluation.benchmarks.ppe_human import rankings
 from lightning_rm.evaluation.benchmarks.rewardbench import combine as rewardbench_sections
 from lightning_rm.evaluation.benchmarks.rewardbench import leaderboard_with_prior, section_scores
+from lightning_rm.evaluation.statistics import cluster_draws
 from tests.evaluation.made import grid, sections, write
 
 
@@ -308,9 +318,15 @@ def test_ppe_human_leaves_ties_out_and_ranks_models(tmp_path: Path) -> None:
     items = benchmark.read(write(tmp_path / "test.jsonl", votes()))
     agreeing = [[1, 0]] * 14 + [[0, 0]]
     assert sections(benchmark, items, agreeing)["overall"] == 1.0
-    assert rankings(items, grid(agreeing)) == pytest.approx(
-        {"Spearman of ratings": 1.0, "Kendall of ratings": 1.0, "Pearson of win rates": 1.0}, abs=1e-5
+    found = rankings(items, grid(agreeing))
+    alike = {"Spearman of ratings": 1.0, "Kendall of ratings": 1.0, "Pearson of win rates": 1.0}
+    assert {name: found[name] for name in alike} == pytest.approx(alike, abs=1e-5)
+    assert found["separability"] == found["separability of people's votes"]
+    unnamed = benchmark.read(
+        write(tmp_path / "unnamed.jsonl", [*votes(), {**votes()[0], "question_id": "other", "model_b": None}])
     )
+    assert rankings(unnamed, grid([*agreeing, [0, 1]])).keys() == found.keys()
+    assert rankings(benchmark.read(write(tmp_path / "two.jsonl", votes()[:5])), grid(agreeing[:5])) == {}
     opposed = sections(benchmark, items, [[0, 1]] * 14 + [[0, 0]])
     assert opposed["overall"] == opposed["overall/is_code"] == 0.0
     assert rankings(items, grid([[0, 1]] * 14 + [[0, 0]]))["Spearman of ratings"] == pytest.approx(-1.0, abs=1e-5)
@@ -321,6 +337,46 @@ def test_bradley_terry_gives_the_odds_of_two_models() -> None:
     table = wins(np.array([0, 0, 0, 0]), np.array([1, 1, 1, 1]), np.array([1.0, 1.0, 1.0, 0.0]), 2)
     ratings = bradley_terry(table, prior=0.0)
     assert ratings[0] - ratings[1] == pytest.approx(np.log(3), abs=1e-8)
+
+
+def many_votes(num: int = 300) -> tuple[Votes, NDArray[np.float64]]:
+    """Three models of ratings 2, 0 and -2, two votes a prompt, and people's shares."""
+    draw = np.random.default_rng(0)
+    first = draw.integers(3, size=num)
+    second = (first + draw.integers(1, 3, size=num)) % 3
+    rating = np.array([2.0, 0.0, -2.0])
+    won = draw.random(num) < 1 / (1 + np.exp(rating[second] - rating[first]))
+    return Votes(first, second, np.arange(num) // 2, 3), won.astype(float)
+
+
+def test_ranks_of_models_that_both_separate() -> None:
+    """All three pairs are far apart: both separate them, and every draw has them in one order."""
+    votes, human = many_votes()
+    names = ("separability", "separability of people's votes", "confidence agreement", "Brier of ranks")
+    same, opposed, even = (agreement(votes, human, machine) for machine in (human, 1 - human, 0 * human + 0.5))
+    assert [same[name] for name in names] == [1, 1, 1, 0]
+    assert [opposed[name] for name in names] == [1, 1, -1, 1]
+    assert [even[name] for name in names] == [0, 1, 0, 0.25]
+    assert "Spearman of ratings" in same.keys() - even.keys()
+    assert "confidence agreement" not in agreement(votes, 0 * human + 0.5, human)
+
+
+def test_intervals_separate_models_where_they_do_not_overlap() -> None:
+    """[0, 1], [1, 2] and [3, 4]: the first two touch, the third lies above both."""
+    draws = np.linspace(0, 1, 11)[:, None] + np.array([0.0, 1.0, 3.0])
+    assert separated(draws, level=1.0).tolist() == [[0, 0, -1], [0, 0, -1], [1, 1, 0]]
+
+
+def test_draws_of_wins_take_prompts_whole_and_ratings_come_at_once() -> None:
+    votes, human = many_votes(20)
+    tables = draws_of_wins(votes, np.stack([human, 1 - human]), seed=3, num_draws=4)
+    (counts,) = cluster_draws(10, 4, 3)
+    for draw, count in zip(tables[0], counts, strict=True):
+        rows = [row for row in range(20) for _ in range(int(count[row // 2]))]
+        assert draw.tolist() == wins(votes.first[rows], votes.second[rows], human[rows], 3).tolist()
+    assert np.allclose(tables[1], tables[0].swapaxes(-1, -2))
+    met = np.ones((3, 3), bool)
+    assert bradley_terry(tables, met)[0, 2] == pytest.approx(bradley_terry(tables[0, 2], met), abs=1e-8)
 
 
 def test_m_rewardbench_leaves_english_out_of_the_mean(tmp_path: Path) -> None:

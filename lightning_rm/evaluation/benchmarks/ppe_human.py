@@ -1,21 +1,16 @@
 """PPE's human part (Frick et al., arXiv 2410.14872): votes of Chatbot Arena on pairs of answers. It knows no model.
 
-Votes for neither answer are left out of the accuracy, which is the published figure. Beside it stand agreements of
-model rankings, by human votes and by the rewards' votes; the paper's separability, confidence agreement and Brier score
-are not computed.
+Votes for neither answer are left out of the accuracy, which is the published figure. Beside it stands how alike
+people's votes and the rewards' rank the models, by `model_ranks`.
 """
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torchmetrics.functional.regression import kendall_rank_corrcoef, pearson_corrcoef, spearman_corrcoef
 
 from lightning_rm.data.formats.fields import BAD_VALUE, Raw, RowError, shown
 from lightning_rm.evaluation.benchmarks.benchmark import OVERALL, Benchmark, Means, assistant, cluster_of, user
+from lightning_rm.evaluation.benchmarks.model_ranks import Votes, agreement
 from lightning_rm.evaluation.benchmarks.reading import HubPart, text_of
 from lightning_rm.evaluation.credit import Credit, Rule, pair_credit
 from lightning_rm.evaluation.items import Floats, Item, Items
@@ -66,56 +61,17 @@ def combine(means: Means) -> dict[str, Floats]:
 
 
 def rankings(items: Items, rewards: Floats) -> dict[str, float]:
-    """Say how alike human votes and the rewards' votes rank the models that wrote the answers.
-
-    Spearman's and Kendall's correlation of Bradley-Terry ratings, and Pearson's of the rates at which each model beats
-    each other one. A vote of the rewards goes to the higher one.
+    """Say how alike people's votes and the rewards' rank the models that wrote the answers; nothing of fewer than
+    three. A vote of the rewards goes to the higher one; a vote that does not name two models is left out.
     """
-    names = sorted({name for item in items for name in item.facts["models"] if name})
+    sides = np.array([item.facts["models"] for item in items])
+    named = (sides != "").all(axis=1) & (sides[:, 0] != sides[:, 1])
+    names, numbers = np.unique(sides[named], return_inverse=True)
     if len(names) < 3:
         return {}
-    place = {name: number for number, name in enumerate(names)}
-    first = np.array([place[item.facts["models"][0]] for item in items])
-    second = np.array([place[item.facts["models"][1]] for item in items])
-    human = wins(first, second, items.gold[:, 0], len(names))
-    machine = wins(first, second, 0.5 + 0.5 * np.sign(rewards[:, 0] - rewards[:, 1]), len(names))
-    met = (human + human.T > 0) & ~np.eye(len(names), dtype=bool)
-    rates = [(table / np.where(met, table + table.T, 1.0))[met] for table in (human, machine)]
-    of_human, of_machine = (torch.from_numpy(bradley_terry(table)) for table in (human, machine))
-    return {
-        "Spearman of ratings": float(spearman_corrcoef(of_human, of_machine)),
-        "Kendall of ratings": float(cast(torch.Tensor, kendall_rank_corrcoef(of_human, of_machine))),
-        "Pearson of win rates": float(pearson_corrcoef(*map(torch.from_numpy, rates))),
-    }
-
-
-def wins(first: NDArray[np.int64], second: NDArray[np.int64], share: Floats, num: int) -> Floats:
-    """(num, num): how often the row's model beat the column's, from (N,) shares of a win for the first."""
-    table = np.zeros((num, num))
-    np.add.at(table, (first, second), share)
-    np.add.at(table, (second, first), 1 - share)
-    np.fill_diagonal(table, 0)
-    return table
-
-
-def bradley_terry(table: Floats, num_steps: int = 2000, prior: float = 0.1) -> Floats:
-    """(num,) log-strengths that make the wins likely, by minorisation-maximisation (Hunter, 2004).
-
-    Args:
-        table: (num, num) wins of the row's model over the column's.
-        num_steps: at most.
-        prior: wins that are added both ways for every pair that met, so that a model that always wins has a rating.
-    """
-    table = table + prior * ((table + table.T) > 0)
-    games, total = table + table.T, table.sum(axis=1)
-    strength = np.ones(len(table))
-    for _ in range(num_steps):
-        before = strength
-        strength = total / (games / (strength[:, None] + strength)).sum(axis=1)
-        strength = strength / np.exp(np.log(strength).mean())
-        if np.abs(np.log(strength / before)).max() < 1e-10:
-            break
-    return np.log(strength)
+    first, second = numbers.reshape(-1, 2).T
+    machine = 0.5 + 0.5 * np.sign(rewards[named, 0] - rewards[named, 1])
+    return agreement(Votes(first, second, items.cluster[named], len(names)), items.gold[named, 0], machine)
 
 
 PPE_HUMAN = Benchmark(
