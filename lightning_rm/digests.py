@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
+
+MAX_PLAIN = 40
+"""Letters of a name that stay in a file's: file systems count up to four bytes for each, and 255 in all."""
 
 
 def digest(value: object, num_digits: int = 12) -> str:
@@ -21,6 +25,15 @@ def fingerprint(**parts: object) -> str:
     """Give 32 hex digits that change with any part; parts are whatever JSON can write, half surrogates among them."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def file_name(name: str) -> str:
+    """Give a name as a file's or a folder's: `llmbar` as it is, `runs/a` as `runs_a-5d911391`.
+
+    Names that files cannot have, or not everywhere, or that are long, bring a digest: no two names become one.
+    """
+    plain = re.sub(r"[^\w.-]+", "_", name).strip("._")[-MAX_PLAIN:].lstrip("._") or "model"
+    return plain if plain == name else f"{plain}-{fingerprint(name=name)[:8]}"
 
 
 def key_digest(*key: object) -> str:

@@ -7,7 +7,6 @@ wrong. This file knows arrays and folders.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightning_rm.data.store.cache import draft_of
-from lightning_rm.digests import files_digest, fingerprint
+from lightning_rm.digests import file_name, files_digest, fingerprint
 from lightning_rm.evaluation.items import Items
 from lightning_rm.evaluation.rewards import CHUNK, Reading, Scored
 from lightning_rm.models.backbone.folder import is_ensemble
@@ -133,13 +132,7 @@ class KeptRewards:
         return Parts(root / key)
 
     def _path(self, benchmark: str, model: str) -> Path:
-        return self.folder / _slug(benchmark) / f"{_slug(model)}.parquet"
-
-
-def _slug(name: str) -> str:
-    """Return a name as a file's; names that differ only in what files cannot have stay apart by a digest."""
-    plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "model"
-    return plain if plain == name else f"{plain}-{fingerprint(name=name)[:6]}"
+        return self.folder / file_name(benchmark) / f"{file_name(model)}.parquet"
 
 
 def _configuration(file: Path) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lightning_rm.data.rows import BadRow, GroupRow, GroupSource
+from lightning_rm.digests import file_name
 from lightning_rm.evaluation.asked import Models, find_models
 from lightning_rm.evaluation.evaluator import Evaluator, Options, Progress
 from lightning_rm.evaluation.items import Floats, Item, Items
@@ -20,7 +21,7 @@ from lightning_rm.evaluation.kept import KeptRewards
 from lightning_rm.evaluation.rewards import Reading
 from lightning_rm.rlhf.curves import curves
 from lightning_rm.rlhf.over_optimisation import OverOptimisation
-from lightning_rm.rlhf.policy_files import PolicyFiles, slug, write_policies
+from lightning_rm.rlhf.policy_files import PolicyFiles, write_policies
 from lightning_rm.scoring.engine import BATCH_TOKENS
 from lightning_rm.scoring.load import LoadedModel
 
@@ -86,7 +87,8 @@ def overoptimise(
         return found
 
     rewards = {name: scored(name, place) for name, place in named.items()}
-    worth = items.gold if gold is None else scored(GOLD, gold)
+    same = next((name for name, place in named.items() if gold is not None and _is_same(place, gold)), None)
+    worth = items.gold if gold is None else rewards[same] if same is not None else scored(GOLD, gold)
     # NaN in a sum is NaN: one reward that is missing leaves the prompt out for all models.
     whole = np.isfinite(sum(values.sum(axis=1) for values in (worth, *rewards.values())))
     if not whole.all():
@@ -105,7 +107,7 @@ def overoptimise(
     if out is not None:
         found.files.extend(found.write(Path(out)))
         for name, values in rewards.items() if policy.n else ():
-            files, notes = write_policies(Path(out) / "policies" / slug(name), rows, values, policy)
+            files, notes = write_policies(Path(out) / "policies" / file_name(name), rows, values, policy)
             found.files.extend(files)
             found.notes.extend(notes)
     return found
@@ -135,6 +137,13 @@ def read_samples(samples: Iterable[GroupRow | BadRow], on_bad_row: str) -> tuple
             "estimated from the same number of samples of every prompt"
         )
     return rows, left_out
+
+
+def _is_same(place: str | Path | LoadedModel, other: str | Path | LoadedModel) -> bool:
+    """Tell whether two names are of one model."""
+    if isinstance(place, LoadedModel) or isinstance(other, LoadedModel):
+        return place is other
+    return Path(place).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
 def _item(row: GroupRow) -> Item:

@@ -66,11 +66,6 @@ def write_policies(
     return files, notes
 
 
-def slug(name: str) -> str:
-    """Return a model's name as a folder's: `runs/a/0` is `runs_a_0`."""
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name).strip("._") or "model"
-
-
 def _lines(path: Path, rows: Iterable[Any], line: Callable[[Any], dict[str, Any]]) -> Path:
     with draft_of(path) as draft, draft.open("wb") as file:
         file.writelines(json_line(line(row)) + b"\n" for row in rows)

@@ -17,6 +17,7 @@ from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.data.synthetic.annotator import Annotator
 from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.digests import file_name
 from lightning_rm.rlhf.best_of import best_of_groups, labelled_pairs
 from lightning_rm.rlhf.curves import curves, powers_of_two
 from lightning_rm.rlhf.overoptimise import overoptimise, read_samples
@@ -159,7 +160,7 @@ def test_curves_files_and_policies(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "overoptimise.json").read_text())
     assert told["models"]["a"]["gold"] == found.curves["a"].gold.tolist()
     assert "| b/0 |" in (tmp_path / "overoptimise.md").read_text()
-    said = list(GroupFile(tmp_path / "policies" / "b_0" / "responses_n4.jsonl"))
+    said = list(GroupFile(tmp_path / "policies" / file_name("b/0") / "responses_n4.jsonl"))
     assert [row.gold for row in said if isinstance(row, GroupRow)] == [
         row.gold for row in best_of_groups(rows, expected["b/0"], 4, 2)
     ]
@@ -184,6 +185,8 @@ def test_another_models_rewards_are_gold_and_a_second_call_scores_nothing(
     first = overoptimise(str(tmp_path / "0"), samples, gold=tmp_path / "1", out=out, num_draws=10)
     monkeypatch.setattr("lightning_rm.evaluation.evaluator.score_items", None)
     again = overoptimise(str(tmp_path / "0"), samples, gold=tmp_path / "1", out=out, num_draws=10)
+    both = overoptimise([tmp_path / "0", tmp_path / "1"], samples, gold=tmp_path / "1", num_draws=10)
+    assert both.curves[str(tmp_path / "1")].gold[-1] >= both.curves[str(tmp_path / "0")].gold[-1]
     (one,), (other,) = first.curves.values(), again.curves.values()
     assert one.gold.tolist() == other.gold.tolist()
     assert first.gold == f"the reward of {tmp_path / '1'}"
