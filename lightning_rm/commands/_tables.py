@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Group
@@ -124,3 +124,13 @@ def _cell(name: str, value: float | None) -> str:
     if value is None or value != value:
         return ""
     return f"{value:,.0f}" if name.startswith("num_") else f"{value:.3f}"
+
+
+def words_table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Return rows of words as a table for a terminal, the first column at the left."""
+    table = Table()
+    for place, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    return table

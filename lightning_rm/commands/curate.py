@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._data import find_policy, find_source, find_voters
 from lightning_rm.commands._entry import arguments, command
+from lightning_rm.commands._process import Run, as_a_process, words_of
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._tables import report_table
@@ -44,9 +43,6 @@ ALIKE = ("data.max_tokens", "data.overlong", "data.epochs", "module.head_lr")
 
 TRAINED_BY = "trained_by.json"
 """The file beside the voters that says by which words and on which pairs they were trained."""
-
-Run = Callable[[Sequence[str]], None]
-"""Runs `lightning-rm WORDS`."""
 
 
 def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = None) -> Curated | None:
@@ -76,7 +72,7 @@ def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = No
     with resumable("trained and scored"):
         if cfg.fit is not None:
             if fabric.global_rank == 0:
-                train_voters(cfg, words, source, out / "voters", run or _as_a_process, console)
+                train_voters(cfg, words, source, out / "voters", run or as_a_process, console)
             fabric.barrier()
             voters = find_voters(str(out / "voters" / "[0-9]*"), cfg.weights)
             held_out = cfg.held_out if cfg.fit != "cross_fitted" else 1.0
@@ -170,7 +166,7 @@ def train_voters(
 
 def trained_words(words: Sequence[str]) -> list[str]:
     """Return the words of a command line that concern the voters' training."""
-    return [word for word in words if word.partition("=")[0].lstrip("+~").partition(".")[0] in TRAINED]
+    return words_of(words, TRAINED)
 
 
 def say(curated: Curated, out: Path, words: Sequence[str], console: Console) -> None:
@@ -211,20 +207,6 @@ def _named_voters(named: Sequence[Any], weights: str) -> tuple[list[Outside], li
         else:
             raise ValueError(f"voters: {given} is neither {{path: ..., weight: 1}} nor {{endpoint: URL, model: NAME}}")
     return outside, judges
-
-
-def _as_a_process(words: Sequence[str]) -> None:
-    """Run a command as a process of its own, which shows what it does here.
-
-    Raises:
-        ValueError: if it fails; it has said why.
-        KeyboardInterrupt: if it was stopped.
-    """
-    code = subprocess.run([sys.executable, "-m", "lightning_rm.commands.main", *words], check=False).returncode
-    if code in (130, 143, -2, -15):
-        raise KeyboardInterrupt
-    if code:
-        raise ValueError(f"the training of voters has failed (exit code {code}); what it said stands above")
 
 
 @command("curate")

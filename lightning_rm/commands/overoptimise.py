@@ -14,6 +14,7 @@ from lightning_rm.analysis.plots.style import save_figure
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._tables import words_table
 from lightning_rm.commands.evaluate import device_of, plain
 from lightning_rm.rlhf.overoptimise import OverOptimisation, PolicyFiles
 from lightning_rm.rlhf.overoptimise import overoptimise as optimise
@@ -72,13 +73,7 @@ def overoptimise(cfg: DictConfig) -> OverOptimisation:
 
 def table_of(found: OverOptimisation) -> Table:
     """Return the table for a terminal."""
-    rows = found.rows()
-    table = Table()
-    for name in rows[0]:
-        table.add_column(name, justify="left" if name == "model" else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row.values())
-    return table
+    return words_table(found.rows())
 
 
 @command("overoptimise")

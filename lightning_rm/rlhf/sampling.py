@@ -37,10 +37,12 @@ class Sampled:
     Args:
         responses: k texts, equal ones too.
         finished: for each, whether the policy ended it; False where `max_new_tokens` cut it off.
+        ids: for each, the tokens as they were sampled, the end among them: what log-probabilities are of.
     """
 
     responses: tuple[str, ...]
     finished: tuple[bool, ...]
+    ids: tuple[tuple[int, ...], ...]
 
 
 def sample_responses(
@@ -120,10 +122,13 @@ def sample_responses(
                 logits_processor=LogitsProcessorList([*warpers, noise]),
             )
         said = [_cut(ids, ends) for ids in output[:, input_ids.shape[1] :].tolist()]
-        texts = [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids, _ in said]
+        texts = [
+            str(tokenizer.decode(ids[: len(ids) - ended], skip_special_tokens=True)).strip() for ids, ended in said
+        ]
         finished = [ended for _, ended in said]
+        sampled = [tuple(ids) for ids, _ in said]
         groups = [slice(place, place + k) for place in range(0, len(said), k)]
-        yield [Sampled(tuple(texts[group]), tuple(finished[group])) for group in groups]
+        yield [Sampled(tuple(texts[group]), tuple(finished[group]), tuple(sampled[group])) for group in groups]
 
 
 def check_options(k: int, temperature: float, top_p: float, max_new_tokens: int, batch_prompts: int) -> None:
@@ -194,9 +199,9 @@ def _left_padded(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, T
 
 
 def _cut(ids: list[int], ends: Sequence[int]) -> tuple[list[int], bool]:
-    """Return the tokens before the first end, and whether there is one."""
+    """Return the tokens up to the first end, with it, and whether there is one."""
     place = next((place for place, token in enumerate(ids) if token in ends), None)
-    return (ids, False) if place is None else (ids[:place], True)
+    return (ids, False) if place is None else (ids[: place + 1], True)
 
 
 @contextmanager

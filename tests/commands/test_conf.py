@@ -32,7 +32,7 @@ CHOICES = [
     for path in sorted((CONF / group).glob("*.yaml"))
     if (group, path.stem) not in PARTS
 ]
-COMMANDS = {"benchmark": "evaluate"}
+COMMANDS = {"benchmark": "evaluate", "judge": "rlhf", "policy_optimizer": "rlhf"}
 """Groups that the train command does not have."""
 
 EXPERIMENTS = [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))]

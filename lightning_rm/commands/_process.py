@@ -1,0 +1,29 @@
+"""One command that another one runs: in a process of its own, which gives its memory back when it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+Run = Callable[[Sequence[str]], None]
+"""Runs `lightning-rm WORDS`."""
+
+
+def as_a_process(words: Sequence[str]) -> None:
+    """Run a command as a process of its own, which shows what it does here.
+
+    Raises:
+        ValueError: if it fails; it has said why.
+        KeyboardInterrupt: if it was stopped.
+    """
+    code = subprocess.run([sys.executable, "-m", "lightning_rm.commands.main", *words], check=False).returncode
+    if code in (130, 143, -2, -15):
+        raise KeyboardInterrupt
+    if code:
+        raise ValueError(f"lightning-rm {words[0]} has failed (exit code {code}); what it said stands above")
+
+
+def words_of(words: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return the words of a command line that set one of these keys, or what lies below it."""
+    return [word for word in words if word.partition("=")[0].lstrip("+~").partition(".")[0] in keys]

@@ -1,0 +1,145 @@
+"""`RoundTable`: what rounds came to, as a table, as files and as metrics. It knows measures; no policy and no text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_rm.drafts import draft_of
+from lightning_rm.rlhf.judging import Measures, read_judged
+from lightning_rm.rlhf.rounds import Round, num_falls
+
+COLUMNS = {
+    "gold": ("gold", "{:.3f}"),
+    "win": ("win", "{:.1%}"),
+    "tie": ("tie", "{:.1%}"),
+    "lose": ("lose", "{:.1%}"),
+    "reward": ("reward", "{:+.3f}"),
+    "reward_std": ("spread", "{:.3f}"),
+    "agreement": ("agrees", "{:.3f}"),
+    "kl": ("KL", "{:.2f}"),
+    "length": ("tokens", "{:.1f}"),
+    "distinct_2": ("distinct-2", "{:.3f}"),
+    "self_bleu": ("self-BLEU", "{:.3f}"),
+    "perplexity": ("perplexity", "{:.2f}"),
+}
+"""Measure -> what the terminal calls it, and how it is written."""
+
+
+@dataclass(frozen=True)
+class RoundTable:
+    """Rounds in order, round 0 first.
+
+    Args:
+        measures: number of a round -> what came out.
+        counts: number of a round -> what its policy learned from, by count.
+        stopped: whether the rounds ended before the last, because worth fell.
+    """
+
+    measures: dict[int, Measures]
+    counts: dict[int, dict[str, Any]]
+    stopped: bool = False
+
+    @property
+    def best(self) -> int:
+        """The round of highest worth; of equals the first."""
+        return max(self.measures, key=lambda number: self.measures[number].worth)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return the table, a row a round, in words; a column that nobody has is left out."""
+        rows: list[dict[str, str]] = []
+        for number, measures in self.measures.items():
+            values = {name: getattr(measures, name) for name in COLUMNS}
+            written = {
+                COLUMNS[name][0]: "" if value is None else COLUMNS[name][1].format(value)
+                for name, value in values.items()
+            }
+            rows.append({"round": str(number), **written})
+        empty = [name for name in rows[0] if not any(row[name] for row in rows)]
+        return [{name: value for name, value in row.items() if name not in empty} for row in rows]
+
+    def notes(self) -> list[str]:
+        """Return what is to be said beside the table."""
+        first = self.measures[0]
+        what = "gold" if first.gold is not None else "the share of wins"
+        worth = [measures.worth for measures in self.measures.values()]
+        notes = [
+            f"{first.num_prompts:,} held-out prompts, {first.num_responses:,} responses a round; win, tie and lose are "
+            "against the start policy, reward is that of the round's own model less the start policy's",
+            f"{what} is highest in round {self.best}",
+        ]
+        if (falls := num_falls(worth)) and len(worth) > 1:
+            notes.append(f"{what} has fallen for {falls} {'round' if falls == 1 else 'rounds'} at the end")
+        if self.stopped:
+            notes.append("stopped there by patience=")
+        for number, measures in self.measures.items():
+            told = {
+                "empty responses": measures.num_empty,
+                "cut off at max_new_tokens": measures.num_unfinished,
+                "too long for the reward model": measures.num_overlong,
+                "without a verdict": measures.num_no_verdict,
+                "prompts whose rewards are all equal, not learned": self.counts.get(number, {}).get(
+                    "num_equal_groups", 0
+                ),
+            }
+            if some := [f"{count:,} {name}" for name, count in told.items() if count]:
+                notes.append(f"round {number}: {', '.join(some)}")
+        return notes
+
+    def metrics(self) -> dict[int, dict[str, float]]:
+        """Return for each round what a logger logs: `rlhf/gold` and so on."""
+        return {
+            number: {
+                **{f"rlhf/{name}": value for name, value in asdict(measures).items() if value is not None},
+                **{f"rlhf/policy_{name}": value for name, value in self.counts.get(number, {}).items()},
+            }
+            for number, measures in self.measures.items()
+        }
+
+    def series(self) -> dict[str, list[float | None]]:
+        """Return measure -> its value in every round, for a figure."""
+        names = asdict(self.measures[0])
+        return {name: [getattr(measures, name) for measures in self.measures.values()] for name in names}
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write `rounds.json`, `.csv` and `.md`, each whole or not at all."""
+        told = {
+            "best": self.best,
+            "stopped": self.stopped,
+            "rounds": {
+                number: asdict(measures) | {"policy": self.counts.get(number, {})}
+                for number, measures in self.measures.items()
+            },
+        }
+        table = io.StringIO()
+        writer = csv.DictWriter(table, ["round", *asdict(self.measures[0])])
+        writer.writeheader()
+        writer.writerows({"round": number, **asdict(measures)} for number, measures in self.measures.items())
+        rows = self.rows()
+        lines = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
+        lines += [f"| {' | '.join(row.values())} |" for row in rows]
+        texts = {
+            "rounds.json": json.dumps(told, indent=2) + "\n",
+            "rounds.csv": table.getvalue(),
+            "rounds.md": "\n".join(["# Rounds", "", *lines, "", *(f"- {note}" for note in self.notes()), ""]),
+        }
+        for name, text in texts.items():
+            with draft_of(folder / name) as draft:
+                draft.write_text(text, encoding="utf-8")
+        return [folder / name for name in texts]
+
+
+def read_rounds(rounds: Iterable[Round], stopped: bool = False) -> RoundTable:
+    """Read what rounds left in their folders."""
+    measures: dict[int, Measures] = {}
+    counts: dict[int, dict[str, Any]] = {}
+    for round in rounds:
+        measures[round.number] = read_judged(round.folder)[0]
+        if (path := round / "policy.json").is_file():
+            counts[round.number] = json.loads(path.read_text(encoding="utf-8"))
+    return RoundTable(measures, counts, stopped)

@@ -1,0 +1,173 @@
+"""Rounds of RLHF as folders: stages that are made once, go on after a kill, and never pass for those of other settings.
+
+    OUT/round_0/                         what the start policy says, judged
+    OUT/round_1/responses.jsonl          k responses a prompt of the policy of round 0
+    OUT/round_1/reward_model/            a run of this round's reward model
+    OUT/round_1/policy/                  the policy that was improved by it
+    OUT/round_1/judged.jsonl, judged.json
+
+Beside them `stages/NAME.json` says what a stage was made of. This file knows folders and callables; no policy, no
+reward and no text.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from lightning_rm.digests import key_digest
+from lightning_rm.drafts import draft_of
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round's folder.
+
+    Args:
+        out: of all rounds.
+        number: from 1 on; 0 is the start policy.
+    """
+
+    out: Path
+    number: int
+
+    @property
+    def folder(self) -> Path:
+        """Where all of it lies."""
+        return self.out / f"round_{self.number}"
+
+    @property
+    def before(self) -> Round:
+        """The round before."""
+        return Round(self.out, self.number - 1)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def seed(self, seed: int, purpose: str) -> int:
+        """Return a seed of this round's own, from the run's: below 2^31."""
+        return int(key_digest("round", seed, self.number, purpose)[:15], 16) % 2**31
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a round.
+
+    Args:
+        name: of the stage.
+        make: writes what the stage is for. Called again after a kill: it goes on or begins anew, to the same outcome.
+        inputs: plain values, all that the outcome depends on: settings, and digests of what other stages wrote.
+        writes: the files and folders that it makes, by name.
+        first: the first round that has it.
+    """
+
+    name: str
+    make: Callable[[Round], None]
+    inputs: Callable[[Round], Mapping[str, Any]]
+    writes: tuple[str, ...]
+    first: int = 1
+
+
+def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
+    """Have a stage made, unless it is made already.
+
+    Args:
+        stage: which.
+        round: of which round.
+        overwrite: remove what was made of other inputs, and make it anew.
+
+    Returns:
+        Whether anything was done.
+
+    Raises:
+        ValueError: if it was made, or begun, of other inputs.
+    """
+    mark = round / f"stages/{stage.name}.json"
+    inputs: dict[str, Any] = json.loads(json.dumps(stage.inputs(round)))
+    known: dict[str, Any] | None = json.loads(mark.read_text(encoding="utf-8")) if mark.is_file() else None
+    if known is not None and known["inputs"] != inputs:
+        if not overwrite:
+            raise ValueError(
+                f"{round.folder} holds a {stage.name} of other inputs ({_differences(known['inputs'], inputs)}); give "
+                "the same, name another folder with out=, or set overwrite=true to make it anew"
+            )
+        for name in stage.writes:
+            _remove(round / name)
+        known = None
+    if known is not None and known["finished"]:
+        return False
+    _write(mark, {"inputs": inputs, "finished": False})
+    stage.make(round)
+    _write(mark, {"inputs": inputs, "finished": True})
+    return True
+
+
+def run_rounds(
+    out: Path,
+    stages: Sequence[Stage],
+    num_rounds: int,
+    *,
+    worth: Callable[[Round], float],
+    patience: int | None = None,
+    overwrite: bool = False,
+    after_stage: Callable[[Stage, Round, bool], None] = lambda stage, round, is_new: None,
+) -> list[Round]:
+    """Run round after round, each stage once; a run that was killed goes on at the stage where it was.
+
+    Args:
+        out: a folder.
+        stages: of a round, in order.
+        num_rounds: the last round, beside round 0 of the start policy.
+        worth: of a round's policy, once it is judged.
+        patience: stop after so many rounds in a row that are each worth less than the one before; None for never.
+        overwrite: make anew what was made of other inputs.
+        after_stage: told of every stage, and whether anything was done.
+
+    Returns:
+        The rounds that were run, round 0 first.
+
+    Raises:
+        ValueError: if a number is out of its range, or a stage was made of other inputs.
+    """
+    if num_rounds < 1:
+        raise ValueError(f"rounds={num_rounds}; give 1 or more")
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience={patience}; give 1 or more, or null to run all rounds")
+    rounds: list[Round] = []
+    for number in range(num_rounds + 1):
+        round = Round(out, number)
+        for stage in stages:
+            if number >= stage.first:
+                after_stage(stage, round, settle(stage, round, overwrite=overwrite))
+        rounds.append(round)
+        if patience is not None and num_falls([worth(each) for each in rounds]) >= patience:
+            break
+    return rounds
+
+
+def num_falls(worth: Sequence[float]) -> int:
+    """Return how many values at the end are each below the one before: 1, 3, 2, 1 -> 2."""
+    falls = [later < earlier for earlier, later in pairwise(worth)]
+    return len(falls) if all(falls) else falls[::-1].index(False)
+
+
+def _write(mark: Path, told: Mapping[str, Any]) -> None:
+    with draft_of(mark) as draft:
+        draft.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names)

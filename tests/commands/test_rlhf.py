@@ -1,0 +1,203 @@
+"""`lightning-rm rlhf`: a round of the made world whole, stage by stage, and killed at each; what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lightning_rm.commands.rlhf import rlhf
+from lightning_rm.data.rows import GroupRow
+from lightning_rm.data.sources.groups import GroupFile
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.rlhf.judges import Comparison, PlantedJudge
+from lightning_rm.rlhf.judging import read_judged
+from lightning_rm.rlhf.round_table import RoundTable
+from lightning_rm.scoring.conversations import score
+from lightning_rm.scoring.load import load_model
+from tests.commands.conftest import Cli
+from tests.commands.test_conf import composed
+from tests.figures import draw_nothing
+from tests.float64 import roughly
+from tests.processes import lightning_rm
+from tests.rlhf.policies import save_policy
+from tests.toy import write_jsonl
+
+SIZES = [
+    *("num_prompts=8", "k=3", "max_new_tokens=8", "num_eval_prompts=4", "eval_set=train", "batch_prompts=4"),
+    *("data.max_tokens=128", "data.batch_pairs=8", "trainer=cpu", "accelerator=cpu", "optimizer.lr=1e-3"),
+    *("data.val_fraction=0", "monitor=null", "policy_optimizer.lr=1e-2", "rounds=1"),
+]
+ANNOTATOR = "{_target_: lightning_rm.data.synthetic.annotator.Annotator}"
+META = ["module=meta", "labels.share=0.5", f"labels.annotator={ANNOTATOR}"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    save_policy(folder / "policy")
+    write_jsonl(folder / "pairs.jsonl", SyntheticSource(24, split="train"))
+    return folder
+
+
+def words_of(world: Path, out: Path, *more: str) -> list[str]:
+    data = [f"policy={world}/policy", "data=jsonl", f"data.file={world}/pairs.jsonl", f"out={out}"]
+    return [
+        *data,
+        *SIZES,
+        *(word.replace("._target_=", "={_target_: ") + "}" if "._target_" in word else word for word in more),
+    ]
+
+
+class Runner:
+    """Runs commands in forks; is killed before or after the so-many-th."""
+
+    def __init__(self, folder: Path, killed_at: float | None = None) -> None:
+        self.folder, self.killed_at = folder, killed_at
+        self.ran: list[str] = []
+
+    def __call__(self, words: Sequence[str]) -> None:
+        if self.killed_at == len(self.ran):
+            raise KeyboardInterrupt
+        done = lightning_rm(self.folder, *words)
+        assert done.returncode == 0, done.stderr
+        self.ran.append(words[0])
+        if self.killed_at == len(self.ran) - 0.5:
+            raise KeyboardInterrupt
+
+
+def run(words: list[str], runner: Runner) -> RoundTable | None:
+    return rlhf(composed(*words, command="rlhf"), words, runner)
+
+
+@pytest.fixture(scope="module")
+def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTNING_RM_CACHE", str(folder / "cache"))
+        draw_nothing(patch)
+        runner = Runner(folder)
+        table = run(words_of(world, folder / "out", *META), runner)
+    assert runner.ran == ["sample", "train", "train"]
+    assert table is not None
+    assert list(table.measures) == [0, 1]
+    return folder / "out"
+
+
+def weights(out: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(out / f"round_1/{name}/model/last/model.safetensors")
+
+
+def test_a_round_leaves_its_record(whole: Path) -> None:
+    rounds = json.loads((whole / "rounds.json").read_text())
+    assert list(rounds["rounds"]) == ["0", "1"]
+    start, first = rounds["rounds"]["0"], rounds["rounds"]["1"]
+    assert start["reward"] is None
+    assert start["kl"] == start["win"] == start["lose"] == 0
+    assert first["win"] + first["tie"] + first["lose"] == roughly(1.0)
+    assert first["kl"] > 0
+    assert first["policy"]["num_groups"] == 8
+    with (whole / "rounds.csv").open() as file:
+        assert [row["round"] for row in csv.DictReader(file)] == ["0", "1"]
+    with (whole / "csv/metrics.csv").open() as file:
+        assert [float(row["rlhf/gold"]) for row in csv.DictReader(file)] == roughly([start["gold"], first["gold"]])
+    assert "| 1 |" in (whole / "rounds.md").read_text()
+    assert (whole / "rounds.png").is_file()
+
+
+def test_gold_and_rewards_are_those_of_the_judge_and_of_score(whole: Path) -> None:
+    measures, rows = read_judged(whole / "round_1")
+    groups = [row for row in GroupFile(whole / "round_1/judged.jsonl") if isinstance(row, GroupRow)]
+    conversations = [[*group.prompt, *response] for group in groups for response in group.responses]
+    rewards = score(*load_model(whole / "round_1/reward_model", weights="last"), conversations).tolist()
+    assert [reward for row in rows for reward in row["rewards"]] == pytest.approx(rewards, abs=1e-6)
+    gold = [value for row in rows for value in row["gold"]]
+    assert measures.gold == roughly(sum(gold) / len(gold))
+    assert not {row["id"] for row in rows} & {group.id for group in GroupFile(whole / "round_1/responses.jsonl")}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_stages_alone_killed_and_run_again_equal_the_whole(
+    whole: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_nothing(monkeypatch)
+    words = words_of(world, tmp_path / "out", *META)
+    run([*words, "stage=judge", "round=0"], Runner(tmp_path))
+    for stage, num_runs in (("sample", 1), ("labels", 0), ("reward_model", 1), ("policy", 1), ("judge", 0)):
+        alone = [*words, f"stage={stage}"]
+        if num_runs:  # killed when what is run has ended, and before that is noted
+            with pytest.raises(SystemExit, match="130"):
+                run(alone, Runner(tmp_path, killed_at=0))
+            with pytest.raises(SystemExit, match="130"):
+                run(alone, Runner(tmp_path, killed_at=0.5))
+        again = Runner(tmp_path)
+        run(alone, again)
+        assert again.ran == (["sample"] if stage == "sample" else [])  # which finds its file finished
+        run(alone, Runner(tmp_path, killed_at=0))
+    table = run(words, Runner(tmp_path, killed_at=0))
+    assert table is not None
+    assert "round 1: policy is there already" in capsys.readouterr().out
+    for name in ("responses.jsonl", "labels.jsonl", "chosen.jsonl", "judged.jsonl", "judged.json", "policy.json"):
+        assert (tmp_path / "out/round_1" / name).read_bytes() == (whole / "round_1" / name).read_bytes(), name
+    for name in ("reward_model", "policy"):
+        for key, value in weights(whole, name).items():
+            assert torch.equal(value, weights(tmp_path / "out", name)[key])
+
+
+def test_labels_of_the_round_join_the_pairs(whole: Path) -> None:
+    config = (whole / "round_1/reward_model/config.yaml").read_text()
+    assert "round_1/labels.jsonl" in config
+    assert "round_1/responses.jsonl" in config
+    lines = [json.loads(line) for line in (whole / "round_1/labels.jsonl").read_text().splitlines()]
+    assert 0 < len(lines) <= 4
+    by_gold = PlantedJudge()(
+        [
+            Comparison(tuple(line["prompt"]), line["chosen"][0]["content"], line["rejected"][0]["content"])
+            for line in lines
+        ]
+    )
+    assert all(judgement.gold != judgement.other_gold for judgement in by_gold)
+
+
+def test_several_models_are_one(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
+    words = words_of(world, tmp_path / "out", "num_models=2", "combine=worst", "policy_optimizer=rejection")
+    words += ["stage=reward_model"]
+    run([*words[:-1], "stage=sample"], Runner(tmp_path))
+    runner = Runner(tmp_path)
+    run(words, runner)
+    assert runner.ran == ["train", "train"]
+    model = load_model(tmp_path / "out/round_1/reward_model").model
+    assert model.num_members == 2
+    assert model.num_rewards == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["k=1"], "one response to a prompt leaves nothing to choose among"),
+        (["policy_from=first"], "policy_from='first'; give last or start"),
+        (["labels.share=2"], "labels.share=2"),
+        (["data=synthetic", "labels.share=0.1"], "set data=jsonl data.file=FILE"),
+        (["num_models=0"], "num_models=0"),
+        (["stage=train"], "the stages of this run are sample, reward_model, policy, judge"),
+        (["stage=sample", "round=0"], "the first round with a stage sample is 1"),
+        (["num_prompts=null"], "has no prompt that is not sampled from"),
+        (["policy_optimizer.lrr=1"], "the nearest is policy_optimizer.lr"),
+        (["policy=nowhere"], "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_made(
+    words: list[str], message: str, world: Path, tmp_path: Path, cli: Cli
+) -> None:
+    given = [
+        word for word in words_of(world, tmp_path / "out") if "data=synthetic" not in words or "data.file" not in word
+    ]
+    said = cli("rlhf", *given, *words)
+    assert said.code == 1
+    assert message in said.err.replace("\n", " ")
+    assert not (tmp_path / "out/round_1").exists()

@@ -1,0 +1,137 @@
+"""Rounds as folders: each stage once, a kill at any of them, other inputs, when to stop; what a policy learns from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_rm.data.rows import GroupRow
+from lightning_rm.data.synthetic.annotator import Annotator
+from lightning_rm.data.synthetic.draws import Draws
+from lightning_rm.rlhf.choosing import Rejection, best_of_n, choose_responses, shaped
+from lightning_rm.rlhf.improving import Shaping
+from lightning_rm.rlhf.judges import PlantedJudge
+from lightning_rm.rlhf.labelling import label_pairs
+from lightning_rm.rlhf.rounds import Round, Stage, num_falls, run_rounds, settle
+from tests.float64 import roughly
+
+PROMPT = ({"role": "user", "content": "name two red fruits."},)
+
+
+def group(*responses: str, id: str = "a") -> GroupRow:
+    return GroupRow(PROMPT, tuple(({"role": "assistant", "content": text},) for text in responses), id, id)
+
+
+class Chain:
+    """Stages that each write what came before them and one letter more."""
+
+    def __init__(self, out: Path, killed_at: int | None = None, setting: str = "") -> None:
+        self.out, self.killed_at, self.setting, self.calls = out, killed_at, setting, 0
+
+    def stages(self) -> list[Stage]:
+        return [
+            Stage("a", lambda round: self.write(round, "a", round.before / "b"), self.inputs, ("a",)),
+            Stage("b", lambda round: self.write(round, "b", round / "a"), self.inputs, ("b",), first=0),
+        ]
+
+    def inputs(self, round: Round) -> dict[str, Any]:
+        return {"setting": self.setting}
+
+    def write(self, round: Round, name: str, source: Path) -> None:
+        self.calls += 1
+        if self.calls == self.killed_at:
+            (round / name).write_text("half")
+            raise KeyboardInterrupt
+        (round / name).write_text((source.read_text() if source.is_file() else "") + name)
+
+    def run(self, rounds: int = 2, **options: Any) -> list[Round]:
+        return run_rounds(self.out, self.stages(), rounds, worth=lambda round: -float(round.number), **options)
+
+
+def test_a_run_that_is_killed_at_any_stage_goes_on_there(tmp_path: Path) -> None:
+    whole = Chain(tmp_path / "whole")
+    whole.run()
+    assert (tmp_path / "whole/round_2/b").read_text() == "babab"
+    for place in range(1, whole.calls + 1):
+        out = tmp_path / str(place)
+        with pytest.raises(KeyboardInterrupt):
+            Chain(out, killed_at=place).run()
+        again = Chain(out)
+        again.run()
+        assert again.calls == whole.calls - place + 1
+        assert (out / "round_2/b").read_text() == "babab"
+
+
+def test_what_was_made_of_other_inputs_is_refused_or_made_anew(tmp_path: Path) -> None:
+    Chain(tmp_path).run()
+    other = Chain(tmp_path, setting="x")
+    with pytest.raises(ValueError, match=r"round_0 holds a b of other inputs \(setting was '', is 'x'\)"):
+        other.run()
+    assert other.calls == 0
+    other.run(overwrite=True)
+    assert other.calls == 5
+    stage = other.stages()[0]
+    assert not settle(stage, Round(tmp_path, 1))
+
+
+def test_rounds_end_when_worth_falls(tmp_path: Path) -> None:
+    assert [round.number for round in Chain(tmp_path).run(5, patience=2)] == [0, 1, 2]
+    assert [num_falls(worth) for worth in ([1.0], [1, 3, 2, 1], [3, 2, 2], [3, 2, 1])] == [0, 2, 0, 2]
+
+
+@pytest.mark.parametrize(("options", "message"), [({"rounds": 0}, "rounds=0"), ({"patience": 0}, "patience=0")])
+def test_numbers_out_of_range(tmp_path: Path, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Chain(tmp_path).run(**options)
+
+
+def test_a_round_has_seeds_of_its_own() -> None:
+    seeds = [Round(Path("x"), number).seed(seed, to) for number in (1, 2) for seed in (0, 1) for to in ("a", "b")]
+    assert len(set(seeds)) == 8
+    assert seeds[0] == Round(Path("y"), 1).seed(0, "a")
+
+
+def test_the_best_of_n_is_learned_against_the_worst() -> None:
+    groups = [group("crab", "apple", "cherry"), group("apple", "apple", id="b"), group("", "crab", id="c")]
+    choice = choose_responses(groups, [[0.0, 2.0, 1.0], [1.0, 1.0], [3.0, 1.0]], best_of_n, 0)
+    assert [(pair.chosen[0]["content"], pair.rejected[0]["content"]) for pair in choice.pairs] == [("apple", "crab")]
+    assert (choice.num_groups, choice.num_equal, choice.num_not_learned, choice.num_left_out) == (3, 1, 1, 0)
+    without = choose_responses(groups[:1], [[None, 2.0, 1.0]], best_of_n, 0)
+    assert [pair.rejected[0]["content"] for pair in without.pairs] == ["cherry"]
+    assert without.num_left_out == 1
+
+
+def test_a_rejection_sample_has_the_distribution_of_the_optimal_policy() -> None:
+    """Rewards 0 and beta log 4: of uniform responses, the second is accepted always, the first once in four times."""
+    choose, rewards = Rejection(0.5), [0.0, 0.5 * 1.3862943611198906]
+    accepted = [choose(rewards, Draws("test", number)) for number in range(4000)]
+    assert all(1 in places for places in accepted)
+    assert abs(sum(0 in places for places in accepted) / 4000 - 0.25) < 0.02
+    with pytest.raises(ValueError, match="beta=0"):
+        Rejection(0)
+
+
+def test_rewards_are_normalised_clipped_and_punished() -> None:
+    """(0, 2, None): mean 1, standard deviation 1; the clip leaves .8."""
+    shaping = Shaping(clip=0.8, unfinished=-2.0, empty=-3.0, overlong=-4.0)
+    assert shaping.apply([0.0, 2.0, None], ["a", "b", "c"], [True] * 3) == roughly([-0.8, 0.8, -4.0])
+    assert shaping.apply([0.0, 2.0, 2.0], ["", "b", "c"], [True, False, True])[:2] == [-3.0, -2.0]
+    assert Shaping().apply([1.0, 1.0], ["a", "b"], [True, True]) == [0.0, 0.0]
+    assert Shaping(normalize=False).apply([1.0, None], ["a", "b"], [True, True]) == [1.0, None]
+    assert shaped([1.0], [""], [False]) == [1.0]
+    with pytest.raises(ValueError, match="clip=0"):
+        Shaping(clip=0.0)
+
+
+@pytest.mark.parametrize("annotator", [None, Annotator(clean_labels=True)])
+def test_a_share_of_the_prompts_is_labelled(annotator: Annotator | None) -> None:
+    groups = [group("crab and nail", "apple and cherry", id=str(number)) for number in range(8)]
+    groups += [group("crab", "crab", id="same")] * 2
+    pairs, num_tied = label_pairs(groups, PlantedJudge(), share=1.0, annotator=annotator)
+    assert [pair.chosen[0]["content"] for pair in pairs] == ["apple and cherry"] * 8
+    assert num_tied == 2
+    some, _ = label_pairs(groups[:8], PlantedJudge(), share=0.25, annotator=annotator, seed=1)
+    assert len(some) == 2
+    assert {pair.id for pair in some} != {pair.id for pair in label_pairs(groups[:8], PlantedJudge(), share=0.25)[0]}
