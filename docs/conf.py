@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # the script lies beside the pages, which ask no other site for it
     "sphinx_copybutton",
     "sphinx_design",
 ]

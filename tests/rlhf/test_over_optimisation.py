@@ -183,10 +183,10 @@ def test_another_models_rewards_are_gold_and_a_second_call_scores_nothing(
         overoptimise(str(tmp_path / "0"), samples)
     out = tmp_path / "out"
     first = overoptimise(str(tmp_path / "0"), samples, gold=tmp_path / "1", out=out, num_draws=10)
-    monkeypatch.setattr("lightning_rm.evaluation.evaluator.score_items", None)
-    again = overoptimise(str(tmp_path / "0"), samples, gold=tmp_path / "1", out=out, num_draws=10)
     both = overoptimise([tmp_path / "0", tmp_path / "1"], samples, gold=tmp_path / "1", num_draws=10)
     assert both.curves[str(tmp_path / "1")].gold[-1] >= both.curves[str(tmp_path / "0")].gold[-1]
+    monkeypatch.setattr("lightning_rm.evaluation.evaluator.score_items", None)
+    again = overoptimise(str(tmp_path / "0"), samples, gold=tmp_path / "1", out=out, num_draws=10)
     (one,), (other,) = first.curves.values(), again.curves.values()
     assert one.gold.tolist() == other.gold.tolist()
     assert first.gold == f"the reward of {tmp_path / '1'}"
