@@ -53,17 +53,21 @@ def _check_archive(path: Path, size: int, changed: int) -> None:
         raise ValueError(f"{path} is damaged: its part {damaged} has other bytes than were written")
 
 
-def write_checksums(folder: Path) -> None:
-    """Write the checksums of a folder's weights beside them."""
+def write_checksums(folder: Path, pattern: str = WEIGHTS) -> None:
+    """Write the checksums of a folder's weights, or of the files of another pattern, beside them."""
     found = {
         path.name: {"bytes": path.stat().st_size, "crc32": f"{crc32_of(path):08x}"}
-        for path in sorted(folder.glob(WEIGHTS))
+        for path in sorted(folder.glob(pattern))
     }
     (folder / CHECKSUMS_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def check_weights(folder: Path) -> None:
+def check_weights(folder: Path, part: tuple[int, int] = (0, 1)) -> None:
     """Compare the weights of a folder with the checksums beside them; of a folder without any nothing is known.
+
+    Args:
+        folder: of the weights.
+        part: (r, n) compares every n-th file from the r-th on: n ranks divide them.
 
     Raises:
         ValueError: if a file has other bytes, or the checksums cannot be read.
@@ -78,12 +82,12 @@ def check_weights(folder: Path) -> None:
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{told} is damaged; delete it, if you trust the weights beside it") from error
-    for name, (size, checksum) in expected.items():
+    for name, (size, checksum) in list(expected.items())[part[0] :: part[1]]:
         path = folder / Path(name).name
         if not path.is_file():  # its reader says so, where it is needed
             continue
         if path.stat().st_size != size or crc32_of(path) != checksum:
             raise ValueError(
-                f"{path} has other bytes than were exported: it is damaged, so export or copy it again; or another was "
+                f"{path} has other bytes than were written: it is damaged, so write or copy it again; or another was "
                 f"put in its place, then delete {CHECKSUMS_FILE} beside it"
             )

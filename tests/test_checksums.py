@@ -82,7 +82,7 @@ def test_a_flipped_byte_of_an_exported_model_is_found(tmp_path: Path) -> None:
     for place in (0, 9, 200, weights.stat().st_size // 2, weights.stat().st_size - 1):
         copy = shutil.copytree(tmp_path / "model", tmp_path / str(place))
         flip(copy / weights.name, place)
-        with pytest.raises(ValueError, match=r"model.safetensors has other bytes than were exported"):
+        with pytest.raises(ValueError, match=r"model.safetensors has other bytes than were written"):
             RewardModel.from_pretrained(copy)
     RewardModel.from_pretrained(tmp_path / "model")
 

@@ -44,6 +44,7 @@ from transformers.integrations.liger import apply_liger_kernel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.hub import cached_file
 
 import lightning_rm
 from lightning_rm.data.tokenize.seams import OWN_WAY
@@ -378,6 +379,21 @@ def test_a_copied_module_has_its_hooks_and_marks() -> None:
     assert twin.mark
     assert torch.equal(twin(torch.ones(1, 1)), layer(torch.ones(1, 1)))
     assert torch.equal(twin(torch.zeros(1, 1)), torch.ones(1, 1))
+
+
+def test_weights_and_buffers_come_after_the_meta_device() -> None:
+    """`_apply` is how a module moves; `_init_weights` computes the buffers that no file has; checkpoints of shards are
+    asked for by `_save_distributed_checkpoint`, and a missing file is None, not an error."""
+    with torch.device("meta"):
+        config = AutoConfig.for_model("llama", hidden_size=8, num_attention_heads=2, num_hidden_layers=1, vocab_size=4)
+        model = AutoModelForSequenceClassification.from_config(config)
+    rotary = model.model.rotary_emb
+    rotary._apply(lambda value: torch.full_like(value, torch.nan, device="cpu"))
+    model._init_weights(rotary)
+    assert rotary.inv_freq.tolist() == pytest.approx([1.0, 0.01])
+    assert ModelParallelStrategy(save_distributed_checkpoint=False)._save_distributed_checkpoint is False
+    missing: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
+    assert cached_file(str(Path(__file__).parent), "none", **missing) is None
 
 
 # All of them

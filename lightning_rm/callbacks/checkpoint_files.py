@@ -7,7 +7,6 @@ and no trainer.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -16,15 +15,25 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_rm.checksums import check_archive
+from lightning_rm.checksums import check_archive, check_weights
 from lightning_rm.drafts import draft_of
 
 PARTS = ("state_dict", "loops", "global_step", "optimizer_states")
 """What a checkpoint that training goes on from has at least."""
 
+IN_SHARDS = ("state_dict", "optimizer_states")
+"""Of these what one of shards has in other files than `SHARDED`, which has the rest."""
+
+SHARDED = "meta.pt"
+
 
 def _on_cpu(storage: Any, location: str) -> Any:
     return storage
+
+
+def is_sharded(path: Path) -> bool:
+    """Tell whether a folder is a checkpoint whose weights lie in it shard by shard (FSDP2)."""
+    return (path / SHARDED).is_file()
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -88,7 +97,7 @@ def check_bytes(path: str | Path) -> None:
     """
     path = Path(path)
     try:
-        check_archive(path)
+        _compare(path)
     except ValueError as error:
         raise ValueError(f"{error}. {_others(path)}") from error
 
@@ -106,7 +115,7 @@ def latest_checkpoint(run: str | Path) -> Path | None:
             rank_zero_warn(f"passed over: {error}")
     for _, path in sorted(found, reverse=True):
         try:
-            check_archive(path)
+            _compare(path)
             return path
         except ValueError as error:
             rank_zero_warn(f"passed over: {error}")
@@ -115,21 +124,22 @@ def latest_checkpoint(run: str | Path) -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     """Return a checkpoint whose checksums are not compared."""
-    if path.is_dir():
+    if path.is_dir() and not is_sharded(path):
         raise ValueError(f"{path} is a folder; name a checkpoint, a .ckpt file, or a run's folder that has some")
     if not path.exists():
         raise ValueError(f"{path}: there is no such checkpoint")
-    if not path.stat().st_size:
+    if path.is_file() and not path.stat().st_size:
         raise ValueError(f"{path} is empty: the run that wrote it was killed, or its disk was full")
-    path.open("rb").close()  # where it may not be read the system says why
+    (path / SHARDED if path.is_dir() else path).open("rb").close()  # where it may not be read the system says why
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found = _load(path)
     except Exception as error:  # whatever torch makes of bytes that are none of its own
         raise ValueError(
             f"{path} cannot be read as a checkpoint: it is cut off, damaged, or of something else "
             f"({type(error).__name__}). {_others(path)}"
         ) from error
-    missing = [part for part in PARTS if part not in found] if isinstance(found, dict) else list(PARTS)
+    parts = [part for part in PARTS if path.is_file() or part not in IN_SHARDS]
+    missing = [part for part in parts if part not in found] if isinstance(found, dict) else parts
     if missing:
         check_bytes(path)  # where a name of them is damaged
         raise ValueError(
@@ -139,15 +149,27 @@ def _read(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], found)
 
 
+def _load(path: Path) -> Any:
+    file = path / SHARDED if path.is_dir() else path
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _compare(path: Path) -> None:
+    """Compare the checksums of a file's parts, or of a folder's files."""
+    if path.is_dir():
+        check_weights(path)
+    else:
+        check_archive(path)
+
+
 def _others(path: Path) -> str:
     """Name the whole checkpoints beside one that is not."""
     whole: list[str] = []
     for other in sorted(path.parent.glob("*.ckpt")):
         try:
-            if other != path and zipfile.is_zipfile(other):
-                check_archive(other)
-                step = torch.load(other, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-                whole.append(f"{other.name} (step {step})")
+            if other != path:
+                _compare(other)
+                whole.append(f"{other.name} (step {_load(other)['global_step']})")
         except Exception:  # damaged too, or of something else
             continue
     if not whole:

@@ -28,7 +28,7 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best of before, wherever the folder lies now; or begin anew."""
         path = Path(str(self.dirpath)) / "best.ckpt"
-        if not path.is_file() or not self.exported.is_dir():
+        if not path.exists() or not self.exported.is_dir():
             return
         score = state_dict["best_model_score"]
         self.best_model_score = self.current_score = self.kth_value = score

@@ -79,7 +79,7 @@ class HuggingFaceCheckpoint(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best value of the checkpoint, if its weights lie in this folder: a new one begins anew."""
-        if (self.folder / "best").is_dir() and (self.beside is None or self.beside.is_file()):
+        if (self.folder / "best").is_dir() and (self.beside is None or self.beside.exists()):
             self.best = state_dict["best"]
 
     def _save(self, pl_module: L.LightningModule, name: str) -> None:

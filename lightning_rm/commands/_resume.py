@@ -54,8 +54,9 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
         found = _latest(run)
     else:
         path = Path(resume).expanduser()
-        run = path if path.is_dir() else path.parent.parent
-        found = _latest(run) if path.is_dir() else path
+        is_run = path.is_dir() and not (path / "meta.pt").is_file()  # a checkpoint of shards is a folder too
+        run = path if is_run else path.parent.parent
+        found = _latest(run) if is_run else path
         if found is None:
             raise ValueError(f"resume={resume!r} is a folder without a checkpoint; name a run, or a .ckpt file")
         if folder is None and (run / "config.yaml").is_file() and found.parent.name == "checkpoints":
@@ -65,7 +66,7 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
         words.append(f"hydra.run.dir={quoted(folder)}")
     if found is not None:
         rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or 0
-        if found.is_file() and int(rank) == 0:
+        if found.exists() and int(rank) == 0:
             print(f"going on from {found}", file=sys.stderr)
         words.append(f"resume={quoted(str(found))}")
     return words

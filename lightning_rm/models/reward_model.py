@@ -7,11 +7,13 @@ tensors and one backbone; not layouts, losses or how it is trained.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.batch import RewardOutput
@@ -37,6 +39,7 @@ from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.backbone.new_head import NewHead
 from lightning_rm.models.backbone.routing import hear_routers, hearing, routing_of
 from lightning_rm.models.backbone.text import text_loss
+from lightning_rm.models.backbone.unread import Unread, read_shards
 from lightning_rm.models.probe import hold_to_layouts
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.tokens import LayoutName, ReadAt, TokenBatch
@@ -86,6 +89,8 @@ class RewardModel(AnyRewardModel):
         self.last_layer: LastLayer = self._last_layer("whole" if router_loss and last_layer is None else last_layer)
         self._is_hooked = False
         self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
+        self.offload_activations = False
+        self.unread: Unread | None = None  # weights that are still to be read
         self._new_head: NewHead | None = None
         widen_head(backbone, self.architecture)
         # Transformers loads in evaluation mode, and trainers keep the mode they find: dropout would be off in training.
@@ -104,7 +109,9 @@ class RewardModel(AnyRewardModel):
         Raises:
             ValueError: if rows hold several sequences and the backbone cannot keep them apart.
         """
-        with hearing() as heard:
+        offload = self.offload_activations and torch.is_grad_enabled()
+        on_host = save_on_cpu(pin_memory=tokens.input_ids.is_cuda) if offload else nullcontext()
+        with hearing() as heard, on_host:
             hidden = self._hidden(tokens, everywhere=keep_hidden)
         feature = self.feature_dropout(hidden.flatten(0, 1)[tokens.reward_index])
         if self.reward_dtype not in (torch.float32, torch.float64):
@@ -165,6 +172,8 @@ class RewardModel(AnyRewardModel):
         last_layer: LastLayer | None = None,
         router_loss: float = 0.0,
         average: bool = False,
+        load_sharded: bool = False,
+        offload_activations: bool = False,
     ) -> Self:
         """Return a reward model from a causal, base or masked language model (a new head) or a reward model (its head
         kept).
@@ -190,6 +199,8 @@ class RewardModel(AnyRewardModel):
             last_layer: `where_read`, `whole` or None for what the depth calls for, as the class says.
             router_loss: weight of the router loss of a mixture of experts, as the class says.
             average: of a folder that `MemberRewardModel` wrote: read the members' average, which lies beside them.
+            load_sharded: leave the weights on the disk until `sharding.shard`, where each rank reads its own part.
+            offload_activations: keep what `gradient_checkpointing` keeps in the host's memory, not the device's.
 
         Raises:
             ValueError: if the checkpoint cannot be had, has more than one label or an unknown architecture, lacks
@@ -218,8 +229,12 @@ class RewardModel(AnyRewardModel):
             load_in_4bit=load_in_4bit,
             new_head=new_head,
             liger=liger,
+            load_sharded=load_sharded,
         )
+        if offload_activations and not gradient_checkpointing:
+            raise ValueError("offload_activations moves what gradient_checkpointing keeps; set both")
         model = cls(built.backbone, built.pad_id, built.lm_head, last_layer, router_loss)
+        model.unread, model.offload_activations = built.unread, offload_activations
         hold_to_layouts(model)
         make_trainable(model.backbone, model.architecture, model.lm_head, chosen, head_seed, gradient_checkpointing)
         if built.no_head_in is not None:
@@ -300,6 +315,12 @@ class RewardModel(AnyRewardModel):
     def remember_new_head(self, where: str) -> None:
         """Remember that the head, as it is now, was drawn because `where` has none; see `untrained_head`."""
         self._new_head = NewHead.of(where, self.head_parameters())
+
+    def read_weights(self, device: torch.device | str = "cpu") -> None:
+        """Read weights that `load_sharded` left on the disk: of a sharded model this rank's part, else all."""
+        if self.unread is not None:
+            read_shards(self.backbone, self.unread, torch.device(device))
+            self.unread = None
 
     @property
     def read_at(self) -> ReadAt:

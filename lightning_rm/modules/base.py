@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.metrics.pairs import Sums, batch_statistics, summarize
 from lightning_rm.models.protocol import AnyRewardModel
-from lightning_rm.models.sharding import shard, shard_part
+from lightning_rm.models.sharding import FSDP2Strategy, shard, shard_part
 from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, first_not_finite, in_words
@@ -368,9 +368,12 @@ class PairwiseRM(L.LightningModule):
             parameter.requires_grad_(False)
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
             compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-            shard(self.model, self.trainer.strategy.device_mesh, compute_dtype)
+            offload = isinstance(self.trainer.strategy, FSDP2Strategy) and self.trainer.strategy.cpu_offload
+            shard(self.model, self.trainer.strategy.device_mesh, compute_dtype, offload)
             for part in self._own_parts():
-                shard_part(part, self.trainer.strategy.device_mesh)
+                shard_part(part, self.trainer.strategy.device_mesh, offload)
+        for plain in self.model.plain_models:
+            plain.read_weights()  # whole, where nothing is sharded
 
     def teardown(self, stage: str) -> None:
         """Leave what was frozen to whatever trains the model next."""

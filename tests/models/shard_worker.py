@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_rm.batch import Sample, TokenBatch
 from lightning_rm.data.batches.layouts import LAYOUTS
@@ -25,10 +30,17 @@ CASES: dict[str, dict[str, Any]] = {
     "llama_lora": {"name": "llama", "lora": LoraAdapter(rank=2)},
     "bert": {"name": "bert"},
     "lm_head": {"name": "llama"},
+    "offloaded": {"name": "llama", "gradient_checkpointing": True},
+    "unread": {},
+    "unread_lora": {"lora": LoraAdapter(rank=2, seed=3)},
 }
+"""`unread`: each rank reads its own part of the weights from the disk."""
 
 
-def build(case: str, folder: Path) -> RewardModel:
+def build(case: str, folder: Path, load_sharded: bool = False) -> RewardModel:
+    if case.startswith("unread"):
+        path = folder / "causal"
+        return RewardModel.from_pretrained(path, dtype="float64", load_sharded=load_sharded, **CASES[case]).eval()
     if case == "lm_head":
         return RewardModel.from_pretrained(folder / "causal", dtype="float64", keep_lm_head=True).eval()
     return tiny_model(**CASES[case])
@@ -53,6 +65,57 @@ def step(model: RewardModel, tokens: TokenBatch) -> torch.Tensor:
     return output.reward.detach()
 
 
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors with memory that operations have made and somebody still holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, list | tuple) else [made]:
+            if not isinstance(tensor, torch.Tensor) or isinstance(tensor, DTensor) or tensor.is_meta:
+                continue
+            storage = tensor.untyped_storage()
+            if (key := storage._cdata) not in self.seen:
+                self.seen.add(key)
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._gone, key, storage.nbytes())
+        return made
+
+    def _gone(self, key: int, num_bytes: int) -> None:
+        self.seen.discard(key)
+        self.now -= num_bytes
+
+
+def size(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def of_70_billion(rank: int, folder: str, port: int) -> None:
+    """The shapes of Llama-2-70B over 64 ranks of which this process is one: bytes of its shards, and of the whole."""
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=64)
+    with torch.device("meta"):
+        model = RewardModel.from_config(
+            {
+                "model_type": "llama",
+                "hidden_size": 8192,
+                "intermediate_size": 28672,
+                "num_hidden_layers": 80,
+                "num_attention_heads": 64,
+                "num_key_value_heads": 8,
+            },
+            vocab_size=32001,
+            pad_id=32000,
+        )
+    shard(model, init_device_mesh("cpu", (64,)))
+    own = size(value.to_local() for value in model.parameters() if isinstance(value, DTensor))
+    (Path(folder) / "bytes.json").write_text(json.dumps({"own": own, "whole": size(model.parameters())}))
+
+
 def run(rank: int, folder: str, port: int) -> None:
     """Each case: a step on this rank's half of the pairs, then rewards, gradients and an exported folder."""
     torch.set_num_threads(1)
@@ -62,8 +125,9 @@ def run(rank: int, folder: str, port: int) -> None:
     mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
     found: dict[str, Any] = {}
     for case in CASES:
-        model = build(case, Path(folder))
-        shard(model, mesh)
+        with LiveBytes() as live:
+            model = build(case, Path(folder), load_sharded=case.startswith("unread"))
+            shard(model, mesh, cpu_offload=case == "offloaded")
         shard(model, mesh)
         assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
         reward = step(model, batch(model, slice(2 * rank, 2 * rank + 2)))
@@ -77,7 +141,13 @@ def run(rank: int, folder: str, port: int) -> None:
         model.save_pretrained(Path(folder) / case)
         with torch.no_grad():
             after = model(batch(model, slice(0, 4))).reward
-        found[case] = {"reward": torch.cat(gathered, dim=1), "gradients": gradients, "after": after}
+        own = [value.to_local() for value in model.parameters() if isinstance(value, DTensor)]
+        found[case] = {
+            "reward": torch.cat(gathered, dim=1),
+            "gradients": gradients,
+            "after": after,
+            "bytes": {"most": live.most, "own": size(own), "whole": size(model.parameters())},
+        }
     wrong = init_device_mesh("cpu", (1, 2), mesh_dim_names=("data_parallel", "tensor_parallel"))
     try:
         shard(tiny_model("llama"), wrong)

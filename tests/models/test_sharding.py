@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from lightning_rm.models.reward_model import RewardModel
 from tests.float64 import assert_same
 from tests.models import shard_worker
 from tests.processes import run_ranks
@@ -60,3 +62,59 @@ def test_a_bfloat16_backbone_keeps_a_float32_head_when_sharded(ran: tuple[Path, 
         expected = model(shard_worker.batch(model, ALL)).reward
     assert ran[1]["mixed"].dtype == torch.float32
     torch.testing.assert_close(ran[1]["mixed"], expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("case", ["unread", "unread_lora"])
+def test_a_model_that_is_read_by_shards_never_stands_whole_on_a_rank(
+    case: str, ran: tuple[Path, dict[str, Any]]
+) -> None:
+    """All that a rank has in memory while it loads: its shards, a layer's rows on their way, no whole model."""
+    counted, eager = ran[1][case]["bytes"], ran[1]["llama"]["bytes"]
+    assert counted["own"] <= counted["most"] < 0.75 * counted["whole"]
+    assert eager["most"] >= eager["whole"]
+
+
+def test_70_billion_parameters_are_a_64th_on_each_of_64_ranks(tmp_path: Path) -> None:
+    """Counted on shapes: 69 billion parameters of float32, and no rank ever has more than its part."""
+    run_ranks(shard_worker.of_70_billion, 1, str(tmp_path))
+    counted = json.loads((tmp_path / "bytes.json").read_text())
+    assert counted["whole"] == 4 * 68_714_520_576
+    assert counted["own"] == pytest.approx(counted["whole"] / 64, rel=1e-3)
+
+
+def test_weights_that_wait_are_read_whole_where_nothing_is_sharded(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    whole = tiny_model("llama")
+    whole.save_pretrained(folder)
+    model = RewardModel.from_pretrained(folder, load_sharded=True, dtype="float64")
+    model.read_weights()
+    assert_same(model(shard_worker.batch(model, ALL)).reward, whole(shard_worker.batch(whole, ALL)).reward)
+    waiting = RewardModel.from_pretrained(folder, load_sharded=True)
+    flipped = bytearray((folder / "model.safetensors").read_bytes())
+    flipped[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(flipped)
+    with pytest.raises(ValueError, match="has other bytes than were written"):
+        waiting.read_weights()
+    with pytest.raises(ValueError, match="load_sharded reads safetensors of families that the tests know; not 4 bits"):
+        RewardModel.from_pretrained(folder, load_sharded=True, keep_lm_head=True)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="load_sharded reads safetensors, and there are none"):
+        RewardModel.from_pretrained(folder, load_sharded=True)
+
+
+def test_activations_on_the_host_change_nothing_and_are_the_layers_inputs(tmp_path: Path) -> None:
+    """One saved tensor a layer crosses over, and no weight."""
+    folder = tmp_path / "model"
+    tiny_model("llama").save_pretrained(folder)
+    options: dict[str, Any] = {"dtype": "float64", "gradient_checkpointing": True}
+    found = []
+    for offload in (False, True):
+        model = RewardModel.from_pretrained(folder, offload_activations=offload, **options).train()
+        reward = model(shard_worker.batch(model, ALL)).reward
+        reward.square().sum().backward()
+        found.append((reward, gradients(model)))
+    assert_same(found[0][0], found[1][0])
+    for name, gradient in found[0][1].items():
+        assert_same(found[1][1][name], gradient)
+    with pytest.raises(ValueError, match="offload_activations moves what gradient_checkpointing keeps; set both"):
+        RewardModel.from_pretrained(folder, offload_activations=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,9 +19,10 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from lightning_rm.models.backbone import loading, settings
 from lightning_rm.models.backbone.adapters import Adapter, LoraAdapter, four_bit, is_plain_lora, put_adapter
 from lightning_rm.models.backbone.contexts import quiet, seeded
-from lightning_rm.models.backbone.families import architecture_of
+from lightning_rm.models.backbone.families import architecture_of, is_proven
 from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_head
 from lightning_rm.models.backbone.kernels import use_liger
+from lightning_rm.models.backbone.unread import Unread, stood_in
 
 
 class Built(NamedTuple):
@@ -31,12 +33,14 @@ class Built(NamedTuple):
         pad_id: the padding token.
         lm_head: the language-model head that was kept; None without.
         no_head_in: the checkpoint that brought no head, where a new one was drawn unasked; else None.
+        unread: the weights that are still on the disk; None where they are read.
     """
 
     backbone: PreTrainedModel
     pad_id: int
     lm_head: nn.Linear | None
     no_head_in: str | None = None
+    unread: Unread | None = None
 
 
 def build_pretrained(
@@ -55,6 +59,7 @@ def build_pretrained(
     load_in_4bit: bool,
     new_head: bool,
     liger: bool,
+    load_sharded: bool = False,
 ) -> Built:
     """Load a backbone, and the head that it brings or a new one.
 
@@ -78,6 +83,23 @@ def build_pretrained(
     config.num_labels = 1
     # An embedding row of a padding token gets no gradient: it must not be a row that texts use.
     config.pad_token_id = pad_id if pad_id < config.vocab_size else None
+    if load_sharded:
+        if keep_lm_head or load_in_4bit or checkpoint.gguf_file is not None or not is_proven(config):
+            raise ValueError(
+                "load_sharded reads safetensors of families that the tests know; not 4 bits, GGUF or keep_lm_head: "
+                "leave one out"
+            )
+        num_tokens = max(pad_id + 1, 0 if tokenizer is None else len(tokenizer))
+        if num_tokens > config.vocab_size:
+            raise ValueError(
+                f"load_sharded: {checkpoint.where} has {config.vocab_size} embeddings and the tokenizer {num_tokens} "
+                "tokens; load the model once without it, and save it with this tokenizer"
+            )
+        backbone, unread, drawn = _unread(checkpoint, config, architecture, torch_dtype, attention, head_seed, new_head)
+        no_head_in = checkpoint.where if drawn and not new_head else None
+        if liger:
+            use_liger(backbone)
+        return Built(backbone, pad_id, None, no_head_in, unread)
     lm_head = None
     if keep_lm_head:
         backbone, missing, lm_head = loading.load_with_lm_head(checkpoint, config, architecture, torch_dtype, attention)
@@ -92,6 +114,37 @@ def build_pretrained(
     if liger:
         use_liger(backbone)
     return Built(backbone, pad_id, lm_head, checkpoint.where if missing and not new_head else None)
+
+
+def _unread(
+    checkpoint: loading.Checkpoint,
+    config: PreTrainedConfig,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    attention: str,
+    head_seed: int,
+    new_head: bool,
+) -> tuple[PreTrainedModel, Unread, set[str]]:
+    """Return a classifier whose backbone has no memory yet, where its weights are, and which of the head were drawn.
+
+    Raises:
+        ValueError: if the files lack weights of the backbone.
+    """
+    unread = Unread.at(checkpoint.path, checkpoint.where)
+    with quiet(), seeded(0), torch.device("meta"):
+        backbone = loading.build_classifier(config, dtype, attention)
+    for module in architecture.head:
+        backbone.get_submodule(module).to_empty(device="cpu")
+    head = [name for name, _ in head_tensors(backbone, architecture)]
+    missing = unread.missing(backbone)
+    loading.check_missing(checkpoint, config, set(head), missing)
+    drawn = set(head) if new_head else missing
+    init_head(backbone, architecture, drawn, head_seed)
+    with torch.no_grad():
+        for name, parameter in head_tensors(backbone, architecture):
+            if name not in drawn:
+                parameter.copy_(unread.part(name, "", 0, parameter.shape[0]))
+    return backbone, unread, drawn
 
 
 def build_random(
@@ -152,9 +205,10 @@ def make_trainable(
             # The name of old, which is the one that every version of transformers 5 has.
             warnings.simplefilter("ignore", FutureWarning)
             backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    if isinstance(adapter, LoraAdapter):  # has a seed of its own
-        adapter.put_into(backbone, architecture)
-    elif adapter is not None:
-        put_adapter(adapter, backbone, architecture, seed)
+    with stood_in(backbone) if adapter is not None else nullcontext():
+        if isinstance(adapter, LoraAdapter):  # has a seed of its own
+            adapter.put_into(backbone, architecture)
+        elif adapter is not None:
+            put_adapter(adapter, backbone, architecture, seed)
     if adapter is not None and lm_head is not None:
         lm_head.requires_grad_(False)

@@ -251,17 +251,31 @@ def _check_keys(
     unexpected: set[str],
 ) -> None:
     """Raise if the backbone is incomplete, or a head that was trained would be replaced by a new one."""
-    head = {name for name, _ in head_tensors(classifier, architecture)}
-    if missing - head:
-        raise ValueError(f"{checkpoint.where}: backbone weights are missing: {', '.join(sorted(missing - head))}")
-    if missing and is_classifier(config):
-        raise ValueError(f"{checkpoint.where}: a reward model whose head is missing: {', '.join(sorted(missing))}")
+    check_missing(checkpoint, config, {name for name, _ in head_tensors(classifier, architecture)}, missing)
     foreign = sorted(name for name in unexpected if any(part in name for part in FOREIGN_HEADS))
     if missing and foreign:
         raise ValueError(
             f"{checkpoint.where}: its reward head is stored as {', '.join(foreign)}, which transformers does not read; "
             f"rename it to {', '.join(sorted(missing))}, or start from its causal model"
         )
+
+
+def check_missing(checkpoint: Checkpoint, config: PreTrainedConfig, head: set[str], missing: set[str]) -> None:
+    """Check which weights a checkpoint lacks.
+
+    Args:
+        checkpoint: where it is.
+        config: its configuration.
+        head: names of the head's parameters.
+        missing: of all that it lacks.
+
+    Raises:
+        ValueError: if the backbone is incomplete, or the head of a reward model is.
+    """
+    if missing - head:
+        raise ValueError(f"{checkpoint.where}: backbone weights are missing: {', '.join(sorted(missing - head))}")
+    if missing and is_classifier(config):
+        raise ValueError(f"{checkpoint.where}: a reward model whose head is missing: {', '.join(sorted(missing))}")
 
 
 @contextmanager
