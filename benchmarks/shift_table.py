@@ -1,0 +1,132 @@
+"""The tables of `shift.py` over the worlds and seeds that are finished, each row paired with the same ones' baseline.
+
+    python benchmarks/shift_table.py runs/shift --out benchmarks/results/shift.json
+
+A difference is the mean over worlds and seeds with Student's 95 % interval; one whose interval holds zero cannot be
+told. Rows that were not run in every world are compared over those that they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_rm.analysis.paired import Difference, paired_difference, runs_needed
+
+Row = dict[str, Any]
+Figure = Callable[[Row], float]
+FIGURES: dict[str, tuple[Figure, float]] = {
+    "clean pairs": (lambda row: row["clean"], 0.02),
+    "rank correlation, policy of 16": (lambda row: row["policy_16"]["gold_correlation"], 0.1),
+    "rank correlation, policy of 64": (lambda row: row["policy_64"]["gold_correlation"], 0.1),
+    "gold of its best of 64": (lambda row: row["gold"]["64"], 0.1),
+}
+"""Name -> where it lies in a row, and the difference that the number of runs is told for."""
+GAPS = {"up to .5": "0", ".5 to 1": "0.5", "1 to 2": "1", "above 2": "2"}
+
+
+def read(folder: Path, name: str) -> dict[str, dict[str, Row]]:
+    """Row -> world and seed -> figures."""
+    found: dict[str, dict[str, Row]] = {}
+    for path in sorted(folder.glob(f"*/{name}.json")):
+        for row, figures in json.loads(path.read_text())["rows"].items():
+            found.setdefault(row, {})[path.parent.name] = figures
+    return found
+
+
+def against(rows: dict[str, dict[str, Row]], name: str, figure: Figure, reference: str) -> Difference | None:
+    values, others = ({key: figure(row) for key, row in rows[one].items()} for one in (name, reference))
+    return paired_difference(values, others)
+
+
+def mean(rows: dict[str, Row], figure: Figure) -> str:
+    values = [figure(row) for row in rows.values()]
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
+def paired(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    text = f"{found.mean:+.3f}" + (f" [{found.low:+.3f}, {found.high:+.3f}]" if found.num > 1 else "")
+    return f"**{text}**" if found.verdict in ("higher", "lower") else text
+
+
+def line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def tables(rows: dict[str, dict[str, Row]], reference: str = "baseline") -> list[str]:
+    """Values, differences, accuracy by the distance in gold, and gold as n grows."""
+    lines = [line("row", "runs", *FIGURES), line(*["---"] * (2 + len(FIGURES)))]
+    lines += [line(n, str(len(r)), *(mean(r, figure) for figure, _ in FIGURES.values())) for n, r in rows.items()]
+    lines += ["", line(f"less {reference}", "runs", *FIGURES), line(*["---"] * (2 + len(FIGURES)))]
+    for name in rows:
+        if name == reference:
+            continue
+        found = [against(rows, name, figure, reference) for figure, _ in FIGURES.values()]
+        lines.append(line(name, str(found[0].num if found[0] else 0), *map(paired, found)))
+    lines += ["", line("row", *(f"gap {gap}" for gap in GAPS), "difference of rewards, of 64", "its own policy")]
+    lines += [line(*["---"] * (3 + len(GAPS)))]
+    for name, runs in rows.items():
+        by_gap = [accuracy(runs, low) for low in GAPS.values()]
+        distance = mean(runs, lambda row: row["policy_64"]["difference"])
+        lines.append(line(name, *by_gap, distance, mean(runs, lambda row: row["own"]["gold_correlation"])))
+    lines += ["", line("row", *(f"{what} at n = {n}" for what in ("gold", "proxy") for n in (1, 4, 16, 64)))]
+    lines += [line(*["---"] * 9)]
+    for name, runs in rows.items():
+        every = [(what, str(n)) for what in ("gold", "proxy") for n in (1, 4, 16, 64)]
+        lines.append(line(name, *(f"{np.mean([row[what][n] for row in runs.values()]):.2f}" for what, n in every)))
+    lines += ["", "Runs that a difference needs, at the spread of differences seen:", ""]
+    for what, (figure, size) in FIGURES.items():
+        spreads = [d.spread for name in rows if name != reference and (d := against(rows, name, figure, reference))]
+        needed = [number for spread in spreads if (number := runs_needed(spread, size))]
+        if needed:
+            lines.append(
+                f"- {what}, {size:g}: {int(np.median(needed))} (median over rows; {min(needed)} to {max(needed)})"
+            )
+    return lines
+
+
+def accuracy(runs: dict[str, Row], low: str) -> str:
+    """Over all pairs of the policy of 64 that are so far apart in gold."""
+    counted = [
+        (row["policy_64"][f"pairs_above_{low}"], row["policy_64"].get(f"accuracy_above_{low}", 0.0))
+        for row in runs.values()
+    ]
+    total = sum(number for number, _ in counted)
+    return f"{sum(number * value for number, value in counted) / total:.3f}" if total else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, help="one JSON file of all that was measured")
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {name: read(arguments.folder, name) for name in ("rows", "rounds")}
+    if not results["rows"]:
+        raise SystemExit(f"{arguments.folder} has no WORLD-SEED/rows.json; shift.py writes them")
+    print("\n".join(tables(results["rows"])))
+    if results["rounds"]:
+        rounds = results["rounds"]
+        print("\nOver rounds, each on the policy of its own latest model:\n")
+        print(line("row", "runs", "rank correlation, policy of 64", "gold of its best of 64"))
+        print(line(*["---"] * 4))
+        for name, runs in rounds.items():
+            figures = [FIGURES[what][0] for what in ("rank correlation, policy of 64", "gold of its best of 64")]
+            print(line(name, str(len(runs)), *(mean(runs, figure) for figure in figures)))
+    if arguments.out:
+        first = json.loads(next(arguments.folder.glob("*/rows.json")).read_text())
+        kept = {name: first[name] for name in ("machine", "threads", "versions", "date", "settings")}
+        arguments.out.write_text(
+            json.dumps({**kept, "runs": results["rows"], "rounds": results["rounds"]}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
