@@ -85,12 +85,27 @@ def trained(folder: Path, size: str) -> str:
     return str(start)
 
 
+def claimed(folder: Path, size: str) -> None:
+    """Write down of which size a folder is, before anything else is in it.
+
+    Raises:
+        ValueError: if it is of another: what is done there would be taken for what is asked for.
+    """
+    file = folder / "size"
+    before = file.read_text().strip() if file.exists() else size
+    if before != size:
+        raise ValueError(f"out={folder} is a run of size={before}; give size={before}, or another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(size + "\n")
+
+
 def main(words: Sequence[str]) -> None:
     try:
         given = told(words)
+        folder, size = Path(given["out"]), given["size"]
+        claimed(folder, size)
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    folder, size = Path(given["out"]), given["size"]
     common = ("--out", str(folder), "--size", size)
     if not given["only"]:
         start = given["start"] or trained(folder, size)
@@ -101,4 +116,8 @@ def main(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("stopped: what is done is kept, and the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -7,6 +7,7 @@ their shape. It knows the stages' figures; no file and no page.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -21,7 +22,7 @@ ENTROPY = float(-(0.2 * np.log(0.2) + 0.8 * np.log(0.8)))
 DENOISERS = ("flip", "flip_margin", "soft_label_margin")
 
 
-def each(worlds: Worlds, figure: Callable[[World], float]) -> list[float]:
+def each(worlds: Worlds, figure: Callable[[World], SupportsFloat]) -> list[float]:
     """A number of every world that has run what it needs."""
     found: list[float] = []
     for world in worlds:

@@ -19,6 +19,7 @@ from paper_parts.verdicts import State, Verdict
 
 TONES: dict[State, Tone] = {"holds": "better", "does not hold": "worse", "cannot be told": "muted"}
 Figure = Callable[[World], float]
+TEMPERED = "NLL after a temperature fitted on validation"
 
 
 def read(folder: Path) -> list[dict[str, Figures]]:
@@ -77,8 +78,14 @@ def recipe_table(worlds: Worlds) -> list[Block]:
     def last(name: str) -> Figure:
         return lambda world: world[f"recipe_{name}"]["after_epoch"][-1]
 
+    def nll(name: str) -> Figure:
+        return lambda world: world[f"recipe_{name}"]["nll"]
+
     names = [*RECIPES, *DISTILLED]
-    return [compared(worlds, {name: last(name) for name in names}, "recipe", "accuracy on clean pairs, last epoch")]
+    return [
+        compared(worlds, {name: last(name) for name in names}, "recipe", "accuracy on clean pairs, last epoch"),
+        compared(worlds, {name: nll(name) for name in names}, "recipe", TEMPERED, lower_is_better=True),
+    ]
 
 
 def contrast_table(worlds: Worlds) -> list[Block]:
@@ -88,6 +95,7 @@ def contrast_table(worlds: Worlds) -> list[Block]:
     names = ["baseline", *CONTRASTS]
     return [
         compared(worlds, {name: of(name, "accuracy") for name in names}, "contrast", "accuracy on clean pairs"),
+        compared(worlds, {name: of(name, "nll") for name in names}, "contrast", TEMPERED, lower_is_better=True),
         compared(worlds, {name: of(name, "separation") for name in names}, "contrast", "separation of features"),
     ]
 
@@ -117,7 +125,9 @@ def beyond(worlds: Worlds) -> Section:
     return Section("The shift that a reward model makes", tables, lead if tables else "")
 
 
-def compared(worlds: Worlds, figures: Mapping[str, Figure], kind: str, what: str) -> Table:
+def compared(
+    worlds: Worlds, figures: Mapping[str, Figure], kind: str, what: str, lower_is_better: bool = False
+) -> Table:
     """Mean and spread of each row, and its difference from the first, over the worlds that have both."""
     values = {name: by_world(worlds, figure) for name, figure in figures.items()}
     first = next(iter(values))
@@ -132,7 +142,8 @@ def compared(worlds: Worlds, figures: Mapping[str, Figure], kind: str, what: str
         if less is not None:
             interval = f" [{less.low:+.3f}, {less.high:+.3f}]" if less.num > 1 else ""
             row[f"less {first}"] = Cell(f"{less.mean:+.3f}{interval}", is_number=True)
-            tones: dict[str, Tone] = {"higher": "better", "lower": "worse"}
+            better, worse = ("lower", "higher") if lower_is_better else ("higher", "lower")
+            tones: dict[str, Tone] = {better: "better", worse: "worse"}
             row[""] = Cell(less.verdict, tone=tones.get(less.verdict, "muted"))
         rows.append(row)
     return Table(rows)

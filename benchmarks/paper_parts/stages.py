@@ -6,7 +6,7 @@ A stage is a function of the world to plain numbers; where they are kept and wha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import lightning as L
@@ -153,8 +153,8 @@ def recipe(world: World, size: Size, name: str) -> Figures:
     seen = AfterEpochs(world)
     folder = world.folder / "models" / f"recipe_{name}" / "done"
     folder.unlink(missing_ok=True)  # a model that is kept tells nothing of its epochs
-    world.train(f"recipe_{name}", pairs, 0, treatments, epochs=size.recipe_epochs, callbacks=[seen])
-    return {"after_epoch": seen.accuracies}
+    model = world.train(f"recipe_{name}", pairs, 0, treatments, epochs=size.recipe_epochs, callbacks=[seen])
+    return {"after_epoch": seen.accuracies, "nll": world.nll(judge_of(model))}
 
 
 def contrast(world: World, size: Size, name: str) -> Figures:
@@ -163,7 +163,9 @@ def contrast(world: World, size: Size, name: str) -> Figures:
         model = world.train(name, world.pairs)
     else:
         model = world.train(f"contrast_{name}", world.pairs, module=CONTRASTS[name])
-    return {"accuracy": world.accuracy(judge_of(model)), "separation": separation(features(world, model))}
+    judge = judge_of(model)
+    figures = {"accuracy": world.accuracy(judge), "nll": world.nll(judge)}
+    return {**figures, "separation": separation(features(world, model))}
 
 
 def features(world: World, model: AnyRewardModel, num_pairs: int = 500) -> torch.Tensor:
@@ -176,12 +178,18 @@ def features(world: World, model: AnyRewardModel, num_pairs: int = 500) -> torch
     return found.view(len(pairs), 2, -1).transpose(0, 1)
 
 
+@lru_cache(maxsize=1)
+def policies_of(world: World, prompts: int, test_prompts: int) -> Policies:
+    """The policies of the world that is at hand: its samples are drawn and tokenised once."""
+    return Policies(world, prompts, test_prompts)
+
+
 def policy(world: World, size: Size, name: str) -> Figures:
     """The best of n by a first model: what each row makes of that policy's responses, and of the next policy.
 
     `meta_2` is MetaRM's second round, which reads responses of the policy of its first model.
     """
-    policies = Policies(world, size.prompts, size.test_prompts)
+    policies = policies_of(world, size.prompts, size.test_prompts)
     groups, measured = policies.first
     meta = partial(MetaRM, ascent_lr=ASCENT, ascent_scale="relative")
     if name == "baseline":

@@ -24,6 +24,7 @@ from lightning_rm.data.synthetic.annotator import Annotator
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 from lightning_rm.digests import key_digest
+from lightning_rm.losses.temperature import fit_temperature, tempered_nll
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.protocol import AnyRewardModel
@@ -87,6 +88,10 @@ class World:
     @cached_property
     def test_pairs(self) -> list[PairRow]:
         return list(SyntheticSource(self.settings.test_pairs, split="test", clean_labels=True, seed=self.world))
+
+    @cached_property
+    def val_pairs(self) -> list[PairRow]:
+        return list(SyntheticSource(self.settings.test_pairs, split="val", clean_labels=True, seed=self.world))
 
     def train(
         self,
@@ -179,6 +184,15 @@ class World:
     def accuracy(self, judge: Judge) -> float:
         """On the clean test pairs."""
         return float((self.margins(judge, self.test_pairs) > 0).mean())
+
+    def nll(self, judge: Judge) -> float:
+        """On the clean test pairs, after the temperature that suits as many validation pairs: scale does not count."""
+        temperature = fit_temperature(*self._labelled(judge, self.val_pairs))
+        return tempered_nll(*self._labelled(judge, self.test_pairs), temperature)
+
+    def _labelled(self, judge: Judge, pairs: Sequence[PairRow]) -> tuple[torch.Tensor, torch.Tensor]:
+        margin = torch.from_numpy(self.margins(judge, pairs))
+        return margin, torch.ones_like(margin)
 
 
 @dataclass(frozen=True)
