@@ -150,7 +150,6 @@ def test_the_sizes_of_both_files_are_the_same() -> None:
     assert set(importlib.import_module("paper").SFT_PAIRS) == set(importlib.import_module("paper_parts.sizes").SIZES)
 
 
-@pytest.mark.usefixtures("without_ink")
 def test_every_stage_runs_once_and_ends_in_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what is done is not done again: nothing is trained where every stage is there."""
     start, out = tmp_path / "start", tmp_path / "out"
