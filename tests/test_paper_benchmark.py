@@ -166,5 +166,5 @@ def test_every_stage_runs_once_and_ends_in_a_page(tmp_path: Path, monkeypatch: p
     main.work(out, size, str(start), 0, 1)
     page = importlib.import_module("paper_parts.page")
     html, markdown, *figures = page.write(out, "test", {"pairs": size.pairs})
-    assert html.read_text().count("<svg") >= len(figures) == 12
+    assert html.read_text().count("<svg") >= len(figures) == 14
     assert "| i | SimCSE on responses is the best contrast" in markdown.read_text()

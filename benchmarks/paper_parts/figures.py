@@ -13,13 +13,14 @@ from lightning_rm.analysis.page.blocks import Drawing
 from lightning_rm.analysis.plots.strength import draw_strengths
 from lightning_rm.analysis.plots.style import BLUE, GREY, OTHERS, one_panel
 from paper_parts.claims import Worlds
-from paper_parts.stages import RECIPES, SHARES
+from paper_parts.stages import CONTRASTS, RECIPES, SHARES, TOP
 from paper_parts.world import Floats
 
 PAPER_MEANS = "-1.23 -.60 -.35 -.18 -.05 .07 .18 .28 .39 .49 .60 .72 .85 .98 1.15 1.34 1.58 1.88 2.32 3.44"
 PAPER_ALONE = (0.327, 0.347, 0.446, 0.561, 0.653, 0.680, 0.683, 0.682, 0.674, 0.659)
+PAPER_TOP = (0.659, 0.669, 0.667, 0.683)
 PAPER_TURNED = (0.666, 0.648)
-"""Read off its Figs 2, 4 and 5."""
+"""Read off its Figs 2, 4, 5 and 6."""
 PAPER_STD = {0: 0.33, 1: 0.25, 2: 0.23, 3: 0.22, 4: 0.21, 12: 0.26, 15: 0.31, 18: 0.41, 19: 0.555}
 PAPER_AGREES = {-1.2: 0.25, -0.3: 0.41, 0.0: 0.50, 0.5: 0.70, 1.0: 0.78, 1.6: 0.86, 2.9: 0.93}
 PAPER_ENDS = {
@@ -101,6 +102,33 @@ def deciles(worlds: Worlds) -> list[Drawing]:
     ]
 
 
+def top(worlds: Worlds) -> list[Drawing]:
+    """Fig 6."""
+
+    def draw(axes: Axes) -> None:
+        line(axes, range(len(TOP)), of(worlds, "top", lambda t: [t[name] for name in TOP]), "here")
+        papers(axes, dict(enumerate(PAPER_TOP)))
+        axes.set_xticks(range(len(TOP)), [told(name) for name in TOP])
+        axes.set(ylabel="accuracy")
+
+    return [drawing("fig_6", draw, "Fig 6: four objectives on the strongest decile alone")]
+
+
+def separations(worlds: Worlds) -> list[Drawing]:
+    """Fig 11, as a number."""
+    names = [n for n in ("baseline", *CONTRASTS) if all(f"contrast_{n}" in world for world in worlds)]
+
+    def draw(axes: Axes) -> None:
+        values = np.stack([of(worlds, f"contrast_{name}", lambda c: c["separation"]) for name in names], axis=1)
+        line(axes, range(len(names)), values, "here")
+        axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+        axes.set(ylabel="squared distance of means\nover variance within")
+        axes.set_ylim(bottom=0)
+
+    said = "Fig 11, a number: how far apart features of chosen and rejected lie; the paper's SimCSE moves them apart"
+    return [drawing("fig_11", draw, said)]
+
+
 def prefixes(worlds: Worlds) -> list[Drawing]:
     """Figs 21 and 22."""
 
@@ -124,13 +152,14 @@ def recipes(worlds: Worlds) -> list[Drawing]:
 
         def draw(axes: Axes, name: str = name, here: Floats = here, color: str = OTHERS[number - 1]) -> None:
             base = of(worlds, "recipe_baseline", lambda r: r["after_epoch"])
-            line(axes, range(1, base.shape[1] + 1), base, "baseline, here", BLUE)
-            line(axes, range(1, here.shape[1] + 1), here, f"{name.replace('_', ' + ')}, here", color)
+            line(axes, range(1, base.shape[1] + 1), base, "baseline", BLUE)
+            line(axes, range(1, here.shape[1] + 1), here, told(name), color)
             papers(axes, dict(zip((1, 2), PAPER_ENDS["baseline"], strict=True)), "baseline, the paper", GREY)
-            papers(axes, dict(zip((1, 2), PAPER_ENDS[name], strict=True)), "the same, the paper", color)
+            axes.set_xticks(range(1, base.shape[1] + 1))
+            papers(axes, dict(zip((1, 2), PAPER_ENDS[name], strict=True)), "the recipe, the paper", color)
             axes.set(xlabel="epochs", ylabel="accuracy on clean labels")
 
-        found.append(drawing(f"fig_8_{name}", draw, f"Fig 8: {name.replace('_', ' + ')}, all pairs"))
+        found.append(drawing(f"fig_8_{name}", draw, f"Fig 8: {told(name)}, all pairs"))
     return found
 
 
@@ -163,6 +192,11 @@ def over_optimised(worlds: Worlds) -> list[Drawing]:
 def told(name: str) -> str:
     """A row's name in words."""
     words = {"meta_1": "MetaRM", "fresh": "a third of the labels fresh", "flip_fresh": "fresh and flip"}
+    words |= {
+        "flip_margin": "flip + margin",
+        "soft_label_margin": "soft label + margin",
+        "soft_margin": "soft + margin",
+    }
     return words.get(name, name)
 
 
@@ -176,8 +210,10 @@ FIGURES: dict[str, Sequence[tuple[Sequence[str], Callable[[Worlds], list[Drawing
     "b": [(["strength"], groups)],
     "c": [(["strength"], agreement)],
     "d": [(["deciles"], deciles), (["prefixes"], prefixes)],
+    "f": [(["top"], top)],
     "g": [(["recipe_baseline"], recipes)],
     "h": [(["policy_baseline"], over_optimised)],
+    "i": [(["contrast_baseline"], separations)],
 }
 """Claim -> the stages that a world needs, and the figures."""
 

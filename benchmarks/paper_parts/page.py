@@ -137,7 +137,7 @@ def compared(
             continue
         numbers = list(found.values())
         spread = f" ± {np.std(numbers, ddof=1):.3f}" if len(numbers) > 1 else ""
-        row: dict[str, Cell | str] = {kind: name.replace("_", " "), what: f"{np.mean(numbers):.3f}{spread}"}
+        row: dict[str, Cell | str] = {kind: told(name).replace("_", " "), what: f"{np.mean(numbers):.3f}{spread}"}
         less = paired_difference(found, values[first]) if name != first else None
         if less is not None:
             interval = f" [{less.low:+.3f}, {less.high:+.3f}]" if less.num > 1 else ""
