@@ -173,7 +173,8 @@ def over_optimised(worlds: Worlds) -> list[Drawing]:
             values = of(worlds, f"policy_{name}", lambda p: [p["gold"][str(n)] for n in (1, *policy_n)])
             if values.size:
                 line(axes, (1, *policy_n), values, told(name), color)
-        axes.set(xscale="log", xlabel="n", ylabel="gold of the best of n by its own rewards")
+        powers_axis(axes, (1, *policy_n))
+        axes.set(xlabel="n", ylabel="gold of the best of n by its own rewards")
 
     def order(axes: Axes) -> None:
         for name, color in names.items():
@@ -181,12 +182,20 @@ def over_optimised(worlds: Worlds) -> list[Drawing]:
             if values.size:
                 line(axes, policy_n, values, told(name), color)
         axes.axhline(0, color=GREY, linestyle=":", linewidth=1.2)
-        axes.set(xscale="log", xlabel="n of the first model's policy", ylabel="rank correlation with gold")
+        powers_axis(axes, policy_n)
+        axes.set(xlabel="n of the first model's policy", ylabel="rank correlation with gold")
 
     return [
         drawing("policy_gold", gold, "What each model makes of base responses: gold of the best of n"),
         drawing("policy_order", order, "How each model orders the responses of the first model's policy"),
     ]
+
+
+def powers_axis(axes: Axes, ticks: Sequence[int]) -> None:
+    """A logarithmic axis that names these numbers alone, in digits."""
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, list(map(str, ticks)))
+    axes.minorticks_off()
 
 
 def told(name: str) -> str:
