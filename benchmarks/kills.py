@@ -99,8 +99,10 @@ def finish(words: list[str], folder: Path) -> float:
     """Run a command to its end; the seconds that it took."""
     begin = time.monotonic()
     _, status = os.waitpid(start(words, folder), 0)
-    if code := os.waitstatus_to_exitcode(status):
-        raise SystemExit(f"{' '.join(words)} ended with {code}:\n{(folder.parent / 'log.txt').read_text()[-3000:]}")
+    said = (folder.parent / "log.txt").read_text()
+    # Where the kill came between the last write and the end, there is nothing left to do.
+    if (code := os.waitstatus_to_exitcode(status)) and "is there already" not in said:
+        raise SystemExit(f"{' '.join(words)} ended with {code}:\n{said[-3000:]}")
     return time.monotonic() - begin
 
 
