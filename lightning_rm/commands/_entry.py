@@ -23,6 +23,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lightning_rm.commands._config import Terminated, conf_dir, plain_errors
+from lightning_rm.commands._targets import check_targets, take_word
 
 _arguments: list[str] | None = None  # of this process, as they were given, once they are prepared
 
@@ -43,6 +44,7 @@ def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             warnings.simplefilter("ignore", RowsLeftOut)  # every command that reads pairs has a table of them
             result: Any = math.nan  # a sweep's objective of a job that fails
             with plain_errors(cfg):
+                check_targets(cfg)
                 result = task(cfg)
             return result
 
@@ -78,6 +80,8 @@ def prepare(verb: str) -> None:
     from lightning_rm.commands._resume import check_folder, with_folder
 
     with _said():
+        words = take_word(words)
+        sys.argv[1:] = words
         own, folder, looks_only = _own_words(words)
         if looks_only:  # Hydra's own questions, such as --cfg job
             return

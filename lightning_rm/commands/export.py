@@ -15,6 +15,7 @@ from lightning_rm.callbacks.checkpoint_files import check_bytes
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress
+from lightning_rm.commands._targets import check_targets
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.publishing.publish import CARD_FILE, PublishOptions, publish
@@ -86,6 +87,7 @@ def _with_adapters(run: Path, weights: str) -> tuple[RewardModel, PreTrainedToke
     paths = sorted((run / "checkpoints").glob(f"{weights}*.ckpt"), key=lambda path: path.stat().st_mtime)
     if not paths:
         raise ValueError(f"adapter=true reads {run}/checkpoints/{weights}.ckpt, which is not there; export it whole")
+    check_targets(config, f"{run}/config.yaml")
     tokenizer: Any = instantiate(config.backbone.tokenizer)
     model: RewardModel = instantiate(config.backbone.model, tokenizer=tokenizer)
     check_bytes(paths[-1])

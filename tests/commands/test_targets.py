@@ -1,0 +1,59 @@
+"""A configuration builds what this package and its libraries have, and nothing else unless the command line says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from lightning_rm.commands._config import conf_dir
+from lightning_rm.commands._targets import ALLOWED, check_targets, is_known, take_word
+
+CONF = sorted(Path(conf_dir()).rglob("*.yaml"))
+
+
+def config(node: Any) -> Any:
+    return OmegaConf.create({"module": {"parts": [1, node]}})
+
+
+@pytest.fixture(autouse=True)
+def _asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOWED, "0")
+
+
+def test_all_that_ships_is_known() -> None:
+    assert len(CONF) > 100
+    for path in CONF:
+        check_targets(OmegaConf.create({"of": yaml.safe_load(path.read_text(encoding="utf-8"))}), path.name)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["os.system", "builtins.eval", "torch.hub.load", "torch.load", "lightning_rm.commands.train.subprocess.run"],
+)
+def test_what_leads_out_is_refused_and_named(target: str) -> None:
+    """Also where the name begins in this package: a module's attributes are not all its own."""
+    assert not is_known(target)
+    with pytest.raises(ValueError, match=rf"module.parts\[1\]._target_='{target}': .* add allow_targets=true"):
+        check_targets(config({"_target_": target}))
+
+
+def test_a_getter_is_as_good_as_what_it_gets() -> None:
+    check_targets(config({"_target_": "hydra.utils.get_method", "path": "torch.nn.functional.relu"}))
+    with pytest.raises(ValueError, match=r"module.parts\[1\].path='os.system'"):
+        check_targets(config({"_target_": "hydra.utils.get_method", "path": "os.system"}))
+
+
+def test_the_command_line_alone_allows_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"os.system"):
+        check_targets(OmegaConf.create({"allow_targets": True, "a": {"_target_": "os.system"}}))
+    assert take_word(["seed=1", "allow_targets=true", "name=a"]) == ["seed=1", "name=a"]
+    check_targets(config({"_target_": "os.system"}))
+    assert take_word(["allow_targets=false"]) == []
+    with pytest.raises(ValueError, match=r"os.system"):
+        check_targets(config({"_target_": "os.system"}))
+    with pytest.raises(ValueError, match="say allow_targets=true or allow_targets=false"):
+        take_word(["allow_targets=yes"])
