@@ -58,6 +58,8 @@ ROWS = (
     *("meta_up_above", "mean_minus_variance", "warm", "soft_label", "distilled", "fresh_50", "fresh_10"),
     *("soft_label_margin", "simcse", "meta_down", "flip_negative"),
 )
+OTHER_SEEDS = ("voter_2", "voter_3", "voter_4", "voter_5")
+"""The baseline in four other orders of the pairs: how much of a difference is a lucky or an unlucky baseline."""
 ROUNDS = ("baseline", "fresh_33", "flip_fresh")
 
 
@@ -66,6 +68,8 @@ def judge_of_row(world: World, policies: Policies, name: str) -> Judge:
     pairs, groups = world.pairs, policies.first[0]
     if name == "baseline":
         return judge_of(world.train(name, pairs))
+    if name in OTHER_SEEDS:
+        return judge_of(world.voters()[int(name[-1]) - 1])
     if name in ("ensemble_mean", "mean_minus_variance"):
         zero = [world.encode(pair.prompt, pair.chosen) for pair in pairs[:500]]
         return ensemble(world.voters(), "mean" if name == "ensemble_mean" else "mean_minus_variance", zero)
@@ -141,7 +145,7 @@ def main() -> None:
     parser.add_argument("--start", default="runs/sft/model/last", help="the SFT model that all begin from")
     parser.add_argument("--worlds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=(*ROWS, *OTHER_SEEDS))
     parser.add_argument("--rounds", type=int, default=0, help="follow some methods over so many rounds instead")
     parser.add_argument("--pairs", type=int, default=6000, help="labels of every row")
     parser.add_argument("--epochs", type=int, default=3)
