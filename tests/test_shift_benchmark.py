@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_rm.data.rows import GroupRow
+from lightning_rm.data.rows import GroupRow, Message
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -23,7 +23,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_accuracy_is_counted_by_distance_in_gold() -> None:
     """Gold 9, 8.5, 5: distances .5, 4, 3.5. Rewards 0, 1, 0: wrong, a tie, right."""
     on_groups = importlib.import_module("paper_parts.policies").on_groups
-    turn = ({"role": "assistant", "content": "x"},)
+    turn = (Message(role="assistant", content="x"),)
     group = GroupRow(prompt=(), responses=(turn,) * 3, id="a", prompt_id="a", gold=(9.0, 8.5, 5.0))
     found = on_groups(np.array([[0.0, 1.0, 0.0]]), [group])
     assert found["accuracy_above_0"] == 0.0
