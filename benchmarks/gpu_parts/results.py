@@ -67,8 +67,8 @@ class Results:
         lines: list[str] = []
         for name, part in sorted(self.parts.items(), key=lambda item: list(PARTS).index(item[0])):
             origin = part.get("origin", {})
-            where = ", ".join(str(origin[key]) for key in ("machine", "versions", "date") if key in origin)
-            lines += ["", f"**{name}**: {part['state']}, {part['seconds']} s; {where}", "", *rows(part["cases"])]
+            origin = ", ".join(str(origin[key]) for key in ("machine", "versions", "date") if key in origin)
+            lines += ["", f"**{name}**: {part['state']}, {part['seconds']} s; {origin}", "", *rows(part["cases"])]
         lines += ["", "**targets**", "", *rows([target.row() for target in targets(self.parts)])]
         return "\n".join(lines).strip()
 
@@ -163,11 +163,11 @@ def targets(parts: Parts) -> list[Target]:
             case for case in measured(training["cases"]) if (case.get("model"), case.get("length")) == (model, length)
         ]
         ours, theirs = best(cases, trl=False), best(cases, trl=True)
-        where = f"{model} at {length} tokens"
+        origin = f"{model} at {length} tokens"
         found.append(
-            Target(f"pairs/s to TRL's best, {where}", 2.0, ratio(ours, theirs, "pairs_a_second"), True, judged)
+            Target(f"pairs/s to TRL's best, {origin}", 2.0, ratio(ours, theirs, "pairs_a_second"), True, judged)
         )
-        found.append(Target(f"peak memory to TRL's best, {where}", 1.0, ratio(ours, theirs, "peak_gb"), False, judged))
+        found.append(Target(f"peak memory to TRL's best, {origin}", 1.0, ratio(ours, theirs, "peak_gb"), False, judged))
     shares = [
         case["mfu_computed"]
         for case in measured(training["cases"])

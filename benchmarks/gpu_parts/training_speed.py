@@ -164,14 +164,14 @@ def measure(run: Run) -> None:
         with tempfile.TemporaryDirectory() as folder:
             blocks = Blocks(run, setting, Path(folder))
             labels = {"model": setting.model, "length": setting.length}
-            where = f"{setting.model} at {setting.length}" + (", LoRA" if setting.lora else "")
+            origin = f"{setting.model} at {setting.length}" + (", LoRA" if setting.lora else "")
             if "trl_sorted" in names:
-                run.case(f"{where}, TRL's rewards and ours", blocks.agreement, needs=took)
+                run.case(f"{origin}, TRL's rewards and ours", blocks.agreement, needs=took)
             for name in names:
                 needs = 1.5 * took + (COMPILES if CONTENDERS[name].compiled and not run.tiny else 0.0)
                 start = time.monotonic()
                 with torch.compiler.set_stance("force_eager" if run.tiny else "default"):
-                    run.case(f"{where}, {name}", partial(blocks.measured, name), needs, contender=name, **labels)
+                    run.case(f"{origin}, {name}", partial(blocks.measured, name), needs, contender=name, **labels)
                 took = max(time.monotonic() - start, 0.5 * took) if not CONTENDERS[name].compiled else took
 
 

@@ -158,32 +158,32 @@ def _of_most(counts: Counter[Verdict]) -> Verdict:
     return "tie" if len(ranked) > 1 and counts[ranked[0]] == counts[ranked[1]] else ranked[0]
 
 
-def _is_cut_off(line: bytes, where: str) -> bool:
+def _is_cut_off(line: bytes, origin: str) -> bool:
     """Tell whether a line is the beginning of a decision; another one that is not JSON is somebody's mistake."""
     try:
         json.loads(line.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         if line.startswith(b"{") and not line.rstrip().endswith(b"}"):
             return True
-        raise ValueError(f"{where}: this is not a line of JSON ({error}); mend or remove it") from error
+        raise ValueError(f"{origin}: this is not a line of JSON ({error}); mend or remove it") from error
     return False
 
 
-def _review(value: Any, where: str) -> Review:
+def _review(value: Any, origin: str) -> Review:
     """Return a decision of what its line says.
 
     Raises:
         ValueError: if it is none.
     """
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: a decision is an object such as {{'pair_id': '17', 'decision': 'flip'}}")
+        raise ValueError(f"{origin}: a decision is an object such as {{'pair_id': '17', 'decision': 'flip'}}")
     fields: dict[str, Any] = {str(key): field for key, field in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # JSON
     for name in ("pair_id", "decision"):
         if name not in fields:
-            raise ValueError(f"{where}: field {name!r} is missing; found {', '.join(map(repr, fields))}")
+            raise ValueError(f"{origin}: field {name!r} is missing; found {', '.join(map(repr, fields))}")
     known = {name: fields[name] for name in Review.__dataclass_fields__ if name in fields}
     if wrong := [name for name, field in known.items() if not isinstance(field, str)]:
-        raise ValueError(f"{where}: field {wrong[0]!r} is {known[wrong[0]]!r}, not a string")
+        raise ValueError(f"{origin}: field {wrong[0]!r} is {known[wrong[0]]!r}, not a string")
     if known["decision"] not in (choices := (*get_args(Verdict), "undo")):
-        raise ValueError(f"{where}: decision {known['decision']!r} is none of {', '.join(choices)}")
+        raise ValueError(f"{origin}: decision {known['decision']!r} is none of {', '.join(choices)}")
     return Review(**known)

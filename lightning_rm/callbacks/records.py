@@ -58,7 +58,7 @@ class PairRecords:
         """
         columns = {name: getattr(self, name) for name in ("row", "subset", "chosen", "rejected", "label", "clean")}
         if self.places:
-            stands = [file_and_line(place.where) for place in self.places]
+            stands = [file_and_line(place.origin) for place in self.places]
             columns["id"] = [place.id for place in self.places]
             columns["prompt_id"] = [place.prompt_id for place in self.places]
             columns["file"] = pa.array([file or None for file, _ in stands], pa.string())
@@ -163,7 +163,7 @@ class PairRecorder(L.Callback):
         return [
             {
                 "row": int(records.row[position]),
-                "where": records.places[position].where,
+                "where": records.places[position].origin,
                 **asdict(data_set.text(int(records.row[position]))),
                 "reward chosen": float(records.chosen[position]),
                 "reward rejected": float(records.rejected[position]),

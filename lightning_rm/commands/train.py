@@ -250,8 +250,8 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
         out.print(report_table(set_reports(datamodule)))
         out.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", soft_wrap=True)
         out.print(f"{total:,} parameters, {trained:,} of them trained")
-        if isinstance(module, PairwiseRM) and (where := module.model.untrained_head) is not None:
-            out.print(f"{where} brings no reward head: a new one is drawn, and trained from here", soft_wrap=True)
+        if isinstance(module, PairwiseRM) and (origin := module.model.untrained_head) is not None:
+            out.print(f"{origin} brings no reward head: a new one is drawn, and trained from here", soft_wrap=True)
 
 
 @command("train")

@@ -121,11 +121,11 @@ def _exchanged(row: dict[str, Any]) -> dict[str, Any]:
 
 def _others(row: PairRow) -> dict[str, Any]:
     others = json.dumps(dict(row.others), ensure_ascii=False, sort_keys=True, default=str) if row.others else None
-    return {"where": row.where or None, "others": others}
+    return {"where": row.origin or None, "others": others}
 
 
 def _unvoted(row: PairRow | BadRow) -> dict[str, Any]:
     """Return the columns of a row that has no votes; of one that cannot be read, its place alone."""
     if isinstance(row, BadRow):
-        return {"where": row.where}
+        return {"where": row.origin}
     return columns_of(row) | _others(row)

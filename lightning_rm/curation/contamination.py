@@ -44,7 +44,7 @@ class Benchmarks:
             for file in find_files(paths):
                 for record in read_file(file):
                     if isinstance(record, BadRow):
-                        raise ValueError(f"benchmarks.{name}: {record.where}: {record.reason}: {record.detail}")
+                        raise ValueError(f"benchmarks.{name}: {record.origin}: {record.reason}: {record.detail}")
                     for text in _prompts(record.raw):
                         num_prompts += 1
                         for gram in _grams(text):

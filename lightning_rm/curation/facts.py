@@ -78,7 +78,7 @@ def collect_facts(
     """
     facts = Facts(groups={"subset": [], **{name: [] for name in columns}})
     for row in rows:
-        facts.id.append(row.where if isinstance(row, BadRow) else row.id)
+        facts.id.append(row.origin if isinstance(row, BadRow) else row.id)
         if isinstance(row, BadRow):
             facts.prompt_id.append("")
             facts.bad.append(f"{row.reason}: {row.detail}")

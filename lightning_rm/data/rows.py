@@ -47,7 +47,7 @@ class PairRow:
         votes: one voter's margin each.
         tools: tool definitions handed to the chat template.
         chat_template_kwargs: further arguments handed to the chat template for this row.
-        where: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
+        origin: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
         others: fields of the row that nothing here reads, as its file gives them. Not part of what a row is.
         doubts: keys of its tools and calls that a table cannot tell null from missing, of which a rule decided
             (`sources.arrow`). Not part of what a row is.
@@ -70,14 +70,14 @@ class PairRow:
     tied: bool = False
     tools: tuple[Mapping[str, Any], ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    where: str = field(default="", compare=False)
+    origin: str = field(default="", compare=False)
     others: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
     doubts: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def place(self) -> str:
         """What to call the pair in an error: where it stands, or its id where nobody knows."""
-        return self.where or f"pair {self.id}"
+        return self.origin or f"pair {self.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class GroupRow:
         votes: for each response, the reward that each of M voters gives it; empty where no voter was asked.
         tools: tool definitions handed to the chat template.
         chat_template_kwargs: further arguments handed to the chat template for this row.
-        where: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
+        origin: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
     """
 
     prompt: tuple[Message, ...]
@@ -108,12 +108,12 @@ class GroupRow:
     votes: tuple[tuple[float, ...], ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    where: str = field(default="", compare=False)
+    origin: str = field(default="", compare=False)
 
     @property
     def place(self) -> str:
         """What to call the group in an error: where it stands, or its id where nobody knows."""
-        return self.where or f"group {self.id}"
+        return self.origin or f"group {self.id}"
 
     def only(self, places: Sequence[int]) -> Self:
         """Return the group of some of its responses, in the order of `places`."""
@@ -131,12 +131,12 @@ class BadRow:
     """A row that could not be used: where it stood, what was found there, and why it was left out.
 
     Args:
-        where: file and line, or data set and row, in words a user can open: `pairs.jsonl:17`.
+        origin: file and line, or data set and row, in words a user can open: `pairs.jsonl:17`.
         reason: a short kind, the same for all rows of one kind, so that rows can be counted by it: `missing field`.
         detail: what was found, for the error message: `field 'chosen' is missing; found 'prompt', 'response'`.
     """
 
-    where: str
+    origin: str
     reason: str
     detail: str
 
@@ -171,22 +171,22 @@ def places_of(source: object) -> list[str]:
     return list(source.places) if isinstance(source, Located) else []
 
 
-def moved(where: str, names: Mapping[str, str]) -> str:
+def moved(origin: str, names: Mapping[str, str]) -> str:
     """Return a place under its file's name of now: `a.jsonl:17` is `b.jsonl:17` after `{"a.jsonl": "b.jsonl"}`."""
     for before, now in names.items():
-        if where.startswith((f"{before}:", f"{before} row ")):
-            return now + where[len(before) :]
-    return where
+        if origin.startswith((f"{before}:", f"{before} row ")):
+            return now + origin[len(before) :]
+    return origin
 
 
-def file_and_line(where: str) -> tuple[str, int]:
+def file_and_line(origin: str) -> tuple[str, int]:
     """Return the two parts of a place: `a.jsonl:17` is line 17, `a.parquet row 17` is row 17.
 
     -1 where it names none.
     """
-    if found := re.fullmatch(r"(?s)(.*)(?::| row )(\d+)", where):
+    if found := re.fullmatch(r"(?s)(.*)(?::| row )(\d+)", origin):
         return found[1], int(found[2])
-    return where, -1
+    return origin, -1
 
 
 class GroupSource(Protocol):

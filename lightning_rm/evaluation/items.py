@@ -34,7 +34,7 @@ class Item:
             pair are the probability that each is preferred.
         subset: the part of the benchmark that the item belongs to.
         cluster: items that share it are not independent (one prompt): intervals draw them together.
-        where: the place it was read at, in words a user can open: `pairs.jsonl:17`.
+        origin: the place it was read at, in words a user can open: `pairs.jsonl:17`.
         pairs: which responses are compared, as (better, worse) places; empty for all that differ in `gold`.
         facts: what the benchmark's own rule reads besides.
         tools: tool definitions handed to the chat template.
@@ -47,7 +47,7 @@ class Item:
     gold: tuple[float, ...]
     subset: str = "all"
     cluster: str = ""
-    where: str = ""
+    origin: str = ""
     pairs: tuple[tuple[int, int], ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -174,6 +174,6 @@ def check_finite(items: Items, rewards: Floats, model: str) -> None:
         number, place = (int(found[0]) for found in np.nonzero(missing))
         item = items[number]
         raise ValueError(
-            f"{model}: the reward of response {place} of {item.where or item.id} is {rewards[number, place]}, and so "
+            f"{model}: the reward of response {place} of {item.origin or item.id} is {rewards[number, place]}, and so "
             f"are {int(missing.sum()):,} of {int(np.isfinite(items.gold).sum()):,} rewards; has its training diverged?"
         )

@@ -103,7 +103,7 @@ class KeptRewards:
         table = pa.table(
             {
                 "id": [item.id for item in items],
-                "where": [item.where for item in items],
+                "where": [item.origin for item in items],
                 "subset": [item.subset for item in items],
                 "gold": [list(item.gold) for item in items],
                 "rewards": [_known(scored.rewards[place, :num]) for place, num in enumerate(numbers)],

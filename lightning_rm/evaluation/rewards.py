@@ -107,7 +107,7 @@ def score_items(
 
         def name(sequence: int, places: list[tuple[int, int]] = places) -> str:
             number, place = places[sequence]
-            return f"response {place} of {items[number].where or items[number].id}"
+            return f"response {place} of {items[number].origin or items[number].id}"
 
         if not places:
             continue
@@ -157,13 +157,13 @@ def _fits(draft: Draft[GroupRow], item: Item, policy: TokenizePolicy) -> bool:
     Raises:
         ValueError: if the template refuses it, or it does not fit and that is an error.
     """
-    where = item.where or item.id
+    origin = item.origin or item.id
     if draft.failure:
-        raise ValueError(f"{where}: the chat template refuses the conversation: {draft.failure}")
+        raise ValueError(f"{origin}: the chat template refuses the conversation: {draft.failure}")
     fits = draft.num_tokens <= policy.max_tokens
     if not fits and policy.overlong == "error":
         raise ValueError(
-            f"{where} has a conversation of {draft.num_tokens:,} tokens, and the limit is {policy.max_tokens:,}; "
+            f"{origin} has a conversation of {draft.num_tokens:,} tokens, and the limit is {policy.max_tokens:,}; "
             "overlong=truncate_response cuts it, overlong=drop leaves it out"
         )
     return fits

@@ -310,11 +310,11 @@ class RewardModel(AnyRewardModel):
         """
         if self._new_head is not None and not self._new_head.is_still(self.head_parameters()):
             self._new_head = None
-        return None if self._new_head is None else self._new_head.where
+        return None if self._new_head is None else self._new_head.origin
 
-    def remember_new_head(self, where: str) -> None:
+    def remember_new_head(self, origin: str) -> None:
         """Remember that the head, as it is now, was drawn because `where` has none; see `untrained_head`."""
-        self._new_head = NewHead.of(where, self.head_parameters())
+        self._new_head = NewHead.of(origin, self.head_parameters())
 
     def read_weights(self, device: torch.device | str = "cpu") -> None:
         """Read weights that `load_sharded` left on the disk: of a sharded model this rank's part, else all."""

@@ -42,7 +42,7 @@ def score_reference(
     num_left_out = 0
     for row in rows:
         if isinstance(row, BadRow):
-            raise ValueError(f"{row.where}: {row.reason}: {row.detail}")
+            raise ValueError(f"{row.origin}: {row.reason}: {row.detail}")
         both = [
             encode_conversation(tokenizer, (*row.prompt, *response), row.tools, row.chat_template_kwargs)
             for response in (row.chosen, row.rejected)

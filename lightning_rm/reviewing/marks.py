@@ -76,8 +76,8 @@ def share_of_same(words: Sequence[str], marks: Sequence[bool]) -> float:
 def _anchors(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int]]:
     """Places of words that stand once in either, as many as are in the same order: the longest rising sequence."""
     counts, other_counts = Counter(first), Counter(second)
-    where = {word: place for place, word in enumerate(second) if other_counts[word] == 1 and not word.isspace()}
-    pairs = [(place, where[word]) for place, word in enumerate(first) if counts[word] == 1 and word in where]
+    place_of = {word: place for place, word in enumerate(second) if other_counts[word] == 1 and not word.isspace()}
+    pairs = [(place, place_of[word]) for place, word in enumerate(first) if counts[word] == 1 and word in place_of]
     ends: list[int] = []  # the least last place of a rising sequence, by its length
     last: list[int] = []  # which pair that is
     before: list[int] = []

@@ -104,7 +104,7 @@ class PairFile:
         """
         found = parse_row(self._raw(row, TEXTS), f"{self.path} row {row}")
         if isinstance(found, BadRow):
-            raise ValueError(f"{found.where} cannot be read: {found.detail}")
+            raise ValueError(f"{found.origin} cannot be read: {found.detail}")
         return found
 
     def beginning(self, row: int, num: int) -> str:

@@ -125,7 +125,7 @@ def read_samples(samples: Iterable[GroupRow | BadRow], on_bad_row: str) -> tuple
         if isinstance(row, GroupRow):
             rows.append(row)
         elif on_bad_row == "error":
-            raise ValueError(f"{row.where}: {row.detail}; on_bad_row=drop leaves such rows out and counts them")
+            raise ValueError(f"{row.origin}: {row.detail}; on_bad_row=drop leaves such rows out and counts them")
         else:
             left_out[row.reason] = left_out.get(row.reason, 0) + 1
     if not rows:
@@ -153,7 +153,7 @@ def _item(row: GroupRow) -> Item:
         responses=row.responses,
         gold=row.gold or (0.0,) * len(row.responses),
         cluster=row.prompt_id,
-        where=row.where,
+        origin=row.origin,
         tools=row.tools,
         chat_template_kwargs=row.chat_template_kwargs,
     )

@@ -31,15 +31,15 @@ def policy_config(path: str | Path, *, trust_remote_code: bool = False) -> PreTr
     config = checkpoint.config()
     if is_classifier(config):
         raise ValueError(
-            f"{checkpoint.where} is a reward model, whose language-model head is gone, and writes no text. Give a "
+            f"{checkpoint.origin} is a reward model, whose language-model head is gone, and writes no text. Give a "
             "causal language model: what experiment=sft leaves, a hub name, or a folder that "
             "AutoModelForCausalLM.from_pretrained reads"
         )
     named = config.architectures or []
     if named and not any(name.endswith(CAUSAL) for name in named):
         raise ValueError(
-            f"{checkpoint.where} is a {', '.join(named)} and writes no text; give a causal language model, such as one "
-            "whose config.json names a ...ForCausalLM"
+            f"{checkpoint.origin} is a {', '.join(named)} and writes no text; give a causal language model, such as "
+            "one whose config.json names a ...ForCausalLM"
         )
     return config
 
@@ -67,7 +67,8 @@ def load_policy(
     missing = sorted(keys["missing_keys"])
     if missing:
         raise ValueError(
-            f"{checkpoint.where}: weights of the language model are missing: {', '.join(missing)}; they would be random"
+            f"{checkpoint.origin}: weights of the language model are missing: {', '.join(missing)}; they would be "
+            "random"
         )
     policy: PreTrainedModel = loaded.eval()
     return policy

@@ -81,17 +81,17 @@ def distinct_prompts(
         if len(prompts) == num_prompts:
             break
         if isinstance(row, BadRow):
-            tally.leave_out(row.where, row.reason, row.detail)
+            tally.leave_out(row.origin, row.reason, row.detail)
             continue
-        where, key = row.place, fingerprint(prompt=row.prompt, arguments=dict(row.chat_template_kwargs))
+        origin, key = row.place, fingerprint(prompt=row.prompt, arguments=dict(row.chat_template_kwargs))
         if key in seen:
-            tally.report.leave_out(REPEATED, where)
+            tally.report.leave_out(REPEATED, origin)
             continue
         seen.add(key)
         if fault := _fault(row, tokenizer, arguments, max_prompt_tokens):
-            tally.leave_out(where, *fault)
+            tally.leave_out(origin, *fault)
         else:
-            tally.report.keep({}, where)
+            tally.report.keep({}, origin)
             prompts.append(Prompt(row.prompt, row.id, row.prompt_id, row.chat_template_kwargs))
     tally.check()
     return prompts, tally.report

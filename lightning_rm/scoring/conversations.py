@@ -135,14 +135,16 @@ def bounded(ids: list[int], max_tokens: int | None) -> list[int] | Refusal:
 
 
 def _read(place: int, given: AnyConversation) -> Conversation:
-    where = f"conversation {place}"
+    origin = f"conversation {place}"
     if not isinstance(given, Mapping) or {"role", "from"} & set(given):
-        return Conversation(tuple(read_conversation(given, where)))
-    read = parse_scorable(given, where)
+        return Conversation(tuple(read_conversation(given, origin)))
+    read = parse_scorable(given, origin)
     if isinstance(read, BadRow):
-        raise ValueError(f"{read.where}: {read.detail}")
+        raise ValueError(f"{read.origin}: {read.detail}")
     if read.kind != "one":
-        raise ValueError(f"{where} is a row of {len(read.responses)} responses; give each as a conversation of its own")
+        raise ValueError(
+            f"{origin} is a row of {len(read.responses)} responses; give each as a conversation of its own"
+        )
     return Conversation(read.turns[0], read.tools, read.chat_template_kwargs)
 
 

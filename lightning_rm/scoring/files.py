@@ -184,12 +184,12 @@ def _write(
             if scored.refusal is not None:
                 refused[scored.refusal.reason] += 1
                 if len(examples) < NUM_EXAMPLES:
-                    examples.append(f"{scored.where}: {scored.refusal}")
+                    examples.append(f"{scored.origin}: {scored.refusal}")
             yield scored
 
     kinds = stream.kinds(parts)
     if not kinds.scored:
-        first = "; ".join(f"{scored.where}: {scored.refusal}" for scored in islice(counted(), 3))
+        first = "; ".join(f"{scored.origin}: {scored.refusal}" for scored in islice(counted(), 3))
         raise ValueError(f"no row of {stream.source} can be scored{': ' if first else ', it is empty'}{first}")
     write_rows(stream.source, out, counted(), fields, kinds)
     return refused, examples

@@ -116,11 +116,11 @@ def find_folder(run: Path, weights: str = "best") -> Path | None:
     return None
 
 
-def no_head(where: str, folder: str | Path) -> str:
+def no_head(origin: str, folder: str | Path) -> str:
     """Return what to say of a model without a trained head."""
     foreign = sorted(file.name for file in Path(folder).glob("value_head.*")) if Path(folder).is_dir() else []
     held = f" (that of {foreign[0]} is of another form, which is not read)" if foreign else ""
     return (
-        f"{where} holds no trained reward head{held}: its rewards would be those of random weights. Train a reward "
+        f"{origin} holds no trained reward head{held}: its rewards would be those of random weights. Train a reward "
         "model from it first, or give new_head=True to score with a random head as a control"
     )

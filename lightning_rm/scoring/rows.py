@@ -39,14 +39,14 @@ class Scored(NamedTuple):
     """A row's rewards.
 
     Args:
-        where: the row's place in its file.
+        origin: the row's place in its file.
         rewards: (k,), NaN where there is none; none at all for a row that cannot be read.
         members: (k, M), those of each member.
         one: whether the row holds one response and no list of them.
         refusal: why a response has no reward, or the row has none; of several responses the first that was refused.
     """
 
-    where: str
+    origin: str
     rewards: Rewards
     members: Rewards
     one: bool
@@ -123,11 +123,11 @@ class NewFields:
             kept = {name: value for name, value in row.items() if name not in ("chosen", "rejected")}
         else:
             raise ValueError(
-                f"{scored.where}: best=true keeps one of the field 'responses', or of 'chosen' and 'rejected', and the "
-                "row has them under other names; leave best out and take the one that `best` names"
+                f"{scored.origin}: best=true keeps one of the field 'responses', or of 'chosen' and 'rejected', and "
+                "the row has them under other names; leave best out and take the one that `best` names"
             )
         if "response" in kept:
-            raise ValueError(f"{scored.where}: best=true writes the field 'response', and the row has one; rename it")
+            raise ValueError(f"{scored.origin}: best=true writes the field 'response', and the row has one; rename it")
         return {**kept, "response": best, **added}
 
 

@@ -108,7 +108,7 @@ class RowStream:
                     number, is_new = self._seen.number(key)
                     self._numbers.append(number)
                     if is_new:
-                        fresh.append((record.where, Conversation(turns, row.tools, row.chat_template_kwargs)))
+                        fresh.append((record.origin, Conversation(turns, row.tools, row.chat_template_kwargs)))
                         num_bytes += size
             num_rows += 1
             if fresh and (num_rows >= self.shard_rows or num_bytes >= SHARD_BYTES):
@@ -158,7 +158,7 @@ class RowStream:
                 row = self._read(record)
                 assert isinstance(row, BadRow)
                 refusal = Refusal(row.reason, row.detail)
-            yield Scored(record.where, rewards[numbers], members[numbers], width == -1, refusal)
+            yield Scored(record.origin, rewards[numbers], members[numbers], width == -1, refusal)
 
     def _shard(self, fresh: Sequence[tuple[str, Conversation]]) -> Shard:
         self._sizes.append(len(fresh))
@@ -176,10 +176,10 @@ class RowStream:
             return record
         if taken := [name for name in self.taken if name in record.raw]:
             raise ValueError(
-                f"{record.where} has a field {taken[0]!r} already, which would be written over; put something in front "
-                "of the new names with prefix=..., such as prefix=second_"
+                f"{record.origin} has a field {taken[0]!r} already, which would be written over; put something in "
+                "front of the new names with prefix=..., such as prefix=second_"
             )
-        return self._parse(record.raw, record.where)
+        return self._parse(record.raw, record.origin)
 
 
 class _Seen:

@@ -40,8 +40,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, ask: Ask, limits: Limits) -> tupl
             that the model has no embedding for.
     """
     if len(ask.items) > limits.items:
-        where = ask.items[0].where.partition("[")[0]
-        raise RequestError(f"{len(ask.items)} items, and a request may have {limits.items}; send several", where)
+        origin = ask.items[0].origin.partition("[")[0]
+        raise RequestError(f"{len(ask.items)} items, and a request may have {limits.items}; send several", origin)
     keep = _kept(ask.last_tokens, limits.tokens)
     start = start_token(tokenizer)
     sequences: list[list[int]] = []
@@ -51,7 +51,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, ask: Ask, limits: Limits) -> tupl
         if keep is not None and len(ids) > keep:
             ids = _cut(ids, keep, start)
             num_cut += 1
-        _check(ids, item.where, limits)
+        _check(ids, item.origin, limits)
         sequences.append(ids)
     return sequences, num_cut
 
@@ -63,7 +63,7 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, item: Item, special_tokens: boo
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RequestError(f"half of a surrogate pair at character {error.start}", item.where) from error
+        raise RequestError(f"half of a surrogate pair at character {error.start}", item.origin) from error
     if special_tokens is False and isinstance(item, Text):
         ids: Any = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
@@ -83,7 +83,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, item: Conversation) -> str:
             **arguments,
         )
     except (*TEMPLATE_ERRORS, RecursionError) as error:
-        raise RequestError(f"the chat template refuses them: {error}", item.where) from error
+        raise RequestError(f"the chat template refuses them: {error}", item.origin) from error
     return text
 
 
@@ -100,14 +100,14 @@ def _cut(ids: list[int], keep: int, start: int | None) -> list[int]:
     return [*first, *ids[len(ids) - keep + len(first) :]]
 
 
-def _check(ids: list[int], where: str, limits: Limits) -> None:
+def _check(ids: list[int], origin: str, limits: Limits) -> None:
     if not ids:
-        raise RequestError("no token is left to read the reward at", where)
+        raise RequestError("no token is left to read the reward at", origin)
     if limits.tokens is not None and len(ids) > limits.tokens:
         raise RequestError(
             f"{len(ids)} tokens, and the model reads {limits.tokens}; shorten the prompt, or send "
             "truncate_prompt_tokens=-1 to have its beginning cut",
-            where,
+            origin,
         )
     if (highest := max(ids)) >= limits.vocabulary:
-        raise RequestError(f"there is no token {highest}; ids end at {limits.vocabulary - 1}", where)
+        raise RequestError(f"there is no token {highest}; ids end at {limits.vocabulary - 1}", origin)

@@ -39,7 +39,7 @@ RESERVED = {
 class Text:
     """A conversation as the chat template writes it; its BOS may be missing."""
 
-    where: str
+    origin: str
     text: str
 
 
@@ -47,7 +47,7 @@ class Text:
 class Ids:
     """A conversation as token ids."""
 
-    where: str
+    origin: str
     ids: Sequence[int]
 
 
@@ -55,7 +55,7 @@ class Ids:
 class Conversation:
     """A conversation as messages, for the chat template."""
 
-    where: str
+    origin: str
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
     template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])

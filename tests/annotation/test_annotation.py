@@ -317,7 +317,7 @@ def test_a_conversation_that_voters_cannot_read_is_named(voters: list[Voter], tm
     words = " ".join(draw.choice(["red", "apple", "crab"]) for _ in range(400))
     long = replace(next(iter(SOURCE)), chosen=({"role": "assistant", "content": words},))
     named = "a.jsonl:7: a conversation has [0-9]+ tokens and the voters read 256; set max_tokens=256"
-    long = replace(long, where="a.jsonl:7")
+    long = replace(long, origin="a.jsonl:7")
     with pytest.raises(ValueError, match=named):
         collect_votes(Rows([long]), voters, tmp_path / "parts", TokenizePolicy(1000), cache_dir=tmp_path)
 

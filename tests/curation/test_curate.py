@@ -81,7 +81,7 @@ def test_no_row_vanishes_and_each_says_why(name: PolicyName, voters: list[Voter]
     assert sum(found.counts.values()) == NUM_PAIRS + 3 == len(clean) + len(aside)
     assert found.counts["set aside"] == len(aside) >= 3
     ids = sorted(str(row["id"] or row["where"]) for row in [*clean, *aside])
-    assert ids == sorted(row.where if isinstance(row, BadRow) else row.id for row in source().rows)
+    assert ids == sorted(row.origin if isinstance(row, BadRow) else row.id for row in source().rows)
     assert all(row["decision"] in ("kept", "flipped", "softened") for row in clean)
     why = {str(row["id"] or row["where"]): row["why"] for row in aside}
     assert why["pairs.jsonl:6"] == "not voted on: broken JSON: it ends early"

@@ -33,7 +33,7 @@ def test_groups_and_a_second_label_are_fields_of_the_row() -> None:
 def test_a_second_label_that_is_none_is_named() -> None:
     with pytest.raises(ValueError, match="second_label='gpt': no row has a field of that name"):
         collect_facts([row("q", "a", "b")], second_label="gpt")
-    bad = replace(row("q", "a", "b"), others={"gpt": "yes"}, where="f.jsonl:7")
+    bad = replace(row("q", "a", "b"), others={"gpt": "yes"}, origin="f.jsonl:7")
     with pytest.raises(ValueError, match=r"f.jsonl:7: second_label='gpt' is 'yes'"):
         collect_facts([bad], second_label="gpt")
 

@@ -875,7 +875,7 @@ def test_a_pair_of_any_set_over_the_token_budget_is_found_before_training() -> N
 
 
 def test_a_pair_over_the_budget_is_named_by_its_place() -> None:
-    rows = [pair(0), replace(pair(9), where="pairs.jsonl:17")]
+    rows = [pair(0), replace(pair(9), origin="pairs.jsonl:17")]
     with pytest.raises(ValueError, match=r"pairs\.jsonl:17 has \d+ and \d+ tokens"):
         data(train=Rows(rows), batch_tokens=4).train_dataloader()
 

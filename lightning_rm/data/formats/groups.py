@@ -39,7 +39,7 @@ GROUP_FIELDS = frozenset(
 """The plain fields that are read; only `prompt` and `responses` must be there. `scores.SCORE_FIELDS` are read too."""
 
 
-def parse_group(raw: Raw, where: str, columns: Columns | None = None, prefill: Prefill = "error") -> GroupRow | BadRow:
+def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: Prefill = "error") -> GroupRow | BadRow:
     """Read one row.
 
     A response that says nothing is read all the same: policies give such, and the data module counts them. One
@@ -48,7 +48,7 @@ def parse_group(raw: Raw, where: str, columns: Columns | None = None, prefill: P
 
     Args:
         raw: field names to JSON-like values.
-        where: what to call the row in an error: `responses.jsonl:17`.
+        origin: what to call the row in an error: `responses.jsonl:17`.
         columns: as in `GroupFile`.
         prefill: as in `pairs.parse_row`.
 
@@ -70,10 +70,10 @@ def parse_group(raw: Raw, where: str, columns: Columns | None = None, prefill: P
             votes=_votes(row, len(responses)),
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
-            where=where,
+            origin=origin,
         )
     except RowError as error:
-        return BadRow(where, error.reason, error.detail)
+        return BadRow(origin, error.reason, error.detail)
 
 
 def group_turns(

@@ -55,7 +55,7 @@ KNOWN_FIELDS = PLAIN_FIELDS | FORMAT_FIELDS | frozenset(PROMPT_FIELDS) | frozens
 
 def parse_row(
     raw: Raw,
-    where: str,
+    origin: str,
     *,
     format: str = "auto",
     columns: Mapping[str, str | None] | None = None,
@@ -79,7 +79,7 @@ def parse_row(
 
     Args:
         raw: field names to JSON-like values.
-        where: what to call the row in an error: `pairs.jsonl:17`.
+        origin: what to call the row in an error: `pairs.jsonl:17`.
         format: one of `published.FORMATS`, or `auto` for the first that matches.
         columns: field -> its name in `raw`, or a dotted path to it (`info.post`); None hides the field of that name.
         subset: the subset of the row, whatever it says itself.
@@ -114,12 +114,12 @@ def parse_row(
             votes=votes,
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
-            where=where,
+            origin=origin,
             others=_others(raw, columns),
             doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
     except RowError as error:
-        return BadRow(where, error.reason, error.detail)
+        return BadRow(origin, error.reason, error.detail)
 
 
 def read_pair(

@@ -81,7 +81,7 @@ class Scorable(NamedTuple):
 
 
 def parse_scorable(
-    raw: Raw, where: str, *, format: str = "auto", columns: Mapping[str, str | None] | None = None
+    raw: Raw, origin: str, *, format: str = "auto", columns: Mapping[str, str | None] | None = None
 ) -> Scorable | BadRow:
     """Read one row.
 
@@ -91,7 +91,7 @@ def parse_scorable(
 
     Args:
         raw: field names to JSON-like values.
-        where: what to call the row in an error: `answers.jsonl:17`.
+        origin: what to call the row in an error: `answers.jsonl:17`.
         format: of pairs, one of `published.FORMATS`; `auto` for the first that matches, or no pair.
         columns: field -> its name in `raw`, or a dotted path to it; None hides the field of that name.
 
@@ -111,7 +111,7 @@ def parse_scorable(
         check_turns(prompt, {f"response {i}": said for i, said in enumerate(responses) if not is_blank(said[-1])})
         return Scorable(prompt, responses, kind, read_tools(row), read_chat_template_kwargs(row))
     except RowError as error:
-        return BadRow(where, error.reason, error.detail)
+        return BadRow(origin, error.reason, error.detail)
 
 
 def prompt_and_response(prompt: object, response: object) -> Turns:

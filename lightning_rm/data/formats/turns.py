@@ -74,12 +74,12 @@ def read_turns(value: object, name: str, first_role: str) -> Turns:
     return tuple(read_message(item, f"{name}, turn {place}") for place, item in enumerate(items))
 
 
-def read_conversation(value: object, where: str) -> list[Message]:
+def read_conversation(value: object, origin: str) -> list[Message]:
     """Return the messages of one whole conversation, read as training reads those of a row: for whoever has it scored.
 
     Args:
         value: a list of messages; the last one is the response, which may be empty, as a policy's may.
-        where: what to call the conversation in an error: `conversation 3`.
+        origin: what to call the conversation in an error: `conversation 3`.
 
     Raises:
         ValueError: for anything else, one message or a text in place of a list above all, for a conversation that
@@ -87,13 +87,13 @@ def read_conversation(value: object, where: str) -> list[Message]:
     """
     wanted = "a conversation is a list of messages, [{'role': 'user', 'content': ...}, {'role': 'assistant', ...}]"
     if isinstance(value, str | bytes):
-        raise ValueError(f"{where} is a text, {shown(value)}; {wanted}")
+        raise ValueError(f"{origin} is a text, {shown(value)}; {wanted}")
     if isinstance(value, Mapping):
         fields = ", ".join(map(str, cast(Mapping[object, object], value)))
         kind = "one message" if {"role", "from"} & set(value) else f"a mapping of {fields or 'nothing'}"
-        raise ValueError(f"{where} is {kind}, {shown(value)}; {wanted}, and it stands in a list of conversations")
+        raise ValueError(f"{origin} is {kind}, {shown(value)}; {wanted}, and it stands in a list of conversations")
     if not isinstance(value, Sequence):
-        raise ValueError(f"{where} is of the type {type(value).__name__}; {wanted}")
+        raise ValueError(f"{origin} is of the type {type(value).__name__}; {wanted}")
     try:
         turns = tuple(read_message(item, f"turn {place}") for place, item in enumerate(cast(Sequence[object], value)))
         if not turns:
@@ -102,7 +102,7 @@ def read_conversation(value: object, where: str) -> list[Message]:
         check_turns(turns[:-1], {} if is_blank(turns[-1]) else {"the response": turns[-1:]})
         check_marks(turns[:-1])
     except RowError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{origin}: {error}") from None
     return list(turns)
 
 

@@ -70,7 +70,7 @@ class GroupFile:
                 yield (
                     record
                     if isinstance(record, BadRow)
-                    else parse_group(record.raw, record.where, self.columns, self.prefill)
+                    else parse_group(record.raw, record.origin, self.columns, self.prefill)
                 )
 
 

@@ -65,15 +65,15 @@ class RowOptions:
             if isinstance(record, BadRow):
                 yield record
                 continue
-            where, raw = record
+            origin, raw = record
             seen.update(raw)
             unseen -= {field for field in unseen if lookup(raw, field) is not None}
             if field := next((field for field in self.where if lookup(raw, field) not in self.where[field]), None):
-                yield BadRow(where, BY_WHERE, f"{field} is {shown(lookup(raw, field))}")
+                yield BadRow(origin, BY_WHERE, f"{field} is {shown(lookup(raw, field))}")
             else:
                 yield parse_row(
                     raw,
-                    where,
+                    origin,
                     format=self.format,
                     columns=self.columns,
                     subset=self.subset,

@@ -36,7 +36,7 @@ JSON_BLANKS = re.compile(r"[ \t\n\r]*")
 class Record(NamedTuple):
     """A raw row and its place."""
 
-    where: str
+    origin: str
     raw: Raw
 
 
@@ -97,19 +97,19 @@ def is_array(path: Path) -> bool:
 def _rows(path: Path) -> Iterator[Record | BadRow]:
     is_first = True
     for number, line in lines_of(path):
-        where = f"{path}:{number}"
+        origin = f"{path}:{number}"
         if line is None:
             limit = f"{MAX_LINE_BYTES // MIB} MiB"
-            yield BadRow(where, TOO_LARGE, f"the line has more than {limit}, and no row of that size is read")
+            yield BadRow(origin, TOO_LARGE, f"the line has more than {limit}, and no row of that size is read")
             continue
-        row = _row(where, line)
+        row = _row(origin, line)
         if is_first and isinstance(row, BadRow) and line.lstrip(BLANK).startswith(b"{"):
-            _check_row_a_line(path, where)
+            _check_row_a_line(path, origin)
         yield row
         is_first = False
 
 
-def _check_row_a_line(path: Path, where: str) -> None:
+def _check_row_a_line(path: Path, origin: str) -> None:
     """Raise ValueError for a file whose first row takes several lines: that is one fault, not one a line."""
     start = b"".join(islice(chunks_of(path), 4)).decode("utf-8-sig", errors="replace").lstrip()
     try:
@@ -118,18 +118,18 @@ def _check_row_a_line(path: Path, where: str) -> None:
         return
     if (num_lines := start.count("\n", 0, end) + 1) > 1:
         raise ValueError(
-            f"{where}: broken JSON: a row begins here that takes {num_lines:,} lines; write each row on one line (jq "
+            f"{origin}: broken JSON: a row begins here that takes {num_lines:,} lines; write each row on one line (jq "
             "-c, json.dumps without indent), or all of them as one array in a .json file"
         )
 
 
-def _row(where: str, line: bytes) -> Record | BadRow:
+def _row(origin: str, line: bytes) -> Record | BadRow:
     try:
-        return _record(where, parse_json(line.decode("utf-8-sig")))
+        return _record(origin, parse_json(line.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
-        return BadRow(where, BAD_ENCODING, f"byte {error.start} of the line is not UTF-8; save the file as UTF-8")
+        return BadRow(origin, BAD_ENCODING, f"byte {error.start} of the line is not UTF-8; save the file as UTF-8")
     except RowError as error:
-        return BadRow(where, error.reason, f"{error.detail}; the line begins {shown(line[:40])}")
+        return BadRow(origin, error.reason, f"{error.detail}; the line begins {shown(line[:40])}")
 
 
 def _array(path: Path) -> Iterator[Record | BadRow]:
@@ -140,13 +140,13 @@ def _array(path: Path) -> Iterator[Record | BadRow]:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
     at, place = _after(written, written.index("[") + 1), 0
     while not written.startswith("]", at):
-        where = f"{path} row {place}"
+        origin = f"{path} row {place}"
         try:
             try:
                 item, end = JSON_ROWS.raw_decode(written, at)
-                row = _record(where, item)
+                row = _record(origin, item)
             except RowError as error:
-                row, (_, end) = BadRow(where, error.reason, error.detail), json.JSONDecoder().raw_decode(written, at)
+                row, (_, end) = BadRow(origin, error.reason, error.detail), json.JSONDecoder().raw_decode(written, at)
         except json.JSONDecodeError as error:
             raise _broken(path, error.msg, written, error.pos) from error
         except RecursionError as error:
@@ -174,16 +174,16 @@ def _after(written: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _record(where: str, value: object) -> Record | BadRow:
+def _record(origin: str, value: object) -> Record | BadRow:
     if isinstance(value, Mapping):
-        return Record(where, cast(Raw, value))
-    return BadRow(where, WRONG_TYPE, f"a row must be an object with fields, found {shown(value)}")
+        return Record(origin, cast(Raw, value))
+    return BadRow(origin, WRONG_TYPE, f"a row must be an object with fields, found {shown(value)}")
 
 
 def _table(path: Path) -> Iterator[Record | BadRow]:
     try:
         for place, raw in enumerate(parquet_rows(path)):
-            where = f"{path} row {place}"
-            yield BadRow(where, raw.reason, raw.detail) if isinstance(raw, RowError) else Record(where, raw)
+            origin = f"{path} row {place}"
+            yield BadRow(origin, raw.reason, raw.detail) if isinstance(raw, RowError) else Record(origin, raw)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Changes whenever the file's columns, or what they hold, change."""
 
 SCHEMA = pa.schema(
@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
         ("votes", pa.list_(pa.float64())),
         ("id", pa.string()),
         ("prompt_id", pa.string()),
-        ("where", pa.string()),  # file and line; empty for made data
+        ("origin", pa.string()),  # file and line; empty for made data
         ("source_row", pa.int64()),  # the pair's place among all rows of its source
         ("prompt_text", pa.string()),
         ("texts", pa.list_(pa.string())),  # one a response

@@ -50,16 +50,16 @@ class PairPlace:
     Args:
         id: as the source calls the pair.
         prompt_id: as the source calls its prompt.
-        where: file and line, or data set and row; empty for made data.
+        origin: file and line, or data set and row; empty for made data.
     """
 
     id: str
     prompt_id: str
-    where: str
+    origin: str
 
     def __str__(self) -> str:
         """What to call the pair in an error: where it stands, or its id where nobody knows."""
-        return self.where or f"pair {self.id}"
+        return self.origin or f"pair {self.id}"
 
 
 class PairDataset:
@@ -238,14 +238,13 @@ class PairDataset:
 
     def place(self, i: int) -> PairPlace:
         """Return where pair `i` comes from."""
-        id, prompt_id, where = (self._table[name][int(self._rows[i])].as_py() for name in ("id", "prompt_id", "where"))
-        return PairPlace(id, prompt_id, moved(where, self._moved))
+        return self.places([i])[0]
 
     def places(self, rows: Sequence[int]) -> list[PairPlace]:
         """Return where many pairs come from."""
-        found = self._table.select(["id", "prompt_id", "where"]).take(pa.array(self._rows[np.asarray(rows, np.int64)]))
+        found = self._table.select(["id", "prompt_id", "origin"]).take(pa.array(self._rows[np.asarray(rows, np.int64)]))
         columns = zip(*(column.to_pylist() for column in found.columns), strict=True)
-        return [PairPlace(id, prompt_id, moved(where, self._moved)) for id, prompt_id, where in columns]
+        return [PairPlace(id, prompt_id, moved(origin, self._moved)) for id, prompt_id, origin in columns]
 
     def text(self, i: int) -> PairText:
         """Pair `i` in words."""

@@ -51,12 +51,12 @@ class DataReport:
         self.read += 1
         self._count(self.reasons, reason, example)
 
-    def keep(self, changes: Mapping[str, str], where: str) -> None:
+    def keep(self, changes: Mapping[str, str], origin: str) -> None:
         """Count a row that is used, and what was changed in it: change -> what and where in the row, or nothing."""
         self.read += 1
         self.kept += 1
         for change, detail in sorted(changes.items()):
-            self._count(self.changes, change, f"{where}: {detail}" if detail else where)
+            self._count(self.changes, change, f"{origin}: {detail}" if detail else origin)
 
     def moved(self, names: Mapping[str, str]) -> DataReport:
         """Return the report with its examples under the names that their files have now."""

@@ -49,11 +49,11 @@ def _pieces(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], fir
         if isinstance(function, Mapping) and isinstance(name := cast(Any, function).get("name"), str):
             yield f"tool {name}", name
     for place, message in enumerate(messages, start=first):
-        where = f"turn {place} ({message['role']})"
+        origin = f"turn {place} ({message['role']})"
         for key, said in texts_of(message).items():
-            yield where if key == "content" else f"{where}, {key}", said
+            yield origin if key == "content" else f"{origin}, {key}", said
         for said in _texts(message.get("tool_calls", ())):
-            yield f"{where}, tool_calls", said
+            yield f"{origin}, tool_calls", said
 
 
 def _texts(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:

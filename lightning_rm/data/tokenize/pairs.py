@@ -170,7 +170,7 @@ def _shared(
         "subset": subsets.setdefault(row.subset, len(subsets)),
         "id": row.id,
         "prompt_id": row.prompt_id,
-        "where": row.where,
+        "origin": row.origin,
         "source_row": draft.place,
         "prompt_text": transcript(draft.prompt),
         "texts": [transcript(response) for response in draft.responses],

@@ -44,17 +44,17 @@ class Tally:
     errors: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     ways_out: dict[str, None] = field(default_factory=dict[str, None])
 
-    def leave_out(self, where: str, reason: str, detail: str) -> None:
+    def leave_out(self, origin: str, reason: str, detail: str) -> None:
         """Count a row that is not used."""
-        self.report.leave_out(reason, f"{where}: {detail}")
+        self.report.leave_out(reason, f"{origin}: {detail}")
         if way_out := self._way_out(reason):
-            self.errors.setdefault(f"{reason}: {detail}", []).append(where)
+            self.errors.setdefault(f"{reason}: {detail}", []).append(origin)
             self.ways_out[way_out] = None
 
     def leave_out_bad(self, rows: Iterable[BadRow]) -> None:
         """Count rows that could not be read."""
         for row in rows:
-            self.leave_out(row.where, row.reason, row.detail)
+            self.leave_out(row.origin, row.reason, row.detail)
 
     def _way_out(self, reason: str) -> str | None:
         """Return what to set so that rows of this kind are no error; None if they are none now."""

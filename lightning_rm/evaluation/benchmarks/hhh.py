@@ -32,26 +32,26 @@ SUBSETS = {"harmless": 58, "helpful": 59, "honest": 61, "other": 43}
 """Subset -> rows."""
 
 
-def read_row(part: str, raw: Raw, where: str) -> Item:
+def read_row(part: str, raw: Raw, origin: str) -> Item:
     """Give a row of the hub (`input`, `targets`) or of BIG-bench (`target_scores`), or a pair of RewardBench's form."""
     name = str(raw.get("subset", part))
     subset = named_in(name, list(SUBSETS))
     if subset is None:
         raise RowError(BAD_VALUE, f"{name!r} names none of the subsets {', '.join(SUBSETS)}")
     if has(raw, "chosen", "rejected"):
-        return pair_item(raw, where, subset)
+        return pair_item(raw, origin, subset)
     prompt = _dialogue(text_of(raw, "input"))
     choices, labels = _choices(raw)
     if len(choices) != 2 or sorted(labels) != [0, 1]:
         raise RowError(BAD_VALUE, f"there must be two choices, one with label 1, found labels {shown(labels)}")
     return Item(
-        id=str(raw.get("id", where)),
+        id=str(raw.get("id", origin)),
         prompt=prompt,
         responses=tuple(assistant(choice) for choice in choices),
         gold=tuple(map(float, labels)),
         subset=subset,
         cluster=cluster_of(prompt),
-        where=where,
+        origin=origin,
     )
 
 

@@ -26,7 +26,7 @@ SPLITS = {"gpt": (154, 98, 56, 42), "claude": (154, 51, 34, 31)}
 """Split, by who wrote the answers -> rows of each category."""
 
 
-def read_row(part: str, raw: Raw, where: str) -> Item:
+def read_row(part: str, raw: Raw, origin: str) -> Item:
     """Return one pair: `question`, `response_A`, `response_B`, `label` (A>B or B>A), `source`, `response_model`."""
     source = text_of(raw, "source")
     category = next((name for start, name in CATEGORIES.items() if source.startswith(start)), None)
@@ -36,13 +36,13 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
     split = "claude" if "claude" in model else "gpt"
     question = text_of(raw, "question")
     return Item(
-        id=str(raw.get("pair_id", where)),
+        id=str(raw.get("pair_id", origin)),
         prompt=(user(question),),
         responses=(assistant(text_of(raw, "response_A")), assistant(text_of(raw, "response_B"))),
         gold=(1.0, 0.0) if label == "A>B" else (0.0, 1.0),
         subset=f"{split}/{category}",
         cluster=str(raw["original_id"]) if has(raw, "original_id") else cluster_of(question),
-        where=where,
+        origin=origin,
     )
 
 

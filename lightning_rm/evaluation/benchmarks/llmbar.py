@@ -27,7 +27,7 @@ SUBSETS = {"natural": 100, "neighbor": 134, "gptinst": 92, "gptout": 47, "manual
 ADVERSARIAL = ("neighbor", "gptinst", "gptout", "manual")
 
 
-def read_row(part: str, raw: Raw, where: str) -> Item:
+def read_row(part: str, raw: Raw, origin: str) -> Item:
     """Return one pair: `input`, `output_1`, `output_2`, `label` 1 or 2.
 
     The file or folder is named after the subset.
@@ -40,13 +40,13 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
         raise RowError(BAD_VALUE, f"field 'label' must be 1 or 2, found {shown(raw.get('label'))}")
     prompt = text_of(raw, "input")
     return Item(
-        id=where,
+        id=origin,
         prompt=(user(prompt),),
         responses=(assistant(text_of(raw, "output_1")), assistant(text_of(raw, "output_2"))),
         gold=(1.0, 0.0) if raw["label"] == 1 else (0.0, 1.0),
         subset=subset,
         cluster=cluster_of(prompt),
-        where=where,
+        origin=origin,
     )
 
 

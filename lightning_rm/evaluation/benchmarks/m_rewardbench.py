@@ -44,7 +44,7 @@ LANGUAGES = (
 )
 
 
-def read_row(part: str, raw: Raw, where: str) -> Item:
+def read_row(part: str, raw: Raw, origin: str) -> Item:
     """Return a pair of RewardBench's form whose subset is called `source`; a file or folder is named after its
     language.
     """
@@ -56,7 +56,7 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
     source = one_of(SPELLED.get(str(source), source), list(SUBSETS), "field 'source'")
     # One question in many languages is no independent evidence: they are drawn together.
     shared = f"{source}/{raw['id']}" if raw.get("id") is not None else None
-    return pair_item(raw, where, f"{language}:{source}", cluster=shared)
+    return pair_item(raw, origin, f"{language}:{source}", cluster=shared)
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:

@@ -24,7 +24,7 @@ SOURCES = {"mmlu_pro": "MMLU-Pro", "math": "MATH", "gpqa": "GPQA", "ifeval": "IF
 MAX_K = 32
 
 
-def read_row(part: str, raw: Raw, where: str) -> Item:
+def read_row(part: str, raw: Raw, origin: str) -> Item:
     """Give one prompt: `prompt`, `response_1` to `response_32`, `scores` (right or wrong), `sampled_conflict_pairs`."""
     subset = named_in(part, list(SOURCES))
     if subset is None:
@@ -39,13 +39,13 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
         pairs[(first, second) if scores[first] > scores[second] else (second, first)] = None
     prompt = text_of(raw, "prompt")
     return Item(
-        id=str(raw.get("question_id", where)),
+        id=str(raw.get("question_id", origin)),
         prompt=(user(prompt),),
         responses=responses,
         gold=tuple(scores),
         subset=subset,
         cluster=cluster_of(prompt),
-        where=where,
+        origin=origin,
         pairs=tuple(pairs),
     )
 

@@ -19,7 +19,7 @@ FLAGS = ("hard_prompt", "easy_prompt", "if_prompt", "is_code", "is_code_prompt",
 """Fields that name a category of prompts, true or false."""
 
 
-def read_row(part: str, raw: Raw, where: str) -> Item:
+def read_row(part: str, raw: Raw, origin: str) -> Item:
     """Return one vote: `prompt`, `response_1`, `response_2`, `winner`, `model_a`, `model_b`, `language`."""
     winner = str(raw.get("winner"))
     gold = {"model_a": (1.0, 0.0), "model_b": (0.0, 1.0)}.get(winner, (0.5, 0.5))
@@ -29,13 +29,13 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
     language = str(raw.get("language", ""))
     flags = [name for name in FLAGS if raw.get(name) is True]
     return Item(
-        id=str(raw.get("question_id", where)),
+        id=str(raw.get("question_id", origin)),
         prompt=(user(prompt),),
         responses=(assistant(text_of(raw, "response_1")), assistant(text_of(raw, "response_2"))),
         gold=gold,
         subset="votes",
         cluster=cluster_of(prompt),
-        where=where,
+        origin=origin,
         facts={
             "models": (str(raw.get("model_a", "")), str(raw.get("model_b", ""))),
             "categories": [*flags, *(["english" if language == "English" else "other languages"] if language else [])],

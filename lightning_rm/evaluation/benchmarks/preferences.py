@@ -25,7 +25,7 @@ def pair_items(source: Source, on_bad_row: str = "error") -> tuple[Items, dict[s
     for row in source:
         if isinstance(row, BadRow):
             if on_bad_row == "error" and row.reason != TIE:
-                raise ValueError(f"{row.where}: {row.reason}: {row.detail} (on_bad_row=drop leaves such rows out)")
+                raise ValueError(f"{row.origin}: {row.reason}: {row.detail} (on_bad_row=drop leaves such rows out)")
             reasons[row.reason] = reasons.get(row.reason, 0) + 1
         elif row.tied:
             reasons[TIE] = reasons.get(TIE, 0) + 1
@@ -49,7 +49,7 @@ def _item(row: PairRow) -> Item:
         gold=(row.label, 1 - row.label),
         subset=row.subset,
         cluster=row.prompt_id,
-        where=row.place,
+        origin=row.place,
         facts=facts,
         tools=row.tools,
         chat_template_kwargs=row.chat_template_kwargs,
@@ -77,7 +77,7 @@ def combine(means: Means) -> dict[str, Floats]:
 def preference_benchmark(name: str, items: Items) -> Benchmark:
     """Return the benchmark that a preference file is; its items are read already (`pair_items`)."""
 
-    def read_row(part: str, raw: object, where: str) -> Item:
+    def read_row(part: str, raw: object, origin: str) -> Item:
         raise ValueError(f"{name} is read as a preference file")
 
     subsets = [str(subset).replace("/", ".") for subset in np.unique(items.subset)]

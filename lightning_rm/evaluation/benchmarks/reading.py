@@ -45,21 +45,21 @@ def read_records(
     """
     records = _local(path) if path is not None else _of_hub(name, hub)
     seen: dict[str, str] = {}
-    for part, (where, raw) in records:
+    for part, (origin, raw) in records:
         try:
-            item = read_row(part, raw, where)
+            item = read_row(part, raw, origin)
         except RowError as error:
             raise ValueError(
-                f"{where} is not a row of benchmark={name}: {error.reason}: {error.detail}; its fields: "
+                f"{origin} is not a row of benchmark={name}: {error.reason}: {error.detail}; its fields: "
                 f"{found_fields(raw)}"
             ) from None
         key = digest([item.id, item.subset, item.prompt, item.responses], 32)
         if key in seen:
             raise ValueError(
-                f"{where} holds the item of {seen[key]} again; name one of the two files (path=...), "
+                f"{origin} holds the item of {seen[key]} again; name one of the two files (path=...), "
                 "or the benchmark would count it twice"
             )
-        seen[key] = where
+        seen[key] = origin
         yield item
     if not seen:
         raise ValueError(f"benchmark={name}: {path} holds no row")
@@ -70,7 +70,7 @@ def _local(path: Paths) -> Iterator[tuple[str, Record]]:
     for part, file in _files(path):
         for record in _rows(file):
             if isinstance(record, BadRow):
-                raise ValueError(f"{record.where}: {record.reason}: {record.detail}")
+                raise ValueError(f"{record.origin}: {record.reason}: {record.detail}")
             yield part, record
 
 

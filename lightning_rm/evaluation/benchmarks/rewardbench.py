@@ -61,27 +61,27 @@ SPELLED = {"mt-bench-medium": "mt-bench-med"}
 """Names of the data card that the data do not use."""
 
 
-def read_row(part: str, raw: Raw, where: str) -> Item:
+def read_row(part: str, raw: Raw, origin: str) -> Item:
     """Return one pair: `prompt`, `chosen`, `rejected`, `subset`."""
     subset = raw.get("subset", part)
     subset = one_of(SPELLED.get(str(subset), subset), [*SUBSETS, *PRIOR], "field 'subset'")
-    return pair_item(raw, where, subset)
+    return pair_item(raw, origin, subset)
 
 
-def pair_item(raw: Raw, where: str, subset: str, cluster: str | None = None) -> Item:
+def pair_item(raw: Raw, origin: str, subset: str, cluster: str | None = None) -> Item:
     """Return a pair of the form that RewardBench gave to many.
 
     A prompt as text or turns, and two responses as texts.
     """
     prompt = read_turns(required(raw, "prompt"), "prompt", "user")
     return Item(
-        id=str(raw.get("id", where)),
+        id=str(raw.get("id", origin)),
         prompt=prompt,
         responses=(assistant(text_of(raw, "chosen")), assistant(text_of(raw, "rejected"))),
         gold=(1.0, 0.0),
         subset=subset,
         cluster=cluster or cluster_of(prompt),
-        where=where,
+        origin=origin,
     )
 
 

@@ -25,7 +25,7 @@ TIES_WEIGHTS = {"tied": 0.30, "ref": 0.30, "pref": 0.20, "hard": 0.20, "bonus": 
 """What each of the five means adds to the score of Ties; see `ties_columns`."""
 
 
-def read_row(part: str, raw: Raw, where: str) -> Item:
+def read_row(part: str, raw: Raw, origin: str) -> Item:
     """Return one row: `prompt`, lists `chosen` and `rejected`, `subset`; `num_correct` must agree with the lists."""
     subset = one_of(raw.get("subset"), list(DOMAINS), "field 'subset'")
     chosen, rejected = texts_of(raw, "chosen"), texts_of(raw, "rejected")
@@ -52,7 +52,7 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
         gold=(1.0,) * len(chosen) + (0.0,) * len(rejected),
         subset=subset,
         cluster=cluster,
-        where=where,
+        origin=origin,
         facts=facts,
     )
 

@@ -27,7 +27,7 @@ DIFFICULTIES = {
 """Difficulty -> its cells (style of the right response, style of the wrong one)."""
 
 
-def read_row(part: str, raw: Raw, where: str) -> Item:
+def read_row(part: str, raw: Raw, origin: str) -> Item:
     """Return one row: `prompt`, three `chosen`, three `rejected`, and `domain`, or a file that has the domain for its
     name.
     """
@@ -39,13 +39,13 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
         )
     prompt = text_of(raw, "prompt")
     return Item(
-        id=str(raw.get("id", where)),
+        id=str(raw.get("id", origin)),
         prompt=(user(prompt),),
         responses=tuple(assistant(text) for name in ("chosen", "rejected") for text in texts_of(raw, name, 3)),
         gold=(1.0, 1.0, 1.0, 0.0, 0.0, 0.0),
         subset=str(domain),
         cluster=cluster_of(prompt),
-        where=where,
+        origin=origin,
     )
 
 

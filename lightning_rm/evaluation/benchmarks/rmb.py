@@ -21,7 +21,7 @@ PARTS = {"pair_helpful": 10067, "pair_harmless": 7064, "bon_helpful": 2109, "bon
 """Part -> rows; `bon` is best of n."""
 
 
-def read_row(part: str, raw: Raw, where: str) -> Item:
+def read_row(part: str, raw: Raw, origin: str) -> Item:
     """Return a pair (`chosen`, `reject`) or a list (`bon_best`, `loser_list`), with `conversation_input`."""
     path = str(raw.get("category_path", part))
     aim = named_in(f"{part}/{path}", ("harmless", "helpful"))
@@ -36,10 +36,10 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
         if not isinstance(losers, Sequence) or not losers:
             raise RowError(BAD_VALUE, "'loser_list' must hold one response at least")
         answers = [raw["bon_best"], *cast(Sequence[object], losers)]
-        kind, name = "bon", raw.get("bon_uid", where)
+        kind, name = "bon", raw.get("bon_uid", origin)
     else:
         answers = [required(raw, "chosen"), required(raw, "reject")]
-        kind, name = "pair", raw.get("pair_uid", where)
+        kind, name = "pair", raw.get("pair_uid", origin)
     return Item(
         id=str(name),
         prompt=prompt,
@@ -47,7 +47,7 @@ def read_row(part: str, raw: Raw, where: str) -> Item:
         gold=(1.0, *(0.0,) * (len(answers) - 1)),
         subset=f"{kind}_{aim}",
         cluster=cluster_of(prompt),
-        where=where,
+        origin=origin,
         facts={"category": path.rpartition("/")[2]},
     )
 

@@ -92,11 +92,11 @@ def build_pretrained(
         num_tokens = max(pad_id + 1, 0 if tokenizer is None else len(tokenizer))
         if num_tokens > config.vocab_size:
             raise ValueError(
-                f"load_sharded: {checkpoint.where} has {config.vocab_size} embeddings and the tokenizer {num_tokens} "
+                f"load_sharded: {checkpoint.origin} has {config.vocab_size} embeddings and the tokenizer {num_tokens} "
                 "tokens; load the model once without it, and save it with this tokenizer"
             )
         backbone, unread, drawn = _unread(checkpoint, config, architecture, torch_dtype, attention, head_seed, new_head)
-        no_head_in = checkpoint.where if drawn and not new_head else None
+        no_head_in = checkpoint.origin if drawn and not new_head else None
         if liger:
             use_liger(backbone)
         return Built(backbone, pad_id, None, no_head_in, unread)
@@ -113,7 +113,7 @@ def build_pretrained(
     loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
     if liger:
         use_liger(backbone)
-    return Built(backbone, pad_id, lm_head, checkpoint.where if missing and not new_head else None)
+    return Built(backbone, pad_id, lm_head, checkpoint.origin if missing and not new_head else None)
 
 
 def _unread(
@@ -130,7 +130,7 @@ def _unread(
     Raises:
         ValueError: if the files lack weights of the backbone.
     """
-    unread = Unread.at(checkpoint.path, checkpoint.where)
+    unread = Unread.at(checkpoint.path, checkpoint.origin)
     with quiet(), seeded(0), torch.device("meta"):
         backbone = loading.build_classifier(config, dtype, attention)
     for module in architecture.head:

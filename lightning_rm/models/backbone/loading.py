@@ -71,7 +71,7 @@ class Checkpoint:
         return cls(str(path), gguf_file, trust_remote_code)
 
     @property
-    def where(self) -> str:
+    def origin(self) -> str:
         """How error messages call it."""
         return f"path={self.path!r}" + (f", gguf_file={self.gguf_file!r}" if self.gguf_file else "")
 
@@ -90,24 +90,24 @@ class Checkpoint:
         folder = Path(self.path)
         if folder.is_dir() and self.gguf_file is None and not (folder / "config.json").is_file():
             if (folder / "adapter_config.json").is_file():
-                raise ValueError(f"{self.where} holds a LoRA adapter alone; merge it into its backbone first")
+                raise ValueError(f"{self.origin} holds a LoRA adapter alone; merge it into its backbone first")
             raise ValueError(
-                f"{self.where}: the folder holds no model, there is no config.json in it; "
+                f"{self.origin}: the folder holds no model, there is no config.json in it; "
                 "give a folder in Hugging Face format, or name a GGUF file in it with gguf_file="
             )
         try:
             config = text_config(cast(PreTrainedConfig, AutoConfig.from_pretrained(self.path, **self.options)))
         except OSError as error:
             if folder.is_dir():
-                raise ValueError(f"{self.where}: the folder holds no model that can be read: {error}") from error
+                raise ValueError(f"{self.origin}: the folder holds no model that can be read: {error}") from error
             reason = str(error).splitlines()[0]
             raise ValueError(
-                f"{self.where}: there is no folder of that name, and the Hugging Face hub gave no model of that name "
+                f"{self.origin}: there is no folder of that name, and the Hugging Face hub gave no model of that name "
                 f"({reason}). Give an existing folder, or a name that the hub or its cache here knows."
             ) from error
         if is_classifier(config) and config.num_labels != 1:
             raise ValueError(
-                f"{self.where}: a classifier with {config.num_labels} labels, and a reward model has one; "
+                f"{self.origin}: a classifier with {config.num_labels} labels, and a reward model has one; "
                 "start from its causal or base model"
             )
         if not is_classifier(config) and hasattr(
@@ -138,19 +138,19 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
         options |= {"key_mapping": WEIGHTS, "output_loading_info": True}
         return auto.from_pretrained(checkpoint.path, **checkpoint.options, **options)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{checkpoint.where}: the weights cannot be read: {error}") from error
+        raise ValueError(f"{checkpoint.origin}: the weights cannot be read: {error}") from error
     except ImportError as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{checkpoint.where}: the weights need a package that is not installed: {reason}") from error
+        raise ValueError(f"{checkpoint.origin}: the weights need a package that is not installed: {reason}") from error
     except Exception as error:
         if _of_torch_load(error):  # whose own words advise to run what is in the file, or say nothing of it
             raise ValueError(
-                f"{checkpoint.where}: the weights cannot be read: a .bin file is damaged, or holds more than tensors, "
+                f"{checkpoint.origin}: the weights cannot be read: a .bin file is damaged, or holds more than tensors, "
                 "which would be run and is not; ask for the weights as .safetensors"
             ) from error
         if not isinstance(error, RuntimeError):
             raise
-        raise ValueError(f"{checkpoint.where}: the weights do not fit their configuration: {error}") from error
+        raise ValueError(f"{checkpoint.origin}: the weights do not fit their configuration: {error}") from error
 
 
 def _of_torch_load(error: Exception) -> bool:
@@ -203,13 +203,13 @@ def load_with_lm_head(
         ValueError: if the checkpoint is not a causal language model.
     """
     if architecture.read_at == "first" or is_classifier(config):
-        raise ValueError(f"{checkpoint.where} has no language-model head; keep_lm_head needs a causal checkpoint")
+        raise ValueError(f"{checkpoint.origin} has no language-model head; keep_lm_head needs a causal checkpoint")
     with quiet(), seeded(0):
         causal, keys = load_weights(
             AutoModelForCausalLM, checkpoint, config=config, dtype=dtype, attn_implementation=attention
         )
         if keys["missing_keys"]:
-            raise ValueError(f"{checkpoint.where}: weights are missing: {', '.join(sorted(keys['missing_keys']))}")
+            raise ValueError(f"{checkpoint.origin}: weights are missing: {', '.join(sorted(keys['missing_keys']))}")
         with torch.device("meta"):
             classifier = build_classifier(config, dtype, attention)
         # The classifier takes the loaded base model over, with the configuration its layers read: nothing is copied.
@@ -255,8 +255,8 @@ def _check_keys(
     foreign = sorted(name for name in unexpected if any(part in name for part in FOREIGN_HEADS))
     if missing and foreign:
         raise ValueError(
-            f"{checkpoint.where}: its reward head is stored as {', '.join(foreign)}, which transformers does not read; "
-            f"rename it to {', '.join(sorted(missing))}, or start from its causal model"
+            f"{checkpoint.origin}: its reward head is stored as {', '.join(foreign)}, which transformers does not "
+            f"read; rename it to {', '.join(sorted(missing))}, or start from its causal model"
         )
 
 
@@ -273,9 +273,9 @@ def check_missing(checkpoint: Checkpoint, config: PreTrainedConfig, head: set[st
         ValueError: if the backbone is incomplete, or the head of a reward model is.
     """
     if missing - head:
-        raise ValueError(f"{checkpoint.where}: backbone weights are missing: {', '.join(sorted(missing - head))}")
+        raise ValueError(f"{checkpoint.origin}: backbone weights are missing: {', '.join(sorted(missing - head))}")
     if missing and is_classifier(config):
-        raise ValueError(f"{checkpoint.where}: a reward model whose head is missing: {', '.join(sorted(missing))}")
+        raise ValueError(f"{checkpoint.origin}: a reward model whose head is missing: {', '.join(sorted(missing))}")
 
 
 @contextmanager

@@ -14,17 +14,17 @@ class NewHead(NamedTuple):
     """A head as it was drawn.
 
     Args:
-        where: the checkpoint that brought none.
+        origin: the checkpoint that brought none.
         drawn: its parameters then, whole and on the CPU.
     """
 
-    where: str
+    origin: str
     drawn: list[Tensor]
 
     @classmethod
-    def of(cls, where: str, parameters: Iterable[nn.Parameter]) -> Self:
+    def of(cls, origin: str, parameters: Iterable[nn.Parameter]) -> Self:
         """Remember a head as it is now."""
-        return cls(where, _copies(parameters))
+        return cls(origin, _copies(parameters))
 
     def is_still(self, parameters: Iterable[nn.Parameter]) -> bool:
         """Tell whether a head has the values that were drawn."""

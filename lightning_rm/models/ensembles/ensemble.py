@@ -142,7 +142,7 @@ class RewardEnsemble(AnyRewardModel):
     @property
     def untrained_head(self) -> str | None:
         """Names the checkpoint of the first member whose head was never trained."""
-        return next((where for member in self.members if (where := member.untrained_head) is not None), None)
+        return next((origin for member in self.members if (origin := member.untrained_head) is not None), None)
 
     @property
     def hidden_size(self) -> int:

@@ -65,7 +65,7 @@ def check(row: object) -> None:
     """A pair that every later stage can rely on, or a bad row that can be counted and printed."""
     if isinstance(row, BadRow):
         assert row.reason in REASONS, row
-        assert row.where == "here"
+        assert row.origin == "here"
         row.detail.encode()
         return
     assert isinstance(row, PairRow)
@@ -152,6 +152,6 @@ def test_every_malformed_row_is_counted_once_in_a_file(tmp_path: Path) -> None:
     path.write_text("\n".join(line for line, _ in written))
     rows = list(FileSource(path))
     assert [row.reason if isinstance(row, BadRow) else None for row in rows] == [reason for _, reason in written]
-    assert [row.where for row in rows if isinstance(row, BadRow)] == [
+    assert [row.origin for row in rows if isinstance(row, BadRow)] == [
         f"{path}:{number}" for number, (_, reason) in enumerate(written, start=1) if reason
     ]

@@ -34,7 +34,7 @@ def good(raw: dict[str, Any], **options: Any) -> PairRow:
 def bad(raw: dict[str, Any], **options: Any) -> BadRow:
     row = parse_row(raw, "here", **options)
     assert isinstance(row, BadRow), row
-    assert row.where == "here"
+    assert row.origin == "here"
     return row
 
 
@@ -349,8 +349,8 @@ def test_values_that_tables_write_otherwise() -> None:
 
 def test_a_row_says_where_it_stands_and_keeps_what_nobody_reads() -> None:
     row = good(PLAIN | {"id": "a", "kind": {"of": "sum"}, "messages": [USER], "score": None})
-    assert (row.where, row.place) == ("here", "here")
-    assert replace(row, where="").place == "pair a"
+    assert (row.origin, row.place) == ("here", "here")
+    assert replace(row, origin="").place == "pair a"
     assert row.others == {"kind": {"of": "sum"}}
     assert row == good(PLAIN | {"id": "a"})
 

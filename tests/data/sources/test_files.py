@@ -68,7 +68,7 @@ def ids(source: Source) -> list[str]:
 
 
 def reasons(source: Source) -> list[tuple[str, str]]:
-    return [(row.where, row.reason) for row in source if isinstance(row, BadRow)]
+    return [(row.origin, row.reason) for row in source if isinstance(row, BadRow)]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,11 @@ def test_a_key_that_stands_twice_costs_its_row(tmp_path: Path) -> None:
     good = json.dumps(ROWS[0])
     (tmp_path / "a.jsonl").write_text(f"{good}\n{twice}\n{good}\n")
     (tmp_path / "a.json").write_text(f"[{good},\n {twice} , {good}]\n")
-    for name, where in (("a.jsonl", "a.jsonl:2"), ("a.json", "a.json row 1")):
+    for name, origin in (("a.jsonl", "a.jsonl:2"), ("a.json", "a.json row 1")):
         first, second, third = FileSource(tmp_path / name)
         assert isinstance(first, PairRow)
         assert first == third
-        assert reasons(FileSource(tmp_path / name)) == [(f"{tmp_path}/{where}", "duplicate key")]
+        assert reasons(FileSource(tmp_path / name)) == [(f"{tmp_path}/{origin}", "duplicate key")]
         assert isinstance(second, BadRow)
         assert "the key 'role' stands twice" in second.detail
 
@@ -215,7 +215,7 @@ def test_rows_say_where_they_stand_through_sources_of_sources(tmp_path: Path) ->
     path = write(tmp_path / "a.jsonl", ROWS)
     source = PromptSplit(Bootstrap(Mixture({"a": FileSource(path), "b": FileSource(path)})), "train", 0.01)
     assert places_of(source) == [str(path), str(path)]
-    assert {row.where for row in source if isinstance(row, PairRow)} <= {f"{path}:{line}" for line in range(1, 6)}
+    assert {row.origin for row in source if isinstance(row, PairRow)} <= {f"{path}:{line}" for line in range(1, 6)}
     assert moved(f"{path}:3", {str(path): "b.jsonl"}) == "b.jsonl:3"
     assert moved("a.jsonl row 3", {"a.json": "b.json"}) == "a.jsonl row 3"
     assert file_and_line("a:b row.jsonl:17") == ("a:b row.jsonl", 17)

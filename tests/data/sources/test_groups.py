@@ -100,7 +100,7 @@ def test_a_response_that_says_nothing_is_read() -> None:
 def test_a_bad_row_says_what_is_wrong(raw: dict[str, Any], reason: str, detail: str) -> None:
     row = parse_group(raw, "r.jsonl:3")
     assert isinstance(row, BadRow)
-    assert (row.where, row.reason) == ("r.jsonl:3", reason)
+    assert (row.origin, row.reason) == ("r.jsonl:3", reason)
     with pytest.raises(ValueError, match=detail):
         raise ValueError(row.detail)
 
@@ -122,7 +122,7 @@ def test_a_broken_line_costs_one_row_and_is_named(tmp_path: Path) -> None:
     path.write_text('{"prompt": "q", "responses": ["a", "b"]}\n{"prompt": "q", "respo\n\n{"prompt": "p"}\n')
     first, second, third = GroupFile(path)
     assert isinstance(first, GroupRow)
-    assert [(row.where, row.reason) for row in (second, third) if isinstance(row, BadRow)] == [
+    assert [(row.origin, row.reason) for row in (second, third) if isinstance(row, BadRow)] == [
         (f"{path}:2", "broken JSON"),
         (f"{path}:4", "missing field"),
     ]

@@ -92,7 +92,7 @@ def test_what_json_has_no_word_for_is_read_as_a_file_would_have_it(tmp_path: Pat
 def test_a_row_that_cannot_be_read_is_named_by_its_place() -> None:
     bad = [*ROWS[:2], {"chosen": "a"}, "w1", *ROWS[2:]]
     source = RecordSource(bad)  # pyright: ignore[reportArgumentType]
-    assert [(row.where, row.reason) for row in source if isinstance(row, BadRow)] == [
+    assert [(row.origin, row.reason) for row in source if isinstance(row, BadRow)] == [
         ("records row 2", "missing field"),
         ("records row 3", "wrong type"),
     ]
@@ -180,7 +180,7 @@ def test_a_frame_with_gaps_and_its_own_kinds_of_numbers() -> None:
     rows = list(as_source(frame.set_index("kind")))
     assert [row.id for row in rows if isinstance(row, PairRow)][::2] == ["1", "3", "5"]
     assert [row.label for row in rows if isinstance(row, PairRow)] == [1, 0, 1, 1, 1]
-    assert rows[0].where == "records row 0"
+    assert rows[0].origin == "records row 0"
     mixed = pd.DataFrame({"prompt": ["w1", 2], "chosen": "w2", "rejected": "w3"})
     with pytest.raises(ValueError, match=r"the DataFrame has a column of more than one type .* frame\.to_dict"):
         as_source(mixed)
@@ -191,7 +191,7 @@ def test_a_row_nested_without_end_is_refused_by_its_place() -> None:
     for _ in range(100_000):
         deep = [deep]
     source = RecordSource([ROWS[0], ROWS[1] | {"tools": deep}, ROWS[2] | {"tools": [deep]}])
-    assert [(row.where, row.reason) for row in source if isinstance(row, BadRow)] == [
+    assert [(row.origin, row.reason) for row in source if isinstance(row, BadRow)] == [
         ("records row 1", "too large"),
         ("records row 2", "too large"),
     ]

@@ -127,7 +127,7 @@ def test_a_file_of_the_same_rows_names_them_where_they_are_now(tmp_path: Path) -
     first, second = cached
     assert first.path == second.path
     for pairs, name in ((first, "a.jsonl"), (second, "b.jsonl"), (pickle.loads(pickle.dumps(second)), "b.jsonl")):
-        assert [pairs.place(i).where for i in range(2)] == [f"{tmp_path / name}:1", f"{tmp_path / name}:3"]
+        assert [pairs.place(i).origin for i in range(2)] == [f"{tmp_path / name}:1", f"{tmp_path / name}:3"]
         assert [pairs.place(i).id for i in range(2)] == ["w2", "w4"]
         assert pairs.place(0).prompt_id == pairs.place(1).prompt_id
         (example,) = pairs.report.examples["identical responses"]

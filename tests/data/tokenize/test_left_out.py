@@ -51,7 +51,7 @@ def test_it_is_counted_with_its_row(tmp_path: Path) -> None:
     """A template that knows no system turn: the pair is kept, and the report says what was not shown."""
     template = "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }} {% endfor %}"
     begun: Message = {"role": "system", "content": "w9"}
-    whole, cut = pair("w1", "w2", "w3"), replace(pair((begun, *turns("w1")), "w2", "w3"), where="a.jsonl:7")
+    whole, cut = pair("w1", "w2", "w3"), replace(pair((begun, *turns("w1")), "w2", "w3"), origin="a.jsonl:7")
     report = prepare_pairs(Rows(whole, cut), word_tokenizer(template), TokenizePolicy(), tmp_path).report
     assert (report.kept, report.changes) == (2, {"text left out by the template": 1})
     assert report.examples["text left out by the template"] == ["a.jsonl:7: turn 0 (system)"]
