@@ -47,17 +47,22 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def chunks_digest(chunks: Iterable[bytes | memoryview]) -> str:
+    """Give the SHA-256 of bytes that come piece by piece, in hex digits; where they are cut does not matter."""
+    found = hashlib.sha256()
+    for chunk in chunks:
+        found.update(chunk)
+    return found.hexdigest()
+
+
 def files_digest(paths: Iterable[Path]) -> str:
     """Give 16 hex digits that change with the bytes of files, in the order given."""
-    found = hashlib.sha256()
-    for path in paths:
-        found.update(bytes.fromhex(sha256_of(path)))
-    return found.hexdigest()[:16]
+    return chunks_digest(bytes.fromhex(sha256_of(path)) for path in paths)[:16]
 
 
-def short_key(*parts: bytes) -> bytes:
-    """Give 16 bytes that stand for these bytes, so that very many of them fit in memory."""
-    found = hashlib.blake2b(digest_size=16)
+def short_key(*parts: bytes, num_bytes: int = 16) -> bytes:
+    """Give a few bytes that stand for these bytes, so that very many of them fit in memory; they look random."""
+    found = hashlib.blake2b(digest_size=num_bytes)
     for part in parts:
         found.update(part)
     return found.digest()

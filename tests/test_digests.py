@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning_rm.digests import digest, file_name, files_digest, fingerprint, key_digest, sha256_of, short_key
+from lightning_rm.digests import (
+    chunks_digest,
+    digest,
+    file_name,
+    files_digest,
+    fingerprint,
+    key_digest,
+    sha256_of,
+    short_key,
+)
 
 
 def test_they_are_what_they_were(tmp_path: Path) -> None:
@@ -17,6 +26,8 @@ def test_they_are_what_they_were(tmp_path: Path) -> None:
     assert files_digest([file, file]) == "1e6dd94188f37d9d"
     assert file_name("runs/a") == "runs_a-5d911391"
     assert short_key(b"ab", b"c") == short_key(b"abc")
+    assert short_key(b"word", num_bytes=4).hex() == "7978cd84"
+    assert chunks_digest([b"pa", memoryview(b"irs")]) == sha256_of(file)
 
 
 def test_names_of_files_do_not_meet() -> None:

@@ -5,7 +5,6 @@ It keeps numbers and short names, no texts: a million rows fit in memory. It kno
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from lightning_rm.curation.contamination import Benchmarks
 from lightning_rm.curation.topics import WORDS, TopicSketch
 from lightning_rm.data.rows import BadRow, Message, PairRow
+from lightning_rm.digests import short_key
 
 NOT_WORDS = re.compile(r"\W+")
 
@@ -129,5 +129,5 @@ def _second(row: PairRow, name: str | None) -> float:
 
 
 def _digests(texts: Sequence[str]) -> tuple[bytes, bytes, bytes]:
-    first, second, third = (hashlib.blake2b(text.encode(), digest_size=12).digest() for text in texts)
+    first, second, third = (short_key(text.encode(), num_bytes=12) for text in texts)
     return first, second, third

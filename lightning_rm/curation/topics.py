@@ -6,7 +6,6 @@ al. 2000), and spherical k-means puts prompts of like words together. Nothing is
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections import Counter
@@ -14,6 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lightning_rm.digests import short_key
 
 WORDS = re.compile(r"[^\W\d_]{3,}")
 """What counts as a word: three letters or more."""
@@ -89,7 +90,7 @@ class TopicSketch:
 
 def _direction(word: str) -> NDArray[np.float32]:
     """Return a word's random signs, the same in every run."""
-    bits = np.unpackbits(np.frombuffer(hashlib.blake2b(word.encode(), digest_size=WIDTH // 8).digest(), np.uint8))
+    bits = np.unpackbits(np.frombuffer(short_key(word.encode(), num_bytes=WIDTH // 8), np.uint8))
     return (2.0 * bits - 1).astype(np.float32) / math.sqrt(WIDTH)
 
 

@@ -5,11 +5,11 @@ It knows names of pairs and decisions; no texts, no file and no reviewer.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
 from lightning_rm.annotation.reviews import Verdict
+from lightning_rm.digests import short_key
 
 Choice = Literal["keep", "flip", "first", "second", "tie", "skip"]
 
@@ -32,8 +32,8 @@ class Sides:
 
     def are_swapped(self, pair_id: str) -> bool:
         """Tell whether the rejected response stands first."""
-        found = hashlib.blake2b(f"{self.seed} {pair_id}".encode(), digest_size=1).digest()
-        return self.blind and found[0] % 2 == 1
+        chance = short_key(f"{self.seed} {pair_id}".encode(), num_bytes=1)[0]
+        return self.blind and chance % 2 == 1
 
     def decision(self, pair_id: str, choice: Choice) -> Verdict:
         """Return what a choice says of the label.

@@ -101,7 +101,7 @@ def said_groups(path: Path) -> Said:
     groups: list[GroupRow] = []
     for row in GroupFile(path):
         if isinstance(row, BadRow):
-            raise ValueError(f"{row.where}: {row.detail}")
+            raise ValueError(f"{row.origin}: {row.detail}")
         groups.append(row)
     with path.open(encoding="utf-8", errors="surrogatepass") as file:
         told = [json.loads(line) for line in file]

@@ -6,7 +6,8 @@ here, by commands, the server and notebooks alike. It knows folders; no text and
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
-from lightning_rm.digests import fingerprint
+from lightning_rm.digests import chunks_digest, fingerprint
 from lightning_rm.models.backbone.folder import is_ensemble, is_members
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.files import member_folders
@@ -36,12 +37,7 @@ class LoadedModel(NamedTuple):
         told = fingerprint(
             tokenizer=definition(self.tokenizer), template=self.tokenizer.chat_template, settings=settings
         )
-        found = hashlib.sha256(told.encode())
-        for name, value in self.model.state_dict().items():
-            tensor = cast(Tensor, value).detach().cpu().contiguous()
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(tensor.flatten().view(torch.uint8).numpy().data)
-        return found.hexdigest()[:16]
+        return chunks_digest(chain([told.encode()], _weights(self.model)))[:16]
 
 
 def load_model(
@@ -124,3 +120,11 @@ def no_head(origin: str, folder: str | Path) -> str:
         f"{origin} holds no trained reward head{held}: its rewards would be those of random weights. Train a reward "
         "model from it first, or give new_head=True to score with a random head as a control"
     )
+
+
+def _weights(model: AnyRewardModel) -> Iterator[bytes | memoryview]:
+    """Yield every weight's name, type and shape, and its bytes."""
+    for name, value in model.state_dict().items():
+        tensor = cast(Tensor, value).detach().cpu().contiguous()
+        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        yield tensor.flatten().view(torch.uint8).numpy().data

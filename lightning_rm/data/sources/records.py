@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from lightning_rm.data.sources.arrow import arrow_rows, without_gaps
 from lightning_rm.data.sources.options import RowOptions, Where
 from lightning_rm.data.sources.parquet import BATCH_ROWS
 from lightning_rm.data.sources.readers import Record
+from lightning_rm.digests import chunks_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -85,7 +85,14 @@ class RecordSource:
         Raises:
             ValueError: for a value that cannot be told from another one, such as an image.
         """
-        contents = hashlib.sha256()
+        return self.options.digest("records", chunks_digest(self._written()))
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        """The rows in order; their places are `records row 17`, counted from 0."""
+        return self.options.read(_record(place, record) for place, record in enumerate(self.records))
+
+    def _written(self) -> Iterator[bytes]:
+        """Yield every record as a line of JSON."""
         for place, record in enumerate(self.records):
             row = _record(place, record)  # one that is nested too deep to be written is known by what is said of it
             try:
@@ -93,12 +100,7 @@ class RecordSource:
                 written = json.dumps(asdict(row) if isinstance(row, BadRow) else row.raw, default=_repeatable)
             except TypeError as error:
                 raise ValueError(f"{_name(place)} {error}; leave that field out of the records") from None
-            contents.update(f"{written}\n".encode())
-        return self.options.digest("records", contents.hexdigest())
-
-    def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows in order; their places are `records row 17`, counted from 0."""
-        return self.options.read(_record(place, record) for place, record in enumerate(self.records))
+            yield f"{written}\n".encode()
 
 
 def _rows_of(records: Records) -> Iterable[Mapping[str, object]]:
