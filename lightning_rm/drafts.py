@@ -32,7 +32,7 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 @contextmanager
 def draft_of(path: Path) -> Generator[Path]:
-    """A file of its own beside `path` to write to: on the disk and renamed to it at the end, gone after an error.
+    """Open a file of its own beside `path` to write to: on the disk and renamed to it at the end, gone after an error.
 
     Drafts of the same file that killed processes left are removed.
 
@@ -74,7 +74,7 @@ def clear_drafts(folder: Path, name: str | None = None) -> None:
 
 @contextmanager
 def folder_draft(target: str | Path, keep: Callable[[str], bool] = lambda name: False) -> Generator[Path]:
-    """An empty folder beside `target` to write to: swapped with it at the end, gone after an error.
+    """Make an empty folder beside `target` to write to: swapped with it at the end, gone after an error.
 
     Files are flushed to the disk before the swap. Drafts that killed processes left beside the target are removed.
 

@@ -74,7 +74,7 @@ class TrackioLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's folder has its configuration."""
+        """Log nothing: the run's folder has its configuration."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

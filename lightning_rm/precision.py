@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """Float64, but on Apple's GPUs, which have none."""
+    """Return float64, but on Apple's GPUs, which have none, float32."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 

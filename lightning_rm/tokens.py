@@ -106,7 +106,7 @@ class Segments:
     back: tuple[int, ...]
 
     def twice(self) -> Segments:
-        """Those of a grid whose rows stand there twice, one copy after the other."""
+        """Return the segments of a grid whose rows stand there twice, one copy after the other."""
         return Segments(self.lengths * 2, self.back * 2)
 
 

@@ -22,7 +22,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(margins: NDArray[np.floating], labels: NDArray[np.floating], num_bins: int = 10) -> Reliability:
-    """Folded calibration of per-pair records, binned as `PairMetrics` does.
+    """Return folded calibration of per-pair records, binned as `PairMetrics` does.
 
     Args:
         margins: (P,) reward of chosen minus reward of rejected.

@@ -53,7 +53,7 @@ class Detection(NamedTuple):
 
 
 def detection_scores(mean: ArrayLike, std: ArrayLike, share: ArrayLike) -> dict[str, Floats]:
-    """Three scores that are low where the label looks wrong: `mean`, `vote share` and `mean / std`.
+    """Return three scores that are low where the label looks wrong: `mean`, `vote share` and `mean / std`.
 
     Args:
         mean: (N,) strength.

@@ -138,7 +138,8 @@ def pca(feature: Tensor) -> Plane:
 
 
 def tsne(feature: Tensor) -> Plane:
-    """t-SNE (van der Maaten and Hinton, JMLR 2008) by scikit-learn, started from PCA, the same points each time.
+    """Embed points by t-SNE (van der Maaten and Hinton, JMLR 2008) of scikit-learn, started from PCA, the same points
+    each time.
 
     Distances between clusters, and the axes themselves, mean nothing.
 

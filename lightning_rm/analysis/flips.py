@@ -62,7 +62,7 @@ def flip_precision(decile: ArrayLike, wrong: ArrayLike, num_deciles: int = 10) -
 
 
 def wilson(successes: ArrayLike, num: ArrayLike) -> tuple[Floats, Floats]:
-    """Wilson's score interval of a share, 95 % (Wilson 1927, J. Am. Stat. Assoc. 22); 0 to 1 of nothing.
+    """Return Wilson's score interval of a share, 95 % (Wilson 1927, J. Am. Stat. Assoc. 22); 0 to 1 of nothing.
 
     Args:
         successes: counts.

@@ -70,5 +70,5 @@ def smoothed(curve: Curve) -> Curve:
 
 
 def running_mean(values: NDArray[np.number], window: int) -> NDArray[np.float64]:
-    """(n - window + 1,) means over every `window` neighbours."""
+    """Return (n - window + 1,), means over every `window` neighbours."""
     return np.convolve(values, np.full(window, 1 / window), mode="valid")

@@ -18,7 +18,7 @@ class Kappa(NamedTuple):
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> Kappa:
-    """Cohen's kappa, `(p_o - p_e) / (1 - p_e)` (Cohen 1960, Educational and Psychological Measurement 20, eq 1).
+    """Return Cohen's kappa, `(p_o - p_e) / (1 - p_e)` (Cohen 1960, Educational and Psychological Measurement 20, eq 1).
 
     Of 50 items both say yes 20 times and no 15 times, only the first says yes 5 times, only the second 10 times:
     p_o = 35/50, p_e = .5 * .6 + .5 * .4, kappa = .4.

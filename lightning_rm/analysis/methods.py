@@ -40,7 +40,7 @@ class Method:
 
 
 def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]]:
-    """Methods in the order in which their names first come up.
+    """Return methods in the order in which their names first come up.
 
     Args:
         runs: any.

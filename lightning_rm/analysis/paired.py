@@ -83,7 +83,7 @@ def student_quantile(dof: int, level: float = LEVEL) -> float:
 
 
 def mean_difference(differences: Sequence[float], level: float = LEVEL) -> Difference:
-    """Student's interval of the mean of paired differences: `mean +- t(n - 1) spread / sqrt(n)`.
+    """Return Student's interval of the mean of paired differences: `mean +- t(n - 1) spread / sqrt(n)`.
 
     Args:
         differences: one a pair, at least one; they are taken as independent and normal.

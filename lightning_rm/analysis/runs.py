@@ -35,7 +35,7 @@ class Run:
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def results(self) -> dict[str, dict[str, float]]:
-        """`results.json`: data set -> metric -> value.
+        """Read `results.json`: data set -> metric -> value.
 
         Raises:
             ValueError: if the run has not come to its end.

@@ -112,7 +112,8 @@ def agreement(mean: ArrayLike, agrees: ArrayLike, num_groups: int = 20) -> Agree
 
 
 def correlation(mean: ArrayLike, gold_margin: ArrayLike) -> Correlation:
-    """Pearson's and Spearman's correlation of strength with the true margin, tied values sharing their mean rank.
+    """Return Pearson's and Spearman's correlation of strength with the true margin, tied values sharing their mean
+    rank.
 
     Args:
         mean: (N,) strength.

@@ -38,11 +38,11 @@ class Study:
         return [method for method in self.methods if method is not self.reference]
 
     def of(self, method: Method) -> dict[Block, Evidence]:
-        """Block -> what the method's run of that block has left."""
+        """Return block -> what the method's run of that block has left."""
         return {block: self.evidence[run.folder] for block, run in method.runs.items()}
 
     def values(self, method: Method, data_set: str, metric: str) -> dict[Block, float]:
-        """Block -> the metric, of the runs that have a number for it."""
+        """Return block -> the metric, of the runs that have a number for it."""
         found = {block: one.results.get(data_set, {}).get(metric, math.nan) for block, one in self.of(method).items()}
         return {block: value for block, value in found.items() if not math.isnan(value)}
 

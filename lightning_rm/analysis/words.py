@@ -35,5 +35,5 @@ def key_words(key: str) -> str:
 
 
 def titled(words: str) -> str:
-    """Words with a capital at their beginning."""
+    """Return words with a capital at their beginning."""
     return words[:1].upper() + words[1:]

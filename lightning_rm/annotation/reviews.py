@@ -91,7 +91,7 @@ def read_reviews(path: str | Path) -> list[Review]:
 
 
 def standing(reviews: Iterable[Review]) -> dict[str, dict[str, Review]]:
-    """Reviewer -> pair id -> the decision that stands: the last one that is not taken back."""
+    """Return reviewer -> pair id -> the decision that stands: the last one that is not taken back."""
     stacks: dict[str, dict[str, list[Review]]] = {}
     for review in reviews:
         stack = stacks.setdefault(review.reviewer, {}).setdefault(review.pair_id, [])

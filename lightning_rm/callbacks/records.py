@@ -67,7 +67,7 @@ class PairRecords:
             pq.write_table(pa.table(columns), draft)
 
     def worst(self, num_pairs: int) -> np.ndarray:
-        """(n,) positions of the pairs ranked worst against their label, worst first."""
+        """Return (n,), positions of the pairs ranked worst against their label, worst first."""
         margin = (self.chosen - self.rejected) * np.sign(self.label - 0.5)
         return np.argsort(margin, kind="stable")[:num_pairs]
 

@@ -29,7 +29,7 @@ _arguments: list[str] | None = None  # of this process, as they were given, once
 
 
 def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Makes the `main` of a command of a function of its configuration.
+    """Make the `main` of a command of a function of its configuration.
 
     Args:
         verb: the command, and its configuration in `conf/`.

@@ -95,7 +95,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
 
 
 def measured(votes: Votes, num_voters: int, lam: float) -> dict[str, dict[str, float]]:
-    """Metrics of every voter, of the ensembles of the first `num_voters`, and of whatever else voted.
+    """Return the metrics of every voter, of the ensembles of the first `num_voters`, and of whatever else voted.
 
     A voter's rewards are centred on its own mean first: Bradley-Terry rewards have no zero, and between voters worst
     case and variance would measure their offsets.

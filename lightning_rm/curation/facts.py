@@ -54,7 +54,7 @@ class Facts:
         return len(self.id)
 
     def second_votes(self) -> NDArray[np.float64]:
-        """(R,) the second label as a vote: 1, -1, NaN where there is none."""
+        """Return (R,), the second label as a vote: 1, -1, NaN where there is none."""
         return 2 * np.array(self.second, np.float64) - 1
 
 

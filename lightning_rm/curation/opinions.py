@@ -39,14 +39,14 @@ class Opinion:
 
 
 def opinion_of(votes: Votes, num_rows: int, name: str, weight: int = 1) -> Opinion:
-    """Votes on tokenised pairs as an opinion on the rows that they were read from."""
+    """Make an opinion on the rows of a source of votes on the tokenised pairs that were read from them."""
     by_row = np.full((num_rows, len(votes.voters)), np.nan)
     by_row[votes.pairs.source_row] = votes.votes
     return Opinion(name, by_row, weight)
 
 
 def with_opinions(votes: Votes, opinions: Sequence[Opinion]) -> Votes:
-    """Votes and what others say of the same pairs, on one scale.
+    """Add what others say of the same pairs to the votes, all on one scale.
 
     Args:
         votes: of the first voters; which pairs there are, and the scale, are theirs.

@@ -223,7 +223,8 @@ class PreferenceDataModule(L.LightningDataModule):
             self.responses.open(name)
 
     def train_dataloader(self) -> PairLoader:
-        """Training pairs in the order of the epoch, from where the trainer stands, and the responses that go with them.
+        """Load training pairs in the order of the epoch, from where the trainer stands, and the responses that go with
+        them.
 
         Raises:
             ValueError: if there is no training set, or a pair alone is over `batch_tokens`.

@@ -67,7 +67,7 @@ def pair_sets(
     val_fraction: float = 0.0,
     resample: Callable[[Source], Source] | None = None,
 ) -> Sets[Source]:
-    """Sets of preference pairs: one alone is named `train`, `val` or `test`.
+    """Return sets of preference pairs: one alone is named `train`, `val` or `test`.
 
     Args:
         train: as in `PreferenceDataModule`, like all others.
@@ -92,7 +92,7 @@ def group_sets(
     val: Mapping[str, AnyGroupSource] | AnyGroupSource | None,
     test: Mapping[str, AnyGroupSource] | AnyGroupSource | None,
 ) -> Sets[GroupSource]:
-    """Sets of responses: that of training is named `responses`, one alone `val_responses` or `test_responses`.
+    """Return sets of responses: that of training is named `responses`, one alone `val_responses` or `test_responses`.
 
     Args:
         train: as `responses` in `PreferenceDataModule`.

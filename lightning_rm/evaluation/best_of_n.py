@@ -38,7 +38,8 @@ def best_of_n(rewards: Floats, gold: Floats) -> Floats:
 
 @cache
 def weights_of_ranks(num: int) -> Floats:
-    """(N, N): in row n - 1 the probability that the i-th lowest of N samples is the highest of n drawn from them.
+    """Return (N, N): in row n - 1 the probability that the i-th lowest of N samples is the highest of n drawn from
+    them.
 
     By the recursion w_N = n / N, w_(i-1) = w_i (i - n) / (i - 1): no binomial coefficient is ever computed.
     """
@@ -51,6 +52,8 @@ def weights_of_ranks(num: int) -> Floats:
 
 
 def kl_of_best_of_n(n: Floats) -> Floats:
-    """KL(best of n || policy) in nats, `log n - (n - 1) / n`: exact without ties, else a bound (arXiv 2401.01879)."""
+    """Return KL(best of n || policy) in nats, `log n - (n - 1) / n`: exact without ties, else a bound (arXiv
+    2401.01879).
+    """
     n = np.asarray(n, np.float64)
     return np.log(n) - (n - 1) / n

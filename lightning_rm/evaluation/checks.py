@@ -20,7 +20,7 @@ TOLERANCE = 1e-3
 
 
 def spread_over(items: Items, num: int, left_out: np.ndarray | None = None) -> Items:
-    """At most `num` of the items that count, evenly spaced."""
+    """Return at most `num` of the items that count, evenly spaced."""
     there = np.arange(len(items)) if left_out is None else np.flatnonzero(~left_out)
     return items.take(there[np.unique(np.linspace(0, len(there) - 1, min(num, len(there)), dtype=int))])
 

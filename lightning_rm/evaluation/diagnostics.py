@@ -23,7 +23,7 @@ COVERAGES = (0.5, 0.7, 0.9, 1.0)
 
 
 def calibration(margin: Floats, label: Floats, temperature: float = 1.0, num_bins: int = NUM_BINS) -> dict[str, Any]:
-    """Proper scores of `sigmoid(margin / temperature)`, and its reliability, folded.
+    """Return proper scores of `sigmoid(margin / temperature)`, and its reliability, folded.
 
     The confidence of a pair is max(p, 1 - p), its response is right with the probability that the label gives it, a tie
     with 1/2. Bins are equal on [1/2, 1].
@@ -59,7 +59,7 @@ def temperature_of(margin: Floats, label: Floats) -> float:
 
 
 def by_quantile(value: Floats, margin: Floats, label: Floats, num_bins: int) -> list[dict[str, float]]:
-    """Accuracy, ties half, in bins of equal numbers of pairs by some value; pairs without a value are left out.
+    """Return accuracy, ties half, in bins of equal numbers of pairs by some value; pairs without a value are left out.
 
     Returns:
         One row a bin, lowest first: the range of the value, accuracy and pairs.
@@ -191,7 +191,7 @@ def spread_within_prompts(items: Items, rewards: Floats) -> dict[str, float]:
 
 
 def health(margin: Floats, rewards: Floats) -> dict[str, float]:
-    """Mean, spread and range of rewards, ties, and the ties that bfloat16 would make of different rewards."""
+    """Return mean, spread and range of rewards, ties, and the ties that bfloat16 would make of different rewards."""
     reward = rewards[np.isfinite(rewards)]
     rounded = torch.from_numpy(reward).to(torch.bfloat16).double().numpy()
     return {

@@ -39,7 +39,7 @@ class Evaluation:
         return self.benchmarks[benchmark].models[model].row.sections[section].value
 
     def table(self, width: int | None = None) -> Tables:
-        """Tables of models by sections, for a terminal (`rich.print`) or a notebook, in percent.
+        """Return tables of models by sections, for a terminal (`rich.print`) or a notebook, in percent.
 
         Args:
             width: columns of the terminal; None for what it has.
@@ -71,7 +71,7 @@ class Evaluation:
         ]
 
     def plain(self) -> dict[str, Any]:
-        """Everything as JSON has it; what is not a number is null."""
+        """Return everything as JSON has it; what is not a number is null."""
         return cast(
             dict[str, Any],
             _plain(

@@ -79,7 +79,7 @@ class Comparisons:
     label: Floats
 
     def margins(self, rewards: Floats) -> Floats:
-        """(C,) reward of the better response minus that of the worse, from (N, K) rewards."""
+        """Return (C,), reward of the better response minus that of the worse, from (N, K) rewards."""
         return rewards[self.item, self.better] - rewards[self.item, self.worse]
 
 
@@ -96,7 +96,7 @@ class Items(Sequence[Item]):
         return Items(self._items[index]) if isinstance(index, slice) else self._items[index]
 
     def take(self, numbers: Iterable[int]) -> Items:
-        """Some of the items, in the order given."""
+        """Return some of the items, in the order given."""
         return Items(self._items[int(number)] for number in numbers)
 
     @cached_property
@@ -155,7 +155,7 @@ class Items(Sequence[Item]):
         return Comparisons(places[:, 0], places[:, 1], places[:, 2], columns[:, 3])
 
     def grid(self, values: Iterable[Sequence[float]]) -> Floats:
-        """(N, K) from one list of values an item, one for each response."""
+        """Make an array (N, K) of one list of values an item, one for each response."""
         rows = [list(row) for row in values]
         filled = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
         for number, row in enumerate(rows):

@@ -131,7 +131,7 @@ def mean_of_categories(benchmark: Benchmark, sections: Mapping[str, Floats]) -> 
 
 
 def counted(columns: Mapping[str, Credit], there: NDArray[np.bool_]) -> dict[str, Credit]:
-    """Columns without the credits of items that count for nothing."""
+    """Return columns without the credits of items that count for nothing."""
     if there.all():
         return dict(columns)
     kept = {name: there[credit.item] for name, credit in columns.items()}

@@ -33,7 +33,7 @@ def spaces(text: str, draw: random.Random) -> str:
 
 
 def quotes(text: str, draw: random.Random) -> str:
-    """Quotation marks around the whole."""
+    """Put quotation marks around the whole."""
     return f'"{text}"'
 
 
@@ -51,7 +51,7 @@ def typos(text: str, draw: random.Random) -> str:
 
 
 def no_markdown(text: str, draw: random.Random) -> str:
-    """Headings, bold, emphasis, code marks and bullets taken away, and their words left."""
+    """Take headings, bold, emphasis, code marks and bullets away, and leave their words."""
     text = re.sub(r"^ {0,3}#{1,6} +", "", text, flags=re.MULTILINE)
     text = re.sub(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1", r"\2", text)
     text = re.sub(r"(?<![\w*])\*(?=\S)([^*\n]+?)(?<=\S)\*(?![\w*])", r"\1", text)

@@ -66,17 +66,17 @@ class BenchmarkResult:
         return [name for name in dict.fromkeys(name for row in rows for name in row.sections) if "/" not in name]
 
     def rows(self) -> dict[str, Row]:
-        """Models and then controls by name."""
+        """Return models and then controls by name."""
         return {**{name: result.row for name, result in self.models.items()}, **self.controls}
 
 
 def percent(value: float) -> str:
-    """`61.2` of .612; empty for what is not a number."""
+    """Write .612 as `61.2`; what is not a number as nothing."""
     return "" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def span(figure: Figure) -> str:
-    """`58.1–64.0`, a figure's interval in percent."""
+    """Write a figure's interval in percent: `58.1–64.0`."""
     return "" if math.isnan(figure.low) else f"{percent(figure.low)}–{percent(figure.high)}"
 
 

@@ -135,7 +135,9 @@ def score_items(
 
 
 def as_one(model: AnyRewardModel, votes: Floats) -> Floats:
-    """(...) rewards of a model as one, from (..., M) votes: an ensemble's own aggregate, the mean of members."""
+    """Return (...), rewards of a model as one, from (..., M) votes: an ensemble's own aggregate, the mean of
+    members.
+    """
     rows = torch.from_numpy(votes).movedim(-1, 0).flatten(1)
     return model.combine(rows).reshape(votes.shape[:-1]).numpy()
 

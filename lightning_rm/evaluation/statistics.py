@@ -135,7 +135,8 @@ class McNemar:
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
-    """McNemar's exact test (binomial, two-sided) of two models' verdicts, (C,) right or wrong, on the same comparisons.
+    """Return McNemar's exact test (binomial, two-sided) of two models' verdicts, (C,) right or wrong, on the same
+    comparisons.
 
     Of 10 comparisons that they disagree on, 8 to 2: p = 2 * P(X <= 2; 10, 1/2) = 2 * 56 / 1024 = 0.109.
     """
@@ -144,7 +145,7 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
 
 
 def binomial_p(num_fewer: int, num: int) -> float:
-    """Two-sided probability of at most `num_fewer` of `num` tosses of a fair coin on one side."""
+    """Return the two-sided probability of at most `num_fewer` of `num` tosses of a fair coin on one side."""
     if num == 0:
         return 1.0
     logs = np.array(

@@ -68,7 +68,8 @@ def swav_loss(
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
-    """Codes: an assignment of samples to prototypes that uses all prototypes alike (SwAV, arXiv 2006.09882, eq 3-5).
+    """Return codes: an assignment of samples to prototypes that uses all prototypes alike (SwAV, arXiv 2006.09882, eq
+    3-5).
 
     `exp(scores / epsilon)`, its columns and then its rows brought to equal sums, again and again. Logarithms are added
     in place of the products, so that a small epsilon neither overflows nor empties a column.

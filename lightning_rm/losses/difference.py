@@ -11,7 +11,8 @@ from lightning_rm.precision import wide
 def difference_loss(
     reward: Tensor, present: Tensor | None = None, agreed: Tensor | None = None, cap: float | None = None
 ) -> Tensor:
-    """J, to be maximised: the mean over prompts of `2 / k^2 sum_{i<j} sigmoid(|r_i - r_j|)` (arXiv 2401.06080, eq 11).
+    """Return J, to be maximised: the mean over prompts of `2 / k^2 sum_{i<j} sigmoid(|r_i - r_j|)` (arXiv 2401.06080,
+    eq 11).
 
     With k responses it lies in `[(k - 1) / 2k, (k - 1) / k)`: for five, from 0.4 where all rewards are equal to below
     0.8. Equal rewards have no gradient: nothing says which of them should rise.

@@ -8,7 +8,7 @@ from lightning_rm.precision import wide
 
 
 def correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson's correlation of two columns; 0, with a gradient of 0, where one of them is constant.
+    """Return Pearson's correlation of two columns; 0, with a gradient of 0, where one of them is constant.
 
     Args:
         x: (N,).

@@ -38,7 +38,7 @@ def plackett_luce_loss(chosen: Tensor, rejected: Tensor, group: Tensor, side: Te
 
 
 def response_rank_loss(margin: Tensor, strength: Tensor, group: Tensor, weight: Tensor | float = 1.0) -> Tensor:
-    """ResponseRank: only the order of the strengths within a group counts (arXiv 2512.25023).
+    """Return the loss of ResponseRank, where only the order of the strengths within a group counts (arXiv 2512.25023).
 
     The margins of a group's pairs, strongest first, and a margin of 0 behind them are ranked by Plackett-Luce:
     `-sum_i [d_i - log(1 + sum_{j >= i} exp d_j)]`. A group of one pair is Bradley-Terry. Pairs of one strength are not

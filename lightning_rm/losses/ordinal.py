@@ -20,7 +20,7 @@ from lightning_rm.precision import wide
 
 
 def ordinal_losses(margin: Tensor, level: Tensor, thresholds: Tensor) -> Tensor:
-    """Minus the log-likelihood of each pair's level.
+    """Return minus the log-likelihood of each pair's level.
 
     Args:
         margin: (..., P) rewards of chosen minus those of rejected.

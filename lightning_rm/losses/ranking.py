@@ -94,7 +94,7 @@ def ranking_losses(
 
 
 def trimmed_weight(losses: Tensor, of_all: Tensor, share: float) -> Tensor:
-    """Weights that leave out the pairs of the largest losses: those that a model finds the least plausible.
+    """Return weights that leave out the pairs of the largest losses: those that a model finds the least plausible.
 
     Args:
         losses: (P,) of some pairs.
@@ -156,7 +156,7 @@ def batch_centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 
 def language_model_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Next-token cross-entropy over the tokens that are asked for, in float32.
+    """Return next-token cross-entropy over the tokens that are asked for, in float32.
 
     Args:
         logits: (N, V) predictions at the position before each target.

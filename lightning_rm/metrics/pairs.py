@@ -45,7 +45,9 @@ class Sums(NamedTuple):
     gap: Tensor
 
     def stack(self) -> Tensor:
-        """(..., num_fields - 1 + bins): every field as columns of one tensor, so that one all-reduce carries them."""
+        """Return (..., num_fields - 1 + bins): every field as columns of one tensor, so that one all-reduce carries
+        them.
+        """
         return torch.cat([torch.stack(self[:-1], dim=-1), self.gap], dim=-1)
 
     @classmethod

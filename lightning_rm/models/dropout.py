@@ -54,7 +54,7 @@ def _dropped(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor
 
 @contextmanager
 def without_dropout(model: AnyRewardModel) -> Generator[None]:
-    """Forward and backward as in evaluation, but with gradient checkpointing where the model trains with it.
+    """Run forward and backward as in evaluation, but with gradient checkpointing where the model trains with it.
 
     Transformers checkpoints layers in training mode alone: those stay in it, and leave it for what is checkpointed, now
     and when the backward pass computes it again.

@@ -130,7 +130,7 @@ class AnyRewardModel(nn.Module, ABC):
         return 1
 
     def votes(self, tokens: TokenBatch) -> Tensor:
-        """(k, M, P): every member's rewards, M = `num_members`."""
+        """Return (k, M, P): every member's rewards, M = `num_members`."""
         reward: Tensor = self(tokens).reward
         return reward[:, None] if reward.ndim == 2 else reward
 

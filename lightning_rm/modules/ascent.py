@@ -52,17 +52,17 @@ class Ascent:
         self._moved(away=True)
 
     def go(self) -> None:
-        """To theta', if there is one and the model is not there."""
+        """Go to theta', if there is one and the model is not there."""
         if self._other and not self.away:
             self._swap(away=True)
 
     def back(self) -> None:
-        """To theta, bit for bit, if the model is at theta'."""
+        """Go back to theta, bit for bit, if the model is at theta'."""
         if self.away:
             self._swap(away=False)
 
     def forget(self) -> None:
-        """Back to theta, and no theta' any more."""
+        """Go back to theta, and forget theta'."""
         self.back()
         self._other = []
 
@@ -186,5 +186,5 @@ def average_over_ranks(gradients: Sequence[Tensor]) -> None:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a sharded tensor; a whole one as it is."""
+    """Return this rank's part of a sharded tensor; a whole one as it is."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -148,7 +148,7 @@ class PairwiseRM(L.LightningModule):
             check_two_responses(pairs.single)
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Numbers of the last micro-batch that are worth a look and not worth a computation every step.
+        """Return numbers of the last micro-batch that are worth a look and not worth a computation every step.
 
         Returns:
             Scalars by name, logged as `train/<name>` on the steps that are logged, as means over ranks.

@@ -74,7 +74,7 @@ class BaselineRM(PairwiseRM):
         self._feature_norm_std: Tensor | None = None
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
-        """None where a kept LM head is trained."""
+        """Return nothing where a kept LM head is trained."""
         return iter(()) if self.lm_loss else super().idle_parameters()
 
     def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
@@ -82,7 +82,9 @@ class BaselineRM(PairwiseRM):
         return self.model(batch.tokens, keep_hidden=self.training and self.lm_loss > 0)
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """With batch centering the spread of the lengths of features, which it is to hold down (arXiv 2505.07271)."""
+        """Return, with batch centering, the spread of the lengths of features, which it is to hold down (arXiv
+        2505.07271).
+        """
         return {} if self._feature_norm_std is None else {"feature_norm_std": self._feature_norm_std}
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:

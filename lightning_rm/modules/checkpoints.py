@@ -51,7 +51,7 @@ def model_of(path: str | Path) -> RewardModel:
 
 
 def no_optimizer(groups: list[dict[str, Any]]) -> Optimizer:
-    """Stands where none was given, and is asked for one in training alone."""
+    """Refuse: it stands where no optimizer was given, and is asked for one in training alone."""
     raise ValueError(
         "this module was loaded to predict: to train it on give optimizer= too, such as "
         "functools.partial(torch.optim.AdamW, lr=1e-5)"

@@ -147,7 +147,7 @@ class Climb:
 
     @contextmanager
     def exact(self, responses: GroupBatch, is_logged: bool) -> Generator[Forward]:
-        """The model at theta' as a function of theta, so that the climb is differentiated too."""
+        """Yield the model at theta' as a function of theta, so that the climb is differentiated too."""
         with sdpa_kernel(SDPBackend.MATH):  # the one whose gradient has a gradient
             with self._aside():
                 climbed, height = self.height(responses, is_logged)

@@ -77,7 +77,7 @@ class ContrastiveRM(PairwiseRM):
         return self.objective(batch, output)
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Alignment, uniformity and effective rank of the last samples, and how evenly prototypes are used."""
+        """Return alignment, uniformity and effective rank of the last samples, and how evenly prototypes are used."""
         return self.objective.geometry()
 
     def on_fit_start(self) -> None:
@@ -85,6 +85,6 @@ class ContrastiveRM(PairwiseRM):
         self.objective.start()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Frozen prototypes forget their gradient, before gradients are clipped."""
+        """Drop the gradient of frozen prototypes, before gradients are clipped."""
         self.objective.before_step(self.global_step, self.trainer.estimated_stepping_batches)
         super().on_before_optimizer_step(optimizer)

@@ -200,7 +200,7 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
 
 
 def local(tensor: Tensor | None) -> Tensor:
-    """This rank's part of a sharded tensor; a whole one as it is."""
+    """Return this rank's part of a sharded tensor; a whole one as it is."""
     assert tensor is not None
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 

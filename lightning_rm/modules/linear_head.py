@@ -26,7 +26,7 @@ class LinearHead(nn.Module):
         self.weight = nn.Parameter(drawn * (hidden_size + 1) ** -0.5)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """(..., H) to (..., A)."""
+        """Map features (..., H) to predictions (..., A)."""
         with torch.autocast(feature.device.type, enabled=False):
             feature = wide(feature)
             return feature @ self.weight.to(feature.dtype).T

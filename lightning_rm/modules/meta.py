@@ -174,7 +174,7 @@ class MetaRM(PairwiseRM):
         return f"{super().way_out()}, or lower ascent_lr={self.climb.ascent_lr}"
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Of the last step: J and the mean distance before the ascent, J after it, its length, the cosine."""
+        """Return, of the last step, J and the mean distance before the ascent, J after it, its length, the cosine."""
         return {**self.climb.seen, **self.objective.geometry()}
 
     def on_fit_start(self) -> None:

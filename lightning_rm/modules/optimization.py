@@ -27,7 +27,8 @@ def parameter_groups(
     head_lr: float | None = None,
     method: Iterable[nn.Parameter] = (),
 ) -> list[ParameterGroup]:
-    """Trainable parameters in groups: no weight decay on norms and biases, a learning rate of its own for the head.
+    """Put trainable parameters into groups: no weight decay on norms and biases, a learning rate of its own for the
+    head.
 
     Vectors (norm gains, biases) are not decayed, matrices are, with whatever decay the optimizer is given.
 

@@ -82,7 +82,7 @@ class Muon(Optimizer):
 
 
 def adamw_8bit(groups: Iterable[dict[str, Any]], paged: bool = False, **options: Any) -> Optimizer:
-    """AdamW whose state has eight bits a number (Dettmers et al., arXiv 2110.02861), of bitsandbytes.
+    """Return AdamW whose state has eight bits a number (Dettmers et al., arXiv 2110.02861), of bitsandbytes.
 
     Args:
         groups: of `parameter_groups`.

@@ -33,7 +33,7 @@ class Thresholds(nn.Module):
         self.log_step = nn.Parameter(torch.full((num_levels - (not ties),), -0.5))
 
     def forward(self) -> Tensor:
-        """(K,) ascending."""
+        """Return the thresholds (K,), ascending."""
         ends = wide(self.log_step).exp().cumsum(0)
         return torch.cat([ends.new_zeros(self.num_levels - len(ends)), ends])
 

@@ -75,7 +75,8 @@ class Progress:
     def state(
         self, device: torch.device, within_batch: bool, add_up: AcrossRanks, gather: AcrossRanks
     ) -> dict[str, Any]:
-        """For a checkpoint: `sums` of all ranks, and `random_state`, a row a rank for the CPU and one for the GPU.
+        """Return, for a checkpoint, `sums` of all ranks, and `random_state`, a row a rank for the CPU and one for the
+        GPU.
 
         Args:
             device: this rank's.

@@ -36,7 +36,7 @@ class Kind:
 
 
 def python_calls(kind: Kind) -> list[tuple[str, str]]:
-    """Heading and python of each way; each ends with the reward of `messages` in `reward`."""
+    """Return heading and python of each way; each ends with the reward of `messages` in `reward`."""
     load = (
         "import torch\n"
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"

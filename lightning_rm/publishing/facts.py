@@ -81,7 +81,7 @@ class Interval(NamedTuple):
 
 
 def share_interval(successes: float, number: int) -> Interval:
-    """Wilson's score interval of a share, for items that are independent; ties count one half.
+    """Return Wilson's score interval of a share, for items that are independent; ties count one half.
 
         8 of 10  ->  0.8, between 0.490 and 0.943
 

@@ -56,7 +56,9 @@ def differing(first: Sequence[str], second: Sequence[str]) -> tuple[list[bool], 
 
 
 def joined(words: Sequence[str], marks: Sequence[bool]) -> list[bool]:
-    """Marks that do not tire the eye: over the blank between two marked words, not over one at the end of a mark."""
+    """Join marks so that they do not tire the eye: over the blank between two marked words, not over one at the end of
+    a mark.
+    """
     found = list(marks)
     for place, word in enumerate(words):
         if word.isspace():

@@ -71,14 +71,16 @@ def review_order(mean: Floats, std: Floats, ordering: Ordering = "worth", seed: 
 
 
 def deciles(mean: Floats) -> Ints:
-    """(N,) the decile of each pair by strength, 0 the weakest; equal strengths rank as they stand."""
+    """Return (N,), the decile of each pair by strength, 0 the weakest; equal strengths rank as they stand."""
     decile = np.empty(len(mean), np.int64)
     decile[np.argsort(mean, kind="stable")] = np.arange(len(mean)) * NUM_DECILES // max(len(mean), 1)
     return decile
 
 
 def by_dispute(mean: Floats, std: Floats) -> Ints:
-    """(N,) the pairs from the one that the voters dispute most; where they are of one mind (std 0), by |mean|."""
+    """Return (N,), the pairs from the one that the voters dispute most; where they are of one mind (std 0), by
+    |mean|.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where((std == 0) & (mean == 0), 0.0, np.abs(mean) / std)
     return np.lexsort((np.abs(mean), ratio))

@@ -49,7 +49,7 @@ class _Part(NamedTuple):
 
 
 def shown(turns: Sequence[Message], limit: int | None = None) -> Shown:
-    """Turns without marks.
+    """Return turns without marks.
 
     Args:
         turns: of a prompt.

@@ -45,7 +45,7 @@ class ReviewStore:
             pass
 
     def standing(self) -> dict[str, dict[str, Review]]:
-        """Reviewer -> pair id -> the decision that stands: the last one that is not taken back."""
+        """Return reviewer -> pair id -> the decision that stands: the last one that is not taken back."""
         with self._turn():
             return {
                 reviewer: {name: stack[-1] for name, stack in stacks.items() if stack}
@@ -124,7 +124,7 @@ class ReviewStore:
 
 
 def answers(standing: Mapping[str, Mapping[str, Review]]) -> dict[str, dict[str, str]]:
-    """Reviewer -> pair id -> keep, flip or tie: what those that are not skipped were found to be."""
+    """Return reviewer -> pair id -> keep, flip or tie: what those that are not skipped were found to be."""
     return {
         reviewer: {name: review.decision for name, review in reviews.items() if review.decision != "skip"}
         for reviewer, reviews in standing.items()

@@ -28,7 +28,7 @@ WRONG = {"flip": 1.0, "keep": 0.0, "tie": 0.5}
 
 
 def agreement(standing: Mapping[str, Mapping[str, Review]]) -> list[dict[str, Any]]:
-    """Cohen's kappa of every two reviewers who have decided about the same pairs; skipped ones do not count.
+    """Return Cohen's kappa of every two reviewers who have decided about the same pairs; skipped ones do not count.
 
     Args:
         standing: reviewer -> pair id -> the decision that stands.

@@ -19,7 +19,7 @@ from lightning_rm.evaluation.items import Floats
 
 
 def best_of_groups(rows: Sequence[GroupRow], rewards: Floats, n: int, k: int) -> list[GroupRow]:
-    """k responses of the best-of-n policy to each prompt, from N >= k n samples of the policy before it.
+    """Return k responses of the best-of-n policy to each prompt, from N >= k n samples of the policy before it.
 
     Response b is the best of samples b n to (b + 1) n - 1, so that no sample is chosen from twice.
 

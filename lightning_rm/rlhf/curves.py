@@ -70,7 +70,7 @@ class Summary:
 
 
 def powers_of_two(most: int) -> Ints:
-    """1, 2, 4, ... and `most` itself."""
+    """Return 1, 2, 4, ... and `most` itself."""
     return np.array([*(2**j for j in range(most.bit_length()) if 2**j < most), most], np.int64)
 
 

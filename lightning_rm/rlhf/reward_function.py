@@ -92,7 +92,7 @@ class RewardFunction:
         aggregate(torch.zeros(1, 1), how, lam)  # a wrong setting is found here, not in the first step
 
     def digest(self) -> str:
-        """16 hex digits that change with the model, its tokenizer, and how rewards are made of what it says."""
+        """Return 16 hex digits that change with the model, its tokenizer, and how rewards are made of what it says."""
         loaded = LoadedModel(self.model, self.tokenizer).digest()
         settings = [self.how, self.lam, self.mean, self.std, self.clip, self.overlong]
         return fingerprint(model=loaded, settings=settings)[:16]
@@ -129,7 +129,7 @@ class RewardFunction:
     def openrlhf(
         self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any] = (), **_: Any
     ) -> dict[str, Any]:
-        """OpenRLHF's `reward_func`: texts that the policy's chat template has written already.
+        """Answer as OpenRLHF's `reward_func`: texts that the policy's chat template has written already.
 
         The response is what a query has beyond its prompt, without the special tokens at its end; the model's own
         template ends it. The prompt is taken as it is written: policy and reward model must have one chat template.
@@ -165,7 +165,7 @@ class RewardFunction:
         extra_info: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> float:
-        """verl's `compute_score`: one response, whose prompt stands in the row's `extra_info`.
+        """Answer as verl's `compute_score`: one response, whose prompt stands in the row's `extra_info`.
 
         Args:
             data_source: not read.

@@ -32,7 +32,9 @@ class LoadedModel(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
 
     def digest(self) -> str:
-        """16 hex digits that change with the weights, settings such as an ensemble's aggregate, and the tokenizer."""
+        """Return 16 hex digits that change with the weights, settings such as an ensemble's aggregate, and the
+        tokenizer.
+        """
         settings = {name: value for name, value in vars(self.model).items() if isinstance(value, str | float)}
         told = fingerprint(
             tokenizer=definition(self.tokenizer), template=self.tokenizer.chat_template, settings=settings

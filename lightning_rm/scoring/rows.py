@@ -185,7 +185,7 @@ def _opened(draft: Path, out: Path) -> Generator[BinaryIO]:
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
-    """JSON on one line; half a surrogate pair, which UTF-8 cannot write, stays the escape that it was."""
+    """Write JSON on one line; half a surrogate pair, which UTF-8 cannot write, stays the escape that it was."""
     try:
         return json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -33,7 +33,7 @@ class Limits:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, ask: Ask, limits: Limits) -> tuple[list[list[int]], int]:
-    """Token ids of every item of a request, and how many of the items were cut, as it had asked.
+    """Return token ids of every item of a request, and how many of the items were cut, as it had asked.
 
     Raises:
         RequestError: if there are too many items, or one cannot be tokenised, is empty, is too long, or holds an id

@@ -96,7 +96,7 @@ class Ask:
 
 
 def read_classify(body: Body) -> Ask:
-    """`POST /classify`: vLLM's form, or SGLang's where the body holds `text` or `input_ids`."""
+    """Read `POST /classify`: vLLM's form, or SGLang's where the body holds `text` or `input_ids`."""
     named = [name for name in ("text", "input_ids", "input", "messages") if body.get(name) is not None]
     if not named:
         raise RequestError("input cannot be empty: give input, messages, text or input_ids", "input")
@@ -109,7 +109,7 @@ def read_classify(body: Body) -> Ask:
 
 
 def read_pooling(body: Body) -> Ask:
-    """`POST /pooling`: vLLM's form; a reward model has the task `classify`."""
+    """Read `POST /pooling`: vLLM's form; a reward model has the task `classify`."""
     task = _text(body, "task")
     if task not in (None, "classify"):
         raise RequestError(f"{found(task)}: a reward model has the task 'classify' alone", "task")
@@ -117,12 +117,12 @@ def read_pooling(body: Body) -> Ask:
 
 
 def read_embeddings(body: Body) -> Ask:
-    """`POST /v1/embeddings`: OpenAI's form; the embedding is the reward, a list of one number."""
+    """Read `POST /v1/embeddings`: OpenAI's form; the embedding is the reward, a list of one number."""
     return _vllm(body, "embeddings")
 
 
 def read_get_reward(body: Body) -> Ask:
-    """`POST /get_reward`: OpenRLHF's form. An empty list is answered with empty lists: its client sends those."""
+    """Read `POST /get_reward`: OpenRLHF's form. An empty list is answered with empty lists: its client sends those."""
     query = body.get("query")
     if isinstance(query, str):
         query = [query]

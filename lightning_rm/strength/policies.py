@@ -93,7 +93,7 @@ def reviewed(strength: Strength, targets: Targets, *, verdicts: NDArray[np.str_]
 
 
 def decisions(before: Targets, after: Targets) -> NDArray[np.str_]:
-    """(N,) what a treatment has decided of each pair: one of `DECISIONS`.
+    """Return (N,), what a treatment has decided of each pair: one of `DECISIONS`.
 
     Args:
         before: the data's own targets.
@@ -107,12 +107,14 @@ def decisions(before: Targets, after: Targets) -> NDArray[np.str_]:
 
 
 def is_turned(targets: Targets) -> Bools:
-    """(N,) whether chosen is the less likely one: the responses of such a pair change places when it is written."""
+    """Return (N,), whether chosen is the less likely one: the responses of such a pair change places when it is
+    written.
+    """
     return targets.label < 0.5
 
 
 def reason(strength: Strength, i: int, name: str) -> str:
-    """Why a policy decided as it did of pair `i`, in numbers that a person can check."""
+    """Say why a policy decided as it did of pair `i`, in numbers that a person can check."""
     if np.isnan(strength.mean[i]):
         return f"{name}: no votes"
     return (

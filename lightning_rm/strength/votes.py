@@ -32,13 +32,13 @@ class Strength:
 
     @classmethod
     def of(cls, mean: ArrayLike, std: ArrayLike, share: ArrayLike) -> Strength:
-        """Strength from its numbers; the quantile is computed here."""
+        """Make a strength of its numbers; the quantile is computed here."""
         mean = np.asarray(mean, np.float64)
         return cls(mean, np.asarray(std, np.float64), np.asarray(share, np.float64), quantiles(mean))
 
     @classmethod
     def of_votes(cls, votes: ArrayLike) -> Strength:
-        """Strength from votes (arXiv 2401.06080, eq 4).
+        """Make a strength of votes (arXiv 2401.06080, eq 4).
 
         Args:
             votes: (N, M) margins; NaN where a voter has no say, such as on a pair that it was trained on.
@@ -76,7 +76,7 @@ def vote_shares(votes: NDArray[np.float64], offsets: NDArray[np.integer]) -> Flo
 
 
 def quantiles(mean: ArrayLike) -> Floats:
-    """(N,) the rank of each value among those that are not NaN, over their number: `rank / N`, in [0, 1).
+    """Return (N,), the rank of each value among those that are not NaN, over their number: `rank / N`, in [0, 1).
 
     Equal values rank as they stand. NaN stays NaN.
     """
@@ -88,7 +88,7 @@ def quantiles(mean: ArrayLike) -> Floats:
 
 
 def in_ranges(quantile: Floats, ranges: QuantileRanges) -> Bools:
-    """(N,) whether a quantile lies in one of the ranges `[low, high)`.
+    """Return (N,), whether a quantile lies in one of the ranges `[low, high)`.
 
     Raises:
         ValueError: for a range that is empty or not within [0, 1].

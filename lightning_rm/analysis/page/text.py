@@ -10,7 +10,8 @@ _MARKUP = re.compile(r"[\\`*\[\]|$~!]|(?<!\w)_|_(?!\w)")
 
 
 def visible(text: str) -> str:
-    """Text without control characters, lone surrogates and signs that turn the reading direction of what follows.
+    """Return text without control characters, lone surrogates and signs that turn the reading direction of what
+    follows.
 
     Each becomes U+FFFD, the sign of a character that cannot be shown, so that nothing is left out unseen. New lines and
     tabs stay; a carriage return is a new line.
@@ -21,18 +22,18 @@ def visible(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text for HTML, as content and within quotes alike."""
+    """Return text for HTML, as content and within quotes alike."""
     return html.escape(visible(text), quote=True)
 
 
 def escaped_markdown(text: str) -> str:
-    """Text for one line of Markdown, such as a cell of a table: no markup, no link, no image, no HTML."""
+    """Return text for one line of Markdown, such as a cell of a table: no markup, no link, no image, no HTML."""
     line = html.escape(" ".join(visible(text).split()), quote=False)
     return _MARKUP.sub(lambda sign: f"\\{sign[0]}", line)
 
 
 def fenced(text: str) -> str:
-    """Text of several lines as a block of Markdown in which nothing is markup."""
+    """Return text of several lines as a block of Markdown in which nothing is markup."""
     text = visible(text)
     fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
     return f"{fence}text\n{text}\n{fence}"

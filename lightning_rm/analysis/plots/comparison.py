@@ -43,7 +43,7 @@ def runs_of_methods(values: Mapping[Key, Sequence[float]], axis: str) -> Figure:
 
 
 def difference_intervals(differences: Mapping[Key, Difference], axis: str) -> Figure:
-    """Paired differences with their intervals, a row a method; hollow where the interval holds zero.
+    """Draw paired differences with their intervals, a row a method; hollow where the interval holds zero.
 
     Args:
         differences: from `paired_difference`; of a single pair there is no interval.
@@ -87,7 +87,7 @@ def curves_of_methods(curves: Mapping[Key, Sequence[Curve]], axis: str, chance: 
 
 
 def reliability_of_methods(bins: Mapping[Key, Reliability]) -> Figure:
-    """Accuracy by confidence of each method against the diagonal; the larger a dot, the more pairs it is of.
+    """Draw accuracy by confidence of each method against the diagonal; the larger a dot, the more pairs it is of.
 
     Args:
         bins: from `reliability`.

@@ -27,7 +27,7 @@ class Panel(NamedTuple):
 def feature_panels(
     panels: Mapping[str, Panel], title: str, kinds: tuple[str, str] = ("chosen", "rejected"), join: bool = False
 ) -> Figure:
-    """Features of chosen and of rejected responses, a panel a model (arXiv 2401.06080, figure 11).
+    """Draw features of chosen and of rejected responses, a panel a model (arXiv 2401.06080, figure 11).
 
     A unit is as long across as up. Panels have scales of their own: features of two models share no space.
 

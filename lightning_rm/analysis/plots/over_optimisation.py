@@ -28,7 +28,7 @@ class GoldAndProxy(NamedTuple):
 
 
 def over_optimisation(models: Mapping[str, GoldAndProxy], title: str = "The best of n by a reward model") -> Figure:
-    """Gold beside proxy, each from its value at n = 1, against the divergence from the policy; n stands above.
+    """Draw gold beside proxy, each from its value at n = 1, against the divergence from the policy; n stands above.
 
     Args:
         models: name -> curve.

@@ -71,7 +71,7 @@ def prefix_accuracy(prefixes: Mapping[str, Series], num_pairs: int) -> Figure:
 def recipe_curves(
     metrics: Mapping[str, Mapping[str, Sequence[Curve]]], num_pairs: int, chance: float | None = None
 ) -> Figure:
-    """Metrics over training, a line a recipe: the mean of its seeds in a band (arXiv 2401.06080, figures 6 to 8).
+    """Draw metrics over training, a line a recipe: the mean of its seeds in a band (arXiv 2401.06080, figures 6 to 8).
 
     The band is one sample standard deviation up and one down; a single seed has none. Seeds that were logged at other
     steps are interpolated linearly at the steps of all, as far as every seed goes.

@@ -16,7 +16,7 @@ Series = Mapping[str, Sequence[float | None]]
 
 
 def rounds_figure(series: Series, title: str = "Rounds of RLHF") -> Figure:
-    """Six panels over the rounds: worth, reward, KL, length, variety and perplexity.
+    """Draw six panels over the rounds: worth, reward, KL, length, variety and perplexity.
 
     Args:
         series: measure -> its value in every round, as `rlhf.round_table.RoundTable.series` gives them; None or NaN

@@ -24,7 +24,7 @@ from lightning_rm.analysis.words import key_words, titled
 def training_curves(
     history: History, losses: Sequence[str] | None = None, accuracies: Sequence[str] | None = None
 ) -> Figure:
-    """Loss and accuracy of training and validation over the steps of the optimizer.
+    """Draw loss and accuracy of training and validation over the steps of the optimizer.
 
     Curves of many points are drawn faint, with a running mean over them. What was logged after the last training step,
     such as an evaluation of the best weights, is left out.
@@ -94,7 +94,7 @@ def reward_histogram(chosen: ArrayLike, rejected: ArrayLike, num_bins: int = 40,
 
 
 def reliability_diagram(margins: ArrayLike, labels: ArrayLike, num_bins: int = 10, data_set: str = "") -> Figure:
-    """Accuracy by confidence, folded, against the diagonal of perfect calibration; beneath, the pairs of each bin.
+    """Draw accuracy by confidence, folded, against the diagonal of perfect calibration; beneath, the pairs of each bin.
 
     Args:
         margins: (P,) reward of chosen minus reward of rejected.

@@ -139,7 +139,7 @@ def draw_agreement(axes: Axes, groups: Agreement) -> None:
 
 
 def detection_curves(scores: Mapping[str, ArrayLike], wrong: ArrayLike) -> Figure:
-    """Precision by recall of finding wrong labels, a line a score, over the pairs that have truth and every score.
+    """Draw precision by recall of finding wrong labels, a line a score, over the pairs that have truth and every score.
 
     Args:
         scores: name to (N,) values that are low where the label looks wrong, from `detection_scores`.

@@ -44,7 +44,9 @@ OTHERS = (ORANGE, "#009E73", "#CC79A7", SKY, "#E69F00")
 
 @contextmanager
 def saving(settings: dict[Any, Any] | None = None) -> Generator[None]:
-    """The common style, and some settings more, while a figure is saved; letters that the font lacks are no news."""
+    """Set the common style, and some settings more, while a figure is saved; letters that the font lacks are no
+    news.
+    """
     with mpl.rc_context({**STYLE, **(settings or {})}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -161,7 +163,7 @@ def legend_below(
 
 
 def draw_series(axes: Axes, series: Series, look: dict[str, Any], label: str) -> None:
-    """Means over positions, with a bar of one spread up and down where several runs have one."""
+    """Draw means over positions, with a bar of one spread up and down where several runs have one."""
     positions, means, spreads = (np.asarray(values, np.float64) for values in series)
     if np.isnan(spreads).all():
         axes.plot(positions, means, **look, label=label)

@@ -45,7 +45,7 @@ def metric_panels(
     bands: Mapping[str, Band] | None = None,
     band_name: str = "reference",
 ) -> Figure:
-    """Metrics against a setting: means over runs, the bars one spread up and one down.
+    """Draw metrics against a setting: means over runs, the bars one spread up and one down.
 
     The axis is logarithmic where the settings span more than a factor of `LOG_FACTOR`, and linear below the least
     positive one where 0 is among them.

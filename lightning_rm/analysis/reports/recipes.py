@@ -20,7 +20,9 @@ CURVES = ("train/loss", "train/accuracy", "val/nll", "val/accuracy", "val/clean_
 
 
 def decile_report(runs: Sequence[Run], metric: str, reference: float | None, out: Path) -> list[Path]:
-    """Accuracy of models trained on each decile alone, as labelled and flipped (arXiv 2401.06080, Figs 4 and 5)."""
+    """Report accuracy of models trained on each decile alone, as labelled and flipped (arXiv 2401.06080, Figs 4 and
+    5).
+    """
     rows = _rows(_deciles(runs, metric), "decile")
     return [
         *save_figure(decile_figure(runs, metric, reference), out / "deciles"),
@@ -35,7 +37,7 @@ def decile_figure(runs: Sequence[Run], metric: str, reference: float | None = No
 
 
 def prefix_report(runs: Sequence[Run], metric: str, out: Path) -> list[Path]:
-    """Accuracy by share of the data, from the weak and the strong end (arXiv 2401.06080, Figs 21 and 22)."""
+    """Report accuracy by share of the data, from the weak and the strong end (arXiv 2401.06080, Figs 21 and 22)."""
     rows = _rows(_prefixes(runs, metric), "share")
     return [
         *save_figure(prefix_figure(runs, metric), out / "prefixes"),
@@ -88,7 +90,7 @@ def _gathered(
 
 
 def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> list[Path]:
-    """Recipes over seeds: their curves (arXiv 2401.06080, Figs 6 to 8), and a table of results, mean and spread.
+    """Report recipes over seeds: their curves (arXiv 2401.06080, Figs 6 to 8), and a table of results, mean and spread.
 
     Runs without `csv/metrics.csv` (logger=none) are in the table and not in the curves, which the table counts. Its
     column `pairs` says on how many each recipe was trained: those of recipes that were trained on fewer may differ by

@@ -78,7 +78,7 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
 
 
 def shifted_sets(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[float, str]]:
-    """Metric -> shift in per cent -> the test set that it is of.
+    """Return metric -> shift in per cent -> the test set that it is of.
 
     Args:
         results: as `Run.results` gives them.

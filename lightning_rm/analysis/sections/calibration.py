@@ -24,7 +24,7 @@ VALIDATION = "val"
 
 
 def calibration_section(study: Study) -> Section:
-    """NLL as it is and after a temperature, with paired differences, and reliability of every set."""
+    """Write NLL as it is and after a temperature, with paired differences, and reliability of every set."""
     sets = study.recorded()
     tests = [name for name in sets if name.startswith("test")] or sets
     tested = {name: _tempered(study, name) for name in tests}

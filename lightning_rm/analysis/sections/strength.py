@@ -31,7 +31,7 @@ SIZE = (4.6, 3.3)
 
 
 def strength_section(study: Study, strength: str | Path | None) -> Section:
-    """Figures of annotated pairs, and of runs by decile or by share.
+    """Write figures of annotated pairs, and of runs by decile or by share.
 
     Args:
         study: of the runs.

@@ -184,7 +184,7 @@ class Iterated(Generic[BatchT]):
 
 
 def leave_signals(worker: int) -> None:
-    """In a worker process: Ctrl-C, which a terminal sends to all processes, is the training process's to answer."""
+    """Leave Ctrl-C, which a terminal sends to all processes, to the training process: called in a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -76,7 +76,7 @@ def by_prompt(rows: Rows, prompt_index: Rows, sequence_index: Rows, generator: n
 
 
 def cut_by_pairs(rows: Rows, num_pairs: int) -> list[Rows]:
-    """Batches of num_pairs neighbours; the last one may be smaller."""
+    """Cut an order into batches of num_pairs neighbours; the last one may be smaller."""
     return [rows[start : start + num_pairs] for start in range(0, len(rows), num_pairs)]
 
 
@@ -103,7 +103,8 @@ def grid_parts(lengths: Rows, sequence_index: Rows, prompts: tuple[Rows, Rows] |
 
 
 def cut_by_tokens(rows: Rows, num_tokens: int, token_cost: LayoutName, parts: Rows, part_index: Rows) -> list[Rows]:
-    """Batches of as many neighbours as a budget of grid tokens allows, a part that stands twice counted once.
+    """Cut an order into batches of as many neighbours as a budget of grid tokens allows, a part that stands twice
+    counted once.
 
     Args:
         rows: (P,) row numbers.

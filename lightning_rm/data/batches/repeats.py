@@ -13,7 +13,9 @@ from lightning_rm.digests import short_key
 
 
 def sequence_index(pairs: PairDataset) -> Rows:
-    """(N, 2) one number a distinct token sequence of a data set: pairs that share a response share its number."""
+    """Return (N, 2), one number a distinct token sequence of a data set: pairs that share a response share its
+    number.
+    """
     numbers: dict[bytes, int] = {}
     index = [
         [numbers.setdefault(_key(sequence), len(numbers)) for sequence in pairs.sample(row).sequences]
@@ -23,7 +25,8 @@ def sequence_index(pairs: PairDataset) -> Rows:
 
 
 def shared_prompts(pairs: PairDataset) -> tuple[Rows, Rows]:
-    """(N,) tokens of each pair's prompt that a grid of `shared_prefix` shares, and (N,) one number a distinct prompt.
+    """Return (N,), tokens of each pair's prompt that a grid of `shared_prefix` shares, and (N,) one number a distinct
+    prompt.
 
     A prompt of fewer than `SHORTEST_SHARED` tokens is not shared.
     """

@@ -100,7 +100,7 @@ def lookup(raw: Raw, path: str) -> object:
 
 
 def text(value: object, name: str) -> str:
-    """Text that can be written down again: half of a surrogate pair (`"\\ud800"` in JSON) cannot."""
+    """Return text that can be written down again: half of a surrogate pair (`"\ud800"` in JSON) cannot."""
     if not isinstance(value, str):
         raise RowError(WRONG_TYPE, f"{name} must be text, found {shown(value)}")
     try:

@@ -36,7 +36,7 @@ JSON_ROWS = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def json_like(value: object, name: str) -> object:
-    """Nested data as it is, if it can be written as JSON and is not nested beyond `MAX_DEPTH`."""
+    """Return nested data as it is, if it can be written as JSON and is not nested beyond `MAX_DEPTH`."""
     check_depth(value, name)
     try:
         json.dumps(value, ensure_ascii=False, sort_keys=True).encode()

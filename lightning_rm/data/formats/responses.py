@@ -34,7 +34,7 @@ def check_prefill(prefill: str) -> None:
 def explicit_pair(
     prompt: object, chosen: object, rejected: object, prefill: Prefill = "error"
 ) -> tuple[Turns, Turns, Turns]:
-    """Prompt, chosen and rejected of a row that names its prompt.
+    """Return prompt, chosen and rejected of a row that names its prompt.
 
     The responses may be written with the prompt in front of them or without.
     """
@@ -126,7 +126,7 @@ def _begins_with(turns: Turns, prompt: Turns, name: str) -> bool:
 
 
 def implicit_pair(chosen: object, rejected: object) -> tuple[Turns, Turns, Turns]:
-    """Prompt, chosen and rejected of a row whose two conversations share their prompt.
+    """Return prompt, chosen and rejected of a row whose two conversations share their prompt.
 
     Lists of turns share their longest common prefix; each side keeps one turn at least. Two texts without marks share
     what stands before the last line break of their longest common prefix: `"Q: 2+2?\\n4"` and `"Q: 2+2?\\n5"` have the

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def default_cache_dir() -> Path:
-    """`$LIGHTNING_RM_CACHE` where it is set, else `~/.cache/lightning_rm`."""
+    """Return `$LIGHTNING_RM_CACHE` where it is set, else `~/.cache/lightning_rm`."""
     return Path(os.environ.get("LIGHTNING_RM_CACHE") or Path.home() / ".cache" / "lightning_rm")
 
 

@@ -35,7 +35,7 @@ class SequenceColumn:
         self.lengths: NDArray[np.int64] = np.concatenate([np.diff(chunk) for chunk in offsets]).astype(np.int64)
 
     def get(self, i: int) -> list[int]:
-        """Sequence `i` of the column."""
+        """Return sequence `i` of the column."""
         chunk = int(np.searchsorted(self._ends, i, side="right"))
         offsets = self._offsets[chunk]
         local = i - int(self._ends[chunk]) + len(offsets) - 1
@@ -43,7 +43,7 @@ class SequenceColumn:
 
 
 def shares_of_votes(column: Any) -> NDArray[np.float64]:
-    """(N,) the share of votes for chosen of each pair."""
+    """Return (N,), the share of votes for chosen of each pair."""
     return np.concatenate([vote_shares(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in column.chunks])
 
 

@@ -82,7 +82,9 @@ class GroupDataset:
         return tuple(self._table["gold"][i].as_py())
 
     def votes(self, i: int) -> tuple[tuple[float, ...], ...]:
-        """For each response of group `i`, the reward each of M voters gives it; empty where no voter was asked."""
+        """Return, for each response of group `i`, the reward each of M voters gives it; empty where no voter was
+        asked.
+        """
         return tuple(map(tuple, self._table["votes"][i].as_py()))
 
     def group_id(self, i: int) -> str:

@@ -247,7 +247,7 @@ class PairDataset:
         return [PairPlace(id, prompt_id, moved(origin, self._moved)) for id, prompt_id, origin in columns]
 
     def text(self, i: int) -> PairText:
-        """Pair `i` in words."""
+        """Return pair `i` in words."""
         prompt, texts, id = (self._table[name][int(self._rows[i])].as_py() for name in ("prompt_text", "texts", "id"))
         chosen, rejected = (texts[side] for side in self._sides[i].tolist())
         return PairText(prompt, chosen, rejected, id)

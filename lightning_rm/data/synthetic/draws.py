@@ -32,7 +32,7 @@ class Draws:
         return self._random.random()
 
     def chance(self, probability: float) -> bool:
-        """True with the given probability; one number is drawn whatever it is."""
+        """Return True with the given probability; one number is drawn whatever it is."""
         return self.uniform() < probability
 
     def below(self, bound: int) -> int:
@@ -53,7 +53,7 @@ class Draws:
         raise ValueError("there is nothing to choose from: the weights are empty")
 
     def sample(self, options: Sequence[T], num: int) -> list[T]:
-        """`num` of the options in random order, none twice (the first `num` steps of a Fisher-Yates shuffle)."""
+        """Draw `num` of the options in random order, none twice (the first `num` steps of a Fisher-Yates shuffle)."""
         pool = list(options)
         random, size = self._random.random, len(pool)  # as `below`, in the loop that data is made in
         for place in range(num):

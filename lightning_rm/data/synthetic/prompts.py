@@ -105,7 +105,7 @@ class Prompt:
 
 
 def held_out_by(task: Task) -> tuple[Reason, ...]:
-    """Why no training task may be like this; empty if one may.
+    """Say why no training task may be like this; empty if one may.
 
     - `attributes`: training asks for a colour or a size, never for both.
     - `combination`: training asks for one extra (order, exception) at most; courtesy is none.

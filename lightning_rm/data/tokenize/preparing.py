@@ -108,7 +108,7 @@ def notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """Turns in words: one turn as it is, several with their roles."""
+    """Return turns in words: one turn as it is, several with their roles."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)

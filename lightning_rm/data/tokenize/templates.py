@@ -134,7 +134,7 @@ def render(
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of rendered texts, each with one BOS at its start if the tokenizer starts its texts with one.
+    """Return token ids of rendered texts, each with one BOS at its start if the tokenizer starts its texts with one.
 
     `<s>` is added to a template that leaves it out, and is not doubled where the template writes it. BOS tokens that a
     template repeats further on (Llama 2 opens every user turn with one) are the template's own and stay.

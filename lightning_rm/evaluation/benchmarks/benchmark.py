@@ -109,6 +109,6 @@ def mean_of(means: Means, names: Sequence[str]) -> Floats | None:
 
 
 def with_overall(sections: dict[str, Floats], names: Sequence[str]) -> dict[str, Floats]:
-    """Sections with the plain mean of some of them as `overall`, left out if one of them is missing."""
+    """Add the plain mean of some sections as `overall`, left out if one of them is missing."""
     overall = mean_of(sections, names)
     return sections if overall is None else {**sections, OVERALL: overall}

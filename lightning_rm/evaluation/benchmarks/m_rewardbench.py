@@ -80,7 +80,7 @@ def combine(means: Means) -> dict[str, Floats]:
 
 
 def average(languages: Means) -> dict[str, Floats]:
-    """Language scores with their mean and spread without English, and how far they fall below English.
+    """Return language scores with their mean and spread without English, and how far they fall below English.
 
     fra .80, deu .76, zho_Hans .70, zho_Hant .74 and English .85 have the mean .75, a drop of .10 / .85 = .118.
     """

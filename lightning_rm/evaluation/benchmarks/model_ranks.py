@@ -94,7 +94,7 @@ def _correlations(human: Floats, machine: Floats, human_rate: Floats, machine_ra
 
 
 def separated(draws: Floats, level: float = LEVEL) -> Floats:
-    """(n, n): 1 where the row's interval lies above the column's, -1 where it lies below, 0 where they overlap.
+    """Return (n, n): 1 where the row's interval lies above the column's, -1 where it lies below, 0 where they overlap.
 
     Args:
         draws: (B, n) ratings.
@@ -106,7 +106,7 @@ def separated(draws: Floats, level: float = LEVEL) -> Floats:
 
 
 def draws_of_wins(votes: Votes, shares: Floats, seed: int = 0, num_draws: int = NUM_DRAWS) -> Floats:
-    """(S, B, n, n): tables of wins over draws of clusters, the same draws for each of (S, N) shares."""
+    """Return (S, B, n, n): tables of wins over draws of clusters, the same draws for each of (S, N) shares."""
     tables = [
         wins(votes.first, votes.second, share, votes.num, counts[votes.cluster])
         for share in shares
@@ -117,7 +117,7 @@ def draws_of_wins(votes: Votes, shares: Floats, seed: int = 0, num_draws: int = 
 
 
 def wins(first: Ints, second: Ints, share: Floats, num: int, weight: Floats | None = None) -> Floats:
-    """(num, num): how often the row's model beat the column's.
+    """Return (num, num): how often the row's model beat the column's.
 
     Args:
         first: (N,) models of the first answers.
@@ -137,7 +137,7 @@ def wins(first: Ints, second: Ints, share: Floats, num: int, weight: Floats | No
 def bradley_terry(
     table: Floats, met: NDArray[np.bool_] | None = None, num_steps: int = 2000, prior: float = 0.1
 ) -> Floats:
-    """(..., num) log-strengths that make the wins likely, by minorisation-maximisation (Hunter, 2004).
+    """Return (..., num) log-strengths that make the wins likely, by minorisation-maximisation (Hunter, 2004).
 
     Args:
         table: (..., num, num) wins of the row's model over the column's.

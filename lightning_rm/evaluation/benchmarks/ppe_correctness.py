@@ -87,7 +87,7 @@ def _curves(source: str, items: Items, rewards: Floats) -> dict[str, Credit]:
 
 
 def roc_areas(reward: Floats, gold: Floats) -> Floats:
-    """(P,) the chance that a right response of a prompt has a higher reward than a wrong one, ties half.
+    """Return (P,), the chance that a right response of a prompt has a higher reward than a wrong one, ties half.
 
     NaN for a prompt without one of each. They are P curves of few points: one table of differences, not P metrics.
     """

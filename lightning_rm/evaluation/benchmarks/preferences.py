@@ -70,7 +70,7 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """Subsets, and the accuracy over all pairs as `overall`."""
+    """Return subsets, and the accuracy over all pairs as `overall`."""
     return {**{name: mean for name, mean in means.items() if name != OVERALL}, OVERALL: means[OVERALL]}
 
 

@@ -86,7 +86,7 @@ def pair_item(raw: Raw, origin: str, subset: str, cluster: str | None = None) ->
 
 
 def section_scores(accuracies: Means) -> dict[str, Floats]:
-    """Sections by their weights over the subsets that are there; the benchmark's own code makes an absent one 0.
+    """Return sections by their weights over the subsets that are there; the benchmark's own code makes an absent one 0.
 
     `alpacaeval-easy` .9 and `mt-bench-easy` .5 alone make Chat (100 * .9 + 28 * .5) / 128 = .8125.
     """
@@ -105,7 +105,7 @@ def leaderboard_with_prior(sections: Means, prior: Floats | float) -> Floats:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """Sections, their plain mean as `overall`, and the subsets as details."""
+    """Return sections, their plain mean as `overall`, and the subsets as details."""
     sections = with_overall(section_scores(means), list(SECTIONS))
     details = {
         f"{section}/{subset}": means[subset]

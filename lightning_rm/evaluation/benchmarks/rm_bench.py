@@ -50,7 +50,7 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """Nine columns a domain: `chat/concise>markdown` is a concise right answer against a wrong one in Markdown.
+    """Return nine columns a domain: `chat/concise>markdown` is a concise right answer against a wrong one in Markdown.
 
     Both parts of safety are pooled before anything is averaged.
     """
@@ -66,7 +66,9 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """Domains, difficulties over the domains there are, `overall`; each domain's difficulties and cells as details."""
+    """Return domains, difficulties over the domains there are, `overall`; each domain's difficulties and cells as
+    details.
+    """
     domains: dict[str, Floats] = {}
     details: dict[str, Floats] = {}
     for domain in DOMAINS:

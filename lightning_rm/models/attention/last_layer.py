@@ -107,7 +107,7 @@ def tell_where_read(mask: Tensor, read: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def carry(mask: Tensor, other: Tensor) -> Tensor:
-    """Another mask for the same grid, to which goes what is known of the first."""
+    """Return another mask for the same grid, with what is known of the first."""
     if mask in _CELLS:
         _CELLS[other] = _CELLS[mask]
     return other

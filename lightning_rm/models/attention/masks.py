@@ -55,7 +55,9 @@ def block_mask(tokens: TokenBatch, segments: Segments, causal: bool, dtype: torc
 
 
 def padding_mask(tokens: TokenBatch) -> Tensor:
-    """(R, 1, 1, L) bool, of rows of one sequence whose tokens see what follows them: all see the same, the tokens."""
+    """Return (R, 1, 1, L) bool, of rows of one sequence whose tokens see what follows them: all see the same, the
+    tokens.
+    """
     return tokens.mask[:, None, None]
 
 

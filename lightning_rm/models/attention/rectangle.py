@@ -34,14 +34,14 @@ class Rectangle(NamedTuple):
     seen: Tensor
 
     def mask(self, causal: bool, window: int | None) -> Tensor:
-        """(R, 1, L, L) bool, what each place attends to."""
+        """Return (R, 1, L, L) bool, what each place attends to."""
         allowed = self.seen[self.segment[:, :, None], self.segment[:, None, :]]
         distance = self.position[:, :, None] - self.position[:, None, :]
         return (allowed & within_reach(distance, causal, window))[:, None]
 
 
 def within_reach(distance: Tensor, causal: bool, window: int | None) -> Tensor:
-    """Bool of the same shape: whether a token attends to one that stands so many places before it.
+    """Return bool of the same shape: whether a token attends to one that stands so many places before it.
 
     A decoder's token sees itself and what stands before it, within a window itself and `window - 1` tokens before; an
     encoder's also `window - 1` after it.
@@ -51,7 +51,7 @@ def within_reach(distance: Tensor, causal: bool, window: int | None) -> Tensor:
 
 
 def seen_segments(back: Sequence[int]) -> Tensor:
-    """(S, S) bool, [a, b]: whether segment a is b or continues it; `back` as in `rectangle_of`."""
+    """Return (S, S) bool, [a, b]: whether segment a is b or continues it; `back` as in `rectangle_of`."""
     seen = torch.eye(len(back), dtype=torch.bool)
     for number, distance in enumerate(back):
         if distance:
@@ -60,7 +60,7 @@ def seen_segments(back: Sequence[int]) -> Tensor:
 
 
 def shape_of(lengths: list[int], back: list[int]) -> tuple[int, int]:
-    """(R, L) of the rectangle: the number of trees and the tokens of the largest."""
+    """Return (R, L) of the rectangle: the number of trees and the tokens of the largest."""
     trees = _trees(lengths, back)
     return len(trees), max(trees)
 

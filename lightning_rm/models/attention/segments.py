@@ -82,7 +82,7 @@ def segment_attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """SDPA; with segments for a mask, SDPA of each segment over itself and what it continues.
+    """Attend by SDPA; with segments for a mask, by SDPA of each segment over itself and what it continues.
 
     Args:
         module: the attention layer; `is_causal` says whether it belongs to a decoder.

@@ -66,7 +66,7 @@ def spans_of(lengths: list[int], back: list[int], device: torch.device) -> Spans
 def attend(
     query: Tensor, key: Tensor, value: Tensor, spans: Spans, causal: bool, window: int | None, scale: float | None
 ) -> Tensor:
-    """Attention of every segment over what it sees, in one call.
+    """Attend from every segment to what it sees, in one call.
 
     Args:
         query: (T, heads, d).

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Transformers' progress bars and load reports off, and back as they were."""
+    """Turn transformers' progress bars and load reports off, and back as they were."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -27,7 +27,7 @@ def quiet() -> Generator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Generator[None]:
-    """The CPU's random numbers from a seed, and the global state as it was afterwards."""
+    """Draw the CPU's random numbers from a seed, and leave the global state afterwards as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -77,7 +77,7 @@ def architecture_of(config: PreTrainedConfig, remote: bool = False) -> Architect
 
 
 def classifier_class(config: PreTrainedConfig) -> type[Any]:
-    """Transformers' sequence classifier for a configuration.
+    """Return transformers' sequence classifier for a configuration.
 
     Raises:
         ValueError: if it has none; the message says what to do.

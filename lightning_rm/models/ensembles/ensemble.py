@@ -216,7 +216,7 @@ class RewardEnsemble(AnyRewardModel):
         return aggregate(votes, self.how, self.lam)
 
     def lm_loss(self, output: RewardOutput, tokens: TokenBatch) -> Tensor:
-        """Members have no common hidden states, so there is no such loss.
+        """Refuse: members have no common hidden states, so there is no such loss.
 
         Raises:
             ValueError: always.
@@ -224,7 +224,7 @@ class RewardEnsemble(AnyRewardModel):
         raise ValueError(NO_LM_LOSS)
 
     def votes(self, tokens: TokenBatch) -> Tensor:
-        """(k, M, P): every member's rewards, its offset taken off."""
+        """Return (k, M, P): every member's rewards, its offset taken off."""
         return self._centred([member(tokens) for member in self.members])
 
     @torch.no_grad()

@@ -118,7 +118,7 @@ class MemberLora(nn.Module):
         )
 
     def by_name(self) -> dict[str, MemberAdapter]:
-        """Adapters by the names of their layers within the classifier."""
+        """Return adapters by the names of their layers within the classifier."""
         return dict(zip(self.names, cast("list[MemberAdapter]", list(self.adapters)), strict=True))
 
     def merged(self, classifier: PreTrainedModel, member: int | None) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ class MemberLora(nn.Module):
 
     @contextmanager
     def on(self, classifier: PreTrainedModel) -> Generator[None]:
-        """Within it, a forward of R rows gives the hidden states of M * R, member by member."""
+        """Have a forward of R rows within it give the hidden states of M * R, member by member."""
         first, *others = transformer_layers(classifier)[-self.num_layers :]
         with ExitStack() as hooks:
             for layer in (first, *others):

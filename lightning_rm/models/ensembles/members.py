@@ -78,14 +78,14 @@ class MemberRewardModel(RewardModel):
 
     @classmethod
     def of(cls, model: RewardModel, members: Members | None = None, last_layer: LastLayer | None = None) -> Self:
-        """Members on a reward model's backbone, which they take over; its head is dropped."""
+        """Put members on a reward model's backbone, which they take over; its head is dropped."""
         if model.router_loss:
             raise ValueError("members of one backbone do not train its routers; set router_loss=0")
         return cls(model.backbone, model.pad_id, model.lm_head, members, last_layer)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, members: Members | None = None, **options: Any) -> Self:
-        """Members on a pretrained backbone; `options` are `RewardModel.from_pretrained`'s."""
+        """Put members on a pretrained backbone; `options` are `RewardModel.from_pretrained`'s."""
         model = cls.of(RewardModel.from_pretrained(path, **options), members, options.get("last_layer"))
         model.remember_new_head(f"path={str(path)!r}")
         return model
@@ -94,7 +94,7 @@ class MemberRewardModel(RewardModel):
     def from_config(
         cls, config: PreTrainedConfig | Mapping[str, Any], *, members: Members | None = None, **options: Any
     ) -> Self:
-        """Members on a backbone with random weights; `options` are `RewardModel.from_config`'s."""
+        """Put members on a backbone with random weights; `options` are `RewardModel.from_config`'s."""
         return cls.of(RewardModel.from_config(config, **options), members, options.get("last_layer"))
 
     @classmethod
