@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lightning_rm.data.sources.records import RecordSource
     from lightning_rm.data.synthetic.pairs import SyntheticSource
     from lightning_rm.data.synthetic.policy import SyntheticGroups
-    from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+    from lightning_rm.data.synthetic.tokenizer import synthetic_tokenizer, world_tokenizer
     from lightning_rm.data.tokenize.pairs import load_tokenizer
     from lightning_rm.evaluation.evaluate import evaluate
     from lightning_rm.models.ensembles.ensemble import RewardEnsemble
@@ -108,6 +108,7 @@ __all__ = [
     "score_sequences",
     "serve",
     "strength_by_group",
+    "synthetic_tokenizer",
     "warmup_schedule",
     "world_tokenizer",
 ]
@@ -165,8 +166,9 @@ _HOMES = {
     "score_sequences": "scoring.engine",
     "serve": "serving.serve",
     "strength_by_group": "analysis.plots.strength",
+    "synthetic_tokenizer": "data.synthetic.tokenizer",
     "warmup_schedule": "modules.optimization",
-    "world_tokenizer": "data.synthetic.tokenizer",
+    "world_tokenizer": "data.synthetic.tokenizer",  # the name of before
 }
 
 

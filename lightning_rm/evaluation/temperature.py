@@ -34,13 +34,3 @@ def store_temperature(folder: str | Path, temperature: float) -> Path:
     with draft_of(file) as draft:
         draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return file
-
-
-def stored_temperature(folder: str | Path) -> float | None:
-    """Return the temperature that a model's folder brings; None where it brings none."""
-    for name in ("ensemble.json", "config.json"):
-        file = Path(folder) / name
-        if file.is_file():
-            value = json.loads(file.read_text(encoding="utf-8")).get(SECTION, {}).get("temperature")
-            return None if value is None else float(value)
-    return None

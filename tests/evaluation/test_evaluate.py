@@ -25,7 +25,6 @@ from lightning_rm.evaluation.benchmarks import BENCHMARKS
 from lightning_rm.evaluation.evaluate import evaluate
 from lightning_rm.evaluation.items import check_finite
 from lightning_rm.evaluation.rewards import Reading, score_items
-from lightning_rm.evaluation.temperature import stored_temperature
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
@@ -276,7 +275,8 @@ def test_diagnostics_and_a_temperature_that_is_stored(folders: Path, tmp_path: P
         probe_items=6,
     )
     diagnostics = found["mine"].models[str(folder)].diagnostics
-    assert diagnostics["temperature"] == stored_temperature(folder)
+    stored = json.loads((Path(folder) / "config.json").read_text())
+    assert diagnostics["temperature"] == stored["lightning_rm"]["temperature"]
     assert {"calibration", "by strength", "length", "spread", "selective by |margin|"} < diagnostics.keys()
     assert diagnostics["invariance"]["padded"] < 1e-4
     assert diagnostics["invariance"]["bfloat16"] > diagnostics["invariance"]["padded"]

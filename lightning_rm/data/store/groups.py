@@ -86,7 +86,3 @@ class GroupDataset:
         asked.
         """
         return tuple(map(tuple, self._table["votes"][i].as_py()))
-
-    def group_id(self, i: int) -> str:
-        """Return what the source calls group `i`."""
-        return self._table["id"][i].as_py()

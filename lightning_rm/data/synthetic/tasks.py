@@ -68,11 +68,6 @@ WEIGHTS: Mapping[str, float] = {
 """Points for each check of an answer. They sum to 10, the reward of a perfect answer to any task."""
 
 
-def named_things(response: str) -> list[Thing]:
-    """Return the things that a response names, in its order; every other word is passed over."""
-    return [THINGS[word] for word in _words(response) if word in THINGS]
-
-
 def checks(task: Task, response: str) -> dict[str, float]:
     """Say how far a response meets each part of a task, each from 0 to 1; what was not asked for is met (1).
 

@@ -30,7 +30,7 @@ CHAT_TEMPLATE = """\
 """One BOS, a token for each role, EOS after each assistant turn; with `add_generation_prompt` a prompt is a prefix."""
 
 
-def world_tokenizer() -> PreTrainedTokenizerFast:
+def synthetic_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer, the same on every machine: about 240 ids, pad 0, BOS 1, EOS 2, unknown 3.
 
     BOS comes from the chat template alone: encoding plain text adds no special tokens.
@@ -63,3 +63,7 @@ def _pieces() -> list[str]:
     letters = string.digits + string.ascii_lowercase
     characters = [character for character in letters + string.punctuation if character not in VOCABULARY]
     return [*VOCABULARY, *characters, *(f"##{character}" for character in letters)]
+
+
+world_tokenizer = synthetic_tokenizer
+"""The name of before, of the same function."""

@@ -182,7 +182,7 @@ def test_a_sample_holds_every_response(tmp_path: Path) -> None:
     assert groups.sample(0) == Sample(([4, 11, 5, 12, 2], [4, 11, 5, 12, 13, 2], [4, 11, 5, 14, 2]), 3)
     assert groups.num_responses.tolist() == [3]
     assert (groups.gold(0), groups.votes(0)) == ((3.0, 1.0, 2.0), ())
-    assert groups.group_id(0) == "g"
+    assert groups.source_row.tolist() == [0]
 
 
 @settings(deadline=None, max_examples=30)
@@ -223,7 +223,7 @@ def test_empty_responses_are_left_out_and_repeated_ones_kept_and_counted(tmp_pat
         group("w1", "w2", id="d"),
     )
     report = groups.report
-    assert [groups.group_id(i) for i in range(len(groups))] == ["a", "b"]
+    assert groups.source_row.tolist() == [0, 1]
     assert words(groups, 0) == ("w1", ["w2", "w3", "w2", "w2", "w3", "w4"])
     assert groups.gold(0) == (0, 1, 0, 0, 1, 2)
     assert groups.votes(0) == ((0,), (1,), (0,), (1,), (0,), (2,))
@@ -325,7 +325,7 @@ def test_many_groups_cross_chunks(tmp_path: Path) -> None:
     assert len(groups) == 2500
     for i in (0, 999, 1000, 2499):
         assert words(groups, i) == ("w1", [f"w{i % 7}", f"w{i % 11 + 8}"])
-        assert groups.group_id(i) == str(i)
+        assert groups.source_row[i] == i
 
 
 # Batches
