@@ -30,7 +30,7 @@ from lightning_rm.models.sharding import FSDP2Strategy, shard, shard_part
 from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, first_not_finite, in_words
-from lightning_rm.modules.measured import EvaluationStage, Measured
+from lightning_rm.modules.measured import EvaluationStage, Measured, metric_prefix
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, make_optimizer, parameter_groups
 from lightning_rm.modules.progress import AcrossRanks, Progress
 from lightning_rm.modules.requirements import (
@@ -43,6 +43,8 @@ from lightning_rm.modules.requirements import (
 )
 from lightning_rm.modules.restored import RestoredOptimizer
 from lightning_rm.modules.routing import with_routing
+
+__all__ = ["EvaluationStage", "PairwiseRM", "metric_prefix"]
 
 STATISTICS = "statistics of pairs"
 """The name, no loss's, of what the metrics are made of among a training step's sums."""

@@ -191,6 +191,8 @@ def leave_signals(worker: int) -> None:
 
 PairLoader = BatchLoader[PreferenceBatch]
 GroupLoader = BatchLoader[GroupBatch]
+ResponseLoader = GroupLoader
+"""The name of before, of the same class."""
 
 
 def group_batch(
