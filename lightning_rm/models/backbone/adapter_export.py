@@ -17,14 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rm.checksums import write_checksums
 from lightning_rm.drafts import folder_draft
-from lightning_rm.models.backbone.export import whole_state
+from lightning_rm.models.backbone.export import finish_folder, whole_state
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import is_no_model
 from lightning_rm.models.backbone.heads import head_tensors
 from lightning_rm.models.backbone.merging import ADAPTER, adapted_layers
-from lightning_rm.models.backbone.older import for_older_readers
 
 PREFIX = "base_model.model."
 """What peft puts before the names of a model's own modules."""
@@ -77,9 +75,4 @@ def export_adapters(
             draft / "adapter_model.safetensors",
         )
         config.save_pretrained(str(draft))
-        if tokenizer is not None:
-            tokenizer.save_pretrained(draft)
-            for_older_readers(draft)
-        if write_beside is not None:
-            write_beside(draft)
-        write_checksums(draft)
+        finish_folder(draft, tokenizer, write_beside)

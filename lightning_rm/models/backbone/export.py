@@ -90,12 +90,19 @@ def export(
             state = {key: value for key, value in state.items() if key in skeleton.state_dict()}
             state |= {f"{name}.{key}": value for key, value in head.items()}
         skeleton.save_pretrained(draft, state_dict=state, max_shard_size=SHARD_SIZE)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(draft)
-        for_older_readers(draft)
-        if write_beside is not None:
-            write_beside(draft)
-        write_checksums(draft)
+        finish_folder(draft, tokenizer, write_beside)
+
+
+def finish_folder(
+    draft: Path, tokenizer: PreTrainedTokenizerBase | None, write_beside: Callable[[Path], None] | None
+) -> None:
+    """Write into a model's folder what stands beside its weights: the tokenizer, what a caller adds, checksums."""
+    if tokenizer is not None:
+        tokenizer.save_pretrained(draft)
+    for_older_readers(draft)
+    if write_beside is not None:
+        write_beside(draft)
+    write_checksums(draft)
 
 
 def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:
