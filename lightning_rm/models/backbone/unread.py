@@ -33,15 +33,15 @@ class Unread:
     """Weights on the disk.
 
     Args:
-        where: how errors call them.
+        origin: how errors call them.
         files: tensor -> its file.
     """
 
-    where: str
+    origin: str
     files: dict[str, str]
 
     @classmethod
-    def at(cls, path: str, where: str) -> Unread:
+    def at(cls, path: str, origin: str) -> Unread:
         """Find the files of a folder or a hub name.
 
         Raises:
@@ -52,11 +52,11 @@ class Unread:
             files, _ = get_checkpoint_shard_files(path, index)
             by_name = {Path(file).name: str(file) for file in cast("list[str]", files)}
             told: dict[str, str] = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
-            return cls(where, {name: by_name[Path(file).name] for name, file in told.items()})
+            return cls(origin, {name: by_name[Path(file).name] for name, file in told.items()})
         if (file := cached_file(path, WHOLE, **missing)) is not None:
             with safe_open(file, "pt") as opened:
-                return cls(where, dict.fromkeys(opened.keys(), file))
-        raise ValueError(f"{where}: load_sharded reads safetensors, and there are none; save the model as such first")
+                return cls(origin, dict.fromkeys(opened.keys(), file))
+        raise ValueError(f"{origin}: load_sharded reads safetensors, and there are none; save the model as such first")
 
     def key(self, name: str, prefix: str) -> str | None:
         """Return a parameter's name in the files: a base model's have no prefix, an adapted layer's no `base_layer`."""
@@ -109,7 +109,7 @@ def read_shards(backbone: PreTrainedModel, unread: Unread, device: torch.device)
             read = unread.part(name, backbone.base_model_prefix, start, end)
             own = parameter.to_local() if isinstance(parameter, DTensor) else parameter
             if read.shape != own.shape:
-                raise ValueError(f"{unread.where}: {name} has another shape than its configuration says")
+                raise ValueError(f"{unread.origin}: {name} has another shape than its configuration says")
             own.copy_(read)
 
 
