@@ -1,0 +1,180 @@
+"""Four rounds of RLHF on the made world by each round's reward model: what MetaRM's rounds give, and what labels cost.
+
+    lightning-rm train experiment=sft
+    lightning-rm train experiment=sft data.flawless=false data.noise=0.25 data.num_pairs=12000 hydra.run.dir=runs/start
+    python benchmarks/rounds.py runs/start/model/last runs/sft/model/last --worlds 0 1 2 --out runs/rounds
+    python benchmarks/rounds.py --table benchmarks/results/rounds.json
+
+The start policy has learned the chosen responses of noisy pairs. Every reward model starts from the tiny decoder that has
+learned flawless answers, on pairs with 25 % wrong labels. All methods of a world have the same start policy, prompts,
+held-out prompts and random numbers. `baseline` is retrained on nothing new but seeds; `meta` reads each round's responses
+without labels; `labels` is the baseline with a pair of a tenth of each round's prompts labelled by the world's annotators,
+with the same errors. A run that is stopped goes on; `rounds.json` is written after every run of four rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import transformers
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from benchmarks.common import origin
+from lightning_rm.analysis.paired import paired_difference
+from lightning_rm.commands._config import conf_dir
+from lightning_rm.commands.main import main as lightning_rm
+from lightning_rm.commands.rlhf import rlhf
+from lightning_rm.data.synthetic.pairs import SyntheticSource
+
+NOISE = 0.25
+ANNOTATOR = f"{{_target_: lightning_rm.data.synthetic.annotator.Annotator, noise: {NOISE}}}"
+METHODS = {
+    "baseline": [],
+    "meta": ["module=meta", "module.ascent_scale=relative", "module.ascent_lr=0.01"],
+    "labels": ["labels.share=0.1", f"labels.annotator={ANNOTATOR}"],
+}
+MEASURES = ("gold", "reward", "agreement", "kl", "length", "distinct_2", "self_bleu", "perplexity")
+
+
+def in_a_fork(words: Sequence[str]) -> None:
+    """Run a command in a fork of this process, which has imported everything."""
+    child = multiprocessing.get_context("fork").Process(target=_become, args=(list(words),))
+    child.start()
+    child.join()
+    if child.exitcode:
+        raise ValueError(f"lightning-rm {' '.join(words)} has failed")
+
+
+def _become(words: list[str]) -> None:
+    GlobalHydra.instance().clear()
+    sys.argv = ["lightning-rm", *words]
+    lightning_rm()
+
+
+def rounds_of(words: Sequence[str]) -> None:
+    """Run `lightning-rm rlhf` here, and what it runs in forks."""
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("rlhf", overrides=list(words), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("hydra")
+    rlhf(cfg, words, in_a_fork)
+
+
+def write_world(folder: Path, world: int, num_pairs: int, num_val: int) -> None:
+    """Write a world's pairs, and others whose prompts policies are judged by."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("prompt", "chosen", "rejected", "id", "prompt_id")
+    for name, split, num in (("pairs", "train", num_pairs), ("val", "val", num_val)):
+        rows = SyntheticSource(num, split=split, noise=NOISE, seed=world)
+        lines = (json.dumps({name: getattr(row, name) for name in names}) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def run(arguments: argparse.Namespace, world: int, method: str) -> dict[str, Any]:
+    """Four rounds of a method in a world: a row of measures a round."""
+    folder = arguments.out / f"world_{world}"
+    if not (folder / "val.jsonl").is_file():
+        write_world(folder, world, arguments.pairs, 600)
+    start = time.process_time()
+    rounds_of(
+        [
+            *(f"policy={arguments.policy}", "data=jsonl", f"data.file={folder}/pairs.jsonl"),
+            *(f"data.val_file={folder}/val.jsonl", f"data.cache_dir={arguments.out}/cache", f"out={folder}/{method}"),
+            *("data.max_tokens=256", "data.batch_pairs=32", "data.epochs=2", "data.eval_batch_pairs=128"),
+            *("backbone=hub", f"backbone.path={arguments.reward_start}"),
+            *("optimizer.lr=1e-3", "trainer=cpu", "accelerator=cpu", "monitor=null", "logger=none"),
+            *(f"rounds={arguments.rounds}", f"num_prompts={arguments.prompts}", "k=8", "max_new_tokens=32"),
+            *("batch_prompts=32", f"num_eval_prompts={arguments.eval_prompts}", "eval_k=4"),
+            *(f"policy_optimizer.lr={arguments.lr}", "policy_optimizer.epochs=2", f"seed={world}", "init_seed=0"),
+            *METHODS[method],
+        ]
+    )
+    told = json.loads((folder / method / "rounds.json").read_text(encoding="utf-8"))["rounds"]
+    return {"seconds": round(time.process_time() - start, 1), "rounds": told}
+
+
+def table(runs: dict[str, dict[str, Any]]) -> None:
+    """Print measures by round with their spread over worlds, and paired differences of gold from the baseline."""
+    print(f"| method | round | worlds | {' | '.join(MEASURES)} |\n|---|---|---|{'---|' * len(MEASURES)}")
+    for method, worlds in runs.items():
+        for number in next(iter(worlds.values()))["rounds"]:
+            cells = [_mean([found["rounds"][number][name] for found in worlds.values()]) for name in MEASURES]
+            print(f"| {method} | {number} | {len(worlds)} | {' | '.join(cells)} |")
+    print("\n| gold, against | round | difference, 95 % interval | worlds | |\n|---|---|---|---|---|")
+    for method, worlds in runs.items():
+        for number in list(next(iter(worlds.values()))["rounds"])[1:]:
+            own = {world: found["rounds"][number]["gold"] for world, found in worlds.items()}
+            start = {world: found["rounds"]["0"]["gold"] for world, found in worlds.items()}
+            references = {f"{method} - start": start}
+            if method != "baseline":
+                others = {world: found["rounds"][number]["gold"] for world, found in runs["baseline"].items()}
+                references[f"{method} - baseline"] = others
+            for name, reference in references.items():
+                found = paired_difference(own, reference)
+                if found is not None and found.num > 1:
+                    interval = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+                    print(f"| {name} | {number} | {interval} | {found.num} | {found.verdict} |")
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = torch.tensor([value for value in values if value is not None])
+    if not len(known):
+        return ""
+    return f"{known.mean():.3f}" + (f" ± {known.std():.3f}" if len(known) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("policy", nargs="?", help="the start policy")
+    parser.add_argument("reward_start", nargs="?", help="where reward models start")
+    parser.add_argument("--table", type=Path, nargs="*", help="print the tables of finished results, all together")
+    parser.add_argument("--worlds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=8000)
+    parser.add_argument("--prompts", type=int, default=500)
+    parser.add_argument("--eval-prompts", type=int, default=300)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--out", type=Path, default=Path("runs/rounds"))
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    if arguments.table:
+        found: dict[str, dict[str, Any]] = {}
+        for file in arguments.table:
+            for method, worlds in json.loads(file.read_text(encoding="utf-8"))["runs"].items():
+                found.setdefault(method, {}).update(worlds)
+        table(found)
+        return
+    torch.set_num_threads(1)
+    file = arguments.out / "rounds.json"
+    told: dict[str, Any] = {"runs": {}}
+    if file.is_file():
+        told = json.loads(file.read_text(encoding="utf-8"))
+    for world in arguments.worlds:
+        for method in arguments.methods:
+            if str(world) in told["runs"].get(method, {}):
+                continue
+            told["runs"].setdefault(method, {})[str(world)] = run(arguments, world, method)
+            told = origin(torch, lightning, transformers) | told
+            file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    table(told["runs"])
+
+
+if __name__ == "__main__":
+    main()
