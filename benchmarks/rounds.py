@@ -5,11 +5,11 @@
     python benchmarks/rounds.py runs/start/model/last runs/sft/model/last --worlds 0 1 2 --out runs/rounds
     python benchmarks/rounds.py --table benchmarks/results/rounds.json
 
-The start policy has learned the chosen responses of noisy pairs. Every reward model starts from the tiny decoder that has
-learned flawless answers, on pairs with 25 % wrong labels. All methods of a world have the same start policy, prompts,
-held-out prompts and random numbers. `baseline` is retrained on nothing new but seeds; `meta` reads each round's responses
-without labels; `labels` is the baseline with a pair of a tenth of each round's prompts labelled by the world's annotators,
-with the same errors. A run that is stopped goes on; `rounds.json` is written after every run of four rounds.
+The start policy has learned the chosen responses of noisy pairs. Every reward model starts from the tiny decoder that
+has learned flawless answers, on pairs with 25 % wrong labels. All methods of a world have the same start policy, the
+same prompts, held-out prompts and random numbers. `baseline` is retrained on nothing new but seeds; `meta` reads each
+round's responses without labels; `labels` is the baseline with a pair of a tenth of each round's prompts labelled by
+the world's annotators, with the same errors. A run that is stopped goes on; `rounds.json` is written after every run.
 """
 
 from __future__ import annotations

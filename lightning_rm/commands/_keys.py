@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_rm.commands._config import conf_dir, dotted, followed
 
-OPEN = ("backbone.model.config", "features")
+OPEN = ("backbone.model.config", "features", "policy_optimizer.args")
 """Mappings with entries in the configuration that take others too, which are checked where they are read."""
 
 OTHER_NAMES = {

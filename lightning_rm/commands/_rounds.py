@@ -25,15 +25,17 @@ from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.digests import files_digest, fingerprint, sha256_of
 from lightning_rm.drafts import draft_of
 from lightning_rm.rlhf.combining import combine_models
-from lightning_rm.rlhf.improving import Shaping, choose_for_policy, said_groups, write_pairs
+from lightning_rm.rlhf.improving import Shaping, choose_for_policy, rewards_of, said_groups, write_pairs
 from lightning_rm.rlhf.judges import Judge
 from lightning_rm.rlhf.judging import Answering, judge_policy, read_judged, write_judged
 from lightning_rm.rlhf.labelling import label_pairs
-from lightning_rm.rlhf.policy import policy_config, policy_version
+from lightning_rm.rlhf.policy import generation_config, policy_config, policy_version
 from lightning_rm.rlhf.prompts import Prompt, distinct_prompts
 from lightning_rm.rlhf.reward_function import RewardFunction
 from lightning_rm.rlhf.rounds import Round, Stage
-from lightning_rm.rlhf.sampling import check_options, room_for_prompt
+from lightning_rm.rlhf.sampling import check_options, ending_tokens, room_for_prompt
+from lightning_rm.rlhf.trl_training import PolicyRewards, train_by_trl
+from lightning_rm.rlhf.trl_training import check_options as check_trl_options
 from lightning_rm.scoring.load import find_folder, load_model
 
 TRAINED = (
@@ -249,7 +251,28 @@ class RoundStages:
         ]
 
     def _by_trl(self, round: Round) -> None:
-        raise ValueError("policy_optimizer: only best_of_n and rejection stand")
+        groups = said_groups(round / "responses.jsonl")
+        policy, plain, shaping = self.policy(self._start_of(round)), self.rewards(round), self.shaping()
+        options: dict[str, Any] = self.optimizer["args"]
+        rewards = PolicyRewards(
+            plain,
+            shaping,
+            shaping.scale(rewards_of(groups, plain)),
+            ending_tokens(generation_config(policy), self.tokenizer),
+            options.get("num_generations", self.cfg.k),
+        )
+        counts = train_by_trl(
+            self.optimizer["trainer"],
+            policy,
+            self.tokenizer,
+            groups.groups,
+            rewards,
+            round / "policy/model/last",
+            options={"use_cpu": self.device.type == "cpu", **options},
+            dtype=self.cfg.dtype,
+            seed=round.seed(self.cfg.seed, "policy"),
+        )
+        _write_counts(round / "policy.json", counts)
 
     # judge
 
@@ -371,6 +394,8 @@ class RoundStages:
         for name, known in (("policy_from", ("last", "start")), ("weights", MODEL_SELECTIONS)):
             if cfg[name] not in known:
                 raise ValueError(f"{name}={cfg[name]!r}; give {' or '.join(known)}")
+        if "choose" not in self.optimizer:
+            check_trl_options(self.optimizer["trainer"], self.optimizer["args"])
         if cfg.num_models < 1:
             raise ValueError(f"num_models={cfg.num_models}; give 1 or more")
         if not 0 <= cfg.labels.share <= 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def rlhf(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = None) -> 
     table = read_rounds(rounds, stopped=len(rounds) <= cfg.rounds)
     files = [*table.write(out), *save_figure(rounds_figure(table.series()), out / "rounds")]
     _log(cfg, table)
-    console.print(words_table(table.rows()))
+    console.print(words_table(_turned(table.rows())))
     for line in table.notes():
         console.print(line, soft_wrap=True)
     for path in files:
@@ -79,6 +79,12 @@ def _one(cfg: DictConfig, stages: Sequence[Stage], console: Console) -> None:
 
 def _say(console: Console, stage: Stage, round: Round, is_new: bool) -> None:
     console.print(f"round {round.number}: {stage.name}{'' if is_new else ' is there already'}")
+
+
+def _turned(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return a table with its columns as rows: rounds are few, and measures many."""
+    first, *others = rows[0]
+    return [{first: name, **{row[first]: row[name] for row in rows}} for name in others]
 
 
 def _log(cfg: DictConfig, table: RoundTable) -> None:

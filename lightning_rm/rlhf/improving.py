@@ -75,7 +75,11 @@ class Shaping:
         return None if self.clip is None else (-self.clip, self.clip)
 
     def apply(
-        self, rewards: Sequence[float | None], responses: Sequence[str], finished: Sequence[bool]
+        self,
+        rewards: Sequence[float | None],
+        responses: Sequence[str],
+        finished: Sequence[bool],
+        scale: tuple[float, float] | None = None,
     ) -> list[float | None]:
         """Return n rewards as the policy gets them.
 
@@ -83,8 +87,9 @@ class Shaping:
             rewards: of the model, as they are; None for what it cannot read whole.
             responses: their texts.
             finished: whether the policy ended them.
+            scale: mean and standard deviation to normalise by; None for those of these rewards.
         """
-        mean, std = self.scale(rewards)
+        mean, std = self.scale(rewards) if scale is None else scale
         low, high = self.bounds() or (-np.inf, np.inf)
         normal = [
             self.overlong if reward is None else float(np.clip((reward - mean) / std, low, high)) for reward in rewards

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from lightning_rm.digests import files_digest
 from lightning_rm.models.backbone.contexts import quiet
@@ -72,6 +72,14 @@ def load_policy(
         )
     policy: PreTrainedModel = loaded.eval()
     return policy
+
+
+def generation_config(path: str | Path) -> GenerationConfig | None:
+    """Return a policy's generation config, where it has one."""
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:  # which is what transformers says of a folder without one
+        return None
 
 
 def policy_version(path: str | Path) -> str:

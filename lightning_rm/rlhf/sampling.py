@@ -91,7 +91,7 @@ def sample_responses(
             longer than the policy's context.
     """
     check_options(k, temperature, top_p, max_new_tokens, batch_prompts)
-    ends = _ends(policy, tokenizer)
+    ends = ending_tokens(policy.generation_config, tokenizer)
     room = room_for_prompt(policy.config, max_new_tokens)
     arguments = chat_template_kwargs or [{}] * len(prompts)
     encoded = [encode_prompt(tokenizer, prompt, told) for prompt, told in zip(prompts, arguments, strict=True)]
@@ -178,11 +178,14 @@ class _GumbelNoise(LogitsProcessor):
         return scores - torch.stack(rows).log()
 
 
-def _ends(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def ending_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that end a response: the tokenizer's, and those of the policy's generation config (Llama 3 has
     3).
+
+    Raises:
+        ValueError: if there are none.
     """
-    own: int | list[int] | None = policy.generation_config.eos_token_id if policy.generation_config else None
+    own: int | list[int] | None = config.eos_token_id if config else None
     ends = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
     named = [end for end in dict.fromkeys(ends) if isinstance(end, int)]
     if not named:

@@ -1,0 +1,167 @@
+"""A policy improved by TRL's GRPO or RLOO, its rewards ours: the trainers are TRL's own, and so are their options.
+
+TRL is an extra: `pip install 'lightning-rm[rlhf]'`. This file knows TRL's public classes and rewards; no round.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.data.rows import GroupRow
+from lightning_rm.drafts import draft_of, folder_draft
+from lightning_rm.rlhf.improving import Shaping
+from lightning_rm.rlhf.policy import load_policy
+from lightning_rm.rlhf.reward_function import RewardFunction
+
+Trainer = Literal["GRPO", "RLOO"]
+
+OURS = {"report_to": "none", "save_strategy": "no", "bf16": False, "gradient_checkpointing": False}
+"""What TRL sets otherwise, for a stage that keeps its own record and begins anew after a kill."""
+
+
+@dataclass
+class PolicyRewards:
+    """The callable that TRL asks: a round's rewards, shaped, and counts of what was asked.
+
+    Args:
+        rewards: of the round's model, as they are; `overlong=None`.
+        shaping: of the rewards.
+        scale: mean and standard deviation that normalise them.
+        ends: tokens that end a response.
+        group_size: completions of a prompt, which TRL hands over side by side.
+        counts: of all calls: completions, those that were cut off, are empty or too long, groups, and groups whose
+            rewards are all equal, which have no gradient.
+    """
+
+    rewards: RewardFunction
+    shaping: Shaping
+    scale: tuple[float, float]
+    ends: Sequence[int]
+    group_size: int
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    __name__ = "reward_model"  # TRL logs by it
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        **columns: Any,
+    ) -> list[float | None]:
+        """TRL's call.
+
+        Args:
+            prompts: n prompts, lists of messages.
+            completions: n lists of one message.
+            completion_ids: n lists of tokens, the end among them where there is one.
+            columns: the data set's other columns.
+
+        Returns:
+            n rewards; None for a completion that is left out.
+        """
+        plain = self.rewards(prompts, completions, **columns)
+        texts = [str(completion[-1]["content"]) for completion in completions]
+        finished = [bool(ids) and ids[-1] in self.ends for ids in completion_ids]
+        given = self.shaping.apply(plain, texts, finished, self.scale)
+        groups = [given[start : start + self.group_size] for start in range(0, len(given), self.group_size)]
+        for name, number in (
+            ("num_responses", len(given)),
+            ("num_unfinished", finished.count(False)),
+            ("num_empty", sum(not text.strip() for text in texts)),
+            ("num_left_out", given.count(None)),
+            ("num_groups", len(groups)),
+            ("num_equal_groups", sum(len(set(group)) == 1 for group in groups)),
+        ):
+            self.counts[name] = self.counts.get(name, 0) + number
+        return given
+
+
+def train_by_trl(
+    trainer: Trainer,
+    policy: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    groups: Sequence[GroupRow],
+    rewards: PolicyRewards,
+    out: Path,
+    *,
+    options: Mapping[str, Any],
+    dtype: str = "float32",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Improve a policy, and write it as a Hugging Face folder.
+
+    With `beta` above 0 TRL's reference is the policy as it is given.
+
+    Args:
+        trainer: whose: `GRPO` or `RLOO`.
+        policy: a folder or hub name.
+        tokenizer: the policy's; TRL writes prompts by its chat template.
+        groups: the prompts; their responses are not read.
+        rewards: what TRL asks.
+        out: a folder, swapped whole at the end. TRL's log lies beside it, in `trl_log.jsonl`.
+        options: of TRL's own configuration, vLLM's among them.
+        dtype: of the policy.
+        seed: of TRL's sampling and order.
+
+    Returns:
+        Counts for the round's record.
+
+    Raises:
+        ValueError: if TRL is not installed, or does not know an option.
+    """
+    check_options(trainer, options)
+    trl = import_module("trl")
+    rows = [
+        {"prompt": [dict(message) for message in group.prompt]}
+        | ({"chat_template_kwargs": dict(group.chat_template_kwargs)} if group.chat_template_kwargs else {})
+        for group in groups
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        config = getattr(trl, f"{trainer}Config")(
+            output_dir=scratch, **{**OURS, "seed": seed, "num_generations": rewards.group_size, **options}
+        )
+        loop = getattr(trl, f"{trainer}Trainer")(
+            model=load_policy(policy, dtype=dtype).train(),
+            reward_funcs=rewards,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+        )
+        loop.train()
+        with folder_draft(out) as draft:
+            loop.save_model(str(draft))
+            tokenizer.save_pretrained(draft)
+    log: list[dict[str, Any]] = loop.state.log_history
+    with draft_of(out.parent / "trl_log.jsonl") as draft:
+        draft.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
+    return {
+        "num_steps": loop.state.global_step,
+        **rewards.counts,
+        "reward_mean": rewards.scale[0],
+        "reward_std": rewards.scale[1],
+    }
+
+
+def check_options(trainer: str, options: Mapping[str, Any]) -> None:
+    """Say before anything is made what TRL would say after a round's reward model is trained.
+
+    Raises:
+        ValueError: if TRL is not installed, has no such trainer, or does not know an option.
+    """
+    if trainer not in get_args(Trainer):
+        raise ValueError(f"policy_optimizer.trainer={trainer!r}; give {' or '.join(get_args(Trainer))}")
+    if find_spec("trl") is None:
+        raise ValueError(f"{trainer} is TRL's: pip install 'lightning-rm[rlhf]'; best_of_n and rejection do without it")
+    known = getattr(import_module("trl"), f"{trainer}Config").__dataclass_fields__
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"policy_optimizer.args.{unknown[0]}: TRL's {trainer}Config has no such option")
