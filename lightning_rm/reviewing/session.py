@@ -188,7 +188,11 @@ class ReviewSession:
         }
 
     def _tells(self, standing: Mapping[str, Mapping[str, Review]]) -> dict[str, Any]:
-        """Return what the reviews tell of the rest, once there are enough of them."""
+        """Return what the reviews tell of the rest, once there are enough of them.
+
+        In a blind review that stays here: how many labels of a decile are wrong, seen before a decision and after it,
+        is what the label was.
+        """
         found = verdicts(review for reviews in standing.values() for review in reviews.values())
         said: dict[int, Verdict] = {
             self.pairs.row_of[name]: verdict for name, verdict in found.items() if name in self.pairs.row_of
@@ -197,7 +201,7 @@ class ReviewSession:
         wrong = fair_sample(self._order, said, self._is_first)
         num_fair = int((~np.isnan(wrong)).sum())
         told = {"num_reviewed": num_reviewed, "num_fair": num_fair, "enough": ENOUGH, "is_fair": self.is_fair}
-        if num_reviewed < ENOUGH or not num_fair:
+        if self.blind or num_reviewed < ENOUGH or not num_fair:
             return told
         return told | flips_told(self._decile, self.pairs.mean, wrong)
 

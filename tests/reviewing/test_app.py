@@ -21,6 +21,7 @@ from fastapi.testclient import TestClient
 from lightning_rm.annotation.reviews import read_reviews
 from lightning_rm.reviewing.app import page_html, review_app
 from lightning_rm.reviewing.pairs import PairFile
+from lightning_rm.reviewing.session import Show
 from lightning_rm.reviewing.store import ReviewStore
 from lightning_rm.reviewing.telling import ENOUGH
 from lightning_rm.serving.server import run_server
@@ -223,6 +224,18 @@ def test_a_blind_review_tells_nothing_of_label_and_votes(plain: Path, tmp_path: 
     assert decide(blind, asked(blind, "next")["pair"], "keep").status_code == 400
     for params in ({"decile": 0}, {"status": "flip"}):
         assert blind.get("/api/next", params={"reviewer": "Ada", **params}).status_code == 400
+
+
+def test_what_reviews_tell_of_labels_stays_hidden_in_a_blind_review(tmp_path: Path) -> None:
+    """A decile's wrong labels, counted before a decision and after it, would say what the label was."""
+    path = plain_file(tmp_path / "strength.parquet", ENOUGH + 10)
+    blind = session(path, blind=True)
+    for _ in range(ENOUGH):
+        pair = blind.next("ada", Show(), -1)["pair"]
+        blind.decide("ada", pair["place"], "first", "", pair["seen"])
+    assert blind.state("ada")["tells"]["num_reviewed"] == ENOUGH
+    assert "deciles" not in blind.state("ada")["tells"]
+    assert "deciles" in session(path).state("ada")["tells"]
 
 
 def test_reviewers_see_each_other_after_they_have_decided(page: TestClient) -> None:
