@@ -151,19 +151,26 @@ class PromptSplit:
     def __iter__(self) -> Iterator[PairRow | BadRow]:
         """The rows of this side in order."""
         num_here, num_there = 0, 0
+        nearest = 1.0 if self.part == "held_out" else 0.0
         for row in self.source:
             if isinstance(row, BadRow):
                 if self.part == "train":  # once, though both sides read the source
                     yield row
-            elif (unit_hash(self.seed, row.prompt_id) < self.fraction) == (self.part == "held_out"):
+                continue
+            place = unit_hash(self.seed, row.prompt_id)
+            if (place < self.fraction) == (self.part == "held_out"):
                 num_here += 1
                 yield row
             else:
                 num_there += 1
+                nearest = min(nearest, place) if self.part == "held_out" else max(nearest, place)
         if num_there and not num_here:
+            tens = math.floor(nearest * 10_000)
+            bound = f"at least {(tens + 1) / 10_000}" if self.part == "held_out" else f"at most {tens / 10_000}"
             raise ValueError(
                 f"no prompt fell on the side {self.part!r} of the split: all {num_there:,} pairs are on the other, "
-                f"with fraction={self.fraction} and seed={self.seed}. Change the fraction, or name files for each side."
+                f"with fraction={self.fraction} and seed={self.seed}. A fraction of {bound} puts one there "
+                "(val_fraction; of curate, held_out); or name files for each side."
             )
 
 

@@ -145,8 +145,16 @@ def test_a_bad_row_is_counted_once_on_the_side_of_training() -> None:
 
 
 def test_a_side_without_prompts_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"no prompt fell on the side 'held_out' .* all 1 pairs .* fraction=0.01"):
+    with pytest.raises(
+        ValueError, match=r"no prompt fell on the side 'held_out' .* all 1 pairs .* fraction=0.01"
+    ) as told:
         list(PromptSplit(Rows(MANY[:1]), "held_out", 0.01))
+    least = float(str(told.value).split("at least ")[1].split()[0])
+    assert list(PromptSplit(Rows(MANY[:1]), "held_out", least)) == MANY[:1]
+    with pytest.raises(ValueError, match="no prompt fell on the side 'train'") as told:
+        list(PromptSplit(Rows(MANY[:1]), "train", 0.999))
+    most = float(str(told.value).split("at most ")[1].split()[0])
+    assert list(PromptSplit(Rows(MANY[:1]), "train", most)) == MANY[:1]
     assert list(PromptSplit(Rows([]), "held_out", 0.01)) == []
 
 
