@@ -67,6 +67,7 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     png, svg = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")
     with saving():
         figure.savefig(png, metadata={"Software": None})
+        figure.set_layout_engine("none")  # everything has its place now; finding it is a third of the work
         figure.savefig(svg, metadata={"Date": None, "Creator": None})
     return [png, svg]
 
