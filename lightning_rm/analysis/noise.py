@@ -27,6 +27,11 @@ CHI_SQUARE_95 = 3.841458820694124
 WIDEST = 0.3
 """An interval that is wider says next to nothing."""
 
+FEWEST = 500
+"""Of fewer pairs nothing is told: an interval is then narrow where chance has made it so, and misses. Of made votes on
+150 pairs with 25 % of wrong labels 93 % of all intervals hold the share, and 43 % of those that are narrow enough; on
+600 pairs 94 % and 87 %."""
+
 SLOPES = np.geomspace(0.05, 50, 121)
 """b, in units of one over the votes' root mean square."""
 
@@ -44,8 +49,8 @@ class WrongLabels(NamedTuple):
 
     @property
     def is_told(self) -> bool:
-        """Whether the interval is narrow enough to go by."""
-        return self.high - self.low <= WIDEST
+        """Whether there are pairs enough, and the interval is narrow enough to go by."""
+        return self.num_pairs >= FEWEST and self.high - self.low <= WIDEST
 
 
 def wrong_labels(vote: ArrayLike) -> WrongLabels:

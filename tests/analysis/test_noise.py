@@ -63,3 +63,6 @@ def test_of_nothing_nothing_is_told(votes: list[float]) -> None:
 
 def test_few_pairs_do_not_tell() -> None:
     assert not wrong_labels([1.0, -0.5, 0.2]).is_told
+    few, many = (wrong_labels(made_votes(0.05, num, 0)) for num in (400, 600))
+    assert few.high - few.low < 0.3
+    assert (few.is_told, many.is_told) == (False, True)
