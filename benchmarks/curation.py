@@ -2,13 +2,15 @@
 
     lightning-rm train experiment=sft data.module.val=null data.module.test=null data.val_fraction=0 logger=csv
     python benchmarks/curation.py --worlds 0 1 2 3 4 --out benchmarks/results/curation.json
+    python benchmarks/curation.py --table benchmarks/results/curation.json
 
 Every world has pairs, voters and a test set of clean labels of its own. Ten heads on one backbone vote, trained for as
 many epochs as what is measured; then one model is trained on the labels as they are, one on those of each policy, one
 on `flip_weakest` after an oracle has reviewed the 200 pairs that the voters dispute most, and one on the true labels,
 which is the most that there is to gain. Differences are paired by world. The cost of curation is the processor time of
-training the voters, their votes and the decisions with their report, over that of one training on the raw labels; pairs
-are read from a file. `--ways raw` trains on raw labels alone, for the cost and the estimate.
+training the voters, their votes and the decisions with their report, over that of one training on the raw labels; both
+begin at the file of pairs, and neither finds anything tokenised. `--ways raw` trains on raw labels alone, for the cost
+and the estimate.
 
 `--noises` adds worlds of other shares of wrong labels for the estimate alone. Planted are the labels that are turned
 round whatever the pair; the annotator's own mistakes on close pairs come on top, and both are given.
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import time
 import warnings
 from functools import partial
@@ -82,7 +85,8 @@ class World:
     def __init__(self, arguments: argparse.Namespace, seed: int, noise: float, folder: Path) -> None:
         self.arguments, self.seed, self.folder = arguments, seed, folder
         self.rows = list(SyntheticSource(arguments.pairs, noise=noise, seed=seed))
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # nothing of an earlier run is found ready
+        folder.mkdir(parents=True)
         names = ("prompt", "chosen", "rejected", "id", "prompt_id", "subset", "gold_margin", "clean")
         lines = (json.dumps({name: getattr(row, name) for name in names}) + "\n" for row in self.rows)
         (folder / "pairs.jsonl").write_text("".join(lines))
@@ -92,9 +96,9 @@ class World:
         self.optimizer = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01)
         self.scheduler = partial(warmup_schedule, name="linear", warmup=0.1)
 
-    def data(self, train: AnySource, **options: Any) -> PreferenceDataModule:
+    def data(self, train: AnySource, cache: str = "cache", **options: Any) -> PreferenceDataModule:
         return PreferenceDataModule(
-            self.tokenizer, train=train, max_tokens=256, batch_pairs=32, cache_dir=self.folder / "cache", **options
+            self.tokenizer, train=train, max_tokens=256, batch_pairs=32, cache_dir=self.folder / cache, **options
         )
 
     def votes(self) -> tuple[list[Voter], float]:
@@ -113,11 +117,11 @@ class World:
         assert found is not None
         return found, time.process_time() - start
 
-    def accuracy(self, train: AnySource) -> tuple[float, float]:
+    def accuracy(self, train: AnySource, cache: str = "cache") -> tuple[float, float]:
         """Of a model trained on these pairs, on clean test labels; and its processor seconds."""
         model = RewardModel.from_pretrained(self.arguments.start, tokenizer=self.tokenizer, new_head=True, head_seed=0)
         module = BaselineRM(model, self.optimizer, self.scheduler)
-        data = self.data(train, test=self.test)
+        data = self.data(train, cache, test=self.test)
         seconds = trained(module, data, self.arguments.epochs)
         tester = L.Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
         (found,) = tester.test(module, data, verbose=False)
@@ -156,7 +160,7 @@ def run_world(arguments: argparse.Namespace, seed: int, folder: Path) -> dict[st
     world = World(arguments, seed, arguments.noise, folder)
     voters, voting = world.votes()
     first, deciding = world.curated(voters, Rules(POLICIES[0]))
-    raw, raw_seconds = world.accuracy(world.pairs)
+    raw, raw_seconds = world.accuracy(world.pairs, "cache_of_raw")
     accuracies = {"raw": raw}
     decided = {POLICIES[0]: dict(first.counts)}
     for way in arguments.ways:
@@ -207,6 +211,44 @@ def differences(worlds: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: one._asdict() | {"verdict": one.verdict} for name, one in found.items() if one is not None}
 
 
+def table(results: dict[str, Any]) -> list[str]:
+    """The worlds' means in Markdown, beside raw labels with a 95 % interval of the paired difference."""
+    worlds = results["worlds"]
+    names = {"raw": "the labels as they are", "reviewed": f"`flip_weakest`, {results['settings']['reviews']} reviewed"}
+    names |= {"truth": "every label right"} | {name: f"`{name}`" for name in POLICIES}
+    lines = [
+        f"| {len(worlds)} worlds, trained on | accuracy | over raw labels | 95 % | |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for way in worlds[0]["accuracy"]:
+        mean = float(np.mean([world["accuracy"][way] for world in worlds]))
+        line = f"| {names[way]} | {mean:.3f} |"
+        if way in results["differences"]:
+            one = results["differences"][way]
+            line += f" {one['mean']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} | {one['verdict']} |"
+        lines.append(line if way in results["differences"] else f"{line} | | |")
+    one = results["differences"].get("reviewed, over flip_weakest")
+    if one is not None:
+        told = f"{one['mean']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f}): {one['verdict']}"
+        lines += ["", f"{results['settings']['reviews']} reviews over `flip_weakest` alone: {told}."]
+    lines += [
+        "",
+        "| world | kept, flipped, set aside by `flip_weakest` | `agreement` | flips that are right | estimate |",
+    ]
+    lines.append("|---|---:|---:|---:|---:|")
+    for world in worlds:
+        noise = world["noise"]
+        counts = [
+            ", ".join(f"{world['decisions'][way][name]:,}" for name in ("kept", "flipped", "set aside"))
+            for way in ("flip_weakest", "agreement")
+            if way in world["decisions"]
+        ]
+        right = "" if world["flips_right"] is None else f"{world['flips_right']:.0%}"
+        found = f"{noise['estimate']:.1%} ({noise['low']:.1%} to {noise['high']:.1%}) of {noise['wrong']:.1%}"
+        lines.append(f"| {world['world']} | {' | '.join(counts)} | {right} | {found} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--start", default="runs/sft/model/last", help="the SFT model that all begin from")
@@ -220,11 +262,17 @@ def main() -> None:
     parser.add_argument("--reviews", type=int, default=200)
     parser.add_argument("--folder", type=Path, default=Path("runs/curation"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/curation.json"))
+    parser.add_argument("--table", type=Path, help="a result, to print as Markdown; nothing is run")
     arguments = parser.parse_args()
+    if arguments.table is not None:
+        print("\n".join(table(json.loads(arguments.table.read_text(encoding="utf-8")))))
+        return
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    settings = {name: value for name, value in vars(arguments).items() if name not in ("out", "folder", "start")}
+    settings = {
+        name: value for name, value in vars(arguments).items() if name not in ("out", "folder", "start", "table")
+    }
     results: dict[str, Any] = {**origin(torch, L, transformers), "settings": settings, "worlds": [], "estimates": []}
     jobs = [(arguments.noise, seed) for seed in arguments.worlds]
     jobs += [(noise, seed) for seed in arguments.worlds for noise in arguments.noises]
