@@ -150,7 +150,7 @@ def main() -> None:
             found = estimates(arguments, seed, noise, arguments.folder / f"{noise:g}-{seed}")
             results["worlds"].append(found)
             results["summary"] = summary(results["worlds"])
-            print(json.dumps(results["summary"][-1]), flush=True)
+            print(json.dumps({name: value for name, value in found.items() if name != "sets"}), flush=True)
             arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
