@@ -3,7 +3,8 @@
     python benchmarks/shift_table.py runs/shift --out benchmarks/results/shift.json
 
 A difference is the mean over worlds and seeds with Student's 95 % interval; one whose interval holds zero cannot be
-told. Rows that were not run in every world are compared over those that they were.
+told. The baseline is the mean over the orders of pairs that it was trained in there, where `voter_2` and so on were
+run. Rows that were not run in every world are compared over those that they were.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shift import OTHER_SEEDS
 
 from lightning_rm.analysis.paired import Difference, paired_difference, runs_needed
 
@@ -40,7 +42,11 @@ def read(folder: Path, name: str) -> dict[str, dict[str, Row]]:
 
 
 def against(rows: dict[str, dict[str, Row]], name: str, figure: Figure, reference: str) -> Difference | None:
-    values, others = ({key: figure(row) for key, row in rows[one].items()} for one in (name, reference))
+    """A row less its world's reference: the mean over the orders of pairs that the baseline was trained in."""
+    same = [rows[one] for one in rows if one == reference or one in OTHER_SEEDS]
+    values = {key: figure(row) for key, row in rows[name].items()}
+    blocks = {key for runs in same for key in runs}
+    others = {key: float(np.mean([figure(runs[key]) for runs in same if key in runs])) for key in blocks}
     return paired_difference(values, others)
 
 
@@ -67,7 +73,7 @@ def tables(rows: dict[str, dict[str, Row]], reference: str = "baseline") -> list
     lines += [line(n, str(len(r)), *(mean(r, figure) for figure, _ in FIGURES.values())) for n, r in rows.items()]
     lines += ["", line(f"less {reference}", "runs", *FIGURES), line(*["---"] * (2 + len(FIGURES)))]
     for name in rows:
-        if name == reference:
+        if name == reference or name in OTHER_SEEDS:
             continue
         found = [against(rows, name, figure, reference) for figure, _ in FIGURES.values()]
         lines.append(line(name, str(found[0].num if found[0] else 0), *map(paired, found)))
@@ -82,9 +88,10 @@ def tables(rows: dict[str, dict[str, Row]], reference: str = "baseline") -> list
     for name, runs in rows.items():
         every = [(what, str(n)) for what in ("gold", "proxy") for n in (1, 4, 16, 64)]
         lines.append(line(name, *(f"{np.mean([row[what][n] for row in runs.values()]):.2f}" for what, n in every)))
+    compared = [name for name in rows if name != reference and name not in OTHER_SEEDS]
     lines += ["", "Runs that a difference needs, at the spread of differences seen:", ""]
     for what, (figure, size) in FIGURES.items():
-        spreads = [d.spread for name in rows if name != reference and (d := against(rows, name, figure, reference))]
+        spreads = [d.spread for name in compared if (d := against(rows, name, figure, reference))]
         needed = [number for spread in spreads if (number := runs_needed(spread, size))]
         if needed:
             lines.append(
