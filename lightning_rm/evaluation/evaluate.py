@@ -88,6 +88,8 @@ def evaluate(
         ValueError: if there is no model or nothing to measure on, or nothing at all could be measured.
     """
     reading = Reading(max_tokens, overlong, layout, batch_tokens)
+    if min(num_draws, num_random) < 1:
+        raise ValueError(f"num_draws={num_draws} and num_random={num_random}: intervals take at least one draw of each")
     options = Options(diagnostics, probe_items, num_draws, num_random, seed)
     named = find_models(models, weights)
     control = None if untrained is None else f"untrained head on {untrained}"

@@ -140,7 +140,10 @@ def _configuration(file: Path) -> str:
     text = file.read_text(encoding="utf-8")
     if file.name not in ("config.json", "ensemble.json"):
         return text
-    settings: dict[str, Any] = json.loads(text)
+    try:
+        settings: dict[str, Any] = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON ({error}); export or copy the model again") from None
     settings.pop("lightning_rm", None)
     return json.dumps(settings, sort_keys=True)
 

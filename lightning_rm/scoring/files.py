@@ -190,6 +190,7 @@ def _write(
     kinds = stream.kinds(parts)
     if not kinds.scored:
         first = "; ".join(f"{scored.origin}: {scored.refusal}" for scored in islice(counted(), 3))
+        remove_parts(parts.folder.parent)  # there is nothing to go on from
         raise ValueError(f"no row of {stream.source} can be scored{': ' if first else ', it is empty'}{first}")
     write_rows(stream.source, out, counted(), fields, kinds)
     return refused, examples

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -17,6 +19,14 @@ from lightning_rm.serving.errors import RequestError, error_body
 from lightning_rm.serving.service import FORMS, Service
 
 log = logging.getLogger(__name__)
+
+
+class Answer(JSONResponse):
+    """JSON in ASCII: what a request said may come back, half a surrogate pair among it, which UTF-8 cannot write."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 def make_app(service: Service, api_key: str | None = None, max_body_bytes: int = 16 * 2**20) -> FastAPI:
@@ -39,23 +49,23 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
             _check_key(request, api_key)
             raw = await _body(request, max_body_bytes)
             request_id = request.headers.get("x-request-id", "")[:128] or None
-            response = JSONResponse(await service.answer(path, raw, request_id))
+            response = Answer(await service.answer(path, raw, request_id))
         except RequestError as error:
-            response = JSONResponse(error_body(str(error), error.kind, error.status, error.field), error.status)
+            response = Answer(error_body(str(error), error.kind, error.status, error.field), error.status)
         except ClientDisconnect:
             response = Response(status_code=400)  # nobody reads it
         except Exception as error:
             log.exception("%s failed", path)
-            response = JSONResponse(error_body(str(error), "InternalServerError", 500), 500)
+            response = Answer(error_body(str(error), "InternalServerError", 500), 500)
         service.meters.add("requests_total", path=path, status=str(response.status_code))
         return response
 
     async def health() -> Response:
-        return JSONResponse({"status": "ok"})
+        return Answer({"status": "ok"})
 
     async def models(request: Request) -> Response:
         _check_key(request, api_key)
-        return JSONResponse(service.models())
+        return Answer(service.models())
 
     async def metrics(request: Request) -> Response:
         _check_key(request, api_key)
@@ -63,12 +73,12 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestError)
-        return JSONResponse(error_body(str(error), error.kind, error.status, error.field), error.status)
+        return Answer(error_body(str(error), error.kind, error.status, error.field), error.status)
 
     async def not_there(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kind = "NotFoundError" if error.status_code == 404 else "BadRequestError"
-        return JSONResponse(error_body(str(error.detail), kind, error.status_code), error.status_code, error.headers)
+        return Answer(error_body(str(error.detail), kind, error.status_code), error.status_code, error.headers)
 
     # No page of documentation: its scripts would come from a network.
     app = FastAPI(title="lightning_rm", docs_url=None, redoc_url=None, lifespan=lifespan)

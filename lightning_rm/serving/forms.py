@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from lightning_rm.data.formats.media import check_marks
+from lightning_rm.data.formats.template import RESERVED_ARGUMENTS
 from lightning_rm.data.formats.turns import RowError, read_conversation, read_turns
 from lightning_rm.data.rows import Message
 from lightning_rm.serving.errors import RequestError, found
@@ -27,12 +28,6 @@ Dialect = Literal["classify", "pooling", "embeddings", "sglang", "get_reward"]
 Body = Mapping[str, Any]
 
 MAX_ID = 2**31 - 1
-RESERVED = {
-    *("conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt"),
-    *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
-    *("return_assistant_tokens_mask", "tokenizer_kwargs"),
-}
-"""Arguments of `apply_chat_template` that are no template's."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +214,7 @@ def _conversation(body: Body) -> Conversation:
     if arguments is not None and not isinstance(arguments, dict):
         raise RequestError(f"an object is wanted, found {found(arguments)}", "chat_template_kwargs")
     given = cast("dict[str, Any]", arguments or {})
-    if taken := [name for name in given if name in RESERVED]:
+    if taken := [name for name in given if name in RESERVED_ARGUMENTS]:
         raise RequestError(f"{found(taken[0])} is not an argument for the template", "chat_template_kwargs")
     return Conversation("messages", turns, _tools(body), given, bool(is_prompt), bool(continues))
 

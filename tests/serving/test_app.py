@@ -53,6 +53,9 @@ def test_answers_have_their_dialects_form() -> None:
     listed = post(app, "/classify", {"text": two}).json()
     assert [item["meta_info"]["prompt_tokens"] for item in listed] == [7, 3]
     assert post(app, "/classify", {"text": TEXT}).json()["embedding"] == [pytest.approx(0.48)]
+    # What a request said comes back, though UTF-8 cannot write it.
+    broken = post(app, "/classify", None, content=b'{"input": "w1", "request_id": "\\ud83d"}')
+    assert (broken.status_code, broken.json()["id"]) == (200, "classify-\ud83d")
     rewards = post(app, "/get_reward", {"query": two}).json()
     assert rewards == {
         "rewards": pytest.approx([0.48, 0.16]),
@@ -142,6 +145,13 @@ def test_truncation_is_asked_for_or_an_error() -> None:
             400,
             "chat_template_kwargs",
         ),
+        (
+            "/classify",
+            {"messages": MESSAGES, "chat_template_kwargs": {"sanitize_control_tokens": True}},
+            400,
+            "chat_template_kwargs",
+        ),
+        ("/classify", {"messages": MESSAGES, "chat_template_kwargs": {"self": 1}}, 400, "chat_template_kwargs"),
         ("/classify", {"messages": MESSAGES, "chat_template_kwargs": []}, 400, "chat_template_kwargs"),
         ("/classify", {"messages": MESSAGES, "tools": [1]}, 400, "tools"),
         (

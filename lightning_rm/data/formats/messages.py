@@ -134,11 +134,11 @@ def _part(value: object, name: str) -> str:
         raise RowError(WRONG_TYPE, f"{name} must be text, found {shown(value)}")
     part = cast(Raw, value)
     kind = part.get("type", "text")
-    if kind not in PART_TEXT:
+    if not isinstance(kind, str) or kind not in PART_TEXT:
         raise RowError(
             NOT_TEXT, f"{name} is of the type {shown(kind)}, and a reward model of texts reads {', '.join(PART_TEXT)}"
         )
-    return text(part.get(PART_TEXT[str(kind)]), name)
+    return text(part.get(PART_TEXT[kind]), name)
 
 
 def _calls(raw: Raw, name: str) -> tuple[Raw, ...]:

@@ -9,7 +9,7 @@ from lightning_rm.data.formats.fields import BAD_VALUE, WRONG_TYPE, Raw, RowErro
 from lightning_rm.data.formats.nested import json_field
 
 RESERVED_ARGUMENTS = frozenset(
-    {"conversation", "conversations", "messages", "tools", "chat_template", "add_generation_prompt"}
+    {"self", "conversation", "conversations", "messages", "tools", "chat_template", "add_generation_prompt"}
     | {"continue_final_message", "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length"}
     | {"return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"}
 )

@@ -34,7 +34,8 @@ def pair_items(source: Source, on_bad_row: str = "error") -> tuple[Items, dict[s
         else:
             items.append(_item(row))
     if not items:
-        raise ValueError(f"the data hold no pair to measure on; left out: {reasons}")
+        left_out = "; ".join(f"{number:,} rows left out: {reason}" for reason, number in reasons.items())
+        raise ValueError(f"the data hold no pair to measure on{left_out and f'; {left_out}'}")
     return Items(items), reasons
 
 
