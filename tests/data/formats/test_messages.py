@@ -109,7 +109,7 @@ def test_text_in_parts_is_text_and_an_image_is_an_error() -> None:
     assert message(content=[{"type": "text", "text": "a", "image_url": None}, "b"])["content"] == "a\nb"
     assert message(content={"type": "output_text", "text": "4"})["content"] == "4"
     for kind in ({"a": 1}, ["text"], None, 3):
-        with pytest.raises(RowError, match="content is of the type|content, part 0 is of the type"):
+        with pytest.raises(RowError, match="content, part 0 is of the type"):
             message(content={"type": kind, "text": "a"})
     for kind in ("image_url", "image", "input_audio", "thinking"):
         with pytest.raises(RowError, match=f"content, part 1 is of the type '{kind}', and a reward model"):
