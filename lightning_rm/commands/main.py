@@ -55,11 +55,15 @@ def main() -> None:
         close = difflib.get_close_matches(verb, verbs(), 1, 0.5)
         print(f"no verb {verb!r}{f'; the nearest is {close[0]}' if close else ''}\n{usage()}", file=sys.stderr)
         raise SystemExit(2)
-    from lightning_rm.commands._entry import prepare
+    try:
+        from lightning_rm.commands._entry import prepare
 
-    prepare(verb)
-    # As a module under its own name, so that a launcher that starts this process again finds the same command.
-    runpy.run_module(f"lightning_rm.commands.{verb}", run_name="__main__", alter_sys=True)
+        prepare(verb)
+        # As a module under its own name, so that a launcher that starts this process again finds the same command.
+        runpy.run_module(f"lightning_rm.commands.{verb}", run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # while it was loaded, or in a command with nothing to keep
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _about(verb: str) -> str:

@@ -21,7 +21,7 @@ from lightning_rm.commands._entry import command
 from lightning_rm.commands._help import help_text, read_help
 from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._resume import check_folder, quoted, with_folder, write_job
-from lightning_rm.commands.main import verbs
+from lightning_rm.commands.main import main, verbs
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import CONF
 
@@ -322,3 +322,16 @@ def test_a_job_that_slurm_puts_back_goes_on_where_it_was(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("value", ["a", "a b", 'x"y', "x\\\\", "C:\\\\x\\\\y", "[/b]{}(),=:", "it's"])
 def test_a_quoted_value_is_read_whole(value: str) -> None:
     assert OverridesParser.create().parse_override(f"a={quoted(value)}").value() == value
+
+
+def test_ctrl_c_while_a_command_is_loaded_is_a_word_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*words: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_entry, "prepare", stopped)
+    monkeypatch.setattr(sys, "argv", ["lightning-rm", "score"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
