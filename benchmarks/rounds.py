@@ -4,6 +4,7 @@
     lightning-rm train experiment=sft data.flawless=false data.noise=0.25 data.num_pairs=12000 hydra.run.dir=runs/start
     python benchmarks/rounds.py runs/start/model/last runs/sft/model/last --worlds 0 1 2 --out runs/rounds
     python benchmarks/rounds.py --table benchmarks/results/rounds.json
+    python benchmarks/rounds.py --within runs/rounds/world_0/baseline
 
 The start policy has learned the chosen responses of noisy pairs. Every reward model starts from the tiny decoder that
 has learned flawless answers, on pairs with 25 % wrong labels. All methods of a world have the same start policy, the
@@ -19,13 +20,13 @@ import json
 import logging
 import multiprocessing
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 import transformers
 from hydra import compose, initialize_config_dir
@@ -90,7 +91,6 @@ def run(arguments: argparse.Namespace, world: int, method: str) -> dict[str, Any
     folder = arguments.out / f"world_{world}"
     if not (folder / "val.jsonl").is_file():
         write_world(folder, world, arguments.pairs, 600)
-    start = time.process_time()
     rounds_of(
         [
             *(f"policy={arguments.policy}", "data=jsonl", f"data.file={folder}/pairs.jsonl"),
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace, world: int, method: str) -> dict[str, Any
         ]
     )
     told = json.loads((folder / method / "rounds.json").read_text(encoding="utf-8"))["rounds"]
-    return {"seconds": round(time.process_time() - start, 1), "rounds": told}
+    return {"rounds": told}
 
 
 def table(runs: dict[str, dict[str, Any]]) -> None:
@@ -131,6 +131,22 @@ def table(runs: dict[str, dict[str, Any]]) -> None:
                     print(f"| {name} | {number} | {interval} | {found.num} | {found.verdict} |")
 
 
+def within(folder: Path, num_draws: int = 2000) -> None:
+    """Print how gold changes between rounds of one run, with 95 % intervals over draws of its held-out prompts."""
+    files = sorted(folder.glob("round_*/judged.jsonl"))
+    gold = [
+        np.array([np.mean(json.loads(line)["gold"]) for line in file.read_text(encoding="utf-8").splitlines()])
+        for file in files
+    ]
+    best = max(range(len(gold)), key=lambda number: gold[number].mean())
+    drawn = np.random.default_rng(0).integers(len(gold[0]), size=(num_draws, len(gold[0])))
+    print("| gold of round | difference | 95 % interval over prompts |\n|---|---|---|")
+    for later, earlier in [(number, 0) for number in range(1, len(gold))] + [(len(gold) - 1, best)]:
+        difference = gold[later] - gold[earlier]
+        low, high = np.quantile(difference[drawn].mean(axis=1), [0.025, 0.975])
+        print(f"| {later} - {earlier} | {difference.mean():+.3f} | [{low:+.3f}, {high:+.3f}] |")
+
+
 def _mean(values: Sequence[float | None]) -> str:
     known = torch.tensor([value for value in values if value is not None])
     if not len(known):
@@ -143,6 +159,7 @@ def main() -> None:
     parser.add_argument("policy", nargs="?", help="the start policy")
     parser.add_argument("reward_start", nargs="?", help="where reward models start")
     parser.add_argument("--table", type=Path, nargs="*", help="print the tables of finished results, all together")
+    parser.add_argument("--within", type=Path, help="print changes within one run's folder")
     parser.add_argument("--worlds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--rounds", type=int, default=4)
@@ -154,6 +171,9 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    if arguments.within:
+        within(arguments.within)
+        return
     if arguments.table:
         found: dict[str, dict[str, Any]] = {}
         for file in arguments.table:
