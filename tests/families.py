@@ -36,6 +36,7 @@ SIZES: dict[str, Any] = {
 """Sizes by the names that configurations have for them."""
 
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_COMPASS_ROPE = {**_ROPE, "mrope_section": [1, 1, 2]}  # of its four frequencies; up to transformers 5.17 it is read
 _HYBRID = {"layer_types": ["linear_attention", "full_attention"]}
 _ZAMBA = {
     "num_hidden_layers": 4,
@@ -45,7 +46,7 @@ _ZAMBA = {
 EXTRA: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention"],
-        "rope_parameters": {"sliding_attention": _ROPE, "full_attention": _ROPE},
+        "rope_parameters": {"sliding_attention": _COMPASS_ROPE, "full_attention": _COMPASS_ROPE},
     },
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},

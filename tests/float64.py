@@ -6,6 +6,7 @@ missed on the next. That takes models which round nowhere to float32 on their wa
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -74,6 +75,8 @@ def keep_float64() -> None:
     """
     if hasattr(PreTrainedModel.post_init, "keeps_float64"):
         return
+    # Up to transformers 5.17 at least it has torch compile functions of softmax, which must be torch's own then.
+    import_module("transformers.models.gpt_bigcode.modeling_gpt_bigcode")
     post_init, softmax = PreTrainedModel.post_init, functional.softmax
 
     def wide_post_init(model: PreTrainedModel) -> None:

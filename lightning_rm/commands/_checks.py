@@ -16,6 +16,7 @@ from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.metrics.groups import group_metric_names
 from lightning_rm.metrics.pairs import metric_names
+from lightning_rm.metrics.scores import score_metric_names
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.measured import metric_prefix
@@ -68,12 +69,7 @@ def check_run(
             "there is nothing to train on: the data names no file to train on (data.file=null); give one, or "
             "trainer.max_epochs=0 to measure alone"
         )
-    _check_monitor(cfg, datamodule, benchmarks)
-    if datamodule.treatments and not module.reads_treatments:
-        raise ValueError(
-            f"treatment={', '.join(datamodule.treatments)}: {type(module).__name__} does not read all their targets, "
-            "margins above all; set module=strength_aware"
-        )
+    _check_monitor(cfg, module, datamodule, benchmarks)
     if cfg.contrast is not None and "contrast" not in cfg.module:
         raise ValueError(
             f"contrast: {type(module).__name__} takes none; set module=contrastive or meta, or leave it out (~contrast)"
@@ -101,11 +97,14 @@ def warn_of_a_toy(cfg: DictConfig) -> None:
         )
 
 
-def _check_monitor(cfg: DictConfig, datamodule: PreferenceDataModule, benchmarks: Sequence[str]) -> None:
+def _check_monitor(
+    cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, benchmarks: Sequence[str]
+) -> None:
     """Say that a run will not have the metric that it is to monitor.
 
     Args:
         cfg: of the run.
+        module: what is trained, whose metrics are asked for.
         datamodule: names its sets.
         benchmarks: the names of the metrics that its benchmarks will log.
     """
@@ -133,7 +132,11 @@ def _check_monitor(cfg: DictConfig, datamodule: PreferenceDataModule, benchmarks
     known = [*(metric_prefix("val", name) for name in datamodule.val_names), *groups]
     known += [metric_prefix("test", name) for name in datamodule.test_names]
     of_groups = any(cfg.monitor.startswith(f"{prefix}/") for prefix in groups)
-    metric, names = cfg.monitor.rpartition("/")[2], sorted(group_metric_names() if of_groups else metric_names())
+    of_scores = score_metric_names() if module.reads_single_responses else set[str]()
+    metric, names = (
+        cfg.monitor.rpartition("/")[2],
+        sorted(group_metric_names() if of_groups else metric_names() | of_scores),
+    )
     if metric not in names:
         raise ValueError(f"monitor={cfg.monitor!r}: there is no metric {metric!r}; there are {', '.join(names)}")
     if known and not any(cfg.monitor.startswith(f"{prefix}/") for prefix in known):

@@ -34,10 +34,13 @@ from lightning_rm.modules.measured import EvaluationStage, Measured, metric_pref
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, make_optimizer, parameter_groups
 from lightning_rm.modules.progress import AcrossRanks, Progress
 from lightning_rm.modules.requirements import (
+    LABELS_AND_WEIGHTS,
     KnowsPairs,
+    Target,
     TrainPairs,
     check_reading,
     check_strengths,
+    check_targets,
     check_trainer,
     check_two_responses,
 )
@@ -70,8 +73,6 @@ class PairwiseRM(L.LightningModule):
         ValueError: if `max_skipped` is below 1.
     """
 
-    reads_treatments: ClassVar[bool] = False
-    """Whether the method trains on every target that treatments make: labels, margins and weights."""
     reads_responses: ClassVar[bool] = False
     """Whether the method trains on response groups beside the pairs."""
     reads_single_responses: ClassVar[bool] = False
@@ -134,16 +135,32 @@ class PairwiseRM(L.LightningModule):
         return losses["loss"] * batch.scale * guard
 
     @property
+    def reads(self) -> frozenset[Target]:
+        """What of a pair's targets the loss reads. A treatment that makes others is refused."""
+        return LABELS_AND_WEIGHTS
+
+    @property
     def needs_strengths(self) -> bool:
         """Whether the method can only train on pairs that all have a strength."""
         return False
+
+    def scores(self, batch: PreferenceBatch | GroupBatch) -> Tensor | None:
+        """Return what rewards are held against beside the labels of pairs, (2, P), NaN where it is not known; or
+        None.
+        """
+        return None
 
     def check_pairs(self, pairs: TrainPairs) -> None:
         """Say before training what the method cannot do with the training pairs.
 
         Raises:
-            ValueError: if it needs strengths that are missing, or no row has two responses to tell apart.
+            ValueError: if it needs strengths that are missing, no row has two responses to tell apart, or a treatment
+                makes targets that it does not read.
+
+        Warns:
+            UserWarning: if the data brings targets that it does not read.
         """
+        check_targets(pairs.targets(), pairs.changed, self.reads, type(self).__name__)
         if self.needs_strengths:
             check_strengths(torch.from_numpy(pairs.strength.mean))
         if not self.reads_single_responses:
@@ -310,7 +327,7 @@ class PairwiseRM(L.LightningModule):
         self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Count a validation batch; its rewards go on to the callbacks."""
-        return self._measured.update(batch, self(batch))
+        return self._measured.update(batch, self(batch), self.scores(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log the exact metrics of every validation set."""
@@ -320,7 +337,7 @@ class PairwiseRM(L.LightningModule):
         self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Count a test batch; its rewards go on to the callbacks."""
-        return self._measured.update(batch, self(batch))
+        return self._measured.update(batch, self(batch), self.scores(batch))
 
     def on_test_epoch_end(self) -> None:
         """Log the exact metrics of every test set."""

@@ -19,6 +19,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+from lightning_rm.modules.requirements import LABELS_AND_WEIGHTS, RANKING_TARGETS, Target
 from lightning_rm.precision import wide
 
 ListLoss = Literal["pairs", "plackett_luce"]
@@ -72,6 +73,13 @@ class BaselineRM(PairwiseRM):
         self.batch_centering = batch_centering
         self.length_penalty = length_penalty
         self._feature_norm_std: Tensor | None = None
+
+    @property
+    def reads(self) -> frozenset[Target]:
+        """Weights, labels but for `plackett_luce`, and margins where `margin_scale` is not 0."""
+        if self.list_loss == "plackett_luce":
+            return frozenset({"weight"})
+        return RANKING_TARGETS if self.margin_scale else LABELS_AND_WEIGHTS
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         """Return nothing where a kept LM head is trained."""

@@ -12,6 +12,7 @@ from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.contrast import ContrastFactory
 from lightning_rm.modules.objective import Objective, RankingViews
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+from lightning_rm.modules.requirements import RANKING_TARGETS, Target
 
 
 class ContrastiveRM(PairwiseRM):
@@ -34,8 +35,6 @@ class ContrastiveRM(PairwiseRM):
     Raises:
         ValueError: if an option is out of its range; in the first step, if both views are equal.
     """
-
-    reads_treatments = True
 
     def __init__(
         self,
@@ -66,6 +65,11 @@ class ContrastiveRM(PairwiseRM):
     def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         """Return rewards (2, P) and features (2, P, H); in training (2, 2, P) and (2, 2, P, H), of two views."""
         return self.objective.output(self.model, batch)
+
+    @property
+    def reads(self) -> frozenset[Target]:
+        """Labels, target margins and weights."""
+        return RANKING_TARGETS
 
     @property
     def needs_strengths(self) -> bool:

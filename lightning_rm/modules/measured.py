@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.metrics.groups import GroupMetrics
 from lightning_rm.metrics.pairs import PairMetrics
+from lightning_rm.metrics.scores import ScoreMetrics
 from lightning_rm.modules.progress import AcrossRanks
 
 EvaluationStage = Literal["val", "test"]
@@ -28,14 +29,19 @@ class Measured:
 
     def __init__(self) -> None:
         self._metrics: dict[str, PairMetrics | GroupMetrics] = {}
+        self._scores: dict[str, ScoreMetrics] = {}
         self._not_finite: dict[str, Tensor] = {}
 
-    def update(self, batch: PreferenceBatch | GroupBatch, output: RewardOutput) -> dict[str, Tensor]:
+    def update(
+        self, batch: PreferenceBatch | GroupBatch, output: RewardOutput, scores: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Count a batch in the metrics of its data set.
 
         Args:
             batch: P pairs, or P groups of k responses.
             output: their rewards, of members the mean is taken.
+            scores: (2, P) of the responses, NaN where nobody gave one, to hold rewards against; None for none. A
+                response of several pairs counts once.
 
         Returns:
             `chosen` and `rejected` (P,) of pairs, `reward` (k, P) of groups, for callbacks.
@@ -51,6 +57,10 @@ class Measured:
             cast(GroupMetrics, metrics).update(output.reward, batch)
             return {"reward": output.reward}
         cast(PairMetrics, metrics).update(output.chosen, output.rejected, batch)
+        if scores is not None:
+            of_scores = self._scores.setdefault(batch.data_set, ScoreMetrics().to(output.reward.device))
+            once = first_of_each(batch)
+            of_scores.update(output.reward[once], scores[once])
         return {"chosen": output.chosen, "rejected": output.rejected}
 
     def not_finite(self, stage: EvaluationStage, add_up: AcrossRanks) -> dict[str, int]:
@@ -63,3 +73,19 @@ class Measured:
         for name, metrics in self._metrics.items():
             yield metric_prefix(stage, name), metrics.compute()
             metrics.reset()
+        for name, scores in self._scores.items():
+            found = scores.compute()
+            scores.reset()
+            if found["num_scores"] > 0:
+                yield metric_prefix(stage, name), found
+
+
+def first_of_each(batch: PreferenceBatch) -> Tensor:
+    """(2, P) bool: a place for each response of the batch, for one that stands in several pairs the first; of fillers
+    none.
+
+    Pairs (0, 1), (0, 2) and (1, 2) of one row give 1 0 0 of chosen and 1 1 0 of rejected.
+    """
+    name = (batch.group * (batch.side.max() + 1) + batch.side).where(batch.valid, -1)
+    same = name.flatten()[:, None] == name.flatten()
+    return (same.tril(-1).sum(1) == 0).view_as(name) & batch.valid

@@ -25,6 +25,7 @@ from lightning_rm.modules.climb import Climb
 from lightning_rm.modules.contrast import ContrastFactory
 from lightning_rm.modules.objective import Objective, RankingViews
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+from lightning_rm.modules.requirements import RANKING_TARGETS, Target
 from lightning_rm.modules.views import Forward
 
 
@@ -73,7 +74,6 @@ class MetaRM(PairwiseRM):
             steps in a row were not finite.
     """
 
-    reads_treatments = True
     reads_responses = True
 
     def __init__(
@@ -159,6 +159,11 @@ class MetaRM(PairwiseRM):
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the loss of the pairs, as of the weights that `output` was computed with."""
         return self.objective(batch, output)
+
+    @property
+    def reads(self) -> frozenset[Target]:
+        """Labels, target margins and weights."""
+        return RANKING_TARGETS
 
     @property
     def needs_strengths(self) -> bool:

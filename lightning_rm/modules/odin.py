@@ -13,6 +13,7 @@ from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.linear_head import LinearHead, linear_head, whole
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+from lightning_rm.modules.requirements import RANKING_TARGETS, Target
 
 
 class OdinRM(PairwiseRM):
@@ -34,8 +35,6 @@ class OdinRM(PairwiseRM):
         ValueError: if the model's head is not one linear map.
     """
 
-    reads_treatments = True
-
     def __init__(
         self,
         model: AnyRewardModel,
@@ -52,6 +51,11 @@ class OdinRM(PairwiseRM):
         self.length_head = LinearHead(model.hidden_size, seed=seed)
         self.length_weight = length_weight
         self.orthogonal_weight = orthogonal_weight
+
+    @property
+    def reads(self) -> frozenset[Target]:
+        """Labels, target margins and weights."""
+        return RANKING_TARGETS
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the ranking loss of the sum, the two correlations and the cosine of the heads."""

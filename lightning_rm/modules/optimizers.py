@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -90,12 +91,15 @@ def adamw_8bit(groups: Iterable[dict[str, Any]], paged: bool = False, **options:
         **options: of AdamW.
 
     Raises:
-        ValueError: without bitsandbytes, or without a CUDA device.
+        ValueError: without bitsandbytes; without a GPU where it is older than 0.50, or the state paged.
     """
     if find_spec("bitsandbytes") is None:
         raise ValueError("optimizer=adamw_8bit needs bitsandbytes; pip install 'lightning-rm[qlora]'")
     if not torch.cuda.is_available():
-        raise ValueError("optimizer=adamw_8bit needs a CUDA device and none is here; take optimizer=adamw")
+        if paged:
+            raise ValueError("optimizer.paged=true is for the memory of a GPU, and none is here; leave it out")
+        if tuple(map(int, (found := version("bitsandbytes")).split(".")[:2])) < (0, 50):
+            raise ValueError(f"optimizer=adamw_8bit without a GPU needs bitsandbytes 0.50, and {found} is installed")
     kinds = import_module("bitsandbytes.optim")
     return (kinds.PagedAdamW8bit if paged else kinds.AdamW8bit)(groups, **options)
 

@@ -13,7 +13,7 @@ from lightning_rm.losses import all_threshold_losses, ordinal_losses
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import TrainPairs
+from lightning_rm.modules.requirements import Target, TrainPairs
 from lightning_rm.precision import wide
 
 OrdinalLoss = Literal["likelihood", "all_thresholds"]
@@ -58,8 +58,6 @@ class OrdinalRM(PairwiseRM):
         ValueError: if K is below 1 or there is no such loss.
     """
 
-    reads_treatments = True
-
     def __init__(
         self,
         model: AnyRewardModel,
@@ -81,6 +79,11 @@ class OrdinalRM(PairwiseRM):
         self.ties = ties
         self.loss: OrdinalLoss = loss
         self.threshold_penalty = threshold_penalty
+
+    @property
+    def reads(self) -> frozenset[Target]:
+        """Levels and weights."""
+        return frozenset({"level", "weight"})
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the mean ordinal loss, the penalty of the thresholds, and the first and the last of them."""

@@ -18,7 +18,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.linear_head import LinearHead, linear_head, set_whole, whole
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import TrainPairs
+from lightning_rm.modules.requirements import Target, TrainPairs
 
 RegressionLoss = Literal["mse", "bce"]
 
@@ -30,6 +30,10 @@ class RegressionRM(PairwiseRM):
     each has a linear head without a bias, and the reward is their sum by given weights, which is again one linear map:
     that one is measured, and exported as an ordinary reward model. To train it further on pairs, with the head it has,
     is NVIDIA's second stage (arXiv 2410.01257): load the exported folder.
+
+    Validation and test sets that have scores are measured by the correlations of rewards with them too
+    (`metrics.scores`), which is all that responses without a second one can be measured by:
+    `monitor=val/score_rank_correlation` keeps the weights that order them best.
 
     Args:
         model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
@@ -72,6 +76,11 @@ class RegressionRM(PairwiseRM):
         if self.attributes is not None and len(self.attributes) > 1:
             linear_head(model, "module.attributes of several names")
             self.heads = LinearHead(model.hidden_size, len(self.attributes), seed)
+
+    @property
+    def reads(self) -> frozenset[Target]:
+        """Weights; beside them scores, which are no treatment's."""
+        return frozenset({"weight"})
 
     def check_pairs(self, pairs: TrainPairs) -> None:
         """Check the scores of the training rows.
@@ -119,6 +128,16 @@ class RegressionRM(PairwiseRM):
         of_pairs = (losses * known).sum((0, 2)) / known.sum((0, 2)).clamp(min=1)
         loss = (batch.weight * of_pairs).mean()
         return {"loss": loss, self.loss: loss}
+
+    def scores(self, batch: PreferenceBatch | GroupBatch) -> Tensor | None:
+        """Return the score of each response, (2, P): of several attributes their weighted sum, where all are known.
+
+        None of a set that lacks one of them, such as pairs without scores.
+        """
+        if isinstance(batch, GroupBatch) or not {*(self.attributes or batch.attributes[:1])} <= {*batch.attributes}:
+            return None
+        scores = batch.scores[..., self._places(batch.attributes)]
+        return scores[..., 0] if self.heads is None else scores @ self._weights(scores)
 
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the reward model; of several attributes with the one head that is their weighted sum."""

@@ -6,7 +6,7 @@ It knows what it asks for by a protocol; no data module, no model and no files.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import lightning as L
@@ -15,11 +15,25 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_rm.strength import Strength
+from lightning_rm.strength import Strength, Target, Targets, told
 from lightning_rm.tokens import ReadAt
 
 PRECISIONS = ("bf16-mixed", "32-true", "16-mixed")
 """What a trainer may be told; the type of the backbone's weights is the model's."""
+
+LABELS_AND_WEIGHTS: frozenset[Target] = frozenset({"label", "soft label", "weight"})
+"""What a ranking loss without target margins reads of a pair."""
+
+RANKING_TARGETS: frozenset[Target] = frozenset({*LABELS_AND_WEIGHTS, "margin"})
+"""What a ranking loss with target margins reads."""
+
+_READERS: dict[Target, str] = {
+    "label": "module=strength_aware",
+    "soft label": "module=strength_aware",
+    "margin": "module=strength_aware",
+    "weight": "a module that trains rewards",
+    "level": "module=ordinal",
+}
 
 
 class TrainPairs(Protocol):
@@ -31,6 +45,12 @@ class TrainPairs(Protocol):
     attributes: tuple[str, ...]
     single: NDArray[np.bool_]
     """(N,), for one response that stands for a pair."""
+    changed: Mapping[Target, Sequence[str]]
+    """Which treatments have made which targets other than the data has them."""
+
+    def targets(self) -> Targets:
+        """Give what the pairs are trained towards."""
+        ...
 
     @property
     def level(self) -> NDArray[np.float64]:
@@ -100,6 +120,38 @@ def check_two_responses(single: NDArray[np.bool_]) -> None:
     if single.all():
         raise ValueError(f"{alone}, and there is nothing to rank: set module=regression, which trains on scores")
     warnings.warn(f"{alone}; they change no weight", stacklevel=2)
+
+
+def check_targets(
+    targets: Targets, changed: Mapping[Target, Sequence[str]], reads: frozenset[Target], reader: str
+) -> None:
+    """Check that a method reads the targets that treatments make, and say which of the data's it does not.
+
+    Args:
+        targets: of the training pairs.
+        changed: target -> the treatments that made it.
+        reads: what the method reads.
+        reader: the method's name.
+
+    Raises:
+        ValueError: for a treatment's.
+
+    Warns:
+        UserWarning: for the data's own.
+    """
+    said = " and ".join(f"{target}s" for target in sorted(reads)) or "none"
+    for target in _READERS.keys() - reads:
+        if names := changed.get(target):
+            raise ValueError(
+                f"treatment={', '.join(names)} gives pairs a {target} of their own, and {reader} does not read it (it "
+                f"reads {said}): leave the treatment out, or set {_READERS[target]}"
+            )
+        if number := int(told(targets)[target].sum()):
+            warnings.warn(
+                f"the data gives {number:,} pairs a {target} of their own, and {reader} does not read it (it reads "
+                f"{said}); data.columns={{{target.split()[-1]}: null}} leaves the column out",
+                stacklevel=2,
+            )
 
 
 def check_strengths(strength: Tensor) -> None:

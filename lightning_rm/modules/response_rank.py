@@ -10,6 +10,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+from lightning_rm.modules.requirements import Target
 
 
 class ResponseRankRM(PairwiseRM):
@@ -17,8 +18,8 @@ class ResponseRankRM(PairwiseRM):
 
     Where a target margin trusts the size of a strength and needs a scale, this trusts its order alone. The pairs of a
     micro-batch, over all ranks, are dealt into groups whose strengths lie far apart. A pair counts as its label has it:
-    turned round, its strength is negated. Labels and weights are the batch's; margins are not read. A tie is ranked
-    below stronger pairs and not above 0.
+    turned round, its strength is negated. The side that a label takes is read, not how sure it is of it; weights are
+    the batch's, and margins are not read. A tie is ranked below stronger pairs and not above 0.
 
     Args:
         model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
@@ -27,8 +28,6 @@ class ResponseRankRM(PairwiseRM):
     Raises:
         ValueError: if `group_size` is below 1, or the model gives several rewards.
     """
-
-    reads_treatments = True
 
     def __init__(
         self,
@@ -48,6 +47,11 @@ class ResponseRankRM(PairwiseRM):
     def needs_strengths(self) -> bool:
         """Whether there is anything to rank by."""
         return self.group_size > 1
+
+    @property
+    def reads(self) -> frozenset[Target]:
+        """The side that a label takes, and weights."""
+        return frozenset({"label", "weight"})
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the ranking of the micro-batch's groups."""

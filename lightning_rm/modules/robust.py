@@ -10,6 +10,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+from lightning_rm.modules.requirements import RANKING_TARGETS, Target
 
 
 class RobustRM(PairwiseRM):
@@ -29,8 +30,6 @@ class RobustRM(PairwiseRM):
         ValueError: if `trim` is out of its range.
     """
 
-    reads_treatments = True
-
     def __init__(
         self,
         model: AnyRewardModel,
@@ -48,6 +47,11 @@ class RobustRM(PairwiseRM):
         self.loss: PairLoss = loss
         self.trim = trim
         self.trim_after = trim_after
+
+    @property
+    def reads(self) -> frozenset[Target]:
+        """Labels, target margins and weights."""
+        return RANKING_TARGETS
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the mean loss of the pairs that are kept, and their share."""

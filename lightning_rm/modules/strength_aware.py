@@ -9,6 +9,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.objective import check_distill, target_losses
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
+from lightning_rm.modules.requirements import RANKING_TARGETS, Target
 
 
 class StrengthAwareRM(PairwiseRM):
@@ -27,8 +28,6 @@ class StrengthAwareRM(PairwiseRM):
     Raises:
         ValueError: if `distill` is not within [0, 1].
     """
-
-    reads_treatments = True
 
     def __init__(
         self,
@@ -49,6 +48,11 @@ class StrengthAwareRM(PairwiseRM):
     def needs_strengths(self) -> bool:
         """Whether strengths are distilled."""
         return self.distill > 0
+
+    @property
+    def reads(self) -> frozenset[Target]:
+        """Labels, target margins and weights."""
+        return RANKING_TARGETS
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the ranking loss on the pairs' targets, and the options that are on as parts of their own."""

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.data.tokenize.tokenizer import starting_texts
 from lightning_rm.modules.base import PairwiseRM
+from lightning_rm.modules.requirements import Target
 
 
 class SupervisedLM(PairwiseRM):
@@ -22,6 +23,11 @@ class SupervisedLM(PairwiseRM):
 
     The exported folder is a causal language model: a policy to sample from, and what reward models start from.
     """
+
+    @property
+    def reads(self) -> frozenset[Target]:
+        """None: chosen responses are trained on, whatever is said of the pair."""
+        return frozenset()
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         """Return the reward head's: the loss of text does not read rewards."""

@@ -5,7 +5,7 @@ hold the N pairs of a whole training set, since quantiles are of all of it. Noth
 """
 
 from lightning_rm.strength.selection import decile, drop, prefix, select
-from lightning_rm.strength.targets import ById, Targets, Treatment, treat
+from lightning_rm.strength.targets import ById, Target, Targets, Treatment, changed, told, treat
 from lightning_rm.strength.treatments import (
     adaptive_margin,
     flip,
@@ -20,9 +20,11 @@ from lightning_rm.strength.votes import Strength, in_ranges, quantiles, vote_sha
 __all__ = [
     "ById",
     "Strength",
+    "Target",
     "Targets",
     "Treatment",
     "adaptive_margin",
+    "changed",
     "decile",
     "drop",
     "flip",
@@ -34,6 +36,7 @@ __all__ = [
     "quantiles",
     "select",
     "soft_label",
+    "told",
     "treat",
     "vote_shares",
     "weight",

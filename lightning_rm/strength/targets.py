@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -58,6 +58,43 @@ class Targets:
             strength_sign=np.ones(num_pairs, np.float64),
             level=np.full(num_pairs, np.nan),
         )
+
+
+Target = Literal["label", "soft label", "margin", "weight", "level"]
+"""A part of what a pair is trained towards. A label has two: the side that it takes, and how sure it is of it."""
+
+
+def told(targets: Targets) -> dict[Target, Bools]:
+    """Tell of which pairs (N,) a target says something: that is not the label 1 or 1/2, the margin 0 and the weight 1.
+
+    A pair of the label 0.2 and the weight 1 has a label, for its side is not that of its names, and a soft label.
+    """
+    label = targets.label
+    return {
+        "label": label < 0.5,
+        "soft label": ~np.isin(label, (0.0, 0.5, 1.0)),
+        "margin": targets.margin != 0,
+        "weight": targets.weight != 1,
+        "level": ~np.isnan(targets.level),
+    }
+
+
+def changed(before: Targets, after: Targets) -> list[Target]:
+    """Name the targets that a treatment has made other than they were, of pairs that it keeps."""
+    kept = after.kept
+    fields: dict[Target, tuple[Floats, Floats]] = {
+        "label": (np.sign(before.label - 0.5), np.sign(after.label - 0.5)),
+        "soft label": (_sureness(before.label), _sureness(after.label)),
+        "margin": (before.margin, after.margin),
+        "weight": (before.weight, after.weight),
+        "level": (before.level, after.level),
+    }
+    return [name for name, (one, other) in fields.items() if not np.array_equal(one[kept], other[kept], equal_nan=True)]
+
+
+def _sureness(label: Floats) -> Floats:
+    """Return the distance from 1/2, equal for a label and what it is turned round, in spite of rounding."""
+    return np.abs(label - 0.5).round(12)
 
 
 Treatment = Callable[[Strength, Targets], Targets]

@@ -228,7 +228,10 @@ def test_one_of_several_files_is_named_by_its_set(tmp_path: Path) -> None:
             ["train", "experiment=flip", "data.num_pairs=8", "data.num_val=8", "data.num_test=8"],
             "flip need preference strengths",
         ),
-        (["train", "treatment=[flip]", "data.num_pairs=8"], "BaselineRM does not read all their targets"),
+        (
+            ["train", "data.levels=3", "treatment=[flip,adaptive_margin]", "data.num_pairs=8", "data.num_val=8"],
+            "treatment=adaptive_margin gives pairs a margin of their own, and BaselineRM does not read it",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,12 @@ from lightning_rm.modules.contrast import SimCSE, SwAV
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
 from lightning_rm.modules.odin import OdinRM
+from lightning_rm.modules.ordinal import OrdinalRM
+from lightning_rm.modules.regression import RegressionRM
 from lightning_rm.modules.response_rank import ResponseRankRM
 from lightning_rm.modules.robust import RobustRM
 from lightning_rm.modules.supervised import SupervisedLM
+from lightning_rm.strength import levels
 from tests.evaluation.made import llmbar
 from tests.float64 import keep_float64
 from tests.processes import torchrun_environment
@@ -38,7 +41,7 @@ from tests.toy import CONFIG, Rows, toy_model, toy_trainer
 
 METHODS = (
     *("baseline", "lm_head", "sft", "simcse", "swav", "meta", "meta_norm", "baseline_by_2", "meta_by_2"),
-    *("lists", "odin", "response_rank", "trimmed"),
+    *("lists", "odin", "response_rank", "trimmed", "ordinal", "regression"),
 )
 """What ends in `_by_2` accumulates two micro-batches a step; its last step has one, of one pair."""
 PAIRS_A_STEP = 8
@@ -87,7 +90,17 @@ def training_rows(method: str) -> Any:
     if method == "lists":  # of three pairs each: their weights are then 1, and rounded nowhere
         groups = [row for row in SyntheticGroups(60, k=3, scored=True) if len(set(row.gold)) == 3]
         return GroupRows(groups[:25])
-    return SyntheticSource(25, split="train", levels=3 if method == "response_rank" else 0)
+    if method == "regression":
+        rows = [
+            replace(row, scores=attributes(row.gold)) for row in SyntheticGroups(60, k=2) if len(set(row.gold)) == 2
+        ]
+        return GroupRows(rows[:25])
+    return SyntheticSource(25, split="train", levels=3 if method in ("response_rank", "ordinal") else 0)
+
+
+def attributes(gold: Sequence[float]) -> tuple[dict[str, float], ...]:
+    """Scores of two attributes, the second one with a gap."""
+    return tuple({"helpful": one} | ({"brief": 0.5 - one} if place else {}) for place, one in enumerate(gold))
 
 
 def module_of(method: str) -> PairwiseRM:
@@ -103,6 +116,10 @@ def module_of(method: str) -> PairwiseRM:
         return OdinRM(model, optimizer).double()
     if method == "response_rank":
         return ResponseRankRM(model, optimizer, group_size=3)
+    if method == "ordinal":
+        return OrdinalRM(model, optimizer).double()
+    if method == "regression":
+        return RegressionRM(model, optimizer, attributes={"helpful": 1.0, "brief": 0.5}).double()
     if method == "trimmed":
         return RobustRM(model, optimizer, trim=0.25)
     contrasts = {
@@ -164,6 +181,8 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         # One process pads its rows, two share prefixes: a layout changes nothing either.
         layout="padded" if world_size == 1 else "shared_prefix",
         order="random",
+        ties="keep" if method == "ordinal" else "drop",
+        treatments=[levels] if method == "ordinal" else (),
         cache_dir=folder.parent / f"cache{rank}",
         responses=SyntheticGroups(7, k=3) if module.reads_responses else None,
         batch_groups=GROUPS_A_STEP // (world_size * accumulate),

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from peft import IA3Config
 from safetensors.torch import load_file
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForCausalLM
 
+from lightning_rm.models.ensembles.member_settings import Members
+from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.models.sharding import shard
+from tests.families import family_config
 from tests.float64 import assert_same
 from tests.models import shard_worker
 from tests.processes import run_ranks
 from tests.tiny import gradients, tiny_model
 
 ALL = slice(0, 4)
+IA3: dict[str, Any] = {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+NO_MESH = cast(DeviceMesh, None)  # what is refused is refused before the mesh is looked at
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +128,21 @@ def test_activations_on_the_host_change_nothing_and_are_the_layers_inputs(tmp_pa
         assert_same(found[1][1][name], gradient)
     with pytest.raises(ValueError, match="offload_activations moves what gradient_checkpointing keeps; set both"):
         RewardModel.from_pretrained(folder, offload_activations=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: MemberRewardModel.of(tiny_model("llama"), Members(2)), "train them with trainer=ddp"),
+        (lambda: tiny_model("llama", adapter=IA3Config(**IA3)), "take peft=lora or rslora, or trainer=ddp"),
+        (
+            lambda: RewardModel.from_config(family_config("mixtral"), router_loss=0.01),
+            "router_loss .* set it to 0, or take trainer=ddp",
+        ),
+    ],
+)
+def test_what_is_not_sharded_is_refused_before_anything_is(model: Callable[[], RewardModel], message: str) -> None:
+    made = model()
+    with pytest.raises(ValueError, match=message):
+        shard(made, NO_MESH)
+    assert not any(isinstance(part, FSDPModule) for part in made.modules())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, preference_batch
@@ -265,6 +266,37 @@ def test_rows_of_one_response_are_for_regression(tmp_path: Path) -> None:
     before = weights(module)
     toy_trainer(tmp_path, max_steps=2).fit(module, data)
     assert any(not torch.equal(value, before[name]) for name, value in weights(module).items())
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_regression_is_measured_by_scores_and_keeps_the_best(tmp_path: Path, k: int) -> None:
+    """Each response counts once, one that is alone and those of a pair."""
+    data = PreferenceDataModule(
+        world_tokenizer(), train=Scored(12, k=k), val=Scored(9, k=k), cache_dir=tmp_path, batch_pairs=4, ties="keep"
+    )
+    module = RegressionRM(toy_model(), ADAMW, attributes={"helpful": 1.0})
+    best = ModelCheckpoint(tmp_path, monitor="val/score_rank_correlation", mode="max")
+    trainer = toy_trainer(tmp_path, max_epochs=2, callbacks=[best], enable_checkpointing=True)
+    trainer.fit(module, data)
+    assert best.best_model_score is not None
+    found = trainer.validate(module, data, verbose=False)[0]
+    rewards, scores = dict[tuple[int, int], float](), dict[tuple[int, int], float]()
+    row = 0
+    with torch.no_grad():
+        for batch in data.val_dataloader()[0]:
+            output = module(batch)
+            helpful = batch.attributes.index("helpful")
+            for pair in batch.valid.nonzero().flatten().tolist():
+                for side in (0, 1):
+                    name = (row + int(batch.group[pair]), int(batch.side[side, pair]))
+                    rewards[name], scores[name] = (
+                        output.reward[side, pair].item(),
+                        batch.scores[side, pair, helpful].item(),
+                    )
+            row += int(batch.group.max()) + 1
+    assert found["val/num_scores"] == len(rewards) == 9 * k
+    both = torch.tensor([[rewards[name], scores[name]] for name in rewards], dtype=torch.float64)
+    assert found["val/score_correlation"] == pytest.approx(torch.corrcoef(both.T)[0, 1].item(), abs=1e-6)
 
 
 @pytest.mark.parametrize(

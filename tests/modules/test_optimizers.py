@@ -10,6 +10,7 @@ import torch
 from torch.optim import AdamW
 
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.modules import optimizers
 from lightning_rm.modules.optimization import parameter_groups, warmup_schedule
 from lightning_rm.modules.optimizers import Muon, adamw_8bit
 from tests.float64 import assert_same
@@ -75,6 +76,27 @@ def test_schedules_and_checkpoints_see_one_optimizer() -> None:
     assert [group["lr"] for group in second.param_groups] == [0.0025, 0.0025, 0.0025, 0.005]
 
 
-def test_eight_bits_say_what_they_need() -> None:
-    with pytest.raises(ValueError, match=r"adamw_8bit needs (bitsandbytes|a CUDA device)"):
-        adamw_8bit(groups_of(tiny_model("llama")))
+def test_eight_bits_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = groups_of(tiny_model("llama"))
+    monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="adamw_8bit needs bitsandbytes"):
+        adamw_8bit(groups)
+    monkeypatch.setattr(optimizers, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(optimizers, "version", lambda name: "0.9.2")
+    with pytest.raises(ValueError, match=r"paged=true is for the memory of a GPU"):
+        adamw_8bit(groups, paged=True)
+    with pytest.raises(ValueError, match=r"needs bitsandbytes 0.50, and 0.9.2 is installed"):
+        adamw_8bit(groups)
+
+
+def test_eight_bits_step_as_adamw_does() -> None:
+    """A state of 4,096 numbers or more has eight bits: that of embeddings here, whose steps differ by under a tenth."""
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
+    models = [tiny_model("llama", changes={"hidden_size": 64, "vocab_size": 256}) for _ in range(2)]
+    before = models[0].backbone.get_input_embeddings().weight.detach().clone()
+    for model, make in zip(models, (torch.optim.AdamW, adamw_8bit), strict=True):
+        stepped(make(groups_of(model), lr=0.01), model, steps=3)
+    plain, eight = (model.backbone.get_input_embeddings().weight - before for model in models)
+    assert float((plain - eight).norm() / plain.norm()) < 0.1
+    assert not torch.equal(plain, eight)

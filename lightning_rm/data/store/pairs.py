@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from lightning_rm.data.store.pair_file import SCHEMA
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.responses import ScoredPairs, scored_pairs
 from lightning_rm.data.store.table import open_table
-from lightning_rm.strength import Strength, Targets
+from lightning_rm.strength import Strength, Target, Targets
 from lightning_rm.tokens import Sample
 
 
@@ -85,6 +85,7 @@ class PairDataset:
         subset_names: what the numbers in column `subset` mean.
         attributes: what the A scores are called.
         report: what became of every row of the source.
+        changed: target -> the treatments that made it other than the data has it.
 
     Raises:
         ValueError, KeyError, OSError: if the file is not whole or is another kind of file.
@@ -130,6 +131,7 @@ class PairDataset:
         self.response_lengths: NDArray[np.int64] = self.lengths - self.prompt_lengths[:, None]
         self.prompt_index: NDArray[np.int64] = numbers_of(table["prompt_index"])[made.row]
         self.strength = self._strength(table, made)
+        self.changed: Mapping[Target, Sequence[str]] = {}
         self._treated_by: Targets | None = None
 
     def __len__(self) -> int:

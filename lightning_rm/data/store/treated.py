@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lightning_rm.data.store.pairs import PairDataset
-from lightning_rm.strength import ById, Treatment, treat
+from lightning_rm.strength import ById, Target, Treatment, changed
 
 LEFT_OUT = "left out by treatment"
 FLIPPED = "label flipped"
@@ -43,11 +43,16 @@ def treated(pairs: PairDataset, treatments: Mapping[str, Treatment | ById]) -> P
         )
     before = pairs.targets()
     ids = [] if len(by_strength) == len(treatments) else pairs.ids()
-    chain = (one.of(ids) if isinstance(one, ById) else one for one in treatments.values())
-    after = treat(pairs.strength, before, chain)
+    after, made_by = before, dict[Target, list[str]]()
+    for name, treatment in treatments.items():
+        of_all = treatment.of(ids) if isinstance(treatment, ById) else treatment
+        last, after = after, of_all(pairs.strength, after)
+        for target in changed(last, after):
+            made_by.setdefault(target, []).append(name)
     if not after.kept.any():
         raise ValueError(f"{pairs.name}: {names} leave no pair of {len(pairs):,}; change their ranges")
     result = pairs.treated(after)
+    result.changed = made_by
     num_dropped = int((~after.kept).sum())
     counts = {
         FLIPPED: after.flipped,

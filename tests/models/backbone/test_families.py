@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -36,9 +37,22 @@ def alone(classifier: PreTrainedModel, samples: list[Sample]) -> Tensor:
     return torch.stack(rows, dim=1)
 
 
+def older_than(*version: int) -> bool:
+    return tuple(map(int, transformers.__version__.split(".")[:2])) < version
+
+
+def nearly_same(found: Tensor, expected: Tensor) -> None:
+    """Of Gemma 2 in transformers up to 5.17, whose gradients differ by 4e-11, DeepSeek-V2's in 5.10 by 2e-10."""
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_family(name: str, tmp_path: Path) -> None:
     """From a causal checkpoint: layouts are exact in rewards and gradients; a step, an export, and the same rewards."""
+    rounds = (name == "gemma2" and older_than(5, 18)) or (name == "deepseek_v2" and older_than(5, 17))
+    compare = nearly_same if rounds else assert_same
+    if name == "zamba" and older_than(5, 11):
+        pytest.skip("in transformers 5.10 it runs with its CUDA kernels alone")
     torch.manual_seed(0)
     causal = AutoModelForCausalLM.from_config(family_config(name, **CHANGES.get(name, {})))
     causal.save_pretrained(tmp_path / "causal")
@@ -52,11 +66,11 @@ def test_a_family(name: str, tmp_path: Path) -> None:
     for layout in layouts_of(model):
         model.zero_grad()
         reward = model(laid_out(model, layout, samples)).reward
-        assert_same(reward, expected.detach())
+        compare(reward, expected.detach())
         (reward * WEIGHT).sum().backward()
         found = gradients(model)
         for key in slopes:
-            assert_same(found[key], slopes[key])
+            compare(found[key], slopes[key])
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     with torch.no_grad():
         trained = model(laid_out(model, "padded", samples)).reward
@@ -68,11 +82,12 @@ def test_a_family(name: str, tmp_path: Path) -> None:
             attn_implementation=model.architecture.attention,
             experts_implementation="eager",
         )
-        assert_same(alone(exported.double(), samples), trained)
+        compare(alone(exported.double(), samples), trained)
 
 
 def test_families_are_proven() -> None:
-    assert {family_config(name).model_type for name in DECODERS} == PROVEN
+    """Older versions of transformers have fewer."""
+    assert {family_config(name).model_type for name in DECODERS} == PROVEN & {*WITH_CAUSAL_TWIN}
 
 
 OTHERS = [name for name in WITH_CAUSAL_TWIN if name not in DECODERS and name not in ENCODERS]
@@ -131,6 +146,8 @@ def test_mixtures_pack() -> None:
 def test_the_page_of_backbones_says_what_is_so() -> None:
     """`python -m tests.families` prints the rows."""
     page = (Path(__file__).parents[3] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    if f"transformers {transformers.__version__.rpartition('.')[0]})" not in page:
+        pytest.skip("the page is of another version of transformers")
     assert [line for line in page.splitlines() if line.startswith("| ") and "families" not in line] == table()
 
 
