@@ -87,6 +87,21 @@ def summary(worlds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The summary in Markdown."""
+    heading = (
+        "| planted | worlds, sets | hold it | in the worst world | hold the share that is wrong in all | mean estimate "
+        "| mean width | told |"
+    )
+    lines = [
+        f"| {row['planted']:.0%} | {row['worlds']}, {row['sets']} | {row['holds_planted']:.0%} "
+        f"| {row['worst_world']:.0%} | {row['holds_wrong']:.0%} (of {row['wrong']:.1%}) | {row['estimate']:.1%} "
+        f"| {row['width']:.2f} | {row['is_told']:.0%} |"
+        for row in rows
+    ]
+    return [heading, "|---:|---:|---:|---:|---:|---:|---:|---:|", *lines]
+
+
 def made(noise: float, num_pairs: int, best: float, seed: int) -> NDArray[np.float64]:
     """(N,) votes towards the label, of a voter that is right with probability `best` where it is surest."""
     draw = np.random.default_rng(seed)
@@ -133,7 +148,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/noise_estimate"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/noise_estimate.json"))
     parser.add_argument("--made", action="store_true", help="made votes; nothing is trained")
+    parser.add_argument("--table", type=Path, help="a result, to print as Markdown; nothing is run")
     arguments = parser.parse_args()
+    if arguments.table is not None:
+        print("\n".join(table(json.loads(arguments.table.read_text(encoding="utf-8"))["summary"])))
+        return
     if arguments.made:
         results = {**origin(np), "rows": made_summary(arguments.noises)}
         arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
