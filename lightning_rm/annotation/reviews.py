@@ -3,8 +3,8 @@
     {"pair_id": "17", "decision": "flip", "note": "off topic", "reviewer": "ada", "time": "2026-01-31T12:00:00Z"}
 
 A reviewer's last line on a pair counts; a line with the decision `undo` takes the one before it back. A line that a
-crash has cut off in the middle is no decision yet: it is not read, and the next one starts on a line of its own. This
-file knows lines and pair ids; no pair.
+crash has cut off in the middle is not yet a decision: it is not read, and the next one starts on a line of its own.
+This file knows lines and pair ids; no pair.
 """
 
 from __future__ import annotations
@@ -185,5 +185,5 @@ def _review(value: Any, origin: str) -> Review:
     if wrong := [name for name, field in known.items() if not isinstance(field, str)]:
         raise ValueError(f"{origin}: field {wrong[0]!r} is {known[wrong[0]]!r}, not a string")
     if known["decision"] not in (choices := (*get_args(Verdict), "undo")):
-        raise ValueError(f"{origin}: decision {known['decision']!r} is none of {', '.join(choices)}")
+        raise ValueError(f"{origin}: decision {known['decision']!r} is not one of {', '.join(choices)}")
     return Review(**known)

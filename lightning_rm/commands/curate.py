@@ -130,7 +130,7 @@ def train_voters(
         ValueError: if there are voters of other pairs or other settings, or a training fails.
     """
     if cfg.fit not in ("heads", "whole", "cross_fitted"):
-        raise ValueError(f"fit={cfg.fit!r} is none of heads, whole, cross_fitted and null")
+        raise ValueError(f"fit={cfg.fit!r} is not one of heads, whole, cross_fitted and null")
     if not 0 <= cfg.held_out < 1:
         raise ValueError(f"held_out={cfg.held_out} is not a share of the prompts; give a number from 0 to below 1")
     common = [*trained_words(words), "name=voters", "logger=csv", "data.module.val=null", "data.module.test=null"]

@@ -190,7 +190,7 @@ def check_asked(rules: Rules, look: Look) -> tuple[Mapping[str, Verdict], Benchm
         What reviewers say, by pair id, and the prompts of benchmarks.
 
     Raises:
-        ValueError: for a policy that is none, or a file that cannot be read.
+        ValueError: for a policy that there is not, or a file that cannot be read.
     """
     policy(rules.policy, share=rules.share or 0.0, agree=rules.agree, temperature=rules.temperature)
     said = {} if rules.reviews is None else verdicts(read_reviews(rules.reviews))

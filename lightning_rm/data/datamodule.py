@@ -98,7 +98,7 @@ class PreferenceDataModule(L.LightningDataModule):
 
     Raises:
         ValueError: if two sets have one name, a batch size is missing or below 1, the tokenizer has no pad token, or an
-            option is none of its words.
+            option is not one of its words.
     """
 
     def __init__(

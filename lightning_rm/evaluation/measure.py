@@ -195,7 +195,7 @@ def compare(
 
 
 def _differences(first: Row, second: Row) -> dict[str, Figure]:
-    """Section by section; the main figure too, where it is none of them."""
+    """Section by section; the main figure too, where it is not one of them."""
     figures, others = ({**row.sections, row.main: row.figure(row.main)} for row in (first, second))
     return {
         name: _figure(np.asarray(figure.value - others[name].value), first.draws[name] - second.draws[name])

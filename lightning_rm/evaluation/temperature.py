@@ -23,7 +23,7 @@ def store_temperature(folder: str | Path, temperature: float) -> Path:
         The file, written whole or not at all.
 
     Raises:
-        ValueError: if the folder is no model's.
+        ValueError: if the folder is not a model's.
     """
     names = ("ensemble.json", "config.json")
     file = next((Path(folder) / name for name in names if (Path(folder) / name).is_file()), None)

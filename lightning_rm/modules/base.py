@@ -364,7 +364,7 @@ class PairwiseRM(L.LightningModule):
         Raises:
             ValueError: if the data module reads rewards at another token than the model, training pairs lack the
                 strengths that the method needs, a callback changes how many micro-batches make a step, of which the
-                data module plans an epoch, or the precision is none of those that leave head, rewards and losses in
+                data module plans an epoch, or the precision is not one of those that leave head, rewards and losses in
                 float32.
         """
         callbacks: list[L.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared

@@ -64,7 +64,7 @@ def publish(
 
     Args:
         run: the run's folder.
-        out: the folder; it is swapped whole, files in it that are no model's stay.
+        out: the folder; it is swapped whole, files in it that are not a model's stay.
         options: names, licences, dtype.
         weights: `best` or `last`; what the run measured is of its best weights.
         seeds: runs that differ from this one in their seed alone, for the spread of its figures.

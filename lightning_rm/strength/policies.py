@@ -54,7 +54,7 @@ def policy(name: PolicyName, *, share: float, agree: float = 0.8, temperature: f
         "drop": partial(drop, ranges=[(0.0, share)] if share else []),
     }
     if name not in known:
-        raise ValueError(f"policy={name!r} is none of {', '.join(known)}")
+        raise ValueError(f"policy={name!r} is not one of {', '.join(known)}")
     return known[name]
 
 

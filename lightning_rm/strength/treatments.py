@@ -84,7 +84,7 @@ def label_smoothing(strength: Strength, targets: Targets, *, alpha: float = 0.2,
         pairs: which pairs.
 
     Raises:
-        ValueError: if alpha is not within [0, 1/2], or `pairs` is none of its kinds.
+        ValueError: if alpha is not within [0, 1/2], or `pairs` is not one of its kinds.
     """
     if not 0 <= alpha <= 0.5:
         raise ValueError(f"alpha={alpha} is not a share to smooth labels by; give a number from 0 to 0.5")
@@ -107,7 +107,7 @@ def soft_label(
         temperature: of the sigmoid; above 1 softens.
 
     Raises:
-        ValueError: if the source is none of the two, the temperature not above 0, or the data has no votes to share.
+        ValueError: if the source is neither of the two, the temperature not above 0, or the data has no votes to share.
     """
     if temperature <= 0:
         raise ValueError(f"temperature={temperature} must be above 0; 1 takes the voters at their word")

@@ -85,7 +85,7 @@ def test_most_reviewers_decide(said: list[Any], together: str | None) -> None:
         ("[1]", "r.jsonl:2: a decision is an object"),
         ('{"pair_id": "1"}', "r.jsonl:2: field 'decision' is missing; found 'pair_id'"),
         ('{"pair_id": 1, "decision": "keep"}', "r.jsonl:2: field 'pair_id' is 1, not a string"),
-        ('{"pair_id": "1", "decision": "yes"}', "r.jsonl:2: decision 'yes' is none of keep, flip, tie, skip, undo"),
+        ('{"pair_id": "1", "decision": "yes"}', "r.jsonl:2: decision 'yes' is not one of keep, flip, tie, skip, undo"),
     ],
 )
 def test_a_line_that_is_none_is_named(tmp_path: Path, line: str, message: str) -> None:

@@ -74,9 +74,9 @@ def test_voters_from_outside_alone(tmp_path: Path, cli: Cli, monkeypatch: pytest
     ("words", "message"),
     [
         (["fit=null"], "fit=null and no voters: there is nobody to vote"),
-        (["fit=best"], "fit='best' is none of heads, whole, cross_fitted and null"),
+        (["fit=best"], "fit='best' is not one of heads, whole, cross_fitted and null"),
         (["held_out=1"], "held_out=1 is not a share of the prompts"),
-        (["policy=vote"], "policy='vote' is none of flip_weakest, agreement, soft, drop"),
+        (["policy=vote"], "policy='vote' is not one of flip_weakest, agreement, soft, drop"),
         (["reviews=none.jsonl"], "reviews='none.jsonl' cannot be read"),
         (["voters=[{model: judge}]"], "is neither {path: ..., weight: 1} nor {endpoint: URL, model: NAME}"),
         (["benchmarks={rb: none.jsonl}"], "there is no file none.jsonl"),

@@ -97,7 +97,7 @@ def test_the_reason_has_the_numbers() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("vote", {"share": 0.1}, "policy='vote' is none of flip_weakest, agreement, soft, drop"),
+        ("vote", {"share": 0.1}, "policy='vote' is not one of flip_weakest, agreement, soft, drop"),
         ("drop", {"share": 1.1}, "share=1.1 is not a share"),
         ("agreement", {"share": 0, "agree": 0.5}, "agree=0.5 is not a majority"),
         ("soft", {"share": 0, "temperature": 0}, "temperature=0 must be above 0"),

@@ -56,7 +56,7 @@ def asked(raw: Raw) -> tuple[Turns, tuple[str, ...]]:
     `messages`, `conversations` or `conversation`. A `system` comes first.
 
     Raises:
-        RowError: if there is none of them; a prompt that is empty says that there is none.
+        RowError: if the row has none of them; an empty prompt says that there is no prompt.
     """
     names = next((names for names in ASKED_BY if has(raw, names[0])), None)
     if names is None:

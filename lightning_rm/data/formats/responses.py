@@ -26,7 +26,7 @@ Prefill = Literal["error", "continue"]
 
 
 def check_prefill(prefill: str) -> None:
-    """Raise ValueError for a word that is none of `Prefill`."""
+    """Raise ValueError for a word that is not one of `Prefill`."""
     if prefill not in get_args(Prefill):
         raise ValueError(f"prefill={prefill!r}; it must be one of {', '.join(get_args(Prefill))}")
 

@@ -32,7 +32,7 @@ class DiskSource:
         prefill: as in `RowOptions`.
 
     Raises:
-        ValueError: if the folder is no such thing, or has no such split.
+        ValueError: if the folder is not such a data set, or has no such split.
     """
 
     def __init__(

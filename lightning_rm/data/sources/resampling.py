@@ -63,7 +63,7 @@ class WithoutFold:
         return digest(["without fold", self.source.fingerprint(), self.fold.fold, self.fold.num_folds], 64)
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows in order; those of the fold come as `BadRow`s that are counted and are no error."""
+        """The rows in order; those of the fold come as `BadRow`s that are counted and are not errors."""
         for row in self.source:
             if not isinstance(row, BadRow) and self.fold.holds(row.prompt_id):
                 yield BadRow(row.place, BY_FOLD, f"fold {self.fold.fold % self.fold.num_folds}")

@@ -39,7 +39,7 @@ class TokenizePolicy:
         ties: pairs whose annotators prefer neither response: `drop`, or `keep` them with the label 1/2.
 
     Raises:
-        ValueError: for a word that is none of these.
+        ValueError: for a word that is not one of these.
     """
 
     max_tokens: int = 1024

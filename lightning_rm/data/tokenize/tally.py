@@ -57,7 +57,7 @@ class Tally:
             self.leave_out(row.origin, row.reason, row.detail)
 
     def _way_out(self, reason: str) -> str | None:
-        """Return what to set so that rows of this kind are no error; None if they are none now."""
+        """Return what to set so that rows of this kind are not errors; None if they are not now."""
         if reason in EXPECTED_REASONS:
             return None
         if reason == OVERLONG:

@@ -198,6 +198,6 @@ def _pad_token(tokenizer: PreTrainedTokenizerFast, wanted: str | None) -> str:
         if token in vocabulary and token not in taken and str(token) not in template:
             return str(token)
     raise ValueError(
-        f"pad_token is {tokenizer.pad_token!r}, which is no other token than eos, and the vocabulary has no spare one; "
+        f"pad_token is {tokenizer.pad_token!r}, which is the same token as eos, and the vocabulary has no spare one; "
         "name one that no text uses with pad_token=..."
     )

@@ -38,7 +38,7 @@ def find_benchmarks(names: str | Sequence[str]) -> list[Benchmark]:
     """Return the benchmarks of a name, several names or `all`.
 
     Raises:
-        ValueError: for a name that is none of them.
+        ValueError: for a name that is not one of them.
     """
     asked = [names] if isinstance(names, str) else list(names)
     if asked == ["all"]:

@@ -54,7 +54,7 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
     language = one_of(found[-1], [*LANGUAGES, ENGLISH], "the language")
     source = raw.get("source", raw.get("subset"))
     source = one_of(SPELLED.get(str(source), source), list(SUBSETS), "field 'source'")
-    # One question in many languages is no independent evidence: they are drawn together.
+    # One question in many languages is not independent evidence: its items are drawn together.
     shared = f"{source}/{raw['id']}" if raw.get("id") is not None else None
     return pair_item(raw, origin, f"{language}:{source}", cluster=shared)
 

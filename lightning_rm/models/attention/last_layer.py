@@ -83,7 +83,7 @@ def choose_last_layer(
         deepest: layers of the deepest backbone that does so unasked.
 
     Raises:
-        ValueError: if it is none of the words, or this backbone cannot compute its last layer where it is read.
+        ValueError: if it is not one of the words, or this backbone cannot compute its last layer where it is read.
     """
     if wanted is not None and wanted not in get_args(LastLayer):
         raise ValueError(f"last_layer={wanted!r}; it must be one of {', '.join(get_args(LastLayer))}, or null")

@@ -221,6 +221,6 @@ def _seen_mask(module: nn.Module, places: Sequence[int], key: Tensor, window: in
 
 
 def register_segment_attention() -> None:
-    """Make `SEGMENT_ATTENTION` known to transformers, under its name; again is no harm."""
+    """Make `SEGMENT_ATTENTION` known to transformers, under its name; it may be called again."""
     AttentionInterface.register(SEGMENT_ATTENTION, segment_attention)
     AttentionMaskInterface.register(SEGMENT_ATTENTION, sdpa_mask)

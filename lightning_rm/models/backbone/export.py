@@ -49,7 +49,7 @@ def export(
 
     A sharded classifier is gathered first: every rank calls this, rank 0 writes. The files are written in a hidden
     folder beside the target, which is then swapped with it: a killed run leaves the old model or the new one, whole.
-    Files that are no model's stay in the folder, and without a new tokenizer the old one's.
+    Files that are not a model's stay in the folder, and without a new tokenizer the old one's.
 
     Tensors keep the dtype that they are trained in, and `config.json` names the backbone's: a head in float32 on a
     bfloat16 backbone stays float32 in the file, and is rounded only by a reader who asks for bfloat16.

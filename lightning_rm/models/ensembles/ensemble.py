@@ -122,7 +122,7 @@ class RewardEnsemble(AnyRewardModel):
         """Write the members as `member_0`, `member_1`, ..., each a Hugging Face folder, and `ensemble.json`.
 
         Every rank calls it, rank 0 writes. The folder is swapped whole, so a killed run leaves no ensemble of old and
-        new members; files in it that are no model's stay. `facts` go into `ensemble.json`.
+        new members; files in it that are not a model's stay. `facts` go into `ensemble.json`.
         """
         write_members = [partial(member.save_pretrained, tokenizer=tokenizer, dtype=dtype) for member in self.members]
         settings = {"how": self.how, "lam": self.lam, "offsets": self.offsets.tolist(), **(facts or {})}

@@ -61,7 +61,7 @@ def write_ensemble(
 ) -> None:
     """Write members as `member_0`, `member_1`, ..., and `ensemble.json`; every rank calls it, rank 0 writes.
 
-    The folder is swapped whole, so a killed run leaves no ensemble of old and new members; files in it that are no
+    The folder is swapped whole, so a killed run leaves no ensemble of old and new members; files in it that are not a
     model's stay.
 
     Args:

@@ -200,7 +200,7 @@ class MemberRewardModel(RewardModel):
 
         The average is of the weights, heads and merged adapters. Where members differ in a linear head alone, as all
         decoders' are, it gives exactly the mean of their rewards; the head of an encoder has a layer between, and the
-        average of such heads is none of the members' kind: export a `member` there. Every rank calls this, rank 0
+        average of such heads is not a head of the members' kind: export a `member` there. Every rank calls this, rank 0
         writes.
         """
         tensors = {name: value.detach().cpu().contiguous() for name, value in self._stored().items()}
