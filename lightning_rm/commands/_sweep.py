@@ -7,13 +7,14 @@ which process or machine a launcher ran it on.
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +37,7 @@ def leave_word(error: str | None) -> None:
 
 
 class SweepTable(Callback):
-    """Hydra calls it before and after a multirun; it ends one in which a job failed with exit code 1."""
+    """Hydra calls it before and after a multirun; it ends one in which a job failed, or was lost, with exit code 1."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Forget the words of an older sweep in the folder."""
@@ -45,10 +46,7 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show what became of each job, if one failed."""
-        found = {
-            path.parent: json.loads(path.read_text(encoding="utf-8"))
-            for path in Path(config.hydra.sweep.dir).glob(f"*/{WORD}")
-        }
+        found = words_of(Path(config.hydra.sweep.dir))
         failed = [folder for folder, word in found.items() if word["error"] is not None]
         if not failed:
             return
@@ -59,4 +57,20 @@ class SweepTable(Callback):
         for folder in sorted(found, key=lambda path: (len(path.name), path.name)):
             table.add_row(folder.name, " ".join(found[folder]["overrides"]), found[folder]["error"] or "done")
         console.print(table)
+        console.print("each of them again, alone:")
+        for folder in failed:
+            words = [*found[folder]["overrides"], f"hydra.run.dir={folder}"]
+            words += ["resume=auto"] if config.hydra.job.config_name == "train" else []
+            console.print(f"  {shlex.join(['lightning-rm', config.hydra.job.config_name, *words])}", soft_wrap=True)
         raise SystemExit(1)
+
+
+def words_of(sweep: Path) -> dict[Path, dict[str, Any]]:
+    """Return what became of each job that was begun, by its folder; one that left no word was lost."""
+    found = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in sweep.glob(f"*/{WORD}")}
+    for noted in sweep.glob("*/.hydra/overrides.yaml"):
+        job = noted.parent.parent
+        if job not in found:
+            overrides: list[str] = list(cast(ListConfig, OmegaConf.load(noted)))
+            found[job] = {"overrides": overrides, "error": "lost: it was killed, or its machine went away"}
+    return dict(sorted(found.items()))
