@@ -137,7 +137,7 @@ class RoundStages:
         """Return what the reward model depends on."""
         files = [file for file in self._labels(round) if file.is_file()]
         return {
-            "words": self.train_words(round),
+            "words": [word for word in self.train_words(round) if not word.startswith("logger")],
             "pairs": self._source("train").fingerprint(),
             "labels": files_digest(files),
             "responses": sha256_of(round / "responses.jsonl") if self._reads_responses() else None,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning_rm.digests import key_digest
 from lightning_rm.drafts import draft_of
@@ -170,4 +170,14 @@ def _remove(path: Path) -> None:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in names)
+    return "; ".join(_difference(name, before.get(name), now.get(name)) for name in names)
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """Say how a value differs; of lists and mappings what differs in them."""
+    if isinstance(before, list) and isinstance(now, list):
+        gone, new = ([one for one in own if one not in others] for own, others in ((before, now), (now, before)))
+        return f"{name} had {gone}, has {new}"
+    if isinstance(before, dict) and isinstance(now, dict):
+        return _differences(cast(dict[str, Any], before), cast(dict[str, Any], now))
+    return f"{name} was {before!r}, is {now!r}"
