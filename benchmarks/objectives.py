@@ -215,6 +215,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.25)
     parser.add_argument("--people", type=Path, help="a folder of UKPConvArg1, in place of made pairs")
     parser.add_argument("--minilm", type=Path, help="a folder of all-MiniLM-L6-v2, for --people")
+    parser.add_argument("--rates", type=float, nargs="+", default=PEOPLE_RATES, help="to choose from, for --people")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     named = "objectives_linear_people" if arguments.people else "objectives_linear"
@@ -222,7 +223,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     if arguments.people:
         folds = debates(arguments.people, arguments.minilm)
-        found["people"] = compared({name: lambda fold=fold: fold for name, fold in folds.items()}, PEOPLE_RATES)
+        found["people"] = compared({name: lambda fold=fold: fold for name, fold in folds.items()}, arguments.rates)
     else:
         for condition, options in CONDITIONS.items():
             makers = {
