@@ -13,7 +13,7 @@ from lightning_rm.commands._config import conf_dir
 from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._sweep import WORD, SweepTable, words_of
 
-SWEEPS = sorted((Path(conf_dir()) / "sweep").glob("*.yaml"))
+SWEEPS = sorted((Path(conf_dir()) / "grid").glob("*.yaml"))
 
 
 def test_a_job_that_left_no_word_was_lost_and_runs_again_alone(
