@@ -1,4 +1,4 @@
-"""What every test shares: no network, one thread, a cache of its own, models in float64 that stay in it."""
+"""What every test shares: no network, one thread, a cache of its own, float64 that stays so, nothing done twice."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 import pytest
 import torch
 
-from tests.figures import draw_nothing
 from tests.float64 import keep_float64
+from tests.thrift import be_thrifty
 
 keep_float64()
+be_thrifty()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture
-def without_ink(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are put together and written, but not drawn."""
-    draw_nothing(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -147,8 +147,8 @@ PLAN = (
     (Setting(ONE_B, 1024, 32), ("trl_compiled",)),
 )
 TINY = (
-    (Setting(ONE_B, 256, 4, 2), tuple(CONTENDERS)),
-    (Setting(EIGHT_B, 256, 4, 2, lora=True), ("trl_sorted", "shared_prefix")),
+    (Setting(ONE_B, 64, 4, 2), tuple(CONTENDERS)),
+    (Setting(EIGHT_B, 64, 4, 2, lora=True), ("trl_sorted", "shared_prefix")),
 )
 COMPILES = 60.0
 """Seconds that compiling may take, more than the block itself."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from lightning_rm.commands import _entry, main
+from tests.figures import draw_nothing
 
 
 class Said(NamedTuple):
@@ -21,6 +22,14 @@ class Said(NamedTuple):
 
 
 Cli = Callable[..., Said]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _without_ink() -> Iterator[None]:
+    """Figures that commands put together are drawn by `tests/analysis`, and once by a command in its own process."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        yield
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 from lightning_rm.commands.curate import curate_data, trained_words
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import SMALL, composed
-from tests.figures import draw_nothing
 from tests.processes import lightning_rm
 from tests.toy import toy_model, world_tokenizer
 
@@ -28,9 +27,8 @@ def run(words: Sequence[str], folder: Path) -> None:
 
 @pytest.mark.parametrize(("fit", "num_runs"), [("heads", 1), ("cross_fitted", 2)])
 def test_voters_are_trained_once_and_vote(
-    fit: str, num_runs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fit: str, num_runs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw_nothing(monkeypatch)
     words = [*WORDS, f"fit={fit}", "num_folds=2", "num_voters=3", f"out={tmp_path}/out"]
     cfg = composed(*words, command="curate")
     asked: list[Sequence[str]] = []
@@ -57,8 +55,7 @@ def test_voters_are_trained_once_and_vote(
         curate_data(composed(*words, "optimizer.lr=1", command="curate"), [*words, "optimizer.lr=1"], train)
 
 
-def test_voters_from_outside_alone(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_nothing(monkeypatch)
+def test_voters_from_outside_alone(tmp_path: Path, cli: Cli) -> None:
     for seed in range(2):
         toy_model(seed).save_pretrained(tmp_path / f"rm{seed}", world_tokenizer())
     voters = "voters=[rm0,{path: rm1, weight: 2}]"

@@ -24,7 +24,6 @@ from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.scoring.conversations import score
 from tests.commands.test_conf import SMALL, composed
-from tests.figures import draw_nothing
 from tests.float64 import roughly, same
 from tests.processes import lightning_rm, lightning_rm_afresh
 from tests.toy import toy_model
@@ -40,10 +39,8 @@ def trained(folder: Path, *overrides: str) -> None:
 def voted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two voters, one of a fold, and their strengths of 40 pairs."""
     folder = tmp_path_factory.mktemp("voted")
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
-        for seed in range(2):
-            trained(folder / "vote" / str(seed), "experiment=vote", f"seed={seed}", "resample=without_fold")
+    for seed in range(2):
+        trained(folder / "vote" / str(seed), "experiment=vote", f"seed={seed}", "resample=without_fold")
     annotate_data(
         composed(
             f"voters=[{folder}/vote/0/model/best,{folder}/vote/1/model/best]",
@@ -71,7 +68,7 @@ def test_runs_know_the_fold_they_left_out(voted: Path) -> None:
     assert [voter.fold for voter in find_voters(f"{voted}/vote/*", "best")] == [Fold(0, 5), Fold(1, 5)]
 
 
-def test_recipes_deciles_and_prefixes_are_analyzed(voted: Path, tmp_path: Path, without_ink: None) -> None:
+def test_recipes_deciles_and_prefixes_are_analyzed(voted: Path, tmp_path: Path) -> None:
     data = ["data=synthetic_strength", f"data.file={voted}/strength.parquet"]
     small = [word for word in SMALL if word != "data.num_pairs=16"]
 

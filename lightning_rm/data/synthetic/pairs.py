@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import get_args
 
@@ -83,7 +84,7 @@ class SyntheticSource:
 
     def fingerprint(self) -> str:
         """Return a digest of the options and of the first rows, so that a change to the world shows as well."""
-        return key_digest(astuple(self), [asdict(row) for row in islice(self, 64)])
+        return _digest(self)
 
     def __iter__(self) -> Iterator[PairRow]:
         return (self._row(index) for index in range(self.num_pairs))
@@ -124,6 +125,11 @@ class SyntheticSource:
             level_shift=self.level_shift,
             random_levels=self.random_levels,
         )
+
+
+@lru_cache(maxsize=64)  # runs of one process, and stages of one run, ask for it again
+def _digest(source: SyntheticSource) -> str:
+    return key_digest(astuple(source), [asdict(row) for row in islice(source, 64)])
 
 
 def _two_responses(task: Task, ambiguous: bool, policy: Policy, draws: Draws) -> tuple[str, str]:

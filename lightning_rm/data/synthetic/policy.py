@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import get_args
 
@@ -117,7 +118,7 @@ class SyntheticGroups:
 
     def fingerprint(self) -> str:
         """Return a digest of the options and of the first rows, so that a change to the world shows as well."""
-        return key_digest("responses", astuple(self), [asdict(row) for row in islice(self, 64)])
+        return _digest(self)
 
     def __iter__(self) -> Iterator[GroupRow]:
         return (self._row(index) for index in range(self.num_prompts))
@@ -135,6 +136,11 @@ class SyntheticGroups:
             scores=tuple({"score": reward} for reward in gold) if self.scored else (),
             gold=gold,
         )
+
+
+@lru_cache(maxsize=64)
+def _digest(source: SyntheticGroups) -> str:
+    return key_digest("responses", astuple(source), [asdict(row) for row in islice(source, 64)])
 
 
 SyntheticResponses = SyntheticGroups
