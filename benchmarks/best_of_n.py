@@ -99,7 +99,7 @@ def main() -> None:
         "target": TARGET,
         "layouts": table,
     }
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class World:
         folder.mkdir(parents=True)
         names = ("prompt", "chosen", "rejected", "id", "prompt_id", "subset", "gold_margin", "clean")
         lines = (json.dumps({name: getattr(row, name) for name in names}) + "\n" for row in self.rows)
-        (folder / "pairs.jsonl").write_text("".join(lines))
+        (folder / "pairs.jsonl").write_text("".join(lines), encoding="utf-8")
         self.pairs = FileSource(folder / "pairs.jsonl")
         self.test = SyntheticSource(arguments.test_pairs, split="test", clean_labels=True, seed=seed)
         self.tokenizer = load_tokenizer(arguments.start)
@@ -287,7 +287,7 @@ def main() -> None:
             curated, _ = world.curated(world.votes()[0], Rules())
             results["estimates"].append(estimate(curated, noise, world.rows) | {"world": seed})
         print(json.dumps(results["worlds"][-1] if noise == arguments.noise else results["estimates"][-1]), flush=True)
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -87,14 +87,14 @@ def write_rows(path: Path, num_rows: int) -> None:
         start = draw.randrange(len(words) - WORDS[1])
         return " ".join(words[start : start + draw.randint(*WORDS)])
 
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for _ in range(num_rows):
             file.write(json.dumps({"prompt": text(), "chosen": text(), "rejected": text()}) + "\n")
 
 
 def resident(name: str) -> float:
     """Megabytes of this process: `VmRSS`, of it `RssFile`, or the peak `VmHWM` (getrusage's is also the parent's)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
@@ -115,7 +115,7 @@ class Stages:
     def measure(self, name: str, rows: int | None, work: Callable[[], Any]) -> Any:
         """Do the work of a stage; `rows` None takes their number from what it gives."""
         gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
         before = seconds()
         result = work()
         cpu, wall = (after - start for after, start in zip(seconds(), before, strict=True))
@@ -286,7 +286,7 @@ def main() -> None:
         "rows": summary(rounds),
     }
     report(results["rows"])
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def run(
     }
     print(f"== {name}: at most {seconds:.0f} s", flush=True)
     start, state, position = time.monotonic(), "running", 0
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
@@ -158,12 +158,12 @@ def install(wheels: Path, folder: Path) -> Path:
 
 def last_words(log: Path, code: int) -> str:
     """The last line that a part said, which of a Python error is the error."""
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(errors="replace", encoding="utf-8").strip().splitlines()
     return lines[-1] if lines and code > 0 else f"exit code {code}"
 
 
 def tail(log: Path, lines: int = 30) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(log.read_text(errors="replace", encoding="utf-8").splitlines()[-lines:])
 
 
 def stop(number: int, frame: FrameType | None) -> None:

@@ -39,7 +39,7 @@ def main() -> None:
     votes = [score(Voter(str(folder), folder).load(tokenizer), tokenizer, conversations) for folder in folders]
     rewards = torch.stack(votes, dim=-1).view(len(groups), arguments.k, len(folders))
     ordered = (rewards[:, :, None] > rewards[:, None, :]).all(-1).sum((1, 2)) / (arguments.k * (arguments.k - 1) / 2)
-    with arguments.out.open("w") as file:
+    with arguments.out.open("w", encoding="utf-8") as file:
         for group, own in zip(groups, rewards.tolist(), strict=True):
             responses = [response[-1]["content"] for response in group.responses]
             row = {"id": group.id, "prompt": group.prompt, "responses": responses, "votes": own}

@@ -42,7 +42,7 @@ class Results:
         self._of_this_run: set[str] = set()
         if file.exists():
             try:
-                self.parts = json.loads(file.read_text())["parts"]
+                self.parts = json.loads(file.read_text(encoding="utf-8"))["parts"]
             except (ValueError, KeyError, TypeError) as error:
                 raise SystemExit(f"--out {file} is there and is not a result of this command: name another") from error
         if not file.absolute().parent.is_dir():
@@ -85,7 +85,7 @@ class Results:
 def write_json(file: Path, results: object) -> None:
     """Write a draft beside the file and put it in the file's place: whoever stops this leaves the file as it was."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
-    with draft.open("w") as stream:
+    with draft.open("w", encoding="utf-8") as stream:
         stream.write(json.dumps(results, indent=1) + "\n")
         stream.flush()
         os.fsync(stream.fileno())

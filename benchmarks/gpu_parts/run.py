@@ -101,7 +101,7 @@ class Run:
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line of JSON."""
-        with self._cases.open("a") as file:
+        with self._cases.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
