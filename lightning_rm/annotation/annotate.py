@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 
-from lightning_rm.annotation.files import write_parquet
+from lightning_rm.annotation.files import check_columns, write_parquet
 from lightning_rm.annotation.layouts import check_fnlp, check_trl, write_fnlp, write_trl
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import Votes, collect_votes
@@ -46,8 +46,9 @@ def annotate(
         The votes; `votes.strength` are the strengths.
 
     Raises:
-        ValueError: if voters do not belong together, a pair cannot be scored, or one of the other layouts cannot hold
-            a pair, which is found before any is scored.
+        ValueError: if voters do not belong together, a pair cannot be scored, a field of the data has the name of a
+            column that is written, or one of the other layouts cannot hold a pair; the last two are found before any
+            is scored.
 
     Warns:
         UserWarning: of pairs of which another layout leaves something out, with their number.
@@ -57,6 +58,7 @@ def annotate(
     parts = out.with_name(f"{out.name}.parts")
 
     def accept(kept: PairDataset) -> None:
+        check_columns(pairs, kept)
         for check, path in ((check_fnlp, fnlp), (check_trl, trl)):
             if path is not None:
                 check(pairs, kept)

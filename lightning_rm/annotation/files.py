@@ -18,6 +18,7 @@ from lightning_rm.annotation.votes import Votes, kept_rows, said
 from lightning_rm.data.formats.messages import OTHER_KEYS
 from lightning_rm.data.rows import Message, PairRow, Source
 from lightning_rm.data.store.cache import draft_of
+from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.strength import Strength
 
 CHUNK_ROWS = 1000
@@ -57,6 +58,9 @@ SCHEMA = pa.schema(
 Behind these stand the fields of the data that nothing here reads, as its rows have them: a column of texts, of numbers
 or of truth values as such, any other one as JSON text. Votes, strengths and rewards of an earlier annotation go.
 """
+
+VOTED = ("strength_quantile", "votes", "chosen_rewards", "rejected_rewards")
+"""Columns that annotation writes, and of which a row may have its own without having been annotated."""
 
 VOTERS = b"lightning_rm.voters"
 """The file's metadata has the voters' names under this key, as JSON."""
@@ -104,6 +108,16 @@ class AnnotatedFormat:
             for name, kind in self._others.items()
             if name in row.others
         }
+
+
+def check_columns(source: Source, pairs: PairDataset) -> None:
+    """Raise ValueError for a pair that was never annotated and has a field under a name that votes are written to."""
+    for _, row in kept_rows(source, pairs):
+        if row.strength_mean is None and (taken := [name for name in VOTED if name in row.others]):
+            raise ValueError(
+                f"{row.place}: the row has a field {taken[0]!r} of its own, whose place the annotation's would take; "
+                "rename it, or leave it out" + (" with columns={votes: null}" if taken[0] == "votes" else "")
+            )
 
 
 def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_rm.analysis.noise import wrong_labels
-from lightning_rm.annotation.files import OtherColumns
+from lightning_rm.annotation.files import OtherColumns, check_columns
 from lightning_rm.annotation.reviews import Verdict, read_reviews, verdicts
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import Progress, Votes, collect_votes
@@ -32,6 +32,7 @@ from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow, Source
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.sources.resampling import unit_hash
+from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.strength.policies import decisions, policy, reason, reviewed
 
@@ -112,7 +113,11 @@ def curate(
     rules, look, out = rules or Rules(), look or Look(), Path(out)
     said, benchmarks = check_asked(rules, look)  # before the work
     pairs, tokenize = as_source(source), tokenize or TokenizePolicy()
-    shared: dict[str, Any] = {"fabric": fabric, "progress": progress, **options}
+
+    def accept(kept: PairDataset) -> None:
+        check_columns(pairs, kept)
+
+    shared: dict[str, Any] = {"fabric": fabric, "progress": progress, "accept": accept, **options}
     votes = collect_votes(pairs, voters, out / "votes", tokenize, **shared)
     outside_votes = [
         (collect_votes(pairs, [one.voter], out / "votes", tokenize, **shared), one.voter.name, one.weight)

@@ -96,6 +96,7 @@ class GroupRow:
         tools: tool definitions handed to the chat template.
         chat_template_kwargs: further arguments handed to the chat template for this row.
         origin: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
+        doubts: as a `PairRow`'s.
     """
 
     prompt: tuple[Message, ...]
@@ -109,6 +110,7 @@ class GroupRow:
     tools: tuple[Mapping[str, Any], ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     origin: str = field(default="", compare=False)
+    doubts: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def place(self) -> str:

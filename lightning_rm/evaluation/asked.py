@@ -79,9 +79,13 @@ def read_asked(
         raise ValueError(f"data has the name {taken[0]!r}, which is a benchmark's of this evaluation; give it another")
     for name, source in sources.items():
         items, reasons = pair_items(source_of(source), on_bad_row)
-        notes = [f"{number:,} rows left out: {reason}" for reason, number in reasons.items()]
-        found.append(Asked(preference_benchmark(name, items), items, notes))
+        found.append(Asked(preference_benchmark(name, items), items, left_out(reasons)))
     return found
+
+
+def left_out(reasons: Mapping[str, int]) -> list[str]:
+    """Return notes on rows that a data set was read without, by reason."""
+    return [f"{number:,} rows left out: {reason}" for reason, number in reasons.items()]
 
 
 def _path_of(name: str, path: Paths | Mapping[str, Paths] | None, num_benchmarks: int) -> Any:

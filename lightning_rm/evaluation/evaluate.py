@@ -14,7 +14,7 @@ import torch
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.policy import Overlong
-from lightning_rm.evaluation.asked import Asked, Models, Paths, find_models, read_asked, said, source_of
+from lightning_rm.evaluation.asked import Asked, Models, Paths, find_models, left_out, read_asked, said, source_of
 from lightning_rm.evaluation.benchmarks.preferences import pair_items
 from lightning_rm.evaluation.evaluation import Evaluation
 from lightning_rm.evaluation.evaluator import Answer, Evaluator, Options, Progress
@@ -97,7 +97,11 @@ def evaluate(
         named[control] = untrained
     failed: dict[str, str] = {}
     asked = read_asked(benchmark, path, data, on_bad_row, failed)
-    to_fit = None if validation is None else pair_items(source_of(validation), on_bad_row)[0]
+    to_fit = None
+    if validation is not None:
+        to_fit, reasons = pair_items(source_of(validation), on_bad_row)
+        notes = [f"validation: {note}" for note in left_out(reasons)]
+        asked = [one._replace(notes=[*one.notes, *notes]) for one in asked]
     answers: dict[str, dict[str, Answer]] = {one.benchmark.name: {} for one in asked}
     kept = None if out is None else KeptRewards(Path(out) / "rewards")
     for name, place in named.items() if asked else ():

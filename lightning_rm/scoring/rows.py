@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lightning_rm.data.formats.fields import RowError
 from lightning_rm.data.rows import BadRow
-from lightning_rm.data.sources.parquet import BATCH_ROWS
+from lightning_rm.data.sources.parquet import parquet_tables
 from lightning_rm.data.sources.readers import is_array, read_file
 from lightning_rm.drafts import draft_of
 from lightning_rm.scoring.parts import Refusal, Rewards
@@ -193,20 +194,25 @@ def json_line(row: Mapping[str, Any]) -> bytes:
 
 
 def _write_table(source: Path, draft: Path, scored: Iterator[Scored], fields: NewFields, kinds: Kinds) -> None:
-    """Write the columns of a Parquet file as they are, and the new ones after them."""
-    with pq.ParquetFile(source) as table:
-        schema = _schema(table.schema_arrow, fields, kinds)
-        with pq.ParquetWriter(draft, schema) as writer:
-            for batch in table.iter_batches(BATCH_ROWS):
-                rows = list(islice(scored, batch.num_rows))
-                if fields.best:
-                    written = [fields.written(raw, row) for raw, row in zip(batch.to_pylist(), rows, strict=True)]
-                    writer.write_table(pa.Table.from_pylist(written, schema))
-                else:
-                    new = pa.schema([field for field in schema if field.name not in batch.schema.names])
-                    found = [fields.of(row, nested=kinds.lists) for row in rows]
-                    values = pa.RecordBatch.from_pylist(found, new)
-                    writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, *values.columns], schema=schema))
+    """Write the columns of a Parquet file as they are, and the new ones after them.
+
+    A row that is too large to be read has nulls in the place of its own columns, beside the reason.
+    """
+    plain = pq.read_schema(source)
+    schema = _schema(plain, fields, kinds)
+    new = pa.schema([field for field in schema if field.name not in plain.names])
+    with pq.ParquetWriter(draft, schema) as writer:
+        for piece in parquet_tables(source):
+            if isinstance(piece, RowError):
+                writer.write_table(pa.Table.from_pylist([fields.of(next(scored), nested=kinds.lists)], schema))
+                continue
+            rows = list(islice(scored, piece.num_rows))
+            if fields.best:
+                written = [fields.written(raw, row) for raw, row in zip(piece.to_pylist(), rows, strict=True)]
+                writer.write_table(pa.Table.from_pylist(written, schema))
+            else:
+                values = pa.Table.from_pylist([fields.of(row, nested=kinds.lists) for row in rows], new)
+                writer.write_table(pa.Table.from_arrays([*piece.columns, *values.columns], schema=schema))
 
 
 def _schema(schema: Any, fields: NewFields, kinds: Kinds) -> Any:

@@ -23,6 +23,7 @@ from lightning_rm.annotation.votes import Votes, collect_votes
 from lightning_rm.commands._data import find_voters
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source
 from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.sources.records import RecordSource
 from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import RowsLeftOut
@@ -269,6 +270,18 @@ def test_rows_in_memory_get_the_votes_of_those_in_a_file(voters: list[Voter], tm
     assert tables[0].equals(tables[2])
     with pytest.raises(ValueError, match="source is of the type int; give a source, a path or a list of paths"):
         annotate(3, voters, tmp_path / "none.parquet")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_field_that_votes_would_replace_is_refused_before_any_is_scored(voters: list[Voter], tmp_path: Path) -> None:
+    """Readers' votes, say. An annotation's own go, as those of an earlier one do."""
+    rows = [{"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected, "votes": 12} for row in SOURCE]
+    out = tmp_path / "a.parquet"
+    with pytest.raises(ValueError, match=r"row 0: the row has a field 'votes' of its own, .*columns=\{votes: null\}"):
+        annotate(RecordSource(rows), voters, out, POLICY, cache_dir=tmp_path / "cache")
+    assert not out.with_name("a.parquet.parts").exists()
+    hidden = RecordSource(rows, columns={"votes": None})
+    votes = annotate(hidden, voters, out, POLICY, cache_dir=tmp_path / "cache")
+    assert annotate(str(out), voters, tmp_path / "b.parquet", POLICY).votes.tolist() == votes.votes.tolist()
 
 
 def test_scored_responses_have_strengths_already(voters: list[Voter], tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_runs_ensembles_and_members_in_one_table(folders: Path, tmp_path: Path) 
     assert np.array(rewards[2]) == roughly(np.mean(rewards[:2], axis=0))
     assert len(found["llmbar"].comparisons) == 10
     values = [found.value(name, "llmbar") for name in names[:2]]
-    assert found["llmbar"].models[names[2]].members == pytest.approx(values)
+    assert found["llmbar"].models[names[2]].members == same(values)
     assert len(found["llmbar"].models[names[3]].members) == 3
     assert all(one.swap["holds"] for one in found["llmbar"].models.values())
 
@@ -90,19 +90,17 @@ def test_files_hold_what_the_tables_show(tmp_path: Path) -> None:
     found = evaluate(models, "llmbar", path=llmbar(tmp_path / "LLMBar"), out=tmp_path / "out", **FEW)
     told = json.loads((tmp_path / "out" / "evaluation.json").read_text())["benchmarks"]["llmbar"]
     overall = told["models"]["a"]["sections"]["overall"]
-    assert overall["value"] == pytest.approx(found.value("a", "llmbar"))
+    assert overall["value"] == same(found.value("a", "llmbar"))
     assert overall["low"] <= overall["value"] <= overall["high"]
     assert set(overall) == {"value", "low", "high", "strict", "half", "ties"}
     assert set(told["controls"]) == {"length only", "random rewards"}
     items = BENCHMARKS["llmbar"].read(tmp_path / "LLMBar")
     longer = items.comparisons.margins(items.length) > 0
     means = [longer[items.subset == subset].mean() for subset in np.unique(items.subset)]
-    assert told["controls"]["length only"]["sections"]["overall"]["value"] == pytest.approx(np.mean(means))
+    assert told["controls"]["length only"]["sections"]["overall"]["value"] == same(np.mean(means))
     assert set(told["models"]["a"]["summary"]) == {"mean", "lowest", "lower quartile"}
     (pair,) = told["comparisons"]
-    assert pair["difference"]["overall"]["value"] == pytest.approx(
-        found.value("a", "llmbar") - found.value("b", "llmbar")
-    )
+    assert pair["difference"]["overall"]["value"] == same(found.value("a", "llmbar") - found.value("b", "llmbar"))
     rows = list(csv.DictReader((tmp_path / "out" / "evaluation.csv").open()))
     assert {row["model"] for row in rows} == {"a", "b", "length only", "random rewards"}
     markdown = (tmp_path / "out" / "evaluation.md").read_text()
@@ -268,12 +266,14 @@ def test_diagnostics_and_a_temperature_that_is_stored(folders: Path, tmp_path: P
     found = evaluate(
         folder,
         data={"mine": RecordSource(list(pairs()))},
-        validation=RecordSource(list(pairs(30))),
+        validation=RecordSource([*pairs(30), {"prompt": "q"}]),
+        on_bad_row="drop",
         num_draws=20,
         num_random=5,
         diagnostics=True,
         probe_items=6,
     )
+    assert found["mine"].notes[-1] == "validation: 1 rows left out: unknown format"
     diagnostics = found["mine"].models[str(folder)].diagnostics
     stored = json.loads((Path(folder) / "config.json").read_text())
     assert diagnostics["temperature"] == stored["lightning_rm"]["temperature"]
@@ -294,10 +294,10 @@ def test_where_a_subset_is_missing_models_are_compared_in_the_mean_over_the_othe
     assert "overall" not in rows[0].sections
     subsets = [row.sections[name].value for row in rows for name in ("natural", "neighbor", "gptinst", "gptout")]
     means = np.mean(subsets[:4]), np.mean(subsets[4:])
-    assert [row.figure(row.main).value for row in rows] == pytest.approx(means)
+    assert [row.figure(row.main).value for row in rows] == same(means)
     (pair,) = found["llmbar"].comparisons
     difference = pair.difference["mean"]
-    assert difference.value == pytest.approx(means[0] - means[1])
+    assert difference.value == same(means[0] - means[1])
     assert difference.low <= difference.value <= difference.high
     assert "difference in mean" in (tmp_path / "out" / "evaluation.md").read_text()
     console = Console(width=80, record=True)

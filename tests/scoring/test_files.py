@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from lightning_rm.data.sources import parquet
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
@@ -143,6 +144,33 @@ def test_the_output_has_the_form_of_the_input(suffix: str, tmp_path: Path) -> No
         assert [{name: row[name] for name in rows[0]} for row in given] == rows
         found = [row["reward"] for row in given]
     assert found == same(np.float32(expected).tolist() if suffix == "parquet" else expected)  # a column of float32
+
+
+def test_a_table_is_written_within_the_bounds_that_it_is_read_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three rows at a time, and none of 400 bytes: the row that is not read has its reason alone, as a line has."""
+    monkeypatch.setattr(parquet, "MADE_BYTES", 300)
+    monkeypatch.setattr(parquet, "MAX_LINE_BYTES", 400)
+    rows = [{"prompt": "a cat", "response": "a dog", "note": "x" * (500 if n == 4 else 70)} for n in range(9)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    made: list[int] = []
+    plain = pq.ParquetWriter.write_table
+
+    def remembered(writer: Any, table: pa.Table, *arguments: Any) -> None:
+        made.append(table.num_rows)
+        plain(writer, table, *arguments)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", remembered)
+    score_file(LOADED, tmp_path / "in.parquet", tmp_path / "out.parquet")
+    assert made == [3, 1, 1, 3, 1]
+    read = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row for n, row in enumerate(read) if n != 4] == [
+        {**row, "reward": read[0]["reward"], "reason": None} for n, row in enumerate(rows) if n != 4
+    ]
+    assert read[0]["reward"] is not None
+    assert [name for name, value in read[4].items() if value is not None] == ["reason"]
+    assert read[4]["reason"].startswith("too large: the row has ")
 
 
 def test_a_table_of_lists_and_single_responses_has_both_columns(tmp_path: Path) -> None:

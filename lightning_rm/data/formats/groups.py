@@ -12,6 +12,7 @@ from lightning_rm.data.formats.fields import (
     Columns,
     Raw,
     RowError,
+    TableRow,
     has,
     identifier,
     numbers,
@@ -29,7 +30,7 @@ from lightning_rm.data.formats.turns import Turns, check_turns, prompt_turns
 from lightning_rm.data.rows import BadRow, GroupRow, Message
 from lightning_rm.digests import digest
 
-GROUP_PARSER_VERSION = 3
+GROUP_PARSER_VERSION = 4
 """Part of every fingerprint: raise it when a row is read to something else than before."""
 
 
@@ -71,6 +72,7 @@ def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: 
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
             origin=origin,
+            doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
     except RowError as error:
         return BadRow(origin, error.reason, error.detail)

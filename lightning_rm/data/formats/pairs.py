@@ -115,7 +115,7 @@ def parse_row(
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
             origin=origin,
-            others=_others(raw, columns),
+            others=_others(raw, columns, read_votes=bool(votes)),
             doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
     except RowError as error:
@@ -173,9 +173,11 @@ def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
     return row
 
 
-def _others(raw: Raw, columns: Mapping[str, str | None]) -> dict[str, object]:
+def _others(raw: Raw, columns: Mapping[str, str | None], read_votes: bool) -> dict[str, object]:
     """Return the fields that go with a row unread: no part of a pair, in its format or in another."""
     read = (KNOWN_FIELDS - LABEL_FIELDS).union(path for path in columns.values() if path is not None)
+    if not read_votes and columns.get("votes", "") is not None:
+        read -= {"votes"}  # the data's own, such as the votes of readers
     return {name: value for name, value in raw.items() if value is not None and name not in read}
 
 

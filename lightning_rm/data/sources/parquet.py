@@ -44,6 +44,21 @@ def parquet_rows(path: Path) -> Iterator[Raw | RowError]:
     """Yield the rows of a file in order; an error in the place of one that is too large.
 
     Raises:
+        ValueError, ArrowException, OSError: as `parquet_tables`.
+    """
+    for piece in parquet_tables(path):
+        if isinstance(piece, RowError):
+            yield piece
+        else:
+            yield from arrow_rows(piece)
+
+
+def parquet_tables(path: Path) -> Iterator[Any]:
+    """Yield the rows of a file in order, in tables of as many as are made together; an error for one that is too large.
+
+    Columns have the file's types, but where texts are of a kind (`string_view`) that is read as dictionaries alone.
+
+    Raises:
         ValueError: for a row group that unpacks without end, or holds more values than rows could need.
         ArrowException, OSError: for a file that is damaged.
     """
@@ -56,7 +71,7 @@ def parquet_rows(path: Path) -> Iterator[Raw | RowError]:
         plain_schema = schema if _can_be_cast(table.schema_arrow, schema) else None
         for number in range(len(groups)):  # a batch of two groups has two dictionaries: Arrow cannot nest them in lists
             for batch in table.iter_batches(BATCH_ROWS, row_groups=[number]):
-                yield from _rows(pa.Table.from_batches([batch]), plain_schema)
+                yield from _pieces(pa.Table.from_batches([batch]), plain_schema)
 
 
 def _texts(schema: Any) -> list[str]:
@@ -93,11 +108,11 @@ def _check_group(schema: Any, group: Any) -> None:
             )
 
 
-def _rows(batch: Any, schema: Any) -> Iterator[Raw | RowError]:
-    """Yield the rows of a batch, made as many at a time as `MADE_BYTES` hold."""
+def _pieces(batch: Any, schema: Any) -> Iterator[Any]:
+    """Yield a batch in pieces that `MADE_BYTES` hold."""
     sizes: Sizes = sum((_sizes(column) for column in batch.columns), np.zeros(batch.num_rows, np.int64))
     if sizes.sum() <= MADE_BYTES:
-        yield from arrow_rows(batch if schema is None else batch.cast(schema))  # plain texts are made faster
+        yield batch if schema is None else batch.cast(schema)
         return
     start = 0
     while start < batch.num_rows:
@@ -111,7 +126,8 @@ def _rows(batch: Any, schema: Any) -> Iterator[Raw | RowError]:
         together = np.cumsum(sizes[start:])
         fits = (together <= MADE_BYTES) & (sizes[start:] <= MAX_LINE_BYTES)
         num_rows = len(fits) if fits.all() else max(1, int(fits.argmin()))
-        yield from arrow_rows(batch.slice(start, num_rows))
+        piece = batch.slice(start, num_rows)
+        yield piece if schema is None else piece.cast(schema)
         start += num_rows
 
 

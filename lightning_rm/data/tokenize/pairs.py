@@ -26,9 +26,9 @@ from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.draft import Draft
 from lightning_rm.data.tokenize.fitting import fit, left_out_for
 from lightning_rm.data.tokenize.groups import responses_kept, thinned
-from lightning_rm.data.tokenize.policy import NOT_SCORED, NULL_OR_MISSING, TokenizePolicy
+from lightning_rm.data.tokenize.policy import NOT_SCORED, TokenizePolicy
 from lightning_rm.data.tokenize.preparing import chunks_of, notes, prepared, transcript
-from lightning_rm.data.tokenize.tally import Tally
+from lightning_rm.data.tokenize.tally import Tally, doubted
 from lightning_rm.data.tokenize.templates import encode_conversation
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 
@@ -109,8 +109,7 @@ def _kept(
         if left_out := left_out_for(draft, tokenizer, tally.policy.max_tokens):
             tally.leave_out(draft.row.place, *left_out)
         else:
-            doubts = {NULL_OR_MISSING: ", ".join(draft.row.doubts)} if draft.row.doubts else {}
-            tally.report.keep(draft.changes | doubts, draft.row.place)
+            tally.report.keep(draft.changes | doubted(draft.row), draft.row.place)
             yield draft
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lightning_rm.data.rows import EXPECTED_REASONS, BadRow
+from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, GroupRow, PairRow
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.policy import (
     FEWER_THAN_TWO,
     IDENTICAL,
     IDENTICAL_CUT,
     IDENTICAL_IDS,
+    NULL_OR_MISSING,
     OVERLONG,
     TokenizePolicy,
 )
@@ -24,6 +25,11 @@ MAX_ERRORS = 10
 
 MAX_NAMED = 3
 """How many rows of one fault it names; the others are counted."""
+
+
+def doubted(row: PairRow | GroupRow) -> dict[str, str]:
+    """Return what the report counts of a row in which a table does not tell null from missing, and which keys."""
+    return {NULL_OR_MISSING: ", ".join(row.doubts)} if row.doubts else {}
 
 
 @dataclass

@@ -16,8 +16,10 @@ import pytest
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources import parquet
 from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.data.sources.readers import read_file
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 
 KINDS: dict[str, Any] = {
@@ -129,5 +131,11 @@ def test_what_a_table_does_not_say_is_decided_by_rule_and_counted(tmp_path: Path
     assert read[0].tools == read[1].tools == ({"name": "f", "x": {"type": "s"}},)
     assert read[2].tools == ({"name": "f", "x": {"type": "s", "default": "z"}},)
     report = prepare_pairs(FileSource(path), world_tokenizer(), TokenizePolicy(), tmp_path).report
+    assert report.changes["null or missing, the table does not say"] == 2
+    assert f"{path} row 0: default, unit" in str(report)
+    groups = [{"prompt": "q", "responses": [row["chosen"], other], "tools": row["tools"]} for row in rows]
+    path = tmp_path / "groups.parquet"
+    pq.write_table(pa.Table.from_pylist(groups), path)
+    report = prepare_groups(GroupFile(path), world_tokenizer(), TokenizePolicy(), tmp_path).report
     assert report.changes["null or missing, the table does not say"] == 2
     assert f"{path} row 0: default, unit" in str(report)
