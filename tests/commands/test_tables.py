@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from rich.console import Console, Group
 from rich.table import Table
 
@@ -79,6 +80,11 @@ def test_groups_of_responses_have_a_table_of_their_own() -> None:
         ["test/shift_50", "1.250", "0.500", "2,000"],
     ]
     assert cells(results_table({"test/shift_50": groups})) == shown[3:]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _without_ink() -> None:
+    """Figures are drawn here: what the other tests of commands do without."""
 
 
 def test_figures_are_drawn_from_what_a_run_wrote(tmp_path: Path) -> None:
