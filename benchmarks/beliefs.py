@@ -61,7 +61,7 @@ def main() -> None:
         world = World(settings, arguments.folder / f"{number}-{arguments.seed}", number, arguments.seed)
         results["worlds"][str(number)] = counted(world)
         print(number, json.dumps(results["worlds"][str(number)]))
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def finish(words: list[str], folder: Path) -> float:
     """Run a command to its end; the seconds that it took."""
     begin = time.monotonic()
     _, status = os.waitpid(start(words, folder), 0)
-    said = (folder.parent / "log.txt").read_text()
+    said = (folder.parent / "log.txt").read_text(encoding="utf-8")
     # Where the kill came between the last write and the end, there is nothing left to do.
     if (code := os.waitstatus_to_exitcode(status)) and "is there already" not in said:
         raise SystemExit(f"{' '.join(words)} ended with {code}:\n{said[-3000:]}")
@@ -200,14 +200,14 @@ def run() -> None:
         for folder, words in SETUP.items():
             finish([*words, f"hydra.run.dir={folder}"], base)
         rows = [{"prompt": f"{number} + 2?", "chosen": f"{number + 2}", "rejected": "no"} for number in range(200)]
-        (base / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (base / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         for command in given.commands or COMMANDS:
             found = measure(command, root, given.kills, draw, number)
             sound &= found["same"] == found["trials"]
             print(f"{command}: {json.dumps(found)}", flush=True)
             results["commands"][command] = found
             if given.out is not None:
-                given.out.write_text(json.dumps(results, indent=1) + "\n")
+                given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     raise SystemExit(0 if sound else 1)
 
 

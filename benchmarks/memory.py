@@ -65,7 +65,7 @@ def main() -> None:
         if given.out is not None:
             settings = {"layers": LAYERS, "hidden": HIDDEN}
             results = {**origin(torch, transformers), "settings": settings, "rows": rows}
-            given.out.write_text(json.dumps(results, indent=1) + "\n")
+            given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

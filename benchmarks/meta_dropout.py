@@ -115,7 +115,9 @@ def main() -> None:
         cells = (f"{way} {np.mean(values):.3f} ± {np.std(values):.3f}" for way, values in ways.items())
         print(f"{place}: {'; '.join(cells)} ({len(runs)} runs)")
     if given.out:
-        Path(given.out).write_text(json.dumps({**origin(torch), "sign kept": shares}, indent=1) + "\n")
+        Path(given.out).write_text(
+            json.dumps({**origin(torch), "sign kept": shares}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -238,7 +238,9 @@ def main() -> None:
             told = f"{one['difference']['mean']:+.4f} [{low:+.4f}, {high:+.4f}] {one['difference']['verdict']}"
             print(f"{name:24} {one['accuracy']:.4f}   {told if name != 'baseline' else ''}")
     blocks = len(next(iter(found["people"].values()))["by_seed"]) if arguments.people else arguments.seeds
-    out.write_text(json.dumps({**origin(torch, np), "seeds": blocks, "found": found}, indent=1) + "\n")
+    out.write_text(
+        json.dumps({**origin(torch, np), "seeds": blocks, "found": found}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def compared(makers: Mapping[Block, Callable[[], World]], rates: Sequence[float]) -> dict[str, Any]:

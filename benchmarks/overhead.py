@@ -307,7 +307,7 @@ def main() -> None:
         "memory": {name: round(value, 4) for name, value in memory(modules, once).items()},
     }
     report(results)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

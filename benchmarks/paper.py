@@ -92,11 +92,11 @@ def claimed(folder: Path, size: str) -> None:
         ValueError: if it is of another: what is done there would be taken for what is asked for.
     """
     file = folder / "size"
-    before = file.read_text().strip() if file.exists() else size
+    before = file.read_text(encoding="utf-8").strip() if file.exists() else size
     if before != size:
         raise ValueError(f"out={folder} is a run of size={before}; give size={before}, or another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(size + "\n")
+    file.write_text(size + "\n", encoding="utf-8")
 
 
 def main(words: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=2))
     if options.out:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def write_pairs(path: Path, num_pairs: int) -> int:

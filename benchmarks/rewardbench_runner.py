@@ -47,7 +47,7 @@ def write_pairs(path: Path, num: int) -> list[dict[str, Any]]:
         if len(row.prompt) == 1 and len(rows) < num:
             sides = {"chosen": [*row.prompt, *row.chosen], "rejected": [*row.prompt, *row.rejected]}
             rows.append({"prompt": row.prompt[0]["content"], **sides})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return rows
 
 
@@ -61,7 +61,7 @@ def compared(runner: Path, folder: Path, pairs: Path, rows: list[dict[str, Any]]
         [runner, "-c", WITHOUT_CUDA, *words], cwd=folder.parent, env=environment, check=True, capture_output=True
     )
     [found] = (folder.parent / "found").rglob(f"{folder.name}_outputs.jsonl")
-    told = [json.loads(line) for line in found.read_text().splitlines()]
+    told = [json.loads(line) for line in found.read_text(encoding="utf-8").splitlines()]
     theirs = np.array([[line["scores_chosen"], line["scores_rejected"]] for line in told])
     model, tokenizer = load_model(folder)
     conversations = [row[side] for row in rows for side in ("chosen", "rejected")]
@@ -107,7 +107,7 @@ def main() -> None:
     result["runner's transformers"] = _version(runner, "transformers")
     print(json.dumps(result, indent=2))
     if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def _version(runner: Path, package: str) -> str:

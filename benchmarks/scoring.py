@@ -241,7 +241,7 @@ def main() -> None:
         "cases": table,
     }
     if arguments.out:
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def profiled(model: RewardModel, tokenizer: PreTrainedTokenizerBase, told: list[Conversation]) -> None:

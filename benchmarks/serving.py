@@ -151,7 +151,7 @@ def main() -> None:
     }
     print(json.dumps(result["throughput"], indent=2))
     if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def run(world: World, policies: Policies, arguments: argparse.Namespace) -> None
         name: getattr(arguments, name) for name in ("pairs", "epochs", "lr", "noise", "prompts", "test_prompts")
     }
     found: dict[str, Any] = {**origin(torch, L), "world": world.world, "seed": world.seed, "settings": settings}
-    found = json.loads(path.read_text()) if path.exists() else {**found, "rows": {}}
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {**found, "rows": {}}
     if found["settings"] != settings:
         raise ValueError(f"{path} is of other settings, {found['settings']}: give another --folder")
     rows = [f"{name}_{turn}" for turn in range(1, arguments.rounds + 1) for name in ROUNDS] or arguments.rows
@@ -132,7 +132,7 @@ def run(world: World, policies: Policies, arguments: argparse.Namespace) -> None
             row = policies.measure(judge_of_row(world, policies, name))
         found["rows"][name] = row | {"seconds": round(time.process_time() - start, 1)}
         with draft_of(path) as draft:
-            draft.write_text(json.dumps(found, indent=1) + "\n")
+            draft.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(
             f"world {world.world} seed {world.seed} {name:20} clean {row['clean']:.3f} gold of the best of 64 "
             f"{row['gold']['64']:.3f} correlation {row['policy_64'].get('gold_correlation', float('nan')):+.3f}",

@@ -36,7 +36,7 @@ def read(folder: Path, name: str) -> dict[str, dict[str, Row]]:
     """Row -> world and seed -> figures."""
     found: dict[str, dict[str, Row]] = {}
     for path in sorted(folder.glob(f"*/{name}.json")):
-        for row, figures in json.loads(path.read_text())["rows"].items():
+        for row, figures in json.loads(path.read_text(encoding="utf-8"))["rows"].items():
             found.setdefault(row, {})[path.parent.name] = figures
     return found
 
@@ -128,10 +128,11 @@ def main() -> None:
             figures = [FIGURES[what][0] for what in ("rank correlation, policy of 64", "gold of its best of 64")]
             print(line(name, str(len(runs)), *(mean(runs, figure) for figure in figures)))
     if arguments.out:
-        first = json.loads(next(arguments.folder.glob("*/rows.json")).read_text())
+        first = json.loads(next(arguments.folder.glob("*/rows.json")).read_text(encoding="utf-8"))
         kept = {name: first[name] for name in ("machine", "threads", "versions", "date", "settings")}
         arguments.out.write_text(
-            json.dumps({**kept, "runs": results["rows"], "rounds": results["rounds"]}, indent=1) + "\n"
+            json.dumps({**kept, "runs": results["rows"], "rounds": results["rounds"]}, indent=1) + "\n",
+            encoding="utf-8",
         )
 
 

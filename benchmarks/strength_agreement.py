@@ -23,7 +23,7 @@ def strengths(path: Path, field: str) -> dict[str, float]:
     if path.suffix == ".parquet":
         table = pq.read_table(path, columns=["id", "strength_mean"])
         return dict(zip(table["id"].to_pylist(), table["strength_mean"].to_pylist(), strict=True))
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return {row["id"]: float(row[field]) for row in rows}
 

@@ -312,8 +312,8 @@ def report(name: str, results: dict[str, Any]) -> None:
 
 def write(file: Path, name: str, results: dict[str, Any]) -> None:
     """Put the results under their name beside those of other models."""
-    everything = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(everything | {name: results}, indent=1) + "\n")
+    everything = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    file.write_text(json.dumps(everything | {name: results}, indent=1) + "\n", encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:

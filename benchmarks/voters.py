@@ -89,7 +89,7 @@ def write_pairs(path: Path, num_pairs: int) -> Path:
         return " ".join(draw.choices(VOCABULARY, k=draw.randint(*WORDS)))
 
     rows = ({"prompt": text(), "chosen": text(), "rejected": text()} for _ in range(num_pairs))
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
@@ -334,7 +334,7 @@ def main() -> None:
         "phases": phases,
     }
     report(results)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

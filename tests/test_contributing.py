@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.modules.base import PairwiseRM
+from tests.float64 import same
 from tests.toy import LossRecorder, toy_data, toy_model, toy_trainer
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
@@ -33,7 +34,9 @@ def test_the_example_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, module.__name__, module)
     node: Any = OmegaConf.create(BLOCKS["yaml"])
     node.optimizer = node.scheduler = None
-    model: PairwiseRM = instantiate(node, model=toy_model(), optimizer=partial(torch.optim.AdamW, lr=1e-2))
+    model: PairwiseRM = instantiate(
+        node, model=toy_model(dtype="float64"), optimizer=partial(torch.optim.AdamW, lr=1e-2)
+    )
     margins: list[Tensor] = []
     rank = model.losses
 
@@ -47,4 +50,4 @@ def test_the_example_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     toy_trainer(tmp_path, callbacks=[recorder], limit_val_batches=0).fit(model, data)
     naive = [sum(max(0.0, 1.0 - margin) for margin in batch.tolist()) / len(batch) for batch in margins]
     assert len(naive) == 8
-    assert recorder.losses == pytest.approx(naive, rel=1e-5)  # float32 beside Python's float
+    assert recorder.losses == same(naive)

@@ -33,7 +33,7 @@ def work(folder: Path, size: Size, start: str, place: int, num: int) -> None:
             begun = time.process_time()
             found = stage(world, size)
             with draft_of(path) as draft:
-                draft.write_text(json.dumps(found) + "\n")
+                draft.write_text(json.dumps(found) + "\n", encoding="utf-8")
             print(f"world {number}: {name}, {time.process_time() - begun:.0f} s", flush=True)
 
 

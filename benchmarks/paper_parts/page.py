@@ -25,7 +25,10 @@ TEMPERED = "NLL after a temperature fitted on validation"
 def read(folder: Path) -> list[dict[str, Figures]]:
     """The worlds of a run: stage -> figures, of the stages that are done."""
     worlds = sorted((folder / "worlds").glob("*/stages"))
-    return [{path.stem: json.loads(path.read_text()) for path in sorted(one.glob("*.json"))} for one in worlds]
+    return [
+        {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(one.glob("*.json"))}
+        for one in worlds
+    ]
 
 
 def page_of(worlds: Worlds, size: str, settings: Mapping[str, Any]) -> Page:

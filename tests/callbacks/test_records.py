@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 
 from lightning_rm.callbacks import PairRecorder, PairRecords
 from lightning_rm.data.datamodule import PreferenceDataModule
@@ -62,7 +61,7 @@ def test_the_worst_pairs_are_kept_in_words(tmp_path: Path) -> None:
             text.chosen,
             text.rejected,
         ]
-        assert row["reward chosen"] == pytest.approx(table["chosen"][row["row"]])
+        assert row["reward chosen"] == same(table["chosen"][row["row"]])
 
 
 def test_the_worst_pairs_are_those_ranked_most_against_their_label() -> None:

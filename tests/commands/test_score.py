@@ -10,6 +10,7 @@ import pytest
 from lightning_rm import load_model, score
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from tests.commands.conftest import Cli
+from tests.float64 import roughly
 from tests.toy import toy_model
 
 ROWS = [
@@ -38,9 +39,9 @@ def test_every_row_comes_back_with_what_it_is_worth(cli: Cli, folder: Path) -> N
     expected = score(
         *load_model(folder / "model"), [[question, {"role": "assistant", "content": answer}] for answer in answers]
     ).tolist()
-    assert one == {**ROWS[0], "reward": pytest.approx(expected[0], abs=1e-6)}
+    assert one == {**ROWS[0], "reward": roughly(expected[0])}
     best = max((1, 2), key=lambda place: expected[place]) - 1
-    assert several == {**ROWS[1], "rewards": pytest.approx(expected[1:], abs=1e-6), "best": best}
+    assert several == {**ROWS[1], "rewards": roughly(expected[1:]), "best": best}
     assert bad["prompt"] == "no response"
     assert bad["reward"] is None
     assert not (folder / "out.jsonl.parts").exists()

@@ -102,6 +102,7 @@ def test_the_clean_file_trains_to_what_the_treatment_would(
     for i in range(len(found)):
         ours, theirs = target(found, i), target(expected, i)
         assert ours[0] == theirs[0]
+        # One label is computed of strengths, the other of strengths that a file held: a digit of float32 apart.
         np.testing.assert_allclose(ours[1:], theirs[1:], rtol=1e-6, atol=1e-7)
 
 

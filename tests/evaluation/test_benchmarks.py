@@ -25,6 +25,7 @@ from lightning_rm.evaluation.benchmarks.rewardbench import combine as rewardbenc
 from lightning_rm.evaluation.benchmarks.rewardbench import leaderboard_with_prior, section_scores
 from lightning_rm.evaluation.statistics import cluster_draws
 from tests.evaluation.made import grid, sections, write
+from tests.float64 import same
 
 
 def pair(subset: str, number: int = 0, **fields: Any) -> dict[str, Any]:
@@ -34,10 +35,10 @@ def pair(subset: str, number: int = 0, **fields: Any) -> dict[str, Any]:
 def test_rewardbench_weights_subsets_within_sections() -> None:
     """`alpacaeval-easy` .9 and `mt-bench-easy` .5 alone: (100 * .9 + 28 * .5) / 128 = .8125."""
     scores = section_scores({"alpacaeval-easy": np.array(0.9), "mt-bench-easy": np.array(0.5)})
-    assert {name: float(score) for name, score in scores.items()} == {"Chat": pytest.approx(0.8125)}
+    assert {name: float(score) for name, score in scores.items()} == {"Chat": same(0.8125)}
     # math-prm has 447 rows, and counts as much as the six languages: (984 * 1 + 984 * .5) / 1968.
     code = {f"hep-{name}": np.array(0.5) for name in ("cpp", "go", "java", "js", "python", "rust")}
-    assert float(section_scores({"math-prm": np.array(1.0), **code})["Reasoning"]) == pytest.approx(0.75)
+    assert float(section_scores({"math-prm": np.array(1.0), **code})["Reasoning"]) == same(0.75)
 
 
 def test_rewardbench_mean_of_four_and_the_old_leaderboards_with_prior() -> None:
@@ -51,7 +52,7 @@ def test_rewardbench_mean_of_four_and_the_old_leaderboards_with_prior() -> None:
     every = {subset: np.array(0.5) for subset in BENCHMARKS["rewardbench"].expected}
     whole = rewardbench_sections({**every, "shp": np.array(0.8)})
     assert float(whole["overall"]) == 0.5
-    assert float(whole["overall/with prior"]) == pytest.approx((4 * 2 * 0.5 + 0.8) / 9)
+    assert float(whole["overall/with prior"]) == same((4 * 2 * 0.5 + 0.8) / 9)
     assert "overall" not in rewardbench_sections({"alpacaeval-easy": np.array(1.0)})  # never a mean of what is there
 
 
@@ -60,9 +61,9 @@ def test_rewardbench_reads_its_rows_and_a_tie_is_wrong(tmp_path: Path) -> None:
     items = BENCHMARKS["rewardbench"].read(write(tmp_path / "filtered.jsonl", rows))
     assert items.subset.tolist() == ["alpacaeval-easy"] * 3 + ["mt-bench-med"]
     rewards = [[1, 0], [1, 1], [0, 1], [2, 1]]
-    assert sections(BENCHMARKS["rewardbench"], items, rewards)["Chat/alpacaeval-easy"] == pytest.approx(1 / 3)
+    assert sections(BENCHMARKS["rewardbench"], items, rewards)["Chat/alpacaeval-easy"] == same(1 / 3)
     assert sections(BENCHMARKS["rewardbench"], items, rewards, "half")["Chat/alpacaeval-easy"] == 0.5
-    assert sections(BENCHMARKS["rewardbench"], items, rewards, "tie")["Chat/alpacaeval-easy"] == pytest.approx(1 / 3)
+    assert sections(BENCHMARKS["rewardbench"], items, rewards, "tie")["Chat/alpacaeval-easy"] == same(1 / 3)
     missing = BENCHMARKS["rewardbench"].missing(items)
     assert "missing: alpacaeval-length" in missing[0]
     assert "alpacaeval-easy: 3 of 100 rows" in missing
@@ -158,14 +159,14 @@ def test_rm_bench_has_nine_cells(tmp_path: Path) -> None:
     expected = {"chat/hard": 1 / 6, "chat/normal": 0.5, "chat/easy": 1.0, "chat": 0.555556}
     assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     # Both parts of safety are one matrix of three rows, not a mean of two means.
-    assert scores["safety/normal"] == pytest.approx((0.5 * 2 * 3 + (1 + 0 + 0)) / 9)
+    assert scores["safety/normal"] == same((0.5 * 2 * 3 + (1 + 0 + 0)) / 9)
     assert "overall" not in scores
     assert "missing: code, math" in benchmark.missing(items)
     total = [{**row, "domain": domain} for domain in ("chat", "code", "math", "safety-refuse") for row in rows]
     items = benchmark.read(write(tmp_path / "elsewhere" / "total_dataset.json", total))
     scores = sections(benchmark, items, worked * 4)
-    assert scores["overall"] == pytest.approx(5 / 9)
-    assert (scores["hard"] + scores["normal"] + scores["easy"]) / 3 == pytest.approx(scores["overall"])
+    assert scores["overall"] == same(5 / 9)
+    assert (scores["hard"] + scores["normal"] + scores["easy"]) / 3 == same(scores["overall"])
 
 
 def rmb_files(folder: Path) -> Path:
@@ -248,8 +249,8 @@ def test_llmbar_means(tmp_path: Path) -> None:
     rewards = [item.gold if next(queues[item.subset]) else item.gold[::-1] for item in items]
     scores = sections(BENCHMARKS["llmbar"], items, rewards)
     assert scores["adversarial"] == 0.625
-    assert scores["overall"] == pytest.approx(0.6)
-    assert scores["overall/micro"] == pytest.approx(4 / 7)
+    assert scores["overall"] == same(0.6)
+    assert scores["overall/micro"] == same(4 / 7)
 
 
 def test_hhh_cuts_a_flat_dialogue_into_turns(tmp_path: Path) -> None:
@@ -276,8 +277,8 @@ def test_hhh_cuts_a_flat_dialogue_into_turns(tmp_path: Path) -> None:
         num_right[item.subset] -= 1
         rewards.append([gold if num_right[item.subset] >= 0 else -gold for gold in item.gold])
     found = sections(BENCHMARKS["hhh"], items, rewards)
-    assert found["overall"] == pytest.approx(180 / 221)
-    assert found["overall/macro"] == pytest.approx((50 / 58 + 48 / 59 + 45 / 61 + 37 / 43) / 4)
+    assert found["overall"] == same(180 / 221)
+    assert found["overall/macro"] == same((50 / 58 + 48 / 59 + 45 / 61 + 37 / 43) / 4)
 
 
 def ppe_rows() -> list[dict[str, Any]]:
@@ -295,7 +296,7 @@ def test_ppe_correctness_pairs_and_curves(tmp_path: Path) -> None:
     benchmark = BENCHMARKS["ppe_correctness"]
     items = benchmark.read(write(tmp_path / "PPE-GPQA-Best-of-K" / "train.jsonl", ppe_rows()))
     found = sections(benchmark, items, [[0.2, 0.9, 0.5, 1.1], [0.3, 0.1, 0.4, 0.2]])
-    assert found["gpqa"] == pytest.approx(1 / 3)
+    assert found["gpqa"] == same(1 / 3)
     curve = {f"gpqa/best of {k}": value for k, value in ((1, 0.375), (2, 1 / 3), (4, 0.0))}
     curve |= {"gpqa/max score": 0.375, "gpqa/end score": 0.0, "gpqa/loss": 0.520833, "gpqa/AUC": 0.416667}
     assert {name: found[name] for name in curve} == pytest.approx(curve, abs=1e-6)
@@ -383,8 +384,8 @@ def test_m_rewardbench_leaves_english_out_of_the_mean(tmp_path: Path) -> None:
     """fra .80, deu .76, zho_Hans .70, zho_Hant .74, eng .85: mean .75, 11.8 % below English."""
     languages = {"fra_Latn": 0.8, "deu_Latn": 0.76, "zho_Hans": 0.7, "zho_Hant": 0.74, "eng_Latn": 0.85}
     found = average({name: np.array(score) for name, score in languages.items()})
-    assert float(found["overall"]) == pytest.approx(0.75)
-    assert float(found["overall/below English"]) == pytest.approx(0.1 / 0.85)
+    assert float(found["overall"]) == same(0.75)
+    assert float(found["overall/below English"]) == same(0.1 / 0.85)
     for language in ("fra_Latn", "deu_Latn"):
         rows = [pair("", n, source="hep-cpp", prompt=f"{language} {n}") for n in range(2)]
         write(tmp_path / language / "test.jsonl", rows)

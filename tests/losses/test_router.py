@@ -13,6 +13,7 @@ MASK = torch.tensor([True] * 7 + [False] * 4)
 
 
 def test_it_is_transformers_loss_of_one_layer() -> None:
+    """Which has the shares of tokens in float32; the equation by hand, below, is held in float64."""
     for k in (1, 2):
         assert torch.allclose(router_loss(LOGITS, k), load_balancing_loss_func((LOGITS,), 4, k).double(), atol=1e-6)
         expected = load_balancing_loss_func((LOGITS,), 4, k, MASK[None]).double()

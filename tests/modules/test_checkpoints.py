@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,6 +19,7 @@ from lightning_rm.modules.contrast import SimCSE
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.modules.voters import VotersRM
+from tests.float64 import same
 from tests.tiny import tiny_model
 from tests.toy import toy_data, toy_model, toy_trainer, weights
 
@@ -84,7 +84,7 @@ def test_what_the_checkpoint_alone_is_not_enough_for_is_asked_for(tmp_path: Path
 
 def test_predict_gives_the_rewards_of_every_pair(tmp_path: Path) -> None:
     """Those that a test records, by the rows of the data set; seven pairs in batches of four."""
-    module, data = BaselineRM(toy_model(), ADAMW), toy_data()
+    module, data = BaselineRM(toy_model(dtype="float64"), ADAMW), toy_data()
     trainer = toy_trainer(tmp_path, callbacks=[recorder := PairRecorder(tmp_path)])
     records: list[Any] = []
     recorder._write = lambda *arguments: records.extend(PairRecorder._write(recorder, *arguments)) or []  # pyright: ignore
@@ -94,4 +94,4 @@ def test_predict_gives_the_rewards_of_every_pair(tmp_path: Path) -> None:
     assert sorted(rows.tolist()) == list(range(7))
     for side in ("chosen", "rejected"):
         rewards = torch.cat([batch[side] for batch in predicted])[rows.argsort()]
-        np.testing.assert_allclose(rewards.numpy(), getattr(records[0], side), rtol=1e-6)
+        assert rewards.tolist() == same(list(getattr(records[0], side)))

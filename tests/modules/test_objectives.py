@@ -77,7 +77,7 @@ def test_ordinal_by_its_reference(tokens: Any) -> None:
         for d, z, weight in zip(margins, level.tolist(), (1, 2, 1, 1), strict=True)
     ]
     penalty = 0.1 * sum(threshold**2 for threshold in thresholds)
-    assert losses["loss"].item() == pytest.approx(sum(of_pairs) / 4 + penalty, rel=1e-9)
+    assert losses["loss"].item() == same(sum(of_pairs) / 4 + penalty)
 
 
 def test_thresholds_stay_in_order_while_they_are_learned(tmp_path: Path) -> None:
@@ -243,19 +243,18 @@ def test_regression_is_over_the_scores_that_are_known(tokens: Any, loss: Any) ->
 
 
 def test_merged_heads_score_as_the_weighted_attributes_do(tmp_path: Path) -> None:
-    module = RegressionRM(toy_model(), ADAMW, attributes={"brief": -0.5, "helpful": 2.0})
+    module = RegressionRM(toy_model(dtype="float64"), ADAMW, attributes={"brief": -0.5, "helpful": 2.0})
     data = data_of(tmp_path, Scored(12, k=2), ties="keep")
     toy_trainer(tmp_path, max_steps=2).fit(module, data)
+    module.double()  # heads are trained in float32
     module.export(tmp_path / "model", world_tokenizer())
     batch = next(iter(data.val_dataloader()[0]))
     with torch.no_grad():
         feature = module(batch).feature
         assert module.heads is not None
         attributes = module.heads(feature)
-        loaded = RewardModel.from_pretrained(tmp_path / "model").eval()
-        torch.testing.assert_close(
-            loaded(batch.tokens).reward, -0.5 * attributes[..., 0] + 2.0 * attributes[..., 1], rtol=1e-5, atol=1e-5
-        )
+        loaded = RewardModel.from_pretrained(tmp_path / "model", dtype="float64").eval()
+        assert_same(loaded(batch.tokens).reward, -0.5 * attributes[..., 0] + 2.0 * attributes[..., 1])
 
 
 def test_rows_of_one_response_are_for_regression(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.publishing.facts import Reference, accuracy_interval, share_interval
 from lightning_rm.publishing.publish import PublishOptions, publish
 from lightning_rm.scoring.load import load_model
+from tests.float64 import same
 from tests.toy import toy_model
 
 
@@ -23,7 +24,7 @@ def test_wilson_interval() -> None:
     assert share_interval(8, 10) == pytest.approx((0.8, 0.490162, 0.943318), abs=1e-6)
     assert share_interval(0, 10)[:2] == pytest.approx((0, 0), abs=1e-12)
     assert share_interval(10, 10)[2] == pytest.approx(1, abs=1e-12)
-    assert share_interval(10, 10)[1] == pytest.approx(1 - share_interval(0, 10)[2])
+    assert share_interval(10, 10)[1] == same(1 - share_interval(0, 10)[2])
     for number in range(1, 200):
         for successes in (0, number):
             share, low, high = share_interval(successes, number)
@@ -33,7 +34,7 @@ def test_wilson_interval() -> None:
 def test_accuracy_counts_ties_half_and_undecided_labels_not() -> None:
     """Right, wrong, tied, a label that prefers rejected, one that prefers neither: (1 + 0 + .5 + 1) / 4."""
     chosen, rejected = np.array([2.0, 0.0, 1.0, 0.0, 5.0]), np.array([1.0, 1.0, 1.0, 3.0, 0.0])
-    assert accuracy_interval(chosen, rejected, np.array([1, 1, 1, 0.2, 0.5])).value == pytest.approx(2.5 / 4)
+    assert accuracy_interval(chosen, rejected, np.array([1, 1, 1, 0.2, 0.5])).value == same(2.5 / 4)
     with pytest.raises(ValueError, match="no pair with a preferred response"):
         accuracy_interval(chosen, rejected, np.full(5, 0.5))
 
@@ -42,8 +43,8 @@ def test_reference_of_pairs() -> None:
     """The temperature is that of the worked example: margins 2, 1, .5, -.5, 3, -1 give 1.1596."""
     chosen, rejected = np.array([2, 1, 0.5, -0.5, 3, -1.0]), np.zeros(6)
     found = Reference.of_pairs("val", chosen, rejected, np.ones(6))
-    assert (found.mean, found.num_rewards) == (pytest.approx(5 / 12), 12)
-    assert found.std == pytest.approx(math.sqrt((4 + 1 + 0.25 + 0.25 + 9 + 1) / 12 - (5 / 12) ** 2))
+    assert (found.mean, found.num_rewards) == (same(5 / 12), 12)
+    assert found.std == same(math.sqrt((4 + 1 + 0.25 + 0.25 + 9 + 1) / 12 - (5 / 12) ** 2))
     assert found.temperature == pytest.approx(1.1596, abs=1e-4)
     settings = found.without(3).settings()
     assert settings["mean"] == settings["lightning_rm"]["reward_mean"] == found.mean

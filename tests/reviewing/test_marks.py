@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.reviewing.marks import differing, joined, share_of_same, tokens
 from lightning_rm.reviewing.shown import shown, shown_pair
+from tests.float64 import same
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=12)
 
@@ -38,7 +38,7 @@ def test_marks_of_worked_texts() -> None:
         "it",
     ]
     assert [word for word, mark in zip(words[1], joined(words[1], marks[1]), strict=True) if mark] == ["slow", "over"]
-    assert share_of_same(words[1], marks[1]) == pytest.approx(17 / 25)
+    assert share_of_same(words[1], marks[1]) == same(17 / 25)
     assert tokens("日本語 text") == ["日", "本", "語", " ", "text"]
     assert share_of_same([], []) == 0
 

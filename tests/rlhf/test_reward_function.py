@@ -88,7 +88,7 @@ def test_openrlhf_gets_the_rewards_of_score() -> None:
     assert sorted(found) == ["extra_logs", "rewards", "scores"]
     for rewards in (found["rewards"], found["scores"], found["extra_logs"]["reward_model"]):
         assert rewards.dtype == torch.float32
-        assert rewards.tolist() == pytest.approx(expected(), abs=1e-6)
+        assert torch.equal(rewards, torch.tensor(expected()).float())
 
 
 def test_openrlhf_reads_the_function_of_a_file(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_openrlhf_reads_the_function_of_a_file(tmp_path: Path) -> None:
     prompt = TOKENIZER.apply_chat_template(MESSAGES[0], tokenize=False, add_generation_prompt=True)
     found = module.reward_func([prompt + ANSWERS[0] + EOS], [prompt], [""])
     assert found["rewards"].shape == (1,)
-    assert found["rewards"].tolist() == pytest.approx(expected(model)[:1], abs=1e-5)
+    assert found["rewards"].tolist() == roughly(expected(model)[:1])
 
 
 def test_openrlhf_prompts_and_queries_must_fit() -> None:
@@ -247,6 +247,6 @@ def test_trl_trains_on_the_rewards_of_score(kind: str, tmp_path: Path) -> None:
     assert len(logged) == len(seen) == 2
     for (asked, said, rewards), mean in zip(seen, logged, strict=True):
         conversations = [[*prompt, *completion] for prompt, completion in zip(asked, said, strict=True)]
-        assert rewards == pytest.approx(score(*model, conversations).tolist(), abs=1e-6)
+        assert rewards == roughly(score(*model, conversations).tolist())
         assert len(set(rewards)) > 1
-        assert mean == pytest.approx(sum(rewards) / 4, abs=1e-5)
+        assert mean == roughly(sum(rewards) / 4)

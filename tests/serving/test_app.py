@@ -15,7 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.serving.batcher import Rewards
-from tests.serving.toy_service import IDS, MESSAGES, REQUESTS, REWARD, TEXT, number, post, requested, summed, toy_app
+from tests.float64 import same
+from tests.serving.toy_service import (
+    IDS,
+    MESSAGES,
+    REQUESTS,
+    REWARD,
+    TEXT,
+    in_float32,
+    number,
+    post,
+    requested,
+    summed,
+    toy_app,
+)
 
 
 @pytest.mark.parametrize(("path", "body"), REQUESTS)
@@ -23,7 +36,7 @@ def test_every_dialect_gets_the_same_reward(path: str, body: dict[str, Any]) -> 
     """`<s><|user|>w1 w2<|assistant|>w3</s>` is 1 4 11 12 5 13 2: .48."""
     response = post(toy_app(), path, body)
     assert response.status_code == 200, response.text
-    assert number(path, body, response.json()) == pytest.approx(REWARD, abs=1e-7)
+    assert number(path, body, response.json()) == REWARD
 
 
 def test_answers_have_their_dialects_form() -> None:
@@ -36,31 +49,31 @@ def test_answers_have_their_dialects_form() -> None:
         "object": "list",
         "model": "toy",
         "data": [
-            {"index": 0, "label": "LABEL_0", "probs": [pytest.approx(0.48)], "num_classes": 1},
-            {"index": 1, "label": "LABEL_0", "probs": [pytest.approx(0.16)], "num_classes": 1},
+            {"index": 0, "label": "LABEL_0", "probs": [REWARD], "num_classes": 1},
+            {"index": 1, "label": "LABEL_0", "probs": [in_float32(0.16)], "num_classes": 1},
         ],
         "usage": {"prompt_tokens": 10, "total_tokens": 10, "completion_tokens": 0, "prompt_tokens_details": None},
     }
     pooling = post(app, "/pooling", {"input": TEXT, "request_id": "own"}).json()
     assert pooling["id"] == "pool-own"
-    assert pooling["data"] == [{"index": 0, "object": "pooling", "data": [pytest.approx(0.48)]}]
+    assert pooling["data"] == [{"index": 0, "object": "pooling", "data": [REWARD]}]
     embeddings = post(app, "/v1/embeddings", {"input": two, "encoding_format": "base64"}).json()
     assert embeddings["object"] == "list"
     assert embeddings["usage"] == {"prompt_tokens": 10, "total_tokens": 10}
     read = [struct.unpack("<f", base64.b64decode(item["embedding"]))[0] for item in embeddings["data"]]
-    assert read == pytest.approx([0.48, 0.16])
+    assert read == [REWARD, in_float32(0.16)]
     assert {item["object"] for item in embeddings["data"]} == {"embedding"}
     listed = post(app, "/classify", {"text": two}).json()
     assert [item["meta_info"]["prompt_tokens"] for item in listed] == [7, 3]
-    assert post(app, "/classify", {"text": TEXT}).json()["embedding"] == [pytest.approx(0.48)]
+    assert post(app, "/classify", {"text": TEXT}).json()["embedding"] == [REWARD]
     # What a request said comes back, though UTF-8 cannot write it.
     broken = post(app, "/classify", None, content=b'{"input": "w1", "request_id": "\\ud83d"}')
     assert (broken.status_code, broken.json()["id"]) == (200, "classify-\ud83d")
     rewards = post(app, "/get_reward", {"query": two}).json()
     assert rewards == {
-        "rewards": pytest.approx([0.48, 0.16]),
-        "scores": pytest.approx([0.48, 0.16]),
-        "extra_logs": {"dummy_scores": pytest.approx([0.48, 0.16])},
+        "rewards": [REWARD, in_float32(0.16)],
+        "scores": [REWARD, in_float32(0.16)],
+        "extra_logs": {"dummy_scores": [REWARD, in_float32(0.16)]},
     }
     assert post(app, "/get_reward", {"query": []}).json()["rewards"] == []
 
@@ -75,7 +88,7 @@ def test_an_activation_is_applied_where_it_is_asked_for_alone() -> None:
         ({"activation": False, "use_activation": False}, REWARD),
     ):
         answer = post(app, "/classify", {"input": TEXT, **body}).json()
-        assert answer["data"][0]["probs"] == [pytest.approx(wanted, abs=1e-7)]
+        assert answer["data"][0]["probs"] == [same(wanted)]
     refused = post(app, "/classify", {"input": TEXT, "use_activation": True, "activation": False})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "activation")
 
@@ -84,7 +97,7 @@ def test_truncation_is_asked_for_or_an_error() -> None:
     """The BOS stays, and the last tokens: 1, then 13 and 2."""
     app = toy_app()
     cut = post(app, "/classify", {"input": IDS, "truncate_prompt_tokens": 3}).json()
-    assert cut["data"][0]["probs"] == [pytest.approx(0.16)]
+    assert cut["data"][0]["probs"] == [in_float32(0.16)]
     assert cut["usage"]["prompt_tokens"] == 3
     assert (
         post(app, "/classify", {"input": [5] * 41, "truncate_prompt_tokens": -1}).json()["usage"]["prompt_tokens"] == 40
@@ -238,9 +251,7 @@ def test_members_answer_with_their_mean_and_spread() -> None:
 
     app = toy_app(members)
     assert post(app, "/classify", {"input": TEXT}).json()["data"][0]["probs"] == [3.0]
-    assert post(app, "/get_reward", {"query": [TEXT]}).json()["extra_logs"]["member_std"] == [
-        pytest.approx(14**0.5 / 3**0.5)
-    ]
+    assert post(app, "/get_reward", {"query": [TEXT]}).json()["extra_logs"]["member_std"] == [same(14**0.5 / 3**0.5)]
 
 
 def test_a_model_that_fails_says_so_to_whom_it_concerns() -> None:
@@ -254,7 +265,7 @@ def test_a_model_that_fails_says_so_to_whom_it_concerns() -> None:
     app = toy_app(brittle)
     answers = asyncio.run(requested(app, *({"url": "/classify", "json": {"input": [ids]}} for ids in (12, 13, 14))))
     assert [answer.status_code for answer in answers] == [200, 500, 200]
-    assert [answers[place].json()["data"][0]["probs"][0] for place in (0, 2)] == pytest.approx([0.12, 0.14])
+    assert [answers[place].json()["data"][0]["probs"][0] for place in (0, 2)] == [in_float32(0.12), in_float32(0.14)]
     nan = post(toy_app(lambda sequences: np.full((1, 1), np.nan, np.float32)), "/classify", {"input": TEXT})
     assert (nan.status_code, "not a finite number" in nan.text) == (500, True)
 

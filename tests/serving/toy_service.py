@@ -20,10 +20,17 @@ TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}{{ eos_token }}"
 )
+
+
+def in_float32(value: float) -> float:
+    """The float32 number that stands for a value: rewards are such, and are told as they are."""
+    return float(np.float32(value))
+
+
 MESSAGES = [{"role": "user", "content": "w1 w2"}, {"role": "assistant", "content": "w3"}]
 TEXT = "<s><|user|>w1 w2<|assistant|>w3</s>"
 IDS = [BOS, 4, 11, 12, 5, 13, 2]
-REWARD = sum(IDS) / 100
+REWARD = in_float32(sum(IDS) / 100)
 WITHOUT_BOS = TEXT.removeprefix("<s>")
 
 REQUESTS: list[tuple[str, dict[str, Any]]] = [

@@ -12,6 +12,7 @@ from lightning_rm.analysis.history import Curve, read_history
 from lightning_rm.analysis.plots.parts import part_curves, parts
 from lightning_rm.analysis.plots.run import reliability_diagram, reward_histogram, training_curves
 from lightning_rm.analysis.plots.style import save_figure
+from tests.float64 import same
 
 CSV = """epoch,step,train/loss,train_epoch/accuracy,val/accuracy,val/nll
 0,9,0.7,,,
@@ -85,8 +86,8 @@ def test_a_long_curve_is_shown_with_its_running_mean() -> None:
     lines = drawn(training_curves({"train/loss": Curve(np.arange(60) * 10, values)}))
     points = lines["Training loss, mean of 3"]
     assert len(points) == 58
-    assert points[0] == pytest.approx((10, values[:3].mean()))
-    assert points[-1] == pytest.approx((580, values[-3:].mean()))
+    assert points[0] == same((10, values[:3].mean()))
+    assert points[-1] == same((580, values[-3:].mean()))
 
 
 def test_every_part_of_a_method_has_a_panel_and_no_metric_or_loss_has_one() -> None:
@@ -111,7 +112,7 @@ def test_a_long_part_is_shown_with_its_running_mean() -> None:
     (axes,) = part_curves({"train/alignment": Curve(np.arange(60), values)}).axes
     raw, mean = axes.get_lines()
     assert raw.get_ydata().tolist() == values.tolist()  # pyright: ignore[reportAttributeAccessIssue]
-    assert mean.get_ydata()[0] == pytest.approx(values[:3].mean())  # pyright: ignore[reportIndexIssue]
+    assert mean.get_ydata()[0] == same(values[:3].mean())  # pyright: ignore[reportIndexIssue]
 
 
 def test_reward_histogram_shares_bins_and_marks_the_means() -> None:
@@ -136,8 +137,10 @@ def test_reliability_diagram_shows_the_bins_and_their_error() -> None:
     bins = reliability(margins, labels, 5)
     top, bottom = reliability_diagram(margins, labels, 5).axes
     accuracy, gap = top.containers
-    np.testing.assert_allclose([bar.get_height() for bar in accuracy], bins.accuracy)
-    np.testing.assert_allclose([bar.get_height() for bar in gap], np.abs(bins.accuracy - bins.confidence))
+    np.testing.assert_allclose([bar.get_height() for bar in accuracy], bins.accuracy, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        [bar.get_height() for bar in gap], np.abs(bins.accuracy - bins.confidence), rtol=1e-12, atol=1e-12
+    )
     assert [bar.get_height() for bar in bottom.containers[0]] == bins.num_pairs.tolist()
     assert top.get_title(loc="left") == f"Calibration error: {bins.calibration_error:.3f} over 200 pairs"
 

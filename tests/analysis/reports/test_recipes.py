@@ -4,13 +4,13 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.analysis.history import Curve
 from lightning_rm.analysis.plots.recipes import recipe_curves
 from lightning_rm.analysis.reports.recipes import recipe_report
 from tests.analysis.made_runs import write_curves, write_run
+from tests.float64 import same
 
 
 def test_runs_without_a_csv_are_in_the_table_and_not_in_the_curves(tmp_path: Path) -> None:
@@ -34,5 +34,5 @@ def test_a_run_of_one_validation_is_a_dot_without_a_band() -> None:
     (axes,) = recipe_curves({"val/accuracy": {"a": [Curve(np.array([9]), np.array([0.6]))]}}, 10).axes
     (line,) = axes.get_lines()
     assert line.get_marker() == "o"
-    assert np.asarray(line.get_data()).ravel().tolist() == pytest.approx([9, 0.6])
+    assert np.asarray(line.get_data()).ravel().tolist() == same([9, 0.6])
     assert not axes.collections

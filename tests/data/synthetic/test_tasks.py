@@ -9,6 +9,7 @@ from lightning_rm.data.synthetic.prompts import FAMILIES, OOD_FAMILIES, held_out
 from lightning_rm.data.synthetic.responses import sample_response, sample_style
 from lightning_rm.data.synthetic.tasks import WEIGHTS, Task, checks, gold_reward
 from lightning_rm.data.synthetic.words import CATEGORIES, INVENTED, THINGS
+from tests.float64 import same
 
 RED = [thing.word for thing in THINGS.values() if thing.category == "fruits" and "red" in thing.attributes]
 TASK = Task("fruits", 3, ("red",), order="shortest", polite=True)
@@ -39,7 +40,7 @@ def test_a_perfect_answer_earns_every_point() -> None:
 )
 def test_each_flaw_costs_its_own_points(answer: str, lost: dict[str, float]) -> None:
     expected = 10 - sum(WEIGHTS[name] * share for name, share in lost.items())
-    assert gold_reward(TASK, answer) == pytest.approx(expected)
+    assert gold_reward(TASK, answer) == same(expected)
 
 
 def test_a_worked_reward() -> None:

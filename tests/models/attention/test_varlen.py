@@ -15,6 +15,7 @@ from lightning_rm.batch import LayoutName
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.attention import segments as attention
 from lightning_rm.models.attention import varlen
+from tests.float64 import assert_same
 from tests.kernels import kernel
 from tests.tiny import gradients, prompted, tiny_model
 
@@ -50,9 +51,9 @@ def test_by_hand_is_the_kernel(causal: bool, window: int | None, monkeypatch: py
     """Two ways of writing the definition down: masks, and slices."""
     monkeypatch.setattr(varlen, "KERNEL", kernel)
     spans = varlen.spans_of([4, 2, 3, 5], [0, 1, 2, 0] if causal else [0, 0, 0, 0], CPU)
-    query, key, value = torch.randn(14, 4, 8), torch.randn(14, 2, 8), torch.randn(14, 2, 8)
+    query, key, value = (torch.randn(14, heads, 8, dtype=torch.float64) for heads in (4, 2, 2))
     found = varlen.attend(query, key, value, spans, causal, window, None)
-    torch.testing.assert_close(found, varlen.by_hand(query, key, value, spans, causal, window), atol=1e-6, rtol=1e-5)
+    assert_same(found, varlen.by_hand(query, key, value, spans, causal, window))
 
 
 def test_a_right_kernel_is_trusted(monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder) -> None:

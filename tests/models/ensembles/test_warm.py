@@ -112,7 +112,7 @@ def test_the_cosine_tells_one_start_from_several() -> None:
         {**tiny_model().state_dict(), "backbone.score.weight": next(other_head.head_parameters())}
     )
     mixed = weight_cosine([tiny_model(), other_head])
-    assert mixed.backbone == pytest.approx(1)
+    assert mixed.backbone == same(1)
     assert abs(mixed.head) < 0.6
 
 
@@ -155,7 +155,7 @@ def test_members_that_are_not_there_or_not_plain_are_named() -> None:
 
 def test_the_check_compares_with_the_members_mean() -> None:
     check = check_average(0.7, [0.6, 0.8, 0.64])
-    assert (check.average, check.mean, check.lowest, check.highest) == (0.7, pytest.approx(0.68), 0.6, 0.8)
+    assert (check.average, check.mean, check.lowest, check.highest) == (0.7, same(0.68), 0.6, 0.8)
     assert check.holds
     assert check_average(0.5, [0.5, 0.5]).holds
     assert not check_average(0.67, [0.6, 0.8, 0.64]).holds
