@@ -25,6 +25,7 @@ from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.digests import files_digest, fingerprint, sha256_of
 from lightning_rm.drafts import draft_of
 from lightning_rm.rlhf.combining import combine_models
+from lightning_rm.rlhf.endpoint_judge import EndpointJudge
 from lightning_rm.rlhf.improving import Shaping, choose_for_policy, rewards_of, said_groups, write_pairs
 from lightning_rm.rlhf.judges import Judge
 from lightning_rm.rlhf.judging import Answering, judge_policy, read_judged, write_judged
@@ -109,6 +110,7 @@ class RoundStages:
         pairs, num_tied = label_pairs(groups, self.judge, share=self.cfg.labels.share, annotator=annotator, seed=seed)
         write_pairs(round / "labels.jsonl", pairs)
         self.console.print(f"{len(pairs):,} pairs labelled; {num_tied:,} prompts whose responses nobody can tell apart")
+        self._say_usage()
 
     def label_inputs(self, round: Round) -> dict[str, Any]:
         """Return what the labels depend on."""
@@ -290,6 +292,7 @@ class RoundStages:
             start_said=None if is_start else read_judged(Round(self.out, 0).folder)[1],
         )
         write_judged(round.folder, measures, rows)
+        self._say_usage()
 
     def judge_inputs(self, round: Round) -> dict[str, Any]:
         """Return what the judgement depends on."""
@@ -343,6 +346,10 @@ class RoundStages:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The policy's."""
         return load_tokenizer(self.cfg.policy, chat_template=self.cfg.chat_template)
+
+    def _say_usage(self) -> None:
+        if isinstance(self.judge, EndpointJudge):
+            self.console.print(str(self.judge.usage()), soft_wrap=True)
 
     @cached_property
     def judge(self) -> Judge:
