@@ -2,7 +2,7 @@
 
 Each pair is asked both ways round, for such judges favour a place (arXiv 2306.05685, section 3.3): a vote is 1 or -1
 where both answers agree, 0 where they do not. Answers lie on disk as they come, so that nothing is asked twice. It
-knows HTTP and texts; no model of ours.
+knows texts; no model of ours.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ import json
 import os
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +21,7 @@ from lightning_rm.curation.facts import text_of
 from lightning_rm.curation.opinions import Opinion
 from lightning_rm.data.formats.fields import digest
 from lightning_rm.data.rows import PairRow, Source
+from lightning_rm.rlhf.chat_endpoint import ChatEndpoint
 
 QUESTION = """Which of two responses answers the user better? Say A or B, one letter and nothing else.
 
@@ -37,9 +35,6 @@ QUESTION = """Which of two responses answers the user better? Say A or B, one le
 {second}"""
 
 VERDICT = re.compile(r"\b([AB])\b")
-
-RETRIED = (408, 409, 429, 500, 502, 503, 504)
-"""Answers that a server gives when it is busy."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +71,16 @@ class Judge:
         Raises:
             ValueError: if the server does not answer, or not as asked.
         """
+        server = ChatEndpoint(
+            self.endpoint,
+            self.model,
+            key=self.key if os.environ.get(self.key) else None,
+            request={"temperature": 0, "max_tokens": 16},
+            max_retries=self.attempts - 1,
+            requests_per_minute=None,
+            timeout=self.timeout,
+            sleep=wait,
+        )
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"judge-{digest([self.endpoint, self.model], 16)}.jsonl"
         known = _read(path)
@@ -88,53 +93,27 @@ class Judge:
                 texts = [text_of(turns) for turns in (row.prompt, row.chosen, row.rejected)]
                 name = digest(texts, 24)
                 if name not in known:
-                    known[name] = self._vote(texts, row.place, wait)
+                    known[name] = self._vote(server, texts, row.place)
                     file.write(json.dumps({"pair": name, "vote": known[name]}) + "\n")
                     file.flush()
                 votes.append(known[name])
         return Opinion(self.model, np.array(votes, np.float64)[:, None], self.weight)
 
-    def _vote(self, texts: list[str], place: str, wait: Callable[[float], None]) -> float:
+    def _vote(self, server: ChatEndpoint, texts: list[str], place: str) -> float:
         prompt, chosen, rejected = texts
         said = [
-            self._ask(QUESTION.format(prompt=prompt, first=first, second=second), place, wait)
+            self._ask(server, QUESTION.format(prompt=prompt, first=first, second=second), place)
             for first, second in ((chosen, rejected), (rejected, chosen))
         ]
         return ((said[0] == "A") - (said[0] == "B") + (said[1] == "B") - (said[1] == "A")) / 2
 
-    def _ask(self, question: str, place: str, wait: Callable[[float], None]) -> str:
+    def _ask(self, server: ChatEndpoint, question: str, place: str) -> str:
         """`A`, `B`, or nothing where the judge does not say."""
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": question}],
-            "temperature": 0,
-            "max_tokens": 16,
-        }
-        headers = {"Content-Type": "application/json"}
-        if secret := os.environ.get(self.key):
-            headers["Authorization"] = f"Bearer {secret}"
-        url = f"{self.endpoint.rstrip('/')}/chat/completions"
-        problem = "it was never asked"
-        for attempt in range(self.attempts):
-            request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                    said: Any = json.load(answer)
-                content = str(said["choices"][0]["message"]["content"])
-                found = VERDICT.search(content)
-                return found[1] if found else ""
-            except urllib.error.HTTPError as error:
-                problem = f"{error.code} {error.reason}"
-                if error.code not in RETRIED:
-                    break
-            except (OSError, ValueError) as error:
-                problem = str(error)
-            except (KeyError, IndexError, TypeError):
-                problem = "the answer has no choices[0].message.content"
-                break
-            if attempt + 1 < self.attempts:
-                wait(2.0**attempt)
-        raise ValueError(f"{url} does not judge {place}: {problem}; what it has judged is kept, start again to go on")
+        try:
+            found = VERDICT.search(server.ask(question).text)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}; what it has judged is kept, start again to go on") from error
+        return found[1] if found else ""
 
 
 def _read(path: Path) -> dict[str, float]:

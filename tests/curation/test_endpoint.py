@@ -96,7 +96,7 @@ def test_a_busy_server_is_asked_again(stub: Stub, tmp_path: Path) -> None:
 
 def test_what_it_has_judged_is_kept_when_it_stops(stub: Stub, tmp_path: Path) -> None:
     stub.refuses_after = 3
-    with pytest.raises(ValueError, match=r"/v1/chat/completions does not judge .*: 401 .* start again to go on"):
+    with pytest.raises(ValueError, match=r"/v1/chat/completions does not answer: 401 .* start again to go on"):
         judge(stub).opinion(ROWS, tmp_path)
     (file,) = tmp_path.iterdir()
     with file.open("a") as opened:  # and a line that a crash has cut off
