@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import draft_of
 from lightning_rm.rlhf.diversity import distinct_ngrams, self_bleu
 from lightning_rm.rlhf.judges import Comparison, Judge, Judgement
@@ -144,10 +145,17 @@ def judge_policy(
         The measures, and a row a prompt: what was said, its rewards, gold and verdicts.
 
     Raises:
-        ValueError: if there is no prompt, or a prompt is too long for the policy.
+        ValueError: if there is no prompt, a prompt is too long for the policy, or the start policy was asked others.
     """
     if not prompts:
         raise ValueError("there is no prompt to judge a policy by")
+    if start_said is not None and [_asked(row["prompt"], len(row["responses"])) for row in start_said] != [
+        _asked(prompt.messages, answering.k) for prompt in prompts
+    ]:
+        raise ValueError(
+            "the start policy was judged by other prompts, or another number of responses to each; judge round 0 anew "
+            "first (stage=judge round=0 overwrite=true)"
+        )
     said, own = _ask(policy, tokenizer, prompts, answering)
     start_log_probs = own if start_said is None else _log_probs(start, tokenizer, prompts, said, answering)
     others = [each.responses for each in said] if start_said is None else [row["responses"] for row in start_said]
@@ -194,6 +202,10 @@ def read_judged(folder: Path) -> tuple[Measures, list[dict[str, Any]]]:
     with (folder / "judged.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return Measures(**json.loads((folder / "judged.json").read_text(encoding="utf-8"))), rows
+
+
+def _asked(prompt: Sequence[Mapping[str, Any]], num_responses: int) -> str:
+    return fingerprint(prompt=prompt, num_responses=num_responses)
 
 
 def _ask(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import torch
 
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.rlhf.diversity import distinct_ngrams, self_bleu
-from lightning_rm.rlhf.judging import agreement
+from lightning_rm.rlhf.judges import PlantedJudge
+from lightning_rm.rlhf.judging import Answering, agreement, judge_policy
 from lightning_rm.rlhf.log_probs import divergence, perplexity, response_log_probs
+from lightning_rm.rlhf.prompts import Prompt
 from lightning_rm.rlhf.sampling import sample_responses
 from tests.float64 import roughly
 from tests.rlhf.policies import tiny_policy, world_prompts
@@ -89,3 +92,16 @@ def test_agreement_of_rewards_with_gold(rewards: list[float], expected: float) -
     assert agreement([{"gold": [0.0, 1.0, 1.0], "rewards": rewards}]) == roughly(expected)
     assert agreement([{"gold": [1.0, 1.0, 1.0], "rewards": rewards}]) is None
     assert agreement([{"rewards": rewards}]) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"prompt": [{"role": "user", "content": "another"}], "responses": ["a", "b"]},
+        {"prompt": [{"role": "user", "content": "hello"}], "responses": ["a", "b", "c"]},
+    ],
+)
+def test_a_policy_is_held_against_what_the_start_policy_says_to_the_same_prompts(said: dict[str, Any]) -> None:
+    prompt = Prompt(({"role": "user", "content": "hello"},), id="0", prompt_id="0")
+    with pytest.raises(ValueError, match=r"judge round 0 anew first \(stage=judge round=0 overwrite=true\)"):
+        judge_policy("none", "none", world_tokenizer(), [prompt], PlantedJudge(), Answering(k=2), start_said=[said])
