@@ -17,6 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 KNOWN = ("lightning_rm", "lightning", "pytorch_lightning", "torch.optim", "torch.nn", "peft", "bitsandbytes.optim")
 """Packages whose objects a configuration may build."""
 
+CLASSES_OF = ("lightning", "pytorch_lightning", "peft", "bitsandbytes.optim")
+"""Of these its classes alone: among their functions are some that import and call what a word names, or unpickle."""
+
+CLOSED = ("lightning_rm.commands", "lightning.pytorch.cli", "pytorch_lightning.cli")
+"""Parts of them that run command lines, which can say anything."""
+
 BY_NAME = ("wandb.Settings",)
 GETTERS = ("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.get_object")
 """Give what their `path` names."""
@@ -69,11 +75,21 @@ def is_known(target: str) -> bool:
         found = get_object(target)
     except Exception:  # building it says what is wrong with the name
         return True
-    return _is_in_known(f"{getattr(found, '__module__', None) or type(found).__module__}.")
+    home = f"{getattr(found, '__module__', None) or type(found).__module__}."
+    return _is_in_known(home) and (isinstance(found, type) or not _is_in(CLASSES_OF, home))
 
 
 def _is_in_known(name: str) -> bool:
-    return any(name.startswith(f"{package}.") for package in KNOWN)
+    return _is_in(KNOWN, name) and not _is_in(CLOSED, name)
+
+
+def _is_in(packages: Sequence[str], name: str) -> bool:
+    return any(name.startswith(f"{package}.") for package in packages)
+
+
+def _first(given: Any) -> str:
+    """Return a name, or the first of a list of arguments."""
+    return str(given[0]) if isinstance(given, list) and given else str(given)
 
 
 def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
@@ -82,8 +98,9 @@ def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
         found: Any = node.get("_target_")
         if found is not None:
             yield f"{key}._target_".lstrip("."), str(found)
-            if found in GETTERS and "path" in node:
-                yield f"{key}.path".lstrip("."), str(node["path"])
+            if found in GETTERS:
+                given = [name for name in ("path", "_args_") if name in node]
+                yield from ((f"{key}.{name}".lstrip("."), _first(node[name])) for name in given)
         for name, value in node.items():
             yield from _targets(value, f"{key}.{name}".lstrip("."))
     elif isinstance(node, list):

@@ -41,10 +41,37 @@ def test_what_leads_out_is_refused_and_named(target: str) -> None:
         check_targets(config({"_target_": target}))
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "lightning.pytorch.cli.instantiate_class",
+        "lightning.pytorch.cli.LightningCLI",
+        "lightning.fabric.utilities.cloud_io._load",
+        "lightning.pytorch.LightningModule.load_from_checkpoint",
+        "peft.utils.save_and_load.torch_load",
+        "lightning_rm.commands._targets.take_word",
+        "lightning_rm.commands.train.take_word",
+    ],
+)
+def test_what_runs_whatever_it_is_told_is_refused(target: str) -> None:
+    """`instantiate_class(args="rm -r x", init={"class_path": "os.system"})` is of a known library too."""
+    assert not is_known(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["lightning.Trainer", "lightning.pytorch.callbacks.EarlyStopping", "peft.LoraConfig", "torch.nn.functional.relu"],
+)
+def test_what_is_built_from_libraries_stays_known(target: str) -> None:
+    assert is_known(target)
+
+
 def test_a_getter_is_as_good_as_what_it_gets() -> None:
     check_targets(config({"_target_": "hydra.utils.get_method", "path": "torch.nn.functional.relu"}))
     with pytest.raises(ValueError, match=r"module.parts\[1\].path='os.system'"):
         check_targets(config({"_target_": "hydra.utils.get_method", "path": "os.system"}))
+    with pytest.raises(ValueError, match=r"module.parts\[1\]._args_='os.system'"):
+        check_targets(config({"_target_": "hydra.utils.get_method", "_args_": ["os.system"]}))
 
 
 def test_the_command_line_alone_allows_more(monkeypatch: pytest.MonkeyPatch) -> None:
