@@ -70,12 +70,14 @@ class RoundStages:
 
     def all(self) -> list[Stage]:
         """Return the stages of a round, in order."""
+        said, judged = "responses.jsonl", ("judged.jsonl", "judged.json")
+        models, policy = ("reward_model", "reward_models"), ("chosen.jsonl", "policy", "policy.json")
         stages = [
-            Stage("sample", self.sample, self.sample_inputs, ("responses.jsonl", "responses.jsonl.json")),
-            Stage("labels", self.label, self.label_inputs, ("labels.jsonl",)),
-            Stage("reward_model", self.train, self.train_inputs, ("reward_model", "reward_models")),
-            Stage("policy", self.improve, self.improve_inputs, ("chosen.jsonl", "policy", "policy.json")),
-            Stage("judge", self.judge_round, self.judge_inputs, ("judged.jsonl", "judged.json"), first=0),
+            Stage("sample", self.sample, self.sample_inputs, (said, f"{said}.json"), read=(said,)),
+            Stage("labels", self.label, self.label_inputs, ("labels.jsonl",), read=("labels.jsonl",)),
+            Stage("reward_model", self.train, self.train_inputs, models, read=("reward_model/model",)),
+            Stage("policy", self.improve, self.improve_inputs, policy, read=("policy/model/last", "policy.json")),
+            Stage("judge", self.judge_round, self.judge_inputs, judged, read=judged, first=0),
         ]
         return [stage for stage in stages if stage.name != "labels" or self.cfg.labels.share > 0]
 

@@ -109,7 +109,7 @@ def said_groups(path: Path) -> Said:
             raise ValueError(f"{row.origin}: {row.detail}")
         groups.append(row)
     with path.open(encoding="utf-8", errors="surrogatepass") as file:
-        told = [json.loads(line) for line in file]
+        told = [json.loads(line) for line in file if line.strip()]
     return Said(groups, [row.get("finished", [True] * len(row["responses"])) for row in told])
 
 

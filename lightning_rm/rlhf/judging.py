@@ -198,10 +198,19 @@ def write_judged(folder: Path, measures: Measures, rows: Iterable[Mapping[str, A
 
 
 def read_judged(folder: Path) -> tuple[Measures, list[dict[str, Any]]]:
-    """Read what `write_judged` wrote."""
-    with (folder / "judged.jsonl").open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return Measures(**json.loads((folder / "judged.json").read_text(encoding="utf-8"))), rows
+    """Read what `write_judged` wrote.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        with (folder / "judged.jsonl").open(encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        return Measures(**json.loads((folder / "judged.json").read_text(encoding="utf-8"))), rows
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{folder}/judged.jsonl or judged.json beside it is damaged; delete both, and the round is judged again"
+        ) from error
 
 
 def _asked(prompt: Sequence[Mapping[str, Any]], num_responses: int) -> str:

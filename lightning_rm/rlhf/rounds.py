@@ -63,6 +63,7 @@ class Stage:
         make: writes what the stage is for. Called again after a kill: it goes on or begins anew, to the same outcome.
         inputs: plain values, all that the outcome depends on: settings, and digests of what other stages wrote.
         writes: the files and folders that it makes, by name.
+        read: of these, or below them, what others read. Where one is gone, the stage is made again.
         first: the first round that has it.
     """
 
@@ -70,11 +71,12 @@ class Stage:
     make: Callable[[Round], None]
     inputs: Callable[[Round], Mapping[str, Any]]
     writes: tuple[str, ...]
+    read: tuple[str, ...] = ()
     first: int = 1
 
 
 def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
-    """Have a stage made, unless it is made already.
+    """Have a stage made, unless it is made already, and what others read of it is still there.
 
     Args:
         stage: which.
@@ -85,22 +87,23 @@ def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
         Whether anything was done.
 
     Raises:
-        ValueError: if it was made, or begun, of other inputs.
+        ValueError: if it was made, or begun, of other inputs, or what is noted of that cannot be read.
     """
     mark = round / f"stages/{stage.name}.json"
     inputs: dict[str, Any] = json.loads(json.dumps(stage.inputs(round)))
-    known: dict[str, Any] | None = json.loads(mark.read_text(encoding="utf-8")) if mark.is_file() else None
+    known = _read(mark) if mark.is_file() else None
     if known is not None and known["inputs"] != inputs:
         if not overwrite:
             raise ValueError(
                 f"{round.folder} holds a {stage.name} of other inputs ({_differences(known['inputs'], inputs)}); give "
                 "the same, name another folder with out=, or set overwrite=true to make it anew"
             )
-        for name in stage.writes:
-            _remove(round / name)
+        _clear(stage, round)
         known = None
     if known is not None and known["finished"]:
-        return False
+        if all((round / name).exists() for name in stage.read):
+            return False
+        _clear(stage, round)
     _write(mark, {"inputs": inputs, "finished": False})
     stage.make(round)
     _write(mark, {"inputs": inputs, "finished": True})
@@ -156,9 +159,22 @@ def num_falls(worth: Sequence[float]) -> int:
     return len(falls) if all(falls) else falls[::-1].index(False)
 
 
+def _read(mark: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(mark.read_text(encoding="utf-8"))
+        return {name: told[name] for name in ("inputs", "finished")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{mark} is damaged; delete it, and its stage is made again") from error
+
+
 def _write(mark: Path, told: Mapping[str, Any]) -> None:
     with draft_of(mark) as draft:
         draft.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def _clear(stage: Stage, round: Round) -> None:
+    for name in stage.writes:
+        _remove(round / name)
 
 
 def _remove(path: Path) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lightning_rm.data.rows import GroupRow
+from lightning_rm.data.rows import GroupRow, Message
 from lightning_rm.data.synthetic.annotator import Annotator
 from lightning_rm.data.synthetic.draws import Draws
 from lightning_rm.rlhf.choosing import Rejection, best_of_n, choose_responses, shaped
-from lightning_rm.rlhf.improving import Shaping
+from lightning_rm.rlhf.improving import Shaping, said_groups
 from lightning_rm.rlhf.judges import PlantedJudge
+from lightning_rm.rlhf.judging import read_judged
 from lightning_rm.rlhf.labelling import label_pairs
 from lightning_rm.rlhf.rounds import Round, Stage, num_falls, run_rounds, settle
 from tests.float64 import roughly
 
-PROMPT = ({"role": "user", "content": "name two red fruits."},)
+PROMPT: tuple[Message, ...] = ({"role": "user", "content": "name two red fruits."},)
 
 
 def group(*responses: str, id: str = "a") -> GroupRow:
@@ -32,8 +34,8 @@ class Chain:
 
     def stages(self) -> list[Stage]:
         return [
-            Stage("a", lambda round: self.write(round, "a", round.before / "b"), self.inputs, ("a",)),
-            Stage("b", lambda round: self.write(round, "b", round / "a"), self.inputs, ("b",), first=0),
+            Stage("a", lambda round: self.write(round, "a", round.before / "b"), self.inputs, ("a",), read=("a",)),
+            Stage("b", lambda round: self.write(round, "b", round / "a"), self.inputs, ("b",), read=("b",), first=0),
         ]
 
     def inputs(self, round: Round) -> dict[str, Any]:
@@ -74,6 +76,37 @@ def test_what_was_made_of_other_inputs_is_refused_or_made_anew(tmp_path: Path) -
     assert other.calls == 5
     stage = other.stages()[0]
     assert not settle(stage, Round(tmp_path, 1))
+
+
+def test_what_is_gone_is_made_again_and_what_is_damaged_is_named(tmp_path: Path) -> None:
+    Chain(tmp_path).run()
+    (tmp_path / "round_1/a").unlink()
+    again = Chain(tmp_path)
+    again.run()
+    assert again.calls == 1
+    assert (tmp_path / "round_1/a").read_text() == "ba"
+    mark = tmp_path / "round_1/stages/a.json"
+    for text in ("", "[]", "{}"):
+        mark.write_text(text)
+        with pytest.raises(ValueError, match=r"round_1/stages/a.json is damaged; delete it"):
+            again.run()
+    mark.unlink()
+    again.run()
+    assert again.calls == 2
+
+
+def test_a_damaged_judgement_is_named(tmp_path: Path) -> None:
+    (tmp_path / "judged.jsonl").write_text("")
+    for text in ('{"gold": 1', "{}"):
+        (tmp_path / "judged.json").write_text(text)
+        with pytest.raises(ValueError, match=r"judged.json beside it is damaged; delete both"):
+            read_judged(tmp_path)
+
+
+def test_responses_may_have_empty_lines_between_them(tmp_path: Path) -> None:
+    line = json.dumps({"prompt": "a", "responses": ["b", "c"], "finished": [True, False]})
+    (tmp_path / "said.jsonl").write_text(f"{line}\n\n{line}\n \n")
+    assert said_groups(tmp_path / "said.jsonl").finished == [[True, False]] * 2
 
 
 def test_rounds_end_when_worth_falls(tmp_path: Path) -> None:
