@@ -19,7 +19,7 @@ class GoOn(L.Callback):
     """
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Of a checkpoint that is trained on, not of one that is evaluated."""
+        """Tell the logger where it goes on: when a checkpoint is trained on, not when it is evaluated."""
         for logger in trainer.loggers:
             if isinstance(logger, ResumableCSVLogger) and trainer.state.fn == TrainerFn.FITTING:
                 logger.goes_on_from = checkpoint["global_step"]

@@ -214,7 +214,7 @@ def _finished(trainer: L.Trainer, exit_code: int = 0) -> list[str]:
 
 
 def _take_runs(cfg: DictConfig) -> None:
-    """Where the folder of a run is named, take what it means there: its best weights, its latest checkpoint."""
+    """Take, where the folder of a run is named, what it means there: its best weights, its latest checkpoint."""
     path = cfg.backbone.get("path")
     if path is not None and (Path(path) / "config.yaml").is_file():
         found = find_folder(Path(path))
