@@ -116,6 +116,9 @@ def main(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(__doc__)
+        raise SystemExit(0)
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:

@@ -80,7 +80,7 @@ def check_weights(folder: Path, part: tuple[int, int] = (0, 1)) -> None:
             str(name): (int(each["bytes"]), int(each["crc32"], 16))
             for name, each in json.loads(told.read_text(encoding="utf-8")).items()
         }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{told} is damaged; delete it, if you trust the weights beside it") from error
     for name, (size, checksum) in list(expected.items())[part[0] :: part[1]]:
         path = folder / Path(name).name

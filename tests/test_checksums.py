@@ -95,7 +95,7 @@ def test_checksums_name_files_of_their_folder_and_are_none_of_a_folder_without_t
     size = (tmp_path / "model.safetensors").stat().st_size
     assert told == {"model.safetensors": {"bytes": size, "crc32": f"{crc32_of(tmp_path / 'model.safetensors'):08x}"}}
     check_weights(tmp_path)
-    for wrong in ("", "[]", '{"a": 1}', '{"a": {"bytes": 1}}'):
+    for wrong in ("", "[]", '{"a": 1}', '{"a": {"bytes": 1}}', '{"a": {"bytes": 1e999}}', "[" * 100_000):
         (tmp_path / CHECKSUMS_FILE).write_text(wrong)
         with pytest.raises(ValueError, match=r"checksums.json is damaged"):
             check_weights(tmp_path)
