@@ -26,7 +26,7 @@ from lightning_rm.modules.base import PairwiseRM
 
 
 class Benchmarks(L.Callback):
-    """Scores benchmarks while a model is trained, and logs `benchmark/<name>/<section>`.
+    """A callback that scores benchmarks while a model is trained, and logs `benchmark/<name>/<section>`.
 
     They are scored at every validation, so that early stopping and the choice of the best weights, which happen there,
     read a value of the weights they are about: `monitor=benchmark/llmbar/overall`. With `every_n_steps` they are logged
@@ -111,7 +111,7 @@ class Benchmarks(L.Callback):
         return found
 
     def _sections(self, name: str, columns: Mapping[str, Credit]) -> dict[str, float]:
-        """Sections by the names they are logged under, details left out."""
+        """Return sections by the names they are logged under, without details."""
         sections = self.items[name][0].combine(column_means(columns))
         return {f"benchmark/{name}/{key}": float(value) for key, value in sections.items() if "/" not in key}
 
@@ -122,7 +122,7 @@ class Benchmarks(L.Callback):
             pl_module.log_dict(self.measure(trainer, pl_module), batch_size=1, sync_dist=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember that what a run goes on from has been measured."""
+        """Remember that the step a run goes on from has been measured."""
         self._last_step = trainer.global_step
 
     def on_train_batch_end(

@@ -1,4 +1,4 @@
-"""Checkpoints as files: written whole or not at all, and read with a sentence for what is none.
+"""Checkpoints as files: written whole or not at all, and read with a clear error for a file that is not a checkpoint.
 
 Their checksums are compared before they are used. It knows files and the names that a checkpoint's parts have; no model
 and no trainer.
@@ -19,10 +19,10 @@ from lightning_rm.checksums import check_archive, check_weights
 from lightning_rm.drafts import draft_of
 
 PARTS = ("state_dict", "loops", "global_step", "optimizer_states")
-"""What a checkpoint that training goes on from has at least."""
+"""The keys that a checkpoint must have for training to go on from it."""
 
 IN_SHARDS = ("state_dict", "optimizer_states")
-"""Of these what one of shards has in other files than `SHARDED`, which has the rest."""
+"""The keys that a sharded checkpoint keeps in other files than `SHARDED`, which has the rest."""
 
 SHARDED = "meta.pt"
 
@@ -37,10 +37,10 @@ def is_sharded(path: Path) -> bool:
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes a checkpoint to a draft beside its place, has the disk take it, and renames it.
+    """A plugin that writes a checkpoint to a draft beside its place, flushes it to disk, and renames it.
 
-    The checkpoint of before stays until then, no other file system is written to, and what goes wrong is raised at
-    once. A plugin of the trainer: `L.Trainer(plugins=[CheckpointFiles()])`.
+    The earlier checkpoint stays until then, no other file system is written to, and what goes wrong is raised at
+    once. It goes to the trainer: `L.Trainer(plugins=[CheckpointFiles()])`.
     """
 
     def save_checkpoint(
@@ -54,7 +54,7 @@ class CheckpointFiles(TorchCheckpointIO):
         try:
             with draft_of(Path(path)) as draft, draft.open("wb") as file:
                 torch.save(checkpoint, file)
-        except RuntimeError as error:  # in whose place torch raises one of its own
+        except RuntimeError as error:  # torch raises it in place of the OSError
             for cause in _causes(error):
                 if isinstance(cause, OSError):
                     raise OSError(cause.errno, cause.strerror, str(path)) from error
@@ -66,7 +66,7 @@ class CheckpointFiles(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = _on_cpu,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint, once its bytes are those that were written.
+        """Read a checkpoint after checking that its bytes are those that were written.
 
         Raises:
             ValueError: if they are not; it names whole ones beside it.
@@ -93,7 +93,7 @@ def check_bytes(path: str | Path) -> None:
     """Compare the checksums that a checkpoint has of its parts.
 
     Raises:
-        ValueError: if one is that of other bytes; the whole checkpoints beside it are named.
+        ValueError: if a checksum does not match; the whole checkpoints beside it are named.
     """
     path = Path(path)
     try:
@@ -105,7 +105,7 @@ def check_bytes(path: str | Path) -> None:
 def latest_checkpoint(run: str | Path) -> Path | None:
     """Return the checkpoint of a run's folder that has the most steps, of those that are whole; None if there is none.
 
-    Those that are passed over are warned of.
+    It warns of those that it passes over.
     """
     found: list[tuple[int, Path]] = []
     for path in sorted((Path(run) / "checkpoints").glob("*.ckpt")):
@@ -123,17 +123,17 @@ def latest_checkpoint(run: str | Path) -> Path | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return a checkpoint whose checksums are not compared."""
+    """Return a checkpoint without comparing its checksums."""
     if path.is_dir() and not is_sharded(path):
         raise ValueError(f"{path} is a folder; name a checkpoint, a .ckpt file, or a run's folder that has some")
     if not path.exists():
         raise ValueError(f"{path}: there is no such checkpoint")
     if path.is_file() and not path.stat().st_size:
         raise ValueError(f"{path} is empty: the run that wrote it was killed, or its disk was full")
-    (path / SHARDED if path.is_dir() else path).open("rb").close()  # where it may not be read the system says why
+    (path / SHARDED if path.is_dir() else path).open("rb").close()  # if it may not be read, the system's error says why
     try:
         found = _load(path)
-    except Exception as error:  # whatever torch makes of bytes that are none of its own
+    except Exception as error:  # torch raises many kinds for bytes that it did not write
         raise ValueError(
             f"{path} cannot be read as a checkpoint: it is cut off, damaged, or of something else "
             f"({type(error).__name__}). {_others(path)}"
@@ -141,7 +141,7 @@ def _read(path: Path) -> dict[str, Any]:
     parts = [part for part in PARTS if path.is_file() or part not in IN_SHARDS]
     missing = [part for part in parts if part not in found] if isinstance(found, dict) else parts
     if missing:
-        check_bytes(path)  # where a name of them is damaged
+        check_bytes(path)  # a damaged name of a part shows up here
         raise ValueError(
             f"{path} is not a checkpoint that training goes on from: it has no {', '.join(missing)}. A run writes such "
             "ones to its folder checkpoints"

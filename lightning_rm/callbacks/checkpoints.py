@@ -9,10 +9,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Writes `best.ckpt` whenever the monitored metric improves; where none is monitored, at every end of an epoch.
+    """A callback that writes `best.ckpt` whenever the monitored metric improves; without one, at every end of an epoch.
 
-    A run that goes on takes up the best value of before only if what has it still lies there: the checkpoint, and the
-    weights that were exported with it. So what is measured in the end is what was exported.
+    A run that goes on takes up the earlier best value only if the checkpoint that has it, and the weights that were
+    exported with it, are still there. So what is measured in the end is what was exported.
 
     Args:
         folder: where it goes.
@@ -26,7 +26,7 @@ class BestCheckpoint(ModelCheckpoint):
         self.exported = Path(exported)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best of before, wherever the folder lies now; or begin anew."""
+        """Take up the earlier best, wherever the folder lies now, or begin anew."""
         path = Path(str(self.dirpath)) / "best.ckpt"
         if not path.exists() or not self.exported.is_dir():
             return
@@ -37,7 +37,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Writes `last.ckpt` at every end of an epoch and where training ends, whatever the metrics say.
+    """A callback that writes `last.ckpt` at every end of an epoch and where training ends, whatever the metrics say.
 
     Args:
         folder: where it goes.
@@ -53,5 +53,5 @@ class LastCheckpoint(ModelCheckpoint):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """None: the last is what was written last."""
+        """Return no state: the last checkpoint is simply the one that was written last."""
         return {}

@@ -13,13 +13,13 @@ from lightning_rm.loggers import ResumableCSVLogger
 
 
 class GoOn(L.Callback):
-    """Tells the loggers from which step a resumed run goes on, and where its run of before has logged.
+    """A callback that tells the loggers from which step a resumed run goes on, and where the earlier run has logged.
 
     A checkpoint lies in the folder `checkpoints` of its run, beside the loggers' own.
     """
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Tell the logger where it goes on: when a checkpoint is trained on, not when it is evaluated."""
+        """Tell the loggers where the run goes on, if it trains from the checkpoint and does not merely evaluate it."""
         for logger in trainer.loggers:
             if isinstance(logger, ResumableCSVLogger) and trainer.state.fn == TrainerFn.FITTING:
                 logger.goes_on_from = checkpoint["global_step"]

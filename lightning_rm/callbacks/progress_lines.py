@@ -1,4 +1,4 @@
-"""How far a run is, a line a minute: for logs that are files, in which a bar is redrawn without end or not at all."""
+"""How far a run is, a line a minute: for logs in files, where a bar is redrawn without end or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import lightning as L
 
 
 class ProgressLines(L.Callback):
-    """Prints where training or an evaluation stands, and how long it will take.
+    """A callback that prints where training or an evaluation stands, and how long it will take.
 
         step 120 of 375, epoch 1 of 3, loss 0.634, 2.1 steps a second, 2 min left
 
@@ -32,7 +32,7 @@ class ProgressLines(L.Callback):
         self._first_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count from here."""
+        """Measure speed from here."""
         self._began = self._last = self.clock()
         self._first_step = trainer.global_step
 

@@ -51,7 +51,7 @@ class PairRecords:
     places: list[PairPlace] = field(default_factory=list[PairPlace])
 
     def write(self, path: Path) -> None:
-        """Write one line a pair as Parquet.
+        """Write one row per pair as Parquet.
 
         `id`, `prompt_id`, `file` and `line` join it to the data: a line of a text file counts from 1, a row of a table
         or an array from 0, as errors name them. Made data has no file, and null there.
@@ -73,7 +73,8 @@ class PairRecords:
 
 
 class PairRecorder(L.Callback):
-    """Keeps each pair's rewards of every validation and test, writes them as Parquet, and the worst pairs in words.
+    """A callback that keeps each pair's rewards of every validation and test, and writes them as Parquet and the worst
+    pairs in words.
 
     Args:
         folder: gets `<stage>_<set>.parquet` and `<stage>_<set>_worst.jsonl`, the latest evaluation's.
@@ -189,7 +190,7 @@ def _data_set(trainer: L.Trainer, name: str) -> PairDataset | None:
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line; without rows there is no file, not even an older one."""
+    """Write one JSON object a line; without rows, remove an older file and write none."""
     if not rows:
         path.unlink(missing_ok=True)
         return
@@ -198,7 +199,7 @@ def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _gather_columns(pl_module: L.LightningModule, local: Tensor) -> Tensor:
-    """(C, N of all ranks) from each rank's (C, n): ranks may hold different n; fillers of zeros are not valid."""
+    """Return (C, N of all ranks) from each rank's (C, n); where n differs, zeros fill up, which are not valid."""
     if pl_module.trainer.world_size == 1:
         return local
     sizes = cast(Tensor, pl_module.all_gather(torch.tensor(local.shape[1], device=pl_module.device)))

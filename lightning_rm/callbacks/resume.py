@@ -17,12 +17,13 @@ from lightning_rm.modules.finite import DivergedError
 
 
 class ResumeCheckpoint(L.Callback):
-    """Writes a checkpoint to go on from: on Ctrl-C, and says how; every so many optimizer steps too, if asked to.
+    """A callback that writes a checkpoint to go on from: on Ctrl-C, where it says how, and every so many optimizer
+    steps, if asked to.
 
-    The run that goes on from it is the one that never stopped, and validates anew what was being validated; only Ctrl-C
-    between the micro-batches of one step loses their gradients. Errors leave no checkpoint: they may be in it.
-    `DivergedError` does, unless weights are not finite: steps that were left out have changed none. Of several ranks
-    that did not stop together (`Stop`) none can save: the last checkpoint is named.
+    The run that goes on from it gives what a run that never stopped gives, and repeats an interrupted validation; only
+    Ctrl-C between the micro-batches of one step loses their gradients. Errors leave no checkpoint, for its state may be
+    what failed. `DivergedError` does, unless weights are not finite: the steps that were left out have not changed
+    them. If several ranks did not stop together (`Stop`), none can save, and the last checkpoint is named.
 
     Args:
         path: of the checkpoint, in the folder `checkpoints` of a run; each takes the place of the one before.
@@ -40,7 +41,7 @@ class ResumeCheckpoint(L.Callback):
         self._last_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember that what a run goes on from is saved already."""
+        """Remember that the step a run goes on from is saved already."""
         self._last_step = trainer.global_step
 
     def on_train_batch_start(
@@ -62,7 +63,7 @@ class ResumeCheckpoint(L.Callback):
             try:
                 trainer.save_checkpoint(self.path)
                 saved = True
-            except DivergedError:  # the checkpoint of before is the last good one
+            except DivergedError:  # the earlier checkpoint is the last good one
                 pass
         if not trainer.is_global_zero:
             return
@@ -78,7 +79,7 @@ class ResumeCheckpoint(L.Callback):
             print(f"stopped after {trainer.global_step} steps; no checkpoint was written before")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Count as Lightning would where it saves itself: from elsewhere it goes on wrongly.
+        """Set the counts as they are where Lightning itself saves: it goes on wrongly from a save elsewhere.
 
         It takes an interrupted validation for one that is over, or reads only the rest of it; after an interrupted
         batch it counts one step too many in the logs, and from the next checkpoint of that run it repeats a batch.
@@ -103,5 +104,5 @@ class ResumeCheckpoint(L.Callback):
             loops["epoch_loop.state_dict"]["_batches_that_stepped"] = trainer.global_step - stepped
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take back the batch that `on_save_checkpoint` let a resumed validation begin with."""
+        """Take back the batch with which `on_save_checkpoint` let a resumed validation begin."""
         trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a cluster's notice end a run between two batches, on every rank between the same two.
+"""Stopping by Ctrl-C, SIGTERM or a cluster's notice: between two batches, and on every rank between the same two.
 
 It knows signals, processes and Lightning's hooks; what is saved then is `ResumeCheckpoint`'s business.
 """
@@ -21,14 +21,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """A run was asked to stop, and every rank has: all of them may save together."""
+    """The exception of a run that was asked to stop, once every rank has stopped: all of them may save together."""
 
 
 class Stop(L.Callback):
-    """Turns the first signal into a stop before the next batch, the second one into a stop at once.
+    """A callback that turns the first signal into a stop before the next batch, and the second into a stop at once.
 
-    Of several ranks a signal may reach one alone, or each of them in another batch, where the others would wait for it
-    for ever. So each batch sends the ranks' flags round, beside the work and without a wait for a device, and the next
+    A signal may reach only one of several ranks, or each of them in another batch, and the others would then wait for
+    ever. So each batch sends the ranks' flags round, beside the work and without a wait for a device, and the next
     batch reads them: all ranks stop before the same one.
 
     Under Slurm the signal that announces the end of a job's time counts too.
@@ -46,11 +46,11 @@ class Stop(L.Callback):
 
     @property
     def exit_code(self) -> int:
-        """As a shell has it of a process that a signal ended."""
+        """The code that a shell gives a process that a signal ended."""
         return 128 + (self.signal or signal.SIGINT)
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen; Lightning does, too, from a moment before."""
+        """Listen; Lightning's own handlers were set just before."""
         self._listen(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -98,7 +98,7 @@ class Stop(L.Callback):
         self._announce = trainer.is_global_zero
         numbers: list[signal.Signals] = list(SIGNALS)
         if "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) not in (None, signal.SIG_DFL):
-            numbers.append(signal.SIGUSR1)  # which Lightning would save at once for, wherever each rank is
+            numbers.append(signal.SIGUSR1)  # on it Lightning would save at once, wherever each rank is
         for number in numbers:
             signal.signal(number, self._asked)
         self._listens = True
@@ -123,7 +123,7 @@ class Stop(L.Callback):
             raise Stopped
 
     def _last_sent(self) -> int:
-        """Return the signal that any rank had when the batch before began; 0 for none."""
+        """Return the signal that any rank had received when the previous batch began; 0 for none."""
         if self._sent is None:
             return 0
         flag, work = self._sent

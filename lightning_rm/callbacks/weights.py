@@ -16,10 +16,11 @@ from lightning_rm.modules.base import PairwiseRM
 
 
 class HuggingFaceCheckpoint(L.Callback):
-    """Writes the weights as Hugging Face folders: `best` whenever the monitored metric improves, `last` at the end.
+    """A callback that writes the weights as Hugging Face folders: `best` whenever the monitored metric improves, `last`
+    at the end.
 
-    Where nothing is monitored or validated, `best` is the last. NaN is the worst value, as Lightning's checkpoints have
-    it: they too keep the first weights, whatever they are worth.
+    Where nothing is monitored or validated, `best` is the last. NaN is the worst value, as in Lightning's
+    checkpoints: they too keep the first weights, whatever they are worth.
     `AutoModelForSequenceClassification.from_pretrained(folder)` reads either, `AutoModelForCausalLM` those of an SFT.
     Weights that are not finite are never written: they end the run.
 

@@ -1,4 +1,4 @@
-"""What a user asks for: models by name, benchmarks and preference files read to items. It knows folders; no model."""
+"""What a user asks for: models by name, benchmarks and preference files, read as items. It knows folders; no model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Asked(NamedTuple):
 
 
 def find_models(models: Models, weights: str = "best") -> dict[str, str | Path | LoadedModel]:
-    """Name -> model, of what a user names; folders of a glob that hold no model are passed over.
+    """Return name -> model for what a user names; a glob's folders that hold no model are passed over.
 
     Raises:
         ValueError: if there is none, or a glob names none.
@@ -84,7 +84,7 @@ def read_asked(
 
 
 def left_out(reasons: Mapping[str, int]) -> list[str]:
-    """Return notes on rows that a data set was read without, by reason."""
+    """Return notes on the rows that were left out of a data set, by reason."""
     return [f"{number:,} rows left out: {reason}" for reason, number in reasons.items()]
 
 
@@ -105,11 +105,11 @@ def _data_name(data: str | Path | Source) -> str:
 
 
 def source_of(data: str | Path | Source) -> Source:
-    """Return a preference file as a source; a source as it is."""
+    """Return a preference file as a source; a source is returned as it is."""
     return FileSource(data) if isinstance(data, str | Path) else data
 
 
 def said(error: Exception) -> str:
-    """Return what went wrong, in one line; the kind of error where it is nobody's message to a user."""
+    """Return what went wrong, in one line, with the kind of error where its message was not written for a user."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

@@ -1,7 +1,7 @@
-"""Checks of a model that every evaluation makes: chosen and rejected exchanged give one minus the accuracy.
+"""A check of a model that every evaluation makes: exchanging chosen and rejected gives one minus the accuracy.
 
-It is mere arithmetic where every conversation's reward depends on that conversation alone. A reward that depends on its
-place in a batch, on padding or on what is scored beside it breaks it.
+This is mere arithmetic where every conversation's reward depends on that conversation alone. The check fails where a
+reward depends on its place in a batch, on padding or on what is scored beside it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def exchanged(items: Items) -> Items:
 
 
 def swapped(items: Items, score: Callable[[Items], Floats]) -> dict[str, float]:
-    """Score some items as they are and with their responses exchanged, and hold the accuracies against each other.
+    """Score some items as they are and with their responses exchanged, and compare the accuracies.
 
     Args:
         items: a few dozen.

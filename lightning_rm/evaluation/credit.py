@@ -64,5 +64,5 @@ def best_credit(rewards: Floats, gold: Floats, rule: Rule) -> Floats:
 
 
 def by_subset(items: Items, credit: Floats) -> dict[str, Credit]:
-    """Return one column a subset, in order of name, of one credit an item."""
+    """Return one column per subset, in order of name, from one credit per item."""
     return {name: Credit(rows, credit[rows]) for name, rows in items.rows_of.items()}

@@ -1,7 +1,7 @@
 """Diagnostics of rewards on pairs: calibration, where accuracy comes from, what rewards do within a prompt.
 
 Pure functions of margins and of what is known of the pairs; they know no model and no file. Margins are chosen less
-rejected, so that the right answer is always the first one: calibration must be folded, and is.
+rejected, so that the right answer is always the first one: calibration must be folded onto confidences, and is.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ COVERAGES = (0.5, 0.7, 0.9, 1.0)
 def calibration(margin: Floats, label: Floats, temperature: float = 1.0, num_bins: int = NUM_BINS) -> dict[str, Any]:
     """Return proper scores of `sigmoid(margin / temperature)`, and its reliability, folded.
 
-    The confidence of a pair is max(p, 1 - p), its response is right with the probability that the label gives it, a tie
-    with 1/2. Bins are equal on [1/2, 1].
+    The confidence of a pair is max(p, 1 - p). The response that the model prefers is right with the probability that
+    the label gives it, a tie with 1/2. Bins are of equal width on [1/2, 1].
 
     Returns:
         `nll` in nats, `brier`, `ece`, and `bins`: confidence, accuracy and pairs of each bin that has any.
@@ -62,7 +62,7 @@ def by_quantile(value: Floats, margin: Floats, label: Floats, num_bins: int) -> 
     """Return accuracy, ties half, in bins of equal numbers of pairs by some value; pairs without a value are left out.
 
     Returns:
-        One row a bin, lowest first: the range of the value, accuracy and pairs.
+        One row per bin, lowest first: the range of the value, accuracy and pairs.
     """
     known = ~np.isnan(value)
     value, right = value[known], _right(margin[known], label[known])
@@ -115,7 +115,7 @@ def choice_by_length(margin: Floats, difference: Floats, num_steps: int = 50) ->
     """Return the coefficient of length in P(better is chosen) = sigmoid(label + coefficient * length), by Newton's
     method.
 
-    A small ridge keeps it finite where length tells every choice.
+    A small ridge keeps it finite where length alone predicts every choice.
     """
     scale = float(np.sqrt(np.square(difference).mean()))
     if not scale:
@@ -249,12 +249,12 @@ def diagnose(
 
 
 def _right(margin: Floats, label: Floats) -> Floats:
-    """(P,) 1 where a margin agrees with the label, 1/2 for a tie, else 0."""
+    """Return (P,), 1 where a margin agrees with the label, 1/2 for a tie, else 0."""
     return 0.5 + 0.5 * np.sign(margin) * np.sign(label - 0.5)
 
 
 def _correlation(measure: Any, first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Return a correlation of torchmetrics; NaN where one side is constant."""
+    """Return a correlation computed by torchmetrics; NaN where one side is constant."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
     return float(measure(torch.from_numpy(np.ascontiguousarray(first)), torch.from_numpy(np.ascontiguousarray(second))))

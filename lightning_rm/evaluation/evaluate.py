@@ -1,7 +1,7 @@
 """`evaluate`: reward models on benchmarks or preference files, for a command and for a notebook alike.
 
-A model or a benchmark that fails costs itself alone. With a folder to write to, every model's rewards are kept as they
-come, and an evaluation that was stopped goes on behind them. This file knows folders and names; no configuration.
+A model or a benchmark that fails does not stop the others. With a folder to write to, every model's rewards are kept
+as they come, and an evaluation that was stopped goes on after them. It knows folders and names; no configuration.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def evaluate(
             what the backbone knows, and nothing of preferences.
         max_tokens: of a conversation; None for each model's own limit.
         overlong: what becomes of a longer one, counted in any case: `truncate_response` cuts the prompt at a turn and
-            then the response, `truncate_prompt` the prompt alone, `drop` leaves the item out, `error` is one.
+            then the response, `truncate_prompt` the prompt alone, `drop` leaves the item out, `error` raises one.
         layout: how conversations are laid out; rewards are the same.
         batch_tokens: grid tokens of a forward; None for what suits the device.
         device: of the models; None for a GPU where there is one.
@@ -115,7 +115,7 @@ def evaluate(
         for one in asked:
             try:
                 answers[one.benchmark.name][name] = evaluator.answer(one, temperature)
-            except Exception as error:  # whatever it is, memory that is full too: the others are not to pay for it
+            except Exception as error:  # whatever it is, out of memory too: the others go on
                 failed[name if evaluator.unloadable else f"{name} on {one.benchmark.name}"] = said(error)
                 if evaluator.unloadable:
                     break

@@ -23,7 +23,7 @@ class Evaluation:
 
     Args:
         benchmarks: name -> result.
-        failed: `MODEL` or `MODEL on BENCHMARK` -> what went wrong; it cost the others nothing.
+        failed: `MODEL` or `MODEL on BENCHMARK` -> what went wrong; the others were measured all the same.
         settings: what intervals and cuts were made with.
     """
 
@@ -71,7 +71,7 @@ class Evaluation:
         ]
 
     def plain(self) -> dict[str, Any]:
-        """Return everything as JSON has it; what is not a number is null."""
+        """Return everything in the types of JSON; NaN and infinity become null."""
         return cast(
             dict[str, Any],
             _plain(
@@ -152,7 +152,7 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    """Return a value as strict JSON can write it."""
+    """Return a value in a form that strict JSON can write."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

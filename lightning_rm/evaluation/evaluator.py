@@ -131,7 +131,7 @@ class Evaluator:
         return self.kept.write(benchmark, self.name, key, items, scored, swap)
 
     def score(self, items: Items, benchmark: str | None = None, parts: Parts | None = None) -> Scored:
-        """Return the rewards of items; told to the progress where they are of a benchmark."""
+        """Return the rewards of items, and report progress where they belong to a benchmark."""
         model, tokenizer = self.load()
         total, done = int(np.isfinite(items.gold).sum()), 0
 
@@ -142,11 +142,11 @@ class Evaluator:
                 self.progress(self.name, benchmark, done, total)
 
         scored = score_items(model, tokenizer, items, self.reading, told, parts)
-        told(total - done)  # what is left out is done with, too
+        told(total - done)  # items that were left out are finished, too
         return scored
 
     def diagnose(self, items: Items, scored: Scored, temperature: float | None) -> dict[str, Any]:
-        """Diagnostics of the rewards, and of how they move with what should not matter."""
+        """Return diagnostics of the rewards, and of how they move with what should not matter."""
         found = diagnose(items, scored.rewards, scored.votes, temperature)
         some = spread_over(items, self.options.probe_items, scored.left_out)
         model, tokenizer = self.load()
@@ -156,7 +156,7 @@ class Evaluator:
         return found
 
     def temperature(self, items: Items) -> float:
-        """Return the temperature of the margins of validation pairs, stored beside the model where it is a folder."""
+        """Return the temperature of validation margins, and store it with the model where that is a folder."""
         scored = self.score(items)
         margin = items.comparisons.margins(scored.rewards)
         known = np.isfinite(margin)
@@ -178,7 +178,7 @@ class Evaluator:
             if isinstance(self.place, tuple):
                 self._loaded = self.place
             else:
-                self.unloadable = True  # until it is there
+                self.unloadable = True  # until loading has succeeded
                 self._loaded = load_model(
                     self.place, weights=self.weights, dtype=self.dtype, device=self.device, new_head=self.new_head
                 )

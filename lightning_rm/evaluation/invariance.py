@@ -1,4 +1,4 @@
-"""Invariance: how far rewards move with what should not matter: batch, layout, padding, number format. As a number.
+"""Invariance as a number: how far rewards move with what should not matter: batch, layout, padding, number format.
 
 It knows models by the scoring engine alone.
 """

@@ -1,6 +1,6 @@
 """Items: what a benchmark asks. A prompt, its responses, and what is known of each response.
 
-All benchmarks are read to items, and a model is asked for one reward a response, so that scoring, intervals, controls
+All benchmarks are read as items, and a model is asked for one reward per response, so that scoring, intervals, controls
 and diagnostics are written once. This file knows arrays and rows in words; no model, no tokenizer, no benchmark.
 """
 
@@ -155,7 +155,7 @@ class Items(Sequence[Item]):
         return Comparisons(places[:, 0], places[:, 1], places[:, 2], columns[:, 3])
 
     def grid(self, values: Iterable[Sequence[float]]) -> Floats:
-        """Make an array (N, K) of one list of values an item, one for each response."""
+        """Make an array (N, K) from one list per item, which has one value per response."""
         rows = [list(row) for row in values]
         filled = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
         for number, row in enumerate(rows):

@@ -1,7 +1,7 @@
 """Rewards that are kept: one Parquet file for each model and benchmark, so that a stopped evaluation goes on.
 
-A file is used again only for the same weights, items and way of reading. It is also what shows which items a model gets
-wrong. This file knows arrays and folders.
+A file is used again only for the same weights, items and way of reading. It also shows which items a model gets wrong.
+This file knows arrays and folders.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lightning_rm.models.ensembles.files import member_folders
 from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
 
 FORMAT = 2
-"""Of the files: raise it when they hold something else than before, and old ones are not read."""
+"""The version of the files: raise it when their contents change, and old ones are not read."""
 
 CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "ensemble.json")
 """Files beside the weights that rewards depend on."""
@@ -49,7 +49,7 @@ class KeptRewards:
         self.folder = folder
 
     def key(self, model: Path | None, items: Items, reading: Reading, dtype: str, new_head: bool) -> str | None:
-        """Return what the rewards depend on; None for a model that is in no folder, whose weights cannot be told."""
+        """Return what the rewards depend on; None for a model without a folder, whose weights cannot be identified."""
         if model is None:
             return None
         folders = member_folders(model) if is_ensemble(model) else [model]
@@ -96,7 +96,7 @@ class KeptRewards:
     def write(
         self, benchmark: str, model: str, key: str | None, items: Items, scored: Scored, swap: dict[str, float]
     ) -> Kept:
-        """Write a model's rewards of a benchmark: an item a row, with `gold` beside `rewards`."""
+        """Write a model's rewards of a benchmark: one row per item, with `gold` beside `rewards`."""
         path = self._path(benchmark, model)
         votes = scored.rewards[..., None] if scored.votes is None else scored.votes
         numbers = [len(item.responses) for item in items]
@@ -124,7 +124,7 @@ class KeptRewards:
         return Kept(scored, swap, str(path))
 
     def parts(self, benchmark: str, model: str, key: str | None, num_items: int) -> Parts | None:
-        """Return a folder for the rewards of an evaluation on its way; None where there is nothing to go on from."""
+        """Return a folder for the rewards of an unfinished evaluation; None where it would not go on from them."""
         if key is None or num_items <= CHUNK:
             return None
         root = self._path(benchmark, model).with_suffix(".parts")

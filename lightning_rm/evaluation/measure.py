@@ -125,7 +125,7 @@ def measure(
 
 
 def mean_of_categories(benchmark: Benchmark, sections: Mapping[str, Floats]) -> Floats | None:
-    """Return the plain mean over the categories that are there; None of fewer than two."""
+    """Return the plain mean over the categories that are there; None if there are fewer than two."""
     found = [sections[name] for name in benchmark.categories if name in sections]
     return np.mean(found, axis=0) if len(found) > 1 else None
 
@@ -157,7 +157,7 @@ class Comparison:
     """Two models on the same items.
 
     Args:
-        first: name of the model that `difference` is positive for where it is better.
+        first: name of one model; where it is better, `difference` is positive.
         second: name of the other.
         difference: section -> first less second, with the interval of the paired draws.
         test: McNemar's, on which of two responses is preferred, over all comparisons of the benchmark, strictly.
@@ -176,8 +176,8 @@ def compare(
 ) -> list[Comparison]:
     """Return every pair of models, in the order of the rows.
 
-    Two models that left out different items are compared where both were measured by the test; their difference is of
-    what each was measured on.
+    Where two models left out different items, the test compares them on what both were measured on, and their
+    difference is that of their figures, each on what it was measured on.
     """
     right = {name: items.comparisons.margins(rewards[name]) > 0 for name in rows}
     there = {name: ~left_out[name][items.comparisons.item] for name in rows}
@@ -195,7 +195,7 @@ def compare(
 
 
 def _differences(first: Row, second: Row) -> dict[str, Figure]:
-    """Section by section; the main figure too, where it is not one of them."""
+    """Return the differences section by section, and that of the main figure where it is not a section."""
     figures, others = ({**row.sections, row.main: row.figure(row.main)} for row in (first, second))
     return {
         name: _figure(np.asarray(figure.value - others[name].value), first.draws[name] - second.draws[name])
@@ -210,7 +210,7 @@ def _figure(value: Floats, draws: Floats) -> Figure:
 
 
 def _summary(benchmark: Benchmark, values: Mapping[str, Floats], draws: Mapping[str, Floats]) -> dict[str, Figure]:
-    """Mean, minimum and low quantile over the categories that are there; nothing of fewer than two."""
+    """Return mean, minimum and low quantile over the categories that are there; nothing for fewer than two."""
     if mean_of_categories(benchmark, values) is None:
         return {}
     names = [name for name in benchmark.categories if name in values]

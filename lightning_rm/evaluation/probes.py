@@ -1,4 +1,4 @@
-"""Robustness probes: edits of responses that should not change which one is better, and no language model to make them.
+"""Robustness probes: edits of responses, made without a language model, that should not change which one is better.
 
 In the manner of reWordBench (Wu et al., arXiv 2503.11751): every response of a pair is edited alike, and a reward model
 that has understood them keeps their order. Edits are pure functions of a text and a random generator.
@@ -28,7 +28,7 @@ LOOK_ALIKE = str.maketrans("aceopx", "асеорх")
 
 
 def spaces(text: str, draw: random.Random) -> str:
-    """Return a second space after every sentence and comma."""
+    """Put a second space after every sentence and comma."""
     return re.sub(r"([.,;:!?]) (?=\S)", r"\1  ", text)
 
 
@@ -38,7 +38,7 @@ def quotes(text: str, draw: random.Random) -> str:
 
 
 def typos(text: str, draw: random.Random) -> str:
-    """Return two neighbouring letters exchanged inside some words of five letters or more."""
+    """Exchange two neighbouring letters inside some words of five letters or more."""
 
     def exchanged(found: re.Match[str]) -> str:
         word = found[0]
@@ -60,12 +60,12 @@ def no_markdown(text: str, draw: random.Random) -> str:
 
 
 def sentence(text: str, draw: random.Random) -> str:
-    """Return a sentence appended that says nothing."""
+    """Append a sentence that says nothing."""
     return f"{text.rstrip()}\n\n{SENTENCE}"
 
 
 def reordered(text: str, draw: random.Random) -> str:
-    """Return the bullets of every list in reverse order; numbered lists stay, for their order may matter."""
+    """Reverse the order of the bullets of every list; numbered lists stay, for their order may matter."""
 
     def reversed_list(found: re.Match[str]) -> str:
         lines = found[0].splitlines()
@@ -75,12 +75,12 @@ def reordered(text: str, draw: random.Random) -> str:
 
 
 def newline(text: str, draw: random.Random) -> str:
-    """Return a line break at the end."""
+    """Append a line break."""
     return f"{text}\n"
 
 
 def look_alikes(text: str, draw: random.Random) -> str:
-    """Return one word in thirty with its letters a, c, e, o, p and x from another alphabet."""
+    """Replace the letters a, c, e, o, p and x of one word in thirty by look-alikes of another alphabet."""
     return re.sub(r"\w+", lambda found: found[0].translate(LOOK_ALIKE) if draw.random() < 1 / 30 else found[0], text)
 
 
@@ -127,8 +127,8 @@ def probe(
 
     Returns:
         Edit -> `pairs`, the comparisons with a response that it changed; `right`, those of them that were right, and
-        `flips`, the share of these that are right no more; `accuracy before` and `after`; and `shift`, the mean size of
-        a changed response's change of reward over the standard deviation of all margins.
+        `flips`, the share of these that are no longer right; `accuracy before` and `after`; and `shift`, the mean size
+        of a changed response's change of reward over the standard deviation of all margins.
     """
     comparisons = items.comparisons
     before = comparisons.margins(rewards)

@@ -17,7 +17,7 @@ class ModelResult:
     Args:
         row: what it is worth.
         num_cut: conversations that were cut to fit.
-        num_left_out: items that were left out, too long even so, or related to one that was.
+        num_left_out: items that were left out because they, or related ones, cannot be cut to fit.
         longest: tokens of the longest conversation.
         swap: the check with the responses of every item in the other order; see `checks.swapped`.
         members: of an ensemble, or of members of one backbone, what each is worth alone, in the main figure.
@@ -71,7 +71,7 @@ class BenchmarkResult:
 
 
 def percent(value: float) -> str:
-    """Write .612 as `61.2`; what is not a number as nothing."""
+    """Write .612 as `61.2`, and NaN as nothing."""
     return "" if math.isnan(value) else f"{100 * value:.1f}"
 
 

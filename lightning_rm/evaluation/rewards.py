@@ -1,6 +1,6 @@
-"""Rewards of items: conversations to token ids by the data room's rules, in chunks, through the scoring engine.
+"""Rewards of items: conversations become token ids by the rules of `data`, and go in chunks through the scoring engine.
 
-What is too long is cut as training would cut it, the prompt of an item alike for all of its responses, and counted.
+What is too long is counted, and cut as training would cut it; all responses of an item keep the same cut prompt.
 An item that cannot be made to fit is left out and counted, not scored as wrong. Models are known by the engine alone.
 """
 
@@ -53,7 +53,7 @@ class Scored:
     """What a model says of N items of at most K responses.
 
     Args:
-        rewards: (N, K) of the model as one, the mean of members; NaN where there is no response, and of items left out.
+        rewards: (N, K), one per response (of members their mean); NaN for missing responses and items left out.
         votes: (N, K, M) of each member; None for a single model.
         left_out: (N,) items that the model cannot read whole, and those that belong to them.
         num_cut: conversations whose prompt or response was cut.

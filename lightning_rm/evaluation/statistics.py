@@ -34,8 +34,8 @@ class Interval:
 
 
 def interval(values: Floats, level: float = 0.95) -> Interval:
-    """Return the interval between the quantiles that leave half of the rest on either side; draws without a value count
-    not.
+    """Return the interval between the quantiles that leave half of the rest on either side; draws without a value are
+    not counted.
 
     Args:
         values: (B,) of the draws.
@@ -81,7 +81,7 @@ def bootstrap_means(columns: Mapping[str, Credit], cluster: Ints, num_draws: int
 
 
 def cluster_draws(num_clusters: int, num_draws: int, seed: int) -> Iterator[Floats]:
-    """Yield (b, num_clusters) how often each cluster is drawn, some draws at a time."""
+    """Yield how often each cluster is drawn, (b, num_clusters), some draws at a time."""
     rng = np.random.default_rng(seed)
     at_once = max(1, DRAWS_AT_ONCE // num_clusters)
     for start in range(0, num_draws, at_once):
@@ -101,8 +101,8 @@ def random_means(
 
     Args:
         columns_of: (N, K) rewards -> columns.
-        index: (N, K) the number of each response's conversation, -1 for none: equal texts get equal rewards, as of any
-            model.
+        index: (N, K) the number of each response's conversation, -1 for none: equal texts get equal rewards, as they
+            do from any model.
         num_draws: B, how many.
         seed: of the rewards.
 
@@ -125,8 +125,8 @@ class McNemar:
     Args:
         only_first: comparisons that the first has right and the second wrong.
         only_second: the other way round.
-        p: the exact two-sided probability of a split at least as uneven, were both equally good. It takes comparisons
-            for independent; where several share a prompt, go by the paired interval.
+        p: the exact two-sided probability of a split at least as uneven if both were equally good. It assumes that
+            comparisons are independent; where several share a prompt, go by the paired interval.
     """
 
     only_first: int

@@ -109,16 +109,16 @@ def _blocks(columns: Sequence[tuple[str, str]], width: int) -> Iterator[Sequence
 
 
 def _width(name: str) -> int:
-    """Of a column: wide enough for an interval, a heading of several words broken into lines."""
+    """Return the width of a column that holds an interval, and its heading with words on lines of their own."""
     return max(9, *map(len, name.split()))
 
 
 def _columns(result: BenchmarkResult) -> list[tuple[str, str]]:
-    """(name, kind) of the columns: `overall` first, the sections, and the summary over categories."""
+    """Return (name, kind) of the columns: `overall` first, the sections, and the summary over categories."""
     sections = sorted(result.sections, key=lambda name: name != "overall")
     summary = dict.fromkeys(name for row in result.rows().values() for name in row.summary)
     if "overall" in sections:
-        summary.pop("mean", None)  # told already, or taken with other weights
+        summary.pop("mean", None)  # shown already, or `overall` weights it otherwise
     return [*((name, "sections") for name in sections), *((name, "summary") for name in summary)]
 
 
@@ -177,7 +177,7 @@ def _comparisons(result: BenchmarkResult) -> Table:
 
 
 def diagnostic_lines(result: BenchmarkResult) -> list[list[str]]:
-    """Return a line for each figure of the diagnostics, a column a model; bins and curves stand in the files alone."""
+    """Return a line per figure of the diagnostics, with a column per model; bins and curves are in the files alone."""
     models = {name: one.diagnostics for name, one in result.models.items() if one.diagnostics}
     lines = [["", *models]]
     for heading, path, form in FIGURES:
@@ -245,7 +245,9 @@ def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str
 
 
 def _bins(result: BenchmarkResult) -> Iterator[str]:
-    """Accuracy by margin, length difference and strength, and reliability, as Markdown; a table a model and kind."""
+    """Yield accuracy by margin, length difference and strength, and reliability, as Markdown tables, one per model
+    and kind.
+    """
     for name, one in result.models.items():
         for kind in ("by |margin|", "by length difference", "by strength"):
             if rows := one.diagnostics.get(kind):

@@ -1,4 +1,4 @@
-"""The exact calls that give a model's rewards, for its card: python that runs as it stands, and the servers' lines.
+"""The exact calls that give a model's rewards, for its card: Python that runs as it stands, and the servers' lines.
 
 Every one of them gives the reward of training: the chat template writes all special tokens and the exported tokenizer
 adds none. It knows what kind of model a folder holds; not the model.
@@ -36,7 +36,7 @@ class Kind:
 
 
 def python_calls(kind: Kind) -> list[tuple[str, str]]:
-    """Return heading and python of each way; each ends with the reward of `messages` in `reward`."""
+    """Return heading and Python of each way to call the model; each leaves the reward of `messages` in `reward`."""
     load = (
         "import torch\n"
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
@@ -102,7 +102,7 @@ def python_calls(kind: Kind) -> list[tuple[str, str]]:
 
 
 def server_lines(kind: Kind) -> str:
-    """Return the lines that start servers, and the request that each of them answers with the reward."""
+    """Return the lines that start servers, and the request that each answers with the reward."""
     lines = [
         f"lightning-rm serve model={kind.folder}",
         "curl localhost:8000/classify -d '{\"messages\": [...]}'                              # data[0].probs[0]",

@@ -1,8 +1,8 @@
 """What a model's rewards are like: where they lie, how they spread, how sure their differences are.
 
-Bradley-Terry rewards have no zero and no unit of their own. Who adds them to other rewards, or trains a policy on them,
-needs the mean and the spread on a reference set; who reads a margin as a probability needs the temperature. It knows
-arrays; no model and no file.
+Bradley-Terry rewards have no zero and no unit of their own. Whoever adds them to other rewards, or trains a policy on
+them, needs the mean and the spread on a reference set; whoever reads a margin as a probability needs the temperature.
+It knows arrays; no model and no file.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Reference:
 
     @classmethod
     def of_pairs(cls, name: str, chosen: Floats, rejected: Floats, label: Floats) -> Reference:
-        """Of the rewards of pairs, each field (P,).
+        """Make a reference of the rewards of pairs, each argument (P,).
 
         Raises:
             ValueError: if there are no pairs, or a reward is not finite.
@@ -57,7 +57,7 @@ class Reference:
         return cls(name, float(rewards.mean()), float(rewards.std()), len(rewards), temperature)
 
     def without(self, num_pairs: int) -> Reference:
-        """Return the same of a set that has so many pairs more, which are too long for the model."""
+        """Return the same with so many more pairs counted as left out, because they are too long for the model."""
         return replace(self, num_left_out=num_pairs)
 
     def settings(self) -> dict[str, Any]:
@@ -93,7 +93,8 @@ def share_interval(successes: float, number: int) -> Interval:
     share = successes / number
     middle = (share + z**2 / (2 * number)) / (1 + z**2 / number)
     half = z / (1 + z**2 / number) * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
-    return Interval(share, max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0))  # of rounding
+    # Rounding must not put the share outside its interval.
+    return Interval(share, max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0))
 
 
 def accuracy_interval(chosen: Floats, rejected: Floats, label: Floats) -> Interval:

@@ -33,7 +33,7 @@ PACKAGES = ("lightning-rm", "torch", "transformers", "tokenizers", "peft")
 
 @dataclass(frozen=True)
 class PublishOptions:
-    """What the one who publishes says.
+    """The decisions of whoever publishes a model.
 
     Args:
         name: what the card calls the model in its calls, such as a hub name; None for the folder that is written.
@@ -71,7 +71,7 @@ def publish(
         reference: pairs to score for the mean, the spread and the temperature; None takes the run's validation rewards.
         reference_name: what the card calls them.
         adapters: the run's model with its adapters, to write those alone; None writes the merged model.
-        progress: told how many of how many responses of the reference are scored.
+        progress: told how many of the reference's responses are scored, and how many there are.
 
     Returns:
         What the card says.
@@ -97,7 +97,7 @@ def publish(
 
     def write_beside(draft: Path) -> None:
         (draft / CARD_FILE).write_text(write_card(card), encoding="utf-8")
-        if adapters is not None:  # which have no config.json of their own
+        if adapters is not None:  # they have no config.json of their own
             (draft / FACTS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     if adapters is not None and facts.base is not None:

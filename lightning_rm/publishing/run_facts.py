@@ -34,15 +34,15 @@ SETTINGS = (
     "backbone.model.adapter.r",
     "members.num_members",
 )
-"""What of a configuration stands on the card, where it is set."""
+"""The settings that the card shows, where they are set."""
 
 FIGURES = ("nll", "brier", "calibration_error", "length_accuracy", "tie_rate", "clean_accuracy")
-"""What of a set's results stands beside its accuracy."""
+"""The results of a set that the card shows beside its accuracy."""
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run, as its card tells it.
+    """The facts of a run that its card tells.
 
     Args:
         name: of the run.
@@ -138,7 +138,7 @@ def _results(run: Path) -> dict[str, dict[str, float]]:
 
 
 def _measured(run: Path, others: Sequence[Path]) -> list[Measured]:
-    """Figures of every set whose pairs were recorded, validation first."""
+    """Return the figures of every set whose pairs were recorded, validation first."""
     results = _results(run)
     runs = {path.resolve(): _results(path) for path in (run, *others)}
     found: list[Measured] = []

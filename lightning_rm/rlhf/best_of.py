@@ -1,7 +1,7 @@
-"""The policy that a reward model makes by itself: what it says is the best of n responses, by the model's own rewards.
+"""The policy that a reward model makes by itself: it says the best of n responses, by the model's own rewards.
 
-It is the shift that iterated RLHF meets, made without training a policy: responses drift to where the model's rewards
-are high, rightly or wrongly, and the model tells them apart no longer. Gold rewards come along where they are known.
+This makes the shift that iterated RLHF meets without training a policy: responses drift to where the model's rewards
+are high, rightly or wrongly, and the model can no longer tell them apart. Gold rewards come along where they are known.
 This file knows groups and arrays of rewards; no model and no file.
 """
 
@@ -25,7 +25,7 @@ def best_of_groups(rows: Sequence[GroupRow], rewards: Floats, n: int, k: int) ->
 
     Args:
         rows: P groups of N samples.
-        rewards: (P, N), by which the best is chosen; of equals the first.
+        rewards: (P, N), by which the best is chosen; the first of equal ones.
         n: how many samples each is the best of.
         k: responses a group.
 
@@ -46,8 +46,8 @@ def best_of_groups(rows: Sequence[GroupRow], rewards: Floats, n: int, k: int) ->
 
 
 def labelled_pairs(rows: Iterable[GroupRow], annotator: Annotator, seed: int = 0) -> Iterator[PairRow | BadRow]:
-    """Yield a pair of each group, labelled by the made world's annotator: its first two responses of different gold
-    rewards.
+    """Yield a pair from each group, its first two responses of different gold rewards, labelled by the made world's
+    annotator.
 
     Args:
         rows: groups whose gold rewards are known.

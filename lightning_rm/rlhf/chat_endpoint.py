@@ -1,4 +1,4 @@
-"""Questions to a chat model behind an address, in OpenAI's request form: paced, tried again, and counted.
+"""Questions to a chat model behind an address, in OpenAI's request form: paced, retried, and counted.
 
 The key is read from the environment when a question is sent; no field, message or answer holds it. Redirects are not
 followed, for they would take the key to another server. It knows HTTP and texts; not what is asked.
@@ -142,7 +142,7 @@ class ChatEndpoint:
                     problem += f"; it asks for a pause of {pause:,.0f} seconds"
                 if error.code not in RETRIED or pause > LONGEST_WAIT:
                     break
-                if error.headers["Retry-After"]:  # it is meant for all threads
+                if error.headers["Retry-After"]:  # the server means all threads
                     with self._lock:
                         self._next = max(self._next, self._clock() + pause)
                     continue
@@ -153,7 +153,7 @@ class ChatEndpoint:
         raise ValueError(f"{self.url} does not answer: {problem}")
 
     def without_key(self, text: str) -> str:
-        """Return a server's words without the key, should it repeat it."""
+        """Return a server's words without the key, in case the server repeats it."""
         return text if self._key is None else text.replace(_secret(self._key), "[key]")
 
     def _wait_for_turn(self) -> None:
@@ -184,7 +184,7 @@ class ChatEndpoint:
         return Answer(self.without_key(text or ""), num_requests, *tokens)
 
     def _told(self, error: urllib.error.HTTPError) -> str:
-        """Return status and words; of refused keys the status alone, for servers repeat parts of them."""
+        """Return status and words; for a refused key the status alone, since servers repeat parts of keys."""
         head = self.without_key(f"{error.code} {error.reason}")
         if error.code in (401, 403):
             return f"{head}; {'it asks for a key' if self._key is None else f'is the key in {self._key} good for it?'}"
@@ -197,7 +197,7 @@ class ChatEndpoint:
 
 
 class _StayHere(urllib.request.HTTPRedirectHandler):
-    """Makes a redirect the error that it is for a request with a key."""
+    """A handler that makes a redirect an error, so that the key stays with its server."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str

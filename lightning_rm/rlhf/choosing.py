@@ -1,4 +1,4 @@
-"""Which of a policy's responses it is to learn from, by their rewards: the best of n, or a rejection sample.
+"""The choice of the responses that a policy learns from, by their rewards: the best of n, or a rejection sample.
 
 Distillation fine-tunes the policy on them as text; no gradient of a reward is ever taken. This file knows groups and
 rewards; no model.
@@ -14,17 +14,17 @@ from lightning_rm.data.rows import GroupRow, PairRow
 from lightning_rm.data.synthetic.draws import Draws
 
 Choose = Callable[[Sequence[float], Draws], list[int]]
-"""From the rewards of one prompt's responses, and random numbers of its own, to the places of those to learn from."""
+"""A rule: from the rewards of one prompt's responses, and its own random numbers, to the places to learn from."""
 
 
 def best_of_n(rewards: Sequence[float], draws: Draws) -> list[int]:
-    """Return the place of the highest reward, of equals the first."""
+    """Return the place of the highest reward, the first of equal ones."""
     return [max(range(len(rewards)), key=rewards.__getitem__)]
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """Accepts a response with probability `exp((r - r_max) / beta)`, r_max the highest reward of its prompt.
+    """A choice that accepts a response with probability `exp((r - r_max) / beta)`, where r_max is its prompt's highest.
 
     What is accepted is a sample of `policy * exp(r / beta)`, the policy that has the highest reward less beta times its
     KL divergence from the sampled one (arXiv 2309.06657, section 3.3), as far as r_max is known from n responses. The
@@ -56,8 +56,8 @@ class Choice:
     """What was chosen.
 
     Args:
-        pairs: each a chosen response against the one of lowest reward to the same prompt, of those that say something
-            else and not nothing: text to learn, and as a pair to compare.
+        pairs: each a chosen response against the response of lowest reward to the same prompt that says something, and
+            something else: the first is text to learn, and the two are a pair to compare.
         num_groups: how many prompts there were.
         num_equal: of those whose rewards were all equal: nothing tells their responses apart, and none is learned.
         num_left_out: responses that had no reward.
@@ -74,7 +74,7 @@ class Choice:
 def choose_responses(
     groups: Sequence[GroupRow], rewards: Sequence[Sequence[float | None]], choose: Choose, seed: int
 ) -> Choice:
-    """Choose of every group the responses that the policy is to learn.
+    """Choose from every group the responses that the policy is to learn.
 
     Args:
         groups: P prompts, each with its responses.
@@ -123,7 +123,7 @@ def shaped(
     unfinished: float | None = None,
     empty: float | None = None,
 ) -> list[float | None]:
-    """Return rewards with those of responses that were cut off, or say nothing, replaced where a number is set.
+    """Return rewards; those of responses that were cut off, or say nothing, are replaced where a number is set.
 
     Args:
         rewards: n of them.

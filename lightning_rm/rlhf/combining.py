@@ -21,8 +21,8 @@ def combine_models(
 ) -> RewardEnsemble | None:
     """Write several reward models as one, which `load_model` reads.
 
-    An ensemble's members are centred on what the policy says now: each has a zero of its own, which the worst case and
-    the variance would measure in place of disagreement.
+    An ensemble's members are centred on what the policy says now: each has a zero of its own, and without this the
+    worst case and the variance would measure those zeros in place of disagreement.
 
     Args:
         folders: M models.

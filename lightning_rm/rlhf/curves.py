@@ -21,7 +21,7 @@ class Curve:
     """What the best of n is worth, for J values of n; means over prompts.
 
     Args:
-        n: (J,) how many responses the best is chosen of.
+        n: (J,) how many responses the best is chosen from.
         kl: (J,) nats from the policy: exact where no two responses have equal rewards, else a bound.
         gold: (J,) gold of the chosen response.
         proxy: (J,) its reward by the model that chooses.

@@ -1,8 +1,8 @@
 """A judge model behind an address: each comparison asked both ways round, every answer kept on disk as it comes.
 
-The protocol is that of the paper's judge (arXiv 2401.06080, appendix B.4): [[A]], [[B]] or [[C]] for a tie. There the
-order is drawn; here both are asked, for such judges favour a place (arXiv 2306.05685, section 3.3), and a verdict that
-turns with the order is a tie. It knows comparisons and an endpoint; no policy and no round.
+The protocol is that of the paper's judge (arXiv 2401.06080, appendix B.4): [[A]], [[B]] or [[C]] for a tie. The paper
+draws the order; here both orders are asked, for such judges favour a place (arXiv 2306.05685, section 3.3), and a
+verdict that turns with the order is a tie. It knows comparisons and an endpoint; no policy and no round.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SAID = re.compile(r"\[\[([ABC])\]\]")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What all answers on disk took, those of earlier starts among them.
+    """What all answers on disk cost, those of earlier starts among them.
 
     Args:
         num_answers: Q questions that were answered.
@@ -150,7 +150,7 @@ class EndpointJudge:
         return fingerprint(judge="endpoint", template=self._template, **self._protocol)[:16]
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
-        """Judge both ways round. A comparison one of whose answers cannot be read has no verdict.
+        """Judge both ways round. A comparison has no verdict if one of its answers cannot be read.
 
         Raises:
             ValueError: if the server does not answer, or more than `max_unreadable` of its answers cannot be read.
@@ -164,7 +164,7 @@ class EndpointJudge:
         ]
 
     def usage(self) -> Usage:
-        """Return what all answers on disk took."""
+        """Return what all answers on disk cost."""
         lines = list(self._lines().values())
         counted = [line for line in lines if None not in (line["prompt_tokens"], line["completion_tokens"])]
         tokens = [sum(line[name] for line in counted) for name in ("prompt_tokens", "completion_tokens")]
@@ -184,7 +184,7 @@ class EndpointJudge:
         prompt = _written(compared.prompt)
         orders = ((compared.response, compared.other), (compared.other, compared.response))
         first, second = (
-            # in one go: what a response holds in braces stays as it is
+            # in one pass, so that braces inside a response stay as they are
             PLACES.sub(
                 lambda place, said={"prompt": prompt, "first": one, "second": two}: said[place[1]], self._template
             )
@@ -196,7 +196,7 @@ class EndpointJudge:
         return fingerprint(question=question, **self._protocol)[:24]
 
     def _said(self, questions: Mapping[str, str]) -> dict[str, Said | None]:
-        """Return what is said to each question, those that are known first."""
+        """Return the answer to each question; the answers on disk are not asked for again."""
         known = self._lines()
         bound = self._max_unreadable * len(questions)
         unreadable: list[tuple[str, str]] = []
@@ -263,7 +263,7 @@ class EndpointJudge:
 def verdict_of(first: Said | None, second: Said | None) -> Verdict | None:
     """Return the verdict of two answers: of the response as A, and as B; None if one of them cannot be read.
 
-    A, B -> win; B, A -> lose; all else is a tie, for it turns with the order, or is one.
+    A, B -> win; B, A -> lose; all else is a tie: the two answers disagree, or call it one.
     """
     if first is None or second is None:
         return None

@@ -1,4 +1,4 @@
-"""Judges: who says what a policy's responses are worth, each held against another response to the same prompt.
+"""Judges: they say what a policy's responses are worth, each against another response to the same prompt.
 
 A judge is any callable from comparisons to judgements. Two stand here: the made world's planted gold, and another
 reward model. They know words; no policy and no round.
@@ -17,7 +17,7 @@ from lightning_rm.digests import fingerprint
 from lightning_rm.rlhf.reward_function import RewardFunction
 
 Verdict = Literal["win", "tie", "lose"]
-"""Of the response that is judged, against the other."""
+"""What the judged response does against the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Judgement:
 
 
 class Judge(Protocol):
-    """Whoever judges."""
+    """Any callable from comparisons to judgements, with a digest."""
 
     @property
     def digest(self) -> str:
@@ -136,7 +136,7 @@ def by_worth(gold: float, other: float, tie: float = 0.0) -> Judgement:
     Args:
         gold: of the response that is judged.
         other: of the other.
-        tie: no further apart than this is a tie.
+        tie: two worths that are no further apart than this are a tie.
     """
     if abs(gold - other) <= tie:
         return Judgement("tie", gold, other)

@@ -129,7 +129,7 @@ def judge_policy(
     rewards: RewardFunction | None = None,
     start_said: Sequence[Mapping[str, Any]] | None = None,
 ) -> tuple[Measures, list[dict[str, Any]]]:
-    """Ask a policy, have a judge say what its responses are worth, and measure them.
+    """Ask a policy for responses, have a judge say what they are worth, and measure them.
 
     Args:
         policy: a folder or hub name.
@@ -139,10 +139,10 @@ def judge_policy(
         judge: who judges.
         answering: how the policy is asked.
         rewards: of this round's model; what it leaves out is counted. None before there is one.
-        start_said: the rows that this gave for the start policy; None if it is the start policy.
+        start_said: the rows that this function gave for the start policy; None if `policy` is the start policy.
 
     Returns:
-        The measures, and a row a prompt: what was said, its rewards, gold and verdicts.
+        The measures, and a row per prompt: what was said, its rewards, gold and verdicts.
 
     Raises:
         ValueError: if there is no prompt, a prompt is too long for the policy, or the start policy was asked others.
@@ -327,5 +327,5 @@ def _finite(value: float) -> float | None:
 
 
 def _known(name: str, values: Sequence[float | None]) -> dict[str, Any]:
-    """Return a field of values, if all of them are known."""
+    """Return a field with these values if all of them are known, else no field."""
     return {} if any(value is None for value in values) else {name: list(values)}

@@ -25,12 +25,12 @@ def label_pairs(
         groups: P prompts with a policy's responses.
         judge: who compares them.
         share: of the prompts, drawn by their ids.
-        annotator: labels by the judge's gold, with errors, the first two responses whose gold differs; None takes the
-            judge's verdict of the first two different responses.
+        annotator: labels the first two responses whose gold differs, by the judge's gold and with errors; None takes
+            the judge's verdict on the first two different responses.
         seed: of which prompts are drawn, and of errors.
 
     Returns:
-        The pairs, in order, and how many of the drawn prompts have none: nobody can tell their responses apart.
+        The pairs, in order, and how many of the drawn prompts have none because nothing tells their responses apart.
 
     Raises:
         ValueError: if an annotator is asked and the judge has no gold.

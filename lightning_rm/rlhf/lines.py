@@ -1,4 +1,4 @@
-"""JSONL that grows: rows are appended as they are made, and a killed run goes on where it was. It knows no row.
+"""JSONL that grows: rows are appended as they are made, and a killed run goes on where it was. It knows no row's form.
 
 Beside `OUT` stands `OUT.json` with the settings that the rows were made by, so that rows of other settings never come
 into one file.
@@ -83,7 +83,7 @@ class GrowingLines:
                 yield json.loads(line)
 
     def _others(self) -> str:
-        """In words, how the settings of the file there differ from these; empty if they do not."""
+        """Say how the settings of the file there differ from these; empty if they do not."""
         if not self.settings_path.is_file():
             return f"and no {self.settings_path.name} beside it says how it was made"
         there: dict[str, Any] = json.loads(self.settings_path.read_text(encoding="utf-8"))

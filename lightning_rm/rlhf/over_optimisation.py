@@ -1,4 +1,4 @@
-"""`OverOptimisation`: what choosing the best of n came to, as a table and as files. It knows no model and no text."""
+"""`OverOptimisation`: the results of choosing the best of n, as a table and as files. It knows no model and no text."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class OverOptimisation:
     notes: list[str] = field(default_factory=list[str])
 
     def rows(self) -> list[dict[str, str]]:
-        """Return the table, a row a model, in words."""
+        """Return the table, a row per model, in words."""
         return [
             {
                 "model": name,

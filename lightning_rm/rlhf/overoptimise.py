@@ -27,7 +27,7 @@ from lightning_rm.scoring.load import LoadedModel
 
 GOLD = "gold"
 SAMPLES = "samples"
-"""What the samples are called among the rewards that are kept."""
+"""The name under which the samples' rewards are kept."""
 
 
 def overoptimise(
@@ -47,7 +47,7 @@ def overoptimise(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> OverOptimisation:
-    """Choose the best of n by reward models, and say what gold makes of the choice (arXiv 2210.10760, 2310.02743).
+    """Choose the best of n by reward models, and report the gold of what was chosen (arXiv 2210.10760, 2310.02743).
 
         overoptimise("runs/*", SyntheticGroups(500, k=64, split="test"), out="runs/overoptimise").rows()
 

@@ -14,11 +14,11 @@ from lightning_rm.models.backbone.loading import Checkpoint, is_classifier, load
 from lightning_rm.models.backbone.settings import dtype_of
 
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-"""How the classes end that write text, token by token."""
+"""The endings of the names of classes that write text token by token."""
 
 
 def policy_config(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """Return a policy's configuration, its weights not read.
+    """Return a policy's configuration without reading its weights.
 
     Args:
         path: a folder, a hub name or a `.gguf` file.
@@ -78,7 +78,7 @@ def generation_config(path: str | Path) -> GenerationConfig | None:
     """Return a policy's generation config, where it has one."""
     try:
         return GenerationConfig.from_pretrained(path)
-    except OSError:  # which is what transformers says of a folder without one
+    except OSError:  # transformers raises it for a folder without one
         return None
 
 

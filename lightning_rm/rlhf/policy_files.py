@@ -23,7 +23,7 @@ class PolicyFiles:
     """Which best-of-n policies are written as files, to train and to measure on.
 
     Args:
-        n: of which policies; empty for none.
+        n: which n, one policy each; empty for none.
         k: responses a group.
         annotator: who labels a pair of each group; None writes no pairs.
         seed: of the labels.

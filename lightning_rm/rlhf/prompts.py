@@ -24,7 +24,7 @@ NO_PROMPT = "no prompt"
 TOOLS = "tools"
 
 RESPONSE = "<response>"
-"""Stands for a response, to find where a template begins it."""
+"""A stand-in for a response, to find where a template begins one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def encode_prompt(
 def _fault(
     row: PairRow, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any], max_tokens: int | None
 ) -> tuple[str, str] | None:
-    """Why a row's prompt cannot be answered, and what was found; None if it can."""
+    """Return why a row's prompt cannot be answered, and what was found; None if it can."""
     if not row.prompt:
         return NO_PROMPT, "there is nothing to answer"
     if row.tools:

@@ -31,7 +31,7 @@ Overlong = float | Literal["error"] | None
 
 
 class RewardFunction:
-    """Gives a policy's responses their rewards.
+    """A reward model that gives a policy's responses their rewards.
 
     TRL takes the object itself, the others one of its methods:
 
@@ -89,7 +89,7 @@ class RewardFunction:
         self._is_placed = False
         self.batch_tokens = batch_tokens
         self.__name__ = name  # TRL logs by it
-        aggregate(torch.zeros(1, 1), how, lam)  # a wrong setting is found here, not in the first step
+        aggregate(torch.zeros(1, 1), how, lam)  # so that a wrong setting raises here, not in the first step
 
     def digest(self) -> str:
         """Return 16 hex digits that change with the model, its tokenizer, and how rewards are made of what it says."""
@@ -106,7 +106,7 @@ class RewardFunction:
         chat_template_kwargs: Sequence[Mapping[str, Any] | None] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        """TRL's call, of GRPOTrainer and RLOOTrainer.
+        """Answer TRL's call, which GRPOTrainer and RLOOTrainer make.
 
         Args:
             prompts: n prompts, texts or lists of messages, each as often as it has completions.

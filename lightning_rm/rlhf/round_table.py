@@ -1,4 +1,4 @@
-"""`RoundTable`: what rounds came to, as a table, as files and as metrics. It knows measures; no policy and no text."""
+"""`RoundTable`: the results of rounds, as a table, files and metrics. It knows measures; no policy and no text."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class RoundTable:
 
     @property
     def best(self) -> int:
-        """The round of highest worth; of equals the first."""
+        """The round of highest worth; the first of equal ones."""
         return max(self.measures, key=lambda number: self.measures[number].worth)
 
     def rows(self) -> list[dict[str, str]]:
-        """Return the table, a row a round, in words; a column that nobody has is left out."""
+        """Return the table, a row per round, in words; a column that no round has is left out."""
         rows: list[dict[str, str]] = []
         for number, measures in self.measures.items():
             values = {name: getattr(measures, name) for name in COLUMNS}

@@ -1,4 +1,4 @@
-"""Rounds of RLHF as folders: stages that are made once, go on after a kill, and never pass for those of other settings.
+"""Rounds of RLHF as folders of stages: each is made once, goes on after a kill, and is never taken for other settings'.
 
     OUT/round_0/                         what the start policy says, judged
     OUT/round_1/responses.jsonl          k responses a prompt of the policy of round 0
@@ -50,7 +50,7 @@ class Round:
         return self.folder / name
 
     def seed(self, seed: int, purpose: str) -> int:
-        """Return a seed of this round's own, from the run's: below 2^31."""
+        """Return this round's own seed for a purpose, below 2^31, made from the run's seed."""
         return int(key_digest("round", seed, self.number, purpose)[:15], 16) % 2**31
 
 
@@ -76,7 +76,7 @@ class Stage:
 
 
 def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
-    """Have a stage made, unless it is made already, and what others read of it is still there.
+    """Have a stage made, unless it is made already and what others read of it is still there.
 
     Args:
         stage: which.
@@ -190,7 +190,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _difference(name: str, before: Any, now: Any) -> str:
-    """Say how a value differs; of lists and mappings what differs in them."""
+    """Say how a value differs; for lists and mappings, what in them differs."""
     if isinstance(before, list) and isinstance(now, list):
         gone, new = ([one for one in own if one not in others] for own, others in ((before, now), (now, before)))
         return f"{name} had {gone}, has {new}"

@@ -1,4 +1,4 @@
-"""Sampling: k responses of a policy to each prompt, the same whenever they are asked for.
+"""Sampling: k responses of a policy to each prompt, the same each time they are asked for.
 
 MetaRM's meta set is made of these: several responses a prompt from the latest policy, at a temperature high enough for
 them to differ (arXiv 2405.00438; k = 5). It knows a causal language model and conversations; no file and no reward.
@@ -66,8 +66,8 @@ def sample_responses(
     which moves logits by a rounding: a text changes only where two tokens are as near as that, about one token in a
     million in float32, more in bfloat16.
 
-    Nothing but temperature and top-p shapes the distribution: a repetition penalty or the like in the policy's own
-    generation config does nothing.
+    Only temperature and top-p shape the distribution: a repetition penalty or the like in the policy's own generation
+    config has no effect.
 
     Args:
         policy: a causal language model; put into evaluation mode for a batch and back.
@@ -162,7 +162,8 @@ def room_for_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int | None
 
 
 class _GumbelNoise(LogitsProcessor):
-    """Adds Gumbel noise, each row from a generator of its own: the largest logit is then a sample of their softmax.
+    """A processor that adds Gumbel noise to logits, for each row from its own generator: the largest is then a sample
+    of their softmax.
 
     A row's noise does not depend on the other rows, unlike what `torch.multinomial` draws for a whole batch.
     """
@@ -194,7 +195,7 @@ def ending_tokens(config: GenerationConfig | None, tokenizer: PreTrainedTokenize
 
 
 def _left_padded(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """(n, L) token ids with padding on the left, and the mask of those that are not padding."""
+    """Return (n, L) token ids with padding on the left, and the mask of those that are not padding."""
     width = max(map(len, sequences))
     ids = torch.tensor([[pad_id] * (width - len(sequence)) + sequence for sequence in sequences])
     mask = torch.tensor([[0] * (width - len(sequence)) + [1] * len(sequence) for sequence in sequences])
@@ -202,14 +203,14 @@ def _left_padded(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, T
 
 
 def _cut(ids: list[int], ends: Sequence[int]) -> tuple[list[int], bool]:
-    """Return the tokens up to the first end, with it, and whether there is one."""
+    """Return the tokens up to and including the first end, and whether there is one."""
     place = next((place for place, token in enumerate(ids) if token in ends), None)
     return (ids, False) if place is None else (ids[: place + 1], True)
 
 
 @contextmanager
 def _plain(policy: PreTrainedModel) -> Generator[None]:
-    """The policy without a generation config of its own: `generate` takes from it whatever a call leaves open."""
+    """Take away the policy's own generation config for a while: `generate` fills in from it what a call leaves out."""
     own = policy.generation_config
     policy.generation_config = GenerationConfig()
     try:

@@ -1,4 +1,4 @@
-"""A policy improved by TRL's GRPO or RLOO, its rewards ours: the trainers are TRL's own, and so are their options.
+"""A policy improved by TRL's GRPO or RLOO on our rewards: the trainers are TRL's own, and so are their options.
 
 TRL is an extra: `pip install 'lightning-rm[rlhf]'`. This file knows TRL's public classes and rewards; no round.
 """
@@ -26,7 +26,7 @@ from lightning_rm.rlhf.reward_function import RewardFunction
 Trainer = Literal["GRPO", "RLOO"]
 
 OURS = {"report_to": "none", "save_strategy": "no", "bf16": False, "gradient_checkpointing": False}
-"""What TRL sets otherwise, for a stage that keeps its own record and begins anew after a kill."""
+"""Settings that differ from TRL's defaults, for a stage that keeps its own record and begins anew after a kill."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class PolicyRewards:
         completion_ids: Sequence[Sequence[int]],
         **columns: Any,
     ) -> list[float | None]:
-        """TRL's call.
+        """Answer TRL's call.
 
         Args:
             prompts: n prompts, lists of messages.

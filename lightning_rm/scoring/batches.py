@@ -1,4 +1,4 @@
-"""Which sequences meet in a forward: an order that suits the layout, cut by a budget of grid tokens. Pure functions."""
+"""Which sequences share a forward: an order that suits the layout, cut by a budget of grid tokens. Pure functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def batches_of(
 
     Args:
         sequences: distinct token sequences.
-        layout: how they will be laid.
+        layout: how they will be laid out.
         batch_tokens: the most grid tokens of a batch; a longer sequence goes alone.
         batch_size: the most sequences of a batch; None for any number.
     """

@@ -1,4 +1,4 @@
-"""`score`: conversations in words to rewards, in memory. Their ids are those of training: one reader, one template.
+"""`score`: from conversations in words to rewards, in memory. Their ids are those of training: one reader and template.
 
 Everything that scores words encodes them here. It knows conversations, tokenizers and models; no file.
 """
@@ -106,7 +106,7 @@ def score(
 def encode(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], max_tokens: int | None = None
 ) -> list[list[int] | Refusal]:
-    """Token ids of conversations, each distinct text tokenised once, in one call.
+    """Return token ids of conversations; each distinct text is tokenised once, all in one call.
 
     Args:
         tokenizer: with a chat template, as `load_tokenizer` gives it.
@@ -114,7 +114,7 @@ def encode(
         max_tokens: the most tokens of one; None for any number.
 
     Returns:
-        For each the ids, or why there are none: the template refuses it, or it is too long.
+        For each conversation its ids, or why there are none: the template refuses it, or it is too long.
     """
     texts: list[str | Refusal] = []
     for conversation in conversations:
@@ -149,7 +149,7 @@ def _read(place: int, given: AnyConversation) -> Conversation:
 
 
 def _check(model: object, conversations: object) -> None:
-    """Say in a sentence what was given in place of a model and a list of conversations."""
+    """Raise ValueError, which says what was given, unless it is a model and a list of conversations."""
     if isinstance(model, L.LightningModule):
         raise ValueError(f"score takes a reward model, found the module {type(model).__name__}; give its .model")
     found = ""

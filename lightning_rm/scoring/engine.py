@@ -28,7 +28,7 @@ BATCH_TOKENS = 16384
 """Grid tokens of a forward on a GPU, where the caller names no other budget."""
 
 CPU_BATCH_TOKENS = 2048
-"""The same on a CPU: what a forward of more leaves behind no longer fits the caches, and it is up to a fifth slower."""
+"""The same on a CPU: the activations of a larger forward no longer fit the caches, and it is up to a fifth slower."""
 
 
 def score_sequences(
@@ -106,7 +106,7 @@ def forwards(
     """Read token sequences batch by batch: the loop that scoring and features share.
 
     Args:
-        model: in evaluation mode as long as batches are asked for, and then as it was.
+        model: put into evaluation mode as long as batches are asked for, and back.
         sequences: token ids.
         read: what is wanted of a token batch: `model` itself, or what one of its methods makes of it.
         layout: as in `score_sequences`.

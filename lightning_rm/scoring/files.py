@@ -28,10 +28,10 @@ from lightning_rm.scoring.shards import Shard, score_shards
 from lightning_rm.scoring.stream import SHARD_ROWS, RowStream
 
 VERSION = 1
-"""Part of every fingerprint: raise it when the same file comes to mean other shards."""
+"""Part of every fingerprint: raise it when a change of the code gives the same file other shards."""
 
 NUM_EXAMPLES = 10
-"""Rows without a reward that a report names."""
+"""The most rows without a reward that a report names."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def score_file(
 def _write(
     stream: RowStream, parts: Parts, model: AnyRewardModel, out: Path, fields: NewFields
 ) -> tuple[Mapping[str, int], Sequence[str]]:
-    """Write the rows; returns how many have no reward by reason, and the first of them."""
+    """Write the rows, and return how many have no reward, by reason, and the first of them."""
     refused: Counter[str] = Counter()
     examples: list[str] = []
 

@@ -1,4 +1,4 @@
-"""`load_model`: from whatever names a reward model to the model and its tokenizer, ready to score.
+"""`load_model`: from a name or folder of a reward model to the model and its tokenizer, ready to score.
 
 A run, a Hugging Face folder or hub name, the average of WARM, an ensemble and members of one backbone are all read
 here, by commands, the server and notebooks alike. It knows folders; no text and no batch.
@@ -59,7 +59,7 @@ def load_model(
         path: a run's folder (its `model/best` is read), a Hugging Face folder or hub name, or a folder that
             `RewardEnsemble` or `MemberRewardModel` wrote: an ensemble answers as one, members answer one by one.
         weights: `best` or `last`, of a run.
-        tokenizer: another than the model's own.
+        tokenizer: one to use in place of the model's own.
         dtype: of the backbone; heads and rewards are float32.
         attn_implementation: as `RewardModel.from_pretrained`'s.
         device: where to put the model; None leaves it on the CPU.
@@ -76,7 +76,7 @@ def load_model(
     if folder is None:
         if (Path(path) / "config.yaml").is_file():
             raise ValueError(f"{path} is a run without weights in model/{weights}; has its training finished?")
-        folder = path  # a hub name, or a folder that is not a model, of which `from_pretrained` says so
+        folder = path  # a hub name, or a folder that is not a model, for which `from_pretrained` raises
     if tokenizer is None:
         first = member_folders(folder)[0] if is_ensemble(folder) else folder
         tokenizer = load_tokenizer(first, trust_remote_code=trust_remote_code)

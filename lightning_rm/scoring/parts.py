@@ -1,7 +1,7 @@
 """Parts: rewards on disk while the rest is still to come, one file a shard. It knows arrays and folders; no model.
 
 A part is there whole or not at all, so a killed run goes on after the last one, and any number of processes write into
-one folder. A folder of parts carries a mark: what others put beside our output is neither read nor removed.
+one folder. A folder of parts carries a mark, so that what others put beside our output is neither read nor removed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows with their rewards, in the form of the file that they came from. It knows files; not how rewards are found.
+"""Rows with their rewards, in the form of the file that they came from. It knows files, not how rewards are made.
 
 All of a row's own fields stay as they are: JSON values as they were read, Parquet columns with their types. A file is
 written beside its place and renamed into it.
@@ -28,7 +28,7 @@ from lightning_rm.scoring.parts import Refusal, Rewards
 
 
 class Kinds(NamedTuple):
-    """What rows a file holds: whether any has one response alone, several, one with a reward, one without."""
+    """What rows a file holds: whether any has one response alone, any several, any a reward, any none."""
 
     ones: bool
     lists: bool
@@ -44,7 +44,7 @@ class Scored(NamedTuple):
         rewards: (k,), NaN where there is none; none at all for a row that cannot be read.
         members: (k, M), those of each member.
         one: whether the row holds one response and no list of them.
-        refusal: why a response has no reward, or the row has none; of several responses the first that was refused.
+        refusal: why a response, or the whole row, has no reward; with several refused responses, that of the first.
     """
 
     origin: str
@@ -111,7 +111,7 @@ class NewFields:
         return {f"{self.prefix}{name}": value for name, value in found.items()}
 
     def written(self, row: Mapping[str, Any], scored: Scored) -> dict[str, Any]:
-        """Return a row with its new fields; of several responses the best alone where that is asked for."""
+        """Return a row with its new fields, and with the best response alone where that is asked for."""
         added = self.of(scored)
         place = scored.best
         if not self.best or scored.one or place is None:
@@ -176,7 +176,7 @@ def _written(source: Path, scored: Iterable[Scored], fields: NewFields) -> Itera
 
 @contextmanager
 def _opened(draft: Path, out: Path) -> Generator[BinaryIO]:
-    """A draft to write to; packed, without the time of day, if its file is to be."""
+    """Open a draft to write to; it is compressed, without the time of day, if the file is to be."""
     with draft.open("wb") as file:
         if out.suffix.lower() != ".gz":
             yield file

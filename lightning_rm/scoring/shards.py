@@ -64,7 +64,7 @@ def score_shards(
         batch_tokens: the most grid tokens of a forward; a longer conversation goes alone. None for what suits the
             device.
         each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
-        progress: told of a shard how many more of its conversations are done.
+        progress: told a shard, and how many more of its conversations are done.
 
     Raises:
         ValueError: as `score_sequences` does. Parts that are written stay.
@@ -76,7 +76,7 @@ def score_shards(
         shard = next(stream, None)
         if shard is None:
             return None
-        # By their numbers, not by what is missing: that differs between processes that look at different times.
+        # Shared out by number, not by what is missing: that differs between processes that look at different times.
         mine = shard.number % fabric.world_size == fabric.global_rank and not parts.has(shard.number)
         return shard, shard.sequences() if mine else None
 

@@ -1,6 +1,6 @@
-"""`RowStream`: the rows of a file as shards of distinct conversations, and back from their rewards to rows.
+"""`RowStream`: from the rows of a file to shards of distinct conversations, and from their rewards back to rows.
 
-However long the file is, in memory are the rows of a shard, 16 bytes and their table entry for each distinct
+However long the file is, memory holds only the rows of a shard, 16 bytes and their table entry for each distinct
 conversation up to a bound, and for each response its conversation's number and reward. It knows rows and token ids; no
 model and no file but the one it reads.
 """
@@ -29,18 +29,18 @@ from lightning_rm.scoring.rows import Kinds, Scored
 from lightning_rm.scoring.shards import Shard
 
 SHARD_ROWS = 1000
-"""Rows whose new conversations are a shard."""
+"""How many rows' new conversations make a shard."""
 
 SHARD_BYTES = 16 * 2**20
-"""Text at which a shard ends before it has all its rows: rows may be long."""
+"""How much text ends a shard before it has all its rows, since rows may be long."""
 
 REMEMBERED = 4_000_000
-"""Distinct conversations that are told from new ones, at about 200 bytes each. One that comes again after more than so
-many others is scored again."""
+"""How many distinct conversations are remembered, at about 200 bytes each. One that comes again after more than so many
+others is scored again."""
 
 
 class RowStream:
-    """Reads a file's rows once for their conversations, and once again for their places.
+    """A reader of a file's rows, once for their conversations and once again for their places.
 
     Args:
         source: the file.
@@ -49,7 +49,7 @@ class RowStream:
         tokenizer: the model's.
         max_tokens: conversations with more tokens are refused; None for no limit.
         shard_rows: rows of a shard.
-        remembered: distinct conversations that are told from new ones.
+        remembered: how many distinct conversations are remembered, to tell them from new ones.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class RowStream:
             yield self._shard(fresh)
 
     def rows_done(self, shard: Shard, num_conversations: int) -> int:
-        """Say how many rows are done, about, when so many more conversations of a shard are."""
+        """Say about how many rows are done when so many more conversations of a shard are done."""
         self._scored += num_conversations
         before, after = self._ends[shard.number], self._ends[shard.number + 1]
         share = (self._scored - sum(self._sizes[: shard.number])) / shard.size
@@ -183,7 +183,7 @@ class RowStream:
 
 
 class _Seen:
-    """Numbers distinct keys in order of appearance, and forgets the older half of them when there are too many."""
+    """Numbers of distinct keys in order of appearance; the older half is forgotten when there are too many."""
 
     def __init__(self, most: int) -> None:
         self.num_distinct = 0
@@ -204,7 +204,7 @@ class _Seen:
 
 
 def _keys(row: Scorable) -> Iterator[tuple[bytes, int]]:
-    """For each conversation of a row 16 bytes that stand for it, and the bytes of its text."""
+    """Yield for each conversation of a row 16 bytes that stand for it, and how many bytes its text has."""
     shared = _written([row.tools, row.chat_template_kwargs, row.prompt])
     for response in row.responses:
         text = _written(response)

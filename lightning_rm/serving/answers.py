@@ -14,11 +14,11 @@ from lightning_rm.serving.forms import Ask
 
 @dataclass(frozen=True)
 class Scored:
-    """What came of the items of a request.
+    """The results for the items of a request.
 
     Args:
-        rewards: one an item.
-        spreads: standard deviation over members of each item's rewards; empty for a model that is one.
+        rewards: one per item.
+        spreads: standard deviation of each item's rewards over members; empty for a model without members.
         num_tokens: of each item.
     """
 
@@ -72,7 +72,7 @@ def probability(reward: float) -> float:
 
 
 def _sglang(ask: Ask, scored: Scored, numbers: Sequence[float], request_id: str) -> Any:
-    """Return a list of objects; one object for one text outside a list."""
+    """Return a list of objects, or one object for a text that stood outside a list."""
     listed = [
         {
             "embedding": [number],

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Answer(JSONResponse):
-    """JSON in ASCII: what a request said may come back, half a surrogate pair among it, which UTF-8 cannot write."""
+    """JSON in ASCII: an answer may repeat a request, and half a surrogate pair in it, which UTF-8 cannot write."""
 
     def render(self, content: Any) -> bytes:
         """Return the body."""
@@ -30,7 +30,7 @@ class Answer(JSONResponse):
 
 
 def make_app(service: Service, api_key: str | None = None, max_body_bytes: int = 16 * 2**20) -> FastAPI:
-    """Yield the application: request forms in, rewards out.
+    """Return the application: request forms in, rewards out.
 
     Args:
         service: what answers; closed when the application's life ends.
@@ -53,7 +53,7 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
         except RequestError as error:
             response = Answer(error_body(str(error), error.kind, error.status, error.field), error.status)
         except ClientDisconnect:
-            response = Response(status_code=400)  # nobody reads it
+            response = Response(status_code=400)  # the client has gone: nobody reads it
         except Exception as error:
             log.exception("%s failed", path)
             response = Answer(error_body(str(error), "InternalServerError", 500), 500)
@@ -80,7 +80,7 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
         kind = "NotFoundError" if error.status_code == 404 else "BadRequestError"
         return Answer(error_body(str(error.detail), kind, error.status_code), error.status_code, error.headers)
 
-    # No page of documentation: its scripts would come from a network.
+    # No page of documentation: its scripts would be loaded over the network.
     app = FastAPI(title="lightning_rm", docs_url=None, redoc_url=None, lifespan=lifespan)
     for path in FORMS:
         app.add_api_route(path, post, methods=["POST"], name=path)
@@ -93,7 +93,7 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Return the body, read no further than its limit."""
+    """Return the body, reading no further than its limit."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():

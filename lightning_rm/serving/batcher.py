@@ -1,7 +1,7 @@
 """Dynamic batching: one thread that owns the model and scores what waits, whichever requests it came from.
 
-While a batch is scored the next one collects, so a lone request waits for nobody and many share their forwards, and the
-prompts that they have in common. It knows token ids and a function that scores them; no HTTP, tokenizer or layout.
+While a batch is scored the next one collects, so a lone request does not wait, and many requests share forwards and
+the prompts that they have in common. It knows token ids and a function that scores them; no HTTP, tokenizer or layout.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ class RequestError(ValueError):
 
     Args:
         message: what was found and what is wanted instead; the field's name is put before it.
-        field: the field of the request that is meant, such as `input[3]`; None where it is the whole.
+        field: the field of the request that is meant, such as `input[3]`; None for the whole request.
         status: the HTTP status, 4xx.
         kind: the error's type in the answer.
     """

@@ -23,7 +23,7 @@ from lightning_rm.data.rows import Message
 from lightning_rm.serving.errors import RequestError, found
 
 Dialect = Literal["classify", "pooling", "embeddings", "sglang", "get_reward"]
-"""Who is speaking: `classify` and `pooling` are vLLM's, `embeddings` is OpenAI's."""
+"""Whose form a request has: `classify` and `pooling` are vLLM's, `embeddings` is OpenAI's."""
 
 Body = Mapping[str, Any]
 
@@ -128,7 +128,7 @@ def read_get_reward(body: Body) -> Ask:
 
 
 def _vllm(body: Body, dialect: Dialect) -> Ask:
-    """Return what the forms of vLLM and OpenAI have in common."""
+    """Read what the forms of vLLM and OpenAI have in common."""
     if body.get("input") is not None and body.get("messages") is not None:
         raise RequestError("given beside messages; give one of them", "input")
     items, alone = ((_conversation(body),), True) if body.get("messages") is not None else _items(body.get("input"))
@@ -201,7 +201,7 @@ def _conversation(body: Body) -> Conversation:
     if is_prompt and continues:
         raise RequestError("cannot be true beside continue_final_message", "add_generation_prompt")
     try:
-        # As training reads a row's, the response at the end; a prompt alone is scored if its opened turn is asked for.
+        # Training reads rows so too: the response is last. A prompt alone is scored if its opened turn is asked for.
         messages = body["messages"]
         turns = read_turns(messages, "messages", "user") if is_prompt else read_conversation(messages, "messages")
         if is_prompt:

@@ -43,7 +43,7 @@ class Meters:
             self._counts["request_seconds_count", ""] += 1
 
     def text(self, **gauges: float) -> str:
-        """Return all of them in Prometheus' text format, gauges as they are now."""
+        """Return all counters, and the gauges given, in Prometheus' text format."""
         with self._lock:
             counts = dict(self._counts) | {(name, ""): value for name, value in gauges.items()}
         lines: list[str] = []

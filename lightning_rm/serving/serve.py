@@ -31,7 +31,7 @@ from lightning_rm.serving.service import Served, Service
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What the one who serves decides.
+    """The decisions of whoever serves a model.
 
     Args:
         name: what answers call the model, and requests may; None for its folder.

@@ -70,7 +70,7 @@ class Service:
         self.meters = Meters()
         self.started = int(time.time())
         self._batcher = Batcher(served.score, batch_tokens, self._count_batch)
-        # A tokenizer of the Rust library is not to be used by two threads at a time.
+        # Two threads must not use a tokenizer of the Rust library at a time.
         self._preparing = ThreadPoolExecutor(1, "tokenizer")
 
     async def answer(self, path: str, raw: bytes, request_id: str | None) -> Any:
