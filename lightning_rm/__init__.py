@@ -140,7 +140,7 @@ _HOMES = {
     "SupervisedLM": "modules.supervised",
     "SwAV": "modules.contrast",
     "SyntheticGroups": "data.synthetic.policy",
-    "SyntheticResponses": "data.synthetic.policy",  # the name of before
+    "SyntheticResponses": "data.synthetic.policy",  # an earlier name, still understood
     "SyntheticSource": "data.synthetic.pairs",
     "Voter": "annotation.voters",
     "VotersRM": "modules.voters",
@@ -168,7 +168,7 @@ _HOMES = {
     "strength_by_group": "analysis.plots.strength",
     "synthetic_tokenizer": "data.synthetic.tokenizer",
     "warmup_schedule": "modules.optimization",
-    "world_tokenizer": "data.synthetic.tokenizer",  # the name of before
+    "world_tokenizer": "data.synthetic.tokenizer",  # an earlier name, still understood
 }
 
 

@@ -225,4 +225,4 @@ def preference_batch(tokens: TokenBatch, **columns: Any) -> PreferenceBatch:
 
 ResponseBatch = GroupBatch
 response_batch = group_batch
-"""The names of before, of the same things."""
+"""Earlier names of the same things, still understood."""

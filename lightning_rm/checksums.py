@@ -2,7 +2,7 @@
 
 A checkpoint is a zip archive with the CRC-32 of each part, which torch writes and does not compare; the weights of an
 exported folder have theirs in a file beside them. A CRC-32 finds every flipped byte, and reads 3 GB a second. It is
-against accidents: who changes a file on purpose can change its checksum too. This file knows bytes; no tensors.
+against accidents: whoever changes a file on purpose can change its checksum too. This file knows bytes; no tensors.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def check_archive(path: Path) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _check_archive(path: Path, size: int, changed: int) -> None:
-    """Size and time of change are what a file is known again by."""
+    """Check an archive; a file that was checked is known again by its size and time of change."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # of a damaged index zipfile raises a dozen kinds
+    except Exception as error:  # a damaged index makes zipfile raise a dozen kinds
         raise ValueError(f"{path} is damaged in its index ({type(error).__name__})") from error
     if damaged is not None:
         raise ValueError(f"{path} is damaged: its part {damaged} has other bytes than were written")
@@ -63,7 +63,7 @@ def write_checksums(folder: Path, pattern: str = WEIGHTS) -> None:
 
 
 def check_weights(folder: Path, part: tuple[int, int] = (0, 1)) -> None:
-    """Compare the weights of a folder with the checksums beside them; of a folder without any nothing is known.
+    """Compare the weights of a folder with the checksums beside them; a folder without any passes.
 
     Args:
         folder: of the weights.

@@ -60,7 +60,7 @@ def draft_of(path: Path) -> Generator[Path]:
 
 
 def clear_drafts(folder: Path, name: str | None = None) -> None:
-    """Remove the drafts that processes which are gone have left in a folder: of one file, or of all."""
+    """Remove the drafts that dead processes have left in a folder: those of one file, or all."""
     for draft in folder.glob("*.tmp" if name is None else f"{glob.escape(name)}.*.tmp"):
         if (parts := DRAFT.fullmatch(draft.name)) is None:
             continue
@@ -135,7 +135,7 @@ def _disk_error(error: Exception) -> int | None:
 
 
 def _swap(draft: Path, target: Path) -> None:
-    """Give the draft the target's name; what was there has the draft's name after, if anything was."""
+    """Give the draft the target's name; what was there, if anything, gets the draft's name."""
     if not target.exists():
         draft.rename(target)
     elif not _exchange(draft, target):
@@ -163,7 +163,7 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _link(source: Path, copy: Path) -> None:
-    """Another name for a file or for all files of a folder; a copy where the file system has no links."""
+    """Give a file, or all files of a folder, another name; copy them where the file system has no links."""
     if source.is_dir() and not source.is_symlink():
         copy.mkdir()
         for entry in source.iterdir():
@@ -198,7 +198,7 @@ def _prefix(target: Path) -> str:
 
 
 def _host() -> str:
-    """This host's name, without the dots that end the file's own name in its draft's."""
+    """Return this host's name, without the dots that end the file's own name in its draft's."""
     return socket.gethostname().replace(".", "_")
 
 

@@ -93,10 +93,10 @@ class Utf8Files(LocalFileSystem):
 
 
 class ResumableCSVLogger(CSVLogger):
-    """Lightning's CSVLogger, but for the rows that lie in its folder: those before `goes_on_from` stay.
+    """Lightning's CSVLogger, except that rows which its folder has from before `goes_on_from` stay.
 
     Lightning removes an earlier file at once. Here what is not kept goes with the first row that is logged, so that a
-    run that fails before it loses nothing. Of 0, where a run begins anew, nothing is kept:
+    run that fails before it loses nothing. At 0, where a run begins anew, nothing is kept:
 
         rows of steps 0 1 2 3 4 5, goes_on_from 4  ->  0 1 2 3, then what is logged
 
@@ -107,7 +107,7 @@ class ResumableCSVLogger(CSVLogger):
     goes_on_from: int = 0
     """The optimizer steps that are done where the run goes on; `GoOn` sets it."""
     before: Path | None = None
-    """The file of the run that is gone on with; `GoOn` sets it."""
+    """The file of the run that this one continues; `GoOn` sets it."""
     _kept: set[tuple[int, str]] | None = None
 
     @property

@@ -98,8 +98,8 @@ class Segments:
 
     Args:
         lengths: S tokens; together all cells of the grid. No segment goes over the end of a row.
-        back: S numbers: how many segments before it the segment stands that it continues, 0 for none. So counted, two
-            grids put end to end have their numbers put end to end.
+        back: S numbers: how many segments before it the segment stands that it continues, 0 for none. Counted so, the
+            numbers stay as they are when grids are put end to end.
     """
 
     lengths: tuple[int, ...]

@@ -193,14 +193,14 @@ class GroupMetrics(Metric):
 
 
 def _rank_correlation(first: Tensor, second: Tensor, present: Tensor) -> Tensor:
-    """(G,) Spearman's correlation of two (k, G) columns over the responses present; 0 where one is constant."""
+    """Return (G,), Spearman's correlation of two (k, G) columns over the responses present; 0 where one is constant."""
     first, second = (_centred_ranks(values, present) for values in (first, second))
     spread = (first.square().sum(0) * second.square().sum(0)).sqrt()
     return torch.where(spread > 0, (first * second).sum(0) / spread, 0.0)
 
 
 def _centred_ranks(values: Tensor, present: Tensor) -> Tensor:
-    """(k, G) ranks among the responses present, less their mean, 0 elsewhere: `5 7 7` gives `-1 .5 .5`."""
+    """Return (k, G), ranks among the responses present, less their mean, 0 elsewhere: `5 7 7` gives `-1 .5 .5`."""
     # Half of how many are below less how many are above: no rounding, so that equal values have exactly 0.
     below = (values[:, None] - values[None]).sign()
     ranks = torch.where(present[None], below, 0.0).sum(1) / 2
@@ -208,5 +208,5 @@ def _centred_ranks(values: Tensor, present: Tensor) -> Tensor:
 
 
 def _diverged(value: Tensor, rewards: Tensor) -> Tensor:
-    """`value`, NaN where the rewards it comes from are: a model that has diverged orders nothing."""
+    """Return `value`, or NaN where the rewards it comes from are: a model that has diverged orders nothing."""
     return torch.where(rewards.isnan(), rewards, value)

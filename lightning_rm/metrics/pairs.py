@@ -109,7 +109,7 @@ def batch_statistics(chosen: Tensor, rejected: Tensor, batch: PreferenceBatch, n
         chosen: (P,) rewards of the chosen responses.
         rejected: (P,) rewards of the rejected responses.
         batch: the pairs; `label`, `clean`, `length` and `valid` are read. A label that the correction of a loss took
-            beyond [0, 1] (`strength.noise_corrected`) is not a probability, and measured against as the nearer end.
+            beyond [0, 1] (`strength.noise_corrected`) is not a probability; the nearer end stands for it.
         num_bins: bins of the calibration error.
 
     Returns:
@@ -253,19 +253,19 @@ class PairMetrics(Metric):
         return metrics
 
     def _allocate(self, num_subsets: int, device: torch.device) -> None:
-        """Zero sums, now and after a reset."""
+        """Set the sums to zero, now and after a reset."""
         num_statistics = len(Sums._fields) - 1 + self.num_bins
         zeros = torch.zeros(num_subsets, num_statistics, dtype=widest(device), device=device)
         self.add_state("sums", zeros, dist_reduce_fx="sum")
 
 
 def _takes_side(target: Tensor) -> Tensor:
-    """(P,) bool: the target prefers one response; 1/2 and NaN (unknown) do not."""
+    """Return (P,) bool: whether the target prefers one response; 1/2 and NaN (unknown) do not."""
     return (target < 0.5) | (target > 0.5)
 
 
 def _credit(difference: Tensor, target: Tensor) -> Tensor:
-    """(P,) 1 where the difference prefers what the target prefers, 1/2 where it is 0, else 0; 0 without a side.
+    """Return (P,), 1 where the difference prefers what the target prefers, 1/2 where it is 0, else 0; 0 without a side.
 
     A difference of NaN stays NaN: a model that has diverged has no accuracy.
     """

@@ -1,6 +1,6 @@
 """Metrics of rewards against scores of single responses, where there is no second response to be right about.
 
-A state of sums would do for Pearson's correlation and not for ranks, so that every pair of numbers is kept: 16 bytes a
+A state of sums would do for Pearson's correlation but not for ranks, so every pair of numbers is kept: 16 bytes a
 response. This file knows rewards and scores; it knows no batch, no model and no logger.
 """
 
@@ -69,7 +69,10 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def ranks(values: Tensor) -> Tensor:
-    """(R,) the rank of each value from 1 on, of equal ones their mean: `5 7 7` gives `1 2.5 2.5`. NaN stays NaN."""
+    """Return (R,), the rank of each value from 1 on; equal values share their mean rank, and NaN stays NaN.
+
+    `5 7 7` gives `1 2.5 2.5`.
+    """
     _, place, number = values.unique(return_inverse=True, return_counts=True)
     last = number.cumsum(0)
     rank = (last - (number - 1) / 2).to(values.dtype)[place]

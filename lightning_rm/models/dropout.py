@@ -1,4 +1,4 @@
-"""Dropout of our own, for backbones that ship with none, on embeddings or on features; and a while without any."""
+"""Dropout of our own, for backbones that ship with none, on embeddings or on features; and a context without any."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def add_dropout(model: AnyRewardModel, at: DropoutAt | None, probability: float)
 
 
 def _dropped(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    """Return a hook that a copy of the model has too, with its own probability."""
+    """Drop numbers of a module's output: a hook that a copy of the model has too, with its own probability."""
     return F.dropout(output, float(getattr(module, _PROBABILITY)), module.training)
 
 
@@ -77,7 +77,7 @@ def without_dropout(model: AnyRewardModel) -> Generator[None]:
 
 
 def _evaluated(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what checkpoints a layer's function, of the layer in evaluation mode."""
+    """Return `checkpoint` with the layer in evaluation mode whenever the function that it checkpoints runs."""
 
     def checkpointed(function: Callable[..., Any], *args: Any) -> Any:
         def evaluated(*inner: Any) -> Any:

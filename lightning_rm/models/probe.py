@@ -51,7 +51,7 @@ def hold_to_layouts(model: RewardModel) -> None:
 
 
 def _probe(model: RewardModel) -> None:
-    """About forty tokens in six forwards."""
+    """Probe a model with about forty tokens in six forwards."""
     dtype = model.backbone.dtype
     ids = _sequences(model)
     expected, rows = _off_in_rows(model, ids)
@@ -70,7 +70,7 @@ def _probe(model: RewardModel) -> None:
 
 
 def _off_in_rows(model: RewardModel, ids: Sequence[Tensor]) -> tuple[Tensor, float]:
-    """Return what transformers' own classifier says of each sequence alone, and how far padded rows are off it."""
+    """Return what transformers' own classifier says of each sequence alone, and how far from it padded rows are."""
     rewards = [model.backbone(input_ids=one[None], attention_mask=torch.ones_like(one)[None]).logits for one in ids]
     expected = torch.cat(rewards)[:, 0].double()
     return expected, _off(model, _padded(ids, model.pad_id), expected)
@@ -90,7 +90,7 @@ def _give_rows(model: RewardModel, off: float) -> None:
 
 
 def _sequences(model: RewardModel) -> list[Tensor]:
-    """Three sequences of distinct ids, none of them the padding token, an end or a beginning."""
+    """Return three sequences of distinct ids, none of them the padding token, an end or a beginning."""
     config: Any = model.backbone.config
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     named = {model.pad_id, config.bos_token_id, *ends}
@@ -146,7 +146,7 @@ def _row(parts: Sequence[Tensor], starts: Sequence[int], segments: Segments) -> 
 
 @contextmanager
 def _short_windows(backbone: nn.Module) -> Generator[None]:
-    """A backbone whose windows, where it has any, are shorter than what is probed."""
+    """Make a backbone's windows, where it has any, shorter than what is probed."""
     holders: list[Any] = [cast(Any, backbone).config, *backbone.modules()]
     windowed = [(one, one.sliding_window) for one in holders if isinstance(getattr(one, "sliding_window", None), int)]
     try:

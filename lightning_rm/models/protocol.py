@@ -1,6 +1,6 @@
 """`AnyRewardModel`: what a plain model, members of one backbone and an ensemble of models have in common.
 
-Who trains, scores or serves is typed by it, and never asks which of the three it was given.
+Code that trains, scores or serves is typed by it, and never asks which of the three it was given.
 """
 
 from __future__ import annotations

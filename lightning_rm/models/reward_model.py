@@ -61,7 +61,7 @@ class RewardModel(AnyRewardModel):
 
     Raises:
         ValueError: if the architecture is not supported, or the backbone has more than one label or another pooling, or
-            computes its last layer whole alone.
+            can only compute its last layer whole.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class RewardModel(AnyRewardModel):
             )
         with torch.autocast(feature.device.type, enabled=False):
             reward = self.architecture.reward(self.backbone, feature.to(self.reward_dtype).flatten(0, 1))
-        # A copy of k x P numbers: FSDP2 hangs its hook on what is returned, which must be no view.
+        # A copy of k x P numbers: FSDP2 hangs its hook on what is returned, which must not be a view.
         reward = reward.view(tokens.reward_index.shape).clone()
         routing = routing_of(heard, self.backbone.config, tokens, self.router_loss)
         return RewardOutput(reward, feature, hidden if keep_hidden else None, routing)
@@ -203,7 +203,7 @@ class RewardModel(AnyRewardModel):
             offload_activations: keep what `gradient_checkpointing` keeps in the host's memory, not the device's.
 
         Raises:
-            ValueError: if the checkpoint cannot be had, has more than one label or an unknown architecture, lacks
+            ValueError: if the checkpoint cannot be loaded, has more than one label or an unknown architecture, lacks
                 weights, has no padding token apart from eos, or is of members and `average` is not set.
         """
         if is_members(path) and not average:
@@ -313,7 +313,7 @@ class RewardModel(AnyRewardModel):
         return None if self._new_head is None else self._new_head.origin
 
     def remember_new_head(self, origin: str) -> None:
-        """Remember that the head, as it is now, was drawn because `where` has none; see `untrained_head`."""
+        """Remember that the head, as it is now, was drawn because `origin` has none; see `untrained_head`."""
         self._new_head = NewHead.of(origin, self.head_parameters())
 
     def read_weights(self, device: torch.device | str = "cpu") -> None:
@@ -329,7 +329,7 @@ class RewardModel(AnyRewardModel):
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees what stands before it alone: decoders, but those made bidirectional."""
+        """Whether a token sees what stands before it alone: decoders, except those made bidirectional."""
         return self.read_at == "last" and not getattr(self.backbone.config, "use_bidirectional_attention", False)
 
     @property
@@ -449,7 +449,7 @@ class RewardModel(AnyRewardModel):
     def _last_layer(self, wanted: LastLayer | None, deepest: float = DEEPEST) -> LastLayer:
         """Return where the last layer is computed.
 
-        What is wanted, or what a backbone of up to so many layers gains by.
+        That is what is wanted, or, for None, where it is read in a backbone of up to `deepest` layers.
         """
         config = self.backbone.config
         # Transformers chunks a feed-forward over tokens of a row, which only rows have.

@@ -30,8 +30,8 @@ class FSDP2Strategy(ModelParallelStrategy):
     Its own default splits layers over the devices of a node, and takes one of the sizes from the user: here both follow
     from the trainer's `devices` and `num_nodes`.
 
-    A checkpoint of shards is a folder, swapped whole and with checksums of its files; it goes on with any number of
-    ranks, as one of a single file does.
+    A checkpoint of shards is a folder, swapped whole and with checksums of its files; training goes on from it
+    with any number of ranks, as from one of a single file.
 
     Args:
         save_distributed_checkpoint: one folder of shards, or (False) one file gathered on rank 0.
@@ -88,7 +88,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read what `save_checkpoint` wrote, once its bytes are those that were written.
+        """Read what `save_checkpoint` wrote, after a check that its bytes are those that were written.
 
         Raises:
             ValueError: if they are not.

@@ -92,7 +92,7 @@ class Ascent:
 
     def _moved(self, away: bool) -> None:
         self.away = away
-        torch.clear_autocast_cache()  # where a caller's autocast keeps one, it has the weights of before, rounded
+        torch.clear_autocast_cache()  # a caller's autocast may keep the weights of before the move, rounded
 
 
 def choose_parameters(model: AnyRewardModel, part: str) -> list[tuple[str, nn.Parameter]]:
@@ -157,7 +157,7 @@ def length_and_cosine(parameters: Sequence[nn.Parameter], steps: Iterable[Tensor
 
 
 def gradient_of(parameter: nn.Parameter) -> Tensor:
-    """Return its `.grad`, or zeros where a backward pass did not reach it."""
+    """Return a parameter's `.grad`, or zeros where a backward pass did not reach it."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
@@ -176,7 +176,7 @@ def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def average_over_ranks(gradients: Sequence[Tensor]) -> None:
-    """Average over ranks in place; sharded gradients are means already."""
+    """Average gradients over ranks in place; sharded ones are means already."""
     if world_size() == 1 or isinstance(gradients[0], DTensor):
         return
     pending = [dist.all_reduce(gradient, async_op=True) for gradient in gradients]

@@ -50,7 +50,7 @@ from lightning_rm.modules.routing import with_routing
 __all__ = ["EvaluationStage", "PairwiseRM", "metric_prefix"]
 
 STATISTICS = "statistics of pairs"
-"""The name, no loss's, of what the metrics are made of among a training step's sums."""
+"""The name, among a training step's sums, of those that the metrics are made of; no loss has this name."""
 
 
 class PairwiseRM(L.LightningModule):
@@ -136,7 +136,7 @@ class PairwiseRM(L.LightningModule):
 
     @property
     def reads(self) -> frozenset[Target]:
-        """What of a pair's targets the loss reads. A treatment that makes others is refused."""
+        """What of a pair's targets the loss reads. A treatment that makes other targets is refused."""
         return LABELS_AND_WEIGHTS
 
     @property
@@ -145,7 +145,7 @@ class PairwiseRM(L.LightningModule):
         return False
 
     def scores(self, batch: PreferenceBatch | GroupBatch) -> Tensor | None:
-        """Return what rewards are held against beside the labels of pairs, (2, P), NaN where it is not known; or
+        """Return what rewards are compared with beside the labels of pairs, (2, P), NaN where it is not known; or
         None.
         """
         return None
@@ -196,8 +196,8 @@ class PairwiseRM(L.LightningModule):
         weights_only: bool | None = None,
         **arguments: Any,
     ) -> Self:
-        """Return the module as a checkpoint has it, ready to predict; to train it on give the trainer a `ckpt_path`
-        instead.
+        """Return the module as a checkpoint has it, ready to predict; to go on training, give the trainer a
+        `ckpt_path` instead.
 
         Args:
             checkpoint_path: a `.ckpt` of a run.
@@ -242,13 +242,13 @@ class PairwiseRM(L.LightningModule):
         """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
         self._progress.start_batch(self.device)
         self._step_before_batch = self.global_step
-        # Later batches are not looked at: a device would be waited for in every step.
+        # Later batches are not looked at: the host would wait for the device in every step.
         if batch_idx == 0 and self.needs_strengths:
             check_strengths(batch.strength)
 
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
-        stepped = self.global_step > self._step_before_batch  # by an epoch's last, short of micro-batches, too
+        stepped = self.global_step > self._step_before_batch  # also by an epoch's last batch, short of micro-batches
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if stepped and self.finite.due(self.global_step, every):
             self._name_skipped_steps()
@@ -468,7 +468,7 @@ class PairwiseRM(L.LightningModule):
     def _end_epoch(self) -> dict[str, Tensor]:
         """Return the metrics of the epoch's pairs, which are `last_epoch` from here on.
 
-        None where none were trained.
+        It is empty where none were trained.
         """
         if not (totals := self._progress.take_since_epoch(self._sum_over_ranks)):
             return {}

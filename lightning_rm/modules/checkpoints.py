@@ -1,4 +1,4 @@
-"""What a checkpoint says of its model: whether it is this one, and how to make one of it alone.
+"""What a checkpoint says of its model: whether it is this one, and how to make a model of the checkpoint alone.
 
 It knows models and files; no trainer.
 """
@@ -20,7 +20,7 @@ from lightning_rm.models.reward_model import RewardModel
 
 
 def describe(model: Any) -> str | None:
-    """Return what a model's backbone is, as JSON; None of one that is more than a backbone and a head."""
+    """Return what a model's backbone is, as JSON; None for one that is more than a backbone and a head."""
     if type(model) is not RewardModel:
         return None
     dtype = str(next(model.backbone_parameters()).dtype).removeprefix("torch.")
@@ -29,7 +29,7 @@ def describe(model: Any) -> str | None:
 
 
 def model_of(path: str | Path) -> RewardModel:
-    """Return a model with random weights into which a checkpoint's fit.
+    """Return a model with random weights that the weights of a checkpoint can replace.
 
     Raises:
         ValueError: if the checkpoint is damaged, does not say what its model is, or has adapters.

@@ -104,7 +104,7 @@ class Climb:
         """
         if not responses:
             raise ValueError("MetaRM climbs the difference loss of response groups: give the data module responses=")
-        # Where no voter was asked all responses are agreed, with themselves too.
+        # Where no voter was asked, `agreed` is True everywhere, also for a response and itself.
         if self.agreed_only and any(bool(groups.agreed[0, 0].any()) for groups in responses):
             raise ValueError(
                 "agreed_only=true needs the votes of voters on the responses, and some have none: sample them with "
@@ -219,7 +219,7 @@ class Climb:
 
     @contextmanager
     def _aside(self) -> Generator[None]:
-        """The model as J reads it: without dropout, or with random numbers for it that are not missed afterwards."""
+        """Have the model as J reads it: without dropout, or with random numbers that are not missed afterwards."""
         device = self.model.device
         with (
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),

@@ -17,8 +17,8 @@ def clip_gradients(
 ) -> bool:
     """Clip gradients where that needs nothing of Lightning's, and tell whether it was done.
 
-    Lightning refuses a fused optimizer wherever gradients may be scaled, and in bfloat16, where nothing scales them,
-    too.
+    Lightning refuses a fused optimizer wherever gradients may be scaled, and also in bfloat16, where nothing scales
+    them.
 
     Args:
         plugin: the trainer's precision.

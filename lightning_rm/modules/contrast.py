@@ -48,7 +48,7 @@ class Contrast(nn.Module, ABC):
     def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
         """Compare the features (2, P, H) of P pairs in each view; P is 0 where a rank has run out of pairs.
 
-        `index` (2, P) says where in the batch they were read: one response that stands in several pairs at one place.
+        `index` (2, P) says where in the batch they were read: a response of several pairs was read at one place.
         """
 
     def before_step(self, step: int, num_steps: float) -> None:
@@ -205,7 +205,7 @@ class SwAV(Contrast):
             self.prototypes.grad = None
 
     def _codes(self, views: Tensor, prototypes: Tensor) -> Tensor:
-        """(2, n, K): codes of this rank's samples in both views (2, n, D)."""
+        """Return (2, n, K): codes of this rank's samples in both views (2, n, D)."""
         num_own = views.shape[1]
         gathered, start = gather_rows(views.transpose(0, 1))
         gathered = gathered.transpose(0, 1)

@@ -79,8 +79,8 @@ class FiniteSteps:
     def guard(self, loss: Tensor, rows: Tensor) -> Tensor:
         """Return a factor for a micro-batch's loss: 1, or NaN where the loss is not finite.
 
-        Times the loss it makes every gradient NaN, on all ranks once gradients are averaged: so that a loss that is
-        infinite at finite gradients, or on one rank alone, is noticed everywhere by the gradient's norm.
+        A loss times NaN makes every gradient NaN, on all ranks once gradients are averaged. So a loss that is infinite
+        at finite gradients, or on one rank alone, is noticed everywhere by the gradient's norm.
 
         Args:
             loss: a scalar.

@@ -39,7 +39,7 @@ class Measured:
 
         Args:
             batch: P pairs, or P groups of k responses.
-            output: their rewards, of members the mean is taken.
+            output: their rewards; of members the mean is taken.
             scores: (2, P) of the responses, NaN where nobody gave one, to hold rewards against; None for none. A
                 response of several pairs counts once.
 
@@ -81,8 +81,8 @@ class Measured:
 
 
 def first_of_each(batch: PreferenceBatch) -> Tensor:
-    """(2, P) bool: a place for each response of the batch, for one that stands in several pairs the first; of fillers
-    none.
+    """Return (2, P) bool, True at one place for each response of the batch: at the first where it stands in several
+    pairs, and nowhere for fillers.
 
     Pairs (0, 1), (0, 2) and (1, 2) of one row give 1 0 0 of chosen and 1 1 0 of rejected.
     """

@@ -126,7 +126,7 @@ class MetaRM(PairwiseRM):
         """
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.climb.check(batch.responses)
-        reshard(self)  # a validation leaves weights whole that are not those which are trained
+        reshard(self)  # a validation leaves whole weights behind, which are not the shards that are trained
         try:
             if batch.responses:
                 self.climb.begin_step()
@@ -200,7 +200,7 @@ class MetaRM(PairwiseRM):
             )
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """Return one that leaves the model at theta, whatever ends the run and wherever."""
+        """Return a callback that leaves the model at theta, whatever ends the run and wherever."""
         return [_BackToTheta()]
 
     @contextmanager

@@ -164,7 +164,7 @@ def check_distill(distill: float) -> None:
 
 
 def check_views(feature: Tensor) -> None:
-    """Raise if two views are equal: then a contrast learns nothing, and says nothing of it.
+    """Raise if two views are equal: then a contrast learns nothing, and gives no sign of it.
 
     Args:
         feature: (2, 2, P, H) of chosen and rejected in two views.

@@ -83,7 +83,7 @@ class Muon(Optimizer):
 
 
 def adamw_8bit(groups: Iterable[dict[str, Any]], paged: bool = False, **options: Any) -> Optimizer:
-    """Return AdamW whose state has eight bits a number (Dettmers et al., arXiv 2110.02861), of bitsandbytes.
+    """Return AdamW whose state has eight bits a number (Dettmers et al., arXiv 2110.02861), from bitsandbytes.
 
     Args:
         groups: of `parameter_groups`.

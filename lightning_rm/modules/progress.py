@@ -1,4 +1,4 @@
-"""What a rank has counted in training and which random numbers come next: so that a resumed run logs what one that
+"""What a rank has counted in training and which random numbers come next, so that a resumed run logs what one that
 never stopped does, and draws its dropout masks.
 
 It knows sums by name; not what they are sums of, nor a trainer. Ranks are reached by functions that are handed in.

@@ -28,8 +28,8 @@ class RegressionRM(PairwiseRM):
 
     A row is one response with its score or attributes, or k of them to a prompt (`data=scored`). Of several attributes
     each has a linear head without a bias, and the reward is their sum by given weights, which is again one linear map:
-    that one is measured, and exported as an ordinary reward model. To train it further on pairs, with the head it has,
-    is NVIDIA's second stage (arXiv 2410.01257): load the exported folder.
+    that one is measured, and exported as an ordinary reward model. NVIDIA's second stage (arXiv 2410.01257) trains it
+    further on pairs, with the head it has: load the exported folder.
 
     Validation and test sets that have scores are measured by the correlations of rewards with them too
     (`metrics.scores`), which is all that responses without a second one can be measured by:

@@ -18,8 +18,8 @@ class ResponseRankRM(PairwiseRM):
 
     Where a target margin trusts the size of a strength and needs a scale, this trusts its order alone. The pairs of a
     micro-batch, over all ranks, are dealt into groups whose strengths lie far apart. A pair counts as its label has it:
-    turned round, its strength is negated. The side that a label takes is read, not how sure it is of it; weights are
-    the batch's, and margins are not read. A tie is ranked below stronger pairs and not above 0.
+    one that is turned round has its strength negated. The side that a label takes is read, not how sure it is of it;
+    weights are the batch's, and margins are not read. A tie is ranked below stronger pairs and not above 0.
 
     Args:
         model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.

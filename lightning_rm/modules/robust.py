@@ -1,4 +1,4 @@
-"""`RobustRM`: two plain answers to wrong labels, to hold voters against: trim the largest losses, or bound the loss."""
+"""`RobustRM`: two plain answers to wrong labels, to compare voters with: trim the largest losses, or bound the loss."""
 
 from __future__ import annotations
 

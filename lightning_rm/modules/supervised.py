@@ -30,7 +30,7 @@ class SupervisedLM(PairwiseRM):
         return frozenset()
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the reward head's: the loss of text does not read rewards."""
+        """Return the reward head's parameters: the loss of text does not read rewards."""
         return self.model.head_parameters()
 
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -41,7 +41,7 @@ class Targets:
 
     @classmethod
     def plain(cls, num_pairs: int) -> Targets:
-        """Return the baseline's: label 1, margin 0, weight 1."""
+        """Return the baseline's targets: label 1, margin 0, weight 1."""
         return cls.of(np.ones(num_pairs), np.zeros(num_pairs), np.ones(num_pairs))
 
     @classmethod
@@ -65,7 +65,7 @@ Target = Literal["label", "soft label", "margin", "weight", "level"]
 
 
 def told(targets: Targets) -> dict[Target, Bools]:
-    """Tell of which pairs (N,) a target says something: that is not the label 1 or 1/2, the margin 0 and the weight 1.
+    """Tell for which pairs (N,) each target says more than the label 1 or 1/2, the margin 0 or the weight 1.
 
     A pair of the label 0.2 and the weight 1 has a label, for its side is not that of its names, and a soft label.
     """
@@ -93,15 +93,15 @@ def changed(before: Targets, after: Targets) -> list[Target]:
 
 
 def _sureness(label: Floats) -> Floats:
-    """Return the distance from 1/2, equal for a label and what it is turned round, in spite of rounding."""
+    """Return the distance from 1/2, equal for a label and the same label turned round, in spite of rounding."""
     return np.abs(label - 0.5).round(12)
 
 
 Treatment = Callable[[Strength, Targets], Targets]
 """From strength and targets to targets: a function below with its options fixed, `partial(flip, below_quantile=0.1)`.
 
-Pairs without strength (NaN) are left as they are, but by what is for all pairs or of one rate. A strength is of chosen
-over rejected: what chooses pairs by it, `flip` and `pairs="negative"`, takes their labels to prefer chosen.
+Pairs without strength (NaN) are left as they are, except by treatments for all pairs or of one rate. A strength is of
+chosen over rejected: what chooses pairs by it, `flip` and `pairs="negative"`, takes their labels to prefer chosen.
 """
 
 

@@ -97,8 +97,8 @@ def soft_label(
 ) -> Targets:
     """Replace the label by what the voters believe: `sigmoid(mean / temperature)`, or the share of their votes.
 
-    That is below 1/2 where they contradict the label: `flip` has no place after it, where it turns this belief round,
-    nor before it, where this undoes what it turned round.
+    That is below 1/2 where they contradict the label: `flip` must not come after it, where it would turn this belief
+    round, nor before it, where its flips would be undone.
 
     Args:
         strength: of N pairs.
@@ -234,7 +234,7 @@ def noise_corrected(
     rDPO).
 
     l is the ranking loss, e the probability that the label is wrong. With the label y it is the ranking loss against
-    `(y - e) / (1 - 2 e)`, which is 1 for y = 1 and e = 0 and beyond it for e > 0.
+    `(y - e) / (1 - 2 e)`, which is 1 for y = 1 and e = 0, and above 1 for y = 1 and e > 0.
 
     Args:
         strength: of N pairs.
@@ -258,7 +258,7 @@ def noise_corrected(
 
 
 def _mask(strength: Strength, pairs: Pairs) -> Bools:
-    """(N,) which pairs a treatment is for; never one without strength, unless it is for all."""
+    """Return (N,), which pairs a treatment is for; never one without strength, unless it is for all."""
     if pairs == "all":
         return np.ones(len(strength), bool)
     if pairs == "negative":

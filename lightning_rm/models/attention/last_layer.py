@@ -2,8 +2,8 @@
 
 A reward is read at one token of its sequence. What the last layer makes of every other token is needed as keys and
 values alone: its queries, the projection of its attention and its MLP are computed for tokens that nobody reads. Here
-they run at the tokens that are read; rewards and gradients stay what they are. Of a model of n layers that saves about
-five sixths of one.
+they run only at the tokens that are read; rewards and gradients stay what they are. That saves about five sixths of one
+layer of the model.
 
 It works from outside on plain models of transformers: within the last layer, modules that work token by token see the
 tokens that are read and no others, and what they give is put back where it was, zeros elsewhere. Which tokens those are
@@ -23,10 +23,10 @@ LastLayer = Literal["where_read", "whole"]
 """Where a backbone's last layer is computed."""
 
 DEEPEST = 16
-"""Layers of the deepest backbone whose last layer is computed where it is read unasked. Five sixths of one layer are
-the less the more there are: of a step on one CPU core (Llama layers 256 wide, shared beginnings of HH-RLHF's lengths)
-that is 27 % of 2 layers, 17 % of 4, 7 % of 8, 6 % of 12, 4 % of 16, 3 % of 22 and 2 % of 28, medians of ten turns.
-Beyond 16 it is hardly more than these differ from turn to turn, and the model is left as transformers made it."""
+"""Layers of the deepest backbone whose last layer is computed where it is read unasked. Five sixths of one layer count
+less the more layers there are. Of a step on one CPU core (Llama layers 256 wide, shared beginnings of HH-RLHF's
+lengths) that is 27 % of 2 layers, 17 % of 4, 7 % of 8, 6 % of 12, 4 % of 16, 3 % of 22 and 2 % of 28, medians of ten
+turns. Beyond 16 the gain is hardly more than turns differ from one another; the model is left as it is."""
 
 TOKEN_WISE = frozenset(
     {
@@ -37,8 +37,8 @@ TOKEN_WISE = frozenset(
         "Wo",  # ModernBERT (Wqkv)
     }
 )
-"""Names of modules that work token by token and have no part in keys and values. Of a layer that names them otherwise
-everything is computed."""
+"""Names of modules that work token by token and have no part in keys and values. A layer that names them otherwise
+is computed whole."""
 
 
 class Cells(NamedTuple):
@@ -54,18 +54,18 @@ class Cells(NamedTuple):
 
 
 class _Now(threading.local):
-    """What the last layer that runs in this thread is told: it runs none inside another."""
+    """What the last layer that runs in this thread is told; one value will do, as none runs inside another."""
 
     cells: Cells | None = None
 
 
 _CELLS: Any = WeakTensorKeyDictionary()
-"""By the attention mask of a forward: its `Cells`, for as long as there is the mask."""
+"""The `Cells` of each forward by its attention mask, kept for as long as the mask exists."""
 
 _NOW = _Now()
 
 _HOOKING = threading.Lock()
-"""Of two threads whose first forwards meet, one hooks."""
+"""Held while hooks are added, so that only one of two threads whose first forwards coincide adds them."""
 
 _TOLD = "told_where_read"
 """The attribute of modules that are told where they are read; a copy of one is told, too."""
@@ -83,7 +83,8 @@ def choose_last_layer(
         deepest: layers of the deepest backbone that does so unasked.
 
     Raises:
-        ValueError: if it is not one of the words, or this backbone cannot compute its last layer where it is read.
+        ValueError: if `wanted` is not one of the words, or this backbone cannot compute its last layer where it is
+            read.
     """
     if wanted is not None and wanted not in get_args(LastLayer):
         raise ValueError(f"last_layer={wanted!r}; it must be one of {', '.join(get_args(LastLayer))}, or null")
@@ -95,7 +96,7 @@ def choose_last_layer(
 
 
 def tell_where_read(mask: Tensor, read: Tensor, shape: tuple[int, ...]) -> None:
-    """Say of a forward that is about to run where its last hidden states are read.
+    """Note where the last hidden states of a forward that is about to run are read.
 
     Args:
         mask: what the backbone is handed as its attention mask, and hands on to its layers as it is. Where it makes
@@ -107,14 +108,14 @@ def tell_where_read(mask: Tensor, read: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def carry(mask: Tensor, other: Tensor) -> Tensor:
-    """Return another mask for the same grid, with what is known of the first."""
+    """Return `other`, a mask for the same grid, once what is known of `mask` is noted for it too."""
     if mask in _CELLS:
         _CELLS[other] = _CELLS[mask]
     return other
 
 
 def compute_where_read(layer: nn.Module) -> None:
-    """Have a backbone's last layer compute what is read, in forwards of which is told where; in place, and once."""
+    """Hook into a backbone's last layer, in place and once: it computes what is read, in forwards that say where."""
     with _HOOKING:
         if not _is_told(layer) and _hook_into(layer):
             layer.register_forward_hook(_forget, always_call=True)
@@ -130,10 +131,10 @@ def _is_told(module: nn.Module) -> bool:
 
 
 def _hook_into(module: nn.Module) -> bool:
-    """Tell whether a module has parts that work token by token; those are hooked, and it with them.
+    """Hook into a module and its parts that work token by token; tell whether it has such parts.
 
-    What is told is the mask, and attention is told it first: also where a layer is computed again in the backward pass
-    by its `forward`, without the layer's own hooks, as transformers does.
+    The cells come with the mask, and attention is the first to be handed it. That also holds where a layer is computed
+    again in the backward pass by its `forward`, without the layer's own hooks, as transformers does.
     """
     found = False
     for name, part in module.named_children():
@@ -159,7 +160,7 @@ def _forget(*_: Any) -> None:
 
 
 def _gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Of each input (V * R, L, H), a grid that stands there V times for V members, what is read: (V, U, H)."""
+    """Cut each input (V * R, L, H), a grid repeated for V members, to the cells that are read: (V, U, H)."""
     if _NOW.cells is None:
         return args
     read, shape = _NOW.cells
@@ -167,7 +168,10 @@ def _gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _put_back(_: nn.Module, args: tuple[Tensor, ...], output: Any) -> Any:
-    """(V, U, H) to (V * R, L, H), zero at cells that are not read; of several outputs, as experts give, the first."""
+    """Put (V, U, H) back into (V * R, L, H), zero at cells that are not read.
+
+    Of several outputs, as experts give, it takes the first.
+    """
     if _NOW.cells is None:
         return output
     if isinstance(output, tuple):

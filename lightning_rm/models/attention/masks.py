@@ -18,12 +18,12 @@ SEGMENT_ATTENTION = "sdpa_by_segment"
 
 
 WHOLE_ROWS = Segments((), ())
-"""Of a grid whose rows are one sequence each: nothing to cut."""
+"""The segments of a grid whose rows are one sequence each: nothing to cut."""
 
 
 def segment_mask(segments: Segments) -> Tensor:
-    """Return the "attention mask" of a grid of segments: their lengths, and how far back the one stands that each
-    continues.
+    """Return the "attention mask" of a grid of segments: the length of each, and how many segments back
+    the one stands that it continues.
 
     [prompt | chosen | rejected] of 3, 2 and 4 tokens is `[[[[3, 2, 4], [0, 1, 2]]]]`.
 
@@ -34,7 +34,7 @@ def segment_mask(segments: Segments) -> Tensor:
 
 
 def block_mask(tokens: TokenBatch, segments: Segments, causal: bool, dtype: torch.dtype) -> Tensor:
-    """Return the same as a plain additive mask, L x L, for `attn_implementation=eager`.
+    """Return what `segment_mask` says as a plain additive mask, L x L, for `attn_implementation=eager`.
 
     Args:
         tokens: a grid of (R, L).
@@ -55,8 +55,8 @@ def block_mask(tokens: TokenBatch, segments: Segments, causal: bool, dtype: torc
 
 
 def padding_mask(tokens: TokenBatch) -> Tensor:
-    """Return (R, 1, 1, L) bool, of rows of one sequence whose tokens see what follows them: all see the same, the
-    tokens.
+    """Return (R, 1, 1, L) bool for rows of one sequence whose tokens also see what follows them: each of them sees all
+    tokens of its row and no padding.
     """
     return tokens.mask[:, None, None]
 
@@ -85,8 +85,8 @@ def attention_mask(
     attention = config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # there is no public name
     window: int | None = getattr(config, "sliding_window", None)
     if segments is None or len(segments.lengths) == 1:
-        # Handed (R, L), transformers asks the device whether anything is masked at all, and waits for the answer: of
-        # tokens that see what follows them. DeBERTa takes no other mask, makes its own of it and asks nothing.
+        # Handed (R, L) for tokens that see what follows them, transformers asks the device whether anything is masked
+        # at all, and waits for the answer. DeBERTa takes no other mask, makes its own of it and does not ask.
         if attention == SEGMENT_ATTENTION:
             return segment_mask(WHOLE_ROWS) if causal else padding_mask(tokens)
         if attention == "eager" and packs and not causal and window is None:  # a window needs a second mask
@@ -121,12 +121,12 @@ def windowed(mask: Tensor, window: int | None) -> Tensor:
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of the same shape: 0 where a token may attend, the dtype's lowest number elsewhere."""
+    """Return a mask of the same shape: 0 where a token may attend, the dtype's lowest number elsewhere."""
     mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return mask.masked_fill(~allowed, torch.finfo(dtype).min)
 
 
 def _longest(segments: Segments) -> int:
-    """Return the tokens of the longest sequence: a segment with those that it continues."""
+    """Return the number of tokens of the longest sequence: a segment with those that it continues."""
     starts = starts_of(segments.lengths, segments.back)
     return max(start + length for start, length in zip(starts, segments.lengths, strict=True))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MOST_CELLS = 2**27
-"""Of a mask, R x L x L: larger ones (one tree of a whole batch of long conversations) are not worth it."""
+"""The most cells of a mask, R x L x L: larger ones (one tree of a batch of long conversations) are not worth it."""
 
 
 class Rectangle(NamedTuple):
@@ -104,7 +104,7 @@ def rectangle_of(lengths: list[int], back: list[int], device: torch.device) -> R
 
 
 def _trees(lengths: list[int], back: list[int]) -> list[int]:
-    """Return the tokens of each tree: a segment that continues none begins one."""
+    """Return the number of tokens of each tree: a segment that continues none begins one."""
     trees: list[int] = []
     for length, distance in zip(lengths, back, strict=True):
         if distance:

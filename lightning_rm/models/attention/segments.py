@@ -63,16 +63,16 @@ class Plan:
 
     @cached_property
     def num_cells(self) -> int:
-        """Of the mask of the rectangle."""
+        """The number of cells of the rectangle's mask."""
         rows, columns = shape_of(self.lengths, self.back)
         return rows * columns**2
 
 
 _PLANS: Any = WeakTensorKeyDictionary()
-"""By the mask that a forward hands to all of its layers: its `Plan`, for as long as there is the mask."""
+"""The `Plan` of each forward by the mask that it hands to all of its layers, kept for as long as the mask exists."""
 
 
-@torch.compiler.disable  # it cuts by numbers of the host, others in every batch
+@torch.compiler.disable  # it cuts by numbers on the host, which differ in every batch
 def segment_attention(
     module: nn.Module,
     query: Tensor,
@@ -125,9 +125,9 @@ def _way(query: Tensor, value: Tensor, plan: Plan, dropout: float) -> Callable[.
 
 
 def _one_by_one(module: nn.Module, flat: list[Tensor], plan: Plan, window: int | None, **kwargs: Any) -> Tensor:
-    """(1, T, heads, d): a call of SDPA for each segment. `flat` are query, key and value of (1, heads, T, d).
+    """Return (1, T, heads, d) by a call of SDPA for each segment. `flat` are query, key and value of (1, heads, T, d).
 
-    In the last layer, on a CPU, only tokens that are read ask; the others' outputs are zero.
+    In the last layer, on a CPU, only the tokens that are read have queries; the others' outputs are zero.
     """
     queries, keys, values = (tensor.split(plan.lengths, dim=2) for tensor in flat)
     read = _read_cells(module, flat[0].shape[2])
@@ -153,7 +153,7 @@ def _one_by_one(module: nn.Module, flat: list[Tensor], plan: Plan, window: int |
 
 
 def _read_cells(module: nn.Module, num_cells: int) -> Tensor | None:
-    """(V * U,) long, the flat positions that a layer is read at, of V grids one after the other; None for all."""
+    """Return (V * U,) long, the flat positions that a layer is read at in V grids end to end; None for all."""
     cells = cells_of(module)
     if cells is None or cells.read.device.type != "cpu":  # the host would wait for the positions
         return None
@@ -162,7 +162,7 @@ def _read_cells(module: nn.Module, num_cells: int) -> Tensor | None:
 
 
 def _by_segment(positions: list[int], lengths: list[int]) -> list[list[int]]:
-    """Ascending flat positions, counted from the beginning of the segment that each stands in, by segment."""
+    """Return ascending flat positions by segment, each counted from the beginning of the segment that it stands in."""
     found: list[list[int]] = []
     start = 0
     for length in lengths:
@@ -173,7 +173,7 @@ def _by_segment(positions: list[int], lengths: list[int]) -> list[list[int]]:
 
 
 def _without_padding(module: nn.Module, flat: list[Tensor], plan: Plan, window: int | None, **kwargs: Any) -> Tensor:
-    """(1, T, heads, d): one call of a variable-length kernel."""
+    """Return (1, T, heads, d) by one call of a variable-length kernel."""
     dtype = varlen.kernel_dtype(flat[0])
     query, key, value = (tensor[0].transpose(0, 1).to(dtype) for tensor in flat)
     spans = plan.arranged(varlen.spans_of, query.device)
@@ -181,7 +181,7 @@ def _without_padding(module: nn.Module, flat: list[Tensor], plan: Plan, window: 
 
 
 def _in_one_call(module: nn.Module, flat: list[Tensor], plan: Plan, window: int | None, **kwargs: Any) -> Tensor:
-    """(1, T, heads, d): one call of SDPA for all segments, put into a rectangle and taken out of it again."""
+    """Return (1, T, heads, d) by one call of SDPA for all segments, put into a rectangle and taken out of it again."""
     rectangle = plan.arranged(rectangle_of, flat[0].device)
     kind, shape = (window, flat[0].device), rectangle.cell.shape
     if kind not in plan.masks:
@@ -196,7 +196,7 @@ def _in_one_call(module: nn.Module, flat: list[Tensor], plan: Plan, window: int 
 def _sdpa(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Transformers' SDPA, which handles grouped heads, scaling, dropout and causality."""
+    """Call transformers' SDPA, which handles grouped heads, scaling, dropout and causality."""
     output: Tensor = sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0]
     return output, None
 

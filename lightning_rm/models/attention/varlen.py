@@ -25,7 +25,7 @@ KERNEL: Any = varlen_attn
 
 LARGEST_HEAD = 256
 FAR_OFF = 0.02
-"""More than bfloat16 leaves of an average of numbers around 1."""
+"""A difference that bfloat16 does not explain in an average of numbers around 1."""
 
 
 class Spans(NamedTuple):
@@ -35,8 +35,8 @@ class Spans(NamedTuple):
         key: (K,) long, the cells whose keys the segments see, end to end; None where those are the grid's, in order.
         query_ends: (S + 1,) int32, where each segment's queries end, 0 first.
         key_ends: (S + 1,) int32, where the keys that it sees end.
-        most_queries: of a segment.
-        most_keys: of a segment.
+        most_queries: the most queries of any segment.
+        most_keys: the most keys that any segment sees.
     """
 
     key: Tensor | None
@@ -119,8 +119,8 @@ def serves(query: Tensor, dropout: float) -> bool:
 def is_right(device: torch.device, dtype: torch.dtype) -> bool:
     """Tell whether the kernel gives what attention is, on [prompt | chosen | rejected] and a sequence by itself.
 
-    Asked once a device and dtype; a no is a warning. Nothing is differentiated: this may run inside a checkpointed
-    layer, which counts the tensors that are saved for its backward pass.
+    The kernel is tried once for each device and dtype; a no is a warning. Nothing is differentiated: this may run
+    inside a checkpointed layer, which counts the tensors that are saved for its backward pass.
     """
     lengths = [9, 4, 6, 5]
     generator = torch.Generator().manual_seed(0)
@@ -160,13 +160,13 @@ def by_hand(query: Tensor, key: Tensor, value: Tensor, spans: Spans, causal: boo
 
 @lru_cache
 def _options(kernel: Any) -> dict[str, bool]:
-    """Return what to say of grouped heads: from torch 2.12 on the kernel wants to be told, before it takes them
-    unasked.
+    """Return the option for grouped heads: from torch 2.12 on the kernel wants to be told of them; older versions take
+    them unasked.
     """
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(kernel).parameters else {}
 
 
 def _ends(lengths: list[int], device: torch.device) -> Tensor:
-    """(S + 1,) int32: 0 and the running sums."""
+    """Return (S + 1,) int32: 0 and the running sums."""
     ends = torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32)
     return ends.to(device, non_blocking=True)

@@ -114,7 +114,7 @@ def one_adapter(lora: LoraAdapter | None, adapter: Adapter | None) -> Adapter | 
     """Return the adapter that was asked for, by either name.
 
     Raises:
-        ValueError: if it was by both.
+        ValueError: if both are given.
     """
     if lora is not None and adapter is not None:
         raise ValueError("lora= and adapter= both say which adapters to train; give one of them")
@@ -122,7 +122,7 @@ def one_adapter(lora: LoraAdapter | None, adapter: Adapter | None) -> Adapter | 
 
 
 def is_plain_lora(adapter: Adapter) -> bool:
-    """Tell whether adapters are LoRA's sum alone, which is merged into weights that are sharded or in 4 bits, too."""
+    """Tell whether adapters are LoRA's sum alone, which merges into weights that are sharded or in 4 bits, too."""
     if isinstance(adapter, LoraAdapter):
         return True
     return isinstance(adapter, LoraConfig) and not adapter.use_dora and not isinstance(adapter.init_lora_weights, str)

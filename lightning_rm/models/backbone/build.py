@@ -202,7 +202,7 @@ def make_trainable(
     """Put adapters in, drawn from a seed, and turn checkpointing on, where asked; adapters freeze the LM head."""
     if gradient_checkpointing:
         with warnings.catch_warnings():
-            # The name of old, which is the one that every version of transformers 5 has.
+            # The old name, which is the one that every version of transformers 5 has.
             warnings.simplefilter("ignore", FutureWarning)
             backbone.gradient_checkpointing_enable({"use_reentrant": False})
     with stood_in(backbone) if adapter is not None else nullcontext():

@@ -106,8 +106,8 @@ def finish_folder(
 
 
 def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:
-    """Return the tensors of a classifier or a head by name: gathered on rank 0, 4-bit weights expanded, else not
-    copied.
+    """Return the tensors of a classifier or a head by name: gathered on rank 0, 4-bit weights expanded; others are
+    not copied.
     """
     module = cast(nn.Module, classifier)
     if any(isinstance(parameter, DTensor) for parameter in module.parameters()):
@@ -135,7 +135,7 @@ def _cast(classifier: PreTrainedModel, state: dict[str, Tensor], dtype: torch.dt
 def _skeleton(classifier: PreTrainedModel, dtype: torch.dtype, facts: Mapping[str, Any]) -> PreTrainedModel:
     """Return the same classifier without adapters, quantisation or memory.
 
-    What writes configuration and weight names.
+    It is what writes the configuration and the names of the weights.
     """
     config = copy.deepcopy(classifier.config)
     vars(config).pop("quantization_config", None)  # of the 4 bits or the GGUF that it was loaded from

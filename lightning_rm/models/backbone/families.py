@@ -29,7 +29,7 @@ OWN_MASKS = {
 """Families whose attention needs transformers' mask of all tokens by all tokens, which segments do not have."""
 
 WINDOW_IN_MASK = frozenset({"phimoe"})
-"""Families whose window is in that mask, and not told to attention."""
+"""Families that put their window into that mask and do not tell attention of it."""
 
 PROVEN = frozenset(
     {
@@ -100,7 +100,7 @@ def is_proven(config: PreTrainedConfig) -> bool:
 def _reads_a_score(kind: type[Any], config: PreTrainedConfig) -> bool:
     """Tell whether a classifier's forward makes its label of `score` at one token.
 
-    Which one, the probe and tests look.
+    Which token that is, the probe and the tests find out.
     """
     if config.is_encoder_decoder or getattr(config, "pooling", None) not in (None, "eos"):
         return False
@@ -109,7 +109,7 @@ def _reads_a_score(kind: type[Any], config: PreTrainedConfig) -> bool:
 
 
 def _why_rows(kind: type[Any], config: PreTrainedConfig) -> str | None:
-    """Why every sequence needs a row of its own, in words; None where several may share one."""
+    """Return in words why every sequence needs a row of its own; None where several may share one."""
     if config.model_type in OWN_MASKS:
         return OWN_MASKS[config.model_type]
     layers = set(cast("list[str] | None", getattr(config, "layer_types", None)) or ()) - LAYERS_THAT_PACK

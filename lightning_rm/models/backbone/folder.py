@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 MEMBERS_FILE = "members.safetensors"
-"""Beside an average of members on one backbone: their heads and adapters. It is not of any other weights."""
+"""Beside an average of members on one backbone: their heads and adapters. They fit no other weights."""
 
 ENSEMBLE_FILE = "ensemble.json"
 """Beside folders of several models: which they are, and how they answer as one."""
@@ -18,7 +18,7 @@ MODEL_FILES = re.compile(
     r"(config|generation_config|checksums|ensemble|adapter_config|lightning_rm)\.json|(model|adapter_model|members)(-\d{5}-of-\d{5})?\.safetensors"
     r"|model\.safetensors\.index\.json|pytorch_model.*\.bin(\.index\.json)?|member_\d+"
 )
-"""Files and folders that say what a model is: of an earlier export none may stand beside a new one."""
+"""Files and folders that say what a model is: none of an earlier export may stand beside a new one."""
 
 TOKENIZER_FILES = re.compile(
     r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|vocab\.txt|merges\.txt"

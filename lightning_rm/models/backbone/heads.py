@@ -1,6 +1,6 @@
 """Heads: at which token an architecture is read, and what its own classifier makes of that one hidden state.
 
-Encoders have heads of their own, each known here; what is a decoder `families` says. It knows no batch, no layout and
+Encoders have heads of their own, each known here; `families` says what is a decoder. It knows no batch, no layout and
 no file.
 """
 

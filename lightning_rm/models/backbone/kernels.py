@@ -22,7 +22,7 @@ NO_LOSSES = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 """Liger would put its own forward, with a loss over the vocabulary, in the place of a language model's."""
 
 RECOMPILE_LIMIT = 64
-"""Of variants of one layer's code; torch's own 8 are fewer than a run with two layouts and MetaRM has."""
+"""The most variants of one layer's code; torch's own 8 are fewer than a run with two layouts and MetaRM has."""
 
 
 def use_liger(backbone: PreTrainedModel) -> None:

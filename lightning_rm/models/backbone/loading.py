@@ -82,7 +82,7 @@ class Checkpoint:
         return options | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
 
     def config(self) -> PreTrainedConfig:
-        """Return its configuration, set to one label; of a model of images and text that of its text tower.
+        """Return its configuration, set to one label; for a model of images and text, that of its text tower.
 
         Raises:
             ValueError: if nothing is there, or a classifier with another number of labels.
@@ -154,7 +154,7 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
 
 
 def _of_torch_load(error: Exception) -> bool:
-    """Tell whether torch raised an error while it read a file: of damaged ones it raises a dozen kinds."""
+    """Tell whether torch raised an error while it read a file: damaged files make it raise a dozen kinds."""
     return any(frame.filename == torch.serialization.__file__ for frame in traceback.extract_tb(error.__traceback__))
 
 
@@ -267,7 +267,7 @@ def check_missing(checkpoint: Checkpoint, config: PreTrainedConfig, head: set[st
         checkpoint: where it is.
         config: its configuration.
         head: names of the head's parameters.
-        missing: of all that it lacks.
+        missing: names of all weights that it lacks.
 
     Raises:
         ValueError: if the backbone is incomplete, or the head of a reward model is.

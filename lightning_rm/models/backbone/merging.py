@@ -53,7 +53,7 @@ def merge_adapters(classifier: nn.Module, state: dict[str, Tensor]) -> dict[str,
 
 
 def _sum(name: str, layer: Any, own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """LoRA's sum by hand: of a layer that is sharded or in 4 bits, too."""
+    """Return LoRA's sum, made by hand: that also works for a layer that is sharded or in 4 bits."""
     down, up = (wide(own[f"{name}.lora_{part}.{ADAPTER}.weight"]) for part in "AB")
     delta: Tensor = layer.scaling[ADAPTER] * (up @ down)
     weight = own[f"{name}.base_layer.weight"]

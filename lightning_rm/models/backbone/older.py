@@ -30,7 +30,7 @@ def with_older_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
     `{"rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"}, "dtype": "bfloat16"}` gains
     `{"rope_theta": 500000.0, "rope_scaling": None, "torch_dtype": "bfloat16"}`. Rotary settings by kind of layer have
-    no form of old.
+    no older form.
     """
     older = dict(config)
     if "dtype" in config:

@@ -50,7 +50,7 @@ def hear_routers(backbone: PreTrainedModel, weight: float) -> None:
 
 @contextmanager
 def hearing() -> Generator[list[Tensor]]:
-    """Put what routers in training say within it into a list: scores (tokens, E), from first layer to last."""
+    """Put what routers in training say within the block into a list: scores (tokens, E), from first layer to last."""
     _NOW.heard = []
     try:
         yield _NOW.heard

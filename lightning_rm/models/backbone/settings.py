@@ -135,7 +135,7 @@ def choose_pad(
 
     Raises:
         ValueError: if there is none, if it ends texts too (then a pooled classifier reads another token than the last
-            of the text), or if positions hang on the configuration's own.
+            of the text), or if positions depend on the configuration's own.
     """
     own: int | None = config.pad_token_id
     candidates = (pad_id, None if tokenizer is None else cast("int | None", tokenizer.pad_token_id), own)

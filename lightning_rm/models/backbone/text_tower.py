@@ -20,7 +20,7 @@ TWINS = {
     "qwen3_vl_text": "qwen3",
 }
 """Text towers without a sequence classifier, and the text model that has their layers and names. On text alone the
-three coordinates of their positions are one, which is what the twin's positions are."""
+three coordinates of a position are equal, and are what the twin has as its one position."""
 
 WEIGHTS = {
     r"^(?:model\.)?language_model\.lm_head\.": "lm_head.",
@@ -33,9 +33,9 @@ _OF_THE_WHOLE = ("pad_token_id", "eos_token_id", "bos_token_id")
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Return a checkpoint's configuration, or that of its text tower where it has others.
+    """Return a checkpoint's configuration, or that of its text tower where it has other towers too.
 
-    What the whole says of labels, padding and the end of texts goes with the text tower where that says nothing.
+    What the whole says of labels, padding and the end of texts is taken over where the text tower says nothing.
     """
     tower = config.get_text_config()
     if tower is config:

@@ -33,7 +33,7 @@ class Unread:
     """Weights on the disk.
 
     Args:
-        origin: how errors call them.
+        origin: what errors call them.
         files: tensor -> its file.
     """
 
@@ -77,7 +77,7 @@ class Unread:
 
 @torch.no_grad()
 def read_shards(backbone: PreTrainedModel, unread: Unread, device: torch.device) -> None:
-    """Give a backbone without memory its weights: of a sharded one its shards, each rank reading its own.
+    """Give a backbone without memory its weights; of a sharded one each rank reads its own shards.
 
     Args:
         backbone: on the meta device, but for what the files do not have; sharded along first dimensions or not at all.

@@ -45,7 +45,8 @@ class RewardEnsemble(AnyRewardModel):
 
     Raises:
         ValueError: if there are no members, they differ in architecture or padding token, one is not a plain
-            RewardModel, there is not one offset for each, or the aggregate is none.
+            RewardModel, there is not one offset for each, or there is no such
+            aggregate.
     """
 
     members: Sequence[RewardModel]
@@ -229,7 +230,7 @@ class RewardEnsemble(AnyRewardModel):
 
     @torch.no_grad()
     def centre(self, rewards: Tensor) -> None:
-        """Move the offsets such that every member's mean over these rewards is 0.
+        """Move the offsets so that every member's mean over these rewards is 0.
 
         The Bradley-Terry loss sees differences alone, so each member's rewards have a zero of their own, drawn with its
         seed. Without a common one the worst case is always the member with the lowest zero, and the variance is mostly
@@ -251,5 +252,5 @@ class RewardEnsemble(AnyRewardModel):
         self.offsets += rewards.to(self.offsets).mean(0)
 
     def _centred(self, outputs: Sequence[RewardOutput]) -> Tensor:
-        """(k, M, P)."""
+        """Return (k, M, P): the members' rewards, each less its offset."""
         return torch.stack([output.reward for output in outputs], dim=1) - self.offsets[:, None]

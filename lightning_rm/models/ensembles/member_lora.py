@@ -47,7 +47,7 @@ class MemberAdapter(nn.Module):
         self.scale = scale
 
     def add(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Return a forward hook of the layer: its output and what each member adds on its rows.
+        """Return the layer's output with what each member adds on its rows; a forward hook of the layer.
 
         Args:
             inputs: one tensor (M * R, ..., in), member by member.
@@ -97,7 +97,7 @@ class MemberLora(nn.Module):
         if any(adapted_layers(classifier)):
             raise ValueError("members bring adapters of their own: leave lora= out, or set lora_layers=0")
         if any(getattr(module, "gradient_checkpointing", False) for module in classifier.modules()):
-            # A layer that is computed again in the backward pass would be so outside of `on`, without adapters.
+            # A layer that is computed again in the backward pass would be computed outside of `on`, without adapters.
             raise ValueError("gradient_checkpointing does not go with lora_layers; leave it out")
         if is_compiled(classifier):  # a compiled layer does not look for hooks that it gets later
             raise ValueError("compile does not go with lora_layers; leave it out")
@@ -144,7 +144,7 @@ class MemberLora(nn.Module):
 def _repeat_rows(
     num_members: int, first: bool, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return a layer's inputs for M times the rows. Hidden states are so already, but in the first adapted layer."""
+    """Return a layer's inputs for M times the rows. Hidden states have them, except in the first adapted layer."""
     hidden: Tensor = args[0] if args else kwargs["hidden_states"]
     rows = hidden.shape[0] if first else hidden.shape[0] // num_members
     if first:
@@ -156,12 +156,12 @@ def _repeat_rows(
 
 
 def _repeated(value: Any, rows: int, num_members: int) -> Any:
-    """Masks and positions for M times the rows; what has one row is left to broadcast."""
+    """Return masks and positions for M times the rows; what has one row is left to broadcast."""
     if isinstance(value, tuple):
         return tuple(_repeated(part, rows, num_members) for part in cast("tuple[Any, ...]", value))
     if not isinstance(value, Tensor):
         return value
-    if value.dtype == torch.long and value.ndim == 4:  # segments, which are told of all rows put end to end
+    if value.dtype == torch.long and value.ndim == 4:  # segments, which describe all rows put end to end
         return carry(value, value.repeat(1, 1, 1, num_members))
     if rows > 1 and value.shape[:1] == (rows,):
         return carry(value, value.repeat(num_members, *[1] * (value.ndim - 1)))

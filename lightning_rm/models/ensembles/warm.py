@@ -77,8 +77,8 @@ def average_weights(members: Sequence[AnyRewardModel]) -> RewardModel:
         A new reward model on member 0's device, all its weights trainable, in member 0's mode.
 
     Raises:
-        ValueError: if there are no members, one is in 4 bits or no plain RewardModel, or they differ in architecture,
-            padding token, a setting of the configuration, or a tensor's name or shape.
+        ValueError: if there are no members, one is in 4 bits or is not a plain RewardModel, or they differ in
+            architecture, padding token, a setting of the configuration, or a tensor's name or shape.
     """
     plain = _plain(members)
     states = _states(plain)
