@@ -28,7 +28,7 @@ from lightning_rm.scoring.parts import Refusal, Rewards
 
 
 class Kinds(NamedTuple):
-    """What rows a file holds: whether any has one response alone, any several, any a reward, any none."""
+    """What rows a file holds: whether some have one response alone, some several, some a reward, some no reward."""
 
     ones: bool
     lists: bool

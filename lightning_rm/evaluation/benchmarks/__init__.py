@@ -1,4 +1,4 @@
-"""Benchmarks of reward models, a file each: a reader of its rows and pure scoring functions of rewards."""
+"""Benchmarks of reward models, one file each, with a reader of its rows and pure scoring functions of rewards."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def find_benchmarks(names: str | Sequence[str]) -> list[Benchmark]:
-    """Return the benchmarks of a name, several names or `all`.
+    """Return the benchmarks for a name, several names or `all`.
 
     Raises:
         ValueError: for a name that is not one of them.

@@ -37,14 +37,14 @@ class Benchmark:
         title: as its paper calls it.
         aggregate: what `overall` is, in words: micro and macro means are not to be compared.
         hub: where its rows are on the hub; empty for a benchmark that is on no hub.
-        read_row: one row, and the part or file it stands in, to an item; raises `RowError` for a bad one.
-        columns: items, (N, K) rewards and a rule for ties to the credits that sections are made of.
-        combine: means of columns to sections. A section without its columns is left out. `A/b` is a detail of section
-            A, which tables leave to the files.
+        read_row: from a row, and the part or file it stands in, to an item; raises `RowError` for a bad one.
+        columns: from items, (N, K) rewards and a rule for ties to the credits that sections are made of.
+        combine: from means of columns to sections. A section without its columns is left out. `A/b` is a detail of
+            section A, which tables leave to the files.
         categories: the sections that mean, minimum and low quantile are taken over.
         expected: subset -> how many rows the whole benchmark has of it, None where that is not known; what is missing
-            is said. Of `fra_Latn:hep-cpp` the first part counts.
-        more: figures that are not made of means: items and rewards to numbers by name, without intervals.
+            is reported. Of `fra_Latn:hep-cpp` the first part counts.
+        more: figures that are not made of means: from items and rewards to numbers by name, without intervals.
     """
 
     name: str
@@ -97,7 +97,7 @@ def cluster_of(*texts: object) -> str:
 
 
 def pair_columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """Return one column a subset: the credit of the one comparison that each item is."""
+    """Return one column per subset: the credits of its items, each of which is one comparison."""
     return by_subset(items, pair_credit(items.comparisons.margins(rewards), rule))
 
 

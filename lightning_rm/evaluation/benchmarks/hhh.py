@@ -1,7 +1,7 @@
 """HHH alignment (Askell et al., arXiv 2112.00861): 221 pairs on being helpful, honest and harmless. It knows no model.
 
-The hub's rows have a dialogue flattened into one text; it is cut into turns at its Human and Assistant marks, or it
-would be scored as one turn.
+The hub's rows have a dialogue flattened into one text; it is cut into turns at its Human and Assistant marks, since
+otherwise it would be scored as one turn.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SUBSETS = {"harmless": 58, "helpful": 59, "honest": 61, "other": 43}
 
 
 def read_row(part: str, raw: Raw, origin: str) -> Item:
-    """Give a row of the hub (`input`, `targets`) or of BIG-bench (`target_scores`), or a pair of RewardBench's form."""
+    """Read a row of the hub (`input`, `targets`) or of BIG-bench (`target_scores`), or a pair of RewardBench's form."""
     name = str(raw.get("subset", part))
     subset = named_in(name, list(SUBSETS))
     if subset is None:
@@ -67,8 +67,8 @@ def _choices(raw: Raw) -> tuple[list[str], list[float]]:
 
 
 def _dialogue(flat: str) -> Turns:
-    """Return the turns before the response: `Human: hi\\n\\nAssistant:` is a user's turn; a text without marks is one
-    too.
+    """Return the turns before the response: `Human: hi\\n\\nAssistant:` is a user's turn, and so is a text without
+    marks.
     """
     marked = re.sub(
         r"\n+(Human|Assistant|H|A):", lambda found: f"\n\n{_name(found[1])}:", f"\n\n{text(flat, 'input').strip()}"
@@ -90,8 +90,8 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """Return the subsets, the mean over all pairs as `overall` (RewardBench's way), the mean of the subsets as a
-    detail.
+    """Return the subsets, the mean over all pairs as `overall` (RewardBench's way), and the mean of the subsets as
+    a detail.
     """
     sections = {subset: means[subset] for subset in SUBSETS if subset in means}
     if len(sections) < len(SUBSETS):

@@ -1,7 +1,7 @@
 """JudgeBench (Tan et al., arXiv 2410.12784): pairs of one model's answers, one of them objectively wrong.
 
 It knows no model. The rule for reward models (`--single_game`): "A>B" if A's reward is higher, else "B>A", so that an
-exact tie counts as "B>A". Judged in both orders a tie is wrong: that is `strict`.
+exact tie counts as "B>A". If both orders are judged, a tie is wrong: that is `strict`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CATEGORIES = {
     "livebench-math": "math",
     "livecodebench": "code",
 }
-"""How a row's source begins -> its category."""
+"""The beginning of a row's source -> its category."""
 
 SPLITS = {"gpt": (154, 98, 56, 42), "claude": (154, 51, 34, 31)}
 """Split, by who wrote the answers -> rows of each category."""

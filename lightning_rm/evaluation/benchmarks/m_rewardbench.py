@@ -1,6 +1,6 @@
 """M-RewardBench (Gureja et al., arXiv 2410.15522): RewardBench in 23 languages. It knows no model.
 
-Every language is scored as RewardBench is; the mean is over the languages without English.
+Every language is scored as RewardBench is; the mean is over all languages but English.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """Return one column a language and subset, such as `fra_Latn:hep-cpp`."""
+    """Return one column per language and subset, such as `fra_Latn:hep-cpp`."""
     return by_subset(items, pair_credit(items.comparisons.margins(rewards), rule))
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """Return a score a language, the mean of the sections it has; `overall` over the languages without English."""
+    """Return a score per language, the mean of the sections it has; `overall` is over all languages but English."""
     by_language: dict[str, dict[str, Floats]] = {}
     for name, mean in means.items():
         language, _, subset = name.partition(":")

@@ -17,12 +17,12 @@ from lightning_rm.evaluation.items import Floats, Ints
 from lightning_rm.evaluation.statistics import cluster_draws
 
 NUM_DRAWS = 100
-"""Draws of votes that ratings have their intervals from, as Chatbot Arena's had."""
+"""How many draws of votes the intervals of ratings are made from, as for Chatbot Arena's."""
 
 LEVEL = 0.95
 
 EQUAL = 1e-9
-"""Ratings that differ by no more are taken for equal."""
+"""Ratings that differ by no more than this are taken for equal."""
 
 
 class Votes(NamedTuple):
@@ -31,7 +31,7 @@ class Votes(NamedTuple):
     Args:
         first: (N,) the number of the model that gave the first answer.
         second: (N,) that of the second.
-        cluster: (N,) what is drawn together: the votes of one prompt.
+        cluster: (N,) the same for votes that are drawn together, those of one prompt.
         num: how many models there are.
     """
 
@@ -49,9 +49,10 @@ def agreement(votes: Votes, human: Floats, machine: Floats, seed: int = 0) -> di
     - `separability`: the share of pairs of models whose intervals of ratings, by the machine's votes, do not overlap;
       beside it that of people's.
     - `confidence agreement`: over the pairs of models that people's votes separate, 1 for one that the machine's
-      separate the same way round, -1 for the other way round, 0 where they do not; left out where people separate none.
+      separate the same way round, -1 for the other way round, 0 where they separate it
+      neither way; left out where people separate none.
     - `Brier of ranks`: over all pairs of models, the squared difference between the share of draws in which the machine
-      puts the one above the other and 1 or 0, as people's ratings have it (1/2 for equal ratings).
+      puts the one above the other, and 1 or 0 as people's ratings order them (1/2 for equal ratings).
 
     Args:
         votes: the pairs.
@@ -81,7 +82,7 @@ def agreement(votes: Votes, human: Floats, machine: Floats, seed: int = 0) -> di
 
 
 def _correlations(human: Floats, machine: Floats, human_rate: Floats, machine_rate: Floats) -> dict[str, float]:
-    """Correlations of ratings and of rates; none of what is the same for all models, as of rewards that all tie."""
+    """Return correlations of ratings and of rates, without those where a side has all models equal."""
     found: dict[str, float] = {}
     if min(np.ptp(human), np.ptp(machine)) > EQUAL:
         ratings = torch.from_numpy(human), torch.from_numpy(machine)
@@ -141,7 +142,7 @@ def bradley_terry(
 
     Args:
         table: (..., num, num) wins of the row's model over the column's.
-        met: (num, num) which models met, if the table is a draw that may lack some; None for those that it shows.
+        met: (num, num) which models met, if the table is a draw that may lack some; None if the table shows it.
         num_steps: at most.
         prior: wins that are added both ways for every pair that met, so that a model that always wins has a rating.
     """

@@ -1,7 +1,7 @@
 """PPE's correctness part (Frick et al., arXiv 2410.14872): 32 samples a prompt, each verified right or wrong.
 
 It knows no model. The published figure is the accuracy on sampled pairs of a right and a wrong response. The curves of
-best of k take the closed form over all subsets of the samples.
+the best of k use the closed form over all subsets of the samples.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_K = 32
 
 
 def read_row(part: str, raw: Raw, origin: str) -> Item:
-    """Give one prompt: `prompt`, `response_1` to `response_32`, `scores` (right or wrong), `sampled_conflict_pairs`."""
+    """Read one prompt: `prompt`, `response_1` to `response_32`, `scores` (right or wrong), `sampled_conflict_pairs`."""
     subset = named_in(part, list(SOURCES))
     if subset is None:
         raise RowError(BAD_VALUE, f"the path {part!r} names none of {', '.join(SOURCES)}")
@@ -67,9 +67,10 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
 
 
 def _curves(source: str, items: Items, rewards: Floats) -> dict[str, Credit]:
-    """Expected correctness of the best of k by reward, and by an oracle; the area under the ROC curve of each prompt.
+    """Return the expected correctness of the best of k by reward and by an oracle, and each prompt's area under the ROC
+    curve.
 
-    Only up to the k that every prompt of the source has responses for.
+    k goes only as far as every prompt of the source has responses.
     """
     numbers = np.flatnonzero(items.subset == source)
     if not len(numbers):
@@ -89,7 +90,7 @@ def _curves(source: str, items: Items, rewards: Floats) -> dict[str, Credit]:
 def roc_areas(reward: Floats, gold: Floats) -> Floats:
     """Return (P,), the chance that a right response of a prompt has a higher reward than a wrong one, ties half.
 
-    NaN for a prompt without one of each. They are P curves of few points: one table of differences, not P metrics.
+    NaN for a prompt without one of each. The P curves have few points: one table of differences replaces P metrics.
     """
     right, wrong = gold == 1, gold == 0
     pairs = right[:, :, None] & wrong[:, None, :]
@@ -100,12 +101,12 @@ def roc_areas(reward: Floats, gold: Floats) -> Floats:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """Return the accuracy of each source and their mean as `overall`; of the curves four figures a source as details.
+    """Return the accuracy of each source and their mean as `overall`; four figures of each source's curves as details.
 
     - `max score`: the highest point of the curve of best of k.
     - `end score`: the curve at the largest k.
-    - `loss`: the mean over k of the oracle's curve less it, which is the mean squared error of single picks, for
-      correctness is 0 or 1.
+    - `loss`: the mean over k of the oracle's curve minus this curve, which is the mean squared error of single picks,
+      since correctness is 0 or 1.
     - `AUC`: of reward as a classifier of correctness, within prompts.
     """
     sections = {source: means[source] for source in SOURCES if source in means}

@@ -1,7 +1,7 @@
 """PPE's human part (Frick et al., arXiv 2410.14872): votes of Chatbot Arena on pairs of answers. It knows no model.
 
 Votes for neither answer are left out of the accuracy, which is the published figure. Beside it stands how alike
-people's votes and the rewards' rank the models, by `model_ranks`.
+the votes of people and of the rewards rank the models, by `model_ranks`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def combine(means: Means) -> dict[str, Floats]:
 
 
 def rankings(items: Items, rewards: Floats) -> dict[str, float]:
-    """Say how alike people's votes and the rewards' rank the models that wrote the answers; nothing of fewer than
-    three. A vote of the rewards goes to the higher one; a vote that does not name two models is left out.
+    """Say how alike the votes of people and of the rewards rank the models that wrote the answers; nothing for fewer
+    than three. The rewards vote for the answer with the higher one; a vote that does not name two models is left out.
     """
     sides = np.array([item.facts["models"] for item in items])
     named = (sides != "").all(axis=1) & (sides[:, 0] != sides[:, 1])

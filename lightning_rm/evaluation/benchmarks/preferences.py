@@ -76,7 +76,7 @@ def combine(means: Means) -> dict[str, Floats]:
 
 
 def preference_benchmark(name: str, items: Items) -> Benchmark:
-    """Return the benchmark that a preference file is; its items are read already (`pair_items`)."""
+    """Return a preference file as a benchmark; its items have been read already, by `pair_items`."""
 
     def read_row(part: str, raw: object, origin: str) -> Item:
         raise ValueError(f"{name} is read as a preference file")

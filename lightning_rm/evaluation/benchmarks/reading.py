@@ -1,6 +1,6 @@
 """Read a benchmark's rows: from files in its own form, or from the hub by `datasets`. It knows no single benchmark.
 
-A benchmark is only itself as a whole: a bad row, or a row that stands there twice, is an error and not a smaller score.
+A benchmark counts only as a whole: a bad row, or a row that stands there twice, raises an error and is not skipped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_records(
         name: of the benchmark, for errors.
         path: files or folders; None for the hub.
         hub: the parts on the hub.
-        read_row: (part, row, place) to an item.
+        read_row: from (part, row, place) to an item.
 
     Raises:
         ValueError: for a bad row, one that stands there twice, or no row.
@@ -91,7 +91,7 @@ def _files(path: Paths) -> Iterator[tuple[str, Path]]:
 
 
 def _stem(name: str) -> str:
-    """`Adversarial/Neighbor/dataset.json.gz` without its suffixes."""
+    """Return a name without its suffixes: `Adversarial/Neighbor/dataset` of `Adversarial/Neighbor/dataset.json.gz`."""
     suffix = next(suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(suffix))
     return name[: -len(suffix)]
 
@@ -114,7 +114,7 @@ def _of_hub(name: str, hub: Sequence[HubPart]) -> Iterator[tuple[str, Record]]:
     for part, path, split, config in hub:
         try:
             data = load_dataset(path, config, split=split)
-        except Exception as error:  # of many families: all of them are said in one way
+        except Exception as error:  # it raises many kinds: all are reported alike
             raise ValueError(
                 f"benchmark={name}: cannot load {path} ({config or 'default'}, split {split}): "
                 f"{type(error).__name__}: {error}. Without a network say path=FOLDER_OR_FILE of a copy"

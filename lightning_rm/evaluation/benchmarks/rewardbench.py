@@ -54,7 +54,7 @@ SECTIONS: dict[str, dict[str, int]] = {
 """Section -> subset -> its weight in the section's mean, as the benchmark's own code fixes them."""
 
 PRIOR = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
-"""Test sets of before, whose plain mean the first leaderboard added at half weight."""
+"""Earlier test sets, whose plain mean the first leaderboard added at half weight."""
 
 SUBSETS = {subset: weight for subsets in SECTIONS.values() for subset, weight in subsets.items()}
 SPELLED = {"mt-bench-medium": "mt-bench-med"}
@@ -69,9 +69,8 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
 
 
 def pair_item(raw: Raw, origin: str, subset: str, cluster: str | None = None) -> Item:
-    """Return a pair of the form that RewardBench gave to many.
-
-    A prompt as text or turns, and two responses as texts.
+    """Return a pair in RewardBench's form, which many others use: a prompt as text or turns, and two responses as
+    texts.
     """
     prompt = read_turns(required(raw, "prompt"), "prompt", "user")
     return Item(
@@ -86,7 +85,8 @@ def pair_item(raw: Raw, origin: str, subset: str, cluster: str | None = None) ->
 
 
 def section_scores(accuracies: Means) -> dict[str, Floats]:
-    """Return sections by their weights over the subsets that are there; the benchmark's own code makes an absent one 0.
+    """Return sections by their weights over the subsets that are there; the benchmark's own code counts an absent one
+    as 0.
 
     `alpacaeval-easy` .9 and `mt-bench-easy` .5 alone make Chat (100 * .9 + 28 * .5) / 128 = .8125.
     """

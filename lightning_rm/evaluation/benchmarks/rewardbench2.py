@@ -1,6 +1,6 @@
 """RewardBench 2 (Malik et al., arXiv 2506.01937): five domains of best of four, and Ties. It knows no model.
 
-Ties asks that all right answers stand above all wrong ones, and that they stand closer to one another than to the best
+Ties asks that all right answers score above all wrong ones, and that they lie closer to one another than to the best
 wrong one. Its score is not a mean over rows, but a sum of five means.
 """
 
@@ -70,12 +70,12 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
 def ties_columns(items: Items, rewards: Floats) -> dict[str, Credit]:
     """Return the five means of Ties, as its authors' code has them.
 
-    With right answers and wrong ones of a row: its gap is the lowest right reward minus the highest wrong one, its
-    spread the highest right reward minus the lowest.
+    A row's gap is its lowest right reward minus its highest wrong one, and its spread is its highest right reward
+    minus its lowest right one.
 
     - `ref`, `tied`: the share of rows, with one right answer or several, whose gap is above 0.
     - `pref`: of questions that have both rows, the share whose tied gap is above the tied spread.
-    - `hard`: the same of the smaller of both gaps.
+    - `hard`: the same for the smaller of the two gaps.
     - `bonus`: the mean of tanh(smaller gap / spread - 1), 0 for 0 / 0.
     """
     rows: dict[str, dict[int, int]] = {"ref": {}, "tied": {}}

@@ -28,8 +28,8 @@ DIFFICULTIES = {
 
 
 def read_row(part: str, raw: Raw, origin: str) -> Item:
-    """Return one row: `prompt`, three `chosen`, three `rejected`, and `domain`, or a file that has the domain for its
-    name.
+    """Return one row: `prompt`, three `chosen`, three `rejected`, and `domain`, or the file is named after its
+    domain.
     """
     domain = raw.get("domain", part.rpartition("/")[2].removesuffix("_filtered"))
     if domain not in PARTS:
@@ -50,7 +50,8 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """Return nine columns a domain: `chat/concise>markdown` is a concise right answer against a wrong one in Markdown.
+    """Return nine columns per domain: `chat/concise>markdown` is a concise right answer against a wrong one in
+    Markdown.
 
     Both parts of safety are pooled before anything is averaged.
     """
@@ -66,7 +67,7 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
 
 
 def combine(means: Means) -> dict[str, Floats]:
-    """Return domains, difficulties over the domains there are, `overall`; each domain's difficulties and cells as
+    """Return domains, difficulties over the domains there are, and `overall`; each domain's difficulties and cells are
     details.
     """
     domains: dict[str, Floats] = {}
