@@ -35,7 +35,7 @@ class Flagged(NamedTuple):
 class Detection(NamedTuple):
     """How well a low score finds wrong labels.
 
-    `cut_*` is of flagging the scores below `cut` (precision NaN where none is), `lowest_*` of flagging the `lowest`
+    `cut_*` tells of flagging the scores below `cut` (precision NaN where none is), `lowest_*` of flagging the `lowest`
     share of the pairs. `num_unknown` pairs have no known truth or no score and count nowhere.
     """
 
@@ -88,8 +88,8 @@ def detection(score: ArrayLike, wrong: ArrayLike, cut: float = 0.0, lowest: floa
     """Say how well a low score finds wrong labels.
 
     AUROC is the chance that a wrong pair scores below a right one, a tie counting 1/2 (Mann-Whitney). Average precision
-    is the sum of precision times the gain in recall over the distinct scores. Of pairs tied at the edge of the lowest
-    share each counts in part, which is the mean over all orders of them.
+    is the sum of precision times the gain in recall over the distinct scores. Pairs tied at the edge of the
+    lowest share each count in part, which is the mean over all orders of them.
 
     Args:
         score: (N,) low where the label looks wrong.

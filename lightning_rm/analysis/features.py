@@ -41,8 +41,8 @@ class Features:
     num_available: int
 
     def differences(self) -> Features:
-        """Return the same of `f(chosen) - f(rejected)` and of its negative (arXiv 2401.06080, 3.1), the margin for
-        reward.
+        """Return the same of `f(chosen) - f(rejected)` and of its negative (arXiv 2401.06080, 3.1), with the margin
+        as reward.
         """
         difference, margin = self.feature[0] - self.feature[1], self.reward[0] - self.reward[1]
         return replace(self, feature=torch.stack([difference, -difference]), reward=torch.stack([margin, -margin]))
@@ -183,6 +183,6 @@ def _manifold() -> Any:
 
 
 def _centred(feature: Tensor) -> Tensor:
-    """(N, H) float64 of mean 0."""
+    """Return the features as (N, H) float64 of mean 0."""
     flat = feature.double().flatten(0, -2)
     return flat - flat.mean(0)

@@ -1,6 +1,6 @@
 """What reviewed pairs tell of the others: by decile of strength, how often a flip is right. It knows arrays alone.
 
-It holds for the rest of a decile if the reviewed pairs were drawn by chance from it.
+What they tell holds for the rest of a decile if the reviewed pairs were drawn by chance from it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 NORMAL_95 = 1.959963984540054
-"""Of a normal distribution 95 % lie within as many standard deviations of its mean."""
+"""95 % of a normal distribution lie within this many standard deviations of its mean."""
 
 
 class FlipPrecision(NamedTuple):
@@ -66,7 +66,7 @@ def wilson(successes: ArrayLike, num: ArrayLike) -> tuple[Floats, Floats]:
 
     Args:
         successes: counts.
-        num: of as many.
+        num: how many each is counted out of.
     """
     successes, num = np.asarray(successes, np.float64), np.asarray(num, np.float64)
     square = NORMAL_95**2
@@ -77,7 +77,7 @@ def wilson(successes: ArrayLike, num: ArrayLike) -> tuple[Floats, Floats]:
     low, high = (
         np.minimum(middle - half, share),
         np.maximum(middle + half, share),
-    )  # the share is inside, but for rounding
+    )  # rounding alone could put the share outside
     is_none = num == 0
     return np.where(is_none, 0.0, np.maximum(low, 0)), np.where(is_none, 1.0, np.minimum(high, 1))
 
@@ -102,7 +102,7 @@ def wrong_share(found: FlipPrecision) -> WrongShare:
         found: of `flip_precision`.
 
     Returns:
-        NaN where there is a decile with pairs of which nobody has looked at one.
+        NaN where a decile has pairs and nobody has looked at any of them.
     """
     reviewed = found.num_right + found.num_ties + found.num_wrong
     has_pairs = found.num_pairs > 0

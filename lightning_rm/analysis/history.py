@@ -52,11 +52,11 @@ def read_history(path: str | Path) -> dict[str, Curve]:
 
 
 def within_training(curve: Curve, history: History) -> Curve:
-    """Return a curve without what was logged after training, the last evaluation of the best weights; alone, that
-    stays.
+    """Return a curve without the evaluation of the best weights that follows training, unless it has nothing
+    else.
     """
     end = max((other.steps[-1] for key, other in history.items() if key.startswith("train")), default=np.inf)
-    # The evaluation after training is logged at the last step again: of equal steps the first counts.
+    # The evaluation after training is logged at the last step once more: of equal steps the first counts.
     first = np.concatenate([[True], np.diff(curve.steps) > 0]) & (curve.steps <= end)
     return Curve(curve.steps[first], curve.values[first]) if first.any() else curve
 

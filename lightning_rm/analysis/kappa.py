@@ -28,8 +28,8 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> Kappa:
         second: what the other says of the same pairs.
 
     Returns:
-        1 where they always agree, 0 for what chance gives; NaN without pairs, and where both say one and the same of
-        all, which chance would give as well.
+        1 where they always agree, 0 for what chance gives; NaN without pairs, and where both give one and the same
+        answer on all, which chance would give as well.
     """
     num_pairs = len(first)
     if not num_pairs:

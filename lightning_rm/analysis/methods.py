@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from lightning_rm.analysis.runs import PLACES, Run, shown
 
 Block = tuple[str, ...]
-"""The seed, and of the data's own seeds those in which runs differ."""
+"""The seed, and those of the data's own seeds in which runs differ."""
 
 NUM_NAMED = 3
-"""As many settings as a method's name takes; others are counted."""
+"""The most settings that a method's name takes; others are counted."""
 
 
 TARGET, HOW_MADE = "._target_", ("._partial_", "._convert_")
-"""Keys that name a class, and those that say how it is called, of which nothing depends that people read."""
+"""Endings of keys that name a class, and of those that say how it is called, which tell a reader nothing."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def differing(methods: Sequence[Method]) -> list[tuple[str, int, dict[str, str]]
 
     Returns:
         For each setting its key, how many others have the same values, and method -> value; several values of one
-        method's runs stand beside one another, a setting that a run has not is a dash.
+        method's runs stand beside one another, a setting that a run does not have is a dash.
     """
     runs = [run for method in methods for run in method.runs.values()]
     by_values: dict[tuple[str, ...], list[str]] = {}
@@ -127,13 +127,13 @@ def _split(name: str, runs: Sequence[Run], worlds: Sequence[str]) -> dict[str, l
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
-    """Return keys whose values differ between runs, places apart."""
+    """Return the keys whose values differ between runs, except places."""
     keys = dict.fromkeys(key for run in runs for key in run.settings if not key.startswith(PLACES) and key != "name")
     return sorted(key for key in keys if len({_shown(run, key) for run in runs}) > 1)
 
 
 def _shown(run: Run, key: str) -> str:
-    """Return a setting as it is shown; of a class its name, of one that the run has not a dash."""
+    """Return a setting as it is shown: a class by its name, one that the run does not have as a dash."""
     if key not in run.settings:
         return "–"
     value = shown(run.settings[key])
@@ -141,7 +141,7 @@ def _shown(run: Run, key: str) -> str:
 
 
 def _length(key: str) -> tuple[int, int, str]:
-    """Return what the shortest key has least of."""
+    """Return what to sort keys by, so that the shortest comes first."""
     return key.count("."), len(key), key
 
 
@@ -150,5 +150,5 @@ def _is_seed(key: str) -> bool:
 
 
 def _is_copy(key: str) -> bool:
-    """Return the data module's arguments follow the options of the data."""
+    """Tell whether a key is an argument of the data module, which follows an option of the data."""
     return key.startswith("data.module.")

@@ -8,7 +8,7 @@ probability `sigmoid(b c)`, the label agrees with the sign with probability
 
 which is 1/2 where c is 0 and 1 - e where c is large. b and e are found by maximum likelihood, e's interval is that of
 the profile likelihood. A voter that has been trained on a pair leans to its label, and then e is too small: such pairs
-are not to be given.
+must be left out.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ WIDEST = 0.3
 """An interval that is wider says next to nothing."""
 
 FEWEST = 500
-"""Of fewer pairs nothing is told: an interval is then narrow where chance has made it so, and misses. Of made votes on
-150 pairs with 25 % of wrong labels 93 % of all intervals hold the share, and 43 % of those that are narrow enough; on
-600 pairs 94 % and 87 %."""
+"""From fewer pairs nothing is told: an interval is then narrow where chance has made it so, and misses. With made votes
+on 150 pairs, 25 % of them labelled wrong, 93 % of all intervals hold the share, but 43 % of those that are narrow
+enough; on 600 pairs it is 94 % and 87 %."""
 
 SLOPES = np.geomspace(0.05, 50, 121)
 """b, in units of one over the votes' root mean square."""
@@ -57,7 +57,7 @@ def wrong_labels(vote: ArrayLike) -> WrongLabels:
     """Estimate the share of wrong labels.
 
     Args:
-        vote: (N,) mean of the votes on each pair, of voters that were not trained on it; NaN for a pair without.
+        vote: (N,) mean of the votes on each pair, of voters that were not trained on it; NaN where a pair has none.
 
     Returns:
         The estimate, from 0 to 1/2: beyond one half labels and their opposite cannot be told apart.
@@ -78,7 +78,7 @@ def wrong_labels(vote: ArrayLike) -> WrongLabels:
 def _by_size(
     size: Floats, agrees: NDArray[np.bool_], num_bins: int = 200
 ) -> list[tuple[Floats, tuple[Floats, Floats]]]:
-    """For every slope (B,) how likely the sign is right in each bin of sizes, and (B,) how many labels say so and not.
+    """Return for every slope, by bin of sizes (B,), how likely the sign is right, and how many labels agree and do not.
 
     Pairs of about the same size stand in one bin: a million of them cost no more than two hundred.
     """

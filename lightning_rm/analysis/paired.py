@@ -1,7 +1,7 @@
 """Differences between methods that were run on the same worlds and seeds, with Student's interval.
 
-A method is its values by block; a block is what two runs share, such as `(world 0, seed 3)`. What a block is made of,
-and of which metric the values are, is not known.
+A method is its values by block; a block is what two runs share, such as `(world 0, seed 3)`. This file knows
+neither what a block is made of nor which metric the values are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEVEL = 0.95
 
 
 class Difference(NamedTuple):
-    """The mean of paired differences and its interval; `low`, `high`, `spread` and `p` are NaN of a single pair.
+    """The mean of paired differences and its interval; `low`, `high`, `spread` and `p` are NaN for a single pair.
 
     `spread` is the sample standard deviation of the differences, `p` the two-sided probability of a mean as far from
     zero where the true one is zero.
@@ -65,14 +65,14 @@ def student_coverage(t: float, dof: int) -> float:
 
 
 def student_quantile(dof: int, level: float = LEVEL) -> float:
-    """Return the t for which [-t, t] holds `level` of Student's distribution: 12.706 of one degree of freedom, 2.776 of
-    four.
+    """Return the t for which [-t, t] holds `level` of Student's distribution: 12.706 for one degree of freedom, 2.776
+    for four.
 
     Args:
         dof: degrees of freedom, at least 1.
         level: in (0, 1).
     """
-    low, high = 0.0, math.pi / 2  # of the angle: t itself has no upper bound
+    low, high = 0.0, math.pi / 2  # bounds of the angle: t itself has no upper one
     for _ in range(60):
         middle = (low + high) / 2
         if student_coverage(math.sqrt(dof) * math.tan(middle), dof) < level:
@@ -118,8 +118,8 @@ def runs_needed(spread: float, difference: float = 0.02, level: float = LEVEL) -
     """Return the fewest paired runs whose interval is at most `difference` to each side: one that large is told from
     zero.
 
-    Of true differences of exactly that size, every second experiment of this many runs misses one; of twice as many
-    runs, every fifth.
+    Where the true difference is exactly that large, every second experiment of this many runs misses it; of twice as
+    many runs, every fifth.
 
     Args:
         spread: standard deviation of the paired differences, as measured so far.

@@ -1,6 +1,6 @@
 """Many runs side by side: deciles and prefixes of strength, recipes over seeds. It reads what runs wrote.
 
-A run here is its folder and what it was told, as plain values; who read its configuration is not known.
+A run here is its folder and what it was told, as plain values. This file does not know who read its configuration.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def mean_and_spread(name: str, values: Sequence[float]) -> dict[str, object]:
 
 
 def spread(values: Sequence[float]) -> float:
-    """Return the sample standard deviation; NaN of one value, whose spread nobody knows."""
+    """Return the sample standard deviation; NaN for one value, whose spread nobody knows."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
@@ -104,9 +104,9 @@ PLACES = ("paths.", "logger.", "trainer.default_root_dir")
 
 
 def varied(groups: Iterable[Sequence[Run]]) -> list[str]:
-    """Return keys of the settings in which runs of one group differ, those apart that say where a run writes.
+    """Return keys of the settings in which runs of one group differ, except those that say where a run writes.
 
-    One seed is read in many places: whatever ends in `seed` is `seeds`, which come first.
+    One seed is read in many places: all keys that end in `seed` become one, `seeds`, which comes first.
     """
     keys: set[str] = set()
     for runs in groups:

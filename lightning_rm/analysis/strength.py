@@ -1,7 +1,6 @@
 """Preference strength by group, as figures 2 and 3 of arXiv 2401.06080 show it, and its correlation with the truth.
 
-Truth, where it is known, is an array of True, False and NaN (or None) for a pair of which nobody knows. It knows arrays
-alone.
+Truth, where it is known, is an array of True, False and NaN (or None) where nobody knows. It knows arrays alone.
 """
 
 from __future__ import annotations
@@ -137,7 +136,7 @@ def known_pairs(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def _groups(mean: Floats, num_groups: int) -> Ints:
-    """(N,) the group of each pair, `rank * num_groups // N`; equal values rank as they stand."""
+    """Return (N,), the group of each pair, `rank * num_groups // N`; equal values rank as they stand."""
     if not 1 <= num_groups <= len(mean):
         raise ValueError(f"{len(mean)} pairs with strength cannot be cut in {num_groups} groups")
     group = np.empty(len(mean), np.int64)
@@ -146,7 +145,7 @@ def _groups(mean: Floats, num_groups: int) -> Ints:
 
 
 def _means(group: Ints, values: Floats, num_groups: int) -> Floats:
-    """(num_groups,) mean over the values of each group that are not NaN."""
+    """Return (num_groups,), the mean over the values of each group that are not NaN."""
     known = ~np.isnan(values)
     counts = np.bincount(group[known], minlength=num_groups)
     return np.bincount(group[known], values[known], num_groups) / np.where(counts > 0, counts, np.nan)

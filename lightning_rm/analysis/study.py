@@ -13,7 +13,7 @@ from lightning_rm.analysis.plots.style import LINES, Key
 from lightning_rm.analysis.runs import Run, nearest
 
 LOWER_IS_BETTER = frozenset({"nll", "brier", "calibration_error"})
-"""Metrics of which less is better; of all others it is more."""
+"""Metrics of which less is better; of all others, more is."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Study:
         )
 
     def recorded(self) -> list[str]:
-        """Return the data sets of whose pairs a run has kept the rewards, in the order of the results."""
+        """Return the data sets for whose pairs a run has kept the rewards, in the order of the results."""
         kept = dict.fromkeys(name for one in self.evidence.values() for name in one.records)
         order = list(dict.fromkeys(name for one in self.evidence.values() for name in one.results))
         return sorted(kept, key=lambda name: order.index(name) if name in order else len(order))

@@ -61,5 +61,5 @@ def _cell(value: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that stays in its cell of a Markdown table."""
+    """Return text that stays in its cell of a Markdown table."""
     return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")

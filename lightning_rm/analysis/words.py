@@ -23,7 +23,7 @@ def metric_words(metric: str) -> str:
 
 
 def key_words(key: str) -> str:
-    """Return a key of a log or of results in words, with the data set that it is of.
+    """Return a key of a log or of results in words, with its data set.
 
     val/nll -> validation NLL, test/ood/accuracy -> accuracy on test/ood
     """

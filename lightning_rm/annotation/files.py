@@ -79,7 +79,7 @@ class OtherColumns:
                 self._kinds.setdefault(name, set()).add(_kind(value))
 
     def types(self) -> dict[str, Any]:
-        """Return the Arrow type of each one's column; None where it is written as JSON."""
+        """Return the Arrow type of each field's column; None where it is written as JSON."""
         numbers = {pa.int64(), pa.float64()}
         return {
             name: pa.float64() if found == numbers else next(iter(found)) if len(found) == 1 else None
@@ -144,7 +144,7 @@ def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:
 
 
 def _kind(value: object) -> Any:
-    """Return the Arrow type of a column that holds a value as it is; None where there is none that is as plain."""
+    """Return the Arrow type of a column that holds a value as it is; None where no type is as plain."""
     if isinstance(value, bool):
         return pa.bool_()
     if isinstance(value, int):
@@ -155,7 +155,7 @@ def _kind(value: object) -> Any:
 
 
 def _written(text: str) -> str:
-    """Text without half a surrogate pair, which no file can hold."""
+    """Return text without half a surrogate pair, which no file can hold."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -108,7 +108,7 @@ def write_trl(source: Source, votes: Votes, path: Path) -> None:
     has them.
 
     Raises:
-        ValueError: if the chat template's arguments of two pairs have not the same names.
+        ValueError: if the chat template's arguments of two pairs do not have the same names.
 
     Warns:
         UserWarning: of ties, which are left out, and of labels, margins and weights, for which there is no place.
@@ -133,11 +133,11 @@ def _trl_row(pair: Annotated) -> dict[str, Any]:
 
 @dataclass
 class _Losses:
-    """What a layout leaves out: what -> the pairs of which it is left out.
+    """What a layout leaves out, and of which pairs.
 
     Args:
         path: the file that is written.
-        found: as it is met.
+        found: what is left out -> the ids of its pairs; `count` fills it.
     """
 
     path: Path

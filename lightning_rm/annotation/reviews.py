@@ -108,8 +108,8 @@ def standing(reviews: Iterable[Review]) -> dict[str, dict[str, Review]]:
 def verdicts(reviews: Iterable[Review]) -> dict[str, Verdict]:
     """Return what the reviewers say together: pair id -> the verdict of most of them.
 
-    Who skips a pair says nothing of it. Where as many say one thing as another, the pair is a tie: they do not agree
-    which response is better. A pair that everyone skips is `skip`.
+    Whoever skips a pair says nothing of it. Where as many say one thing as another, the pair is a tie: they do not
+    agree which response is better. A pair that everyone skips is `skip`.
     """
     by_pair: dict[str, Counter[Verdict]] = {}
     for of_pairs in standing(reviews).values():
@@ -140,7 +140,7 @@ class Reviewed:
         """Return the treatment of pairs of these names.
 
         Raises:
-            ValueError: if no decision is of any of them: the file is of other data.
+            ValueError: if no decision is about any of them: the file belongs to other data.
         """
         known = verdicts(read_reviews(self.file))
         if known and not known.keys() & set(ids):
@@ -170,10 +170,10 @@ def _is_cut_off(line: bytes, origin: str) -> bool:
 
 
 def _review(value: Any, origin: str) -> Review:
-    """Return a decision of what its line says.
+    """Return the decision that a line holds.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it does not hold one.
     """
     if not isinstance(value, Mapping):
         raise ValueError(f"{origin}: a decision is an object such as {{'pair_id': '17', 'decision': 'flip'}}")

@@ -80,7 +80,7 @@ class Voter:
         return member_folders(self.folder) if is_ensemble(self.folder) else [Path(self.folder)]
 
     def kind(self) -> dict[str, Any]:
-        """Return what voters must have in common, by the names that an error calls it."""
+        """Return what voters must have in common, under the names that an error calls it by."""
         tokenizer = self.tokenizer()
         config = Checkpoint.at(self._folders[0]).config()
         return {

@@ -194,7 +194,7 @@ def said(values: NDArray[np.float64]) -> list[float]:
 
 
 def _counting(progress: Progress, name: str, total: int) -> Callable[[Shard, int], None]:
-    """Progress that is told how many are new, as progress that is told how many are done."""
+    """Return a function that is told how many are new, and tells `progress` how many are done."""
     done = 0
 
     def tell(_: Shard, num_new: int) -> None:
@@ -211,7 +211,7 @@ def _fold(voter: Voter) -> str:
 
 
 def _has_say(source: Source, pairs: PairDataset, voters: Sequence[Voter]) -> list[NDArray[np.bool_]]:
-    """For each voter (N,) whether it has a say on each pair."""
+    """Return for each voter (N,), whether it has a say on each pair."""
     if all(voter.fold is None for voter in voters):
         return [np.ones(len(pairs), bool)] * len(voters)
     prompt_ids = [row.prompt_id if isinstance(row, PairRow) else "" for row in source]
@@ -228,7 +228,7 @@ def _has_say(source: Source, pairs: PairDataset, voters: Sequence[Voter]) -> lis
 def _by_pair(
     rewards: Rewards, needed: NDArray[np.int64], index: NDArray[np.int64], has_say: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """(N, 2, members) rewards of the pairs' responses, NaN where a voter has no say.
+    """Return (N, 2, members), the rewards of the pairs' responses, NaN where a voter has no say.
 
     Args:
         rewards: (n, members) of the conversations that the voter scored.

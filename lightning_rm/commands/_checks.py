@@ -26,7 +26,7 @@ BENCHMARK = "benchmark/"
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Say what the configuration alone shows: adapters without a kind, W&B without a key, a checkpoint that is none.
+    """Say what the configuration alone shows: adapters without a kind, W&B without a key, a checkpoint that is not one.
 
     Raises:
         ValueError: for each of them.
@@ -53,7 +53,7 @@ def check_config(cfg: DictConfig) -> None:
 def check_run(
     cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, benchmarks: Sequence[str] = ()
 ) -> None:
-    """Say what of a module and its data do not go together.
+    """Say what in a module and its data does not go together.
 
     Args:
         cfg: of the run.

@@ -62,6 +62,6 @@ def complete(line: str, verbs: Sequence[str]) -> list[str]:
         return [choice for choice in found if choice.startswith(word)]
     try:
         told = read_help(verb, [other for other in before if "=" in other and not other.startswith("-")])
-    except Exception:  # whatever is wrong with the words before, it is not said here
+    except Exception:  # a shell that completes a word is not told what is wrong with others
         told = read_help(verb)
     return sorted(f"{name}=" for name in {*told.groups, *told.keys} if name.startswith(word))

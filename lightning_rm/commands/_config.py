@@ -60,11 +60,11 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def plain_errors(cfg: DictConfig) -> Generator[None]:
-    """Say what is a user's to mend in its own words and exit; HYDRA_FULL_ERROR=1 shows where it was raised.
+    """Say an error that a user can mend in its own words and exit; HYDRA_FULL_ERROR=1 shows where it was raised.
 
     That is a ValueError, what the system says of a file, and what Lightning, Hydra or W&B say of their settings. What
-    is raised below the commands knows no configuration and says `overlong=drop`: a second line has the full keys. A job
-    of a multirun that fails leaves word in its folder, and the next one is run.
+    is raised below the commands does not know the configuration and says `overlong=drop`: a second line has the
+    full keys. A job of a multirun that fails leaves word in its folder, and the next one is run.
     """
     try:
         yield
@@ -105,7 +105,7 @@ def given_null() -> list[str]:
 
 
 def in_words(error: BaseException) -> str | None:
-    """Return what to say of an error that a user can mend; None of one that is a fault of ours."""
+    """Return what to say of an error that a user can mend; None for one that is our fault."""
     if isinstance(error, InstantiationException):
         cause = error.__cause__
         inner = None if cause is None else in_words(cause)
@@ -130,7 +130,8 @@ def full_keys(cfg: DictConfig, message: str) -> list[str]:
         "give max_tokens=2048 or overlong=drop"  ->  ["data.max_tokens", "data.overlong"]
 
     Of an option and those that follow it (`data.module.overlong: ${data.overlong}`) the first is meant. A name that the
-    command line takes as it stands is left out, and so is one of several options, such as `num_pairs`, or of none.
+    command line takes as it stands is left out, and so is one that may mean several options, such as `num_pairs`,
+    or none.
     """
     values = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     found: list[str] = []

@@ -21,7 +21,7 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
     """Return the voters that globs, runs or folders name, in order of name, each with the fold that its run left out.
 
     Raises:
-        ValueError: if there are none, a path named in full is none, or a glob names runs that do not belong together.
+        ValueError: if there are none, a path in full is not a voter, or a glob names runs that do not belong together.
     """
     found: dict[Path, Voter] = {}
     for pattern in [voters] if isinstance(voters, str) else voters:
@@ -73,6 +73,6 @@ def _fold(run: Path) -> Fold | None:
 
 
 def _by_number(path: Path) -> tuple[str, int, str]:
-    """Sorts `2` before `10`."""
+    """Return what to sort folders by, so that `2` comes before `10`."""
     digits = "".join(character for character in path.name if character.isdigit())
     return str(path.parent), int(digits or 0), path.name

@@ -1,7 +1,7 @@
 """From a command line to a command: what is checked before anything heavy is imported, and what runs the command then.
 
-Hydra composes the configuration and runs sweeps; here is what it says badly: help, completion, keys that are none,
-values that want quotes, and where a resumed run goes on.
+Hydra composes the configuration and runs sweeps; this file does what Hydra does badly: help, completion, unknown
+keys, values that need quotes, and where a resumed run goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _arguments: list[str] | None = None  # of this process, as they were given, once
 
 
 def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make the `main` of a command of a function of its configuration.
+    """Make the `main` of a command from a function of its configuration.
 
     Args:
         verb: the command, and its configuration in `conf/`.
@@ -41,7 +41,7 @@ def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             from lightning_rm.data.store.report import RowsLeftOut
 
             logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-            warnings.simplefilter("ignore", RowsLeftOut)  # every command that reads pairs has a table of them
+            warnings.simplefilter("ignore", RowsLeftOut)  # every command that reads pairs shows a table of them
             result: Any = math.nan  # a sweep's objective of a job that fails
             with plain_errors(cfg):
                 check_targets(cfg)
@@ -59,7 +59,7 @@ def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
 
 def prepare(verb: str) -> None:
-    """Answer `--help`, or check this process's command line and say where it goes on; once a process.
+    """Answer `--help`, or check this process's command line and say where it goes on; once in a process.
 
     Raises:
         SystemExit: with 0 after the help, with 1 after a mistake, which is said.
@@ -138,5 +138,5 @@ def _said() -> Generator[None]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM is as Ctrl-C, but for the exit code."""
+    """Treat SIGTERM as Ctrl-C, but for the exit code."""
     raise Terminated

@@ -29,14 +29,14 @@ CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", "checkpoints/
 OWN = ("name", "seed", "init_seed", "resume", "paths", "checkpoint", "logger", "callbacks", "resample", "debug")
 TRAINS = ("precision", "max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
 READ = ("data.file", "data.cache_dir", "data.num_workers", "data.val_", "data.test_", "data.module.", "data.eval_")
-"""Settings that do not make a voter what it is, and of the trainer those that do; pairs are told by their content."""
+"""Settings that do not make a voter what it is, and those of the trainer that do; its pairs are known by content."""
 
 RECORDS = ("csv/metrics.csv", "results.json", "data.json", "pairs/*.*", "figures/*.*")
 """What a run writes beside its models, as globs below its folder."""
 
 
 def begin(run: Path, cfg: DictConfig, goes_on: bool) -> None:
-    """Have the folder ready when training begins, which is after all that can be wrong with data and settings.
+    """Make the folder ready when training begins: by then, whatever is wrong with data or settings has been said.
 
     What an older run there has logged, measured, drawn and saved goes, and is said: nobody is to take it for this
     run's. A run that goes on keeps what it has.

@@ -19,9 +19,9 @@ KEY_WIDTH = 40
 """Columns of a key and its value; longer ones push their comment aside."""
 WIDTH = 118
 LONG = 80
-"""Lines that a command's keys may take: of one that has more only some groups are opened."""
+"""The most lines that a command's keys may take: of a command that has more, only some groups are opened."""
 OPENED = ("data", "optimizer")
-"""The groups that are: what is nearly always set."""
+"""The groups that are opened then: what is nearly always set."""
 
 
 class Help(NamedTuple):

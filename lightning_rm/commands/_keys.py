@@ -1,4 +1,4 @@
-"""What a user may set, and what to say of a key that is none: before anything heavy is imported, and before Hydra.
+"""What a user may set, and what to say of an unknown key: before anything heavy is imported, and before Hydra.
 
 Hydra takes `+lr=1e-3` for a key that somebody will read, and proposes it for every key that it does not know. Here a
 key is known if the configuration has it with the groups that are chosen, if it is an argument of the callable that its
@@ -246,7 +246,7 @@ def _single(override: Override) -> list[str]:
 
 
 def _one_by_one(chosen: Sequence[Sequence[str]]) -> Iterator[list[str]]:
-    """Yield every choice of every group at least once, the first ones of the others beside it."""
+    """Yield every choice of every group at least once, beside the first choices of the others."""
     firsts = [words[0] for words in chosen]
     yield firsts
     for place, words in enumerate(chosen):

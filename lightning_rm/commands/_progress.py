@@ -48,7 +48,7 @@ def progress(console: Console, shown: bool = True) -> Bar:
 
 @contextmanager
 def resumable(kept: str) -> Generator[None]:
-    """Of a command that goes on where it was: say so at Ctrl-C or SIGTERM, and exit with a shell's code for it."""
+    """Say at Ctrl-C or SIGTERM that a command goes on where it was, and exit with a shell's code for it."""
     try:
         yield
     except KeyboardInterrupt as stopped:

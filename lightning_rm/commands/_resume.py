@@ -73,7 +73,7 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
 
 
 def check_folder(arguments: Sequence[str]) -> None:
-    """Look whether the folder of a run, or of a multirun, can be written, as far as it is known: Hydra makes it.
+    """Check that the folder of a run, or of a multirun, can be written, as far as it is known: Hydra makes it.
 
     Raises:
         ValueError: if a file is in its way, or the folder that it would be made in cannot be written.
@@ -99,7 +99,7 @@ def write_job(run: Path, arguments: Sequence[str], environment: Mapping[str, str
 
 def quoted(value: str) -> str:
     """Return a value as Hydra reads it whole, whatever is in it."""
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # a backslash is a sign before a quote alone
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # a backslash escapes nothing but a quote
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f'"{escaped}"'
 

@@ -84,7 +84,7 @@ class RoundStages:
     # sample
 
     def sample(self, round: Round) -> None:
-        """Sample k responses a prompt of the policy of the round before, by `lightning-rm sample`."""
+        """Sample k responses to each prompt from the policy of the round before, by `lightning-rm sample`."""
         policy, out = (
             f"policy={quoted(str(self.policy(round.before)))}",
             f"out={quoted(str(round / 'responses.jsonl'))}",
@@ -346,7 +346,7 @@ class RoundStages:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The policy's."""
+        """The policy's tokenizer."""
         return load_tokenizer(self.cfg.policy, chat_template=self.cfg.chat_template)
 
     def _say_usage(self) -> None:
@@ -414,7 +414,7 @@ class RoundStages:
 
 
 def _model_version(folder: Path) -> str:
-    """Return what changes with a reward model, an ensemble's members among it."""
+    """Return what changes when a reward model does, an ensemble's members included."""
     return files_digest(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 

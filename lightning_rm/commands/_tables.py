@@ -42,7 +42,7 @@ def results_table(results: Mapping[str, Mapping[str, float]], title: str = RUN_T
     """Return one row a data set: accuracy beside the length-only baseline, NLL, folded calibration error, mean margin.
 
     Sets of groups of responses have no accuracy; they stand in a second table of their own, with how their rewards
-    differ and, where it is known, what they say of the gold ones.
+    differ and, where it is known, how they agree with the gold ones.
 
     Args:
         results: data set -> metric -> value; a metric that a set does not have stays empty.
@@ -81,7 +81,7 @@ def report_table(reports: Mapping[str, DataReport]) -> Table:
 def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:
     """Return what became of the rows of every set that is set up, under the names that the sets are measured by.
 
-    A data module calls its sets `val` and `ood`; of the latter results say `test/ood`.
+    A data module calls its sets `val` and `ood`; results call the latter `test/ood`.
     """
     stages: tuple[tuple[EvaluationStage, tuple[str, ...]], ...] = (
         ("val", (*data.val_names, *data.val_response_names)),

@@ -18,14 +18,14 @@ KNOWN = ("lightning_rm", "lightning", "pytorch_lightning", "torch.optim", "torch
 """Packages whose objects a configuration may build."""
 
 CLASSES_OF = ("lightning", "pytorch_lightning", "peft", "bitsandbytes.optim")
-"""Of these its classes alone: among their functions are some that import and call what a word names, or unpickle."""
+"""Packages whose classes alone may be built: some of their functions import and call what a word names, or unpickle."""
 
 CLOSED = ("lightning_rm.commands", "lightning.pytorch.cli", "pytorch_lightning.cli")
-"""Parts of them that run command lines, which can say anything."""
+"""Parts of these packages that run command lines, which can say anything."""
 
 BY_NAME = ("wandb.Settings",)
 GETTERS = ("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.get_object")
-"""Give what their `path` names."""
+"""Functions that return what their `path` names."""
 
 ALLOWED = "LIGHTNING_RM_ALLOW_TARGETS"
 """The environment variable that stands for the word, so that ranks and workers that are started have it too."""

@@ -39,7 +39,7 @@ TRAINED = (
 """The keys, and what lies below them, that are handed to the voters' training as they were given."""
 
 ALIKE = ("data.max_tokens", "data.overlong", "data.epochs", "module.head_lr")
-"""Of the keys of data and module, those that a training on the clean pairs has in common with that of the voters."""
+"""The keys of data and module that training on the clean pairs has in common with training the voters."""
 
 TRAINED_BY = "trained_by.json"
 """The file beside the voters that says by which words and on which pairs they were trained."""

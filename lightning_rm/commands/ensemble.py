@@ -36,7 +36,7 @@ AGGREGATES: tuple[Aggregate, ...] = ("mean", "median", "worst", "mean_minus_vari
 def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     """Measure voters alone, their ensembles and their weight average on test sets; export the average.
 
-    Members of one backbone are voters one by one; where there are any, there is no average.
+    Each member of one backbone counts as a voter; where there are any, there is no average.
 
     Args:
         cfg: `conf/ensemble.yaml`, composed.
@@ -57,7 +57,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     policy = find_policy(cfg)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     results: dict[str, dict[str, float]] = {}
-    shown: dict[str, dict[str, float]] = {}  # but for the voters alone, of which there may be many
+    shown: dict[str, dict[str, float]] = {}  # all but single voters, of which there may be many
     alone: Sequence[str] = ()
     reports: dict[str, DataReport] = {}
     for name, source in _sets(cfg).items():
@@ -114,7 +114,7 @@ def measured(votes: Votes, num_voters: int, lam: float) -> dict[str, dict[str, f
 
 
 def _averages(voters: Sequence[Voter], folder: Path, console: Console) -> list[Voter]:
-    """WARM's average as one more voter, exported; none where voters are members of one backbone."""
+    """Return WARM's average as one more voter, exported; none where voters are members of one backbone."""
     if members := [voter.name for voter in voters if is_members(voter.folder)]:
         console.print(
             f"no WARM: the members of {', '.join(members)} have one backbone and no weights of their own to average; "

@@ -85,8 +85,8 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _paths(cfg: DictConfig) -> dict[str, Paths]:
-    """Return where benchmarks are to be read that are not on the hub: their own path, or `path`; of several a folder in
-    it.
+    """Return where to read benchmarks that are not to come from the hub: their own path, or `path`; for several,
+    folders in it.
     """
     names = [str(name) for name in cfg.benchmark]
     found: dict[str, Paths] = {}

@@ -65,7 +65,7 @@ def export_run(cfg: DictConfig) -> Path:
 
 
 def _check_out(cfg: DictConfig, run: Path, out: Path) -> None:
-    """Say no to a folder that is not to be replaced."""
+    """Refuse a folder that is not to be replaced."""
     if any(out.resolve() in (inside.resolve(), *inside.resolve().parents) for inside in (run, Path.cwd())):
         raise ValueError(f"out={cfg.out!r} is replaced as a whole, and you or the run are in it; name another folder")
     if out.is_dir() and any(out.iterdir()) and not cfg.overwrite:

@@ -17,7 +17,7 @@ def verbs() -> list[str]:
 
 
 def usage() -> str:
-    """Return what there is, a line each."""
+    """Return the commands that there are, a line each."""
     lines = ["usage: lightning-rm VERB [GROUP=NAME or KEY=VALUE ...]", ""]
     lines += [f"  {verb:<10} {_about(verb)}" for verb in verbs()]
     return "\n".join(

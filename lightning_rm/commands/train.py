@@ -49,7 +49,7 @@ QUIET = (
     ".*isinstance.treespec, LeafSpec.*",
     "Total length of `list` across ranks is zero.*",  # a run without validation sets
     "Checkpoint directory .* exists and is not empty.*",  # of a run that goes on
-    ".*dataloader is not resumable.*",  # ours are
+    ".*dataloader is not resumable.*",  # ours can be resumed
     ".*could not find the monitored key.*",  # of a run that ends before a validation; it is said in one line
 )
 """What Lightning warns of and a user can do nothing about."""
@@ -203,7 +203,7 @@ def _end(ended: SystemExit, stop: Stop, trainer: L.Trainer) -> NoReturn:
 
 
 def _finished(trainer: L.Trainer, exit_code: int = 0) -> list[str]:
-    """End the runs of W&B, for the next one of a multirun is another; where they can be looked at."""
+    """End the runs of W&B, since the next job of a multirun needs its own; return where to look at them."""
     if not trainer.is_global_zero:
         return []
     runs = [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
@@ -214,7 +214,7 @@ def _finished(trainer: L.Trainer, exit_code: int = 0) -> list[str]:
 
 
 def _take_runs(cfg: DictConfig) -> None:
-    """Take, where the folder of a run is named, what it means there: its best weights, its latest checkpoint."""
+    """Replace the folder of a run, where one is named, by what it means: its best weights or latest checkpoint."""
     path = cfg.backbone.get("path")
     if path is not None and (Path(path) / "config.yaml").is_file():
         found = find_folder(Path(path))

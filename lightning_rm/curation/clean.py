@@ -1,8 +1,9 @@
-"""Every row of the source to one of two files: what is trained on, and what is set aside; each row says why.
+"""Writes every row of the source to one of two files: what is trained on, and what is set aside; each row says why.
 
 The rows that were voted on also go to the file of annotated pairs, as they are: the source is read once for all three,
 since reading it is most of the work. A flipped row has its responses exchanged, so that `chosen` is the better one for
-whoever reads the file: it trains to what the treatment would. It knows rows and decisions; no votes are made here.
+whoever reads the file: training on it does what the treatment would. It knows rows and decisions; no votes are
+made here.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ def write_clean(
     Args:
         source: all rows, good and bad.
         votes: on N of them.
-        targets: (N,) what was decided that they are trained towards.
+        targets: (N,) what the pairs are to be trained towards, as decided.
         decision: (N,) the same in a word, one of `policies.DECISIONS`.
         why: pair -> the reason.
         not_voted: row of the source -> why nobody could vote on it; such rows are set aside.
-        others: which has noted the rows that were voted on.
+        others: further fields; it has noted the rows that were voted on.
         strength: a `.parquet` file for all that were voted on, as they are.
         clean: the same for what is kept, flipped and softened.
         set_aside: the same for the rest.

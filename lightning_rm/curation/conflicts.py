@@ -1,6 +1,6 @@
 """Rows that say the same twice, or the opposite: duplicates, contradictions, and cycles among a prompt's responses.
 
-Texts are compared by digests of them (`facts`): of the texts as they are, and near, which is but for case, blanks and
+Texts are compared by digests of them (`facts`): of the texts as they are, and near, which ignores case, blanks and
 punctuation. It knows digests alone.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 Key = tuple[bytes, bytes, bytes]
-"""Digests of prompt, chosen and rejected; three empty ones of a row that cannot be read."""
+"""Digests of prompt, chosen and rejected; three empty ones for a row that cannot be read."""
 
 
 class Conflicts(NamedTuple):
@@ -76,7 +76,7 @@ def _repeats(keys: Sequence[Key]) -> int:
 
 
 def _components(edges: dict[bytes, set[bytes]]) -> list[set[bytes]]:
-    """Sets of nodes that lead to each other (Tarjan 1972), without recursion."""
+    """Return sets of nodes that lead to each other (Tarjan 1972), without recursion."""
     index: dict[bytes, int] = {}
     low: dict[bytes, int] = {}
     stack: list[bytes] = []

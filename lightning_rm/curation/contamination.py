@@ -21,7 +21,7 @@ ASKED = ("prompt", *(name for name in PROMPT_FIELDS if name not in SYSTEM_FIELDS
 NUM_WORDS = 13
 
 MIN_WORDS = 5
-"""A prompt of fewer words, such as "hello there", is nobody's."""
+"""A prompt of fewer words, such as "hello there", is compared with none."""
 
 WORD = re.compile(r"\w+")
 
@@ -71,7 +71,7 @@ def _prompts(raw: Mapping[str, object]) -> Iterator[str]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Texts as they stand, and of messages what the user says."""
+    """Yield texts as they stand, and of messages what the user says."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Sequence):

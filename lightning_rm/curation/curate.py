@@ -37,7 +37,7 @@ from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.strength.policies import decisions, policy, reason, reviewed
 
 USUAL_SHARE = 0.1
-"""Of the pairs, to flip or to drop, where no estimate can be had (arXiv 2401.06080, figure 8)."""
+"""The share of the pairs to flip or to drop where no estimate can be had (arXiv 2401.06080, figure 8)."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def curate(
             of wrong labels is estimated; 1 for voters that have never seen the pairs. Cross-fitted voters know by
             themselves.
         outside: voters of other families.
-        judges: what else has an opinion: from the source and a folder for what is known already to an `Opinion`.
+        judges: what else has an opinion: functions of the source and a folder for answers that return an `Opinion`.
         look: what else is looked at.
         tokenize: what to do with rows that are bad or long; None for the default.
         fabric: device and processes; every process calls this alike and the first one writes.
@@ -181,7 +181,7 @@ def curate(
 
 
 def _noting(source: Source, others: OtherColumns, voted: set[int]) -> Iterator[PairRow | BadRow]:
-    """Yield all rows, and have the fields of those noted that were voted on: one reading for both."""
+    """Yield all rows, and note the fields of those that were voted on: one reading for both."""
     for number, row in enumerate(source):
         if number in voted and isinstance(row, PairRow):
             others.note(row)
@@ -195,7 +195,7 @@ def check_asked(rules: Rules, look: Look) -> tuple[Mapping[str, Verdict], Benchm
         What reviewers say, by pair id, and the prompts of benchmarks.
 
     Raises:
-        ValueError: for a policy that there is not, or a file that cannot be read.
+        ValueError: for an unknown policy, or a file that cannot be read.
     """
     policy(rules.policy, share=rules.share or 0.0, agree=rules.agree, temperature=rules.temperature)
     said = {} if rules.reviews is None else verdicts(read_reviews(rules.reviews))
@@ -203,14 +203,14 @@ def check_asked(rules: Rules, look: Look) -> tuple[Mapping[str, Verdict], Benchm
 
 
 def _is_new(voters: Sequence[Voter], prompt_ids: Sequence[str], held_out: float) -> NDArray[np.bool_]:
-    """(N,) whether those who vote on a pair were not trained on it; of prompts as `PromptSplit` holds them out."""
+    """Return (N,), whether a pair's voters were not trained on it; of prompts as `PromptSplit` holds them out."""
     if all(voter.fold is not None for voter in voters):
         return np.ones(len(prompt_ids), bool)
     return np.array([unit_hash(0, name) < held_out for name in prompt_ids], bool)
 
 
 def _not_voted(facts: Facts, votes: Votes) -> dict[int, str]:
-    """Row -> why it has no votes: it cannot be read, or the voters cannot read it whole."""
+    """Return row -> why it has no votes: it cannot be read, or the voters cannot read it whole."""
     voted = {int(one) for one in votes.pairs.source_row}
     reasons = [name for name in votes.pairs.report.reasons if name not in EXPECTED_REASONS]
     known = Counter(bad.partition(": ")[0] for bad in facts.bad if bad)
@@ -219,7 +219,7 @@ def _not_voted(facts: Facts, votes: Votes) -> dict[int, str]:
 
 
 def _reasons(votes: Votes, rules: Rules, verdict: NDArray[np.str_]) -> dict[int, str]:
-    """Pair -> why it was decided so."""
+    """Return pair -> why it was decided so."""
     strength = votes.strength
     return {
         i: f"reviewed: {said}" if said in ("keep", "flip", "tie") else reason(strength, i, rules.policy)

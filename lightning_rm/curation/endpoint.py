@@ -1,7 +1,7 @@
 """A judge behind an address: a chat model that says which of two responses is better, in OpenAI's request form.
 
-Each pair is asked both ways round, for such judges favour a place (arXiv 2306.05685, section 3.3): a vote is 1 or -1
-where both answers agree, 0 where they do not. Answers lie on disk as they come, so that nothing is asked twice. It
+Each pair is asked both ways round, since such judges favour one place (arXiv 2306.05685, section 3.3): a vote is 1 or
+-1 where both answers agree, 0 where they do not. Answers lie on disk as they come, so that nothing is asked twice. It
 knows texts; no model of ours.
 """
 
@@ -108,7 +108,7 @@ class Judge:
         return ((said[0] == "A") - (said[0] == "B") + (said[1] == "B") - (said[1] == "A")) / 2
 
     def _ask(self, server: ChatEndpoint, question: str, place: str) -> str:
-        """`A`, `B`, or nothing where the judge does not say."""
+        """Return `A`, `B`, or nothing where the judge does not say."""
         try:
             found = VERDICT.search(server.ask(question).text)
         except ValueError as error:

@@ -24,7 +24,7 @@ UNREADABLE = "cannot be read"
 
 @dataclass
 class Facts:
-    """Of the R rows of a source, in their order.
+    """What is known of the R rows of a source, in their order.
 
     Attributes:
         id: what each is called; the place of a row that cannot be read.
@@ -70,7 +70,6 @@ def collect_facts(
         rows: good and bad.
         columns: further fields of the rows that name groups; one that no row has is not a grouping.
         second_label: a field with another opinion of whether chosen is better: true, false or a probability.
-        benchmarks: prompts to look for.
         benchmarks: prompts to look for.
 
     Raises:

@@ -14,7 +14,7 @@ from lightning_rm.publishing.facts import share_interval
 Floats = NDArray[np.float64]
 
 MAX_GROUPS = 30
-"""Groups of a table; the smaller ones stand in one row together."""
+"""The most groups of a table; the smaller ones stand in one row together."""
 
 LENGTHS = (-np.inf, -50, -10, 10, 50, np.inf)
 """Bounds of the difference of two responses' words."""
@@ -42,7 +42,7 @@ def group_rows(group: Sequence[str], mean: Floats, is_new: NDArray[np.bool_]) ->
 
     Returns:
         `doubted` is the share of labels that the voters contradict, with its 95 % interval (Wilson's, of pairs taken as
-        independent); `wrong` the estimate of wrong labels with that of its likelihood.
+        independent); `wrong` the estimate of wrong labels, with the interval of its likelihood.
     """
     names, place = np.unique(np.asarray(group, dtype=np.str_), return_inverse=True)
     counts = np.bincount(place)

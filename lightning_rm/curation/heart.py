@@ -16,7 +16,7 @@ SURE = 1.959963984540054
 TOO_FAR = 0.15
 """The gap from which on votes on seen pairs tell of memory rather than of the pairs. On the made world voters whose gap
 is .03 find wrong labels better than cross-fitted ones, and those whose gap is .42 far worse (docs/results/strength.md);
-where between the two it turns has not been measured."""
+at which gap between the two this turns has not been measured."""
 
 
 class ByHeart(NamedTuple):

@@ -39,7 +39,7 @@ class Opinion:
 
 
 def opinion_of(votes: Votes, num_rows: int, name: str, weight: int = 1) -> Opinion:
-    """Make an opinion on the rows of a source of votes on the tokenised pairs that were read from them."""
+    """Turn votes on tokenised pairs into an opinion on the rows of the source that the pairs were read from."""
     by_row = np.full((num_rows, len(votes.voters)), np.nan)
     by_row[votes.pairs.source_row] = votes.votes
     return Opinion(name, by_row, weight)
@@ -76,6 +76,6 @@ def with_opinions(votes: Votes, opinions: Sequence[Opinion]) -> Votes:
 
 
 def _size(votes: NDArray[np.float64]) -> float:
-    """Root mean square of the votes there are; NaN where there are none."""
+    """Return the root mean square of the votes there are; NaN where there are none."""
     known = votes[~np.isnan(votes)]
     return float(np.sqrt(np.mean(known**2))) if len(known) else float("nan")

@@ -21,7 +21,7 @@ from lightning_rm.curation.reviewed import flip_rows
 from lightning_rm.drafts import draft_of
 
 MAX_LISTED = 20
-"""Rows that the report names of each kind."""
+"""The most rows of each kind that the report names."""
 
 
 def write_report(curated: Curated, rules: Rules, out: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from lightning_rm.analysis.flips import deciles_to_flip, flip_precision
 from lightning_rm.annotation.reviews import Verdict
 
 ENOUGH = 50
-"""Reviews after which there is something to say."""
+"""How many reviews it takes until there is something to say."""
 
 WRONG: Mapping[Verdict, float] = {"keep": 0.0, "flip": 1.0, "tie": 0.5, "skip": np.nan}
 """What a verdict says of the label."""

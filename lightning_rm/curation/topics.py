@@ -59,11 +59,12 @@ class TopicSketch:
         return ["" if one < 0 else names[one] for one in place.tolist()]
 
     def _vectors(self) -> NDArray[np.float32]:
-        """(R, WIDTH) of unit length."""
+        """Return (R, WIDTH) vectors of unit length."""
         counts = np.zeros(len(self._number))
         for row in self._rows:
             counts[row] += 1
-        weight = np.where(counts > 1, np.log(len(self._rows) / np.maximum(counts, 1)), 0.0)  # of one prompt: no topic
+        # A word of one prompt alone marks no topic.
+        weight = np.where(counts > 1, np.log(len(self._rows) / np.maximum(counts, 1)), 0.0)
         directions = np.stack([_direction(word) for word in self._number])
         vectors = np.zeros((len(self._rows), WIDTH), np.float32)
         for place, row in enumerate(self._rows):
@@ -71,7 +72,7 @@ class TopicSketch:
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
     def _names(self, place: NDArray[np.int64], num: int) -> list[str]:
-        """Of each cluster the words whose share of prompts in it exceeds that of all prompts most."""
+        """Return for each cluster the words whose share of prompts in it exceeds that of all prompts most."""
         words = list(self._number)
         overall = Counter[int]()
         inside = [Counter[int]() for _ in range(num)]
@@ -95,7 +96,7 @@ def _direction(word: str) -> NDArray[np.float32]:
 
 
 def _spherical_means(vectors: NDArray[np.float32], num: int, seed: int) -> NDArray[np.int64]:
-    """(n,) the cluster of each unit vector; centres begin far from each other (k-means++)."""
+    """Return (n,), the cluster of each unit vector; centres begin far from each other (k-means++)."""
     draw = np.random.default_rng(seed)
     centres = vectors[draw.integers(len(vectors), size=1)]
     while len(centres) < num:

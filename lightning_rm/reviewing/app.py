@@ -1,4 +1,4 @@
-"""The review over HTTP: one page, and what it asks for. It knows HTTP and the session; what is asked is thin here."""
+"""The review over HTTP: one page, and what it asks for. It knows HTTP; the session answers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lightning_rm.reviewing.session import AskError, Choice, ReviewSession, Show
 from lightning_rm.reviewing.store import OutdatedError
 
 MAX_NOTE = 4000
-"""Characters of a note."""
+"""The most characters of a note."""
 
 SHOWN_CHARACTERS = 20_000
-"""Of a text, before somebody asks for the rest."""
+"""The most characters of a text that are shown before somebody asks for the rest."""
 
 Reviewer = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60, pattern=r"^[^\x00-\x1f]*$")
@@ -56,11 +56,11 @@ def page_html() -> str:
 
 
 def review_app(session: ReviewSession, token: str, hosts: tuple[str, ...] = ()) -> FastAPI:
-    """Yield the application: any ASGI server runs it.
+    """Return the application: any ASGI server runs it.
 
     Args:
         session: what is reviewed.
-        token: of the one who may.
+        token: what whoever may review sends.
         hosts: names that the server is called by, beside numbers and `localhost`.
     """
     html = page_html()

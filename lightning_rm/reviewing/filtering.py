@@ -21,7 +21,7 @@ Bools = NDArray[np.bool_]
 Status = Literal["todo", "done", "all", "keep", "flip", "tie", "skip", "noted", "disagreed"]
 
 NUM_SEARCHES = 8
-"""Searches whose results stay in memory."""
+"""The most searches whose results stay in memory."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Filter:
         """Return (N,) which rows to show.
 
         Raises:
-            AskError: for a status that there is not, and in a blind review for what it hides.
+            AskError: for an unknown status, and in a blind review for what it hides.
         """
         if self.blind and (show.decile is not None or show.status in ("keep", "flip")):
             raise AskError("in a blind review there is nothing to see of deciles, or of which side was kept")

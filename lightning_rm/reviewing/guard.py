@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 Headers = dict[str, str]
 
 MAX_BODY_BYTES = 64 * 1024
-"""Of a request."""
+"""The most bytes of a request."""
 
 
 class Guard:
@@ -66,7 +66,7 @@ class Guard:
         await send_guarded({"type": "http.response.body", "body": body})
 
     def _refusal(self, path: str, given: Headers) -> tuple[int, str] | None:
-        """Why a request is not answered, with its status."""
+        """Return why a request is not answered, with its status."""
         host = given.get("host", "")
         if not self._is_own(host):
             return 421, "this server is called by its number or by localhost; open the address that it printed"

@@ -16,7 +16,7 @@ TOKEN = re.compile(rf"[{CJK}]|[^\s!-/:-@\[-^`{{-~{CJK}]+|\s+|.", re.DOTALL)
 """A word, a sign or a run of blanks; a character each in scripts without blanks."""
 
 MAX_CELLS = 2500
-"""Of the table that compares two short stretches exactly; longer ones without a word in common differ as a whole."""
+"""The most cells of the table that compares two stretches exactly; longer ones without a common word differ whole."""
 
 
 def tokens(text: str) -> list[str]:
@@ -27,7 +27,7 @@ def tokens(text: str) -> list[str]:
 def differing(first: Sequence[str], second: Sequence[str]) -> tuple[list[bool], list[bool]]:
     """Return which tokens of each text are not in the other one in the same order.
 
-    The others of both are one sequence.
+    The other tokens of both texts are one and the same sequence.
     """
     marks = [True] * len(first), [True] * len(second)
     ranges = [(0, len(first), 0, len(second))]
@@ -76,7 +76,7 @@ def share_of_same(words: Sequence[str], marks: Sequence[bool]) -> float:
 
 
 def _anchors(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int]]:
-    """Places of words that stand once in either, as many as are in the same order: the longest rising sequence."""
+    """Return the places of words that stand once in either, as many as keep order: the longest rising sequence."""
     counts, other_counts = Counter(first), Counter(second)
     place_of = {word: place for place, word in enumerate(second) if other_counts[word] == 1 and not word.isspace()}
     pairs = [(place, place_of[word]) for place, word in enumerate(first) if counts[word] == 1 and word in place_of]
@@ -97,7 +97,7 @@ def _anchors(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int
 
 
 def _longest(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int]]:
-    """Places of the longest common subsequence."""
+    """Return the places of the longest common subsequence."""
     lengths = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
     for place in reversed(range(len(first))):
         for other in reversed(range(len(second))):

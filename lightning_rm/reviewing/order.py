@@ -24,7 +24,7 @@ NUM_DECILES = 10
 
 WEAKEST, DISPUTED, STRONGEST, SAMPLE = REASONS
 CYCLE = (WEAKEST, WEAKEST, WEAKEST, WEAKEST, DISPUTED, DISPUTED, STRONGEST, SAMPLE, SAMPLE, SAMPLE)
-"""Of ten pairs in a row, in an order of their own: of fifty, twenty are from the weakest decile that is left."""
+"""Why each of ten pairs in a row is shown: of fifty pairs, twenty are from the weakest decile that is left."""
 
 
 class Order(NamedTuple):

@@ -33,7 +33,7 @@ PIECE_ROWS = 500
 NUM_PIECES = 4
 """Pieces that stay in memory."""
 
-compute: Any = pyarrow.compute  # made when it is imported: no type checker knows what is in it
+compute: Any = pyarrow.compute  # its functions are made at import: no type checker knows them
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -78,7 +78,7 @@ class PairFile:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """How many pairs there are."""
+        """Return how many pairs there are."""
         return len(self.ids)
 
     @cached_property
@@ -110,7 +110,7 @@ class PairFile:
     def beginning(self, row: int, num: int) -> str:
         """Return the first characters of what a pair's prompt says last, on one line.
 
-        Of its id where it has no prompt.
+        Where it has no prompt, return those of its id.
         """
         raw: Any = self._raw(row, TEXTS[:1])["prompt"]
         text = raw if isinstance(raw, str) or not raw else raw[-1]["content"]
@@ -132,7 +132,7 @@ class PairFile:
             start += len(batch)
 
     def _raw(self, row: int, columns: Sequence[str]) -> Raw:
-        """Some columns of a row; the rows about it are read with it, and those read last are kept."""
+        """Return some columns of a row; the rows about it are read with it, and those read last are kept."""
         group = int(np.searchsorted(self._starts, row, "right")) - 1
         number, place = divmod(row - int(self._starts[group]), PIECE_ROWS)
         key = group, number, len(columns)

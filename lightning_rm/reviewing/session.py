@@ -126,7 +126,7 @@ class ReviewSession:
             "mine": mine and self._told(row, mine),
             "others": [],
         }
-        if mine is not None:  # not before, so that each looks for himself
+        if mine is not None:  # not before, so that each judges alone
             told["others"] = [
                 {"reviewer": other} | self._told(row, reviews[pair_id])
                 for other, reviews in standing.items()
@@ -157,7 +157,7 @@ class ReviewSession:
         self.store.decide(reviewer, pair_id, self._sides.decision(pair_id, choice), note, seen)
 
     def undo(self, reviewer: str) -> int | None:
-        """Take the reviewer's last decision back: the place of its pair, None where there is none to take back."""
+        """Take the reviewer's last decision back and return the place of its pair; None where there is none."""
         pair_id = self.store.undo(reviewer)
         row = None if pair_id is None else self.pairs.row_of.get(pair_id)
         return None if row is None else int(self._place[row])
@@ -190,8 +190,8 @@ class ReviewSession:
     def _tells(self, standing: Mapping[str, Mapping[str, Review]]) -> dict[str, Any]:
         """Return what the reviews tell of the rest, once there are enough of them.
 
-        In a blind review that stays here: how many labels of a decile are wrong, seen before a decision and after it,
-        is what the label was.
+        In a blind review they stay here: whoever compared the wrong labels of a decile before and after a decision
+        would see what the label was.
         """
         found = verdicts(review for reviews in standing.values() for review in reviews.values())
         said: dict[int, Verdict] = {

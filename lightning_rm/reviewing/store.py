@@ -111,7 +111,7 @@ class ReviewStore:
 
     @contextmanager
     def _turn(self) -> Generator[None]:
-        """This thread's and this process's turn at the file, with all that is in it known."""
+        """Take this thread's and this process's turn at the file, with all that is in it known."""
         with self._lock, self.path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             size = os.fstat(file.fileno()).st_size

@@ -21,7 +21,7 @@ from lightning_rm.reviewing.order import Order
 from lightning_rm.reviewing.store import answers
 
 ENOUGH = 50
-"""Reviews after which there is something to say of the rest."""
+"""How many reviews it takes until there is something to say of the rest."""
 
 WRONG = {"flip": 1.0, "keep": 0.0, "tie": 0.5}
 """Verdict -> how wrong the label is."""
@@ -74,7 +74,7 @@ def flips_told(decile: NDArray[np.int64], mean: NDArray[np.float64], wrong: NDAr
     Args:
         decile: (N,) of strength.
         mean: (N,) strength.
-        wrong: (N,) of `fair_sample`.
+        wrong: (N,) as `fair_sample` returns it.
     """
     by_decile = flip_precision(decile, wrong)
     share = wrong_share(by_decile)
