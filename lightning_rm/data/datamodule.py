@@ -61,11 +61,11 @@ class PreferenceDataModule(L.LightningDataModule):
         reading: how the model reads batches: its `reading`. None for a decoder that honours every layout.
         max_tokens: the most tokens of a whole conversation.
         overlong: what to do with longer ones: `drop`, `truncate_prompt`, `truncate_response` or `error`.
-        identical: what to do with pairs of one response twice: `drop` or `error`.
+        identical: what to do with pairs whose two responses are the same: `drop` or `error`.
         on_bad_row: what to do with rows that cannot be read: `error` or `drop`.
         ties: what to do with pairs whose annotators prefer neither response: `drop`, or `keep` them with the label 1/2.
         layout: `padded`, `packed`, `shared_prefix`, or `auto` for the one that the model and the training pairs call
-            for. None takes `auto` where `reading` is given, and `padded` else.
+            for. None takes `auto` where `reading` is given, `padded` otherwise.
         order: of training pairs: `random`; `length`, batches of pairs alike in length; `prompt`, batches of pairs that
             share responses; `strongest_first` and `weakest_first`, a curriculum by strength.
         batch_pairs: pairs of a micro-batch on each device; where rows are k scored responses, lists of them.
@@ -78,8 +78,8 @@ class PreferenceDataModule(L.LightningDataModule):
         cache_dir: where tokenised pairs are kept; None takes `cache.default_cache_dir()`.
         treatments: of the training pairs by their strength, one after the other (see `strength`): name -> treatment, or
             a list of them. Every module then trains on the treated labels, margins and weights.
-        resample: from the source of training pairs to the one that is trained on, such as a partial of
-            `resampling.WithoutFold` or `resampling.Bootstrap`; validation pairs are held out before.
+        resample: makes the source that is trained on from the source of training pairs, such as a partial of
+            `resampling.WithoutFold` or `resampling.Bootstrap`; validation pairs are held out before that.
         responses: groups of responses that go with the training pairs: a source, or a file.
         batch_groups: groups of a batch of responses on each device.
         val_responses: named sets of responses that the model is evaluated on after the pairs of `val`, each a source or
@@ -217,7 +217,7 @@ class PreferenceDataModule(L.LightningDataModule):
             self._pairs.open(name)
         self._pairs.check_names(self.responses.sets.names)
         if self.batch_tokens is not None:
-            for name in names:  # now, and not when it is first read, which may be after training
+            for name in names:  # a pair over the budget raises now, and not after training
                 self._pairs.evaluation_loader(name, self._batching, 0, 1)
         for name in self.responses.sets.of_stage(stage) if stage != "predict" else ():
             self.responses.open(name)
@@ -242,15 +242,15 @@ class PreferenceDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> EvaluationLoaders:
-        """Return one loader a validation set: of pairs in the order of `val_names`, then of responses."""
+        """Return a loader for each validation set: of pairs in the order of `val_names`, then of responses."""
         return self._evaluation_loaders(self.val_names, self.val_response_names)
 
     def test_dataloader(self) -> EvaluationLoaders:
-        """Return one loader a test set: of pairs in the order of `test_names`, then of responses."""
+        """Return a loader for each test set: of pairs in the order of `test_names`, then of responses."""
         return self._evaluation_loaders(self.test_names, self.test_response_names)
 
     def predict_dataloader(self) -> list[Iterated[PreferenceBatch]]:
-        """Return one loader a set of pairs: the test sets, without them the validation sets, or the training set."""
+        """Return a loader for each set of pairs: the test sets, or else the validation sets or the training set."""
         names = self._pairs.sets.of_stage("predict")
         loaders = (self._pairs.evaluation_loader(name, self._batching, *rank_of(self.trainer)) for name in names)
         return [Iterated(loader) for loader in loaders]
@@ -262,7 +262,7 @@ class PreferenceDataModule(L.LightningDataModule):
         return dict(position_of(self.trainer, self._settings()))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that training can go on from a checkpoint's position; the trainer itself takes the position up.
+        """Check that training can go on from a checkpoint's position; the trainer itself restores it.
 
         Raises:
             ValueError: if it stands in the middle of an epoch that this run would read in another order.

@@ -22,8 +22,8 @@ class GroupSets:
     Args:
         sets: their sources.
         batch_groups: groups of a batch on each device.
-        prepare: from a source and its `name` to its tokenised groups: a partial of `prepare_groups`.
-        batches: from tokenised groups to their batches: a partial of `GroupBatches`.
+        prepare: makes tokenised groups of a source and its `name`: a partial of `prepare_groups`.
+        batches: makes batches of tokenised groups: a partial of `GroupBatches`.
         num_workers: worker processes of each evaluation loader.
         seed: of the order of training groups.
 

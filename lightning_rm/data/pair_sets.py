@@ -93,7 +93,7 @@ class PairSets:
 
     Args:
         sets: the sources by name.
-        prepare: from a source to its tokenised pairs, `prepare_pairs` but for the source and the name.
+        prepare: makes tokenised pairs of a source: `prepare_pairs` with all but the source and the name given.
         treatments: of the training pairs by their strength.
 
     Attributes:
@@ -117,7 +117,7 @@ class PairSets:
         """
         if name not in self.opened:
             pairs = self.prepare(self.sets.sources[name], name=name)
-            pairs.report.warn()  # of what is asked for, treatments, nobody has to be warned
+            pairs.report.warn()  # before treatments: what they leave out was asked for
             self.opened[name] = treated(pairs, self.treatments) if name == "train" else pairs
         return self.opened[name]
 
@@ -178,7 +178,7 @@ class PairSets:
         return self._loader(name, sampler, batching)
 
     def _warn_of_sizes(self, batch_pairs: int | None, world_size: int) -> None:
-        """Say which sizes are hardly meant."""
+        """Warn of sizes that the user can hardly have meant."""
         train, held_out = self.open("train"), self.sets.val.get("val")
         num_pairs = len(train)
         if isinstance(held_out, PromptSplit) and len(self.open("val")) > num_pairs:
@@ -205,7 +205,7 @@ class PairSets:
                 )
 
     def settings(self, batching: Batching) -> dict[str, str | int | None]:
-        """Return what the pairs of a training micro-batch depend on, but for devices and accumulation."""
+        """Return what the pairs of a training micro-batch depend on, except for devices and accumulation."""
         pairs = self.open("train")
         return {
             # The cache file's name is a fingerprint of all that the pairs depend on, wherever their files lie.
@@ -252,14 +252,14 @@ class PairSets:
         return BatchLoader(batches, sampler, batching.num_workers)
 
     def _found(self, find: Callable[[PairDataset], T], name: str) -> T:
-        """Return what `sequence_index` or `shared_prompts` finds in a set; found once."""
+        """Return what `sequence_index` or `shared_prompts` finds in a set, which is searched only once."""
         if (find, name) not in self._repeats:
             self._repeats[find, name] = find(self.opened[name])
         return self._repeats[find, name]
 
 
 def _in_words(treatments: Collection[Treatment | ById]) -> str | None:
-    """Treatments with their options, `1. flip(below_quantile=0.1), 2. adaptive_margin(scale=1.0)`; None for none."""
+    """Name treatments and options, `1. flip(below_quantile=0.1), 2. adaptive_margin(scale=1.0)`; None for none."""
     named = named_treatments(list(treatments)).items()
     return ", ".join(f"{name}({_options(treatment)})" for name, treatment in named) or None
 

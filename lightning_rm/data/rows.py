@@ -49,7 +49,7 @@ class PairRow:
         chat_template_kwargs: further arguments handed to the chat template for this row.
         origin: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
         others: fields of the row that nothing here reads, as its file gives them. Not part of what a row is.
-        doubts: keys of its tools and calls that a table cannot tell null from missing, of which a rule decided
+        doubts: keys of its tools and calls for which a table cannot tell null from missing, so that a rule decided
             (`sources.arrow`). Not part of what a row is.
     """
 
@@ -118,7 +118,7 @@ class GroupRow:
         return self.origin or f"group {self.id}"
 
     def only(self, places: Sequence[int]) -> Self:
-        """Return the group of some of its responses, in the order of `places`."""
+        """Return the group with only some of its responses, in the order of `places`."""
         return replace(
             self,
             responses=tuple(self.responses[place] for place in places),
@@ -154,7 +154,7 @@ class Source(Protocol):
         ...
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows in order; a row that cannot be read comes as a `BadRow` in its place."""
+        """Yield the rows in order; a row that cannot be read comes as a `BadRow` in its place."""
         ...
 
 
@@ -164,17 +164,17 @@ class Located(Protocol):
 
     @property
     def places(self) -> Sequence[str]:
-        """The files, or data sets, that the `where` of its rows begins with, in the order they are read."""
+        """The files or data sets that the `origin` of its rows begins with, in the order they are read."""
         ...
 
 
 def places_of(source: object) -> list[str]:
-    """Return what the rows of a source stand in; nothing where it does not say."""
+    """Return the files or data sets that the rows of a source stand in; empty where it does not say."""
     return list(source.places) if isinstance(source, Located) else []
 
 
 def moved(origin: str, names: Mapping[str, str]) -> str:
-    """Return a place under its file's name of now: `a.jsonl:17` is `b.jsonl:17` after `{"a.jsonl": "b.jsonl"}`."""
+    """Return a place under its file's current name: `a.jsonl:17` is `b.jsonl:17` after `{"a.jsonl": "b.jsonl"}`."""
     for before, now in names.items():
         if origin.startswith((f"{before}:", f"{before} row ")):
             return now + origin[len(before) :]
@@ -199,7 +199,7 @@ class GroupSource(Protocol):
         ...
 
     def __iter__(self) -> Iterator[GroupRow | BadRow]:
-        """The rows in order; a row that cannot be read comes as a `BadRow` in its place."""
+        """Yield the rows in order; a row that cannot be read comes as a `BadRow` in its place."""
         ...
 
 

@@ -17,10 +17,10 @@ from lightning_rm.data.sources.records import ArrowStream, Records, RecordSource
 from lightning_rm.data.sources.resampling import PromptSplit
 
 AnySource = Source | GroupSource | Paths | Records
-"""A source, of pairs or of scored responses; the file, or the files, that one is to read; or its rows in memory."""
+"""A source of pairs or of scored responses; the file or files to read one from; or its rows in memory."""
 
 AnyGroupSource = GroupSource | str | Path
-"""A source of groups of responses, or the file that one is to read."""
+"""A source of groups of responses, or the file to read one from."""
 
 S = TypeVar("S", Source, GroupSource)
 T = TypeVar("T")
@@ -47,13 +47,13 @@ class Sets(Generic[S]):
 
     @property
     def names(self) -> list[str]:
-        """The name of every source, in order; one that two sources have stands here twice."""
+        """The name of every source, in order; a name that two sources share stands here twice."""
         return [*self.train, *self.val, *self.test]
 
     def of_stage(self, stage: str | None) -> list[str]:
         """Return the names of what a stage reads: `fit`, `validate`, `test`, `predict`, or None for all.
 
-        What is predicted are the test sets, or the validation sets where there are none, or else the training set.
+        `predict` reads the test sets, or the validation sets where there are none, or else the training set.
         """
         predicted = self.test or self.val or self.train
         wanted = {"fit": (*self.train, *self.val), "validate": self.val, "test": self.test, "predict": predicted}
@@ -119,15 +119,14 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def as_source(given: AnySource, name: str = "source") -> Source:
-    """Return the source of what a user gives for one: a source is itself, files are read, rows in memory are taken as
-    rows.
+    """Return what a user gives as a source: a source stays as it is, files and rows in memory are wrapped in one.
 
     Args:
         given: a source; a path, a glob or a list of them; a list of dicts, a `datasets.Dataset` or a `DataFrame`.
         name: what to call it in an error.
 
     Raises:
-        ValueError: for anything else, rows that can be read only once among it.
+        ValueError: for anything else, such as rows that can be read only once.
     """
     value = cast(object, given)
     if isinstance(value, str | Path):
@@ -135,7 +134,7 @@ def as_source(given: AnySource, name: str = "source") -> Source:
     if isinstance(value, _CheckedSource):
         return value
     if isinstance(value, Iterator | ArrowStream):
-        return RecordSource(cast(Records, value))  # of an iterator it says what to give instead
+        return RecordSource(cast(Records, value))  # for an iterator, its error says what to give instead
     found = type(value).__name__
     if isinstance(value, Iterable) and isinstance(value, Sized) and not isinstance(value, Mapping):
         items = cast(Iterable[object], value)
@@ -161,7 +160,7 @@ def _as_group_source(given: AnyGroupSource, name: str) -> GroupSource:
 
 
 def _named(name: str, sets: Mapping[str, T] | T | None, read: Callable[[T, str], S]) -> dict[str, S]:
-    """Sources by name, as `read` makes them of what is given: one alone takes `name`."""
+    """Return sources by name, as `read` makes them from what is given: one alone takes `name`."""
     if sets is None:
         return {}
     named = cast(Mapping[str, T], sets) if isinstance(sets, Mapping) else {name: sets}

@@ -14,7 +14,7 @@ from lightning_rm.data.position import Position, Settings
 
 
 def is_fitting(trainer: L.Trainer | None) -> bool:
-    """Tell whether a trainer fits: then what it saves and loads is a position in the training pairs."""
+    """Tell whether a trainer is fitting: then what it saves and loads is a position in the training pairs."""
     return trainer is not None and trainer.state.fn == TrainerFn.FITTING
 
 

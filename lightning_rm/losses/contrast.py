@@ -1,7 +1,7 @@
 """Contrastive losses on two views of the same samples: SimCSE, and SwAV with its codes by Sinkhorn-Knopp.
 
-All in float32, of float64 features in float64, and normalised here. What a sample is, how views come about and how
-samples of other ranks get here is not known here.
+All are computed in float32, or in float64 for float64 features, which are normalised here. This file does not know
+what a sample is, how views come about or how samples of other ranks get here.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ def simcse_loss(
 def swav_loss(
     first_scores: Tensor, second_scores: Tensor, first_codes: Tensor, second_codes: Tensor, temperature: float = 0.1
 ) -> Tensor:
-    """Return each view is to predict the code of the other (arXiv 2401.06080, eq 7 and 8; SwAV is arXiv 2006.09882).
+    """Return the loss of predicting each view's code from the other (arXiv 2401.06080, eq 7 and 8; SwAV: 2006.09882).
 
-    The mean over samples of `-sum_k q_s^k log p_t^k - sum_k q_t^k log p_s^k`, with `p = softmax(scores / temperature)`.
+    It is the mean over samples of `-sum_k q_s^k log p_t^k - sum_k q_t^k log p_s^k`, with
+    `p = softmax(scores / temperature)`.
 
     Args:
         first_scores: (N, K) cosines of one view's features with K prototypes.
@@ -71,8 +72,8 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     """Return codes: an assignment of samples to prototypes that uses all prototypes alike (SwAV, arXiv 2006.09882, eq
     3-5).
 
-    `exp(scores / epsilon)`, its columns and then its rows brought to equal sums, again and again. Logarithms are added
-    in place of the products, so that a small epsilon neither overflows nor empties a column.
+    The columns and then the rows of `exp(scores / epsilon)` are brought to equal sums, again and again. Logarithms are
+    added in place of products, so that a small epsilon neither overflows nor empties a column.
 
     Args:
         scores: (N, K) cosines of all samples, of all ranks, with K prototypes.

@@ -20,8 +20,8 @@ def alignment(first: Tensor, second: Tensor) -> Tensor:
 
 
 def uniformity(feature: Tensor) -> Tensor:
-    """Return `log mean_{i != j} exp(-2 |x_i - x_j|^2)` on the unit sphere: 0 if all are one, lower the wider they
-    spread.
+    """Return `log mean_{i != j} exp(-2 |x_i - x_j|^2)` on the unit sphere: 0 if all points are the same, lower the
+    wider they spread.
 
     arXiv 2005.10242.
 

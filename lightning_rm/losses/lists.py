@@ -10,7 +10,7 @@ from lightning_rm.precision import wide
 
 
 def plackett_luce_loss(chosen: Tensor, rejected: Tensor, group: Tensor, side: Tensor, weight: Tensor) -> Tensor:
-    """Return the Plackett-Luce likelihood of ranked lists, of the pairs that they make (Plackett, 1975; Luce, 1959).
+    """Return the Plackett-Luce loss of ranked lists, from the pairs that they make (Plackett, 1975; Luce, 1959).
 
     Of a list with the rewards r_1, ..., r_k, best first, `-sum_i log(exp r_i / sum_{j >= i} exp r_j)` is
     `sum_i log(1 + sum_{j > i} exp(r_j - r_i))`: one term for each response that is chosen in a pair, over the pairs
@@ -22,8 +22,8 @@ def plackett_luce_loss(chosen: Tensor, rejected: Tensor, group: Tensor, side: Te
         rejected: (..., P) rewards of the rejected responses.
         group: (P,) the same number for pairs of one list; all pairs of a list are here.
         side: (P,) which response of its list is chosen.
-        weight: (P,) weight of each pair where a list's are P / (G n) each, n its pairs and G the lists: then the loss
-            is the mean over lists.
+        weight: (P,) weight of each pair. Where each pair of a list of n has P / (G n), with G lists in all, the loss is
+            the mean over lists.
 
     Returns:
         A float32 scalar: the mean over P of the terms, a list's weighted by the sum of the weights of its pairs.

@@ -1,6 +1,6 @@
 """Losses on rewards and on next tokens: pure functions of tensors.
 
-Every loss is computed in float32, of float64 rewards in float64, and through logits. `-log(sigmoid(d))`,
+Every loss is computed through logits, in float32, or in float64 for float64 rewards. `-log(sigmoid(d))`,
 `-log(sigmoid(d) + 1e-5)` and `log(1 + exp(-d))` overflow or lose their gradient beyond `|d|` = 20 and are used nowhere.
 """
 
@@ -33,8 +33,8 @@ def ranking_loss(
     Args:
         chosen: (..., P) rewards of the chosen responses.
         rejected: (..., P) rewards of the rejected responses.
-        label: probability that chosen is preferred, (P,) or a number; for members also (M, P). Beyond [0, 1] it is the
-            noise-corrected loss of `strength.noise_corrected`.
+        label: probability that chosen is preferred, (P,) or a number; for members also (M, P). A label outside [0, 1]
+            gives the noise-corrected loss of `strength.noise_corrected`.
         margin: target margin, (P,) or a number; for members also (M, P).
         weight: weight of each pair, (P,) or a number; for members also (M, P). The mean is over pairs: a weight of 2
             counts a pair's loss twice.
@@ -57,7 +57,7 @@ def ranking_losses(
     weight: Tensor | float = 1.0,
     loss: PairLoss = "logistic",
 ) -> Tensor:
-    """Return what `ranking_loss` is the mean of.
+    """Return the loss of each pair; `ranking_loss` is their mean.
 
     Args:
         chosen: as there.
@@ -66,8 +66,8 @@ def ranking_losses(
         margin: as there.
         weight: as there.
         loss: `logistic`, or `sigmoid`: `l sigmoid(-z) + (1 - l) sigmoid(z)`, z the margin-shifted logit. That is
-            symmetric, the losses of a label and of its contrary add up to 1: a share of labels turned round at random
-            moves no minimum (Ghosh et al., arXiv 1712.09482; for preferences SymPO, arXiv 2505.24709).
+            symmetric: the losses of a label and of its contrary add up to 1, so a share of labels turned round at
+            random moves no minimum (Ghosh et al., arXiv 1712.09482; for preferences SymPO, arXiv 2505.24709).
 
     Returns:
         (..., P) in float32, each pair's weighted loss.

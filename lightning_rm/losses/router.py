@@ -1,4 +1,4 @@
-"""The router loss: that a mixture's tokens are spread over its experts. Pure functions of routers' scores."""
+"""The router loss, which spreads a mixture's tokens over its experts. Pure functions of routers' scores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def router_loss(logits: Tensor, top_k: int, mask: Tensor | None = None) -> Tenso
 
 
 def dead_experts(logits: Tensor, top_k: int, mask: Tensor | None = None) -> Tensor:
-    """Return the share of experts that not one token goes to, a scalar; arguments as of `router_loss`."""
+    """Return the share of experts that not one token goes to, a scalar; arguments as for `router_loss`."""
     chosen = _chosen(logits, top_k)
     if mask is not None:
         chosen = chosen * mask[:, None].to(chosen)
@@ -38,5 +38,5 @@ def dead_experts(logits: Tensor, top_k: int, mask: Tensor | None = None) -> Tens
 
 
 def _chosen(scores: Tensor, top_k: int) -> Tensor:
-    """(T, E): 1 for the experts that a token goes to."""
+    """Return (T, E), 1 for the experts that a token goes to."""
     return torch.zeros_like(scores).scatter(-1, scores.topk(top_k, dim=-1).indices, 1.0)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LIMITS = (1e-3, 1e3)
-"""A temperature is sought between these: of margins that are all right the likelihood has no maximum, it grows to 0."""
+"""Bounds of the temperature: where all margins are right the likelihood has no maximum and grows as T goes to 0."""
 
 
 def fit_temperature(margin: Tensor, label: Tensor) -> float:

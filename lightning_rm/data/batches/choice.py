@@ -39,8 +39,8 @@ def choose_layout(setting: LayoutSetting, fast: Collection[LayoutName], pairs: P
     Args:
         setting: a layout, or `auto`.
         fast: the layouts that the backbone honours at no cost: its `fast_layouts`.
-        pairs: the pairs that are read; for `auto` up to 500 of them, evenly spaced, are measured. None for responses of
-            which nothing more is known than that several answer one prompt.
+        pairs: the pairs that are read; for `auto` up to 500 of them, evenly spaced, are measured. None for responses,
+            where all that is known is that several answer one prompt.
     """
     if setting != "auto":
         return Choice(setting, "asked for")

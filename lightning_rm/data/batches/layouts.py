@@ -25,9 +25,9 @@ SHORTEST_SHARED = 8
 
 
 def padded(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatch:
-    """Return one row a sequence, padded on the right to the longest.
+    """Return a grid with one row for each sequence, padded on the right to the longest.
 
-    Two pairs, one of whose responses stands in both: `[[1, 2, 3], [4, 5, pad], [1, 6, pad]]` with reward_index
+    Two pairs that share a response: `[[1, 2, 3], [4, 5, pad], [1, 6, pad]]` with reward_index
     `[[2, 2], [4, 7]]` (read at the last token, three columns a row).
 
     Args:
@@ -81,10 +81,10 @@ def shared_prefix(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> To
 
     Two pairs, the first of them with a prompt of three tokens: ids `[[1, 2, 3, 4, 5, 6, 7, 8, 9]]` are the prompt 1 2 3
     with the responses 4 5 and 6, and the sequences 7 and 8 9; positions `[[0, 1, 2, 3, 4, 3, 0, 0, 1]]`, segments of
-    3, 2, 1, 1 and 2 tokens, of which the second and the third continue the first.
+    3, 2, 1, 1 and 2 tokens; the second and the third continue the first.
 
-    Beginnings are found in the token ids, whosever they are: of the responses to one prompt, of several pairs of one
-    prompt, of one prompt that goes on where another ends, of a system prompt before everything. Only those that save
+    Beginnings are found in the token ids, whatever they belong to: the responses to one prompt, several pairs of one
+    prompt, a prompt that goes on where another ends, a system prompt before everything. Only those that save
     `SHORTEST_SHARED` tokens are shared.
 
     Args:
@@ -153,8 +153,8 @@ def _by_token(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int], place
 
 
 def _num_common(sequences: Sequence[tuple[int, ...]], bundle: Sequence[int]) -> int:
-    """Say how many tokens all sequences of a bundle begin with in common: as many as its first and last in sorted
-    order.
+    """Count the tokens that all sequences of a bundle begin with: those that its first and last in sorted order
+    share.
     """
     first, last = (choose(sequences[number] for number in bundle) for choose in (min, max))
     return num_shared(first, last)
@@ -185,7 +185,7 @@ def _one_row(
 ) -> TokenBatch:
     """Return a grid of one row.
 
-    Segments end to end, each with the position of its first token and what it continues.
+    It holds segments end to end, each with the position of its first token and what it continues.
     """
     input_ids = torch.tensor([token for segment in segments for token in segment], dtype=torch.long)[None]
     positions = [torch.arange(start, start + len(segment)) for start, segment in zip(starts, segments, strict=True)]
@@ -202,13 +202,13 @@ def _one_row(
 
 
 def _reward_index(places: Sequence[Tensor], occurrence: Sequence[Sequence[int]], read_at: ReadAt) -> Tensor:
-    """(k, P): the flat position each response is read at; `places` are the flat positions of each sequence's tokens."""
+    """Return (k, P), the flat position that each response is read at; `places` are those of each sequence's tokens."""
     position = torch.stack([place[-1 if read_at == "last" else 0] for place in places])
     return position[torch.tensor(occurrence, dtype=torch.long)].T.contiguous()
 
 
 def _response_index(samples: Sequence[Sample], places: Sequence[Tensor], occurrence: Sequence[Sequence[int]]) -> Tensor:
-    """(2, N): the token before, and the token, of each chosen response; one that stands in two samples counts once."""
+    """Return (2, N), the token before and the token, of each chosen response; one in two samples counts once."""
     prompt_lengths: dict[int, int] = {}
     for sample, which in zip(samples, occurrence, strict=True):
         prompt_lengths[which[0]] = min(sample.prompt_length, prompt_lengths.get(which[0], sample.prompt_length))

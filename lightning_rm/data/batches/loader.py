@@ -58,11 +58,11 @@ class PairBatches(Dataset[PreferenceBatch]):
         return len(self.pairs)
 
     def __getitems__(self, micro_batch: MicroBatch) -> PreferenceBatch:
-        """The batch of a whole micro-batch; torch calls this with whatever a batch sampler yields.
+        """Return the batch of a whole micro-batch; torch calls this with whatever a batch sampler yields.
 
         Where rows are lists of scored responses, the batch holds all pairs of each, every response computed once. A
-        list counts as one pair does: in the mean over P pairs of G lists, the weight of each of its n is P / (G n),
-        which is InstructGPT's 1 / (k (k - 1) / 2) each (arXiv 2203.02155, eq 1).
+        list counts as one pair does: in the mean over P pairs of G lists, each of its n pairs has the weight
+        P / (G n), which is InstructGPT's 1 / (k (k - 1) / 2) each (arXiv 2203.02155, eq 1).
         """
         read, steps = self.responses, micro_batch.response_steps
         rows = self.pairs.pairs_of(micro_batch.rows).tolist() if self.pairs.has_lists else list(micro_batch.rows)
@@ -103,7 +103,7 @@ class GroupBatches(Dataset[GroupBatch]):
         return len(self.groups)
 
     def __getitems__(self, micro_batch: MicroBatch) -> GroupBatch:
-        """The batch of a whole micro-batch; torch calls this with whatever a batch sampler yields."""
+        """Return the batch of a whole micro-batch; torch calls this with whatever a batch sampler yields."""
         return self.of(micro_batch.rows, micro_batch.valid)
 
     def of(self, rows: Sequence[int], valid: Sequence[bool] | None = None) -> GroupBatch:
@@ -113,7 +113,7 @@ class GroupBatches(Dataset[GroupBatch]):
 
 @dataclass(frozen=True)
 class StreamedGroups:
-    """From a micro-step to its groups of responses.
+    """A function from a micro-step to its groups of responses.
 
     Args:
         batches: where groups are read.
@@ -124,7 +124,7 @@ class StreamedGroups:
     stream: GroupStream
 
     def __call__(self, micro_step: int) -> GroupBatch:
-        """The groups of a micro-step, which is counted from the start of the run."""
+        """Return the groups of a micro-step, which is counted from the start of the run."""
         return self.batches.of(self.stream.rows(micro_step))
 
 
@@ -155,19 +155,19 @@ class BatchLoader(DataLoader[BatchT]):
         )
 
     def __iter__(self) -> Any:
-        """A generator, so that nothing happens before the first batch is asked for."""
+        """Yield the batches: a generator, so that nothing happens before the first one is asked for."""
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty: that it has one tells Lightning that training can go on in the middle of an epoch."""
+        """Return an empty state; having one tells Lightning that training can go on in the middle of an epoch."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to do: the sampler asks the trainer for its position."""
+        """Do nothing: the sampler asks the trainer for its position."""
 
 
 class Iterated(Generic[BatchT]):
-    """The batches of a loader, for whoever would build a loader of torch anew, as Lightning does to predict.
+    """The batches of a loader, hidden from code that would rebuild a torch loader, as Lightning does to predict.
 
     Args:
         loader: gives the batches.
@@ -192,7 +192,7 @@ def leave_signals(worker: int) -> None:
 PairLoader = BatchLoader[PreferenceBatch]
 GroupLoader = BatchLoader[GroupBatch]
 ResponseLoader = GroupLoader
-"""The name of before, of the same class."""
+"""The former name of the same class."""
 
 
 def group_batch(
@@ -205,8 +205,8 @@ def group_batch(
 ) -> GroupBatch:
     """Put the groups `rows` in a batch, smaller ones filled up with their first response.
 
-    Two responses are `agreed` where all voters rank them alike, strictly; so a response is not agreed with itself,
-    nor with its copies, but for groups without votes, whose responses are all agreed.
+    Two responses are `agreed` where all voters rank them alike, strictly; so a response is not agreed with itself
+    or its copies. In groups without votes all responses are agreed.
 
     Args:
         groups: N tokenised groups.
@@ -236,12 +236,12 @@ def group_batch(
 
 
 def _gold(gold: Sequence[float], places: Sequence[int]) -> Tensor:
-    """(k,) float32: the gold rewards of the responses `places` of a group."""
+    """Return (k,) float32, the gold rewards of the responses `places` of a group."""
     return torch.tensor([gold[place] for place in places]) if gold else torch.full((len(places),), float("nan"))
 
 
 def _agreed(votes: Sequence[Sequence[float]], places: Sequence[int]) -> Tensor:
-    """(k, k) bool: whether all voters rank two of the responses `places` of a group alike."""
+    """Return (k, k) bool, whether all voters rank two of the responses `places` of a group alike."""
     k = len(places)
     if not votes:
         return torch.ones(k, k, dtype=torch.bool)

@@ -17,7 +17,7 @@ from lightning_rm.tokens import LayoutName
 Order = Literal["random", "length", "prompt", "strongest_first", "weakest_first"]
 Rows = NDArray[np.int64]
 CURRICULA: dict[Order, float] = {"strongest_first": -1.0, "weakest_first": 1.0}
-"""Orders by strength, and the sign that sorts it so."""
+"""Orders by strength, each with the sign that sorts by it."""
 
 BLOCK = 8
 """Responses of a block in order `prompt`; the 64 pairs between two blocks need 16 sequences."""
@@ -52,15 +52,15 @@ def by_strength(rows: Rows, strength: NDArray[np.float64], order: Order) -> Rows
 
 
 def by_prompt(rows: Rows, prompt_index: Rows, sequence_index: Rows, generator: np.random.Generator) -> Rows:
-    """Return rows by prompt, and within a prompt by the blocks that their two responses are drawn into: neighbours
-    share them.
+    """Return rows by prompt, and within a prompt by the blocks that their two responses are drawn into, so that
+    neighbours share responses.
 
     With responses a b | c d in blocks of two, the pairs come as ab, then ac ad bc bd as `rows` has them, then cd.
 
     Args:
         rows: (P,) row numbers.
-        prompt_index: (N,) one number a prompt.
-        sequence_index: (N, 2) one number a distinct response.
+        prompt_index: (N,) one number for each prompt.
+        sequence_index: (N, 2) one number for each distinct response.
         generator: draws the order of the prompts, and that of the responses of each.
     """
     num_responses = int(sequence_index.max()) + 1
@@ -86,8 +86,8 @@ def grid_parts(lengths: Rows, sequence_index: Rows, prompts: tuple[Rows, Rows] |
 
     Args:
         lengths: (N, k) tokens of each sequence.
-        sequence_index: (N, k) one number a distinct sequence.
-        prompts: (N,) tokens of a prompt that are shared and (N,) one number a distinct prompt.
+        sequence_index: (N, k) one number for each distinct sequence.
+        prompts: (N,) tokens of a prompt that are shared and (N,) one number for each distinct prompt.
 
     Returns:
         (N, m) tokens of each part, and (N, m) a number for each different part. For a prompt they are the most that it
@@ -103,15 +103,15 @@ def grid_parts(lengths: Rows, sequence_index: Rows, prompts: tuple[Rows, Rows] |
 
 
 def cut_by_tokens(rows: Rows, num_tokens: int, token_cost: LayoutName, parts: Rows, part_index: Rows) -> list[Rows]:
-    """Cut an order into batches of as many neighbours as a budget of grid tokens allows, a part that stands twice
-    counted once.
+    """Cut an order into batches of as many neighbours as a budget of grid tokens allows; a part that stands twice
+    counts once.
 
     Args:
         rows: (P,) row numbers.
         num_tokens: the most tokens of a batch's grid; every pair alone is within it.
         token_cost: how the grid is laid.
         parts: (N, m) tokens of each part of a pair.
-        part_index: (N, m) one number a different part.
+        part_index: (N, m) one number for each different part.
     """
 
     def edges() -> Iterator[int]:

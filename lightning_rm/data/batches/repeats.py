@@ -13,9 +13,7 @@ from lightning_rm.digests import short_key
 
 
 def sequence_index(pairs: PairDataset) -> Rows:
-    """Return (N, 2), one number a distinct token sequence of a data set: pairs that share a response share its
-    number.
-    """
+    """Return (N, 2), one number for each distinct token sequence: pairs that share a response share its number."""
     numbers: dict[bytes, int] = {}
     index = [
         [numbers.setdefault(_key(sequence), len(numbers)) for sequence in pairs.sample(row).sequences]
@@ -25,8 +23,8 @@ def sequence_index(pairs: PairDataset) -> Rows:
 
 
 def shared_prompts(pairs: PairDataset) -> tuple[Rows, Rows]:
-    """Return (N,), tokens of each pair's prompt that a grid of `shared_prefix` shares, and (N,) one number a distinct
-    prompt.
+    """Return (N,), tokens of each pair's prompt that a grid of `shared_prefix` shares, and (N,), one number for each
+    distinct prompt.
 
     A prompt of fewer than `SHORTEST_SHARED` tokens is not shared.
     """
@@ -39,5 +37,5 @@ def shared_prompts(pairs: PairDataset) -> tuple[Rows, Rows]:
 
 
 def _key(sequence: Sequence[int]) -> bytes:
-    """Return what stands for a token sequence."""
+    """Return the bytes that stand for a token sequence."""
     return short_key(np.asarray(sequence, dtype=np.int64).tobytes())

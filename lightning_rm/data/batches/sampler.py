@@ -47,7 +47,7 @@ class MicroBatch:
         valid: P flags, False for a filler.
         scale: what the mean loss of these pairs is multiplied by: pairs here * world size * accumulate / pairs in the
             optimizer step. Lightning divides every loss by accumulate, in a short last step too, and gradients are
-            averaged over ranks: so scaled, each step is on the mean over its pairs.
+            averaged over ranks: scaled so, each step takes the mean over its pairs.
         response_steps: on the first micro-batch of an optimizer step that is read, where groups of responses go with
             the pairs: the micro-steps of that step, counted from the start of the run. Empty elsewhere.
     """
@@ -151,7 +151,7 @@ class PairBatchSampler:
         self._parts = grid_parts(lengths, self.sequence_index, prompts)
         # What orders by length sort by, whatever the layout: the pairs that meet in a batch do not depend on it.
         self._longest: Rows = lengths.max(axis=1)
-        # What a pair takes alone.
+        # The grid tokens that a pair takes alone.
         num_sequences: Rows = (lengths > 0).sum(axis=1)
         self._tokens: Rows = num_sequences * self._longest if token_cost == "padded" else self._parts[0].sum(axis=1)
         self._check_budget(name or (lambda row: f"pair {row}"))
@@ -171,7 +171,7 @@ class PairBatchSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Micro-batches of a whole epoch, the same on every rank and in every epoch."""
+        """Count the micro-batches of a whole epoch, the same on every rank and in every epoch."""
         num_batches = len(self._composed) if self._composed else -(-len(self.lengths) // self._pairs_a_batch)
         return -(-num_batches // self.world_size)
 
@@ -207,7 +207,7 @@ class PairBatchSampler:
     def _micro_batch(
         self, step: list[Rows], optimizer_step: list[list[Rows]], response_steps: tuple[int, ...]
     ) -> MicroBatch:
-        """This rank's part of a micro-step."""
+        """Return this rank's part of a micro-step."""
         rows = step[self.rank]
         if len(rows) == 0:
             return MicroBatch((int(step[0][0]),), (False,), 0.0, response_steps)
@@ -234,10 +234,10 @@ class PairBatchSampler:
         return [batch for window in windows for batch in self._cut(by_length(window, self._longest))]
 
     def _shuffled(self, batches: list[Rows], generator: np.random.Generator) -> list[Rows]:
-        """Batches in random order, those of a micro-step kept together so that no rank waits for a longer one.
+        """Return batches in random order, those of a micro-step together so that no rank waits for a longer one.
 
-        A prompt's batches are shuffled one by one: they should not all meet in one step. What is smaller than the rest
-        stays last.
+        A prompt's batches are shuffled one by one: they should not all meet in one step. Batches smaller than the rest
+        stay last.
         """
         together = 1 if self.order == "prompt" else self.world_size
         num_full = len(batches) if self._composed else len(self.lengths) // self._pairs_a_batch

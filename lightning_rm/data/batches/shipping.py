@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 
 
 def ship(batch: Any) -> Any:
-    """Return the batch itself; in a worker process something that becomes it where it arrives: a `collate_fn`.
+    """Return the batch itself, or in a worker process an object that unpickles as the batch: a `collate_fn`.
 
     Args:
         batch: any object whose tensors, if it has some, are on the CPU.

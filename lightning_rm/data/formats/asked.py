@@ -59,7 +59,7 @@ def check_unread(row: Raw, turns: Sequence[Turns], *read: str) -> None:
     Args:
         row: with the plain field names, without the fields that its format has read.
         turns: the prompt and the responses.
-        read: fields that were read to them.
+        read: fields that they were read from.
     """
     unread = unread_prompt(row, *SYSTEM_FIELDS, *read)
     said = _words(said for part in turns for turn in part for said in texts_of(turn).values()) if unread else ""
@@ -72,7 +72,7 @@ def check_unread(row: Raw, turns: Sequence[Turns], *read: str) -> None:
 
 
 def check_asked(row: Raw) -> None:
-    """Raise `RowError` for a row of which no prompt was read though it has a field that usually carries one."""
+    """Raise `RowError` for a row without a prompt that has a field which usually carries one."""
     if not (unread := unread_prompt(row)):
         return
     several = ", columns={instruction: ..., input: ..., system: ...} joins several" if len(unread) > 1 else ""
@@ -133,12 +133,12 @@ def _stands_in(value: object, said: str) -> bool:
 
 
 def _words(texts: Iterable[str]) -> str:
-    """Texts as words between single blanks: whole words are found in it, `2` is not in ` 2+2? `."""
+    """Return texts as words between single blanks, so that only whole words are found: `2` is not in ` 2+2? `."""
     return " " + " ".join(word for text in texts for word in text.split()) + " "
 
 
 def _texts(value: object) -> list[str]:
-    """Return all text in a field's value; of messages, what they say."""
+    """Return all text in a field's value; for messages, what they say."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):

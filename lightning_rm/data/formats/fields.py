@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import cast
 from uuid import UUID
 
-from lightning_rm.digests import digest as digest  # other files know it from here
+from lightning_rm.digests import digest as digest  # other files import it from here
 
 Raw = Mapping[str, object]
 """A row as a file gives it: field names to JSON-like values."""
@@ -111,7 +111,7 @@ def text(value: object, name: str) -> str:
 
 
 def number(value: object, name: str, low: float = -FLOAT32_MAX, high: float = FLOAT32_MAX) -> float:
-    """Return a finite number between `low` and `high`, a decimal one too; true and false are none."""
+    """Return a finite number between `low` and `high`; a decimal counts as one, true and false do not."""
     value = _float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         quoted = "; write it as a number, without quotes" if _is_number_text(value) else ""

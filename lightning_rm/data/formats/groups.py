@@ -31,7 +31,7 @@ from lightning_rm.data.rows import BadRow, GroupRow, Message
 from lightning_rm.digests import digest
 
 GROUP_PARSER_VERSION = 4
-"""Part of every fingerprint: raise it when a row is read to something else than before."""
+"""Part of every fingerprint: raise it when a row is read differently than before."""
 
 
 GROUP_FIELDS = frozenset(
@@ -43,7 +43,7 @@ GROUP_FIELDS = frozenset(
 def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: Prefill = "error") -> GroupRow | BadRow:
     """Read one row.
 
-    A response that says nothing is read all the same: policies give such, and the data module counts them. One
+    A response that says nothing is read all the same: policies write such, and the data module counts them. One
     `response` alone is a group of one; `scores` and the shapes that they are published in are `scores`'s. A row
     without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt.
 
@@ -109,7 +109,7 @@ def _gold(row: Raw, num_responses: int) -> tuple[float, ...]:
 
 
 def _votes(row: Raw, num_responses: int) -> tuple[tuple[float, ...], ...]:
-    """Return the voters' rewards of each response, as many voters for each."""
+    """Return the voters' rewards of each response; every response must have as many voters."""
     if not has(row, "votes"):
         return ()
     items = _items(row["votes"], "field 'votes' must be a list of lists of numbers, one a response")

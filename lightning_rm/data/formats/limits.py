@@ -21,10 +21,10 @@ MAX_CHUNK_CHARACTERS = 16 * MIB
 """Of the rows that are in memory at a time on their way to token ids."""
 
 MAX_DEPTH = 64
-"""Of nested lists and objects in a row. Schemas of tools nest to ten; templates recurse on them."""
+"""The depth of nested lists and objects in a row. Schemas of tools nest to ten; templates recurse on them."""
 
 MAX_ARRAY_BYTES = 2048 * MIB
-"""Of a file that holds one JSON array, which is read whole. Rows a line have no such bound."""
+"""Of a file that holds one JSON array, which is read whole. Files with one row on each line have no such bound."""
 
 MAX_EXPANSION = 200
 """How many times its size a gzip file, or a row group of a Parquet file, may unpack to.

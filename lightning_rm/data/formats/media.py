@@ -17,7 +17,7 @@ from lightning_rm.data.rows import Message
 MEDIA_FIELDS = ("image", "images", "video", "videos", "audio", "audios")
 
 MARK = re.compile(r"<(image|video|audio)>(?!.*</\1>)", re.DOTALL)
-"""What stands for an image in a text. With its end further on it is markup, and text."""
+"""A mark that stands for an image in a text. With a closing tag further on it is markup, and so is text."""
 
 
 def check_media(row: Raw, columns: Mapping[str, str | None], prompt: Sequence[Message]) -> None:

@@ -175,7 +175,7 @@ def _call(call: Raw, name: str) -> Raw:
 
 
 def _with_arguments(function: Raw, name: str) -> Raw:
-    """Return a called function with its arguments as an object: those that are missing or blank are none."""
+    """Return a called function with its arguments as an object, empty where they are missing or blank."""
     arguments = function.get("arguments")
     if isinstance(arguments, str) and arguments.strip():
         arguments = json_field(function, "arguments", f"{name}, arguments")

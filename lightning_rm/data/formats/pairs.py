@@ -1,7 +1,7 @@
-"""`parse_row`: a raw row of any format to a `PairRow`, or to a `BadRow` that says what is wrong with it.
+"""`parse_row` reads a raw row of any format to a `PairRow`, or to a `BadRow` that says what is wrong with it.
 
-Here a value is good or bad; how a published format names its fields is `published`'s. This file knows one row at a
-time, and no file. Fields that nobody knows are left alone.
+This file decides whether a value is good or bad; how a published format names its fields is `published`'s. It knows
+one row at a time, and no file. Fields that nobody knows are left alone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.digests import digest
 
 PARSER_VERSION = 4
-"""Part of every source's fingerprint: raise it when a row is read to something else than before."""
+"""Part of every source's fingerprint: raise it when a row is read differently than before."""
 
 STRENGTH_DISAGREES = "strength disagrees"
 
@@ -67,15 +67,15 @@ def parse_row(
     Prompt and responses are texts or lists of turns (`turns.read_turns`). Without a prompt field the prompt is what
     both conversations begin with (`turns.implicit_pair`). Four rules are worth knowing:
 
-    - A `system` or `system_prompt` is the first turn of the prompt. A field that usually carries a prompt
-      (`asked.PROMPT_FIELDS`) makes a row bad that has no prompt, and one whose prompt and responses leave out what it
+    - A `system` or `system_prompt` is the first turn of the prompt. A row is bad if it has no prompt but a
+      field that usually carries one (`asked.PROMPT_FIELDS`), or if its prompt and responses leave out what that field
       says. Where `columns` hides the prompt, `{prompt: null}`, such fields are hidden with it: the pair is all that
       there is.
     - Images and the like are refused, and so is a mark for one in what the user says (`media`).
     - `votes` is read beside `strength_mean`, or where `columns` asks for it: a field of that name alone often counts
       annotators instead. Mean and spread are then computed from the votes, and must agree with their columns.
     - A row without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt; a pair
-      that has no prompt at all shares it with no other.
+      that has no prompt at all shares its `prompt_id` with no other.
 
     Args:
         raw: field names to JSON-like values.
@@ -174,7 +174,7 @@ def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
 
 
 def _others(raw: Raw, columns: Mapping[str, str | None], read_votes: bool) -> dict[str, object]:
-    """Return the fields that go with a row unread: no part of a pair, in its format or in another."""
+    """Return the fields that stay with a row unread: they are part of a pair in no format."""
     read = (KNOWN_FIELDS - LABEL_FIELDS).union(path for path in columns.values() if path is not None)
     if not read_votes and columns.get("votes", "") is not None:
         read -= {"votes"}  # the data's own, such as the votes of readers
@@ -212,7 +212,7 @@ def _turns(row: Raw, prefill: Prefill) -> tuple[Turns, Turns, Turns]:
 
 
 def _strength(row: Raw, votes_asked_for: bool) -> tuple[float | None, float | None, tuple[float, ...]]:
-    """Mean, population standard deviation and votes; a published spread may be the sample's."""
+    """Return mean, population standard deviation and votes; a published spread may be the sample's."""
     mean, std = optional_number(row, "strength_mean"), optional_number(row, "strength_std", 0.0)
     if not has(row, "votes") or (mean is None and not votes_asked_for):
         return mean, std, ()

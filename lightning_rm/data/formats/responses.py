@@ -45,17 +45,17 @@ def explicit_pair(
 
 
 def continued(prompt: Turns, responses: Mapping[str, Turns], prefill: Prefill) -> tuple[Turns, dict[str, Turns]]:
-    """Return a prompt and its responses, of which each goes on from the assistant's turn that the prompt may end with.
+    """Return a prompt and its responses, each of which continues the assistant's turn that the prompt may end with.
 
     `U A` and `A'` become `U` and `A A'` in one turn, text to text: whoever wrote them decides on the blank between.
 
     Args:
         prompt: the turns before the responses.
         responses: name -> the turns of a response.
-        prefill: what to do with such a prompt.
+        prefill: what to do with a prompt that ends so.
 
     Raises:
-        RowError: if it is called an error.
+        RowError: if `prefill` makes it an error, or a response does not go on from it.
     """
     firsts = [turns[0] for turns in responses.values() if turns]
     if not prompt or prompt[-1]["role"] != "assistant" or not any(turn["role"] == "assistant" for turn in firsts):

@@ -28,7 +28,7 @@ class RowFormat:
 
 
 def saying(**fields: object) -> Callable[[Raw], Raw]:
-    """Return a change to rows: what these fields say in place of what they said."""
+    """Return a function that sets these fields of a row to these values."""
     return lambda raw: {**raw, **fields}
 
 

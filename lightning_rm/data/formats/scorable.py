@@ -1,6 +1,6 @@
-"""`parse_scorable`: a raw row with one response, several, or a pair, to the conversations that a reward is asked of.
+"""`parse_scorable` reads a raw row with one response, several or a pair to the conversations that are to be scored.
 
-Pairs and groups are read as for training; only what says which response is better is not needed, nor looked at. This
+Pairs and groups are read as for training; only the fields that say which response is better are not looked at. This
 file knows one row at a time, and no file.
 """
 
@@ -61,7 +61,7 @@ class Scorable(NamedTuple):
 
     Args:
         prompt: the turns that they begin with.
-        responses: the turns of each response; of a pair the chosen ones first, or as the row gives them where it names
+        responses: the turns of each response; for a pair the chosen ones first, or as the row gives them where it names
             the better one in a field of its own.
         kind: whether the row holds one response, a pair or a list.
         tools: tool definitions for the chat template.
@@ -148,7 +148,7 @@ def whole_conversation(value: object, name: str) -> Turns:
 
 
 def _single(row: Raw) -> tuple[Turns, tuple[Turns, ...]]:
-    """Prompt and response of a row with one response."""
+    """Return prompt and response of a row with one response."""
     name = next((name for name in RESPONSES if has(row, name)), None)
     if name is None:
         whole = next((name for name in CONVERSATIONS if has(row, name)), None)
@@ -168,14 +168,14 @@ def _single(row: Raw) -> tuple[Turns, tuple[Turns, ...]]:
 
 
 def _whole(row: Raw, name: str) -> tuple[Turns, tuple[Turns, ...]]:
-    """Prompt and response of a row with a whole conversation in one field."""
+    """Return prompt and response of a row with a whole conversation in one field."""
     turns = after_system(row, whole_conversation(row[name], f"field {name!r}"))
     check_unread(row, [turns], name)
     return turns[:-1], (turns[-1:],)
 
 
 def response_turns(prompt: Turns, value: object, name: str) -> Turns:
-    """Return the turns of a response, before which its prompt may stand; one that says nothing is an empty turn.
+    """Return the turns of a response, which its prompt may precede; one that says nothing is an empty turn.
 
     Raises:
         RowError: if it cannot be read, or does not end with the assistant's turn.

@@ -13,7 +13,7 @@ from lightning_rm.data.formats.fields import BAD_VALUE, WRONG_TYPE, Raw, RowErro
 from lightning_rm.data.formats.published import helpsteer2_turns
 
 SCORE = "score"
-"""What the attribute of a score is called that has no name."""
+"""The attribute of a score that names none."""
 
 HELPSTEER_ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 ULTRAFEEDBACK_ATTRIBUTES = ("instruction_following", "honesty", "truthfulness", "helpfulness")

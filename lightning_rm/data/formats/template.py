@@ -28,7 +28,7 @@ def read_tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
 
 
 def read_chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
-    """Return the row's own arguments for the chat template; Parquet writes None where another row has one."""
+    """Return the row's own arguments for the chat template, but for the None that Parquet writes in a gap."""
     kwargs = json_field(row, "chat_template_kwargs")
     if kwargs is None:
         return {}

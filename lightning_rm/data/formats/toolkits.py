@@ -44,7 +44,7 @@ def _is_asked_by(raw: Raw, *names: str) -> bool:
 
 
 def _responses(raw: Raw) -> Sequence[object]:
-    """Chosen and rejected; LLaMA-Factory wrote them once as two texts of one field, `output`."""
+    """Return chosen and rejected; LLaMA-Factory once wrote them as two texts in one field, `output`."""
     output = raw.get("output")
     if has(raw, "chosen") or has(raw, "rejected") or not isinstance(output, list):
         return raw.get("chosen"), raw.get("rejected")
@@ -104,7 +104,7 @@ def _is_ms_swift(raw: Raw) -> bool:
 
 
 def _ms_swift(raw: Raw) -> Raw:
-    """ms-swift: `messages` ends with the chosen response, all that follows the last user's turn.
+    """ms-swift: `messages` ends with the chosen response, which is all that follows the last user's turn.
 
     In its place `rejected_response` has a text or a list of messages, or `rejected_messages` the whole conversation.
     """

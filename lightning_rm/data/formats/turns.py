@@ -75,15 +75,15 @@ def read_turns(value: object, name: str, first_role: str) -> Turns:
 
 
 def read_conversation(value: object, origin: str) -> list[Message]:
-    """Return the messages of one whole conversation, read as training reads those of a row: for whoever has it scored.
+    """Return the messages of a whole conversation to score, read as training reads those of a row.
 
     Args:
         value: a list of messages; the last one is the response, which may be empty, as a policy's may.
         origin: what to call the conversation in an error: `conversation 3`.
 
     Raises:
-        ValueError: for anything else, one message or a text in place of a list above all, for a conversation that
-            does not end with the assistant's turn, and for a mark before it that stands for an image.
+        ValueError: for anything else, above all one message or a text in place of a list; for a conversation that
+            does not end with the assistant's turn; and for a mark before it that stands for an image.
     """
     wanted = "a conversation is a list of messages, [{'role': 'user', 'content': ...}, {'role': 'assistant', ...}]"
     if isinstance(value, str | bytes):
@@ -107,7 +107,7 @@ def read_conversation(value: object, origin: str) -> list[Message]:
 
 
 def prompt_turns(prompt: object) -> Turns:
-    """Return the turns of a prompt in any shape. One in HH-RLHF text loses the `Assistant:` that it ends with."""
+    """Return the turns of a prompt in any shape. HH-RLHF text loses the `Assistant:` at its end."""
     if not is_hh_text(prompt):
         return read_turns(prompt, "prompt", "user")
     turns = hh_turns(cast(str, prompt), "prompt")
@@ -115,7 +115,7 @@ def prompt_turns(prompt: object) -> Turns:
 
 
 def check_turns(prompt: Turns, responses: Mapping[str, Turns]) -> None:
-    """Raise `RowError` unless every turn says something and all conversations end with the assistant's word.
+    """Raise `RowError` unless every turn says something and all conversations end with the assistant's turn.
 
     A prompt may have no turn at all, and a blank system turn: some templates put a default in where there is none.
 

@@ -1,8 +1,8 @@
 """Rows of Arrow tables without what Arrow fills in: Parquet, `datasets`, data frames.
 
-All structs of a column have the fields of all of them, and where a row has no such key there is a null. Templates would
-write those nulls into the definitions of tools and the arguments of calls. What was null and what was missing cannot be
-told for certain, so this is the rule. A null is a gap where the field has a type: another row has a value there. A
+In Arrow each struct of a column has the fields of all of them; where a row lacks a key there is a null. Templates would
+write those nulls into the definitions of tools and the arguments of calls. Nobody can tell for sure what was null
+and what was missing, so this is the rule. A null is a gap where the field has a type: another row has a value there. A
 field without a type is null wherever it was written: it stays in a struct that has no gap, and a schema's `default` or
 `const` stays in any. Rows in which the rule had to decide on one of these, or on an argument, say so, and are counted.
 It knows no format and no file.
@@ -35,7 +35,7 @@ def arrow_rows(batch: Any) -> Iterator[Raw]:
 
 
 def without_gaps(schema: Any) -> Callable[[Raw], Raw]:
-    """Return what takes the nulls that stand for missing keys out of rows of a pyarrow schema.
+    """Return a function that takes the nulls that stand for missing keys out of rows of a pyarrow schema.
 
     Null fields of a row itself stay: readers take them for missing.
     """

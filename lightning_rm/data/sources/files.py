@@ -54,7 +54,7 @@ class FileSource:
         return self.options.digest("files", file_digests(self.files))
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows of every file in order."""
+        """Yield the rows of every file in order."""
         return self.options.read(record for file in self.files for record in read_file(file))
 
 
@@ -82,8 +82,5 @@ def file_sources(
 
 
 def file_digests(files: Sequence[Path]) -> list[list[str]]:
-    """Return what tells files apart from others.
-
-    Suffixes, which say how to read them, and a digest of the bytes, each.
-    """
+    """Return, for each file, its suffixes, which say how to read it, and a digest of its bytes."""
     return [["".join(file.suffixes[-2:]), sha256_of(file)] for file in files]

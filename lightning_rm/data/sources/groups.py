@@ -26,12 +26,12 @@ class GroupFile:
     """Groups of responses from files: JSONL, JSON arrays, both also as `.gz`, and Parquet.
 
     A row has `prompt`, a text or a list of messages; `responses`, a list of texts or of lists of messages; and may have
-    `id`, `prompt_id` and `subset`, `gold`, a number for each response, `votes`, for each response a list of the rewards
-    that voters give it, and `tools` and `chat_template_kwargs` for the chat template.
+    `id`, `prompt_id` and `subset`; `gold`, a number for each response; `votes`, for each response a list of the rewards
+    that voters give it; and `tools` and `chat_template_kwargs` for the chat template.
 
-    Scored, such a file is a set of training pairs too: `scores`, a number or an object of attributes for each response,
-    or `ranks`, 1 for the best; or one `response` a row with its `score` or HelpSteer2's attributes; or UltraFeedback's
-    `completions` (`formats.scores`).
+    With scores, such a file is a set of training pairs too: `scores`, a number or an object of attributes for each
+    response, or `ranks`, 1 for the best; or one `response` a row with its `score` or HelpSteer2's attributes; or
+    UltraFeedback's `completions` (`formats.scores`).
 
     Args:
         path: a path, a glob or a list of them.
@@ -64,7 +64,7 @@ class GroupFile:
         return digest(["responses", *options, file_digests(self.files)], 64)
 
     def __iter__(self) -> Iterator[GroupRow | BadRow]:
-        """The rows of every file in order; their places are `responses.jsonl:17`."""
+        """Yield the rows of every file in order; their places are `responses.jsonl:17`."""
         for file in self.files:
             for record in read_file(file):
                 yield (
@@ -92,4 +92,4 @@ def response_files(
 
 
 ResponseFile = GroupFile
-"""The name of before, of the same class."""
+"""The former name of the same class."""

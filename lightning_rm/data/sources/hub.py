@@ -67,7 +67,7 @@ class DiskSource:
         return self.options.digest("disk", [sha256_of(file) for file in sorted(self.folder.glob("*.arrow"))])
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows in order; their places are `FOLDER row 17`, counted from 0."""
+        """Yield the rows in order; their places are `FOLDER row 17`, counted from 0."""
         from datasets import load_from_disk  # imported here: it takes a second, and most runs read files
 
         data = _loaded(str(self.folder), lambda: load_from_disk(str(self.folder)))
@@ -112,7 +112,7 @@ class HubSource:
         return self.options.digest("hub", self._data._fingerprint)  # pyright: ignore[reportPrivateUsage]
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows in order; their places are `NAME SPLIT row 17`, counted from 0.
+        """Yield the rows in order; their places are `NAME SPLIT row 17`, counted from 0.
 
         Raises:
             ValueError: if neither the hub nor its cache has the data set.
@@ -132,7 +132,7 @@ class HubSource:
 
 
 def _loaded(name: str, load: Callable[[], object]) -> Dataset:
-    """Return a data set from `datasets`, whose errors are of many families: all of them are said in one way."""
+    """Return a data set from `datasets`, whose many kinds of error are all reported in one way."""
     from datasets import Dataset
 
     try:

@@ -1,6 +1,6 @@
 """Sources of sources: mixtures by weight, and splits by prompt. They know rows and never where those came from.
 
-Who is taken is decided row by row from a hash of the row's name, so that it does not depend on the order of rows or on
+Whether a row is taken is decided from a hash of its name, so that it does not depend on the order of rows or on
 how many there are: a data set that grows keeps its split.
 """
 
@@ -26,7 +26,7 @@ class Mixture:
     Args:
         sources: name -> source.
         weights: name -> weight; 1 for a source that is not named.
-        seed: which rows a broken weight takes.
+        seed: decides which rows a fractional weight takes.
 
     Raises:
         ValueError: for a weight of a source that does not exist, or one that is negative.
@@ -47,7 +47,7 @@ class Mixture:
 
     @property
     def places(self) -> list[str]:
-        """Those of its sources, one after the other."""
+        """The places of its sources, one after the other."""
         return [place for source in self.sources.values() for place in places_of(source)]
 
     def fingerprint(self) -> str:
@@ -56,13 +56,13 @@ class Mixture:
         return digest(["mixture", parts, self.seed], 64)
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows of every source in order, each as often as its weight says."""
+        """Yield the rows of every source in order, each as often as its weight says."""
         for name, source in self.sources.items():
             yield from self._weighted(name, source)
 
     def _weighted(self, name: str, source: Source) -> Iterator[PairRow | BadRow]:
         every, share = divmod(self.weights[name], 1)
-        times_seen = Counter[str]()  # rows of one id are drawn one by one
+        times_seen = Counter[str]()  # so that each row of one id has a draw of its own
         for row in source:
             if isinstance(row, BadRow):
                 yield row

@@ -64,7 +64,7 @@ def _opened(path: Path) -> Generator[BinaryIO]:
 
 
 def _check_expansion(path: Path, total: int) -> None:
-    """Raise ValueError for a gzip file of which more comes out than any text packs to."""
+    """Raise ValueError for a gzip file that unpacks to more than any text could."""
     if path.suffix.lower() == ".gz" and total > FREE_EXPANSION_BYTES + MAX_EXPANSION * path.stat().st_size:
         raise ValueError(
             f"{path} unpacks to more than {MAX_EXPANSION} times its size, which no text does; unpack it with gunzip if "

@@ -32,10 +32,10 @@ BATCH_ROWS = 1000
 """Rows that are decoded at a time; their texts still stand in dictionaries."""
 
 MADE_BYTES = 64 * MIB
-"""Of the rows that are made of them at a time."""
+"""The most bytes of rows that are made from these at a time."""
 
 ITEM_BYTES = 8
-"""What a number, or an item of a list beside what it holds, counts."""
+"""The bytes counted for a number, and for an item of a list beside what it holds."""
 
 Sizes = NDArray[np.int64]
 
@@ -56,7 +56,7 @@ def parquet_rows(path: Path) -> Iterator[Raw | RowError]:
 def parquet_tables(path: Path) -> Iterator[Any]:
     """Yield the rows of a file in order, in tables of as many as are made together; an error for one that is too large.
 
-    Columns have the file's types, but where texts are of a kind (`string_view`) that is read as dictionaries alone.
+    Columns have the file's types, except texts of a kind (`string_view`) that can only be read as dictionaries.
 
     Raises:
         ValueError: for a row group that unpacks without end, or holds more values than rows could need.
@@ -132,7 +132,7 @@ def _pieces(batch: Any, schema: Any) -> Iterator[Any]:
 
 
 def _sizes(column: Any) -> Sizes:
-    """(R,) about how many bytes a column's values take, each with all that it holds."""
+    """Return (R,), about how many bytes a column's values take, each with all that it holds."""
     parts = [_sizes_of(chunk) for chunk in column.chunks]
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
@@ -160,7 +160,7 @@ def _sizes_of(array: Any) -> Sizes:
 
 
 def _of_lists(array: Any, items: Sizes) -> Sizes:
-    """Return the sizes of lists, of which each holds a run of items."""
+    """Return the sizes of lists, each of which holds a run of items."""
     ends = np.append(0, np.cumsum(items + ITEM_BYTES))
     offsets = array.offsets.to_numpy()
     return ends[offsets[1:]] - ends[offsets[:-1]]

@@ -110,7 +110,7 @@ def _rows(path: Path) -> Iterator[Record | BadRow]:
 
 
 def _check_row_a_line(path: Path, origin: str) -> None:
-    """Raise ValueError for a file whose first row takes several lines: that is one fault, not one a line."""
+    """Raise ValueError for a file whose first row takes several lines: that is one fault, not one for each line."""
     start = b"".join(islice(chunks_of(path), 4)).decode("utf-8-sig", errors="replace").lstrip()
     try:
         _, end = json.JSONDecoder().raw_decode(start)
@@ -169,7 +169,7 @@ def _broken(path: Path, fault: str, written: str, at: int) -> ValueError:
 
 
 def _after(written: str, at: int) -> int:
-    """Return the next character that is not blank."""
+    """Return the place of the next character that is not blank."""
     found = JSON_BLANKS.match(written, at)
     return found.end() if found else at
 

@@ -45,7 +45,7 @@ class RecordSource:
     Tuples and arrays are lists here, and any mapping is an object: the pairs are those of a file with the same rows.
 
     Args:
-        records: a mapping from field to value each: a list of dicts, a `datasets.Dataset`, or whatever else can be read
+        records: mappings from field to value: a list of dicts, a `datasets.Dataset`, or whatever else can be read
             again and again; or a table, such as a pandas or polars `DataFrame`, read as the Parquet file that it would
             make. They are not copied; do not change them while they are in use.
         columns: as in `RowOptions`.
@@ -80,7 +80,7 @@ class RecordSource:
     def fingerprint(self) -> str:
         """Return a digest of what the records hold, in order, and of the options.
 
-        It is of the values themselves. A `datasets.Dataset` has a fingerprint of its own, which tells how it was made.
+        The digest is of the values themselves: the fingerprint that a `datasets.Dataset` has tells how it was made.
 
         Raises:
             ValueError: for a value that cannot be told from another one, such as an image.
@@ -88,13 +88,13 @@ class RecordSource:
         return self.options.digest("records", chunks_digest(self._written()))
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows in order; their places are `records row 17`, counted from 0."""
+        """Yield the rows in order; their places are `records row 17`, counted from 0."""
         return self.options.read(_record(place, record) for place, record in enumerate(self.records))
 
     def _written(self) -> Iterator[bytes]:
         """Yield every record as a line of JSON."""
         for place, record in enumerate(self.records):
-            row = _record(place, record)  # one that is nested too deep to be written is known by what is said of it
+            row = _record(place, record)  # one nested too deep to be written is digested as its error
             try:
                 # Keys keep their order: a chat template may write out a tool definition as it stands.
                 written = json.dumps(asdict(row) if isinstance(row, BadRow) else row.raw, default=_repeatable)
@@ -176,7 +176,7 @@ def _plain(value: object, depth: int = 0) -> object:
 
 
 def _repeatable(value: object) -> str:
-    """Return what JSON cannot write and a table may hold, as Python's text of it: the same in every process."""
+    """Return Python's text of a value that a table may hold and JSON cannot write: the same in every process."""
     if isinstance(value, bytes | date | time | timedelta | Decimal | UUID):
         return repr(value)
     raise TypeError(f"holds a {type(value).__name__}, {shown(value)}, which has no digest")

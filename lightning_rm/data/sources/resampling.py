@@ -42,7 +42,7 @@ class Fold:
 
 
 class WithoutFold:
-    """The rows of a source but those of one fold: what a cross-fitted voter is trained on.
+    """The rows of a source except those of one fold: what a cross-fitted voter is trained on.
 
     Args:
         source: what to leave out of.
@@ -55,7 +55,7 @@ class WithoutFold:
 
     @property
     def places(self) -> list[str]:
-        """Those of its source."""
+        """The places of its source."""
         return places_of(self.source)
 
     def fingerprint(self) -> str:
@@ -63,7 +63,7 @@ class WithoutFold:
         return digest(["without fold", self.source.fingerprint(), self.fold.fold, self.fold.num_folds], 64)
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows in order; those of the fold come as `BadRow`s that are counted and are not errors."""
+        """Yield the rows in order; those of the fold come as `BadRow`s that are counted and are not errors."""
         for row in self.source:
             if not isinstance(row, BadRow) and self.fold.holds(row.prompt_id):
                 yield BadRow(row.place, BY_FOLD, f"fold {self.fold.fold % self.fold.num_folds}")
@@ -84,7 +84,7 @@ class Bootstrap:
 
     @property
     def places(self) -> list[str]:
-        """Those of its source."""
+        """The places of its source."""
         return places_of(self.source)
 
     def fingerprint(self) -> str:
@@ -92,8 +92,8 @@ class Bootstrap:
         return digest(["bootstrap of rows", self.source.fingerprint(), self.seed], 64)
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows in order, repeats with `#2`, `#3` behind their id."""
-        times_seen = Counter[str]()  # rows of one id are drawn one by one
+        """Yield the rows in order, repeats with `#2`, `#3` behind their id."""
+        times_seen = Counter[str]()  # so that each row of one id has a draw of its own
         for row in self.source:
             if isinstance(row, BadRow):
                 yield row
@@ -141,7 +141,7 @@ class PromptSplit:
 
     @property
     def places(self) -> list[str]:
-        """Those of its source."""
+        """The places of its source."""
         return places_of(self.source)
 
     def fingerprint(self) -> str:
@@ -149,7 +149,7 @@ class PromptSplit:
         return digest(["split", self.source.fingerprint(), self.part, self.fraction, self.seed], 64)
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
-        """The rows of this side in order."""
+        """Yield the rows of this side in order."""
         num_here, num_there = 0, 0
         nearest = 1.0 if self.part == "held_out" else 0.0
         for row in self.source:

@@ -4,8 +4,8 @@ A file is written under a name of its own in the same folder, synced, and rename
 not. Two processes that build the same file at once both succeed, the later rename wins, and the content is the same. A
 process killed in the middle leaves a draft that nobody reads and that a later build clears away.
 
-A file ends with a checksum of its bytes: disks and copies flip bits, and tokens that are other tokens train all the
-same. It is compared when a process opens the file for the first time.
+A file ends with a checksum of its bytes: disks and copies flip bits, and training would not notice wrong tokens.
+The checksum is compared when a process opens the file for the first time.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from lightning_rm.checksums import crc32_of
-from lightning_rm.digests import files_digest as files_digest  # other files know them from here
+from lightning_rm.digests import files_digest as files_digest  # other files import them from here
 from lightning_rm.digests import fingerprint as fingerprint
 from lightning_rm.drafts import clear_drafts
-from lightning_rm.drafts import draft_of as draft_of  # its place of old
+from lightning_rm.drafts import draft_of as draft_of  # its former place
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from lightning_rm.strength import vote_shares
 
 
 class SequenceColumn:
-    """Random access to a column of lists of sequences, by the offsets of its chunks, without a Python object a value.
+    """Random access to a column of lists of sequences, by the offsets of its chunks: no Python object for each value.
 
     Attributes:
         num_responses: (R,) sequences of each row.

@@ -1,4 +1,4 @@
-"""Tokenised groups of responses on disk, read in place: an Arrow file beside those of pairs, and of the same manner.
+"""Tokenised groups of responses on disk, read in place: an Arrow file beside those of pairs, and built like them.
 
 The file holds whole conversations as token ids, and the gold rewards and votes of the responses where there are any.
 Nothing here knows a tokenizer or where the groups came from.

@@ -1,7 +1,7 @@
 """Tokenised pairs on disk, read in place: an Arrow file, mapped into memory, with fast access to any pair.
 
 The file (`store.pair_file`) holds whole conversations as token ids, the targets and marks of each row, and what tables
-show of it. A row is a pair, or k scored responses to one prompt; their pairs are made here and stand on no disk
+show of it. A row is a pair, or k scored responses to one prompt; their pairs are made here and are not stored
 (`store.responses`).
 Nothing here knows a tokenizer or where the pairs came from. Workers get the path and map the file again, so a data set
 costs its pages once, however many processes read it.
@@ -148,7 +148,7 @@ class PairDataset:
         """
         kept = np.flatnonzero(targets.kept)
         pairs = copy.copy(self)
-        for found in ("first_of_list", "list_lengths"):  # of the pairs before
+        for found in ("first_of_list", "list_lengths"):  # what was found for the pairs before
             pairs.__dict__.pop(found, None)
         pairs._treated_by = targets
         pairs._rows, pairs._sides = self._rows[kept], self._sides[kept]
@@ -163,7 +163,7 @@ class PairDataset:
         return pairs
 
     def targets(self) -> Targets:
-        """Return what the data set itself says that its pairs are trained towards."""
+        """Return the targets that the data set itself gives its pairs."""
         columns = self._columns
         return Targets.of(columns["label"], np.nan_to_num(columns["margin"]), columns["weight"])
 
@@ -255,7 +255,7 @@ class PairDataset:
         return PairText(prompt, chosen, rejected, id)
 
     def _strength(self, table: Any, made: ScoredPairs) -> Strength:
-        """Return the strength that the file has, and of scored responses the difference of their scores."""
+        """Return the strength that the file has, or for scored responses the difference of their scores."""
         mean, std = numbers_of(table["strength_mean"])[made.row], numbers_of(table["strength_std"])[made.row]
         difference = made.score[0] - made.score[1]
         return Strength.of(

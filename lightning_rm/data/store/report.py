@@ -17,11 +17,11 @@ MAX_EXAMPLES = 3
 """How many rows a report names for each reason."""
 
 WISHED = frozenset({BY_WHERE, BY_WEIGHT, BY_FOLD, BY_BOOTSTRAP})
-"""Reasons of rows that are left out since the user has asked for it."""
+"""Reasons for rows that are left out because the user asked for it."""
 
 
 class RowsLeftOut(UserWarning):
-    """Not every row is used as it stands. Commands, which have a table of it, are silent of this."""
+    """Not every row is used as it stands. Commands show a table of it instead of this warning."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class DataReport:
         kept: pairs, or groups of responses, that are trained or measured on.
         reasons: reason -> rows left out for it.
         changes: change -> rows kept with it (`prompt cut`, `response cut`).
-        examples: reason or change -> a few of its rows, where to find them and what was found, each find once.
+        examples: reason or change -> a few of its rows, where to find them and what was found, each finding once.
         notes: what else was decided for the whole set, such as a default chat template.
     """
 
@@ -64,7 +64,7 @@ class DataReport:
         return replace(self, examples=examples)
 
     def warn(self) -> None:
-        """Warn, once a data set, of rows that are left out or changed: what whoever has no table would not know."""
+        """Warn, once a data set, of rows that are left out or changed: without a table nobody would know."""
         if self.reasons.keys() - WISHED or self.changes:
             rank_zero_warn(str(self), category=RowsLeftOut)
 

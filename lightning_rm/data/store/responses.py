@@ -39,7 +39,7 @@ class ScoredPairs:
 def scored_pairs(
     column: Any, num_responses: NDArray[np.int64], num_attributes: int, ties: Literal["drop", "keep"]
 ) -> ScoredPairs:
-    """Return the pairs of every row: that of a row without scores, its two responses; else all of two different scores.
+    """Return the pairs of every row: for a row without scores its two responses, else all of different scores.
 
     Scores 3, 1, 1 make the pairs (0, 1) and (0, 2), and (1, 2) where ties are kept. A response that is alone makes the
     pair (0, 0).

@@ -1,4 +1,4 @@
-"""Tokenised data on disk: an Arrow file in chunks, the last of them empty and with what there is to say of all rows."""
+"""Tokenised data on disk: an Arrow file in chunks; the last one is empty and says what there is to say of all rows."""
 
 from __future__ import annotations
 

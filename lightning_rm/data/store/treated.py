@@ -79,7 +79,7 @@ def treated(pairs: PairDataset, treatments: Mapping[str, Treatment | ById]) -> P
 def named_treatments(
     treatments: Mapping[str, Treatment | ById] | Sequence[Treatment | ById],
 ) -> dict[str, Treatment | ById]:
-    """Name treatments: those of a list are called what their functions are called, with their place."""
+    """Name treatments: in a list, each is named after its function and its place."""
     if isinstance(treatments, Mapping):
         return dict(treatments)
     return {f"{place + 1}. {_function_name(treatment)}": treatment for place, treatment in enumerate(treatments)}

@@ -19,9 +19,9 @@ class Annotator:
         temperature: in points of gold reward: at 0.25 a pair one point apart is labelled rightly 98 times in 100.
         clean_labels: the truly better response is preferred every time; nothing else counts.
         num_levels: K, for annotators who say how far they prefer one, from -K to K; 0 is a tie.
-        level_width: of a level, in logits: what they feel is divided by it and rounded. At 2, what is felt within 1 of
-            0 is a tie, up to 3 a preference of 1.
-        level_shift: levels that every preference is told too strong, K at most; ties stay.
+        level_width: the width of a level, in logits: what they feel is divided by it and rounded. At 2, a feeling
+            within 1 of 0 is a tie, and one up to 3 a preference of 1.
+        level_shift: levels by which every preference is overstated, K at most; ties stay.
         random_levels: the share of pairs whose level is drawn from all of them alike, whatever is felt.
 
     Raises:

@@ -51,7 +51,7 @@ class SyntheticSource:
             `synthetic_policy`. Prompts do not depend on it.
         levels: K of an annotator who says how far one response is preferred, which is the strength then, ties among
             them; 0 for one who names the better one alone. See `Annotator`, as for the two that follow.
-        level_shift: levels that every preference is told too strong.
+        level_shift: levels by which every preference is overstated.
         random_levels: the share of pairs whose level is drawn at random.
 
     Raises:

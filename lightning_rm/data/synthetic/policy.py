@@ -30,13 +30,13 @@ from lightning_rm.data.synthetic.tasks import Task, gold_reward
 from lightning_rm.digests import key_digest
 
 FLAW_RATES = (0.0, 0.1, 0.3, 0.6)
-"""Of a response of the training pairs, drawn evenly: from perfect to poor."""
+"""Flaw rates of a response of the training pairs, drawn evenly: from perfect to poor."""
 DRIFTED_FLAW_RATES = (0.05, 0.1, 0.2)
-"""Of a drifted response: few flaws, and nearly as many in one response as in another."""
+"""Flaw rates of a drifted response: few flaws, and nearly as many in one response as in another."""
 
 FAVOURITE_STYLE = Style("here you are:", "i hope this helps.", ", then ", ", then ", "lovely")
-"""What the style drifts to: a long one, each part of which training knows. All of them together come in one training
-response of 5,000, or fewer."""
+"""The style that a policy drifts to: a long one. Training has each of its parts, but all of them together in at most
+one response of 5,000."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Policy:
             raise ValueError(f"shift is {self.shift}; it says how far the policy has drifted, from 0 to 1")
 
     def style(self, draws: Draws) -> Style:
-        """Return a style, drawn without a look at task or answer."""
+        """Return a style, drawn without looking at task or answer."""
         style = sample_style(draws)
         if self._drifts(draws):
             style = replace(style, opening=FAVOURITE_STYLE.opening)
@@ -144,4 +144,4 @@ def _digest(source: SyntheticGroups) -> str:
 
 
 SyntheticResponses = SyntheticGroups
-"""The name of before, of the same class."""
+"""The former name of the same class."""

@@ -46,7 +46,7 @@ SIZE_WEIGHTS = {"small": 3, "large": 1}
 """How often a task asks for each. Uneven, as people ask; it also gives a small model a foothold: words of a frequent
 category are right more often, so it learns which words belong together before it learns what was asked."""
 HELD_OUT_CATEGORY = "clothes"
-"""In training no more is asked of it than to name some; `ood_category` asks for an order or an exception too."""
+"""The category that training only asks to name; `ood_category` asks for an order or an exception too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ def _extra_phrases(task: Task, draws: Draws) -> list[str]:
 
 
 def _follow_up(first: Task, task: Task, draws: Draws) -> tuple[Message, ...]:
-    """Three turns: a request, a perfect answer to it, and the change that makes it the task."""
+    """Return three turns: a request, a perfect answer to it, and the change that makes it the task."""
     if task.count != first.count:
         change = draws.choice(COUNT_CHANGES).format(count=NUMBERS[task.count])
     elif task.attributes != first.attributes:

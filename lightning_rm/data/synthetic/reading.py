@@ -1,6 +1,6 @@
 """What a prompt of the made world asks for, read off its words: the way back from a prompt to its task.
 
-With it the gold reward of any text is known that a policy writes to any prompt of the world, from a file too. It knows
+It gives the gold reward of any text that a policy writes to any prompt of the world, even one from a file. It knows
 phrases; no reward and no response.
 """
 

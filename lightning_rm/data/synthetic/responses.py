@@ -46,7 +46,7 @@ class Style:
 
 
 def sample_style(draws: Draws) -> Style:
-    """Return a style, drawn without a look at task or answer."""
+    """Return a style, drawn without looking at task or answer."""
     separator, last_separator = draws.choice(SEPARATORS)
     return Style(
         opening=draws.choice(("",) * len(OPENINGS) + OPENINGS),
@@ -111,7 +111,7 @@ def _right_and_beside(task: Task) -> tuple[Sequence[Thing], Sequence[Thing]]:
 
 
 def _wrong_kind(task: Task, draws: Draws) -> list[Thing]:
-    """Things that do not exist, or those of one other category that have the attributes asked for."""
+    """Return things that do not exist, or those of one other category that have the attributes asked for."""
     if draws.chance(0.4):
         return BY_CATEGORY["invented"]
     other = draws.choice([category for category in CATEGORIES if category != task.category])
@@ -119,13 +119,13 @@ def _wrong_kind(task: Task, draws: Draws) -> list[Thing]:
 
 
 def _spoil(things: list[Thing], wrong: list[Thing], draws: Draws) -> list[Thing]:
-    """Some of the things, or all every other time, replaced by wrong ones, as far as these reach."""
+    """Replace some of the things, or every other time all of them, by wrong ones, as far as there are any."""
     num = len(things) if draws.chance(0.5) else 1 + draws.below(len(things))
     return (draws.sample(wrong, min(num, len(wrong))) + draws.shuffle(things))[: max(len(things), 1)]
 
 
 def _in_order(things: list[Thing], order: Order) -> list[Thing]:
-    """Stable, so that words of one length stay in random order."""
+    """Sort things by the length of their words; words of one length stay in random order."""
     return sorted(things, key=lambda thing: len(thing.word), reverse=order == "longest")
 
 

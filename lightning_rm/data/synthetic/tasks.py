@@ -40,7 +40,7 @@ class Task:
     polite: bool = False
 
     def is_forbidden(self, thing: Thing) -> bool:
-        """Tell whether the task forbids to name this thing, by its word or a letter of it."""
+        """Tell whether the task forbids naming this thing, by its word or a letter of it."""
         return thing.word in self.avoid or (self.letter is not None and self.letter in thing.word)
 
     def is_described(self, thing: Thing) -> bool:

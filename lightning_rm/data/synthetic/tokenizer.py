@@ -1,4 +1,4 @@
-"""A tokenizer for the made world, built from its vocabulary: a token a word, and characters for everything else.
+"""A tokenizer for the made world, built from its vocabulary: one token for each word, characters for everything else.
 
 Nothing is trained and nothing is downloaded. Text is lower-cased; any ASCII text encodes, an unknown word character by
 character (`zebra` -> `z ##e ##b ##r ##a`). It knows no task, no response and no model.
@@ -66,4 +66,4 @@ def _pieces() -> list[str]:
 
 
 world_tokenizer = synthetic_tokenizer
-"""The name of before, of the same function."""
+"""The former name of the same function."""

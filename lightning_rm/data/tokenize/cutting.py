@@ -18,7 +18,7 @@ from lightning_rm.data.tokenize.policy import PROMPT_CUT, RESPONSE_CUT
 
 
 def cut_prompts(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
-    """Drop the fewest of each prompt's oldest turns that make its conversations fit; all that can go if none do.
+    """Drop the fewest of each prompt's oldest turns that make its conversations fit; if none do, all that can go.
 
     The search begins at the short end, where few turns are left, and doubles its steps before it halves them: what is
     rendered is about as long as what is kept, not as what was given. Fewer turns are taken to make fewer tokens.
@@ -49,7 +49,7 @@ class _Search(Generic[AnyRow]):
         draft: as it was given.
         cuts: what each number of cuts leaves of the prompt, one first.
         low: the most cuts that are known to be too few.
-        high: the fewest that are known to do; one more than there are while none are.
+        high: the fewest that are known to be enough; one more than there are while none is known.
     """
 
     draft: Draft[AnyRow]
@@ -71,7 +71,7 @@ class _Search(Generic[AnyRow]):
         return replace(self.draft, prompt=prompt, texts=[], ids=[])
 
     def learn(self, probe: Draft[AnyRow], max_tokens: int) -> None:
-        """Take in how the probe came out. One that the template refuses ends the search as one that fits does."""
+        """Record how the probe came out. One that the template refuses ends the search like one that fits."""
         if probe.failure or probe.num_tokens <= max_tokens:
             self.high, self.found = self.number, probe
         else:
@@ -88,7 +88,7 @@ def _cuts(prompt: Sequence[Message]) -> list[tuple[int, int]]:
 
 
 def cut_responses(draft: Draft[AnyRow], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> bool:
-    """Take as many tokens off the end of each long response's last turn as it has too many; False if it has no more."""
+    """Cut the tokens that are too many off each long response's last turn; return False if nothing is left to cut."""
     for place, ids in enumerate(draft.ids):
         excess = len(ids) - max_tokens
         if excess <= 0:

@@ -63,8 +63,8 @@ def encode(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) 
 def measure_prompts(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) -> None:
     """Set the prompt's length: tokens that a rendered prompt shares with all of its conversations.
 
-    Not the tokens that the conversations share: responses that begin alike do not lengthen their prompt. A row whose
-    prompt alone the template refuses is a bad one, though it may take the conversations.
+    Not the tokens that the conversations share: responses that begin alike do not lengthen their prompt. A row is
+    bad if the template refuses its prompt alone, even where it takes the conversations.
     """
     texts = [_rendered(draft, [draft.prompt], tokenizer, is_prompt=True) for draft in drafts]
     distinct = list(dict.fromkeys(text for prompt in texts for text in prompt))

@@ -29,7 +29,7 @@ from lightning_rm.data.tokenize.policy import (
 def fit(
     rows: Sequence[tuple[int, AnyRow]], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy
 ) -> list[Draft[AnyRow]]:
-    """Encode pairs or groups, cutting what the policy lets be cut until they fit or nothing is left to cut.
+    """Encode pairs or groups, cutting what the policy allows until they fit or nothing is left to cut.
 
     Args:
         rows: the rows of a chunk and their places in their source; every call of the tokenizer is for the whole chunk.

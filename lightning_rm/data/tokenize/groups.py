@@ -1,7 +1,7 @@
 """From rows of responses to tokenised groups on disk: as `tokenize` does it for pairs, by the same templates and cuts.
 
-A response that is empty or too long costs its group that response alone; a group that is left with fewer than two
-different ones costs a row. A policy that says the same again has said it again: repeats stay, as in the difference loss
+A response that is empty or too long is left out by itself; a group that is left with fewer than two different ones is
+left out whole. Repeats stay, since a policy does say the same again, as in the difference loss
 over k responses (arXiv 2401.06080, eq 11). All of it is counted. This file knows no layout, no batch and no model.
 """
 
@@ -144,8 +144,8 @@ def thinned(
         tokenizer: as `load_tokenizer` gives it.
         tally: counts the rows.
         lost: counts the responses that are left out, by reason.
-        are_scored: whether one response is a group, and one that stands there twice has its first score alone; else
-            groups need two different ones, and keep those that are repeated.
+        are_scored: whether responses are scored: then one alone is a group, and a repeated one keeps only its first
+            score. Else groups need two different responses, and repeats stay.
     """
     groups, least = [_Group(place, row) for place, row in rows], 1 if are_scored else 2
     _thin_and_fit(groups, tokenizer, tally.policy, least)
@@ -183,7 +183,7 @@ def _thin_and_fit(
 
 
 def _fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy, least: int) -> None:
-    """Encode the groups that have different responses enough."""
+    """Encode the groups that have enough different responses."""
     pairable = [group for group in groups if len(group.different) >= least]
     for group, draft in zip(
         pairable, fit([(group.place, group.row) for group in pairable], tokenizer, policy), strict=True
@@ -192,11 +192,11 @@ def _fit(groups: Sequence[_Group], tokenizer: PreTrainedTokenizerBase, policy: T
 
 
 def _kept(group: _Group, tally: Tally, least: int) -> Draft[GroupRow] | None:
-    """Return a group that is used; every one is counted, used or not."""
+    """Return the draft of a group, None if it is not used; it is counted either way."""
     if left_out := group.left_out_for(tally.policy, least):
         tally.leave_out(group.row.place, *left_out)
         return None
-    draft = cast(Draft[GroupRow], group.draft)  # of every group with different responses enough
+    draft = cast(Draft[GroupRow], group.draft)  # of every group with enough different responses
     changes = {f"{reason} responses left out": "" for reason, count in group.lost.items() if count}
     tally.report.keep(draft.changes | changes | doubted(draft.row), group.row.place)
     return draft

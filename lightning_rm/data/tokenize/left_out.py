@@ -43,7 +43,7 @@ def left_out(text: str, messages: Sequence[Message], tools: Sequence[Mapping[str
 
 
 def _pieces(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], first: int) -> Iterator[tuple[str, str]]:
-    """Everything that a template could write of a conversation, by name."""
+    """Yield everything that a template could write of a conversation, by name."""
     for tool in tools:
         function = tool.get("function", tool)
         if isinstance(function, Mapping) and isinstance(name := cast(Any, function).get("name"), str):

@@ -4,8 +4,8 @@ A row is a pair, or k scored responses to one prompt, which are written down onc
 read.
 
 `prepare_pairs` reads a source, counts what became of every row and writes the rest in chunks, so that a data set need
-not fit in memory. Templates, loading and the cuts have files of their own; what the rest of the package calls of them
-has its door here. This file knows no layout, no batch and no model.
+not fit in memory. Templates, loading and the cuts have files of their own; the rest of the package imports
+what it needs of them from here. This file knows no layout, no batch and no model.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class TokenizePolicy:
     Args:
         max_tokens: the most tokens of a whole conversation, prompt and response.
         overlong: pairs with a longer conversation: `drop` the pair; `truncate_prompt` from the left at a turn boundary,
-            and drop the pair if that is not enough; `truncate_response` after that, from the right; or `error`. Of a
-            group of responses, only those are dropped that are too long.
+            and drop the pair if that is not enough; `truncate_response` after that, from the right; or `error`. In a
+            group of responses, only those that are too long are dropped.
         identical: pairs whose responses are the same, in words or in the tokens that are left, and groups without two
             different ones: `drop` or `error`.
         on_bad_row: rows that cannot be read, or that the chat template refuses: `error` or `drop`.

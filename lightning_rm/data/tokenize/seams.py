@@ -1,6 +1,6 @@
 """Texts that begin alike, such as one prompt with sixteen responses: their beginning is tokenised once.
 
-Ids of a text are in general not those of its parts. They are at a seam: before a special token that is found in the
+The ids of a text are in general not those of its parts. At a seam they are: before a special token that is found in the
 text as it stands. The tokenizers library first takes such tokens out of a text, and then normalises, splits and encodes
 what lies between them, each piece by itself. Where that does not hold, or cannot be known, a text has no seam and is
 tokenised whole. It knows texts and tokenizers; no messages.
@@ -20,11 +20,11 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lightning_rm.data.beginnings import num_shared
 
 MIN_SHARED = 100
-"""Characters of a beginning that are worth a piece of their own."""
+"""The fewest characters of a beginning that are worth a piece of their own."""
 
 
 OWN_WAY = frozenset({"__call__", "_encode_plus"})
-"""What a kind of tokenizer defines that does with texts more than the library does."""
+"""Methods that a kind of tokenizer defines if it does more with texts than the library does."""
 
 MARKS = frozenset(string.punctuation) - {"_"}
 """What is neither a blank nor part of a word."""
@@ -63,9 +63,9 @@ def seams_of(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
 def seams(added: tuple[Added, ...]) -> re.Pattern[str] | None:
     """Return what matches the tokens that are found wherever they stand, whatever is before and behind them.
 
-    Those that no other one contains or can reach into, since of two that overlap in a text the first is taken: of
-    `<s>`, `s>` and `</s>` the first and the last. And those that begin with a mark, which a neighbour that takes blanks
-    with it, or wants to be a word by itself, treats like the end of the text.
+    No other token may contain them or reach into them, since of two that overlap in a text the first is taken: of
+    `<s>`, `s>` and `</s>` these are the first and the last. And they must begin with a mark, which a neighbour that
+    takes blanks with it, or wants to be a word by itself, treats like the end of the text.
     """
     literal = [token for token in added if token.content and not token.normalized]
     names = [token.content for token in literal]
@@ -86,7 +86,7 @@ def cut_alike(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     """Say where each text is cut in two: at the last seam of what it has in common with a neighbour, or 0 for nowhere.
 
     Of `<s>[U]hi[A]yes`, `<s>[U]hi[A]no` and `<s>[U]ho[A]no` the first two are cut before `[A]` and the third before
-    `[U]`, were these beginnings not too short to be worth it.
+    `[U]`, if these beginnings were long enough to be worth it.
     """
     common = [num_shared(one, other) for one, other in pairwise(texts)]
     shared = [max(before, after) for before, after in zip([0, *common], [*common, 0], strict=True)]

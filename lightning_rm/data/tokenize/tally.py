@@ -40,8 +40,8 @@ class Tally:
         policy: what is an error.
         report: where rows are counted.
         noun: what a kept row is: a `pair` or a `group`.
-        errors: what is wrong -> the rows of which it is.
-        ways_out: what to set so that they are none, in the order they were met.
+        errors: fault -> the places of the rows that have it.
+        ways_out: what to set so that these rows are not errors, in the order they were met.
     """
 
     policy: TokenizePolicy

@@ -147,7 +147,7 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
 
 
 def _calls(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the texts of one call of the tokenizer after the other: what it holds of a text is many times the text."""
+    """Yield the texts of each call of the tokenizer, which needs many times the memory of a text."""
     call, num_characters = list[str](), 0
     for text in texts:
         if call and num_characters + len(text) > MAX_CALL_CHARACTERS:
@@ -202,7 +202,7 @@ def encode_conversation(
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the BOS (or CLS) that texts start with, None where they start with none.
 
-    What the tokenizer puts before a text by itself; of one that puts nothing there, what its chat template writes.
+    It is what the tokenizer itself puts before a text or, if it puts nothing there, what its chat template writes.
     """
     own: list[int] = tokenizer("")["input_ids"]  # pyright: ignore[reportAssignmentType]  # one text gives one list
     if own:
@@ -227,6 +227,6 @@ _WRITTEN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, int | None]] 
 
 
 def _started(ids: list[int], start: int) -> list[int]:
-    """`ids` with exactly one `start` in front."""
+    """Return `ids` with exactly one `start` in front."""
     after = next((place for place, token in enumerate(ids) if token != start), len(ids))
     return [start, *ids[after:]]

@@ -49,15 +49,15 @@ def load_tokenizer(
     """Return a tokenizer that a reward model can be trained and exported with.
 
     It pads on the right, with a token that is not EOS: where pad equals eos, Hugging Face reads the reward at another
-    token than vLLM and SGLang. A tokenizer that ships so gets the first token of its own vocabulary, none is added,
-    that has no other role and does not stand in the chat template: one of `SPARE_TOKENS`, else its last special token,
-    else the unknown token.
+    token than vLLM and SGLang. A tokenizer that ships so gets the first token of its own vocabulary that has no
+    other role and does not stand in the chat template (none is added): one of `SPARE_TOKENS`, else its last special
+    token, else the unknown token.
 
     Args:
         path: a hub name, a folder, or a `.gguf` file.
         chat_template: jinja text or a file with it, instead of the tokenizer's own. A tokenizer without one gets
-            `templates.default_template`. Calls of the clock in it are replaced by a fixed date, and one that leaves out
-            the BOS which the tokenizer starts its texts with gets it.
+            `templates.default_template`. Calls of the clock in it are replaced by a fixed date, and a template
+            that leaves out the BOS which the tokenizer starts its texts with gets it.
         pad_token: a token of the vocabulary to pad with, instead of the rule above.
         trust_remote_code: run code that comes with the tokenizer.
 
@@ -90,8 +90,8 @@ def _adding_nothing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
     """Return the same tokenizer without special tokens of its own, where its template writes them.
 
     Whoever tokenises what the template wrote, with `add_special_tokens` or without (`tokenizer(text)` and pipelines
-    add), gets the ids of training, and not a second BOS, CLS or SEP. Of an encoder's default template a pair of texts
-    is a user's turn and its answer: `tokenizer(prompt, response)` gives what the template gives.
+    add), gets the ids of training, and not a second BOS, CLS or SEP. With an encoder's default template, a pair of
+    texts is a user's turn and its answer: `tokenizer(prompt, response)` gives what the template gives.
     """
     templates: Any = tokenizer.chat_template
     named: list[str] = [templates] if isinstance(templates, str) else list(templates.values())
@@ -107,7 +107,7 @@ def _adding_nothing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
 
 
 def starting_texts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return the same tokenizer, with the BOS that its template writes before every other text too: a policy's.
+    """Return a policy's tokenizer: the same, but it also puts its template's BOS before every other text.
 
     A policy is also asked with text that no template wrote, by tools that leave the BOS to the tokenizer.
     """
@@ -121,7 +121,7 @@ def starting_texts(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
 
 
 def _with_processor(tokenizer: PreTrainedTokenizerFast, processor: TemplateProcessing) -> PreTrainedTokenizerFast:
-    """Give a copy that adds the special tokens of another processor, and is of no class that would put back its own."""
+    """Return a copy that adds another processor's special tokens, of a class that does not put back its own."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.post_processor = processor
     copy = PreTrainedTokenizerFast(
