@@ -137,7 +137,7 @@ class _Losses:
 
     Args:
         path: the file that is written.
-        found: what is left out -> the ids of its pairs; `count` fills it.
+        found: what is left out -> where its pairs stand; `count` fills it.
     """
 
     path: Path

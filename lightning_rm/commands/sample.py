@@ -178,7 +178,7 @@ def _votes(
     prompts: Sequence[Prompt],
     batch: Sequence[Sampled],
 ) -> list[list[list[float]]]:
-    """Return [k][M] for each prompt: the rewards of its k responses, M in all, as a model with members gives several.
+    """Return [k][M] for each prompt: the rewards of its k responses, M in all, and a model with members gives several.
 
     Cross-fitted voters have a say on every prompt: what a policy says is new to all of them.
     """
