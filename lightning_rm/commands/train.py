@@ -251,7 +251,7 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
         out.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", soft_wrap=True)
         out.print(f"{total:,} parameters, {trained:,} of them trained")
         if isinstance(module, PairwiseRM) and (origin := module.model.untrained_head) is not None:
-            out.print(f"{origin} brings no reward head: a new one is drawn, and trained from here", soft_wrap=True)
+            out.print(f"{origin} has no reward head: a new one is drawn, and trained from here", soft_wrap=True)
 
 
 @command("train")

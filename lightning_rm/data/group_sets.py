@@ -44,7 +44,7 @@ class GroupSets:
         seed: int,
     ) -> None:
         if batch_groups < 1:
-            raise ValueError(f"batch_groups={batch_groups}; it must be 1 at least")
+            raise ValueError(f"batch_groups={batch_groups}; it must be at least 1")
         self.sets = sets
         self.batch_groups = batch_groups
         self.prepare = prepare

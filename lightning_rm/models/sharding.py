@@ -132,7 +132,7 @@ def _shard_plain(
     if isinstance(model, FSDPModule):
         return
     if not all(is_plain(layer) for _, layer in adapted_layers(cast(Module, model.backbone))):
-        raise ValueError("of adapters LoRA alone is merged from shards; take peft=lora or rslora, or trainer=ddp")
+        raise ValueError("only LoRA adapters can be merged from shards; take peft=lora or rslora, or trainer=ddp")
     if model.router_loss:
         raise ValueError("router_loss has not been shown to go with FSDP2; set it to 0, or take trainer=ddp")
     mesh = data_parallel(mesh)

@@ -103,7 +103,7 @@ class MetaRM(PairwiseRM):
         if any(plain.router_loss for plain in model.plain_models):
             raise ValueError("MetaRM's step has no router loss; set backbone.model.router_loss=0")
         if second_order and ascent_scale != "sgd":
-            raise ValueError(f"second_order=true is of the plain step: set ascent_scale=sgd, not {ascent_scale}")
+            raise ValueError(f"second_order=true needs the plain step: set ascent_scale=sgd, not {ascent_scale}")
         if contrast is not None and model.num_rewards > 1:
             raise ValueError(
                 "a contrast is of one reward model's features: leave out the members (~members) or it (~contrast)"

@@ -85,6 +85,6 @@ def _with_gold(groups: Sequence[GroupRow], judge: Judge) -> list[GroupRow]:
         gold = [next(judgements).gold for _ in group.responses]
         known = tuple(value for value in gold if value is not None)
         if len(known) < len(gold):
-            raise ValueError("labels.annotator errs by gold, and this judge has none; set labels.annotator=null")
+            raise ValueError("labels.annotator labels by gold, and this judge has none; set labels.annotator=null")
         found.append(replace(group, gold=known))
     return found

@@ -65,7 +65,7 @@ def score_sequences(
     """
     if model.untrained_head is not None:
         raise ValueError(
-            f"{model.untrained_head} brings no reward head, and the random one in its place has not been trained: its "
+            f"{model.untrained_head} has no reward head, and the random one in its place has not been trained: its "
             "rewards mean nothing; train it first, or name a reward model"
         )
     check_lengths(model, sequences, name)

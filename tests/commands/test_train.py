@@ -141,7 +141,7 @@ def test_a_run_is_a_backbone_and_its_folder_a_checkpoint(cli: Cli, tmp_path: Pat
     first = [*SMALL, "logger=none", "hydra.run.dir=first", "trainer.max_steps=1"]
     said = cli("train", *first, "backbone=hub", "backbone.path=policy")
     assert said.code == 0, said.err
-    new_head = "path='policy' brings no reward head: a new one is drawn, and trained from here\n"
+    new_head = "path='policy' has no reward head: a new one is drawn, and trained from here\n"
     assert (said.out + said.err).count(new_head) == 1
     second = [*SMALL, "logger=none", "hydra.run.dir=second", "trainer.max_steps=1"]
     said = cli("train", *second, "backbone=hub", "backbone.path=first")

@@ -460,7 +460,7 @@ def test_what_does_not_go_together_is_said_before_training(tmp_path: Path) -> No
         fit(toy_trainer(tmp_path), module, batches(1))
     with pytest.raises(ValueError, match="agreed_only=true needs the votes"):
         fit(toy_trainer(tmp_path), MetaRM(toy_model(), SGD, agreed_only=True), batches(1))
-    with pytest.raises(ValueError, match="second_order=true is of the plain step"):
+    with pytest.raises(ValueError, match="second_order=true needs the plain step"):
         MetaRM(toy_model(), SGD, second_order=True, ascent_scale="norm")
     with pytest.raises(ValueError, match="difference_cap=0"):
         MetaRM(toy_model(), SGD, difference_cap=0)

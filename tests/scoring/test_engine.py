@@ -119,7 +119,7 @@ def test_a_head_that_was_never_trained_is_refused_by_whoever_scores(tmp_path: Pa
     assert np.isfinite(score_sequences(control, SEQUENCES)).all()
     for model in (RewardModel.from_pretrained(tmp_path), MemberRewardModel.from_pretrained(tmp_path)):
         for scored in (model, RewardEnsemble([model])) if type(model) is RewardModel else (model,):
-            with pytest.raises(ValueError, match=f"{tmp_path}' brings no reward head, and the random one in its place"):
+            with pytest.raises(ValueError, match=f"{tmp_path}' has no reward head, and the random one in its place"):
                 score_sequences(scored, SEQUENCES)
         with torch.no_grad():
             next(model.head_parameters()).add_(0.1)

@@ -36,7 +36,7 @@ class GroupStream:
         if num_groups < 1:
             raise ValueError("there are no groups of responses to read")
         if batch_groups < 1:
-            raise ValueError(f"batch_groups={batch_groups}; it must be 1 at least")
+            raise ValueError(f"batch_groups={batch_groups}; it must be at least 1")
         self.num_groups = num_groups
         self.batch_groups = batch_groups
         self.rank = rank

@@ -38,7 +38,7 @@ def read_chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
     if reserved := sorted(RESERVED_ARGUMENTS & given.keys()):
         raise RowError(
             BAD_VALUE,
-            f"field 'chat_template_kwargs' sets {reserved[0]!r}, which is not for a row to say; the template is the "
+            f"field 'chat_template_kwargs' sets {reserved[0]!r}, which a row may not set; the template is the "
             "tokenizer's, or that of backbone.chat_template",
         )
     return given

@@ -20,7 +20,7 @@ def check_alike(members: Sequence[RewardModel]) -> None:
     for number, member in enumerate(members):
         if type(member) is not RewardModel:
             name = type(member).__name__
-            raise ValueError(f"member {number} is a {name} and no plain RewardModel; give its members one by one")
+            raise ValueError(f"member {number} is a {name} and not a plain RewardModel; give its members one by one")
         model_type = member.backbone.config.model_type
         kinds.append({"model_type": model_type, "read_at": member.read_at, "pad_id": member.pad_id})
         for name, value in kinds[0].items():

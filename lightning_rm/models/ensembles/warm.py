@@ -154,8 +154,8 @@ def _plain(members: Sequence[AnyRewardModel]) -> list[RewardModel]:
     for number, member in enumerate(members):
         if type(member) is not RewardModel:
             raise ValueError(
-                f"member {number} is a {type(member).__name__} and no plain RewardModel; give plain ones, such as an "
-                "export that is read back"
+                f"member {number} is a {type(member).__name__} and not a plain RewardModel; give plain ones, such as "
+                "an export that is read back"
             )
         plain.append(member)
     return plain
