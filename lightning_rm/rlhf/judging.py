@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import draft_of
@@ -156,8 +156,13 @@ def judge_policy(
             "the start policy was judged by other prompts, or another number of responses to each; judge round 0 anew "
             "first (stage=judge round=0 overwrite=true)"
         )
-    said, own = _ask(policy, tokenizer, prompts, answering)
-    start_log_probs = own if start_said is None else _log_probs(start, tokenizer, prompts, said, answering)
+    loaded = _load(policy, answering)
+    said = _ask(loaded, tokenizer, prompts, answering)
+    own = _log_probs(loaded, tokenizer, prompts, said, answering)
+    del loaded  # two policies need not be in memory together
+    start_log_probs = (
+        own if start_said is None else _log_probs(_load(start, answering), tokenizer, prompts, said, answering)
+    )
     others = [each.responses for each in said] if start_said is None else [row["responses"] for row in start_said]
     comparisons = [
         Comparison(prompt.messages, response, other, prompt.chat_template_kwargs)
@@ -217,13 +222,17 @@ def _asked(prompt: Sequence[Mapping[str, Any]], num_responses: int) -> str:
     return fingerprint(prompt=prompt, num_responses=num_responses)
 
 
+def _load(policy: str | Path, how: Answering) -> PreTrainedModel:
+    gc.collect()
+    return load_policy(policy, dtype=how.dtype).to(how.device)  # pyright: ignore[reportArgumentType]  # a device
+
+
 def _ask(
-    policy: str | Path, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], how: Answering
-) -> tuple[list[Sampled], np.ndarray[Any, np.dtype[np.float64]]]:
-    """Return what a policy says, and the log-probability of each response under it."""
-    loaded = load_policy(policy, dtype=how.dtype).to(how.device)  # pyright: ignore[reportArgumentType]  # a device
+    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], how: Answering
+) -> list[Sampled]:
+    """Return what a policy says."""
     batches = sample_responses(
-        loaded,
+        policy,
         tokenizer,
         [prompt.messages for prompt in prompts],
         how.k,
@@ -233,25 +242,21 @@ def _ask(
         seed=how.seed,
         chat_template_kwargs=[how.arguments(prompt) for prompt in prompts],
     )
-    said = [sampled for batch in batches for sampled in batch]
-    del loaded
-    return said, _log_probs(policy, tokenizer, prompts, said, how)
+    return [sampled for batch in batches for sampled in batch]
 
 
 def _log_probs(
-    policy: str | Path,
+    policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     said: Sequence[Sampled],
     how: Answering,
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return (N,), the log-probability of each response under a policy."""
-    gc.collect()  # two policies need not be in memory together
-    loaded = load_policy(policy, dtype=how.dtype).to(how.device)  # pyright: ignore[reportArgumentType]  # a device
     encoded = [encode_prompt(tokenizer, prompt.messages, how.arguments(prompt)) for prompt in prompts]
     asked = [ids for ids, sampled in zip(encoded, said, strict=True) for _ in sampled.ids]
     return response_log_probs(
-        loaded, asked, [ids for sampled in said for ids in sampled.ids], temperature=how.temperature
+        policy, asked, [ids for sampled in said for ids in sampled.ids], temperature=how.temperature
     )
 
 
