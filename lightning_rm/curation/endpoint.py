@@ -22,6 +22,7 @@ from lightning_rm.curation.opinions import Opinion
 from lightning_rm.data.formats.fields import digest
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.rlhf.chat_endpoint import ChatEndpoint
+from lightning_rm.rlhf.lines import whole_lines
 
 QUESTION = """Which of two responses answers the user better? Say A or B, one letter and nothing else.
 
@@ -118,11 +119,5 @@ class Judge:
 
 def _read(path: Path) -> dict[str, float]:
     """Return the answers there are; a line that a crash cut off is asked again."""
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        os.truncate(path, len(whole))
-    lines = [json.loads(line) for line in whole.splitlines()]
+    lines = [json.loads(line) for line in whole_lines(path)]
     return {line["pair"]: float(line["vote"]) for line in lines}

@@ -8,7 +8,6 @@ verdict that turns with the order is a tie. It knows comparisons and an endpoint
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 import time
@@ -22,6 +21,7 @@ from lightning_rm.data.rows import Message
 from lightning_rm.digests import fingerprint
 from lightning_rm.rlhf.chat_endpoint import ChatEndpoint, StoppedError
 from lightning_rm.rlhf.judges import Comparison, Judgement, Verdict
+from lightning_rm.rlhf.lines import whole_lines
 
 Said = Literal["A", "B", "C"]
 
@@ -291,14 +291,8 @@ def _template_of(given: str | None) -> str:
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     """Return the answers there are; a line that a crash cut off is removed, and asked again."""
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        os.truncate(path, len(whole))
     found: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(whole.splitlines(), 1):
+    for number, line in enumerate(whole_lines(path), 1):
         try:
             answer = json.loads(line)
             found[answer["question"]] = answer

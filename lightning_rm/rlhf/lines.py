@@ -12,7 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_rm.data.store.cache import draft_of
+from lightning_rm.drafts import draft_of
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file that grows, and cut off the half of one that a crash left at its end."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    return whole.splitlines()
 
 
 class GrowingLines:
