@@ -18,7 +18,7 @@ from lightning_rm.analysis.sections.settings import runs_section, settings_secti
 from lightning_rm.analysis.sections.strength import strength_section
 from lightning_rm.analysis.sections.worst import worst_section
 from lightning_rm.analysis.study import Study, study_of
-from lightning_rm.data.store.cache import draft_of
+from lightning_rm.drafts import draft_of
 
 Patterns = str | Path | Sequence[str | Path]
 """A path, a glob, or several."""

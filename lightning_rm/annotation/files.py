@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from lightning_rm.annotation.votes import Votes, kept_rows, said
 from lightning_rm.data.formats.messages import OTHER_KEYS
 from lightning_rm.data.rows import Message, PairRow, Source
-from lightning_rm.data.store.cache import draft_of
 from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.drafts import draft_of
 from lightning_rm.strength import Strength
 
 CHUNK_ROWS = 1000

@@ -17,8 +17,8 @@ from typing import Any, Self
 from lightning_rm.annotation.votes import Votes, kept_rows, said
 from lightning_rm.data.formats.published import CHOSEN_SCORES, REJECTED_SCORES, STRENGTH_MEAN, STRENGTH_STD
 from lightning_rm.data.rows import Message, PairRow, Source
-from lightning_rm.data.store.cache import draft_of
 from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.drafts import draft_of
 
 MAX_NAMED = 3
 """How many pairs a warning names; the others are counted."""

@@ -22,8 +22,8 @@ from torch import Tensor
 from lightning_rm.batch import GroupBatch, PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import file_and_line
-from lightning_rm.data.store.cache import draft_of
 from lightning_rm.data.store.pairs import PairDataset, PairPlace
+from lightning_rm.drafts import draft_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from lightning_rm.data.store.cache import draft_of
+from lightning_rm.drafts import draft_of
 from lightning_rm.evaluation.measure import Figure, Row
 from lightning_rm.evaluation.result import BenchmarkResult
 from lightning_rm.evaluation.tables import Tables, markdown

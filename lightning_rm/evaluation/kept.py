@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lightning_rm.data.store.cache import draft_of
 from lightning_rm.digests import file_name, files_digest, fingerprint
+from lightning_rm.drafts import draft_of
 from lightning_rm.evaluation.items import Items
 from lightning_rm.evaluation.rewards import CHUNK, Reading, Scored
 from lightning_rm.models.backbone.folder import is_ensemble

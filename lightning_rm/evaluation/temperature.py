@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lightning_rm.data.store.cache import draft_of
+from lightning_rm.drafts import draft_of
 
 SECTION = "lightning_rm"
 """The key of `config.json` under which this package keeps what transformers does not know."""
