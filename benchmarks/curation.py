@@ -33,6 +33,7 @@ import numpy as np
 import torch
 import transformers
 from common import origin
+from fitting import fit
 
 from lightning_rm.analysis.paired import paired_difference
 from lightning_rm.annotation.reviews import Review, append_review
@@ -47,7 +48,6 @@ from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.optimization import warmup_schedule
 from lightning_rm.modules.voters import VotersRM
@@ -56,27 +56,6 @@ from lightning_rm.strength.policies import PolicyName
 HELD_OUT = 0.1
 POLICIES: tuple[PolicyName, ...] = ("flip_weakest", "agreement", "soft", "drop")
 WAYS = (*POLICIES, "reviewed", "truth")
-
-
-def trained(module: PairwiseRM, data: PreferenceDataModule, epochs: int) -> float:
-    """Train; the processor seconds of it."""
-    L.seed_everything(0, verbose=False)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=epochs,
-        gradient_clip_val=1.0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-    )
-    start = time.process_time()
-    trainer.fit(module, data)
-    return time.process_time() - start
 
 
 class World:
@@ -105,7 +84,7 @@ class World:
         """Ten heads on one backbone, and the processor seconds of their training."""
         model = RewardModel.from_pretrained(self.arguments.start, tokenizer=self.tokenizer, new_head=True, head_seed=0)
         module = VotersRM(MemberRewardModel.of(model), self.optimizer, self.scheduler)
-        seconds = trained(module, self.data(self.pairs, val_fraction=HELD_OUT), self.arguments.epochs)
+        seconds = fit(module, self.data(self.pairs, val_fraction=HELD_OUT), self.arguments.epochs)
         module.model.save_pretrained(self.folder / "voters", self.tokenizer)
         return [Voter("heads", self.folder / "voters")], seconds
 
@@ -122,7 +101,7 @@ class World:
         model = RewardModel.from_pretrained(self.arguments.start, tokenizer=self.tokenizer, new_head=True, head_seed=0)
         module = BaselineRM(model, self.optimizer, self.scheduler)
         data = self.data(train, cache, test=self.test)
-        seconds = trained(module, data, self.arguments.epochs)
+        seconds = fit(module, data, self.arguments.epochs)
         tester = L.Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
         (found,) = tester.test(module, data, verbose=False)
         return float(found["test/accuracy"]), seconds

@@ -39,6 +39,7 @@ import lightning as L
 import torch
 import transformers
 from common import origin
+from fitting import fit
 
 from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.voters import Voter
@@ -202,21 +203,7 @@ class Study:
         model = self.model(seed, way.members)
         module = way.module(model, self.optimizer, self.scheduler, self.head_lr)
         data = self.data(sets, way, seed, model.reading)
-        L.seed_everything(seed, verbose=False)
-        trainer = L.Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=way.longer * self.options.epochs,
-            gradient_clip_val=1.0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(module, data)
+        fit(module, data, way.longer * self.options.epochs, seed)
         return module, data
 
     def voted(self, sets: Sets, seed: int) -> Sets:
