@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from lightning_rm.curation.endpoint import Judge
 from lightning_rm.data.rows import BadRow
 from tests.curation.test_conflicts import row
+from tests.stubs import running
 from tests.toy import Rows
 
 ROWS = Rows([row("q", "good", "bad"), BadRow("f:2", "x", "y"), row("q", "bad", "good"), row("q", "same", "same too")])
@@ -61,13 +61,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stub() -> Generator[Stub]:
-    server = Stub()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(Stub()) as server:
+        yield server
 
 
 def judge(stub: Stub, **options: Any) -> Judge:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Generator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +16,7 @@ from omegaconf import OmegaConf
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge, verdict_of
 from lightning_rm.rlhf.judges import Comparison
 from tests.commands.test_conf import composed
+from tests.stubs import running
 
 SECRET = "sk-3ecret"
 PROMPT = ({"role": "user", "content": "name {second} fruits."},)
@@ -83,13 +83,8 @@ class Time:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Generator[Stub]:
     monkeypatch.setenv("JUDGE_KEY", SECRET)
-    server = Stub()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(Stub()) as server:
+        yield server
 
 
 @pytest.fixture
