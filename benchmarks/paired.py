@@ -3,7 +3,8 @@
     python benchmarks/paired.py benchmarks/results/contrastive_synthetic.json test/accuracy test/ood/accuracy
 
 prints for each metric and method the mean difference with Student's 95 % interval, over the worlds and seeds that both
-were run on, and how many runs a difference of .02 needs at that spread. Of runs that still lie on the disk,
+were run on, and how many runs a difference of .02 needs at that spread. With `--against OTHER.json` a method's reference is
+itself in another file: what it loses where the data are worse. Of runs that still lie on the disk,
 `lightning-rm report` makes the same table.
 """
 
@@ -23,18 +24,25 @@ def main() -> None:
     parser.add_argument("metrics", nargs="+", help="the path of a number within a run: test/ood/accuracy")
     parser.add_argument("--runs", default="runs", help="the file's key of method -> seed -> figures")
     parser.add_argument("--reference", default="baseline")
+    parser.add_argument("--against", type=Path, help="another file: every method is held against itself there")
     arguments = parser.parse_args()
-    methods: dict[str, dict[str, Any]] = json.loads(arguments.file.read_text(encoding="utf-8"))[arguments.runs]
+    methods = runs_of(arguments.file, arguments.runs)
+    others = runs_of(arguments.against, arguments.runs) if arguments.against else None
     print("| method | metric | difference, 95 % interval | pairs | | runs for .02 |\n|---|---|---|---|---|---|")
     for metric in arguments.metrics:
-        reference = figures(methods[arguments.reference], metric)
         for name, runs in methods.items():
-            found = None if name == arguments.reference else paired_difference(figures(runs, metric), reference)
+            reference = methods[arguments.reference] if others is None else others.get(name, {})
+            found = None if reference is runs else paired_difference(figures(runs, metric), figures(reference, metric))
             if found is None:
                 continue
             interval = f" [{found.low:+.3f}, {found.high:+.3f}]" if found.num > 1 else ""
             needed = runs_needed(found.spread) or ""
             print(f"| {name} | {metric} | {found.mean:+.3f}{interval} | {found.num} | {found.verdict} | {needed} |")
+
+
+def runs_of(file: Path, key: str) -> dict[str, dict[str, Any]]:
+    """Method -> seed -> figures."""
+    return json.loads(file.read_text(encoding="utf-8"))[key]
 
 
 def figures(runs: dict[str, Any], metric: str) -> dict[str, float]:
