@@ -3,8 +3,8 @@
     python benchmarks/paired.py benchmarks/results/contrastive_synthetic.json test/accuracy test/ood/accuracy
 
 prints for each metric and method the mean difference with Student's 95 % interval, over the worlds and seeds that both
-were run on, and how many runs a difference of .02 needs at that spread. With `--against OTHER.json` a method's reference is
-itself in another file: what it loses where the data are worse. Of runs that still lie on the disk,
+were run on, and how many runs a difference of .02 needs at that spread. With `--against OTHER.json` a method's
+reference is itself in another file: what it loses where the data are worse. Of runs that still lie on the disk,
 `lightning-rm report` makes the same table.
 """
 
