@@ -5,6 +5,7 @@
     python benchmarks/objectives_trained.py members --seeds 0 1 2 3 4
     python benchmarks/objectives_trained.py centering --seeds 0 1 2 3 4 5 6 7
     python benchmarks/objectives_trained.py length --seeds 0 1 2 3 4 5 6 7
+    python benchmarks/objectives_trained.py memorised --seeds $(seq 0 19)
     python benchmarks/objectives_trained.py people --start MINILM --folder ukp --seeds 0 1 2
     python benchmarks/paired.py benchmarks/results/objectives_trained_levels.json test/accuracy test/ood/accuracy
 
@@ -18,6 +19,8 @@ on from there; one of other settings begins anew. The studies:
   other, held against a longer training.
 - `centering`: what holds rewards near zero, by the spread of the lengths of features and by held-out families.
 - `length`: annotators with a taste for length.
+- `memorised`: 2,000 pairs, eight times over, so that wrong labels are learned by heart; what contrast does then beside
+  two views without any. `test/seen` are those pairs with their labels, `test/seen_clean` with the right ones.
 - `people`: UKPConvArg1, the three files that `benchmarks/data/ukp_convarg.py` writes; of five annotators a pair, so
   that levels are -5 to 5. The pairs of every third argument are trained on, 992 and 110 ties. Tested on three debates
   that are not in training.
@@ -53,6 +56,8 @@ from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
+from lightning_rm.modules.contrast import ContrastFactory, SimCSE, SwAV
+from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.odin import OdinRM
 from lightning_rm.modules.optimization import warmup_schedule
 from lightning_rm.modules.ordinal import OrdinalRM
@@ -92,6 +97,12 @@ def of_levels(num_levels: int, scale: float) -> dict[str, Way]:
     }
 
 
+def of_views(model: RewardModel, *of_training: Any, contrast: ContrastFactory, beta: float) -> ContrastiveRM:
+    """Two dropout masks a pair, .05 of the embeddings as in the paper, and a contrast of them."""
+    optimizer, *others = of_training
+    return ContrastiveRM(model, optimizer, contrast, *others, beta=beta, dropout_at="embeddings")
+
+
 STUDIES: dict[str, dict[str, Way]] = {
     "levels": of_levels(3, 1.0)
     | {
@@ -113,6 +124,13 @@ STUDIES: dict[str, dict[str, Way]] = {
         "batch sum-to-zero .001": Way(partial(BaselineRM, batch_centering=1e-3)),
         "batch sum-to-zero .01": Way(partial(BaselineRM, batch_centering=1e-2)),
     },
+    "memorised": {
+        "baseline": Way(),
+        "two views": Way(partial(of_views, contrast=SimCSE, beta=0.0)),
+        "SimCSE, light": Way(partial(of_views, contrast=partial(SimCSE, temperature=0.2), beta=0.1)),
+        "SimCSE": Way(partial(of_views, contrast=SimCSE, beta=1.0)),
+        "SwAV": Way(partial(of_views, contrast=SwAV, beta=0.1)),
+    },
     "length": {
         "baseline": Way(),
         "ODIN": Way(OdinRM),
@@ -126,6 +144,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "levels": {"noise": 0.235, "levels": 3},
     "members": {"noise": 0.235},
     "centering": {"noise": 0.1},
+    "memorised": {"noise": 0.235},
     "length": {"noise": 0.1, "length_bias": 2.0},  # the longer response is chosen in 64 of 100
 }
 
@@ -142,7 +161,10 @@ def made(study: str, seed: int, options: argparse.Namespace) -> Sets:
     annotator = WORLDS[study] | {"level_shift": options.level_shift, "random_levels": options.random_levels}
     train = SyntheticSource(options.pairs, seed=seed, **annotator)
     clean = partial(SyntheticSource, options.test_pairs, clean_labels=True, seed=seed)
-    return Sets(train, {"test": clean(split="test"), "ood": clean(split="ood")})
+    test: dict[str, AnySource] = {"test": clean(split="test"), "ood": clean(split="ood")}
+    if study == "memorised":
+        test |= {"seen": train, "seen_clean": SyntheticSource(options.pairs, clean_labels=True, seed=seed)}
+    return Sets(train, test)
 
 
 def people(options: argparse.Namespace) -> Sets:
@@ -229,7 +251,7 @@ class Study:
         for found in tester.test(module, data, verbose=False):
             for key, value in found.items():
                 stage, _, metric = key.rpartition("/")
-                if stage in ("test", "test/ood") and metric in (
+                if stage in ("test", *(f"test/{name}" for name in sets.test)) and metric in (
                     "accuracy",
                     "nll",
                     "length_correlation",
@@ -268,9 +290,9 @@ def main() -> None:
     parser.add_argument("--start", default="runs/sft/model/last", help="the backbone that all begin from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--ways", nargs="+", help="some of the study's; all are the default")
-    parser.add_argument("--pairs", type=int, default=6000, help="of a made world")
+    parser.add_argument("--pairs", type=int, help="of a made world: 6,000, 2,000 that are memorised")
     parser.add_argument("--test-pairs", type=int, default=1000, help="of each of a made world's test sets")
-    parser.add_argument("--epochs", type=int, help="3 on the made world, 1 on UKPConvArg1")
+    parser.add_argument("--epochs", type=int, help="3 on the made world, 8 to memorise, 1 on UKPConvArg1")
     parser.add_argument("--level-shift", type=int, default=0, help="levels that annotators say too much")
     parser.add_argument("--random-levels", type=float, default=0.0, help="share of the levels that are drawn at random")
     parser.add_argument("--every", type=int, default=3, help="which of UKPConvArg1's arguments train: every third")
@@ -281,7 +303,8 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    options.epochs = options.epochs or (1 if options.study == "people" else 3)
+    options.epochs = options.epochs or {"people": 1, "memorised": 8}.get(options.study, 3)
+    options.pairs = options.pairs or {"memorised": 2000}.get(options.study, 6000)
     out = options.out or Path(f"benchmarks/results/objectives_trained_{options.study}.json")
     names = options.ways or list(STUDIES[options.study])
     of_study = ("every",) if options.study == "people" else ("pairs", "test_pairs", "level_shift", "random_levels")
