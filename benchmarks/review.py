@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 import uvicorn
 from common import origin, quartiles
 
-from lightning_rm.annotation.files import CHUNK_ROWS, SCHEMA
+from lightning_rm.annotation.files import SCHEMA
+from lightning_rm.data.store.pair_rows import CHUNK_ROWS
 from lightning_rm.reviewing.app import review_app
 from lightning_rm.reviewing.pairs import PairFile
 from lightning_rm.reviewing.session import ReviewSession

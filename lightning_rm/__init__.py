@@ -45,9 +45,11 @@ if TYPE_CHECKING:
     from lightning_rm.modules.supervised import SupervisedLM
     from lightning_rm.modules.voters import VotersRM
     from lightning_rm.publishing.publish import PublishOptions, publish
+    from lightning_rm.rlhf.importance import Weighing
     from lightning_rm.rlhf.overoptimise import overoptimise
     from lightning_rm.rlhf.policy_files import PolicyFiles
     from lightning_rm.rlhf.reward_function import RewardFunction
+    from lightning_rm.rlhf.weigh import weigh
     from lightning_rm.scoring.conversations import score
     from lightning_rm.scoring.engine import score_sequences
     from lightning_rm.scoring.files import score_file
@@ -86,6 +88,7 @@ __all__ = [
     "SyntheticSource",
     "Voter",
     "VotersRM",
+    "Weighing",
     "annotate",
     "average_weights",
     "background_server",
@@ -110,6 +113,7 @@ __all__ = [
     "strength_by_group",
     "synthetic_tokenizer",
     "warmup_schedule",
+    "weigh",
     "world_tokenizer",
 ]
 
@@ -144,6 +148,7 @@ _HOMES = {
     "SyntheticSource": "data.synthetic.pairs",
     "Voter": "annotation.voters",
     "VotersRM": "modules.voters",
+    "Weighing": "rlhf.importance",
     "annotate": "annotation.annotate",
     "average_weights": "models.ensembles.warm",
     "background_server": "serving.server",
@@ -168,6 +173,7 @@ _HOMES = {
     "strength_by_group": "analysis.plots.strength",
     "synthetic_tokenizer": "data.synthetic.tokenizer",
     "warmup_schedule": "modules.optimization",
+    "weigh": "rlhf.weigh",
     "world_tokenizer": "data.synthetic.tokenizer",  # an earlier name, still understood
 }
 

@@ -15,36 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lightning_rm.annotation.votes import Votes, kept_rows, said
-from lightning_rm.data.formats.messages import OTHER_KEYS
-from lightning_rm.data.rows import Message, PairRow, Source
+from lightning_rm.data.rows import PairRow, Source
+from lightning_rm.data.store.pair_rows import CHUNK_ROWS, PAIR_COLUMNS, OtherColumns, pair_columns
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.drafts import draft_of
 from lightning_rm.strength import Strength
 
-CHUNK_ROWS = 1000
-"""Rows of a Parquet row group: as many are in memory at a time."""
-
-TURN_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
-
-TURNS = pa.list_(pa.struct([(name, pa.string()) for name in (*TURN_KEYS, OTHER_KEYS)]))
-"""Turns; the calls of tools and all other keys are JSON, since their shapes differ from turn to turn."""
-
 SCHEMA = pa.schema(
     [
-        ("prompt", TURNS),
-        ("chosen", TURNS),
-        ("rejected", TURNS),
-        ("id", pa.string()),
-        ("prompt_id", pa.string()),
-        ("subset", pa.string()),
-        ("label", pa.float64()),
-        ("tied", pa.bool_()),
-        ("margin", pa.float64()),
-        ("weight", pa.float64()),
-        ("gold_margin", pa.float64()),
-        ("clean", pa.bool_()),
-        ("tools", pa.string()),  # JSON, as is the next: their shapes differ from row to row
-        ("chat_template_kwargs", pa.string()),
+        *PAIR_COLUMNS,
         ("strength_mean", pa.float64()),
         ("strength_std", pa.float64()),
         ("strength_quantile", pa.float64()),
@@ -55,8 +34,8 @@ SCHEMA = pa.schema(
 )
 """One row a pair. Votes and rewards are those of the voters that have a say on it, in the voters' order.
 
-Behind these stand the fields of the data that nothing here reads, as its rows have them: a column of texts, of numbers
-or of truth values as such, any other one as JSON text. Votes, strengths and rewards of an earlier annotation go.
+Behind these stand the fields of the data that nothing here reads, as its rows have them (`pair_rows.OtherColumns`).
+Votes, strengths and rewards of an earlier annotation go.
 """
 
 VOTED = ("strength_quantile", "votes", "chosen_rewards", "rejected_rewards")
@@ -66,48 +45,18 @@ VOTERS = b"lightning_rm.voters"
 """The file's metadata has the voters' names under this key, as JSON."""
 
 
-class OtherColumns:
-    """The fields of rows that nothing here reads, and the columns that they become."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[str, set[Any]] = {}
-
-    def note(self, row: PairRow) -> None:
-        """Look at a row that will be written."""
-        for name, value in row.others.items():
-            if name not in SCHEMA.names:
-                self._kinds.setdefault(name, set()).add(_kind(value))
-
-    def types(self) -> dict[str, Any]:
-        """Return the Arrow type of each field's column; None where it is written as JSON."""
-        numbers = {pa.int64(), pa.float64()}
-        return {
-            name: pa.float64() if found == numbers else next(iter(found)) if len(found) == 1 else None
-            for name, found in self._kinds.items()
-        }
-
-
 class AnnotatedFormat:
     """The schema of a file of annotated pairs, and its rows.
 
     Args:
         votes: of the pairs.
-        others: which has noted every row that will be written.
+        others: of the rows, every one of which it has noted.
     """
 
     def __init__(self, votes: Votes, others: OtherColumns) -> None:
         self.votes = votes
-        self._others = others.types()
-        fields = [pa.field(_written(name), kind or pa.string()) for name, kind in self._others.items()]
-        self.schema = pa.schema([*SCHEMA, *fields]).with_metadata({VOTERS: json.dumps(votes.voters)})
-
-    def others_of(self, row: PairRow) -> dict[str, Any]:
-        """Return what stands beside `columns_of` in the columns of a row."""
-        return {
-            _written(name): json.dumps(row.others[name], default=str) if kind is None else row.others[name]
-            for name, kind in self._others.items()
-            if name in row.others
-        }
+        self.others_of = others.of
+        self.schema = pa.schema([*SCHEMA, *others.fields()]).with_metadata({VOTERS: json.dumps(votes.voters)})
 
 
 def check_columns(source: Source, pairs: PairDataset) -> None:
@@ -131,7 +80,7 @@ def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:
     Returns:
         The strengths, in the order of the pairs.
     """
-    others = OtherColumns()
+    others = OtherColumns(SCHEMA.names)
     for _, row in kept_rows(source, votes.pairs):
         others.note(row)
     form = AnnotatedFormat(votes, others)
@@ -143,22 +92,6 @@ def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:
     return votes.strength
 
 
-def _kind(value: object) -> Any:
-    """Return the Arrow type of a column that holds a value as it is; None where no type is as plain."""
-    if isinstance(value, bool):
-        return pa.bool_()
-    if isinstance(value, int):
-        return pa.int64() if -(2**63) <= value < 2**63 else None
-    if isinstance(value, float):
-        return pa.float64()
-    return pa.string() if isinstance(value, str) and _written(value) == value else None
-
-
-def _written(text: str) -> str:
-    """Return text without half a surrogate pair, which no file can hold."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def columns_of(row: PairRow, i: int = 0, votes: Votes | None = None) -> dict[str, Any]:
     """Return a row of `SCHEMA`.
 
@@ -167,22 +100,7 @@ def columns_of(row: PairRow, i: int = 0, votes: Votes | None = None) -> dict[str
         i: its place among the pairs that were voted on.
         votes: on these; None for a row without.
     """
-    told = {
-        "prompt": [_plain(turn) for turn in row.prompt],
-        "chosen": [_plain(turn) for turn in row.chosen],
-        "rejected": [_plain(turn) for turn in row.rejected],
-        "id": row.id,
-        "prompt_id": row.prompt_id,
-        "subset": row.subset,
-        "label": row.label,
-        "tied": row.tied or None,
-        "margin": row.margin,
-        "weight": row.weight,
-        "gold_margin": row.gold_margin,
-        "clean": row.clean,
-        "tools": json.dumps(row.tools) if row.tools else None,
-        "chat_template_kwargs": json.dumps(row.chat_template_kwargs) if row.chat_template_kwargs else None,
-    }
+    told = pair_columns(row)
     if votes is None:
         return told
     return told | {
@@ -192,17 +110,4 @@ def columns_of(row: PairRow, i: int = 0, votes: Votes | None = None) -> dict[str
         "votes": said(votes.votes[i]),
         "chosen_rewards": said(votes.chosen[i]),
         "rejected_rewards": said(votes.rejected[i]),
-    }
-
-
-def _plain(turn: Message) -> dict[str, str | None]:
-    calls = turn.get("tool_calls")
-    others = {key: value for key, value in turn.items() if key not in TURN_KEYS}
-    return {
-        "role": turn["role"],
-        "content": turn["content"],
-        "tool_calls": json.dumps(calls) if calls else None,
-        "tool_call_id": turn.get("tool_call_id"),
-        "name": turn.get("name"),
-        OTHER_KEYS: json.dumps(others) if others else None,
     }

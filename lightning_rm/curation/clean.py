@@ -21,9 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lightning_rm.annotation.files import CHUNK_ROWS, SCHEMA, AnnotatedFormat, OtherColumns, columns_of
+from lightning_rm.annotation.files import SCHEMA, AnnotatedFormat, columns_of
 from lightning_rm.annotation.votes import Votes
 from lightning_rm.data.rows import BadRow, PairRow, Source
+from lightning_rm.data.store.pair_rows import CHUNK_ROWS, OtherColumns
 from lightning_rm.drafts import draft_of
 from lightning_rm.strength import Targets
 from lightning_rm.strength.policies import is_turned

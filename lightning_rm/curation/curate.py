@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_rm.analysis.noise import wrong_labels
-from lightning_rm.annotation.files import OtherColumns, check_columns
+from lightning_rm.annotation.files import SCHEMA, check_columns
 from lightning_rm.annotation.reviews import Verdict, read_reviews, verdicts
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import Progress, Votes, collect_votes
@@ -32,6 +32,7 @@ from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow, Source
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.sources.resampling import unit_hash
+from lightning_rm.data.store.pair_rows import OtherColumns
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.strength.policies import decisions, policy, reason, reviewed
@@ -125,7 +126,7 @@ def curate(
     ]
     if fabric is not None and fabric.global_rank != 0:
         return None
-    others = OtherColumns()
+    others = OtherColumns(SCHEMA.names)
     rows = _noting(pairs, others, set(votes.pairs.source_row.tolist()))
     facts = collect_facts(rows, look.groups, look.second_label, benchmarks)
     opinions = [opinion_of(found, len(facts), name, weight) for found, name, weight in outside_votes]

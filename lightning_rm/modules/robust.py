@@ -55,10 +55,12 @@ class RobustRM(PairwiseRM):
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the mean loss of the pairs that are kept, and their share."""
-        losses = ranking_losses(output.chosen, output.rejected, batch.label, batch.margin, batch.weight, self.loss)
+        plain = ranking_losses(output.chosen, output.rejected, batch.label, batch.margin, loss=self.loss)
+        losses = plain * batch.weight
         if not self.trim or self.global_step < self.trim_after:
             return {"loss": losses.mean(), "ranking": losses.mean()}
-        of_pairs = losses.detach().reshape(-1, batch.num_pairs).mean(0)  # members leave the same pairs out
+        # Members leave the same pairs out: those that are the least plausible, whatever they weigh.
+        of_pairs = plain.detach().reshape(-1, batch.num_pairs).mean(0)
         weight = trimmed_weight(of_pairs, over_ranks(batch, of_pairs)[0], self.trim)
         ranking = (losses * weight).mean()
         return {"loss": ranking, "ranking": ranking, "kept": (weight > 0).to(ranking.dtype).mean()}

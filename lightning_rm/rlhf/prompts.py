@@ -6,7 +6,7 @@ It knows rows and tokenizers; it knows no model.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,9 +71,7 @@ def distinct_prompts(
             template does not read.
     """
     arguments = chat_template_kwargs or {}
-    for name in arguments:
-        if not re.search(rf"\b{re.escape(name)}\b", str(tokenizer.chat_template)):
-            raise ValueError(f"chat_template_kwargs: the policy's chat template reads no {name!r}; leave it out")
+    check_template_arguments(tokenizer, arguments)
     tally = Tally(TokenizePolicy(on_bad_row=on_bad_row), DataReport("prompts"), noun="prompt")
     prompts: list[Prompt] = []
     seen: set[str] = set()
@@ -97,12 +95,29 @@ def distinct_prompts(
     return prompts, tally.report
 
 
+def check_template_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Iterable[str]) -> None:
+    """Raise ValueError for the name of an argument that a policy's chat template does not read."""
+    for name in arguments:
+        if not re.search(rf"\b{re.escape(name)}\b", str(tokenizer.chat_template)):
+            raise ValueError(f"chat_template_kwargs: the policy's chat template reads no {name!r}; leave it out")
+
+
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """Return the token ids after which a response to a prompt begins.
+    """Return the token ids after which a response to a prompt begins, those of `prompt_text`."""
+    return encode_texts(tokenizer, [prompt_text(tokenizer, messages, (), chat_template_kwargs)])[0]
+
+
+def prompt_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the text after which a response to a prompt begins.
 
     A template that takes no notice of `add_generation_prompt` is asked what stands before a response. Spaces at the end
     are left off then, since most tokenizers put a space into the word that follows: `Assistant:` and ` Yes`.
@@ -110,17 +125,18 @@ def encode_prompt(
     Args:
         tokenizer: with a chat template, as `load_tokenizer` gives it.
         messages: the conversation up to the response, oldest turn first.
+        tools: tool definitions for the template.
         chat_template_kwargs: further arguments for the template.
     """
 
     def rendered(turns: Sequence[Message], is_prompt: bool = False) -> str:
-        return render(tokenizer, turns, (), chat_template_kwargs, is_prompt=is_prompt)
+        return render(tokenizer, turns, tools, chat_template_kwargs, is_prompt=is_prompt)
 
     text = rendered(messages, is_prompt=True)
     if text == rendered(messages):
         answered = rendered([*messages, {"role": "assistant", "content": RESPONSE}])
         text = answered.rpartition(RESPONSE)[0].rstrip(" ")
-    return encode_texts(tokenizer, [text])[0]
+    return text
 
 
 def _fault(

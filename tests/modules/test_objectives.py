@@ -135,6 +135,9 @@ def test_trimming_leaves_the_largest_losses_out(tokens: Any) -> None:
     losses = module.losses(batch, output)
     assert losses["loss"].item() == same(-sum(map(reference.log_sigmoid, margins[2:])) / 2)
     assert losses["kept"].item() == 0.5
+    order = (output.rejected - output.chosen).argsort().argsort()  # what weighs much is left out for its margin alone
+    weighed = module.losses(batch_of(tokens, weight=1.0 + order), output)["loss"].item()
+    assert weighed == same(-sum(w * reference.log_sigmoid(d) for w, d in zip((2, 1), margins[2:], strict=True)) / 2)
     later = RobustRM(module.model, ADAMW, trim=0.5, trim_after=3)
     assert_same(later.losses(batch, output)["loss"], ranking_loss(output.chosen, output.rejected))
     with pytest.raises(ValueError, match="trim=1"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from lightning_rm.strength import (
     soft_label,
     weight,
 )
+from tests.float64 import assert_same
 from tests.toy import toy_model
 
 ADAMW = partial(torch.optim.AdamW, lr=5e-3)
@@ -129,6 +131,27 @@ def test_a_treatment_that_a_method_does_not_read_is_refused(folder: Path, model:
         if unread:
             assert f"treatment=1. {name} gives pairs a {unread[0]} of their own" in refusal
             assert type(module).__name__ in refusal
+
+
+@pytest.mark.parametrize("method", [method for method, (_, reads) in METHODS.items() if WEIGHT in reads])
+def test_a_pair_that_weighs_nothing_teaches_nothing(folder: Path, method: str) -> None:
+    """The method's main part of the loss is linear in weights, whatever pairs they are of; so is its gradient."""
+    data = opened(folder, levels)
+    batch = next(iter(data.train_dataloader()))
+    module = made(method, toy_model(dtype="float64")).eval()
+    output = module(batch)
+    part = next(name for name in ("ranking", "ordinal", "mse") if name in module.losses(batch, output))
+    if part == "mse":
+        batch = replace(batch, scores=batch.strength.repeat(2, 1)[..., None])
+
+    def loss(weight: torch.Tensor) -> torch.Tensor:
+        return module.losses(replace(batch, weight=weight.double()), output)[part].detach()
+
+    torch.manual_seed(0)
+    first, second = torch.rand(2, batch.num_pairs, dtype=torch.float64)
+    assert_same(loss(first + 2 * second), loss(first) + 2 * loss(second))
+    assert loss(first) != loss(second)
+    assert loss(torch.zeros(batch.num_pairs)) == 0
 
 
 def test_only_what_is_left_out_by_no_other_treatment_counts(folder: Path, model: RewardModel) -> None:

@@ -1,0 +1,256 @@
+"""`weigh`: from pairs and a policy to the same pairs with their importance to it, in one call.
+
+The command and the notebook call it. It knows sources, files and log-probabilities; how these become weights is
+`importance`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from lightning_rm.data.rows import BadRow, GroupRow, PairRow, Source
+from lightning_rm.data.sets import AnySource, as_source
+from lightning_rm.data.store.pair_rows import CHUNK_ROWS, PAIR_COLUMNS, OtherColumns, pair_columns
+from lightning_rm.data.store.report import DataReport
+from lightning_rm.data.tokenize.policy import TokenizePolicy
+from lightning_rm.data.tokenize.preparing import chunks_of
+from lightning_rm.data.tokenize.tally import Tally
+from lightning_rm.digests import fingerprint
+from lightning_rm.drafts import draft_of
+from lightning_rm.rlhf.importance import Importance, LogProbs, Weighing
+from lightning_rm.rlhf.pair_log_probs import PairReader, Unreadable, pair_log_probs
+from lightning_rm.rlhf.policy import policy_version
+from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
+
+ADDED = ("importance", "policy_log_probs", "reference_log_probs")
+"""Columns beside `weight`: its factor, and the log-probabilities of chosen and rejected that it comes from."""
+
+COLUMNS = (
+    *PAIR_COLUMNS,
+    ("strength_mean", pa.float64()),
+    ("strength_std", pa.float64()),
+    ("votes", pa.list_(pa.float64())),
+    ("importance", pa.float64()),
+    ("policy_log_probs", pa.list_(pa.float64())),
+    ("reference_log_probs", pa.list_(pa.float64())),
+)
+
+SETTINGS = b"lightning_rm.weights"
+"""The file's metadata says under this key, as JSON, by what and how its pairs were weighed, and what came out."""
+
+Progress = Callable[[str, int, int], None]
+"""Told the policy, how many pairs it has read, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What came out of weighing N pairs.
+
+    Args:
+        path: of the file written.
+        importance: the factors of their weights.
+        policy: their log-probabilities under the policy.
+        reference: under the policy that wrote them; None where none was named.
+        report: what became of every row of the source.
+    """
+
+    path: Path
+    importance: Importance
+    policy: LogProbs
+    reference: LogProbs | None
+    report: DataReport
+
+    def summary(self) -> dict[str, float]:
+        """Return the numbers of pairs, the effective ones, and those whose weight was bounded."""
+        return {
+            "num_pairs": len(self.importance.weight),
+            "effective": self.importance.effective,
+            "num_clipped": int(self.importance.clipped.sum()),
+        }
+
+
+def weigh(
+    source: AnySource,
+    policy: str | Path,
+    out: str | Path,
+    *,
+    reference: str | Path | None,
+    weighing: Weighing | None = None,
+    tokenize: TokenizePolicy | None = None,
+    kept: str | Path | None = None,
+    shard_pairs: int = 500,
+    device: str | torch.device | None = None,
+    batch_tokens: int = 8192,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Weighed:
+    """Write pairs with their importance to a policy: `weight` is the data's own weight times it.
+
+    Every pair keeps all its fields. The file is a data source as it stands, and every module that trains rewards reads
+    the weight.
+
+    Args:
+        source: the pairs, given as `PreferenceDataModule` takes them.
+        policy: that the reward model is to judge now: a folder, a hub name or a `.gguf` file.
+        out: a `.parquet` file. What is computed lies in `OUT.parts` until the file is written: call again after an
+            interruption, and it goes on.
+        reference: the policy that wrote the responses; None where nobody knows it (`Weighing.of` says what the weight
+            means then).
+        weighing: how log-probabilities become weights; None for OCRM's.
+        tokenize: what to do with rows that are bad, or longer than a policy reads: `overlong` drops these, or calls
+            them errors.
+        kept: a folder in place of `OUT.parts`, which stays: of pairs and policies that were read before nothing is
+            computed again.
+        shard_pairs: pairs that are computed together, the most that a killed process does again.
+        device: of the policies; None for the accelerator, if there is one.
+        batch_tokens: the most tokens of a forward.
+        progress: told how far each policy is.
+        **options: of `PairReader.at`, for both policies: `temperature`, `dtype`, `chat_template` and others.
+
+    Raises:
+        ValueError: if a policy cannot be read, a row is no pair or has a field whose place would be taken, rows are
+            errors, or none is left.
+    """
+    pairs, out, weighing = as_source(source), Path(out), weighing or Weighing()
+    tokenize = tokenize or TokenizePolicy()
+    if tokenize.overlong not in ("drop", "error"):
+        raise ValueError(
+            f"overlong={tokenize.overlong}: of a response that is cut nobody knows how likely it is; set overlong=drop "
+            "or overlong=error"
+        )
+    if reference is None and weighing.relative:
+        raise ValueError(f"relative={weighing.relative}: there is no reference policy to divide by; set relative=0")
+    if out.suffix != ".parquet":
+        raise ValueError(f"out={str(out)!r}: weighed pairs are a Parquet file; give a name that ends in .parquet")
+    if shard_pairs < 1 or batch_tokens < 1:
+        raise ValueError(f"shard_pairs={shard_pairs}, batch_tokens={batch_tokens}; give 1 or more")
+    paths = {"policy": policy} | ({} if reference is None else {"reference": reference})
+    readers = {name: PairReader.at(path, max_tokens=tokenize.max_tokens, **options) for name, path in paths.items()}
+    used = _Used.of(pairs, list(readers.values()), Tally(tokenize, DataReport("weighed")))
+    root = out.with_name(f"{out.name}.parts") if kept is None else Path(kept)
+    open_parts(root)
+    log_probs: dict[str, LogProbs] = {}
+    for name, reader in readers.items():
+        folder = fingerprint(policy=reader.digest(), pairs=used.digest(), shard_pairs=shard_pairs)
+        log_probs[name] = pair_log_probs(
+            reader,
+            used.rows(),
+            Parts(root / folder),
+            used.num_pairs,
+            shard_pairs=shard_pairs,
+            device=device or torch.accelerator.current_accelerator() or "cpu",
+            batch_tokens=batch_tokens,
+            progress=None if progress is None else lambda done, name=name: progress(name, done, used.num_pairs),
+        )
+    importance = weighing.of(log_probs["policy"], log_probs.get("reference"))
+    weighed = Weighed(out, importance, log_probs["policy"], log_probs.get("reference"), used.report)
+    told = {name: [str(path), policy_version(path)] for name, path in paths.items()}
+    _write(used, weighed, told | asdict(weighing) | weighed.summary())
+    if kept is None:
+        remove_parts(root)
+    return weighed
+
+
+def weighed_by(path: Path) -> dict[str, Any]:
+    """Return what a file says of its weights: policies, settings and what came out; empty where it says nothing."""
+    return json.loads((pq.read_schema(path).metadata or {}).get(SETTINGS, b"{}"))
+
+
+@dataclass(frozen=True)
+class _Used:
+    """The pairs of a source that all policies can read.
+
+    Args:
+        source: the rows, good and bad.
+        places: (N,) the numbers of the pairs among them.
+        others: the pairs' unread fields.
+        report: what became of every row.
+    """
+
+    source: Source
+    places: Sequence[int]
+    others: OtherColumns
+    report: DataReport
+
+    @classmethod
+    def of(cls, source: Source, readers: Sequence[PairReader], tally: Tally) -> _Used:
+        """Read every row once, before any policy is loaded.
+
+        Raises:
+            ValueError: as `weigh` has it.
+        """
+        places: list[int] = []
+        others = OtherColumns([name for name, _ in COLUMNS])
+        for chunk in chunks_of(source):
+            pairs = [(number, row) for number, row in chunk if isinstance(row, PairRow)]
+            tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
+            if group := next((row for _, row in chunk if isinstance(row, GroupRow)), None):
+                raise ValueError(f"{group.place}: rows of responses are no pairs; weigh rows of chosen and rejected")
+            read = [reader.read([row for _, row in pairs]) for reader in readers]
+            for (number, row), *said in zip(pairs, *read, strict=True):
+                if taken := next((name for name in ADDED if name in row.others), None):
+                    raise ValueError(
+                        f"{row.place}: the row has a field {taken!r}, whose place the weighing's would take; weigh the "
+                        "pairs that it was made of, or rename it"
+                    )
+                if fault := next((found for found in said if isinstance(found, Unreadable)), None):
+                    tally.leave_out(row.place, fault.reason, fault.detail)
+                    continue
+                tally.report.keep({}, row.place)
+                places.append(number)
+                others.note(row)
+        tally.check()
+        return cls(source, places, others, tally.report)
+
+    @property
+    def num_pairs(self) -> int:
+        """N."""
+        return len(self.places)
+
+    def rows(self) -> Iterator[PairRow]:
+        """Yield the pairs in order."""
+        places = iter(self.places)
+        wanted = next(places, None)
+        for number, row in enumerate(self.source):
+            if number == wanted and isinstance(row, PairRow):
+                yield row
+                wanted = next(places, None)
+
+    def digest(self) -> str:
+        """Return what changes with the pairs."""
+        places = hashlib.sha256(np.array(self.places, np.int64).tobytes()).hexdigest()
+        return fingerprint(source=self.source.fingerprint(), places=places)
+
+
+def _write(used: _Used, weighed: Weighed, settings: dict[str, Any]) -> None:
+    """Write the pairs with their weights, in one step."""
+    schema = pa.schema([*COLUMNS, *used.others.fields()]).with_metadata({SETTINGS: json.dumps(settings)})
+    rows = enumerate(used.rows())
+    with draft_of(weighed.path) as draft, pq.ParquetWriter(draft, schema) as writer:
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            columns = [_columns(row, i, weighed) | used.others.of(row) for i, row in chunk]
+            writer.write_table(pa.Table.from_pylist(columns, schema=schema))
+
+
+def _columns(row: PairRow, i: int, weighed: Weighed) -> dict[str, Any]:
+    factor = float(weighed.importance.weight[i])
+    return pair_columns(row) | {
+        "weight": row.weight * factor,
+        "strength_mean": row.strength_mean,
+        "strength_std": row.strength_std,
+        "votes": list(row.votes) or None,
+        "importance": factor,
+        "policy_log_probs": weighed.policy.total[i].tolist(),
+        "reference_log_probs": None if weighed.reference is None else weighed.reference.total[i].tolist(),
+    }
