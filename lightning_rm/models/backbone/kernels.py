@@ -41,7 +41,10 @@ def use_liger(backbone: PreTrainedModel) -> None:
     model_type = backbone.config.model_type
     if model_type not in known:
         raise ValueError(f"liger=true: Liger has no kernels for {model_type}; leave it out")
-    apply_liger_kernel(backbone, NO_LOSSES)
+    try:
+        apply_liger_kernel(backbone, NO_LOSSES)
+    except TypeError:  # of some families Liger takes a language model or what is below its head, and no classifier
+        apply_liger_kernel(backbone.base_model, NO_LOSSES)
 
 
 def compile_layers(layers: Sequence[nn.Module]) -> None:

@@ -15,6 +15,8 @@ from lightning_rm.data.rows import BadRow, GroupRow
 from tests.data.formats.test_fuzz_rows import REASONS, values
 
 LIST = {"prompt": "2+2?", "responses": ["4", "5"]}
+ALONE = {"prompt": "2+2?", "response": "4", "score": 0.25}
+ATTRIBUTES = {"scores": [{"a": 1, "b": None}, {"b": 2}]}
 HELPSTEER = {"prompt": "2+2?", "response": "4", "helpfulness": 3, "correctness": 4, "coherence": None}
 ULTRAFEEDBACK = {
     "source": "evol_instruct",
@@ -38,8 +40,8 @@ def good(raw: dict[str, Any]) -> GroupRow:
         (LIST, ()),
         (LIST | {"scores": [2, 0.5]}, ({"score": 2.0}, {"score": 0.5})),
         (LIST | {"ranks": [1, 2]}, ({"score": -1.0}, {"score": -2.0})),
-        (LIST | {"scores": [{"a": 1, "b": None}, {"b": 2}]}, ({"a": 1.0}, {"b": 2.0})),
-        ({"prompt": "2+2?", "response": "4", "score": 0.25}, ({"score": 0.25},)),
+        (LIST | ATTRIBUTES, ({"a": 1.0}, {"b": 2.0})),
+        (ALONE, ({"score": 0.25},)),
         (HELPSTEER, ({"helpfulness": 3.0, "correctness": 4.0},)),
         (ULTRAFEEDBACK, ({"helpfulness": 5.0}, {"honesty": 2.0, "helpfulness": 1.0})),
     ],
@@ -75,7 +77,9 @@ def test_bad_scores_say_why(spoiled: dict[str, Any], detail: str) -> None:
 
 
 @given(
-    st.sampled_from([LIST, LIST | {"scores": [2, 1]}, LIST | {"ranks": [2, 1]}, HELPSTEER, ULTRAFEEDBACK]),
+    st.sampled_from(
+        [LIST, LIST | {"scores": [2, 1]}, LIST | ATTRIBUTES, LIST | {"ranks": [2, 1]}, ALONE, HELPSTEER, ULTRAFEEDBACK]
+    ),
     st.dictionaries(st.sampled_from(sorted(GROUP_FIELDS | SCORE_FIELDS)), values, max_size=2),
 )
 @settings(max_examples=300, deadline=None)

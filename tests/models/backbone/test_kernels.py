@@ -41,6 +41,22 @@ def test_liger_replaces_no_loss(asked: list[tuple[PreTrainedModel, dict[str, Any
     assert asked == [(backbone, {"cross_entropy": False, "fused_linear_cross_entropy": False})]
 
 
+def test_a_family_whose_classifiers_liger_does_not_take(
+    asked: list[tuple[PreTrainedModel, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gemma 3, Qwen3.5 and Qwen3-Next: what is below the head gets the kernels."""
+
+    def apply(model: PreTrainedModel, config: dict[str, Any]) -> None:
+        if model is not model.base_model:
+            raise TypeError("The model must be LlamaForCausalLM.")
+        asked.append((model, config))
+
+    monkeypatch.setattr(kernels, "apply_liger_kernel", apply)
+    backbone = tiny_model("llama").backbone
+    kernels.use_liger(backbone)
+    assert [model for model, _ in asked] == [backbone.base_model]
+
+
 def test_an_architecture_without_kernels_is_an_error(asked: list[tuple[PreTrainedModel, dict[str, Any]]]) -> None:
     with pytest.raises(ValueError, match="no kernels for bert"):
         kernels.use_liger(tiny_model("bert").backbone)
