@@ -10,11 +10,13 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 import pytest
 import torch
 
+from tests.composing import compose_once
 from tests.float64 import keep_float64
 from tests.thrift import be_thrifty
 
 keep_float64()
 be_thrifty()
+compose_once()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -106,7 +106,9 @@ def compose_choices(verb: str, overrides: Sequence[Override], folder: str | None
             groups |= set(_group_names(Path(folder)))
         chosen: list[list[str]] = []
         for override in overrides:
-            options = loader.get_group_options(override.key_or_group)
+            # Hydra takes 30 ms to say that a value is not a group, whose name has no dot.
+            key = override.key_or_group
+            options = [] if "." in key else loader.get_group_options(key)
             if options and not override.is_delete():
                 _check_choices(override, options)
             if options or override.is_delete():

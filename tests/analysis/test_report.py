@@ -245,7 +245,6 @@ def browser(*options: str, profile: Path) -> str:
     return subprocess.run([program, *flags, *options], capture_output=True, text=True, check=True, timeout=120).stdout
 
 
-@pytest.mark.xdist_group("chromium")
 def test_a_browser_runs_nothing_of_the_pairs_and_nothing_reaches_over_a_narrow_window(
     page: Path, tmp_path: Path
 ) -> None:

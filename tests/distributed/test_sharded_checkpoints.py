@@ -13,7 +13,6 @@ from tests.float64 import assert_same
 from tests.processes import run_ranks
 
 
-@pytest.mark.xdist_group("two_processes")
 def test_shards_of_two_ranks_go_on_with_two_and_with_four(tmp_path: Path) -> None:
     """Two ranks train an epoch; two go on from its end and from the middle, four from its end: all are one process."""
     last, middle = "first/checkpoints/last.ckpt", "first/checkpoints/resume.ckpt"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -76,7 +75,6 @@ def launch(folder: Path, **options: Any) -> list[dict[str, Any]]:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.mark.xdist_group("two_processes")
 def test_a_signal_to_one_rank_stops_both_before_the_same_batch(tmp_path: Path) -> None:
     """Asked in the second batch: told with the third, done before the fourth. The rest is what it would have been."""
     whole = launch(tmp_path / "whole")
@@ -90,7 +88,6 @@ def test_a_signal_to_one_rank_stops_both_before_the_same_batch(tmp_path: Path) -
         assert before["losses"] + after["losses"] == all_of["losses"]
 
 
-@pytest.mark.xdist_group("two_processes")
 def test_a_stop_at_once_saves_nothing_and_hangs_nowhere(tmp_path: Path) -> None:
     """The rank that is left alone finds its peer gone; the checkpoint of the step before stays."""
     ended = launch(tmp_path / "run", rank=0, times=2, every=1)

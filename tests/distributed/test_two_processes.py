@@ -33,7 +33,6 @@ def metrics(folder: Path, rank: int = 0) -> dict[str, float]:
     return json.loads((folder / f"metrics{rank}.json").read_text())
 
 
-@pytest.mark.xdist_group("two_processes")
 @pytest.mark.parametrize("method", worker.METHODS)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_equal_one(runs: Callable[[str], Path], strategy: str, method: str) -> None:

@@ -16,8 +16,6 @@ from lightning_rm.serving.server import background_server
 from tests.browser import Browser, browser, chromium
 from tests.reviewing.made import TOKEN, hostile_file, plain_file, session
 
-pytestmark = pytest.mark.xdist_group("chromium")
-
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Generator[Browser]:
