@@ -71,6 +71,9 @@ STRENGTH_OF_ALL = 3.0
 """The strength of a preference that all of UKPConvArg1's annotators share, on the scale of the made world's levels."""
 
 
+BATCH_PAIRS = 32
+
+
 class Way(NamedTuple):
     """How to train: a module but for model, optimizer and schedule; treatments; ties; epochs over those of the rest."""
 
@@ -81,6 +84,8 @@ class Way(NamedTuple):
     members: bool = False
     flipped: bool = False
     """Whether voters, trained first, are asked, and the treatments are of their strengths."""
+    late: str = ""
+    """The module's option that is a number of steps: a third of all."""
 
 
 def of_levels(num_levels: int, scale: float) -> dict[str, Way]:
@@ -107,7 +112,7 @@ STUDIES: dict[str, dict[str, Way]] = {
     "levels": of_levels(3, 1.0)
     | {
         "scaled": Way(StrengthAwareRM, (weight,)),
-        "trimmed": Way(partial(RobustRM, trim=0.25, trim_after=160)),  # a third of the steps
+        "trimmed": Way(partial(RobustRM, trim=0.25), late="trim_after"),
     },
     "people": of_levels(5, 5 / STRENGTH_OF_ALL),
     "members": {
@@ -116,7 +121,7 @@ STUDIES: dict[str, dict[str, Way]] = {
         "vote, flip a tenth": Way(StrengthAwareRM, (partial(flip, below_quantile=0.1),), flipped=True),
         "vote, flip below 0": Way(StrengthAwareRM, (partial(flip, below_mean=0.0),), flipped=True),
         "ten heads, twice as long": Way(VotersRM, longer=2, members=True),
-        "co-teaching, twice as long": Way(partial(VotersRM, co_teaching_after=376), longer=2, members=True),
+        "co-teaching, twice as long": Way(VotersRM, longer=2, members=True, late="co_teaching_after"),
     },
     "centering": {
         "baseline": Way(),
@@ -210,7 +215,7 @@ class Study:
             max_tokens=256 if self.is_made else 512,
             layout="padded" if self.is_made else "packed",
             order="length" if self.is_made else "prompt",
-            batch_pairs=32,
+            batch_pairs=BATCH_PAIRS,
             eval_batch_pairs=None if self.is_made else 512,
             seed=0 if self.is_made else seed,
             cache_dir=self.options.cache,
@@ -224,9 +229,11 @@ class Study:
 
     def fit(self, way: Way, sets: Sets, seed: int) -> tuple[PairwiseRM, PreferenceDataModule]:
         model = self.model(seed, way.members)
-        module = way.module(model, self.optimizer, self.scheduler, self.head_lr)
+        epochs = way.longer * self.options.epochs
+        options = {way.late: epochs * self.options.pairs // BATCH_PAIRS // 3} if way.late else {}
+        module = way.module(model, self.optimizer, self.scheduler, self.head_lr, **options)
         data = self.data(sets, way, seed, model.reading)
-        fit(module, data, way.longer * self.options.epochs, seed)
+        fit(module, data, epochs, seed)
         return module, data
 
     def voted(self, sets: Sets, seed: int) -> Sets:
