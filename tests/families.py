@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import transformers
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -73,6 +74,11 @@ def family_config(model_type: str, **changes: Any) -> PreTrainedConfig:
     sizes = {name: size for name, size in SIZES.items() if name in known.to_dict() and name not in other_names}
     tokens = {"vocab_size": VOCAB, "pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": BOS}
     return AutoConfig.for_model(model_type, **{**sizes, **tokens, **EXTRA.get(model_type, {}), **changes})
+
+
+def older_than(*version: int) -> bool:
+    """Whether the transformers that is installed comes before one, (5, 18)."""
+    return tuple(map(int, transformers.__version__.split(".")[:2])) < version
 
 
 def is_decoder(model_type: str) -> bool:

@@ -56,7 +56,7 @@ from lightning_rm.models.backbone.merging import ADAPTER
 from lightning_rm.models.backbone.routers import logits_index, routers_of
 from lightning_rm.models.dropout import without_dropout
 from lightning_rm.models.reward_model import RewardModel
-from tests.families import family_config
+from tests.families import family_config, older_than
 from tests.tiny import CONFIGS, PACKING, PAD, VOCAB, conversation, laid_out, tiny_model
 from tests.toy import toy_trainer
 
@@ -208,9 +208,10 @@ def test_transformers_says_of_a_class_what_its_layers_can() -> None:
         for name in ("llama", "gemma2", "jamba", "falcon")
         for kind in [classifier_class(AutoConfig.for_model(name))]
     }
+    # Gemma 2 caps its logits, which SDPA cannot: transformers up to 5.17 does not say so.
     assert said == {
         "llama": (True, False, True),
-        "gemma2": (False, False, True),
+        "gemma2": (older_than(5, 18), False, True),
         "jamba": (True, True, True),
         "falcon": (True, False, False),
     }

@@ -34,4 +34,5 @@ def _recorder(classifier: PreTrainedModel) -> Any:
     """Transformers' `OutputRecorder` of a base model's routers; None without."""
     known: dict[str, Any] = getattr(classifier.base_model, "_can_record_outputs", None) or {}
     recorder = known.get(ROUTER_LOGITS)
-    return recorder[0] if isinstance(recorder, list) else recorder
+    # JetMoE's in transformers up to 5.17: its attention, which hands on what its router says, then all routers.
+    return recorder[-1] if isinstance(recorder, list) else recorder
