@@ -20,6 +20,7 @@ This file starts the processes and knows nothing of what they measure.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -119,6 +120,7 @@ if __name__ == "__main__":
     if {"-h", "--help"} & {*sys.argv[1:]}:
         print(__doc__)
         raise SystemExit(0)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # `ended` ends the processes on the way out
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
