@@ -21,6 +21,7 @@ from lightning_rm.models.backbone import export
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
+from tests.families import nearly_same, older_than
 from tests.float64 import assert_same, in_float64
 from tests.tiny import CONFIGS, EOS, PAD, conversation, tiny_model
 
@@ -71,7 +72,8 @@ def test_transformers_gives_our_rewards(name: str, tmp_path: Path) -> None:
     if model.read_at == "last":
         assert tensors["score.weight"].shape == (1, 32)
     # An encoder reads its first token, which padding on the left moves away.
-    assert_same(their_rewards(tmp_path, "right"), expected)
+    compare = nearly_same if name == "gemma2" and older_than(5, 18) else assert_same
+    compare(their_rewards(tmp_path, "right"), expected)
     if model.read_at == "last":
         # Padding moves the positions along, and transformers has their angles in float32, of which others are rounded.
         torch.testing.assert_close(their_rewards(tmp_path, "left"), expected, rtol=1e-7, atol=1e-7)

@@ -17,7 +17,7 @@ from lightning_rm.models.backbone.families import PROVEN, architecture_of
 from lightning_rm.models.backbone.heads import ENCODERS
 from lightning_rm.models.backbone.settings import _say_once
 from lightning_rm.models.reward_model import RewardModel
-from tests.families import WITH_CAUSAL_TWIN, family_config, is_decoder, older_than, table
+from tests.families import WITH_CAUSAL_TWIN, family_config, is_decoder, nearly_same, older_than, table
 from tests.float64 import assert_same, in_float64
 from tests.tiny import PAD, gradients, laid_out, layouts_of, prompted
 
@@ -35,11 +35,6 @@ def alone(classifier: PreTrainedModel, samples: list[Sample]) -> Tensor:
         for one in samples
     ]
     return torch.stack(rows, dim=1)
-
-
-def nearly_same(found: Tensor, expected: Tensor) -> None:
-    """Of Gemma 2 in transformers up to 5.17, whose gradients differ by 4e-11, DeepSeek-V2's in 5.10 by 2e-10."""
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", DECODERS)
