@@ -164,7 +164,7 @@ def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
 def test_missing_weights_are_an_error(tmp_path: Path) -> None:
     save_causal(tmp_path)
     file = tmp_path / "model.safetensors"
-    tensors = load_file(file)
+    tensors = {name: value.clone() for name, value in load_file(file).items()}  # written over below
     dropped = tensors.pop("model.layers.1.mlp.up_proj.weight")
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(ValueError, match=r"missing: model\.layers\.1\.mlp\.up_proj\.weight"):
