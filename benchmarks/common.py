@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def origin(*modules: ModuleType, gpu: bool = False) -> dict[str, Any]:
     """
     words = (Path(word).name if Path(word).is_absolute() else word for word in sys.argv)
     return {
-        "command": " ".join(["python", *words]),
+        "command": shlex.join(["python", *words]),
         "machine": torch.cuda.get_device_name() if gpu else processor(),
         "threads": torch.get_num_threads(),
         "versions": ", ".join(f"{module.__name__} {module.__version__}" for module in modules),
