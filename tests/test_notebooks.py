@@ -1,4 +1,5 @@
-"""Every notebook runs from top to bottom, in a process of its own, on a tenth of the rows that it names.
+"""Every notebook runs from top to bottom, in a process of its own, on a tenth or a twentieth of the rows that it
+names.
 
 One runs in a kernel, as a reader's does; the others in a fork with IPython's shell, which is spared a kernel's start
 and the import of torch and transformers. Commands that they start are forks too.
@@ -46,8 +47,12 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
 
 
 def fewer(code: str) -> str:
-    """`SyntheticSource(3000)` becomes `SyntheticSource(300)`: what is 200 and more counts rows."""
-    return re.sub(r"\b[1-9]\d{2,4}\b", lambda found: str(n // 10 if (n := int(found[0])) >= 200 else n), code)
+    """`SyntheticSource(500)` becomes `SyntheticSource(50)`, 3000 become 150: what is 200 and more counts rows."""
+
+    def of(count: int) -> int:
+        return count // 20 if count >= 2000 else count // 10 if count >= 200 else count
+
+    return re.sub(r"\b[1-9]\d{2,4}\b", lambda found: str(of(int(found[0]))), code)
 
 
 def in_a_kernel(codes: Sequence[str], folder: Path) -> Outputs:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ def causal_model() -> RewardModel:
 
 def equally_long(num_pairs: int) -> Rows:
     """Pairs whose chosen responses have 12 tokens: the mean over tokens is then exact over ranks."""
-    rows = [row for row in SyntheticSource(400, split="train") if isinstance(row, PairRow)]
     tokenizer = world_tokenizer()
-    return Rows([row for row in rows if len(tokenizer(row.chosen[-1]["content"])["input_ids"]) == 12][:num_pairs])
+    rows = (row for row in SyntheticSource(400, split="train") if isinstance(row, PairRow))
+    long = (row for row in rows if len(tokenizer(row.chosen[-1]["content"])["input_ids"]) == 12)
+    return Rows(list(islice(long, num_pairs)))
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,16 @@ import pyarrow as pa
 import pytest
 
 from lightning_rm.analysis.reports.strength import read_strength, strength_report
+from tests.figures import draw_nothing
 from tests.float64 import same
 from tests.toy import write_annotated
 
 
 @pytest.mark.parametrize("num_pairs", [1, 2, 14, 19, 20, 45])
-def test_few_pairs_make_fewer_groups(tmp_path: Path, num_pairs: int) -> None:
-    """`clean` is known of every pair: 14 of them make 14 groups of one pair."""
+def test_few_pairs_make_fewer_groups(tmp_path: Path, num_pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`clean` is known of every pair: 14 of them make 14 groups of one pair. The figures of one and two are drawn."""
+    if num_pairs > 2:
+        draw_nothing(monkeypatch)
     write_annotated(tmp_path / "strength.parquet", num_pairs)
     table = read_strength(tmp_path / "strength.parquet")
     numbers, written = strength_report(table, tmp_path / "out")
