@@ -10,7 +10,10 @@ The start policy has learned the chosen responses of noisy pairs. Every reward m
 has learned flawless answers, on pairs with 25 % wrong labels. All methods of a world have the same start policy, the
 same prompts, held-out prompts and random numbers. `baseline` is retrained on nothing new but seeds; `meta` reads each
 round's responses without labels; `labels` is the baseline with a pair of a tenth of each round's prompts labelled by
-the world's annotators, with the same errors. A run that is stopped goes on; `rounds.json` is written after every run.
+the world's annotators, with the same errors; `ocrm` weighs the pairs by each round's policy, by OCRM's power and by ten
+times it, with the start policy for the one that wrote them. Gold is compared at equal KL too: that of each method on a
+straight line between its rounds, at the KL that all methods reach. A run that is stopped goes on; `rounds.json` is
+written after every run.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import multiprocessing
 import sys
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +51,8 @@ METHODS = {
     "baseline": [],
     "meta": ["module=meta", "module.ascent_scale=relative", "module.ascent_lr=0.01"],
     "labels": ["labels.share=0.1", f"labels.annotator={ANNOTATOR}"],
+    "ocrm": ["weigh=true"],
+    "ocrm_strong": ["weigh=true", "weighing.power=0.1", "weighing.clip=5"],
 }
 MEASURES = ("gold", "reward", "agreement", "kl", "length", "distinct_2", "self_bleu", "perplexity")
 
@@ -131,6 +137,35 @@ def table(runs: dict[str, dict[str, Any]]) -> None:
                     print(f"| {name} | {number} | {interval} | {found.num} | {found.verdict} |")
 
 
+def at_equal_kl(runs: dict[str, dict[str, Any]]) -> None:
+    """Print each method's gold at the same KL from the start policy, and its difference from the baseline's."""
+    every = [found["rounds"] for worlds in runs.values() for found in worlds.values()]
+    farthest = min(max(measures["kl"] for measures in rounds.values()) for rounds in every)
+    print("\n| KL | method | gold there | less the baseline's, 95 % interval | worlds | |\n|---|---|---|---|---|---|")
+    for kl in (farthest / 4, farthest / 2, farthest):
+        gold = {
+            method: {world: _gold_at(found["rounds"], kl) for world, found in worlds.items()}
+            for method, worlds in runs.items()
+        }
+        for method, own in gold.items():
+            told = f"| {kl:.1f} | {method} | {_mean(list(own.values()))} |"
+            found = None if method == "baseline" else paired_difference(own, gold.get("baseline", {}))
+            if found is not None and found.num > 1:
+                interval = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+                print(f"{told} {interval} | {found.num} | {found.verdict} |")
+            else:
+                print(f"{told} | {len(own)} | |")
+
+
+def _gold_at(rounds: dict[str, Any], kl: float) -> float:
+    """Return gold at a divergence, by a straight line between the first two rounds in a row that lie around it."""
+    points = [(found["kl"], found["gold"]) for _, found in sorted(rounds.items(), key=lambda each: int(each[0]))]
+    for (start, low), (end, high) in pairwise(points):
+        if start <= kl <= end and end > start:
+            return low + (kl - start) / (end - start) * (high - low)
+    return points[-1][1]
+
+
 def within(folder: Path, num_draws: int = 2000) -> None:
     """Print how gold changes between rounds of one run, with 95 % intervals over draws of its held-out prompts."""
     files = sorted(folder.glob("round_*/judged.jsonl"))
@@ -180,6 +215,7 @@ def main() -> None:
             for method, worlds in json.loads(file.read_text(encoding="utf-8"))["runs"].items():
                 found.setdefault(method, {}).update(worlds)
         table(found)
+        at_equal_kl(found)
         return
     torch.set_num_threads(1)
     file = arguments.out / "rounds.json"
@@ -194,6 +230,7 @@ def main() -> None:
             told = origin(torch, lightning, transformers) | told
             file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     table(told["runs"])
+    at_equal_kl(told["runs"])
 
 
 if __name__ == "__main__":

@@ -62,6 +62,37 @@ def write_checksums(folder: Path, pattern: str = WEIGHTS) -> None:
     (folder / CHECKSUMS_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
+def check_folder(folder: Path) -> None:
+    """Check that the weights in a folder are whole, each once in a process while it does not change.
+
+    Raises:
+        ValueError: if a file is shorter or longer than it says of itself, or differs from the checksums beside it.
+    """
+    files = [path for path in sorted(folder.glob("*")) if path.suffix in (".safetensors", ".bin", ".json")]
+    _check_folder(folder, tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@functools.lru_cache(maxsize=256)
+def _check_folder(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> None:
+    check_weights(folder)
+    for path, size, _ in files:
+        if path.suffix == ".safetensors":
+            _check_length(path, size)
+
+
+def _check_length(path: Path, size: int) -> None:
+    """Compare a file of tensors with its own head: 8 bytes that say how long that is, and where each tensor ends."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            told = json.loads(file.read(length)) if length <= size else None
+        ends = [int(each["data_offsets"][1]) for name, each in told.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: its head cannot be read; write or copy it again") from error
+    if size != (expected := 8 + length + max(ends, default=0)):
+        raise ValueError(f"{path} has {size:,} bytes and its head says {expected:,}: it is cut; write or copy it again")
+
+
 def check_weights(folder: Path, part: tuple[int, int] = (0, 1)) -> None:
     """Compare the weights of a folder with the checksums beside them; a folder without any passes.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._process import Run, as_a_process
 from lightning_rm.commands._progress import resumable
+from lightning_rm.commands._round_checks import check_all, check_settings
+from lightning_rm.commands._round_setup import Setup
 from lightning_rm.commands._rounds import RoundStages
 from lightning_rm.commands._tables import words_table
 from lightning_rm.rlhf.judging import read_judged
@@ -40,11 +42,14 @@ def rlhf(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = None) -> 
     if out.is_file():
         raise ValueError(f"out={cfg.out!r} is a file; give a folder")
     console = plain_console()
-    stages = RoundStages(cfg, words, run or as_a_process, console).all()
+    made = RoundStages(Setup(cfg, words, run or as_a_process, console))
+    check_settings(made)
+    stages = made.all()
     with resumable("made"):
         if cfg.stage is not None:
-            _one(cfg, stages, console)
+            _one(cfg, stages, console, check=lambda: check_all(made))
             return None
+        check_all(made)
         rounds = run_rounds(
             out,
             stages,
@@ -65,7 +70,7 @@ def rlhf(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = None) -> 
     return table
 
 
-def _one(cfg: DictConfig, stages: Sequence[Stage], console: Console) -> None:
+def _one(cfg: DictConfig, stages: Sequence[Stage], console: Console, check: Callable[[], None]) -> None:
     """Run one stage of one round."""
     named = {stage.name: stage for stage in stages}
     if cfg.stage not in named:
@@ -73,6 +78,8 @@ def _one(cfg: DictConfig, stages: Sequence[Stage], console: Console) -> None:
     stage = named[cfg.stage]
     if cfg.round < stage.first:
         raise ValueError(f"round={cfg.round}: the first round with a stage {stage.name} is {stage.first}")
+    if stage.name == "sample":
+        check()
     round = Round(Path(cfg.out), cfg.round)
     _say(console, stage, round, settle(stage, round, overwrite=cfg.overwrite))
 

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, Pro
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
+from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.callbacks import (
     Benchmarks,
@@ -42,6 +44,7 @@ from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.measured import EvaluationStage, metric_prefix
+from lightning_rm.modules.requirements import check_trainer
 from lightning_rm.scoring.load import find_folder
 
 QUIET = (
@@ -70,18 +73,13 @@ def train(cfg: DictConfig) -> float:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     run = Path(cfg.paths.run)
     tokenizer = instantiate(cfg.backbone.tokenizer)
-    model: RewardModel = instantiate(cfg.backbone.model, tokenizer=tokenizer)
-    if cfg.members is not None:
-        model = MemberRewardModel.of(model, instantiate(cfg.members))
-    module: PairwiseRM = instantiate(cfg.module, model=model)
-    # Called apart: Hydra would take the dataclass for a configuration.
-    datamodule: PreferenceDataModule = instantiate(cfg.data.module, _partial_=True)(
-        tokenizer=tokenizer, reading=module.model.reading
-    )
+    module, datamodule = _built(cfg, tokenizer)
     asked = _asked_callbacks(cfg)
     benchmarks = [callback for callback in asked if isinstance(callback, Benchmarks)]
     check_run(cfg, module, datamodule, [name for callback in benchmarks for name in callback.metric_names()])
     warn_of_a_toy(cfg)
+    if cfg.check:
+        return _check(cfg, module, datamodule, asked)
     # Weights are chosen by a metric of validations alone: a run that reports a test metric keeps its last weights.
     monitor = cfg.monitor if str(cfg.monitor).startswith(("val/", BENCHMARK)) else None
     checkpoints, exported = run / "checkpoints", run / "model"
@@ -131,6 +129,35 @@ def train(cfg: DictConfig) -> float:
         told = ", ".join(f"{number:,} of {name}" for name, number in module.num_not_finite.items())
         raise ValueError(f"rewards are not finite: {told}. Training has diverged; lower the learning rate")
     return _objective(results, cfg.monitor)
+
+
+def _built(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PairwiseRM, PreferenceDataModule]:
+    """Return what is trained, and what it is trained on."""
+    model: RewardModel = instantiate(cfg.backbone.model, tokenizer=tokenizer)
+    if cfg.members is not None:
+        model = MemberRewardModel.of(model, instantiate(cfg.members))
+    module: PairwiseRM = instantiate(cfg.module, model=model)
+    # Called apart: Hydra would take the dataclass for a configuration.
+    data: Callable[..., PreferenceDataModule] = instantiate(cfg.data.module, _partial_=True)
+    return module, data(tokenizer=tokenizer, reading=module.model.reading)
+
+
+def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, asked: Sequence[L.Callback]) -> float:
+    """Train on one micro-batch, since what is wrong shows by then, and keep nothing of it; the run leaves no file."""
+    one = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 0, "accumulate_grad_batches": 1}
+    own = {"logger": False, "callbacks": [], "enable_checkpointing": False, "enable_progress_bar": False}
+    every = {"log_every_n_steps": 1, "val_check_interval": None, "check_val_every_n_epoch": 1}
+    trainer: L.Trainer = instantiate(cfg.trainer, **one, **own, **every)
+    check_trainer(trainer.precision, asked)
+    with warnings.catch_warnings():
+        for message in QUIET:
+            warnings.filterwarnings("ignore", message=message)
+        trainer.fit(module, datamodule)
+    if trainer.is_global_zero:
+        plain_console().print("settings, model and data go together; nothing that was trained is kept (check=true)")
+        with suppress(OSError):  # what others have put there stays
+            Path(cfg.paths.run).rmdir()
+    return float("nan")
 
 
 def _asked_callbacks(cfg: DictConfig) -> list[L.Callback]:

@@ -163,6 +163,15 @@ class EndpointJudge:
             for both in asked
         ]
 
+    def reach(self) -> None:
+        """Ask a word of the server, which no count has, so that a wrong address, key or model shows at once.
+
+        Raises:
+            ValueError: if it does not answer.
+        """
+        self._endpoint.start()
+        self._endpoint.ask("Answer with [[C]].")
+
     def usage(self) -> Usage:
         """Return what all answers on disk cost."""
         lines = list(self._lines().values())

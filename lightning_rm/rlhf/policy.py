@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from lightning_rm.digests import files_digest
+from lightning_rm.checksums import check_folder
+from lightning_rm.digests import chunks_digest, sha256_of
 from lightning_rm.models.backbone.contexts import quiet
 from lightning_rm.models.backbone.loading import Checkpoint, is_classifier, load_weights, weight_files
 from lightning_rm.models.backbone.settings import dtype_of
@@ -87,11 +90,43 @@ def policy_version(path: str | Path) -> str:
 
     Args:
         path: a folder, a `.gguf` file, or a hub name that was loaded before: its commit is that of the hub's cache.
+
+    Raises:
+        ValueError: if a weight file is cut, or has other bytes than its checksum says.
     """
     place = Path(path)
     if not place.exists():
         cached = try_to_load_from_cache(str(path), "config.json")
         return Path(cached).parent.name if isinstance(cached, str) else "not in the cache"
     if place.is_file():
-        return files_digest([place])
-    return files_digest(weight_files(place))
+        return _digest_of([place])
+    check_folder(place)
+    return _digest_of(weight_files(place))
+
+
+def model_version(folder: Path) -> str:
+    """Return what changes when a reward model does, an ensemble's members included.
+
+    Raises:
+        ValueError: if a weight file is cut, or has other bytes than its checksum says.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for part in sorted({file.parent for file in files}):
+        check_folder(part)
+    return _digest_of(files)
+
+
+def _digest_of(files: Sequence[Path]) -> str:
+    """Return `files_digest` of files, each read once in a process: several stages depend on the same weights."""
+    return chunks_digest(bytes.fromhex(_sha256(file, *_state(file))) for file in files)[:16]
+
+
+def _state(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=4096)
+def _sha256(file: Path, size: int, changed: int) -> str:
+    """Return a digest of a file; one of the same size and time of change is not read again."""
+    return sha256_of(file)

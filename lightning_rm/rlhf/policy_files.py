@@ -53,7 +53,7 @@ def write_policies(
     notes: list[str] = []
     for n in policy.n:
         groups = best_of_groups(rows, rewards, n, policy.k)
-        files.append(_lines(folder / f"responses_n{n}.jsonl", groups, _group_line))
+        files.append(write_groups(folder / f"responses_n{n}.jsonl", groups))
         if policy.annotator is None:
             continue
         labelled = list(labelled_pairs(groups, policy.annotator, policy.seed))
@@ -64,6 +64,11 @@ def write_policies(
             "since all their responses have equal gold rewards"
         )
     return files, notes
+
+
+def write_groups(path: Path, groups: Iterable[GroupRow]) -> Path:
+    """Write groups of responses as JSONL that `responses=jsonl` reads, whole or not at all."""
+    return _lines(path, groups, _group_line)
 
 
 def _lines(path: Path, rows: Iterable[Any], line: Callable[[Any], dict[str, Any]]) -> Path:

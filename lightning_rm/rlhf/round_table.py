@@ -55,6 +55,8 @@ class RoundTable:
         rows: list[dict[str, str]] = []
         for number, measures in self.measures.items():
             values = {name: getattr(measures, name) for name in COLUMNS}
+            if number == 0:  # against itself, each of the start policy's responses is a tie
+                values |= dict.fromkeys(("win", "tie", "lose"))
             written = {
                 COLUMNS[name][0]: "" if value is None else COLUMNS[name][1].format(value)
                 for name, value in values.items()
@@ -66,11 +68,12 @@ class RoundTable:
     def notes(self) -> list[str]:
         """Return what is to be said beside the table."""
         first = self.measures[0]
-        what = "gold" if first.gold is not None else "the share of wins"
+        what = "gold" if first.gold is not None else "the share of wins (ties half, and one half for round 0)"
         worth = [measures.worth for measures in self.measures.values()]
         notes = [
             f"{first.num_prompts:,} held-out prompts, {first.num_responses:,} responses a round; win, tie and lose are "
-            "against the start policy, reward is that of the round's own model less the start policy's",
+            "against the start policy, so round 0, which is that policy, has none; reward is that of the round's own "
+            "model less the start policy's",
             f"{what} is highest in round {self.best}",
         ]
         if (falls := num_falls(worth)) and len(worth) > 1:

@@ -137,10 +137,7 @@ def run_rounds(
     Raises:
         ValueError: if a number is out of its range, or a stage was made of other inputs.
     """
-    if num_rounds < 1:
-        raise ValueError(f"rounds={num_rounds}; give 1 or more")
-    if patience is not None and patience < 1:
-        raise ValueError(f"patience={patience}; give 1 or more, or null to run all rounds")
+    check_numbers(num_rounds, patience)
     rounds: list[Round] = []
     for number in range(num_rounds + 1):
         round = Round(out, number)
@@ -151,6 +148,14 @@ def run_rounds(
         if patience is not None and num_falls([worth(each) for each in rounds]) >= patience:
             break
     return rounds
+
+
+def check_numbers(num_rounds: int, patience: int | None) -> None:
+    """Raise ValueError for a number of rounds, or of falls, that is out of its range."""
+    if num_rounds < 1:
+        raise ValueError(f"rounds={num_rounds}; give 1 or more")
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience={patience}; give 1 or more, or null to run all rounds")
 
 
 def num_falls(worth: Sequence[float]) -> int:

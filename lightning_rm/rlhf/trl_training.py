@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.checksums import write_checksums
 from lightning_rm.data.rows import GroupRow
 from lightning_rm.drafts import draft_of, folder_draft
 from lightning_rm.rlhf.improving import Shaping
@@ -141,6 +142,7 @@ def train_by_trl(
         with folder_draft(out) as draft:
             loop.save_model(str(draft))
             tokenizer.save_pretrained(draft)
+            write_checksums(draft)
     log: list[dict[str, Any]] = loop.state.log_history
     with draft_of(out.parent / "trl_log.jsonl") as draft:
         draft.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")

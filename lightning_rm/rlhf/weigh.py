@@ -124,13 +124,7 @@ def weigh(
     """
     pairs, out, weighing = as_source(source), Path(out), weighing or Weighing()
     tokenize = tokenize or TokenizePolicy()
-    if tokenize.overlong not in ("drop", "error"):
-        raise ValueError(
-            f"overlong={tokenize.overlong}: of a response that is cut nobody knows how likely it is; set overlong=drop "
-            "or overlong=error"
-        )
-    if reference is None and weighing.relative:
-        raise ValueError(f"relative={weighing.relative}: there is no reference policy to divide by; set relative=0")
+    check_weighing(weighing, reference, tokenize)
     if out.suffix != ".parquet":
         raise ValueError(f"out={str(out)!r}: weighed pairs are a Parquet file; give a name that ends in .parquet")
     if shard_pairs < 1 or batch_tokens < 1:
@@ -160,6 +154,26 @@ def weigh(
     if kept is None:
         remove_parts(root)
     return weighed
+
+
+def check_weighing(weighing: Weighing, reference: object | None, tokenize: TokenizePolicy) -> None:
+    """Say what does not go together, before anything is read.
+
+    Args:
+        weighing: how log-probabilities become weights.
+        reference: the policy that wrote the responses; None where none is named.
+        tokenize: what to do with long rows.
+
+    Raises:
+        ValueError: for a relative ratio without a reference, and for responses that would be cut.
+    """
+    if tokenize.overlong not in ("drop", "error"):
+        raise ValueError(
+            f"overlong={tokenize.overlong}: of a response that is cut nobody knows how likely it is; set overlong=drop "
+            "or overlong=error"
+        )
+    if reference is None and weighing.relative:
+        raise ValueError(f"relative={weighing.relative}: there is no reference policy to divide by; set relative=0")
 
 
 def weighed_by(path: Path) -> dict[str, Any]:

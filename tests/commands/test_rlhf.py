@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from safetensors.torch import load_file
 
 from lightning_rm.commands.rlhf import rlhf
+from lightning_rm.commands.train import train
 from lightning_rm.data.rows import GroupRow
 from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -60,8 +66,13 @@ class Runner:
     def __init__(self, folder: Path, killed_at: float | None = None) -> None:
         self.folder, self.killed_at = folder, killed_at
         self.ran: list[str] = []
+        self.checked = 0
 
     def __call__(self, words: Sequence[str]) -> None:
+        if "check=true" in words:  # what is gone through before round 1 is the same command in this process
+            self.checked += 1
+            train(composed(*words[1:-1], f"hydra.runtime.output_dir={self.folder}", f"hydra.sweep.dir={self.folder}"))
+            return
         if self.killed_at == len(self.ran):
             raise KeyboardInterrupt
         done = lightning_rm(self.folder, *words)
@@ -84,6 +95,7 @@ def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         runner = Runner(folder)
         table = run(words_of(world, folder / "out", *META), runner)
     assert runner.ran == ["sample", "train", "train"]
+    assert runner.checked == 2
     assert table is not None
     assert list(table.measures) == [0, 1]
     return folder / "out"
@@ -176,9 +188,104 @@ def test_several_models_are_one(world: Path, tmp_path: Path, monkeypatch: pytest
     assert model.num_rewards == 1
 
 
+def test_rounds_weigh_pairs_by_the_policy_they_begin_with(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference is another policy, so that round 1 weighs; what the data calls its columns stays the data's own."""
+    draw_nothing(monkeypatch)
+    save_policy(tmp_path / "other", seed=1)
+    rows = [json.loads(line) for line in (world / "pairs.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**row, "good": row["chosen"], "chosen": None, "source": "here"}) + "\n" for row in rows]
+    (tmp_path / "pairs.jsonl").write_text("".join(lines))
+    words = words_of(world, tmp_path / "out", "weigh=true", "weighing.power=0.5", "labels.share=0.5")
+    words = [word for word in words if not word.startswith("data.file")]
+    words += [f"data.file={tmp_path}/pairs.jsonl", "data.columns={chosen: good}"]
+    words += [f"weighing.reference={tmp_path}/other"]
+    for stage in ("sample", "labels", "weigh", "reward_model"):
+        run([*words, f"stage={stage}"], Runner(tmp_path))
+    table = pq.read_table(tmp_path / "out/round_1/weighed.parquet").to_pylist()
+    assert [row["source"] for row in table] == ["here"] * len(rows)
+    own, other = (np.array([row[f"{name}_log_probs"] for row in table]) for name in ("policy", "reference"))
+    ratio = (own - np.logaddexp(math.log(0.1) + own, math.log(0.9) + other)).sum(axis=1)
+    expected = np.exp(0.5 * ratio) / np.exp(0.5 * ratio).mean()
+    assert [row["weight"] for row in table] == roughly(expected.tolist())
+    counts = json.loads((tmp_path / "out/round_1/reward_model/data.json").read_text())
+    num_labels = len((tmp_path / "out/round_1/labels.jsonl").read_text().splitlines())
+    assert [each["kept"] for each in counts if each["name"] == "train"] == [len(table) + num_labels]
+    again = Runner(tmp_path, killed_at=0)
+    run([*words, "stage=weigh"], again)
+    assert again.checked == 0
+
+
+def test_broken_weights_are_named_and_not_taken_for_others(
+    whole: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTNING_RM_CACHE", str(whole.parent / "cache"))
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    words = [*words_of(world, out, *META), "stage=judge"]
+    for name in ("policy", "reward_model"):
+        file = out / f"round_1/{name}/model/last/model.safetensors"
+        held = file.read_bytes()
+        for broken in (held[:-100], held[:5], b"", held[:-3] + bytes([held[-3] ^ 1]) + held[-2:]):
+            file.write_bytes(broken)
+            with pytest.raises(ValueError, match=rf"{file} .*To have it made again, remove {out}/round_1/{name} and"):
+                run(words, Runner(tmp_path))
+            (file.parent / "checksums.json").rename(tmp_path / "held.json")
+            if len(broken) < len(held):
+                with pytest.raises(ValueError, match=rf"{file} .*To have it made again"):
+                    run(words, Runner(tmp_path))
+            (tmp_path / "held.json").rename(file.parent / "checksums.json")
+        file.write_bytes(held)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["module=contrastive"], "contrast"),
+        (["module=contrastive", "contrast=simcse", "module.dropout_at=null"], "the two views of a batch are equal"),
+        (["treatment=[flip]"], "strength"),
+        (["module=voters"], "set members=heads"),
+        (["trainer.precision=64-true"], "trainer.precision=64-true takes everything"),
+        (["monitor=val/accurate"], "there is no metric 'accurate'"),
+        (["data.max_tokens=4096"], "the backbone has positions for 256"),
+        (["backbone=hub", "backbone.path=nowhere"], "nowhere"),
+        (["optimizer.lr=-1"], "Invalid learning rate"),
+        (["module=meta", "responses.batch_groups=0"], "batch_groups"),
+        (["policy_optimizer.lr=-1"], "Invalid learning rate"),
+        (["policy_optimizer.batch_pairs=0"], "batch_pairs=0"),
+    ],
+)
+def test_a_training_that_cannot_work_is_said_before_anything_is_sampled(
+    words: list[str], message: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTNING_RM_CACHE", str(tmp_path / "cache"))
+    runner = Runner(tmp_path, killed_at=0)
+    with pytest.raises((ValueError, InstantiationException), match=message):
+        run(words_of(world, tmp_path / "out", *words), runner)
+    assert runner.checked
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["clip=-1"], "clip=-1"),
+        (["combine=warmer"], "combine='warmer'"),
+        (["eval_k=0"], "eval_k=0"),
+        (["eval_temperature=0"], "eval_temperature=0"),
+        (["patience=0"], "patience=0"),
+        (["dtype=float8"], "float8"),
+        (["max_new_tokens=256"], "leaves no room for a prompt"),
+        (["chat_template_kwargs={thinking: true}"], "reads no 'thinking'"),
+        (["policy_optimizer=rejection", "policy_optimizer.choose.beta=0"], "beta=0"),
+        (["judge=reward_model", "judge.model=nowhere"], "nowhere"),
+        (["judge=endpoint", "judge.url=http://localhost:9", "judge.model=m", "judge.key=NO_SUCH_KEY"], "NO_SUCH_KEY"),
+        (["weigh=true", "weighing.reference=null"], "set relative=0"),
+        (["weigh=true", "weighing.clip=0.5"], "clip=0.5"),
+        (["weigh=true", "data.overlong=truncate_prompt"], "overlong=truncate_prompt"),
+        (["data=synthetic", "weigh=true"], "weigh: weights are of the pairs of a file"),
+        (["labels.share=0.5", "data.where={subset: a}"], "data.where would be asked of them too"),
         (["k=1"], "one response to a prompt leaves nothing to choose among"),
         (["policy_from=first"], "policy_from='first'; give last or start"),
         (["labels.share=2"], "labels.share=2"),

@@ -176,6 +176,17 @@ def test_the_configuration_makes_it(stub: Stub, tmp_path: Path) -> None:
     assert SECRET not in OmegaConf.to_yaml(cfg, resolve=True)
 
 
+def test_whether_a_server_answers_is_asked_once_and_not_counted(
+    judge: Callable[..., EndpointJudge], stub: Stub, tmp_path: Path
+) -> None:
+    stub.replies = [(200, {}, json.dumps({"choices": [{"message": {"content": "[[C]]"}}]})), (404, {}, "no such model")]
+    judge().reach()
+    assert len(stub.asked) == 1
+    assert not (tmp_path / "answers.jsonl").exists()
+    with pytest.raises(ValueError, match="no such model"):
+        judge().reach()
+
+
 def test_requests_are_spaced(judge: Callable[..., EndpointJudge], stub: Stub) -> None:
     time = Time()
     judge(time, requests_per_minute=30)([WIN, TIE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from lightning_rm.data.synthetic.draws import Draws
 from lightning_rm.rlhf.choosing import Rejection, best_of_n, choose_responses, shaped
 from lightning_rm.rlhf.improving import Shaping, said_groups
 from lightning_rm.rlhf.judges import PlantedJudge
-from lightning_rm.rlhf.judging import read_judged
+from lightning_rm.rlhf.judging import Measures, read_judged
 from lightning_rm.rlhf.labelling import label_pairs
+from lightning_rm.rlhf.round_table import RoundTable
 from lightning_rm.rlhf.rounds import Round, Stage, num_falls, run_rounds, settle
 from tests.float64 import roughly
 
@@ -107,6 +109,18 @@ def test_responses_may_have_empty_lines_between_them(tmp_path: Path) -> None:
     line = json.dumps({"prompt": "a", "responses": ["b", "c"], "finished": [True, False]})
     (tmp_path / "said.jsonl").write_text(f"{line}\n\n{line}\n \n")
     assert said_groups(tmp_path / "said.jsonl").finished == [[True, False]] * 2
+
+
+def test_round_0_is_held_against_nothing() -> None:
+    """To a judge that only compares it is one half: a round of fewer wins has fallen below it."""
+    kinds = {"num": 1, "gold": None, "win": 0.0, "tie": 1.0, "lose": 0.0}
+    start = {each.name: kinds.get(each.name, kinds.get(each.name[:3], 0.5)) for each in fields(Measures)}
+    rounds = {0: Measures(**start), 1: Measures(**start | {"win": 0.25, "tie": 0.25, "lose": 0.5})}  # pyright: ignore[reportArgumentType]
+    table = RoundTable(rounds, {})
+    assert [row["win"] for row in table.rows()] == ["", "25.0%"]
+    assert table.best == 0
+    assert "so round 0, which is that policy, has none" in table.notes()[0]
+    assert "one half for round 0) is highest in round 0" in table.notes()[1]
 
 
 def test_rounds_end_when_worth_falls(tmp_path: Path) -> None:

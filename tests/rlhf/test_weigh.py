@@ -141,7 +141,8 @@ def pairs_of(num: int, **more: Any) -> list[dict[str, Any]]:
 
 
 def weighed(rows: Any, policies: tuple[Path, Path], out: Path, **options: Any) -> Weighed:
-    return weigh(rows, policies[0], out, **{"reference": policies[1], "shard_pairs": 2, "device": "cpu", **options})
+    given: dict[str, Any] = {"reference": policies[1], "shard_pairs": 2, "device": "cpu", **options}
+    return weigh(rows, policies[0], out, **given)
 
 
 def test_the_file_has_the_log_probabilities_of_what_the_policies_would_say(

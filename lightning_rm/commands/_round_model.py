@@ -1,0 +1,150 @@
+"""The reward model of a round: its pairs, how they weigh, and the words of `lightning-rm train` that it is made by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class
+
+from lightning_rm.commands._config import resolved
+from lightning_rm.commands._process import words_of
+from lightning_rm.commands._resume import quoted
+from lightning_rm.commands._round_setup import Setup, given
+from lightning_rm.digests import sha256_of
+from lightning_rm.rlhf.combining import combine_models
+from lightning_rm.rlhf.importance import Weighing
+from lightning_rm.rlhf.improving import said_groups
+from lightning_rm.rlhf.policy import policy_version
+from lightning_rm.rlhf.rounds import Round
+
+TRAINED = (
+    *("data", "backbone", "peft", "module", "layout", "optimizer", "scheduler", "treatment", "members", "contrast"),
+    *("trainer", "monitor", "mode", "logger"),
+)
+"""The keys, and what lies below them, that are handed to the training of reward models as they were given."""
+
+AS_WRITTEN = ("columns", "where", "format", "prefill")
+"""Options of a file of pairs that say how others wrote it: what stages write is plain."""
+
+
+class ModelStages:
+    """The stages `weigh` and `reward_model`: what they do, and what they depend on.
+
+    Args:
+        setup: what stages share.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.cfg = setup, setup.cfg
+
+    # weigh
+
+    def weigh(self, round: Round) -> None:
+        """Weigh the data's pairs by the policy of the round before, by `lightning-rm weigh`."""
+        keep = self.setup.out / "log_probs"  # the reference reads the pairs in one round alone
+        places = {"policy": self.setup.policy(round.before), "out": round / "weighed.parquet", "keep": keep}
+        words = [f"{name}={quoted(str(place))}" for name, place in places.items()]
+        self.setup.run(["weigh", *self.weigh_words(), *words, "overwrite=true"])
+
+    def weigh_inputs(self, round: Round) -> dict[str, Any]:
+        """Return what the weights depend on."""
+        return {
+            "policy": self.setup.policy_version(round.before),
+            "reference": None if self.cfg.weighing.reference is None else policy_version(self.cfg.weighing.reference),
+            "pairs": self.setup.source("train").fingerprint(),
+            "words": [word for word in self.weigh_words() if not word.startswith("reference=")],
+        }
+
+    def weighing(self) -> Weighing:
+        """Return how log-probabilities become weights."""
+        how = self.cfg.weighing
+        return Weighing(how.power, how.relative, how.per_token, how.clip)
+
+    def weigh_words(self) -> list[str]:
+        """Return the words of `lightning-rm weigh`, but for places."""
+        how = self.cfg.weighing
+        reference = "null" if how.reference is None else quoted(str(how.reference))
+        names = ("power", "relative", "per_token", "clip", "batch_tokens")
+        return [
+            *words_of(self.setup.words, ("data",)),
+            f"reference={reference}",
+            *given(how, names),
+            *given(self.cfg, ("temperature", "dtype", "accelerator", "chat_template", "chat_template_kwargs")),
+        ]
+
+    # reward_model
+
+    def train(self, round: Round) -> None:
+        """Train this round's reward model, or several and their ensemble, by `lightning-rm train`."""
+        several = self.cfg.num_models > 1
+        places = [round / f"reward_models/{place}" for place in range(self.cfg.num_models)]
+        for place, run in enumerate(places if several else [round / "reward_model"]):
+            name, seed = f"name={self.cfg.name}_round_{round.number}", round.seed(self.cfg.seed, f"train {place}")
+            files = self.files(self._pairs(round), round / "responses.jsonl")
+            self.setup.train([*self.train_words(round), *files, name, f"seed={seed}"], run)
+        if several:
+            folders = [self.setup.model(run) for run in places]
+            groups = said_groups(round / "responses.jsonl").groups
+            combine_models(folders, groups, self.cfg.combine, self.cfg.lam, round / "reward_model/model/best")
+
+    def train_inputs(self, round: Round) -> dict[str, Any]:
+        """Return what the reward model depends on."""
+        labels = {f"labels of round {number}": file for number, file in self._labels(round).items() if file.is_file()}
+        read = labels | ({"weighed.parquet": round / "weighed.parquet"} if self.cfg.weigh else {})
+        read |= {"responses.jsonl": round / "responses.jsonl"} if self.reads_responses else {}
+        return {
+            "words": [word for word in self.train_words(round) if not word.startswith("logger")],
+            "pairs": self.setup.source("train").fingerprint(),
+            **{name: sha256_of(file) for name, file in read.items()},
+            "models": [self.cfg.num_models, self.cfg.combine, self.cfg.lam] if self.cfg.num_models > 1 else 1,
+            "seed": round.seed(self.cfg.seed, "train 0"),
+        }
+
+    def train_words(self, round: Round) -> list[str]:
+        """Return the words of `lightning-rm train`, but for places, names and seeds."""
+        words = words_of(self.setup.words, TRAINED)
+        if not words_of(words, ("backbone",)):
+            words += ["backbone=hub", f"backbone.path={quoted(self.cfg.policy)}"]
+        if not words_of(words, ("logger",)):
+            words += ["logger=csv"]
+        if self.reads_responses:
+            words += ["responses=jsonl", f"responses.batch_groups={self.cfg.responses.batch_groups}"]
+        return [*words, f"init_seed={round.seed(self.cfg.init_seed, 'head')}"]
+
+    def files(self, pairs: list[Path] | None, responses: Path) -> list[str]:
+        """Return the words that name the files of a training.
+
+        Args:
+            pairs: in place of those of the data; None for these.
+            responses: where the module reads them.
+        """
+        words: list[str] = []
+        if self.reads_responses:
+            words.append(f"responses.file={quoted(str(responses))}")
+        if pairs is not None:
+            words.append(f"data.module.train.path=[{','.join(quoted(str(file)) for file in pairs)}]")
+            if self.cfg.weigh:  # the data's own rows are among them, as they were read
+                plain = {"columns": "null", "where": "null", "format": "auto", "prefill": "error"}
+                names = [name for name in AS_WRITTEN if name in self.cfg.data.module.train]
+                words += [f"data.module.train.{name}={plain[name]}" for name in names]
+        return words
+
+    def _pairs(self, round: Round) -> list[Path] | None:
+        """Return the files of pairs of a round, where they are other than the data's."""
+        if not (self.cfg.weigh or self.cfg.labels.share):
+            return None
+        named: Any = resolved(self.cfg)["data"]["file"]
+        own = [round / "weighed.parquet"] if self.cfg.weigh else [named] if isinstance(named, str) else named
+        return [*map(Path, own), *self._labels(round).values()]
+
+    def _labels(self, round: Round) -> dict[int, Path]:
+        """Return the files of labels of this round and those before."""
+        if not self.cfg.labels.share:
+            return {}
+        return {number: Round(self.setup.out, number) / "labels.jsonl" for number in range(1, round.number + 1)}
+
+    @property
+    def reads_responses(self) -> bool:
+        """Whether the module is trained on what the policy says."""
+        return bool(get_class(self.cfg.module._target_).reads_responses)  # pyright: ignore[reportAttributeAccessIssue]

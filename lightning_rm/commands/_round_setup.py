@@ -1,0 +1,195 @@
+"""What the stages of `lightning-rm rlhf` share: where policies and models lie, prompts, the judge, a training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.commands._config import resolved
+from lightning_rm.commands._data import find_source
+from lightning_rm.commands._process import Run
+from lightning_rm.commands._resume import quoted
+from lightning_rm.commands.evaluate import device_of
+from lightning_rm.data.rows import Source
+from lightning_rm.data.tokenize.pairs import load_tokenizer
+from lightning_rm.digests import fingerprint
+from lightning_rm.drafts import draft_of
+from lightning_rm.rlhf.endpoint_judge import EndpointJudge
+from lightning_rm.rlhf.judges import Judge
+from lightning_rm.rlhf.policy import model_version, policy_config, policy_version
+from lightning_rm.rlhf.prompts import Prompt, distinct_prompts
+from lightning_rm.rlhf.reward_function import RewardFunction
+from lightning_rm.rlhf.rounds import Round
+from lightning_rm.rlhf.sampling import room_for_prompt
+from lightning_rm.scoring.load import find_folder, load_model
+
+MODEL_SELECTIONS = ("best", "last")
+
+
+class Setup:
+    """What the stages of rounds share.
+
+    Args:
+        cfg: `conf/rlhf.yaml`, composed.
+        words: the command line that it was composed from.
+        run: runs a command.
+        console: where counts are said.
+    """
+
+    def __init__(self, cfg: DictConfig, words: Sequence[str], run: Run, console: Console) -> None:
+        self.cfg, self.words, self.run, self.console = cfg, words, run, console
+        self.out = Path(cfg.out)
+        self.optimizer: dict[str, Any] = resolved(cfg.policy_optimizer)
+        self.device = device_of(cfg.accelerator) or torch.accelerator.current_accelerator() or torch.device("cpu")
+
+    def policy(self, round: Round) -> str | Path:
+        """Return where the policy of a round lies."""
+        return self.cfg.policy if round.number == 0 else round / "policy/model/last"
+
+    def start_of(self, round: Round) -> Round:
+        """Return the round whose policy is improved in this one."""
+        return round.before if self.cfg.policy_from == "last" else Round(self.out, 0)
+
+    def model(self, run: Path) -> Path:
+        """Return the folder of a run's reward model.
+
+        Raises:
+            ValueError: if the run has none.
+        """
+        weights = self.cfg.weights if self.cfg.monitor is not None else "last"
+        found = find_folder(run, weights) or find_folder(run, "last")
+        if found is None:
+            raise ValueError(f"{run} has no reward model; has its stage been run? (stage=reward_model)")
+        return found
+
+    def policy_version(self, round: Round) -> str:
+        """Return what changes with a round's policy.
+
+        Raises:
+            ValueError: if its weights are broken.
+        """
+        with _of_round(round, "policy"):
+            return policy_version(self.policy(round))
+
+    def model_version(self, round: Round) -> str:
+        """Return what changes with a round's reward model.
+
+        Raises:
+            ValueError: if there is none, or its weights are broken.
+        """
+        folder = self.model(round / "reward_model")
+        with _of_round(round, "reward_model"):
+            return model_version(folder)
+
+    def rewards(self, round: Round) -> RewardFunction:
+        """Return the rewards of a round's model as they are."""
+        how = "mean" if self.cfg.combine == "warm" else self.cfg.combine
+        model = load_model(self.model(round / "reward_model"))
+        return RewardFunction(model, how=how, lam=self.cfg.lam, overlong=None, device=self.device)
+
+    def train(self, words: Sequence[str], run: Path) -> None:
+        """Train, unless the run has written its results; one that was stopped goes on from its checkpoint."""
+        if (run / "results.json").is_file() and any(find_folder(run, weights) for weights in MODEL_SELECTIONS):
+            self.console.print(f"{run} has finished: its weights are taken as they are", soft_wrap=True)
+            return
+        if not (run / "checkpoints" / "resume.ckpt").is_file():
+            shutil.rmtree(run, ignore_errors=True)
+        self.console.print(f"lightning-rm train {' '.join(words)} hydra.run.dir={run}", soft_wrap=True)
+        self.run(["train", *words, f"hydra.run.dir={quoted(str(run))}", "resume=auto"])
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The policy's tokenizer."""
+        return load_tokenizer(self.cfg.policy, chat_template=self.cfg.chat_template)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Who judges."""
+        return instantiate(self.cfg.judge.judge)
+
+    def say_usage(self) -> None:
+        """Say what a judge who is paid has cost so far."""
+        if isinstance(self.judge, EndpointJudge):
+            self.console.print(str(self.judge.usage()), soft_wrap=True)
+
+    @cached_property
+    def eval_prompts(self) -> list[Prompt]:
+        """The prompts that policies are judged by: none of those that are sampled from."""
+        cfg = self.cfg
+        options: dict[str, Any] = {
+            "max_prompt_tokens": self._max_prompt_tokens(),
+            "on_bad_row": cfg.data.on_bad_row,
+            "chat_template_kwargs": self.template_arguments(),
+        }
+        sampled, _ = distinct_prompts(self.source(cfg.set), self.tokenizer, num_prompts=cfg.num_prompts, **options)
+        taken = {fingerprint(prompt=prompt.messages) for prompt in sampled}
+        most = len(sampled) + cfg.num_eval_prompts
+        others, _ = distinct_prompts(self.source(cfg.eval_set), self.tokenizer, num_prompts=most, **options)
+        held_out = [prompt for prompt in others if fingerprint(prompt=prompt.messages) not in taken]
+        if not held_out:
+            raise ValueError(
+                f"eval_set={cfg.eval_set!r} has no prompt that is not sampled from; name another set, or a smaller "
+                "num_prompts="
+            )
+        held_out = held_out[: cfg.num_eval_prompts]
+        if len(held_out) < cfg.num_eval_prompts:
+            self.console.print(f"policies are judged by {len(held_out):,} prompts: eval_set={cfg.eval_set} has no more")
+        return held_out
+
+    def template_arguments(self) -> dict[str, Any]:
+        """Return what the policy's chat template is told of all prompts."""
+        return resolved(self.cfg.chat_template_kwargs) if self.cfg.chat_template_kwargs else {}
+
+    def source(self, name: str) -> Source:
+        """Return a set of the data, whole."""
+        cfg = self.cfg.copy()
+        OmegaConf.update(cfg, "set", name)
+        return find_source(cfg)
+
+    def _max_prompt_tokens(self) -> int | None:
+        bounds = (self.cfg.max_prompt_tokens, room_for_prompt(policy_config(self.cfg.policy), self.cfg.max_new_tokens))
+        return min((bound for bound in bounds if bound is not None), default=None)
+
+
+@contextmanager
+def _of_round(round: Round, stage: str) -> Generator[None]:
+    """Say of a broken file that a stage has made how to have it made again."""
+    try:
+        yield
+    except ValueError as error:
+        if not round.number:
+            raise
+        raise ValueError(f"{error}. To have it made again, remove {round / stage} and start once more") from error
+
+
+def written(value: object) -> str:
+    """Return a plain value as Hydra reads it."""
+    if isinstance(value, Mapping):
+        inner = ",".join(f"{name}:{written(one)}" for name, one in value.items())
+        return f"{{{inner}}}"
+    if isinstance(value, str):
+        return quoted(value)
+    return json.dumps(value)
+
+
+def given(cfg: DictConfig, names: Sequence[str]) -> list[str]:
+    """Return the words that set some keys of another command as they are here; what is null is left to it."""
+    values = resolved(cfg)
+    return [f"{name}={written(values[name])}" for name in names if values[name] is not None]
+
+
+def write_counts(path: Path, counts: Mapping[str, Any]) -> None:
+    """Write a stage's counts, whole or not at all."""
+    with draft_of(path) as draft:
+        draft.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
