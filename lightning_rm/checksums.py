@@ -85,7 +85,7 @@ def _check_length(path: Path, size: int) -> None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            told = json.loads(file.read(length)) if length <= size else None
+            told = json.loads(file.read(length) if length <= size else b"")
         ends = [int(each["data_offsets"][1]) for name, each in told.items() if name != "__metadata__"]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: its head cannot be read; write or copy it again") from error

@@ -46,9 +46,11 @@ class PolicyStage:
             self.shaping(),
         )
         if not choice.pairs:
+            cut = f"{counts['num_unfinished']:,} were cut off and have unfinished_reward; raise max_new_tokens, or "
             raise ValueError(
                 f"round {round.number} has nothing to learn: {choice.num_equal:,} of {choice.num_groups:,} prompts "
-                "have responses of equal rewards; sample at a higher temperature, or more of them (k)"
+                f"have responses of equal rewards; {cut if self.cfg.unfinished_reward is not None else ''}sample at a "
+                "higher temperature, or more of them (k)"
             )
         write_pairs(round / "chosen.jsonl", choice.pairs)
         words = self.distil_words(self.setup.policy(self.setup.start_of(round)), round / "chosen.jsonl")
