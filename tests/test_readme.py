@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def overrides(command: str) -> tuple[str, list[str]]:
     """The verb of a command line and its key=value words, wherever it is wrapped in a launcher."""
     words = [
         inner
-        for word in shlex.split(command.split("&&")[-1])
+        for word in shlex.split(command.split("&&")[-1].removesuffix("&"))
         for inner in (shlex.split(word) if "lightning-rm " in word else [word])
     ]
     for place, word in enumerate(words):
@@ -140,6 +141,16 @@ def test_the_choices_are_those_of_conf() -> None:
         if (path.parent.name, path.stem) not in parts:
             found.setdefault(path.parent.name, []).append(path.stem)
     assert {group: names.split(", ") for group, names in written.items()} == found
+
+
+def test_scripts_for_a_cluster_are_of_the_shell() -> None:
+    """Multi-node by srun, by torchrun, and on a Ray cluster; each is put back into its queue when it is told to end."""
+    scripts = [block for language, block in DOCS if language == "bash" and block.startswith("#!")]
+    assert len(scripts) == 3
+    for script in scripts:
+        checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+        assert (checked.returncode, checked.stderr) == (0, "")
+        assert re.search(r"^#SBATCH .*--requeue .*--signal=(B:)?USR1@120$", script, flags=re.MULTILINE)
 
 
 def test_conf_names_its_commands() -> None:

@@ -25,7 +25,7 @@ from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.digests import fingerprint
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.parts import Parts, Rewards, open_parts
-from lightning_rm.scoring.shards import Shard, score_shards
+from lightning_rm.scoring.shards import Engine, Shard, score_shards
 from lightning_rm.strength import Strength
 
 Progress = Callable[[str, int, int], None]
@@ -70,6 +70,7 @@ def collect_votes(
     layout: LayoutSetting = "auto",
     batch_tokens: int | None = None,
     shard_size: int = 2000,
+    engine: Engine = score_shards,
     progress: Progress | None = None,
     accept: Callable[[PairDataset], None] | None = None,
 ) -> Votes:
@@ -86,7 +87,8 @@ def collect_votes(
         batch_tokens: the most grid tokens of a forward; a longer conversation goes alone. None for what suits the
             device.
         shard_size: conversations of a shard, the most that a killed process does again.
-        progress: called after every batch.
+        engine: what scores the shards: this process and Fabric's, or `on_ray.RayWorkers`; the votes are the same.
+        progress: called after every batch, or every shard on Ray.
         accept: told the pairs before the first is scored; what it raises refuses them.
 
     Returns:
@@ -159,7 +161,7 @@ def collect_votes(
     open_parts(parts)
     folders = [Parts(parts / f"{settings[:16]}-{voter.digest}{_fold(voter)}") for voter in voters]
     for voter, following, needed, folder in zip(voters, [*voters[1:], None], needed_by, folders, strict=True):
-        score_shards(
+        engine(
             partial(load, voter, following),
             shards_of(voter, needed),
             folder,

@@ -70,12 +70,15 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
         yield
     except KeyboardInterrupt as stopped:
         print("stopped", file=sys.stderr)
+        if in_sweep():
+            leave_word("stopped")
         raise SystemExit(143 if isinstance(stopped, Terminated) else 130) from None
     except SystemExit as ended:
-        if not in_sweep() or ended.code != 1:  # a command that has said by itself what went wrong
+        if not in_sweep():
             raise
-        leave_word("exit code 1")
-        return
+        leave_word(f"exit code {ended.code}")
+        if ended.code != 1:  # with 1 a command has said by itself what went wrong
+            raise
     except Exception as error:
         said, nulls = in_words(error), given_null()
         if said is None and nulls and "None" in str(error):
@@ -94,8 +97,6 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
             leave_word(said)
             return
         raise SystemExit(1) from error
-    if in_sweep():
-        leave_word(None)
 
 
 def given_null() -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 import signal
 import sys
@@ -23,7 +22,9 @@ import hydra
 from omegaconf import DictConfig
 
 from lightning_rm.commands._config import Terminated, conf_dir, plain_errors
-from lightning_rm.commands._targets import check_targets, take_word
+from lightning_rm.commands._resume import go_on, is_multirun
+from lightning_rm.commands._sweep import LOST, in_sweep, leave_word, told_at_the_end, word_before
+from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
 
 _arguments: list[str] | None = None  # of this process, as they were given, once they are prepared
 
@@ -42,16 +43,27 @@ def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
             logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
             warnings.simplefilter("ignore", RowsLeftOut)  # every command that reads pairs shows a table of them
-            result: Any = math.nan  # a sweep's objective of a job that fails
+            result: Any = None  # of a job that fails: Optuna takes a number for an objective, and trips over NaN
             with plain_errors(cfg):
                 check_targets(cfg)
+                if in_sweep():
+                    if cfg.get("resume") == "auto" and (done := go_on(cfg)) is not None:
+                        return done
+                    leave_word(LOST)
                 result = task(cfg)
+                if in_sweep() or ("resume" in cfg and word_before() is not None):  # or one of a sweep, alone again
+                    leave_word(None, result)
             return result
 
         @functools.wraps(task)
         def main() -> None:
             prepare(verb)
-            hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(job)()
+            run = hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(job)
+            if not is_multirun(sys.argv[1:]):
+                run()
+                return
+            with told_at_the_end(arguments()):
+                run()
 
         return main
 
@@ -89,8 +101,10 @@ def prepare(verb: str) -> None:
         if verb == "train":
             sys.argv[1:] = with_folder(words)
             check_folder(sys.argv[1:])
-    if "-m" in words or "--multirun" in words:
-        sys.argv.append("+hydra.callbacks.sweep._target_=lightning_rm.commands._sweep.SweepTable")
+    if is_multirun(words):
+        sys.argv.append("+hydra.callbacks.sweep._target_=lightning_rm.commands._sweep.SweepNoted")
+        if is_allowed():  # on machines that have not this process's environment too
+            sys.argv.append(f"+hydra.job.env_set.{ALLOWED}='1'")
 
 
 def arguments() -> list[str]:

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -50,6 +50,15 @@ OTHER_NAMES = {
     "warmup_steps": "scheduler.warmup",
 }
 """What other trainers call a key -> what it is here."""
+
+EXTRA_OF = {
+    "hydra/launcher/joblib": "sweep",
+    "hydra/launcher/ray": "ray",
+    "hydra/launcher/submitit_local": "sweep",
+    "hydra/launcher/submitit_slurm": "sweep",
+    "hydra/sweeper/optuna": "sweep",
+}
+"""What a plugin of Hydra brings -> the extra of this package that installs it."""
 
 
 class Choice(NamedTuple):
@@ -118,6 +127,9 @@ def compose_choices(verb: str, overrides: Sequence[Override], folder: str | None
             try:
                 cfg = compose(verb, overrides=[*search, *words])
             except (HydraException, OmegaConfBaseException) as error:
+                if isinstance(error, MissingConfigException) and error.missing_cfg_file in EXTRA_OF:
+                    extra = EXTRA_OF[error.missing_cfg_file]
+                    raise ValueError(f"{' '.join(words)}: this needs pip install 'lightning-rm[{extra}]'") from error
                 raise ValueError(str(error).strip()) from error
             found |= dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     return Choice(found, groups)

@@ -6,15 +6,19 @@ It knows command lines and folders of runs; the checkpoint itself is read by oth
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
 
 from lightning_rm.commands._keys import parse
+from lightning_rm.commands._sweep import word_before
 
 JOB = "job_of_cluster.json"
 """The file in a run's folder that says which job of a cluster wrote it, and by which command line."""
@@ -28,10 +32,10 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
         resume=auto hydra.run.dir=runs/a       ->  the same, if there is a checkpoint; else the run begins
 
     A job that Slurm has put back into its queue goes on as if `resume=auto` and its folder of before had been given.
-    A folder that is given stays, and so does the command line of a multirun, each of whose jobs has a folder.
+    A folder that is given stays, and so does the command line of a multirun, each of whose jobs has a folder (`go_on`).
     """
     words = list(arguments)
-    if "-m" in words or "--multirun" in words:
+    if is_multirun(words):
         return words
     given = {
         override.key_or_group: override for override in parse([word for word in words if not word.startswith("-")])
@@ -72,13 +76,39 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
     return words
 
 
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """Tell whether a command line is of a sweep."""
+    return "-m" in arguments or "--multirun" in arguments
+
+
+def go_on(cfg: DictConfig) -> float | None:
+    """Have a job of a multirun with `resume=auto` go on in its folder, where it is not done.
+
+    Args:
+        cfg: of the job; its `resume` becomes the latest checkpoint of its folder, or null where there is none.
+
+    Returns:
+        What the job returned when it was run before; None if it was not, or did not come to its end.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    word = word_before()
+    if word is not None and word["error"] is None:
+        print(f"{folder} is done", file=sys.stderr)
+        return math.nan if word["result"] is None else word["result"]
+    found = _latest(folder)
+    if found is not None:
+        print(f"going on from {found}", file=sys.stderr)
+    cfg.resume = None if found is None else str(found)
+    return None
+
+
 def check_folder(arguments: Sequence[str]) -> None:
     """Check that the folder of a run, or of a multirun, can be written, as far as it is known: Hydra makes it.
 
     Raises:
         ValueError: if a file is in its way, or the folder that it would be made in cannot be written.
     """
-    several = "-m" in arguments or "--multirun" in arguments
+    several = is_multirun(arguments)
     key = "hydra.sweep.dir" if several else "hydra.run.dir"
     given = {each.key_or_group: each for each in parse([word for word in arguments if not word.startswith("-")])}
     folder = _text(given.get(key)) or "runs"

@@ -1,25 +1,59 @@
 """What became of each job of a multirun: one that fails stops no other, and the sweep says which did.
 
-It knows folders and Hydra's callbacks; no command. A job leaves a word in its own folder, so that it does not matter
-which process or machine a launcher ran it on.
+It knows folders and Hydra's callbacks; no command. A job leaves a word in its own folder when it begins and when it
+ends, so that it does not matter which process or machine a launcher ran it on, nor how that came to its end.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import socket
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import filter_overrides
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from lightning_rm.commands._targets import is_allowed
+from lightning_rm.drafts import draft_of
+
 WORD = "job.json"
-"""The file in a job's folder: its overrides, and the first line of what went wrong."""
+"""The file in a job's folder: its overrides, where it runs, what it returned, and the first line of what went wrong."""
+
+LOST = "lost: it was killed, or its machine went away"
+NOT_BEGUN = "not begun: the sweep ended before"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A multirun, as the process that launches its jobs knows it.
+
+    Args:
+        folder: of all its jobs.
+        verb: the command that each of them is.
+        jobs: the overrides of each job, by its number; none where a sweeper chooses them on the way.
+        flags: words of its command line that its jobs need alone too.
+    """
+
+    folder: Path
+    verb: str
+    jobs: Sequence[Sequence[str]]
+    flags: Sequence[str]
+
+
+_sweep: Sweep | None = None  # of this process, once Hydra has begun it
 
 
 def in_sweep() -> bool:
@@ -27,50 +61,143 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def leave_word(error: str | None) -> None:
-    """Say in the job's folder that it is done, or what went wrong."""
+def leave_word(error: str | None, result: Any = None) -> None:
+    """Say in the job's folder that it is done, what went wrong, or that nothing is known of it yet (`LOST`)."""
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    word = {"overrides": list(job.overrides.task), "error": error}
-    (folder / WORD).write_text(json.dumps(word) + "\n", encoding="utf-8")
+    word = {
+        "overrides": list(job.overrides.task),
+        "error": error,
+        "result": result if isinstance(result, int | float) else None,
+        "process": [socket.gethostname(), os.getpid()],
+    }
+    with draft_of(folder / WORD) as draft:
+        draft.write_text(json.dumps(word) + "\n", encoding="utf-8")
 
 
-class SweepTable(Callback):
-    """Hydra calls it before and after a multirun; it ends one in which a job failed, or was lost, with exit code 1."""
+def word_before() -> dict[str, Any] | None:
+    """Return the word that this job left when it was run before, by the same overrides but for `resume=`."""
+    job = HydraConfig.get()
+    path = Path(job.runtime.output_dir) / WORD
+    if not path.is_file():
+        return None
+    word = json.loads(path.read_text(encoding="utf-8"))
+    return word if _asked(word["overrides"]) == _asked(job.overrides.task) else None
+
+
+class SweepNoted(Callback):
+    """Hydra calls it before a multirun: it is noted for `told_at_the_end`."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forget the words of an older sweep in the folder."""
-        for word in Path(config.hydra.sweep.dir).glob(f"*/{WORD}"):
-            word.unlink()
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Show what became of each job, if one failed."""
-        found = words_of(Path(config.hydra.sweep.dir))
-        failed = [folder for folder, word in found.items() if word["error"] is not None]
-        if not failed:
-            return
-        console = Console(stderr=True, markup=False, highlight=False)
-        table = Table(title=f"{len(failed)} of {len(found)} jobs failed", title_justify="left")
-        for heading in ("job", "overrides", "what went wrong"):
-            table.add_column(heading, overflow="fold")
-        for folder in sorted(found, key=lambda path: (len(path.name), path.name)):
-            table.add_row(folder.name, " ".join(found[folder]["overrides"]), found[folder]["error"] or "done")
-        console.print(table)
-        console.print("each of them again, alone:")
-        for folder in failed:
-            words = [*found[folder]["overrides"], f"hydra.run.dir={folder}"]
-            words += ["resume=auto"] if config.hydra.job.config_name == "train" else []
-            console.print(f"  {shlex.join(['lightning-rm', config.hydra.job.config_name, *words])}", soft_wrap=True)
-        raise SystemExit(1)
+        """Forget the words of an older sweep in the folder, unless this one goes on with it."""
+        global _sweep
+        folder = Path(config.hydra.sweep.dir)
+        if config.get("resume") != "auto":
+            for word in folder.glob(f"*/{WORD}"):
+                word.unlink()
+        flags = [
+            word
+            for source in config.hydra.runtime.config_sources
+            if source.provider == "command-line"
+            for word in ("--config-dir", source.path)
+        ]
+        if is_allowed():
+            flags.append("allow_targets=true")
+        _sweep = Sweep(folder, config.hydra.job.config_name, _planned(config), flags)
 
 
-def words_of(sweep: Path) -> dict[Path, dict[str, Any]]:
-    """Return what became of each job that was begun, by its folder; one that left no word was lost."""
-    found = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in sweep.glob(f"*/{WORD}")}
-    for noted in sweep.glob("*/.hydra/overrides.yaml"):
-        job = noted.parent.parent
-        if job not in found:
-            overrides: list[str] = list(cast(ListConfig, OmegaConf.load(noted)))
-            found[job] = {"overrides": overrides, "error": "lost: it was killed, or its machine went away"}
-    return dict(sorted(found.items()))
+@contextmanager
+def told_at_the_end(arguments: Sequence[str]) -> Generator[None]:
+    """Show what became of each job of a multirun, however it ended, if one failed, was lost or has not begun.
+
+    Args:
+        arguments: the command line.
+
+    Raises:
+        SystemExit: with 1, of a multirun that came to its end nevertheless.
+    """
+    global _sweep
+    _sweep, whole = None, False
+    try:
+        yield
+        whole = True
+    finally:
+        missed = _sweep is not None and show(_sweep, arguments)
+        if missed and whole:
+            raise SystemExit(1)
+
+
+def show(sweep: Sweep, arguments: Sequence[str] = ()) -> bool:
+    """Show what became of each job, and how those that are not done are run again; nothing if all are.
+
+    Args:
+        sweep: the multirun.
+        arguments: its command line.
+
+    Returns:
+        Whether a job is not done.
+    """
+    found = words_of(sweep)
+    missed = [folder for folder, word in found.items() if word["error"] is not None]
+    if not missed:
+        return False
+    console = Console(stderr=True, markup=False, highlight=False)
+    table = Table(title=f"{len(missed)} of {len(found)} jobs are not done", title_justify="left")
+    for heading in ("job", "overrides", "what went wrong"):
+        table.add_column(heading, overflow="fold")
+    for folder, word in found.items():
+        table.add_row(folder.name, " ".join(word["overrides"]), word["error"] or "done")
+    console.print(table)
+    console.print("each of them again, alone:")
+    again = ["resume=auto"] if sweep.verb == "train" else []
+    for folder in missed:
+        words = [*sweep.flags, *_asked(found[folder]["overrides"]), f"hydra.run.dir={folder}", *again]
+        console.print(f"  {shlex.join(['lightning-rm', sweep.verb, *words])}", soft_wrap=True)
+    if again and arguments:
+        words = [word for word in _asked(arguments) if not word.startswith("hydra.sweep.dir=")]
+        words += [f"hydra.sweep.dir={sweep.folder}", *again]
+        console.print("the sweep again, without the jobs that are done:")
+        console.print(f"  {shlex.join(['lightning-rm', sweep.verb, *words])}", soft_wrap=True)
+    return True
+
+
+def words_of(sweep: Sweep) -> dict[Path, dict[str, Any]]:
+    """Return what became of each job, by its folder, in the order of their numbers."""
+    found = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in sweep.folder.glob(f"*/{WORD}")}
+    for word in found.values():
+        if word["error"] == LOST:
+            word["error"] = _where(*word["process"])
+    begun = [_asked(word["overrides"]) for word in found.values()]
+    for number, overrides in enumerate(sweep.jobs):
+        if _asked(overrides) not in begun:
+            found[sweep.folder / str(number)] = {"overrides": list(overrides), "error": NOT_BEGUN}
+    return {path: found[path] for path in sorted(found, key=lambda path: (len(path.name), path.name))}
+
+
+def _where(host: str, process: int) -> str:
+    """Return what is to be said of a job that has not said that it ended."""
+    if host != socket.gethostname():
+        return f"{LOST} ({host}, process {process}); where its launcher leaves it alone it may still be running"
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return LOST
+    if process == os.getpid():  # which would run it no longer
+        return LOST
+    return f"still running, as process {process}"
+
+
+def _planned(config: DictConfig) -> list[list[str]]:
+    """Return the overrides of each job of Hydra's own sweeper; of another one nothing is known before."""
+    sweeper = config.hydra.sweeper
+    if not sweeper._target_.endswith(f".{BasicSweeper.__name__}"):
+        return []
+    words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+    parsed = OverridesParser.create().parse_overrides(words)
+    return [list(filter_overrides(job)) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def _asked(overrides: Sequence[str]) -> list[str]:
+    """Return overrides without `resume=`, which says nothing of what a job is."""
+    return [word for word in overrides if not word.startswith("resume=")]

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
@@ -15,6 +14,7 @@ from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.files import VOTERS
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._data import find_policy, find_source, find_voters
+from lightning_rm.commands._engine import scoring_engine
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
@@ -40,10 +40,12 @@ def annotate_data(cfg: DictConfig) -> Path:
         raise ValueError(f"out={cfg.out!r} is there already, {_written_by(out)}; name another, or set overwrite=true")
     source = find_source(cfg)
     policy = find_policy(cfg)
-    fabric = L.Fabric(accelerator=cfg.accelerator, devices=cfg.devices, precision=cfg.precision)
-    fabric.launch()
     console = plain_console()
-    with resumable("scored"), progress(console, shown=fabric.global_rank == 0) as bar:
+    with (
+        resumable("scored"),
+        scoring_engine(cfg) as (fabric, engine),
+        progress(console, shown=fabric.global_rank == 0) as bar,
+    ):
         tasks = {name: bar.add_task(name, total=None, visible=False) for name in names}
 
         def show(name: str, done: int, total: int) -> None:
@@ -61,6 +63,7 @@ def annotate_data(cfg: DictConfig) -> Path:
             layout=cfg.layout.layout,
             batch_tokens=cfg.batch_tokens,
             shard_size=cfg.shard_size,
+            engine=engine,
             progress=show,
         )
     if fabric.global_rank == 0:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import lightning as L
 from omegaconf import DictConfig
 
 from lightning_rm.commands._config import plain_console, require_all, resolved
+from lightning_rm.commands._engine import scoring_engine
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.scoring.files import FileReport, score_file
@@ -21,10 +21,12 @@ def score(cfg: DictConfig) -> FileReport:
         What became of its rows.
     """
     require_all(cfg)
-    fabric = L.Fabric(accelerator=cfg.accelerator, devices=cfg.devices, precision=cfg.precision)
-    fabric.launch()
     console = plain_console()
-    with resumable("scored"), progress(console, shown=fabric.global_rank == 0) as bar:
+    with (
+        resumable("scored"),
+        scoring_engine(cfg) as (fabric, engine),
+        progress(console, shown=fabric.global_rank == 0) as bar,
+    ):
         task = bar.add_task("rows", total=None, visible=False)
         report = score_file(
             cfg.model,
@@ -43,6 +45,7 @@ def score(cfg: DictConfig) -> FileReport:
             layout=cfg.layout.layout,
             batch_tokens=cfg.batch_tokens,
             shard_rows=cfg.shard_rows,
+            engine=engine,
             progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
     if fabric.global_rank == 0:

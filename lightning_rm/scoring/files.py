@@ -24,7 +24,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, load_model
 from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
 from lightning_rm.scoring.rows import NewFields, Scored, check_suffixes, write_rows
-from lightning_rm.scoring.shards import Shard, score_shards
+from lightning_rm.scoring.shards import Engine, Shard, score_shards
 from lightning_rm.scoring.stream import SHARD_ROWS, RowStream
 
 VERSION = 1
@@ -73,6 +73,7 @@ def score_file(
     layout: LayoutSetting = "auto",
     batch_tokens: int | None = None,
     shard_rows: int = SHARD_ROWS,
+    engine: Engine = score_shards,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> FileReport:
     """Score every response of a file.
@@ -100,6 +101,7 @@ def score_file(
         batch_tokens: the most grid tokens of a forward; a longer conversation goes alone. None for what suits the
             device.
         shard_rows: rows that are scored and written together, the most that a killed process does again.
+        engine: what scores the shards: this process and Fabric's, or `on_ray.RayWorkers`; the file is the same.
         progress: told how many rows are done and how many there are; None for a JSON array, whose rows nobody counts.
 
     Returns:
@@ -151,7 +153,7 @@ def score_file(
         fabric.to_device(loaded.model)
         return loaded.model
 
-    score_shards(
+    engine(
         on_device,
         stream.shards(),
         parts,

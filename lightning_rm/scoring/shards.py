@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import lightning as L
 import numpy as np
@@ -40,6 +41,25 @@ class Shard:
 
 
 Progress = Callable[[Shard, int], None]
+
+
+class Engine(Protocol):
+    """Scores shards: `score_shards` in this process and those that Fabric has launched beside it, or `RayWorkers`."""
+
+    def __call__(
+        self,
+        load: Callable[[], AnyRewardModel],
+        shards: Iterable[Shard],
+        parts: Parts,
+        *,
+        fabric: L.Fabric,
+        layout: LayoutSetting = "auto",
+        batch_tokens: int | None = None,
+        each_member: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        """Score the shards that are not done yet, and write each one's part."""
+        ...
 
 
 def score_shards(
@@ -94,21 +114,31 @@ def score_shards(
             if model is None:
                 model = load()
             with fabric.autocast():
-                part = _score(model, shard, found, layout, batch_tokens, each_member, progress)
+                part = score_shard(model, shard, found, layout, batch_tokens, each_member, progress)
             parts.write(shard.number, part)
     fabric.barrier()
 
 
-def _score(
+def score_shard(
     model: AnyRewardModel,
     shard: Shard,
     found: Found,
     layout: LayoutSetting,
     batch_tokens: int | None,
     each_member: bool,
-    progress: Progress | None,
+    progress: Progress | None = None,
 ) -> Part:
-    """Return what a model says of a shard's conversations."""
+    """Return what a model says of a shard's conversations.
+
+    Args:
+        model: on its device.
+        shard: names them, and is what `progress` is told.
+        found: their token ids, or why one has none.
+        layout: as in `score_shards`.
+        batch_tokens: as there.
+        each_member: as there.
+        progress: as there.
+    """
     refusals = {place: ids for place, ids in enumerate(found) if isinstance(ids, Refusal)}
     readable = [place for place in range(len(found)) if place not in refusals]
     scored = score_sequences(

@@ -222,7 +222,7 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
     assert ran == [0, 1, 2, 3, 4]
     shown = " ".join(capfd.readouterr().err.split())
     for words in (
-        "3 of 5 jobs failed",
+        "3 of 5 jobs are not done",
         "identical=drop leaves nothing",
         "RuntimeError: a fault of ours",
         "exit code 1",
@@ -231,7 +231,7 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
         assert words in shown
     assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["overrides"] == ["max_pairs=1"]
     assert swept(monkeypatch, *sweep, task=lambda cfg: None) == 0
-    assert "jobs failed" not in capfd.readouterr().err
+    assert "are not done" not in capfd.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import socket
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from lightning_rm.commands._config import conf_dir
 from lightning_rm.commands._keys import check_keys
-from lightning_rm.commands._sweep import WORD, SweepTable, words_of
+from lightning_rm.commands._sweep import LOST, NOT_BEGUN, WORD, Sweep, show
 
 SWEEPS = sorted((Path(conf_dir()) / "grid").glob("*.yaml"))
 
 
-def test_a_job_that_left_no_word_was_lost_and_runs_again_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def left(folder: Path, overrides: list[str], error: str | None, host: str = "", process: int = 0) -> None:
+    word = {"overrides": overrides, "error": error, "process": [host or socket.gethostname(), process or os.getpid()]}
+    folder.mkdir(parents=True)
+    (folder / WORD).write_text(json.dumps(word))
+
+
+def test_a_job_that_did_not_come_to_its_end_is_told_and_runs_again_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(3):
-        noted = tmp_path / str(number) / ".hydra" / "overrides.yaml"
-        noted.parent.mkdir(parents=True)
-        noted.write_text(f"- seed={number}\n- name=a b\n")
-        if number != 1:
-            word = {"overrides": [f"seed={number}"], "error": None}
-            (tmp_path / str(number) / WORD).write_text(json.dumps(word))
-    assert [word["error"] is None for word in words_of(tmp_path).values()] == [True, False, True]
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "job": {"config_name": "train"}}})
-    with pytest.raises(SystemExit):
-        SweepTable().on_multirun_end(config)
+    """Six jobs: done, lost on this machine, still running, on another machine, failed, never begun."""
+    jobs = [[f"seed={number}", "name=a b"] for number in range(6)]
+    left(tmp_path / "0", jobs[0], None)
+    left(tmp_path / "1", jobs[1], LOST)
+    left(tmp_path / "2", jobs[2], LOST, process=os.getppid())
+    left(tmp_path / "3", [*jobs[3], "resume=auto"], LOST, "another")
+    left(tmp_path / "4", jobs[4], "it went wrong")
+    monkeypatch.setenv("COLUMNS", "300")
+    assert show(Sweep(tmp_path, "train", jobs, ["allow_targets=true"]), ["-m", "seed=range(6)", "name=a b"])
     said = capsys.readouterr().err
-    assert "1 of 3 jobs failed" in said
-    assert f"lightning-rm train seed=1 'name=a b' hydra.run.dir={tmp_path}/1 resume=auto" in said
+    assert "5 of 6 jobs are not done" in said
+    for number, what in enumerate(("done", LOST, "still running", "another, process", "it went wrong", NOT_BEGUN)):
+        assert re.search(rf"│ {number} +│ seed={number} name=a b .*│ .*{re.escape(what)}", said)
+        words = f"allow_targets=true seed={number} 'name=a b' hydra.run.dir={tmp_path}/{number} resume=auto"
+        assert (f"lightning-rm train {words}" in said) == (number != 0)
+    assert f"lightning-rm train -m 'seed=range(6)' 'name=a b' hydra.sweep.dir={tmp_path} resume=auto" in said
+    assert not show(Sweep(tmp_path / "none", "train", [], []))
+
+
+def test_a_launcher_that_is_not_installed_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Composed with another folder, so that it is composed anew."""
+    check_keys("train", ["launcher=joblib"], str(tmp_path))
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "joblib.yaml")
+    with pytest.raises(ValueError, match=r"launcher=joblib: this needs pip install 'lightning-rm\[sweep\]'"):
+        check_keys("train", ["launcher=joblib"], str(tmp_path))
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

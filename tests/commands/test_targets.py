@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from lightning_rm.commands._config import conf_dir
-from lightning_rm.commands._targets import ALLOWED, check_targets, is_known, take_word
+from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, is_known, take_word
 
 CONF = sorted(Path(conf_dir()).rglob("*.yaml"))
 
@@ -84,3 +86,17 @@ def test_the_command_line_alone_allows_more(monkeypatch: pytest.MonkeyPatch) -> 
         check_targets(config({"_target_": "os.system"}))
     with pytest.raises(ValueError, match="say allow_targets=true or allow_targets=false"):
         take_word(["allow_targets=yes"])
+
+
+def test_a_yaml_does_not_allow_itself_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra sets the variables of `hydra.job.env_set` before a job, whoever named them."""
+    monkeypatch.setenv(ALLOWED, "1")
+    word = f"+hydra.job.env_set.{ALLOWED}='1'"
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("train", overrides=[word, "hydra.runtime.output_dir=run"], return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
+    assert is_allowed()
+    OmegaConf.set_readonly(cfg, False)
+    OmegaConf.set_readonly(cfg.hydra, False)
+    cfg.hydra.overrides.hydra = []
+    assert not is_allowed()

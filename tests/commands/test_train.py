@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -93,13 +94,19 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(cli: Cli, tmp_path: Path) -
 def test_a_multirun_shares_a_folder_and_a_job_that_fails_stops_no_other(cli: Cli, tmp_path: Path) -> None:
     said = cli("train", "-m", *SMALL, "data.max_tokens=256,9999", "seed=0,1", "hydra.sweep.dir=sweep", "data.epochs=1")
     assert said.code == 1
-    assert "2 of 4 jobs failed" in said.err
+    assert "2 of 4 jobs are not done" in said.err
     assert "data.max_tokens=9999, but the backbone has positions for 2048" in " ".join(said.err.split())
     runs = sorted((tmp_path / "sweep").glob("*/results.json"))
     assert len(runs) == 2
     accuracies = [json.loads(run.read_text())["val"]["nll"] for run in runs]
     assert accuracies[0] != accuracies[1]
     assert len(list((tmp_path / "sweep").glob("*/wandb/offline-run-*/*.wandb"))) == 2
+    times = [run.stat().st_mtime_ns for run in runs]
+    again = next(line for line in said.err.splitlines() if "lightning-rm train -m" in line)
+    said = cli(*shlex.split(again)[1:])  # those that are done are not run again
+    assert said.code == 1
+    assert said.err.count("is done") == 2
+    assert [run.stat().st_mtime_ns for run in runs] == times
 
 
 @pytest.mark.filterwarnings("error:.*could not find the monitored key")

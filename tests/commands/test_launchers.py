@@ -1,0 +1,74 @@
+"""Real sweeps by every launcher and by Optuna, on this machine: tiny runs train, and one that dies is named."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.commands.conftest import Cli
+
+SMALL = [
+    "logger=none",
+    "trainer=cpu",
+    "data.num_pairs=16",
+    "data.num_val=8",
+    "data.num_test=8",
+    "data.batch_pairs=8",
+    "data.max_tokens=256",
+    "backbone.model.config.hidden_size=16",
+    "trainer.max_steps=1",
+    "monitor=null",
+]
+DIES = "+callbacks.dies._target_=lightning.pytorch.callbacks.Callback,os.abort"
+
+
+@pytest.fixture
+def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`allow_targets=true` sets it, for the processes that are started: it goes with the test."""
+    monkeypatch.setenv("LIGHTNING_RM_ALLOW_TARGETS", "0")
+
+
+def test_optuna_searches_by_runs_of_joblib(cli: Cli, tmp_path: Path) -> None:
+    """Two trials at a time in two processes; what it finds is the best `monitor` of the two."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs lightning-rm[sweep]")
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs lightning-rm[sweep]")
+    words = ["grid=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "launcher=joblib"]
+    words += [*SMALL[:-2], "trainer.max_epochs=1", "monitor=val/nll", "mode=min"]
+    said = cli("train", "-m", *words, "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    assert said.code == 0, said.err
+    found = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+    told = [json.loads((tmp_path / "sweep" / str(job) / "job.json").read_text()) for job in (0, 1)]
+    assert found["best_value"] == min(word["result"] for word in told)
+    assert {word["process"][1] for word in told}.isdisjoint({os.getpid()})
+    assert found["best_params"].keys() == {"optimizer.lr", "scheduler.warmup"}
+
+
+@pytest.mark.usefixtures("_allowed")
+def test_submitit_runs_jobs_and_one_that_dies_is_named(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs lightning-rm[sweep]")
+    said = cli(
+        "train", "-m", *SMALL, DIES, "allow_targets=true", "launcher=slurm_local", f"hydra.sweep.dir={tmp_path}/sweep"
+    )
+    check_that_one_died(tmp_path, said.code, said.err)
+
+
+@pytest.mark.usefixtures("_allowed", "ray_here")
+def test_ray_runs_jobs_and_one_that_dies_is_named(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs lightning-rm[ray]")
+    words = ["allow_targets=true", "launcher=ray", "hydra.launcher.ray.remote.max_retries=0"]
+    said = cli("train", "-m", *SMALL, DIES, *words, f"hydra.sweep.dir={tmp_path}/sweep")
+    check_that_one_died(tmp_path, said.code, said.err)
+
+
+def check_that_one_died(folder: Path, code: int, said: str) -> None:
+    """Of two jobs the first trained to its end, and the second is told with how it runs again."""
+    assert code == 1
+    assert "1 of 2 jobs are not done" in said
+    assert (folder / "sweep" / "0" / "model" / "last" / "config.json").is_file()
+    alone = next(line for line in said.splitlines() if "lightning-rm train allow_targets=true" in line)
+    assert f"hydra.run.dir={folder}/sweep/1 resume=auto" in alone
+    assert "_target_=os.abort" in alone
