@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from lightning_rm.commands import _entry, main
-from tests.figures import draw_nothing
+from tests.figures import draw_nothing, leave_blank
 
 
 class Said(NamedTuple):
@@ -29,6 +29,7 @@ def _without_ink() -> Iterator[None]:
     """Figures that commands put together are drawn by `tests/analysis`, and once by a command in its own process."""
     with pytest.MonkeyPatch.context() as patch:
         draw_nothing(patch)
+        leave_blank(patch)
         yield
 
 

@@ -28,6 +28,7 @@ from tests.float64 import roughly, same
 from tests.processes import lightning_rm, lightning_rm_afresh
 from tests.toy import toy_model
 
+FEW = ["data.num_pairs=8", "data.num_val=8", "data.num_test=8"]
 RUN = ["hydra.sweep.dir=runs", "trainer.max_steps=2"]
 
 
@@ -222,11 +223,11 @@ def test_one_of_several_files_is_named_by_its_set(tmp_path: Path) -> None:
         (["analyze", "strength=there.parquet"], "no column strength_mean"),
         (["analyze", "deciles=none/*"], "deciles='none/*' names no run"),
         (
-            ["train", "experiment=flip", "data.num_pairs=8", "data.num_val=8", "data.num_test=8"],
+            ["train", "experiment=flip", "logger=csv", *FEW],
             "flip need preference strengths",
         ),
         (
-            ["train", "data.levels=3", "treatment=[flip,adaptive_margin]", "data.num_pairs=8", "data.num_val=8"],
+            ["train", "data.levels=3", "treatment=[flip,adaptive_margin]", "logger=csv", *FEW],
             "treatment=adaptive_margin gives pairs a margin of their own, and BaselineRM does not read it",
         ),
     ],
