@@ -22,6 +22,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from nbclient import NotebookClient
 
+from tests.figures import draw_nothing
 from tests.processes import FORKS, lightning_rm
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -105,9 +106,11 @@ def _be_a_kernel(codes: Sequence[str], folder: Path) -> int:
 
 
 def _command(command: Sequence[str], *, cwd: Path, check: bool, **_: Any) -> subprocess.CompletedProcess[str]:
-    """Be `subprocess.run` of our command line, by a fork."""
+    """Be `subprocess.run` of our command line, by a fork, which draws no figure: a notebook shows its own."""
     assert list(command[1:3]) == ["-m", "lightning_rm.commands.main"]
-    said = lightning_rm(cwd, *command[3:])
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        said = lightning_rm(cwd, *command[3:])
     assert not check or said.returncode == 0, said.stderr
     return said
 
