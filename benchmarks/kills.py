@@ -9,7 +9,8 @@ there after a kill and are not compared. A trial is as many kills as it takes: t
 killed again with even odds, and started a last time. `--signal TERM` asks it to stop instead, as a cluster does before
 it kills. Caches lie in the folder of the trial and are compared too. What
 Hydra notes of the command line has the checkpoint that a second start goes on from; checkpoints are compared number by
-number, for what a pickle says twice depends on which object it was.
+number, for what a pickle says twice depends on which object it was. A command is killed with the commands that it runs, as
+a machine is that goes down.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -38,6 +40,7 @@ from lightning_rm.commands import (  # noqa: F401  # imported once, and not by e
     evaluate,
     export,
     main,
+    rlhf,
     sample,
     score,
     train,
@@ -64,6 +67,10 @@ COMMANDS = {
         *("out=evaluation", "diagnostics=true"),
     ],
     "export": ["export", "run=../base/vote/0", "out=exported"],
+    "rlhf": [
+        *("rlhf", "policy=../base/sft/model/last", "data=synthetic", "out=rounds", "rounds=1", "accelerator=cpu", *SMALL),
+        *("num_prompts=24", "k=3", "max_new_tokens=16", "batch_prompts=4", "num_eval_prompts=8"),
+    ],
 }
 
 
@@ -73,6 +80,7 @@ def start(words: list[str], folder: Path) -> int:
     process = os.fork()
     if process:
         return process
+    os.setpgid(0, 0)
     os.chdir(folder)
     os.environ["LIGHTNING_RM_CACHE"] = str(folder / "cache")
     log = os.open(folder.parent / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -101,7 +109,7 @@ def finish(words: list[str], folder: Path) -> float:
     _, status = os.waitpid(start(words, folder), 0)
     said = (folder.parent / "log.txt").read_text(encoding="utf-8")
     # Where the kill came between the last write and the end, there is nothing left to do.
-    if (code := os.waitstatus_to_exitcode(status)) and "is there already" not in said:
+    if (code := os.waitstatus_to_exitcode(status)) and not re.search("^error: .*is there already", said, re.MULTILINE):
         raise SystemExit(f"{' '.join(words)} ended with {code}:\n{said[-3000:]}")
     return time.monotonic() - begin
 
@@ -110,7 +118,7 @@ def killed(words: list[str], folder: Path, seconds: float, number: signal.Signal
     """Send a command a signal after some seconds; whether it was still running then, and ended by it."""
     process = start(words, folder)
     time.sleep(seconds)
-    os.kill(process, number)
+    os.killpg(process, number)
     _, status = os.waitpid(process, 0)
     return os.waitstatus_to_exitcode(status) in (-number, 128 + number)
 
