@@ -9,8 +9,8 @@ there after a kill and are not compared. A trial is as many kills as it takes: t
 killed again with even odds, and started a last time. `--signal TERM` asks it to stop instead, as a cluster does before
 it kills. Caches lie in the folder of the trial and are compared too. What
 Hydra notes of the command line has the checkpoint that a second start goes on from; checkpoints are compared number by
-number, for what a pickle says twice depends on which object it was. A command is killed with the commands that it runs, as
-a machine is that goes down.
+number, for what a pickle says twice depends on which object it was. A command is killed with the commands that it
+runs, as by a machine that goes down.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ COMMANDS = {
     ],
     "export": ["export", "run=../base/vote/0", "out=exported"],
     "rlhf": [
-        *("rlhf", "policy=../base/sft/model/last", "data=synthetic", "out=rounds", "rounds=1", "accelerator=cpu", *SMALL),
-        *("num_prompts=24", "k=3", "max_new_tokens=16", "batch_prompts=4", "num_eval_prompts=8"),
+        *("rlhf", "policy=../base/sft/model/last", "data=synthetic", *SMALL, "out=rounds", "rounds=1"),
+        *("accelerator=cpu", "num_prompts=24", "k=3", "max_new_tokens=16", "batch_prompts=4", "num_eval_prompts=8"),
     ],
 }
 

@@ -7,6 +7,7 @@ from lightning_rm.callbacks.go_on import GoOn
 from lightning_rm.callbacks.progress_lines import ProgressLines
 from lightning_rm.callbacks.records import PairRecorder, PairRecords
 from lightning_rm.callbacks.resume import ResumeCheckpoint
+from lightning_rm.callbacks.spikes import SpikeRecorder
 from lightning_rm.callbacks.stop import Stop
 from lightning_rm.callbacks.weights import HuggingFaceCheckpoint
 
@@ -21,5 +22,6 @@ __all__ = [
     "PairRecords",
     "ProgressLines",
     "ResumeCheckpoint",
+    "SpikeRecorder",
     "Stop",
 ]

@@ -31,7 +31,10 @@ TRAINS = ("precision", "max_epochs", "max_steps", "accumulate_grad_batches", "gr
 READ = ("data.file", "data.cache_dir", "data.num_workers", "data.val_", "data.test_", "data.module.", "data.eval_")
 """Settings that do not make a voter what it is, and those of the trainer that do; its pairs are known by content."""
 
-RECORDS = ("csv/metrics.csv", "results.json", "data.json", "pairs/*.*", "figures/*.*")
+SPIKES = "spikes.jsonl"
+"""The gradient spikes of a run with their pairs."""
+
+RECORDS = ("csv/metrics.csv", "results.json", "data.json", SPIKES, "pairs/*.*", "figures/*.*")
 """What a run writes beside its models, as globs below its folder."""
 
 

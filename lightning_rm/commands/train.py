@@ -30,13 +30,14 @@ from lightning_rm.callbacks import (
     PairRecorder,
     ProgressLines,
     ResumeCheckpoint,
+    SpikeRecorder,
     Stop,
 )
 from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
 from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, warn_of_a_toy
 from lightning_rm.commands._config import Terminated, plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._folder import begin, report, write_counts
+from lightning_rm.commands._folder import SPIKES, begin, report, write_counts
 from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.models.backbone.adapters import count_parameters
@@ -92,6 +93,7 @@ def train(cfg: DictConfig) -> float:
         LastCheckpoint(checkpoints),
         HuggingFaceCheckpoint(exported, tokenizer, monitor, cfg.mode, checkpoints / "best.ckpt"),
         PairRecorder(run / "pairs"),
+        SpikeRecorder(run / SPIKES),
         ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
         LambdaCallback(on_fit_start=_show_what_is_trained),
         GoOn(),
@@ -125,6 +127,8 @@ def train(cfg: DictConfig) -> float:
             raise
     if trainer.is_global_zero:
         report(run, results, _finished(trainer))
+        if told := module.finite.spikes.told():
+            plain_console().print(f"{told}; the largest are in {run / SPIKES}, with their pairs", soft_wrap=True)
     if module.num_not_finite:
         told = ", ".join(f"{number:,} of {name}" for name, number in module.num_not_finite.items())
         raise ValueError(f"rewards are not finite: {told}. Training has diverged; lower the learning rate")
@@ -192,7 +196,7 @@ def _fit_and_measure(
         trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
         if trainer.is_global_zero:
             write_counts(Path(cfg.paths.run), datamodule.reports)
-    results = {"train": module.last_epoch}
+    results = {"train": {**module.last_epoch, **(module.finite.counts() if datamodule.has_train else {})}}
     best = checkpoint.best_model_path or None
     if best is None and checkpoint.monitor is not None and datamodule.has_train and trainer.is_global_zero:
         plain_console().print("no validation took place: the last weights are taken for the best")

@@ -46,6 +46,7 @@ from lightning_rm.modules.requirements import (
 )
 from lightning_rm.modules.restored import RestoredOptimizer
 from lightning_rm.modules.routing import with_routing
+from lightning_rm.modules.spikes import GradientSpikes, Spike
 
 __all__ = ["EvaluationStage", "PairwiseRM", "metric_prefix"]
 
@@ -64,13 +65,15 @@ class PairwiseRM(L.LightningModule):
         head_lr: the head's learning rate; None takes the optimizer's.
         max_skipped: optimizer steps in a row whose loss or gradient is not finite that end the run; they change no
             weight, and are named and counted as `train/skipped_steps`.
+        spike_factor: a step whose gradient's norm is above so many times the median of up to 100 before it is counted
+            as `train/gradient_spikes`, and kept with its pairs; it is taken all the same. None counts none.
 
     Attributes:
         num_not_finite: `<stage>/<set>` -> pairs or groups whose reward was not finite in the latest evaluation.
         last_epoch: metrics of the pairs of the latest epoch of training, as the weights moved; a checkpoint has them.
 
     Raises:
-        ValueError: if `max_skipped` is below 1.
+        ValueError: if `max_skipped` is below 1, or `spike_factor` is not above it.
     """
 
     reads_responses: ClassVar[bool] = False
@@ -85,6 +88,7 @@ class PairwiseRM(L.LightningModule):
         scheduler: SchedulerFactory | None = None,
         head_lr: float | None = None,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -92,7 +96,7 @@ class PairwiseRM(L.LightningModule):
         self.scheduler = scheduler
         self.head_lr = head_lr
         self._step_before_batch = 0
-        self.finite = FiniteSteps(max_skipped)
+        self.finite = FiniteSteps(max_skipped, GradientSpikes(spike_factor))
         self._gradient_norm: Tensor | None = None  # of the step that is being taken
         self._progress = Progress()  # sums over pairs of `STATISTICS`, and of each loss
         self._measured = Measured()
@@ -261,6 +265,9 @@ class PairwiseRM(L.LightningModule):
                 self.log(f"train/{name}", value, batch_size=1, sync_dist=True)
             self.log_dict({f"train/{name}": value for name, value in summarize(sums).items()}, batch_size=1)
             self.log("train/skipped_steps", float(self.finite.num_skipped), batch_size=1)
+            if self.finite.norm is not None:
+                self.log("train/gradient_norm", self.finite.norm, batch_size=1)
+                self.log("train/gradient_spikes", float(self.finite.spikes.num), batch_size=1)
 
     def on_train_epoch_end(self) -> None:
         """Log the exact metrics of all pairs of the epoch, as the weights moved, under `train_epoch/`."""
@@ -281,7 +288,9 @@ class PairwiseRM(L.LightningModule):
             DivergedError: if a weight is not finite: the checkpoint of before stays.
         """
         self.check_finite()
+        self._read_steps()
         checkpoint["skipped_steps"] = self.finite.num_skipped
+        checkpoint["gradient_spikes"] = self.finite.spikes.state(self.device)
         checkpoint["last_epoch"] = self.last_epoch
         checkpoint["backbone"] = describe(self.model)
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
@@ -300,6 +309,8 @@ class PairwiseRM(L.LightningModule):
         if self._is_fitted:
             self._progress.load(checkpoint, self.device, self.global_rank)
             self.finite.num_skipped = checkpoint.get("skipped_steps", 0)
+            if "gradient_spikes" in checkpoint:
+                self.finite.spikes.load(checkpoint["gradient_spikes"], self.global_rank)
             self.last_epoch = checkpoint.get("last_epoch", {})
             self._restored.load(checkpoint)
 
@@ -426,15 +437,24 @@ class PairwiseRM(L.LightningModule):
 
     def _name_skipped_steps(self) -> None:
         """Say which steps were left out since the last call; end the run after too many in a row."""
-        pairs = self._known_pairs()
-        for step in self.finite.read():
-            warnings.warn(in_words(step, pairs.name_of_pair if pairs else "row {}".format), stacklevel=2)
+        self._read_steps()
         if self.finite.in_a_row >= self.finite.max_skipped:
             self.check_finite()
             raise DivergedError(
                 f"{self.finite.in_a_row} optimizer steps in a row had a loss or a gradient that is not finite; none of "
                 f"them changed a weight. {self.way_out()}"
             )
+
+    def _read_steps(self) -> None:
+        """Count the steps since the last call, and say which of them were left out; waits for the device."""
+        pairs = self._known_pairs()
+        for step in self.finite.read():
+            warnings.warn(in_words(step, pairs.name_of_pair if pairs else "row {}".format), stacklevel=2)
+
+    def spikes(self) -> list[Spike]:
+        """Return the largest gradient spikes of the run, with the rows of all ranks, which call this alike."""
+        self._read_steps()
+        return self.finite.spikes.whole(self.device)
 
     def way_out(self) -> str:
         """Return what to do about steps that are not finite."""

@@ -31,7 +31,7 @@ class BaselineRM(PairwiseRM):
     A label or weight column in the data is honoured as it stands: without one, labels and weights are 1.
 
     Args:
-        model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
+        model, optimizer, scheduler, head_lr, max_skipped, spike_factor: as in `PairwiseRM`.
         margin_scale: times the data's `margin` column is the target margin; 0 leaves the column unread.
         centering: weight of the mean of `(r_chosen + r_rejected)^2`; 0.01 is usual.
         lm_loss: weight of the next-token loss on chosen responses, a mean over their tokens; needs a model that kept
@@ -60,8 +60,9 @@ class BaselineRM(PairwiseRM):
         batch_centering: float = 0.0,
         length_penalty: float = 0.0,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         self.margin_scale = margin_scale
         self.centering = centering
         self.lm_loss = lm_loss

@@ -22,7 +22,7 @@ class ContrastiveRM(PairwiseRM):
     contrast. In training each batch is seen in two views, two dropout masks: it costs two forwards.
 
     Args:
-        model, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
+        model, scheduler, head_lr, max_skipped, spike_factor: as in `PairwiseRM`.
         optimizer: from parameter groups to an optimizer; what the contrast learns is in it, at the head's rate.
         contrast: from the size of a feature to a contrast: `functools.partial(SimCSE, samples="responses")`.
         beta: the contrast's weight.
@@ -50,8 +50,9 @@ class ContrastiveRM(PairwiseRM):
         distill: float = 0.0,
         centering: float = 0.0,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         if not callable(contrast):
             raise ValueError("ContrastiveRM needs something to contrast by: contrast=simcse or contrast=swav")
         if model.num_rewards > 1:

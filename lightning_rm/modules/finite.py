@@ -16,6 +16,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lightning_rm.modules.gather import world_size
+from lightning_rm.modules.spikes import GradientSpikes
+from lightning_rm.precision import wide
 
 READ_EVERY = 50
 """Steps after which flags are read where nothing is logged."""
@@ -44,6 +46,7 @@ class SkippedStep(NamedTuple):
 class _Step(NamedTuple):
     number: int
     finite: Tensor
+    norm: Tensor | None
     losses: list[Tensor]
     rows: list[Tensor]
 
@@ -53,19 +56,23 @@ class FiniteSteps:
 
     Args:
         max_skipped: skipped steps in a row that end the run.
+        spikes: gets the norms of the others.
 
     Attributes:
         num_skipped: skipped steps of the run, as far as they are read.
+        norm: of the latest step's gradient over all ranks, a scalar; None where it is not known, of scaled gradients.
 
     Raises:
         ValueError: if `max_skipped` is below 1.
     """
 
-    def __init__(self, max_skipped: int) -> None:
+    def __init__(self, max_skipped: int, spikes: GradientSpikes) -> None:
         if max_skipped < 1:
             raise ValueError(f"max_skipped={max_skipped}: give the number of steps in a row that end a run, 1 or more")
         self.max_skipped = max_skipped
+        self.spikes = spikes
         self.num_skipped = 0
+        self.norm: Tensor | None = None
         self.in_a_row = 0
         self._losses: list[Tensor] = []
         self._rows: list[Tensor] = []
@@ -113,7 +120,7 @@ class FiniteSteps:
         if scaled:
             self._end(number, _all_ranks(torch.stack(self._losses).all()))
             return None
-        norm = gradient_norm(parameters)
+        self.norm = norm = gradient_norm(parameters)
         finite = torch.stack([value.isfinite() for value in (norm, *others)]).all()
         self._end(number, finite)
         sharded = any(isinstance(parameter, DTensor) for parameter in parameters)
@@ -138,10 +145,14 @@ class FiniteSteps:
             return []
         steps, self._steps = self._steps, []
         flags = torch.stack([step.finite for step in steps]).tolist()
+        known = [step.norm for step in steps if step.norm is not None]
+        norms: list[float] = torch.stack(known).tolist() if known else [torch.nan] * len(steps)
         skipped: list[SkippedStep] = []
-        for step, finite in zip(steps, flags, strict=True):
+        for step, finite, norm in zip(steps, flags, norms, strict=True):
             self.in_a_row = 0 if finite else self.in_a_row + 1
             if finite:
+                if step.norm is not None:
+                    self.spikes.see(step.number, norm, step.rows)
                 continue
             self.num_skipped += 1
             whole: list[bool] = torch.stack(step.losses).tolist()
@@ -150,8 +161,14 @@ class FiniteSteps:
             skipped.append(SkippedStep(step.number, not all(whole), found))
         return skipped
 
+    def counts(self) -> dict[str, float]:
+        """Return how many steps were left out, how many were spikes, and how many times its level the largest was."""
+        counts = {"skipped_steps": float(self.num_skipped), "gradient_spikes": float(self.spikes.num)}
+        largest = max((spike.times for spike in self.spikes.kept), default=None)
+        return counts if largest is None else {**counts, "largest_gradient_spike": largest}
+
     def _end(self, number: int, finite: Tensor) -> None:
-        self._steps.append(_Step(number, finite, self._losses, self._rows))
+        self._steps.append(_Step(number, finite, self.norm, self._losses, self._rows))
         self._losses, self._rows = [], []
 
 
@@ -178,7 +195,7 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return the norm of all gradients, whole or sharded: a float32 scalar, the same on every rank."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if any(isinstance(gradient, DTensor) for gradient in gradients):
-        total = torch.stack([local(gradient).float().square().sum() for gradient in gradients]).sum()
+        total = torch.stack([wide(local(gradient)).square().sum() for gradient in gradients]).sum()
         torch.distributed.all_reduce(total)
         return total.sqrt()
     return torch.nn.utils.get_total_norm(gradients)
@@ -220,8 +237,7 @@ Ids = Callable[[int], str]
 def in_words(step: SkippedStep, name: Ids, max_names: int = 8) -> str:
     """Return a skipped step and its pairs, by what `name` calls a row."""
     cause = "loss" if step.of_loss else "gradient"
-    names = [name(row) for row in step.rows[:max_names]]
-    more = f" and {len(step.rows) - max_names} more" if len(step.rows) > max_names else ""
-    return (
-        f"optimizer step {step.number}: the {cause} of {', '.join(names)}{more} is not finite, and nothing is changed"
-    )
+    names = list(dict.fromkeys(map(name, step.rows)))  # pairs of one list of responses have one name
+    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    told = ", ".join(names[:max_names]) + more
+    return f"optimizer step {step.number}: the {cause} of {told} is not finite, and nothing is changed"

@@ -60,7 +60,7 @@ class MetaRM(PairwiseRM):
         difference_cap: differences beyond it are not rewarded; None for no cap.
         reward_penalty: weight in J of minus the mean square of the rewards, so that J does not grow by scale alone.
         agreed_only: whether only differences count whose sign all voters of the response data agree on.
-        max_skipped: as in `PairwiseRM`; J counts too.
+        max_skipped, spike_factor: as in `PairwiseRM`; a J that is not finite counts too.
         contrast: from the size of a feature to a contrast, as in `ContrastiveRM`; None for none.
         beta: the contrast's weight.
         ranking_views: `both`, or `first` to rank by one view alone.
@@ -91,6 +91,7 @@ class MetaRM(PairwiseRM):
         reward_penalty: float = 0.0,
         agreed_only: bool = False,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
         contrast: ContrastFactory | None = None,
         beta: float = 1.0,
         ranking_views: RankingViews = "both",
@@ -99,7 +100,7 @@ class MetaRM(PairwiseRM):
         distill: float = 0.0,
         centering: float = 0.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         if any(plain.router_loss for plain in model.plain_models):
             raise ValueError("MetaRM's step has no router loss; set backbone.model.router_loss=0")
         if second_order and ascent_scale != "sgd":

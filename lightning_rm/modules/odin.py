@@ -26,7 +26,7 @@ class OdinRM(PairwiseRM):
 
     Args:
         model: the reward model; its head is that of quality.
-        optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
+        optimizer, scheduler, head_lr, max_skipped, spike_factor: as in `PairwiseRM`.
         length_weight: of the correlations.
         orthogonal_weight: of the size of the cosine of the two heads.
         seed: of the length head's weights.
@@ -45,8 +45,9 @@ class OdinRM(PairwiseRM):
         orthogonal_weight: float = 1.0,
         seed: int = 0,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         linear_head(model, "module=odin")
         self.length_head = LinearHead(model.hidden_size, seed=seed)
         self.length_weight = length_weight

@@ -46,7 +46,7 @@ class OrdinalRM(PairwiseRM):
     of voters' strengths, whose sign they have; labels and margins are not read, weights are.
 
     Args:
-        model, optimizer, scheduler, max_skipped: as in `PairwiseRM`.
+        model, optimizer, scheduler, max_skipped, spike_factor: as in `PairwiseRM`.
         head_lr: the head's and the thresholds' learning rate; None takes the optimizer's.
         num_levels: K.
         ties: whether level 0 occurs.
@@ -69,8 +69,9 @@ class OrdinalRM(PairwiseRM):
         loss: OrdinalLoss = "likelihood",
         threshold_penalty: float = 0.01,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         if num_levels < 1 or loss not in get_args(OrdinalLoss):
             raise ValueError(
                 f"num_levels={num_levels}, loss={loss!r}: give 1 or more, and {' or '.join(get_args(OrdinalLoss))}"

@@ -36,7 +36,7 @@ class RegressionRM(PairwiseRM):
     `monitor=val/score_rank_correlation` keeps the weights that order them best.
 
     Args:
-        model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
+        model, optimizer, scheduler, head_lr, max_skipped, spike_factor: as in `PairwiseRM`.
         attributes: name -> weight in the reward; None for data with one attribute.
         loss: `mse`, or `bce`, the cross-entropy of the score against the sigmoid of the reward.
         bounds: the lowest and the highest score, which are taken to 0 and 1; None leaves scores as they are.
@@ -59,8 +59,9 @@ class RegressionRM(PairwiseRM):
         bounds: tuple[float, float] | None = None,
         seed: int = 0,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         if loss not in get_args(RegressionLoss):
             raise ValueError(f"loss={loss!r}; it must be one of {', '.join(get_args(RegressionLoss))}")
         if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):

@@ -22,7 +22,7 @@ class ResponseRankRM(PairwiseRM):
     weights are the batch's, and margins are not read. A tie is ranked below stronger pairs and not above 0.
 
     Args:
-        model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
+        model, optimizer, scheduler, head_lr, max_skipped, spike_factor: as in `PairwiseRM`.
         group_size: pairs that are ranked together; 1 is Bradley-Terry. The paper has 2 to 8.
 
     Raises:
@@ -37,8 +37,9 @@ class ResponseRankRM(PairwiseRM):
         head_lr: float | None = None,
         group_size: int = 8,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         if group_size < 1 or model.num_rewards != 1:
             raise ValueError(f"group_size={group_size} of {model.num_rewards} rewards: give 1 or more, of one model")
         self.group_size = group_size

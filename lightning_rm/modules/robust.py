@@ -21,7 +21,7 @@ class RobustRM(PairwiseRM):
     labels turned round at random do not move its minimum. Labels, margins and weights are the batch's.
 
     Args:
-        model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
+        model, optimizer, scheduler, head_lr, max_skipped, spike_factor: as in `PairwiseRM`.
         loss: `logistic` or `sigmoid`.
         trim: the share of the pairs of the largest losses that is left out, from 0 to below 1.
         trim_after: optimizer steps before pairs are left out.
@@ -40,8 +40,9 @@ class RobustRM(PairwiseRM):
         trim: float = 0.0,
         trim_after: int = 0,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         if not 0 <= trim < 1:
             raise ValueError(f"trim={trim} is the share of pairs that is left out; give a number from 0 to below 1")
         self.loss: PairLoss = loss

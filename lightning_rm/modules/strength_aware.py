@@ -20,7 +20,7 @@ class StrengthAwareRM(PairwiseRM):
     and on plain margins; `train/margin_accuracy` is the paper's training accuracy, of the margin-shifted logit.
 
     Args:
-        model, optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
+        model, optimizer, scheduler, head_lr, max_skipped, spike_factor: as in `PairwiseRM`.
         distill: weight of the regression of margins on the strengths (arXiv 2410.01257 compares it), beside the ranking
             loss, whose weight is `1 - distill`: 1 distils the voters alone, 0 ranks alone.
         centering: weight of the mean of `(r_chosen + r_rejected)^2`.
@@ -38,8 +38,9 @@ class StrengthAwareRM(PairwiseRM):
         distill: float = 0.0,
         centering: float = 0.0,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         check_distill(distill)
         self.distill = distill
         self.centering = centering

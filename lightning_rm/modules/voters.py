@@ -23,7 +23,7 @@ class VotersRM(PairwiseRM):
 
     Args:
         model: the members.
-        optimizer, scheduler, head_lr, max_skipped: as in `PairwiseRM`.
+        optimizer, scheduler, head_lr, max_skipped, spike_factor: as in `PairwiseRM`.
         bootstrap: whether members have bootstrap weights of their own.
         seed: of the weights.
         co_teaching_after: optimizer steps after which each member trains on the pairs alone whose label the mean of the
@@ -43,8 +43,9 @@ class VotersRM(PairwiseRM):
         seed: int = 0,
         co_teaching_after: int | None = None,
         max_skipped: int = 10,
+        spike_factor: float | None = 10.0,
     ) -> None:
-        super().__init__(model, optimizer, scheduler, head_lr, max_skipped)
+        super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         if model.num_rewards == 1:
             raise ValueError(
                 "voters on one backbone are two members or more: set members=heads or members=lora, or module=baseline"

@@ -1,9 +1,10 @@
-"""Two gloo processes on a CPU are one process: losses, weights after a step, metrics and the exported folder."""
+"""Two and four gloo processes on a CPU are one process: order of pairs, losses, weights, metrics, exports."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,13 @@ from tests.processes import run_ranks
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folders of one process and of two under each strategy, each launched once."""
+    """The folders of one process and of several under each strategy, each launched once."""
     launched: dict[str, Path] = {}
 
     def of(strategy: str) -> Path:
         if strategy not in launched:
             folder = tmp_path_factory.mktemp(strategy)
-            run_ranks(worker.run_all, 1 if strategy == "auto" else 2, folder, strategy)
+            run_ranks(worker.run_all, worker.RANKS[strategy], folder, strategy)
             launched[strategy] = folder
         return launched[strategy]
 
@@ -33,23 +34,41 @@ def metrics(folder: Path, rank: int = 0) -> dict[str, float]:
     return json.loads((folder / f"metrics{rank}.json").read_text())
 
 
-@pytest.mark.parametrize("method", worker.METHODS)
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_two_processes_equal_one(runs: Callable[[str], Path], strategy: str, method: str) -> None:
-    """25 pairs, 8 a step (the last has 1, so a rank has a filler), 7 validation pairs: nothing divides evenly.
+CASES = [(strategy, method) for strategy in ("ddp", "fsdp2", "ddp4") for method in worker.methods_of(strategy)]
+
+
+def rows(folder: Path, rank: int) -> list[list[int]]:
+    return json.loads((folder / f"rows{rank}.json").read_text())
+
+
+@pytest.mark.parametrize(("strategy", "method"), CASES)
+def test_several_processes_equal_one(runs: Callable[[str], Path], strategy: str, method: str) -> None:
+    """25 pairs, 8 a step (the last has 1: other ranks have a filler), 7 validation pairs: nothing divides evenly.
 
     Among the methods those that look over a batch: a contrast, ODIN's correlations, a batch's mean, ranked strengths.
     """
-    one, two = (runs(name) / method for name in ("auto", strategy))
+    one, several = (runs(name) / method for name in ("auto", strategy))
     expected = metrics(one)
     assert {"test/test_responses/difference", "test/test_responses/gold_correlation"} <= expected.keys()
     if method.startswith("meta"):
         assert expected["train/ascent_length"] > 0
         assert {"train/difference_loss", "train/gradient_cosine"} <= expected.keys()
     assert {"train/loss", "train_epoch/nll", "val/accuracy", "test/margin"} <= expected.keys()
-    assert metrics(two) == same(expected)
-    assert metrics(two, rank=1) == same(metrics(two))
-    weights = [load_file(folder / "model" / "last" / "model.safetensors") for folder in (one, two)]
+    ranks = range(worker.RANKS[strategy])
+    if len(ranks) == 4:
+        expected = {name: value for name, value in expected.items() if not name.startswith("test/")}
+    assert metrics(several) == same(expected)
+    assert metrics(several, rank=ranks[-1]) == same(metrics(several))
+    of_ranks = zip(*(rows(several, rank) for rank in ranks), strict=True)
+    assert [sorted(chain(*step)) for step in of_ranks] == [sorted(step) for step in rows(one, 0)]
+    weights = [load_file(folder / "model" / "last" / "model.safetensors") for folder in (one, several)]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         assert_same(weights[1][name], value)
+
+
+def test_a_spike_has_the_pairs_of_all_ranks(runs: Callable[[str], Path]) -> None:
+    """Ranks have pairs 0; 1 and 10; 2, 10 and 10; ...: as many as their number."""
+    found = [json.loads((runs("ddp4") / f"spikes{rank}.json").read_text()) for rank in range(4)]
+    assert found[0] == [[20, 30.0, 1.0, [0, 1, 10, 2, 10, 10, 3, 10, 10, 10]]]
+    assert found[1:] == found[:1] * 3

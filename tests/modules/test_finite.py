@@ -25,6 +25,7 @@ from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import SimCSE
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, tell_optimizer, zero_gradients
+from lightning_rm.modules.spikes import GradientSpikes
 from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.modules.voters import VotersRM
 from tests.toy import toy_data, toy_model, toy_module, toy_trainer, weights
@@ -160,7 +161,7 @@ def test_a_fused_optimizer_is_told_and_another_gets_no_gradient() -> None:
 
 def test_gradients_that_are_scaled_are_left_to_their_scaler() -> None:
     """An overflow is not a fault of the run there; a loss that is not finite is."""
-    steps = FiniteSteps(3)
+    steps = FiniteSteps(3, GradientSpikes(None))
     parameter = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([parameter])
     for loss in (1.0, torch.nan):
