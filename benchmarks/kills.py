@@ -26,15 +26,18 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import matplotlib.pyplot  # noqa: F401  # imported once, and not by every fork
 import torch
 from common import origin
+from hydra.core.global_hydra import GlobalHydra
 
 from lightning_rm.commands import (  # noqa: F401  # imported once, and not by every fork
     _entry,
+    _process,
     annotate,
     ensemble,
     evaluate,
@@ -86,6 +89,25 @@ def start(words: list[str], folder: Path) -> int:
     log = os.open(folder.parent / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    _process.as_a_process = inner
+    become(words)
+
+
+def inner(words: Sequence[str]) -> None:
+    """A command that a command runs, as a fork of it."""
+    sys.stdout.flush()
+    process = os.fork()
+    if not process:
+        _entry._arguments = None
+        GlobalHydra.instance().clear()
+        become(words)
+    _, status = os.waitpid(process, 0)
+    if code := os.waitstatus_to_exitcode(status):
+        raise ValueError(f"{words[0]} ended with {code}")
+
+
+def become(words: Sequence[str]) -> NoReturn:
+    """Run a command in this fork, and end with it."""
     sys.argv = ["lightning-rm", *words]
     code = 0
     try:
