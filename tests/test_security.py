@@ -5,14 +5,22 @@ gzip files without end in `data/sources/test_files.py`, targets in `commands/tes
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.drafts import clear_drafts, folder_draft
+from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.parts import Parts
+from tests.toy import toy_model
+
+SIDES = ("chosen", "rejected")
 
 
 class Runs:
@@ -32,6 +40,37 @@ def test_objects_in_numpy_files_are_not_unpickled(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
         Parts(tmp_path).read(0)
     assert not (tmp_path / "sign").exists()
+
+
+def test_what_is_written_beside_a_parquet_files_columns_is_not_unpickled(tmp_path: Path) -> None:
+    """Arrow once unpickled an extension type that a file named."""
+    hostile = pickle.dumps(Runs(tmp_path / "sign"))
+    marks = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": hostile}
+    fields = [pa.field("prompt", pa.string(), metadata=marks), *(pa.field(name, pa.string()) for name in SIDES)]
+    schema = pa.schema(fields, metadata={"pandas": "[" * 100_000, "huggingface": "{" * 100_000})
+    file = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table([["a"], ["b"], ["c"]], schema=schema), file)
+    assert [row.origin for row in FileSource(file)] == [f"{file} row 0"]
+    content = file.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    for broken in (
+        content[:-8] + (2**31 - 1).to_bytes(4, "little") + content[-4:],  # a footer of two gigabytes
+        content[: -8 - length] + bytes(reversed(content[-8 - length : -8])) + content[-8:],
+    ):
+        file.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"pairs\.parquet cannot be read as Parquet"):
+            list(FileSource(file))
+    assert not (tmp_path / "sign").exists()
+
+
+def test_weights_whose_header_has_no_end_are_refused(tmp_path: Path) -> None:
+    toy_model().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    for length in (2**62, 2**31):
+        weights.write_bytes(length.to_bytes(8, "little") + b'{"a":' + b"[" * 1000)
+        (tmp_path / "checksums.json").unlink(missing_ok=True)
+        with pytest.raises(Exception, match=r"(?i)header|too large"):
+            RewardModel.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

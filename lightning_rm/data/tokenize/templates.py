@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.formats.limits import MAX_CALL_CHARACTERS
 from lightning_rm.data.rows import Message
+from lightning_rm.data.tokenize.hostile import EndlessTemplateError, few_steps
 from lightning_rm.data.tokenize.seams import cut_alike
 
 ENCODER_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] }}{{ sep_token }}{% endfor %}"
@@ -32,7 +33,7 @@ DECODER_TEMPLATE = (
 )
 """The default for decoders: `User: ...`, a blank line, `Assistant: ...`, and EOS at the end, where it is read."""
 
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError)
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 """How a template refuses turns or arguments: templates raise what they like."""
 
 FIXED_DATE = date(2024, 7, 26)
@@ -102,10 +103,17 @@ def writes_start(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
 
 
 def _tried(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str | None:
-    """Return a template's text of a conversation of two words; None where it refuses them."""
+    """Return a template's text of a conversation of two words; None where it refuses them.
+
+    Raises:
+        EndlessTemplateError: if it does not end.
+    """
     conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     try:
-        text: Any = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False)
+        with few_steps():
+            text: Any = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False)
+    except EndlessTemplateError:
+        raise
     except TEMPLATE_ERRORS:
         return None
     return text
@@ -169,13 +177,21 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
 
 
 def _whole(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    encoded: Any = tokenizer(
-        texts,
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
+    try:
+        encoded: Any = tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # what a library in Rust raises is not an Exception
+            raise
+        raise ValueError(
+            f"the tokenizer {tokenizer.name_or_path} gives up on a text ({error}): look at the patterns of its "
+            "tokenizer.json"
+        ) from None
     return encoded["input_ids"]
 
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from lightning_rm.data.tokenize.hostile import check_files, check_growth, check_template
 from lightning_rm.data.tokenize.templates import (
     ENCODER_TEMPLATE,
     default_template,
@@ -62,12 +63,15 @@ def load_tokenizer(
         trust_remote_code: run code that comes with the tokenizer.
 
     Raises:
-        ValueError: if nothing is there, there is no token to pad with, or the tokenizer is not a fast one.
+        ValueError: if nothing is there or it cannot be read, there is no token to pad with, the tokenizer is not a fast
+            one, or it is made to cost without end (`hostile`).
     """
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if str(path).endswith(".gguf"):
         path, options["gguf_file"] = Path(path).parent, Path(path).name
+    check_files(str(path))
     tokenizer = fast(_from_pretrained(str(path), options))
+    check_growth(str(path), definition(tokenizer))
     tokenizer.padding_side = "right"
     if chat_template is not None:
         tokenizer.chat_template = read_template(chat_template)
@@ -75,6 +79,8 @@ def load_tokenizer(
         tokenizer.chat_template = default_template(tokenizer)
         log.info("%s brings no chat template; it gets this default: %s", path, tokenizer.chat_template)
     templates: Any = tokenizer.chat_template  # one, or a mapping of named ones
+    for template in [templates] if isinstance(templates, str) else templates.values():
+        check_template(str(path), template)
     if isinstance(templates, str):
         tokenizer.chat_template = _settled(tokenizer, templates)
     else:
@@ -176,6 +182,11 @@ def _from_pretrained(path: str, options: dict[str, Any]) -> Any:
             f"path={path!r} {found} ({str(error).splitlines()[0]}). Give a folder, or a name that the Hugging "
             "Face hub or its cache on this machine knows."
         ) from error
+    except Exception as error:  # what a damaged file makes transformers and its parsers raise is of a dozen kinds
+        if isinstance(error, ValueError | ImportError) and not isinstance(error, json.JSONDecodeError):
+            raise
+        said = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"path={path!r}: its tokenizer cannot be read ({type(error).__name__}: {said})") from error
 
 
 def _pad_token(tokenizer: PreTrainedTokenizerFast, wanted: str | None) -> str:

@@ -1,0 +1,126 @@
+"""What a tokenizer from somebody else may cost: its file has a size, its normaliser lets a text grow so far, and its
+chat template ends.
+
+It knows a tokenizer's files and definition; not what it is loaded for. A regular expression in it needs no bound of
+ours: the library gives up on a search that goes on too long, and `templates` says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jinja2 import TemplateSyntaxError, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_FILE_BYTES = 2**28
+"""Of a tokenizer's file; the largest known have 35 MB."""
+MAX_GROWTH = 100
+"""Times that a normaliser may make a text longer. Those of published tokenizers write a mark for a space."""
+MAX_STEPS = 200_000
+"""Steps of a template on a conversation of two words; those of published models take some thousand."""
+MAX_NUMBER = 1_000_000
+"""The largest number that stands in a template."""
+
+
+class EndlessTemplateError(ValueError):
+    """A chat template does not end on two words."""
+
+
+def check_files(path: str) -> None:
+    """Check the size of the files of a tokenizer's folder, before anything is read.
+
+    Raises:
+        ValueError: if one is too large.
+    """
+    for file in Path(path).glob("*token*.json"):
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(
+                f"{file} has {file.stat().st_size:,} bytes, and no tokenizer needs more than {MAX_FILE_BYTES:,}"
+            )
+
+
+def check_growth(path: str, definition: Mapping[str, Any]) -> None:
+    """Check how much longer a tokenizer's normaliser makes a text.
+
+    Five replacements of `a` by ten of it make 100,000 of one.
+
+    Args:
+        path: of the tokenizer.
+        definition: as its file has it.
+
+    Raises:
+        ValueError: if it is over `MAX_GROWTH` times.
+    """
+    if (growth := _growth(definition.get("normalizer"))) > MAX_GROWTH:
+        raise ValueError(
+            f"{path}: the normalizer of its tokenizer.json makes a text up to {growth:,.0f} times as long, where "
+            f"{MAX_GROWTH} is the most that is taken; use another tokenizer"
+        )
+
+
+def check_template(path: str, template: str) -> None:
+    """Check that a chat template holds no number with which a few words become gigabytes.
+
+    Args:
+        path: of the tokenizer.
+        template: its text; one that is not jinja is left to whoever renders it.
+
+    Raises:
+        ValueError: if it holds a power, or a number above `MAX_NUMBER`.
+    """
+    try:
+        parsed = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+    except TemplateSyntaxError:  # it may have statements of transformers' own, which write nothing
+        return
+    for power in parsed.find_all(nodes.Pow):
+        raise ValueError(f"{path}: line {power.lineno} of its chat template has a power (**); give chat_template=...")
+    for number in parsed.find_all(nodes.Const):
+        if isinstance(number.value, int | float) and abs(number.value) > MAX_NUMBER:
+            raise ValueError(
+                f"{path}: line {number.lineno} of its chat template has the number {number.value:,}, where "
+                f"{MAX_NUMBER:,} is the most that is taken; give chat_template=..."
+            )
+
+
+@contextmanager
+def few_steps() -> Generator[None]:
+    """Run a template on few words, within `MAX_STEPS` lines of Python.
+
+    Raises:
+        EndlessTemplateError: if it takes more.
+    """
+    left, before = MAX_STEPS, sys.gettrace()
+
+    def count(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise EndlessTemplateError(
+                f"the chat template does not end within {MAX_STEPS:,} steps on a conversation of two words; give "
+                "another with chat_template=..."
+            )
+        return count
+
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _growth(normalizer: Mapping[str, Any] | None) -> float:
+    if normalizer is None:
+        return 1.0
+    if normalizer.get("type") == "Replace":
+        pattern, content = normalizer["pattern"], len(normalizer["content"])
+        # A regular expression may match nothing at all, between any two characters.
+        return max(1.0, content / len(pattern["String"])) if pattern.get("String") else 1.0 + content
+    growth = 1.0
+    for each in normalizer.get("normalizers", ()):
+        growth *= _growth(each)
+    return growth
