@@ -92,26 +92,32 @@ def write_counts(run: Path, reports: dict[str, DataReport]) -> None:
 
 
 def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] = ()) -> None:
-    """Write results and figures, print the table and where everything lies.
+    """Write figures and results, print the table and where everything lies.
+
+    `results.json` comes last, also where figures fail: it is what says that a run has ended with all it writes.
 
     Args:
         run: the folder.
         results: set -> metric -> value.
         urls: where the run can be looked at.
     """
-    with draft_of(run / "results.json") as draft:
-        draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     out = plain_console()
+    figures: list[Path] = []
+    undrawn: str | None = None
+    try:
+        figures = write_figures(run)
+    except ValueError as error:  # a diverged run has a table, and no rewards to draw
+        undrawn = f"no figures: {error}"
+    finally:
+        with draft_of(run / "results.json") as draft:
+            draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     out.print(results_table({name: values for name, values in results.items() if not name.startswith(BENCHMARK)}))
     for name, values in results.items():
         if name.startswith(BENCHMARK):
             told = ", ".join(f"{section} {value:.3f}" for section, value in values.items())
             out.print(f"{name}: {told}")
-    try:
-        figures = write_figures(run)
-    except ValueError as error:  # a diverged run has a table, and no rewards to draw
-        out.print(f"no figures: {error}")
-        figures = []
+    if undrawn:
+        out.print(undrawn)
     places = {
         "config": run / "config.yaml",
         "data counts": run / "data.json",
