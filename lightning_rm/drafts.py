@@ -52,7 +52,7 @@ def draft_of(path: Path) -> Generator[Path]:
         draft.replace(path)
         _flush_folder(path.parent)
     except Exception as error:
-        if (number := _disk_error(error)) is None:
+        if (number := _disk_error(error, draft)) is None:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error  # which file it was
     finally:
@@ -92,8 +92,8 @@ def folder_draft(target: str | Path, keep: Callable[[str], bool] = lambda name: 
     _make(target.parent)
     _clear(target)
     draft = target.with_name(f"{_prefix(target)}{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    draft.mkdir()
     try:
+        draft.mkdir()
         yield draft
         if target.is_dir():
             for entry in target.iterdir():
@@ -103,7 +103,7 @@ def folder_draft(target: str | Path, keep: Callable[[str], bool] = lambda name: 
         _flush(draft)
         _swap(draft, target)
     except Exception as error:
-        if (number := _disk_error(error)) is None:
+        if (number := _disk_error(error, draft)) is None:
             raise
         raise OSError(number, os.strerror(number), str(target)) from error
     finally:
@@ -122,14 +122,14 @@ def _make(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "there is a file in the place of the folder", str(folder)) from None
 
 
-def _disk_error(error: Exception) -> int | None:
-    """Return the system's number of an error that names no file: an OSError's, or the one that a library in Rust has in
-    words.
+def _disk_error(error: Exception, draft: Path) -> int | None:
+    """Return the system's number of an error that names no file, or a draft's: an OSError's, or the one that a library
+    in Rust has in words.
 
     safetensors says `I/O error: No space left on device (os error 28)`.
     """
     if isinstance(error, OSError):
-        return error.errno if error.filename is None else None
+        return error.errno if error.filename is None or str(draft) in str(error.filename) else None
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found[1]) if found else None
 

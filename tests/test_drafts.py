@@ -114,6 +114,18 @@ def test_a_full_disk_names_the_file_whoever_says_so(tmp_path: Path, error: Excep
     assert names(tmp_path) == []
 
 
+def test_a_draft_that_cannot_be_written_is_named_by_its_file(tmp_path: Path) -> None:
+    """As on a disk that is read-only; a file elsewhere keeps its name."""
+    for swapped in (folder_draft, draft_of):
+        with pytest.raises(OSError, match="Read-only") as caught, swapped(tmp_path / "model") as draft:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(draft))
+        assert caught.value.filename == str(tmp_path / "model")
+        with pytest.raises(FileNotFoundError) as caught, swapped(tmp_path / "model"):
+            (tmp_path / "other").read_text()
+        assert caught.value.filename == str(tmp_path / "other")
+    assert names(tmp_path) == []
+
+
 def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("a file")
     with pytest.raises(NotADirectoryError, match="there is a file"), folder_draft(tmp_path / "model"):
