@@ -59,6 +59,21 @@ def draft_of(path: Path) -> Generator[Path]:
         draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def naming(path: Path) -> Generator[None]:
+    """Have an error of the disk name the file, as one does that comes where a file is opened: for files that grow.
+
+    Raises:
+        OSError: as the block raises it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
 def clear_drafts(folder: Path, name: str | None = None) -> None:
     """Remove the drafts that dead processes have left in a folder: those of one file, or all."""
     for draft in folder.glob("*.tmp" if name is None else f"{glob.escape(name)}.*.tmp"):

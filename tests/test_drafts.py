@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_rm import drafts
-from lightning_rm.drafts import draft_of, folder_draft
+from lightning_rm.drafts import draft_of, folder_draft, naming
 
 
 def names(folder: Path) -> list[str]:
@@ -123,6 +123,9 @@ def test_a_draft_that_cannot_be_written_is_named_by_its_file(tmp_path: Path) -> 
         with pytest.raises(FileNotFoundError) as caught, swapped(tmp_path / "model"):
             (tmp_path / "other").read_text()
         assert caught.value.filename == str(tmp_path / "other")
+    with pytest.raises(OSError, match="No space") as caught, naming(tmp_path / "grows"):
+        raise OSError(errno.ENOSPC, "full")
+    assert caught.value.filename == str(tmp_path / "grows")
     assert names(tmp_path) == []
 
 

@@ -97,8 +97,10 @@ class Stop(L.Callback):
             return
         self._announce = trainer.is_global_zero
         numbers: list[signal.Signals] = list(SIGNALS)
-        if "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) not in (None, signal.SIG_DFL):
-            numbers.append(signal.SIGUSR1)  # on it Lightning would save at once, wherever each rank is
+        if "SLURM_JOB_ID" in os.environ:
+            # On it Lightning would save at once, wherever each rank is; where it does not know the job for Slurm's,
+            # as under torchrun, the process would end.
+            numbers.append(signal.SIGUSR1)
         for number in numbers:
             signal.signal(number, self._asked)
         self._listens = True

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import draft_of, naming
 
 
 def whole_lines(path: Path) -> list[bytes]:
@@ -82,7 +82,7 @@ class GrowingLines:
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows at the end, all of them on disk before it returns."""
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with self.path.open("ab") as file:
+        with naming(self.path), self.path.open("ab") as file:
             file.write(text.encode("utf-8", "surrogatepass"))
             file.flush()
             os.fsync(file.fileno())

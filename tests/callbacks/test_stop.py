@@ -70,11 +70,12 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     assert (stop.exit_code, len(losses)) == (130, 3)
 
 
-def test_the_notice_of_a_cluster_counts_where_lightning_would_save_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("handler", [lambda *_: None, signal.SIG_DFL], ids=["lightnings", "none"])
+def test_the_notice_of_a_cluster_counts_where_lightning_would_save_at_once_and_where_nobody_listens(
+    handler: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "1")
-    theirs = signal.signal(signal.SIGUSR1, lambda *_: None)
+    theirs = signal.signal(signal.SIGUSR1, handler)
     try:
         stop, losses = run(tmp_path, Send(signal.SIGUSR1, "on_before_backward"))
     finally:
