@@ -14,7 +14,7 @@ from lightning_rm.models.attention.masks import SEGMENT_ATTENTION
 from lightning_rm.models.backbone import families
 from lightning_rm.models.backbone.heads import DECODER, Architecture
 from lightning_rm.models.reward_model import RewardModel
-from tests.families import family_config
+from tests.families import family_config, older_than
 from tests.tiny import laid_out
 
 
@@ -42,6 +42,8 @@ def test_what_is_right_stays(name: str, dtype: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", ["jamba", "qwen3_5_text", "qwen3_next", "minimax", "phimoe"])
 def test_what_does_not_pack_gets_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the rule wrong, states that run over and a window in a mask would be found."""
+    if name == "minimax" and older_than(5, 18):
+        pytest.skip("in transformers 5.10 its rows break where segments attend")
     unseen(monkeypatch, lambda *_: None)
     with pytest.warns(UserWarning, match=f"{name} in transformers .*: sequences that shared a row were off by"):
         model = RewardModel.from_config(family_config(name))

@@ -18,7 +18,8 @@ from lightning_rm.models.backbone.heads import ENCODERS
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.views import doubled
 from tests import reference
-from tests.float64 import assert_same, same
+from tests.families import older_than
+from tests.float64 import assert_same
 from tests.kernels import kernel
 from tests.tiny import (
     CONFIGS,
@@ -364,7 +365,9 @@ def test_lm_loss_is_the_mean_over_chosen_response_tokens(layout: LayoutName, tie
             targets.append(ids[position])
     tokens = laid_out(model, layout, samples)
     loss = model.lm_loss(model(tokens, keep_hidden=True), tokens)
-    assert float(loss.detach()) == same(reference.cross_entropy(logits, targets))
+    # Of transformers 5.10 the two differ by 5e-10.
+    bound = 1e-8 if older_than(5, 17) else 1e-12
+    assert float(loss.detach()) == pytest.approx(reference.cross_entropy(logits, targets), rel=bound)
     loss.backward()
     assert model.lm_head is not None
     embeddings = model.backbone.get_input_embeddings()

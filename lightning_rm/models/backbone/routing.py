@@ -41,7 +41,7 @@ def hear_routers(backbone: PreTrainedModel, weight: float) -> None:
     if weight < 0:
         raise ValueError(f"router_loss={weight}: a weight of 0 or more is wanted")
     if weight and not (routers and any(name in settings for name in BALANCED)):
-        reason = "balances its experts by itself" if routers else "has no experts"
+        reason = "balances its experts by itself" if routers else "has no experts that transformers tells of"
         raise ValueError(f"router_loss={weight}: {backbone.config.model_type} {reason}; set router_loss=0")
     index = logits_index(backbone)
     for router in routers.values():

@@ -24,7 +24,7 @@ from transformers import AutoModelForSequenceClassification
 from lightning_rm.models.backbone.adapters import LoraAdapter, is_plain_lora
 from lightning_rm.models.backbone.routers import routers_of
 from lightning_rm.models.reward_model import RewardModel
-from tests.families import family_config
+from tests.families import family_config, older_than
 from tests.float64 import assert_same, in_float64
 from tests.tiny import PAD, laid_out, layouts_of, tiny_model
 
@@ -100,7 +100,7 @@ def test_what_is_no_layers_adapter_is_an_error() -> None:
     with pytest.raises(ValueError, match="give one of them"):
         tiny_model("llama", adapter=LoraConfig(), lora=LoraAdapter())
     with pytest.raises(ValueError, match="VBLoRAConfig trains numbers that belong to no layer"):
-        tiny_model("llama", adapter=VBLoRAConfig(target_modules=["q_proj"]))
+        tiny_model("llama", adapter=VBLoRAConfig(target_modules=["q_proj"], vector_length=8))
     with pytest.raises(ValueError, match=r"target_modules=\['query'\].*q_proj"):
         tiny_model("llama", adapter=LoraConfig(target_modules=["query"]))
 
@@ -109,7 +109,7 @@ def test_what_is_no_layers_adapter_is_an_error() -> None:
 def test_all_linear_leaves_routers_alone(name: str) -> None:
     model = RewardModel.from_config(family_config(name), adapter=LoraConfig(target_modules="all-linear"))
     routers = routers_of(model.backbone)
-    assert routers
+    assert routers or (name == "deepseek_v3" and older_than(5, 18))
     adapted = [key for key, _ in model.backbone.named_parameters() if ".lora_" in key]
     assert adapted
     assert not [key for key in adapted if any(key.startswith(f"{router}.") for router in routers)]

@@ -16,7 +16,7 @@ from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.meta import MetaRM
 from lightning_rm.modules.routing import with_routing
-from tests.families import family_config
+from tests.families import family_config, older_than
 from tests.float64 import assert_same
 from tests.tiny import conversation, laid_out, layouts_of, tiny_model
 
@@ -89,8 +89,9 @@ def test_it_is_added_by_its_weight_and_logged_either_way() -> None:
 def test_a_loss_that_a_family_has_not_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"router_loss=0.1: llama has no experts"):
         RewardModel.from_config(family_config("llama"), router_loss=0.1)
-    with pytest.raises(ValueError, match="deepseek_v3 balances its experts by itself"):
-        mixture("deepseek_v3", router_loss=0.1)
+    if not older_than(5, 18):  # which do not say which modules DeepSeek's routers are
+        with pytest.raises(ValueError, match="deepseek_v3 balances its experts by itself"):
+            mixture("deepseek_v3", router_loss=0.1)
     with pytest.raises(ValueError, match="members of one backbone do not train its routers"):
         MemberRewardModel.of(mixture("mixtral", router_loss=0.1))
     with pytest.raises(ValueError, match="MetaRM's step has no router loss"):
