@@ -24,6 +24,9 @@ TRAINED = (
 )
 """The keys, and what lies below them, that are handed to the training of reward models as they were given."""
 
+CHOSEN_HERE = {"data": "jsonl", "backbone": "hub", "logger": "csv"}
+"""What `conf/rlhf.yaml` chooses where `conf/train.yaml` chooses otherwise."""
+
 AS_WRITTEN = ("columns", "where", "format", "prefill")
 """Options of a file of pairs that say how others wrote it: what stages write is plain."""
 
@@ -104,10 +107,10 @@ class ModelStages:
     def train_words(self, round: Round) -> list[str]:
         """Return the words of `lightning-rm train`, but for places, names and seeds."""
         words = words_of(self.setup.words, TRAINED)
-        if not words_of(words, ("backbone",)):
-            words += ["backbone=hub", f"backbone.path={quoted(self.cfg.policy)}"]
-        if not words_of(words, ("logger",)):
-            words += ["logger=csv"]
+        chosen = {word.partition("=")[0].lstrip("+~") for word in words}
+        words = [*(f"{group}={choice}" for group, choice in CHOSEN_HERE.items() if group not in chosen), *words]
+        if not {"backbone", "backbone.path"} & chosen:
+            words += [f"backbone.path={quoted(self.cfg.policy)}"]
         if self.reads_responses:
             words += ["responses=jsonl", f"responses.batch_groups={self.cfg.responses.batch_groups}"]
         return [*words, f"init_seed={round.seed(self.cfg.init_seed, 'head')}"]

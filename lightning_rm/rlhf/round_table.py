@@ -6,11 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning_rm.drafts import draft_of
+from lightning_rm.rlhf.changes import Change, change
 from lightning_rm.rlhf.judging import Measures, read_judged
 from lightning_rm.rlhf.rounds import Round, num_falls
 
@@ -39,11 +40,13 @@ class RoundTable:
         measures: number of a round -> what came out.
         counts: number of a round -> what its policy learned from, by count.
         stopped: whether the rounds ended before the last, because worth fell.
+        changes: number of a round -> what it is worth more than the one before.
     """
 
     measures: dict[int, Measures]
     counts: dict[int, dict[str, Any]]
     stopped: bool = False
+    changes: dict[int, Change] = field(default_factory=dict[int, Change])
 
     @property
     def best(self) -> int:
@@ -76,6 +79,7 @@ class RoundTable:
             "model less the start policy's",
             f"{what} is highest in round {self.best}",
         ]
+        notes += [f"round {number} less round {number - 1}: {self.changes[number]}" for number in self.changes]
         if (falls := num_falls(worth)) and len(worth) > 1:
             notes.append(f"{what} has fallen for {falls} {'round' if falls == 1 else 'rounds'} at the end")
         if self.stopped:
@@ -115,7 +119,9 @@ class RoundTable:
             "best": self.best,
             "stopped": self.stopped,
             "rounds": {
-                number: asdict(measures) | {"policy": self.counts.get(number, {})}
+                number: asdict(measures)
+                | {"policy": self.counts.get(number, {})}
+                | ({"change": asdict(self.changes[number])} if number in self.changes else {})
                 for number, measures in self.measures.items()
             },
         }
@@ -141,8 +147,13 @@ def read_rounds(rounds: Iterable[Round], stopped: bool = False) -> RoundTable:
     """Read what rounds left in their folders."""
     measures: dict[int, Measures] = {}
     counts: dict[int, dict[str, Any]] = {}
+    changes: dict[int, Change] = {}
+    before: list[dict[str, Any]] = []
     for round in rounds:
-        measures[round.number] = read_judged(round.folder)[0]
+        measures[round.number], said = read_judged(round.folder)
         if (path := round / "policy.json").is_file():
             counts[round.number] = json.loads(path.read_text(encoding="utf-8"))
-    return RoundTable(measures, counts, stopped)
+        if found := change(said, before):
+            changes[round.number] = found
+        before = said
+    return RoundTable(measures, counts, stopped, changes)

@@ -92,6 +92,8 @@ def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
     mark = round / f"stages/{stage.name}.json"
     inputs: dict[str, Any] = json.loads(json.dumps(stage.inputs(round)))
     known = _read(mark) if mark.is_file() else None
+    if known is not None and not known["finished"] and not any((round / name).exists() for name in stage.writes):
+        known = None  # it has failed before it made anything
     if known is not None and known["inputs"] != inputs:
         if not overwrite:
             raise ValueError(

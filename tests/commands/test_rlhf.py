@@ -14,8 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from hydra.errors import InstantiationException
+from rich.console import Console
 from safetensors.torch import load_file
 
+from lightning_rm.commands._resume import quoted
+from lightning_rm.commands._round_setup import Setup
+from lightning_rm.commands._rounds import RoundStages
 from lightning_rm.commands.rlhf import rlhf
 from lightning_rm.commands.train import train
 from lightning_rm.data.rows import GroupRow
@@ -24,6 +28,7 @@ from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.rlhf.judges import Comparison, PlantedJudge
 from lightning_rm.rlhf.judging import read_judged
 from lightning_rm.rlhf.round_table import RoundTable
+from lightning_rm.rlhf.rounds import Round
 from lightning_rm.scoring.conversations import score
 from lightning_rm.scoring.load import load_model
 from tests.commands.conftest import Cli
@@ -308,3 +313,20 @@ def test_what_is_wrong_is_said_before_anything_is_made(
     assert said.code == 1
     assert message in said.err.replace("\n", " ")
     assert not (tmp_path / "out/round_1").exists()
+
+
+def test_what_rlhf_chooses_is_handed_to_the_training(tmp_path: Path) -> None:
+    """The train command's own choices are others: made pairs, and a model that has no path."""
+
+    def train_words(*words: str) -> set[str]:
+        given = ["policy=start", f"out={tmp_path}", *words]
+        setup = Setup(composed(*given, command="rlhf"), given, lambda words: None, Console())
+        return set(RoundStages(setup).model.train_words(Round(tmp_path, 1)))
+
+    assert {"data=jsonl", "backbone=hub", "backbone.path=mine", "logger=csv"} < train_words(
+        "data.file=pairs.jsonl", "backbone.path=mine"
+    )
+    assert {"data=jsonl", "backbone=hub", f"backbone.path={quoted('start')}"} < train_words("data.file=pairs.jsonl")
+    named = train_words("data=synthetic", "backbone=llama3.2_1b", "logger=none")
+    assert {"data=synthetic", "backbone=llama3.2_1b", "logger=none"} < named
+    assert not {"data=jsonl", "backbone=hub", "logger=csv", f"backbone.path={quoted('start')}"} & named

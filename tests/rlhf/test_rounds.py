@@ -97,6 +97,17 @@ def test_what_is_gone_is_made_again_and_what_is_damaged_is_named(tmp_path: Path)
     assert again.calls == 2
 
 
+def test_a_stage_that_failed_before_it_made_anything_takes_other_settings(tmp_path: Path) -> None:
+    class Fails(Chain):
+        def write(self, round: Round, name: str, source: Path) -> None:
+            raise ValueError("no such backbone")
+
+    with pytest.raises(ValueError, match="no such backbone"):
+        Fails(tmp_path, setting="wrong").run()
+    Chain(tmp_path, setting="right").run()
+    assert (tmp_path / "round_2/b").read_text() == "babab"
+
+
 def test_a_damaged_judgement_is_named(tmp_path: Path) -> None:
     (tmp_path / "judged.jsonl").write_text("")
     for text in ('{"gold": 1', "{}"):

@@ -1,0 +1,71 @@
+"""What a round's policy is worth more than the one before: paired by held-out prompt, with its interval.
+
+It knows what judges said of responses; no policy and no table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lightning_rm.evaluation.statistics import cluster_draws, interval
+
+WORTH = {"win": 1.0, "tie": 0.5, "lose": 0.0}
+"""Of a verdict, where nothing else is known."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A round's worth less that of the round before, over the prompts that both were judged on.
+
+    Args:
+        mean: of the differences.
+        low, high: the middle 95 % of its means over draws of prompts; seeds and policies are not drawn anew.
+        num: prompts.
+    """
+
+    mean: float
+    low: float
+    high: float
+    num: int
+
+    def __str__(self) -> str:
+        told = "" if self.low > 0 or self.high < 0 else ", which cannot be told from none"
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]{told}"
+
+
+def change(
+    rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]], num_draws: int = 2000
+) -> Change | None:
+    """Return what a round is worth more than the one before it; None where they share no prompt that was judged.
+
+    Args:
+        rows: of the round, as `judge_policy` gives them.
+        before: of the round before.
+        num_draws: of the bootstrap over prompts.
+    """
+    now, then = worth_by_prompt(rows), worth_by_prompt(before)
+    differences = np.array([value - then[prompt] for prompt, value in now.items() if prompt in then])
+    if not len(differences):
+        return None
+    draws = [drawn @ differences / len(differences) for drawn in cluster_draws(len(differences), num_draws, seed=0)]
+    found = interval(np.concatenate(draws))
+    return Change(float(differences.mean()), found.low, found.high, len(differences))
+
+
+def worth_by_prompt(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return prompt -> the mean gold of its responses, or the mean of their verdicts where gold is not known.
+
+    Prompts without either are left out.
+    """
+    found: dict[str, float] = {}
+    for row in rows:
+        gold = [value for value in row.get("gold", ()) if value is not None]
+        values = gold or [WORTH[verdict] for verdict in row["verdicts"] if verdict is not None]
+        if values:
+            found[json.dumps(row["prompt"])] = float(np.mean(values))
+    return found

@@ -1,0 +1,37 @@
+from typing import Any
+
+import pytest
+
+from lightning_rm.rlhf.changes import change
+
+
+def said(*gold: list[float | None]) -> list[dict[str, Any]]:
+    return [{"prompt": [str(place)], "verdicts": ["tie", "tie"], "gold": values} for place, values in enumerate(gold)]
+
+
+def test_a_change_is_paired_by_prompt() -> None:
+    """Prompts differ by 100, and the second round is worth one and a half more in each: nothing is left to chance."""
+    before, now = said([0.0, 2.0], [100.0, None]), said([2.0, 3.0], [101.0, 102.0])
+    found = change(list(reversed(now)), before)
+    assert found is not None
+    assert (found.mean, found.low, found.high, found.num) == (1.5, 1.5, 1.5, 2)
+    assert str(found) == "+1.500 [+1.500, +1.500]"
+
+
+def test_what_may_be_none_is_said() -> None:
+    found = change(said([1.0], [0.0], [0.0]), said([0.0], [1.0], [0.0]))
+    assert found is not None
+    assert found.mean == 0
+    assert found.low < 0 < found.high
+    assert str(found).endswith("which cannot be told from none")
+
+
+def test_verdicts_stand_in_for_gold() -> None:
+    def verdicts(*each: str | None) -> list[dict[str, Any]]:
+        return [{"prompt": ["0"], "verdicts": list(each)}]
+
+    found = change(verdicts("win", "tie", None), verdicts("lose", "tie", "tie"))
+    assert found is not None
+    assert found.mean == pytest.approx(0.75 - 1 / 3, abs=1e-15)
+    assert change(verdicts(None), verdicts("tie")) is None
+    assert change(verdicts("tie"), []) is None
