@@ -18,7 +18,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STALE_SECONDS = 24 * 3600
@@ -44,7 +44,7 @@ def draft_of(path: Path) -> Generator[Path]:
     """
     _make(path.parent)
     clear_drafts(path.parent, path.name)
-    draft = path.with_name(f"{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp")
+    draft = _draft(path)
     try:
         yield draft
         with draft.open("rb") as file:
@@ -74,14 +74,29 @@ def naming(path: Path) -> Generator[None]:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
+def taken_over(path: Path) -> Path | None:
+    """Return the largest draft of a file that a dead process of this host left, renamed to one of this process.
+
+    Of two processes that ask at once, one gets it.
+    """
+    left = [draft for draft in path.parent.glob(f"{glob.escape(path.name)}.*.tmp") if _is_left(draft)]
+    sizes: dict[Path, int] = {}
+    for draft in left:
+        with suppress(FileNotFoundError):
+            sizes[draft] = draft.stat().st_size
+    for draft in sorted(sizes, key=lambda draft: -sizes[draft]):
+        with suppress(FileNotFoundError):  # another process was quicker
+            return draft.rename(_draft(path))
+    return None
+
+
 def clear_drafts(folder: Path, name: str | None = None) -> None:
     """Remove the drafts that dead processes have left in a folder: those of one file, or all."""
     for draft in folder.glob("*.tmp" if name is None else f"{glob.escape(name)}.*.tmp"):
-        if (parts := DRAFT.fullmatch(draft.name)) is None:
+        if DRAFT.fullmatch(draft.name) is None:
             continue
-        gone = parts["host"] == _host() and not _runs(int(parts["process"]))
         try:
-            if gone or time.time() - draft.stat().st_mtime > STALE_SECONDS:
+            if _is_left(draft) or time.time() - draft.stat().st_mtime > STALE_SECONDS:
                 draft.unlink()
         except FileNotFoundError:  # another process was quicker, or the file is finished
             continue
@@ -210,6 +225,17 @@ def _flush_folder(folder: Path) -> None:
 
 def _prefix(target: Path) -> str:
     return f".draft-{target.name}-{socket.gethostname()}-"
+
+
+def _draft(path: Path) -> Path:
+    """Return a name for a draft of this process."""
+    return path.with_name(f"{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp")
+
+
+def _is_left(draft: Path) -> bool:
+    """Tell whether a file is a draft whose process, of this host, is dead."""
+    parts = DRAFT.fullmatch(draft.name)
+    return parts is not None and parts["host"] == _host() and not _runs(int(parts["process"]))
 
 
 def _host() -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import lightning as L
@@ -47,7 +47,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.hub import cached_file
 
 import lightning_rm
-from lightning_rm.data.tokenize.seams import OWN_WAY
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.seams import OWN_WAY, library_of
+from lightning_rm.data.tokenize.templates import render
 from lightning_rm.loggers import Utf8Files
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.backbone.families import classifier_class, is_proven
@@ -280,6 +282,26 @@ def test_transformers_takes_ligers_options_as_a_dict() -> None:
 def test_fast_tokenizers_do_with_a_text_what_the_tokenizers_library_does() -> None:
     """`data.tokenize.seams` cuts texts of no class that has one of these of its own."""
     assert {name for kind in PreTrainedTokenizerFast.__mro__ for name in vars(kind)} >= OWN_WAY
+    tokenizer, texts = world_tokenizer(), ["", " a  b\n", "unheard é 😀", "<eos>a<eos>"]
+    called: Any = tokenizer(texts, add_special_tokens=False)
+    assert [found.ids for found in library_of(tokenizer).encode_batch_fast(texts, add_special_tokens=False)] == called[
+        "input_ids"
+    ]
+
+
+@pytest.mark.parametrize("is_prompt", [False, True])
+def test_a_template_is_rendered_without_copies_as_apply_chat_template_renders_it(is_prompt: bool) -> None:
+    """`templates.render` calls the template that `_compile_jinja_template` gives for plain turns."""
+    tokenizer = world_tokenizer()
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}|{{ m.content | trim }}|{{ tools is none }}]"
+        "{% if not loop.last %}{% continue %}{% endif %}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ raise_exception('no') if messages | length > 3 else '>' }}{% endif %}"
+    )
+    turns = [{"role": role, "content": f" {role} {{{{ x }}}} é\n"} for role in ("system", "user", "assistant")]
+    for count in (1, 2, 3):
+        whole: Any = tokenizer.apply_chat_template(turns[:count], tokenize=False, add_generation_prompt=is_prompt)
+        assert render(tokenizer, cast(Any, turns[:count]), is_prompt=is_prompt) == whole
 
 
 # peft, datasets, Liger

@@ -74,6 +74,7 @@ class PreferenceDataModule(L.LightningDataModule):
         val_fraction: where there is no `val`, the share of the prompts of `train` that is held out as `val`. The split
             does not depend on `seed`, so that runs of several seeds are measured on the same pairs.
         num_workers: worker processes of each loader.
+        prepare_processes: processes that tokenise, for all but small sets of pairs; None takes one a core.
         seed: of the order of training pairs.
         cache_dir: where tokenised pairs are kept; None takes `cache.default_cache_dir()`.
         treatments: of the training pairs by their strength, one after the other (see `strength`): name -> treatment, or
@@ -121,6 +122,7 @@ class PreferenceDataModule(L.LightningDataModule):
         eval_batch_pairs: int | None = None,
         val_fraction: float = 0.0,
         num_workers: int = 0,
+        prepare_processes: int | None = None,
         seed: int = 0,
         cache_dir: str | Path | None = None,
         treatments: Mapping[str, Treatment | ById] | Sequence[Treatment | ById] = (),
@@ -159,7 +161,8 @@ class PreferenceDataModule(L.LightningDataModule):
         self.val_names, self.test_names = tuple(sets.val), tuple(sets.test)
         self.val_response_names, self.test_response_names = tuple(groups.val), tuple(groups.test)
         prepared: dict[str, Any] = {"tokenizer": tokenizer, "policy": self.policy, "cache_dir": cache_dir}
-        self._pairs = PairSets(sets, partial(prepare_pairs, **prepared), self.treatments)
+        prepare = partial(prepare_pairs, **prepared, num_processes=prepare_processes)
+        self._pairs = PairSets(sets, prepare, self.treatments)
         self.datasets = self._pairs.opened
         self.responses = GroupSets(
             groups,

@@ -231,7 +231,7 @@ class PairSets:
         lists = pairs.first_of_list if pairs.has_lists else slice(None)
         return PairBatchSampler(
             pairs.list_lengths if pairs.has_lists else pairs.lengths,
-            pairs.prompt_index[lists],
+            pairs.prompt_index[lists] if order == "prompt" else None,  # found by sorting, for no other order
             num_pairs=num_pairs,
             num_tokens=budget,
             order=order,

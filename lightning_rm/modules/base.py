@@ -166,7 +166,7 @@ class PairwiseRM(L.LightningModule):
         """
         check_targets(pairs.targets(), pairs.changed, self.reads, type(self).__name__)
         if self.needs_strengths:
-            check_strengths(torch.from_numpy(pairs.strength.mean))
+            check_strengths(torch.tensor(pairs.strength.mean))
         if not self.reads_single_responses:
             check_two_responses(pairs.single)
 

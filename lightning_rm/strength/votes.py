@@ -82,8 +82,10 @@ def quantiles(mean: ArrayLike) -> Floats:
     """
     mean = np.asarray(mean, np.float64)
     known = np.flatnonzero(~np.isnan(mean))
+    if not len(known):
+        return np.broadcast_to(np.nan, mean.shape)  # no memory, where nothing is annotated
     quantile = np.full(len(mean), np.nan)
-    quantile[known[np.argsort(mean[known], kind="stable")]] = np.arange(len(known)) / max(len(known), 1)
+    quantile[known[np.argsort(mean[known], kind="stable")]] = np.arange(len(known)) / len(known)
     return quantile
 
 

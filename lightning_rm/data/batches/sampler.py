@@ -73,7 +73,7 @@ class PairBatchSampler:
     Args:
         lengths: (N, k) tokens of the sequences of each row, 0 where it has fewer than k: a pair's are its chosen and
             its rejected one.
-        prompt_index: (N,) one number a prompt.
+        prompt_index: (N,) one number a prompt; None takes every pair for one of its own prompt.
         num_pairs: pairs of a micro-batch. Exactly one of num_pairs and num_tokens is set.
         num_tokens: the most grid tokens of a micro-batch, as `token_cost` counts them.
         order: `random`, `length`, `prompt`, `strongest_first` or `weakest_first`.
@@ -101,7 +101,7 @@ class PairBatchSampler:
     def __init__(
         self,
         lengths: Rows,
-        prompt_index: Rows,
+        prompt_index: Rows | None = None,
         *,
         num_pairs: int | None = None,
         num_tokens: int | None = None,
@@ -131,7 +131,7 @@ class PairBatchSampler:
         if len(lengths) == 0:
             raise ValueError("there are no pairs to make batches of")
         self.lengths = lengths
-        self.prompt_index = prompt_index
+        self.prompt_index = np.arange(len(lengths)) if prompt_index is None else prompt_index
         self.num_pairs = num_pairs
         self.num_tokens = num_tokens
         self.order = order
@@ -139,7 +139,7 @@ class PairBatchSampler:
         self.sequence_index = (
             np.arange(lengths.size).reshape(lengths.shape) if sequence_index is None else sequence_index
         )
-        self.strength = np.full(len(lengths), np.nan) if strength is None else strength
+        self.strength = np.broadcast_to(np.nan, len(lengths)) if strength is None else strength
         self.rank = rank
         self.world_size = world_size
         self.accumulate = accumulate

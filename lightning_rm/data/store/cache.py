@@ -2,7 +2,7 @@
 
 A file is written under a name of its own in the same folder, synced, and renamed: one step that either happened or did
 not. Two processes that build the same file at once both succeed, the later rename wins, and the content is the same. A
-process killed in the middle leaves a draft that nobody reads and that a later build clears away.
+process killed in the middle leaves a draft that a later build clears away, or goes on with.
 
 A file ends with a checksum of its bytes: disks and copies flip bits, and training would not notice wrong tokens.
 The checksum is compared when a process opens the file for the first time.
@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeVar
 from lightning_rm.checksums import crc32_of
 from lightning_rm.digests import files_digest as files_digest  # other files import them from here
 from lightning_rm.digests import fingerprint as fingerprint
-from lightning_rm.drafts import clear_drafts
+from lightning_rm.drafts import clear_drafts, taken_over
 from lightning_rm.drafts import draft_of as draft_of  # its former place
 
 log = logging.getLogger(__name__)
@@ -32,13 +32,20 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("LIGHTNING_RM_CACHE") or Path.home() / ".cache" / "lightning_rm")
 
 
-def load_or_build(path: Path, load: Callable[[Path], T], build: Callable[[BinaryIO], None]) -> T:
+def load_or_build(
+    path: Path,
+    load: Callable[[Path], T],
+    build: Callable[[BinaryIO], None],
+    go_on: Callable[[BinaryIO, Path], None] | None = None,
+) -> T:
     """Return what `load` makes of `path`, after `build` has written the file if it was missing or broken.
 
     Args:
         path: the file; its folder is made where it is missing.
         load: reads the file; ValueError, KeyError or OSError from it mean that the file is broken.
         build: writes the whole content to an open file. An error in it leaves no file behind.
+        go_on: writes the whole content after what a killed process had written of it, a file that may end anywhere;
+            None begins anew.
 
     Returns:
         The loaded file.
@@ -49,10 +56,18 @@ def load_or_build(path: Path, load: Callable[[Path], T], build: Callable[[Binary
             return load(path)
         except (ValueError, KeyError, OSError) as error:
             log.warning("the cache file %s is broken (%s); it is built again", path, error)
+    begun = taken_over(path) if go_on else None
     with draft_of(path) as draft:
         clear_drafts(path.parent)
-        with draft.open("wb") as file:
-            build(file)
+        try:
+            with draft.open("wb") as file:
+                if go_on and begun:
+                    go_on(file, begun)
+                else:
+                    build(file)
+        finally:
+            if begun:
+                begun.unlink(missing_ok=True)
         seal(draft)
     return load(path)
 

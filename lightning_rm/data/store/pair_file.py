@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Changes whenever the file's columns, or what they hold, change."""
 
 SCHEMA = pa.schema(
@@ -15,7 +15,7 @@ SCHEMA = pa.schema(
         ("ids", pa.list_(pa.list_(pa.int32()))),  # a list a response: chosen and rejected, or k that are scored
         ("scores", pa.list_(pa.list_(pa.float64()))),  # the same, a number an attribute, NaN for a gap; empty: a pair
         ("prompt_length", pa.int32()),  # tokens of the prompt, at most one less than the shortest sequence has
-        ("prompt_index", pa.int64()),  # pairs of one prompt_id share a number
+        ("prompt_key", pa.int64()),  # 64 bits of the digest of prompt_id
         ("subset", pa.int64()),  # index into the subset names
         ("label", pa.float64()),
         ("margin", pa.float64()),  # NaN where the data has none; the same for every float below

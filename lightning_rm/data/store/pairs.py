@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_rm.data.rows import TIE, moved
-from lightning_rm.data.store.columns import SequenceColumn, numbers_of, shares_of_votes
+from lightning_rm.data.store.columns import SequenceColumn, in_order_of_appearance, numbers_of, shares_of_votes
 from lightning_rm.data.store.pair_file import SCHEMA
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.responses import ScoredPairs, scored_pairs
@@ -74,8 +74,6 @@ class PairDataset:
     Attributes:
         lengths: (N, 2) int64, tokens of the chosen and the rejected conversation.
         prompt_lengths: (N,) int64, tokens of the prompt, with which both conversations begin.
-        response_lengths: (N, 2) int64, tokens of the conversations without the prompt.
-        prompt_index: (N,) int64, the same number for pairs of one prompt.
         strength: of the N pairs, NaN where the data is not annotated; of scored responses the difference of their
             scores, each the mean over its attributes.
         scores: (2, N, A) of chosen and rejected by attribute, NaN where nobody scored.
@@ -118,19 +116,24 @@ class PairDataset:
         self._rows = made.row  # where in the file each pair stands
         self._sides = made.sides  # and which two of the row's responses it is
         self.scores, self.single = made.scores, made.single
-        self.list_index: NDArray[np.int64] = np.unique(made.row, return_inverse=True)[1]
-        self.prompt_lengths: NDArray[np.int64] = numbers_of(table["prompt_length"])[made.row]
-        self._columns = {
-            name: numbers_of(table[name])[made.row]
-            for name in ("label", "margin", "weight", "subset", "clean", "gold_margin")
-        }
-        self._columns["label"] = np.where(made.tied, 0.5, self._columns["label"])
-        self._columns["level"] = np.full(len(made.row), np.nan)  # treatments make levels
-        self.source_row: NDArray[np.int64] = numbers_of(table["source_row"])[made.row]
-        self.lengths: NDArray[np.int64] = self._ids.lengths[self._ids.first[made.row][:, None] + made.sides]
-        self.response_lengths: NDArray[np.int64] = self.lengths - self.prompt_lengths[:, None]
-        self.prompt_index: NDArray[np.int64] = numbers_of(table["prompt_index"])[made.row]
-        self.strength = self._strength(table, made)
+
+        def column(name: str) -> NDArray[Any]:
+            """A column of the file by pair: that of its rows where each is one pair."""
+            return numbers_of(table[name])[made.row] if attributes else numbers_of(table[name])
+
+        self.list_index: NDArray[np.int64] = np.unique(made.row, return_inverse=True)[1] if attributes else made.row
+        self.prompt_lengths: NDArray[np.int64] = column("prompt_length")
+        self._columns = {name: column(name) for name in ("label", "margin", "weight", "subset", "clean", "gold_margin")}
+        if made.tied.any():
+            self._columns["label"] = np.where(made.tied, 0.5, self._columns["label"])
+        self._columns["level"] = np.broadcast_to(np.nan, len(made.row))  # treatments make levels
+        self.source_row: NDArray[np.int64] = column("source_row")
+        self.lengths: NDArray[np.int64] = (
+            self._ids.lengths[self._ids.first[made.row][:, None] + made.sides]
+            if attributes
+            else self._ids.lengths.reshape(-1, 2)
+        )
+        self.strength = self._strength(made if attributes else None, column("strength_mean"), column("strength_std"))
         self.changed: Mapping[Target, Sequence[str]] = {}
         self._treated_by: Targets | None = None
 
@@ -148,7 +151,7 @@ class PairDataset:
         """
         kept = np.flatnonzero(targets.kept)
         pairs = copy.copy(self)
-        for found in ("first_of_list", "list_lengths"):  # what was found for the pairs before
+        for found in ("first_of_list", "list_lengths", "prompt_index"):  # what was found for the pairs before
             pairs.__dict__.pop(found, None)
         pairs._treated_by = targets
         pairs._rows, pairs._sides = self._rows[kept], self._sides[kept]
@@ -157,8 +160,7 @@ class PairDataset:
         pairs.prompt_lengths = self.prompt_lengths[kept]
         columns = self._columns | {name: getattr(targets, name) for name in ("label", "margin", "weight", "level")}
         pairs._columns = {name: values[kept] for name, values in columns.items()}
-        pairs.source_row, pairs.prompt_index = self.source_row[kept], self.prompt_index[kept]
-        pairs.lengths, pairs.response_lengths = self.lengths[kept], self.response_lengths[kept]
+        pairs.source_row, pairs.lengths = self.source_row[kept], self.lengths[kept]
         pairs.strength = self.strength.of_rows(kept)
         return pairs
 
@@ -178,6 +180,16 @@ class PairDataset:
         return Sample(
             tuple(self._ids.get(first + side) for side in self._sides[i].tolist()), int(self.prompt_lengths[i])
         )
+
+    @property
+    def response_lengths(self) -> NDArray[np.int64]:
+        """(N, 2) tokens of the conversations without the prompt."""
+        return self.lengths - self.prompt_lengths[:, None]
+
+    @cached_property
+    def prompt_index(self) -> NDArray[np.int64]:
+        """(N,) the same number for pairs of one prompt, found when it is first asked for."""
+        return in_order_of_appearance(numbers_of(self._table["prompt_key"])[self._rows])
 
     @property
     def has_lists(self) -> bool:
@@ -223,7 +235,8 @@ class PairDataset:
         columns = {name: torch.from_numpy(column[index]) for name, column in values.items()}
         columns = {name: column if name == "subset" else column.float() for name, column in columns.items()}
         columns["margin"] = columns["margin"].nan_to_num(nan=0.0)
-        columns["length"] = torch.from_numpy(self.response_lengths[index]).T.contiguous()
+        lengths = self.lengths[index] - self.prompt_lengths[index][:, None]
+        columns["length"] = torch.from_numpy(lengths).T.contiguous()
         columns["row"] = torch.from_numpy(index)
         columns["scores"] = torch.from_numpy(self.scores[:, index]).float()
         columns["group"] = torch.from_numpy(np.unique(self.list_index[index], return_inverse=True)[1])
@@ -254,13 +267,13 @@ class PairDataset:
         chosen, rejected = (texts[side] for side in self._sides[i].tolist())
         return PairText(prompt, chosen, rejected, id)
 
-    def _strength(self, table: Any, made: ScoredPairs) -> Strength:
+    def _strength(self, made: ScoredPairs | None, mean: NDArray[np.float64], std: NDArray[np.float64]) -> Strength:
         """Return the strength that the file has, or for scored responses the difference of their scores."""
-        mean, std = numbers_of(table["strength_mean"])[made.row], numbers_of(table["strength_std"])[made.row]
+        share = shares_of_votes(self._table["votes"])
+        if made is None:
+            return Strength.of(mean, std, share)
         difference = made.score[0] - made.score[1]
-        return Strength.of(
-            np.where(np.isnan(difference), mean, difference), std, shares_of_votes(table["votes"])[made.row]
-        )
+        return Strength.of(np.where(np.isnan(difference), mean, difference), std, share[made.row])
 
 
 def _again(

@@ -58,6 +58,16 @@ class DataReport:
         for change, detail in sorted(changes.items()):
             self._count(self.changes, change, f"{origin}: {detail}" if detail else origin)
 
+    def add(self, other: DataReport) -> None:
+        """Count the rows that follow, as another report has them; the notes are this one's."""
+        self.read += other.read
+        self.kept += other.kept
+        for counts, more in ((self.reasons, other.reasons), (self.changes, other.changes)):
+            for what, count in more.items():
+                counts[what] = counts.get(what, 0) + count
+                for example in other.examples.get(what, []):
+                    self._show(what, example)
+
     def moved(self, names: Mapping[str, str]) -> DataReport:
         """Return the report with its examples under the names that their files have now."""
         examples = {what: [moved(example, names) for example in found] for what, found in self.examples.items()}
@@ -87,6 +97,9 @@ class DataReport:
 
     def _count(self, counts: dict[str, int], what: str, example: str) -> None:
         counts[what] = counts.get(what, 0) + 1
+        self._show(what, example)
+
+    def _show(self, what: str, example: str) -> None:
         examples = self.examples.setdefault(what, [])
         found = example.partition(": ")[2]
         if len(examples) < MAX_EXAMPLES and not (found and any(known.endswith(f": {found}") for known in examples)):

@@ -52,9 +52,9 @@ def scored_pairs(
     """
     num_rows = len(num_responses)
     if num_attributes == 0:
-        row, sides = np.arange(num_rows), np.tile(np.array([0, 1]), (num_rows, 1))
-        unknown = np.full((2, num_rows), np.nan)
-        no = np.zeros(num_rows, bool)
+        row, sides = np.arange(num_rows), np.broadcast_to(np.array([0, 1]), (num_rows, 2))
+        unknown = np.broadcast_to(np.nan, (2, num_rows))
+        no = np.broadcast_to(np.False_, num_rows)
         return ScoredPairs(row, sides, unknown[..., None], unknown, no, no, 0)
     rows, sides, scores = list[int](), list[tuple[int, int]](), list[NDArray[np.float64]]()
     num_tied = 0

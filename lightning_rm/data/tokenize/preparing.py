@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -37,6 +38,7 @@ def prepared(
     version: int | str,
     load: Callable[[Path], T],
     build: Callable[[BinaryIO], None],
+    go_on: Callable[[BinaryIO, Path], None] | None = None,
 ) -> T:
     """Return what `load` makes of the source's cache file, which `build` writes where it is missing.
 
@@ -48,6 +50,7 @@ def prepared(
         version: of the file's columns.
         load: as `cache.load_or_build` takes it.
         build: the same.
+        go_on: the same.
 
     Raises:
         ValueError: for a tokenizer that the policy or the cache cannot rely on.
@@ -62,13 +65,13 @@ def prepared(
         policy=asdict(policy),
     )
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
-    return load_or_build(folder / f"{key}.arrow", load, build)
+    return load_or_build(folder / f"{key}.arrow", load, build, go_on)
 
 
-def chunks_of(source: Iterable[AnyRow]) -> Iterator[list[tuple[int, AnyRow]]]:
-    """Yield the rows of a source with their places, as many at a time as are held in memory."""
+def chunks_of(source: Iterable[AnyRow], first: int = 0) -> Iterator[list[tuple[int, AnyRow]]]:
+    """Yield the rows of a source from one on with their places, as many at a time as are held in memory."""
     chunk, num_characters = list[tuple[int, AnyRow]](), 0
-    for place, row in enumerate(source):
+    for place, row in islice(enumerate(source), first, None):
         chunk.append((place, row))
         num_characters += _characters(row)
         if len(chunk) == CHUNK_ROWS or num_characters > MAX_CHUNK_CHARACTERS:

@@ -40,15 +40,25 @@ class Added(NamedTuple):
     rstrip: bool
 
 
-def seams_of(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    """Return what matches the tokens before which a tokenizer's texts may be cut; None if there are none."""
+def library_of(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return the tokenizers library's own tokenizer where it alone decides on a text's ids; None elsewhere."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.split_special_tokens:
         return None
     classes = type(tokenizer).__mro__
     if any(OWN_WAY & vars(kind).keys() for kind in classes[: classes.index(PreTrainedTokenizerFast)]):
         return None
-    backend = tokenizer.backend_tokenizer
-    if backend.encode_special_tokens or _is_custom(backend.normalizer) or _is_custom(backend.pre_tokenizer):
+    return tokenizer.backend_tokenizer
+
+
+def seams_of(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Return what matches the tokens before which a tokenizer's texts may be cut; None if there are none."""
+    backend = library_of(tokenizer)
+    if (
+        backend is None
+        or backend.encode_special_tokens
+        or _is_custom(backend.normalizer)
+        or _is_custom(backend.pre_tokenizer)
+    ):
         return None
     added: dict[int, Any] = backend.get_added_tokens_decoder()
     return seams(

@@ -73,6 +73,13 @@ class Tally:
             return "identical=drop" if self.policy.identical == "error" else None
         return "on_bad_row=drop" if self.policy.on_bad_row == "error" else None
 
+    def add(self, other: Tally) -> None:
+        """Count the rows that follow, as another tally has them."""
+        self.report.add(other.report)
+        for fault, origins in other.errors.items():
+            self.errors.setdefault(fault, []).extend(origins)
+        self.ways_out |= other.ways_out
+
     def check(self) -> None:
         """Raise for errors, and for a data set of which nothing is left."""
         name, read = self.report.name, self.report.read

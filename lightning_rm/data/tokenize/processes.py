@@ -1,0 +1,105 @@
+"""One function over many items, in processes of their own, its results in the order of the items.
+
+Templates and most of a tokenizer's work hold Python's lock, so that threads would wait for one another. The processes
+are forks: they have the tokenizer without a copy being sent, and a script needs no `if __name__ == "__main__"`. It
+knows neither rows nor tokens.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+FEW = 4
+"""Items that are worked on before processes are worth starting."""
+
+AHEAD = 2
+"""Items for each process that are in memory at a time, waiting or done."""
+
+
+def num_cores() -> int:
+    """Return the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def mapped(work: Callable[[T], R], items: Iterable[T], num_processes: int) -> Iterator[R]:
+    """Yield what `work` makes of every item, in order.
+
+    The first few items are worked on here. Where there is one process, where processes cannot be forked (macOS,
+    Windows), or in a process that may have no children, all are.
+
+    Args:
+        work: a function that needs nothing but its item; what it returns is sent back as a pickle.
+        items: read in this process, no more than `AHEAD` a process before their results are taken.
+        num_processes: beside this one, which reads the items and takes the results.
+
+    Raises:
+        RuntimeError: if a process was killed; whatever `work` raises.
+    """
+    left = iter(items)
+    yield from map(work, islice(left, FEW))
+    if num_processes < 2 or sys.platform != "linux" or multiprocessing.current_process().daemon:
+        yield from map(work, left)
+        return
+    if (item := next(left, None)) is None:
+        return
+    with ProcessPoolExecutor(
+        num_processes,
+        mp_context=multiprocessing.get_context("fork"),
+        initializer=_begin,
+        initargs=(work, os.getpid()),
+    ) as pool:
+        pending = deque[Future[R]]()
+        try:
+            pending.append(pool.submit(_work, item))
+            for item in left:
+                pending.append(pool.submit(_work, item))
+                if len(pending) > AHEAD * num_processes:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"one of {num_processes} processes that tokenise was killed, most likely for want of memory; start "
+                "again with fewer of them, data.prepare_processes=1"
+            ) from error
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+_given: list[Callable[[Any], Any]] = []
+"""What this process was forked for."""
+
+
+def _begin(work: Callable[[Any], Any], parent: int) -> None:
+    """Set up a process: it has a core of its own, leaves Ctrl-C to its parent, and ends with it."""
+    _given[:] = [work]
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _work(item: Any) -> Any:
+    return _given[0](item)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: a killed one tells nobody."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
