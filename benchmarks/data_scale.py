@@ -8,8 +8,11 @@ writes the cache; `open` finds the cache again, compares its checksum and opens 
 model, a number for each token id that is added up, by Lightning, through the data module's own sampler, loader and
 batches. Time is the processor's, of all processes of a stage, for a pair. Memory is the most that these processes had
 together at a time (PSS: a page that several have counts once; half of what a cache file takes in memory is the
-system's to take back), looked at every half second. Sizes that `--out` has are not measured again, and a
-stage that was killed goes on; `went_on` says so, and its time is then of what was left.
+system's to take back), looked at every half second. Sizes that `--out` has are not measured again, and a stage that was
+killed goes on; `went_on` says so, and its time is then of what was left.
+
+With `--copies 50` the largest size's cache is written fifty times into one file, of which everything but tokenising is
+measured: what five million pairs take to open, to plan and to read, where there is no hour to tokenise them.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +44,20 @@ from common import origin
 from torch import Tensor, nn
 
 from lightning_rm.batch import PreferenceBatch
+from lightning_rm.data.batches.layouts import padded
+from lightning_rm.data.batches.loader import PairBatches
+from lightning_rm.data.batches.sampler import PairBatchSampler
 from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.store.cache import SEAL_BYTES, check_seal, seal
+from lightning_rm.data.store.pair_file import SCHEMA
+from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.synthetic.words import VOCABULARY
 from lightning_rm.losses.ranking import ranking_loss
 
 SHARD_PAIRS = 100_000
 PIECES = 2**16
+COPIED_BATCHES = 300
 WORDS = {"prompt": ((2, 3), (1, 3)), "chosen": ((1, 2), (1, 3)), "rejected": ((1, 2), (1, 3))}
 """Of the two pieces that a text is of: the fewest and the most words."""
 
@@ -95,7 +106,7 @@ def text(draw: np.random.Generator, pieces: tuple[tuple[int, int], ...], count: 
         pool = pa.array([" ".join(row[:length]) for row, length in zip(words, lengths, strict=True)])
         return pool.take(pa.array(draw.integers(PIECES, size=count)))
 
-    return pc.binary_join_element_wise(*(some(*bounds) for bounds in pieces), " ")
+    return pc.call_function("binary_join_element_wise", [*(some(*bounds) for bounds in pieces), " "])
 
 
 def data(files: list[Path], cache: Path, processes: int | None, batch_pairs: int) -> PreferenceDataModule:
@@ -165,8 +176,55 @@ def epoch(files: list[Path], cache: Path, processes: int | None, batch_pairs: in
     }
 
 
+def copied(files: list[Path], cache: Path, processes: int | None, batch_pairs: int) -> Measures:
+    """Of a cache file that has the batches of another many times: check and open it, plan an epoch, read its start."""
+    start = cpu()
+    check_seal(cache)
+    sealed = cpu()
+    pairs = PairDataset(cache)
+    opened = cpu()
+    sampler = PairBatchSampler(pairs.lengths, num_pairs=batch_pairs, order="length")
+    num_batches = len(sampler.plan(0))
+    planned = cpu()
+    read = PairBatches(pairs, "copied", padded, "last", 0)
+    num_read = sum(read.__getitems__(batch).num_pairs for batch in islice(sampler, COPIED_BATCHES))
+    microseconds = 1e6 / len(pairs)
+    return {
+        "pairs": len(pairs),
+        "batches": num_batches,
+        "cache_megabytes": round(cache.stat().st_size / 1e6, 1),
+        "microseconds_a_pair": {
+            "checksum": round(microseconds * (sealed - start), 2),
+            "open": round(microseconds * (opened - sealed), 2),
+            "plan": round(microseconds * (planned - opened), 2),
+            "collate": round(1e6 * (cpu() - planned) / num_read, 1),
+        },
+    }
+
+
+def copies(cache: Path, copy: Path, num_copies: int) -> Path:
+    """Write a cache file that has another's batches so many times, each pair with a place of its own."""
+    (source,) = cache.glob("*.arrow")
+    with pa.memory_map(str(source)) as file:
+        content = file.read_buffer()
+        reader = pa.ipc.open_file(pa.BufferReader(content.slice(0, len(content) - SEAL_BYTES)))
+        last = reader.num_record_batches - 1
+        said: Any = reader.get_batch_with_custom_metadata(last)
+        column = SCHEMA.get_field_index("source_row")
+        with copy.open("wb") as opened, pa.ipc.new_file(opened, SCHEMA) as writer:
+            start = 0
+            for _ in range(num_copies):
+                for batch in map(reader.get_batch, range(last)):
+                    places = pa.array(np.arange(start, start + batch.num_rows))
+                    writer.write_batch(batch.set_column(column, SCHEMA.field(column), places))
+                    start += batch.num_rows
+            writer.write_batch(said.batch, custom_metadata=said.custom_metadata)
+    seal(copy)
+    return copy
+
+
 Stage = Callable[[list[Path], Path, "int | None", int], Measures]
-STAGES: dict[str, Stage] = {"prepare": prepare, "open": open_again, "epoch": epoch}
+STAGES: dict[str, Stage] = {"prepare": prepare, "open": open_again, "epoch": epoch, "copied": copied}
 
 
 def do(stage: str, *arguments: Any) -> Measures:
@@ -212,14 +270,26 @@ def measured(stage: str, *arguments: Any) -> Measures:
         return {**future.result(), "peak_megabytes": round(peak)}
 
 
+def write(out: Path, sizes: dict[str, Any], batch_pairs: int) -> None:
+    """Write what is measured so far."""
+    results: dict[str, Any] = {
+        **origin(torch, L, transformers, tokenizers, pa, np),
+        "cores": os.cpu_count(),
+        "settings": {"words": WORDS, "shard_pairs": SHARD_PAIRS, "batch_pairs": batch_pairs},
+        "pairs": sizes,
+    }
+    out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
 def report(sizes: dict[str, Any]) -> None:
     """Print the table."""
-    print(f"{'pairs':>10} {'stage':8} {'us of CPU a pair':>17} {'seconds':>9} {'peak MB':>8} {'cache MB':>9}")
+    print(f"{'pairs':>14} {'stage':8} {'us of CPU a pair':>17} {'seconds':>9} {'peak MB':>8} {'cache MB':>9}")
     for size, stages in sizes.items():
         for name, found in stages.items():
             cache = f"{found['cache_megabytes']:,.0f}" if "cache_megabytes" in found else ""
-            each, peak = 1e6 * found["cpu"] / int(size), found["peak_megabytes"]
-            print(f"{int(size):10,} {name:8} {each:17.1f} {found['wall']:9,.0f} {peak:8,} {cache:>9}")
+            num_pairs = stages.get("prepare", found)["pairs"]
+            each, peak = 1e6 * found["cpu"] / num_pairs, found["peak_megabytes"]
+            print(f"{size:>14} {name:8} {each:17.1f} {found['wall']:9,.0f} {peak:8,} {cache:>9}")
 
 
 def main() -> None:
@@ -227,6 +297,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 100_000], help="5000000 take 3 GB of disk")
     parser.add_argument("--folder", type=Path, required=True, help="where shards and caches are kept")
     parser.add_argument("--processes", type=int, help="that tokenise; one a core where it is not given")
+    parser.add_argument("--copies", type=int, default=0, help="of the largest size's cache in one file")
     parser.add_argument("--keep", action="store_true", help="keep the caches")
     parser.add_argument("--batch-pairs", type=int, default=500)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/data_scale.json"))
@@ -238,19 +309,19 @@ def main() -> None:
         given.folder.mkdir(parents=True, exist_ok=True)
         files = write_shards(given.folder, size)
         cache = given.folder / f"cache-{size}"
-        for stage in STAGES:
+        for stage in ("prepare", "open", "epoch"):
             stages = sizes.setdefault(str(size), {})
             if stage in stages:
                 continue
             stages[stage] = measured(stage, files, cache, given.processes, given.batch_pairs)
-            results: dict[str, Any] = {
-                **origin(torch, L, transformers, tokenizers, pa, np),
-                "cores": os.cpu_count(),
-                "settings": {"words": WORDS, "shard_pairs": SHARD_PAIRS, "batch_pairs": given.batch_pairs},
-                "pairs": sizes,
-            }
-            given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            write(given.out, sizes, given.batch_pairs)
             print(size, stage, json.dumps(stages[stage]), file=sys.stderr, flush=True)
+        name = f"{size} x {given.copies}"
+        if given.copies and size == max(given.pairs) and name not in sizes:
+            copy = copies(cache, given.folder / "copies.arrow", given.copies)
+            sizes[name] = {"copied": measured("copied", files, copy, given.processes, given.batch_pairs)}
+            copy.unlink()
+            write(given.out, sizes, given.batch_pairs)
         if not given.keep:
             shutil.rmtree(cache, ignore_errors=True)
     report(sizes)

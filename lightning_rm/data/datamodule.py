@@ -29,14 +29,16 @@ from lightning_rm.data.pair_sets import Batching, PairSets, check_batching
 from lightning_rm.data.position import Position, check_position
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sets import AnyGroupSource, AnySource, check_names, group_sets, pair_sets
+from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.treated import named_treatments
+from lightning_rm.data.streaming import Mark, StreamedPairs, StreamLoader, check_streamed, stream_settings
 from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
-from lightning_rm.data.trainer import accumulated, is_fitting, position_of, rank_of, shuffles, span_of
+from lightning_rm.data.trainer import accumulated, is_fitting, of_all_ranks, position_of, rank_of, shuffles, span_of
 from lightning_rm.strength import ById, Treatment
 from lightning_rm.tokens import LayoutName, ReadAt, Reading
 
@@ -55,7 +57,7 @@ class PreferenceDataModule(L.LightningDataModule):
     Args:
         tokenizer: as `load_tokenizer` gives it.
         train: a source; a file or a list of files; or rows in memory, a list of dicts, a `datasets.Dataset` or a
-            pandas or polars `DataFrame`.
+            pandas or polars `DataFrame`. `ParquetShards` are streamed (`data.streaming`).
         val: named sets, each given as `train` is; one alone is named `val`.
         test: the same; one alone is named `test`.
         reading: how the model reads batches: its `reading`. None for a decoder that honours every layout.
@@ -105,7 +107,7 @@ class PreferenceDataModule(L.LightningDataModule):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        train: AnySource | None = None,
+        train: AnySource | ParquetShards | None = None,
         val: Mapping[str, AnySource] | AnySource | None = None,
         test: Mapping[str, AnySource] | AnySource | None = None,
         *,
@@ -155,6 +157,18 @@ class PreferenceDataModule(L.LightningDataModule):
         self.seed = seed
         self.cache_dir = cache_dir
         self.treatments = named_treatments(treatments)
+        self._shards, self._stream = None, None
+        self._stood: tuple[Sequence[Sequence[int]], int] | None = None
+        if isinstance(train, ParquetShards):
+            check_streamed(
+                order,
+                batch_pairs=self.batch_pairs,
+                treatments=self.treatments,
+                resample=resample,
+                responses=responses,
+                val_fraction=0.0 if val is not None else val_fraction,
+            )
+            self._shards, train = train, None
         sets = pair_sets(train, val, test, val_fraction, resample)
         groups = group_sets(responses, val_responses, test_responses)
         check_names([*sets.names, *groups.names])
@@ -176,7 +190,7 @@ class PreferenceDataModule(L.LightningDataModule):
     @cached_property
     def choice(self) -> Choice:
         """How samples are laid on the token grid, and why. `auto` measures the pairs of the first set that is open."""
-        names = [*self.datasets, *self._pairs.sets.names]
+        names = [] if self._shards else [*self.datasets, *self._pairs.sets.names]
         if self._layout != "auto" or not names:
             return choose_layout(self._layout, self._fast_layouts)
         return choose_layout("auto", self._fast_layouts, self._pairs.open(names[0]))
@@ -189,12 +203,13 @@ class PreferenceDataModule(L.LightningDataModule):
     @property
     def has_train(self) -> bool:
         """Whether there is a set to train on."""
-        return bool(self._pairs.sets.train)
+        return bool(self._pairs.sets.train or self._shards)
 
     @property
     def reports(self) -> dict[str, DataReport]:
         """Name -> what became of every row, of the sets that are set up."""
-        return {name: opened.report for name, opened in (self.datasets | self.responses.opened).items()}
+        streamed = {"train": self._stream.report} if self._stream else {}
+        return streamed | {name: opened.report for name, opened in (self.datasets | self.responses.opened).items()}
 
     def train_pairs(self) -> PairDataset | None:
         """Return the training pairs; None before the set is open."""
@@ -202,7 +217,7 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def name_of_pair(self, row: int) -> str:
         """Return what messages call a training pair, by its place in the set."""
-        return f"pair {self.datasets['train'].text(row).id}"
+        return self._shards.name(row) if self._shards else f"pair {self.datasets['train'].text(row).id}"
 
     def prepare_data(self) -> None:
         """Tokenise every set into the cache; Lightning calls this in one process of each node."""
@@ -225,13 +240,15 @@ class PreferenceDataModule(L.LightningDataModule):
         for name in self.responses.sets.of_stage(stage) if stage != "predict" else ():
             self.responses.open(name)
 
-    def train_dataloader(self) -> PairLoader:
+    def train_dataloader(self) -> PairLoader | StreamLoader:
         """Load training pairs in the order of the epoch, from where the trainer stands, and the responses that go with
         them.
 
         Raises:
             ValueError: if there is no training set, or a pair alone is over `batch_tokens`.
         """
+        if self._shards is not None:
+            return self._stream_loader(self._shards)
         if not self._pairs.sets.train:
             raise ValueError("there is nothing to train on; give the data module a train source")
         trainer = self.trainer
@@ -262,7 +279,10 @@ class PreferenceDataModule(L.LightningDataModule):
         """Return what the trainer's position in the epoch means."""
         if self.trainer is None or not is_fitting(self.trainer):
             return {}
-        return dict(position_of(self.trainer, self._settings()))
+        position = position_of(self.trainer, self._settings())
+        if self._stream is None:
+            return {**position}
+        return {**position, "readers": of_all_ranks(self._stream.position(position["place"]))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that training can go on from a checkpoint's position; the trainer itself restores it.
@@ -271,7 +291,27 @@ class PreferenceDataModule(L.LightningDataModule):
             ValueError: if it stands in the middle of an epoch that this run would read in another order.
         """
         if is_fitting(self.trainer):
-            check_position(Position(**state_dict), self._settings())
+            state = dict(state_dict)
+            readers: list[Any] | None = state.pop("readers", None)
+            position, settings = Position(**state), self._settings()
+            check_position(position, settings)
+            if readers is not None and dict(settings) == position["settings"]:  # else another order: from its beginning
+                place = position["place"] if position["place"] < position["num_batches"] else 0
+                self._stood = readers[rank_of(self.trainer)[0]], place
+
+    def _stream_loader(self, shards: ParquetShards) -> StreamLoader:
+        """Return the loader of streamed pairs, from where the checkpoint stands that training goes on from."""
+        trainer = self.trainer
+        pairs = StreamedPairs(
+            shards, self.tokenizer, self.policy, self._batching, *rank_of(trainer), shuffle=shuffles(trainer)
+        )
+        self._stream = StreamLoader(pairs)
+        if self._stood is not None:
+            self._stream.go_on(*self._stood)
+            self._stood = None
+        elif trainer and trainer.current_epoch:  # of another number of readers: the pass that this epoch would be
+            pairs.marks = [Mark(number=trainer.current_epoch)] * len(pairs.marks)
+        return self._stream
 
     def _evaluation_loaders(self, names: Sequence[str], response_names: Sequence[str]) -> EvaluationLoaders:
         pairs = [self._pairs.evaluation_loader(name, self._batching, *rank_of(self.trainer)) for name in names]
@@ -296,7 +336,8 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def _settings(self) -> dict[str, str | int | None]:
         return {
-            **self._pairs.settings(self._batching),
+            **(stream_settings(self._shards, self._batching, self.policy) if self._shards else {}),
+            **({} if self._shards else self._pairs.settings(self._batching)),
             "devices": rank_of(self.trainer)[1],
             "accumulate_grad_batches": accumulated(self.trainer),
             **self.responses.settings(),

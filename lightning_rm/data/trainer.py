@@ -5,12 +5,15 @@ It knows a trainer; no pairs and no loader. Without a trainer a data module read
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
+import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_rm.data.position import Position, Settings
+
+T = TypeVar("T")
 
 
 def is_fitting(trainer: L.Trainer | None) -> bool:
@@ -44,3 +47,12 @@ def position_of(trainer: L.Trainer, settings: Settings) -> Position:
     """Return the trainer's position in the epoch, and the settings that say what it means."""
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current  # declared as its base class
     return {"settings": dict(settings), "place": progress.processed, "num_batches": trainer.num_training_batches}
+
+
+def of_all_ranks(value: T) -> list[T]:
+    """Return what each rank has, by rank: every rank asks at the same time."""
+    if not dist.is_initialized():
+        return [value]
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered

@@ -65,22 +65,21 @@ class RowOptions:
             if isinstance(record, BadRow):
                 yield record
                 continue
-            origin, raw = record
+            raw = record.raw
             seen.update(raw)
             unseen -= {field for field in unseen if lookup(raw, field) is not None}
-            if field := next((field for field in self.where if lookup(raw, field) not in self.where[field]), None):
-                yield BadRow(origin, BY_WHERE, f"{field} is {shown(lookup(raw, field))}")
-            else:
-                yield parse_row(
-                    raw,
-                    origin,
-                    format=self.format,
-                    columns=self.columns,
-                    subset=self.subset,
-                    prefill=self.prefill,
-                )
+            yield self.parse(record)
         if seen and unseen:
             raise ValueError(f"where names {min(unseen)!r}, which no row has; the fields are {', '.join(sorted(seen))}")
+
+    def parse(self, record: Record) -> PairRow | BadRow:
+        """Return a record as a pair, or as what is wrong with it; one that `where` leaves out is a `BadRow` too."""
+        origin, raw = record
+        if field := next((field for field in self.where if lookup(raw, field) not in self.where[field]), None):
+            return BadRow(origin, BY_WHERE, f"{field} is {shown(lookup(raw, field))}")
+        return parse_row(
+            raw, origin, format=self.format, columns=self.columns, subset=self.subset, prefill=self.prefill
+        )
 
 
 def _values(value: object) -> list[object]:

@@ -7,9 +7,9 @@ tables; what a row means, and what Arrow fills in, is not its business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -40,23 +40,31 @@ ITEM_BYTES = 8
 Sizes = NDArray[np.int64]
 
 
-def parquet_rows(path: Path) -> Iterator[Raw | RowError]:
+def parquet_rows(path: Path | BinaryIO, groups: Sequence[int] | None = None) -> Iterator[Raw | RowError]:
     """Yield the rows of a file in order; an error in the place of one that is too large.
+
+    Args:
+        path: the file, or one that is open.
+        groups: numbers of the row groups to read; None reads all.
 
     Raises:
         ValueError, ArrowException, OSError: as `parquet_tables`.
     """
-    for piece in parquet_tables(path):
+    for piece in parquet_tables(path, groups):
         if isinstance(piece, RowError):
             yield piece
         else:
             yield from arrow_rows(piece)
 
 
-def parquet_tables(path: Path) -> Iterator[Any]:
+def parquet_tables(path: Path | BinaryIO, groups: Sequence[int] | None = None) -> Iterator[Any]:
     """Yield the rows of a file in order, in tables of as many as are made together; an error for one that is too large.
 
     Columns have the file's types, except texts of a kind (`string_view`) that can only be read as dictionaries.
+
+    Args:
+        path: the file, or one that is open.
+        groups: numbers of the row groups to read; None reads all.
 
     Raises:
         ValueError: for a row group that unpacks without end, or holds more values than rows could need.
@@ -64,12 +72,12 @@ def parquet_tables(path: Path) -> Iterator[Any]:
     """
     with pq.ParquetFile(path) as plain:
         schema, texts = plain.schema_arrow, _texts(plain.schema)
-        groups = [plain.metadata.row_group(number) for number in range(plain.metadata.num_row_groups)]
-        for group in groups:
-            _check_group(plain.schema, group)
+        numbers = range(plain.metadata.num_row_groups) if groups is None else groups
+        for number in numbers:
+            _check_group(plain.schema, plain.metadata.row_group(number))
     with pq.ParquetFile(path, read_dictionary=texts) as table:
         plain_schema = schema if _can_be_cast(table.schema_arrow, schema) else None
-        for number in range(len(groups)):  # a batch of two groups has two dictionaries: Arrow cannot nest them in lists
+        for number in numbers:  # a batch of two groups has two dictionaries: Arrow cannot nest them in lists
             for batch in table.iter_batches(BATCH_ROWS, row_groups=[number]):
                 yield from _pieces(pa.Table.from_batches([batch]), plain_schema)
 

@@ -361,3 +361,40 @@ def test_responses_of_a_part_of_an_epoch(first: int, stop: int) -> None:
 
 def test_pairs_alone_name_no_responses() -> None:
     assert {batch.response_steps for batches in ranks(2, 20, num_pairs=2) for batch in batches} == {()}
+
+
+def shuffling(order: Order, lengths: Rows) -> tuple[float, float, float]:
+    """Of an epoch: correlation of a pair's place with its row, chi2 / dof of place by row in tenths, and of how many of
+    ten shards a batch of 32 has pairs.
+    """
+    total = len(lengths)
+    batches = list(PairBatchSampler(np.stack([lengths, lengths], 1), num_pairs=32, order=order, seed=1))
+    rows = np.array([row for batch in batches for row in batch.rows])
+    place = np.arange(total)
+    tenths = np.histogram2d(place, rows, bins=10)[0]
+    expected = total / 100
+    shards = [len({row * 10 // total for row in batch.rows}) for batch in batches]
+    return (
+        float(np.corrcoef(place, rows)[0, 1]),
+        float(((tenths - expected) ** 2).sum() / expected / 81),
+        np.mean(shards),
+    )
+
+
+def test_an_epoch_is_shuffled_over_the_whole_set() -> None:
+    """64,000 pairs: a uniform shuffle has correlations of .004, chi2 / dof of 1 and 9.66 of ten shards a batch.
+
+    Order `length` is one too where a file's order says nothing of lengths. In a file sorted by length its batches, all
+    alike in length, are of neighbours; when they come is as random as ever.
+    """
+    total = 64_000
+    lengths = np.random.default_rng(0).integers(5, 500, total)
+    for order in ("random", "length"):
+        correlation, chi2, shards = shuffling(order, lengths)
+        assert abs(correlation) < 0.02
+        assert chi2 < 1.7
+        assert shards == pytest.approx(9.66, abs=0.05)
+    assert shuffling("random", np.sort(lengths))[2] == pytest.approx(9.66, abs=0.05)
+    correlation, _, shards = shuffling("length", np.sort(lengths))
+    assert abs(correlation) < 0.06
+    assert shards < 1.5
