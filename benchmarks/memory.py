@@ -4,7 +4,8 @@
 
 A Llama of two layers and 32 hidden units reads one conversation on the CPU; every tensor that autograd saves and that
 is not a weight counts once. With gradient checkpointing these are the inputs of the layers, T x H numbers a
-layer, and two more of the last norm: the formula is (layers + 2) x T x H x 4 bytes. Sizes grow with T and H, so that a
+layer, and two more of the last norm: the formula is (layers + 2) x T x H x 4 bytes. Without it a layer keeps about
+12 H + 4 I numbers a token, I of them the width of its MLP. Sizes grow with T and H, so that a
 small model says what a large one keeps.
 """
 
@@ -55,7 +56,11 @@ def main() -> None:
     config = backbone(LAYERS, HIDDEN, positions=max(given.tokens))
     rows: list[dict[str, Any]] = []
     for num_tokens in given.tokens:
-        found = {"tokens": num_tokens, "formula": (LAYERS + 2) * num_tokens * HIDDEN * 4}
+        found = {
+            "tokens": num_tokens,
+            "formula": LAYERS * num_tokens * (12 * HIDDEN + 4 * config["intermediate_size"]) * 4,
+            "formula_checkpointed": (LAYERS + 2) * num_tokens * HIDDEN * 4,
+        }
         for name, on in (("kept", False), ("kept_checkpointed", True)):
             options: dict[str, Any] = {"gradient_checkpointing": on, "last_layer": "whole"}
             model = RewardModel.from_config(config, vocab_size=100, pad_id=0, **options)

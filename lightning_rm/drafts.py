@@ -90,6 +90,11 @@ def taken_over(path: Path) -> Path | None:
     return None
 
 
+def leave(draft: Path, path: Path) -> None:
+    """Leave the draft of a file to the process that comes after this one, which takes it over."""
+    draft.rename(_draft(path))
+
+
 def clear_drafts(folder: Path, name: str | None = None) -> None:
     """Remove the drafts that dead processes have left in a folder: those of one file, or all."""
     for draft in folder.glob("*.tmp" if name is None else f"{glob.escape(name)}.*.tmp"):

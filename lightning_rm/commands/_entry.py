@@ -141,10 +141,10 @@ def _own_words(words: list[str]) -> tuple[list[str], str | None, bool]:
 
 @contextmanager
 def _said() -> Generator[None]:
-    """Say a ValueError in its own words and exit."""
+    """Say a ValueError, and that a process of ours was killed, in its own words and exit."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, ChildProcessError) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -21,6 +21,7 @@ from lightning_rm.commands._entry import arguments
 from lightning_rm.commands._resume import write_job
 from lightning_rm.commands._tables import results_table
 from lightning_rm.data.sets import as_source
+from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.drafts import clear_drafts, draft_of
 from lightning_rm.models.backbone.folder import is_no_model
@@ -75,6 +76,8 @@ def trained_on(cfg: DictConfig) -> tuple[str, dict[str, object]]:
     source: Any = instantiate(cfg.data.module.get("train"), _convert_="all")
     settings = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     own = {key: value for key, value in settings.items() if not isinstance(value, dict) and not _is_its_own(key)}
+    if isinstance(source, ParquetShards):
+        return source.fingerprint(), own
     return "" if source is None else as_source(source).fingerprint(), own
 
 

@@ -196,6 +196,8 @@ def _fit_and_measure(
         trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
         if trainer.is_global_zero:
             write_counts(Path(cfg.paths.run), datamodule.reports)
+            if datamodule.is_streamed:
+                plain_console().print(report_table({"train": datamodule.reports["train"]}))
     results = {"train": {**module.last_epoch, **(module.finite.counts() if datamodule.has_train else {})}}
     best = checkpoint.best_model_path or None
     if best is None and checkpoint.monitor is not None and datamodule.has_train and trainer.is_global_zero:

@@ -206,9 +206,14 @@ class PreferenceDataModule(L.LightningDataModule):
         return bool(self._pairs.sets.train or self._shards)
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether training pairs are streamed, and counted as they come."""
+        return self._shards is not None
+
+    @property
     def reports(self) -> dict[str, DataReport]:
         """Name -> what became of every row, of the sets that are set up."""
-        streamed = {"train": self._stream.report} if self._stream else {}
+        streamed = {"train": self._stream.report} if self._stream and self._stream.report.read else {}
         return streamed | {name: opened.report for name, opened in (self.datasets | self.responses.opened).items()}
 
     def train_pairs(self) -> PairDataset | None:

@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeVar
 from lightning_rm.checksums import crc32_of
 from lightning_rm.digests import files_digest as files_digest  # other files import them from here
 from lightning_rm.digests import fingerprint as fingerprint
-from lightning_rm.drafts import clear_drafts, taken_over
+from lightning_rm.drafts import clear_drafts, leave, taken_over
 from lightning_rm.drafts import draft_of as draft_of  # its former place
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ def load_or_build(
         path: the file; its folder is made where it is missing.
         load: reads the file; ValueError, KeyError or OSError from it mean that the file is broken.
         build: writes the whole content to an open file. An error in it leaves no file behind.
-        go_on: writes the whole content after what a killed process had written of it, a file that may end anywhere;
-            None begins anew.
+        go_on: writes the whole content after what a process that was killed, or stopped by Ctrl-C, had written of it, a
+            file that may end anywhere; None begins anew.
 
     Returns:
         The loaded file.
@@ -65,6 +65,10 @@ def load_or_build(
                     go_on(file, begun)
                 else:
                     build(file)
+        except (KeyboardInterrupt, ChildProcessError):
+            if go_on:
+                leave(draft, path)
+            raise
         finally:
             if begun:
                 begun.unlink(missing_ok=True)

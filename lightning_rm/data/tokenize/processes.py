@@ -13,10 +13,12 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -47,7 +49,7 @@ def mapped(work: Callable[[T], R], items: Iterable[T], num_processes: int) -> It
         num_processes: beside this one, which reads the items and takes the results.
 
     Raises:
-        RuntimeError: if a process was killed; whatever `work` raises.
+        ChildProcessError: if a process was killed; whatever `work` raises.
     """
     left = iter(items)
     yield from map(work, islice(left, FEW))
@@ -64,7 +66,8 @@ def mapped(work: Callable[[T], R], items: Iterable[T], num_processes: int) -> It
     ) as pool:
         pending = deque[Future[R]]()
         try:
-            pending.append(pool.submit(_work, item))
+            with _quiet_forks():
+                pending.append(pool.submit(_work, item))
             for item in left:
                 pending.append(pool.submit(_work, item))
                 if len(pending) > AHEAD * num_processes:
@@ -72,13 +75,27 @@ def mapped(work: Callable[[T], R], items: Iterable[T], num_processes: int) -> It
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"one of {num_processes} processes that tokenise was killed, most likely for want of memory; start "
                 "again with fewer of them, data.prepare_processes=1"
             ) from error
         finally:
             for future in pending:
                 future.cancel()
+
+
+@contextmanager
+def _quiet_forks() -> Generator[None]:
+    """Fork without the warnings of Python and of tokenizers that threads do not come along: nothing here needs them."""
+    known = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = known or "false"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        if known is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
 
 
 _given: list[Callable[[Any], Any]] = []

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,28 @@ def test_a_flipped_byte_of_a_draft_costs_what_follows(tmp_path: Path, share: flo
     damaged[int(share * len(damaged))] ^= 0b100
     again = prepared(left_by_the_dead(tmp_path / "again", whole.path.name, bytes(damaged)))
     assert again.path.read_bytes() == whole.path.read_bytes()
+
+
+class Stopped(Rows):
+    """Rows of which Ctrl-C lets only the first forty be read."""
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        yield from islice(super().__iter__(), 40)
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_leaves_what_was_written_to_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = prepared(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        prepare_pairs(Stopped(*mixed()), word_tokenizer(), POLICY, tmp_path / "again")
+    (left,) = (tmp_path / "again").iterdir()
+    left.rename(left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{DEAD}-")))  # this process lives on
+    made: list[int] = []
+    make = chunks.make
+    monkeypatch.setattr("lightning_rm.data.tokenize.pairs.make", lambda *given: made.append(1) or make(*given))
+    again = prepared(tmp_path / "again")
+    assert again.path.read_bytes() == whole.path.read_bytes()
+    assert len(made) <= 5
 
 
 def left_by_the_dead(folder: Path, name: str, content: bytes) -> Path:
