@@ -95,7 +95,7 @@ class Stopped(Rows):
 def test_ctrl_c_leaves_what_was_written_to_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = prepared(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        prepare_pairs(Stopped(*mixed()), word_tokenizer(), POLICY, tmp_path / "again")
+        prepare_pairs(Stopped(*mixed()), word_tokenizer(), POLICY, tmp_path / "again", num_processes=1)
     (left,) = (tmp_path / "again").iterdir()
     left.rename(left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{DEAD}-")))  # this process lives on
     made: list[int] = []
