@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -155,7 +156,9 @@ class RayWorkers:
         if not self._ray.is_initialized():
             handler = signal.getsignal(signal.SIGTERM)
             self._is_ours = True
-            self._ray.init(logging_level=logging.WARNING, log_to_driver=False)
+            # Left to itself, Ray waits long for a cluster that was here last.
+            address = os.environ.get("RAY_ADDRESS") or "local"
+            self._ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place of it
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
