@@ -120,6 +120,7 @@ def train_by_trl(
     Raises:
         ValueError: if TRL is not installed, or does not know an option.
     """
+    options = {"seed": seed, "num_generations": rewards.group_size, **options}
     check_options(trainer, options)
     trl = import_module("trl")
     rows = [
@@ -128,9 +129,7 @@ def train_by_trl(
         for group in groups
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        config = getattr(trl, f"{trainer}Config")(
-            output_dir=scratch, **{**OURS, "seed": seed, "num_generations": rewards.group_size, **options}
-        )
+        config = getattr(trl, f"{trainer}Config")(output_dir=scratch, **{**OURS, **options})
         loop = getattr(trl, f"{trainer}Trainer")(
             model=load_policy(policy, dtype=dtype).train(),
             reward_funcs=rewards,
@@ -158,7 +157,7 @@ def check_options(trainer: str, options: Mapping[str, Any]) -> None:
     """Say before anything is made what TRL would say after a round's reward model is trained.
 
     Raises:
-        ValueError: if TRL is not installed, has no such trainer, or does not know an option.
+        ValueError: if TRL is not installed, has no such trainer, does not know an option, or takes no such values.
     """
     if trainer not in get_args(Trainer):
         raise ValueError(f"policy_optimizer.trainer={trainer!r}; give {' or '.join(get_args(Trainer))}")
@@ -167,3 +166,8 @@ def check_options(trainer: str, options: Mapping[str, Any]) -> None:
     known = getattr(import_module("trl"), f"{trainer}Config").__dataclass_fields__
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"policy_optimizer.args.{unknown[0]}: TRL's {trainer}Config has no such option")
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            getattr(import_module("trl"), f"{trainer}Config")(output_dir=scratch, **{**OURS, **options})
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"policy_optimizer.args: TRL's {trainer}Config does not take these: {error}") from error

@@ -138,7 +138,15 @@ def test_what_is_counted_and_punished() -> None:
 
 @pytest.mark.parametrize(
     ("trainer", "options", "message"),
-    [("GRPO", {"betta": 1}, "GRPOConfig has no such option"), ("PPO", {}, "give GRPO or RLOO")],
+    [
+        ("GRPO", {"betta": 1}, "GRPOConfig has no such option"),
+        (
+            "RLOO",
+            {"num_generations": 3, "per_device_train_batch_size": 8},
+            "does not take these: .*divisible",
+        ),
+        ("PPO", {}, "give GRPO or RLOO"),
+    ],
 )
 def test_what_trl_does_not_know(trainer: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
