@@ -52,11 +52,12 @@ class SpikeRecorder(L.Callback):
         if not spikes:
             self.path.unlink(missing_ok=True)
             return
-        found = [{**spike._asdict(), "pairs": _pairs(trainer, spike)} for spike in spikes]
-        for line in found:
-            del line["rows"]  # `pairs` has them
+        lines = [
+            {"step": spike.step, "norm": spike.norm, "level": spike.level, "pairs": _pairs(trainer, spike)}
+            for spike in spikes
+        ]
         with draft_of(self.path) as draft:
-            draft.write_text("".join(f"{json.dumps(line)}\n" for line in found), encoding="utf-8")
+            draft.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
 
 
 def _pairs(trainer: L.Trainer, spike: Spike) -> list[dict[str, Any]]:

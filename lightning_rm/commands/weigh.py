@@ -14,7 +14,8 @@ from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.rlhf.importance import Weighing
-from lightning_rm.rlhf.weigh import Weighed, weigh, weighed_by
+from lightning_rm.rlhf.weigh import weigh
+from lightning_rm.rlhf.weighed_file import Weighed, weighed_by
 
 FEW = 0.1
 """Share of effective pairs below which a weighing is worth a second look."""
@@ -76,7 +77,7 @@ def summary(weighed: Weighed) -> list[str]:
     ]
     if weighed.reference is None:
         lines.append(
-            "there is no reference: a pair weighs by how likely the policy is to say its responses, which is no "
+            "there is no reference: a pair weighs by how likely the policy is to say its responses, which is not an "
             "importance weight"
         )
     else:
@@ -91,6 +92,7 @@ def summary(weighed: Weighed) -> list[str]:
 
 
 def _said_by(out: Path) -> str:
+    """Return what to add of a file that is there, if it holds weighed pairs."""
     told = weighed_by(out) if out.suffix == ".parquet" else {}
     return f", weighed for {told['policy'][0]}" if told else ""
 

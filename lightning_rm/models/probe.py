@@ -108,7 +108,10 @@ def _off(model: RewardModel, tokens: TokenBatch, expected: Tensor) -> float:
 
 
 def _off_if_read(model: RewardModel, tokens: TokenBatch, expected: Tensor) -> float:
-    """Infinity where a shared row is more than the model's code can read, such as a state for each sequence."""
+    """Return `_off`, or infinity where a shared row is more than the model's code can read.
+
+    Code that keeps a state for each sequence is an example.
+    """
     try:
         return _off(model, tokens, expected)
     except RuntimeError:

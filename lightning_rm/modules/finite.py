@@ -112,7 +112,7 @@ class FiniteSteps:
                 is wrong with the run, and only a loss that is not finite counts.
 
         Returns:
-            The gradient's norm, a float32 scalar, 0 where the step is left out; None where it is not known whole, of
+            The gradient's norm, a scalar, 0 where the step is left out; None where it is not known whole, of
             sharded or scaled gradients.
         """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -145,6 +145,7 @@ class FiniteSteps:
             return []
         steps, self._steps = self._steps, []
         flags = torch.stack([step.finite for step in steps]).tolist()
+        # Known of all steps or of none: gradients are scaled in a whole run, or not at all.
         known = [step.norm for step in steps if step.norm is not None]
         norms: list[float] = torch.stack(known).tolist() if known else [torch.nan] * len(steps)
         skipped: list[SkippedStep] = []
@@ -192,7 +193,7 @@ def zero_gradients(parameters: Iterable[nn.Parameter], finite: Tensor) -> None:
 
 @torch.no_grad()
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Return the norm of all gradients, whole or sharded: a float32 scalar, the same on every rank."""
+    """Return the norm of all gradients, whole or sharded: a scalar, the same on every rank."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if any(isinstance(gradient, DTensor) for gradient in gradients):
         total = torch.stack([wide(local(gradient)).square().sum() for gradient in gradients]).sum()

@@ -85,6 +85,11 @@ class Weighing:
         if self.clip is not None and self.clip < 1:
             raise ValueError(f"clip={self.clip}: it bounds weights whose mean is 1; give 1 or more")
 
+    def check_reference(self, *, is_known: bool) -> None:
+        """Raise ValueError for a relative ratio where nobody knows the reference policy, which it divides by."""
+        if self.relative and not is_known:
+            raise ValueError(f"relative={self.relative}: there is no reference policy to divide by; set relative=0")
+
     def of(self, policy: LogProbs, reference: LogProbs | None) -> Importance:
         """Return the weights of N pairs, divided by their mean: `(ratio(chosen) ratio(rejected))^power`.
 
@@ -96,10 +101,9 @@ class Weighing:
         Raises:
             ValueError: if a relative ratio is asked for and there is no reference.
         """
+        self.check_reference(is_known=reference is not None)
         own = policy.means() if self.per_token else policy.total
         if reference is None:
-            if self.relative:
-                raise ValueError(f"relative={self.relative}: there is no reference policy to divide by; set relative=0")
             log_ratio = own
         else:
             other = reference.means() if self.per_token else reference.total
@@ -114,6 +118,7 @@ class Weighing:
         return Importance(weight / weight.mean(), clipped)
 
     def _denominator(self, own: Floats, other: Floats) -> Floats:
+        """Return the logarithm of what the policy's probability is divided by, of each response."""
         if not self.relative:
             return other
         return np.logaddexp(math.log(self.relative) + own, math.log1p(-self.relative) + other)

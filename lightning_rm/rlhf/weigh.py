@@ -7,77 +7,32 @@ The command and the notebook call it. It knows sources, files and log-probabilit
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from lightning_rm.data.rows import BadRow, GroupRow, PairRow, Source
 from lightning_rm.data.sets import AnySource, as_source
-from lightning_rm.data.store.pair_rows import CHUNK_ROWS, PAIR_COLUMNS, OtherColumns, pair_columns
+from lightning_rm.data.store.pair_rows import OtherColumns
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.data.tokenize.preparing import chunks_of
 from lightning_rm.data.tokenize.tally import Tally
 from lightning_rm.digests import fingerprint
-from lightning_rm.drafts import draft_of
-from lightning_rm.rlhf.importance import Importance, LogProbs, Weighing
-from lightning_rm.rlhf.pair_log_probs import PairReader, Unreadable, pair_log_probs
+from lightning_rm.rlhf.importance import LogProbs, Weighing
+from lightning_rm.rlhf.pair_log_probs import pair_log_probs
+from lightning_rm.rlhf.pair_reader import PairReader, Unreadable
 from lightning_rm.rlhf.policy import policy_version
+from lightning_rm.rlhf.weighed_file import ADDED, COLUMNS, Weighed, write_weighed
 from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
-
-ADDED = ("importance", "policy_log_probs", "reference_log_probs")
-"""Columns beside `weight`: its factor, and the log-probabilities of chosen and rejected that it comes from."""
-
-COLUMNS = (
-    *PAIR_COLUMNS,
-    ("strength_mean", pa.float64()),
-    ("strength_std", pa.float64()),
-    ("votes", pa.list_(pa.float64())),
-    ("importance", pa.float64()),
-    ("policy_log_probs", pa.list_(pa.float64())),
-    ("reference_log_probs", pa.list_(pa.float64())),
-)
-
-SETTINGS = b"lightning_rm.weights"
-"""The file's metadata says under this key, as JSON, by what and how its pairs were weighed, and what came out."""
 
 Progress = Callable[[str, int, int], None]
 """Told the policy, how many pairs it has read, and how many there are."""
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """What came out of weighing N pairs.
-
-    Args:
-        path: of the file written.
-        importance: the factors of their weights.
-        policy: their log-probabilities under the policy.
-        reference: under the policy that wrote them; None where none was named.
-        report: what became of every row of the source.
-    """
-
-    path: Path
-    importance: Importance
-    policy: LogProbs
-    reference: LogProbs | None
-    report: DataReport
-
-    def summary(self) -> dict[str, float]:
-        """Return the numbers of pairs, the effective ones, and those whose weight was bounded."""
-        return {
-            "num_pairs": len(self.importance.weight),
-            "effective": self.importance.effective,
-            "num_clipped": int(self.importance.clipped.sum()),
-        }
 
 
 def weigh(
@@ -93,7 +48,11 @@ def weigh(
     device: str | torch.device | None = None,
     batch_tokens: int = 8192,
     progress: Progress | None = None,
-    **options: Any,
+    temperature: float = 1.0,
+    dtype: str = "float32",
+    chat_template: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> Weighed:
     """Write pairs with their importance to a policy: `weight` is the data's own weight times it.
 
@@ -116,10 +75,14 @@ def weigh(
         device: of the policies; None for the accelerator, if there is one.
         batch_tokens: the most tokens of a forward.
         progress: told how far each policy is.
-        **options: of `PairReader.at`, for both policies: `temperature`, `dtype`, `chat_template` and others.
+        temperature: what both policies' logits are divided by: what responses were sampled at.
+        dtype: of both policies.
+        chat_template: of both, as `load_tokenizer` takes it; None for each one's own.
+        chat_template_kwargs: its further arguments; a row's own go first.
+        trust_remote_code: whether a policy may run code that it brings.
 
     Raises:
-        ValueError: if a policy cannot be read, a row is no pair or has a field whose place would be taken, rows are
+        ValueError: if a policy cannot be read, a row is not a pair or has a field whose place would be taken, rows are
             errors, or none is left.
     """
     pairs, out, weighing = as_source(source), Path(out), weighing or Weighing()
@@ -130,7 +93,16 @@ def weigh(
     if shard_pairs < 1 or batch_tokens < 1:
         raise ValueError(f"shard_pairs={shard_pairs}, batch_tokens={batch_tokens}; give 1 or more")
     paths = {"policy": policy} | ({} if reference is None else {"reference": reference})
-    readers = {name: PairReader.at(path, max_tokens=tokenize.max_tokens, **options) for name, path in paths.items()}
+    reader_at = partial(
+        PairReader.at,
+        max_tokens=tokenize.max_tokens,
+        temperature=temperature,
+        dtype=dtype,
+        chat_template=chat_template,
+        chat_template_kwargs=chat_template_kwargs,
+        trust_remote_code=trust_remote_code,
+    )
+    readers = {name: reader_at(path) for name, path in paths.items()}
     used = _Used.of(pairs, list(readers.values()), Tally(tokenize, DataReport("weighed")))
     root = out.with_name(f"{out.name}.parts") if kept is None else Path(kept)
     open_parts(root)
@@ -150,7 +122,7 @@ def weigh(
     importance = weighing.of(log_probs["policy"], log_probs.get("reference"))
     weighed = Weighed(out, importance, log_probs["policy"], log_probs.get("reference"), used.report)
     told = {name: [str(path), policy_version(path)] for name, path in paths.items()}
-    _write(used, weighed, told | asdict(weighing) | weighed.summary())
+    write_weighed(weighed, used.rows(), used.others, told | asdict(weighing))
     if kept is None:
         remove_parts(root)
     return weighed
@@ -172,13 +144,7 @@ def check_weighing(weighing: Weighing, reference: object | None, tokenize: Token
             f"overlong={tokenize.overlong}: of a response that is cut nobody knows how likely it is; set overlong=drop "
             "or overlong=error"
         )
-    if reference is None and weighing.relative:
-        raise ValueError(f"relative={weighing.relative}: there is no reference policy to divide by; set relative=0")
-
-
-def weighed_by(path: Path) -> dict[str, Any]:
-    """Return what a file says of its weights: policies, settings and what came out; empty where it says nothing."""
-    return json.loads((pq.read_schema(path).metadata or {}).get(SETTINGS, b"{}"))
+    weighing.check_reference(is_known=reference is not None)
 
 
 @dataclass(frozen=True)
@@ -210,7 +176,7 @@ class _Used:
             pairs = [(number, row) for number, row in chunk if isinstance(row, PairRow)]
             tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
             if group := next((row for _, row in chunk if isinstance(row, GroupRow)), None):
-                raise ValueError(f"{group.place}: rows of responses are no pairs; weigh rows of chosen and rejected")
+                raise ValueError(f"{group.place}: rows of responses are not pairs; weigh rows of chosen and rejected")
             read = [reader.read([row for _, row in pairs]) for reader in readers]
             for (number, row), *said in zip(pairs, *read, strict=True):
                 if taken := next((name for name in ADDED if name in row.others), None):
@@ -245,26 +211,3 @@ class _Used:
         """Return what changes with the pairs."""
         places = hashlib.sha256(np.array(self.places, np.int64).tobytes()).hexdigest()
         return fingerprint(source=self.source.fingerprint(), places=places)
-
-
-def _write(used: _Used, weighed: Weighed, settings: dict[str, Any]) -> None:
-    """Write the pairs with their weights, in one step."""
-    schema = pa.schema([*COLUMNS, *used.others.fields()]).with_metadata({SETTINGS: json.dumps(settings)})
-    rows = enumerate(used.rows())
-    with draft_of(weighed.path) as draft, pq.ParquetWriter(draft, schema) as writer:
-        while chunk := list(islice(rows, CHUNK_ROWS)):
-            columns = [_columns(row, i, weighed) | used.others.of(row) for i, row in chunk]
-            writer.write_table(pa.Table.from_pylist(columns, schema=schema))
-
-
-def _columns(row: PairRow, i: int, weighed: Weighed) -> dict[str, Any]:
-    factor = float(weighed.importance.weight[i])
-    return pair_columns(row) | {
-        "weight": row.weight * factor,
-        "strength_mean": row.strength_mean,
-        "strength_std": row.strength_std,
-        "votes": list(row.votes) or None,
-        "importance": factor,
-        "policy_log_probs": weighed.policy.total[i].tolist(),
-        "reference_log_probs": None if weighed.reference is None else weighed.reference.total[i].tolist(),
-    }

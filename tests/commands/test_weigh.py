@@ -29,7 +29,7 @@ def test_pairs_are_weighed_and_trained_on(
     assert again.code == 1
     assert f"out='out.parquet' is there already, weighed for {policy}" in again.err
     alone = cli("weigh", *words, "reference=null", "relative=0", "power=1", "overwrite=true")
-    assert "which is no importance weight" in alone.out
+    assert "which is not an importance weight" in alone.out
     assert "few pairs have most of the weight" in alone.out
     recwarn.clear()
     trained = [*SMALL, "data=strength", f"data.file={tmp_path}/out.parquet", "data.val_fraction=0.2", "monitor=null"]

@@ -77,7 +77,7 @@ def check_template(path: str, template: str) -> None:
         parsed = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
     except TemplateSyntaxError:  # it may have statements of transformers' own, which write nothing
         return
-    for power in parsed.find_all(nodes.Pow):
+    if (power := parsed.find(nodes.Pow)) is not None:
         raise ValueError(f"{path}: line {power.lineno} of its chat template has a power (**); give chat_template=...")
     for number in parsed.find_all(nodes.Const):
         if isinstance(number.value, int | float) and abs(number.value) > MAX_NUMBER:
@@ -114,6 +114,7 @@ def few_steps() -> Generator[None]:
 
 
 def _growth(normalizer: Mapping[str, Any] | None) -> float:
+    """Return how many times as long a normaliser, and those in it one after the other, may make a text."""
     if normalizer is None:
         return 1.0
     if normalizer.get("type") == "Replace":

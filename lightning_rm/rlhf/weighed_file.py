@@ -1,0 +1,101 @@
+"""Weighed pairs as a Parquet file, which is a data source as it stands: its columns, and what it says of its weights.
+
+It knows rows and numbers; no policy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lightning_rm.data.rows import PairRow
+from lightning_rm.data.store.pair_rows import CHUNK_ROWS, PAIR_COLUMNS, OtherColumns, pair_columns
+from lightning_rm.data.store.report import DataReport
+from lightning_rm.drafts import draft_of
+from lightning_rm.rlhf.importance import Importance, LogProbs
+
+ADDED = ("importance", "policy_log_probs", "reference_log_probs")
+"""Columns beside `weight`: its factor, and the log-probabilities of chosen and rejected that it comes from."""
+
+COLUMNS = (
+    *PAIR_COLUMNS,
+    ("strength_mean", pa.float64()),
+    ("strength_std", pa.float64()),
+    ("votes", pa.list_(pa.float64())),
+    ("importance", pa.float64()),
+    ("policy_log_probs", pa.list_(pa.float64())),
+    ("reference_log_probs", pa.list_(pa.float64())),
+)
+
+SETTINGS = b"lightning_rm.weights"
+"""The file's metadata says under this key, as JSON, by what and how its pairs were weighed, and what came out."""
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What came out of weighing N pairs.
+
+    Args:
+        path: of the file written.
+        importance: the factors of their weights.
+        policy: their log-probabilities under the policy.
+        reference: under the policy that wrote them; None where none was named.
+        report: what became of every row of the source.
+    """
+
+    path: Path
+    importance: Importance
+    policy: LogProbs
+    reference: LogProbs | None
+    report: DataReport
+
+    def summary(self) -> dict[str, float]:
+        """Return the numbers of pairs, the effective ones, and those whose weight was bounded."""
+        return {
+            "num_pairs": len(self.importance.weight),
+            "effective": self.importance.effective,
+            "num_clipped": int(self.importance.clipped.sum()),
+        }
+
+
+def write_weighed(weighed: Weighed, rows: Iterable[PairRow], others: OtherColumns, settings: Mapping[str, Any]) -> None:
+    """Write pairs with their weights, whole or not at all.
+
+    Args:
+        weighed: what came out.
+        rows: the N pairs, in its order.
+        others: of the rows, every one of which it has noted.
+        settings: by what and how they were weighed.
+    """
+    told = json.dumps({**settings, **weighed.summary()})
+    schema = pa.schema([*COLUMNS, *others.fields()]).with_metadata({SETTINGS: told})
+    numbered = enumerate(rows)
+    with draft_of(weighed.path) as draft, pq.ParquetWriter(draft, schema) as writer:
+        while chunk := list(islice(numbered, CHUNK_ROWS)):
+            columns = [_columns(row, i, weighed) | others.of(row) for i, row in chunk]
+            writer.write_table(pa.Table.from_pylist(columns, schema=schema))
+
+
+def _columns(row: PairRow, i: int, weighed: Weighed) -> dict[str, Any]:
+    factor = float(weighed.importance.weight[i])
+    return pair_columns(row) | {
+        "weight": row.weight * factor,
+        "strength_mean": row.strength_mean,
+        "strength_std": row.strength_std,
+        "votes": list(row.votes) or None,
+        "importance": factor,
+        "policy_log_probs": weighed.policy.total[i].tolist(),
+        "reference_log_probs": None if weighed.reference is None else weighed.reference.total[i].tolist(),
+    }
+
+
+def weighed_by(path: Path) -> dict[str, Any]:
+    """Return what a file says of its weights: policies, settings and what came out; empty where it says nothing."""
+    return json.loads((pq.read_schema(path).metadata or {}).get(SETTINGS, b"{}"))
