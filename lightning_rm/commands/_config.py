@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
@@ -83,6 +84,9 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
         said, nulls = in_words(error), given_null()
         if said is None and nulls and "None" in str(error):
             said = f"something is missing ({type(error).__name__}: {error})"
+        of_kind = isinstance(error, TypeError) or str(error).startswith(("invalid literal", "could not convert"))
+        if of_kind and (said is None or said == str(error)) and (words := given_otherwise()):
+            said = f"{', '.join(words)} ({type(error).__name__}: {error})"
         if said is None or os.environ.get("HYDRA_FULL_ERROR"):
             if not in_sweep():
                 raise
@@ -105,6 +109,31 @@ def given_null() -> list[str]:
     return [key.lstrip("+") for key, _, value in (word.partition("=") for word in words) if value == "null"]
 
 
+def given_otherwise() -> list[str]:
+    """Return this job's `key=value` words that set a text where the configuration has a number, or a fraction where it
+    has a whole number, and what is asked for."""
+    from lightning_rm.commands._keys import compose_choices, parse  # which imports this file
+
+    if not HydraConfig.initialized():
+        return []
+    job, hydra = HydraConfig.get(), GlobalHydra.instance()
+    overrides = parse(list(job.overrides.task))
+    running = hydra.hydra  # a sweep's other jobs need it
+    hydra.clear()
+    try:
+        defaults = compose_choices(str(job.job.config_name), overrides).values
+    finally:
+        hydra.hydra = running
+    found: list[str] = []
+    for override in overrides:
+        value, default = override.value(), defaults.get(override.key_or_group)
+        if isinstance(default, int) and isinstance(value, str | float):
+            found.append(f"{override.input_line}: the default is the whole number {default}")
+        elif isinstance(default, float) and isinstance(value, str):
+            found.append(f"{override.input_line}: the default is the number {default}")
+    return found
+
+
 def in_words(error: BaseException) -> str | None:
     """Return what to say of an error that a user can mend; None for one that is our fault."""
     if isinstance(error, InstantiationException):
@@ -120,9 +149,17 @@ def in_words(error: BaseException) -> str | None:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return f"there is not enough memory ({str(error).splitlines()[0] if str(error) else 'of the host'}): {SMALLER}"
     theirs = type(error).__module__.partition(".")[0] in ("wandb", "hydra", "omegaconf", "safetensors")
+    if _raised_in(error).startswith(("lightning.fabric.connector", "lightning.fabric.accelerators")):
+        return f"accelerator= and devices= ask for what is not here: {error}"
     if isinstance(error, ValueError | OSError) or theirs or type(error).__name__ == "MisconfigurationException":
         return str(error)
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the module that raised an error; empty of one that nobody raised."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
 
 
 def full_keys(cfg: DictConfig, message: str) -> list[str]:
@@ -136,7 +173,8 @@ def full_keys(cfg: DictConfig, message: str) -> list[str]:
     """
     values = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     found: list[str] = []
-    for option in dict.fromkeys(re.findall(r"(?<![\w.])([A-Za-z_]\w*)=", message)):
+    own = re.sub(r"lightning-rm [a-z]+ .*", "", message)  # another command's options are its own
+    for option in dict.fromkeys(re.findall(r"(?<![\w.])([A-Za-z_]\w*)=", own)):
         same = {key: value for key, value in values.items() if key.rpartition(".")[2] == option}
         free = [key for key, value in same.items() if not followed(value) & same.keys()]
         if len(free) == 1 and option not in values and not isinstance(values[free[0]], dict):

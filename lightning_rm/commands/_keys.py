@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ from lightning_rm.commands._config import conf_dir, dotted, followed
 
 OPEN = ("backbone.model.config", "features", "policy_optimizer.args")
 """Mappings with entries in the configuration that take others too, which are checked where they are read."""
+
+TEXTS_TOO = ("trainer.deterministic", "logger.loggers.wandb.log_model")
+"""Keys whose value is true, false, or one of some words."""
 
 OTHER_NAMES = {
     "batch_size": "data.batch_pairs",
@@ -144,7 +148,8 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
         folder: another folder to look for groups in.
 
     Raises:
-        ValueError: if a word cannot be read, a group has no such choice, or a key is unknown; it names the nearest.
+        ValueError: if a word cannot be read, a group has no such choice, a key is unknown (it names the nearest), or a
+            value would pass for what it does not say: NaN, and a text where true or false is meant.
     """
     overrides = parse(arguments)
     choice = compose_choices(verb, overrides, folder)
@@ -158,6 +163,9 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
         given: Any = override.value() if not override.is_sweep_override() else None
         keys = [key, *(inner for inner, _ in dotted(given, f"{key}."))] if key in choice.values else [key]
         told += [_unknown(name, choice) for name in keys if not _is_known(name, choice.values, targets)]
+        for each in _values(override):
+            values = ((key, each), *dotted(each, f"{key}."))
+            told += [fault for name, value in values if (fault := _misread(name, value, choice.values.get(name)))]
     if told:
         raise ValueError("; ".join(told))
 
@@ -240,14 +248,29 @@ def _choices_with(group: str, name: str) -> list[str]:
 
 def _check_choices(override: Override, options: Sequence[str]) -> None:
     """Check that a group has what it is set to."""
-    given: Any = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-    for choice in (one for each in given for one in (each if isinstance(each, list) else [each])):
+    for choice in (one for each in _values(override) for one in (each if isinstance(each, list) else [each])):
         if choice is not None and str(choice) not in options:
             close = difflib.get_close_matches(str(choice), options, 1, 0.5)
             hint = f"the nearest is {close[0]}; " if close else ""
             raise ValueError(
                 f"{override.key_or_group}={choice}: there is no such choice; {hint}there are {', '.join(options)}"
             )
+
+
+def _values(override: Override) -> list[Any]:
+    """Return what a key is set to, by each job of a sweep."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
+
+
+def _misread(key: str, value: object, default: object) -> str | None:
+    """Return what is wrong with a value that would pass for another: `no` is a text for Hydra, and so is true."""
+    if isinstance(value, float) and math.isnan(value):
+        return f"{key}=nan is not a number; give one"
+    if not (isinstance(default, bool) and isinstance(value, str)) or key in TEXTS_TOO or "${" in value:
+        return None
+    return f"{key}={value}: give true or false"
 
 
 def _single(override: Override) -> list[str]:

@@ -125,9 +125,15 @@ def _validation(cfg: DictConfig) -> str | Source | None:
 
 
 def device_of(accelerator: str) -> torch.device | None:
-    """Return the device that an accelerator's name means; None for what there is."""
+    """Return the device that an accelerator's name means; None for what there is.
+
+    Raises:
+        ValueError: if it means none, or this machine has no GPU.
+    """
     if accelerator not in ("auto", "cpu", "gpu", "cuda"):
         raise ValueError(f"accelerator={accelerator!r}: say auto, cpu or gpu")
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(f"accelerator={accelerator}: torch finds no GPU here; say auto, or cpu")
     return None if accelerator == "auto" else torch.device("cpu" if accelerator == "cpu" else "cuda")
 
 

@@ -82,7 +82,7 @@ class Weighing:
             raise ValueError(f"power={self.power}; give 0 or more (1 is the whole importance weight)")
         if not 0 <= self.relative < 1:
             raise ValueError(f"relative={self.relative}; give a number from 0, the plain ratio, to below 1")
-        if self.clip is not None and self.clip < 1:
+        if self.clip is not None and not self.clip >= 1:  # nor NaN
             raise ValueError(f"clip={self.clip}: it bounds weights whose mean is 1; give 1 or more")
 
     def check_reference(self, *, is_known: bool) -> None:

@@ -93,7 +93,7 @@ class PairReader:
             ValueError: if there is no causal language model, the temperature is not above 0, no token ends a response,
                 or the template reads no argument of such a name.
         """
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature={temperature}; it must be above 0")
         context: int | None = getattr(
             policy_config(path, trust_remote_code=trust_remote_code), "max_position_embeddings", None

@@ -140,7 +140,7 @@ def check_options(k: int, temperature: float, top_p: float, max_new_tokens: int,
     for name, value in (("k", k), ("max_new_tokens", max_new_tokens), ("batch_prompts", batch_prompts)):
         if value < 1:
             raise ValueError(f"{name}={value}; give 1 or more")
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature={temperature}; it must be above 0 (1e-4 takes the likeliest tokens)")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p}; it is a probability, above 0 and at most 1")

@@ -167,6 +167,8 @@ class RayWorkers:
         threads = torch.get_num_threads()
         room = gpus if on_gpu else sum(int(machine.get("CPU", 0) // threads) for machine in machines)
         workers = self._workers or room
+        if on_gpu and not room:
+            raise ValueError("accelerator=gpu: the Ray cluster has no GPU; say cpu, or auto for what it has")
         if not workers or workers > room:
             raise ValueError(
                 f"devices={workers}: the Ray cluster has room for {room} workers of "

@@ -41,6 +41,7 @@ def test_options_get_their_full_keys(cfg: DictConfig, message: str, keys: list[s
         "path='none': no such folder",  # of the backbone, or of a file of pairs
         "the columns prompt and chosen",
         "out must be given: out=...",
+        "train voters with: lightning-rm train -m overlong=drop",  # of another command
     ],
 )
 def test_no_keys_where_there_is_doubt(cfg: DictConfig, message: str) -> None:

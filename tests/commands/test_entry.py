@@ -47,6 +47,10 @@ from tests.commands.test_conf import CONF
         (["data=jsonl", "data.file=/a/b(1).jsonl"], "'data.file=\"/a/b(1).jsonl\"'"),
         (["data=jsonl", "data.file=a=b.jsonl"], "'data.file=\"a=b.jsonl\"'"),
         (["nothing"], "'nothing' is not of the form key=value"),
+        (["backbone=hub", "backbone.trust_remote_code=no"], "backbone.trust_remote_code=no: give true or false"),
+        (["check=true,off"], "check=off: give true or false"),
+        (["optimizer.lr=nan"], "optimizer.lr=nan is not a number"),
+        (["-m", "optimizer.lr=1e-5,NaN"], "optimizer.lr=nan is not a number"),
     ],
 )
 def test_a_key_that_is_none_is_an_error_with_the_nearest_known_one(words: list[str], message: str) -> None:
@@ -67,6 +71,14 @@ def test_a_key_that_is_none_is_an_error_with_the_nearest_known_one(words: list[s
         ["~contrast", "hydra.run.dir=x", "hydra/job_logging=none", "experiment=meta", "module.ascent_lr=1"],
         ["+optimizer.betas=[0.9,0.95]"],
         ["backbone=hub_lora", "backbone.path=x", "backbone.model.lora.rank=4"],
+        [
+            "trainer.deterministic=warn",
+            "check=True",
+            "backbone=hub",
+            "backbone.trust_remote_code=${check}",
+            "seed=interval(0,3)",
+        ],
+        ["logger=wandb", "logger.loggers.wandb.log_model=all", "name=no"],
     ],
 )
 def test_a_key_that_somebody_reads_is_known(words: list[str]) -> None:

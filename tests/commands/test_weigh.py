@@ -28,6 +28,12 @@ def test_pairs_are_weighed_and_trained_on(
     again = cli("weigh", *words, f"reference={reference}")
     assert again.code == 1
     assert f"out='out.parquet' is there already, weighed for {policy}" in again.err
+    typed = cli("weigh", *words, f"reference={reference}", "overwrite=true", "power=much")
+    assert (typed.code, "error: power=much: the default is the number 0.01 (TypeError" in typed.err) == (1, True)
+    part = cli("weigh", *words, f"reference={reference}", "overwrite=true", "shard_pairs=2.5")
+    assert (part.code, "error: shard_pairs=2.5: the default is the whole number 500" in part.err) == (1, True)
+    elsewhere = cli("weigh", *words, f"reference={reference}", "overwrite=true", "accelerator=tpu")
+    assert (elsewhere.code, "error: accelerator= and devices= ask for what is not here" in elsewhere.err) == (1, True)
     alone = cli("weigh", *words, "reference=null", "relative=0", "power=1", "overwrite=true")
     assert "which is not an importance weight" in alone.out
     assert "few pairs have most of the weight" in alone.out

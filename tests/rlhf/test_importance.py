@@ -101,6 +101,7 @@ def test_without_a_reference_and_at_the_ends() -> None:
         ({"power": math.inf}, "power=inf"),
         ({"relative": 1.0}, "relative=1.0"),
         ({"clip": 0.5}, "clip=0.5: it bounds weights whose mean is 1"),
+        ({"clip": math.nan}, "clip=nan: it bounds weights"),
     ],
 )
 def test_settings_out_of_range(options: Any, message: str) -> None:

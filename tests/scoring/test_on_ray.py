@@ -133,6 +133,8 @@ def test_workers_that_there_is_no_room_for_are_refused(workers: RayWorkers, tmp_
     path = written(tmp_path, ".jsonl")
     with RayWorkers(3) as three, pytest.raises(ValueError, match="devices=3: the Ray cluster has room for 2 workers"):
         score_file(LoadedModel(toy_model(), TOKENIZER), path, tmp_path / "out.jsonl", engine=three)
+    with RayWorkers(1, "gpu") as one, pytest.raises(ValueError, match="accelerator=gpu: the Ray cluster has no GPU"):
+        score_file(LoadedModel(toy_model(), TOKENIZER), path, tmp_path / "out.jsonl", engine=one)
 
 
 @pytest.mark.parametrize(

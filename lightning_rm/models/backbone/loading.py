@@ -91,9 +91,14 @@ class Checkpoint:
         if folder.is_dir() and self.gguf_file is None and not (folder / "config.json").is_file():
             if (folder / "adapter_config.json").is_file():
                 raise ValueError(f"{self.origin} holds a LoRA adapter alone; merge it into its backbone first")
+            below = sorted(str(found.parent) for depth in ("*", "*/*") for found in folder.glob(f"{depth}/config.json"))
             raise ValueError(
                 f"{self.origin}: the folder holds no model, there is no config.json in it; "
-                "give a folder in Hugging Face format, or name a GGUF file in it with gguf_file="
+                + (
+                    f"there is one in {', '.join(below)}"  # of a run, its best and last weights
+                    if 0 < len(below) < 5
+                    else "give a folder in Hugging Face format, or name a GGUF file in it with gguf_file="
+                )
             )
         try:
             config = text_config(cast(PreTrainedConfig, AutoConfig.from_pretrained(self.path, **self.options)))

@@ -154,7 +154,12 @@ def test_a_path_that_is_not_there_has_both_readings() -> None:
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no model"):
+    with pytest.raises(ValueError, match=r"no model.*give a folder in Hugging Face format"):
+        RewardModel.from_pretrained(tmp_path)
+    for weights in ("last", "best"):  # a run
+        (tmp_path / "model" / weights).mkdir(parents=True)
+        (tmp_path / "model" / weights / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no model.*there is one in .*/model/best, .*/model/last$"):
         RewardModel.from_pretrained(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="LoRA adapter alone"):
