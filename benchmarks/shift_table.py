@@ -1,6 +1,7 @@
 """The tables of `shift.py` over the worlds and seeds that are finished, each row paired with the same ones' baseline.
 
     python benchmarks/shift_table.py runs/shift --out benchmarks/results/shift.json
+    python benchmarks/shift_table.py runs/shift --reference fresh_33
 
 A difference is the mean over worlds and seeds with Student's 95 % interval; one whose interval holds zero cannot be
 told. The baseline is the mean over the orders of pairs that it was trained in there, where `voter_2` and so on were
@@ -42,8 +43,9 @@ def read(folder: Path, name: str) -> dict[str, dict[str, Row]]:
 
 
 def against(rows: dict[str, dict[str, Row]], name: str, figure: Figure, reference: str) -> Difference | None:
-    """A row less its world's reference: the mean over the orders of pairs that the baseline was trained in."""
-    same = [rows[one] for one in rows if one == reference or one in OTHER_SEEDS]
+    """A row less its world's reference; the baseline is the mean over the orders of pairs that it was trained in."""
+    orders = (reference, *OTHER_SEEDS) if reference == "baseline" else (reference,)
+    same = [rows[one] for one in orders if one in rows]
     values = {key: figure(row) for key, row in rows[name].items()}
     blocks = {key for runs in same for key in runs}
     others = {key: float(np.mean([figure(runs[key]) for runs in same if key in runs])) for key in blocks}
@@ -113,12 +115,13 @@ def accuracy(runs: dict[str, Row], low: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--reference", default="baseline", help="the row that others are held against")
     parser.add_argument("--out", type=Path, help="one JSON file of all that was measured")
     arguments = parser.parse_args()
     results: dict[str, Any] = {name: read(arguments.folder, name) for name in ("rows", "rounds")}
     if not results["rows"]:
         raise SystemExit(f"{arguments.folder} has no WORLD-SEED/rows.json; shift.py writes them")
-    print("\n".join(tables(results["rows"])))
+    print("\n".join(tables(results["rows"], arguments.reference)))
     if results["rounds"]:
         rounds = results["rounds"]
         print("\nOver rounds, each on the policy of its own latest model:\n")
