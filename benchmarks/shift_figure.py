@@ -1,6 +1,6 @@
 """The figure of `shift.py`: what rows make of the policy's responses and of the next policy, a dot a world.
 
-    python benchmarks/shift_figure.py benchmarks/results/shift.json docs/figures/shift
+python benchmarks/shift_figure.py benchmarks/results/shift.json docs/figures/shift
 """
 
 from __future__ import annotations

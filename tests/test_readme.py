@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def paired(values: Mapping[str, float], baseline: Mapping[str, float]) -> str:
 
 def test_the_readmes_figures_are_those_that_were_measured() -> None:
     [table] = re.findall(r"## What came out\n\n(.*?)\n\n", README, flags=re.DOTALL)
-    world, ukp, hh, _, speed = (line for line in table.replace("*", "").splitlines()[2:])
+    world, shift, ukp, hh, _, speed = (line for line in table.replace("*", "").splitlines()[2:])
     recipes = results("strength_synthetic")["recipes"]
     plain, flip = ({seed: run["test"] for seed, run in recipes[name].items()} for name in ("baseline", "flip"))
     assert f"| {of_seeds([*plain.values()])} | {of_seeds([*flip.values()])} by `experiment=flip` |" in world
@@ -92,6 +92,21 @@ def test_the_readmes_figures_are_those_that_were_measured() -> None:
     assert paired(soft, plain) in hh
     length = results("hh_rlhf_minilm")["results"]["test/human"]["length_accuracy"]["mean"]
     assert f"length alone has {length:.3f}".replace("0.", ".") in hh
+
+    rows = results("shift")["runs"]
+    orders = [rows[name] for name in ("baseline", "voter_2", "voter_3", "voter_4", "voter_5")]
+    measures: list[Callable[[dict[str, Any]], float]] = [
+        lambda row: row["policy_64"]["gold_correlation"],
+        lambda row: row["gold"]["64"],
+    ]
+    for measure in measures:
+        plain = {world: float(np.mean([measure(runs[world]) for runs in orders])) for world in orders[-1]}
+        both = {world: measure(row) for world, row in rows["flip_fresh"].items()}
+        assert paired(both, plain) in shift
+        if measure is measures[0]:
+            assert (
+                f"| {np.mean([*plain.values()]):.3f} | {np.mean([*both.values()]):.3f} with".replace("0.", ".") in shift
+            )
 
     contenders = results("throughput")["smollm2_135m_hh_multi_turn"]["contenders"]
     shipped, by_hand, ours = (
