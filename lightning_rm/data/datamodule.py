@@ -34,7 +34,9 @@ from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.treated import named_treatments
-from lightning_rm.data.streaming import Mark, StreamedPairs, StreamLoader, check_streamed, stream_settings
+from lightning_rm.data.stream_limits import check_streamed, stream_settings
+from lightning_rm.data.stream_loader import StreamLoader
+from lightning_rm.data.streaming import Mark, StreamedPairs
 from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
@@ -341,8 +343,11 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def _settings(self) -> dict[str, str | int | None]:
         return {
-            **(stream_settings(self._shards, self._batching, self.policy) if self._shards else {}),
-            **({} if self._shards else self._pairs.settings(self._batching)),
+            **(
+                stream_settings(self._shards, self._batching, self.policy)
+                if self._shards
+                else self._pairs.settings(self._batching)
+            ),
             "devices": rank_of(self.trainer)[1],
             "accumulate_grad_batches": accumulated(self.trainer),
             **self.responses.settings(),

@@ -13,25 +13,21 @@ It knows row groups, tokenising and batches; no trainer.
 from __future__ import annotations
 
 import tempfile
-from collections import deque
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.batches.layouts import LAYOUTS
-from lightning_rm.data.batches.loader import PairBatches, leave_signals
-from lightning_rm.data.batches.orders import Order
+from lightning_rm.data.batches.loader import PairBatches
 from lightning_rm.data.batches.sampler import PairBatchSampler
-from lightning_rm.data.batches.shipping import ship
 from lightning_rm.data.pair_sets import Batching
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.shards import ParquetShards
@@ -48,9 +44,6 @@ from lightning_rm.digests import digest
 
 STREAM_VERSION = 1
 """Changes whenever the same settings come to mean another order of pairs."""
-
-REMEMBERED = 8
-"""Batches that a trainer may have taken and not trained on."""
 
 
 @dataclass(frozen=True)
@@ -224,119 +217,3 @@ class StreamedPairs(IterableDataset[Shipped]):
             for row, found in enumerate(self.shards.read(groups[place], skip), start=skip):
                 yield Mark(start.number, place, row + 1), first + row, found
             skip = 0
-
-
-class StreamLoader:
-    """The loader of streamed pairs: remembers where every reader stands after each batch.
-
-    Args:
-        pairs: of one rank.
-
-    Attributes:
-        report: what became of the rows that this rank has tokenised.
-    """
-
-    def __init__(self, pairs: StreamedPairs) -> None:
-        self.pairs = pairs
-        self.report = DataReport("train")
-        self._given = deque[tuple[int, Mark]]()  # what the trainer has or may not have trained on
-        self._next = 0  # the batch of the epoch that the next iteration begins with
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __iter__(self) -> Iterator[PreferenceBatch]:
-        """Yield what is left of the epoch: a generator, so that nothing happens before the first one is asked for."""
-        self._settle(len(self._given))
-        self.pairs.done, self._next = self._next, 0
-        workers, pin = self.pairs.batching.num_workers, torch.cuda.is_available()
-        loader: Any = DataLoader(
-            self.pairs,
-            batch_size=None,
-            collate_fn=ship,
-            worker_init_fn=leave_signals,
-            num_workers=workers,
-            generator=torch.Generator().manual_seed(self.pairs.batching.seed),
-        )
-        for shipped in loader:
-            self._given.append((shipped.reader, shipped.mark))
-            self._settle(len(self._given) - REMEMBERED)
-            if shipped.report is not None:
-                self.report.add(shipped.report)
-            yield shipped.batch.pin_memory() if pin else shipped.batch
-
-    def position(self, num_trained: int) -> list[list[int]]:
-        """Return where every reader stands when so many batches of the epoch are trained on, as plain numbers."""
-        marks = list(self.pairs.marks)
-        num_given = len(self._given)
-        if num_trained or self.pairs.done + num_given < len(self):  # else the epoch is over, and the next has not begun
-            num_given = max(num_trained - self.pairs.done, 0)
-        for reader, mark in islice(self._given, num_given):
-            marks[reader] = mark
-        return [list(asdict(mark).values()) for mark in marks]
-
-    def go_on(self, position: Sequence[Sequence[int]], num_trained: int) -> None:
-        """Stand where readers stood, with so many batches of the epoch trained on."""
-        self.pairs.marks = [Mark(*numbers) for numbers in position]
-        self._next = num_trained
-        self._given.clear()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return an empty state; having one tells Lightning that training can go on in the middle of an epoch."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do nothing: the data module keeps positions, which are of all ranks."""
-
-    def _settle(self, num_batches: int) -> None:
-        """Take the first batches that are remembered for trained on."""
-        for _ in range(num_batches):
-            reader, mark = self._given.popleft()
-            self.pairs.marks[reader] = mark
-            self.pairs.done += 1
-
-
-def stream_settings(shards: ParquetShards, batching: Batching, policy: TokenizePolicy) -> dict[str, str | int | None]:
-    """Return what the order of streamed pairs depends on, except for devices."""
-    return {
-        "shards": f"{len(shards.files)} (fingerprint {shards.fingerprint()[:12]})",
-        "stream": STREAM_VERSION,
-        "batch_pairs": batching.batch_pairs,
-        "order": batching.order,
-        "buffer_pairs": shards.buffer_pairs,
-        "num_workers": batching.num_workers,
-        "max_tokens": policy.max_tokens,
-        "seed": batching.seed,
-    }
-
-
-def check_streamed(
-    order: Order,
-    *,
-    batch_pairs: int | None,
-    treatments: Sized,
-    resample: object,
-    responses: object,
-    val_fraction: float,
-) -> None:
-    """Check that nothing is asked of streamed pairs that only all of them together could tell.
-
-    Raises:
-        ValueError: if something is.
-    """
-    asked = {
-        f"order={order}": order not in ("length", "random")
-        and "only orders random and length are known before all pairs are; take order=random",
-        "batch_tokens": batch_pairs is None
-        and "how many batches of a budget there are is known when all are tokenised; set batch_pairs",
-        "treatments": bool(treatments)
-        and "quantiles of strength are of all pairs; read the shards whole, data=jsonl data.file=*.parquet",
-        "resample": resample is not None and "folds and bootstrap samples are of a whole set; read it with data=jsonl",
-        "responses": responses is not None
-        and "groups of responses are dealt to the steps of an epoch of known pairs; read them with data=jsonl",
-        f"val_fraction={val_fraction:g}": val_fraction > 0
-        and "prompts that are held out would have to be found in all shards; name val files, data.val_file=...",
-    }
-    for what, why in asked.items():
-        if why:
-            raise ValueError(f"{what} with streamed shards: {why}")

@@ -22,7 +22,8 @@ from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.pair_sets import Batching
 from lightning_rm.data.sources.shards import ParquetShards
-from lightning_rm.data.streaming import StreamedPairs, StreamLoader
+from lightning_rm.data.stream_loader import StreamLoader
+from lightning_rm.data.streaming import StreamedPairs
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.strength import treatments
 from tests.data.words import word_tokenizer

@@ -2,7 +2,7 @@
 
 Templates and most of a tokenizer's work hold Python's lock, so that threads would wait for one another. The processes
 are forks: they have the tokenizer without a copy being sent, and a script needs no `if __name__ == "__main__"`. It
-knows neither rows nor tokens.
+knows neither rows nor tokens, but for the setting that its error names.
 """
 
 from __future__ import annotations
