@@ -163,6 +163,8 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
         given: Any = override.value() if not override.is_sweep_override() else None
         keys = [key, *(inner for inner, _ in dotted(given, f"{key}."))] if key in choice.values else [key]
         told += [_unknown(name, choice) for name in keys if not _is_known(name, choice.values, targets)]
+        if not told and key not in choice.values and not (override.is_add() or override.is_force_add()):
+            told.append(f"{key} has no value that could be changed; +{override.input_line} adds one")
         for each in _values(override):
             values = ((key, each), *dotted(each, f"{key}."))
             told += [fault for name, value in values if (fault := _misread(name, value, choice.values.get(name)))]

@@ -77,8 +77,11 @@ class Setup:
         """Return what changes with a round's policy.
 
         Raises:
-            ValueError: if its weights are broken.
+            ValueError: if there is none, or its weights are broken.
         """
+        if round.number and not Path(self.policy(round)).is_dir():
+            stage = f"stage=policy round={round.number}"
+            raise ValueError(f"{round.folder} has no policy; has its stage been run? ({stage})")
         with _of_round(round, "policy"):
             return policy_version(self.policy(round))
 
