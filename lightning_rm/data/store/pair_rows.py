@@ -73,9 +73,11 @@ class OtherColumns:
     def __init__(self, taken: Collection[str]) -> None:
         self._taken = frozenset(taken)
         self._kinds: dict[str, set[Any]] = {}
+        self._found: dict[str, Any] | None = None
 
     def note(self, row: PairRow) -> None:
         """Look at a row that will be written."""
+        self._found = None
         for name, value in row.others.items():
             if name not in self._taken:
                 self._kinds.setdefault(name, set()).add(_kind(value))
@@ -94,11 +96,14 @@ class OtherColumns:
 
     def _types(self) -> dict[str, Any]:
         """Return the Arrow type of each field's column; None where it is written as JSON."""
+        if self._found is not None:
+            return self._found
         numbers = {pa.int64(), pa.float64()}
-        return {
+        self._found = {
             name: pa.float64() if found == numbers else next(iter(found)) if len(found) == 1 else None
             for name, found in self._kinds.items()
         }
+        return self._found
 
 
 def _kind(value: object) -> Any:

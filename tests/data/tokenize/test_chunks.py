@@ -6,8 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -113,38 +112,31 @@ def left_by_the_dead(folder: Path, name: str, content: bytes) -> Path:
     return folder
 
 
-class Endless:
-    """Items that write down which process works on them; after eight they only wait."""
+def endless() -> Iterator[int]:
+    yield from range(8)
+    signal.pause()
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
-    def __iter__(self) -> Iterator[int]:
-        yield from range(8)
-        while True:
-            time.sleep(0.02)
+def test_processes_end_with_the_one_that_started_them() -> None:
+    """A kill tells them nothing: they look. All hold the pipe's writing end, and it has ended when none is left."""
+    reading, writing = os.pipe()
 
-    def work(self, item: int) -> int:
-        (self.folder / str(os.getpid())).touch()
+    def work(item: int) -> int:
+        os.write(writing, b"%d " % os.getpid())
         return item
 
-
-def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
-    """A kill tells them nothing: they look."""
-    endless = Endless(tmp_path)
-    parent = multiprocessing.get_context("fork").Process(target=lambda: [*mapped(endless.work, endless, 2)])
+    parent = multiprocessing.get_context("fork").Process(target=lambda: [*mapped(work, endless(), 2)])
     parent.start()
-    wait_for(lambda: len(list(tmp_path.iterdir())) >= 2)
+    os.close(writing)
+    said = b""
+    while not {int(word) for word in said.split()[:-1]} - {parent.pid}:
+        said += os.read(reading, 64)
     os.kill(parent.pid or 0, signal.SIGKILL)
     parent.join()
-    wait_for(lambda: not any(Path(f"/proc/{found.name}").exists() for found in tmp_path.iterdir()))
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    while chunk := os.read(reading, 64):
+        said += chunk
+    os.close(reading)
+    assert len({*said.split()} - {b"%d" % (parent.pid or 0)}) in (1, 2)
 
 
 def test_an_error_in_a_process_is_the_callers() -> None:
