@@ -272,7 +272,7 @@ def _misread(key: str, value: object, default: object) -> str | None:
         return f"{key}=nan is not a number; give one"
     if not (isinstance(default, bool) and isinstance(value, str)) or key in TEXTS_TOO or "${" in value:
         return None
-    return f"{key}={value}: give true or false"
+    return f"{key}={value}; give true or false"
 
 
 def _single(override: Override) -> list[str]:
