@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 import transformers
 from hydra import compose, initialize_config_dir
@@ -44,6 +43,8 @@ from lightning_rm.commands._config import conf_dir
 from lightning_rm.commands.main import main as lightning_rm
 from lightning_rm.commands.rlhf import rlhf
 from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.rlhf.changes import change
+from lightning_rm.rlhf.judging import read_judged
 
 NOISE = 0.25
 ANNOTATOR = f"{{_target_: lightning_rm.data.synthetic.annotator.Annotator, noise: {NOISE}}}"
@@ -166,20 +167,15 @@ def _gold_at(rounds: dict[str, Any], kl: float) -> float:
     return points[-1][1]
 
 
-def within(folder: Path, num_draws: int = 2000) -> None:
+def within(folder: Path) -> None:
     """Print how gold changes between rounds of one run, with 95 % intervals over draws of its held-out prompts."""
-    files = sorted(folder.glob("round_*/judged.jsonl"))
-    gold = [
-        np.array([np.mean(json.loads(line)["gold"]) for line in file.read_text(encoding="utf-8").splitlines()])
-        for file in files
-    ]
-    best = max(range(len(gold)), key=lambda number: gold[number].mean())
-    drawn = np.random.default_rng(0).integers(len(gold[0]), size=(num_draws, len(gold[0])))
+    judged = [read_judged(path.parent) for path in sorted(folder.glob("round_*/judged.jsonl"))]
+    best = max(range(len(judged)), key=lambda number: judged[number][0].worth)
     print("| gold of round | difference | 95 % interval over prompts |\n|---|---|---|")
-    for later, earlier in [(number, 0) for number in range(1, len(gold))] + [(len(gold) - 1, best)]:
-        difference = gold[later] - gold[earlier]
-        low, high = np.quantile(difference[drawn].mean(axis=1), [0.025, 0.975])
-        print(f"| {later} - {earlier} | {difference.mean():+.3f} | [{low:+.3f}, {high:+.3f}] |")
+    for later, earlier in [(number, 0) for number in range(1, len(judged))] + [(len(judged) - 1, best)]:
+        found = change(judged[later][1], judged[earlier][1])
+        if found is not None:
+            print(f"| {later} - {earlier} | {found.mean:+.3f} | [{found.low:+.3f}, {found.high:+.3f}] |")
 
 
 def _mean(values: Sequence[float | None]) -> str:

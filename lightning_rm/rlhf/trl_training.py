@@ -122,18 +122,16 @@ def train_by_trl(
     """
     options = {"seed": seed, "num_generations": rewards.group_size, **options}
     check_options(trainer, options)
-    trl = import_module("trl")
     rows = [
         {"prompt": [dict(message) for message in group.prompt]}
         | ({"chat_template_kwargs": dict(group.chat_template_kwargs)} if group.chat_template_kwargs else {})
         for group in groups
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        config = getattr(trl, f"{trainer}Config")(output_dir=scratch, **{**OURS, **options})
-        loop = getattr(trl, f"{trainer}Trainer")(
+        loop = getattr(import_module("trl"), f"{trainer}Trainer")(
             model=load_policy(policy, dtype=dtype).train(),
             reward_funcs=rewards,
-            args=config,
+            args=_config_class(trainer)(output_dir=scratch, **{**OURS, **options}),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
@@ -163,11 +161,16 @@ def check_options(trainer: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"policy_optimizer.trainer={trainer!r}; give {' or '.join(get_args(Trainer))}")
     if find_spec("trl") is None:
         raise ValueError(f"{trainer} is TRL's: pip install 'lightning-rm[rlhf]'; best_of_n and rejection do without it")
-    known = getattr(import_module("trl"), f"{trainer}Config").__dataclass_fields__
-    if unknown := sorted(set(options) - set(known)):
+    config = _config_class(trainer)
+    if unknown := sorted(set(options) - set(config.__dataclass_fields__)):
         raise ValueError(f"policy_optimizer.args.{unknown[0]}: TRL's {trainer}Config has no such option")
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            getattr(import_module("trl"), f"{trainer}Config")(output_dir=scratch, **{**OURS, **options})
+            config(output_dir=scratch, **{**OURS, **options})
         except (ValueError, TypeError) as error:
             raise ValueError(f"policy_optimizer.args: TRL's {trainer}Config does not take these: {error}") from error
+
+
+def _config_class(trainer: str) -> Any:
+    """Return the class of TRL's configuration for a trainer."""
+    return getattr(import_module("trl"), f"{trainer}Config")

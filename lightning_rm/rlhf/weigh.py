@@ -107,8 +107,9 @@ def weigh(
     root = out.with_name(f"{out.name}.parts") if kept is None else Path(kept)
     open_parts(root)
     log_probs: dict[str, LogProbs] = {}
+    digest = used.digest()
     for name, reader in readers.items():
-        folder = fingerprint(policy=reader.digest(), pairs=used.digest(), shard_pairs=shard_pairs)
+        folder = fingerprint(policy=reader.digest(), pairs=digest, shard_pairs=shard_pairs)
         log_probs[name] = pair_log_probs(
             reader,
             used.rows(),
