@@ -24,7 +24,7 @@ from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.digests import fingerprint
 from lightning_rm.models.protocol import AnyRewardModel
-from lightning_rm.scoring.parts import Parts, Rewards, open_parts
+from lightning_rm.scoring.parts import Parts, Rewards, check_parts
 from lightning_rm.scoring.shards import Engine, Shard, score_shards
 from lightning_rm.strength import Strength
 
@@ -158,7 +158,7 @@ def collect_votes(
     )
     has_say = _has_say(source, pairs, voters)
     needed_by = [np.unique(index[mask]) for mask in has_say]
-    open_parts(parts)
+    check_parts(parts)
     folders = [Parts(parts / f"{settings[:16]}-{voter.digest}{_fold(voter)}") for voter in voters]
     for voter, following, needed, folder in zip(voters, [*voters[1:], None], needed_by, folders, strict=True):
         engine(

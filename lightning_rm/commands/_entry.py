@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from lightning_rm.commands._config import Terminated, conf_dir, plain_errors
 from lightning_rm.commands._resume import go_on, is_multirun
-from lightning_rm.commands._sweep import LOST, in_sweep, leave_word, told_at_the_end, word_before
+from lightning_rm.commands._sweep import LOST, check_search, in_sweep, leave_word, told_at_the_end, word_before
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
 
 _arguments: list[str] | None = None  # of this process, as they were given, once they are prepared
@@ -88,7 +88,7 @@ def prepare(verb: str) -> None:
         with _said():
             print(help_text(verb, [word for word in words if not word.startswith("-")]))
         raise SystemExit(0)
-    from lightning_rm.commands._keys import check_keys
+    from lightning_rm.commands._keys import check_keys, parse
     from lightning_rm.commands._resume import check_folder, with_folder
 
     with _said():
@@ -98,6 +98,8 @@ def prepare(verb: str) -> None:
         if looks_only:  # Hydra's own questions, such as --cfg job
             return
         check_keys(verb, own, folder)
+        if is_multirun(words):
+            check_search(parse(own))
         if verb == "train":
             sys.argv[1:] = with_folder(words)
             check_folder(sys.argv[1:])

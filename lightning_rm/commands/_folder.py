@@ -69,6 +69,16 @@ def begin(run: Path, cfg: DictConfig, goes_on: bool) -> None:
     write_job(run, arguments())
 
 
+def check_no_run(out: str) -> None:
+    """Check that another command's `out` is not the folder of a run, among whose files its own would lie.
+
+    Raises:
+        ValueError: if it is.
+    """
+    if (Path(out) / "config.yaml").is_file():
+        raise ValueError(f"out={out!r} holds a training run; name another folder")
+
+
 def trained_on(cfg: DictConfig) -> tuple[str, dict[str, object]]:
     """Return a fingerprint of a run's training pairs as they are read, and its settings but for seeds, folds and
     places.

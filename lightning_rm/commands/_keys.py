@@ -33,6 +33,12 @@ OPEN = ("backbone.model.config", "features", "policy_optimizer.args")
 TEXTS_TOO = ("trainer.deterministic", "logger.loggers.wandb.log_model")
 """Keys whose value is true, false, or one of some words."""
 
+NULL_TOO = ("data.", "responses.", "reference")
+"""How keys begin that have to be given, and may be null: a set may have no file, and nobody may know the reference."""
+
+MAPPINGS = ("chat_template_kwargs",)
+"""Keys that are null or a mapping."""
+
 OTHER_NAMES = {
     "batch_size": "data.batch_pairs",
     "bf16": "trainer.precision",
@@ -149,7 +155,8 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
 
     Raises:
         ValueError: if a word cannot be read, a group has no such choice, a key is unknown (it names the nearest), or a
-            value would pass for what it does not say: NaN, and a text where true or false is meant.
+            value would pass for what it does not say: NaN, a text where true or false is meant, null for what has to be
+            given, and anything but a mapping for one.
     """
     overrides = parse(arguments)
     choice = compose_choices(verb, overrides, folder)
@@ -270,6 +277,11 @@ def _misread(key: str, value: object, default: object) -> str | None:
     """Return what is wrong with a value that would pass for another: `no` is a text for Hydra, and so is true."""
     if isinstance(value, float) and math.isnan(value):
         return f"{key}=nan is not a number; give one"
+    if value is None and default == "???" and not key.startswith(NULL_TOO):
+        return f"{key}=null: it has to be given"
+    is_mapping = isinstance(default, dict) or key in MAPPINGS
+    if is_mapping and not (value is None or isinstance(value, dict) or "${" in str(value)):
+        return f"{key}={value}; give a mapping: {key}={{NAME: VALUE}}"
     if not (isinstance(default, bool) and isinstance(value, str)) or key in TEXTS_TOO or "${" in value:
         return None
     return f"{key}={value}; give true or false"

@@ -28,7 +28,7 @@ from lightning_rm.rlhf.judges import Comparison
 from lightning_rm.rlhf.policy import policy_config
 from lightning_rm.rlhf.policy_files import write_groups
 from lightning_rm.rlhf.prompts import Prompt, check_template_arguments
-from lightning_rm.rlhf.rounds import Round, check_numbers
+from lightning_rm.rlhf.rounds import Round, check_made, check_numbers
 from lightning_rm.rlhf.sampling import check_options, room_for_prompt
 from lightning_rm.rlhf.trl_training import check_options as check_trl_options
 from lightning_rm.rlhf.weigh import check_weighing
@@ -88,6 +88,8 @@ def check_all(stages: RoundStages) -> None:
     mark = setup.out / CHECKED
     if mark.is_file() and mark.read_text(encoding="utf-8").strip() == done:
         return
+    if not stages.cfg.overwrite:
+        check_made(setup.out, stages.all(), stages.cfg.rounds)
     prompts = sorted(setup.eval_prompts, key=lambda prompt: len(json.dumps(prompt.messages)))[:NUM_MADE_UP]
     _try_judge(stages, prompts)
     with tempfile.TemporaryDirectory() as scratch:

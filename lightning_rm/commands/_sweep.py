@@ -19,6 +19,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import filter_overrides
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -105,6 +106,31 @@ class SweepNoted(Callback):
         if is_allowed():
             flags.append("allow_targets=true")
         _sweep = Sweep(folder, config.hydra.job.config_name, _planned(config), flags)
+
+
+def check_search(overrides: Sequence[Override]) -> None:
+    """Check what Optuna's search is told on a command line: it would say by a traceback what is wrong.
+
+    Raises:
+        ValueError: for a number of runs below 1, and for a storage that cannot be opened.
+    """
+    given = {each.key_or_group.removeprefix("hydra.sweeper."): each for each in overrides}
+    for name in ("n_trials", "n_jobs"):
+        number = given[name].value() if name in given else 1
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"hydra.sweeper.{name}={number}; give 1 or more")
+    storage = given["storage"].value() if "storage" in given else None
+    if isinstance(storage, str):
+        from optuna.storages import get_storage
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            get_storage(storage)
+        except (ImportError, ValueError, SQLAlchemyError) as error:
+            raise ValueError(
+                f"hydra.sweeper.storage={storage!r} cannot be opened ({str(error).splitlines()[0]}); give a database "
+                "as SQLAlchemy names it: sqlite:///study.db"
+            ) from error
 
 
 @contextmanager

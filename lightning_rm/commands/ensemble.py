@@ -20,9 +20,11 @@ from lightning_rm.annotation.votes import Votes, collect_votes
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._data import find_policy, find_voters
 from lightning_rm.commands._entry import command
+from lightning_rm.commands._folder import check_no_run
 from lightning_rm.commands._tables import report_table, results_table
 from lightning_rm.data.rows import Source
 from lightning_rm.data.store.report import DataReport
+from lightning_rm.drafts import draft_of
 from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
 from lightning_rm.models.backbone.folder import is_members
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
@@ -49,6 +51,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     """
     require_all(cfg)
     out = Path(cfg.out)
+    check_no_run(cfg.out)
     # A fold says what a voter may be asked of the data that it was trained on; a test set is new to all of them.
     voters = [replace(voter, fold=None) for voter in find_voters(cfg.voters, cfg.weights)]
     check_voters(voters)
@@ -85,7 +88,8 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
             if not check.holds:
                 console.print("these voters are not linearly connected (one head? one start?): do not use the average")
     remove_parts(out / "parts")
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    with draft_of(out / "results.json") as draft:
+        draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     console.print(report_table(reports))
     title = f"{len(alone)} voters as one: ensembles" + (", and the average of their weights" if averages else "")
     console.print(results_table(shown, title))

@@ -15,6 +15,7 @@ from lightning_rm.analysis.plots.rounds import rounds_figure
 from lightning_rm.analysis.plots.style import save_figure
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._entry import arguments, command
+from lightning_rm.commands._folder import check_no_run
 from lightning_rm.commands._process import Run, as_a_process
 from lightning_rm.commands._progress import resumable
 from lightning_rm.commands._round_checks import check_all, check_settings
@@ -41,6 +42,7 @@ def rlhf(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = None) -> 
     out = Path(cfg.out)
     if out.is_file():
         raise ValueError(f"out={cfg.out!r} is a file; give a folder")
+    check_no_run(cfg.out)
     console = plain_console()
     made = RoundStages(Setup(cfg, words, run or as_a_process, console))
     check_settings(made)

@@ -21,7 +21,7 @@ from lightning_rm.evaluation.rewards import CHUNK, Reading, Scored
 from lightning_rm.models.backbone.folder import is_ensemble
 from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.models.ensembles.files import member_folders
-from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
+from lightning_rm.scoring.parts import Parts, check_parts, remove_parts
 
 FORMAT = 2
 """The version of the files: raise it when their contents change, and old ones are not read."""
@@ -128,7 +128,7 @@ class KeptRewards:
         if key is None or num_items <= CHUNK:
             return None
         root = self._path(benchmark, model).with_suffix(".parts")
-        open_parts(root)
+        check_parts(root)
         return Parts(root / key)
 
     def _path(self, benchmark: str, model: str) -> Path:

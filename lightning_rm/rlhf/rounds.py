@@ -89,17 +89,12 @@ def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
     Raises:
         ValueError: if it was made, or begun, of other inputs, or what is noted of that cannot be read.
     """
-    mark = round / f"stages/{stage.name}.json"
-    inputs: dict[str, Any] = json.loads(json.dumps(stage.inputs(round)))
-    known = _read(mark) if mark.is_file() else None
-    if known is not None and not known["finished"] and not any((round / name).exists() for name in stage.writes):
-        known = None  # it has failed before it made anything
+    mark = _mark(stage, round)
+    inputs = _inputs(stage, round)
+    known = _known(stage, round)
     if known is not None and known["inputs"] != inputs:
         if not overwrite:
-            raise ValueError(
-                f"{round.folder} holds a {stage.name} of other inputs ({_differences(known['inputs'], inputs)}); give "
-                "the same, name another folder with out=, or set overwrite=true to make it anew"
-            )
+            raise _of_other_inputs(stage, round, known["inputs"], inputs)
         _clear(stage, round)
         known = None
     if known is not None and known["finished"]:
@@ -110,6 +105,30 @@ def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
     stage.make(round)
     _write(mark, {"inputs": inputs, "finished": True})
     return True
+
+
+def check_made(out: Path, stages: Sequence[Stage], num_rounds: int) -> None:
+    """Check that the stages that were made before one after the other are of the same inputs, and make none.
+
+    Args:
+        out: a folder.
+        stages: of a round, in order.
+        num_rounds: the last round.
+
+    Raises:
+        ValueError: as `settle` does, for the first that is not.
+    """
+    for number in range(num_rounds + 1):
+        round = Round(out, number)
+        for stage in (stage for stage in stages if number >= stage.first):
+            known = _known(stage, round)
+            if known is None:
+                return
+            inputs = _inputs(stage, round)
+            if known["inputs"] != inputs:
+                raise _of_other_inputs(stage, round, known["inputs"], inputs)
+            if not known["finished"] or not all((round / name).exists() for name in stage.read):
+                return
 
 
 def run_rounds(
@@ -164,6 +183,31 @@ def num_falls(worth: Sequence[float]) -> int:
     """Return how many values at the end are each below the one before: 1, 3, 2, 1 -> 2."""
     falls = [later < earlier for earlier, later in pairwise(worth)]
     return len(falls) if all(falls) else falls[::-1].index(False)
+
+
+def _mark(stage: Stage, round: Round) -> Path:
+    return round / f"stages/{stage.name}.json"
+
+
+def _inputs(stage: Stage, round: Round) -> dict[str, Any]:
+    """Return a stage's inputs as they are read again."""
+    return json.loads(json.dumps(stage.inputs(round)))
+
+
+def _known(stage: Stage, round: Round) -> dict[str, Any] | None:
+    """Return what is noted of a stage; None if nothing is, or it failed before it made anything."""
+    mark = _mark(stage, round)
+    known = _read(mark) if mark.is_file() else None
+    if known is not None and not known["finished"] and not any((round / name).exists() for name in stage.writes):
+        return None
+    return known
+
+
+def _of_other_inputs(stage: Stage, round: Round, before: Mapping[str, Any], now: Mapping[str, Any]) -> ValueError:
+    return ValueError(
+        f"{round.folder} holds a {stage.name} of other inputs ({_differences(before, now)}); give the same, name "
+        "another folder with out=, or set overwrite=true to make it anew"
+    )
 
 
 def _read(mark: Path) -> dict[str, Any]:

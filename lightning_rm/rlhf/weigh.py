@@ -29,7 +29,7 @@ from lightning_rm.rlhf.pair_log_probs import pair_log_probs
 from lightning_rm.rlhf.pair_reader import PairReader, Unreadable
 from lightning_rm.rlhf.policy import policy_version
 from lightning_rm.rlhf.weighed_file import ADDED, COLUMNS, Weighed, write_weighed
-from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
+from lightning_rm.scoring.parts import Parts, check_parts, remove_parts
 
 Progress = Callable[[str, int, int], None]
 """Told the policy, how many pairs it has read, and how many there are."""
@@ -105,7 +105,7 @@ def weigh(
     readers = {name: reader_at(path) for name, path in paths.items()}
     used = _Used.of(pairs, list(readers.values()), Tally(tokenize, DataReport("weighed")))
     root = out.with_name(f"{out.name}.parts") if kept is None else Path(kept)
-    open_parts(root)
+    check_parts(root)
     log_probs: dict[str, LogProbs] = {}
     digest = used.digest()
     for name, reader in readers.items():

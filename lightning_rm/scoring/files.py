@@ -22,7 +22,7 @@ from lightning_rm.digests import files_digest, fingerprint
 from lightning_rm.drafts import clear_drafts
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, load_model
-from lightning_rm.scoring.parts import Parts, open_parts, remove_parts
+from lightning_rm.scoring.parts import Parts, check_parts, remove_parts
 from lightning_rm.scoring.rows import NewFields, Scored, check_suffixes, write_rows
 from lightning_rm.scoring.shards import Engine, Shard, score_shards
 from lightning_rm.scoring.stream import SHARD_ROWS, RowStream
@@ -139,7 +139,7 @@ def score_file(
         precision=str(fabric.strategy.precision.precision),
     )
     root = out.with_name(f"{out.name}.parts")
-    open_parts(root)
+    check_parts(root)
     clear_drafts(out.parent)
     parts = Parts(root / settings[:16])
     total = None if progress is None else count_rows(source)

@@ -1,11 +1,14 @@
 """Parts: rewards on disk while the rest is still to come, one file a shard. It knows arrays and folders; no model.
 
 A part is there whole or not at all, so a killed run goes on after the last one, and any number of processes write into
-one folder. A folder of parts carries a mark, so that what others put beside our output is neither read nor removed.
+one folder. A folder of parts carries a mark, so that what others put beside our output is neither read nor removed. It
+is made with its first part: an error before that leaves nothing behind.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -54,7 +57,7 @@ class Parts:
     """A folder of parts, each under its shard's number.
 
     Args:
-        folder: named by whatever the rewards depend on.
+        folder: named by whatever the rewards depend on, in one that `check_parts` has let pass.
     """
 
     folder: Path
@@ -64,7 +67,10 @@ class Parts:
         return self._path(number).is_file()
 
     def write(self, number: int, part: Part) -> None:
-        """Write a shard's part in one step."""
+        """Write a shard's part in one step; the first one makes the folder."""
+        if not self.folder.is_dir():
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            (self.folder.parent / MARK).touch()
         places = np.array(list(part.refusals), dtype=np.int64)
         reasons = np.array([list(refusal) for refusal in part.refusals.values()], dtype=np.str_).reshape(-1, 2)
         with draft_of(self._path(number)) as draft, draft.open("wb") as file:
@@ -80,19 +86,23 @@ class Parts:
         return self.folder / f"{number:06d}.npz"
 
 
-def open_parts(root: Path) -> None:
-    """Make a folder for parts, or find it again.
+def check_parts(root: Path) -> None:
+    """Check that folders of parts can lie in a folder, which need not be there yet.
 
     Raises:
         ValueError: if there is such a folder, and it holds what this package did not put there.
+        OSError: if it cannot be written, or made.
     """
     if root.exists() and not (root / MARK).is_file() and (root.is_file() or any(root.iterdir())):
         raise ValueError(
             f"{root} is there already, and what it holds is not of an interrupted run; what is scored would lie there "
             "until all is done: move it, or write to another out"
         )
-    root.mkdir(parents=True, exist_ok=True)
-    (root / MARK).touch()
+    there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "there is a file in the place of the folder", str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "it cannot be written", str(there))
 
 
 def remove_parts(root: Path) -> None:

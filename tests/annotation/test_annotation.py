@@ -38,7 +38,7 @@ from lightning_rm.scoring import shards
 from lightning_rm.scoring.conversations import score
 from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.scoring.load import find_folder
-from lightning_rm.scoring.parts import MARK, Rewards, remove_parts
+from lightning_rm.scoring.parts import MARK, Rewards, check_parts, remove_parts
 from lightning_rm.strength import Strength
 from tests import reference
 from tests.float64 import roughly, same
@@ -325,6 +325,15 @@ def test_a_folder_of_others_stays(voters: list[Voter], tmp_path: Path) -> None:
     assert own.exists()
 
 
+def test_where_parts_cannot_lie_is_said_before_any_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"there is a file in the place of the folder.*file'"):
+        check_parts(tmp_path / "file" / "a.parquet.parts")
+    monkeypatch.setattr("lightning_rm.scoring.parts.os.access", lambda *_: False)
+    with pytest.raises(PermissionError, match=rf"it cannot be written.*{tmp_path}'"):
+        check_parts(tmp_path / "out" / "a.parquet.parts")
+
+
 def test_a_conversation_that_voters_cannot_read_is_named(voters: list[Voter], tmp_path: Path) -> None:
     draw = random.Random(0)
     words = " ".join(draw.choice(["red", "apple", "crab"]) for _ in range(400))
@@ -333,6 +342,7 @@ def test_a_conversation_that_voters_cannot_read_is_named(voters: list[Voter], tm
     long = replace(long, origin="a.jsonl:7")
     with pytest.raises(ValueError, match=named):
         collect_votes(Rows([long]), voters, tmp_path / "parts", TokenizePolicy(1000), cache_dir=tmp_path)
+    assert not (tmp_path / "parts").exists()
 
 
 def test_runs_of_one_glob_are_of_one_training(voters: list[Voter], tmp_path: Path) -> None:

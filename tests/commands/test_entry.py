@@ -52,6 +52,8 @@ from tests.commands.test_conf import CONF
         (["check=true,off"], "check=off; give true or false"),
         (["optimizer.lr=nan"], "optimizer.lr=nan is not a number"),
         (["-m", "optimizer.lr=1e-5,NaN"], "optimizer.lr=nan is not a number"),
+        (["backbone=hub", "backbone.path=null"], "backbone.path=null: it has to be given"),
+        (["backbone.model.config=3"], "backbone.model.config=3; give a mapping: backbone.model.config={NAME: VALUE}"),
     ],
 )
 def test_a_key_that_is_none_is_an_error_with_the_nearest_known_one(words: list[str], message: str) -> None:
@@ -69,6 +71,7 @@ def test_a_key_that_is_none_is_an_error_with_the_nearest_known_one(words: list[s
         ["+data.module.test.more._target_=x", "+data.module.test.more.path=3"],
         ["treatment=[flip]", "treatment.flip.below_quantile=0.2"],
         ["seed=0,1", "data=jsonl,synthetic", "data.batch_pairs=1,2", "data.num_pairs=3"],
+        ["data=jsonl", "data.file=null", "data.columns=null"],
         ["~contrast", "hydra.run.dir=x", "hydra/job_logging=none", "experiment=meta", "module.ascent_lr=1"],
         ["+optimizer.betas=[0.9,0.95]"],
         ["backbone=hub_lora", "backbone.path=x", "backbone.model.lora.rank=4"],

@@ -302,6 +302,8 @@ def test_a_training_that_cannot_work_is_said_before_anything_is_sampled(
         (["num_prompts=null"], "has no prompt that is not sampled from"),
         (["policy_optimizer.lrr=1"], "the nearest is policy_optimizer.lr"),
         (["policy=nowhere"], "nowhere"),
+        (["policy=null"], "policy=null: it has to be given"),
+        (["chat_template_kwargs=3"], "chat_template_kwargs=3; give a mapping: chat_template_kwargs={NAME: VALUE}"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_made(
@@ -314,6 +316,12 @@ def test_what_is_wrong_is_said_before_anything_is_made(
     assert said.code == 1
     assert message in said.err.replace("\n", " ")
     assert not (tmp_path / "out/round_1").exists()
+
+
+def test_a_run_of_training_is_no_place_for_rounds(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ValueError, match=r"out='.*' holds a training run; name another folder"):
+        run(words_of(world, tmp_path), Runner(tmp_path))
 
 
 def test_what_rlhf_chooses_is_handed_to_the_training(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.config_store import ConfigStore
@@ -14,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from lightning_rm.commands._config import conf_dir
-from lightning_rm.commands._keys import check_keys
-from lightning_rm.commands._sweep import LOST, NOT_BEGUN, WORD, Sweep, show
+from lightning_rm.commands._keys import check_keys, parse
+from lightning_rm.commands._sweep import LOST, NOT_BEGUN, WORD, Sweep, check_search, show
 
 SWEEPS = sorted((Path(conf_dir()) / "grid").glob("*.yaml"))
 
@@ -56,9 +57,27 @@ def test_a_launcher_that_is_not_installed_is_a_sentence(tmp_path: Path, monkeypa
         check_keys("train", ["launcher=joblib"], str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("n_trials=0", r"hydra.sweeper.n_trials=0; give 1 or more"),
+        ("n_jobs=many", r"hydra.sweeper.n_jobs=many; give 1 or more"),
+        (
+            "storage=study.db",
+            r"storage='study.db' cannot be opened \(Could not parse .*give a database .* sqlite:///study",
+        ),
+        ("storage='sqlite:////proc/x.db'", r"storage='sqlite:////proc/x.db' cannot be opened \(.*unable to open"),
+    ],
+)
+def test_what_a_search_is_told_is_checked_before_it(word: str, message: str) -> None:
+    pytest.importorskip("optuna", reason="needs lightning-rm[sweep]")
+    with pytest.raises(ValueError, match=message):
+        check_search(parse([f"hydra.sweeper.{word}"]))
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_a_grid_is_of_keys_that_are(path: Path) -> None:
-    params = OmegaConf.to_container(OmegaConf.load(path))["hydra"]["sweeper"]["params"]  # pyright: ignore
+    params: dict[str, Any] = OmegaConf.to_object(OmegaConf.load(path).hydra.sweeper.params)  # pyright: ignore
     words = [f"{key}={value}" for key, value in params.items()]
     module = "contrastive" if "module.beta" in params else "meta" if "module.ascent_lr" in params else "baseline"
     check_keys("train", [f"module={module}", *words])

@@ -18,7 +18,7 @@ from lightning_rm.rlhf.judges import PlantedJudge
 from lightning_rm.rlhf.judging import Measures, read_judged
 from lightning_rm.rlhf.labelling import label_pairs
 from lightning_rm.rlhf.round_table import RoundTable
-from lightning_rm.rlhf.rounds import Round, Stage, num_falls, run_rounds, settle
+from lightning_rm.rlhf.rounds import Round, Stage, check_made, num_falls, run_rounds, settle
 from tests.float64 import roughly
 
 PROMPT: tuple[Message, ...] = ({"role": "user", "content": "name two red fruits."},)
@@ -74,6 +74,12 @@ def test_what_was_made_of_other_inputs_is_refused_or_made_anew(tmp_path: Path) -
     with pytest.raises(ValueError, match=r"round_0 holds a b of other inputs \(setting was '', is 'x'\)"):
         other.run()
     assert other.calls == 0
+    with pytest.raises(ValueError, match=r"round_0 holds a b of other inputs"):
+        check_made(tmp_path, other.stages(), 2)
+    check_made(tmp_path, Chain(tmp_path).stages(), 3)
+    (tmp_path / "round_0/b").unlink()  # what it is made of anew may be another
+    check_made(tmp_path, Chain(tmp_path).stages(), 2)
+    (tmp_path / "round_0/b").write_text("b")
     other.run(overwrite=True)
     assert other.calls == 5
     stage = other.stages()[0]
