@@ -14,6 +14,7 @@ from lightning_rm.drafts import draft_of
 from lightning_rm.rlhf.changes import Change, change
 from lightning_rm.rlhf.judging import Measures, read_judged
 from lightning_rm.rlhf.rounds import Round, num_falls
+from lightning_rm.rlhf.weighed_file import weighed_by
 
 COLUMNS = {
     "gold": ("gold", "{:.3f}"),
@@ -31,6 +32,9 @@ COLUMNS = {
 }
 """Measure -> what the terminal calls it, and how it is written."""
 
+EFFECTIVE = "effective_pairs"
+"""The share of a round's pairs that its weights are worth: `Importance.effective` by their number."""
+
 
 @dataclass(frozen=True)
 class RoundTable:
@@ -41,12 +45,14 @@ class RoundTable:
         counts: number of a round -> what its policy learned from, by count.
         stopped: whether the rounds ended before the last, because worth fell.
         changes: number of a round -> what it is worth more than the one before.
+        weighed: number of a round whose pairs have weights -> `Weighed.summary` of them.
     """
 
     measures: dict[int, Measures]
     counts: dict[int, dict[str, Any]]
     stopped: bool = False
     changes: dict[int, Change] = field(default_factory=dict[int, Change])
+    weighed: dict[int, dict[str, float]] = field(default_factory=dict[int, dict[str, float]])
 
     @property
     def best(self) -> int:
@@ -64,6 +70,8 @@ class RoundTable:
                 COLUMNS[name][0]: "" if value is None else COLUMNS[name][1].format(value)
                 for name, value in values.items()
             }
+            share = self._effective(number)
+            written["effective"] = "" if share is None else f"{share:.1%}"
             rows.append({"round": str(number), **written})
         empty = [name for name in rows[0] if not any(row[name] for row in rows)]
         return [{name: value for name, value in row.items() if name not in empty} for row in rows]
@@ -79,6 +87,8 @@ class RoundTable:
             "model less the start policy's",
             f"{what} is highest in round {self.best}",
         ]
+        if self.weighed:
+            notes.append("effective: how many of its pairs a round's weights are worth; all of them if all weigh alike")
         notes += [f"round {number} less round {number - 1}: {self.changes[number]}" for number in self.changes]
         if (falls := num_falls(worth)) and len(worth) > 1:
             notes.append(f"{what} has fallen for {falls} {'round' if falls == 1 else 'rounds'} at the end")
@@ -104,6 +114,7 @@ class RoundTable:
             number: {
                 **{f"rlhf/{name}": value for name, value in asdict(measures).items() if value is not None},
                 **{f"rlhf/policy_{name}": value for name, value in self.counts.get(number, {}).items()},
+                **({} if (share := self._effective(number)) is None else {f"rlhf/{EFFECTIVE}": share}),
             }
             for number, measures in self.measures.items()
         }
@@ -122,13 +133,15 @@ class RoundTable:
                 number: asdict(measures)
                 | {"policy": self.counts.get(number, {})}
                 | ({"change": asdict(self.changes[number])} if number in self.changes else {})
+                | ({"weighed": self.weighed[number]} if number in self.weighed else {})
                 for number, measures in self.measures.items()
             },
         }
         table = io.StringIO()
-        writer = csv.DictWriter(table, ["round", *asdict(self.measures[0])])
+        writer = csv.DictWriter(table, ["round", *asdict(self.measures[0]), EFFECTIVE])
         writer.writeheader()
-        writer.writerows({"round": number, **asdict(measures)} for number, measures in self.measures.items())
+        for number, measures in self.measures.items():
+            writer.writerow({"round": number, **asdict(measures), EFFECTIVE: self._effective(number)})
         rows = self.rows()
         lines = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
         lines += [f"| {' | '.join(row.values())} |" for row in rows]
@@ -142,18 +155,27 @@ class RoundTable:
                 draft.write_text(text, encoding="utf-8")
         return [folder / name for name in texts]
 
+    def _effective(self, number: int) -> float | None:
+        """Return `EFFECTIVE` of a round; None where its pairs have no weights."""
+        told = self.weighed.get(number)
+        return None if told is None else told["effective"] / told["num_pairs"]
+
 
 def read_rounds(rounds: Iterable[Round], stopped: bool = False) -> RoundTable:
     """Read what rounds left in their folders."""
     measures: dict[int, Measures] = {}
     counts: dict[int, dict[str, Any]] = {}
     changes: dict[int, Change] = {}
+    weighed: dict[int, dict[str, float]] = {}
     before: list[dict[str, Any]] = []
     for round in rounds:
         measures[round.number], said = read_judged(round.folder)
         if (path := round / "policy.json").is_file():
             counts[round.number] = json.loads(path.read_text(encoding="utf-8"))
+        if (path := round / "weighed.parquet").is_file():
+            told = weighed_by(path)
+            weighed[round.number] = {name: told[name] for name in ("num_pairs", "effective", "num_clipped")}
         if found := change(said, before):
             changes[round.number] = found
         before = said
-    return RoundTable(measures, counts, stopped, changes)
+    return RoundTable(measures, counts, stopped, changes, weighed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -138,6 +139,23 @@ def test_round_0_is_held_against_nothing() -> None:
     assert table.best == 0
     assert "so round 0, which is that policy, has none" in table.notes()[0]
     assert "one half for round 0) is highest in round 0" in table.notes()[1]
+
+
+def test_what_the_weights_of_a_round_are_worth(tmp_path: Path) -> None:
+    """3 of 4 pairs: in the table, the files and the metrics; without weights nothing is said of them."""
+    nothing = Measures(**{each.name: 0 for each in fields(Measures)})
+    plain = RoundTable({0: nothing, 1: nothing}, {})
+    assert all("effective" not in row for row in plain.rows())
+    summary = {"num_pairs": 4, "effective": 3.0, "num_clipped": 1}
+    table = RoundTable({0: nothing, 1: nothing}, {}, weighed={1: summary})
+    assert [row["effective"] for row in table.rows()] == ["", "75.0%"]
+    assert any(note.startswith("effective: how many") for note in table.notes())
+    assert [told.get("rlhf/effective_pairs") for told in table.metrics().values()] == [None, 0.75]
+    table.write(tmp_path)
+    rounds = json.loads((tmp_path / "rounds.json").read_text())["rounds"]
+    assert [rounds[number].get("weighed") for number in "01"] == [None, summary]
+    with (tmp_path / "rounds.csv").open() as file:
+        assert [row["effective_pairs"] for row in csv.DictReader(file)] == ["", "0.75"]
 
 
 def test_rounds_end_when_worth_falls(tmp_path: Path) -> None:
