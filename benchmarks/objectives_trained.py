@@ -98,6 +98,7 @@ def of_levels(num_levels: int, scale: float) -> dict[str, Way]:
         "soft label + margin": Way(StrengthAwareRM, (soft_label, adaptive_margin)),
         "ResponseRank": Way(ResponseRankRM),
         "margin": Way(StrengthAwareRM, (adaptive_margin,)),
+        "scaled": Way(StrengthAwareRM, (weight,)),
         "baseline, ties kept": Way(ties=True),
     }
 
@@ -109,11 +110,7 @@ def of_views(model: RewardModel, *of_training: Any, contrast: ContrastFactory, b
 
 
 STUDIES: dict[str, dict[str, Way]] = {
-    "levels": of_levels(3, 1.0)
-    | {
-        "scaled": Way(StrengthAwareRM, (weight,)),
-        "trimmed": Way(partial(RobustRM, trim=0.25), late="trim_after"),
-    },
+    "levels": of_levels(3, 1.0) | {"trimmed": Way(partial(RobustRM, trim=0.25), late="trim_after")},
     "people": of_levels(5, 5 / STRENGTH_OF_ALL),
     "members": {
         "baseline": Way(),

@@ -148,6 +148,9 @@ def in_words(error: BaseException) -> str | None:
         return f"{error.filename}: {error.strerror}{full}"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return f"there is not enough memory ({str(error).splitlines()[0] if str(error) else 'of the host'}): {SMALLER}"
+    if any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__):
+        first = next(iter(str(error).splitlines()), "")
+        return f"torch cannot compile this backbone ({type(error).__name__}: {first}); leave compile=true out"
     theirs = type(error).__module__.partition(".")[0] in ("wandb", "hydra", "omegaconf", "safetensors")
     if _raised_in(error).startswith(("lightning.fabric.connector", "lightning.fabric.accelerators")):
         return f"accelerator= and devices= ask for what is not here: {error}"

@@ -93,15 +93,36 @@ def adamw_8bit(groups: Iterable[dict[str, Any]], paged: bool = False, **options:
     Raises:
         ValueError: without bitsandbytes; without a GPU where it is older than 0.50, or the state paged.
     """
-    if find_spec("bitsandbytes") is None:
-        raise ValueError("optimizer=adamw_8bit needs bitsandbytes; pip install 'lightning-rm[qlora]'")
+    kinds = _bitsandbytes("adamw_8bit")
     if not torch.cuda.is_available():
         if paged:
             raise ValueError("optimizer.paged=true is for the memory of a GPU, and none is here; leave it out")
         if tuple(map(int, (found := version("bitsandbytes")).split(".")[:2])) < (0, 50):
             raise ValueError(f"optimizer=adamw_8bit without a GPU needs bitsandbytes 0.50, and {found} is installed")
-    kinds = import_module("bitsandbytes.optim")
     return (kinds.PagedAdamW8bit if paged else kinds.AdamW8bit)(groups, **options)
+
+
+def adamw_paged(groups: Iterable[dict[str, Any]], **options: Any) -> Optimizer:
+    """Return AdamW whose state, in 32 bits, goes to the host's memory where the GPU's is short, from bitsandbytes.
+
+    Args:
+        groups: of `parameter_groups`.
+        **options: of AdamW.
+
+    Raises:
+        ValueError: without bitsandbytes, or without a GPU.
+    """
+    kinds = _bitsandbytes("adamw_paged")
+    if not torch.cuda.is_available():
+        raise ValueError("optimizer=adamw_paged is for the memory of a GPU, and none is here; take optimizer=adamw")
+    return kinds.PagedAdamW32bit(groups, **options)
+
+
+def _bitsandbytes(name: str) -> Any:
+    """Return the module of optimizers of bitsandbytes, for the optimizer of that name."""
+    if find_spec("bitsandbytes") is None:
+        raise ValueError(f"optimizer={name} needs bitsandbytes; pip install 'lightning-rm[qlora]'")
+    return import_module("bitsandbytes.optim")
 
 
 def _turns(parameter: Tensor, vocabulary: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from omegaconf import DictConfig
+from torch._dynamo.exc import Unsupported
 
 from lightning_rm.commands._config import full_keys, plain_errors
 from tests.commands.test_conf import composed
@@ -54,3 +55,12 @@ def test_a_mistake_is_said_with_its_keys(cfg: DictConfig, capsys: pytest.Capture
             raise ValueError(message)
     expected = "error: give identical=drop\n(on the command line: data.identical)\nerror: no way out\n"
     assert capsys.readouterr().err == expected
+
+
+def test_what_torch_does_not_compile_is_said_with_the_way_out(
+    cfg: DictConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="1"), plain_errors(cfg):
+        raise Unsupported("no such operator\n\nfrom user code: ...")
+    said = "torch cannot compile this backbone (Unsupported: no such operator); leave compile=true out"
+    assert capsys.readouterr().err == f"error: {said}\n(on the command line: backbone.model.compile)\n"

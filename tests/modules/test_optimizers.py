@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules import optimizers
 from lightning_rm.modules.optimization import parameter_groups, warmup_schedule
-from lightning_rm.modules.optimizers import Muon, adamw_8bit
+from lightning_rm.modules.optimizers import Muon, adamw_8bit, adamw_paged
 from tests.float64 import assert_same
 from tests.tiny import VOCAB, laid_out, tiny_model
 
@@ -79,15 +79,19 @@ def test_schedules_and_checkpoints_see_one_optimizer() -> None:
 def test_eight_bits_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = groups_of(tiny_model("llama"))
     monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="adamw_8bit needs bitsandbytes"):
-        adamw_8bit(groups)
+    for make in (adamw_8bit, adamw_paged):
+        with pytest.raises(ValueError, match=f"{make.__name__} needs bitsandbytes"):
+            make(groups)
     monkeypatch.setattr(optimizers, "find_spec", lambda name: name)
+    monkeypatch.setattr(optimizers, "import_module", lambda name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(optimizers, "version", lambda name: "0.9.2")
     with pytest.raises(ValueError, match=r"paged=true is for the memory of a GPU"):
         adamw_8bit(groups, paged=True)
     with pytest.raises(ValueError, match=r"needs bitsandbytes 0.50, and 0.9.2 is installed"):
         adamw_8bit(groups)
+    with pytest.raises(ValueError, match=r"adamw_paged is for the memory of a GPU, and none is here; take"):
+        adamw_paged(groups)
 
 
 def test_eight_bits_step_as_adamw_does() -> None:
