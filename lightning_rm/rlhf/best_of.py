@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
+from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.rows import TIE, BadRow, GroupRow, Message, PairRow
 from lightning_rm.data.synthetic.annotator import Annotator
 from lightning_rm.data.synthetic.draws import Draws
@@ -46,8 +47,8 @@ def best_of_groups(rows: Sequence[GroupRow], rewards: Floats, n: int, k: int) ->
 
 
 def labelled_pairs(rows: Iterable[GroupRow], annotator: Annotator, seed: int = 0) -> Iterator[PairRow | BadRow]:
-    """Yield a pair from each group, its first two responses of different gold rewards, labelled by the made world's
-    annotator.
+    """Yield a pair from each group, its first two responses with words and of different gold rewards, labelled by the
+    made world's annotator.
 
     Args:
         rows: groups whose gold rewards are known.
@@ -55,7 +56,7 @@ def labelled_pairs(rows: Iterable[GroupRow], annotator: Annotator, seed: int = 0
         seed: of the annotator's errors; a group's label depends on it and on the group's id alone.
 
     Yields:
-        A pair, or a `BadRow` of a group where all gold rewards are equal.
+        A pair, or a `BadRow` of a group whose responses with words all have equal gold rewards.
 
     Raises:
         ValueError: if gold rewards are not known.
@@ -63,9 +64,9 @@ def labelled_pairs(rows: Iterable[GroupRow], annotator: Annotator, seed: int = 0
     for row in rows:
         if not row.gold:
             raise ValueError(f"{row.place} has no gold rewards, which an annotator labels by")
-        compared = ((a, b) for a, b in combinations(range(len(row.gold)), 2) if row.gold[a] != row.gold[b])
+        compared = ((a, b) for a, b in combinations(spoken(row), 2) if row.gold[a] != row.gold[b])
         if (pair := next(compared, None)) is None:
-            yield BadRow(row.place, TIE, "all responses have equal gold rewards")
+            yield BadRow(row.place, TIE, "all responses with words have equal gold rewards")
             continue
         first, second = pair
         margin = row.gold[first] - row.gold[second]
@@ -83,6 +84,11 @@ def labelled_pairs(rows: Iterable[GroupRow], annotator: Annotator, seed: int = 0
             tools=row.tools,
             chat_template_kwargs=row.chat_template_kwargs,
         )
+
+
+def spoken(row: GroupRow) -> list[int]:
+    """Return the places of the responses that say something, which a pair to train on has to."""
+    return [place for place, turns in enumerate(row.responses) if not any(map(is_blank, turns))]
 
 
 def num_words(turns: Sequence[Message]) -> int:

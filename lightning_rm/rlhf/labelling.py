@@ -12,14 +12,14 @@ from itertools import combinations
 from lightning_rm.data.rows import GroupRow, PairRow
 from lightning_rm.data.synthetic.annotator import Annotator
 from lightning_rm.digests import key_digest
-from lightning_rm.rlhf.best_of import labelled_pairs
+from lightning_rm.rlhf.best_of import labelled_pairs, spoken
 from lightning_rm.rlhf.judges import Comparison, Judge
 
 
 def label_pairs(
     groups: Sequence[GroupRow], judge: Judge, *, share: float, annotator: Annotator | None = None, seed: int = 0
 ) -> tuple[list[PairRow], int]:
-    """Have two different responses to some prompts labelled.
+    """Have two different responses to some prompts labelled. One without words is never of a pair.
 
     Args:
         groups: P prompts with a policy's responses.
@@ -46,7 +46,7 @@ def label_pairs(
     for group in chosen:
         different = (
             (first, second)
-            for first, second in combinations(range(len(group.responses)), 2)
+            for first, second in combinations(spoken(group), 2)
             if group.responses[first] != group.responses[second]
         )
         if (pair := next(different, None)) is not None:

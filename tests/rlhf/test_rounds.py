@@ -214,6 +214,10 @@ def test_a_share_of_the_prompts_is_labelled(annotator: Annotator | None) -> None
     pairs, num_tied = label_pairs(groups, PlantedJudge(), share=1.0, annotator=annotator)
     assert [pair.chosen[0]["content"] for pair in pairs] == ["apple and cherry"] * 8
     assert num_tied == 2
+    silent = [group("", "crab", "apple", id="silent"), group(" ", "crab", id="alone")]
+    (pair,), num_tied = label_pairs(silent, PlantedJudge(), share=1.0, annotator=annotator)
+    assert {pair.chosen[0]["content"], pair.rejected[0]["content"]} == {"crab", "apple"}
+    assert num_tied == 1
     some, _ = label_pairs(groups[:8], PlantedJudge(), share=0.25, annotator=annotator, seed=1)
     assert len(some) == 2
     assert {pair.id for pair in some} != {pair.id for pair in label_pairs(groups[:8], PlantedJudge(), share=0.25)[0]}
