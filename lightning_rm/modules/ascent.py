@@ -19,6 +19,7 @@ from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.gather import world_size
+from lightning_rm.modules.gradients import local
 from lightning_rm.precision import wide
 
 StepScale = Literal["sgd", "norm", "relative"]
@@ -183,8 +184,3 @@ def average_over_ranks(gradients: Sequence[Tensor]) -> None:
     for work, gradient in zip(pending, gradients, strict=True):
         cast(dist.Work, work).wait()
         gradient.div_(world_size())
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Return this rank's part of a sharded tensor; a whole one as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -7,7 +7,6 @@ set that is named after its stage and `<stage>/<set>/<metric>` for every other.
 from __future__ import annotations
 
 import math
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any, ClassVar, Self, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -24,14 +22,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
-from lightning_rm.metrics.pairs import Sums, batch_statistics, summarize
 from lightning_rm.models.protocol import AnyRewardModel
-from lightning_rm.models.sharding import FSDP2Strategy, shard, shard_part
 from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
-from lightning_rm.modules.finite import DivergedError, FiniteSteps, first_not_finite, in_words
-from lightning_rm.modules.measured import EvaluationStage, Measured, metric_prefix
+from lightning_rm.modules.counted import STATISTICS, counted, mean_losses, metrics_of
+from lightning_rm.modules.finite import DivergedError, FiniteSteps, check_weights_finite
+from lightning_rm.modules.measured import EvaluationStage, Measured, metric_prefix, warn_not_finite
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, make_optimizer, parameter_groups
+from lightning_rm.modules.prepared import Frozen, shard_for
 from lightning_rm.modules.progress import AcrossRanks, Progress
 from lightning_rm.modules.requirements import (
     LABELS_AND_WEIGHTS,
@@ -49,9 +47,6 @@ from lightning_rm.modules.routing import with_routing
 from lightning_rm.modules.spikes import GradientSpikes, Spike
 
 __all__ = ["EvaluationStage", "PairwiseRM", "metric_prefix"]
-
-STATISTICS = "statistics of pairs"
-"""The name, among a training step's sums, of those that the metrics are made of; no loss has this name."""
 
 
 class PairwiseRM(L.LightningModule):
@@ -103,7 +98,9 @@ class PairwiseRM(L.LightningModule):
         self._restored = RestoredOptimizer()
         self.num_not_finite: dict[str, int] = {}
         self.last_epoch: dict[str, float] = {}
-        self._idle: list[nn.Parameter] = []
+        self._frozen = Frozen()
+
+    # What a method says of itself
 
     @abstractmethod
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
@@ -121,22 +118,6 @@ class PairwiseRM(L.LightningModule):
     def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
         """Return rewards (k, P), or (k, M, P) of members, and features (k, P, H): k is 2 for pairs."""
         return self.model(batch.tokens)
-
-    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
-        """Give one micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
-        output: RewardOutput = self(batch)
-        losses = with_routing(self.losses(batch, output), output.routing)
-        mean = output.averaged()
-        statistics = batch_statistics(mean.chosen, mean.rejected, batch).sum(0)
-        if batch_idx == 0:
-            self._progress.start_epoch()
-        guard = self.finite.guard(losses["loss"], batch.row.where(batch.valid.bool(), -1))
-        statistics = statistics.where(guard.isfinite(), 0.0)  # what changes nothing is not counted either
-        num_pairs = Sums.unstack(statistics).pairs
-        totals = {name: value.detach().to(num_pairs.dtype) * num_pairs for name, value in losses.items()}
-        totals = {name: total.where(guard.isfinite(), 0.0) for name, total in totals.items()}
-        self._progress.add({STATISTICS: statistics, **totals}, of_epoch={STATISTICS: statistics})
-        return losses["loss"] * batch.scale * guard
 
     @property
     def reads(self) -> frozenset[Target]:
@@ -170,14 +151,6 @@ class PairwiseRM(L.LightningModule):
         if not self.reads_single_responses:
             check_two_responses(pairs.single)
 
-    def diagnostics(self) -> dict[str, Tensor]:
-        """Return numbers of the last micro-batch that are worth a look and not worth a computation every step.
-
-        Returns:
-            Scalars by name, logged as `train/<name>` on the steps that are logged, as means over ranks.
-        """
-        return {}
-
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         """Return the model's parameters that the loss does not reach: frozen in a run, where DDP waits for all
         gradients.
@@ -186,9 +159,187 @@ class PairwiseRM(L.LightningModule):
         """
         return self.model.lm_head_parameters()
 
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Return numbers of the last micro-batch that are worth a look and not worth a computation every step.
+
+        Returns:
+            Scalars by name, logged as `train/<name>` on the steps that are logged, as means over ranks.
+        """
+        return {}
+
+    def way_out(self) -> str:
+        """Return what to do about steps that are not finite."""
+        return "Lower the learning rate, or look at the pairs that are named above"
+
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write what was trained as a Hugging Face folder: the reward model."""
         self.model.save_pretrained(folder, tokenizer)
+
+    # Before a run and after it
+
+    def setup(self, stage: str) -> None:
+        """Say what does not go together before anything is read or trained.
+
+        Raises:
+            ValueError: if the data module reads rewards at another token than the model, training pairs lack the
+                strengths that the method needs, a callback changes how many micro-batches make a step, of which the
+                data module plans an epoch, or the precision is not one of those that leave head, rewards and losses in
+                float32.
+        """
+        callbacks: list[L.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
+        check_trainer(self.trainer.precision, callbacks)
+        if (pairs := self._known_pairs()) is not None:
+            check_reading(pairs.read_at, self.model.read_at)
+            train = pairs.train_pairs() if stage == "fit" else None
+            if train is not None:
+                self.check_pairs(train)
+
+    def configure_model(self) -> None:
+        """Freeze what gets no gradient, and shard the model where the strategy asks for it (FSDP2).
+
+        Without a trainer, where a module is loaded from a checkpoint, there is nothing to do.
+        """
+        if self._trainer is None:
+            return
+        self._frozen.add(self.idle_parameters())
+        shard_for(self.trainer.strategy, self.trainer.precision, self.model, self._own_parts())
+
+    def teardown(self, stage: str) -> None:
+        """Leave what was frozen to whatever trains the model next."""
+        self._frozen.release()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimizer over `parameter_groups`, and its schedule over all steps of the run."""
+        own = [parameter for part in self._own_parts() for parameter in part.parameters()]
+        groups = parameter_groups(self.model.backbone_parameters(), self.model.head_parameters(), self.head_lr, own)
+        clips_scaled = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
+        optimizer = make_optimizer(self.optimizer, groups, clips_scaled)
+        self._restored.check(optimizer)
+        if self.scheduler is None:
+            return optimizer
+        num_steps = self.trainer.estimated_stepping_batches
+        scheduler = self.scheduler(optimizer, None if num_steps == math.inf else int(num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # Training
+
+    def on_train_start(self) -> None:
+        """Go on with the sums and the random numbers of the checkpoint, if training goes on from one; or anew."""
+        self._progress.start(self.device)
+        self.finite.start()
+        scheduler = self.lr_schedulers()
+        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
+        self._restored.take(optimizer, scheduler if isinstance(scheduler, LRScheduler) else None)
+
+    def on_train_batch_start(self, batch: PreferenceBatch, batch_idx: int) -> None:
+        """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
+        self._progress.start_batch(self.device)
+        self._step_before_batch = self.global_step
+        # Later batches are not looked at: the host would wait for the device in every step.
+        if batch_idx == 0 and self.needs_strengths:
+            check_strengths(batch.strength)
+
+    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
+        """Give one micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
+        output: RewardOutput = self(batch)
+        losses = with_routing(self.losses(batch, output), output.routing)
+        guard = self.finite.guard(losses["loss"], batch.row.where(batch.valid.bool(), -1))
+        if batch_idx == 0:
+            self._progress.start_epoch()
+        sums = counted(batch, output, losses, guard.isfinite())
+        self._progress.add(sums, of_epoch={STATISTICS: sums[STATISTICS]})
+        return losses["loss"] * batch.scale * guard
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leave the step out if its gradient is not finite."""
+        self.end_step(optimizer)
+
+    def end_step(self, optimizer: Optimizer, *others: Tensor) -> None:
+        """Leave the step out if its gradient, or another number that it came from, is not finite.
+
+        Args:
+            optimizer: about to step.
+            *others: scalars, equal on all ranks.
+        """
+        scaled = self.trainer.precision == "16-mixed"
+        self._gradient_norm = self.finite.end_step(self.global_step, optimizer, *others, scaled=scaled)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says, by the norm that is known already; see `clipping`."""
+        plugin, norm = self.trainer.precision_plugin, self._gradient_norm
+        if not clip_gradients(plugin, optimizer, gradient_clip_val, gradient_clip_algorithm, norm):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
+        """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
+        stepped = self.global_step > self._step_before_batch  # also by an epoch's last batch, short of micro-batches
+        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
+        if stepped and self.finite.due(self.global_step, every):
+            self._name_skipped_steps()
+        if stepped and every and self.global_step % every == 0:  # 0 is never
+            self._log_steps()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the exact metrics of all pairs of the epoch, as the weights moved, under `train_epoch/`."""
+        self._name_skipped_steps()
+        self._log_epoch("train_epoch/", self._end_epoch())
+
+    def on_fit_end(self) -> None:
+        """Measure an epoch that was resumed at its very end: it has no end of its own."""
+        if self._restored.goes_on:  # nothing was left to train
+            self._progress.start(self.device)
+        self._end_epoch()
+
+    def spikes(self) -> list[Spike]:
+        """Return the largest gradient spikes of the run, with the rows of all ranks, which call this alike."""
+        self._read_steps()
+        return self.finite.spikes.whole(self.device)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums, and every rank's random states, so that a resumed run logs what an uninterrupted one does, and
+        draws its dropout masks.
+
+        Raises:
+            DivergedError: if a weight is not finite: the checkpoint of before stays.
+        """
+        self.check_finite()
+        self._read_steps()
+        checkpoint.update(self.finite.state(self.device))
+        checkpoint["last_epoch"] = self.last_epoch
+        checkpoint["backbone"] = describe(self.model)
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        within = batches.processed < batches.started  # pyright: ignore[reportAttributeAccessIssue]  # as its base class
+        gather = cast(AcrossRanks, self.all_gather)
+        checkpoint.update(self._progress.state(self.device, within, self._sum_over_ranks, gather))
+
+    def check_finite(self) -> None:
+        """Check every weight; all ranks call this alike, and wait for their devices.
+
+        Raises:
+            DivergedError: if a weight is not finite.
+        """
+        check_weights_finite(self.state_dict().items(), self.global_step)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the sums up, on the first rank, and this rank's random states; they are set when training starts.
+
+        Raises:
+            ValueError: if the checkpoint is of another model.
+        """
+        if "state_dict" in checkpoint:  # else ranks have read their parts of it already
+            check_weights(checkpoint["state_dict"], self.state_dict())
+        if self._is_fitted:
+            self._progress.load(checkpoint, self.device, self.global_rank)
+            self.finite.load(checkpoint, self.global_rank)
+            self.last_epoch = checkpoint.get("last_epoch", {})
+            self._restored.load(checkpoint)
 
     @classmethod
     def load_from_checkpoint(
@@ -220,117 +371,9 @@ class PairwiseRM(L.LightningModule):
         only = True if weights_only is None else weights_only
         return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, only, **told)
 
-    def on_train_start(self) -> None:
-        """Go on with the sums and the random numbers of the checkpoint, if training goes on from one; or anew."""
-        self._progress.start(self.device)
-        self.finite.start()
-        scheduler = self.lr_schedulers()
-        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
-        self._restored.take(optimizer, scheduler if isinstance(scheduler, LRScheduler) else None)
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Leave the step out if its gradient is not finite."""
-        self.end_step(optimizer)
-
-    def end_step(self, optimizer: Optimizer, *others: Tensor) -> None:
-        """Leave the step out if its gradient, or another number that it came from, is not finite.
-
-        Args:
-            optimizer: about to step.
-            *others: scalars, equal on all ranks.
-        """
-        scaled = self.trainer.precision == "16-mixed"
-        self._gradient_norm = self.finite.end_step(self.global_step, optimizer, *others, scaled=scaled)
-
-    def on_train_batch_start(self, batch: PreferenceBatch, batch_idx: int) -> None:
-        """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
-        self._progress.start_batch(self.device)
-        self._step_before_batch = self.global_step
-        # Later batches are not looked at: the host would wait for the device in every step.
-        if batch_idx == 0 and self.needs_strengths:
-            check_strengths(batch.strength)
-
-    def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
-        """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
-        stepped = self.global_step > self._step_before_batch  # also by an epoch's last batch, short of micro-batches
-        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
-        if stepped and self.finite.due(self.global_step, every):
-            self._name_skipped_steps()
-        if stepped and every and self.global_step % every == 0:  # 0 is never
-            totals = self._progress.take_since_log(self._sum_over_ranks)
-            sums = Sums.unstack(totals.pop(STATISTICS))
-            for name, total in totals.items():
-                self.log(f"train/{name}", total / sums.pairs, batch_size=1, prog_bar=name == "loss")
-            for name, value in self.diagnostics().items():
-                self.log(f"train/{name}", value, batch_size=1, sync_dist=True)
-            self.log_dict({f"train/{name}": value for name, value in summarize(sums).items()}, batch_size=1)
-            self.log("train/skipped_steps", float(self.finite.num_skipped), batch_size=1)
-            if self.finite.norm is not None:
-                self.log("train/gradient_norm", self.finite.norm, batch_size=1)
-                self.log("train/gradient_spikes", float(self.finite.spikes.num), batch_size=1)
-
-    def on_train_epoch_end(self) -> None:
-        """Log the exact metrics of all pairs of the epoch, as the weights moved, under `train_epoch/`."""
-        self._name_skipped_steps()
-        self._log_epoch("train_epoch/", self._end_epoch())
-
-    def on_fit_end(self) -> None:
-        """Measure an epoch that was resumed at its very end: it has no end of its own."""
-        if self._restored.goes_on:  # nothing was left to train
-            self._progress.start(self.device)
-        self._end_epoch()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the sums, and every rank's random states, so that a resumed run logs what an uninterrupted one does, and
-        draws its dropout masks.
-
-        Raises:
-            DivergedError: if a weight is not finite: the checkpoint of before stays.
-        """
-        self.check_finite()
-        self._read_steps()
-        checkpoint["skipped_steps"] = self.finite.num_skipped
-        checkpoint["gradient_spikes"] = self.finite.spikes.state(self.device)
-        checkpoint["last_epoch"] = self.last_epoch
-        checkpoint["backbone"] = describe(self.model)
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        within = batches.processed < batches.started  # pyright: ignore[reportAttributeAccessIssue]  # as its base class
-        gather = cast(AcrossRanks, self.all_gather)
-        checkpoint.update(self._progress.state(self.device, within, self._sum_over_ranks, gather))
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the sums up, on the first rank, and this rank's random states; they are set when training starts.
-
-        Raises:
-            ValueError: if the checkpoint is of another model.
-        """
-        if "state_dict" in checkpoint:  # else ranks have read their parts of it already
-            check_weights(checkpoint["state_dict"], self.state_dict())
-        if self._is_fitted:
-            self._progress.load(checkpoint, self.device, self.global_rank)
-            self.finite.num_skipped = checkpoint.get("skipped_steps", 0)
-            if "gradient_spikes" in checkpoint:
-                self.finite.spikes.load(checkpoint["gradient_spikes"], self.global_rank)
-            self.last_epoch = checkpoint.get("last_epoch", {})
-            self._restored.load(checkpoint)
-
-    def check_finite(self) -> None:
-        """Check every weight; all ranks call this alike, and wait for their devices.
-
-        Raises:
-            DivergedError: if a weight is not finite.
-        """
-        if name := first_not_finite(self.state_dict().items()):
-            raise DivergedError(
-                f"after {self.global_step} optimizer steps weights are not finite ({name} is the first) and are not "
-                "saved. Go on from the last checkpoint or begin anew, with a lower learning rate"
-            )
+    # Evaluation and prediction
 
     def on_validation_start(self) -> None:
-        """Forget what an interrupted evaluation has counted."""
-        self._measured, self.num_not_finite = Measured(), {}
-
-    def on_test_start(self) -> None:
         """Forget what an interrupted evaluation has counted."""
         self._measured, self.num_not_finite = Measured(), {}
 
@@ -343,6 +386,10 @@ class PairwiseRM(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the exact metrics of every validation set."""
         self._log_evaluation("val")
+
+    def on_test_start(self) -> None:
+        """Forget what an interrupted evaluation has counted."""
+        self._measured, self.num_not_finite = Measured(), {}
 
     def test_step(
         self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
@@ -369,71 +416,17 @@ class PairwiseRM(L.LightningModule):
             return {"row": batch.row[kept], "reward": output.reward[:, kept]}
         return {"row": batch.row[kept], "chosen": output.chosen[kept], "rejected": output.rejected[kept]}
 
-    def setup(self, stage: str) -> None:
-        """Say what does not go together before anything is read or trained.
+    # Behind the hooks
 
-        Raises:
-            ValueError: if the data module reads rewards at another token than the model, training pairs lack the
-                strengths that the method needs, a callback changes how many micro-batches make a step, of which the
-                data module plans an epoch, or the precision is not one of those that leave head, rewards and losses in
-                float32.
-        """
-        callbacks: list[L.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
-        check_trainer(self.trainer.precision, callbacks)
-        if (pairs := self._known_pairs()) is not None:
-            check_reading(pairs.read_at, self.model.read_at)
-            train = pairs.train_pairs() if stage == "fit" else None
-            if train is not None:
-                self.check_pairs(train)
-
-    def configure_model(self) -> None:
-        """Freeze what gets no gradient, and shard the model where the strategy asks for it (FSDP2).
-
-        Without a trainer, where a module is loaded from a checkpoint, there is nothing to do.
-        """
-        if self._trainer is None:
-            return
-        self._idle += [parameter for parameter in self.idle_parameters() if parameter.requires_grad]
-        for parameter in self._idle:
-            parameter.requires_grad_(False)
-        if isinstance(self.trainer.strategy, ModelParallelStrategy):
-            compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-            offload = isinstance(self.trainer.strategy, FSDP2Strategy) and self.trainer.strategy.cpu_offload
-            shard(self.model, self.trainer.strategy.device_mesh, compute_dtype, offload)
-            for part in self._own_parts():
-                shard_part(part, self.trainer.strategy.device_mesh, offload)
-        for plain in self.model.plain_models:
-            plain.read_weights()  # whole, where nothing is sharded
-
-    def teardown(self, stage: str) -> None:
-        """Leave what was frozen to whatever trains the model next."""
-        for parameter in self._idle:
-            parameter.requires_grad_(True)
-        self._idle = []
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer over `parameter_groups`, and its schedule over all steps of the run."""
-        own = [parameter for part in self._own_parts() for parameter in part.parameters()]
-        groups = parameter_groups(self.model.backbone_parameters(), self.model.head_parameters(), self.head_lr, own)
-        clips_scaled = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
-        optimizer = make_optimizer(self.optimizer, groups, clips_scaled)
-        self._restored.check(optimizer)
-        if self.scheduler is None:
-            return optimizer
-        num_steps = self.trainer.estimated_stepping_batches
-        scheduler = self.scheduler(optimizer, None if num_steps == math.inf else int(num_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip as the trainer says, by the norm that is known already; see `clipping`."""
-        plugin, norm = self.trainer.precision_plugin, self._gradient_norm
-        if not clip_gradients(plugin, optimizer, gradient_clip_val, gradient_clip_algorithm, norm):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+    def _log_steps(self) -> None:
+        """Log losses, metrics and diagnostics of the steps since the last log."""
+        totals = self._progress.take_since_log(self._sum_over_ranks)
+        for name, value in mean_losses(totals).items():
+            self.log(f"train/{name}", value, batch_size=1, prog_bar=name == "loss")
+        for name, value in self.diagnostics().items():
+            self.log(f"train/{name}", value, batch_size=1, sync_dist=True)
+        of_all_ranks = {**metrics_of(totals), **self.finite.logged()}
+        self.log_dict({f"train/{name}": value for name, value in of_all_ranks.items()}, batch_size=1)
 
     def _name_skipped_steps(self) -> None:
         """Say which steps were left out since the last call; end the run after too many in a row."""
@@ -448,17 +441,32 @@ class PairwiseRM(L.LightningModule):
     def _read_steps(self) -> None:
         """Count the steps since the last call, and say which of them were left out; waits for the device."""
         pairs = self._known_pairs()
-        for step in self.finite.read():
-            warnings.warn(in_words(step, pairs.name_of_pair if pairs else "row {}".format), stacklevel=2)
+        self.finite.warn_of_skipped(pairs.name_of_pair if pairs else "row {}".format)
 
-    def spikes(self) -> list[Spike]:
-        """Return the largest gradient spikes of the run, with the rows of all ranks, which call this alike."""
-        self._read_steps()
-        return self.finite.spikes.whole(self.device)
+    def _end_epoch(self) -> dict[str, Tensor]:
+        """Return the metrics of the epoch's pairs, which are `last_epoch` from here on.
 
-    def way_out(self) -> str:
-        """Return what to do about steps that are not finite."""
-        return "Lower the learning rate, or look at the pairs that are named above"
+        It is empty where none were trained.
+        """
+        if not (totals := self._progress.take_since_epoch(self._sum_over_ranks)):
+            return {}
+        metrics = metrics_of(totals)
+        self.last_epoch = {name: float(value) for name, value in metrics.items()}
+        return metrics
+
+    def _log_evaluation(self, stage: EvaluationStage) -> None:
+        """Log the metrics of every set that was evaluated, and warn of rewards that are not finite."""
+        self.num_not_finite = self._measured.not_finite(stage, self._sum_over_ranks)
+        warn_not_finite(self.num_not_finite, self.global_step)
+        for prefix, values in self._measured.values(stage):
+            self._log_epoch(f"{prefix}/", values)
+
+    def _log_epoch(self, prefix: str, values: Mapping[str, Tensor]) -> None:
+        """Log values of all ranks: they are equal, but Lightning warns of those of an epoch that it does not reduce."""
+        self.log_dict({f"{prefix}{name}": value for name, value in values.items()}, batch_size=1, sync_dist=True)
+
+    def _sum_over_ranks(self, total: Tensor) -> Tensor:
+        return cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
 
     def _known_pairs(self) -> KnowsPairs | None:
         """Return the data module, if it knows the pairs that it hands out; any iterable of batches trains too."""
@@ -472,33 +480,3 @@ class PairwiseRM(L.LightningModule):
     @property
     def _is_fitted(self) -> bool:
         return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-
-    def _log_evaluation(self, stage: EvaluationStage) -> None:
-        """Log the metrics of every set that was evaluated, and warn of rewards that are not finite."""
-        self.num_not_finite = self._measured.not_finite(stage, self._sum_over_ranks)
-        for prefix, number in self.num_not_finite.items():
-            warnings.warn(
-                f"{prefix}: {number:,} pairs or groups have a reward that is not finite, after {self.global_step} "
-                "optimizer steps; has training diverged?",
-                stacklevel=2,
-            )
-        for prefix, values in self._measured.values(stage):
-            self._log_epoch(f"{prefix}/", values)
-
-    def _end_epoch(self) -> dict[str, Tensor]:
-        """Return the metrics of the epoch's pairs, which are `last_epoch` from here on.
-
-        It is empty where none were trained.
-        """
-        if not (totals := self._progress.take_since_epoch(self._sum_over_ranks)):
-            return {}
-        metrics = summarize(Sums.unstack(totals[STATISTICS]))
-        self.last_epoch = {name: float(value) for name, value in metrics.items()}
-        return metrics
-
-    def _log_epoch(self, prefix: str, values: Mapping[str, Tensor]) -> None:
-        """Log values of all ranks: they are equal, but Lightning warns of those of an epoch that it does not reduce."""
-        self.log_dict({f"{prefix}{name}": value for name, value in values.items()}, batch_size=1, sync_dist=True)
-
-    def _sum_over_ranks(self, total: Tensor) -> Tensor:
-        return cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))

@@ -1,23 +1,23 @@
 """Optimizer steps whose loss or gradient is not finite: they change no weight, are named, and end a run of them.
 
 Nothing here waits for a device while training goes on. Each micro-batch and each step leaves a flag on the device; a
-step that is not finite is left out there, by the optimizer itself or with gradients of zero; and the flags are read
-where logging reads, or at once on a CPU. It knows losses, gradients and rows; not what they are of.
+step that is not finite is left out there (`gradients`); and the flags are read where logging reads, or at once on a
+CPU. It knows losses, gradients and rows; not what they are of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_rm.modules.gather import world_size
+from lightning_rm.modules.gradients import gradient_norm, is_sharded, leave_out_unless, local
 from lightning_rm.modules.spikes import GradientSpikes
-from lightning_rm.precision import wide
 
 READ_EVERY = 50
 """Steps after which flags are read where nothing is logged."""
@@ -26,6 +26,10 @@ READ_EVERY = 50
 class DivergedError(ValueError):
     """Training cannot go on: steps in a row were not finite, or weights are not. No step after the last good one
     changed a weight, and weights that are not finite are not saved."""
+
+
+Ids = Callable[[int], str]
+"""From a training pair's row to what messages call it."""
 
 
 class SkippedStep(NamedTuple):
@@ -101,9 +105,6 @@ class FiniteSteps:
     def end_step(self, number: int, optimizer: Optimizer, *others: Tensor, scaled: bool = False) -> Tensor | None:
         """Leave the step out if its gradient, or another number of it, is not finite.
 
-        On a CPU gradients are dropped, and a fused optimizer is told on the device: neither changes a weight. Any other
-        optimizer takes a step without a gradient, which momentum and weight decay move a little.
-
         Args:
             number: optimizer steps that were done before.
             optimizer: with the gradients, whole over ranks.
@@ -123,14 +124,8 @@ class FiniteSteps:
         self.norm = norm = gradient_norm(parameters)
         finite = torch.stack([value.isfinite() for value in (norm, *others)]).all()
         self._end(number, finite)
-        sharded = any(isinstance(parameter, DTensor) for parameter in parameters)
-        if norm.device.type == "cpu":
-            drop_gradients(parameters, finite)
-        elif not sharded and all(group.get("fused") for group in optimizer.param_groups):
-            tell_optimizer(optimizer, finite)
-        else:
-            zero_gradients(parameters, finite)
-        return None if sharded else norm.where(finite, 0.0)
+        leave_out_unless(finite, optimizer, parameters)
+        return None if is_sharded(parameters) else norm.where(finite, 0.0)
 
     def due(self, number: int, log_every: int) -> bool:
         """Tell whether flags are to be read after so many steps: where that costs nothing, or metrics are logged."""
@@ -162,44 +157,54 @@ class FiniteSteps:
             skipped.append(SkippedStep(step.number, not all(whole), found))
         return skipped
 
+    def logged(self) -> dict[str, float | Tensor]:
+        """Return what is logged of the steps: those left out, and, where norms are known, the latest and the spikes."""
+        skipped: dict[str, float | Tensor] = {"skipped_steps": float(self.num_skipped)}
+        if self.norm is None:
+            return skipped
+        return {**skipped, "gradient_norm": self.norm, "gradient_spikes": float(self.spikes.num)}
+
+    def warn_of_skipped(self, name: Ids) -> None:
+        """Say which steps were left out since flags were read last, by what `name` calls a row."""
+        for step in self.read():
+            warnings.warn(in_words(step, name), stacklevel=2)
+
     def counts(self) -> dict[str, float]:
         """Return how many steps were left out, how many were spikes, and how many times its level the largest was."""
         counts = {"skipped_steps": float(self.num_skipped), "gradient_spikes": float(self.spikes.num)}
         largest = max((spike.times for spike in self.spikes.kept), default=None)
         return counts if largest is None else {**counts, "largest_gradient_spike": largest}
 
+    def state(self, device: torch.device) -> dict[str, Any]:
+        """Return, for a checkpoint, what was counted; all ranks call this alike."""
+        return {"skipped_steps": self.num_skipped, "gradient_spikes": self.spikes.state(device)}
+
+    def load(self, checkpoint: Mapping[str, Any], rank: int) -> None:
+        """Take up what `state` gave; a checkpoint of an older run has nothing of it, or not all."""
+        self.num_skipped = checkpoint.get("skipped_steps", 0)
+        if "gradient_spikes" in checkpoint:
+            self.spikes.load(checkpoint["gradient_spikes"], rank)
+
     def _end(self, number: int, finite: Tensor) -> None:
         self._steps.append(_Step(number, finite, self.norm, self._losses, self._rows))
         self._losses, self._rows = [], []
 
 
-def drop_gradients(parameters: Iterable[nn.Parameter], finite: Tensor) -> None:
-    """Have a step change nothing unless `finite`; asks for the value of that flag."""
-    if not finite:
-        for parameter in parameters:
-            parameter.grad = None
+def check_weights_finite(named: Iterable[tuple[str, Tensor]], num_steps: int) -> None:
+    """Check every weight before it is saved; all ranks call this alike, and wait for their devices.
 
+    Args:
+        named: weights by name.
+        num_steps: optimizer steps that were done.
 
-def tell_optimizer(optimizer: Optimizer, finite: Tensor) -> None:
-    """Have a fused optimizer change nothing unless `finite`: its kernel reads the flag, as a gradient scaler's."""
-    optimizer.found_inf = (~finite).float()  # pyright: ignore[reportAttributeAccessIssue]  # read by fused steps
-
-
-def zero_gradients(parameters: Iterable[nn.Parameter], finite: Tensor) -> None:
-    """Have a step's gradients be zero unless `finite`."""
-    for parameter in parameters:
-        local(parameter.grad).masked_fill_(~finite, 0.0)
-
-
-@torch.no_grad()
-def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Return the norm of all gradients, whole or sharded: a scalar, the same on every rank."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if any(isinstance(gradient, DTensor) for gradient in gradients):
-        total = torch.stack([wide(local(gradient)).square().sum() for gradient in gradients]).sum()
-        torch.distributed.all_reduce(total)
-        return total.sqrt()
-    return torch.nn.utils.get_total_norm(gradients)
+    Raises:
+        DivergedError: if one is not finite.
+    """
+    if name := first_not_finite(named):
+        raise DivergedError(
+            f"after {num_steps} optimizer steps weights are not finite ({name} is the first) and are not saved. Go on "
+            "from the last checkpoint or begin anew, with a lower learning rate"
+        )
 
 
 @torch.no_grad()
@@ -217,12 +222,6 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
     return next((name for (name, _), finite in zip(tensors, good, strict=True) if not finite), None)
 
 
-def local(tensor: Tensor | None) -> Tensor:
-    """Return this rank's part of a sharded tensor; a whole one as it is."""
-    assert tensor is not None
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def _all_ranks(flags: Tensor) -> Tensor:
     """Tell whether flags are set on every rank."""
     if world_size() == 1:
@@ -230,9 +229,6 @@ def _all_ranks(flags: Tensor) -> Tensor:
     numbers = flags.float()
     torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MIN)
     return numbers.bool()
-
-
-Ids = Callable[[int], str]
 
 
 def in_words(step: SkippedStep, name: Ids, max_names: int = 8) -> str:

@@ -5,6 +5,7 @@ It knows batches and rewards; no model, no trainer and no files.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Literal, cast
 
@@ -22,6 +23,16 @@ EvaluationStage = Literal["val", "test"]
 def metric_prefix(stage: EvaluationStage, data_set: str) -> str:
     """Name what the metrics of a data set are logged under: `val` for the set of that name, `val/hard` for another."""
     return stage if data_set == stage else f"{stage}/{data_set}"
+
+
+def warn_not_finite(numbers: Mapping[str, int], num_steps: int) -> None:
+    """Warn of sets that have rewards that are not finite, after so many optimizer steps."""
+    for prefix, number in numbers.items():
+        warnings.warn(
+            f"{prefix}: {number:,} pairs or groups have a reward that is not finite, after {num_steps} optimizer "
+            "steps; has training diverged?",
+            stacklevel=2,
+        )
 
 
 class Measured:

@@ -24,7 +24,8 @@ from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import SimCSE
 from lightning_rm.modules.contrastive import ContrastiveRM
-from lightning_rm.modules.finite import DivergedError, FiniteSteps, tell_optimizer, zero_gradients
+from lightning_rm.modules.finite import DivergedError, FiniteSteps
+from lightning_rm.modules.gradients import tell_optimizer, zero_gradients
 from lightning_rm.modules.spikes import GradientSpikes
 from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.modules.voters import VotersRM
