@@ -34,9 +34,9 @@ from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.treated import named_treatments
-from lightning_rm.data.stream_limits import check_streamed, stream_settings
+from lightning_rm.data.stream_limits import check_streamed
 from lightning_rm.data.stream_loader import StreamLoader
-from lightning_rm.data.streaming import Mark, StreamedPairs
+from lightning_rm.data.stream_set import StreamSet
 from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
@@ -159,8 +159,7 @@ class PreferenceDataModule(L.LightningDataModule):
         self.seed = seed
         self.cache_dir = cache_dir
         self.treatments = named_treatments(treatments)
-        self._shards, self._stream = None, None
-        self._stood: tuple[Sequence[Sequence[int]], int] | None = None
+        self._streamed: StreamSet | None = None
         if isinstance(train, ParquetShards):
             check_streamed(
                 order,
@@ -170,7 +169,7 @@ class PreferenceDataModule(L.LightningDataModule):
                 responses=responses,
                 val_fraction=0.0 if val is not None else val_fraction,
             )
-            self._shards, train = train, None
+            self._streamed, train = StreamSet(train, tokenizer, self.policy), None
         sets = pair_sets(train, val, test, val_fraction, resample)
         groups = group_sets(responses, val_responses, test_responses)
         check_names([*sets.names, *groups.names])
@@ -192,7 +191,7 @@ class PreferenceDataModule(L.LightningDataModule):
     @cached_property
     def choice(self) -> Choice:
         """How samples are laid on the token grid, and why. `auto` measures the pairs of the first set that is open."""
-        names = [] if self._shards else [*self.datasets, *self._pairs.sets.names]
+        names = [] if self.is_streamed else [*self.datasets, *self._pairs.sets.names]
         if self._layout != "auto" or not names:
             return choose_layout(self._layout, self._fast_layouts)
         return choose_layout("auto", self._fast_layouts, self._pairs.open(names[0]))
@@ -205,18 +204,19 @@ class PreferenceDataModule(L.LightningDataModule):
     @property
     def has_train(self) -> bool:
         """Whether there is a set to train on."""
-        return bool(self._pairs.sets.train or self._shards)
+        return bool(self._pairs.sets.train) or self.is_streamed
 
     @property
     def is_streamed(self) -> bool:
         """Whether training pairs are streamed, and counted as they come."""
-        return self._shards is not None
+        return self._streamed is not None
 
     @property
     def reports(self) -> dict[str, DataReport]:
         """Name -> what became of every row, of the sets that are set up."""
-        streamed = {"train": self._stream.report} if self._stream and self._stream.report.read else {}
-        return streamed | {name: opened.report for name, opened in (self.datasets | self.responses.opened).items()}
+        opened = self.datasets | self.responses.opened
+        streamed = self._streamed.reports if self._streamed else {}
+        return streamed | {name: one.report for name, one in opened.items()}
 
     def train_pairs(self) -> PairDataset | None:
         """Return the training pairs; None before the set is open."""
@@ -224,7 +224,7 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def name_of_pair(self, row: int) -> str:
         """Return what messages call a training pair, by its place in the set."""
-        return self._shards.name(row) if self._shards else f"pair {self.datasets['train'].text(row).id}"
+        return self._streamed.name(row) if self._streamed else f"pair {self.datasets['train'].text(row).id}"
 
     def prepare_data(self) -> None:
         """Tokenise every set into the cache; Lightning calls this in one process of each node."""
@@ -254,11 +254,12 @@ class PreferenceDataModule(L.LightningDataModule):
         Raises:
             ValueError: if there is no training set, or a pair alone is over `batch_tokens`.
         """
-        if self._shards is not None:
-            return self._stream_loader(self._shards)
+        trainer = self.trainer
+        if self._streamed is not None:
+            epoch = trainer.current_epoch if trainer else 0
+            return self._streamed.loader(self._batching, *rank_of(trainer), shuffle=shuffles(trainer), epoch=epoch)
         if not self._pairs.sets.train:
             raise ValueError("there is nothing to train on; give the data module a train source")
-        trainer = self.trainer
         return self._pairs.train_loader(
             self._batching,
             *rank_of(trainer),
@@ -287,9 +288,8 @@ class PreferenceDataModule(L.LightningDataModule):
         if self.trainer is None or not is_fitting(self.trainer):
             return {}
         position = position_of(self.trainer, self._settings())
-        if self._stream is None:
-            return {**position}
-        return {**position, "readers": of_all_ranks(self._stream.position(position["place"]))}
+        readers = self._streamed.readers(position["place"]) if self._streamed else None
+        return {**position} if readers is None else {**position, "readers": of_all_ranks(readers)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that training can go on from a checkpoint's position; the trainer itself restores it.
@@ -297,28 +297,16 @@ class PreferenceDataModule(L.LightningDataModule):
         Raises:
             ValueError: if it stands in the middle of an epoch that this run would read in another order.
         """
-        if is_fitting(self.trainer):
-            state = dict(state_dict)
-            readers: list[Any] | None = state.pop("readers", None)
-            position, settings = Position(**state), self._settings()
-            check_position(position, settings)
-            if readers is not None and dict(settings) == position["settings"]:  # else another order: from its beginning
-                place = position["place"] if position["place"] < position["num_batches"] else 0
-                self._stood = readers[rank_of(self.trainer)[0]], place
-
-    def _stream_loader(self, shards: ParquetShards) -> StreamLoader:
-        """Return the loader of streamed pairs, from where the checkpoint stands that training goes on from."""
-        trainer = self.trainer
-        pairs = StreamedPairs(
-            shards, self.tokenizer, self.policy, self._batching, *rank_of(trainer), shuffle=shuffles(trainer)
-        )
-        self._stream = StreamLoader(pairs)
-        if self._stood is not None:
-            self._stream.go_on(*self._stood)
-            self._stood = None
-        elif trainer and trainer.current_epoch:  # of another number of readers: the pass that this epoch would be
-            pairs.marks = [Mark(number=trainer.current_epoch)] * len(pairs.marks)
-        return self._stream
+        if not is_fitting(self.trainer):
+            return
+        state = dict(state_dict)
+        readers: list[Any] | None = state.pop("readers", None)
+        position, settings = Position(**state), self._settings()
+        check_position(position, settings)
+        # With other settings the order is another one, which is read from its beginning.
+        if self._streamed and readers is not None and settings == position["settings"]:
+            place = position["place"] if position["place"] < position["num_batches"] else 0
+            self._streamed.go_on(readers[rank_of(self.trainer)[0]], place)
 
     def _evaluation_loaders(self, names: Sequence[str], response_names: Sequence[str]) -> EvaluationLoaders:
         pairs = [self._pairs.evaluation_loader(name, self._batching, *rank_of(self.trainer)) for name in names]
@@ -343,11 +331,7 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def _settings(self) -> dict[str, str | int | None]:
         return {
-            **(
-                stream_settings(self._shards, self._batching, self.policy)
-                if self._shards
-                else self._pairs.settings(self._batching)
-            ),
+            **(self._streamed or self._pairs).settings(self._batching),
             "devices": rank_of(self.trainer)[1],
             "accumulate_grad_batches": accumulated(self.trainer),
             **self.responses.settings(),

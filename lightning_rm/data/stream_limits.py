@@ -1,31 +1,10 @@
-"""What may be asked of streamed pairs, and what their order depends on.
-
-It knows settings; nothing is read.
-"""
+"""What may be asked of streamed pairs. It knows settings; nothing is read."""
 
 from __future__ import annotations
 
 from collections.abc import Sized
 
 from lightning_rm.data.batches.orders import Order
-from lightning_rm.data.pair_sets import Batching
-from lightning_rm.data.sources.shards import ParquetShards
-from lightning_rm.data.streaming import STREAM_VERSION
-from lightning_rm.data.tokenize.policy import TokenizePolicy
-
-
-def stream_settings(shards: ParquetShards, batching: Batching, policy: TokenizePolicy) -> dict[str, str | int | None]:
-    """Return what the order of streamed pairs depends on, except for devices."""
-    return {
-        "shards": f"{len(shards.files)} (fingerprint {shards.fingerprint()[:12]})",
-        "stream": STREAM_VERSION,
-        "batch_pairs": batching.batch_pairs,
-        "order": batching.order,
-        "buffer_pairs": shards.buffer_pairs,
-        "num_workers": batching.num_workers,
-        "max_tokens": policy.max_tokens,
-        "seed": batching.seed,
-    }
 
 
 def check_streamed(
