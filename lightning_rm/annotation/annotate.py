@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 
 from lightning_rm.annotation.files import check_columns, write_parquet
 from lightning_rm.annotation.layouts import check_fnlp, check_trl, write_fnlp, write_trl
 from lightning_rm.annotation.voters import Voter
-from lightning_rm.annotation.votes import Votes, collect_votes
+from lightning_rm.annotation.votes import Progress, Votes, collect_votes
+from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.scoring.parts import remove_parts
+from lightning_rm.scoring.shards import Engine, score_shards
 
 
 def annotate(
@@ -27,7 +28,12 @@ def annotate(
     fnlp: str | Path | None = None,
     trl: str | Path | None = None,
     fabric: L.Fabric | None = None,
-    **options: Any,
+    cache_dir: str | Path | None = None,
+    layout: LayoutSetting = "auto",
+    batch_tokens: int | None = None,
+    shard_size: int = 2000,
+    engine: Engine = score_shards,
+    progress: Progress | None = None,
 ) -> Votes:
     """Have voters score every pair of a source and write the strengths.
 
@@ -40,7 +46,13 @@ def annotate(
         fnlp: also write this `.json` file, in the layout of the paper's published data.
         trl: also write this `.jsonl` file, with a margin that TRL reads.
         fabric: device and processes; every process calls this alike and the first one writes.
-        **options: of `votes.collect_votes`.
+        cache_dir: where tokenised pairs are kept; None for the default.
+        layout: how conversations are laid out, or `auto`; rewards are the same.
+        batch_tokens: the most grid tokens of a forward; a longer conversation goes alone. None for what suits the
+            device.
+        shard_size: conversations of a shard, the most that a killed process does again.
+        engine: what scores the shards: this process and Fabric's, or `on_ray.RayWorkers`; the votes are the same.
+        progress: called after every batch, or every shard on Ray.
 
     Returns:
         The votes; `votes.strength` are the strengths.
@@ -63,7 +75,20 @@ def annotate(
             if path is not None:
                 check(pairs, kept)
 
-    votes = collect_votes(pairs, voters, parts, policy or TokenizePolicy(), fabric=fabric, accept=accept, **options)
+    votes = collect_votes(
+        pairs,
+        voters,
+        parts,
+        policy or TokenizePolicy(),
+        fabric=fabric,
+        cache_dir=cache_dir,
+        layout=layout,
+        batch_tokens=batch_tokens,
+        shard_size=shard_size,
+        engine=engine,
+        progress=progress,
+        accept=accept,
+    )
     if fabric is None or fabric.global_rank == 0:
         for write, path in ((write_fnlp, fnlp), (write_trl, trl), (write_parquet, out)):  # `out` says that all is done
             if path is not None:

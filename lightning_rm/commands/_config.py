@@ -39,6 +39,12 @@ def conf_dir() -> str:
     return str(shipped if shipped.is_dir() else package.parent / "conf")
 
 
+def choices_of(verb: str) -> dict[str, Any]:
+    """Return what a command's configuration chooses of each group, where the command line does not."""
+    written = cast(DictConfig, OmegaConf.load(Path(conf_dir()) / f"{verb}.yaml"))
+    return {group: choice for entry in written.defaults if entry != "_self_" for group, choice in entry.items()}
+
+
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """Return the whole configuration as plain values, for a logger or a file."""
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.utils import get_class
 
-from lightning_rm.commands._config import resolved
+from lightning_rm.commands._config import choices_of, resolved
 from lightning_rm.commands._process import words_of
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import Setup, given
@@ -23,9 +23,6 @@ TRAINED = (
     *("trainer", "monitor", "mode", "logger"),
 )
 """The keys, and what lies below them, that are handed to the training of reward models as they were given."""
-
-CHOSEN_HERE = {"data": "jsonl", "backbone": "hub", "logger": "csv"}
-"""What `conf/rlhf.yaml` chooses where `conf/train.yaml` chooses otherwise."""
 
 AS_WRITTEN = ("columns", "where", "format", "prefill")
 """Options of a file of pairs that say how others wrote it: what stages write is plain."""
@@ -108,7 +105,7 @@ class ModelStages:
         """Return the words of `lightning-rm train`, but for places, names and seeds."""
         words = words_of(self.setup.words, TRAINED)
         chosen = {word.partition("=")[0].lstrip("+~") for word in words}
-        words = [*(f"{group}={choice}" for group, choice in CHOSEN_HERE.items() if group not in chosen), *words]
+        words = [*(f"{group}={choice}" for group, choice in _chosen_here().items() if group not in chosen), *words]
         if not {"backbone", "backbone.path"} & chosen:
             words += [f"backbone.path={quoted(self.cfg.policy)}"]
         if self.reads_responses:
@@ -151,3 +148,9 @@ class ModelStages:
     def reads_responses(self) -> bool:
         """Whether the module is trained on what the policy says."""
         return bool(get_class(self.cfg.module._target_).reads_responses)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _chosen_here() -> dict[str, Any]:
+    """Return what `conf/rlhf.yaml` chooses for a training where `conf/train.yaml` chooses otherwise."""
+    here, there = choices_of("rlhf"), choices_of("train")
+    return {group: here[group] for group in TRAINED if group in here and here[group] != there[group]}

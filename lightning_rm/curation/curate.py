@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -29,12 +28,14 @@ from lightning_rm.curation.heart import by_heart
 from lightning_rm.curation.opinions import Opinion, opinion_of, with_opinions
 from lightning_rm.curation.report import write_report
 from lightning_rm.curation.result import Curated, Rules
+from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow, Source
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.sources.resampling import unit_hash
 from lightning_rm.data.store.pair_rows import OtherColumns
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.policy import TokenizePolicy
+from lightning_rm.scoring.shards import Engine, score_shards
 from lightning_rm.strength.policies import decisions, policy, reason, reviewed
 
 USUAL_SHARE = 0.1
@@ -81,8 +82,12 @@ def curate(
     look: Look | None = None,
     tokenize: TokenizePolicy | None = None,
     fabric: L.Fabric | None = None,
+    cache_dir: str | Path | None = None,
+    layout: LayoutSetting = "auto",
+    batch_tokens: int | None = None,
+    shard_size: int = 2000,
+    engine: Engine = score_shards,
     progress: Progress | None = None,
-    **options: Any,
 ) -> Curated | None:
     """Curate preference pairs.
 
@@ -102,8 +107,7 @@ def curate(
         look: what else is looked at.
         tokenize: what to do with rows that are bad or long; None for the default.
         fabric: device and processes; every process calls this alike and the first one writes.
-        progress: as `collect_votes` takes it.
-        **options: of `votes.collect_votes`.
+        cache_dir, layout, batch_tokens, shard_size, engine, progress: of scoring, as `annotate` takes them.
 
     Returns:
         What was decided; None on all processes but the first.
@@ -118,12 +122,24 @@ def curate(
     def accept(kept: PairDataset) -> None:
         check_columns(pairs, kept)
 
-    shared: dict[str, Any] = {"fabric": fabric, "progress": progress, "accept": accept, **options}
-    votes = collect_votes(pairs, voters, out / "votes", tokenize, **shared)
-    outside_votes = [
-        (collect_votes(pairs, [one.voter], out / "votes", tokenize, **shared), one.voter.name, one.weight)
-        for one in outside
-    ]
+    def ask(asked: Sequence[Voter]) -> Votes:
+        return collect_votes(
+            pairs,
+            asked,
+            out / "votes",
+            tokenize,
+            fabric=fabric,
+            cache_dir=cache_dir,
+            layout=layout,
+            batch_tokens=batch_tokens,
+            shard_size=shard_size,
+            engine=engine,
+            progress=progress,
+            accept=accept,
+        )
+
+    votes = ask(voters)
+    outside_votes = [(ask([one.voter]), one.voter.name, one.weight) for one in outside]
     if fabric is not None and fabric.global_rank != 0:
         return None
     others = OtherColumns(SCHEMA.names)

@@ -49,7 +49,7 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure reward models on benchmarks, preference files or both.
+    """Measure reward models on benchmarks, preference files or both::
 
         evaluate("runs/*", "llmbar", path="LLMBar").table()
 

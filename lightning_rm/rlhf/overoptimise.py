@@ -47,7 +47,7 @@ def overoptimise(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> OverOptimisation:
-    """Choose the best of n by reward models, and report the gold of what was chosen (arXiv 2210.10760, 2310.02743).
+    """Choose the best of n by reward models, and report the gold of what was chosen (arXiv 2210.10760, 2310.02743)::
 
         overoptimise("runs/*", SyntheticGroups(500, k=64, split="test"), out="runs/overoptimise").rows()
 
