@@ -1,6 +1,6 @@
-"""The file of annotated pairs: Parquet, one row a pair, with all that its data says of it beside the votes.
+"""The file of annotated pairs: Parquet, one row per pair, with everything that the data says of the pair and its votes.
 
-It is written beside its place and renamed into it. What other trainers read is `layouts`'. This file knows rows and
+It is written under another name and then renamed. `layouts` writes what other trainers read. This file knows rows and
 numbers; no model.
 """
 
@@ -50,7 +50,7 @@ class AnnotatedFormat:
 
     Args:
         votes: of the pairs.
-        others: of the rows, every one of which it has noted.
+        others: the further fields of these rows.
     """
 
     def __init__(self, votes: Votes, others: OtherColumns) -> None:
@@ -96,9 +96,9 @@ def columns_of(row: PairRow, i: int = 0, votes: Votes | None = None) -> dict[str
     """Return a row of `SCHEMA`.
 
     Args:
-        row: what is told of the pair.
+        row: the pair.
         i: its place among the pairs that were voted on.
-        votes: on these; None for a row without.
+        votes: on these pairs; None for a row without votes.
     """
     told = pair_columns(row)
     if votes is None:

@@ -1,8 +1,8 @@
 """Annotated pairs for other trainers: the layout of the paper's published data, and rows that TRL reads.
 
 Neither has a label: the better response stands as `chosen`. A pair is turned round where its label is below one half,
-and its strength with it. What would make another conversation of a pair is refused, before anything is scored; what is
-only left out is counted and said. This file knows rows and numbers; no model.
+and its strength with it. Whatever would change a pair's conversation is refused before anything is scored; what is only
+left out is counted and reported. This file knows rows and numbers; no model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Annotated:
         row: the pair.
         mean: the strength.
         std: its spread.
-        chosen: rewards of the voters that have a say.
+        chosen: rewards of the voters that vote on it.
         rejected: the same of the other response.
     """
 

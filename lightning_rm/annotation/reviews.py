@@ -1,4 +1,4 @@
-"""Decisions of reviewers: a line each in an append-only JSONL file, and what stands of them in the end.
+"""Decisions of reviewers: one line each in an append-only JSONL file, and which of them count in the end.
 
     {"pair_id": "17", "decision": "flip", "note": "off topic", "reviewer": "ada", "time": "2026-01-31T12:00:00Z"}
 

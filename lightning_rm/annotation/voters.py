@@ -92,7 +92,7 @@ class Voter:
 
 
 def write_trained_on(run: Path, data: str, settings: Mapping[str, object]) -> None:
-    """Say in a run's folder what it is trained on, so that voters of one sweep are told from strangers.
+    """Record in a run's folder what it is trained on, so that voters of one sweep can be told from others.
 
     Args:
         run: the folder.

@@ -39,7 +39,7 @@ class Votes:
     Args:
         pairs: the tokenised pairs.
         voters: the names of the M voters; members of one backbone count one by one.
-        chosen: (N, M) rewards of the chosen responses; NaN where a voter has no say.
+        chosen: (N, M) rewards of the chosen responses; NaN where a voter does not vote.
         rejected: (N, M) the same of the rejected ones.
     """
 
@@ -74,7 +74,7 @@ def collect_votes(
     progress: Progress | None = None,
     accept: Callable[[PairDataset], None] | None = None,
 ) -> Votes:
-    """Have every voter score every pair of a source that it has a say on.
+    """Have every voter score each pair of a source that it may vote on.
 
     Args:
         source: pair rows, good and bad.
@@ -89,7 +89,7 @@ def collect_votes(
         shard_size: conversations of a shard, the most that a killed process does again.
         engine: what scores the shards: this process and Fabric's, or `on_ray.RayWorkers`; the votes are the same.
         progress: called after every batch, or every shard on Ray.
-        accept: told the pairs before the first is scored; what it raises refuses them.
+        accept: called with the pairs before the first is scored; an error that it raises refuses them.
 
     Returns:
         The votes, in the order of the pairs.
@@ -196,7 +196,7 @@ def said(values: NDArray[np.float64]) -> list[float]:
 
 
 def _counting(progress: Progress, name: str, total: int) -> Callable[[Shard, int], None]:
-    """Return a function that is told how many are new, and tells `progress` how many are done."""
+    """Return a function that is called with the number of new ones, and calls `progress` with the number done."""
     done = 0
 
     def tell(_: Shard, num_new: int) -> None:

@@ -1,4 +1,4 @@
-"""What cannot work in a training run, said before anything is read or trained, not after."""
+"""What cannot work in a training run, found before anything is read or trained."""
 
 from __future__ import annotations
 

@@ -67,11 +67,11 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def plain_errors(cfg: DictConfig) -> Generator[None]:
-    """Say an error that a user can mend in its own words and exit; HYDRA_FULL_ERROR=1 shows where it was raised.
+    """Print an error that a user can fix without its traceback and exit; HYDRA_FULL_ERROR=1 shows the traceback.
 
-    That is a ValueError, what the system says of a file, and what Lightning, Hydra or W&B say of their settings. What
-    is raised below the commands does not know the configuration and says `overlong=drop`: a second line has the
-    full keys. A job of a multirun that fails leaves word in its folder, and the next one is run.
+    Such an error is a ValueError, one of the operating system about a file, or one of Lightning, Hydra or W&B about
+    their settings. Code below the commands does not know the configuration and says `overlong=drop`: a second line
+    gives the full keys. A job of a multirun that fails records that in its folder, and the next one is run.
     """
     try:
         yield
@@ -117,7 +117,7 @@ def given_null() -> list[str]:
 
 def given_otherwise() -> list[str]:
     """Return this job's `key=value` words that set a text where the configuration has a number, or a fraction where it
-    has a whole number, and what is asked for."""
+    has a whole number, each with the default."""
     from lightning_rm.commands._keys import compose_choices, parse  # which imports this file
 
     if not HydraConfig.initialized():
@@ -141,7 +141,7 @@ def given_otherwise() -> list[str]:
 
 
 def in_words(error: BaseException) -> str | None:
-    """Return what to say of an error that a user can mend; None for one that is our fault."""
+    """Return the message of an error that a user can fix; None for one that is our fault."""
     if isinstance(error, InstantiationException):
         cause = error.__cause__
         inner = None if cause is None else in_words(cause)
@@ -166,7 +166,7 @@ def in_words(error: BaseException) -> str | None:
 
 
 def _raised_in(error: BaseException) -> str:
-    """Return the module that raised an error; empty of one that nobody raised."""
+    """Return the module that raised an error; empty for one that was never raised."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
 

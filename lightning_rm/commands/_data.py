@@ -1,4 +1,4 @@
-"""What a user names to have read: voters, one set of the data, and what becomes of its bad rows."""
+"""Find what a user names: voters, a set of the data, and what to do with its bad rows."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def scoring_engine(cfg: DictConfig) -> Generator[tuple[L.Fabric, Engine]]:
         cfg: a configuration with `engine`, `accelerator`, `devices` and `precision`.
 
     Yields:
-        This process, as it is told to compute, and the engine.
+        The Fabric of this process, and the engine.
 
     Raises:
         ValueError: if there is no such engine, it is not installed, or `devices` is not a number of workers.

@@ -1,4 +1,4 @@
-"""From a command line to a command: what is checked before anything heavy is imported, and what runs the command then.
+"""From a command line to a command: what is checked before anything heavy is imported, and how the command is run.
 
 Hydra composes the configuration and runs sweeps; this file does what Hydra does badly: help, completion, unknown
 keys, values that need quotes, and where a resumed run goes on.
@@ -71,10 +71,10 @@ def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
 
 def prepare(verb: str) -> None:
-    """Answer `--help`, or check this process's command line and say where it goes on; once in a process.
+    """Answer `--help`, or check this process's command line and find where a resumed run goes on; once per process.
 
     Raises:
-        SystemExit: with 0 after the help, with 1 after a mistake, which is said.
+        SystemExit: with 0 after the help, with 1 after a mistake, which is printed.
     """
     global _arguments
     if _arguments is not None:
@@ -123,7 +123,7 @@ def version_text() -> str:
 
 
 def _own_words(words: list[str]) -> tuple[list[str], str | None, bool]:
-    """Return the `key=value` words, another folder of groups, and whether Hydra is only asked for something."""
+    """Return the `key=value` words, another folder of groups, and whether Hydra is only asked to show something."""
     own: list[str] = []
     folder: str | None = None
     looks_only = False
@@ -143,7 +143,7 @@ def _own_words(words: list[str]) -> tuple[list[str], str | None, bool]:
 
 @contextmanager
 def _said() -> Generator[None]:
-    """Say a ValueError, and that a process of ours was killed, in its own words and exit."""
+    """Print a ValueError, or that a process of ours was killed, without a traceback, and exit."""
     try:
         yield
     except (ValueError, ChildProcessError) as error:

@@ -27,7 +27,7 @@ def read_features(cfg: DictConfig, console: Console) -> dict[str, Features]:
 
     Args:
         cfg: `conf/analyze.yaml`, composed.
-        console: told what became of the rows.
+        console: shows what became of the rows.
 
     Raises:
         ValueError: if no data is named, or a path is not a model.

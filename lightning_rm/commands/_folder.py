@@ -1,4 +1,4 @@
-"""A run's folder: what it begins with, what is put aside for it, and what it says in the end."""
+"""A run's folder: what is written when it begins, what is removed for it, and what is written at its end."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ RECORDS = ("csv/metrics.csv", "results.json", "data.json", SPIKES, "pairs/*.*", 
 
 
 def begin(run: Path, cfg: DictConfig, goes_on: bool) -> None:
-    """Make the folder ready when training begins: by then, whatever is wrong with data or settings has been said.
+    """Make the folder ready when training begins: by then data and settings have been checked.
 
-    What an older run there has logged, measured, drawn and saved goes, and is said: nobody is to take it for this
-    run's. A run that goes on keeps what it has.
+    Logs, results, figures and models of an older run there are removed, and the user is told: they must not be taken
+    for this run's. A run that goes on keeps what it has.
 
     Args:
         run: the folder.
@@ -80,8 +80,8 @@ def check_no_run(out: str) -> None:
 
 
 def trained_on(cfg: DictConfig) -> tuple[str, dict[str, object]]:
-    """Return a fingerprint of a run's training pairs as they are read, and its settings but for seeds, folds and
-    places.
+    """Return a fingerprint of a run's training pairs as they are read, and its settings without seeds, folds and
+    paths.
     """
     source: Any = instantiate(cfg.data.module.get("train"), _convert_="all")
     settings = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
@@ -92,7 +92,7 @@ def trained_on(cfg: DictConfig) -> tuple[str, dict[str, object]]:
 
 
 def _is_its_own(key: str) -> bool:
-    """Tell whether a setting tells runs of one sweep apart, or says where one is and how it is watched."""
+    """Tell whether a setting may differ between runs of one sweep, or is only about paths and logging."""
     first, _, rest = key.partition(".")
     return first in OWN or (first == "trainer" and rest not in TRAINS) or key.startswith(READ)
 
@@ -105,9 +105,9 @@ def write_counts(run: Path, reports: dict[str, DataReport]) -> None:
 
 
 def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] = ()) -> None:
-    """Write figures and results, print the table and where everything lies.
+    """Write figures and results, print the table and where everything is.
 
-    `results.json` comes last, also where figures fail: it is what says that a run has ended with all it writes.
+    `results.json` is written last, even if a figure fails: its presence means that the run is complete.
 
     Args:
         run: the folder.

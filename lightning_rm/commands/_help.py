@@ -43,7 +43,7 @@ class Help(NamedTuple):
 
 
 def read_help(verb: str, arguments: Sequence[str] = ()) -> Help:
-    """Return what there is to say of a command, with the groups that its arguments choose.
+    """Read a command's keys and comments, with the groups that its arguments choose.
 
     Args:
         verb: the command.

@@ -155,8 +155,8 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
 
     Raises:
         ValueError: if a word cannot be read, a group has no such choice, a key is unknown (it names the nearest), or a
-            value would pass for what it does not say: NaN, a text where true or false is meant, null for what has to be
-            given, and anything but a mapping for one.
+            value would be misread: NaN, a text for true or false, null for what has to be given, and anything but a
+            mapping where one is needed.
     """
     overrides = parse(arguments)
     choice = compose_choices(verb, overrides, folder)
@@ -180,7 +180,7 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
 
 
 def nearest(key: str, known: Mapping[str, object]) -> str | None:
-    """Return the known key that an unknown one was meant to be, as far as that can be told.
+    """Return the known key that an unknown one was probably meant to be; None if that is not clear.
 
     lr -> optimizer.lr    data.batch_size -> data.batch_pairs    trainer.max_epoch -> trainer.max_epochs
     """

@@ -1,4 +1,4 @@
-"""One command that another one runs: in a process of its own, which gives its memory back when it ends."""
+"""Run one command from another, in a process of its own, which gives its memory back when it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def as_a_process(words: Sequence[str]) -> None:
     """Run a command as a process of its own, which shows what it does here.
 
     Raises:
-        ValueError: if it fails; it has said why.
+        ValueError: if it fails; it has printed why.
         KeyboardInterrupt: if it was stopped.
     """
     code = subprocess.run([sys.executable, "-m", "lightning_rm.commands.main", *words], check=False).returncode

@@ -1,4 +1,4 @@
-"""What commands that take long show while they work, and what they say when Ctrl-C ends them."""
+"""What long commands show while they work, and what they print when Ctrl-C ends them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_rm.commands._config import Terminated
 
 
 class Bar(Progress):
-    """A bar on a terminal; a line a minute elsewhere, for a log that is a file.
+    """A bar on a terminal; elsewhere, such as in a log file, one line a minute.
 
     Args:
         console: where it is shown.

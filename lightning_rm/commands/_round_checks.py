@@ -1,4 +1,4 @@
-"""What in the settings of `lightning-rm rlhf` cannot work, of all stages, said before anything is sampled.
+"""What in the settings of `lightning-rm rlhf` cannot work, for all stages, found before anything is sampled.
 
 Numbers and places are checked whenever a run is started. Before its first round the trainings are gone through too, by
 `lightning-rm train check=true` on a few made-up responses, and the judge is tried.
@@ -78,7 +78,7 @@ def check_all(stages: RoundStages) -> None:
     """Try the judge and go through the trainings, unless that was done with these settings.
 
     Raises:
-        ValueError: for what cannot work; of a training it is said by that.
+        ValueError: for what cannot work; a training prints its own errors.
     """
     setup, first = stages.setup, Round(stages.setup.out, 1)
     words = stages.model.train_words(first)

@@ -1,4 +1,4 @@
-"""The reward model of a round: its pairs, how they weigh, and the words of `lightning-rm train` that it is made by."""
+"""The reward model of a round: its pairs, their weights, and the `lightning-rm train` command line that trains it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ModelStages:
         return Weighing(how.power, how.relative, how.per_token, how.clip)
 
     def weigh_words(self) -> list[str]:
-        """Return the words of `lightning-rm weigh`, but for places."""
+        """Return the words of `lightning-rm weigh`, without paths."""
         how = self.cfg.weighing
         reference = "null" if how.reference is None else quoted(str(how.reference))
         names = ("power", "relative", "per_token", "clip", "batch_tokens")
@@ -102,7 +102,7 @@ class ModelStages:
         }
 
     def train_words(self, round: Round) -> list[str]:
-        """Return the words of `lightning-rm train`, but for places, names and seeds."""
+        """Return the words of `lightning-rm train`, without paths, names and seeds."""
         words = words_of(self.setup.words, TRAINED)
         chosen = {word.partition("=")[0].lstrip("+~") for word in words}
         words = [*(f"{group}={choice}" for group, choice in _chosen_here().items() if group not in chosen), *words]
@@ -131,7 +131,7 @@ class ModelStages:
         return words
 
     def _pairs(self, round: Round) -> list[Path] | None:
-        """Return the files of pairs of a round, where they are other than the data's."""
+        """Return the files of pairs of a round; None where they are the data's own."""
         if not (self.cfg.weigh or self.cfg.labels.share):
             return None
         named: Any = resolved(self.cfg)["data"]["file"]

@@ -1,4 +1,4 @@
-"""The stage `policy` of a round: the policy improved by the round's rewards, by text that is chosen or by TRL."""
+"""The stage `policy` of a round: the policy improved by the round's rewards, on chosen text or by TRL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stages of `lightning-rm rlhf` share: where policies and models lie, prompts, the judge, a training."""
+"""What the stages of `lightning-rm rlhf` share: where policies and models are, prompts, the judge, a training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Setup:
         cfg: `conf/rlhf.yaml`, composed.
         words: the command line that it was composed from.
         run: runs a command.
-        console: where counts are said.
+        console: where counts are printed.
     """
 
     def __init__(self, cfg: DictConfig, words: Sequence[str], run: Run, console: Console) -> None:
@@ -122,13 +122,13 @@ class Setup:
         return instantiate(self.cfg.judge.judge)
 
     def say_usage(self) -> None:
-        """Say what a judge who is paid has cost so far."""
+        """Print what a paid judge has cost so far."""
         if isinstance(self.judge, EndpointJudge):
             self.console.print(str(self.judge.usage()), soft_wrap=True)
 
     @cached_property
     def eval_prompts(self) -> list[Prompt]:
-        """The prompts that policies are judged by: none of those that are sampled from."""
+        """The prompts that policies are judged on: none of those that are sampled from."""
         cfg = self.cfg
         options: dict[str, Any] = {
             "max_prompt_tokens": self._max_prompt_tokens(),
@@ -151,7 +151,7 @@ class Setup:
         return held_out
 
     def template_arguments(self) -> dict[str, Any]:
-        """Return what the policy's chat template is told of all prompts."""
+        """Return the arguments that the policy's chat template gets for all prompts."""
         return resolved(self.cfg.chat_template_kwargs) if self.cfg.chat_template_kwargs else {}
 
     def source(self, name: str) -> Source:
@@ -167,7 +167,7 @@ class Setup:
 
 @contextmanager
 def _of_round(round: Round, stage: str) -> Generator[None]:
-    """Say of a broken file that a stage has made how to have it made again."""
+    """Add to an error about a stage's broken file how to make the file again."""
     try:
         yield
     except ValueError as error:
@@ -187,7 +187,7 @@ def written(value: object) -> str:
 
 
 def given(cfg: DictConfig, names: Sequence[str]) -> list[str]:
-    """Return the words that set some keys of another command as they are here; what is null is left to it."""
+    """Return the words that set keys of another command to their values here; null is left to that command."""
     values = resolved(cfg)
     return [f"{name}={written(values[name])}" for name in names if values[name] is not None]
 

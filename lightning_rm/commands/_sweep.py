@@ -1,4 +1,4 @@
-"""What became of each job of a multirun: one that fails stops no other, and the sweep says which did.
+"""What became of each job of a multirun: one that fails does not stop the others, and the sweep says which failed.
 
 It knows folders and Hydra's callbacks; no command. A job leaves a word in its own folder when it begins and when it
 ends, so that it does not matter which process or machine a launcher ran it on, nor how that came to its end.
@@ -63,7 +63,7 @@ def in_sweep() -> bool:
 
 
 def leave_word(error: str | None, result: Any = None) -> None:
-    """Say in the job's folder that it is done, what went wrong, or that nothing is known of it yet (`LOST`)."""
+    """Record in the job's folder that it is done, what went wrong, or that its outcome is not known yet (`LOST`)."""
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ class SweepNoted(Callback):
 
 
 def check_search(overrides: Sequence[Override]) -> None:
-    """Check what Optuna's search is told on a command line: it would say by a traceback what is wrong.
+    """Check the settings of Optuna's search on a command line; Optuna itself would answer with a traceback.
 
     Raises:
         ValueError: for a number of runs below 1, and for a storage that cannot be opened.
@@ -155,7 +155,7 @@ def told_at_the_end(arguments: Sequence[str]) -> Generator[None]:
 
 
 def show(sweep: Sweep, arguments: Sequence[str] = ()) -> bool:
-    """Show what became of each job, and how those that are not done are run again; nothing if all are.
+    """Show what became of each job, and how to run those again that are not done; show nothing if all are.
 
     Args:
         sweep: the multirun.

@@ -1,4 +1,4 @@
-"""Tables for the terminal: what became of the rows, and what came out of a run. They know plain numbers alone."""
+"""Tables for the terminal: what became of the rows, and the results of a run. They know only plain numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration may build: objects of this package and of the libraries that it stands on, and no others.
+"""What a configuration may build: objects of this package and of the libraries that it depends on, and no others.
 
 Hydra calls whatever a `_target_` names, so that a yaml from somebody else is a program. Here one that names something
 else is refused, unless the command line says `allow_targets=true`: no yaml can say so for itself. It knows names and
@@ -51,9 +51,9 @@ def take_word(words: Sequence[str]) -> list[str]:
 
 
 def is_allowed() -> bool:
-    """Tell whether a command line has said the word: this one's, or that of the process which started this one.
+    """Tell whether a command line allows it: this process's, or that of the process which started this one.
 
-    A yaml has not, though it can set any variable for the time of a job (`hydra.job.env_set`).
+    A yaml cannot, although it can set any environment variable for a job (`hydra.job.env_set`).
     """
     if os.environ.get(ALLOWED) != "1":
         return False

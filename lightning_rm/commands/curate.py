@@ -121,10 +121,10 @@ def judge_rows(judge: Judge, source: Source, folder: Path) -> Opinion:
 def train_voters(
     cfg: DictConfig, words: Sequence[str], source: Source, folder: Path, run: Run, console: Console
 ) -> None:
-    """Train the voters that are not there yet, each by the train command.
+    """Train the voters that do not exist yet, each with the train command.
 
-    A voter is there when its run has written its results; one that was interrupted begins again, or goes on from its
-    checkpoint if it has one.
+    A voter exists once its run has written its results; one that was interrupted goes on from its checkpoint if it has
+    one, and begins again if not.
 
     Raises:
         ValueError: if there are voters of other pairs or other settings, or a training fails.

@@ -1,4 +1,4 @@
-"""`lightning-rm ensemble`: what the same voters give for free: ensembles as reward, and WARM's average as one model."""
+"""`lightning-rm ensemble`: what voters give for free: ensembles as rewards, and WARM's weight average as one model."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
 
 
 def measured(votes: Votes, num_voters: int, lam: float) -> dict[str, dict[str, float]]:
-    """Return the metrics of every voter, of the ensembles of the first `num_voters`, and of whatever else voted.
+    """Return the metrics of every voter, of ensembles of the first `num_voters`, and of everything else that voted.
 
     A voter's rewards are centred on its own mean first: Bradley-Terry rewards have no zero, and between voters worst
     case and variance would measure their offsets.

@@ -72,7 +72,7 @@ def evaluate_models(cfg: DictConfig) -> Evaluation:
 
 
 def _check(cfg: DictConfig) -> None:
-    """Say what would be left unread."""
+    """Refuse settings that would not be read."""
     if not cfg.benchmark and cfg.data is None:
         raise ValueError(
             "there is nothing to measure on: name a benchmark (benchmark=llmbar, or all) or data (data=jsonl "

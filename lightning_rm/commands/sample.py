@@ -97,7 +97,7 @@ def summary(lines: GrowingLines) -> str:
 
 
 def _arguments(cfg: DictConfig) -> dict[str, Any]:
-    """Return what the chat template is told of all prompts, beside their turns."""
+    """Return the arguments that the chat template gets for all prompts."""
     return resolved(cfg.chat_template_kwargs) if cfg.chat_template_kwargs else {}
 
 
@@ -126,7 +126,7 @@ def _write(
     voters: Sequence[Voter],
     console: Console,
 ) -> None:
-    """Sample, have voters say what they think, and append, a batch of prompts at a time."""
+    """Sample, have voters score, and append, a batch of prompts at a time."""
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     policy = load_policy(cfg.policy, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
     fabric.to_device(cast(nn.Module, policy))
@@ -180,7 +180,7 @@ def _votes(
 ) -> list[list[list[float]]]:
     """Return [k][M] for each prompt: the rewards of its k responses, M in all, and a model with members gives several.
 
-    Cross-fitted voters have a say on every prompt: what a policy says is new to all of them.
+    Cross-fitted voters vote on every prompt: what a policy says is new to all of them.
     """
     conversations: list[list[Message]] = [
         [*prompt.messages, {"role": "assistant", "content": response}]

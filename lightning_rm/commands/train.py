@@ -1,4 +1,4 @@
-"""`lightning-rm train`: compose, train, test the best weights, say what came out and where it lies."""
+"""`lightning-rm train`: compose, train, test the best weights, print the results and where they are."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _built(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Pairwis
 
 
 def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, asked: Sequence[L.Callback]) -> float:
-    """Train on one micro-batch, since what is wrong shows by then, and keep nothing of it; the run leaves no file."""
+    """Train on one micro-batch, by when most mistakes show, and keep nothing of it; the run leaves no file."""
     one = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 0, "accumulate_grad_batches": 1}
     own = {"logger": False, "callbacks": [], "enable_checkpointing": False, "enable_progress_bar": False}
     every = {"log_every_n_steps": 1, "val_check_interval": None, "check_val_every_n_epoch": 1}
@@ -171,7 +171,7 @@ def _asked_callbacks(cfg: DictConfig) -> list[L.Callback]:
 
 
 def _begin_when_training(trainer: L.Trainer, run: Path, cfg: DictConfig) -> None:
-    """Have the folder made ready when training begins; at once where nothing is trained."""
+    """Make the folder ready when training begins, or at once where nothing is trained."""
     goes_on = cfg.resume is not None
 
     def ready(*_: Any) -> None:
@@ -224,7 +224,7 @@ def _fit_and_measure(
 
 
 def _end(ended: SystemExit, stop: Stop, trainer: L.Trainer) -> NoReturn:
-    """End as a shell expects of a process that a signal ended, where one did; Lightning's own code is 1 or 0."""
+    """Exit with the code that a shell expects after a signal, if there was one; Lightning's own code is 1 or 0."""
     if stop.signal == signal.SIGUSR1 and trainer.is_global_zero:
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
     if stop.signal is not None:

@@ -1,4 +1,4 @@
-"""`lightning-rm weigh`: importance weights of pairs to the policy of now, as a column that every module reads."""
+"""`lightning-rm weigh`: importance weights of pairs for the current policy, as a column that every module reads."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def summary(weighed: Weighed) -> list[str]:
 
 
 def _said_by(out: Path) -> str:
-    """Return what to add of a file that is there, if it holds weighed pairs."""
+    """Return what to say about an existing file, if it holds weighed pairs."""
     told = weighed_by(out) if out.suffix == ".parquet" else {}
     return f", weighed for {told['policy'][0]}" if told else ""
 

@@ -1,4 +1,4 @@
-"""Writes every row of the source to one of two files: what is trained on, and what is set aside; each row says why.
+"""Writes every row of the source to one of two files, what to train on and what was set aside; each row says why.
 
 The rows that were voted on also go to the file of annotated pairs, as they are: the source is read once for all three,
 since reading it is most of the work. A flipped row has its responses exchanged, so that `chosen` is the better one for
@@ -57,15 +57,15 @@ def write_clean(
         votes: on N of them.
         targets: (N,) what the pairs are to be trained towards, as decided.
         decision: (N,) the same in a word, one of `policies.DECISIONS`.
-        why: pair -> the reason.
+        why: pair -> the reason for the decision.
         not_voted: row of the source -> why nobody could vote on it; such rows are set aside.
-        others: further fields; it has noted the rows that were voted on.
+        others: the further fields of the rows that were voted on.
         strength: a `.parquet` file for all that were voted on, as they are.
         clean: the same for what is kept, flipped and softened.
         set_aside: the same for the rest.
 
     Returns:
-        How many rows of the source became what; they sum to all rows read.
+        The number of rows for each decision; they sum to all rows read.
     """
     pair_of = {int(row): place for place, row in enumerate(votes.pairs.source_row)}
     turned = is_turned(targets)
@@ -107,9 +107,7 @@ def _targets(row: PairRow, i: int, targets: Targets) -> dict[str, float | None]:
 
 
 def _exchanged(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row with its responses in each other's place, and all that is told of chosen over rejected turned
-    round.
-    """
+    """Return the row with its responses exchanged, and all that compares chosen to rejected turned round."""
     turned = dict(row)
     for first, second in EXCHANGED:
         turned[first], turned[second] = row[second], row[first]

@@ -1,7 +1,7 @@
-"""Rows that say the same twice, or the opposite: duplicates, contradictions, and cycles among a prompt's responses.
+"""Duplicate rows, rows that contradict each other, and cycles of preferences among a prompt's responses.
 
-Texts are compared by digests of them (`facts`): of the texts as they are, and near, which ignores case, blanks and
-punctuation. It knows digests alone.
+Texts are compared by their digests (`facts`): exactly, or nearly, ignoring case, blanks and punctuation. It knows only
+digests.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ class Conflicts(NamedTuple):
     """What was found among R rows.
 
     Args:
-        duplicates: rows that repeat one before them word by word.
-        near_duplicates: rows that repeat one before them but for case, blanks and punctuation, and not word by word.
+        duplicates: rows that repeat an earlier one word for word.
+        near_duplicates: rows that repeat an earlier one but for case, blanks and punctuation.
         contradictions: pairs of responses that are preferred both ways.
-        rows_contradicted: the rows that say so, by place.
+        rows_contradicted: the rows of these pairs, by place.
         cycles: sets of responses to one prompt, three or more, of which each is preferred to another and the last to
             the first.
         rows_in_cycles: the rows among such a set, by place.
@@ -39,8 +39,8 @@ def find_conflicts(exact: Sequence[Key], near: Sequence[Key]) -> Conflicts:
     """Find what repeats and what contradicts itself.
 
     Args:
-        exact: of each row, of its texts as they are.
-        near: of each row, but for case, blanks and punctuation.
+        exact: digests of each row's texts as they are.
+        near: digests that ignore case, blanks and punctuation.
     """
     known = [key for key in near if key != (b"", b"", b"")]
     num_exact = _repeats([key for key in exact if key != (b"", b"", b"")])

@@ -57,10 +57,10 @@ class Outside:
 
 @dataclass(frozen=True)
 class Look:
-    """What else is looked at in the rows.
+    """What else to look at in the rows.
 
     Args:
-        groups: fields of the rows by which labels are told apart, beside subset, length and topic.
+        groups: fields of the rows to group labels by, beside subset, length and topic.
         second_label: a field with another opinion on whether chosen is better; it votes.
         benchmarks: name -> local files of benchmarks whose prompts are looked for.
     """
@@ -100,11 +100,11 @@ def curate(
         out: a folder.
         rules: of the decisions; None for the defaults.
         held_out: the share of the prompts that the voters' training held out (its `val_fraction`), on which the share
-            of wrong labels is estimated; 1 for voters that have never seen the pairs. Cross-fitted voters know by
-            themselves.
+            of wrong labels is estimated; 1 for voters that have never seen the pairs. It is not read for cross-fitted
+            voters, which name their fold.
         outside: voters of other families.
-        judges: what else has an opinion: functions of the source and a folder for answers that return an `Opinion`.
-        look: what else is looked at.
+        judges: further opinions: functions from the source and a folder for answers to an `Opinion`.
+        look: what else to look at in the rows.
         tokenize: what to do with rows that are bad or long; None for the default.
         fabric: device and processes; every process calls this alike and the first one writes.
         cache_dir, layout, batch_tokens, shard_size, engine, progress: of scoring, as `annotate` takes them.
@@ -198,7 +198,7 @@ def curate(
 
 
 def _noting(source: Source, others: OtherColumns, voted: set[int]) -> Iterator[PairRow | BadRow]:
-    """Yield all rows, and note the fields of those that were voted on: one reading for both."""
+    """Yield all rows, and note the fields of those that were voted on, so that the source is read once for both."""
     for number, row in enumerate(source):
         if number in voted and isinstance(row, PairRow):
             others.note(row)
@@ -206,7 +206,7 @@ def _noting(source: Source, others: OtherColumns, voted: set[int]) -> Iterator[P
 
 
 def check_asked(rules: Rules, look: Look) -> tuple[Mapping[str, Verdict], Benchmarks | None]:
-    """Check what is asked for before it is worked on.
+    """Check the rules and what to look at before any work is done.
 
     Returns:
         What reviewers say, by pair id, and the prompts of benchmarks.
@@ -220,7 +220,7 @@ def check_asked(rules: Rules, look: Look) -> tuple[Mapping[str, Verdict], Benchm
 
 
 def _is_new(voters: Sequence[Voter], prompt_ids: Sequence[str], held_out: float) -> NDArray[np.bool_]:
-    """Return (N,), whether a pair's voters were not trained on it; of prompts as `PromptSplit` holds them out."""
+    """Return (N,), whether a pair is new to its voters: held out as `PromptSplit` holds out prompts, or by its fold."""
     if all(voter.fold is not None for voter in voters):
         return np.ones(len(prompt_ids), bool)
     return np.array([unit_hash(0, name) < held_out for name in prompt_ids], bool)

@@ -43,11 +43,11 @@ class Judge:
     """A judging endpoint as a voter.
 
     Args:
-        endpoint: where it is, up to `/chat/completions`: `http://localhost:8000/v1`.
-        model: as the server calls it.
-        weight: how many votes it has.
-        key: name of the environment variable with the server's key; none is sent where it is not set.
-        attempts: how often a busy server is asked.
+        endpoint: its address without `/chat/completions`: `http://localhost:8000/v1`.
+        model: the server's name for it.
+        weight: the number of its votes.
+        key: the environment variable that holds the server's key; no key is sent if it is not set.
+        attempts: how often to ask a busy server.
         timeout: seconds that an answer may take.
     """
 
@@ -64,7 +64,7 @@ class Judge:
         Args:
             source: the rows.
             folder: where answers are kept, a file a judge.
-            wait: waits for some seconds.
+            wait: called with the seconds to wait.
 
         Returns:
             Votes of 1, 0 and -1; NaN for rows that cannot be read.

@@ -1,4 +1,4 @@
-"""What is known of every row before anybody votes: names, groups, texts by their digests. One pass over the source.
+"""What is known of every row before any vote: names, groups, and digests of the texts, in one pass over the source.
 
 It keeps numbers and short names, no texts: a million rows fit in memory. It knows rows; no votes.
 """
@@ -27,14 +27,14 @@ class Facts:
     """What is known of the R rows of a source, in their order.
 
     Attributes:
-        id: what each is called; the place of a row that cannot be read.
+        id: the name of each row; the place of one that cannot be read.
         prompt_id: of the prompt; empty for a row that cannot be read.
         bad: why a row cannot be read, empty for one that can.
         keys: (prompt, chosen, rejected) digests of the texts but for case, blanks and punctuation.
-        exact: the same of the texts as they are.
-        groups: name of a grouping -> the group of each row; rows that do not say stand in ``.
+        exact: digests of the texts as they are.
+        groups: name of a grouping -> the group of each row, empty for a row without one.
         words: words of the chosen response less those of the rejected one.
-        contaminated: the benchmark that asks the same, empty where none does.
+        contaminated: the benchmark that has the same prompt, empty if none does.
         second: what a second label says: 1 that chosen is better, 0 that it is not, NaN where there is none.
         topics: sketches of the prompts.
     """

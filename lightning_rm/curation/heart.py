@@ -1,4 +1,4 @@
-"""Whether voters have learned labels by heart: how often they agree with labels they have seen, and with new ones.
+"""Whether voters have memorised labels: how often they agree with labels they were trained on, and with new ones.
 
 It knows arrays alone.
 """

@@ -22,7 +22,7 @@ class Opinion:
 
     Args:
         name: how it is called.
-        votes: (R, M) on each of the R rows, good and bad: above 0 for chosen; NaN for a row of which it says nothing.
+        votes: (R, M) on each of the R rows, good and bad: above 0 for chosen; NaN for a row without a vote.
         weight: how many times each of its votes counts.
 
     Raises:
@@ -46,14 +46,14 @@ def opinion_of(votes: Votes, num_rows: int, name: str, weight: int = 1) -> Opini
 
 
 def with_opinions(votes: Votes, opinions: Sequence[Opinion]) -> Votes:
-    """Add what others say of the same pairs to the votes, all on one scale.
+    """Add other opinions on the same pairs to the votes, all on one scale.
 
     Args:
         votes: of the first voters; which pairs there are, and the scale, are theirs.
         opinions: of others.
 
     Raises:
-        ValueError: if an opinion says nothing of any pair.
+        ValueError: if an opinion has no vote on any of the pairs.
     """
     scale = _size(votes.votes)
     for opinion in opinions:

@@ -1,4 +1,4 @@
-"""The report of a curation: what became of the rows, how many labels are wrong and where, what contradicts itself.
+"""The report of a curation: what became of the rows, how many labels are wrong and where, and what contradicts what.
 
 It knows what was decided and writes tables, figures and words; nothing is decided here.
 """
@@ -128,7 +128,7 @@ def lines(curated: Curated, rules: Rules) -> list[str]:
 
 
 def reviewed_flips(curated: Curated) -> tuple[list[dict[str, object]], str]:
-    """Return what the reviews tell of the other pairs: rows by decile, none before there are enough, and a sentence."""
+    """Return what reviews say about the other pairs: rows by decile, none before there are enough, and a sentence."""
     ids = [curated.facts.id[row] for row in curated.votes.pairs.source_row.tolist()]
     return flip_rows(curated.votes.strength.quantile, ids, curated.verdicts)
 

@@ -1,4 +1,4 @@
-"""What a curation is told and what comes of it: rules, and everything that was decided. Data alone."""
+"""What goes into a curation and what comes out: its rules and its decisions. Only data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightning_rm.strength.policies import PolicyName
 
 @dataclass(frozen=True)
 class Rules:
-    """How it is decided what becomes of a pair.
+    """How to decide what becomes of a pair.
 
     Args:
         policy: `flip_weakest`, `agreement`, `soft` or `drop` (see `strength.policies.policy`).

@@ -28,7 +28,7 @@ class Asked(NamedTuple):
 
 
 def find_models(models: Models, weights: str = "best") -> dict[str, str | Path | LoadedModel]:
-    """Return name -> model for what a user names; a glob's folders that hold no model are passed over.
+    """Return name -> model for what a user names; folders of a glob that hold no model are ignored.
 
     Raises:
         ValueError: if there is none, or a glob names none.

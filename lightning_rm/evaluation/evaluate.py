@@ -79,7 +79,7 @@ def evaluate(
         num_draws: of the bootstrap over prompts.
         num_random: draws of random rewards.
         seed: of both.
-        progress: told after every batch.
+        progress: called after every batch with model, benchmark, responses scored and all responses.
 
     Returns:
         The evaluation. What failed is in its `failed`.

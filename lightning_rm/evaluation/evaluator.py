@@ -1,4 +1,4 @@
-"""One model on benchmark after benchmark: loaded when its rewards are not kept, and let go at the end."""
+"""One model on one benchmark after the other: loaded only if a reward has not been kept, and released at the end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Answer:
 
 
 class Evaluator:
-    """One model on benchmark after benchmark; it is loaded when its rewards are not kept, and let go at the end."""
+    """One model on one benchmark after the other; it is loaded only if a reward has not been kept."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class Evaluator:
         return self._loaded
 
     def close(self) -> None:
-        """Let go of the model before the next is loaded."""
+        """Release the model before the next one is loaded."""
         self._loaded = None
         if torch.cuda.is_available():
             gc.collect()

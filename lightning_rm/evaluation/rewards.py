@@ -82,7 +82,7 @@ def score_items(
         tokenizer: the model's own.
         items: N of them.
         reading: how to read them.
-        progress: told how many responses were scored since it was told last.
+        progress: called with the number of responses that were scored since its last call.
         parts: where the rewards of each chunk are written as they come, and read if they are there.
 
     Raises:

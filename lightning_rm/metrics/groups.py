@@ -62,7 +62,7 @@ def group_statistics(rewards: Tensor, present: Tensor, gold: Tensor) -> GroupSum
         gold: (k, G) gold rewards, NaN where nobody knows.
 
     Returns:
-        `GroupSums` of (G,) fields, the meaning of each told at `GroupMetrics`. A group of fewer than two responses has
+        `GroupSums` of (G,) fields; `GroupMetrics` explains each. A group of fewer than two responses has
         nothing to compare and adds 0 everywhere, to `groups` too.
     """
     wide = widest(rewards.device)
@@ -107,7 +107,7 @@ def group_statistics(rewards: Tensor, present: Tensor, gold: Tensor) -> GroupSum
 
 
 def summarize_groups(sums: GroupSums) -> dict[str, Tensor]:
-    """Return the metrics, from the sums over all groups; the meaning of each is told at `GroupMetrics`.
+    """Return the metrics, from the sums over all groups; `GroupMetrics` explains each.
 
     Args:
         sums: scalars.

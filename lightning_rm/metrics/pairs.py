@@ -128,7 +128,7 @@ def batch_statistics(chosen: Tensor, rejected: Tensor, batch: PreferenceBatch, n
 
 
 def summarize(sums: Sums) -> dict[str, Tensor]:
-    """Return the metrics, from the sums over all pairs; the meaning of each is told at `PairMetrics`.
+    """Return the metrics, from the sums over all pairs; `PairMetrics` explains each.
 
     Args:
         sums: scalars, and `gap` (bins,).

@@ -71,7 +71,7 @@ def publish(
         reference: pairs to score for the mean, the spread and the temperature; None takes the run's validation rewards.
         reference_name: what the card calls them.
         adapters: the run's model with its adapters, to write those alone; None writes the merged model.
-        progress: told how many of the reference's responses are scored, and how many there are.
+        progress: called with the number of the reference's responses that are scored and of all of them.
 
     Returns:
         What the card says.

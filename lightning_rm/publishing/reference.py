@@ -28,7 +28,7 @@ def score_reference(
         tokenizer: the model's own.
         rows: pairs, such as a `FileSource`.
         name: of the set.
-        progress: told how many responses are scored, and how many there are.
+        progress: called with the number of responses scored and of all responses.
 
     Returns:
         Their mean, spread and temperature, and how many pairs were left out because the model does not read their

@@ -1,1 +1,1 @@
-"""Reviewing: a page on which people look at pairs, the ones most worth it first, and say what they see."""
+"""Reviewing: a page on which people look at pairs, those most worth a look first, and decide about their labels."""

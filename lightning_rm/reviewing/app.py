@@ -60,8 +60,8 @@ def review_app(session: ReviewSession, token: str, hosts: tuple[str, ...] = ()) 
 
     Args:
         session: what is reviewed.
-        token: what whoever may review sends.
-        hosts: names that the server is called by, beside numbers and `localhost`.
+        token: sent by those who may review.
+        hosts: names under which the server may be reached, beside IP addresses and `localhost`.
     """
     html = page_html()
     app = FastAPI(title="lightning_rm review", docs_url=None, redoc_url=None, openapi_url=None)

@@ -1,9 +1,8 @@
 """What stands between the network and the review: only this machine's own page gets an answer.
 
-A request must name the host as the one who started the server does, or by a number: a foreign page that has its own
-name turned to 127.0.0.1 (DNS rebinding) sends that name. What tells or changes anything asks for the token besides. No
-other origin is allowed anything, and the page may load nothing, from nowhere, but its own two inline parts. This file
-knows ASGI alone.
+A request must name a host that the server was started with, or an IP address: a foreign page that points its own name
+at 127.0.0.1 (DNS rebinding) sends that name. Everything that shows or changes data also asks for the token. No other
+origin is allowed, and the page may load nothing but its own inline script and style. This file knows only ASGI.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ MAX_BODY_BYTES = 64 * 1024
 
 
 class Guard:
-    """Middleware that answers nobody but the page.
+    """Middleware that answers only the page.
 
     Args:
         app: what is guarded.
         token: asked for as `Authorization: Bearer TOKEN` below `/api/`.
         page: the HTML whose inline script and style may run.
-        hosts: names that the server is called by; numbers and `localhost` always are.
+        hosts: names under which the server may be reached; IP addresses and `localhost` always may.
     """
 
     def __init__(self, app: ASGIApp, token: str, page: str, hosts: Iterable[str] = ()) -> None:
@@ -101,7 +100,7 @@ def _too_large(given: Headers) -> tuple[int, str] | None:
 
 
 def _headers(page: str) -> Headers:
-    """Return what a browser is told of every answer."""
+    """Return the headers of every answer."""
     policy = {
         "default-src": "'none'",
         "script-src": _digests(page, "script"),

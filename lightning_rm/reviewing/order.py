@@ -1,7 +1,7 @@
 """In which order people look at pairs: the weakest, the most disputed, the strongest for control, a sample of all.
 
-What reviews say of pairs that nobody looks at rests on chance: all but the disputed are drawn by chance in a decile,
-and `Order.fair_from` says from which place on a pair counts as such a draw. This file knows arrays alone.
+Conclusions about pairs that nobody has looked at need random draws: all but the disputed pairs are drawn at random
+within a decile, and `Order.fair_from` says from which place on a pair counts as such a draw. It knows only arrays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A pair as the page shows it: turns in runs of text, each with whether it differs and whether it is code.
 
-It makes no markup: the page puts every run in place as text. What a text may not do unseen, such as turning the reading
-direction of what follows, is shown as U+FFFD.
+It makes no markup: the page inserts every run as text. Characters that could deceive a reader, such as those that
+reverse the reading direction, are shown as U+FFFD.
 """
 
 from __future__ import annotations

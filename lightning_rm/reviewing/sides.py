@@ -1,4 +1,4 @@
-"""Which response a reviewer sees first, and what a choice by its side says of the label: what keeps a review blind.
+"""Which response a reviewer sees first, and what a choice of a side means for the label: what keeps a review blind.
 
 It knows names of pairs and decisions; no texts, no file and no reviewer.
 """

@@ -1,4 +1,4 @@
-"""What reviewers have decided, from a file to what stands, and back: every decision is on the disk before it counts.
+"""What reviewers have decided, read from a file and added to it: every decision is on disk before it counts.
 
 Several tabs, and several servers on one file, write one after the other; each sees what the others have written before
 it adds to it. The file's form is `annotation.reviews`'s. This file knows decisions; no pair.

@@ -1,4 +1,4 @@
-"""What all decisions say together: how far reviewers agree, and what their reviews tell of pairs that nobody looks at.
+"""What all decisions say together: how far reviewers agree, and what follows for pairs that nobody has looked at.
 
 It knows decisions and arrays, no text and no reviewer's right to see them; what it returns is what the page is sent.
 """

@@ -1,7 +1,7 @@
-"""The policy that a reward model makes by itself: it says the best of n responses, by the model's own rewards.
+"""The policy that a reward model makes by itself: it gives the best of n responses, by the model's own rewards.
 
-This makes the shift that iterated RLHF meets without training a policy: responses drift to where the model's rewards
-are high, rightly or wrongly, and the model can no longer tell them apart. Gold rewards come along where they are known.
+This is the shift of iterated RLHF without training a policy: responses drift to where the model's rewards are high,
+rightly or wrongly, and the model can no longer tell them apart. Gold rewards are carried along where they are known.
 This file knows groups and arrays of rewards; no model and no file.
 """
 

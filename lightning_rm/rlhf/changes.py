@@ -1,4 +1,4 @@
-"""What a round's policy is worth more than the one before: paired by held-out prompt, with its interval.
+"""How much more a round's policy is worth than the one before: paired by held-out prompt, with its interval.
 
 It knows what judges said of responses; no policy and no table.
 """
@@ -41,7 +41,7 @@ class Change:
 def change(
     rows: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]], num_draws: int = 2000
 ) -> Change | None:
-    """Return what a round is worth more than the one before it; None where they share no prompt that was judged.
+    """Return how much more a round is worth than the one before; None where no prompt was judged in both.
 
     Args:
         rows: of the round, as `judge_policy` gives them.

@@ -54,15 +54,15 @@ class ChatEndpoint:
     """A chat model behind an address; questions may be asked by several threads at once.
 
     Args:
-        url: where it is, up to `/chat/completions`: `http://localhost:8000/v1`.
-        model: as the server calls it.
-        key: name of the environment variable with the server's key; None for a server that asks for none.
+        url: its address without `/chat/completions`: `http://localhost:8000/v1`.
+        model: the server's name for it.
+        key: the environment variable that holds the server's key; None for a server that needs none.
         request: further fields of every request; those that are None are left out.
         max_retries: how often a busy server is asked again, after 1, 2, 4, ... seconds or what it asks for.
         requests_per_minute: evenly spaced, of all threads together; None for no bound.
         timeout: seconds that an answer may take.
-        clock: seconds that only go forward.
-        sleep: waits for some seconds; None waits until `stop`, at the most.
+        clock: a monotonic clock, in seconds.
+        sleep: called with the seconds to wait; None waits, at most until `stop`.
 
     Raises:
         ValueError: for an address that would show a secret, a key that is not in the environment, or a number out of

@@ -129,8 +129,8 @@ def shaped(
         rewards: n of them.
         responses: their texts.
         finished: whether the policy ended them.
-        unfinished: what one that was cut off gets; None leaves it what the model gave.
-        empty: what one without words gets; None leaves it what the model gave.
+        unfinished: the reward of one that was cut off; None keeps the model's.
+        empty: the reward of one without words; None keeps the model's.
     """
     found: list[float | None] = []
     for reward, response, ended in zip(rewards, responses, finished, strict=True):

@@ -79,10 +79,10 @@ class EndpointJudge:
     """A judge model behind an OpenAI-compatible endpoint.
 
     Args:
-        url: where it is, up to `/chat/completions`: `http://localhost:8000/v1`.
-        model: as the server calls it.
-        folder: where `answers.jsonl` lies, a line an answer; what stands there is not asked again.
-        key: name of the environment variable with the server's key; None for a server that asks for none.
+        url: its address without `/chat/completions`: `http://localhost:8000/v1`.
+        model: the server's name for it.
+        folder: where `answers.jsonl` is, one line per answer; questions that are answered there are not asked again.
+        key: the environment variable that holds the server's key; None for a server that needs none.
         template: the question, with places {prompt}, {first} and {second}, or the path of a file that holds it; None
             for `QUESTION`. The last [[A]], [[B]] or [[C]] of the answer is the verdict.
         request: further fields of every request; those that are None are left out.
@@ -93,8 +93,8 @@ class EndpointJudge:
         max_unreadable: the largest share of unreadable answers among those that are asked for.
         prompt_price: of a million tokens of questions; None where nobody counts.
         completion_price: of a million tokens of answers.
-        clock: seconds that only go forward.
-        sleep: waits for some seconds; None for the true one.
+        clock: a monotonic clock, in seconds.
+        sleep: called with the seconds to wait; None to really wait.
 
     Raises:
         ValueError: for a template without its places, or a setting that cannot work.
@@ -164,7 +164,7 @@ class EndpointJudge:
         ]
 
     def reach(self) -> None:
-        """Ask a word of the server, which no count has, so that a wrong address, key or model shows at once.
+        """Ask the server for one word, which is not counted, so that a wrong address, key or model shows at once.
 
         Raises:
             ValueError: if it does not answer.

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LogProbs:
-    """What a policy thinks of the responses of N pairs.
+    """How likely a policy is to say the responses of N pairs.
 
     Args:
         total: (N, 2), log-probability of chosen and of rejected, in nats.
@@ -52,7 +52,7 @@ class Importance:
 
     @property
     def effective(self) -> float:
-        """The effective sample size, `(sum w)^2 / sum w^2`: how many pairs of equal weight would tell as much."""
+        """The effective sample size, `(sum w)^2 / sum w^2`: how many pairs of equal weight would be worth as much."""
         return float(self.weight.sum() ** 2 / np.square(self.weight).sum())
 
 
@@ -61,11 +61,11 @@ class Weighing:
     """How log-probabilities become weights.
 
     Args:
-        power: of the ratios. 1 is the importance weight, 0 weighs all pairs alike, 0.01 is OCRM's.
+        power: of the ratios. 1 is the importance weight, 0 gives all pairs the same weight, 0.01 is OCRM's.
         relative: alpha of the relative ratio, of each response; 0 is the plain ratio, 0.1 OCRM's.
         per_token: take means over the tokens of a response in place of sums, so that long ones are not set apart by
             their length.
-        clip: a weight is at most so many times the mean, and all are divided by their mean once more; None for no
+        clip: the largest weight, as a multiple of the mean; weights are then divided by their mean again. None for no
             bound.
 
     Raises:
@@ -94,7 +94,7 @@ class Weighing:
         """Return the weights of N pairs, divided by their mean: `(ratio(chosen) ratio(rejected))^power`.
 
         Args:
-            policy: of now.
+            policy: the current one.
             reference: the policy that wrote the responses; None where nobody knows it: the weight is then a power of
                 how likely the policy is to say both (with `per_token`, as WPO weighs them: arXiv 2406.11827).
 

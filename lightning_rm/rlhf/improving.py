@@ -42,9 +42,9 @@ class Shaping:
     Args:
         normalize: take off their mean over the round's samples, and divide by their standard deviation.
         clip: then bound them to [-clip, clip]; None for no bounds (arXiv 2401.06080 has 0.8).
-        unfinished: what a response that was cut off gets in the end; None leaves it what it has.
-        empty: what one without words gets in the end; None leaves it what it has.
-        overlong: what one that the model cannot read whole gets; None leaves it out.
+        unfinished: the final reward of a response that was cut off; None keeps its own.
+        empty: the final reward of a response without words; None keeps its own.
+        overlong: the reward of a response that the model cannot read whole; None leaves it out.
 
     Raises:
         ValueError: if clip is not above 0.

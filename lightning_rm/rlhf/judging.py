@@ -1,4 +1,4 @@
-"""How good a round's policy is: what it says to held-out prompts, judged, and how far it has gone from the start.
+"""How good a round's policy is: its responses to held-out prompts, judged, and how far it has moved from the start.
 
 Every round answers the same prompts with the same random numbers, so that two rounds differ by their policies alone. It
 knows policies, a judge and rewards; no round and no folder but the one that it writes to.
@@ -55,7 +55,7 @@ class Answering:
     chat_template_kwargs: Mapping[str, Any] | None = None
 
     def arguments(self, prompt: Prompt) -> dict[str, Any]:
-        """Return what the chat template is told of a prompt."""
+        """Return the arguments that the chat template gets for a prompt."""
         return {**(self.chat_template_kwargs or {}), **prompt.chat_template_kwargs}
 
 

@@ -1,4 +1,4 @@
-"""Labels for a share of what a policy says: pairs of its responses, for the reward model of its round.
+"""Labels for a share of a policy's responses: pairs of them, for the reward model of its round.
 
 It knows groups and a judge; no file and no model.
 """

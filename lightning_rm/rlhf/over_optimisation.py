@@ -17,16 +17,16 @@ from lightning_rm.rlhf.curves import Curve
 
 @dataclass(frozen=True)
 class OverOptimisation:
-    """What came out.
+    """What came out of choosing the best of n by reward models.
 
     Args:
         curves: name of a model -> its curve; the first is the reference of the others.
         num_prompts: P.
         num_samples: N, of each prompt.
-        gold: what gold is.
+        gold: what gold is, in words.
         left_out: why prompts were left out -> how many.
         files: what was written.
-        notes: what is to be said of the files.
+        notes: remarks on the files.
     """
 
     curves: dict[str, Curve]

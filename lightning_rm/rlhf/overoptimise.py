@@ -55,7 +55,7 @@ def overoptimise(
         models: runs, folders of models, ensembles or members, hub names: a glob or a list; or name -> such.
         samples: groups of N responses of one policy, N the same for all prompts.
         gold: a reward model whose rewards are gold; None for the gold rewards of the samples.
-        n: of how many responses the best is chosen; None for powers of two up to N.
+        n: how many responses the best is chosen from; None for powers of two up to N.
         out: a folder for tables, rewards and policy files; None writes nothing.
         policy: which best-of-n policies are written, for each model a folder; they need `out`.
         weights: `best` or `last`, of runs.
@@ -65,7 +65,7 @@ def overoptimise(
         dtype: of the models' backbones.
         num_draws: of the bootstrap over prompts.
         seed: of the draws.
-        progress: told after every batch.
+        progress: called after every batch with model, benchmark, responses scored and all responses.
 
     Raises:
         ValueError: if there is no model, samples cannot be read or differ in number, or nobody knows what is gold.

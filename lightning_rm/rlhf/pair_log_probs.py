@@ -41,7 +41,7 @@ def pair_log_probs(
         shard_pairs: pairs of a shard, the most that a killed process does again.
         device: of the policy.
         batch_tokens: the most tokens of a forward.
-        progress: told how many pairs are done.
+        progress: called with the number of pairs done.
 
     Raises:
         ValueError: if a log-probability is not finite.

@@ -1,4 +1,4 @@
-"""What a policy reads of pairs: by its own chat template and tokens, up to the token that ends a response.
+"""Pairs as a policy reads them: by its own chat template and tokens, up to the token that ends a response.
 
 It knows pairs, templates and tokens; no weights are loaded, and nothing is computed.
 """

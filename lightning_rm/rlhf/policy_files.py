@@ -88,6 +88,6 @@ def _pair_line(row: PairRow) -> dict[str, Any]:
 
 
 def _template(row: GroupRow | PairRow) -> dict[str, Any]:
-    """Return what a row tells the chat template, where it tells it something."""
+    """Return a row's tools and arguments for the chat template, if it has any."""
     told = {"tools": row.tools, "chat_template_kwargs": dict(row.chat_template_kwargs)}
     return {name: value for name, value in told.items() if value}

@@ -58,7 +58,7 @@ def distinct_prompts(
     Args:
         source: pair rows, good and bad; their responses are not read.
         tokenizer: the policy's, with a chat template.
-        num_prompts: stop after so many; None for all.
+        num_prompts: stop after this many; None for all.
         max_prompt_tokens: longer prompts are left out; None keeps all.
         on_bad_row: what becomes of rows that cannot be read, or have no prompt that can be answered.
         chat_template_kwargs: further arguments for the chat template, of all prompts; a prompt's own go before them.

@@ -1,4 +1,4 @@
-"""`RoundTable`: the results of rounds, as a table, files and metrics. It knows measures; no policy and no text."""
+"""`RoundTable`: the results of rounds as a table, as files and as metrics. It knows measures; no policy and no text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RoundTable:
         measures: number of a round -> what came out.
         counts: number of a round -> what its policy learned from, by count.
         stopped: whether the rounds ended before the last, because worth fell.
-        changes: number of a round -> what it is worth more than the one before.
+        changes: number of a round -> how much more it is worth than the one before.
         weighed: number of a round whose pairs have weights -> `Weighed.summary` of them.
     """
 
@@ -77,7 +77,7 @@ class RoundTable:
         return [{name: value for name, value in row.items() if name not in empty} for row in rows]
 
     def notes(self) -> list[str]:
-        """Return what is to be said beside the table."""
+        """Return the remarks below the table."""
         first = self.measures[0]
         what = "gold" if first.gold is not None else "the share of wins (ties half, and one half for round 0)"
         worth = [measures.worth for measures in self.measures.values()]

@@ -32,7 +32,7 @@ from lightning_rm.rlhf.weighed_file import ADDED, COLUMNS, Weighed, write_weighe
 from lightning_rm.scoring.parts import Parts, check_parts, remove_parts
 
 Progress = Callable[[str, int, int], None]
-"""Told the policy, how many pairs it has read, and how many there are."""
+"""Called with the policy's name, the number of pairs that it has read, and the number of all."""
 
 
 def weigh(
@@ -74,7 +74,7 @@ def weigh(
         shard_pairs: pairs that are computed together, the most that a killed process does again.
         device: of the policies; None for the accelerator, if there is one.
         batch_tokens: the most tokens of a forward.
-        progress: told how far each policy is.
+        progress: called after every shard.
         temperature: what both policies' logits are divided by: what responses were sampled at.
         dtype: of both policies.
         chat_template: of both, as `load_tokenizer` takes it; None for each one's own.
@@ -130,7 +130,7 @@ def weigh(
 
 
 def check_weighing(weighing: Weighing, reference: object | None, tokenize: TokenizePolicy) -> None:
-    """Say what does not go together, before anything is read.
+    """Check what does not go together, before anything is read.
 
     Args:
         weighing: how log-probabilities become weights.

@@ -1,4 +1,4 @@
-"""Weighed pairs as a Parquet file, which is a data source as it stands: its columns, and what it says of its weights.
+"""Weighed pairs as a Parquet file, which is itself a data source: its columns, and where its weights come from.
 
 It knows rows and numbers; no policy.
 """
@@ -35,7 +35,7 @@ COLUMNS = (
 )
 
 SETTINGS = b"lightning_rm.weights"
-"""The file's metadata says under this key, as JSON, by what and how its pairs were weighed, and what came out."""
+"""The key of the file's metadata for the settings that its pairs were weighed by, and a summary, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def write_weighed(weighed: Weighed, rows: Iterable[PairRow], others: OtherColumn
     Args:
         weighed: what came out.
         rows: the N pairs, in its order.
-        others: of the rows, every one of which it has noted.
-        settings: by what and how they were weighed.
+        others: the further fields of these rows.
+        settings: what they were weighed by.
     """
     told = json.dumps({**settings, **weighed.summary()})
     schema = pa.schema([*COLUMNS, *others.fields()]).with_metadata({SETTINGS: told})
@@ -97,5 +97,5 @@ def _columns(row: PairRow, i: int, weighed: Weighed) -> dict[str, Any]:
 
 
 def weighed_by(path: Path) -> dict[str, Any]:
-    """Return what a file says of its weights: policies, settings and what came out; empty where it says nothing."""
+    """Return the policies and settings that a file's pairs were weighed by, and the summary; empty if it has none."""
     return json.loads((pq.read_schema(path).metadata or {}).get(SETTINGS, b"{}"))

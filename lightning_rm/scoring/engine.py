@@ -53,7 +53,7 @@ def score_sequences(
         batch_size: the most distinct sequences of a forward too.
         each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
         name: what errors call a sequence, by its place.
-        progress: told after every batch how many of the sequences it has scored.
+        progress: called after every batch with the number of sequences in it.
 
     Returns:
         (n, M) rewards in the order given, in the model's `reward_dtype`: M is 1 for a model that answers as one, else

@@ -102,7 +102,8 @@ def score_file(
             device.
         shard_rows: rows that are scored and written together, the most that a killed process does again.
         engine: what scores the shards: this process and Fabric's, or `on_ray.RayWorkers`; the file is the same.
-        progress: told how many rows are done and how many there are; None for a JSON array, whose rows nobody counts.
+        progress: called with the number of rows done and of all rows; the latter is None for a JSON array, which is
+            not counted.
 
     Returns:
         What became of the rows; the first process alone knows.

@@ -81,7 +81,7 @@ class RayWorkers:
             layout: as in `score_shards`.
             batch_tokens: as there.
             each_member: as there.
-            progress: told a shard when it is done.
+            progress: called with each shard when it is done.
 
         Raises:
             ValueError: as `score_shards` does, for the same conversation; if there is no room for the workers, or one

@@ -84,7 +84,7 @@ def score_shards(
         batch_tokens: the most grid tokens of a forward; a longer conversation goes alone. None for what suits the
             device.
         each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
-        progress: told a shard, and how many more of its conversations are done.
+        progress: called with a shard and the number of its conversations that are newly done.
 
     Raises:
         ValueError: as `score_sequences` does. Parts that are written stay.

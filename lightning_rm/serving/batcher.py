@@ -58,7 +58,7 @@ class Batcher:
         score: called by one thread alone, with the sequences of one batch.
         batch_tokens: the most tokens of a batch; one sequence is scored, however long. What is left of a large request
             goes behind those that wait.
-        counted: told the number of sequences and of tokens of each batch.
+        counted: called with the number of sequences and of tokens of each batch.
     """
 
     def __init__(
