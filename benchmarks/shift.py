@@ -41,6 +41,7 @@ from lightning_rm.models.ensembles.warm import average_weights
 from lightning_rm.modules.contrast import SimCSE
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
+from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.strength import Treatment, adaptive_margin, flip, label_smoothing, soft_label
 
 ASCENT = 0.003
@@ -56,10 +57,13 @@ FRESH = {"fresh_10": 0.1, "fresh_33": 1 / 3, "fresh_50": 0.5, "fresh_33_disputed
 ROWS = (
     *("baseline", "headroom", "flip", "fresh_33", "flip_fresh", "fresh_33_disputed", "ensemble_mean", "meta_up"),
     *("meta_up_above", "mean_minus_variance", "warm", "soft_label", "distilled", "fresh_50", "fresh_10"),
-    *("soft_label_margin", "simcse", "meta_down", "flip_negative"),
+    *("soft_label_margin", "simcse", "two_views", "simcse_fresh_33", "simcse_flip_fresh", "meta_down", "flip_negative"),
 )
 OTHER_SEEDS = ("voter_2", "voter_3", "voter_4", "voter_5")
 """The baseline in four other orders of the pairs: how much of a difference is a lucky or an unlucky baseline."""
+TWO_VIEWS = partial(ContrastiveRM, contrast=partial(SimCSE, temperature=0.2), dropout_at="embeddings")
+LIGHT = partial(TWO_VIEWS, beta=0.1)
+"""SimCSE on responses with a tenth of its loss; by `beta=0` what its two dropout masks do without it."""
 ROUNDS = ("baseline", "fresh_33", "flip_fresh")
 
 
@@ -81,16 +85,17 @@ def judge_of_row(world: World, policies: Policies, name: str) -> Judge:
         return judge_of(world.train(name, policies.candidates(groups)[: len(pairs)]))
     if name in FRESH:
         return judge_of(world.train(name, policies.mixed(FRESH[name], groups, name.endswith("disputed"))))
-    if name == "flip_fresh":
-        mixed = world.annotated_by_heads(name, policies.mixed(FRESH["fresh_33"], groups))
-        return judge_of(world.train(name, mixed, treatments=[TENTH]))
+    if name.endswith("flip_fresh"):
+        mixed = world.annotated_by_heads("flip_fresh", policies.mixed(FRESH["fresh_33"], groups))
+        method = LIGHT if name.startswith("simcse") else StrengthAwareRM
+        return judge_of(world.train(name, mixed, treatments=[TENTH], module=method))
+    if name == "simcse_fresh_33":
+        return judge_of(world.train(name, policies.mixed(FRESH["fresh_33"], groups), module=LIGHT))
     if name == "distilled":  # no label is fresh: all are what the voters believe
         unlabelled = policies.mixed(FRESH["fresh_33"], groups)
         return judge_of(world.train(name, world.annotated(unlabelled), treatments=[soft_label]))
-    if name == "simcse":
-        contrast = partial(SimCSE, temperature=0.2)
-        method = partial(ContrastiveRM, contrast=contrast, beta=0.1, dropout_at="embeddings")
-        return judge_of(world.train(name, pairs, module=method))
+    if name in ("simcse", "two_views"):
+        return judge_of(world.train(name, pairs, module=LIGHT if name == "simcse" else partial(TWO_VIEWS, beta=0.0)))
     rate = -ASCENT if name == "meta_down" else ASCENT
     method = partial(MetaRM, ascent_lr=rate, ascent_scale="relative")
     theta = world.train(name.removesuffix("_above"), pairs, module=method, responses=groups)
