@@ -10,10 +10,10 @@ The start policy has learned the chosen responses of noisy pairs. Every reward m
 has learned flawless answers, on pairs with 25 % wrong labels. All methods of a world have the same start policy, the
 same prompts, held-out prompts and random numbers. `baseline` is retrained on nothing new but seeds; `meta` reads each
 round's responses without labels; `labels` is the baseline with a pair of a tenth of each round's prompts labelled by
-the world's annotators, with the same errors; `ocrm` weighs the pairs by each round's policy, by OCRM's power and by ten
-times it, with the start policy for the one that wrote them. Gold is compared at equal KL too: that of each method on a
-straight line between its rounds, at the KL that all methods reach. A run that is stopped goes on; `rounds.json` is
-written after every run.
+the world's annotators, with the same errors; `simcse` contrasts responses, by a tenth of the contrast's loss; `ocrm`
+weighs the pairs by each round's policy, by OCRM's power and by ten times it, with the start policy for the one that
+wrote them. Gold is compared at equal KL too: that of each method on a straight line between its rounds, at the KL that
+all methods reach. A run that is stopped goes on; `rounds.json` is written after every run.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ METHODS = {
     "baseline": [],
     "meta": ["module=meta", "module.ascent_scale=relative", "module.ascent_lr=0.01"],
     "labels": ["labels.share=0.1", f"labels.annotator={ANNOTATOR}"],
+    "simcse": ["module=contrastive", "contrast=simcse", "contrast.temperature=0.2", "module.beta=0.1"],
     "ocrm": ["weigh=true"],
     "ocrm_strong": ["weigh=true", "weighing.power=0.1", "weighing.clip=5"],
 }

@@ -324,6 +324,13 @@ def test_a_run_of_training_is_no_place_for_rounds(world: Path, tmp_path: Path) -
         run(words_of(world, tmp_path), Runner(tmp_path))
 
 
+def test_what_groups_choose_can_be_set(tmp_path: Path) -> None:
+    words = ("policy=start", f"out={tmp_path}", "contrast=simcse", "contrast.temperature=0.2", "members=heads")
+    cfg = composed(*words, "members.num_members=3", "treatment=[flip]", "backbone=tiny", command="rlhf")
+    assert (cfg.contrast.temperature, cfg.members.num_members, list(cfg.treatment)) == (0.2, 3, ["flip"])
+    assert cfg.backbone.path == "start"
+
+
 def test_what_rlhf_chooses_is_handed_to_the_training(tmp_path: Path) -> None:
     """The train command's own choices are others: made pairs, and a model that has no path."""
 
