@@ -25,13 +25,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop(L.Callback):
-    """A callback that turns the first signal into a stop before the next batch, and the second into a stop at once.
+    """A callback that turns the first signal into a stop before the next batch, and Ctrl-C after it into one at once.
 
     A signal may reach only one of several ranks, or each of them in another batch, and the others would then wait for
     ever. So each batch sends the ranks' flags round, beside the work and without a wait for a device, and the next
     batch reads them: all ranks stop before the same one.
 
-    Under Slurm the signal that announces the end of a job's time counts too.
+    Under Slurm the signal that announces the end of a job's time counts too; submitit's is handed back to it once the
+    run has stopped. Only a person asks twice: what follows of a machine, such as SIGTERM when that time is up, waits.
 
     Attributes:
         signal: the signal that the run was stopped by; None for none.
@@ -43,11 +44,18 @@ class Stop(L.Callback):
         self._group: Any = None
         self._sent: tuple[Tensor, Any] | None = None
         self._announce = False
+        self._theirs: dict[signal.Signals, Any] = {}
 
     @property
     def exit_code(self) -> int:
         """The code that a shell gives a process that a signal ended."""
         return 128 + (self.signal or signal.SIGINT)
+
+    def hand_back(self) -> None:
+        """Give the signal that the run was stopped by to whoever listened to it before, if it was submitit."""
+        if self.signal is not None and self.signal in self._theirs:
+            signal.signal(self.signal, self._theirs[self.signal])
+            signal.raise_signal(self.signal)
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen; Lightning's own handlers were set just before."""
@@ -89,6 +97,8 @@ class Stop(L.Callback):
         """Listen no more: Lightning has put back the handlers that it found."""
         self._listens = False
         self._group, self._sent = None, None
+        for number, handler in self._theirs.items():
+            signal.signal(number, handler)
 
     def _listen(self, trainer: L.Trainer) -> None:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and self._group is None:
@@ -101,16 +111,23 @@ class Stop(L.Callback):
             # On it Lightning would save at once, wherever each rank is; where it does not know the job for Slurm's,
             # as under torchrun, the process would end.
             numbers.append(signal.SIGUSR1)
+        if "SUBMITIT_EXECUTOR" in os.environ:
+            # Its handler would queue the job again and end this process, whatever is unsaved.
+            notice = signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
+            self._theirs.setdefault(notice, signal.getsignal(notice))
+            numbers.append(notice)
         for number in numbers:
             signal.signal(number, self._asked)
         self._listens = True
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.signal = signal.Signals(number)
         if self._announce:
-            os.write(2, b"\nstopping before the next batch; once more to stop at once\n")
+            os.write(2, b"\nstopping before the next batch; another Ctrl-C stops at once\n")
 
     def _look(self) -> None:
         """Raise if a rank was asked to stop, before the batch that follows on all of them."""

@@ -22,7 +22,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lightning_rm.commands._config import Terminated, conf_dir, plain_errors
-from lightning_rm.commands._resume import go_on, is_multirun
+from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
 from lightning_rm.commands._sweep import LOST, check_search, in_sweep, leave_word, told_at_the_end, word_before
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
 
@@ -47,7 +47,8 @@ def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             with plain_errors(cfg):
                 check_targets(cfg)
                 if in_sweep():
-                    if cfg.get("resume") == "auto" and (done := go_on(cfg)) is not None:
+                    goes_on = cfg.get("resume") == "auto" or is_requeued(cfg, arguments())
+                    if goes_on and (done := go_on(cfg)) is not None:
                         return done
                     leave_word(LOST)
                 result = task(cfg)

@@ -102,6 +102,13 @@ def go_on(cfg: DictConfig) -> float | None:
     return None
 
 
+def is_requeued(cfg: DictConfig, arguments: Sequence[str]) -> bool:
+    """Tell whether Slurm has put a job of a multirun back into its queue, which has written its folder before."""
+    if "resume" not in cfg or cfg.resume is not None or not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        return False
+    return _is_of(Path(HydraConfig.get().runtime.output_dir), arguments)
+
+
 def check_folder(arguments: Sequence[str]) -> None:
     """Check that the folder of a run, or of a multirun, can be written, as far as it is known: Hydra makes it.
 

@@ -225,6 +225,7 @@ def _fit_and_measure(
 
 def _end(ended: SystemExit, stop: Stop, trainer: L.Trainer) -> NoReturn:
     """Exit with the code that a shell expects after a signal, if there was one; Lightning's own code is 1 or 0."""
+    stop.hand_back()
     if stop.signal == signal.SIGUSR1 and trainer.is_global_zero:
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
     if stop.signal is not None:

@@ -70,6 +70,35 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     assert (stop.exit_code, len(losses)) == (130, 3)
 
 
+def test_a_machine_that_asks_again_waits(tmp_path: Path) -> None:
+    """As Slurm does when the time is up that it gave notice of: the batch is finished, and all of it saved."""
+    stop, losses = run(tmp_path, Send(signal.SIGTERM, "on_before_backward", times=2))
+    assert (stop.exit_code, len(losses)) == (143, 4)
+    assert (tmp_path / "checkpoints" / "resume.ckpt").is_file()
+
+
+def test_submitits_notice_is_handed_back_once_the_run_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handler queues the job again and ends the process."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    heard: list[bool] = []
+    saved = tmp_path / "checkpoints" / "resume.ckpt"
+
+    def queue_again(*_: Any) -> None:
+        heard.append(saved.is_file())
+
+    before = signal.signal(signal.SIGUSR2, queue_again)
+    try:
+        stop, losses = run(tmp_path, Send(signal.SIGUSR2, "on_before_backward"))
+        assert (stop.signal, len(losses), heard) == (signal.SIGUSR2, 4, [])
+        stop.hand_back()
+        assert heard == [True]
+        assert run(tmp_path)[0].signal is None
+        signal.raise_signal(signal.SIGUSR2)
+        assert heard == [True, True]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 @pytest.mark.parametrize("handler", [lambda *_: None, signal.SIG_DFL], ids=["lightnings", "none"])
 def test_the_notice_of_a_cluster_counts_where_lightning_would_save_at_once_and_where_nobody_listens(
     handler: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.callbacks import CheckpointFiles
 from lightning_rm.commands import _entry
@@ -20,7 +21,7 @@ from lightning_rm.commands._config import in_words
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._help import help_text, read_help
 from lightning_rm.commands._keys import check_keys
-from lightning_rm.commands._resume import check_folder, quoted, with_folder, write_job
+from lightning_rm.commands._resume import check_folder, is_requeued, quoted, with_folder, write_job
 from lightning_rm.commands.main import main, verbs
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import CONF
@@ -333,6 +334,13 @@ def test_a_job_that_slurm_puts_back_goes_on_where_it_was(tmp_path: Path, monkeyp
     fixed = [f"hydra.run.dir={other}"]
     write_job(other, fixed)
     assert with_folder(fixed) == [f'hydra.run.dir="{other}"', f'resume="{paths[other]}"']
+    job = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(other)))  # of a sweep, in its own folder
+    monkeypatch.setattr("lightning_rm.commands._resume.HydraConfig.get", lambda: job)
+    assert is_requeued(OmegaConf.create({"resume": None}), fixed)
+    assert not is_requeued(OmegaConf.create({"resume": None}), ["seed=2"])
+    assert not is_requeued(OmegaConf.create({"resume": "runs/b"}), fixed)
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    assert not is_requeued(OmegaConf.create({"resume": None}), fixed)
 
 
 @pytest.mark.parametrize("value", ["a", "a b", 'x"y', "x\\\\", "C:\\\\x\\\\y", "[/b]{}(),=:", "it's"])
