@@ -72,10 +72,10 @@ class OrdinalRM(PairwiseRM):
         spike_factor: float | None = 10.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
-        if num_levels < 1 or loss not in get_args(OrdinalLoss):
-            raise ValueError(
-                f"num_levels={num_levels}, loss={loss!r}: give 1 or more, and {' or '.join(get_args(OrdinalLoss))}"
-            )
+        if num_levels < 1:
+            raise ValueError(f"module.num_levels={num_levels}; give 1 or more")
+        if loss not in get_args(OrdinalLoss):
+            raise ValueError(f"loss={loss!r}; it must be one of {', '.join(get_args(OrdinalLoss))}")
         self.thresholds = Thresholds(num_levels, ties)
         self.ties = ties
         self.loss: OrdinalLoss = loss

@@ -6,6 +6,7 @@ leave pairs out are `strength.selection`'s.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -177,15 +178,25 @@ def levels(
 
     Raises:
         ValueError: for K below 1, another source, or `votes` without any.
+
+    Warns:
+        UserWarning: where strengths are beyond K.
     """
-    if num_levels < 1 or source not in ("mean", "votes", "quantile"):
-        raise ValueError(
-            f"num_levels={num_levels}, source={source!r}: give 1 or more levels, of 'mean', 'votes' or 'quantile'"
-        )
+    if num_levels < 1:
+        raise ValueError(f"num_levels={num_levels}: give 1 level or more")
+    if source not in ("mean", "votes", "quantile"):
+        raise ValueError(f"source={source!r}: levels are of 'mean', 'votes' or 'quantile'")
     if source == "votes":
         level = np.rint((2 * _share(strength) - 1) * num_levels)
     elif source == "mean":
-        level = np.clip(np.rint(scale * strength.mean), -num_levels, num_levels)
+        level = np.rint(scale * strength.mean)
+        if beyond := int((np.abs(level) > num_levels).sum()):
+            warnings.warn(
+                f"levels: {beyond:,} of {len(level):,} strengths are beyond level {num_levels} and count as it; "
+                "num_levels= more levels, or a smaller scale=, tells them apart",
+                stacklevel=2,
+            )
+        level = np.clip(level, -num_levels, num_levels)
     else:
         level = np.sign(strength.mean) * (np.floor(quantiles(np.abs(strength.mean)) * num_levels) + 1)
     return replace(targets, level=np.where(np.isnan(strength.mean), targets.level, targets.strength_sign * level))
@@ -214,11 +225,20 @@ def weight(
 
     Raises:
         ValueError: if floor is not above 0, or clip is below it.
+
+    Warns:
+        UserWarning: where strengths are beyond those of `of_level`.
     """
     if floor <= 0 or (clip is not None and clip < floor):
         raise ValueError(f"floor={floor} and clip={clip}: give 0 < floor <= clip, or drop the pairs that get no weight")
     backing = np.where(targets.label < 0.5, -strength.mean, strength.mean)
     if of_level is not None:
+        if beyond := int((backing > len(of_level)).sum()):
+            warnings.warn(
+                f"weight: {beyond:,} of {len(backing):,} strengths are beyond the {len(of_level)} of of_level= and weigh "
+                "as its last",
+                stacklevel=2,
+            )
         known_levels = [0.0, *(float(level + 1) for level in range(len(of_level)))]
         backing = np.interp(backing, known_levels, [0.0, *map(float, of_level)])
     scale = np.clip(backing, floor, clip)

@@ -340,7 +340,8 @@ def test_a_mean_alone_has_no_vote_share() -> None:
 def test_peoples_levels_come_through_and_quantiles_have_equal_shares() -> None:
     """-3 to 3 as they are; of six sizes 0.1 ... 0.6, two for each of three levels; without strength none."""
     told = s.Strength.of([3.0, 1.0, 0.0, -2.0, 7.0, NAN], [0.0] * 6, [NAN] * 6)
-    level = s.levels(told, s.Targets.plain(6)).level
+    with pytest.warns(UserWarning, match="1 of 6 strengths are beyond level 3 and count as it"):
+        level = s.levels(told, s.Targets.plain(6)).level
     np.testing.assert_array_equal(level, [3, 1, 0, -2, 3, NAN])
     of_voters = s.Strength.of([0.1, -0.2, 0.3, 0.4, -0.5, 0.6], [1.0] * 6, [NAN] * 6)
     ranked = s.levels(of_voters, s.Targets.plain(6), source="quantile").level
@@ -364,3 +365,5 @@ def test_weights_of_levels_are_inf_orms() -> None:
     weight = s.weight(told, s.Targets.plain(5), of_level=[1, 3, 10], floor=0.5).weight
     expected = np.array([1, 3, 10, 6.5, 0.5])
     assert weight.tolist() == same((expected / expected.mean()).tolist())
+    with pytest.warns(UserWarning, match="2 of 5 strengths are beyond the 2 of of_level= and weigh as its last"):
+        s.weight(told, s.Targets.plain(5), of_level=[1, 3])
