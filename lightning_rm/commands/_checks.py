@@ -69,7 +69,10 @@ def check_run(
             "there is nothing to train on: the data names no file to train on (data.file=null); give one, or "
             "trainer.max_epochs=0 to measure alone"
         )
-    _check_monitor(cfg, module, datamodule, benchmarks)
+    _check_monitor("monitor", cfg.monitor, cfg, module, datamodule, benchmarks)
+    for name, callback in cfg.callbacks.items():
+        if str(callback.get("monitor")).startswith(("val/", BENCHMARK)):  # it may go by what is logged in training too
+            _check_monitor(f"callbacks.{name}.monitor", callback.monitor, cfg, module, datamodule, benchmarks)
     if cfg.contrast is not None and "contrast" not in cfg.module:
         raise ValueError(
             f"contrast: {type(module).__name__} takes none; set module=contrastive or meta, or leave it out (~contrast)"
@@ -98,50 +101,57 @@ def warn_of_a_toy(cfg: DictConfig) -> None:
 
 
 def _check_monitor(
-    cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, benchmarks: Sequence[str]
+    key: str,
+    monitor: str | None,
+    cfg: DictConfig,
+    module: PairwiseRM,
+    datamodule: PreferenceDataModule,
+    benchmarks: Sequence[str],
 ) -> None:
-    """Say that a run will not have the metric that it is to monitor.
+    """Say that a run will not have the metric that it, or one of its callbacks, is to monitor.
 
     Args:
+        key: what sets it.
+        monitor: the metric; None for none.
         cfg: of the run.
         module: what is trained, whose metrics are asked for.
         datamodule: names its sets.
         benchmarks: the names of the metrics that its benchmarks will log.
     """
-    if cfg.monitor is None:  # the last weights are kept
+    if monitor is None:  # the last weights are kept
         return
-    if cfg.monitor.startswith(BENCHMARK):
-        if cfg.monitor not in benchmarks:
+    if monitor.startswith(BENCHMARK):
+        if monitor not in benchmarks:
             raise ValueError(
-                f"monitor={cfg.monitor!r} is of no benchmark of this run (callbacks=benchmarks "
+                f"{key}={monitor!r} is of no benchmark of this run (callbacks=benchmarks "
                 f"callbacks.benchmarks.paths.NAME=FOLDER); there are: {', '.join(benchmarks) or 'none'}"
             )
         if not (datamodule.val_names or datamodule.val_response_names):
             raise ValueError(
-                f"monitor={cfg.monitor!r}: the best weights are chosen at validations, and this run has none; give it "
+                f"{key}={monitor!r}: the best weights are chosen at validations, and this run has none; give it "
                 "a validation set, or data.val_fraction above 0"
             )
         return
-    if cfg.monitor.startswith("val/") and cfg.trainer.limit_val_batches == 0:
+    if monitor.startswith("val/") and cfg.trainer.limit_val_batches == 0:
         raise ValueError(
-            f"trainer.limit_val_batches=0 validates nothing, and monitor={cfg.monitor} chooses the best weights by a "
+            f"trainer.limit_val_batches=0 validates nothing, and {key}={monitor} chooses the best weights by a "
             "validation: set monitor=test/accuracy, which keeps the last weights, or validate"
         )
     groups = [metric_prefix("val", name) for name in datamodule.val_response_names]
     groups += [metric_prefix("test", name) for name in datamodule.test_response_names]
     known = [*(metric_prefix("val", name) for name in datamodule.val_names), *groups]
     known += [metric_prefix("test", name) for name in datamodule.test_names]
-    of_groups = any(cfg.monitor.startswith(f"{prefix}/") for prefix in groups)
+    of_groups = any(monitor.startswith(f"{prefix}/") for prefix in groups)
     of_scores = score_metric_names() if module.reads_single_responses else set[str]()
     metric, names = (
-        cfg.monitor.rpartition("/")[2],
+        monitor.rpartition("/")[2],
         sorted(group_metric_names() if of_groups else metric_names() | of_scores),
     )
     if metric not in names:
-        raise ValueError(f"monitor={cfg.monitor!r}: there is no metric {metric!r}; there are {', '.join(names)}")
-    if known and not any(cfg.monitor.startswith(f"{prefix}/") for prefix in known):
+        raise ValueError(f"{key}={monitor!r}: there is no metric {metric!r}; there are {', '.join(names)}")
+    if known and not any(monitor.startswith(f"{prefix}/") for prefix in known):
         raise ValueError(
-            f"monitor={cfg.monitor!r} is of no data set of this run; its sets are {', '.join(known)}: "
+            f"{key}={monitor!r} is of no data set of this run; its sets are {', '.join(known)}: "
             "say monitor=SET/accuracy, and mode=min for a loss"
         )
 

@@ -160,6 +160,8 @@ def in_words(error: BaseException) -> str | None:
     theirs = type(error).__module__.partition(".")[0] in ("wandb", "hydra", "omegaconf", "safetensors")
     if _raised_in(error).startswith(("lightning.fabric.connector", "lightning.fabric.accelerators")):
         return f"accelerator= and devices= ask for what is not here: {error}"
+    if _raised_in(error).startswith("lightning.pytorch.callbacks.early_stopping"):
+        return f"callbacks.early_stopping: {error}"
     if isinstance(error, ValueError | OSError) or theirs or type(error).__name__ == "MisconfigurationException":
         return str(error)
     return None

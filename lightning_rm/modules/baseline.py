@@ -19,7 +19,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import LABELS_AND_WEIGHTS, RANKING_TARGETS, Target
+from lightning_rm.modules.requirements import LABELS_AND_WEIGHTS, RANKING_TARGETS, Target, check_weights
 from lightning_rm.precision import wide
 
 ListLoss = Literal["pairs", "plackett_luce"]
@@ -44,7 +44,7 @@ class BaselineRM(PairwiseRM):
             responses, over all ranks.
 
     Raises:
-        ValueError: for another `list_loss`, or one that would leave margins unread.
+        ValueError: for another `list_loss`, or one that would leave margins unread, or a weight below 0.
     """
 
     def __init__(
@@ -63,6 +63,9 @@ class BaselineRM(PairwiseRM):
         spike_factor: float | None = 10.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
+        check_weights(
+            centering=centering, lm_loss=lm_loss, batch_centering=batch_centering, length_penalty=length_penalty
+        )
         self.margin_scale = margin_scale
         self.centering = centering
         self.lm_loss = lm_loss

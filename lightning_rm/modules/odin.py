@@ -13,7 +13,7 @@ from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.linear_head import LinearHead, linear_head, whole
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import RANKING_TARGETS, Target
+from lightning_rm.modules.requirements import RANKING_TARGETS, Target, check_weights
 
 
 class OdinRM(PairwiseRM):
@@ -32,7 +32,7 @@ class OdinRM(PairwiseRM):
         seed: of the length head's weights.
 
     Raises:
-        ValueError: if the model's head is not one linear map.
+        ValueError: if the model's head is not one linear map, or a weight is below 0.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class OdinRM(PairwiseRM):
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         linear_head(model, "module=odin")
+        check_weights(length_weight=length_weight, orthogonal_weight=orthogonal_weight)
         self.length_head = LinearHead(model.hidden_size, seed=seed)
         self.length_weight = length_weight
         self.orthogonal_weight = orthogonal_weight

@@ -13,7 +13,7 @@ from lightning_rm.losses import all_threshold_losses, ordinal_losses
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import Target, TrainPairs
+from lightning_rm.modules.requirements import Target, TrainPairs, check_weights
 from lightning_rm.precision import wide
 
 OrdinalLoss = Literal["likelihood", "all_thresholds"]
@@ -55,7 +55,7 @@ class OrdinalRM(PairwiseRM):
             with it they keep one.
 
     Raises:
-        ValueError: if K is below 1 or there is no such loss.
+        ValueError: if K is below 1, there is no such loss, or the weight is below 0.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class OrdinalRM(PairwiseRM):
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         if num_levels < 1:
             raise ValueError(f"module.num_levels={num_levels}; give 1 or more")
+        check_weights(threshold_penalty=threshold_penalty)
         if loss not in get_args(OrdinalLoss):
             raise ValueError(f"loss={loss!r}; it must be one of {', '.join(get_args(OrdinalLoss))}")
         self.thresholds = Thresholds(num_levels, ties)

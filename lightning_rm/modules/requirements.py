@@ -154,6 +154,19 @@ def check_targets(
             )
 
 
+def check_weights(**weights: float) -> None:
+    """Check the weights of parts of a loss, by the options' names.
+
+    Raises:
+        ValueError: if one is below 0, or NaN.
+    """
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise ValueError(
+                f"{name}={weight} is the weight of a part of the loss; give 0, which leaves it out, or more"
+            )
+
+
 def check_strengths(strength: Tensor) -> None:
     """Check that every pair has a strength (N,), for a method that distils them or ranks by them.
 

@@ -9,7 +9,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.objective import check_distill, target_losses
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import RANKING_TARGETS, Target
+from lightning_rm.modules.requirements import RANKING_TARGETS, Target, check_weights
 
 
 class StrengthAwareRM(PairwiseRM):
@@ -26,7 +26,7 @@ class StrengthAwareRM(PairwiseRM):
         centering: weight of the mean of `(r_chosen + r_rejected)^2`.
 
     Raises:
-        ValueError: if `distill` is not within [0, 1].
+        ValueError: if `distill` is not within [0, 1], or `centering` is below 0.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class StrengthAwareRM(PairwiseRM):
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         check_distill(distill)
+        check_weights(centering=centering)
         self.distill = distill
         self.centering = centering
 

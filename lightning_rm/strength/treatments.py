@@ -235,8 +235,8 @@ def weight(
     if of_level is not None:
         if beyond := int((backing > len(of_level)).sum()):
             warnings.warn(
-                f"weight: {beyond:,} of {len(backing):,} strengths are beyond the {len(of_level)} of of_level= and weigh "
-                "as its last",
+                f"weight: {beyond:,} of {len(backing):,} strengths are beyond the {len(of_level)} of of_level= and "
+                "weigh as its last",
                 stacklevel=2,
             )
         known_levels = [0.0, *(float(level + 1) for level in range(len(of_level)))]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 from torch._dynamo.exc import Unsupported
 
@@ -64,3 +66,11 @@ def test_what_torch_does_not_compile_is_said_with_the_way_out(
         raise Unsupported("no such operator\n\nfrom user code: ...")
     said = "torch cannot compile this backbone (Unsupported: no such operator); leave compile=true out"
     assert capsys.readouterr().err == f"error: {said}\n(on the command line: backbone.model.compile)\n"
+
+
+def test_a_metric_that_nobody_logs_stops_nothing_early(cfg: DictConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    """Metrics of training are known once it runs: Lightning's words, without its traceback."""
+    with pytest.raises(SystemExit, match="1"), plain_errors(cfg):
+        EarlyStopping("train/acc")._validate_condition_metric({"train/accuracy": torch.tensor(0.5)})
+    said = capsys.readouterr().err
+    assert said.startswith("error: callbacks.early_stopping: Early stopping conditioned on metric `train/acc`")

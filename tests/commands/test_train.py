@@ -180,6 +180,10 @@ def test_a_run_is_a_backbone_and_its_folder_a_checkpoint(cli: Cli, tmp_path: Pat
         ("resume=none.ckpt", "error: none.ckpt: there is no such checkpoint"),
         ("resume=.", "error: resume='.' is a folder without a checkpoint"),
         ("monitor=val/acc", "error: monitor='val/acc': there is no metric 'acc'; there are accuracy"),
+        (
+            "callbacks=early_stopping callbacks.early_stopping.monitor=val/acc",
+            "error: callbacks.early_stopping.monitor='val/acc': there is no metric 'acc'",
+        ),
         ("monitor=dev/accuracy", "error: monitor='dev/accuracy' is of no data set of this run"),
         (
             "trainer.limit_val_batches=0",

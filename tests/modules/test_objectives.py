@@ -26,6 +26,7 @@ from lightning_rm.modules.ordinal import OrdinalRM
 from lightning_rm.modules.regression import RegressionRM
 from lightning_rm.modules.response_rank import ResponseRankRM
 from lightning_rm.modules.robust import RobustRM
+from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.modules.voters import VotersRM, plausible_to_others
 from lightning_rm.strength import levels
 from tests import reference
@@ -306,12 +307,27 @@ def test_regression_is_measured_by_scores_and_keeps_the_best(tmp_path: Path, k: 
     [
         ({}, "several attributes; give their weights"),
         ({"attributes": {"honest": 1.0}}, "names 'honest'"),
+        ({"attributes": {"helpful": "high"}}, "the weight of 'helpful' is not a number"),
         ({"attributes": {"helpful": 1.0}, "loss": "bce"}, "module.bounds="),
     ],
 )
 def test_scores_that_do_not_fit_are_said(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         toy_trainer(tmp_path).fit(RegressionRM(toy_model(), ADAMW, **options), data_of(tmp_path, Scored(12, k=2)))
+
+
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [
+        (OdinRM, "length_weight"),
+        (BaselineRM, "lm_loss"),
+        (OrdinalRM, "threshold_penalty"),
+        (StrengthAwareRM, "centering"),
+    ],
+)
+def test_weights_in_a_loss_are_not_negative(module: Any, option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}=-1.0 is the weight of a part of the loss"):
+        module(toy_model(), ADAMW, **{option: -1.0})
 
 
 # Lists

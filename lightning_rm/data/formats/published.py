@@ -57,9 +57,10 @@ def plain_fields(raw: Raw, name: str, *, as_given: bool = False) -> Raw:
     row_format = next(found, None) if name == "auto" else FORMATS[name]
     if row_format is not None:
         return row_format.rewrite(row_format.first_better(raw) if as_given else raw)
+    scored = "; data=scored reads responses with their scores" if {"scores", "score", "ranks"} & raw.keys() else ""
     raise RowError(
         UNKNOWN_FORMAT,
-        f"{found_fields(raw)}; a pair needs chosen and rejected, or the fields of one of "
+        f"{found_fields(raw)}{scored}; a pair needs chosen and rejected, or the fields of one of "
         f"{', '.join(FORMATS)}; name other fields with columns={{chosen: ..., rejected: ...}}",
     )
 

@@ -23,6 +23,7 @@ from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import is_no_model
 from lightning_rm.models.backbone.heads import head_tensors
 from lightning_rm.models.backbone.merging import ADAPTER, adapted_layers
+from lightning_rm.models.backbone.peft_names import takes_others
 
 PREFIX = "base_model.model."
 """What peft puts before the names of a model's own modules."""
@@ -46,7 +47,8 @@ def export_adapters(
         write_beside: writes more files into the folder that it is given, before the swap.
 
     Raises:
-        ValueError: if there are no adapters, or they stand on weights that their own start changed (PiSSA and others).
+        ValueError: if there are no adapters, they stand on weights that their own start changed (PiSSA and others), or
+            peft would put them on other layers.
     """
     layers = [name for name, _ in adapted_layers(classifier)]
     if not layers:
@@ -60,6 +62,11 @@ def export_adapters(
         raise ValueError(
             f"init_lora_weights={config.init_lora_weights!r} changes the weights that adapters stand on, so that they "
             "are worth nothing on their base; export the model whole, without adapter=true"
+        )
+    if takes_others(config, classifier):
+        raise ValueError(
+            f"peft would put adapters of this {classifier.config.model_type}'s MLPs on its experts, and give other "
+            "rewards; export the model whole, without adapter=true"
         )
     config.task_type = TaskType.SEQ_CLS
     config.base_model_name_or_path, config.inference_mode = base, True

@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.models.backbone.heads import Architecture
 from lightning_rm.models.backbone.merging import ADAPTER
+from lightning_rm.models.backbone.peft_names import names_as_they_are
 from lightning_rm.models.backbone.routers import routers_of
 from lightning_rm.precision import wide
 
@@ -101,7 +102,7 @@ def put_adapter(config: PeftConfig, classifier: PreTrainedModel, architecture: A
         changed.save_projection = False  # VeRA's random matrices are drawn again from their key
     if hasattr(changed, "fan_in_fan_out"):
         changed.fan_in_fan_out = isinstance(classifier.get_submodule(chosen[0]), Conv1D)
-    with seeded(seed):
+    with seeded(seed), names_as_they_are():
         tuner(classifier, changed, ADAPTER)
     for parameter in classifier.parameters():
         if parameter.requires_grad:  # peft has frozen what is not an adapter

@@ -19,6 +19,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from safetensors.torch import load_file
+from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from lightning_rm.models.backbone.adapters import LoraAdapter, is_plain_lora
@@ -105,15 +106,34 @@ def test_what_is_no_layers_adapter_is_an_error() -> None:
         tiny_model("llama", adapter=LoraConfig(target_modules=["query"]))
 
 
-@pytest.mark.parametrize("name", ["phimoe", "jetmoe", "mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss"])
-def test_all_linear_leaves_routers_alone(name: str) -> None:
+@pytest.mark.parametrize("name", ["phimoe", "jetmoe", "mixtral", "qwen3_moe", "deepseek_v3", "qwen3_next", "gpt_oss"])
+def test_all_linear_is_every_linear_layer_but_routers(name: str) -> None:
+    """No tensor of experts is adapted in the place of a dense or shared MLP."""
     model = RewardModel.from_config(family_config(name), adapter=LoraConfig(target_modules="all-linear"))
     routers = routers_of(model.backbone)
     assert routers or (name == "deepseek_v3" and older_than(5, 18))
     adapted = [key for key, _ in model.backbone.named_parameters() if ".lora_" in key]
-    assert adapted
+    plain = RewardModel.from_config(family_config(name)).backbone
+    others = (*(f"{router}." for router in routers), "score.")
+    linear = {key for key, part in plain.named_modules() if isinstance(part, nn.Linear)}
+    assert {key.partition(".lora_")[0] for key in adapted} == {
+        key for key in linear if not f"{key}.".startswith(others)
+    }
     assert not [key for key in adapted if any(key.startswith(f"{router}.") for router in routers)]
     assert not any(value.requires_grad for router in routers.values() for value in router.parameters())
+
+
+def test_adapters_that_peft_would_put_elsewhere_are_exported_merged(tmp_path: Path) -> None:
+    """DeepSeek's dense and shared MLPs, whose names peft takes for those of its experts."""
+    config = LoraConfig(r=2, init_lora_weights=False, target_modules="all-linear")
+    model = in_float64(RewardModel.from_config(family_config("deepseek_v3"), adapter=config, dtype="float64")).eval()
+    with torch.no_grad():
+        expected = model(laid_out(model)).reward
+        model.save_pretrained(tmp_path)
+        merged = in_float64(RewardModel.from_pretrained(tmp_path, dtype="float64")).eval()
+        assert_same(merged(laid_out(model)).reward, expected)
+    with pytest.raises(ValueError, match="peft would put adapters of this deepseek_v3's MLPs on its experts"):
+        model.save_adapters(tmp_path / "alone", "base")
 
 
 def test_a_start_that_changes_the_weights_is_merged_and_not_written_alone(tmp_path: Path) -> None:
