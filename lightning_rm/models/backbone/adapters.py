@@ -78,7 +78,7 @@ def put_adapter(config: PeftConfig, classifier: PreTrainedModel, architecture: A
         seed: of the adapters' initial values.
 
     Raises:
-        ValueError: if the configuration does not act within layers, or its targets match none.
+        ValueError: if the configuration does not act within linear layers, or its targets match none.
     """
     tuner = cast("dict[object, Any]", PEFT_TYPE_TO_TUNER_MAPPING).get(config.peft_type)
     if config.is_prompt_learning or tuner is None:
@@ -92,6 +92,11 @@ def put_adapter(config: PeftConfig, classifier: PreTrainedModel, architecture: A
             "take another, such as LoraConfig or VeraConfig"
         )
     changed = cast(Any, copy.deepcopy(config))
+    if getattr(changed, "target_parameters", None):
+        raise ValueError(
+            f"target_parameters={sorted(changed.target_parameters)}: adapters of tensors that no linear layer has, "
+            "as experts' are, are merged into none here; leave it out"
+        )
     changed.modules_to_save = None
     chosen = _targets(changed.target_modules, classifier, architecture)
     changed.target_modules = set(chosen)

@@ -102,6 +102,8 @@ def test_what_is_no_layers_adapter_is_an_error() -> None:
         tiny_model("llama", adapter=LoraConfig(), lora=LoraAdapter())
     with pytest.raises(ValueError, match="VBLoRAConfig trains numbers that belong to no layer"):
         tiny_model("llama", adapter=VBLoRAConfig(target_modules=["q_proj"], vector_length=8))
+    with pytest.raises(ValueError, match=r"target_parameters=\['mlp.experts.down_proj'\].*merged into none here"):
+        tiny_model("llama", adapter=LoraConfig(target_parameters=["mlp.experts.down_proj"]))
     with pytest.raises(ValueError, match=r"target_modules=\['query'\].*q_proj"):
         tiny_model("llama", adapter=LoraConfig(target_modules=["query"]))
 
