@@ -19,10 +19,12 @@ from shift_table import Figure as Measure
 from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, save_figure
 
 NAMES = {
-    "baseline": "trained anew,\nfive orders",
-    "flip": "weakest tenth\nflipped",
-    "fresh_33": "a third of the\nlabels fresh",
-    "flip_fresh": "both",
+    "baseline": "trained\nanew",
+    "flip": "flip a\ntenth",
+    "simcse": "SimCSE",
+    "fresh_33": "a third\nfresh",
+    "flip_fresh": "flip and\nfresh",
+    "simcse_flip_fresh": "all\nthree",
 }
 PANELS = {
     "rank correlation, policy of 64": "Responses of the policy, ordered as gold does\n(rank correlation)",
@@ -37,7 +39,7 @@ def draw(axes: Axes, runs: dict[str, dict[str, Row]], measure: Measure) -> None:
         of_row = [name, *OTHER_SEEDS] if name == "baseline" else [name]
         values = np.array([[measure(runs[one][world]) for world in worlds] for one in of_row])
         aside = np.linspace(-0.16, 0.16, len(worlds))
-        color = {"baseline": GREY, "flip_fresh": ORANGE}.get(name, BLUE)
+        color = {"baseline": GREY, "simcse_flip_fresh": ORANGE}.get(name, BLUE)
         axes.plot(place + np.tile(aside, len(of_row)), values.ravel(), "o", color=color, markersize=4, alpha=0.6)
         axes.hlines(values.mean(), place - 0.3, place + 0.3, color=color, linewidth=2.5)
     axes.set_xticks(range(len(NAMES)), list(NAMES.values()))
