@@ -14,15 +14,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from lightning_rm.annotation.files import SCHEMA, AnnotatedFormat, columns_of
 from lightning_rm.annotation.votes import Votes
+from lightning_rm.curation.decide import Decided
 from lightning_rm.data.rows import BadRow, PairRow, Source
 from lightning_rm.data.store.pair_rows import CHUNK_ROWS, OtherColumns
 from lightning_rm.drafts import draft_of
@@ -34,44 +33,57 @@ CLEAN_SCHEMA = pa.schema(
 )
 """The columns of an annotated file, and what was decided of the row; `others` are its further fields, as JSON."""
 
+SET_ASIDE = "set aside"
+
 EXCHANGED = (("chosen", "rejected"), ("chosen_rewards", "rejected_rewards"))
 NEGATED = ("strength_mean", "margin", "gold_margin")
+
+
+class CleanFiles(NamedTuple):
+    """The three Parquet files.
+
+    Args:
+        strength: all rows that were voted on, as they are.
+        clean: what is kept, flipped and softened.
+        set_aside: the rest.
+    """
+
+    strength: Path
+    clean: Path
+    set_aside: Path
+
+    @classmethod
+    def within(cls, folder: Path) -> CleanFiles:
+        """Return the files of a folder."""
+        return cls(*(folder / f"{name}.parquet" for name in cls._fields))
 
 
 def write_clean(
     source: Source,
     votes: Votes,
-    targets: Targets,
-    decision: NDArray[np.str_],
-    why: Mapping[int, str],
+    decided: Decided,
     not_voted: Mapping[int, str],
     others: OtherColumns,
-    strength: Path,
-    clean: Path,
-    set_aside: Path,
+    files: CleanFiles,
 ) -> Counter[str]:
-    """Write the three files.
+    """Write the three files, each whole or not at all.
 
     Args:
         source: all rows, good and bad.
         votes: on N of them.
-        targets: (N,) what the pairs are to be trained towards, as decided.
-        decision: (N,) the same in a word, one of `policies.DECISIONS`.
-        why: pair -> the reason for the decision.
+        decided: what becomes of these N.
         not_voted: row of the source -> why nobody could vote on it; such rows are set aside.
         others: the further fields of the rows that were voted on.
-        strength: a `.parquet` file for all that were voted on, as they are.
-        clean: the same for what is kept, flipped and softened.
-        set_aside: the same for the rest.
+        files: to write.
 
     Returns:
         The number of rows for each decision; they sum to all rows read.
     """
     pair_of = {int(row): place for place, row in enumerate(votes.pairs.source_row)}
-    turned = is_turned(targets)
+    turned = is_turned(decided.targets)
     counts = Counter[str]()
     form = AnnotatedFormat(votes, others)
-    schemas = {strength: form.schema, clean: CLEAN_SCHEMA, set_aside: CLEAN_SCHEMA}
+    schemas = {files.strength: form.schema, files.clean: CLEAN_SCHEMA, files.set_aside: CLEAN_SCHEMA}
     stream = enumerate(source)
     with ExitStack() as stack:
         writers = {
@@ -84,16 +96,16 @@ def write_clean(
                 i = pair_of.get(number)
                 if i is None:
                     said = f"not voted on: {not_voted[number]}"
-                    written = _unvoted(row) | {"decision": "set aside", "why": said}
+                    decision, written = SET_ASIDE, _unvoted(row) | {"why": said}
                 else:
                     assert isinstance(row, PairRow)
-                    columns = columns_of(row, i, votes)
-                    parts[strength].append(columns | form.others_of(row))
-                    written = columns | _targets(row, i, targets) | _others(row)
-                    written = _exchanged(written) if turned[i] and decision[i] != "set aside" else written
-                    written |= {"decision": str(decision[i]), "why": why[i]}
-                counts[str(written["decision"])] += 1
-                parts[set_aside if written["decision"] == "set aside" else clean].append(written)
+                    decision, columns = str(decided.decision[i]), columns_of(row, i, votes)
+                    parts[files.strength].append(columns | form.others_of(row))
+                    written = columns | _targets(row, i, decided.targets) | _others(row) | {"why": decided.why[i]}
+                    written = _exchanged(written) if turned[i] and decision != SET_ASIDE else written
+                counts[decision] += 1
+                file = files.set_aside if decision == SET_ASIDE else files.clean
+                parts[file].append(written | {"decision": decision})
             for path, part in parts.items():
                 if part:
                     writers[path].write_table(pa.Table.from_pylist(part, schema=schemas[path]))

@@ -7,11 +7,14 @@ digests.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 Key = tuple[bytes, bytes, bytes]
-"""Digests of prompt, chosen and rejected; three empty ones for a row that cannot be read."""
+"""Digests of prompt, chosen and rejected."""
+
+UNREAD: Key = (b"", b"", b"")
+"""Stands for a row that cannot be read."""
 
 
 class Conflicts(NamedTuple):
@@ -42,14 +45,22 @@ def find_conflicts(exact: Sequence[Key], near: Sequence[Key]) -> Conflicts:
         exact: digests of each row's texts as they are.
         near: digests that ignore case, blanks and punctuation.
     """
-    known = [key for key in near if key != (b"", b"", b"")]
-    num_exact = _repeats([key for key in exact if key != (b"", b"", b"")])
+    num_exact = _num_repeats(exact)
     rows_of: dict[Key, list[int]] = defaultdict(list)
     for place, key in enumerate(near):
-        if key != (b"", b"", b""):
+        if key != UNREAD:
             rows_of[key].append(place)
     turned = {key: (key[0], key[2], key[1]) for key in rows_of if key[1] != key[2]}
     both_ways = {key for key, other in turned.items() if other in rows_of}
+    contradicted = sorted(place for key in both_ways for place in rows_of[key])
+    cycles, in_cycles = _find_cycles(rows_of)
+    return Conflicts(
+        num_exact, _num_repeats(near) - num_exact, len(both_ways) // 2, contradicted, cycles, sorted(in_cycles)
+    )
+
+
+def _find_cycles(rows_of: Mapping[Key, Sequence[int]]) -> tuple[int, list[int]]:
+    """Count the cycles of three responses or more, and return the rows among them."""
     graphs: dict[bytes, dict[bytes, set[bytes]]] = defaultdict(lambda: defaultdict(set))
     for prompt, chosen, rejected in rows_of:
         graphs[prompt][chosen].add(rejected)
@@ -65,14 +76,11 @@ def find_conflicts(exact: Sequence[Key], near: Sequence[Key]) -> Conflicts:
                 if rejected in group
                 for place in rows_of[prompt, chosen, rejected]
             ]
-    contradicted = sorted(place for key in both_ways for place in rows_of[key])
-    return Conflicts(
-        num_exact, _repeats(known) - num_exact, len(both_ways) // 2, contradicted, cycles, sorted(in_cycles)
-    )
+    return cycles, in_cycles
 
 
-def _repeats(keys: Sequence[Key]) -> int:
-    return sum(count - 1 for count in Counter(keys).values())
+def _num_repeats(keys: Sequence[Key]) -> int:
+    return sum(count - 1 for count in Counter(key for key in keys if key != UNREAD).values())
 
 
 def _components(edges: dict[bytes, set[bytes]]) -> list[set[bytes]]:

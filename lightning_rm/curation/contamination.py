@@ -40,21 +40,30 @@ class Benchmarks:
     def __init__(self, files: Mapping[str, str | Path | Sequence[str | Path]]) -> None:
         self._of: dict[int, str] = {}
         for name, paths in files.items():
-            num_prompts = 0
-            for file in find_files(paths):
-                for record in read_file(file):
-                    if isinstance(record, BadRow):
-                        raise ValueError(f"benchmarks.{name}: {record.origin}: {record.reason}: {record.detail}")
-                    for text in _prompts(record.raw):
-                        num_prompts += 1
-                        for gram in _grams(text):
-                            self._of.setdefault(gram, name)
-            if not num_prompts:
+            has_prompts = False
+            for prompt in _read_prompts(name, paths):
+                has_prompts = True
+                for gram in _grams(prompt):
+                    self._of.setdefault(gram, name)
+            if not has_prompts:
                 raise ValueError(f"benchmarks.{name}: no row of {paths} has a prompt (one of {', '.join(ASKED)})")
 
     def holds(self, prompt: str) -> str | None:
         """Return the benchmark that a prompt shares 13 words in a row with; None for none."""
         return next((self._of[gram] for gram in _grams(prompt) if gram in self._of), None)
+
+
+def _read_prompts(name: str, paths: str | Path | Sequence[str | Path]) -> Iterator[str]:
+    """Yield the prompts of a benchmark's files.
+
+    Raises:
+        ValueError: for a row that cannot be read.
+    """
+    for file in find_files(paths):
+        for record in read_file(file):
+            if isinstance(record, BadRow):
+                raise ValueError(f"benchmarks.{name}: {record.origin}: {record.reason}: {record.detail}")
+            yield from _prompts(record.raw)
 
 
 def _grams(text: str) -> Iterator[int]:

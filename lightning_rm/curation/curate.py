@@ -20,9 +20,10 @@ from lightning_rm.annotation.files import SCHEMA, check_columns
 from lightning_rm.annotation.reviews import Verdict, read_reviews, verdicts
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import Progress, Votes, collect_votes
-from lightning_rm.curation.clean import write_clean
+from lightning_rm.curation.clean import CleanFiles, write_clean
 from lightning_rm.curation.conflicts import find_conflicts
 from lightning_rm.curation.contamination import Benchmarks
+from lightning_rm.curation.decide import decide, verdicts_on
 from lightning_rm.curation.facts import Facts, collect_facts
 from lightning_rm.curation.heart import by_heart
 from lightning_rm.curation.opinions import Opinion, opinion_of, with_opinions
@@ -36,7 +37,7 @@ from lightning_rm.data.store.pair_rows import OtherColumns
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.scoring.shards import Engine, score_shards
-from lightning_rm.strength.policies import decisions, policy, reason, reviewed
+from lightning_rm.strength.policies import policy
 
 USUAL_SHARE = 0.1
 """The share of the pairs to flip or to drop where no estimate can be had (arXiv 2401.06080, figure 8)."""
@@ -155,35 +156,13 @@ def curate(
     wrong = wrong_labels(own_mean[is_new])
     share = rules.share if rules.share is not None else wrong.share if wrong.is_told else USUAL_SHARE
     votes = with_opinions(votes, opinions)
-    before = votes.pairs.targets()
-    treatment = policy(rules.policy, share=share, agree=rules.agree, temperature=rules.temperature)
-    after = treatment(votes.strength, before)
-    ids = [facts.id[one] for one in row.tolist()]
-    verdict = np.array([said.get(one, "") for one in ids], dtype="<U4")
-    after = reviewed(votes.strength, after, verdicts=verdict)
-    decision = decisions(before, after)
-    if said and not (verdict != "").any():
-        raise ValueError(
-            f"reviews={str(rules.reviews)!r}: none of its {len(said):,} pairs is among these {len(ids):,} (the first "
-            f"is {next(iter(said))!r}); is it a review of other data?"
-        )
+    decided = decide(votes, rules, share, verdicts_on([facts.id[one] for one in row.tolist()], said, rules.reviews))
     out.mkdir(parents=True, exist_ok=True)
-    strength_file, clean, aside = (out / f"{name}.parquet" for name in ("strength", "clean", "set_aside"))
-    counts = write_clean(
-        pairs,
-        votes,
-        after,
-        decision,
-        _reasons(votes, rules, verdict),
-        _not_voted(facts, votes),
-        others,
-        strength_file,
-        clean,
-        aside,
-    )
+    files = CleanFiles.within(out)
+    counts = write_clean(pairs, votes, decided, _not_voted(facts, votes), others, files)
     curated = Curated(
         votes=votes,
-        decision=decision,
+        decision=decided.decision,
         counts={name: counts[name] for name in ("kept", "flipped", "softened", "set aside")},
         share=share,
         wrong=wrong,
@@ -192,7 +171,7 @@ def curate(
         conflicts=find_conflicts(facts.exact, facts.keys),
         facts=facts,
         is_new=is_new,
-        files=(strength_file, clean, aside),
+        files=files,
     )
     return replace(curated, files=(*curated.files, *write_report(curated, rules, out)))
 
@@ -233,12 +212,3 @@ def _not_voted(facts: Facts, votes: Votes) -> dict[int, str]:
     known = Counter(bad.partition(": ")[0] for bad in facts.bad if bad)
     others = ", ".join(name for name in reasons if name not in known) or "left out"
     return {place: bad or others for place, bad in enumerate(facts.bad) if place not in voted}
-
-
-def _reasons(votes: Votes, rules: Rules, verdict: NDArray[np.str_]) -> dict[int, str]:
-    """Return pair -> why it was decided so."""
-    strength = votes.strength
-    return {
-        i: f"reviewed: {said}" if said in ("keep", "flip", "tie") else reason(strength, i, rules.policy)
-        for i, said in enumerate(verdict.tolist())
-    }
