@@ -16,9 +16,9 @@ import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_rm.annotation.conversations import Conversations
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.data.batches.choice import LayoutSetting
-from lightning_rm.data.batches.repeats import sequence_index
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
@@ -113,41 +113,15 @@ def collect_votes(
     pairs.report.warn()
     if accept is not None:
         accept(pairs)
-    index = sequence_index(pairs)
-    # Conversations are numbered from 0: `first` says at which pair and side each of them stands.
-    first = np.unique(index, return_index=True)[1]
-
-    def sequence_of(number: int) -> Sequence[int]:
-        pair, side = divmod(int(first[number]), 2)
-        return pairs.sample(pair).sequences[side]
-
-    def place_of(number: int) -> str:
-        pair, side = divmod(int(first[number]), 2)
-        return f"{pairs.place(pair)}, {('chosen', 'rejected')[side]}"
+    conversations = Conversations(pairs)
 
     def load(voter: Voter, following: Voter | None) -> AnyRewardModel:
         model = voter.load(tokenizer)
-        longest = int(pairs.lengths.max())
-        if model.max_tokens is not None and longest > model.max_tokens:
-            place = pairs.place(int(pairs.lengths.max(axis=1).argmax()))
-            raise ValueError(
-                f"{place}: a conversation has {longest:,} tokens and the voters read {model.max_tokens:,}; set "
-                f"max_tokens={model.max_tokens}"
-            )
+        conversations.check_readable(model)
         fabric.to_device(model)
         if following is not None:
             following.read_ahead()
         return model
-
-    def shards_of(voter: Voter, needed: NDArray[np.int64]) -> Iterator[Shard]:
-        for number, start in enumerate(range(0, len(needed), shard_size)):
-            numbers: list[int] = needed[start : start + shard_size].tolist()
-            yield Shard(
-                number,
-                len(numbers),
-                lambda numbers=numbers: [sequence_of(one) for one in numbers],
-                lambda place, numbers=numbers: f"voter {voter.name}: {place_of(numbers[place])}",
-            )
 
     settings = fingerprint(
         pairs=pairs.path.stem,
@@ -157,13 +131,13 @@ def collect_votes(
         precision=fabric.strategy.precision.precision,
     )
     has_say = _has_say(source, pairs, voters)
-    needed_by = [np.unique(index[mask]) for mask in has_say]
+    needed_by = [np.unique(conversations.index[mask]) for mask in has_say]
     check_parts(parts)
     folders = [Parts(parts / f"{settings[:16]}-{voter.digest}{_fold(voter)}") for voter in voters]
     for voter, following, needed, folder in zip(voters, [*voters[1:], None], needed_by, folders, strict=True):
         engine(
             partial(load, voter, following),
-            shards_of(voter, needed),
+            conversations.shards(needed, shard_size, voter.name),
             folder,
             fabric=fabric,
             layout=layout,
@@ -177,7 +151,7 @@ def collect_votes(
         rewards = np.concatenate(read) if read else np.empty((0, voter.load(tokenizer).num_rewards), np.float32)
         members = rewards.shape[1]
         names += [voter.name] if members == 1 else [f"{voter.name}#{member}" for member in range(members)]
-        columns.append(_by_pair(rewards, needed, index, mask))
+        columns.append(_by_pair(rewards, needed, conversations.index, mask))
     table = np.concatenate(columns, axis=2)
     return Votes(pairs, tuple(names), table[:, 0], table[:, 1])
 
