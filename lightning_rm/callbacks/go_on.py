@@ -1,4 +1,4 @@
-"""Where a resumed run goes on, told to the loggers that keep what was logged before. It knows loggers; no model."""
+"""Tells loggers that keep earlier logs where a resumed run goes on. It knows loggers; no model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a run is, a line a minute: for logs in files, where a bar is redrawn without end or not at all."""
+"""A line a minute on how far a run is, for log files, where a progress bar is redrawn endlessly or not at all."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class ProgressLines(L.Callback):
         step 120 of 375, epoch 1 of 3, loss 0.634, 2.1 steps a second, 2 min left
 
     Args:
-        seconds: from one line to the next.
-        clock: gives seconds.
-        say: prints a line.
+        seconds: between two lines.
+        clock: returns seconds.
+        say: prints a line; None for `print`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What each evaluation said of each pair, as Parquet, and the worst pairs in words, as JSONL and as a table in W&B.
+"""The rewards of each pair in each evaluation, as Parquet, and the texts of the worst pairs, as JSONL and in W&B.
 
 It knows batches and rewards; neither the model nor the metrics know it.
 """
@@ -28,7 +28,7 @@ from lightning_rm.drafts import draft_of
 
 @dataclass(frozen=True)
 class PairRecords:
-    """What an evaluation said of each pair of one data set, in the data set's order.
+    """The rewards of each pair of one data set in an evaluation, in the data set's order.
 
     Args:
         data_set: the set's name.

@@ -1,4 +1,4 @@
-"""The gradient spikes of a run with their pairs, a line each, for whoever wants to read what shook the training.
+"""The gradient spikes of a run with their pairs, one line each: the data to look at when training is unstable.
 
 It knows the data module's pairs and a file; the module finds the spikes (`modules.spikes`).
 """

@@ -29,7 +29,7 @@ class HuggingFaceCheckpoint(L.Callback):
         tokenizer: saved beside the weights.
         monitor: the metric that says which weights are best; None for the last.
         mode: `max` or `min`.
-        beside: the checkpoint of the best weights, which a resumed run measures; where it is gone, so is the best.
+        beside: the checkpoint of the best weights, which a resumed run measures; without it the best begins anew.
     """
 
     def __init__(

@@ -130,13 +130,11 @@ class PairwiseRM(L.LightningModule):
         return False
 
     def scores(self, batch: PreferenceBatch | GroupBatch) -> Tensor | None:
-        """Return what rewards are compared with beside the labels of pairs, (2, P), NaN where it is not known; or
-        None.
-        """
+        """Return scores that rewards are compared with beside labels, (2, P), NaN where unknown; None without any."""
         return None
 
     def check_pairs(self, pairs: TrainPairs) -> None:
-        """Say before training what the method cannot do with the training pairs.
+        """Check before training that the method can train on these pairs.
 
         Raises:
             ValueError: if it needs strengths that are missing, no row has two responses to tell apart, or a treatment
@@ -168,7 +166,7 @@ class PairwiseRM(L.LightningModule):
         return {}
 
     def way_out(self) -> str:
-        """Return what to do about steps that are not finite."""
+        """Return what a user can do about steps that are not finite, in a sentence."""
         return "Lower the learning rate, or look at the pairs that are named above"
 
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -178,7 +176,7 @@ class PairwiseRM(L.LightningModule):
     # Before a run and after it
 
     def setup(self, stage: str) -> None:
-        """Say what does not go together before anything is read or trained.
+        """Check what does not go together before anything is read or trained.
 
         Raises:
             ValueError: if the data module reads rewards at another token than the model, training pairs lack the
@@ -205,7 +203,7 @@ class PairwiseRM(L.LightningModule):
         shard_for(self.trainer.strategy, self.trainer.precision, self.model, self._own_parts())
 
     def teardown(self, stage: str) -> None:
-        """Leave what was frozen to whatever trains the model next."""
+        """Unfreeze what the run has frozen, for whatever trains the model next."""
         self._frozen.release()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -1,4 +1,4 @@
-"""What an evaluation has measured of each data set: exact metrics, and how many rewards are not finite.
+"""What an evaluation measures on each data set: exact metrics, and how many rewards are not finite.
 
 It knows batches and rewards; no model, no trainer and no files.
 """

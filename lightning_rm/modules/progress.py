@@ -65,10 +65,7 @@ class Progress:
         return totals
 
     def take_since_epoch(self, add_up: AcrossRanks) -> Totals:
-        """Return all ranks' sums of the epoch, which begin anew.
-
-        None where a run was resumed at an epoch's very end.
-        """
+        """Return all ranks' sums of the epoch, which begin anew; empty if a run was resumed at an epoch's very end."""
         totals, self._since_epoch = _mapped(add_up, self._since_epoch), {}
         return totals
 

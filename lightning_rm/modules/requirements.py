@@ -1,4 +1,4 @@
-"""What a module needs of its surroundings, said before anything is read or trained.
+"""What a module needs of its surroundings, checked before anything is read or trained.
 
 It knows what it asks for by a protocol; no data module, no model and no files.
 """

@@ -1,4 +1,4 @@
-"""An optimizer that a checkpoint restores: whether it is of this kind, and the options that this run gives it.
+"""An optimizer that a checkpoint restores: whether it is the same kind, and the options that this run gives it.
 
 It knows optimizers, schedules and their options; no model and no trainer.
 """

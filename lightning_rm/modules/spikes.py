@@ -106,7 +106,7 @@ class GradientSpikes:
         return [spike._replace(rows=tuple(found)) for spike, found in zip(self.kept, rows, strict=True)]
 
     def told(self) -> str:
-        """Return in words how many there were and which was the largest; nothing where there was none."""
+        """Return a sentence on how many there were and which was the largest; empty if there was none."""
         if not self.num:
             return ""
         most = max(self.kept, key=lambda spike: spike.times)

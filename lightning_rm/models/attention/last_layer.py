@@ -54,7 +54,7 @@ class Cells(NamedTuple):
 
 
 class _Now(threading.local):
-    """What the last layer that runs in this thread is told; one value will do, as none runs inside another."""
+    """The cells for the last layer that runs in this thread; one value is enough, as none runs inside another."""
 
     cells: Cells | None = None
 

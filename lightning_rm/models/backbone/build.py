@@ -1,7 +1,7 @@
 """A backbone with its head, ready to read: from a checkpoint, or of random weights from a configuration.
 
-It puts together what the other files of this room do one by one. It knows checkpoints, heads and settings; nothing of
-layouts, losses or how a reward model is trained.
+It combines the other files of this folder. It knows checkpoints, heads and settings; nothing of layouts, losses or how
+a reward model is trained.
 """
 
 from __future__ import annotations

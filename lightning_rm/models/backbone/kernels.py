@@ -1,6 +1,6 @@
-"""Fused kernels of others in place of a backbone's norms, MLPs and rotary embeddings: Liger's, or what torch compiles.
+"""Fused kernels for a backbone's norms, MLPs and rotary embeddings: Liger's, or those that torch compiles.
 
-It knows transformers' switch, and layers; nothing of what runs through them.
+It knows transformers' switch and layers; nothing of what runs through them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def compile_layers(layers: Sequence[nn.Module]) -> None:
     Attention by segments is left out of what is compiled; norms, projections, rotary embeddings and MLPs are in it.
 
     Args:
-        layers: that nobody hooks into.
+        layers: without hooks.
 
     Raises:
         ValueError: if there is no compiler: one of C++ for a CPU, Triton for a GPU.

@@ -1,4 +1,4 @@
-"""Folders that transformers 4 reads too: servers stay on it for long, and would read some settings as their defaults.
+"""Folders that transformers 4 reads too: many servers still use it, and would miss some settings without an error.
 
 Transformers 5 writes `rope_parameters` and `dtype` where 4 reads `rope_theta`, `rope_scaling` and `torch_dtype`: a
 model with another base than 10,000 would load without a word and give other rewards. Both are written here; 5 reads

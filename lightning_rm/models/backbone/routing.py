@@ -1,4 +1,4 @@
-"""What a mixture's routers did in a forward: their loss, and experts that no token went to.
+"""What the routers of a mixture of experts did in a forward: their loss, and the experts that got no token.
 
 Routers are heard by hooks, in training alone. It knows routers and tokens; not what a loss is added to.
 """

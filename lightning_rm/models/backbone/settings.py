@@ -1,4 +1,4 @@
-"""Settings of a backbone: its configuration, dtype, attention, dropout and padding token, checked and in words.
+"""Settings of a backbone: its configuration, dtype, attention, dropout and padding token, each checked.
 
 It knows transformers' configurations and what families are read as; no weights and no files.
 """

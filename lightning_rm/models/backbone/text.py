@@ -1,4 +1,4 @@
-"""The loss of text: what a kept LM head says of the tokens of chosen responses."""
+"""The language-model loss on the tokens of chosen responses, by an LM head that was kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether reward models can answer as one: they read the same token batches in the same way."""
+"""Whether reward models can answer as one, which they can if they read the same token batches in the same way."""
 
 from __future__ import annotations
 
