@@ -44,7 +44,7 @@ from lightning_rm.commands.main import main as lightning_rm
 from lightning_rm.commands.rlhf import rlhf
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.rlhf.changes import change
-from lightning_rm.rlhf.judging import read_judged
+from lightning_rm.rlhf.measures import read_judged
 
 NOISE = 0.25
 ANNOTATOR = f"{{_target_: lightning_rm.data.synthetic.annotator.Annotator, noise: {NOISE}}}"

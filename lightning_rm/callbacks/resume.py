@@ -79,7 +79,7 @@ class ResumeCheckpoint(L.Callback):
             print(f"stopped after {trainer.global_step} steps; no checkpoint was written before")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Set Lightning's counts to what they are where Lightning itself saves; it resumes wrongly from a save elsewhere.
+        """Set the counts to what they are where Lightning itself saves; it resumes wrongly from a save elsewhere.
 
         It takes an interrupted validation for one that is over, or reads only the rest of it; after an interrupted
         batch it counts one step too many in the logs, and from the next checkpoint of that run it repeats a batch.

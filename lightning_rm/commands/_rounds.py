@@ -13,10 +13,12 @@ from lightning_rm.commands._round_model import ModelStages
 from lightning_rm.commands._round_policy import PolicyStage
 from lightning_rm.commands._round_setup import Setup, given
 from lightning_rm.digests import fingerprint, sha256_of
+from lightning_rm.rlhf.answering import Answering
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge
 from lightning_rm.rlhf.improving import said_groups, write_pairs
-from lightning_rm.rlhf.judging import Answering, judge_policy, read_judged, write_judged
+from lightning_rm.rlhf.judging import judge_policy
 from lightning_rm.rlhf.labelling import label_pairs
+from lightning_rm.rlhf.measures import read_judged, write_judged
 from lightning_rm.rlhf.rounds import Round, Stage
 
 SAMPLED_BY = (

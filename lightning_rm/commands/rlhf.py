@@ -22,7 +22,7 @@ from lightning_rm.commands._round_checks import check_all, check_settings
 from lightning_rm.commands._round_setup import Setup
 from lightning_rm.commands._rounds import RoundStages
 from lightning_rm.commands._tables import words_table
-from lightning_rm.rlhf.judging import read_judged
+from lightning_rm.rlhf.measures import read_judged
 from lightning_rm.rlhf.round_table import RoundTable, read_rounds
 from lightning_rm.rlhf.rounds import Round, Stage, run_rounds, settle
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_rm.drafts import draft_of
 from lightning_rm.rlhf.changes import Change, change
-from lightning_rm.rlhf.judging import Measures, read_judged
+from lightning_rm.rlhf.measures import Measures, read_judged
 from lightning_rm.rlhf.rounds import Round, num_falls
 from lightning_rm.rlhf.weighed_file import weighed_by
 

@@ -26,7 +26,7 @@ from lightning_rm.data.rows import GroupRow
 from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.rlhf.judges import Comparison, PlantedJudge
-from lightning_rm.rlhf.judging import read_judged
+from lightning_rm.rlhf.measures import read_judged
 from lightning_rm.rlhf.round_table import RoundTable
 from lightning_rm.rlhf.rounds import Round
 from lightning_rm.scoring.conversations import score

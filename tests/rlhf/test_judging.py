@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.rlhf.answering import Answering
 from lightning_rm.rlhf.diversity import distinct_ngrams, self_bleu
 from lightning_rm.rlhf.judges import PlantedJudge
-from lightning_rm.rlhf.judging import Answering, agreement, judge_policy
+from lightning_rm.rlhf.judging import judge_policy
 from lightning_rm.rlhf.log_probs import divergence, perplexity, response_log_probs
+from lightning_rm.rlhf.measures import agreement
 from lightning_rm.rlhf.prompts import Prompt
 from lightning_rm.rlhf.sampling import sample_responses
 from tests.float64 import roughly

@@ -16,8 +16,8 @@ from lightning_rm.data.synthetic.draws import Draws
 from lightning_rm.rlhf.choosing import Rejection, best_of_n, choose_responses, shaped
 from lightning_rm.rlhf.improving import Shaping, said_groups
 from lightning_rm.rlhf.judges import PlantedJudge
-from lightning_rm.rlhf.judging import Measures, read_judged
 from lightning_rm.rlhf.labelling import label_pairs
+from lightning_rm.rlhf.measures import Measures, read_judged
 from lightning_rm.rlhf.round_table import RoundTable
 from lightning_rm.rlhf.rounds import Round, Stage, check_made, num_falls, run_rounds, settle
 from tests.float64 import roughly
