@@ -7,6 +7,7 @@ ours: the library gives up on a search that goes on too long, and `templates` sa
 
 from __future__ import annotations
 
+import resource
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -24,11 +25,13 @@ MAX_GROWTH = 100
 MAX_STEPS = 200_000
 """Steps of a template on a conversation of two words; those of published models take some thousand."""
 MAX_NUMBER = 1_000_000
-"""The largest number that stands in a template."""
+"""The largest number that stands in a template, and the most characters that it makes of two words."""
+MAX_BYTES = 2**27
+"""Of memory that a template takes for two words: a text is doubled forty times in few steps without a large number."""
 
 
 class EndlessTemplateError(ValueError):
-    """A chat template does not end on two words."""
+    """A chat template does not end on two words, or makes gigabytes of them."""
 
 
 def check_files(path: str) -> None:
@@ -89,7 +92,7 @@ def check_template(path: str, template: str) -> None:
 
 @contextmanager
 def few_steps() -> Generator[None]:
-    """Run a template on few words, within `MAX_STEPS` lines of Python.
+    """Run a template on few words, within `MAX_STEPS` lines of Python and, on Linux, `MAX_BYTES` of memory.
 
     Raises:
         EndlessTemplateError: if it takes more.
@@ -108,9 +111,44 @@ def few_steps() -> Generator[None]:
 
     sys.settrace(count)
     try:
-        yield
+        with _little_memory():
+            yield
+    except MemoryError:
+        raise EndlessTemplateError(
+            f"the chat template takes over {MAX_BYTES >> 20} MiB of memory for a conversation of two words; give "
+            "another with chat_template=..."
+        ) from None
     finally:
         sys.settrace(before)
+
+
+def check_text(text: str) -> None:
+    """Check how long a text a template makes of two words.
+
+    Raises:
+        EndlessTemplateError: if it has over `MAX_NUMBER` characters.
+    """
+    if len(text) > MAX_NUMBER:
+        raise EndlessTemplateError(
+            f"the chat template makes {len(text):,} characters of a conversation of two words, where {MAX_NUMBER:,} is "
+            "the most that is taken; give another with chat_template=..."
+        )
+
+
+@contextmanager
+def _little_memory() -> Generator[None]:
+    """Let this process take `MAX_BYTES` more, on Linux; beyond it is a MemoryError."""
+    if sys.platform != "linux":
+        yield
+        return
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = pages * resource.getpagesize() + MAX_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(soft, most), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _growth(normalizer: Mapping[str, Any] | None) -> float:

@@ -23,7 +23,7 @@ from transformers.utils.chat_template_utils import (
 
 from lightning_rm.data.formats.limits import MAX_CALL_CHARACTERS
 from lightning_rm.data.rows import Message
-from lightning_rm.data.tokenize.hostile import EndlessTemplateError, few_steps
+from lightning_rm.data.tokenize.hostile import EndlessTemplateError, check_text, few_steps
 from lightning_rm.data.tokenize.seams import cut_alike, library_of
 
 ENCODER_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] }}{{ sep_token }}{% endfor %}"
@@ -119,6 +119,7 @@ def _tried(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str | No
         raise
     except TEMPLATE_ERRORS:
         return None
+    check_text(text)
     return text
 
 

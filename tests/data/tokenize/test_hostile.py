@@ -29,6 +29,9 @@ def saved(folder: Path, change: Change | None = None, template: str | None = Non
     return folder
 
 
+DOUBLES = "{% set is = namespace(x='ab') %}{% for i in range(99) %}{% set is.x = is.x ~ is.x %}{% endfor %}{{ is.x }}"
+
+
 def replacing(pattern: dict[str, str], content: str, times: int) -> Change:
     one = {"type": "Replace", "pattern": pattern, "content": content}
     return lambda values: values.update(normalizer={"type": "Sequence", "normalizers": [one] * times})
@@ -89,6 +92,9 @@ def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
         ("a\n{{ 'x' * 9 ** 9 ** 9 }}", r"line 2 of its chat template has a power \(\*\*\)"),
         ("{{ 'x' * 10000000000 }}", "has the number 10,000,000,000, where 1,000,000 is the most"),
         ("{{ '%s' | format('x') | center(10000000000) }}", "has the number 10,000,000,000"),
+        ("{{ 'x' * 1000000 * 1000000 }}", "takes over 128 MiB of memory for a conversation of two words"),
+        (DOUBLES, "takes over 128 MiB"),
+        ("{{ messages[0].content * 1000000 * 2 }}", "makes 2,000,000 characters of a conversation of two words"),
     ],
 )
 def test_a_template_that_does_not_end_is_refused(template: str, said: str, tmp_path: Path) -> None:
