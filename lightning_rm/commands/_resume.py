@@ -131,7 +131,7 @@ def check_folder(arguments: Sequence[str]) -> None:
 def write_job(run: Path, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:
     """Say in a run's folder which job of Slurm writes it, if one does."""
     if job := environment.get("SLURM_JOB_ID"):
-        (run / JOB).write_text(json.dumps({"job": job, "arguments": list(arguments)}) + "\n", encoding="utf-8")
+        (run / JOB).write_text(json.dumps({"job": job, "arguments": _known(arguments)}) + "\n", encoding="utf-8")
 
 
 def quoted(value: str) -> str:
@@ -147,7 +147,12 @@ def _is_of(run: Path, arguments: Sequence[str]) -> bool:
         found = json.loads((run / JOB).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return found == {"job": os.environ.get("SLURM_JOB_ID"), "arguments": list(arguments)}
+    return found == {"job": os.environ.get("SLURM_JOB_ID"), "arguments": _known(arguments)}
+
+
+def _known(arguments: Sequence[str]) -> list[str]:
+    """Return a command line without `allow_targets=`, which is taken from it before anything else is read."""
+    return [word for word in arguments if not word.startswith("allow_targets=")]
 
 
 def _latest(run: Path) -> Path | None:

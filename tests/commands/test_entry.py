@@ -320,7 +320,7 @@ def test_a_job_that_slurm_puts_back_goes_on_where_it_was(tmp_path: Path, monkeyp
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     first, other = Path("runs/a/1"), Path("runs/a/2")
     paths = {}
-    for run, words in ((first, ["seed=1"]), (other, ["seed=2"])):
+    for run, words in ((first, ["seed=1", "allow_targets=true"]), (other, ["seed=2"])):
         paths[run] = checkpoint(run)
         write_job(run, words)
     assert with_folder(["seed=1"]) == ["seed=1"]
