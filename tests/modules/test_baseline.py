@@ -69,8 +69,8 @@ def test_margin_and_centering_are_off_until_asked_for() -> None:
 
 
 def test_it_learns_32_pairs_by_heart(tmp_path: Path) -> None:
-    data, module = toy_data(32, batch_pairs=8, num_val=40), toy_module(lr=5e-3)
-    trainer = toy_trainer(tmp_path, max_epochs=40, limit_val_batches=0)
+    data, module = toy_data(32, batch_pairs=8, num_val=40), toy_module(lr=1e-2)
+    trainer = toy_trainer(tmp_path, max_epochs=16, limit_val_batches=0)
     trainer.fit(module, data)
     assert trainer.callback_metrics["train_epoch/accuracy"] == 1.0
     assert trainer.callback_metrics["train_epoch/nll"] < 0.1

@@ -35,8 +35,9 @@ def test_few_pairs_make_fewer_groups(tmp_path: Path, num_pairs: int, monkeypatch
     assert (tmp_path / "out" / "groups.md").read_text().startswith(f"# Strength by group of {share} %, from the")
 
 
-def test_truth_of_few_pairs_makes_groups_of_those(tmp_path: Path) -> None:
+def test_truth_of_few_pairs_makes_groups_of_those(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 30 pairs 3 have a second label: the weakest, which it contradicts, and two others."""
+    draw_nothing(monkeypatch)
     write_annotated(tmp_path / "strength.parquet", 30)
     table = read_strength(tmp_path / "strength.parquet")
     order = np.argsort(table["strength_mean"].to_pylist())
