@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 import statistics
-import subprocess
 from math import nan
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from lightning_rm.evaluation.result import BenchmarkResult, ModelResult
 from lightning_rm.evaluation.statistics import McNemar
 from tests.analysis.made_runs import write_curves, write_rewards, write_run
 from tests.analysis.page.test_render import HOSTILE, Elements
+from tests.browser import browser, chromium
 from tests.commands.test_conf import composed
 
 ACCURACY = {"baseline": [0.60, 0.62, 0.64], "better": [0.70, 0.73, 0.74], "same": [0.60, 0.65, 0.61]}
@@ -235,33 +234,29 @@ def test_benchmarks_are_read_from_evaluations_and_a_broken_one_is_named(folder: 
     assert "Failed: lost: no such folder." in html
 
 
-def browser(*options: str, profile: Path) -> str:
-    """What headless Chromium prints."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no chromium to open the page with (apt-get install chromium)")
-    quiet = ["disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync", "no-first-run"]
-    flags = ["--headless", "--no-sandbox", *(f"--{flag}" for flag in quiet), f"--user-data-dir={profile}"]
-    return subprocess.run([program, *flags, *options], capture_output=True, text=True, check=True, timeout=120).stdout
-
-
 def test_a_browser_runs_nothing_of_the_pairs_and_nothing_reaches_over_a_narrow_window(
     page: Path, tmp_path: Path
 ) -> None:
     """The page as it is; and a copy that may run one script, which measures it."""
-    dom = browser("--dump-dom", page.as_uri(), profile=tmp_path / "profile")
-    assert Elements(dom).tags.count("section") == 8
-    assert "<script>" not in dom
+    program = chromium()
+    if program is None:
+        pytest.skip("there is no chromium to open the page with (apt-get install chromium)")
+    text = re.sub(r"<meta http-equiv=.*?>", "", page.read_text())
+    assert text != page.read_text()
     measure = (
         "document.title = [innerWidth, document.documentElement.scrollWidth, document.querySelectorAll('svg').length]"
     )
-    text = re.sub(r"<meta http-equiv=.*?>", "", page.read_text())
-    assert text != page.read_text()
     copy = tmp_path / "measured.html"
     copy.write_text(text.replace("</body>", f"<script>{measure}</script></body>"))
-    dom = browser("--dump-dom", "--window-size=390,900", copy.as_uri(), profile=tmp_path / "profile")
-    title = re.search(r"<title>(\d+),(\d+),(\d+)</title>", dom)
-    assert title is not None
-    inner, whole, figures = map(int, title.groups())
+    with browser(program, tmp_path / "profile") as window:
+        window.open(page.as_uri())
+        window.until("document.readyState == 'complete' && document.querySelector('section')")
+        dom = window.js("document.documentElement.outerHTML")
+        window.size(390, 900)
+        window.open(copy.as_uri())
+        window.until("/^\\d+,\\d+,\\d+$/.test(document.title)")
+        inner, whole, figures = map(int, window.js("document.title").split(","))
+    assert Elements(dom).tags.count("section") == 8
+    assert "<script>" not in dom
     assert whole <= inner <= 500
     assert figures >= 7
