@@ -23,7 +23,7 @@ from IPython.utils.capture import capture_output
 from nbclient import NotebookClient
 
 from tests.figures import draw_nothing
-from tests.processes import FORKS, lightning_rm
+from tests.processes import FORKS, lightning_rm, warm_up
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 IN_A_KERNEL = "quickstart"
@@ -66,6 +66,7 @@ def in_a_kernel(codes: Sequence[str], folder: Path) -> Outputs:
 
 
 def in_a_fork(codes: Sequence[str], folder: Path) -> Outputs:
+    warm_up()
     child = os.fork()
     if child == 0:
         try:

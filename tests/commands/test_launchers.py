@@ -1,15 +1,23 @@
-"""Real sweeps by every launcher and by Optuna, on this machine: tiny runs train, and one that dies is named."""
+"""Real sweeps by every launcher and by Optuna, on this machine: tiny runs train, and one that dies is named.
+
+Jobs of joblib and submitit are forks, which read their task from a pickle as they would in an interpreter of their own;
+Ray's have one.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.commands.conftest import Cli
+from tests.processes import FORKS, Fork
 
 SMALL = [
     "logger=none",
@@ -32,10 +40,13 @@ def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTNING_RM_ALLOW_TARGETS", "0")
 
 
-def test_optuna_searches_by_runs_of_joblib(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:`fork` start method should not be used:UserWarning")
+def test_optuna_searches_by_runs_of_joblib(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two trials at a time in two processes; what it finds is the best `monitor` of the two."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs lightning-rm[sweep]")
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs lightning-rm[sweep]")
+    if FORKS:
+        monkeypatch.setattr("joblib.externals.loky.backend.context._DEFAULT_START_METHOD", "fork")
     words = ["grid=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "launcher=joblib"]
     words += [*SMALL[:-2], "trainer.max_epochs=1", "monitor=val/nll", "mode=min"]
     said = cli("train", "-m", *words, "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
@@ -48,8 +59,12 @@ def test_optuna_searches_by_runs_of_joblib(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_allowed")
-def test_submitit_runs_jobs_and_one_that_dies_is_named(cli: Cli, tmp_path: Path) -> None:
+def test_submitit_runs_jobs_and_one_that_dies_is_named(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs lightning-rm[sweep]")
+    if FORKS:
+        monkeypatch.setattr("submitit.local.local.start_controller", forked_controller)
     said = cli(
         "train", "-m", *SMALL, DIES, "allow_targets=true", "launcher=slurm_local", f"hydra.sweep.dir={tmp_path}/sweep"
     )
@@ -62,6 +77,24 @@ def test_ray_runs_jobs_and_one_that_dies_is_named(cli: Cli, tmp_path: Path) -> N
     words = ["allow_targets=true", "launcher=ray", "hydra.launcher.ray.remote.max_retries=0"]
     said = cli("train", "-m", *SMALL, DIES, *words, f"hydra.sweep.dir={tmp_path}/sweep")
     check_that_one_died(tmp_path, said.code, said.err)
+
+
+def forked_controller(folder: Path, command: str, **_: Any) -> Fork:
+    """A job of one task of submitit, which is told by its environment which one it is."""
+    from submitit.core.submission import submitit_main
+    from submitit.core.utils import JobPaths
+
+    def job() -> None:
+        os.environ["SUBMITIT_LOCAL_JOB_ID"] = str(os.getpid())
+        paths = JobPaths(folder, str(os.getpid()), 0)
+        for path, to in ((paths.stdout, 1), (paths.stderr, 2)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), to)
+        sys.argv = shlex.split(command)[3:]  # from `python -u -m submitit.core._submit`
+        submitit_main()
+
+    names = ("NTASKS", "JOB_NUM_NODES", "NODEID", "GLOBALID", "LOCALID")
+    environment = dict(zip((f"SUBMITIT_LOCAL_{name}" for name in names), "11000", strict=True))
+    return Fork(job, {**environment, "SUBMITIT_EXECUTOR": "local"})
 
 
 def check_that_one_died(folder: Path, code: int, said: str) -> None:

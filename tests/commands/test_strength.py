@@ -23,9 +23,10 @@ from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.scoring.conversations import score
+from tests.commands.conftest import Cli
 from tests.commands.test_conf import SMALL, composed
 from tests.float64 import roughly, same
-from tests.processes import lightning_rm, lightning_rm_afresh
+from tests.processes import lightning_rm
 from tests.toy import toy_model
 
 FEW = ["data.num_pairs=8", "data.num_val=8", "data.num_test=8"]
@@ -232,12 +233,12 @@ def test_one_of_several_files_is_named_by_its_set(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_mistakes_are_named(cli: Cli, tmp_path: Path, arguments: list[str], message: str) -> None:
     toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
     pq.write_table(pa.table({"chosen": ["a"], "rejected": ["b"]}), tmp_path / "there.parquet")
-    result = lightning_rm(tmp_path, *arguments)
-    assert result.returncode == 1
-    assert message in " ".join(result.stderr.split())
+    said = cli(*arguments)
+    assert said.code == 1
+    assert message in " ".join(said.err.split())
 
 
 def test_two_processes_annotate_as_one(voted: Path, tmp_path: Path) -> None:
@@ -250,6 +251,6 @@ def test_two_processes_annotate_as_one(voted: Path, tmp_path: Path) -> None:
         "devices=2",
         "out=two.parquet",
     ]
-    result = lightning_rm_afresh(tmp_path, "annotate", *arguments)
+    result = lightning_rm(tmp_path, "annotate", *arguments)
     assert result.returncode == 0, result.stderr
     assert pq.read_table(tmp_path / "two.parquet").equals(pq.read_table(voted / "strength.parquet"))
