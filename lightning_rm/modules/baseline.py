@@ -111,9 +111,10 @@ class BaselineRM(PairwiseRM):
             parts["centering"] = centering_loss(chosen, rejected)
             loss = loss + self.centering * parts["centering"]
         if self.batch_centering:
-            both = over_ranks(batch, chosen.movedim(-1, 0), rejected.movedim(-1, 0))
+            norms = wide(output.feature.detach()).norm(dim=-1)
+            *both, norms = over_ranks(batch, chosen.movedim(-1, 0), rejected.movedim(-1, 0), norms.movedim(1, 0))
             parts["batch_centering"] = batch_centering_loss(*both)
-            self._feature_norm_std = wide(output.feature.detach()).norm(dim=-1).std()
+            self._feature_norm_std = norms.std()
             loss = loss + self.batch_centering * parts["batch_centering"]
         if self.length_penalty:
             reward, length = over_ranks(batch, output.averaged().reward.T, batch.length.T)
