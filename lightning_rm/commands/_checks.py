@@ -31,6 +31,11 @@ def check_config(cfg: DictConfig) -> None:
     Raises:
         ValueError: for each of them.
     """
+    if str(cfg.trainer.strategy).startswith("deepspeed"):
+        raise ValueError(
+            f"trainer.strategy={cfg.trainer.strategy}: DeepSpeed is not supported; set trainer=fsdp2 for ZeRO-3, "
+            "trainer=fsdp2_offload for its offload"
+        )
     for key, way in (
         ("lora", "backbone=hub_lora backbone.path=NAME_OR_FOLDER, which has backbone.model.lora.rank and others"),
         ("adapter", "peft=lora (or dora, rslora, vera, ia3), which has backbone.model.adapter.r and others"),
