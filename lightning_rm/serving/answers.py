@@ -1,4 +1,4 @@
-"""Answers: from rewards to the JSON that each dialect's client reads. It knows numbers and names; no model or HTTP."""
+"""Write rewards as the JSON that the clients of each dialect read. This file knows no model and no HTTP."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def answer(ask: Ask, scored: Scored, model: str, request_id: str, created: int, 
         scored: its items' rewards.
         model: the name that the model is served by.
         request_id: names the request.
-        created: when, in seconds since 1970.
+        created: the time, in seconds since 1970.
         label: what the model's configuration calls its one label.
     """
     numbers = [probability(reward) for reward in scored.rewards] if ask.sigmoid else list(scored.rewards)
@@ -72,7 +72,7 @@ def probability(reward: float) -> float:
 
 
 def _sglang(ask: Ask, scored: Scored, numbers: Sequence[float], request_id: str) -> Any:
-    """Return a list of objects, or one object for a text that stood outside a list."""
+    """Return a list of objects, or a single object if the text was not sent in a list."""
     listed = [
         {
             "embedding": [number],

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Answer(JSONResponse):
-    """JSON in ASCII: an answer may repeat a request, and half a surrogate pair in it, which UTF-8 cannot write."""
+    """JSON in ASCII: an answer may repeat half a surrogate pair of its request, which UTF-8 cannot encode."""
 
     def render(self, content: Any) -> bytes:
         """Return the body."""
@@ -33,9 +33,9 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
     """Return the application: request forms in, rewards out.
 
     Args:
-        service: what answers; closed when the application's life ends.
-        api_key: asked for as `Authorization: Bearer KEY` everywhere but at `/health`; None for no key.
-        max_body_bytes: of a request.
+        service: answers the requests; closed when the application shuts down.
+        api_key: required as `Authorization: Bearer KEY` everywhere except `/health`; None for no key.
+        max_body_bytes: the largest body of a request.
     """
 
     @asynccontextmanager
@@ -93,7 +93,7 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Return the body, reading no further than its limit."""
+    """Return the body of a request; reading stops at the limit."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():

@@ -1,7 +1,8 @@
-"""Dynamic batching: one thread that owns the model and scores what waits, whichever requests it came from.
+"""Dynamic batching: one thread owns the model and scores whatever is waiting, from any number of requests.
 
-While a batch is scored the next one collects, so a lone request does not wait, and many requests share forwards and
-the prompts that they have in common. It knows token ids and a function that scores them; no HTTP, tokenizer or layout.
+The next batch collects while one is scored: a lone request does not wait, and concurrent requests share forward
+passes and the prompts that they have in common. This file knows token ids and a function that scores them; no HTTP,
+tokenizer or layout.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class NonFiniteRewardError(RuntimeError):
 
 @dataclass
 class _Order:
-    """One request's sequences, and the rewards that they have so far."""
+    """The sequences of one request, and their rewards so far."""
 
     sequences: Sequence[Sequence[int]]
     future: Future[Rewards] = field(default_factory=Future[Rewards])
@@ -35,9 +36,9 @@ class _Order:
     begun: bool = False
 
     def is_wanted(self) -> bool:
-        """Tell whether its rewards are still waited for.
+        """Tell whether somebody still waits for its rewards.
 
-        Its client may have gone, or an earlier part may have failed.
+        The client may have disconnected, or an earlier part may have failed.
         """
         self.begun = self.begun or self.future.set_running_or_notify_cancel()
         return self.begun and not self.future.done()
@@ -56,8 +57,8 @@ class Batcher:
 
     Args:
         score: called by one thread alone, with the sequences of one batch.
-        batch_tokens: the most tokens of a batch; one sequence is scored, however long. What is left of a large request
-            goes behind those that wait.
+        batch_tokens: the most tokens of a batch; a single longer sequence is a batch of its own. The rest of a large
+            request goes to the end of the queue.
         counted: called with the number of sequences and of tokens of each batch.
     """
 
@@ -81,7 +82,7 @@ class Batcher:
             return sum(len(order.sequences) - order.taken for order in self._waiting)
 
     def submit(self, sequences: Sequence[Sequence[int]]) -> Future[Rewards]:
-        """Return the rewards of one request's sequences, (n, M), when they are there.
+        """Return a future of the rewards of one request's sequences, (n, M).
 
         Raises:
             RuntimeError: after `close`.
@@ -101,7 +102,7 @@ class Batcher:
         return order.future
 
     def close(self) -> None:
-        """Score what waits, and end."""
+        """Score everything that waits, then end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()

@@ -1,7 +1,7 @@
-"""From the items of a request to the token ids that the model was trained on: one BOS, nothing cut unless asked for.
+"""Turn the items of a request into token ids as in training: one BOS, and nothing cut unless asked for.
 
-A text that a chat template wrote comes with its BOS or without (verl takes it off, OpenRLHF leaves it on): a text that
-has one is not given a second. It knows items and a tokenizer; no JSON and no model.
+A text rendered by a chat template comes with its BOS or without (verl removes it, OpenRLHF keeps it); one that has it
+is not given a second. This file knows items and a tokenizer; no JSON and no model.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lightning_rm.serving.forms import Ask, Conversation, Ids, Item, Text
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for.
+    """The limits of one request.
 
     Args:
-        items: of a request.
-        tokens: of an item; None for as many as there are.
+        items: the most items of a request.
+        tokens: the most tokens of an item; None for no limit.
         vocabulary: the number of token ids that the model has embeddings for.
     """
 
@@ -33,7 +33,7 @@ class Limits:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, ask: Ask, limits: Limits) -> tuple[list[list[int]], int]:
-    """Return token ids of every item of a request, and how many of the items were cut, as the request asked.
+    """Return the token ids of every item of a request, and how many items were cut at its request.
 
     Raises:
         RequestError: if there are too many items, or one cannot be tokenised, is empty, is too long, or holds an id
@@ -95,7 +95,7 @@ def _kept(last_tokens: int | None, limit: int | None) -> int | None:
 
 
 def _cut(ids: list[int], keep: int, start: int | None) -> list[int]:
-    """Return the BOS and the last tokens, which hold the response."""
+    """Return the BOS and the last tokens, which contain the response."""
     first = ids[:1] if keep and ids[0] == start else []
     return [*first, *ids[len(ids) - keep + len(first) :]]
 

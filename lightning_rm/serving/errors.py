@@ -1,6 +1,6 @@
-"""What a client did wrong, and how it is told: one sentence that names the field, in the JSON that vLLM and OpenAI use.
+"""Errors of requests: one sentence that names the field, in the JSON that vLLM and OpenAI use.
 
-It knows texts and numbers alone.
+This file knows only texts and numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class RequestError(ValueError):
 
     Args:
         message: what was found and what is wanted instead; the field's name is put before it.
-        field: the field of the request that is meant, such as `input[3]`; None for the whole request.
+        field: the field of the request that is wrong, such as `input[3]`; None for the whole request.
         status: the HTTP status, 4xx.
         kind: the error's type in the answer.
     """
@@ -30,7 +30,7 @@ class RequestError(ValueError):
 def error_body(message: str, kind: str, status: int, field: str | None = None) -> dict[str, Any]:
     """Return the JSON of an error: `{"error": {"message", "type", "param", "code"}}`.
 
-    What a client sent may stand in a message, half a surrogate pair too: that is written as an escape.
+    A message may quote what a client sent; half a surrogate pair in it is written as an escape.
     """
     return {
         "error": {"message": _printable(message), "type": kind, "param": field and _printable(field), "code": status}

@@ -1,4 +1,4 @@
-"""What the server counts, as text that Prometheus reads. It knows numbers and names alone."""
+"""The server's counters, in the text format of Prometheus. This file knows only numbers and names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper bounds of the buckets that answer times are counted in."""
+"""Upper bounds of the buckets for answer times, in seconds."""
 
 HELP = {
     "requests_total": ("counter", "Requests answered, by path and status."),
@@ -34,7 +34,7 @@ class Meters:
             self._counts[name, _labels(labels)] += amount
 
     def observe(self, seconds: float) -> None:
-        """Count an answer's time."""
+        """Record how long an answer took."""
         with self._lock:
             for bound in SECONDS:
                 self._counts["request_seconds_bucket", _labels({"le": str(bound)})] += seconds <= bound

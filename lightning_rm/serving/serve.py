@@ -31,17 +31,18 @@ from lightning_rm.serving.service import Served, Service
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """The decisions of whoever serves a model.
+    """How a model is served.
 
     Args:
-        name: what answers call the model, and requests may; None for its folder.
-        api_key: asked for as `Authorization: Bearer KEY`; None for no key.
-        max_items: texts of a request.
-        max_tokens: of a text; None for what the model reads.
-        max_body_bytes: of a request.
+        name: the model's name in answers, and one that requests may use; None for its folder.
+        api_key: required as `Authorization: Bearer KEY`; None for no key.
+        max_items: the most texts of a request.
+        max_tokens: the most tokens of a text; None for the model's own limit.
+        max_body_bytes: the largest body of a request.
         batch_tokens: the most tokens that are scored together; None for what suits the device.
         layout: how they are laid out; the rewards are the same.
-        normalize: take the reference mean off every reward and divide by the reference spread, both from the export.
+        normalize: subtract the reference mean from every reward and divide by the reference spread, both from the
+            export.
 
     Raises:
         ValueError: for a limit that is not a whole number from 1, or an empty key.
@@ -81,7 +82,7 @@ def reward_app(
         model: put into evaluation mode while it scores.
         tokenizer: the model's own.
         options: limits, key, name.
-        names: more names that requests may call the model by.
+        names: further names that requests may use for the model.
 
     Raises:
         ValueError: if rewards are to be normalised and the model's export has no reference rewards.
@@ -125,7 +126,7 @@ def serve(
         host: to listen at; `0.0.0.0` for all of the machine's addresses.
         port: to listen at; 0 for a free one.
         options: limits, key, name.
-        ready: told the server's address when it listens.
+        ready: called with the server's address once it listens.
 
     Raises:
         ValueError: if there is no model, a model comes without its tokenizer, or nothing can listen at the address.

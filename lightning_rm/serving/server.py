@@ -1,6 +1,6 @@
-"""Running the application: in the foreground until Ctrl-C or SIGTERM, or behind a notebook's cell in a thread.
+"""Run the application: in the foreground until Ctrl-C or SIGTERM, or in a thread beside the cells of a notebook.
 
-Both ends are graceful: no new connection is taken, and what is in flight is answered first.
+Both shut down gracefully: no new connection is taken, and requests in flight are answered first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def run_server(app: FastAPI, host: str, port: int, ready: Callable[[str], None])
         app: the application.
         host: to listen at.
         port: to listen at; 0 for a free one.
-        ready: told the server's address when it listens.
+        ready: called with the server's address once it listens.
 
     Raises:
         ValueError: if nothing can listen there.

@@ -1,7 +1,7 @@
-"""The service behind the paths: a request's bytes in, an answer's JSON out, with everything between in its place.
+"""The service behind the paths: the bytes of a request in, the JSON of its answer out.
 
-One thread reads and tokenises, one thread owns the model; the event loop that calls `answer` only waits. It knows a
-function from token ids to rewards; no HTTP and no model.
+One thread parses and tokenises, another owns the model; the event loop that calls `answer` only waits. This file
+knows a function from token ids to rewards; no HTTP and no model.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Served:
     Args:
         score: token sequences -> (n, M) float32 rewards; called by one thread alone.
         tokenizer: the model's own, as `load_tokenizer` gives it.
-        names: what a request may call it; the first is what answers call it.
+        names: the names that requests may use; answers use the first.
         limits: of one request.
         label: what its configuration calls its one label.
-        mean: taken off every reward.
-        std: divides every reward after that.
+        mean: subtracted from every reward.
+        std: divides the difference.
     """
 
     score: Score
@@ -70,7 +70,7 @@ class Service:
         self.meters = Meters()
         self.started = int(time.time())
         self._batcher = Batcher(served.score, batch_tokens, self._count_batch)
-        # Two threads must not use a tokenizer of the Rust library at a time.
+        # Two threads must not use a tokenizer of the Rust library at the same time.
         self._preparing = ThreadPoolExecutor(1, "tokenizer")
 
     async def answer(self, path: str, raw: bytes, request_id: str | None) -> Any:
@@ -103,11 +103,11 @@ class Service:
         return {"object": "list", "data": [entry]}
 
     def metrics(self) -> str:
-        """Return what was counted, for Prometheus."""
+        """Return the counters in the text format of Prometheus."""
         return self.meters.text(waiting_sequences=self._batcher.num_waiting)
 
     def close(self) -> None:
-        """Answer what waits, and end both threads."""
+        """Answer all waiting requests, then end both threads."""
         self._preparing.shutdown()
         self._batcher.close()
 

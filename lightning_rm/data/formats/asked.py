@@ -1,7 +1,7 @@
-"""What a row asks beside its `prompt`: its system turn, and fields that usually carry a prompt or a part of it.
+"""What a row asks outside `prompt`: its system turn, and fields that usually carry a prompt or a part of it.
 
-A row that holds more of a prompt than was read is refused: nothing that was asked is lost unseen. This file knows
-fields and words; which of them a format reads is the format's.
+A row that holds more of a prompt than was read is refused, so that nothing is lost silently. This file knows fields
+and words; each format says which of them it reads.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PROMPT_FIELDS = (
     *("instruction", "question", "query", "problem", "input", "context", "prompt_text"),
     *("conversation", "conversations", "dialogue", "messages", "history", *SYSTEM_FIELDS),
 )
-"""Fields that usually carry a prompt or a part of it, beside `prompt` itself."""
+"""Fields other than `prompt` that usually carry a prompt or a part of it."""
 
 
 def unread_prompt(raw: Raw, *read: str) -> list[str]:
-    """Return the prompt fields that say something, but for those that are read.
+    """Return the prompt fields that have text in them, except those already read.
 
     A number or a truth value is not a prompt.
     """
@@ -39,10 +39,10 @@ def says(value: object) -> bool:
 
 
 def with_prompt(raw: Raw, prompt: object, *read: str) -> dict[str, object]:
-    """Return a row with the prompt that a format made of the fields `read`, which are gone.
+    """Return a row with the prompt that a format made from the fields `read`, which are removed.
 
     Raises:
-        RowError: if the row has another `prompt`, too.
+        RowError: if the row has a different `prompt` as well.
     """
     row = {name: value for name, value in raw.items() if name not in read}
     if "prompt" not in read and not _stands_in(raw.get("prompt"), _words(_texts(prompt))):
@@ -54,7 +54,7 @@ def with_prompt(raw: Raw, prompt: object, *read: str) -> dict[str, object]:
 
 
 def check_unread(row: Raw, turns: Sequence[Turns], *read: str) -> None:
-    """Raise `RowError` for a field that asks something which stands in none of the turns that were read.
+    """Raise `RowError` for a prompt field whose text is in none of the turns that were read.
 
     Args:
         row: with the plain field names, without the fields that its format has read.
@@ -72,7 +72,7 @@ def check_unread(row: Raw, turns: Sequence[Turns], *read: str) -> None:
 
 
 def check_asked(row: Raw) -> None:
-    """Raise `RowError` for a row without a prompt that has a field which usually carries one."""
+    """Raise `RowError` if a row without a prompt has a field that usually carries one."""
     if not (unread := unread_prompt(row)):
         return
     several = ", columns={instruction: ..., input: ..., system: ...} joins several" if len(unread) > 1 else ""
@@ -85,7 +85,7 @@ def check_asked(row: Raw) -> None:
 
 
 def after_system(raw: Raw, turns: Turns) -> Turns:
-    """Return the turns after the row's system turn, where it has one and the turns do not begin with it.
+    """Put the row's system turn before the turns, where it has one and they do not already begin with it.
 
     It may be text, a message, or a list of either, in the field `system` or `system_prompt`.
     """
@@ -128,7 +128,7 @@ def _system_message(value: object, name: str) -> Message:
 
 
 def _stands_in(value: object, said: str) -> bool:
-    """Tell whether all that a value says stands in some words, blanks apart."""
+    """Tell whether all text of a value occurs in `said`, regardless of blanks."""
     return all(_words([text]) in said for text in _texts(value) if text.strip())
 
 

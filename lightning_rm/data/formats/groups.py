@@ -43,9 +43,9 @@ GROUP_FIELDS = frozenset(
 def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: Prefill = "error") -> GroupRow | BadRow:
     """Read one row.
 
-    A response that says nothing is read all the same: policies write such, and the data module counts them. One
-    `response` alone is a group of one; `scores` and the shapes that they are published in are `scores`'s. A row
-    without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt.
+    An empty response is read all the same: policies write them, and the data module counts them. A single `response`
+    is a group of one; scores are read by `scores`. A row without `id` is named by a digest of its text, one without
+    `prompt_id` by a digest of its prompt.
 
     Args:
         raw: field names to JSON-like values.
@@ -81,7 +81,7 @@ def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: 
 def group_turns(
     row: Raw, columns: Columns | None = None, prefill: Prefill = "error"
 ) -> tuple[Turns, tuple[Turns, ...]]:
-    """Read the turns of a prompt and of each response to it; one that says nothing is an empty turn.
+    """Read the turns of a prompt and of each response to it; an empty response becomes one empty turn.
 
     Raises:
         RowError: if they cannot be read.

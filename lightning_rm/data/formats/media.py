@@ -1,7 +1,7 @@
-"""Images, sound and films beside a text: a reward model of texts cannot see them, so a row that needs them is refused.
+"""Refuse rows that need images, sound or video: a reward model of texts cannot see them.
 
-Parts of a message's content that are not text are `messages`'. Here are the fields of a row that hold media, and the
-marks that stand for them in a text.
+This file knows the fields of a row that hold media, and the marks that stand for them in a text; `messages` refuses
+parts of a message that are not text.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from lightning_rm.data.rows import Message
 MEDIA_FIELDS = ("image", "images", "video", "videos", "audio", "audios")
 
 MARK = re.compile(r"<(image|video|audio)>(?!.*</\1>)", re.DOTALL)
-"""A mark that stands for an image in a text. With a closing tag further on it is markup, and so is text."""
+"""A mark that stands for an image in a text. With a closing tag later on it is markup, and therefore text."""
 
 
 def check_media(row: Raw, columns: Mapping[str, str | None], prompt: Sequence[Message]) -> None:
-    """Raise `RowError` for a row with images or the like, beside its text or as a mark in what the user says.
+    """Raise `RowError` for a row with images or other media, in a field of their own or as a mark in the prompt.
 
     Args:
         row: with the plain field names.
-        columns: `{images: null}` in it says that there are none to see, whatever stands in the row.
+        columns: `{images: null}` in it has the images of the row ignored.
         prompt: the turns before the responses.
     """
     if found := next((name for name in MEDIA_FIELDS if _holds(row.get(name))), None):
@@ -39,7 +39,7 @@ def check_media(row: Raw, columns: Mapping[str, str | None], prompt: Sequence[Me
 
 
 def check_marks(prompt: Sequence[Message]) -> None:
-    """Raise `RowError` where a turn before the responses holds a mark that stands for an image or the like."""
+    """Raise `RowError` where a turn before the responses holds a mark that stands for an image or other media."""
     for place, turn in enumerate(prompt):
         if mark := next((mark for said in texts_of(turn).values() if (mark := MARK.search(said))), None):
             raise RowError(

@@ -1,7 +1,7 @@
-"""One message, in any of the forms that files write it in, to what a chat template reads.
+"""Convert one message, in any form that files write it in, to what a chat template reads.
 
-Nothing that a message says is lost: roles and tool calls are brought to one form, text in parts is put together, and
-every other key stays as it is. This file knows one message; where it stands in a conversation is `turns`'.
+Nothing that a message says is lost: roles and tool calls are brought to one form, the parts of a text are joined, and
+every other key stays as it is. This file knows one message; `turns` knows where it stands in a conversation.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PART_TEXT = {"text": "text", "input_text": "text", "output_text": "text", "refus
 def read_message(value: object, name: str) -> Message:
     """Return a message (`role` and `content`, or ShareGPT's `from` and `value`) as chat templates take it.
 
-    - Content in parts is the text of its parts, a line each, as servers put it together.
+    - Content in parts becomes their texts, one a line, as servers join them.
     - The arguments of a tool call may be JSON text, as OpenAI writes them; templates want the object.
     - An old `function_call` is a tool call, and so is the text of a turn with such a role.
     - A `refusal` without content is what was said.
@@ -100,7 +100,7 @@ def is_blank(turn: Message) -> bool:
 
 
 def texts_of(turn: Message) -> dict[str, str]:
-    """Return what a turn says, by key: its content, and all other text but its role and the names of things."""
+    """Return the texts of a turn by key: its content and all others, except its role, name and tool call id."""
     named = ("role", "tool_call_id", "name")
     return {key: value for key, value in turn.items() if isinstance(value, str) and key not in named}
 

@@ -1,4 +1,4 @@
-"""Nested values, and the JSON that writes them down: no key twice, no endless depth. It knows no format."""
+"""Nested values and their JSON, without duplicate keys or unbounded depth. This file knows no format."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lightning_rm.data.formats.limits import MAX_DEPTH
 
 
 def parse_json(written: str) -> object:
-    """Return what JSON text says.
+    """Return the value of a JSON text.
 
     Raises:
-        RowError: for broken JSON, an object that has a key twice, or nesting beyond all bounds.
+        RowError: for broken JSON, an object with a duplicate key, or nesting too deep to parse.
     """
     try:
         return JSON_ROWS.decode(written)
@@ -32,7 +32,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 JSON_ROWS = json.JSONDecoder(object_pairs_hook=_object)
-"""Reads JSON and raises `RowError` for an object that has a key twice."""
+"""Reads JSON and raises `RowError` for an object with a duplicate key."""
 
 
 def json_like(value: object, name: str) -> object:
@@ -46,7 +46,7 @@ def json_like(value: object, name: str) -> object:
 
 
 def check_depth(value: object, name: str) -> None:
-    """Raise `RowError` for nesting beyond `MAX_DEPTH`; this does not recurse itself."""
+    """Raise `RowError` for nesting beyond `MAX_DEPTH`, without recursion."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [inner for item in level for inner in _inside(item)]
@@ -56,7 +56,7 @@ def check_depth(value: object, name: str) -> None:
 
 
 def _inside(value: object) -> Iterable[object]:
-    if isinstance(value, str | int | float | None):  # most are, and asking that is quick
+    if isinstance(value, str | int | float | None):  # most values are, and this check is quick
         return ()
     if isinstance(value, Mapping):
         return cast(Mapping[object, object], value).values()

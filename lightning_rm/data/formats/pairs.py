@@ -1,7 +1,7 @@
-"""`parse_row` reads a raw row of any format to a `PairRow`, or to a `BadRow` that says what is wrong with it.
+"""`parse_row` turns a raw row of any format into a `PairRow`, or into a `BadRow` that says what is wrong with it.
 
-This file decides whether a value is good or bad; how a published format names its fields is `published`'s. It knows
-one row at a time, and no file. Fields that nobody knows are left alone.
+This file decides whether a value is good or bad; `published` knows how each format names its fields. It knows one row
+at a time, and no file. Unknown fields are left alone.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
 
 
 def _others(raw: Raw, columns: Mapping[str, str | None], read_votes: bool) -> dict[str, object]:
-    """Return the fields that stay with a row unread: they are part of a pair in no format."""
+    """Return the fields of a row that no format reads; they stay with the row as they are."""
     read = (KNOWN_FIELDS - LABEL_FIELDS).union(path for path in columns.values() if path is not None)
     if not read_votes and columns.get("votes", "") is not None:
         read -= {"votes"}  # the data's own, such as the votes of readers
@@ -212,7 +212,7 @@ def _turns(row: Raw, prefill: Prefill) -> tuple[Turns, Turns, Turns]:
 
 
 def _strength(row: Raw, votes_asked_for: bool) -> tuple[float | None, float | None, tuple[float, ...]]:
-    """Return mean, population standard deviation and votes; a published spread may be the sample's."""
+    """Return mean, population standard deviation and votes; a published spread may be the sample standard deviation."""
     mean, std = optional_number(row, "strength_mean"), optional_number(row, "strength_std", 0.0)
     if not has(row, "votes") or (mean is None and not votes_asked_for):
         return mean, std, ()

@@ -1,8 +1,8 @@
 """The shapes that data sets of preference pairs are published in, rewritten to the plain field names.
 
-A format says which fields give it away and how to write its row with the plain ones (`prompt`, `chosen`, `rejected`,
-...). `formats.parse_row` then reads all of them alike, so that no format has rules of its own for what a good value is.
-What other toolkits train on is `toolkits`'; the list of all formats is here.
+A format says how to recognise its rows and how to rewrite them with the plain names (`prompt`, `chosen`, `rejected`,
+...). `pairs.parse_row` then reads all of them alike, so that no format has rules of its own for what a good value is.
+`toolkits` has the formats of other toolkits; the list of all formats is here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def plain_fields(raw: Raw, name: str, *, as_given: bool = False) -> Raw:
     Args:
         raw: the row as its file gives it.
         name: the format, one of `FORMATS`, or `auto` for the first that matches.
-        as_given: take the first response for chosen where the row says elsewhere which one is.
+        as_given: take the first response as chosen where another field says which one is better.
 
     Raises:
         RowError: if the row is not of that format.
@@ -80,7 +80,7 @@ def _strength_cleaned(raw: Raw) -> Raw:
     """fnlp/hh-rlhf-strength-cleaned (arXiv 2401.06080): ten models' scores, their difference's mean and spread.
 
     A vote is one model's margin, its score of chosen minus that of rejected. `GPT4 label` says whether GPT-4 prefers
-    chosen, 1 or 0; -1 means that nobody asked.
+    chosen, 1 or 0; -1 means that it was not asked.
     """
     row: dict[str, object] = {**raw, "strength_mean": raw.get(STRENGTH_MEAN), "strength_std": raw.get(STRENGTH_STD)}
     scores = [
@@ -188,9 +188,9 @@ FORMAT_FIELDS = TOOLKIT_FIELDS | frozenset(
     | {"overall_preference", "preference_strength", "GPT4 label", STRENGTH_MEAN, STRENGTH_STD}
     | {*CHOSEN_SCORES, *REJECTED_SCORES}
 )
-"""The fields that the formats read beside the plain ones."""
+"""The fields that the formats read in addition to the plain ones."""
 
 LABEL_FIELDS = frozenset(
     {"labels", "domain", "choice", "better_response_id", "overall_preference", "preference_strength", "GPT4 label"}
 )
-"""Those of them that say something of a pair and are not part of it: beside plain fields they change nothing."""
+"""Those of them that describe a pair and are not part of it: in a row with the plain fields they change nothing."""

@@ -1,6 +1,6 @@
-"""The prompt of a row in the fields that toolkits write it in: a question of several lines, the history before it.
+"""Read a prompt from the fields that toolkits write it in: a question in several fields, the history before it.
 
-It knows fields; which of them a format has is the format's.
+This file knows fields; each format says which of them it has.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lightning_rm.data.rows import Message
 
 
 def question(raw: Raw, *names: str) -> Message:
-    """Return the user's turn, whose lines stand in several fields."""
+    """Return the user's turn, joined from several fields by line breaks."""
     parts = [text(raw[name], f"field {name!r}") for name in names if has(raw, name)]
     if not parts:
         raise RowError(MISSING_FIELD, f"field {names[0]!r} is missing; {found_fields(raw)}")
@@ -52,8 +52,8 @@ def history(raw: Raw) -> Turns:
 def asked(raw: Raw) -> tuple[Turns, tuple[str, ...]]:
     """Return the prompt of a row with one response, and the fields that it was read from.
 
-    These are `prompt`; `instruction` and `input` after `history`, `question`, `input` alone; or the turns of
-    `messages`, `conversations` or `conversation`. A `system` comes first.
+    These are `prompt`; or, after `history`, `instruction` with `input`, `question`, or `input` alone; or the turns of
+    `messages`, `conversations` or `conversation`. A `system` field comes before them.
 
     Raises:
         RowError: if the row has none of them; an empty prompt says that there is no prompt.
@@ -81,4 +81,4 @@ ASKED_BY = (
     ("conversations",),
     ("conversation",),
 )
-"""The fields of one prompt, in the order they are looked for; the first of them has to be there."""
+"""The sets of fields that hold a prompt, in the order they are looked for; the first field of a set must be there."""

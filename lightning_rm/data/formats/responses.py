@@ -1,6 +1,6 @@
-"""Where a prompt ends and its responses begin: named apart, one in front of the other, or two conversations in one.
+"""Find where a prompt ends and its responses begin, whether or not the row has a field for the prompt.
 
-It knows the two conversations of a pair, or the responses to a prompt; it knows no file and no data set.
+This file knows the two conversations of a pair, or the responses to a prompt; it knows no file and no data set.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def explicit_pair(
 def continued(prompt: Turns, responses: Mapping[str, Turns], prefill: Prefill) -> tuple[Turns, dict[str, Turns]]:
     """Return a prompt and its responses, each of which continues the assistant's turn that the prompt may end with.
 
-    `U A` and `A'` become `U` and `A A'` in one turn, text to text: whoever wrote them decides on the blank between.
+    `U A` and `A'` become `U` and one turn `A A'`; the texts are joined as they are, without a blank between them.
 
     Args:
         prompt: the turns before the responses.
         responses: name -> the turns of a response.
-        prefill: what to do with a prompt that ends so.
+        prefill: what to do with a prompt that ends with the assistant's turn.
 
     Raises:
         RowError: if `prefill` makes it an error, or a response does not go on from it.

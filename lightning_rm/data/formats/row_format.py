@@ -1,6 +1,6 @@
-"""What a row format is: the fields that give it away, and its row written with the plain field names.
+"""What a row format is: how to recognise its rows, and how to rewrite them with the plain field names.
 
-`published` has the formats of data sets, `toolkits` those of other toolkits. This file knows no single one.
+`published` has the formats of data sets, `toolkits` those of other toolkits. This file knows none of them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class RowFormat:
 
     Args:
         matches: whether a row has this shape.
-        rewrite: the same row with the plain field names; it raises `RowError` for what it cannot read.
-        first_better: the same row, its first response named as the better one: whoever asks for the responses alone
-            gets them in the row's order, those of a tie too.
+        rewrite: returns the row with the plain field names; raises `RowError` for what it cannot read.
+        first_better: returns the row with its first response marked as the better one, so that a caller who wants only
+            the responses gets them in the row's order, even for a tie.
     """
 
     matches: Callable[[Raw], bool]
@@ -33,7 +33,7 @@ def saying(**fields: object) -> Callable[[Raw], Raw]:
 
 
 def ordered(raw: Raw, first: str, second: str, first_wins: bool) -> dict[str, object]:
-    """Return two responses in fields of their own, written as chosen and rejected."""
+    """Return a row whose two responses, given in fields of their own, are written as chosen and rejected."""
     responses = required(raw, first), required(raw, second)
     chosen, rejected = responses if first_wins else responses[::-1]
     return {**raw, "chosen": chosen, "rejected": rejected}

@@ -1,6 +1,6 @@
-"""`parse_scorable` reads a raw row with one response, several or a pair to the conversations that are to be scored.
+"""`parse_scorable` turns a raw row with one response, several, or a pair into the conversations to score.
 
-Pairs and groups are read as for training; only the fields that say which response is better are not looked at. This
+Pairs and groups are read as for training, except that fields that say which response is better are ignored. This
 file knows one row at a time, and no file.
 """
 
@@ -48,7 +48,7 @@ CONVERSATIONS = ("messages", "conversations", "conversation")
 """Fields of a whole conversation that ends with its response."""
 
 SCORABLE_FIELDS = frozenset({"responses", "system", "instruction", "question", "input", *RESPONSES, *CONVERSATIONS})
-"""The fields that are read beside those of pairs."""
+"""The fields that are read in addition to those of pairs."""
 
 
 def check_scorable_options(format: str, columns: Mapping[str, str | None]) -> None:
@@ -61,8 +61,8 @@ class Scorable(NamedTuple):
 
     Args:
         prompt: the turns that they begin with.
-        responses: the turns of each response; for a pair the chosen ones first, or as the row gives them where it names
-            the better one in a field of its own.
+        responses: the turns of each response; of a pair chosen comes first, or the row's order is kept where a separate
+            field says which is better.
         kind: whether the row holds one response, a pair or a list.
         tools: tool definitions for the chat template.
         chat_template_kwargs: further arguments for it.

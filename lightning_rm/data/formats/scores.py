@@ -1,6 +1,6 @@
-"""Scores of responses, read from a row: numbers, ranks or several attributes, under one name each.
+"""Read the scores of responses from a row: numbers, ranks or several named attributes.
 
-It also writes the published shapes of scored responses with the plain field names: HelpSteer2, whose attributes are
+It also rewrites the published shapes of scored responses with the plain field names: HelpSteer2, whose attributes are
 columns, and UltraFeedback, whose completions carry them. This file knows one row at a time, and no file.
 """
 
@@ -13,18 +13,18 @@ from lightning_rm.data.formats.fields import BAD_VALUE, WRONG_TYPE, Raw, RowErro
 from lightning_rm.data.formats.published import helpsteer2_turns
 
 SCORE = "score"
-"""The attribute of a score that names none."""
+"""The attribute name of a score that is given without one."""
 
 HELPSTEER_ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 ULTRAFEEDBACK_ATTRIBUTES = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 SCORE_FIELDS = frozenset({"response", "score", "scores", "ranks", *HELPSTEER_ATTRIBUTES, "instruction", "completions"})
-"""The fields that are read here beside those of a group of responses."""
+"""The fields that are read here in addition to those of a group of responses."""
 
 
 def plain_scored(raw: Raw) -> Raw:
-    """Return a row of scored responses written with the plain field names; any other row as it is.
+    """Return a row of scored responses rewritten with the plain field names; any other row as it is.
 
-    One `response` becomes `responses` of one. HelpSteer2 (arXiv 2406.08673) has its five attributes in columns;
+    A single `response` becomes a list of one. HelpSteer2 (arXiv 2406.08673) has its five attributes in columns;
     UltraFeedback (arXiv 2310.01377) has `completions`, each with `annotations.<attribute>.Rating`, `N/A` for a gap.
     """
     if has(raw, "instruction", "completions") and not has(raw, "responses"):
@@ -43,7 +43,7 @@ def plain_scored(raw: Raw) -> Raw:
 
 
 def read_scores(row: Raw, num_responses: int) -> tuple[Mapping[str, float], ...]:
-    """Return the scores of each response by attribute; empty where the row has none. More is better.
+    """Return the scores of each response by attribute, higher is better; empty where the row has none.
 
     `scores` holds for each response a number, or an object of attribute -> number or null; `ranks` a number each, 1
     for the best: a rank r is the score -r.
@@ -70,7 +70,7 @@ def read_scores(row: Raw, num_responses: int) -> tuple[Mapping[str, float], ...]
 
 
 def _attributes(item: object, name: str) -> Mapping[str, float]:
-    """Return one response's scores, gaps left out."""
+    """Return the scores of one response without those that are null."""
     if not isinstance(item, Mapping):
         return {SCORE: number(item, name)}
     given = cast("Mapping[object, object]", item)
@@ -95,7 +95,7 @@ def _ultrafeedback(raw: Raw) -> Raw:
 
 
 def _rating(completion: Raw, attribute: str) -> object:
-    """Return a rating, written as text there, as a number; None for a gap."""
+    """Return a rating, which UltraFeedback writes as text, as a number; None for `N/A`."""
     value = lookup(completion, f"annotations.{attribute}.Rating")
     if not isinstance(value, str):
         return value
@@ -106,4 +106,4 @@ def _number(value: str) -> object:
     try:
         return float(value)
     except ValueError:
-        return value  # whoever reads it says what is wrong
+        return value  # the reader of scores says what is wrong

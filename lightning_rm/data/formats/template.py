@@ -1,4 +1,4 @@
-"""What a row hands to the chat template beside its messages: tools, and arguments of its own."""
+"""Read what a row gives the chat template besides its messages: tools, and further arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESERVED_ARGUMENTS = frozenset(
     | {"continue_final_message", "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length"}
     | {"return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"}
 )
-"""Arguments of `apply_chat_template` that say how it is called and not what a template reads: no row may set them."""
+"""Arguments of `apply_chat_template` that control the call and are not read by a template: no row may set them."""
 
 
 def read_tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
@@ -28,7 +28,7 @@ def read_tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
 
 
 def read_chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
-    """Return the row's own arguments for the chat template, but for the None that Parquet writes in a gap."""
+    """Return the row's own arguments for the chat template, without the nulls that Parquet writes for missing keys."""
     kwargs = json_field(row, "chat_template_kwargs")
     if kwargs is None:
         return {}

@@ -1,7 +1,7 @@
 """The shapes that other toolkits take preference pairs in, rewritten to the plain field names.
 
-Three of them differ from the plain format in the prompt alone, which stands in one field or in several. A row that
-holds more of a prompt than its format reads is not of that format: nothing that was asked is lost unseen.
+Three of them differ from the plain format only in the prompt, which stands in one field or in several. A row that
+holds more of a prompt than its format reads is not of that format, so that nothing is lost silently.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _responses(raw: Raw) -> Sequence[object]:
 
 
 def _is_response(value: object) -> bool:
-    """Tell whether this is a text or begins with the assistant's turn; what begins with another's holds its prompt."""
+    """Tell whether this is a text or begins with the assistant's turn; otherwise it contains its prompt."""
     first = value[0] if isinstance(value, list) and value else value
     if not isinstance(first, Mapping):
         return isinstance(value, str)
@@ -173,4 +173,4 @@ TOOLKIT_FIELDS = frozenset(
     | {"output", "rejected_messages"}
     | {"preferred_output", "non_preferred_output", "context", "completions"}
 )
-"""The fields that these formats read beside the plain ones."""
+"""The fields that these formats read in addition to the plain ones."""

@@ -1,8 +1,8 @@
-"""Turns: the shapes in which files write a conversation, all read to messages.
+"""Read a conversation, in any shape that files write it in, as a tuple of messages: its turns.
 
 A conversation may be one text, HH-RLHF text with its `Human:` and `Assistant:` marks, a list of texts that take turns,
-or a list of messages. This file knows one conversation. What one message may look like is `messages`'; where a prompt
-ends and its responses begin is `responses`'.
+or a list of messages. This file knows one conversation. `messages` knows what one message may look like, `responses`
+where a prompt ends and its responses begin.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def read_turns(value: object, name: str, first_role: str) -> Turns:
 
 
 def read_conversation(value: object, origin: str) -> list[Message]:
-    """Return the messages of a whole conversation to score, read as training reads those of a row.
+    """Return the messages of a whole conversation to score, read as a row is read for training.
 
     Args:
         value: a list of messages; the last one is the response, which may be empty, as a policy's may.
@@ -117,7 +117,7 @@ def prompt_turns(prompt: object) -> Turns:
 def check_turns(prompt: Turns, responses: Mapping[str, Turns]) -> None:
     """Raise `RowError` unless every turn says something and all conversations end with the assistant's turn.
 
-    A prompt may have no turn at all, and a blank system turn: some templates put a default in where there is none.
+    A prompt may have no turn at all, or a blank system turn, which keeps templates from adding a default one.
 
     Args:
         prompt: the turns that all conversations begin with.

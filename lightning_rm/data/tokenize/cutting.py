@@ -1,7 +1,7 @@
-"""Cuts: prompts at a turn boundary, the oldest turns first, and responses from the right, until a draft fits.
+"""Cut prompts at a turn boundary, the oldest turns first, and responses from the right, until a draft fits.
 
-A prompt is cut alike for all of its responses: a leading system message stays, and what is left begins with a user
-turn. A response is cut in words, so that its ids are those of the conversation that is left.
+A prompt is cut in the same way for all of its responses: a leading system message stays, and what is left begins with
+a user turn. A response is cut as text and encoded again, so that its ids are those of the conversation that is left.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def cut_prompts(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerB
     """Drop the fewest of each prompt's oldest turns that make its conversations fit; if none do, all that can go.
 
     The search begins at the short end, where few turns are left, and doubles its steps before it halves them: what is
-    rendered is about as long as what is kept, not as what was given. Fewer turns are taken to make fewer tokens.
+    rendered is about as long as what is kept, not as what was given. It assumes that fewer turns make fewer tokens.
 
     Args:
         drafts: encoded, all of them too long.
@@ -71,7 +71,7 @@ class _Search(Generic[AnyRow]):
         return replace(self.draft, prompt=prompt, texts=[], ids=[])
 
     def learn(self, probe: Draft[AnyRow], max_tokens: int) -> None:
-        """Record how the probe came out. One that the template refuses ends the search like one that fits."""
+        """Record whether the probe fits. One that the template refuses ends the search like one that fits."""
         if probe.failure or probe.num_tokens <= max_tokens:
             self.high, self.found = self.number, probe
         else:
@@ -81,7 +81,7 @@ class _Search(Generic[AnyRow]):
 
 
 def _cuts(prompt: Sequence[Message]) -> list[tuple[int, int]]:
-    """Return the turns that each number of cuts drops, from and before: `S U A U A U` gives `1, 3` and `1, 5`."""
+    """Return the range of turns that each cut drops, start and end: `S U A U A U` gives `1, 3` and `1, 5`."""
     roles = [message["role"] for message in prompt]
     start = next((place for place, role in enumerate(roles) if role != "system"), len(roles))
     return [(start, place) for place in range(start + 1, len(roles)) if roles[place] == "user"]

@@ -1,6 +1,6 @@
-"""Drafts: a prompt and its responses on their way to token ids, rendered and encoded many at a time.
+"""Drafts: a prompt and its responses while they become token ids, rendered and encoded many at a time.
 
-This file knows pairs, groups of responses, templates and tokenizers; what is cut to make a draft fit is `cutting`'s.
+This file knows pairs, groups of responses, templates and tokenizers; `cutting` makes a draft fit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AnyRow = TypeVar("AnyRow", PairRow, GroupRow)
 
 @dataclass
 class Draft(Generic[AnyRow]):
-    """A prompt and its responses on their way to token ids; their conversations may be cut until they fit.
+    """A prompt and its responses while they become token ids; their conversations may be cut until they fit.
 
     Args:
         row: the pair or the group as it was read.
@@ -31,7 +31,7 @@ class Draft(Generic[AnyRow]):
         ids: their token ids.
         prompt_length: how many tokens of each are the prompt's.
         changes: what was cut or is missing, and where.
-        failure: what the chat template said against it.
+        failure: the chat template's error; empty if there is none.
     """
 
     row: AnyRow
@@ -51,7 +51,7 @@ class Draft(Generic[AnyRow]):
 
 
 def encode(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set texts and ids of every draft: templates one by one, the distinct texts through the tokenizer together."""
+    """Set texts and ids of every draft: rendered one by one, the distinct texts tokenised together."""
     for draft in drafts:
         draft.texts = _rendered(draft, [(*draft.prompt, *response) for response in draft.responses], tokenizer)
     distinct = list(dict.fromkeys(text for draft in drafts for text in draft.texts))
@@ -61,9 +61,9 @@ def encode(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) 
 
 
 def measure_prompts(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set the prompt's length: tokens that a rendered prompt shares with all of its conversations.
+    """Set the length of each prompt: the number of tokens that the rendered prompt shares with all its conversations.
 
-    Not the tokens that the conversations share: responses that begin alike do not lengthen their prompt. A row is
+    This is not what the conversations share: responses that begin alike do not lengthen their prompt. A row is
     bad if the template refuses its prompt alone, even where it takes the conversations.
     """
     texts = [_rendered(draft, [draft.prompt], tokenizer, is_prompt=True) for draft in drafts]

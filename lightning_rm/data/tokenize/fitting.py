@@ -1,4 +1,4 @@
-"""From rows to token ids that fit: encoded, cut as the policy says, measured; and why a pair is left out.
+"""Turn rows into token ids that fit: encode, cut as the policy says, measure; and say why a pair is left out.
 
 This file knows pairs, groups of responses and token counts; it knows no files.
 """
@@ -32,7 +32,7 @@ def fit(
     """Encode pairs or groups, cutting what the policy allows until they fit or nothing is left to cut.
 
     Args:
-        rows: the rows of a chunk and their places in their source; every call of the tokenizer is for the whole chunk.
+        rows: the rows of a chunk and their places in their source; the tokenizer is called for the whole chunk at once.
         tokenizer: a fast tokenizer with a chat template.
         policy: `max_tokens` and `overlong` are used here.
 
@@ -75,15 +75,12 @@ def _why_the_same(draft: Draft[PairRow], tokenizer: PreTrainedTokenizerBase) -> 
         return "; the chat template writes one text for both" + (f" and leaves out {missing}" if missing else "")
     unknown: Any = tokenizer.unk_token_id  # transformers declares lists too
     num_unknown = 0 if unknown is None else draft.ids[0][draft.prompt_length :].count(unknown)
-    return (
-        f", though not the same text; {num_unknown:,} of them are unknown tokens"
-        if num_unknown
-        else (", though not the same text")
-    )
+    unknown_tokens = f"; {num_unknown:,} of them are unknown tokens" if num_unknown else ""
+    return f", though not the same text{unknown_tokens}"
 
 
 def _left_out(draft: Draft[AnyRow]) -> str:
-    """Return what the template leaves out of a draft's conversations: of the prompt once, and of each response."""
+    """Return the first piece of a draft's conversations that the template leaves out; the prompt is checked once."""
     if not draft.texts:  # the template has refused the row
         return ""
     begins = left_out(draft.texts[0], draft.prompt, draft.row.tools)

@@ -1,6 +1,6 @@
-"""What a chat template leaves out of a conversation: a thought, a system turn that it does not know, a tool call.
+"""Find what a chat template leaves out of a conversation: a thought, a system turn that it does not know, a tool call.
 
-Templates do so by design or by mistake; a user should hear of it. It knows messages and the text that came out.
+Templates do so by design or by mistake; a user should be told. This file knows messages and the rendered text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lightning_rm.data.rows import Message
 def left_out(text: str, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), first: int = 0) -> str:
     """Return the first piece of a conversation that its rendered text lacks: `turn 2 (assistant), reasoning_content`.
 
-    Blanks do not count, since templates strip them, nor do the escapes of JSON, which some write content in.
+    Blanks are ignored, since templates strip them, and so are JSON escapes, since some templates write content as JSON.
 
     Args:
         text: what the template wrote.
@@ -25,7 +25,7 @@ def left_out(text: str, messages: Sequence[Message], tools: Sequence[Mapping[str
         first: the place of the first message, for the name.
 
     Returns:
-        The name of the piece; empty where all is there.
+        The name of the piece; empty where nothing is missing.
     """
     at, squeezed = 0, ""
     for name, piece in _pieces(messages, tools, first):
@@ -43,7 +43,7 @@ def left_out(text: str, messages: Sequence[Message], tools: Sequence[Mapping[str
 
 
 def _pieces(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], first: int) -> Iterator[tuple[str, str]]:
-    """Yield everything that a template could write of a conversation, by name."""
+    """Yield the name and the text of everything in a conversation that a template could write."""
     for tool in tools:
         function = tool.get("function", tool)
         if isinstance(function, Mapping) and isinstance(name := cast(Any, function).get("name"), str):

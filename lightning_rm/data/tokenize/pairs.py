@@ -1,12 +1,12 @@
 """From rows to tokenised pairs on disk: once for a source, a tokenizer and a policy, and cached.
 
-A row is a pair, or k scored responses to one prompt, which are written down once: their pairs are made when the file is
+A row is a pair, or k scored responses to one prompt, which are written once: their pairs are made when the file is
 read.
 
 `prepare_pairs` reads a source, counts what became of every row and writes the rest in chunks, so that a data set need
-not fit in memory. Chunks are tokenised in a process for each core, and a start after a kill goes on. Templates, loading
-and the cuts have files of their own; the rest of the package imports what it needs of them from here. This file knows
-no layout, no batch and no model.
+not fit in memory. Chunks are tokenised by one process per core, and a preparation that was killed is resumed.
+Templates, loading and the cuts have files of their own; the rest of the package imports what it needs of them from
+here. This file knows no layout, no batch and no model.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def prepare_pairs(
     Args:
         source: rows of pairs or of scored responses, good and bad; not read when the cache file is there.
         tokenizer: as `load_tokenizer` gives it.
-        policy: what to do with the bad and the long.
+        policy: what to do with bad rows and long ones.
         cache_dir: a folder; None takes `cache.default_cache_dir()`.
         name: what the data set is called in reports and errors.
-        num_processes: that tokenise; None takes one a core. The file does not depend on it.
+        num_processes: how many processes tokenise; None for one per core. The file does not depend on it.
 
     Raises:
-        ValueError: for rows that the policy calls errors, the whole source read and the first ten shown; and when no
-            pair is left.
+        ValueError: for rows that the policy calls errors, after the whole source was read, with the first ten faults;
+            and if no pair is left.
     """
     build = partial(
         _write,
@@ -86,7 +86,7 @@ def _write(
     """Write every pair of a source that is kept, chunk by chunk, and the report at the end.
 
     Args:
-        file: where to.
+        file: the file to write to.
         source: rows.
         tokenizer: as `load_tokenizer` gives it.
         tally: counts them.

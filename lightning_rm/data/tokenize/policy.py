@@ -1,6 +1,6 @@
-"""The policy for rows that are bad, too long or the same twice, and the names under which they are counted.
+"""The policy for rows that are bad, too long or have identical responses, and the names under which they are counted.
 
-This file knows words; what they do is done elsewhere.
+This file only defines the choices; `fitting`, `cutting` and `tally` carry them out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEXT_LEFT_OUT = "text left out by the template"
 
 @dataclass(frozen=True)
 class TokenizePolicy:
-    """What to do with the bad and the long. Whatever is chosen, it is counted.
+    """What to do with bad rows and long ones. Whatever is chosen, they are counted.
 
     Args:
         max_tokens: the most tokens of a whole conversation, prompt and response.

@@ -1,4 +1,4 @@
-"""Texts that begin alike, such as one prompt with sixteen responses: their beginning is tokenised once.
+"""Tokenise a shared beginning once: of texts that begin alike, such as one prompt with sixteen responses.
 
 The ids of a text are in general not those of its parts. At a seam they are: before a special token that is found in the
 text as it stands. The tokenizers library first takes such tokens out of a text, and then normalises, splits and encodes
@@ -20,18 +20,18 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lightning_rm.data.beginnings import num_shared
 
 MIN_SHARED = 100
-"""The fewest characters of a beginning that are worth a piece of their own."""
+"""The fewest shared characters that are worth tokenising separately."""
 
 
 OWN_WAY = frozenset({"__call__", "_encode_plus"})
-"""Methods that a kind of tokenizer defines if it does more with texts than the library does."""
+"""Methods that a tokenizer class overrides if it does more with texts than the library does."""
 
 MARKS = frozenset(string.punctuation) - {"_"}
-"""What is neither a blank nor part of a word."""
+"""Characters that are neither blank nor part of a word."""
 
 
 class Added(NamedTuple):
-    """A token that a tokenizer looks for in texts before all else, and how."""
+    """An added token, which a tokenizer looks for in texts before anything else, and how it is matched."""
 
     content: str
     normalized: bool
@@ -41,7 +41,7 @@ class Added(NamedTuple):
 
 
 def library_of(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Return the tokenizers library's own tokenizer where it alone decides on a text's ids; None elsewhere."""
+    """Return the tokenizers library's own tokenizer if it alone decides on the ids of a text, else None."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.split_special_tokens:
         return None
     classes = type(tokenizer).__mro__
@@ -51,7 +51,7 @@ def library_of(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 
 def seams_of(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    """Return what matches the tokens before which a tokenizer's texts may be cut; None if there are none."""
+    """Return a pattern of the tokens before which texts may be cut; None if there are none."""
     backend = library_of(tokenizer)
     if (
         backend is None
@@ -71,7 +71,7 @@ def seams_of(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
 
 @lru_cache(maxsize=16)
 def seams(added: tuple[Added, ...]) -> re.Pattern[str] | None:
-    """Return what matches the tokens that are found wherever they stand, whatever is before and behind them.
+    """Return a pattern of the tokens that are found wherever they stand, whatever comes before and after them.
 
     No other token may contain them or reach into them, since of two that overlap in a text the first is taken: of
     `<s>`, `s>` and `</s>` these are the first and the last. And they must begin with a mark, which a neighbour that
@@ -93,7 +93,7 @@ def seams(added: tuple[Added, ...]) -> re.Pattern[str] | None:
 
 
 def cut_alike(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
-    """Say where each text is cut in two: at the last seam of what it has in common with a neighbour, or 0 for nowhere.
+    """Return where to cut each text in two: at the last seam of what it shares with a neighbour; 0 for nowhere.
 
     Of `<s>[U]hi[A]yes`, `<s>[U]hi[A]no` and `<s>[U]ho[A]no` the first two are cut before `[A]` and the third before
     `[U]`, if these beginnings were long enough to be worth it.

@@ -21,14 +21,14 @@ from lightning_rm.data.tokenize.policy import (
 )
 
 MAX_ERRORS = 10
-"""How many faults an error message shows; rows that have the same one are one fault."""
+"""How many faults an error message shows; rows with the same fault count as one."""
 
 MAX_NAMED = 3
-"""How many rows of one fault it names; the others are counted."""
+"""How many rows of each fault it names; the others are counted."""
 
 
 def doubted(row: PairRow | GroupRow) -> dict[str, str]:
-    """Return what the report counts of a row in which a table does not tell null from missing, and which keys."""
+    """Return the report's entry for a row whose table does not tell null from missing: the keys in doubt."""
     return {NULL_OR_MISSING: ", ".join(row.doubts)} if row.doubts else {}
 
 
@@ -74,14 +74,14 @@ class Tally:
         return "on_bad_row=drop" if self.policy.on_bad_row == "error" else None
 
     def add(self, other: Tally) -> None:
-        """Count the rows that follow, as another tally has them."""
+        """Add the counts of another tally, whose rows follow."""
         self.report.add(other.report)
         for fault, origins in other.errors.items():
             self.errors.setdefault(fault, []).extend(origins)
         self.ways_out |= other.ways_out
 
     def check(self) -> None:
-        """Raise for errors, and for a data set of which nothing is left."""
+        """Raise ValueError for errors, and for a data set of which nothing is left."""
         name, read = self.report.name, self.report.read
         if self.errors:
             num_rows = sum(map(len, self.errors.values()))
