@@ -1,4 +1,4 @@
-"""Calibration of per-pair records by bin of confidence, for the reliability diagram. It knows arrays alone."""
+"""Calibration of pairs by bin of confidence, for the reliability diagram. This file knows only arrays."""
 
 from __future__ import annotations
 

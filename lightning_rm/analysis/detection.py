@@ -1,4 +1,4 @@
-"""Finding wrong labels by preference strength: how often a low score is a wrong label. It knows arrays alone."""
+"""Find wrong labels by preference strength: how often does a low score mean a wrong label? It knows only arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs have left in their folders: results, curves, rewards of every pair, the worst pairs in words.
+"""Read what runs have left in their folders: results, curves, rewards of every pair, texts of the worst pairs.
 
 Nothing is demanded: what a run lacks, or what cannot be read, is said of the run and the rest is used.
 """
@@ -41,7 +41,7 @@ class Records(NamedTuple):
 
 
 class Words(NamedTuple):
-    """A pair as people read it."""
+    """The text of a pair, for people to read."""
 
     id: str
     prompt: str
@@ -51,7 +51,7 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """One run with what it has left.
+    """One run and what it has left in its folder.
 
     Args:
         run: whose it is.
@@ -70,7 +70,7 @@ class Evidence:
     lacks: Sequence[str]
 
     def is_finite(self, name: str) -> bool:
-        """Tell whether it has the rewards of a set, and all are numbers; those of a run that has diverged are not."""
+        """Tell whether it has the rewards of a set and all are finite, as those of a diverged run are not."""
         return name in self.records and bool(np.isfinite(self.records[name].margin).all())
 
 

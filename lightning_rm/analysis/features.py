@@ -24,7 +24,7 @@ from lightning_rm.scoring.engine import forwards
 
 @dataclass(frozen=True)
 class Features:
-    """What one reward model makes of P pairs.
+    """Features and rewards of P pairs by one reward model.
 
     Args:
         feature: (2, P, H), the chosen responses' first.
@@ -49,7 +49,7 @@ class Features:
 
 
 class Plane(NamedTuple):
-    """N points of a plane, (N, 2) float64, and what its two axes are called."""
+    """N points in a plane, (N, 2) float64, and the names of its two axes."""
 
     points: Tensor
     axes: tuple[str, str]
@@ -161,7 +161,7 @@ PROJECTIONS: dict[str, Callable[[Tensor], Plane]] = {"pca": pca, "tsne": tsne}
 
 
 def check_projection(projection: str) -> None:
-    """Say that a projection cannot be had before models are read for it.
+    """Check that a projection is available, before models are loaded for it.
 
     Raises:
         ValueError: if it is unknown, or its package is not installed.

@@ -1,4 +1,4 @@
-"""Runs that a user names, with what their `config.yaml` says as plain values. It needs no Hydra."""
+"""Find the runs that a user names, and read their `config.yaml` as plain values, without Hydra."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run
 
 
 def _runs_in(path: Path) -> list[Path]:
-    """Return the folder itself if it is a run's, else those of the runs in it, at most two folders down."""
+    """Return the folder itself if it is a run, else the runs in it, at most two folders down."""
     for depth in ("", "*/", "*/*/"):
         if found := sorted(file.parent for file in path.glob(f"{depth}config.yaml")):
             return found
@@ -59,7 +59,7 @@ def flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _run(key: str, folder: Path) -> Run:
-    """Return a run as its configuration tells it, which is written with every reference resolved."""
+    """Return a run from its configuration, which was written with every reference resolved."""
     try:
         told = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

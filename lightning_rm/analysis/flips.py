@@ -1,4 +1,4 @@
-"""What reviewed pairs tell of the others: by decile of strength, how often a flip is right. It knows arrays alone.
+"""What reviewed pairs say about the others: by decile of strength, how often a flip is right. It knows only arrays.
 
 What they tell holds for the rest of a decile if the reviewed pairs were drawn by chance from it.
 """

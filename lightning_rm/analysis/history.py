@@ -52,9 +52,7 @@ def read_history(path: str | Path) -> dict[str, Curve]:
 
 
 def within_training(curve: Curve, history: History) -> Curve:
-    """Return a curve without the evaluation of the best weights that follows training, unless it has nothing
-    else.
-    """
+    """Return a curve without the evaluation of the best weights that follows training, unless it has nothing else."""
     end = max((other.steps[-1] for key, other in history.items() if key.startswith("train")), default=np.inf)
     # The evaluation after training is logged at the last step once more: of equal steps the first counts.
     first = np.concatenate([[True], np.diff(curve.steps) > 0]) & (curve.steps <= end)
@@ -62,7 +60,7 @@ def within_training(curve: Curve, history: History) -> Curve:
 
 
 def smoothed(curve: Curve) -> Curve:
-    """Return a curve of many points as the running mean over a twentieth of them; one of few as it is."""
+    """Return the running mean of a curve over a twentieth of its points; a curve with few points as it is."""
     window = len(curve.values) // 20
     if window <= 1:
         return curve
@@ -70,5 +68,5 @@ def smoothed(curve: Curve) -> Curve:
 
 
 def running_mean(values: NDArray[np.number], window: int) -> NDArray[np.float64]:
-    """Return (n - window + 1,), means over every `window` neighbours."""
+    """Return the (n - window + 1,) means of every `window` neighbours."""
     return np.convolve(values, np.full(window, 1 / window), mode="valid")

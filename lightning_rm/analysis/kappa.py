@@ -1,4 +1,4 @@
-"""Whether two people say the same more often than by chance: Cohen's kappa. It knows names of answers alone."""
+"""Whether two people agree more often than by chance: Cohen's kappa. This file knows only names of answers."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Block = tuple[str, ...]
 """The seed, and those of the data's own seeds in which runs differ."""
 
 NUM_NAMED = 3
-"""The most settings that a method's name takes; others are counted."""
+"""The most settings in a method's name; the others are counted."""
 
 
 TARGET, HOW_MADE = "._target_", ("._partial_", "._convert_")
@@ -133,7 +133,7 @@ def _varied(runs: Sequence[Run]) -> list[str]:
 
 
 def _shown(run: Run, key: str) -> str:
-    """Return a setting as it is shown: a class by its name, one that the run does not have as a dash."""
+    """Return a setting as it is displayed: a class by its name, a missing one as a dash."""
     if key not in run.settings:
         return "–"
     value = shown(run.settings[key])
@@ -141,7 +141,7 @@ def _shown(run: Run, key: str) -> str:
 
 
 def _length(key: str) -> tuple[int, int, str]:
-    """Return what to sort keys by, so that the shortest comes first."""
+    """Return a sort key that puts the shortest configuration keys first."""
     return key.count("."), len(key), key
 
 

@@ -1,4 +1,4 @@
-"""How many labels are wrong, told from votes on pairs that the voters were not trained on. It knows arrays alone.
+"""Estimate how many labels are wrong, from votes on pairs that the voters were not trained on. It knows only arrays.
 
 Voters that are sure of a pair are right about it; where they are, and the label says otherwise, the label is wrong.
 With c the size of a vote, a label that is wrong with probability e whatever the pair, and a sign that is right with
@@ -25,12 +25,12 @@ CHI_SQUARE_95 = 3.841458820694124
 """Twice the log likelihood falls by this much at the ends of a 95 % interval (one degree of freedom)."""
 
 WIDEST = 0.3
-"""An interval that is wider says next to nothing."""
+"""A wider interval says next to nothing."""
 
 FEWEST = 500
-"""From fewer pairs nothing is told: an interval is then narrow where chance has made it so, and misses. With made votes
-on 150 pairs, 25 % of them labelled wrong, 93 % of all intervals hold the share, but 43 % of those that are narrow
-enough; on 600 pairs it is 94 % and 87 %."""
+"""The fewest pairs to estimate from: with fewer, an interval is narrow only by chance, and then misses. With synthetic
+votes on 150 pairs, 25 % of them labelled wrong, 93 % of all intervals hold the share, but only 43 % of those that are
+narrow enough; on 600 pairs it is 94 % and 87 %."""
 
 SLOPES = np.geomspace(0.05, 50, 121)
 """b, in units of one over the votes' root mean square."""
