@@ -76,8 +76,17 @@ def check_run(
         )
     _check_monitor("monitor", cfg.monitor, cfg, module, datamodule, benchmarks)
     for name, callback in cfg.callbacks.items():
-        if str(callback.get("monitor")).startswith(("val/", BENCHMARK)):  # it may go by what is logged in training too
-            _check_monitor(f"callbacks.{name}.monitor", callback.monitor, cfg, module, datamodule, benchmarks)
+        key, monitor = f"callbacks.{name}.monitor", callback.get("monitor")
+        if monitor is None and str(callback.get("_target_")).endswith(".EarlyStopping"):
+            raise ValueError(f"{key}=null: early stopping goes by a metric; name one, as val/accuracy")
+        if monitor is None or str(monitor).startswith("train/"):
+            continue
+        if not str(monitor).startswith(("val/", BENCHMARK)):
+            raise ValueError(
+                f"{key}={monitor!r} is not logged while a run trains; give a metric of a validation, as val/accuracy, "
+                "of a benchmark, or of training, as train/loss"
+            )
+        _check_monitor(key, monitor, cfg, module, datamodule, benchmarks)
     if cfg.contrast is not None and "contrast" not in cfg.module:
         raise ValueError(
             f"contrast: {type(module).__name__} takes none; set module=contrastive or meta, or leave it out (~contrast)"

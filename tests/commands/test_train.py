@@ -185,6 +185,14 @@ def test_a_run_is_a_backbone_and_its_folder_a_checkpoint(cli: Cli, tmp_path: Pat
             "callbacks=early_stopping callbacks.early_stopping.monitor=val/acc",
             "error: callbacks.early_stopping.monitor='val/acc': there is no metric 'acc'",
         ),
+        (
+            "callbacks=top_k monitor=test/accuracy",
+            "error: callbacks.top_k.monitor='test/accuracy' is not logged while a run trains",
+        ),
+        (
+            "callbacks=early_stopping monitor=null",
+            "error: callbacks.early_stopping.monitor=null: early stopping goes by",
+        ),
         ("monitor=dev/accuracy", "error: monitor='dev/accuracy' is of no data set of this run"),
         (
             "trainer.limit_val_batches=0",
