@@ -102,6 +102,8 @@ def collect_votes(
         RowsLeftOut: if not every row is used as it stands.
     """
     fabric = fabric or L.Fabric(accelerator="cpu", devices=1)
+    if shard_size < 1:
+        raise ValueError(f"shard_size={shard_size}: give 1 conversation or more")
     check_voters(voters)
     tokenizer = voters[0].tokenizer()
     pairs = prepare_pairs(source, tokenizer, policy, cache_dir, "annotated")

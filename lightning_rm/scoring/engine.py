@@ -126,6 +126,8 @@ def forwards(
 def batch_budget(model: AnyRewardModel, batch_tokens: int | None) -> int:
     """Return the grid tokens of a forward: those that are asked for, or what suits the model's device."""
     if batch_tokens is not None:
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens={batch_tokens}: give 1 or more, or None for what suits the device")
         return batch_tokens
     return CPU_BATCH_TOKENS if model.device.type == "cpu" else BATCH_TOKENS
 

@@ -365,3 +365,8 @@ def test_runs_of_one_glob_are_of_one_training(voters: list[Voter], tmp_path: Pat
     for seed in range(2):
         (tmp_path / "vote" / str(seed) / TRAINED_ON).unlink()
     assert len(find_voters(pattern, "best")) == 3
+
+
+def test_a_shard_has_a_conversation(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shard_size=0: give 1 conversation or more"):
+        collect_votes(SyntheticSource(2), [], tmp_path, TokenizePolicy(), shard_size=0)

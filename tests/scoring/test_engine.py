@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -102,6 +103,14 @@ def test_what_cannot_be_read_is_named() -> None:
         score_sequences(model, [[1], [2], [3] * 13])
     with pytest.raises(ValueError, match="sequence 1 has no tokens"):
         score_sequences(model, [[1], []])
+
+
+def test_options_that_cannot_be_are_named() -> None:
+    model = toy_model()
+    with pytest.raises(ValueError, match="layout='pack'; it must be one of auto, padded"):
+        score_sequences(model, [[1]], layout=cast(LayoutName, "pack"))
+    with pytest.raises(ValueError, match="batch_tokens=0: give 1 or more"):
+        score_sequences(model, [[1]], batch_tokens=0)
 
 
 def test_a_head_that_was_never_trained_is_refused_by_whoever_scores(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -41,7 +41,12 @@ def choose_layout(setting: LayoutSetting, fast: Collection[LayoutName], pairs: P
         fast: the layouts that the backbone honours at no cost: its `fast_layouts`.
         pairs: the pairs that are read; for `auto` up to 500 of them, evenly spaced, are measured. None for responses,
             where all that is known is that several answer one prompt.
+
+    Raises:
+        ValueError: if there is no such layout.
     """
+    if setting not in (names := ("auto", *get_args(LayoutName))):
+        raise ValueError(f"layout={setting!r}; it must be one of {', '.join(names)}")
     if setting != "auto":
         return Choice(setting, "asked for")
     if "packed" not in fast:
