@@ -64,16 +64,17 @@ def of_seeds(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}".replace("0.", ".")
 
 
-def paired(values: Mapping[str, float], baseline: Mapping[str, float]) -> str:
+def paired(values: Mapping[str, float], baseline: Mapping[str, float], digits: int = 3) -> str:
     """`+.030 [+.020, +.040]`: the mean difference of runs of one world or seed, and its 95 % interval."""
     found = paired_difference(values, baseline)
     assert found is not None
-    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]".replace("0.", ".")
+    mean, low, high = (f"{value:+.{digits}f}" for value in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]".replace("0.", ".")
 
 
 def test_the_readmes_figures_are_those_that_were_measured() -> None:
     [table] = re.findall(r"## What came out\n\n(.*?)\n\n", README, flags=re.DOTALL)
-    world, contrast, shift, ukp, hh, _, speed = (line for line in table.replace("*", "").splitlines()[2:])
+    world, contrast, shift, rounds, ukp, hh, _, speed = (line for line in table.replace("*", "").splitlines()[2:])
     recipes = results("strength_synthetic")["recipes"]
     plain, flip = ({seed: run["test"] for seed, run in recipes[name].items()} for name in ("baseline", "flip"))
     assert f"| {of_seeds([*plain.values()])} | {of_seeds([*flip.values()])} by `experiment=flip` |" in world
@@ -107,6 +108,17 @@ def test_the_readmes_figures_are_those_that_were_measured() -> None:
             if measure is measures[0]:
                 before, after = (f"{np.mean([*values.values()]):.3f}".replace("0.", ".") for values in (plain, mended))
                 assert f"| {before} | {after} by" in line.replace("*", "")
+
+    gold = {
+        (method, number): {
+            world: run["rounds"][number]["gold"] for world, run in results("rounds")["runs"][method].items()
+        }
+        for method in ("baseline", "simcse")
+        for number in ("0", "4")
+    }
+    for later, earlier in (("baseline", "baseline"), ("simcse", "simcse"), ("simcse", "baseline")):
+        number = "0" if later == earlier else "4"
+        assert paired(gold[later, "4"], gold[earlier, number], 2) in rounds
 
     contenders = results("throughput")["smollm2_135m_hh_multi_turn"]["contenders"]
     shipped, by_hand, ours = (
