@@ -7,7 +7,6 @@ ours: the library gives up on a search that goes on too long, and `templates` sa
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -141,6 +140,8 @@ def _little_memory() -> Generator[None]:
     if sys.platform != "linux":
         yield
         return
+    import resource  # which Windows does not have
+
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = pages * resource.getpagesize() + MAX_BYTES
