@@ -83,14 +83,14 @@ def judge_of_row(world: World, policies: Policies, name: str) -> Judge:
         return judge_of(world.train(name, world.annotated(), treatments=BY_STRENGTH[name]))
     if name == "headroom":  # as many as there are, if they are fewer
         return judge_of(world.train(name, policies.candidates(groups)[: len(pairs)]))
-    if name in FRESH:
-        return judge_of(world.train(name, policies.mixed(FRESH[name], groups, name.endswith("disputed"))))
-    if name.endswith("flip_fresh"):
-        mixed = world.annotated_by_heads("flip_fresh", policies.mixed(FRESH["fresh_33"], groups))
-        method = LIGHT if name.startswith("simcse") else StrengthAwareRM
+    method = LIGHT if name.startswith("simcse_") else StrengthAwareRM
+    labels = name.removeprefix("simcse_")
+    if labels in FRESH:
+        mixed = policies.mixed(FRESH[labels], groups, labels.endswith("disputed"))
+        return judge_of(world.train(name, mixed, module=method))
+    if labels == "flip_fresh":
+        mixed = world.annotated_by_heads(labels, policies.mixed(FRESH["fresh_33"], groups))
         return judge_of(world.train(name, mixed, treatments=[TENTH], module=method))
-    if name == "simcse_fresh_33":
-        return judge_of(world.train(name, policies.mixed(FRESH["fresh_33"], groups), module=LIGHT))
     if name == "distilled":  # no label is fresh: all are what the voters believe
         unlabelled = policies.mixed(FRESH["fresh_33"], groups)
         return judge_of(world.train(name, world.annotated(unlabelled), treatments=[soft_label]))
