@@ -154,6 +154,7 @@ def collect_votes(
         members = rewards.shape[1]
         names += [voter.name] if members == 1 else [f"{voter.name}#{member}" for member in range(members)]
         columns.append(_by_pair(rewards, needed, conversations.index, mask))
+    fabric.barrier()  # all have read the parts: whoever goes on first may remove them
     table = np.concatenate(columns, axis=2)
     return Votes(pairs, tuple(names), table[:, 0], table[:, 1])
 
