@@ -4,6 +4,7 @@ from lightning_rm.callbacks.benchmarks import Benchmarks
 from lightning_rm.callbacks.checkpoint_files import CheckpointFiles
 from lightning_rm.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_rm.callbacks.go_on import GoOn
+from lightning_rm.callbacks.monitored import MonitoredInTraining
 from lightning_rm.callbacks.progress_lines import ProgressLines
 from lightning_rm.callbacks.records import PairRecorder, PairRecords
 from lightning_rm.callbacks.resume import ResumeCheckpoint
@@ -18,6 +19,7 @@ __all__ = [
     "GoOn",
     "HuggingFaceCheckpoint",
     "LastCheckpoint",
+    "MonitoredInTraining",
     "PairRecorder",
     "PairRecords",
     "ProgressLines",

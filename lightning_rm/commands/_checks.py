@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.callbacks.checkpoint_files import read_checkpoint
+from lightning_rm.commands._kinds import misread_number
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.metrics.groups import group_metric_names
@@ -23,6 +24,34 @@ from lightning_rm.modules.measured import metric_prefix
 
 BENCHMARK = "benchmark/"
 """What the metrics of a benchmark are named after, before its own name."""
+
+TRAIN = "train/"
+"""What the metrics of training are named after."""
+
+LEAST = {
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.gradient_clip_val": 0,
+    "trainer.log_every_n_steps": 0,
+    "trainer.num_nodes": 1,
+    "trainer.num_sanity_val_steps": -1,
+    "optimizer.lr": 0,
+    "optimizer.weight_decay": 0,
+    "scheduler.warmup": 0,
+    "seed": 0,
+    "module.head_lr": 0,
+    "backbone.model.config.hidden_size": 1,
+    "backbone.model.config.num_hidden_layers": 1,
+    "backbone.model.config.num_attention_heads": 1,
+    "backbone.model.config.max_position_embeddings": 1,
+    "callbacks.early_stopping.min_delta": 0,
+    "callbacks.early_stopping.patience": 0,
+    "callbacks.progress.refresh_rate": 0,
+}
+"""The least value of settings of libraries that take a smaller one and fail late, or do another thing."""
+
+POSITIVE = ("trainer.limit_train_batches", "trainer.val_check_interval")
+"""Settings that are null, or above 0."""
 
 
 def check_config(cfg: DictConfig) -> None:
@@ -36,6 +65,18 @@ def check_config(cfg: DictConfig) -> None:
             f"trainer.strategy={cfg.trainer.strategy}: DeepSpeed is not supported; set trainer=fsdp2 for ZeRO-3, "
             "trainer=fsdp2_offload for its offload"
         )
+    if cfg.trainer.deterministic not in (True, False, None, "warn"):
+        raise ValueError(f"trainer.deterministic={cfg.trainer.deterministic}; give true, false or warn")
+    every = "checkpoint.every_n_train_steps"  # read by no `_target_` whose argument would say what it takes
+    if fault := misread_number(every, cfg.checkpoint.every_n_train_steps, 1):
+        raise ValueError(fault)
+    values = {key: OmegaConf.select(cfg, key) for key in (*LEAST, *POSITIVE)}
+    for key, least in LEAST.items():
+        if values[key] is not None and values[key] < least:
+            raise ValueError(f"{key}={values[key]}; give {least} or more")
+    for key in POSITIVE:
+        if isinstance(values[key], int | float) and values[key] <= 0:
+            raise ValueError(f"{key}={values[key]}; give a share or a number above 0, or null")
     for key, way in (
         ("lora", "backbone=hub_lora backbone.path=NAME_OR_FOLDER, which has backbone.model.lora.rank and others"),
         ("adapter", "peft=lora (or dora, rslora, vera, ia3), which has backbone.model.adapter.r and others"),
@@ -76,10 +117,12 @@ def check_run(
         )
     _check_monitor("monitor", cfg.monitor, cfg, module, datamodule, benchmarks)
     for name, callback in cfg.callbacks.items():
+        if callback is None:
+            continue
         key, monitor = f"callbacks.{name}.monitor", callback.get("monitor")
         if monitor is None and str(callback.get("_target_")).endswith(".EarlyStopping"):
             raise ValueError(f"{key}=null: early stopping goes by a metric; name one, as val/accuracy")
-        if monitor is None or str(monitor).startswith("train/"):
+        if monitor is None or str(monitor).startswith(TRAIN):
             continue
         if not str(monitor).startswith(("val/", BENCHMARK)):
             raise ValueError(
@@ -102,6 +145,14 @@ def check_run(
     limit, longest = module.model.max_tokens, datamodule.policy.max_tokens
     if limit is not None and longest > limit:
         raise ValueError(f"data.max_tokens={longest}, but the backbone has positions for {limit}; set {limit} or less")
+
+
+def train_monitors(cfg: DictConfig) -> dict[str, str]:
+    """Return the metrics of training that callbacks of a run go by, by the keys that set them."""
+    named = {
+        f"callbacks.{name}.monitor": callback.get("monitor") for name, callback in cfg.callbacks.items() if callback
+    }
+    return {key: monitor for key, monitor in named.items() if str(monitor).startswith(TRAIN)}
 
 
 def warn_of_a_toy(cfg: DictConfig) -> None:

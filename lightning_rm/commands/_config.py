@@ -7,12 +7,11 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
@@ -90,9 +89,6 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
         said, nulls = in_words(error), given_null()
         if said is None and nulls and "None" in str(error):
             said = f"something is missing ({type(error).__name__}: {error})"
-        of_kind = isinstance(error, TypeError) or str(error).startswith(("invalid literal", "could not convert"))
-        if of_kind and (said is None or said == str(error)) and (words := given_otherwise()):
-            said = f"{', '.join(words)} ({type(error).__name__}: {error})"
         if said is None or os.environ.get("HYDRA_FULL_ERROR"):
             if not in_sweep():
                 raise
@@ -113,31 +109,6 @@ def given_null() -> list[str]:
     """Return the keys that this job's command line sets to null."""
     words: list[str] = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     return [key.lstrip("+") for key, _, value in (word.partition("=") for word in words) if value == "null"]
-
-
-def given_otherwise() -> list[str]:
-    """Return this job's `key=value` words that set a text where the configuration has a number, or a fraction where it
-    has a whole number, each with the default."""
-    from lightning_rm.commands._keys import compose_choices, parse  # which imports this file
-
-    if not HydraConfig.initialized():
-        return []
-    job, hydra = HydraConfig.get(), GlobalHydra.instance()
-    overrides = parse(list(job.overrides.task))
-    running = hydra.hydra  # a sweep's other jobs need it
-    hydra.clear()
-    try:
-        defaults = compose_choices(str(job.job.config_name), overrides).values
-    finally:
-        hydra.hydra = running
-    found: list[str] = []
-    for override in overrides:
-        value, default = override.value(), defaults.get(override.key_or_group)
-        if isinstance(default, int) and isinstance(value, str | float):
-            found.append(f"{override.input_line}: the default is the whole number {default}")
-        elif isinstance(default, float) and isinstance(value, str):
-            found.append(f"{override.input_line}: the default is the number {default}")
-    return found
 
 
 def in_words(error: BaseException) -> str | None:
@@ -196,6 +167,17 @@ def full_keys(cfg: DictConfig, message: str) -> list[str]:
 def followed(value: object) -> set[str]:
     """Return the keys that a value is taken from: `${data.overlong}`, `${oc.select:responses.batch_groups,4}`."""
     return set(re.findall(r"[\w.]+", value)) if isinstance(value, str) and value.startswith("${") else set()
+
+
+def source_of(key: str, values: Mapping[str, object]) -> str:
+    """Return the key that a value is first given under.
+
+    trainer.max_epochs: ${data.epochs}  ->  data.epochs
+    """
+    value = values.get(key)
+    while isinstance(value, str) and value.startswith("${") and value[2:-1] in values:
+        key, value = value[2:-1], values[value[2:-1]]
+    return key
 
 
 def dotted(node: object, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -22,6 +22,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lightning_rm.commands._config import Terminated, conf_dir, plain_errors
+from lightning_rm.commands._kinds import check_kinds
 from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
 from lightning_rm.commands._sweep import LOST, check_search, in_sweep, leave_word, told_at_the_end, word_before
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
@@ -43,9 +44,14 @@ def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
             logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
             warnings.simplefilter("ignore", RowsLeftOut)  # every command that reads pairs shows a table of them
+            if (
+                "SLURM_JOB_ID" not in os.environ
+            ):  # on a login node nobody means to run ranks; in a job it tells of a slip
+                warnings.filterwarnings("ignore", message="The `srun` command is available on your system")
             result: Any = None  # of a job that fails: Optuna takes a number for an objective, and trips over NaN
             with plain_errors(cfg):
                 check_targets(cfg)
+                check_kinds(cfg)
                 if in_sweep():
                     goes_on = cfg.get("resume") == "auto" or is_requeued(cfg, arguments())
                     if goes_on and (done := go_on(cfg)) is not None:

@@ -25,7 +25,8 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_rm.commands._config import conf_dir, dotted, followed
+from lightning_rm.commands._config import conf_dir, dotted, followed, source_of
+from lightning_rm.commands._kinds import misread_number
 
 OPEN = ("backbone.model.config", "features", "policy_optimizer.args")
 """Mappings with entries in the configuration that take others too, which are checked where they are read."""
@@ -155,8 +156,8 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
 
     Raises:
         ValueError: if a word cannot be read, a group has no such choice, a key is unknown (it names the nearest), or a
-            value would be misread: NaN, a text for true or false, null for what has to be given, and anything but a
-            mapping where one is needed.
+            value would be misread: NaN, a text for a number or for true or false, null for what has to be given, and
+            anything but a mapping where one is needed.
     """
     overrides = parse(arguments)
     choice = compose_choices(verb, overrides, folder)
@@ -169,12 +170,14 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
             continue
         given: Any = override.value() if not override.is_sweep_override() else None
         keys = [key, *(inner for inner, _ in dotted(given, f"{key}."))] if key in choice.values else [key]
-        told += [_unknown(name, choice) for name in keys if not _is_known(name, choice.values, targets)]
+        told += [_unknown(name, choice) for name in keys if not _is_known(name, choice, targets)]
         if not told and key not in choice.values and not (override.is_add() or override.is_force_add()):
             told.append(f"{key} has no value that could be changed; +{override.input_line} adds one")
         for each in _values(override):
             values = ((key, each), *dotted(each, f"{key}."))
-            told += [fault for name, value in values if (fault := _misread(name, value, choice.values.get(name)))]
+            for name, value in values:
+                default = choice.values.get(source_of(name, choice.values))
+                told += [fault] if (fault := _misread(name, value, default)) else []
     if told:
         raise ValueError("; ".join(told))
 
@@ -203,7 +206,8 @@ def nearest(key: str, known: Mapping[str, object]) -> str | None:
     return _source(tails[close[0]], known) if close else None
 
 
-def _is_known(key: str, known: Mapping[str, object], targets: set[str]) -> bool:
+def _is_known(key: str, choice: Choice, targets: set[str]) -> bool:
+    known = choice.values
     if key in known:
         return True
     parts = key.split(".")
@@ -213,8 +217,8 @@ def _is_known(key: str, known: Mapping[str, object], targets: set[str]) -> bool:
             return True
         if f"{above}._target_" in known:
             return _takes(str(known[f"{above}._target_"]), name)
-        if above in known:  # a mapping that a user fills is empty, or not there yet
-            return known[above] in (None, {}, "???")
+        if above in known:  # a mapping that a user fills is empty, or not there yet; a group is filled by a choice
+            return above not in choice.groups and known[above] in (None, {}, "???")
     return parts[-1] == "_target_" and len(parts) > 1 and ".".join(parts[:-1]) in known
 
 
@@ -227,9 +231,13 @@ def _takes(target: str, name: str) -> bool:
 
 
 def _unknown(key: str, choice: Choice) -> str:
-    parent, _, name = key.rpartition(".")
-    if parent in choice.groups and (having := _choices_with(parent, name)):
-        return f"there is no key {key} here; {' and '.join(f'{parent}={one}' for one in having[:3])} has one"
+    parts = key.split(".")
+    for depth in range(len(parts) - 1, 0, -1):
+        group = ".".join(parts[:depth])
+        is_free = group in choice.groups and f"{group}.{parts[depth]}" not in choice.values
+        if is_free and (having := _choices_with(group, parts[depth])):
+            choices = " and ".join(f"{group}={one}" for one in having[:3])
+            return f"there is no key {key} here; {choices} {'have' if len(having) > 1 else 'has'} one"
     near = nearest(key, choice.values)
     if near is None and (groups := difflib.get_close_matches(key, choice.groups, 1, 0.6)):
         near = groups[0]
@@ -283,7 +291,7 @@ def _misread(key: str, value: object, default: object) -> str | None:
     if is_mapping and not (value is None or isinstance(value, dict) or "${" in str(value)):
         return f"{key}={value}; give a mapping: {key}={{NAME: VALUE}}"
     if not (isinstance(default, bool) and isinstance(value, str)) or key in TEXTS_TOO or "${" in value:
-        return None
+        return misread_number(key, value, default)
     return f"{key}={value}; give true or false"
 
 

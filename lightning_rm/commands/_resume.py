@@ -113,7 +113,8 @@ def check_folder(arguments: Sequence[str]) -> None:
     """Check that the folder of a run, or of a multirun, can be written, as far as it is known: Hydra makes it.
 
     Raises:
-        ValueError: if a file is in its way, or the folder that it would be made in cannot be written.
+        ValueError: if a file is in its way, the folder that it would be made in cannot be written, or it holds rounds
+            of `lightning-rm rlhf`.
     """
     several = is_multirun(arguments)
     key = "hydra.sweep.dir" if several else "hydra.run.dir"
@@ -126,6 +127,8 @@ def check_folder(arguments: Sequence[str]) -> None:
         raise ValueError(f"{folder} cannot be made: {there} is a file; say where to write with {key}=")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{folder}: {there} cannot be written; say where to write with {key}=")
+    if (Path(folder) / "round_0").is_dir():
+        raise ValueError(f"{folder} holds rounds of lightning-rm rlhf; name another folder with {key}=")
 
 
 def write_job(run: Path, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:

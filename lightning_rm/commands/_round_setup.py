@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import find_source
+from lightning_rm.commands._keys import parse
 from lightning_rm.commands._process import Run
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands.evaluate import device_of
@@ -48,7 +49,8 @@ class Setup:
     """
 
     def __init__(self, cfg: DictConfig, words: Sequence[str], run: Run, console: Console) -> None:
-        self.cfg, self.words, self.run, self.console = cfg, words, run, console
+        self.cfg, self.run, self.console = cfg, run, console
+        self.words = [_with_whole_path(word) for word in words]
         self.out = Path(cfg.out)
         self.optimizer: dict[str, Any] = resolved(cfg.policy_optimizer)
         self.device = device_of(cfg.accelerator) or torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -174,6 +176,18 @@ def _of_round(round: Round, stage: str) -> Generator[None]:
         if not round.number:
             raise
         raise ValueError(f"{error}. To have it made again, remove {round / stage} and start once more") from error
+
+
+def _with_whole_path(word: str) -> str:
+    """Return a word of a command line that names a file or folder by its whole path, others as they are.
+
+    What a stage was made of is compared by its words, and `data.file=a.jsonl` is the same from another folder.
+    """
+    key, _, value = word.partition("=")
+    if "." not in key or not value:
+        return word
+    found: Any = parse([word])[0].value()
+    return f"{key}={quoted(str(Path(found).absolute()))}" if isinstance(found, str) and Path(found).exists() else word
 
 
 def written(value: object) -> str:

@@ -106,6 +106,28 @@ class SweepNoted(Callback):
         if is_allowed():
             flags.append("allow_targets=true")
         _sweep = Sweep(folder, config.hydra.job.config_name, _planned(config), flags)
+        if config.hydra.sweeper._target_.endswith(".OptunaSweeper"):
+            _end_a_search_that_found_nothing()
+
+
+def _end_a_search_that_found_nothing() -> None:
+    """Have Optuna's sweeper end where no trial has a value, rather than fail for want of a best one.
+
+    What became of each trial is told at the end.
+    """
+    from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
+
+    search = OptunaSweeper.sweep
+
+    def sweep(self: OptunaSweeper, arguments: list[str]) -> None:
+        try:
+            search(self, arguments)
+        except ValueError as error:
+            if "No trials are completed" not in str(error):
+                raise
+            raise SystemExit(1) from error
+
+    OptunaSweeper.sweep = sweep
 
 
 def check_search(overrides: Sequence[Override]) -> None:

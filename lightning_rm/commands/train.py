@@ -27,6 +27,7 @@ from lightning_rm.callbacks import (
     GoOn,
     HuggingFaceCheckpoint,
     LastCheckpoint,
+    MonitoredInTraining,
     PairRecorder,
     ProgressLines,
     ResumeCheckpoint,
@@ -34,7 +35,7 @@ from lightning_rm.callbacks import (
     Stop,
 )
 from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
-from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, warn_of_a_toy
+from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, train_monitors, warn_of_a_toy
 from lightning_rm.commands._config import Terminated, plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import SPIKES, begin, report, write_counts
@@ -97,6 +98,7 @@ def train(cfg: DictConfig) -> float:
         ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
         LambdaCallback(on_fit_start=_show_what_is_trained),
         GoOn(),
+        MonitoredInTraining(train_monitors(cfg)),
     ]
     shown = sys.stdout.isatty() or any(isinstance(callback, ProgressBar) for callback in asked)
     if not shown:
@@ -166,8 +168,9 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
 
 def _asked_callbacks(cfg: DictConfig) -> list[L.Callback]:
     """Return the callbacks of `callbacks=` and of `trainer.callbacks`."""
-    asked: list[L.Callback] = list(instantiate(cfg.callbacks).values())
-    return [*asked, *instantiate(cfg.trainer.get("callbacks") or [])]
+    asked: list[L.Callback | None] = list(instantiate(cfg.callbacks).values())
+    left = [callback for callback in asked if callback is not None]  # null leaves one out
+    return [*left, *instantiate(cfg.trainer.get("callbacks") or [])]
 
 
 def _begin_when_training(trainer: L.Trainer, run: Path, cfg: DictConfig) -> None:

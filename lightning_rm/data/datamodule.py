@@ -141,6 +141,10 @@ class PreferenceDataModule(L.LightningDataModule):
             layout = "padded" if reading is None else "auto"
         reading = reading or Reading()
         check_batching(layout, reading.read_at, order, batch_pairs, batch_tokens, eval_batch_pairs)
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"val_fraction={val_fraction:g}; it is a share of the prompts, from 0 to below 1")
+        if prepare_processes is not None and prepare_processes < 1:
+            raise ValueError(f"prepare_processes={prepare_processes}; it must be 1 or more, or None for one a core")
         pad_id: Any = tokenizer.pad_token_id  # transformers declares lists too
         if pad_id is None:
             raise ValueError("the tokenizer has no pad token; load it with load_tokenizer, which chooses one")

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._checks import warn_of_a_toy
 from lightning_rm.commands._config import conf_dir, resolved
+from lightning_rm.commands._kinds import check_kinds
 from lightning_rm.commands.main import verbs
 from lightning_rm.commands.train import train
 from lightning_rm.data.rows import PairRow
@@ -94,8 +95,9 @@ def test_there_is_something_to_compose() -> None:
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_yaml_composes_and_names_what_exists(group: str, choice: str) -> None:
     command = COMMANDS.get(group, "train")
-    cfg = resolved(composed(f"{group}={choice}", "hydra.runtime.output_dir=run", command=command))
-    found = list(targets(cfg))
+    cfg = composed(f"{group}={choice}", "hydra.runtime.output_dir=run", command=command)
+    check_kinds(cfg)
+    found = list(targets(resolved(cfg)))
     assert found or command != "train"
     for target in found:
         assert callable(get_method(target))

@@ -54,6 +54,13 @@ from tests.commands.test_conf import CONF
         (["optimizer.lr=nan"], "optimizer.lr=nan is not a number"),
         (["-m", "optimizer.lr=1e-5,NaN"], "optimizer.lr=nan is not a number"),
         (["backbone=hub", "backbone.path=null"], "backbone.path=null: it has to be given"),
+        (
+            ["members.num_members=3"],
+            "there is no key members.num_members here; members=heads and members=lora have one",
+        ),
+        (["+callbacks.top_k.save_top_k=2"], "there is no key callbacks.top_k.save_top_k here; callbacks=top_k has one"),
+        (["trainer.max_epochs=two"], "trainer.max_epochs=two; give a number"),
+        (["-m", "data.batch_pairs=2,1.5"], "data.batch_pairs=1.5; give a whole number"),
         (["backbone.model.config=3"], "backbone.model.config=3; give a mapping: backbone.model.config={NAME: VALUE}"),
     ],
 )
@@ -251,6 +258,21 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
     assert "are not done" not in capfd.readouterr().err
 
 
+def test_a_search_that_finds_nothing_ends_with_its_table(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs lightning-rm[sweep]")
+
+    def task(cfg: DictConfig) -> None:
+        raise ValueError("identical=drop leaves nothing")
+
+    search = ["hydra/sweeper=optuna", "max_pairs=choice(0,1)", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2"]
+    assert swept(monkeypatch, "-m", *search, "hydra.sweep.dir=sweep", task=task) == 1
+    shown = capfd.readouterr().err
+    assert "2 of 2 jobs are not done" in shown
+    assert "Traceback" not in shown
+
+
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hydra makes it before the command begins, and shows where it failed."""
     (tmp_path / "file").write_text("")
@@ -258,6 +280,9 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypat
         monkeypatch.chdir(tmp_path)
         with pytest.raises(ValueError, match=r"cannot be made: .*file is a file; say where to write with hydra\."):
             check_folder(words)
+    (tmp_path / "rounds" / "round_0").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"rounds holds rounds of lightning-rm rlhf; name another .* hydra\.run\.dir="):
+        check_folder(["hydra.run.dir=rounds"])
     check_folder([f"hydra.run.dir={tmp_path}/a/b"])
     check_folder(["seed=3", "hydra.run.dir=x/${name}"])
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write where others may not

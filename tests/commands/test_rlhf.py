@@ -65,6 +65,16 @@ def words_of(world: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
+def test_a_file_is_the_same_from_another_folder(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = words_of(world, Path("out"))
+    monkeypatch.chdir(world)
+    near = [word.replace(f"data.file={world}/", "data.file=") for word in words]
+    assert near != words
+    cfg = composed(*words, command="rlhf")
+    there, here = (RoundStages(Setup(cfg, each, lambda words: None, Console())).model for each in (words, near))
+    assert here.train_words(Round(world, 1)) == there.train_words(Round(world, 1))
+
+
 class Runner:
     """Runs commands in forks; is killed before or after the so-many-th."""
 

@@ -40,6 +40,10 @@ class Annotator:
     def __post_init__(self) -> None:
         if not 0 <= self.noise <= 1:
             raise ValueError(f"noise is {self.noise}; it is a share of the pairs, from 0 to 1")
+        if not 0 <= self.random_levels <= 1:
+            raise ValueError(f"random_levels is {self.random_levels}; it is a share of the pairs, from 0 to 1")
+        if self.num_levels < 0:
+            raise ValueError(f"levels is {self.num_levels}; it cannot be negative")
         if self.temperature <= 0:
             raise ValueError(
                 f"temperature is {self.temperature}; it must be above 0 (clean_labels=True takes no chances)"
