@@ -95,18 +95,21 @@ def prepare(verb: str) -> None:
         with _said():
             print(help_text(verb, [word for word in words if not word.startswith("-")]))
         raise SystemExit(0)
-    from lightning_rm.commands._keys import check_keys, parse
+    from lightning_rm.commands._keys import check_keys, compose_choices, parse, sort_words
     from lightning_rm.commands._resume import check_folder, with_folder
 
     with _said():
         words = take_word(words)
         sys.argv[1:] = words
-        own, folder, looks_only = _own_words(words)
-        if looks_only:  # Hydra's own questions, such as --cfg job
+        given = sort_words(words)
+        if given.looks_only:  # Hydra's own questions, such as --cfg job
             return
-        check_keys(verb, own, folder)
+        if given.name or given.path:
+            compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
+            return
+        check_keys(verb, given.own, given.folder)
         if is_multirun(words):
-            check_search(parse(own))
+            check_search(parse(given.own))
         if verb == "train":
             sys.argv[1:] = with_folder(words)
             check_folder(sys.argv[1:])
@@ -127,25 +130,6 @@ def version_text() -> str:
         return f"lightning-rm {version('lightning-rm')}"
     except PackageNotFoundError:
         return "lightning-rm, not installed"
-
-
-def _own_words(words: list[str]) -> tuple[list[str], str | None, bool]:
-    """Return the `key=value` words, another folder of groups, and whether Hydra is only asked to show something."""
-    own: list[str] = []
-    folder: str | None = None
-    looks_only = False
-    rest = iter(words)
-    for word in rest:
-        name, sign, value = word.partition("=")
-        if name in ("--config-dir", "-cd"):
-            folder = value if sign else next(rest, None)
-        elif name in ("--config-name", "-cn", "--config-path", "-cp", "--experimental-rerun"):
-            looks_only = True  # another configuration, whose keys are its own
-        elif word in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
-            looks_only = True
-        elif not word.startswith("-"):
-            own.append(word)
-    return own, folder, looks_only
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -24,9 +24,11 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lightning_rm.commands._config import conf_dir, dotted, followed, source_of
 from lightning_rm.commands._kinds import misread_number
+from lightning_rm.commands._targets import check_hydra
 
 OPEN = ("backbone.model.config", "features", "policy_optimizer.args")
 """Mappings with entries in the configuration that take others too, which are checked where they are read."""
@@ -72,6 +74,17 @@ EXTRA_OF = {
 """What a plugin of Hydra brings -> the extra of this package that installs it."""
 
 
+ELSEWHERE = {
+    "--config-dir": "folder",
+    "-cd": "folder",
+    "--config-name": "name",
+    "-cn": "name",
+    "--config-path": "path",
+    "-cp": "path",
+}
+"""Words of Hydra's own by which configurations lie elsewhere -> the field of `Words` that has it."""
+
+
 class Choice(NamedTuple):
     """A command's configuration with the groups that are chosen, as it stands without other values.
 
@@ -106,29 +119,79 @@ def parse(arguments: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def compose_choices(verb: str, overrides: Sequence[Override], folder: str | None = None) -> Choice:
+class Words(NamedTuple):
+    """A command line, sorted.
+
+    Args:
+        own: the `key=value` words.
+        folder: another folder of groups (`--config-dir`).
+        looks_only: whether Hydra is only asked to show something.
+        name: another configuration, whose keys are its own (`--config-name`).
+        path: the folder that it lies in (`--config-path`).
+    """
+
+    own: list[str]
+    folder: str | None = None
+    looks_only: bool = False
+    name: str | None = None
+    path: str | None = None
+
+
+def sort_words(words: Sequence[str]) -> Words:
+    """Sort the words of a command line.
+
+    Raises:
+        ValueError: for a run to repeat that Hydra has pickled: whatever is in the pickle would be run.
+    """
+    own: list[str] = []
+    others: dict[str, str | None] = {}
+    looks_only = False
+    rest = iter(words)
+    for word in rest:
+        name, sign, value = word.partition("=")
+        if name == "--experimental-rerun":
+            raise ValueError(f"{name} reads a pickle, which may run anything; give the settings themselves")
+        if name in ELSEWHERE:
+            others[ELSEWHERE[name]] = value if sign else next(rest, None)
+        elif word in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
+            looks_only = True
+        elif not word.startswith("-"):
+            own.append(word)
+    return Words(own, looks_only=looks_only, **others)
+
+
+def compose_choices(
+    verb: str, overrides: Sequence[Override], folder: str | None = None, path: str | None = None
+) -> Choice:
     """Return a command's configuration with the groups that overrides choose; of a sweep over groups, all of them
     together.
 
     Args:
-        verb: the command.
+        verb: the command, or the name of another configuration.
         overrides: of its command line.
         folder: another folder to look for groups in.
+        path: the folder that the configuration lies in, absolute or as seen from this file's; None for `conf/`.
 
     Raises:
-        ValueError: if a group has no such choice.
+        ValueError: if a group has no such choice, or a yaml has Hydra call what is not Hydra's.
     """
-    search = [f"hydra.searchpath=[file://{Path(folder).absolute()}]"] if folder else []
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
+    place = Path(conf_dir()) if path is None else Path(__file__).parent / path
+    more = Path(folder).absolute() if folder else None
+    if more is not None and not (place / f"{verb}.yaml").is_file():  # which Hydra looks for in the first folder alone
+        place, more = more, place
+    search = [f"hydra.searchpath=[file://{more}]"] if more else []
+    with initialize_config_dir(str(place), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        groups = {name for name in _group_names(Path(conf_dir())) if "hydra" not in name.split("/")}
-        if folder:
-            groups |= set(_group_names(Path(folder)))
+        groups = {name for name in _group_names(place) if "hydra" not in name.split("/")}
+        if more:
+            groups |= set(_group_names(more))
         chosen: list[list[str]] = []
         for override in overrides:
             # Hydra takes 30 ms to say that a value is not a group, whose name has no dot.
             key = override.key_or_group
             options = [] if "." in key else loader.get_group_options(key)
+            if more:
+                options += [file.stem for file in sorted((more / key).glob("*.yaml"))]
             if options and not override.is_delete():
                 _check_choices(override, options)
             if options or override.is_delete():
@@ -136,13 +199,18 @@ def compose_choices(verb: str, overrides: Sequence[Override], folder: str | None
         found: dict[str, object] = {}
         for words in _one_by_one(chosen):
             try:
-                cfg = compose(verb, overrides=[*search, *words])
+                cfg = compose(verb, overrides=[*search, *words], return_hydra_config=True)
+            except YAMLError as error:
+                where = f" in {folder}" if folder else ""
+                raise ValueError(f"{' '.join(words)}: a yaml{where} cannot be read: {error}") from error
             except (HydraException, OmegaConfBaseException) as error:
                 if isinstance(error, MissingConfigException) and error.missing_cfg_file in EXTRA_OF:
                     extra = EXTRA_OF[error.missing_cfg_file]
                     raise ValueError(f"{' '.join(words)}: this needs pip install 'lightning-rm[{extra}]'") from error
                 raise ValueError(str(error).strip()) from error
-            found |= dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
+            check_hydra(cfg.hydra)
+            values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+            found |= dict(dotted({key: value for key, value in values.items() if key != "hydra"}))
     return Choice(found, groups)
 
 

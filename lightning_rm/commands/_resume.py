@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from lightning_rm.commands._keys import parse
+from lightning_rm.commands._keys import parse, sort_words
 from lightning_rm.commands._sweep import word_before
 
 JOB = "job_of_cluster.json"
@@ -37,9 +37,7 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
     words = list(arguments)
     if is_multirun(words):
         return words
-    given = {
-        override.key_or_group: override for override in parse([word for word in words if not word.startswith("-")])
-    }
+    given = {override.key_or_group: override for override in parse(sort_words(words).own)}
     folder = _text(given.get("hydra.run.dir"))
     resume = _text(given.get("resume"))
     if resume is None:
@@ -118,7 +116,7 @@ def check_folder(arguments: Sequence[str]) -> None:
     """
     several = is_multirun(arguments)
     key = "hydra.sweep.dir" if several else "hydra.run.dir"
-    given = {each.key_or_group: each for each in parse([word for word in arguments if not word.startswith("-")])}
+    given = {each.key_or_group: each for each in parse(sort_words(arguments).own)}
     folder = _text(given.get(key)) or "runs"
     if "${" in folder:
         return

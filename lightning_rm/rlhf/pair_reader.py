@@ -6,7 +6,7 @@ It knows pairs, templates and tokens; no weights are loaded, and nothing is comp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +73,7 @@ class PairReader:
     temperature: float
     dtype: str
     chat_template_kwargs: Mapping[str, Any]
-    trust_remote_code: bool
+    trust_remote_code: bool = field(default=False, kw_only=True)
 
     @classmethod
     def at(
@@ -103,7 +103,9 @@ class PairReader:
         check_template_arguments(tokenizer, arguments)
         ends = ending_tokens(generation_config(path), tokenizer)
         bound = max_tokens if context is None else min(context, max_tokens)
-        return cls(str(path), tokenizer, ends, bound, temperature, dtype, arguments, trust_remote_code)
+        return cls(
+            str(path), tokenizer, ends, bound, temperature, dtype, arguments, trust_remote_code=trust_remote_code
+        )
 
     def digest(self) -> str:
         """Return what changes with whatever its log-probabilities depend on, but for the pairs."""

@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from lightning_rm.commands._config import conf_dir
-from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, is_known, take_word
+from lightning_rm.commands._keys import check_keys, compose_choices, parse, sort_words
+from lightning_rm.commands._targets import ALLOWED, check_hydra, check_targets, is_allowed, is_known, take_word
 
 CONF = sorted(Path(conf_dir()).rglob("*.yaml"))
 
@@ -53,6 +54,9 @@ def test_what_leads_out_is_refused_and_named(target: str) -> None:
         "peft.utils.save_and_load.torch_load",
         "lightning_rm.commands._targets.take_word",
         "lightning_rm.commands.train.take_word",
+        "torch.nn.utils._deprecation_utils.lazy_deprecated_import",
+        "torch.nn.Module.__setattr__",
+        "torch.nn.parallel.parallel_apply",
     ],
 )
 def test_what_runs_whatever_it_is_told_is_refused(target: str) -> None:
@@ -74,6 +78,85 @@ def test_a_getter_is_as_good_as_what_it_gets() -> None:
         check_targets(config({"_target_": "hydra.utils.get_method", "path": "os.system"}))
     with pytest.raises(ValueError, match=r"module.parts\[1\]._args_='os.system'"):
         check_targets(config({"_target_": "hydra.utils.get_method", "_args_": ["os.system"]}))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${oc.create:{_target_:os.system}}",
+        "${oc.decode:'{_target_:os.system}'}",
+        "${oc.decode:'[{_target_:os.system}]'}",
+        "${hidden}",
+        {"_target_": "${name}"},
+        {"_target_": "hydra.utils.get_method", "path": "${name}"},
+        {"x.y": {"_target_": "os.system"}},
+    ],
+)
+def test_what_comes_out_of_a_text_is_looked_at_too(value: Any) -> None:
+    hidden = {"_target_": "os.system"}
+    cfg = OmegaConf.create({"module": value, "name": "os.system", "hidden": None if value != "${hidden}" else hidden})
+    with pytest.raises(ValueError, match=r"^module.*='os.system': "):
+        check_targets(cfg)
+
+
+def test_what_cannot_be_resolved_is_left_to_its_reader() -> None:
+    check_targets(OmegaConf.create({"a": "${missing}", "b": "???", "c": None, "d": {"_target_": "${missing}"}}))
+    check_targets(OmegaConf.create({"a": {"b": "${c}"}, "c": {"d": "${a}"}}))  # which holds itself
+
+
+def test_code_of_a_model_is_run_by_the_command_line_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = OmegaConf.create({"backbone": {"model": {"trust_remote_code": "${yes}"}}, "yes": True})
+    with pytest.raises(ValueError, match=r"backbone.model.trust_remote_code=True: .* only the command line may do"):
+        check_targets(cfg)
+    check_targets(OmegaConf.create({"backbone": {"trust_remote_code": False}}))
+    said = OmegaConf.create({"hydra": {"overrides": {"task": ["backbone.trust_remote_code=true"]}}})
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", said)
+    monkeypatch.setenv(ALLOWED, "0")
+    check_targets(cfg)
+
+
+@pytest.mark.parametrize(
+    ("hydra", "named"),
+    [
+        ({"callbacks": {"x": {"_target_": "os.system"}}}, r"hydra.callbacks.x._target_='os.system'"),
+        ({"launcher": {"_target_": "hydra._internal.utils.os.system"}}, r"hydra.launcher._target_="),
+        ({"job_logging": {"handlers": {"x": {"()": "os.system"}}}}, r"hydra.job_logging.handlers.x.\(\)="),
+        ({"hydra_logging": {"handlers": {"x": {"class": "logging.os.system"}}}}, r"hydra_logging.handlers.x.class="),
+        ({"job_logging": {"handlers": {"x": {"stream": "ext://os.environ"}}}}, r"handlers.x.stream='ext://os.environ'"),
+    ],
+)
+def test_a_yaml_does_not_have_hydra_call_what_is_not_hydras(hydra: Any, named: str) -> None:
+    """Its callbacks and logs are built before a command begins."""
+    with pytest.raises(ValueError, match=named):
+        check_hydra(OmegaConf.create(hydra))
+
+
+def test_choices_in_a_folder_of_ones_own_are_known_and_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+
+    def write(content: str) -> None:
+        (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{content}\n")
+
+    write("name: mine")
+    words = sort_words(["--config-dir", str(tmp_path), "experiment=mine", "-m", "seed=1"])
+    assert (words.own, words.folder, words.looks_only) == (["experiment=mine", "seed=1"], str(tmp_path), False)
+    check_keys("train", words.own, words.folder)
+    assert compose_choices("train", parse(words.own), words.folder).values["name"] == "mine"
+    with pytest.raises(ValueError, match=r"there are baseline, .*, mine"):
+        check_keys("train", ["experiment=none"], words.folder)
+    write("hydra: {callbacks: {x: {_target_: os.system}}}")
+    with pytest.raises(ValueError, match=r"hydra.callbacks.x._target_='os.system'"):
+        check_keys("train", words.own, words.folder)
+    write("name: [")
+    with pytest.raises(ValueError, match=r"experiment=mine: a yaml in .* cannot be read: while parsing"):
+        check_keys("train", words.own, words.folder)
+    whole = sort_words(["--config-name=whole", "--config-path", str(tmp_path)])
+    (tmp_path / "whole.yaml").write_text("hydra: {callbacks: {x: {_target_: os.system}}}")
+    for folder, path in ((None, whole.path), (str(tmp_path), None)):
+        with pytest.raises(ValueError, match=r"hydra.callbacks.x._target_='os.system'"):
+            compose_choices("whole", [], folder, path)
+    with pytest.raises(ValueError, match="reads a pickle"):
+        sort_words(["--experimental-rerun=config.pickle"])
 
 
 def test_the_command_line_alone_allows_more(monkeypatch: pytest.MonkeyPatch) -> None:

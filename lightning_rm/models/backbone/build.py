@@ -65,7 +65,7 @@ def build_pretrained(
 
     Args and errors are those of `RewardModel.from_pretrained`; adapters are put in there, `adapter` is checked here.
     """
-    checkpoint = loading.Checkpoint.at(path, gguf_file, trust_remote_code)
+    checkpoint = loading.Checkpoint.at(path, gguf_file, trust_remote_code=trust_remote_code)
     torch_dtype = settings.dtype_of(dtype)
     config = checkpoint.config()
     architecture = architecture_of(config, remote=trust_remote_code and "auto_map" in config.to_dict())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -48,10 +48,10 @@ class Checkpoint:
 
     path: str
     gguf_file: str | None = None
-    trust_remote_code: bool = False
+    trust_remote_code: bool = field(default=False, kw_only=True)  # so that whoever says it names it
 
     @classmethod
-    def at(cls, path: str | Path, gguf_file: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
+    def at(cls, path: str | Path, gguf_file: str | None = None, *, trust_remote_code: bool = False) -> Checkpoint:
         """Return the checkpoint at a path; a path that names a `.gguf` file is its folder and the file.
 
         Raises:
@@ -68,7 +68,7 @@ class Checkpoint:
                 f"{gguf_file} is a GGUF file, and {' and '.join(missing)} not installed; "
                 "pip install 'lightning-rm[gguf]'"
             )
-        return cls(str(path), gguf_file, trust_remote_code)
+        return cls(str(path), gguf_file, trust_remote_code=trust_remote_code)
 
     @property
     def origin(self) -> str:
