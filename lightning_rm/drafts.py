@@ -27,6 +27,9 @@ STALE_SECONDS = 24 * 3600
 DRAFT = re.compile(r".+\.(?P<host>[^.]*)-(?P<process>\d+)-[0-9a-f]{12}\.tmp")
 """The name of a file's draft: that of the file, and whose it is."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system calls a disk that is full."""
+
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
@@ -59,6 +62,27 @@ def draft_of(path: Path) -> Generator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def check_place(path: Path, *, folder: bool = False) -> None:
+    """Check that a file, or a folder, can be written to a place, before what goes there is computed.
+
+    Args:
+        path: where it goes; folders above it need not be there.
+        folder: whether it is a folder.
+
+    Raises:
+        OSError: if there is a folder in the place of the file or a file in that of a folder, or nothing can be written
+            there.
+    """
+    if not folder and path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "there is a folder in the place of the file", str(path))
+    above = path.absolute() if folder else path.absolute().parent
+    there = next(one for one in (above, *above.parents) if os.path.lexists(one))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "there is a file in the place of the folder", str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "it cannot be written", str(there))
+
+
 @contextmanager
 def naming(path: Path) -> Generator[None]:
     """Have an error of the disk name the file, as one does that comes where a file is opened: for files that grow.
@@ -72,6 +96,11 @@ def naming(path: Path) -> Generator[None]:
         if error.filename is not None or error.errno is None:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error says that a disk is full."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def taken_over(path: Path) -> Path | None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+
+from lightning_rm.drafts import draft_of, naming
 
 
 class QuietWandbLogger(WandbLogger):
@@ -85,11 +89,18 @@ class TrackioLogger(Logger):
 
 
 class Utf8Files(LocalFileSystem):
-    """Files of this machine, their text in UTF-8 whatever the locale."""
+    """Files of this machine, their text in UTF-8 whatever the locale; one that is written anew is swapped whole."""
 
     def open(self, path: str, mode: str = "rb", *args: Any, **options: Any) -> Any:
-        """Open a file."""
-        return super().open(path, mode, *args, **options if "b" in mode else {"encoding": "utf-8", **options})
+        """Return a context of the open file; an error of the disk names it."""
+        return _opened(Path(path), mode, options if "b" in mode else {"encoding": "utf-8", **options})
+
+
+@contextmanager
+def _opened(path: Path, mode: str, options: dict[str, Any]) -> Generator[Any]:
+    whole = draft_of(path) if "w" in mode else naming(path)
+    with whole as draft, (draft or path).open(mode, **options) as file:
+        yield file
 
 
 class ResumableCSVLogger(CSVLogger):
@@ -146,18 +157,16 @@ class ResumableCSVLogger(CSVLogger):
         earlier = file if file.exists() or self.before is None else self.before
         if not earlier.exists():
             return set()
-        with earlier.open(newline="", encoding="utf-8") as opened:
-            reader = csv.DictReader(opened)
-            names = list(reader.fieldnames or ())
-            rows = [row for row in reader if row["step"] and int(row["step"]) < self.goes_on_from]
+        text = earlier.read_text(encoding="utf-8")
+        reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())  # without half a row of a full disk
+        names = list(reader.fieldnames or ())
+        rows = [row for row in reader if row["step"] and int(row["step"]) < self.goes_on_from]
         if not rows:
             file.unlink(missing_ok=True)
             return set()
-        new = file.with_suffix(".new")
-        with new.open("w", newline="", encoding="utf-8") as opened:
+        with draft_of(file) as draft, draft.open("w", newline="", encoding="utf-8") as opened:
             table = csv.DictWriter(opened, names)
             table.writeheader()
             table.writerows(rows)
-        new.replace(file)
         writer.metrics_keys = names
         return {(int(row["step"]), name) for row in rows for name, cell in row.items() if cell}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_rm import drafts
-from lightning_rm.drafts import draft_of, folder_draft, naming
+from lightning_rm.drafts import check_place, draft_of, folder_draft, naming
 
 
 def names(folder: Path) -> list[str]:
@@ -127,6 +127,24 @@ def test_a_draft_that_cannot_be_written_is_named_by_its_file(tmp_path: Path) -> 
         raise OSError(errno.ENOSPC, "full")
     assert caught.value.filename == str(tmp_path / "grows")
     assert names(tmp_path) == []
+
+
+def test_a_place_is_checked_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "folder").mkdir()
+    for good in ("file", "new", "a/b/new"):
+        check_place(tmp_path / good)
+    for good in ("folder", "new", "a/b/new"):
+        check_place(tmp_path / good, folder=True)
+    with pytest.raises(IsADirectoryError, match=r"there is a folder in the place of the file: .*folder'"):
+        check_place(tmp_path / "folder")
+    for folder, bad in ((True, "file"), (True, "file/a"), (False, "file/a/b")):
+        with pytest.raises(NotADirectoryError, match=r"there is a file in the place of the folder: .*file'"):
+            check_place(tmp_path / bad, folder=folder)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # to whom root is not everything
+    with pytest.raises(PermissionError, match="it cannot be written"):
+        check_place(tmp_path / "a" / "new")
+    assert names(tmp_path) == ["file", "folder"]
 
 
 def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,11 @@ def test_lightnings_writer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """`_fs`, a private name of Lightning's CSV writer: all that it opens goes through it, and in UTF-8."""
     opened: list[str] = []
 
-    def remembered(self: Utf8Files, path: str, mode: str = "rb", **options: Any) -> Any:
-        file = plain(self, path, mode, **options)
-        if "b" not in mode:  # which is how text is opened inside
+    @contextmanager
+    def remembered(self: Utf8Files, path: str, mode: str = "rb", **options: Any) -> Generator[Any]:
+        with plain(self, path, mode, **options) as file:
             opened.append(file.encoding)
-        return file
+            yield file
 
     plain = Utf8Files.open
     monkeypatch.setattr(Utf8Files, "open", remembered)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 
 from lightning_rm.callbacks import GoOn, ResumeCheckpoint
-from lightning_rm.loggers import ResumableCSVLogger, TrackioLogger
+from lightning_rm.loggers import ResumableCSVLogger, TrackioLogger, Utf8Files
 from tests.float64 import same
 from tests.toy import toy_data, toy_module, toy_trainer
 
@@ -145,6 +147,21 @@ def test_a_run_that_begins_anew_keeps_nothing(tmp_path: Path) -> None:
     fit(tmp_path)
     fit(tmp_path, max_steps=2)
     assert {step for step, _ in cells(tmp_path)} == {0, 1}
+
+
+def test_a_full_disk_costs_the_log_nothing(tmp_path: Path) -> None:
+    """A new column has the file written anew: beside it. Half a row, with a step that is not its own, is not read."""
+    fit(tmp_path, max_epochs=1)
+    file = tmp_path / "csv" / "metrics.csv"
+    before = file.read_bytes()
+    with pytest.raises(OSError, match="No space left") as caught, Utf8Files().open(str(file), "w") as opened:  # noqa: PT012
+        opened.write("step")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert (caught.value.filename, file.read_bytes()) == (str(file), before)
+    place = file.read_text().splitlines()[0].split(",").index("step")
+    file.write_bytes(before + b"," * place + b"1")  # of 17
+    fit(tmp_path, tmp_path / "checkpoints" / "resume.ckpt", max_epochs=1)
+    assert file.read_bytes() == before
 
 
 def test_trackio_is_handed_numbers_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_rm.drafts import draft_of
+
 Rows = Sequence[Mapping[str, object]]
 
 
@@ -31,14 +33,14 @@ def write_table(rows: Rows, path: str | Path, title: str) -> list[Path]:
         raise ValueError(f"{path}: there are no rows to write")
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data, text = path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.md")
-    with data.open("w", newline="", encoding="utf-8") as file:
+    with draft_of(data) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *cells])
     rules = ["---:" if all(_is_number(row.get(column)) for row in rows) else "---" for column in columns]
     lines = [[_escaped(column) for column in columns], rules, *([_escaped(cell) for cell in row] for row in cells)]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    text.write_text(f"# {title}\n\n{body}\n", encoding="utf-8")
+    with draft_of(text) as draft:
+        draft.write_text(f"# {title}\n\n{body}\n", encoding="utf-8")
     return [data, text]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
@@ -55,3 +56,9 @@ class LastCheckpoint(ModelCheckpoint):
     def state_dict(self) -> dict[str, Any]:
         """Return no state: the last checkpoint is simply the one that was written last."""
         return {}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write it where a run goes on from another checkpoint of its very end, for then Lightning trains nothing."""
+        path = Path(str(self.dirpath)) / "last.ckpt"
+        if not self.best_model_path and trainer.ckpt_path is not None and Path(trainer.ckpt_path) != path:
+            trainer.save_checkpoint(path)

@@ -48,6 +48,7 @@ class HuggingFaceCheckpoint(L.Callback):
         self.beside = None if beside is None else Path(beside)
         self.sign = 1.0 if mode == "max" else -1.0
         self.best: float | None = None
+        self._is_over = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write `best` if the validation that just ended is the best so far."""
@@ -70,9 +71,17 @@ class HuggingFaceCheckpoint(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write `last`, and `best` too if nothing was validated."""
+        self._is_over = True
         self._save(pl_module, "last")
         if self.best is None:
             self._save(pl_module, "best")
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write them where a run goes on from a checkpoint of its very end, as after a full disk: Lightning trains
+        nothing then, nor ends a training.
+        """
+        if not self._is_over:
+            self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value so far, for resuming."""

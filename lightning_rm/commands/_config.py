@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sys
@@ -19,11 +18,9 @@ from rich.console import Console
 
 import lightning_rm
 from lightning_rm.commands._sweep import in_sweep, leave_word
+from lightning_rm.drafts import is_full
 
 SMALLER = "smaller batches (data.batch_pairs, batch_tokens), or backbone.model.gradient_checkpointing=true, need less"
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system calls a disk that is full."""
 
 
 def plain_console(stderr: bool = False) -> Console:
@@ -120,9 +117,10 @@ def in_words(error: BaseException) -> str | None:
             return inner or str(error)
         key = re.search(r"full_key: (\S+)", str(error))
         return f"{key[1] if key else 'the configuration'}: {cause}"
-    if isinstance(error, OSError) and error.filename is not None:
-        full = "; what was written before is whole. Make room, or write elsewhere" if error.errno in FULL else ""
-        return f"{error.filename}: {error.strerror}{full}"
+    if isinstance(error, OSError) and (error.filename is not None or is_full(error)):
+        place = "" if error.filename is None else f"{error.filename}: "
+        full = "; what was written before is whole. Make room, or write elsewhere" if is_full(error) else ""
+        return f"{place}{error.strerror}{full}"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return f"there is not enough memory ({str(error).splitlines()[0] if str(error) else 'of the host'}): {SMALLER}"
     if any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__):

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,10 @@ from lightning_rm.commands._sweep import word_before
 
 JOB = "job_of_cluster.json"
 """The file in a run's folder that says which job of a cluster wrote it, and by which command line."""
+
+
+LEAST_BYTES = 2**16
+"""What must be free on the disk for a run to begin: its settings take some of it."""
 
 
 def with_folder(arguments: Sequence[str]) -> list[str]:
@@ -111,8 +116,8 @@ def check_folder(arguments: Sequence[str]) -> None:
     """Check that the folder of a run, or of a multirun, can be written, as far as it is known: Hydra makes it.
 
     Raises:
-        ValueError: if a file is in its way, the folder that it would be made in cannot be written, or it holds rounds
-            of `lightning-rm rlhf`.
+        ValueError: if a file is in its way, the folder that it would be made in cannot be written, it holds rounds of
+            `lightning-rm rlhf`, or the disk is full.
     """
     several = is_multirun(arguments)
     key = "hydra.sweep.dir" if several else "hydra.run.dir"
@@ -127,6 +132,8 @@ def check_folder(arguments: Sequence[str]) -> None:
         raise ValueError(f"{folder}: {there} cannot be written; say where to write with {key}=")
     if (Path(folder) / "round_0").is_dir():
         raise ValueError(f"{folder} holds rounds of lightning-rm rlhf; name another folder with {key}=")
+    if shutil.disk_usage(there).free < LEAST_BYTES:  # where Hydra would answer with a traceback
+        raise ValueError(f"{folder}: the disk of {there} is full; make room, or say where to write with {key}=")
 
 
 def write_job(run: Path, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:

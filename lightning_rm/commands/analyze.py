@@ -19,6 +19,7 @@ from lightning_rm.analysis.runs import Run, varied
 from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._features import read_features
+from lightning_rm.drafts import check_place, draft_of
 
 INPUTS = ("strength", "deciles", "prefixes", "recipes", "sweep", "shift", "features")
 """What a report can be made of, by the key that names it."""
@@ -36,11 +37,13 @@ def analyze(cfg: DictConfig) -> list[Path]:
     out = Path(cfg.out)
     console = plain_console()
     written: list[Path] = []
+    check_place(out, folder=True)
     if all(cfg[key] is None for key in INPUTS):
         raise ValueError(f"there is nothing to analyze; name {', '.join(f'{key}=' for key in INPUTS)}")
     if cfg.strength is not None:
         numbers, files = strength_report(read_strength(cfg.strength), out)
-        (out / "strength.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        with draft_of(out / "strength.json") as draft:
+            draft.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         for name, value in numbers.items():
             console.print(f"{name:>24}  {value:,.4g}", highlight=False)
         written += [*files, out / "strength.json"]

@@ -18,6 +18,7 @@ from lightning_rm.commands._engine import scoring_engine
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
+from lightning_rm.drafts import check_place
 from lightning_rm.strength import Strength
 
 
@@ -34,6 +35,9 @@ def annotate_data(cfg: DictConfig) -> Path:
     out = Path(cfg.out)
     if out.suffix != ".parquet":
         raise ValueError(f"out={cfg.out!r}: the annotated data is a Parquet file; give a name that ends in .parquet")
+    for path in (out, cfg.also.fnlp, cfg.also.trl):
+        if path is not None:
+            check_place(Path(path))
     voters = find_voters(cfg.voters, cfg.weights)
     names = [voter.name for voter in voters]
     if out.exists() and not cfg.overwrite:

@@ -30,7 +30,7 @@ from lightning_rm.curation.report import reviewed_flips, wrong_line
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import Source
 from lightning_rm.data.store.cache import fingerprint
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import check_place, draft_of
 from lightning_rm.scoring.load import find_folder
 
 TRAINED = (
@@ -58,8 +58,7 @@ def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = No
     """
     require_all(cfg)
     out = Path(cfg.out)
-    if out.is_file():
-        raise ValueError(f"out={cfg.out!r} is a file; give a folder")
+    check_place(out, folder=True)
     source = find_source(cfg)
     named = resolved(cfg)
     rules = Rules(cfg.policy, cfg.share, cfg.agree, cfg.temperature, cfg.reviews)

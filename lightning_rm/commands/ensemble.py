@@ -24,7 +24,7 @@ from lightning_rm.commands._folder import check_no_run
 from lightning_rm.commands._tables import report_table, results_table
 from lightning_rm.data.rows import Source
 from lightning_rm.data.store.report import DataReport
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import check_place, draft_of
 from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
 from lightning_rm.models.backbone.folder import is_members
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
@@ -52,6 +52,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     require_all(cfg)
     out = Path(cfg.out)
     check_no_run(cfg.out)
+    check_place(out, folder=True)
     # A fold says what a voter may be asked of the data that it was trained on; a test set is new to all of them.
     voters = [replace(voter, fold=None) for voter in find_voters(cfg.voters, cfg.weights)]
     check_voters(voters)

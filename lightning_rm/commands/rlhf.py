@@ -22,6 +22,7 @@ from lightning_rm.commands._round_checks import check_all, check_settings
 from lightning_rm.commands._round_setup import Setup
 from lightning_rm.commands._rounds import RoundStages
 from lightning_rm.commands._tables import words_table
+from lightning_rm.drafts import check_place
 from lightning_rm.rlhf.measures import read_judged
 from lightning_rm.rlhf.round_table import RoundTable, read_rounds
 from lightning_rm.rlhf.rounds import Round, Stage, run_rounds, settle
@@ -40,8 +41,7 @@ def rlhf(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = None) -> 
     """
     require_all(cfg)
     out = Path(cfg.out)
-    if out.is_file():
-        raise ValueError(f"out={cfg.out!r} is a file; give a folder")
+    check_place(out, folder=True)
     check_no_run(cfg.out)
     console = plain_console()
     made = RoundStages(Setup(cfg, words, run or as_a_process, console))

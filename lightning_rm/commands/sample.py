@@ -23,6 +23,7 @@ from lightning_rm.commands._tables import report_table
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.digests import fingerprint
+from lightning_rm.drafts import check_place
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.rlhf.lines import GrowingLines
 from lightning_rm.rlhf.policy import load_policy, policy_config, policy_version
@@ -48,6 +49,7 @@ def sample(cfg: DictConfig) -> Path:
     out = Path(cfg.out)
     if out.suffix != ".jsonl":
         raise ValueError(f"out={cfg.out!r}: responses are written as JSONL; give a name that ends in .jsonl")
+    check_place(out)
     config = policy_config(cfg.policy, trust_remote_code=cfg.trust_remote_code)
     tokenizer = load_tokenizer(cfg.policy, chat_template=cfg.chat_template, trust_remote_code=cfg.trust_remote_code)
     voters = find_voters(cfg.voters, cfg.weights) if cfg.voters else []

@@ -13,6 +13,7 @@ from lightning_rm.commands._data import find_policy, find_source
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
+from lightning_rm.drafts import check_place
 from lightning_rm.rlhf.importance import Weighing
 from lightning_rm.rlhf.weigh import weigh
 from lightning_rm.rlhf.weighed_file import Weighed, weighed_by
@@ -33,6 +34,7 @@ def weigh_pairs(cfg: DictConfig) -> Path:
     require_all(cfg)
     out = Path(cfg.out)
     weighing = Weighing(cfg.power, cfg.relative, cfg.per_token, cfg.clip)
+    check_place(out)
     if out.exists() and not cfg.overwrite:
         raise ValueError(f"out={cfg.out!r} is there already{_said_by(out)}; name another, or set overwrite=true")
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)

@@ -21,6 +21,7 @@ from lightning_rm.curation.facts import text_of
 from lightning_rm.curation.opinions import Opinion
 from lightning_rm.data.formats.fields import digest
 from lightning_rm.data.rows import PairRow, Source
+from lightning_rm.drafts import naming
 from lightning_rm.rlhf.chat_endpoint import ChatEndpoint
 from lightning_rm.rlhf.lines import whole_lines
 
@@ -86,7 +87,7 @@ class Judge:
         path = folder / f"judge-{digest([self.endpoint, self.model], 16)}.jsonl"
         known = _read(path)
         votes: list[float] = []
-        with path.open("a", encoding="utf-8") as file:
+        with naming(path), path.open("a", encoding="utf-8") as file:
             for row in source:
                 if not isinstance(row, PairRow):
                     votes.append(np.nan)

@@ -41,6 +41,7 @@ from lightning_rm.data.tokenize.preparing import CHUNK_ROWS
 from lightning_rm.data.tokenize.tally import Tally
 from lightning_rm.data.tokenize.written import Written
 from lightning_rm.digests import digest
+from lightning_rm.drafts import naming
 
 STREAM_VERSION = 1
 """Changes whenever the same settings come to mean another order of pairs."""
@@ -189,7 +190,7 @@ class StreamedPairs(IterableDataset[Shipped]):
         rows, after, wanted, num_kept = self._rows(start, reader), start, self.buffer, 0
         with tempfile.TemporaryDirectory(prefix="lightning_rm-stream-") as folder:
             path = Path(folder) / "pairs.arrow"
-            with path.open("wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+            with naming(path), path.open("wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
                 while num_kept < wanted:
                     taken = list(islice(rows, min(CHUNK_ROWS, wanted - num_kept)))
                     if not taken:

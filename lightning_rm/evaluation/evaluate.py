@@ -14,6 +14,7 @@ import torch
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.policy import Overlong
+from lightning_rm.drafts import check_place, is_full
 from lightning_rm.evaluation.asked import Asked, Models, Paths, find_models, left_out, read_asked, said, source_of
 from lightning_rm.evaluation.benchmarks.preferences import pair_items
 from lightning_rm.evaluation.evaluation import Evaluation
@@ -91,6 +92,8 @@ def evaluate(
     if min(num_draws, num_random) < 1:
         raise ValueError(f"num_draws={num_draws} and num_random={num_random}: intervals take at least one draw of each")
     options = Options(diagnostics, probe_items, num_draws, num_random, seed)
+    if out is not None:
+        check_place(Path(out), folder=True)
     named = find_models(models, weights)
     control = None if untrained is None else f"untrained head on {untrained}"
     if control is not None and untrained is not None:
@@ -116,6 +119,8 @@ def evaluate(
             try:
                 answers[one.benchmark.name][name] = evaluator.answer(one, temperature)
             except Exception as error:  # whatever it is, out of memory too: the others go on
+                if is_full(error):  # which is no fault of the model
+                    raise
                 failed[name if evaluator.unloadable else f"{name} on {one.benchmark.name}"] = said(error)
                 if evaluator.unloadable:
                     break

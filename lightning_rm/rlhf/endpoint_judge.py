@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from lightning_rm.data.rows import Message
 from lightning_rm.digests import fingerprint
+from lightning_rm.drafts import naming
 from lightning_rm.rlhf.chat_endpoint import ChatEndpoint, StoppedError
 from lightning_rm.rlhf.judges import Comparison, Judgement, Verdict
 from lightning_rm.rlhf.lines import whole_lines
@@ -259,7 +260,7 @@ class EndpointJudge:
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
         }
-        with self._lock, self._path.open("a", encoding="utf-8") as file:
+        with self._lock, naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             self._lines()[name] = line
 

@@ -14,6 +14,7 @@ import torch
 
 from lightning_rm.data.rows import BadRow, GroupRow, GroupSource
 from lightning_rm.digests import file_name
+from lightning_rm.drafts import check_place
 from lightning_rm.evaluation.asked import Models, find_models
 from lightning_rm.evaluation.evaluator import Evaluator, Options, Progress
 from lightning_rm.evaluation.items import Floats, Item, Items
@@ -72,6 +73,8 @@ def overoptimise(
     """
     policy = policy or PolicyFiles()
     named = find_models(models, weights)
+    if out is not None:
+        check_place(Path(out), folder=True)
     rows, left_out = read_samples(samples, on_bad_row)
     if gold is None and (unknown := next((row for row in rows if not row.gold), None)):
         raise ValueError(f"{unknown.place} has no gold rewards; name a reward model whose rewards are gold: gold=MODEL")

@@ -19,7 +19,7 @@ from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.formats.scorable import check_scorable_options, parse_scorable
 from lightning_rm.data.sources.readers import count_rows, find_files
 from lightning_rm.digests import files_digest, fingerprint
-from lightning_rm.drafts import clear_drafts
+from lightning_rm.drafts import check_place, clear_drafts
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, load_model
 from lightning_rm.scoring.parts import Parts, check_parts, remove_parts
@@ -118,6 +118,7 @@ def score_file(
     check_scorable_options(format, columns or {})
     if source.resolve() == out.resolve():
         raise ValueError(f"out={str(out)!r} is the file that is read; name another")
+    check_place(out)
     if out.exists() and not overwrite:
         raise ValueError(f"out={str(out)!r} is there already; name another file, or set overwrite=true")
     fabric = fabric or L.Fabric(accelerator="cpu", devices=1)

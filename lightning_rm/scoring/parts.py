@@ -7,8 +7,6 @@ is made with its first part: an error before that leaves nothing behind.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import check_place, draft_of
 
 Rewards = NDArray[np.floating[Any]]
 
@@ -98,11 +96,7 @@ def check_parts(root: Path) -> None:
             f"{root} is there already, and what it holds is not of an interrupted run; what is scored would lie there "
             "until all is done: move it, or write to another out"
         )
-    there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "there is a file in the place of the folder", str(there))
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "it cannot be written", str(there))
+    check_place(root, folder=True)
 
 
 def remove_parts(root: Path) -> None:

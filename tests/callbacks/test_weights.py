@@ -15,6 +15,8 @@ from transformers import AutoModelForSequenceClassification
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.callbacks import HuggingFaceCheckpoint
+from lightning_rm.callbacks.checkpoint_files import read_checkpoint
+from lightning_rm.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.modules.baseline import BaselineRM
 from tests.toy import toy_data, toy_model, toy_module, toy_trainer
@@ -51,6 +53,25 @@ def test_without_validation_the_best_is_the_last(tmp_path: Path) -> None:
     toy_trainer(tmp_path, callbacks=[callback], limit_val_batches=0).fit(toy_module(), toy_data())
     best, last = (load_file(tmp_path / name / "model.safetensors") for name in ("best", "last"))
     assert all(torch.equal(best[name], last[name]) for name in last)
+
+
+@pytest.mark.parametrize("limit", [{"max_epochs": 1}, {"max_epochs": 2, "max_steps": 6}])
+def test_a_run_that_goes_on_from_its_very_end_leaves_what_it_lacks(tmp_path: Path, limit: dict[str, int]) -> None:
+    """As after a disk that was full when the last epoch's best checkpoint was written and the last one was not."""
+    best = BestCheckpoint(tmp_path / "checkpoints", None, "max", tmp_path / "model" / "best")
+    options: dict[str, Any] = {**limit, "enable_checkpointing": True}
+    module = toy_module()
+    toy_trainer(tmp_path, callbacks=[best], **options).fit(module, toy_data())
+    files = [
+        HuggingFaceCheckpoint(tmp_path / "model", world_tokenizer(), monitor=None),
+        LastCheckpoint(tmp_path / "checkpoints"),
+    ]
+    again = toy_trainer(tmp_path, callbacks=files, **options)
+    again.fit(toy_module(seed=1), toy_data(), ckpt_path=tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    for name in ("best", "last"):
+        written = load_file(tmp_path / "model" / name / "model.safetensors")
+        assert torch.equal(written["score.weight"], module.model.backbone.score.weight)
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == again.global_step == 6
 
 
 class DivergedRM(BaselineRM):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._config import conf_dir
 from lightning_rm.commands._keys import check_keys, compose_choices, parse, sort_words
@@ -128,7 +128,7 @@ def test_code_of_a_model_is_run_by_the_command_line_alone(monkeypatch: pytest.Mo
 def test_a_yaml_does_not_have_hydra_call_what_is_not_hydras(hydra: Any, named: str) -> None:
     """Its callbacks and logs are built before a command begins."""
     with pytest.raises(ValueError, match=named):
-        check_hydra(OmegaConf.create(hydra))
+        check_hydra(DictConfig(hydra))
 
 
 def test_choices_in_a_folder_of_ones_own_are_known_and_looked_at(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 from collections.abc import Iterator
@@ -133,6 +134,15 @@ def test_a_model_that_fails_costs_the_others_nothing(folders: Path, tmp_path: Pa
     console = Console(width=80, record=True)
     console.print(found.table())
     assert "FAILED: NaN on llmbar" in console.export_text()
+
+
+def test_a_full_disk_is_no_models_fault(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "rewards.parquet")
+
+    monkeypatch.setattr(kept.KeptRewards, "write", full)
+    with pytest.raises(OSError, match=r"No space left on device: 'rewards\.parquet'"):
+        evaluate(f"{folders}/runs/*", "llmbar", path=llmbar(tmp_path / "LLMBar"), out=tmp_path / "out", **FEW)
 
 
 def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:

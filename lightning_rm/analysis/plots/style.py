@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
+from lightning_rm.drafts import draft_of
+
 BLUE, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#56B4E9", "#777777"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -63,12 +65,13 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
         The two files.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")
     with saving():
-        figure.savefig(png, metadata={"Software": None})
+        with draft_of(png) as draft:
+            figure.savefig(draft, format="png", metadata={"Software": None})
         figure.set_layout_engine("none")  # everything has its place now; finding it is a third of the work
-        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+        with draft_of(svg) as draft:
+            figure.savefig(draft, format="svg", metadata={"Date": None, "Creator": None})
     return [png, svg]
 
 

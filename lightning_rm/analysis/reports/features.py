@@ -10,6 +10,7 @@ from lightning_rm.analysis.features import PROJECTIONS, Features, check_projecti
 from lightning_rm.analysis.plots.features import Panel, feature_panels
 from lightning_rm.analysis.plots.style import save_figure
 from lightning_rm.analysis.table_files import write_table
+from lightning_rm.drafts import draft_of
 from lightning_rm.losses.geometry import effective_rank
 
 TITLES = {"pca": "PCA", "tsne": "t-SNE"}
@@ -92,7 +93,7 @@ def _write_points(
     """Return one line a point: its model, the pair's row in the data set, its kind, where it lies, its reward or
     margin.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with draft_of(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["model", "row", "kind", "x", "y", "reward"])
         for name, one in models.items():
