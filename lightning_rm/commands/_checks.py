@@ -155,6 +155,39 @@ def train_monitors(cfg: DictConfig) -> dict[str, str]:
     return {key: monitor for key, monitor in named.items() if str(monitor).startswith(TRAIN)}
 
 
+def micro_batches(cfg: DictConfig, world_size: int) -> int:
+    """Return how many micro-batches an optimizer step has: those that `data.step_pairs` takes on all devices together.
+
+        step_pairs=256 batch_pairs=4, eight devices -> 8
+
+    Args:
+        cfg: of the run.
+        world_size: of the devices that train.
+
+    Raises:
+        ValueError: if they do not come to a whole number of micro-batches, or the number itself is given too.
+    """
+    asked, each, given = cfg.data.step_pairs, cfg.data.batch_pairs, cfg.trainer.accumulate_grad_batches
+    if asked is None:
+        return given
+    if given != 1:
+        raise ValueError(
+            f"data.step_pairs={asked} says how many micro-batches a step has, and so does "
+            f"trainer.accumulate_grad_batches={given}: leave one out (data.step_pairs=null)"
+        )
+    if each is None:
+        raise ValueError(
+            f"data.step_pairs={asked} is made of data.batch_pairs, which is null; set data.step_pairs=null"
+        )
+    number, rest = divmod(asked, each * world_size)
+    if number < 1 or rest:
+        raise ValueError(
+            f"data.step_pairs={asked} is not a multiple of the {each * world_size} pairs that {world_size} "
+            f"device{'s'[: world_size > 1]} take at once (data.batch_pairs={each}); change one of them"
+        )
+    return number
+
+
 def warn_of_a_toy(cfg: DictConfig) -> None:
     """Say that the default backbone is not a language model, to those who have pairs of their own."""
     made = (cfg.data.module.get("train") or {}).get("_target_", "").endswith(SyntheticSource.__name__)

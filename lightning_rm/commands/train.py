@@ -35,7 +35,7 @@ from lightning_rm.callbacks import (
     Stop,
 )
 from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
-from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, train_monitors, warn_of_a_toy
+from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, micro_batches, train_monitors, warn_of_a_toy
 from lightning_rm.commands._config import Terminated, plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import SPIKES, begin, report, write_counts
@@ -112,6 +112,7 @@ def train(cfg: DictConfig) -> float:
         plugins=[CheckpointFiles()],
         enable_progress_bar=cfg.trainer.get("enable_progress_bar", shown),
     )
+    trainer.accumulate_grad_batches = cfg.trainer.accumulate_grad_batches = micro_batches(cfg, trainer.world_size)
     if trainer.is_global_zero:
         _begin_when_training(trainer, run, cfg)
         for logger in trainer.loggers:
@@ -155,6 +156,7 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
     every = {"log_every_n_steps": 1, "val_check_interval": None, "check_val_every_n_epoch": 1}
     trainer: L.Trainer = instantiate(cfg.trainer, **one, **own, **every)
     check_trainer(trainer.precision, asked)
+    micro_batches(cfg, trainer.world_size)
     with warnings.catch_warnings():
         for message in QUIET:
             warnings.filterwarnings("ignore", message=message)

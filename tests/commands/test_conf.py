@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.commands._checks import warn_of_a_toy
+from lightning_rm.commands._checks import micro_batches, warn_of_a_toy
 from lightning_rm.commands._config import conf_dir, resolved
 from lightning_rm.commands._kinds import check_kinds
 from lightning_rm.commands.main import verbs
@@ -44,7 +45,7 @@ SMALL = [
     "trainer=cpu",
     "trainer.log_every_n_steps=1",
     "trainer.max_epochs=1",
-    "trainer.accumulate_grad_batches=1",
+    "data.step_pairs=null",
     "scheduler.warmup=0",
     "data=synthetic",
     "data.num_pairs=16",
@@ -125,6 +126,41 @@ def test_the_toy_backbone_warns_of_pairs_that_are_not_made(recwarn: pytest.Warni
     assert not recwarn
     with pytest.warns(UserWarning, match="backbone=hub backbone.path="):
         warn_of_a_toy(composed("data=jsonl", run))
+
+
+def test_a_step_has_the_pairs_that_it_is_asked_for() -> None:
+    """256 pairs by 4: 64 micro-batches on one device, 8 on eight; three devices cannot make a step of 256."""
+
+    def cfg(**data: int | None) -> DictConfig:
+        accumulated = data.pop("accumulated", 1)
+        pairs = {"step_pairs": 256, "batch_pairs": 4, **data}
+        return OmegaConf.create({"data": pairs, "trainer": {"accumulate_grad_batches": accumulated}})
+
+    assert [micro_batches(cfg(), devices) for devices in (1, 8)] == [64, 8]
+    assert micro_batches(cfg(step_pairs=None, accumulated=3), 8) == 3
+    for wrong, devices, told in (
+        (cfg(), 3, "is not a multiple of the 12 pairs that 3 devices take at once"),
+        (cfg(batch_pairs=512), 1, "the 512 pairs that 1 device take"),
+        (cfg(batch_pairs=None), 1, "data.batch_pairs, which is null"),
+        (cfg(accumulated=2), 1, "accumulate_grad_batches=2: leave one out"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            micro_batches(wrong, devices)
+
+
+RECIPES = CONF.parent / "docs" / "howto" / "recipes.md"
+
+
+def test_the_page_of_recipes_says_what_they_set() -> None:
+    """A row: name, source, what is trained on, rate and schedule, pairs a step, epochs, tokens."""
+    rows = re.findall(r"^\| `(\w+)` \|" + r" ([^|]+) \|" * 6 + "$", RECIPES.read_text(), re.MULTILINE)
+    assert len(rows) == 7
+    for name, *cells in rows:
+        cfg = composed(f"experiment={name}", "hydra.runtime.output_dir=run")
+        set_here = (f"{cfg.optimizer.lr:.0e}", cfg.scheduler.name, cfg.data.step_pairs, cfg.data.epochs)
+        rate, schedule, step_pairs, epochs = set_here
+        assert cells[2] == f"{rate.replace('e-0', 'e-')}, {schedule.removesuffix('_with_warmup')}"
+        assert cells[3:] == [f"{step_pairs:,}", str(epochs), f"{cfg.data.max_tokens:,}"]
 
 
 def test_the_papers_data_has_its_three_validation_sets(tmp_path: Path) -> None:

@@ -139,8 +139,8 @@ def _loaded(name: str, load: Callable[[], object]) -> Dataset:
         data = load()
     except Exception as error:
         raise ValueError(
-            f"cannot load {name}: {type(error).__name__}: {error}. Without a network it must be in the hub's cache; "
-            "a downloaded file is read with FileSource."
+            f"cannot load {name}: {type(error).__name__}: {str(error).rstrip(' .')}. Without a network it must be in "
+            "the hub's cache; a downloaded file is read with data=jsonl data.file=FILE (in Python, FileSource)."
         ) from error
     if not isinstance(data, Dataset):
         raise ValueError(f"{name} is a {type(data).__name__}, not one data set; name one of its splits")

@@ -351,6 +351,7 @@ def test_file_sources(tmp_path: Path) -> None:
 CONF = Path(lightning_rm.__file__).parent.parent / "conf"
 READY = [
     *("jsonl", "hh_rlhf", "hh_strength_cleaned", "ultrafeedback", "skywork_preference", "helpsteer3_preference"),
+    *("tulu3_preference", "skywork_tulu3"),
     *("pku_saferlhf", "shp", "summarize_from_feedback"),
 ]
 
