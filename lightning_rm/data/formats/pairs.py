@@ -34,7 +34,7 @@ from lightning_rm.data.formats.turns import Turns, check_turns
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.digests import digest
 
-PARSER_VERSION = 4
+PARSER_VERSION = 5
 """Part of every source's fingerprint: raise it when a row is read differently than before."""
 
 STRENGTH_DISAGREES = "strength disagrees"

@@ -135,16 +135,17 @@ def _summaries(raw: Raw) -> Raw:
 def _helpsteer(raw: Raw) -> Raw:
     """HelpSteer2 and HelpSteer3 preference (arXiv 2410.01257, 2505.11475).
 
-    The preference runs from -3, the first response is much better, to 3, the second is; its size is the margin and the
-    strength, and 0 is a tie. HelpSteer2 writes the later turns of a prompt in `<extra_id_1>` marks.
+    The preference runs from -3, the first response is much better, to 3, the second is; its size is the strength, and
+    0 is a tie. The size is not a target margin as well: treatments make one where it is wanted, and scaled
+    Bradley-Terry wants none. HelpSteer2 writes the later turns of a prompt in `<extra_id_1>` marks.
     """
     newer = has(raw, "response1") or has(raw, "response2")
     preference = choice(raw, "overall_preference" if newer else "preference_strength", range(-3, 4))
     first, second = ("response1", "response2") if newer else ("response_1", "response_2")
     row = ordered(raw, first, second, preference <= 0)
     row["tied"] = preference == 0
-    for name in ("margin", "strength_mean"):
-        row[name] = abs(preference) if raw.get(name) is None else raw[name]
+    if row.get("strength_mean") is None:
+        row["strength_mean"] = abs(preference)
     name = "context" if has(raw, "context") else "prompt"
     prompt = required(raw, name)
     turns = helpsteer2_turns(prompt) if isinstance(prompt, str) and "<extra_id_1>" in prompt else prompt

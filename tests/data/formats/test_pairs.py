@@ -156,8 +156,8 @@ def test_every_shape_is_told_by_its_fields(shape: str) -> None:
 def test_a_shape_that_says_more_keeps_it() -> None:
     assert good(SHAPES["UltraFeedback binarized"]).prompt_id == "uf"
     assert good(SHAPES["SHP"]).subset == "askmath"
-    assert good(SHAPES["HelpSteer3"]).margin == 3
-    assert good(SHAPES["HelpSteer2"]).margin == 1
+    assert good(SHAPES["HelpSteer3"]).strength_mean == 3
+    assert good(SHAPES["HelpSteer2"]).strength_mean == 1
     assert good(SHAPES["strength-cleaned"]).strength_mean == 0.5
 
 
@@ -206,14 +206,15 @@ def test_helpsteer2_turns_in_marks() -> None:
 @pytest.mark.parametrize("shape", ["HelpSteer2", "HelpSteer3"])
 def test_a_tie_is_a_pair_of_the_label_one_half(shape: str) -> None:
     row = good(SHAPES[shape] | {"preference_strength": 0, "overall_preference": 0})
-    assert (row.tied, row.label, row.margin, row.strength_mean) == (True, 0.5, 0.0, 0.0)
+    assert (row.tied, row.label, row.strength_mean) == (True, 0.5, 0.0)
     assert not good(SHAPES[shape]).tied
 
 
 @pytest.mark.parametrize("shape", ["HelpSteer2", "HelpSteer3"])
-def test_the_size_of_a_preference_is_margin_and_strength(shape: str) -> None:
+def test_the_size_of_a_preference_is_its_strength_and_no_target_margin(shape: str) -> None:
+    """Scaled Bradley-Terry multiplies the loss by the size; a margin as well would make another loss of it."""
     row = good(SHAPES[shape] | {"preference_strength": -3, "overall_preference": -3})
-    assert (row.label, row.margin, row.strength_mean) == (1.0, 3.0, 3.0)
+    assert (row.label, row.margin, row.strength_mean) == (1.0, None, 3.0)
 
 
 def test_hh_text_of_many_turns_and_of_turns_that_hold_marks() -> None:
