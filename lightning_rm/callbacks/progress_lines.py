@@ -63,7 +63,8 @@ class ProgressLines(L.Callback):
         done = step - self._first_step
         if done:
             rate = done / (self.clock() - self._began)
-            pairs = rate * float(metrics.get("train/num_pairs", 0)) / max(trainer.log_every_n_steps, 1)
+            undeclared: Any = trainer  # `log_every_n_steps` is set, not declared
+            pairs = rate * float(metrics.get("train/num_pairs", 0)) / max(undeclared.log_every_n_steps, 1)
             parts.append(f"{_rounded(rate)} steps{f' ({_rounded(pairs)} pairs)' if pairs else ''} a second")
             parts += [f"{_in_words((int(steps) - step) / rate)} left"] if ends else []
         self.say(", ".join(parts))

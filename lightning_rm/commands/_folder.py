@@ -35,6 +35,19 @@ READ = ("data.file", "data.cache_dir", "data.num_workers", "data.val_", "data.te
 SPIKES = "spikes.jsonl"
 """The gradient spikes of a run with their pairs."""
 
+PLACES = {
+    "best weights": "model/best",
+    "last weights": "model/last",
+    "results": "results.json",
+    "per-pair rewards": "pairs",
+    "metrics": "csv/metrics.csv",
+    "W&B run": "wandb",
+    "config": "config.yaml",
+    "data counts": "data.json",
+    "checkpoints": "checkpoints",
+}
+"""What a run leaves -> where in its folder, the models first."""
+
 RECORDS = ("csv/metrics.csv", "results.json", "data.json", SPIKES, "pairs/*.*", "figures/*.*")
 """What a run writes beside its models, as globs below its folder."""
 
@@ -131,22 +144,18 @@ def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] 
             out.print(f"{name}: {told}")
     if undrawn:
         out.print(undrawn)
-    places = {
-        "config": run / "config.yaml",
-        "data counts": run / "data.json",
-        "results": run / "results.json",
-        "metrics": run / "csv" / "metrics.csv",
-        "W&B run": run / "wandb",
-        "per-pair rewards": run / "pairs",
-        "figures": run / "figures",
-        "checkpoints": run / "checkpoints",
-        "best weights": run / "model" / "best",
-        "last weights": run / "model" / "last",
-    }
-    for name, path in places.items():
-        if path.exists():
-            out.print(f"{name:>18}  {path}", soft_wrap=True)
+    out.print(f"everything is in {_from_here(run)}", soft_wrap=True)
+    for name, place in PLACES.items():
+        if (run / place).exists():
+            out.print(f"{name:>18}  {place}", soft_wrap=True)
+    if figures:
+        drawn = ", ".join(sorted({path.stem for path in figures}))
+        out.print(f"{'figures':>18}  figures: {drawn}", soft_wrap=True)
     for url in urls:
         out.print(f"{'W&B':>18}  {url}", soft_wrap=True)
-    if figures:
-        out.print(f"{'':>18}  {', '.join(sorted({path.name for path in figures if path.suffix == '.png'}))}")
+
+
+def _from_here(path: Path) -> Path:
+    """Return a path as a user would type it: from the working directory, if it lies below that."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

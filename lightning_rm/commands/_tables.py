@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.report import DataReport
@@ -20,6 +22,8 @@ COLUMNS = {
     "calibration_error": "calibration error",
     "margin": "margin",
     "num_pairs": "pairs",
+    "score_rank_correlation": "rank correlation",
+    "num_scores": "scores",
 }
 """Metric of pairs -> its heading in the results table."""
 
@@ -51,17 +55,18 @@ def results_table(results: Mapping[str, Mapping[str, float]], title: str = RUN_T
     groups = {name: metrics for name, metrics in results.items() if "num_groups" in metrics}
     pairs = {name: metrics for name, metrics in results.items() if name not in groups}
     tables = [(title, pairs, COLUMNS), ("groups of responses", groups, GROUP_COLUMNS)]
-    return Group(*(_table(heading, sets, columns) for heading, sets, columns in tables if sets))
+    shown = ((_title(heading), _table(sets, columns)) for heading, sets, columns in tables if sets)
+    return Group(*(part for parts in shown for part in parts))
 
 
-def report_table(reports: Mapping[str, DataReport]) -> Table:
+def report_table(reports: Mapping[str, DataReport]) -> Group:
     """Return one row a data set: rows read and kept, those left out by each reason, those kept with each change.
 
     Args:
         reports: data set -> what became of its rows; notes on a whole set stand under the table.
     """
     notes = sorted({note for report in reports.values() for note in report.notes})
-    table = _narrow("rows", reports, caption="\n".join(notes))
+    table = _narrow(reports)
     reasons = sorted({reason for report in reports.values() for reason in report.reasons})
     changes = sorted({change for report in reports.values() for change in report.changes})
     for heading in (
@@ -75,7 +80,7 @@ def report_table(reports: Mapping[str, DataReport]) -> Table:
         left_out = [report.reasons.get(reason, 0) for reason in reasons]
         changed = [report.changes.get(change, 0) for change in changes]
         table.add_row(name, *(f"{count:,}" for count in (report.read, report.kept, *left_out, *changed)))
-    return table
+    return Group(_title("rows"), table, *map(_line, notes))
 
 
 def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:
@@ -91,17 +96,21 @@ def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:
     return {measured.get(name, name): report for name, report in data.reports.items()}
 
 
-def _narrow(title: str, names: Iterable[str], caption: str | None = None) -> Table:
+def _line(words: str, style: str = "") -> Text:
+    """Return a line of its own length, whatever the width of a table beside it."""
+    return Text(words, style, no_wrap=True, overflow="ignore")
+
+
+def _title(words: str) -> Text:
+    return _line(words, "bold")
+
+
+def _narrow(names: Iterable[str]) -> Table:
     """Return a table whose eight columns have room in 80 characters.
 
     A long name goes on in the next line, none is cut.
     """
     table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        caption=caption,
-        caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,
         show_edge=False,
@@ -110,13 +119,16 @@ def _narrow(title: str, names: Iterable[str], caption: str | None = None) -> Tab
     return table
 
 
-def _table(title: str, results: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> Table:
-    table = _narrow(title, results)
+def _table(results: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> Table:
+    table = _narrow(results)
     shown = [name for name in columns if any(name in metrics for metrics in results.values())]
     for name in shown:
         table.add_column(columns[name].replace(" ", "\n"), justify="right")
     for data_set, metrics in results.items():
-        table.add_row(data_set, *(_cell(name, metrics.get(name)) for name in shown))
+        # Where no pair has two responses there is nothing to be right about, and nothing that margins would tell.
+        single = math.isnan(metrics.get("accuracy", 0.0))
+        told = {name: value for name, value in metrics.items() if not single or name.startswith(("num_", "score_"))}
+        table.add_row(data_set, *(_cell(name, told.get(name)) for name in shown))
     return table
 
 

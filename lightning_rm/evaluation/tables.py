@@ -71,9 +71,9 @@ def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: 
     """Yield the main table in as many blocks of sections as the width asks for, and the smaller ones under it."""
     columns = _columns(result)
     name_width = min(max(len(name) for name in result.rows()), max(20, width // 3))
-    title: str | None = f"{result.title}: {result.num_items:,} items; % and its 95 % interval"
+    yield _title(f"{result.title}: {result.num_items:,} items; % and its 95 % interval")
     for block in _blocks(columns, width - name_width - 4):
-        table, title = _table(title), None
+        table = _table()
         table.add_column("", min_width=name_width, max_width=name_width, overflow="fold")
         for name, _ in block:
             table.add_column(name, justify="right", max_width=_width(name))
@@ -89,7 +89,8 @@ def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: 
         yield Text(f"  {note}")
     if any(one.diagnostics for one in result.models.values()):
         lines = diagnostic_lines(result)
-        table = _table(f"{result.title}: diagnostics")
+        yield _title(f"{result.title}: diagnostics")
+        table = _table()
         for number, heading in enumerate(lines[0]):
             table.add_column(heading, justify="right" if number else "left", overflow="fold")
         for line in lines[1:]:
@@ -128,15 +129,20 @@ def _figure(row: Row, name: str, kind: str) -> Figure | None:
 
 
 def _cell(figure: Figure | None) -> str:
-    return "" if figure is None else f"{percent(figure.value)}\n{span(figure)}"
+    return "" if figure is None else f"{percent(figure.value)}\n{span(figure)}".replace("100.0", "100")
 
 
-def _table(title: str | None) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
-def _ties(result: BenchmarkResult) -> Table:
-    table = _table("ties: strict (a tie is wrong), half (a tie is a coin toss), and their share; %")
+def _title(words: str) -> Text:
+    """Return a heading in one line, however narrow the table below it."""
+    return Text(words, "bold", no_wrap=True, overflow="ignore")
+
+
+def _ties(result: BenchmarkResult) -> Group:
+    table = _table()
     section = "overall" if "overall" in result.sections else None
     sections = [section] if section is not None else result.sections
     for heading, justify in (
@@ -152,14 +158,14 @@ def _ties(result: BenchmarkResult) -> Table:
             if one.row.tie.get(name):
                 values = (one.row.strict[name], one.row.half[name], one.row.tie[name])
                 table.add_row(model, name, *map(percent, values))
-    return table
+    return Group(_title("ties: strict (a tie is wrong), half (a tie is a coin toss), and their share; %"), table)
 
 
-def _comparisons(result: BenchmarkResult) -> Table:
+def _comparisons(result: BenchmarkResult) -> Group:
     section = next(iter(result.models.values())).row.main
     best = max(result.models, key=lambda name: result.models[name].row.figure(section).value)
     shown = [pair for pair in result.comparisons if best in (pair.first, pair.second)][:MAX_COMPARISONS]
-    table = _table(f"{section} of {best} less that of others; points. Right and p: of all comparisons")
+    table = _table()
     for heading in ("less", "difference", "95 % interval", "only it is right", "only the other", "McNemar p"):
         table.add_column(heading, justify="left" if heading == "less" else "right", overflow="fold")
     for pair in shown:
@@ -173,7 +179,7 @@ def _comparisons(result: BenchmarkResult) -> Table:
             *(f"{count:,}" for count in counts),
             f"{pair.p_adjusted:.3g}",
         )
-    return table
+    return Group(_title(f"{section} of {best} less that of others; points. Right and p: of all comparisons"), table)
 
 
 def diagnostic_lines(result: BenchmarkResult) -> list[list[str]]:

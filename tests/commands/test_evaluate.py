@@ -50,7 +50,7 @@ def test_a_benchmark_and_a_data_set_by_command(model: Path, tmp_path: Path, caps
             command="evaluate",
         )
     )
-    assert set(found.benchmarks) == {"llmbar", "train"}
+    assert set(found.benchmarks) == {"llmbar", "pairs"}
     assert set(found.failed) == {"reading rmb"}
     shown = capsys.readouterr().out
     assert "LLMBar: 20 items" in shown

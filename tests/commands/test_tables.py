@@ -17,9 +17,9 @@ from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from tests.toy import toy_data
 
 
-def cells(table: Table | Group) -> list[list[str]]:
+def cells(table: Group) -> list[list[str]]:
     """Headings and rows of one or several tables."""
-    tables = [table] if isinstance(table, Table) else [one for one in table.renderables if isinstance(one, Table)]
+    tables = [one for one in table.renderables if isinstance(one, Table)]
     return [
         row
         for one in tables
@@ -67,6 +67,14 @@ def test_every_count_and_change_is_shown() -> None:
 def test_a_metric_that_a_set_lacks_stays_empty() -> None:
     shown = cells(results_table({"train": {"accuracy": 0.75, "num_pairs": 1200.0}, "val": {"accuracy": float("nan")}}))
     assert shown == [["data set", "accuracy", "pairs"], ["train", "0.750", "1,200"], ["val", "", ""]]
+
+
+def test_single_responses_have_the_correlation_with_their_scores() -> None:
+    nothing = {"accuracy": float("nan"), "nll": 0.693, "margin": 0.0, "num_pairs": 8.0}
+    shown = cells(
+        results_table({"train": nothing, "val": {**nothing, "score_rank_correlation": 0.5, "num_scores": 8.0}})
+    )
+    assert shown[1:] == [["train", "", "", "", "8", "", ""], ["val", "", "", "", "8", "0.500", "8"]]
 
 
 def test_groups_of_responses_have_a_table_of_their_own() -> None:

@@ -50,7 +50,9 @@ def choose_layout(setting: LayoutSetting, fast: Collection[LayoutName], pairs: P
     if setting != "auto":
         return Choice(setting, "asked for")
     if "packed" not in fast:
-        reason = "this backbone is small, or its attention keeps the sequences of a row apart at a cost or not at all"
+        reason = (
+            "here padding is cheaper: the backbone is small, or its attention has no fast way to keep sequences apart"
+        )
         return Choice("padded", reason)
     if "shared_prefix" not in fast:
         reason = "no padding; this backbone's tokens see what follows them, so that two responses have two prompts"
