@@ -43,26 +43,72 @@ MAPPINGS = ("chat_template_kwargs",)
 """Keys that are null or a mapping."""
 
 OTHER_NAMES = {
-    "batch_size": "data.batch_pairs",
+    # TRL's, which docs/coming_from.md has in a table
+    "activation_offloading": "backbone.model.offload_activations",
     "bf16": "trainer.precision",
-    "epochs": "trainer.max_epochs",
+    "center_rewards_coefficient": "module.centering",
+    "chat_template_path": "backbone.chat_template",
+    "dataloader_num_workers": "data.num_workers",
+    "dataset_num_proc": "data.prepare_processes",
+    "deepspeed": "trainer",
+    "disable_dropout": "backbone.model.dropout",
+    "eval_dataset": "data.val_file",
+    "eval_steps": "trainer.val_check_interval",
     "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
+    "gradient_checkpointing": "backbone.model.gradient_checkpointing",
+    "greater_is_better": "mode",
     "learning_rate": "optimizer.lr",
-    "lr": "optimizer.lr",
+    "logging_steps": "trainer.log_every_n_steps",
+    "lr_scheduler_type": "scheduler",
     "max_grad_norm": "trainer.gradient_clip_val",
     "max_length": "data.max_tokens",
-    "max_seq_length": "data.max_tokens",
+    "metric_for_best_model": "monitor",
     "model": "backbone.path",
-    "model_name_or_path": "backbone.path",
     "num_train_epochs": "trainer.max_epochs",
+    "optim": "optimizer",
     "output_dir": "hydra.run.dir",
+    "peft_config": "peft",
     "per_device_eval_batch_size": "data.eval_batch_pairs",
     "per_device_train_batch_size": "data.batch_pairs",
+    "report_to": "logger",
+    "resume_from_checkpoint": "resume",
+    "run_name": "name",
     "save_steps": "checkpoint.every_n_train_steps",
-    "warmup_ratio": "scheduler.warmup",
+    "torch_compile": "backbone.model.compile",
+    "train_dataset": "data.file",
+    "use_liger_kernel": "backbone.model.liger",
     "warmup_steps": "scheduler.warmup",
+    # of its command and of others
+    "batch_size": "data.batch_pairs",
+    "cutoff_len": "data.max_tokens",
+    "dataset": "data.file",
+    "dataset_name": "data.name",
+    "epochs": "trainer.max_epochs",
+    "lora_alpha": "backbone.model.lora.alpha",
+    "lora_r": "backbone.model.lora.rank",
+    "lr": "optimizer.lr",
+    "max_len": "data.max_tokens",
+    "max_seq_length": "data.max_tokens",
+    "micro_batch_size": "data.batch_pairs",
+    "micro_train_batch_size": "data.batch_pairs",
+    "model_name_or_path": "backbone.path",
+    "pretrain": "backbone.path",
+    "train_batch_size": "data.step_pairs",
+    "train_global_batch_size": "data.step_pairs",
+    "use_peft": "peft",
+    "warmup_ratio": "scheduler.warmup",
 }
 """What other trainers call a key -> what it is here."""
+
+OF_CHOICES = {
+    "backbone.path": "backbone=hub backbone.path=NAME_OR_FOLDER",
+    "backbone.model.lora.alpha": "backbone=hub_lora backbone.model.lora.alpha=NUMBER",
+    "backbone.model.lora.rank": "backbone=hub_lora backbone.model.lora.rank=NUMBER",
+    "data.file": "data=jsonl data.file=FILE",
+    "data.name": "data=hub data.name=NAME",
+    "data.val_file": "data=jsonl data.val_file=FILE",
+}
+"""Keys of `OTHER_NAMES` that only some choices of their group have -> the words that make them."""
 
 EXTRA_OF = {
     "hydra/launcher/joblib": "sweep",
@@ -111,7 +157,9 @@ def parse(arguments: Sequence[str]) -> list[Override]:
         except HydraException as error:
             key, sign, value = word.partition("=")
             if not sign:
-                raise ValueError(f"{word!r} is not of the form key=value") from error
+                raise ValueError(
+                    f"{word!r} is not of the form key=value; keys stand without dashes, as optimizer.lr=1e-5"
+                ) from error
             raise ValueError(
                 f"{word!r} cannot be read: in a value = ( ) [ ] {{ }} : and quotes are signs of their own; quote it "
                 f"twice, for the shell and for Hydra: '{key}=\"{value}\"'"
@@ -256,9 +304,11 @@ def nearest(key: str, known: Mapping[str, object]) -> str | None:
     lr -> optimizer.lr    data.batch_size -> data.batch_pairs    trainer.max_epoch -> trainer.max_epochs
     """
     parent, _, name = key.rpartition(".")
-    other = OTHER_NAMES.get(name)
-    if other is not None and (other in known or other.startswith("hydra.")):
+    other = OTHER_NAMES.get(name, "")
+    if other in known or other.startswith("hydra."):
         return other
+    if other in OF_CHOICES and other.partition(".")[0] in known:
+        return OF_CHOICES[other]
     same = [own for own in known if own.rpartition(".")[2] == name]
     same = [own for own in same if not followed(known[own]) & set(same)] or same
     if same:
