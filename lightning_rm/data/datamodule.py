@@ -40,6 +40,7 @@ from lightning_rm.data.stream_set import StreamSet
 from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
+from lightning_rm.data.tokenize.tokenizer import check_tokenizer
 from lightning_rm.data.trainer import accumulated, is_fitting, of_all_ranks, position_of, rank_of, shuffles, span_of
 from lightning_rm.strength import ById, Treatment
 from lightning_rm.tokens import LayoutName, ReadAt, Reading
@@ -145,6 +146,7 @@ class PreferenceDataModule(L.LightningDataModule):
             raise ValueError(f"val_fraction={val_fraction:g}; it is a share of the prompts, from 0 to below 1")
         if prepare_processes is not None and prepare_processes < 1:
             raise ValueError(f"prepare_processes={prepare_processes}; it must be 1 or more, or None for one a core")
+        check_tokenizer(tokenizer)
         pad_id: Any = tokenizer.pad_token_id  # transformers declares lists too
         if pad_id is None:
             raise ValueError("the tokenizer has no pad token; load it with load_tokenizer, which chooses one")

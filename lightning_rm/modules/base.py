@@ -36,6 +36,7 @@ from lightning_rm.modules.requirements import (
     KnowsPairs,
     Target,
     TrainPairs,
+    check_pieces,
     check_reading,
     check_strengths,
     check_targets,
@@ -68,7 +69,8 @@ class PairwiseRM(L.LightningModule):
         last_epoch: metrics of the pairs of the latest epoch of training, as the weights moved; a checkpoint has them.
 
     Raises:
-        ValueError: if `max_skipped` is below 1, or `spike_factor` is not above it.
+        ValueError: if model, optimizer or scheduler is of another kind, `max_skipped` is below 1, or `spike_factor` is
+            not above it.
     """
 
     reads_responses: ClassVar[bool] = False
@@ -86,6 +88,7 @@ class PairwiseRM(L.LightningModule):
         spike_factor: float | None = 10.0,
     ) -> None:
         super().__init__()
+        check_pieces(model, optimizer, scheduler)
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler

@@ -13,7 +13,10 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedModel
 
 from lightning_rm.strength import Strength, Target, Targets, told
 from lightning_rm.tokens import ReadAt
@@ -74,6 +77,30 @@ class KnowsPairs(Protocol):
     def name_of_pair(self, row: int) -> str:
         """Name a training pair, by its place in the set."""
         ...
+
+
+def check_pieces(model: object, optimizer: object, scheduler: object) -> None:
+    """Check what a module is made of: a reward model, not a name or a model of transformers, and functions that make an
+    optimizer and a schedule, not those that are made already.
+
+    Raises:
+        ValueError: if a piece is of another kind.
+    """
+    if not isinstance(model, nn.Module) or isinstance(model, PreTrainedModel):
+        given = repr(model) if isinstance(model, str) else "PATH"
+        raise ValueError(
+            f"model is of the type {type(model).__name__}; give a reward model: "
+            f"RewardModel.from_pretrained({given}, pad_id=tokenizer.pad_token_id)"
+        )
+    for name, piece, made, example in (
+        ("optimizer", optimizer, Optimizer, "partial(torch.optim.AdamW, lr=1e-5)"),
+        ("scheduler", scheduler, LRScheduler, 'partial(warmup_schedule, name="linear", warmup=0.1), or None'),
+    ):
+        if isinstance(piece, made) or not (callable(piece) or (piece is None and name == "scheduler")):
+            raise ValueError(
+                f"{name} is of the type {type(piece).__name__}; give a function that makes one when training begins: "
+                f"{example}"
+            )
 
 
 def check_trainer(precision: str | int, callbacks: Sequence[L.Callback]) -> None:

@@ -20,6 +20,7 @@ from lightning_rm.data.formats.turns import Turns, read_conversation
 from lightning_rm.data.rows import BadRow, Message
 from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
+from lightning_rm.data.tokenize.tokenizer import check_tokenizer
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.scoring.parts import Refusal
@@ -80,7 +81,7 @@ def score(
         ValueError: if what is given is not a list of conversations, or one cannot be read or is longer than the
             model's context; its place is named.
     """
-    _check(model, conversations)
+    _check(model, tokenizer, conversations)
     arguments = {name: value for name, value in (chat_template_kwargs or {}).items() if value is not None}
     read = [
         Conversation(conversation.turns, conversation.tools or tools, arguments | {**conversation.chat_template_kwargs})
@@ -148,10 +149,15 @@ def _read(place: int, given: AnyConversation) -> Conversation:
     return Conversation(read.turns[0], read.tools, read.chat_template_kwargs)
 
 
-def _check(model: object, conversations: object) -> None:
-    """Raise ValueError, which says what was given, unless it is a model and a list of conversations."""
+def _check(model: object, tokenizer: object, conversations: object) -> None:
+    """Raise ValueError, which says what was given, unless it is a model, a tokenizer and a list of conversations."""
     if isinstance(model, L.LightningModule):
         raise ValueError(f"score takes a reward model, found the module {type(model).__name__}; give its .model")
+    if not isinstance(model, AnyRewardModel):
+        raise ValueError(
+            f"score takes a reward model, found {model!r:.80}; give model and tokenizer of load_model(PATH)"
+        )
+    check_tokenizer(tokenizer)
     found = ""
     if isinstance(conversations, str | Mapping):
         found = "a text" if isinstance(conversations, str) else "one row"

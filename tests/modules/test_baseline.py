@@ -43,6 +43,22 @@ def test_the_loss_is_the_papers_equation_2() -> None:
     assert losses.keys() == {"loss", "ranking"}
 
 
+def test_a_piece_of_another_kind_is_a_sentence() -> None:
+    """A name for a model, and an optimizer that is made already: what notebooks hand over."""
+    model, adamw = toy_model(), partial(torch.optim.AdamW, lr=1e-3)
+    wrong: dict[str, tuple[Any, ...]] = {
+        r"type str; give a reward model: RewardModel.from_pretrained\('a/name', pad_id": ("a/name", adamw),
+        r"optimizer is of the type AdamW; give a function .*partial\(torch.optim.AdamW": (
+            model,
+            adamw(model.parameters()),
+        ),
+        "scheduler is of the type str; give a function": (model, adamw, "linear"),
+    }
+    for told, pieces in wrong.items():
+        with pytest.raises(ValueError, match=told):
+            BaselineRM(*pieces)
+
+
 def test_margin_and_centering_are_off_until_asked_for() -> None:
     rows = [row for row in SyntheticSource(8, split="train") if isinstance(row, PairRow)]
     margins = [0.5 * number for number in range(8)]

@@ -102,6 +102,7 @@ def test_what_is_no_list_of_conversations_is_a_sentence() -> None:
     assert score(model, tokenizer, [row]).tolist() == same(score(model, tokenizer, [said]).tolist())
     wrong: dict[str, tuple[Any, Any]] = {
         r"found the module BaselineRM; give its \.model": (toy_module(), [said]),
+        r"found 'a/name'; give model and tokenizer of load_model\(PATH\)": ("a/name", [said]),
         r"found one row: score\(model, tokenizer, \[conversation\]\)": (model, row),
         r"found a text: score\(model, tokenizer, \[conversation\]\)": (model, "a cat"),
         "conversation 1: wrong role: it must end with the assistant's turn": (model, [said, said[:1]]),

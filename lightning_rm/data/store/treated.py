@@ -80,6 +80,11 @@ def named_treatments(
     treatments: Mapping[str, Treatment | ById] | Sequence[Treatment | ById],
 ) -> dict[str, Treatment | ById]:
     """Name treatments: in a list, each is named after its function and its place."""
+    if isinstance(treatments, str):
+        raise ValueError(
+            f"treatments is the text {treatments!r}; give functions of lightning_rm.strength, as "
+            "[partial(flip, below_quantile=0.1)]"
+        )
     if isinstance(treatments, Mapping):
         return dict(treatments)
     return {f"{place + 1}. {_function_name(treatment)}": treatment for place, treatment in enumerate(treatments)}

@@ -40,6 +40,17 @@ SPARE_TOKENS = (
 """Tokens that families of models keep for padding or for nothing, in the order they are tried."""
 
 
+def check_tokenizer(tokenizer: object) -> None:
+    """Check that what is given for a tokenizer is one, and not the name of one.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        given = repr(tokenizer) if isinstance(tokenizer, str) else "PATH"
+        raise ValueError(f"tokenizer is of the type {type(tokenizer).__name__}; give load_tokenizer({given})")
+
+
 def load_tokenizer(
     path: str | Path,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch.strategies import DDPStrategy
@@ -36,6 +37,11 @@ def test_no_pad_token_is_an_error() -> None:
     bare.pad_token = None
     with pytest.raises(ValueError, match="no pad token"):
         PreferenceDataModule(bare, source(2))
+    name: Any = "a/name"
+    with pytest.raises(ValueError, match=r"tokenizer is of the type str; give load_tokenizer\('a/name'\)"):
+        PreferenceDataModule(name, source(2))
+    with pytest.raises(ValueError, match="treatments is the text 'flip'; give functions"):
+        data(treatments="flip")
 
 
 @pytest.mark.parametrize(("option", "words"), [("order", "random, "), ("layout", "padded, ")])
