@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich import box
 from rich.console import Group
@@ -121,19 +121,25 @@ def _narrow(names: Iterable[str]) -> Table:
 
 def _table(results: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> Table:
     table = _narrow(results)
-    shown = [name for name in columns if any(name in metrics for metrics in results.values())]
+    told = {data_set: dict(_told(metrics)) for data_set, metrics in results.items()}
+    shown = [name for name in columns if any(name in metrics for metrics in told.values())]
     for name in shown:
         table.add_column(columns[name].replace(" ", "\n"), justify="right")
-    for data_set, metrics in results.items():
-        # Where no pair has two responses there is nothing to be right about, and nothing that margins would tell.
-        single = math.isnan(metrics.get("accuracy", 0.0))
-        told = {name: value for name, value in metrics.items() if not single or name.startswith(("num_", "score_"))}
-        table.add_row(data_set, *(_cell(name, told.get(name)) for name in shown))
+    for data_set, metrics in told.items():
+        table.add_row(data_set, *(_cell(name, metrics.get(name)) for name in shown))
     return table
 
 
+def _told(metrics: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Yield the metrics that say something: where no pair has two responses, those of pairs do not."""
+    single = math.isnan(metrics.get("accuracy", 0.0))
+    for name, value in metrics.items():
+        if not math.isnan(value) and (not single or name.startswith(("num_", "score_"))):
+            yield name, value
+
+
 def _cell(name: str, value: float | None) -> str:
-    if value is None or value != value:
+    if value is None:
         return ""
     return f"{value:,.0f}" if name.startswith("num_") else f"{value:.3f}"
 

@@ -74,7 +74,12 @@ def test_single_responses_have_the_correlation_with_their_scores() -> None:
     shown = cells(
         results_table({"train": nothing, "val": {**nothing, "score_rank_correlation": 0.5, "num_scores": 8.0}})
     )
-    assert shown[1:] == [["train", "", "", "", "8", "", ""], ["val", "", "", "", "8", "0.500", "8"]]
+    assert shown == [
+        ["data set", "pairs", "rank\ncorrelation", "scores"],
+        ["train", "8", "", ""],
+        ["val", "8", "0.500", "8"],
+    ]
+    assert cells(results_table({"train": nothing})) == [["data set", "pairs"], ["train", "8"]]
 
 
 def test_groups_of_responses_have_a_table_of_their_own() -> None:
