@@ -295,7 +295,9 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
         out = plain_console()
         out.print(report_table(set_reports(datamodule)))
         out.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", soft_wrap=True)
-        out.print(f"{total:,} parameters, {trained:,} of them trained")
+        device = trainer.strategy.root_device.type
+        fast = "; trainer=gpu computes in bfloat16" if device == "cuda" and trainer.precision == "32-true" else ""
+        out.print(f"{total:,} parameters, {trained:,} of them trained, on {device} in {trainer.precision}{fast}")
         if isinstance(module, PairwiseRM) and (origin := module.model.untrained_head) is not None:
             out.print(f"{origin} has no reward head: a new one is drawn, and trained from here", soft_wrap=True)
 

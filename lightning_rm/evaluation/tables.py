@@ -69,14 +69,14 @@ class Tables(JupyterMixin):
 
 def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: int) -> Iterator[Group | Table | Text]:
     """Yield the main table in as many blocks of sections as the width asks for, and the smaller ones under it."""
-    columns = _columns(result)
+    columns = {column: _width(result, *column) for column in _columns(result)}
     name_width = min(max(len(name) for name in result.rows()), max(20, width // 3))
     yield _title(f"{result.title}: {result.num_items:,} items; % and its 95 % interval")
     for block in _blocks(columns, width - name_width - 4):
         table = _table()
         table.add_column("", min_width=name_width, max_width=name_width, overflow="fold")
-        for name, _ in block:
-            table.add_column(name, justify="right", max_width=_width(name))
+        for name, kind in block:
+            table.add_column(name, justify="right", max_width=columns[name, kind])
         for model, row in result.rows().items():
             cells = [_cell(_figure(row, *column)) for column in block]
             table.add_row(model, *cells, end_section=model == list(result.models)[-1])
@@ -98,20 +98,21 @@ def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: 
         yield table
 
 
-def _blocks(columns: Sequence[tuple[str, str]], width: int) -> Iterator[Sequence[tuple[str, str]]]:
+def _blocks(columns: Mapping[tuple[str, str], int], width: int) -> Iterator[Sequence[tuple[str, str]]]:
     """Yield the columns in as few blocks as fit into a width, in order."""
     block: list[tuple[str, str]] = []
     for column in columns:
-        if block and sum(_width(name) + 2 for name, _ in [*block, column]) > width:
+        if block and sum(columns[each] + 2 for each in [*block, column]) > width:
             yield block
             block = []
         block.append(column)
     yield block
 
 
-def _width(name: str) -> int:
-    """Return the width of a column that holds an interval, and its heading with words on lines of their own."""
-    return max(9, *map(len, name.split()))
+def _width(result: BenchmarkResult, name: str, kind: str) -> int:
+    """Return the width of a column that holds its intervals, and its heading with words on lines of their own."""
+    cells = [_cell(_figure(row, name, kind)) for row in result.rows().values()]
+    return max(len(word) for words in (name, *cells) for word in words.split())
 
 
 def _columns(result: BenchmarkResult) -> list[tuple[str, str]]:
