@@ -5,13 +5,17 @@ gzip files without end in `data/sources/test_files.py`, targets in `commands/tes
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
@@ -71,6 +75,27 @@ def test_weights_whose_header_has_no_end_are_refused(tmp_path: Path) -> None:
         (tmp_path / "checksums.json").unlink(missing_ok=True)
         with pytest.raises(Exception, match=r"(?i)header|too large"):
             RewardModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda head, first, last: {last: head[last] | {"data_offsets": head[first]["data_offsets"]}},  # of another
+        lambda head, first, last: {last: head[last] | {"data_offsets": [2**40, 2**40 + 8]}},
+        lambda head, first, last: {last: head[last] | {"data_offsets": [-8, 0]}},
+        lambda head, first, last: {last: head[last] | {"shape": [2**40, 2**40]}},
+    ],
+)
+def test_weights_that_lie_elsewhere_than_in_their_file_are_refused(change: Any, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2), "b": torch.zeros(2)}, tmp_path / "model.safetensors", {"format": "pt"})
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    length = 8 + int.from_bytes(whole[:8], "little")
+    head = json.loads(whole[8:length])
+    toy_model().backbone.config.save_pretrained(tmp_path)
+    text = json.dumps(head | change(head, "a", "b")).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + whole[length:])
+    with pytest.raises(ValueError, match="the weights cannot be read"):
+        RewardModel.from_pretrained(tmp_path, pad_id=0)
 
 
 @pytest.mark.parametrize(
