@@ -77,6 +77,15 @@ def test_weights_whose_header_has_no_end_are_refused(tmp_path: Path) -> None:
             RewardModel.from_pretrained(tmp_path)
 
 
+def test_a_configuration_with_layers_without_end_is_refused(tmp_path: Path) -> None:
+    """They are built before the weights are looked at."""
+    toy_model().save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 10**9}))
+    with pytest.raises(ValueError, match=r"num_hidden_layers=1,000,000,000, and no model has more than 10,000"):
+        RewardModel.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -33,6 +33,8 @@ from lightning_rm.models.backbone.text_tower import WEIGHTS, text_config
 CLASSIFIER = "ForSequenceClassification"
 KEPT_IN_FLOAT32 = "_keep_in_fp32_modules_strict"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
+MAX_LAYERS = 10_000
+"""Of a model, each built before its weights are looked for; the deepest known have some hundred."""
 FOREIGN_HEADS = ("v_head", "value_head", "reward_head", "regression_layer")
 
 
@@ -110,6 +112,11 @@ class Checkpoint:
                 f"{self.origin}: there is no folder of that name, and the Hugging Face hub gave no model of that name "
                 f"({reason}). Give an existing folder, or a name that the hub or its cache here knows."
             ) from error
+        if (layers := int(getattr(config, "num_hidden_layers", None) or 0)) > MAX_LAYERS:
+            raise ValueError(
+                f"{self.origin}: its config.json says num_hidden_layers={layers:,}, and no model has more than "
+                f"{MAX_LAYERS:,}: they would fill the memory"
+            )
         if is_classifier(config) and config.num_labels != 1:
             raise ValueError(
                 f"{self.origin}: a classifier with {config.num_labels} labels, and a reward model has one; "
