@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,12 +22,19 @@ from lightning_rm.metrics.scores import score_metric_names
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.measured import metric_prefix
+from lightning_rm.modules.requirements import check_trainer
 
 BENCHMARK = "benchmark/"
 """What the metrics of a benchmark are named after, before its own name."""
 
 TRAIN = "train/"
 """What the metrics of training are named after."""
+
+STRATEGIES = (
+    *("auto", "ddp", "ddp_fork", "ddp_notebook"),
+    *("ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"),
+)
+"""Strategies by name that train here as they should; FSDP2's is an object."""
 
 LEAST = {
     "trainer.accumulate_grad_batches": 1,
@@ -40,6 +48,10 @@ LEAST = {
     "scheduler.warmup": 0,
     "seed": 0,
     "module.head_lr": 0,
+    "module.trim_after": 0,
+    "module.co_teaching_after": 0,
+    "members.alpha": 0,
+    "backbone.model.adapter.lora_alpha": 0,
     "backbone.model.config.hidden_size": 1,
     "backbone.model.config.num_hidden_layers": 1,
     "backbone.model.config.num_attention_heads": 1,
@@ -65,6 +77,10 @@ def check_config(cfg: DictConfig) -> None:
             f"trainer.strategy={cfg.trainer.strategy}: DeepSpeed is not supported; set trainer=fsdp2 for ZeRO-3, "
             "trainer=fsdp2_offload for its offload"
         )
+    strategy = cfg.trainer.strategy
+    if isinstance(strategy, str) and strategy not in STRATEGIES:
+        raise ValueError(f"trainer.strategy={strategy}; give {' or '.join(STRATEGIES[:2])}, or set trainer=fsdp2")
+    check_trainer(_precision(cfg), ())
     if cfg.trainer.deterministic not in (True, False, None, "warn"):
         raise ValueError(f"trainer.deterministic={cfg.trainer.deterministic}; give true, false or warn")
     every = "checkpoint.every_n_train_steps"  # read by no `_target_` whose argument would say what it takes
@@ -147,6 +163,19 @@ def check_run(
         raise ValueError(f"data.max_tokens={longest}, but the backbone has positions for {limit}; set {limit} or less")
 
 
+def check_precision(cfg: DictConfig, trainer: L.Trainer) -> None:
+    """Check that a trainer computes as it was told; Lightning takes bf16-mixed for 16-mixed where there is no GPU.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if trainer.precision != _precision(cfg):
+        raise ValueError(
+            f"trainer.precision={cfg.trainer.precision} needs a GPU, and there is none here; set "
+            "trainer.precision=32-true, or bf16-mixed"
+        )
+
+
 def train_monitors(cfg: DictConfig) -> dict[str, str]:
     """Return the metrics of training that callbacks of a run go by, by the keys that set them."""
     named = {
@@ -196,6 +225,12 @@ def warn_of_a_toy(cfg: DictConfig) -> None:
             "this backbone has random weights and the made world's tokenizer, which spells all other words by letters; "
             "for pairs of your own name a model: backbone=hub backbone.path=NAME_OR_FOLDER"
         )
+
+
+def _precision(cfg: DictConfig) -> str:
+    """Return a trainer's precision by its full name: bf16 is bf16-mixed."""
+    told = str(cfg.trainer.precision)
+    return {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(told, told)
 
 
 def _check_monitor(

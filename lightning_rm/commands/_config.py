@@ -22,6 +22,12 @@ from lightning_rm.drafts import is_full
 
 SMALLER = "smaller batches (data.batch_pairs, batch_tokens), or backbone.model.gradient_checkpointing=true, need less"
 
+CONNECTORS = (
+    *("lightning.fabric.connector", "lightning.fabric.accelerators"),
+    "lightning.pytorch.trainer.connectors.accelerator_connector",
+)
+"""Where Lightning looks for devices."""
+
 
 def plain_console(stderr: bool = False) -> Console:
     """Return where commands print: what stands in brackets in a path or a name is text, not a style."""
@@ -39,6 +45,12 @@ def choices_of(verb: str) -> dict[str, Any]:
     """Return what a command's configuration chooses of each group, where the command line does not."""
     written = cast(DictConfig, OmegaConf.load(Path(conf_dir()) / f"{verb}.yaml"))
     return {group: choice for entry in written.defaults if entry != "_self_" for group, choice in entry.items()}
+
+
+def folder_of(verb: str) -> str:
+    """Return the folder that a command's runs have where none is named, as its configuration says it."""
+    written = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / f"{verb}.yaml"), resolve=False)
+    return cast(dict[str, Any], written)["hydra"]["run"]["dir"]
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -127,7 +139,7 @@ def in_words(error: BaseException) -> str | None:
         first = next(iter(str(error).splitlines()), "")
         return f"torch cannot compile this backbone ({type(error).__name__}: {first}); leave compile=true out"
     theirs = type(error).__module__.partition(".")[0] in ("wandb", "hydra", "omegaconf", "safetensors")
-    if _raised_in(error).startswith(("lightning.fabric.connector", "lightning.fabric.accelerators")):
+    if _raised_in(error).startswith(CONNECTORS):
         return f"accelerator= and devices= ask for what is not here: {error}"
     if _raised_in(error).startswith("lightning.pytorch.callbacks.early_stopping"):
         return f"callbacks.early_stopping: {error}"

@@ -21,7 +21,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from lightning_rm.commands._config import Terminated, conf_dir, plain_errors
+from lightning_rm.commands._config import Terminated, conf_dir, folder_of, plain_errors
 from lightning_rm.commands._kinds import check_kinds
 from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
 from lightning_rm.commands._sweep import LOST, check_search, in_sweep, leave_word, told_at_the_end, word_before
@@ -96,6 +96,7 @@ def prepare(verb: str) -> None:
             print(help_text(verb, [word for word in words if not word.startswith("-")]))
         raise SystemExit(0)
     from lightning_rm.commands._keys import check_keys, compose_choices, parse, sort_words
+    from lightning_rm.commands._ranks import with_date
     from lightning_rm.commands._resume import check_folder, with_folder
 
     with _said():
@@ -112,6 +113,8 @@ def prepare(verb: str) -> None:
             check_search(parse(given.own))
         if verb == "train":
             sys.argv[1:] = with_folder(words)
+            if not is_multirun(words):
+                sys.argv[1:] = with_date(sys.argv[1:], folder_of(verb))
             check_folder(sys.argv[1:])
     if is_multirun(words):
         sys.argv.append("+hydra.callbacks.sweep._target_=lightning_rm.commands._sweep.SweepNoted")

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.annotation.voters import write_trained_on
 from lightning_rm.commands._checks import BENCHMARK
-from lightning_rm.commands._config import dotted, plain_console
+from lightning_rm.commands._config import dotted, plain_console, resolved
 from lightning_rm.commands._entry import arguments
 from lightning_rm.commands._resume import write_job
 from lightning_rm.commands._tables import results_table
@@ -48,26 +48,31 @@ PLACES = {
 }
 """What a run leaves -> where in its folder, the models first."""
 
-RECORDS = ("csv/metrics.csv", "results.json", "data.json", SPIKES, "pairs/*.*", "figures/*.*")
+SETTINGS = "config_to_step_{}.yaml"
+"""The settings of a run up to the step from which it went on with others."""
+
+RECORDS = (SETTINGS.format("*"), "csv/metrics.csv", "results.json", "data.json", SPIKES, "pairs/*.*", "figures/*.*")
 """What a run writes beside its models, as globs below its folder."""
 
 
-def begin(run: Path, cfg: DictConfig, goes_on: bool) -> None:
+def begin(run: Path, cfg: DictConfig, step: int | None) -> None:
     """Make the folder ready when training begins: by then data and settings have been checked.
 
     Logs, results, figures and models of an older run there are removed, and the user is told: they must not be taken
-    for this run's. A run that goes on keeps what it has.
+    for this run's. A run that goes on keeps what it has, and where its settings differ from those of before, these too.
 
     Args:
         run: the folder.
         cfg: of the run.
-        goes_on: whether the run goes on there.
+        step: at which the run goes on there; None for one that begins.
     """
     run.mkdir(parents=True, exist_ok=True)
     for folder in (run, run / "checkpoints", run / "csv", run / "pairs"):
         clear_drafts(folder)
     config = run / "config.yaml"
-    if not goes_on:
+    if step is not None:
+        _keep_settings(config, cfg, step)
+    else:
         if config.is_file():
             day = time.strftime("%Y-%m-%d %H:%M", time.localtime(config.stat().st_mtime))
             plain_console().print(f"{run} holds a run of {day}: it is replaced", soft_wrap=True)
@@ -80,6 +85,32 @@ def begin(run: Path, cfg: DictConfig, goes_on: bool) -> None:
     with draft_of(config) as draft:
         OmegaConf.save(cfg, draft, resolve=True)
     write_job(run, arguments())
+
+
+def _keep_settings(config: Path, cfg: DictConfig, step: int) -> None:
+    """Keep the settings up to a step beside those from there on, where they differ.
+
+    A run may go on from before a step at which it went on with others: these are forgotten.
+    """
+    if not config.is_file():
+        return
+    kept = {int(path.stem.rpartition("_")[2]): path for path in config.parent.glob(SETTINGS.format("*"))}
+    later = sorted(number for number in kept if number >= step)
+    there = kept[later[0]] if later else config
+    before, now = dict(dotted(OmegaConf.to_container(OmegaConf.load(there)))), dict(dotted(resolved(cfg)))
+    raw = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
+    changed = [
+        f"{key}={now[key]} in place of {before.get(key)}"
+        for key, value in raw.items()  # not what follows another key
+        if not isinstance(value, dict) and "${" not in str(value) and before.get(key) != now[key] and key != "resume"
+    ]
+    aside = config.with_name(SETTINGS.format(step))
+    if changed:
+        there.replace(aside)
+        told = ", ".join(changed)
+        plain_console().print(f"from step {step} on with {told}; the settings before are in {aside}", soft_wrap=True)
+    for path in (kept[number] for number in later if kept[number] != aside or not changed):
+        path.unlink(missing_ok=True)
 
 
 def check_no_run(out: str) -> None:

@@ -38,6 +38,7 @@ from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
 from lightning_rm.commands._checks import (
     BENCHMARK,
     check_config,
+    check_precision,
     check_run,
     micro_batches,
     train_monitors,
@@ -119,6 +120,7 @@ def train(cfg: DictConfig) -> float:
         plugins=[CheckpointFiles()],
         enable_progress_bar=cfg.trainer.get("enable_progress_bar", shown),
     )
+    check_precision(cfg, trainer)
     trainer.accumulate_grad_batches = cfg.trainer.accumulate_grad_batches = micro_batches(cfg, trainer.world_size)
     if trainer.is_global_zero:
         _begin_when_training(trainer, run, cfg)
@@ -162,6 +164,7 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
     own = {"logger": False, "callbacks": [], "enable_checkpointing": False, "enable_progress_bar": False}
     every = {"log_every_n_steps": 1, "val_check_interval": None, "check_val_every_n_epoch": 1}
     trainer: L.Trainer = instantiate(cfg.trainer, **one, **own, **every)
+    check_precision(cfg, trainer)
     check_trainer(trainer.precision, asked)
     micro_batches(cfg, trainer.world_size)
     with warnings.catch_warnings():
@@ -187,7 +190,7 @@ def _begin_when_training(trainer: L.Trainer, run: Path, cfg: DictConfig) -> None
     goes_on = cfg.resume is not None
 
     def ready(*_: Any) -> None:
-        begin(run, cfg, goes_on)
+        begin(run, cfg, trainer.global_step if goes_on else None)
 
     if trainer.max_epochs == 0:
         ready()

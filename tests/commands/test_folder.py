@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from lightning_rm.commands import _folder
 
@@ -40,3 +41,27 @@ def test_figures_that_fail_cost_no_result(
         with pytest.raises(type(error)):
             _folder.report(tmp_path, RESULTS)
     assert json.loads((tmp_path / "results.json").read_text()) == RESULTS
+
+
+def test_settings_that_change_on_the_way_are_kept_with_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rates of 1, of 2 from step 5 on, of 3 from step 9; then of 4 from step 7, and as at first from step 5."""
+    monkeypatch.setattr(_folder, "trained_on", lambda cfg: ("", {}))
+
+    def begin(rate: int, step: int | None) -> dict[str, int]:
+        cfg = OmegaConf.create({"lr": rate, "module": {"lr": "${lr}"}, "resume": step})
+        _folder.begin(tmp_path, cfg, step)
+        files = {path.stem: OmegaConf.load(path) for path in tmp_path.glob("config*.yaml")}
+        return {name: int(file.module.lr) for name, file in files.items()}
+
+    assert begin(1, None) == {"config": 1}
+    assert begin(1, 4) == {"config": 1}
+    assert capsys.readouterr().out == ""
+    assert begin(2, 5) == {"config_to_step_5": 1, "config": 2}
+    assert "from step 5 on with lr=2 in place of 1; the settings before are in " in capsys.readouterr().out
+    assert begin(3, 9) == {"config_to_step_5": 1, "config_to_step_9": 2, "config": 3}
+    assert begin(4, 7) == {"config_to_step_5": 1, "config_to_step_7": 2, "config": 4}
+    assert begin(1, 5) == {"config": 1}
+    assert begin(2, 3) == {"config_to_step_3": 1, "config": 2}
+    assert begin(2, None) == {"config": 2}

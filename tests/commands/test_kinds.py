@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import lightning as L
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.commands._checks import LEAST, check_config
+from lightning_rm.commands._checks import LEAST, check_config, check_precision
 from lightning_rm.commands._kinds import check_kinds, misread_number
 from tests.commands.test_conf import composed
 
@@ -76,6 +78,7 @@ def test_a_number_is_not_too_small(cfg: DictConfig, key: str) -> None:
     [
         ("trainer.val_check_interval", 0, "trainer.val_check_interval=0; give a share or a number above 0, or null"),
         ("trainer.deterministic", "maybe", "trainer.deterministic=maybe; give true, false or warn"),
+        ("trainer.strategy", "single_device", "trainer.strategy=single_device; give auto or ddp, or set trainer=fsdp2"),
         ("checkpoint.every_n_train_steps", 1.5, "checkpoint.every_n_train_steps=1.5; give a whole number"),
     ],
 )
@@ -84,3 +87,20 @@ def test_what_the_trainer_takes(cfg: DictConfig, key: str, value: object, told: 
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the message is looked at below
         check_config(cfg)
     assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "transformer-engine"])
+def test_a_precision_that_takes_the_rewards_too(cfg: DictConfig, precision: str) -> None:
+    OmegaConf.update(cfg, "trainer.precision", precision)
+    with pytest.raises(ValueError, match=f"^trainer.precision={precision} takes everything to that type, and .*: set "):
+        check_config(cfg)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.filterwarnings("ignore:.*AMP with fp16 is not supported on CPU")
+def test_float16_is_not_taken_for_another_type(cfg: DictConfig) -> None:
+    cfg.trainer.precision = "16-mixed"
+    with pytest.raises(ValueError, match=r"^trainer.precision=16-mixed needs a GPU, .* set trainer.precision=32-true"):
+        check_precision(cfg, L.Trainer(accelerator="cpu", precision="16-mixed", logger=False))
+    cfg.trainer.precision = "bf16"
+    check_precision(cfg, L.Trainer(accelerator="cpu", precision="bf16", logger=False))
