@@ -72,7 +72,11 @@ def _told(rank: int, num_ranks: int, place: tuple[str, int], key: str, *, is_our
         key: of this start of the ranks.
         is_ours: whether rank 0 opens the store, and closes it when all have read.
     """
-    from torch.distributed import DistNetworkError, DistStoreError, TCPStore
+    from torch.distributed import (
+        DistNetworkError,
+        DistStoreError,
+        TCPStore,  # pyright: ignore[reportPrivateImportUsage]  # torch's own name of it
+    )
 
     try:
         store = TCPStore(*place, is_master=is_ours and rank == 0, timeout=WAIT, wait_for_workers=False)

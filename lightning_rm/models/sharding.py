@@ -98,6 +98,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             check_weights(path, part=(self.global_rank, self.world_size))
         elif path.is_file():
             check_archive(path)
+        reshard(cast(Module, self.model))  # offloaded, no move to a device has done so since the last forward
         return super().load_checkpoint(path, weights_only)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from omegaconf import OmegaConf
@@ -47,7 +48,8 @@ def test_settings_that_change_on_the_way_are_kept_with_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Rates of 1, of 2 from step 5 on, of 3 from step 9; then of 4 from step 7, and as at first from step 5."""
-    monkeypatch.setattr(_folder, "trained_on", lambda cfg: ("", {}))
+    monkeypatch.setattr(_folder, "write_trained_on", Mock())
+    monkeypatch.setattr(_folder, "trained_on", Mock(return_value=()))
 
     def begin(rate: int, step: int | None) -> dict[str, int]:
         cfg = OmegaConf.create({"lr": rate, "module": {"lr": "${lr}"}, "resume": step})

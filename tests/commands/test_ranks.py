@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # torch's own name of it
 
 from lightning_rm.commands._ranks import (
     _told,  # pyright: ignore[reportPrivateUsage]  # what differs from torchrun is who opens the store
@@ -55,5 +55,6 @@ def test_ranks_of_srun_meet_at_a_store_of_their_own(clocks: None) -> None:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     with ThreadPoolExecutor(2) as both:
-        first, second = both.map(lambda rank: _told(rank, 2, ("127.0.0.1", port), "0", is_ours=True), (0, 1))
+        asked = [both.submit(_told, rank, 2, ("127.0.0.1", port), "0", is_ours=True) for rank in (0, 1)]
+        first, second = (each.result() for each in asked)
     assert first == second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,27 @@ def run(rank: int, folder: Path, world_size: int, starts: dict[str, tuple[int, s
     for name, (epochs, resume) in starts.items():
         strategy = FSDP2Strategy(save_distributed_checkpoint=True, process_group_backend="gloo")
         fit(folder / name, world_size, epochs, None if resume is None else folder / resume, strategy=strategy)
+
+
+def measure_twice(rank: int, folder: Path, port: int) -> None:
+    """Train with weights on the host, and measure the checkpoint twice, which leaves whole weights of the root."""
+    torchrun_environment(rank, 1, port)
+    strategy = FSDP2Strategy(cpu_offload=True, process_group_backend="gloo")
+    kept = LastCheckpoint(folder)
+    trainer = toy_trainer(
+        folder,
+        max_epochs=1,
+        devices=1,
+        strategy=strategy,
+        callbacks=[kept],
+        plugins=[CheckpointFiles()],
+        enable_checkpointing=True,
+    )
+    module = BaselineRM(toy_model(), partial(torch.optim.AdamW, lr=1e-2))
+    data = toy_data(8, cache_dir=folder / "cache")
+    trainer.fit(module, data)
+    measured = [
+        trainer.validate(module, datamodule=data, ckpt_path=folder / "last.ckpt", weights_only=True, verbose=False)
+        for _ in range(2)
+    ]
+    (folder / "measured.json").write_text(json.dumps(measured))

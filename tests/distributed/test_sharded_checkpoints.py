@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,10 @@ def test_shards_of_two_ranks_go_on_with_two_and_with_four(tmp_path: Path) -> Non
         read_checkpoint(folder / "last.ckpt")
     with pytest.warns(UserWarning, match=r"passed over: .*distcp has other bytes"):
         assert latest_checkpoint(tmp_path / "first") == folder / "resume.ckpt"
+
+
+def test_offloaded_shards_take_a_checkpoint_after_a_validation(tmp_path: Path) -> None:
+    run_ranks(sharded_worker.measure_twice, 1, tmp_path)
+    first, second = json.loads((tmp_path / "measured.json").read_text())
+    assert first == second
+    assert first[0]["val/num_pairs"] > 0
