@@ -77,8 +77,10 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
 
     async def not_there(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        kind = "NotFoundError" if error.status_code == 404 else "BadRequestError"
-        return Answer(error_body(str(error.detail), kind, error.status_code), error.status_code, error.headers)
+        kind, told = "BadRequestError", f"{error.detail}: {request.method} {request.url.path}"
+        if error.status_code == 404:
+            kind, told = "NotFoundError", f"there is no {request.url.path}; there are {', '.join(FORMS)}"
+        return Answer(error_body(told, kind, error.status_code), error.status_code, error.headers)
 
     # No page of documentation: its scripts would be loaded over the network.
     app = FastAPI(title="lightning_rm", docs_url=None, redoc_url=None, lifespan=lifespan)
