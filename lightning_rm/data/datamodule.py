@@ -224,6 +224,10 @@ class PreferenceDataModule(L.LightningDataModule):
         streamed = self._streamed.reports if self._streamed else {}
         return streamed | {name: one.report for name, one in opened.items()}
 
+    def __str__(self) -> str:
+        """Say what became of the rows of every set that is set up."""
+        return "\n".join(map(str, self.reports.values())) or "no set has been read yet; setup() reads them"
+
     def train_pairs(self) -> PairDataset | None:
         """Return the training pairs; None before the set is open."""
         return self.datasets.get("train")

@@ -91,6 +91,8 @@ def test_reports_count_what_was_left_out() -> None:
     assert (report.name, report.read) == ("train", NUM_TRAIN)
     assert 0 < report.kept < NUM_TRAIN
     assert report.reasons == {"overlong": NUM_TRAIN - report.kept}
+    assert str(data_module).startswith(f"train: {NUM_TRAIN} rows read, {report.kept} kept\n  left out: overlong")
+    assert str(data()).startswith("no set has been read yet")
 
 
 def test_workers_read_the_same(tmp_path: Path) -> None:
