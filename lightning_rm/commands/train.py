@@ -63,6 +63,7 @@ QUIET = (
     "Total length of `list` across ranks is zero.*",  # a run without validation sets
     "Checkpoint directory .* exists and is not empty.*",  # of a run that goes on
     ".*dataloader is not resumable.*",  # ours can be resumed
+    ".*nn.functional.all_gather is deprecated.*",  # Lightning's call
     ".*could not find the monitored key.*",  # of a run that ends before a validation; it is said in one line
 )
 """What Lightning warns of and a user can do nothing about."""
