@@ -1,6 +1,6 @@
 """`python -m tests.compiled qwen3_5_text gpt_oss`: a family's rewards and gradients with compiled layers and without.
 
-Minutes a family, so the suite holds GPT-NeoX to it alone (`models/backbone/test_kernels.py`).
+Minutes a family, so the suite holds GPT-NeoX to it alone, and writes no kernels (`models/backbone/test_kernels.py`).
 """
 
 from __future__ import annotations

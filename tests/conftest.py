@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 
@@ -34,17 +32,6 @@ def pytest_collection_finish() -> None:
     """What is imported by now is not garbage: looking through it took a third of a second, at every `gc.collect()`."""
     gc.freeze()
     gc.enable()
-
-
-@pytest.fixture(scope="session")
-def ray_here() -> Iterator[None]:
-    """Ray on this machine, with room for two workers."""
-    ray: Any = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[test]'")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # its token would be left in the home folder
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture(autouse=True)

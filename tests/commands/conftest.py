@@ -34,6 +34,12 @@ def _without_ink() -> Iterator[None]:
 
 
 @pytest.fixture
+def allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`allow_targets=true` sets it, for the processes that are started: it goes with the test."""
+    monkeypatch.setenv("LIGHTNING_RM_ALLOW_TARGETS", "0")
+
+
+@pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Generator[Cli]:
     """Runs `lightning-rm WORDS` in the test's folder."""
     monkeypatch.chdir(tmp_path)

@@ -1,7 +1,7 @@
-"""Real sweeps by every launcher and by Optuna, on this machine: tiny runs train, and one that dies is named.
+"""Real sweeps by joblib, submitit and Optuna, on this machine: tiny runs train, and one that dies is named.
 
-Jobs of joblib and submitit are forks, which read their task from a pickle as they would in an interpreter of their own;
-Ray's have one.
+Jobs are forks, which read their task from a pickle as they would in an interpreter of their own. Ray's are in
+`test_ray.py`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,6 @@ SMALL = [
 DIES = "+callbacks.dies._target_=lightning.pytorch.callbacks.Callback,os.abort"
 
 
-@pytest.fixture
-def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`allow_targets=true` sets it, for the processes that are started: it goes with the test."""
-    monkeypatch.setenv("LIGHTNING_RM_ALLOW_TARGETS", "0")
-
-
 @pytest.mark.filterwarnings("ignore:`fork` start method should not be used:UserWarning")
 def test_optuna_searches_by_runs_of_joblib(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two trials at a time in two processes; what it finds is the best `monitor` of the two."""
@@ -58,7 +52,7 @@ def test_optuna_searches_by_runs_of_joblib(cli: Cli, tmp_path: Path, monkeypatch
     assert found["best_params"].keys() == {"optimizer.lr", "scheduler.warmup"}
 
 
-@pytest.mark.usefixtures("_allowed")
+@pytest.mark.usefixtures("allowed")
 def test_submitit_runs_jobs_and_one_that_dies_is_named(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,14 +62,6 @@ def test_submitit_runs_jobs_and_one_that_dies_is_named(
     said = cli(
         "train", "-m", *SMALL, DIES, "allow_targets=true", "launcher=slurm_local", f"hydra.sweep.dir={tmp_path}/sweep"
     )
-    check_that_one_died(tmp_path, said.code, said.err)
-
-
-@pytest.mark.usefixtures("_allowed", "ray_here")
-def test_ray_runs_jobs_and_one_that_dies_is_named(cli: Cli, tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs lightning-rm[ray]")
-    words = ["allow_targets=true", "launcher=ray", "hydra.launcher.ray.remote.max_retries=0"]
-    said = cli("train", "-m", *SMALL, DIES, *words, f"hydra.sweep.dir={tmp_path}/sweep")
     check_that_one_died(tmp_path, said.code, said.err)
 
 

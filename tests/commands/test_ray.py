@@ -1,4 +1,8 @@
-"""Ray's workers give the bytes and the errors of the plain engine; one that dies is started again, or named."""
+"""A sweep by Ray trains tiny runs and names one that dies; Ray's workers give the bytes and the errors of the plain
+engine, and one that dies is started again, or named.
+
+All that needs Ray is here, for one cluster.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +32,10 @@ from lightning_rm.scoring import on_ray
 from lightning_rm.scoring.files import score_file
 from lightning_rm.scoring.load import LoadedModel
 from lightning_rm.scoring.on_ray import RayWorkers
+from tests.commands.conftest import Cli
+from tests.commands.test_launchers import DIES, SMALL, check_that_one_died
+from tests.processes import FORKS
+from tests.ray_forks import forks
 from tests.toy import toy_model
 
 TOKENIZER = world_tokenizer()
@@ -34,7 +45,23 @@ BAD = {"prompt": "a cat", "id": -1}
 
 
 @pytest.fixture(scope="module")
-def workers(ray_here: None) -> Iterator[RayWorkers]:
+def cluster() -> Iterator[None]:
+    """Ray on this machine, with room for two workers."""
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install -e '.[test]'")
+    is_new = "ray" not in sys.modules  # which reads the environment of its process once, when it is imported
+    with forks() if FORKS and is_new else nullcontext(sys.executable) as python:
+        ray = import_module("ray")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_AUTH_MODE", "disabled")  # its token would be left in the home folder
+            patch.setattr(sys, "executable", python)
+            ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def workers(cluster: None) -> Iterator[RayWorkers]:
     """Two workers on this machine, which score a shard twice at most."""
     with pytest.MonkeyPatch.context() as patch, RayWorkers(2) as started:
         patch.setattr(on_ray, "RETRIES", 1)
@@ -68,6 +95,15 @@ def written(folder: Path, suffix: str) -> Path:
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, BAD]))
     return path
+
+
+@pytest.mark.usefixtures("allowed", "cluster")
+def test_ray_runs_jobs_and_one_that_dies_is_named(cli: Cli, tmp_path: Path) -> None:
+    """Before the workers below, which leave no room."""
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs lightning-rm[ray]")
+    words = ["allow_targets=true", "launcher=ray", "hydra.launcher.ray.remote.max_retries=0"]
+    said = cli("train", "-m", *SMALL, DIES, *words, f"hydra.sweep.dir={tmp_path}/sweep")
+    check_that_one_died(tmp_path, said.code, said.err)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
