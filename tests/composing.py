@@ -24,11 +24,14 @@ _chosen: dict[Any, DefaultsList] = {}
 _merged: dict[int, bytes | None] = {}
 """By the identity of a list of files, which `_chosen` keeps alive."""
 _read: dict[Any, bytes] = {}
+_placed: dict[Any, bytes] = {}
+"""What a file says, at the place that it has in a configuration."""
 
 _create_defaults_list = config_loader_impl.create_defaults_list
 _create_interpolation_map = defaults_list._create_interpolation_map
 _merge = ConfigLoaderImpl._compose_config_from_defaults_list
 _load = ConfigRepository.load_config
+_load_one = ConfigLoaderImpl._load_single_config
 
 
 def compose_once() -> None:
@@ -36,6 +39,7 @@ def compose_once() -> None:
     config_loader_impl.create_defaults_list = _choose
     ConfigLoaderImpl._compose_config_from_defaults_list = _merge_once
     ConfigRepository.load_config = _load_once
+    ConfigLoaderImpl._load_single_config = _place_once
     defaults_list._create_interpolation_map = _map_where_needed
     # Every composition copies the repository, to give it other sources; what is registered with Hydra stays the same.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # pyright: ignore[reportAttributeAccessIssue]
@@ -77,6 +81,15 @@ def _load_once(repo: ConfigRepository, config_path: str) -> Any:
     if config_path not in _read:
         _read[config_path] = pickle.dumps(_load(repo, config_path))
     return pickle.loads(_read[config_path])
+
+
+def _place_once(loader: ConfigLoaderImpl, default: Any, repo: Any) -> Any:
+    if not _stays(repo):
+        return _load_one(loader, default, repo)
+    key = (default.config_path, default.package, default.primary)
+    if key not in _placed:
+        _placed[key] = pickle.dumps(_load_one(loader, default, repo))
+    return pickle.loads(_placed[key])
 
 
 def _map_where_needed(overrides: Any, defaults: Any, self_added: bool) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from lightning_rm.analysis import run
 
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Figures are put together and their files are there, but nothing is drawn."""
+    """Figures are put together and their files and drawings in pages are there, but nothing is on them."""
 
-    def savefig(figure: Figure, path: Path, **_: Any) -> None:
-        path.write_text(f"a figure of {len(figure.axes)} axes")
+    def savefig(figure: Figure, path: Path | StringIO, **_: Any) -> None:
+        if isinstance(path, StringIO):
+            path.write('<svg viewBox="0 0 1 1" />')
+        else:
+            path.write_text(f"a figure of {len(figure.axes)} axes")
 
     patch.setattr(Figure, "savefig", savefig)
 

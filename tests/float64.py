@@ -53,19 +53,24 @@ ROUNDING = ("Norm", "Router", "TopkRouter", "Gate", "DeltaNet", "Gating", "Mixer
 """Ends of the names of modules that compute in float32 whatever they are given."""
 
 
+_CASTS = {Tensor.float, Tensor.to, Tensor.type}
+
+
 class _KeepFloat64(TorchFunctionMode):
     """Leaves a float64 tensor as it is where `float()` or `to(torch.float32)` would round it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        options: dict[str, Any] = dict(kwargs or {})
-        if args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
-            if func is Tensor.float or (
-                func in (Tensor.to, Tensor.type) and torch.float32 in (*args, *options.values())
-            ):
+        options: dict[str, Any] = kwargs or {}
+        if (func in _CASTS or options.get("dtype") is torch.float32) and _is_wide(args):
+            if func is Tensor.float or (func in _CASTS and torch.float32 in (*args, *options.values())):
                 return args[0]
-            if options.get("dtype") == torch.float32:
-                options["dtype"] = torch.float64
+            if options.get("dtype") is torch.float32:
+                options = {**options, "dtype": torch.float64}
         return func(*args, **options)
+
+
+def _is_wide(args: Any) -> bool:
+    return bool(args) and isinstance(args[0], Tensor) and args[0].dtype == torch.float64
 
 
 def keep_float64() -> None:

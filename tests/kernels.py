@@ -31,15 +31,16 @@ def kernel(
     assert enable_gqa or query.shape[1] == key.shape[1]
     left, right = window_size
     groups = query.shape[1] // key.shape[1]
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     outputs: list[Tensor] = []
     for n in range(len(query_ends) - 1):
         q = query[query_ends[n] : query_ends[n + 1]]
         k = key[key_ends[n] : key_ends[n + 1]].repeat_interleave(groups, dim=1)
         v = value[key_ends[n] : key_ends[n + 1]].repeat_interleave(groups, dim=1)
-        before = len(k) - len(q) if aligned == "end" else 0
-        for i in range(len(q)):
-            first = 0 if left < 0 else max(0, before + i - left)
-            last = len(k) if right < 0 else before + i + 1 + right
-            logits = (k[first:last] * q[i]).sum(-1) * (q.shape[-1] ** -0.5 if scale is None else scale)
-            outputs.append((logits.softmax(0)[:, :, None] * v[first:last]).sum(0))
-    return torch.stack(outputs)
+        after = torch.arange(len(k)) - torch.arange(len(q))[:, None] - (len(k) - len(q) if aligned == "end" else 0)
+        whole = len(k) + len(q)
+        seen = (after >= -(left if left >= 0 else whole)) & (after <= (right if right >= 0 else whole))
+        assert seen.any(dim=1).all()
+        logits = torch.einsum("qhd,khd->hqk", q, k) * scale
+        outputs.append(torch.einsum("hqk,khd->qhd", logits.masked_fill(~seen, -torch.inf).softmax(-1), v))
+    return torch.cat(outputs)

@@ -16,6 +16,7 @@ import pytest
 
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.reward_model import RewardModel
+from tests.figures import draw_nothing
 from tests.tiny import CONFIGS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -165,6 +166,7 @@ def test_every_stage_runs_once_and_ends_in_a_page(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(world.World, "train", None)  # would not do
     main.work(out, size, str(start), 0, 1)
     page = importlib.import_module("paper_parts.page")
+    draw_nothing(monkeypatch)
     html, markdown, *figures = page.write(out, "test", {"pairs": size.pairs})
     assert html.read_text().count("<svg") >= len(figures) == 14
     assert "| i | SimCSE on responses is the best contrast" in markdown.read_text()

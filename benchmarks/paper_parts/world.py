@@ -5,12 +5,13 @@ It knows how a model is trained and asked; not which experiment it is for, and n
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -84,6 +85,7 @@ class World:
         self.annotator = Annotator(settings.noise, length_bias=0.0)
         self.pairs = list(SyntheticSource(settings.pairs, noise=settings.noise, length_bias=0.0, seed=world))
         self._models: dict[str, AnyRewardModel] = {}
+        self._ids: dict[str, list[int]] = {}
 
     @cached_property
     def test_pairs(self) -> list[PairRow]:
@@ -173,8 +175,10 @@ class World:
 
     def encode(self, prompt: Sequence[Message], response: Sequence[Message]) -> list[int]:
         conversation: Any = [*prompt, *response]
-        found: Any = self.tokenizer.apply_chat_template(conversation, return_dict=False)
-        return found
+        key = json.dumps(conversation)  # every judge is asked of the same pairs
+        if key not in self._ids:
+            self._ids[key] = cast(list[int], self.tokenizer.apply_chat_template(conversation, return_dict=False))
+        return self._ids[key]
 
     def margins(self, judge: Judge, pairs: Sequence[PairRow]) -> Floats:
         """(P,) rewards of chosen minus those of rejected, or (P, M) of M members."""

@@ -26,6 +26,14 @@ from tests.toy import toy_trainer
 
 METHODS = (*methods.METHODS, "baseline_by_2", "meta_by_2")
 """What ends in `_by_2` accumulates two micro-batches a step; its last step has one, of one pair."""
+TWO = (
+    *("baseline", "swav", "meta_by_2"),
+    *("lm_head", "sft", "simcse", "lists", "trimmed", "lora", "strength_aware", "simcse_lora", *methods.MEMBERS),
+)
+"""Methods under DDP on two: the three that are tested there, and those that leave weights out or look over a batch."""
+FOUR = ("baseline_by_2", "swav", "odin", "response_rank", "meta_by_2")
+"""Methods under DDP on four, which have other parts of a batch than two."""
+TESTED = TWO[:3]
 PAIRS_A_STEP = 8
 GROUPS_A_STEP = 8
 LAYOUTS: dict[int, LayoutName] = {1: "padded", 2: "shared_prefix", 4: "packed"}
@@ -48,12 +56,17 @@ class Rows(L.Callback):
 
 
 def methods_of(strategy: str) -> tuple[str, ...]:
-    """All on one process and under DDP on four; under FSDP2 on two, but for members; a few under DDP on two."""
-    if strategy == "ddp":
-        return ("baseline", "swav", "meta_by_2")
+    """All on one process; under FSDP2 on two, but for members and two; under DDP on two the others among them."""
+    if strategy in ("ddp", "ddp4"):
+        return TWO if strategy == "ddp" else FOUR
     if strategy == "fsdp2":
         return tuple(method for method in METHODS if method not in ("strength_aware", "simcse_lora"))
     return (*METHODS, *methods.MEMBERS)
+
+
+def is_tested(strategy: str, method: str) -> bool:
+    """Whether a run is tested after its training: all on one process, some on two."""
+    return strategy == "auto" or (strategy == "ddp" and method in TESTED)
 
 
 def run_all(rank: int, folder: Path, strategy: str, port: int) -> None:
@@ -80,7 +93,7 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         "fsdp2": lambda: FSDP2Strategy(process_group_backend="gloo"),
     }
     accumulate = 2 if method.endswith("_by_2") else 1
-    tests = strategy in ("auto", "ddp")
+    tests = is_tested(strategy, method)
     trainer = toy_trainer(
         folder,
         strategy=strategies[strategy](),
