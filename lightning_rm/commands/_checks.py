@@ -199,11 +199,6 @@ def micro_batches(cfg: DictConfig, world_size: int) -> int:
     asked, each, given = cfg.data.step_pairs, cfg.data.batch_pairs, cfg.trainer.accumulate_grad_batches
     if asked is None:
         return given
-    if given != 1:
-        raise ValueError(
-            f"data.step_pairs={asked} says how many micro-batches a step has, and so does "
-            f"trainer.accumulate_grad_batches={given}: leave one out (data.step_pairs=null)"
-        )
     if each is None:
         raise ValueError(
             f"data.step_pairs={asked} is made of data.batch_pairs, which is null; set data.step_pairs=null"
@@ -213,6 +208,11 @@ def micro_batches(cfg: DictConfig, world_size: int) -> int:
         raise ValueError(
             f"data.step_pairs={asked} is not a multiple of the {each * world_size} pairs that {world_size} "
             f"device{'s'[: world_size > 1]} take at once (data.batch_pairs={each}); change one of them"
+        )
+    if given not in (1, number):  # the number itself is what a run's own config.yaml has
+        raise ValueError(
+            f"data.step_pairs={asked} makes {number} micro-batches a step, and trainer.accumulate_grad_batches={given} "
+            "says another number: leave one out (data.step_pairs=null)"
         )
     return number
 

@@ -138,11 +138,12 @@ def test_a_step_has_the_pairs_that_it_is_asked_for() -> None:
 
     assert [micro_batches(cfg(), devices) for devices in (1, 8)] == [64, 8]
     assert micro_batches(cfg(step_pairs=None, accumulated=3), 8) == 3
+    assert micro_batches(cfg(accumulated=64), 1) == 64
     for wrong, devices, told in (
         (cfg(), 3, "is not a multiple of the 12 pairs that 3 devices take at once"),
         (cfg(batch_pairs=512), 1, "the 512 pairs that 1 device take"),
         (cfg(batch_pairs=None), 1, "data.batch_pairs, which is null"),
-        (cfg(accumulated=2), 1, "accumulate_grad_batches=2: leave one out"),
+        (cfg(accumulated=2), 1, "makes 64 micro-batches a step, and .*=2 says another"),
     ):
         with pytest.raises(ValueError, match=told):
             micro_batches(wrong, devices)
