@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from lightning_rm.data.streaming import StreamedPairs
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.strength import treatments
 from tests.data.words import word_tokenizer
+from tests.stubs import running
 
 CONF = Path(__file__).parents[2] / "conf"
 NUM_ROWS, NUM_SHARDS, GROUP = 96, 4, 6
@@ -132,6 +135,47 @@ def test_shards_need_not_be_on_this_machine(folder: Path) -> None:
     far = ParquetShards("memory://far/s*.parquet", buffer_pairs=16)
     assert rows_of(loader(far)) == rows_of(loader(shards(folder)))
     assert far.name(25) == "memory:///far/s1.parquet row 1"
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """A web server's answers with parts of files, whose bytes are counted."""
+
+    sent: int = 0
+
+    def do_GET(self) -> None:
+        content = Path(self.translate_path(self.path)).read_bytes()
+        first, last = (int(part) for part in self.headers["Range"].removeprefix("bytes=").split("-"))
+        part = content[first : last + 1]
+        type(self).sent += len(part)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_shard_on_the_web_is_not_copied(folder: Path) -> None:
+    """The first batch comes after a footer and a row group or two, and an epoch reads little more than there is."""
+    big = table(0, NUM_ROWS).append_column(
+        "more", pa.array(np.random.default_rng(0).bytes(40_000) for _ in range(NUM_ROWS))
+    )
+    pq.write_table(big, folder / "big.parquet", row_group_size=3, compression="none", use_dictionary=["prompt"])
+    size = (folder / "big.parquet").stat().st_size
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder)))
+    Ranges.sent = 0
+    with running(server):
+        source = ParquetShards(f"http://127.0.0.1:{server.server_port}/big.parquet", buffer_pairs=4)
+        assert source.num_rows == NUM_ROWS
+        assert Ranges.sent < size / 20
+        batches = iter(loader(source))
+        read = next(batches).row.tolist()
+        assert Ranges.sent < size / 4
+        assert list((folder / "tmp").iterdir()) == []
+        assert sorted([*read, *flat(rows_of(batches))]) == list(range(NUM_ROWS))
+    assert Ranges.sent < 3 * size
 
 
 def test_what_cannot_be_streamed_is_said(folder: Path) -> None:

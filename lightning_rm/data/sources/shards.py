@@ -27,6 +27,10 @@ from lightning_rm.data.sources.parquet import parquet_rows
 from lightning_rm.data.sources.readers import Record
 from lightning_rm.digests import digest
 
+FOOTER_BYTES, MAX_BYTES = 2**16, 5 * 2**20
+"""The least and the most that are asked for at a time from another machine, beyond what is read: of a row group what it
+has, so that an epoch of small ones reads no file twenty times."""
+
 Shards = str | Path | Sequence[str | Path]
 
 
@@ -39,12 +43,14 @@ class RowGroup:
         number: of the group in it.
         start: the place of its first row in the shard.
         num_rows: how many it has.
+        num_bytes: of it in the file.
     """
 
     file: str
     number: int
     start: int
     num_rows: int
+    num_bytes: int
 
 
 class ParquetShards:
@@ -93,9 +99,10 @@ class ParquetShards:
             with _opened(file) as opened, pq.ParquetFile(opened) as table:
                 metadata = table.metadata
                 for number in range(metadata.num_row_groups):
-                    num_rows = metadata.row_group(number).num_rows
-                    found.append(RowGroup(file, number, start, num_rows))
-                    start += num_rows
+                    group = metadata.row_group(number)
+                    sizes = [group.column(place).total_compressed_size for place in range(group.num_columns)]
+                    found.append(RowGroup(file, number, start, group.num_rows, sum(sizes)))
+                    start += group.num_rows
         found = [group for group in found if group.num_rows]
         if not found:
             raise ValueError(f"{', '.join(self.files[:3])}: the shards have no rows")
@@ -129,7 +136,7 @@ class ParquetShards:
             ValueError: if the shard is damaged or cannot be reached.
         """
         group = self.groups[number]
-        with _opened(group.file) as opened:
+        with _opened(group.file, group.num_bytes) as opened:
             for place, raw in enumerate(parquet_rows(opened, [group.number])):
                 if place < skip:
                     continue
@@ -148,10 +155,16 @@ class ParquetShards:
 
 
 @contextmanager
-def _opened(file: str) -> Generator[Any]:
-    """Open a file for reading, wherever it lies; what goes wrong with it is said in one way."""
+def _opened(file: str, num_bytes: int = FOOTER_BYTES) -> Generator[Any]:
+    """Open a file for reading, wherever it lies; what goes wrong with it is said in one way.
+
+    Args:
+        file: its address.
+        num_bytes: of what will be read.
+    """
     try:
-        with fsspec.open(file, "rb") as opened:  # pyright: ignore[reportUnknownMemberType]
+        system, path = fsspec.core.url_to_fs(file)
+        with system.open(path, "rb", block_size=min(max(num_bytes, FOOTER_BYTES), MAX_BYTES)) as opened:
             yield opened
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file} cannot be read as Parquet: {error}") from error
@@ -168,7 +181,7 @@ def _found(path: Shards) -> list[str]:
     is_local = "file" in system.protocol
     try:
         names: list[str] = sorted(system.glob(pattern)) if any(c in pattern for c in "*?[") else [pattern]
-        names = [name for name in names if system.exists(name)]
+        names = [name for name in names if _is_there(system, name)]
     except OSError as error:
         raise ValueError(f"cannot look for shards at {path}: {type(error).__name__}: {error}") from error
     if not names:
@@ -180,3 +193,12 @@ def _found(path: Shards) -> list[str]:
                 "datasets.Dataset.from_json(...).to_parquet(...)"
             )
     return names if is_local else [system.unstrip_protocol(name) for name in names]
+
+
+def _is_there(system: Any, name: str) -> bool:
+    """Tell whether there is a file, without asking for what it holds, as `exists` does of a web server."""
+    try:
+        system.info(name)
+    except FileNotFoundError:
+        return False
+    return True
