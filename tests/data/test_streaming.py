@@ -175,7 +175,7 @@ def test_a_shard_on_the_web_is_not_copied(folder: Path) -> None:
         assert Ranges.sent < size / 4
         assert list((folder / "tmp").iterdir()) == []
         assert sorted([*read, *flat(rows_of(batches))]) == list(range(NUM_ROWS))
-    assert Ranges.sent < 3 * size
+    assert Ranges.sent < 5 * size  # a buffer as small as a row group has each opened twice
 
 
 def test_what_cannot_be_streamed_is_said(folder: Path) -> None:
