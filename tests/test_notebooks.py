@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, in a process of its own, on a tenth or a twentieth of the rows that it
+"""Every notebook runs from top to bottom, in a process of its own, on a fifteenth or a fortieth of the rows that it
 names.
 
 One runs in a kernel, as a reader's does; the others in a fork with IPython's shell, which is spared a kernel's start
@@ -48,10 +48,10 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
 
 
 def fewer(code: str) -> str:
-    """`SyntheticSource(500)` becomes `SyntheticSource(50)`, 3000 become 150: what is 200 and more counts rows."""
+    """`SyntheticSource(600)` becomes `SyntheticSource(40)`, 3000 become 75: what is 200 and more counts rows."""
 
     def of(count: int) -> int:
-        return count // 20 if count >= 2000 else count // 10 if count >= 200 else count
+        return count // 40 if count >= 2000 else count // 15 if count >= 200 else count
 
     return re.sub(r"\b[1-9]\d{2,4}\b", lambda found: str(of(int(found[0]))), code)
 
