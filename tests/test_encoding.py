@@ -64,6 +64,15 @@ def test_no_call_leaves_the_encoding_to_the_locale() -> None:
     assert {name: calls for name, calls in found.items() if calls} == {}
 
 
+def test_nothing_imports_at_its_top_what_another_system_lacks() -> None:
+    found: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            found |= {name.name for name in node.names} if isinstance(node, ast.Import) else set()
+    assert {"os", "json"} < found
+    assert not found & {"fcntl", "grp", "msvcrt", "pwd", "resource", "termios", "winreg"}
+
+
 def test_lightnings_writer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`_fs`, a private name of Lightning's CSV writer: all that it opens goes through it, and in UTF-8."""
     opened: list[str] = []

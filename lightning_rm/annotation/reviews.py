@@ -58,16 +58,14 @@ def append_review(path: Path, review: Review) -> None:
         OSError: if it could not be written whole; what is there of it is not read.
     """
     line = (json.dumps(asdict(review), ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
-    number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(number).st_size
-        if size and os.pread(number, 1, size - 1) != b"\n":  # a crash has cut the last line off
-            line = b"\n" + line
-        if (written := os.write(number, line)) != len(line):
+    with path.open("ab+", buffering=0) as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a crash has cut the last line off
+                line = b"\n" + line
+        if (written := file.write(line)) != len(line):
             raise OSError(f"{path}: {written} of {len(line)} bytes of a decision were written; is the disk full?")
-        os.fsync(number)
-    finally:
-        os.close(number)
+        os.fsync(file.fileno())
 
 
 def read_reviews(path: str | Path) -> list[Review]:

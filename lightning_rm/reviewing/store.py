@@ -1,19 +1,20 @@
 """What reviewers have decided, read from a file and added to it: every decision is on disk before it counts.
 
-Several tabs, and several servers on one file, write one after the other; each sees what the others have written before
-it adds to it. The file's form is `annotation.reviews`'s. This file knows decisions; no pair.
+Several tabs, and several servers on one file, write one after the other, for which a `.NAME.lock` lies beside it; each
+sees what the others have written before it adds to it. The file's form is `annotation.reviews`'s. This file knows
+decisions; no pair.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+
+from filelock import FileLock
 
 from lightning_rm.annotation.reviews import Decision, Review, Verdict, append_review, read_reviews
 
@@ -37,6 +38,7 @@ class ReviewStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.open("ab").close()
         self._lock = threading.Lock()
+        self._others = FileLock(self.path.with_name(f".{self.path.name}.lock"), thread_local=False)
         self._size = -1
         self._last: dict[str, list[str]] = {}
         self._stacks: dict[str, dict[str, list[Review]]] = {}
@@ -112,9 +114,8 @@ class ReviewStore:
     @contextmanager
     def _turn(self) -> Generator[None]:
         """Take this thread's and this process's turn at the file, with all that is in it known."""
-        with self._lock, self.path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = os.fstat(file.fileno()).st_size
+        with self._lock, self._others:
+            size = self.path.stat().st_size
             if size != self._size:
                 self._last, self._stacks, self._versions = {}, {}, Counter()
                 for review in read_reviews(self.path):
