@@ -81,6 +81,8 @@ def check_config(cfg: DictConfig) -> None:
     if isinstance(strategy, str) and strategy not in STRATEGIES:
         raise ValueError(f"trainer.strategy={strategy}; give {' or '.join(STRATEGIES[:2])}, or set trainer=fsdp2")
     check_trainer(_precision(cfg), ())
+    if OmegaConf.is_config(strategy) and _precision(cfg) == "16-mixed":
+        raise ValueError("trainer.precision=16-mixed: FSDP2 scales no gradients; set bf16-mixed or 32-true")
     if cfg.trainer.deterministic not in (True, False, None, "warn"):
         raise ValueError(f"trainer.deterministic={cfg.trainer.deterministic}; give true, false or warn")
     every = "checkpoint.every_n_train_steps"  # read by no `_target_` whose argument would say what it takes

@@ -96,6 +96,13 @@ def test_a_precision_that_takes_the_rewards_too(cfg: DictConfig, precision: str)
         check_config(cfg)
 
 
+def test_float16_is_not_sharded(cfg: DictConfig) -> None:
+    OmegaConf.update(cfg, "trainer.precision", "16-mixed")
+    OmegaConf.update(cfg, "trainer.strategy", {"_target_": "lightning_rm.models.sharding.FSDP2Strategy"})
+    with pytest.raises(ValueError, match=r"FSDP2 scales no gradients; set bf16-mixed or 32-true"):
+        check_config(cfg)
+
+
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="needs a machine without a GPU")
 @pytest.mark.filterwarnings("ignore:.*AMP with fp16 is not supported on CPU")
 def test_float16_is_not_taken_for_another_type(cfg: DictConfig) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
@@ -158,6 +159,8 @@ def legend_below(
     """
     named = [axes.get_legend_handles_labels() for axes in figure.axes]
     found = {label: handle for handles, labels in named for handle, label in zip(handles, labels, strict=True)}
+    # Of a line with error bars the line: bars of a made-up length say nothing, and run through the marker.
+    found = {label: one.lines[0] if isinstance(one, ErrorbarContainer) else one for label, one in found.items()}
     found = {**{name: found[name] for name in first if name in found}, **found}
     if last in found:
         found[last] = found.pop(last)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lightning_rm.analysis.detection import detection, detection_scores
 from lightning_rm.analysis.history import Curve
@@ -115,6 +116,7 @@ def test_agreement_shows_each_group() -> None:
 def test_deciles_show_series_chance_and_reference() -> None:
     figure = decile_accuracy(DECILES, 1500, 0.71, "all pairs")
     assert legend(figure) == ["as labelled", "flipped", "chance", "all pairs"]
+    assert all(isinstance(symbol, Line2D) for symbol in figure.legends[0].legend_handles)  # and no error bars
     drawn = lines(figure)
     assert drawn["as labelled"] == [list(range(10)), DECILES["as labelled"][1].tolist()]  # pyright: ignore
     assert drawn["flipped"] == [[0, 1], [0.7, 0.6]]
