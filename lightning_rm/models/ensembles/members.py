@@ -183,7 +183,7 @@ class MemberRewardModel(RewardModel):
         """
         if not 0 <= member < self.num_members:
             raise ValueError(f"member={member}: there are {self.num_members}, counted from 0")
-        alone = copy.deepcopy(self._alone(member))
+        alone = self._alone(member, shares=False)
         cast(nn.Module, alone).requires_grad_(True)
         return RewardModel(alone, self.pad_id).train(self.training)
 
@@ -218,13 +218,13 @@ class MemberRewardModel(RewardModel):
             return super()._hidden(tokens, everywhere)
 
     @torch.no_grad()
-    def _alone(self, member: int | None) -> PreTrainedModel:
-        """Return a classifier with one member's weights or (None) the average; what all members share is not copied."""
+    def _alone(self, member: int | None, shares: bool = True) -> PreTrainedModel:
+        """Return a classifier with one member's weights or (None) the average; what it shares is not copied."""
         weights = {
             name: value.mean(0) if member is None else value[member] for name, value in self.heads.stacked().items()
         } | ({} if self.lora is None else self.lora.merged(self.backbone, member))
         backbone = cast(nn.Module, self.backbone)
-        shared = {id(value): value for name, value in backbone.named_parameters() if name not in weights}
+        shared = {id(value): value for name, value in backbone.named_parameters() if shares and name not in weights}
         alone = copy.deepcopy(backbone, cast("dict[int, Any]", shared))
         alone.load_state_dict(weights, strict=False)
         return cast(PreTrainedModel, alone)
