@@ -34,6 +34,7 @@ TWO = (
 FOUR = ("baseline_by_2", "swav", "odin", "response_rank", "meta_by_2")
 """Methods under DDP on four, which have other parts of a batch than two."""
 TESTED = TWO[:3]
+"""Methods with all that there is about a training: a validation before it, records of pairs, a test after it."""
 PAIRS_A_STEP = 8
 GROUPS_A_STEP = 8
 LAYOUTS: dict[int, LayoutName] = {1: "padded", 2: "shared_prefix", 4: "packed"}
@@ -100,13 +101,13 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         devices=world_size,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=0.5,
-        num_sanity_val_steps=int(tests),
+        num_sanity_val_steps=int(tests and method in TESTED),
         val_check_interval=2,
         log_every_n_steps=2,
         callbacks=[
             HuggingFaceCheckpoint(folder / "model", world_tokenizer()),
-            PairRecorder(folder / "pairs"),
             rows := Rows(),
+            *([PairRecorder(folder / "pairs")] if method in TESTED else []),
             *([Benchmarks({"llmbar": llmbar(folder / f"llmbar{rank}")})] if method == "baseline" else []),
         ],
     )
