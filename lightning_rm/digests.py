@@ -60,6 +60,24 @@ def files_digest(paths: Iterable[Path]) -> str:
     return chunks_digest(bytes.fromhex(sha256_of(path)) for path in paths)[:16]
 
 
+def check_unchanged(name: object, now: str, before: str) -> None:
+    """Check that data is what it was when scoring began, before it is read once more beside what was scored.
+
+    Args:
+        name: what to call it.
+        now: its digest.
+        before: its digest when scoring began.
+
+    Raises:
+        ValueError: if it has changed.
+    """
+    if now != before:
+        raise ValueError(
+            f"{name} has changed while it was scored, so that rewards and rows do not go together; start again once it "
+            "stays as it is"
+        )
+
+
 def short_key(*parts: bytes, num_bytes: int = 16) -> bytes:
     """Give a few bytes that stand for these bytes, so that very many of them fit in memory; they look random."""
     found = hashlib.blake2b(digest_size=num_bytes)

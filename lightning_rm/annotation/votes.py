@@ -22,7 +22,7 @@ from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
-from lightning_rm.digests import fingerprint
+from lightning_rm.digests import check_unchanged, fingerprint
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.parts import Parts, Rewards, check_parts
 from lightning_rm.scoring.shards import Engine, Shard, score_shards
@@ -96,7 +96,7 @@ def collect_votes(
 
     Raises:
         ValueError: if voters do not belong together, rows are scored responses and not pairs, a pair is longer than
-            they read, or a reward is not finite.
+            they read, a reward is not finite, or the data has changed meanwhile.
 
     Warns:
         RowsLeftOut: if not every row is used as it stands.
@@ -105,6 +105,7 @@ def collect_votes(
     if shard_size < 1:
         raise ValueError(f"shard_size={shard_size}: give 1 conversation or more")
     check_voters(voters)
+    before = source.fingerprint()
     tokenizer = voters[0].tokenizer()
     pairs = prepare_pairs(source, tokenizer, policy, cache_dir, "annotated")
     if not np.isnan(pairs.scores).all():
@@ -154,6 +155,7 @@ def collect_votes(
         members = rewards.shape[1]
         names += [voter.name] if members == 1 else [f"{voter.name}#{member}" for member in range(members)]
         columns.append(_by_pair(rewards, needed, conversations.index, mask))
+    check_unchanged("the data", source.fingerprint(), before)
     fabric.barrier()  # all have read the parts: whoever goes on first may remove them
     table = np.concatenate(columns, axis=2)
     return Votes(pairs, tuple(names), table[:, 0], table[:, 1])

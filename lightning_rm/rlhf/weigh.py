@@ -23,7 +23,7 @@ from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.data.tokenize.preparing import chunks_of
 from lightning_rm.data.tokenize.tally import Tally
-from lightning_rm.digests import fingerprint
+from lightning_rm.digests import check_unchanged, fingerprint
 from lightning_rm.rlhf.importance import LogProbs, Weighing
 from lightning_rm.rlhf.pair_log_probs import pair_log_probs
 from lightning_rm.rlhf.pair_reader import PairReader, Unreadable
@@ -120,6 +120,7 @@ def weigh(
             batch_tokens=batch_tokens,
             progress=None if progress is None else lambda done, name=name: progress(name, done, used.num_pairs),
         )
+    check_unchanged("the data", used.digest(), digest)
     importance = weighing.of(log_probs["policy"], log_probs.get("reference"))
     weighed = Weighed(out, importance, log_probs["policy"], log_probs.get("reference"), used.report)
     told = {name: [str(path), policy_version(path)] for name, path in paths.items()}

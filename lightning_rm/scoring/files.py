@@ -18,7 +18,7 @@ import lightning as L
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.formats.scorable import check_scorable_options, parse_scorable
 from lightning_rm.data.sources.readers import count_rows, find_files
-from lightning_rm.digests import files_digest, fingerprint
+from lightning_rm.digests import check_unchanged, files_digest, fingerprint
 from lightning_rm.drafts import check_place, clear_drafts
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, load_model
@@ -126,9 +126,10 @@ def score_file(
     limits = [limit for limit in (max_tokens, loaded.model.max_tokens) if limit is not None]
     parse = partial(parse_scorable, format=format, columns=columns)
     stream = RowStream(source, parse, fields.names, loaded.tokenizer, min(limits, default=None), shard_rows)
+    before = files_digest([source])
     settings = fingerprint(
         version=VERSION,
-        file=files_digest([source]),
+        file=before,
         suffix=source.suffixes[-2:],
         model=loaded.digest(),
         format=format,
@@ -169,6 +170,7 @@ def score_file(
         progress(stream.num_rows, total)
     report = FileReport(out, stream.num_rows, stream.num_responses, stream.num_distinct, {}, ())
     if fabric.global_rank == 0:
+        check_unchanged(source, files_digest([source]), before)
         refused, examples = _write(stream, parts, loaded.model, out, fields)
         report = replace(report, refused=refused, examples=examples)
         remove_parts(root)

@@ -42,7 +42,7 @@ from lightning_rm.scoring.parts import MARK, Rewards, check_parts, remove_parts
 from lightning_rm.strength import Strength
 from tests import reference
 from tests.float64 import roughly, same
-from tests.toy import Rows, toy_model
+from tests.toy import Rows, toy_model, write_jsonl
 
 POLICY = TokenizePolicy(max_tokens=128, on_bad_row="drop")
 SOURCE = SyntheticSource(30, split="train")
@@ -329,7 +329,7 @@ def test_where_parts_cannot_lie_is_said_before_any_is_made(tmp_path: Path, monke
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match=r"there is a file in the place of the folder.*file'"):
         check_parts(tmp_path / "file" / "a.parquet.parts")
-    monkeypatch.setattr("lightning_rm.scoring.parts.os.access", lambda *_: False)
+    monkeypatch.setattr("lightning_rm.drafts.os.access", lambda *_: False)
     with pytest.raises(PermissionError, match=rf"it cannot be written.*{tmp_path}'"):
         check_parts(tmp_path / "out" / "a.parquet.parts")
 
@@ -365,6 +365,18 @@ def test_runs_of_one_glob_are_of_one_training(voters: list[Voter], tmp_path: Pat
     for seed in range(2):
         (tmp_path / "vote" / str(seed) / TRAINED_ON).unlink()
     assert len(find_voters(pattern, "best")) == 3
+
+
+def test_data_that_changes_while_it_is_scored_is_an_error(voters: list[Voter], tmp_path: Path) -> None:
+    """Its rows are read again for the file that is written, and would get the strengths of others."""
+    file = tmp_path / "pairs.jsonl"
+    write_jsonl(file, SOURCE)
+    first, *others = file.read_text().splitlines(keepends=True)
+    with pytest.raises(ValueError, match="the data has changed while it was scored"):
+        annotate(
+            file, voters[:1], tmp_path / "out.parquet", progress=lambda *_: file.write_text("".join([*others, first]))
+        )
+    assert not (tmp_path / "out.parquet").exists()
 
 
 def test_a_shard_has_a_conversation(tmp_path: Path) -> None:

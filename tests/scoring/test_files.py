@@ -190,6 +190,13 @@ def test_a_table_of_lists_and_single_responses_has_both_columns(tmp_path: Path) 
     assert none["my_reason"] == "bad value: field 'responses' is an empty list; leave the row out, or sample again"
 
 
+def test_a_file_that_changes_while_it_is_scored_is_an_error(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [ONE, TALK])
+    with pytest.raises(ValueError, match=r"in\.jsonl has changed while it was scored"):
+        score_file(LOADED, source, tmp_path / "out.jsonl", progress=lambda *_: write(source, [TALK]))
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_best_keeps_the_best_response(tmp_path: Path) -> None:
     write(tmp_path / "in.jsonl", [GROUP, PAIR, ONE, LONG])
     score_file(LOADED, tmp_path / "in.jsonl", tmp_path / "out.jsonl", best=True, prefix="")
