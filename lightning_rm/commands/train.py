@@ -59,6 +59,7 @@ from lightning_rm.scoring.load import find_folder
 
 QUIET = (
     ".*does not have many workers.*",
+    "The number of training batches .* is smaller than the logging interval.*",  # a short run logs every step
     ".*isinstance.treespec, LeafSpec.*",
     "Total length of `list` across ranks is zero.*",  # a run without validation sets
     "Checkpoint directory .* exists and is not empty.*",  # of a run that goes on
@@ -107,6 +108,7 @@ def train(cfg: DictConfig) -> float:
         ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
         LambdaCallback(on_fit_start=_show_what_is_trained),
         GoOn(),
+        LambdaCallback(on_train_start=_log_a_short_run),
         MonitoredInTraining(train_monitors(cfg)),
     ]
     shown = sys.stdout.isatty() or any(isinstance(callback, ProgressBar) for callback in asked)
@@ -289,6 +291,13 @@ def _objective(results: dict[str, dict[str, float]], monitor: str | None) -> flo
 def _values(metrics: Any, prefix: str) -> dict[str, float]:
     """Return the metrics under a prefix, by the name that follows it."""
     return {key.removeprefix(prefix): float(value) for key, value in metrics.items() if key.startswith(prefix)}
+
+
+def _log_a_short_run(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """Log every step of a run that would end before its first log: eight steps of 10,240 pairs have a curve too."""
+    undeclared: Any = trainer  # `log_every_n_steps` is set, not declared
+    if trainer.estimated_stepping_batches < undeclared.log_every_n_steps:
+        undeclared.log_every_n_steps = 1
 
 
 def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None:
