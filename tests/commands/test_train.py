@@ -209,9 +209,9 @@ def test_a_run_is_a_backbone_and_its_folder_a_checkpoint(cli: Cli, tmp_path: Pat
             "error: backbone.model.lora={'rank': 4} says how adapters are, and there are none",
         ),
         ("logger.offline=false", "error: logger.offline=false sends the run to W&B, and there is no key for it here"),
-        ("seed=null", "(null was given for seed; without it the default holds)"),
-        ("data.max_tokens=null", "(null was given for data.max_tokens; without it the default holds)"),
-        ("optimizer.lr=high", "error: the optimizer cannot be made of its options: "),
+        ("seed=null", "error: data.module.seed=null; give a whole number"),
+        ("data.overlong=null", "(null was given for data.overlong; without it the default holds)"),
+        ("+optimizer.betas=3", "error: the optimizer cannot be made of its options: "),
         ("+optimizer.betas=[2,3]", "error: Invalid beta parameter"),
     ],
 )
