@@ -77,6 +77,15 @@ def test_weights_whose_header_has_no_end_are_refused(tmp_path: Path) -> None:
             RewardModel.from_pretrained(tmp_path)
 
 
+def test_an_index_does_not_lead_out_of_its_folder(tmp_path: Path) -> None:
+    toy_model().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    index = {"metadata": {}, "weight_map": {"score.weight": "../elsewhere.safetensors"}}
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"names weights outside its folder: \.\./elsewhere\.safetensors"):
+        RewardModel.from_pretrained(tmp_path / "model")
+
+
 def test_a_configuration_with_layers_without_end_is_refused(tmp_path: Path) -> None:
     """They are built before the weights are looked at."""
     toy_model().save_pretrained(tmp_path)

@@ -80,7 +80,7 @@ class HuggingFaceCheckpoint(L.Callback):
         """Write them where a run goes on from a checkpoint of its very end, as after a full disk: Lightning trains
         nothing then, nor ends a training.
         """
-        if not self._is_over:
+        if not self._is_over and trainer.ckpt_path is not None:
             self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ It reads weights and says what is wrong with them in a user's words. It knows no
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
@@ -146,6 +147,7 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
         ValueError: if the weights are not there, not whole, or not those of their configuration or checksums.
     """
     check_weights(Path(checkpoint.path))
+    _check_index(Path(checkpoint.path))
     try:
         options |= {"key_mapping": WEIGHTS, "output_loading_info": True}
         return auto.from_pretrained(checkpoint.path, **checkpoint.options, **options)
@@ -163,6 +165,17 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
         if not isinstance(error, RuntimeError):
             raise
         raise ValueError(f"{checkpoint.origin}: the weights do not fit their configuration: {error}") from error
+
+
+def _check_index(folder: Path) -> None:
+    """Check that the index of weights in several files names files of its own folder."""
+    for index in folder.glob("*.index.json"):
+        try:
+            named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # transformers says what is wrong with it
+        if outside := sorted(str(name) for name in named if Path(str(name)).name != str(name)):
+            raise ValueError(f"{index} names weights outside its folder: {outside[0]}")
 
 
 def _of_torch_load(error: Exception) -> bool:
