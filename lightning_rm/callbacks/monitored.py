@@ -27,7 +27,7 @@ class MonitoredInTraining(L.Callback):
 
     def __init__(self, monitors: Mapping[str, str]) -> None:
         self.monitors = dict(monitors)
-        self._is_checked = False
+        self._is_checked = not monitors
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that something is logged before the first look."""
@@ -54,10 +54,10 @@ class MonitoredInTraining(L.Callback):
         self._check_names(trainer)
 
     def _check_names(self, trainer: L.Trainer) -> None:
-        logged = sorted(name for name in trainer.callback_metrics if name.startswith("train/"))
-        if self._is_checked or not logged:
+        if self._is_checked:  # Lightning gathers its metrics each time that they are asked for
             return
-        self._is_checked = True
-        for key, monitor in self.monitors.items():
+        logged = sorted(name for name in trainer.callback_metrics if name.startswith("train/"))
+        self._is_checked = bool(logged)
+        for key, monitor in self.monitors.items() if logged else ():
             if monitor not in logged:
                 raise ValueError(f"{key}={monitor} is not logged; what is logged in training: {', '.join(logged)}")

@@ -49,11 +49,10 @@ class ProgressLines(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Print if it is time."""
-        metrics = trainer.callback_metrics
-        first = trainer.is_global_zero and not self._has_said and "train/loss" in metrics
-        if not (self._is_time(trainer) or first):
+        is_time, is_first = self._is_time(trainer), self._is_first(trainer)
+        if not (is_time or is_first):
             return
-        self._has_said = self._has_said or first
+        metrics = trainer.callback_metrics
         step, steps = trainer.global_step, trainer.estimated_stepping_batches
         ends = steps != math.inf
         parts = [f"step {step:,}" + (f" of {int(steps):,}" if ends else "")]
@@ -96,6 +95,13 @@ class ProgressLines(L.Callback):
     def _evaluated(self, doing: str, trainer: L.Trainer, batch: Any, batch_idx: int) -> None:
         if self._is_time(trainer):
             self.say(f"{doing} {batch.data_set}: batch {batch_idx + 1:,}")
+
+    def _is_first(self, trainer: L.Trainer) -> bool:
+        """Tell whether there is a loss for the first time; gathering metrics costs a step something."""
+        if self._has_said or not trainer.is_global_zero:
+            return False
+        self._has_said = "train/loss" in trainer.callback_metrics
+        return self._has_said
 
     def _is_time(self, trainer: L.Trainer) -> bool:
         now = self.clock()
