@@ -47,10 +47,6 @@ LEAST = {
     "optimizer.weight_decay": 0,
     "scheduler.warmup": 0,
     "seed": 0,
-    "module.head_lr": 0,
-    "module.trim_after": 0,
-    "module.co_teaching_after": 0,
-    "members.alpha": 0,
     "backbone.model.adapter.lora_alpha": 0,
     "backbone.model.config.hidden_size": 1,
     "backbone.model.config.num_hidden_layers": 1,
@@ -60,7 +56,7 @@ LEAST = {
     "callbacks.early_stopping.patience": 0,
     "callbacks.progress.refresh_rate": 0,
 }
-"""The least value of settings of libraries that take a smaller one and fail late, or do another thing."""
+"""The least value of settings whose readers take a smaller one, and fail late or do another thing."""
 
 POSITIVE = ("trainer.limit_train_batches", "trainer.val_check_interval")
 """Settings that are null, or above 0."""
@@ -209,7 +205,7 @@ def micro_batches(cfg: DictConfig, world_size: int) -> int:
     if number < 1 or rest:
         raise ValueError(
             f"data.step_pairs={asked} is not a multiple of the {each * world_size} pairs that {world_size} "
-            f"device{'s'[: world_size > 1]} take at once (data.batch_pairs={each}); change one of them"
+            f"device{'s take' if world_size > 1 else ' takes'} at once (data.batch_pairs={each}); change one of them"
         )
     if given not in (1, number):  # the number itself is what a run's own config.yaml has
         raise ValueError(

@@ -69,8 +69,8 @@ class PairwiseRM(L.LightningModule):
         last_epoch: metrics of the pairs of the latest epoch of training, as the weights moved; a checkpoint has them.
 
     Raises:
-        ValueError: if model, optimizer or scheduler is of another kind, `max_skipped` is below 1, or `spike_factor` is
-            not above it.
+        ValueError: if model, optimizer or scheduler is of another kind, `head_lr` is below 0, `max_skipped` is below 1,
+            or `spike_factor` is not above it.
     """
 
     reads_responses: ClassVar[bool] = False
@@ -89,6 +89,8 @@ class PairwiseRM(L.LightningModule):
     ) -> None:
         super().__init__()
         check_pieces(model, optimizer, scheduler)
+        if head_lr is not None and head_lr < 0:
+            raise ValueError(f"head_lr={head_lr}; give 0 or more, or None for the optimizer's")
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler

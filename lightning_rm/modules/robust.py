@@ -27,7 +27,7 @@ class RobustRM(PairwiseRM):
         trim_after: optimizer steps before pairs are left out.
 
     Raises:
-        ValueError: if `trim` is out of its range.
+        ValueError: if `trim` is out of its range, or `trim_after` below 0.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class RobustRM(PairwiseRM):
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         if not 0 <= trim < 1:
             raise ValueError(f"trim={trim} is the share of pairs that is left out; give a number from 0 to below 1")
+        if trim_after < 0:
+            raise ValueError(f"trim_after={trim_after}; give 0 or more")
         self.loss: PairLoss = loss
         self.trim = trim
         self.trim_after = trim_after

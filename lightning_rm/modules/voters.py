@@ -30,7 +30,7 @@ class VotersRM(PairwiseRM):
             other members finds plausible (co-teaching, arXiv 1804.06872, with more than two); None for all pairs.
 
     Raises:
-        ValueError: if the model has no members.
+        ValueError: if the model has no members, or `co_teaching_after` is below 0.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class VotersRM(PairwiseRM):
             raise ValueError(
                 "voters on one backbone are two members or more: set members=heads or members=lora, or module=baseline"
             )
+        if co_teaching_after is not None and co_teaching_after < 0:
+            raise ValueError(f"co_teaching_after={co_teaching_after}; give 0 or more, or None for all pairs")
         self.num_members = model.num_members
         self.bootstrap = bootstrap
         self.seed = seed

@@ -143,7 +143,7 @@ def test_a_step_has_the_pairs_that_it_is_asked_for() -> None:
     assert micro_batches(cfg(accumulated=64), 1) == 64
     for wrong, devices, told in (
         (cfg(), 3, "is not a multiple of the 12 pairs that 3 devices take at once"),
-        (cfg(batch_pairs=512), 1, "the 512 pairs that 1 device take"),
+        (cfg(batch_pairs=512), 1, "the 512 pairs that 1 device takes"),
         (cfg(batch_pairs=None), 1, "data.batch_pairs, which is null"),
         (cfg(accumulated=2), 1, "makes 64 micro-batches a step, and .*=2 says another"),
     ):

@@ -108,6 +108,8 @@ def test_too_many_in_a_row_end_the_run_with_its_weights_whole_and_saved(tmp_path
     assert all(value.isfinite().all() for value in saved["state_dict"].values())
     with pytest.raises(ValueError, match="max_skipped=0: give the number of steps"):
         BaselineRM(toy_model(), ADAMW, max_skipped=0)
+    with pytest.raises(ValueError, match="head_lr=-1; give 0 or more"):
+        BaselineRM(toy_model(), ADAMW, head_lr=-1)
 
 
 @pytest.mark.filterwarnings("ignore:optimizer step.*is not finite", "ignore:Checkpoint directory.*exists")

@@ -143,6 +143,8 @@ def test_trimming_leaves_the_largest_losses_out(tokens: Any) -> None:
     assert_same(later.losses(batch, output)["loss"], ranking_loss(output.chosen, output.rejected))
     with pytest.raises(ValueError, match="trim=1"):
         RobustRM(toy_model(), ADAMW, trim=1)
+    with pytest.raises(ValueError, match="trim_after=-1; give 0 or more"):
+        RobustRM(toy_model(), ADAMW, trim_after=-1)
 
 
 def test_co_teaching_leaves_out_what_the_others_doubt(tokens: Any) -> None:
@@ -150,6 +152,8 @@ def test_co_teaching_leaves_out_what_the_others_doubt(tokens: Any) -> None:
     plausible = plausible_to_others(margin, torch.tensor([1.0, 0.0, 0.5]))
     assert plausible.tolist() == [[0, 0, 1], [1, 0, 1], [1, 0, 1]]
     model = MemberRewardModel.of(toy_model(dtype="float64"), Members(3))
+    with pytest.raises(ValueError, match="co_teaching_after=-1; give 0 or more"):
+        VotersRM(model, ADAMW, co_teaching_after=-1)
     module = VotersRM(model, ADAMW, bootstrap=False, co_teaching_after=0)
     batch = batch_of(tokens)
     output = module(batch)

@@ -40,7 +40,7 @@ class Members:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("num_members", 1), ("lora_layers", 0), ("rank", 1), ("freeze_layers", 0)):
+        for name, lowest in (("num_members", 1), ("lora_layers", 0), ("rank", 1), ("alpha", 0), ("freeze_layers", 0)):
             if (getattr(self, name) or 0) < lowest:
                 raise ValueError(f"{name}={getattr(self, name)}; give {lowest} or more")
         if self.freeze_layers is not None and (self.lora_layers or self.freeze_backbone):

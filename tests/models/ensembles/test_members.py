@@ -296,6 +296,7 @@ def test_errors(tmp_path: Path) -> None:
         ({"num_members": 0}, "num_members=0"),
         ({"lora_layers": -1}, "lora_layers=-1"),
         ({"rank": 0}, "rank=0"),
+        ({"alpha": -1}, "alpha=-1"),
         ({"freeze_layers": 1, "lora_layers": 1}, "leave freeze_layers out"),
         ({"freeze_layers": 1, "freeze_backbone": True}, "leave freeze_layers out"),
     ):
