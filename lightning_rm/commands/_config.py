@@ -47,12 +47,6 @@ def choices_of(verb: str) -> dict[str, Any]:
     return {group: choice for entry in written.defaults if entry != "_self_" for group, choice in entry.items()}
 
 
-def folder_of(verb: str) -> str:
-    """Return the folder that a command's runs have where none is named, as its configuration says it."""
-    written = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / f"{verb}.yaml"), resolve=False)
-    return cast(dict[str, Any], written)["hydra"]["run"]["dir"]
-
-
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """Return the whole configuration as plain values, for a logger or a file."""
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))

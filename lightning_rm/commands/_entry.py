@@ -21,7 +21,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from lightning_rm.commands._config import Terminated, conf_dir, folder_of, plain_errors
+from lightning_rm.commands._config import Terminated, conf_dir, plain_errors
 from lightning_rm.commands._kinds import check_kinds
 from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
 from lightning_rm.commands._sweep import LOST, check_search, in_sweep, leave_word, told_at_the_end, word_before
@@ -44,9 +44,7 @@ def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
             logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
             warnings.simplefilter("ignore", RowsLeftOut)  # every command that reads pairs shows a table of them
-            if (
-                "SLURM_JOB_ID" not in os.environ
-            ):  # on a login node nobody means to run ranks; in a job it tells of a slip
+            if "SLURM_JOB_ID" not in os.environ:  # on a login node; within a job it tells of a slip
                 warnings.filterwarnings("ignore", message="The `srun` command is available on your system")
             result: Any = None  # of a job that fails: Optuna takes a number for an objective, and trips over NaN
             with plain_errors(cfg):
@@ -108,13 +106,13 @@ def prepare(verb: str) -> None:
         if given.name or given.path:
             compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
             return
-        check_keys(verb, given.own, given.folder)
+        choice = check_keys(verb, given.own, given.folder)
         if is_multirun(words):
             check_search(parse(given.own))
         if verb == "train":
             sys.argv[1:] = with_folder(words)
             if not is_multirun(words):
-                sys.argv[1:] = with_date(sys.argv[1:], folder_of(verb))
+                sys.argv[1:] = with_date(sys.argv[1:], choice.folder)
             check_folder(sys.argv[1:])
     if is_multirun(words):
         sys.argv.append("+hydra.callbacks.sweep._target_=lightning_rm.commands._sweep.SweepNoted")

@@ -119,7 +119,6 @@ EXTRA_OF = {
 }
 """What a plugin of Hydra brings -> the extra of this package that installs it."""
 
-
 ELSEWHERE = {
     "--config-dir": "folder",
     "-cd": "folder",
@@ -137,10 +136,12 @@ class Choice(NamedTuple):
     Args:
         values: dotted key -> value, of containers too; nothing is resolved.
         groups: the names of the groups that can be chosen.
+        folder: of a run where none is named.
     """
 
     values: dict[str, object]
     groups: set[str]
+    folder: str
 
 
 def parse(arguments: Sequence[str]) -> list[Override]:
@@ -245,6 +246,7 @@ def compose_choices(
             if options or override.is_delete():
                 chosen.append(_single(override))
         found: dict[str, object] = {}
+        run_folder = ""
         for words in _one_by_one(chosen):
             try:
                 cfg = compose(verb, overrides=[*search, *words], return_hydra_config=True)
@@ -258,12 +260,13 @@ def compose_choices(
                 raise ValueError(str(error).strip()) from error
             check_hydra(cfg.hydra)
             values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
-            found |= dict(dotted({key: value for key, value in values.items() if key != "hydra"}))
-    return Choice(found, groups)
+            run_folder = values.pop("hydra")["run"]["dir"]
+            found |= dict(dotted(values))
+    return Choice(found, groups, run_folder)
 
 
-def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -> None:
-    """Check the keys of a command line.
+def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -> Choice:
+    """Check the keys of a command line, and return the configuration that it chooses.
 
     Args:
         verb: the command.
@@ -296,6 +299,7 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
                 told += [fault] if (fault := _misread(name, value, default)) else []
     if told:
         raise ValueError("; ".join(told))
+    return choice
 
 
 def nearest(key: str, known: Mapping[str, object]) -> str | None:

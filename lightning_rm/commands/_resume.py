@@ -24,7 +24,6 @@ from lightning_rm.commands._sweep import word_before
 JOB = "job_of_cluster.json"
 """The file in a run's folder that says which job of a cluster wrote it, and by which command line."""
 
-
 LEAST_BYTES = 2**16
 """What must be free on the disk for a run to begin: its settings take some of it."""
 
@@ -48,8 +47,8 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
     if resume is None:
         if not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
             return words
-        before = [Path(folder)] if folder else [path.parent for path in Path("runs").glob(f"*/*/{JOB}")]
-        before = [path for path in before if _is_of(path, arguments)]
+        runs = [Path(folder)] if folder else [*Path("runs").glob("*"), *Path("runs").glob("*/*")]
+        before = [path for path in runs if _is_of(path, arguments)]
         if not before:
             return words
         folder, resume = str(max(before, key=lambda path: (path / JOB).stat().st_mtime)), "auto"

@@ -360,6 +360,9 @@ def test_a_job_that_slurm_puts_back_goes_on_where_it_was(tmp_path: Path, monkeyp
     fixed = [f"hydra.run.dir={other}"]
     write_job(other, fixed)
     assert with_folder(fixed) == [f'hydra.run.dir="{other}"', f'resume="{paths[other]}"']
+    undated = checkpoint(Path("runs/b"))  # an experiment's own folder
+    write_job(Path("runs/b"), ["seed=4"])
+    assert with_folder(["seed=4"]) == ["seed=4", 'hydra.run.dir="runs/b"', f'resume="{undated}"']
     job = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(other)))  # of a sweep, in its own folder
     monkeypatch.setattr("lightning_rm.commands._resume.HydraConfig.get", lambda: job)
     assert is_requeued(OmegaConf.create({"resume": None}), fixed)

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # torch's own name of it
 
+from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._ranks import (
     _told,  # pyright: ignore[reportPrivateUsage]  # what differs from torchrun is who opens the store
     with_date,
@@ -30,6 +31,12 @@ def test_one_process_names_its_folder_itself() -> None:
     alone = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "1"}
     assert with_date(["hydra.run.dir=a/${now:%Y}"], USUAL, alone) == ["hydra.run.dir=a/${now:%Y}"]
     assert with_date(["hydra.run.dir=a"], USUAL, {"TORCHELASTIC_USE_AGENT_STORE": "True"}) == ["hydra.run.dir=a"]
+
+
+def test_an_experiment_may_name_a_folder_of_its_own() -> None:
+    """In which another looks for what it leaves: no date comes in its place."""
+    assert check_keys("train", []).folder == USUAL
+    assert check_keys("train", ["experiment=nemotron_regression"]).folder == "runs/${name}"
 
 
 def test_ranks_of_torchrun_take_the_date_of_the_first(clocks: None) -> None:
