@@ -100,7 +100,7 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
         print(f"error: {said}", file=sys.stderr)
         if keys := full_keys(cfg, said):
             print(f"(on the command line: {', '.join(keys)})", file=sys.stderr)
-        if nulls and "None" in said:
+        if nulls and ("None" in said or "=null;" in said):
             print(f"(null was given for {', '.join(nulls)}; without it the default holds)", file=sys.stderr)
         if in_sweep():
             leave_word(said)
