@@ -295,8 +295,9 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
         for each in _values(override):
             values = ((key, each), *dotted(each, f"{key}."))
             for name, value in values:
-                default = choice.values.get(source_of(name, choice.values))
-                told += [fault] if (fault := _misread(name, value, default)) else []
+                first = choice.values.get(source_of(name, choice.values))
+                fault = _misread(name, value, choice.values.get(name)) or misread_number(name, value, first)
+                told += [fault] if fault else []
     if told:
         raise ValueError("; ".join(told))
     return choice
@@ -413,7 +414,7 @@ def _misread(key: str, value: object, default: object) -> str | None:
     if is_mapping and not (value is None or isinstance(value, dict) or "${" in str(value)):
         return f"{key}={value}; give a mapping: {key}={{NAME: VALUE}}"
     if not (isinstance(default, bool) and isinstance(value, str)) or key in TEXTS_TOO or "${" in value:
-        return misread_number(key, value, default)
+        return None
     return f"{key}={value}; give true or false"
 
 

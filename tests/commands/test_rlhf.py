@@ -265,9 +265,9 @@ def test_broken_weights_are_named_and_not_taken_for_others(
         (["monitor=val/accurate"], "there is no metric 'accurate'"),
         (["data.max_tokens=4096"], "the backbone has positions for 256"),
         (["backbone=hub", "backbone.path=nowhere"], "nowhere"),
-        (["optimizer.lr=-1"], "Invalid learning rate"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1; give 0 or more"),
         (["module=meta", "responses.batch_groups=0"], "batch_groups"),
-        (["policy_optimizer.lr=-1"], "Invalid learning rate"),
+        (["policy_optimizer.lr=-1"], "optimizer.lr=-1; give 0 or more"),
         (["policy_optimizer.batch_pairs=0"], "batch_pairs=0"),
     ],
 )
