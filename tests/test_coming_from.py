@@ -7,7 +7,9 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning_rm.commands._keys import OF_CHOICES, OTHER_NAMES, compose_choices, parse
+from lightning_rm.commands._keys import compose_choices
+from lightning_rm.commands._other_names import OF_CHOICES, OTHER_NAMES
+from lightning_rm.commands._words import parse
 
 PAGE = Path(__file__).parents[1] / "docs" / "coming_from.md"
 OF_THE_TRAINER = {"model", "train_dataset", "eval_dataset", "peft_config"}

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.callbacks.checkpoint_files import read_checkpoint
-from lightning_rm.commands._kinds import misread_number
+from lightning_rm.commands._settings import check_settings
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.metrics.groups import group_metric_names
@@ -22,7 +21,6 @@ from lightning_rm.metrics.scores import score_metric_names
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.measured import metric_prefix
-from lightning_rm.modules.requirements import check_trainer
 
 BENCHMARK = "benchmark/"
 """What the metrics of a benchmark are named after, before its own name."""
@@ -30,67 +28,15 @@ BENCHMARK = "benchmark/"
 TRAIN = "train/"
 """What the metrics of training are named after."""
 
-STRATEGIES = (
-    *("auto", "ddp", "ddp_fork", "ddp_notebook"),
-    *("ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"),
-)
-"""Strategies by name that train here as they should; FSDP2's is an object."""
-
-LEAST = {
-    "trainer.accumulate_grad_batches": 1,
-    "trainer.check_val_every_n_epoch": 1,
-    "trainer.gradient_clip_val": 0,
-    "trainer.log_every_n_steps": 0,
-    "trainer.num_nodes": 1,
-    "trainer.num_sanity_val_steps": -1,
-    "optimizer.lr": 0,
-    "optimizer.weight_decay": 0,
-    "scheduler.warmup": 0,
-    "seed": 0,
-    "backbone.model.adapter.lora_alpha": 0,
-    "backbone.model.config.hidden_size": 1,
-    "backbone.model.config.num_hidden_layers": 1,
-    "backbone.model.config.num_attention_heads": 1,
-    "backbone.model.config.max_position_embeddings": 1,
-    "callbacks.early_stopping.min_delta": 0,
-    "callbacks.early_stopping.patience": 0,
-    "callbacks.progress.refresh_rate": 0,
-}
-"""The least value of settings whose readers take a smaller one, and fail late or do another thing."""
-
-POSITIVE = ("trainer.limit_train_batches", "trainer.val_check_interval")
-"""Settings that are null, or above 0."""
-
 
 def check_config(cfg: DictConfig) -> None:
-    """Say what the configuration alone shows: adapters without a kind, W&B without a key, a checkpoint that is not one.
+    """Say what the configuration alone shows: settings that are not to be taken, adapters without a kind, W&B without a
+    key, a checkpoint that is not one.
 
     Raises:
         ValueError: for each of them.
     """
-    if str(cfg.trainer.strategy).startswith("deepspeed"):
-        raise ValueError(
-            f"trainer.strategy={cfg.trainer.strategy}: DeepSpeed is not supported; set trainer=fsdp2 for ZeRO-3, "
-            "trainer=fsdp2_offload for its offload"
-        )
-    strategy = cfg.trainer.strategy
-    if isinstance(strategy, str) and strategy not in STRATEGIES:
-        raise ValueError(f"trainer.strategy={strategy}; give {' or '.join(STRATEGIES[:2])}, or set trainer=fsdp2")
-    check_trainer(_precision(cfg), ())
-    if OmegaConf.is_config(strategy) and _precision(cfg) == "16-mixed":
-        raise ValueError("trainer.precision=16-mixed: FSDP2 scales no gradients; set bf16-mixed or 32-true")
-    if cfg.trainer.deterministic not in (True, False, None, "warn"):
-        raise ValueError(f"trainer.deterministic={cfg.trainer.deterministic}; give true, false or warn")
-    every = "checkpoint.every_n_train_steps"  # read by no `_target_` whose argument would say what it takes
-    if fault := misread_number(every, cfg.checkpoint.every_n_train_steps, 1):
-        raise ValueError(fault)
-    values = {key: OmegaConf.select(cfg, key) for key in (*LEAST, *POSITIVE)}
-    for key, least in LEAST.items():
-        if values[key] is not None and values[key] < least:
-            raise ValueError(f"{key}={values[key]}; give {least} or more")
-    for key in POSITIVE:
-        if isinstance(values[key], int | float) and values[key] <= 0:
-            raise ValueError(f"{key}={values[key]}; give a share or a number above 0, or null")
+    check_settings(cfg)
     for key, way in (
         ("lora", "backbone=hub_lora backbone.path=NAME_OR_FOLDER, which has backbone.model.lora.rank and others"),
         ("adapter", "peft=lora (or dora, rslora, vera, ia3), which has backbone.model.adapter.r and others"),
@@ -161,58 +107,12 @@ def check_run(
         raise ValueError(f"data.max_tokens={longest}, but the backbone has positions for {limit}; set {limit} or less")
 
 
-def check_precision(cfg: DictConfig, trainer: L.Trainer) -> None:
-    """Check that a trainer computes as it was told; Lightning takes bf16-mixed for 16-mixed where there is no GPU.
-
-    Raises:
-        ValueError: if it does not.
-    """
-    if trainer.precision != _precision(cfg):
-        raise ValueError(
-            f"trainer.precision={cfg.trainer.precision} needs a GPU, and there is none here; set "
-            "trainer.precision=32-true, or bf16-mixed"
-        )
-
-
 def train_monitors(cfg: DictConfig) -> dict[str, str]:
     """Return the metrics of training that callbacks of a run go by, by the keys that set them."""
     named = {
         f"callbacks.{name}.monitor": callback.get("monitor") for name, callback in cfg.callbacks.items() if callback
     }
     return {key: monitor for key, monitor in named.items() if str(monitor).startswith(TRAIN)}
-
-
-def micro_batches(cfg: DictConfig, world_size: int) -> int:
-    """Return how many micro-batches an optimizer step has: those that `data.step_pairs` takes on all devices together.
-
-        step_pairs=256 batch_pairs=4, eight devices -> 8
-
-    Args:
-        cfg: of the run.
-        world_size: of the devices that train.
-
-    Raises:
-        ValueError: if they do not come to a whole number of micro-batches, or the number itself is given too.
-    """
-    asked, each, given = cfg.data.step_pairs, cfg.data.batch_pairs, cfg.trainer.accumulate_grad_batches
-    if asked is None:
-        return given
-    if each is None:
-        raise ValueError(
-            f"data.step_pairs={asked} is made of data.batch_pairs, which is null; set data.step_pairs=null"
-        )
-    number, rest = divmod(asked, each * world_size)
-    if number < 1 or rest:
-        raise ValueError(
-            f"data.step_pairs={asked} is not a multiple of the {each * world_size} pairs that {world_size} "
-            f"device{'s take' if world_size > 1 else ' takes'} at once (data.batch_pairs={each}); change one of them"
-        )
-    if given not in (1, number):  # the number itself is what a run's own config.yaml has
-        raise ValueError(
-            f"data.step_pairs={asked} makes {number} micro-batches a step, and trainer.accumulate_grad_batches={given} "
-            "says another number: leave one out (data.step_pairs=null)"
-        )
-    return number
 
 
 def warn_of_a_toy(cfg: DictConfig) -> None:
@@ -223,12 +123,6 @@ def warn_of_a_toy(cfg: DictConfig) -> None:
             "this backbone has random weights and the made world's tokenizer, which spells all other words by letters; "
             "for pairs of your own name a model: backbone=hub backbone.path=NAME_OR_FOLDER"
         )
-
-
-def _precision(cfg: DictConfig) -> str:
-    """Return a trainer's precision by its full name: bf16 is bf16-mixed."""
-    told = str(cfg.trainer.precision)
-    return {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(told, told)
 
 
 def _check_monitor(

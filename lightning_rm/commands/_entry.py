@@ -93,9 +93,10 @@ def prepare(verb: str) -> None:
         with _said():
             print(help_text(verb, [word for word in words if not word.startswith("-")]))
         raise SystemExit(0)
-    from lightning_rm.commands._keys import check_keys, compose_choices, parse, sort_words
+    from lightning_rm.commands._keys import check_keys, compose_choices
     from lightning_rm.commands._ranks import with_date
     from lightning_rm.commands._resume import check_folder, with_folder
+    from lightning_rm.commands._words import parse, sort_words
 
     with _said():
         words = take_word(words)

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from lightning_rm.commands._config import conf_dir, dotted
-from lightning_rm.commands._keys import parse
+from lightning_rm.commands._words import parse
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<rest>.*)$")
 KEY_WIDTH = 40

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import get_object
@@ -28,7 +27,9 @@ from yaml import YAMLError
 
 from lightning_rm.commands._config import conf_dir, dotted, followed, source_of
 from lightning_rm.commands._kinds import misread_number
+from lightning_rm.commands._other_names import OF_CHOICES, OTHER_NAMES
 from lightning_rm.commands._targets import check_hydra
+from lightning_rm.commands._words import parse
 
 OPEN = ("backbone.model.config", "features", "policy_optimizer.args")
 """Mappings with entries in the configuration that take others too, which are checked where they are read."""
@@ -42,74 +43,6 @@ NULL_TOO = ("data.", "responses.", "reference")
 MAPPINGS = ("chat_template_kwargs",)
 """Keys that are null or a mapping."""
 
-OTHER_NAMES = {
-    # TRL's, which docs/coming_from.md has in a table
-    "activation_offloading": "backbone.model.offload_activations",
-    "bf16": "trainer.precision",
-    "center_rewards_coefficient": "module.centering",
-    "chat_template_path": "backbone.chat_template",
-    "dataloader_num_workers": "data.num_workers",
-    "dataset_num_proc": "data.prepare_processes",
-    "deepspeed": "trainer",
-    "disable_dropout": "backbone.model.dropout",
-    "eval_dataset": "data.val_file",
-    "eval_steps": "trainer.val_check_interval",
-    "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
-    "gradient_checkpointing": "backbone.model.gradient_checkpointing",
-    "greater_is_better": "mode",
-    "learning_rate": "optimizer.lr",
-    "logging_steps": "trainer.log_every_n_steps",
-    "lr_scheduler_type": "scheduler",
-    "max_grad_norm": "trainer.gradient_clip_val",
-    "max_length": "data.max_tokens",
-    "metric_for_best_model": "monitor",
-    "model": "backbone.path",
-    "num_train_epochs": "trainer.max_epochs",
-    "optim": "optimizer",
-    "output_dir": "hydra.run.dir",
-    "peft_config": "peft",
-    "per_device_eval_batch_size": "data.eval_batch_pairs",
-    "per_device_train_batch_size": "data.batch_pairs",
-    "report_to": "logger",
-    "resume_from_checkpoint": "resume",
-    "run_name": "name",
-    "save_steps": "checkpoint.every_n_train_steps",
-    "torch_compile": "backbone.model.compile",
-    "train_dataset": "data.file",
-    "use_liger_kernel": "backbone.model.liger",
-    "warmup_steps": "scheduler.warmup",
-    # of its command and of others
-    "batch_size": "data.batch_pairs",
-    "cutoff_len": "data.max_tokens",
-    "dataset": "data.file",
-    "dataset_name": "data.name",
-    "epochs": "trainer.max_epochs",
-    "lora_alpha": "backbone.model.lora.alpha",
-    "lora_r": "backbone.model.lora.rank",
-    "lr": "optimizer.lr",
-    "max_len": "data.max_tokens",
-    "max_seq_length": "data.max_tokens",
-    "micro_batch_size": "data.batch_pairs",
-    "micro_train_batch_size": "data.batch_pairs",
-    "model_name_or_path": "backbone.path",
-    "pretrain": "backbone.path",
-    "train_batch_size": "data.step_pairs",
-    "train_global_batch_size": "data.step_pairs",
-    "use_peft": "peft",
-    "warmup_ratio": "scheduler.warmup",
-}
-"""What other trainers call a key -> what it is here."""
-
-OF_CHOICES = {
-    "backbone.path": "backbone=hub backbone.path=NAME_OR_FOLDER",
-    "backbone.model.lora.alpha": "backbone=hub_lora backbone.model.lora.alpha=NUMBER",
-    "backbone.model.lora.rank": "backbone=hub_lora backbone.model.lora.rank=NUMBER",
-    "data.file": "data=jsonl data.file=FILE",
-    "data.name": "data=hub data.name=NAME",
-    "data.val_file": "data=jsonl data.val_file=FILE",
-}
-"""Keys of `OTHER_NAMES` that only some choices of their group have -> the words that make them."""
-
 EXTRA_OF = {
     "hydra/launcher/joblib": "sweep",
     "hydra/launcher/ray": "ray",
@@ -118,16 +51,6 @@ EXTRA_OF = {
     "hydra/sweeper/optuna": "sweep",
 }
 """What a plugin of Hydra brings -> the extra of this package that installs it."""
-
-ELSEWHERE = {
-    "--config-dir": "folder",
-    "-cd": "folder",
-    "--config-name": "name",
-    "-cn": "name",
-    "--config-path": "path",
-    "-cp": "path",
-}
-"""Words of Hydra's own by which configurations lie elsewhere -> the field of `Words` that has it."""
 
 
 class Choice(NamedTuple):
@@ -142,71 +65,6 @@ class Choice(NamedTuple):
     values: dict[str, object]
     groups: set[str]
     folder: str
-
-
-def parse(arguments: Sequence[str]) -> list[Override]:
-    """Return the `key=value` words of a command line.
-
-    Raises:
-        ValueError: if one cannot be read, in words that say how to write it.
-    """
-    parser = OverridesParser.create()
-    parsed: list[Override] = []
-    for word in arguments:
-        try:
-            parsed.append(parser.parse_override(word))
-        except HydraException as error:
-            key, sign, value = word.partition("=")
-            if not sign:
-                raise ValueError(
-                    f"{word!r} is not of the form key=value; keys stand without dashes, as optimizer.lr=1e-5"
-                ) from error
-            raise ValueError(
-                f"{word!r} cannot be read: in a value = ( ) [ ] {{ }} : and quotes are signs of their own; quote it "
-                f"twice, for the shell and for Hydra: '{key}=\"{value}\"'"
-            ) from error
-    return parsed
-
-
-class Words(NamedTuple):
-    """A command line, sorted.
-
-    Args:
-        own: the `key=value` words.
-        folder: another folder of groups (`--config-dir`).
-        looks_only: whether Hydra is only asked to show something.
-        name: another configuration, whose keys are its own (`--config-name`).
-        path: the folder that it lies in (`--config-path`).
-    """
-
-    own: list[str]
-    folder: str | None = None
-    looks_only: bool = False
-    name: str | None = None
-    path: str | None = None
-
-
-def sort_words(words: Sequence[str]) -> Words:
-    """Sort the words of a command line.
-
-    Raises:
-        ValueError: for a run to repeat that Hydra has pickled: whatever is in the pickle would be run.
-    """
-    own: list[str] = []
-    others: dict[str, str | None] = {}
-    looks_only = False
-    rest = iter(words)
-    for word in rest:
-        name, sign, value = word.partition("=")
-        if name == "--experimental-rerun":
-            raise ValueError(f"{name} reads a pickle, which may run anything; give the settings themselves")
-        if name in ELSEWHERE:
-            others[ELSEWHERE[name]] = value if sign else next(rest, None)
-        elif word in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
-            looks_only = True
-        elif not word.startswith("-"):
-            own.append(word)
-    return Words(own, looks_only=looks_only, **others)
 
 
 def compose_choices(

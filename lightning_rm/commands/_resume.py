@@ -18,8 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from lightning_rm.commands._keys import parse, sort_words
 from lightning_rm.commands._sweep import word_before
+from lightning_rm.commands._words import parse, sort_words
 
 JOB = "job_of_cluster.json"
 """The file in a run's folder that says which job of a cluster wrote it, and by which command line."""

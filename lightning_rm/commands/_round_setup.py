@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import find_source
-from lightning_rm.commands._keys import parse
 from lightning_rm.commands._process import Run
 from lightning_rm.commands._resume import quoted
+from lightning_rm.commands._words import parse
 from lightning_rm.commands.evaluate import device_of
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.pairs import load_tokenizer

@@ -35,18 +35,11 @@ from lightning_rm.callbacks import (
     Stop,
 )
 from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
-from lightning_rm.commands._checks import (
-    BENCHMARK,
-    check_config,
-    check_precision,
-    check_run,
-    micro_batches,
-    train_monitors,
-    warn_of_a_toy,
-)
+from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, train_monitors, warn_of_a_toy
 from lightning_rm.commands._config import Terminated, plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import SPIKES, begin, report, write_counts
+from lightning_rm.commands._settings import check_precision, micro_batches
 from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.models.backbone.adapters import count_parameters

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from lightning_rm.commands._checks import micro_batches, warn_of_a_toy
+from lightning_rm.commands._checks import warn_of_a_toy
 from lightning_rm.commands._config import conf_dir, resolved
 from lightning_rm.commands._kinds import check_kinds
 from lightning_rm.commands.main import verbs
@@ -67,6 +67,13 @@ def composed(*overrides: str, command: str = "train") -> DictConfig:
     cfg.pop("hydra")
     _name(cfg)
     return cfg
+
+
+def changeable(cfg: DictConfig) -> DictConfig:
+    """A copy of a configuration, with room for any key."""
+    left = cfg.copy()
+    OmegaConf.set_struct(left, False)
+    return left
 
 
 def _name(node: DictConfig | ListConfig) -> None:
@@ -128,27 +135,6 @@ def test_the_toy_backbone_warns_of_pairs_that_are_not_made(recwarn: pytest.Warni
     assert not recwarn
     with pytest.warns(UserWarning, match="backbone=hub backbone.path="):
         warn_of_a_toy(composed("data=jsonl", run))
-
-
-def test_a_step_has_the_pairs_that_it_is_asked_for() -> None:
-    """256 pairs by 4: 64 micro-batches on one device, 8 on eight; three devices cannot make a step of 256."""
-
-    def cfg(**data: int | None) -> DictConfig:
-        accumulated = data.pop("accumulated", 1)
-        pairs = {"step_pairs": 256, "batch_pairs": 4, **data}
-        return OmegaConf.create({"data": pairs, "trainer": {"accumulate_grad_batches": accumulated}})
-
-    assert [micro_batches(cfg(), devices) for devices in (1, 8)] == [64, 8]
-    assert micro_batches(cfg(step_pairs=None, accumulated=3), 8) == 3
-    assert micro_batches(cfg(accumulated=64), 1) == 64
-    for wrong, devices, told in (
-        (cfg(), 3, "is not a multiple of the 12 pairs that 3 devices take at once"),
-        (cfg(batch_pairs=512), 1, "the 512 pairs that 1 device takes"),
-        (cfg(batch_pairs=None), 1, "data.batch_pairs, which is null"),
-        (cfg(accumulated=2), 1, "makes 64 micro-batches a step, and .*=2 says another"),
-    ):
-        with pytest.raises(ValueError, match=told):
-            micro_batches(wrong, devices)
 
 
 RECIPES = CONF.parent / "docs" / "howto" / "recipes.md"

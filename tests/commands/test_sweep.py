@@ -15,8 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from lightning_rm.commands._config import conf_dir
-from lightning_rm.commands._keys import check_keys, parse
+from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._sweep import LOST, NOT_BEGUN, WORD, Sweep, check_search, show
+from lightning_rm.commands._words import parse
 
 SWEEPS = sorted((Path(conf_dir()) / "grid").glob("*.yaml"))
 

@@ -1,0 +1,88 @@
+"""A command line: its `key=value` words, and those of Hydra's own.
+
+It knows how words are written; not which keys there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+ELSEWHERE = {
+    "--config-dir": "folder",
+    "-cd": "folder",
+    "--config-name": "name",
+    "-cn": "name",
+    "--config-path": "path",
+    "-cp": "path",
+}
+"""Words of Hydra's own by which configurations lie elsewhere -> the field of `Words` that has it."""
+
+
+class Words(NamedTuple):
+    """A command line, sorted.
+
+    Args:
+        own: the `key=value` words.
+        folder: another folder of groups (`--config-dir`).
+        looks_only: whether Hydra is only asked to show something.
+        name: another configuration, whose keys are its own (`--config-name`).
+        path: the folder that it lies in (`--config-path`).
+    """
+
+    own: list[str]
+    folder: str | None = None
+    looks_only: bool = False
+    name: str | None = None
+    path: str | None = None
+
+
+def sort_words(words: Sequence[str]) -> Words:
+    """Sort the words of a command line.
+
+    Raises:
+        ValueError: for a run to repeat that Hydra has pickled: whatever is in the pickle would be run.
+    """
+    own: list[str] = []
+    others: dict[str, str | None] = {}
+    looks_only = False
+    rest = iter(words)
+    for word in rest:
+        name, sign, value = word.partition("=")
+        if name == "--experimental-rerun":
+            raise ValueError(f"{name} reads a pickle, which may run anything; give the settings themselves")
+        if name in ELSEWHERE:
+            others[ELSEWHERE[name]] = value if sign else next(rest, None)
+        elif word in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
+            looks_only = True
+        elif not word.startswith("-"):
+            own.append(word)
+    return Words(own, looks_only=looks_only, **others)
+
+
+def parse(arguments: Sequence[str]) -> list[Override]:
+    """Return the `key=value` words of a command line.
+
+    Raises:
+        ValueError: if one cannot be read, in words that say how to write it.
+    """
+    parser = OverridesParser.create()
+    parsed: list[Override] = []
+    for word in arguments:
+        try:
+            parsed.append(parser.parse_override(word))
+        except HydraException as error:
+            key, sign, value = word.partition("=")
+            if not sign:
+                raise ValueError(
+                    f"{word!r} is not of the form key=value; keys stand without dashes, as optimizer.lr=1e-5"
+                ) from error
+            raise ValueError(
+                f"{word!r} cannot be read: in a value = ( ) [ ] {{ }} : and quotes are signs of their own; quote it "
+                f"twice, for the shell and for Hydra: '{key}=\"{value}\"'"
+            ) from error
+    return parsed
