@@ -38,7 +38,7 @@ from paper_parts.world import Judge, Settings, World, ensemble, judge_of
 
 from lightning_rm.drafts import draft_of
 from lightning_rm.models.ensembles.warm import average_weights
-from lightning_rm.modules.contrast import SimCSE
+from lightning_rm.modules.contrast import SimCSE, SwAV
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
 from lightning_rm.modules.strength_aware import StrengthAwareRM
@@ -58,12 +58,22 @@ ROWS = (
     *("baseline", "headroom", "flip", "fresh_33", "flip_fresh", "fresh_33_disputed", "ensemble_mean", "meta_up"),
     *("meta_up_above", "mean_minus_variance", "warm", "soft_label", "distilled", "fresh_50", "fresh_10"),
     *("soft_label_margin", "simcse", "two_views", "simcse_fresh_33", "simcse_flip_fresh", "meta_down", "flip_negative"),
+    *("simcse_1", "simcse_diff", "swav", "swav_diff"),
 )
 OTHER_SEEDS = ("voter_2", "voter_3", "voter_4", "voter_5")
 """The baseline in four other orders of the pairs: how much of a difference is a lucky or an unlucky baseline."""
 TWO_VIEWS = partial(ContrastiveRM, contrast=partial(SimCSE, temperature=0.2), dropout_at="embeddings")
 LIGHT = partial(TWO_VIEWS, beta=0.1)
 """SimCSE on responses with a tenth of its loss; by `beta=0` what its two dropout masks do without it."""
+CONTRASTS = {
+    "simcse": LIGHT,
+    "two_views": partial(TWO_VIEWS, beta=0.0),
+    "simcse_1": partial(TWO_VIEWS, beta=1.0),
+    "simcse_diff": partial(LIGHT, contrast=partial(SimCSE, samples="difference", temperature=0.2)),
+    "swav": partial(LIGHT, contrast=SwAV),
+    "swav_diff": partial(LIGHT, contrast=partial(SwAV, samples="difference", num_prototypes=20)),
+}
+"""With the pairs as they are: the paper's weight of SimCSE is 1 and that of SwAV .1, with 50 prototypes or 20."""
 ROUNDS = ("baseline", "fresh_33", "flip_fresh")
 
 
@@ -83,6 +93,8 @@ def judge_of_row(world: World, policies: Policies, name: str) -> Judge:
         return judge_of(world.train(name, world.annotated(), treatments=BY_STRENGTH[name]))
     if name == "headroom":  # as many as there are, if they are fewer
         return judge_of(world.train(name, policies.candidates(groups)[: len(pairs)]))
+    if name in CONTRASTS:
+        return judge_of(world.train(name, pairs, module=CONTRASTS[name]))
     method = LIGHT if name.startswith("simcse_") else StrengthAwareRM
     labels = name.removeprefix("simcse_")
     if labels in FRESH:
@@ -94,8 +106,6 @@ def judge_of_row(world: World, policies: Policies, name: str) -> Judge:
     if name == "distilled":  # no label is fresh: all are what the voters believe
         unlabelled = policies.mixed(FRESH["fresh_33"], groups)
         return judge_of(world.train(name, world.annotated(unlabelled), treatments=[soft_label]))
-    if name in ("simcse", "two_views"):
-        return judge_of(world.train(name, pairs, module=LIGHT if name == "simcse" else partial(TWO_VIEWS, beta=0.0)))
     rate = -ASCENT if name == "meta_down" else ASCENT
     method = partial(MetaRM, ascent_lr=rate, ascent_scale="relative")
     theta = world.train(name.removesuffix("_above"), pairs, module=method, responses=groups)
