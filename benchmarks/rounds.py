@@ -108,12 +108,22 @@ def run(arguments: argparse.Namespace, world: int, method: str) -> dict[str, Any
             *("optimizer.lr=1e-3", "trainer=cpu", "accelerator=cpu", "monitor=null", "logger=none"),
             *(f"rounds={arguments.rounds}", f"num_prompts={arguments.prompts}", "k=8", "max_new_tokens=32"),
             *("batch_prompts=32", f"num_eval_prompts={arguments.eval_prompts}", "eval_k=4"),
-            *(f"policy_optimizer.lr={arguments.lr}", "policy_optimizer.epochs=2", f"seed={world}", "init_seed=0"),
+            *(f"seed={world}", "init_seed=0"),
+            *_optimizer(arguments),
             *METHODS[method],
         ]
     )
     told = json.loads((folder / method / "rounds.json").read_text(encoding="utf-8"))["rounds"]
     return {"rounds": told}
+
+
+def _optimizer(arguments: argparse.Namespace) -> list[str]:
+    """Return the words that choose how the policy is improved, with 64 completions a step of TRL's trainers."""
+    chosen = f"policy_optimizer={arguments.optimizer}"
+    if arguments.optimizer == "best_of_n":
+        return [chosen, f"policy_optimizer.lr={arguments.lr}", "policy_optimizer.epochs=2"]
+    args = "policy_optimizer.args"
+    return [chosen, f"{args}.learning_rate={arguments.lr}", f"{args}.per_device_train_batch_size=64"]
 
 
 def table(runs: dict[str, dict[str, Any]]) -> None:
@@ -198,7 +208,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8000)
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--eval-prompts", type=int, default=300)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--optimizer", default="best_of_n", choices=("best_of_n", "grpo", "rloo"))
+    parser.add_argument("--lr", type=float, default=1e-3, help="of the policy")
     parser.add_argument("--out", type=Path, default=Path("runs/rounds"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
