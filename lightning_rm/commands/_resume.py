@@ -131,7 +131,8 @@ def check_folder(arguments: Sequence[str]) -> None:
         raise ValueError(f"{folder}: {there} cannot be written; say where to write with {key}=")
     if (Path(folder) / "round_0").is_dir():
         raise ValueError(f"{folder} holds rounds of lightning-rm rlhf; name another folder with {key}=")
-    if shutil.disk_usage(there).free < LEAST_BYTES:  # where Hydra would answer with a traceback
+    total, _, free = shutil.disk_usage(there)
+    if total and free < LEAST_BYTES:  # where Hydra would answer with a traceback; some file systems count nothing
         raise ValueError(f"{folder}: the disk of {there} is full; make room, or say where to write with {key}=")
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -286,6 +287,12 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypat
         check_folder(["hydra.run.dir=rounds"])
     check_folder([f"hydra.run.dir={tmp_path}/a/b"])
     check_folder(["seed=3", "hydra.run.dir=x/${name}"])
+    for free in ((0, 0, 0), (2**30, 2**29, 2**29)):
+        monkeypatch.setattr("shutil.disk_usage", Mock(return_value=free))
+        check_folder([])
+    monkeypatch.setattr("shutil.disk_usage", Mock(return_value=(2**30, 2**30, 0)))
+    with pytest.raises(ValueError, match=r"runs: the disk of .* is full; make room, or .* hydra\.run\.dir="):
+        check_folder([])
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write where others may not
     with pytest.raises(ValueError, match=r"runs: .* cannot be written; say where to write with hydra\.run\.dir="):
         check_folder([])
