@@ -113,7 +113,7 @@ def prepare(verb: str) -> None:
         if verb == "train":
             sys.argv[1:] = with_folder(words)
             if not is_multirun(words):
-                sys.argv[1:] = with_date(sys.argv[1:], choice.folder)
+                sys.argv[1:] = with_date(sys.argv[1:], choice.run_dir)
             check_folder(sys.argv[1:])
     if is_multirun(words):
         sys.argv.append("+hydra.callbacks.sweep._target_=lightning_rm.commands._sweep.SweepNoted")

@@ -59,12 +59,12 @@ class Choice(NamedTuple):
     Args:
         values: dotted key -> value, of containers too; nothing is resolved.
         groups: the names of the groups that can be chosen.
-        folder: of a run where none is named.
+        run_dir: the folder of a run where none is named.
     """
 
     values: dict[str, object]
     groups: set[str]
-    folder: str
+    run_dir: str
 
 
 def compose_choices(
@@ -104,7 +104,7 @@ def compose_choices(
             if options or override.is_delete():
                 chosen.append(_single(override))
         found: dict[str, object] = {}
-        run_folder = ""
+        run_dir = ""
         for words in _one_by_one(chosen):
             try:
                 cfg = compose(verb, overrides=[*search, *words], return_hydra_config=True)
@@ -118,9 +118,9 @@ def compose_choices(
                 raise ValueError(str(error).strip()) from error
             check_hydra(cfg.hydra)
             values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
-            run_folder = values.pop("hydra")["run"]["dir"]
+            run_dir = values.pop("hydra")["run"]["dir"]
             found |= dict(dotted(values))
-    return Choice(found, groups, run_folder)
+    return Choice(found, groups, run_dir)
 
 
 def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -> Choice:

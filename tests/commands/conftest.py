@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands import _entry, main
 from tests.figures import draw_nothing, leave_blank
@@ -31,6 +32,22 @@ def _without_ink() -> Iterator[None]:
         draw_nothing(patch)
         leave_blank(patch)
         yield
+
+
+@pytest.fixture(scope="session")
+def whole() -> DictConfig:
+    """A training with callbacks and adapters."""
+    from tests.commands.test_conf import composed
+
+    return composed("callbacks=[early_stopping,top_k,progress]", "peft=lora", "hydra.runtime.output_dir=run")
+
+
+@pytest.fixture
+def cfg(whole: DictConfig) -> DictConfig:
+    """The same, to be changed: with room for any key."""
+    left = whole.copy()
+    OmegaConf.set_struct(left, False)
+    return left
 
 
 @pytest.fixture

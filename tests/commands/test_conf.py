@@ -69,13 +69,6 @@ def composed(*overrides: str, command: str = "train") -> DictConfig:
     return cfg
 
 
-def changeable(cfg: DictConfig) -> DictConfig:
-    """A copy of a configuration, with room for any key."""
-    left = cfg.copy()
-    OmegaConf.set_struct(left, False)
-    return left
-
-
 def _name(node: DictConfig | ListConfig) -> None:
     """What a user must name gets a name, in place: a copy would cost as much as half of a composition."""
     for key in range(len(node)) if isinstance(node, ListConfig) else list(node):

@@ -6,17 +6,6 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._kinds import check_kinds, misread_number
-from tests.commands.test_conf import changeable, composed
-
-
-@pytest.fixture(scope="module")
-def whole() -> DictConfig:
-    return composed("callbacks=[early_stopping,top_k,progress]", "peft=lora", "hydra.runtime.output_dir=run")
-
-
-@pytest.fixture
-def cfg(whole: DictConfig) -> DictConfig:
-    return changeable(whole)
 
 
 def test_the_defaults_are_of_the_kinds_that_are_taken(cfg: DictConfig) -> None:

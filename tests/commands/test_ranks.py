@@ -35,8 +35,8 @@ def test_one_process_names_its_folder_itself() -> None:
 
 def test_an_experiment_may_name_a_folder_of_its_own() -> None:
     """In which another looks for what it leaves: no date comes in its place."""
-    assert check_keys("train", []).folder == USUAL
-    assert check_keys("train", ["experiment=nemotron_regression"]).folder == "runs/${name}"
+    assert check_keys("train", []).run_dir == USUAL
+    assert check_keys("train", ["experiment=nemotron_regression"]).run_dir == "runs/${name}"
 
 
 def test_ranks_of_torchrun_take_the_date_of_the_first(clocks: None) -> None:

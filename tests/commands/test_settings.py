@@ -8,17 +8,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._settings import LEAST, check_precision, check_settings, micro_batches
-from tests.commands.test_conf import changeable, composed
-
-
-@pytest.fixture(scope="module")
-def whole() -> DictConfig:
-    return composed("callbacks=[early_stopping,progress]", "peft=lora", "hydra.runtime.output_dir=run")
-
-
-@pytest.fixture
-def cfg(whole: DictConfig) -> DictConfig:
-    return changeable(whole)
 
 
 def test_the_defaults_are_taken(cfg: DictConfig) -> None:
