@@ -104,10 +104,10 @@ def prepare(verb: str) -> None:
         given = sort_words(words)
         if given.looks_only:  # Hydra's own questions, such as --cfg job
             return
-        if given.name or given.path:
-            compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
-            return
-        choice = check_keys(verb, given.own, given.folder)
+        if given.name or given.path:  # another configuration, whose keys are its own
+            choice = compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
+        else:
+            choice = check_keys(verb, given.own, given.folder)
         if is_multirun(words):
             check_search(parse(given.own))
         if verb == "train":

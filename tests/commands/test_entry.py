@@ -347,6 +347,18 @@ def test_a_run_goes_on_in_the_folder_of_its_checkpoint(tmp_path: Path, monkeypat
         assert with_folder(words) == words
 
 
+def test_a_runs_own_configuration_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = checkpoint(Path("runs/a"))
+    words = [f"--config-path={tmp_path}/runs/a", "--config-name=config", "resume=auto", "hydra.run.dir=runs/a"]
+    monkeypatch.setattr(sys, "argv", ["lightning-rm", *words])
+    monkeypatch.setattr(_entry, "_arguments", None)
+    with monkeypatch.context() as patch:
+        patch.setattr("signal.signal", Mock())
+        _entry.prepare("train")
+    assert sys.argv[1:] == [*words[:2], 'hydra.run.dir="runs/a"', f'resume="{path}"']
+
+
 def test_a_job_that_slurm_puts_back_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by the job and the command line: others of the same job are other runs."""
     monkeypatch.chdir(tmp_path)

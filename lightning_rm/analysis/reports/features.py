@@ -90,7 +90,7 @@ def _measures(features: Features) -> dict[str, float]:
 def _write_points(
     models: Mapping[str, Features], panels: Mapping[str, Panel], kinds: tuple[str, str], path: Path
 ) -> Path:
-    """Return one line a point: its model, the pair's row in the data set, its kind, where it lies, its reward or
+    """Write one line a point: its model, the pair's row in the data set, its kind, where it lies, its reward or
     margin.
     """
     with draft_of(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:

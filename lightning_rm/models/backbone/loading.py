@@ -175,7 +175,7 @@ def _check_index(folder: Path) -> None:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # transformers says what is wrong with it
         if outside := sorted(str(name) for name in named if Path(str(name)).name != str(name)):
-            raise ValueError(f"{index} names weights outside its folder: {outside[0]}")
+            raise ValueError(f"{index} names weights outside its folder: {outside[0]}; put them beside it")
 
 
 def _of_torch_load(error: Exception) -> bool:
