@@ -94,6 +94,7 @@ def compose_choices(
             groups |= set(_group_names(more))
         chosen: list[list[str]] = []
         for override in overrides:
+            override.config_loader = loader  # glob(*) looks a group's choices up
             # Hydra takes 30 ms to say that a value is not a group, whose name has no dot.
             key = override.key_or_group
             options = [] if "." in key else loader.get_group_options(key)
@@ -101,6 +102,8 @@ def compose_choices(
                 options += [file.stem for file in sorted((more / key).glob("*.yaml"))]
             if options and not override.is_delete():
                 _check_choices(override, options)
+                if override.is_sweep_override() and not _values(override):
+                    raise ValueError(f"{override.input_line} fits no choice; there are {', '.join(options)}")
             if options or override.is_delete():
                 chosen.append(_single(override))
         found: dict[str, object] = {}
@@ -138,15 +141,18 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
     """
     overrides = parse(arguments)
     choice = compose_choices(verb, overrides, folder)
-    named = [override.key_or_group for override in overrides]
+    inside: dict[str, list[str]] = {}  # the keys of the mapping that a key is set to
+    for override in overrides:
+        key, given = override.key_or_group, cast(Any, override.value() if not override.is_sweep_override() else None)
+        inside[key] = [inner for inner, _ in dotted(given, f"{key}.")]
+    named = [*inside, *itertools.chain.from_iterable(inside.values())]
     targets = {key.removesuffix("._target_") for key in named if key.endswith("._target_")}
     told: list[str] = []
     for override in overrides:
         key = override.key_or_group
         if override.is_delete() or key in choice.groups or key == "hydra" or key.startswith(("hydra.", "hydra/")):
             continue
-        given: Any = override.value() if not override.is_sweep_override() else None
-        keys = [key, *(inner for inner, _ in dotted(given, f"{key}."))] if key in choice.values else [key]
+        keys = [key, *inside[key]] if key in choice.values else [key]
         told += [_unknown(name, choice) for name in keys if not _is_known(name, choice, targets)]
         if not told and key not in choice.values and not (override.is_add() or override.is_force_add()):
             told.append(f"{key} has no value that could be changed; +{override.input_line} adds one")
@@ -189,7 +195,7 @@ def nearest(key: str, known: Mapping[str, object]) -> str | None:
 
 def _is_known(key: str, choice: Choice, targets: set[str]) -> bool:
     known = choice.values
-    if key in known:
+    if key in known or (key in targets and "." in key):
         return True
     parts = key.split(".")
     for depth in range(len(parts) - 1, 0, -1):
@@ -219,7 +225,8 @@ def _unknown(key: str, choice: Choice) -> str:
         if is_free and (having := _choices_with(group, parts[depth])):
             choices = " and ".join(f"{group}={one}" for one in having[:3])
             return f"there is no key {key} here; {choices} {'have' if len(having) > 1 else 'has'} one"
-    near = nearest(key, choice.values)
+    other = OTHER_NAMES.get(parts[-1])
+    near = other if other in choice.groups else nearest(key, choice.values)
     if near is None and (groups := difflib.get_close_matches(key, choice.groups, 1, 0.6)):
         near = groups[0]
     hint = f"the nearest is {near}" if near else "--help shows them all"

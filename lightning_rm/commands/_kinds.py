@@ -81,6 +81,9 @@ def _told(key: str, value: object, takes: set[str]) -> str | None:
     else:
         whole = isinstance(value, float) and value.is_integer()
         kind = f"a whole number{f', {int(value)}' if whole else ''}"  # pyright: ignore[reportArgumentType]  # a float
+    if isinstance(value, str) and value.removeprefix("-").replace(".", "", 1).isdigit():
+        read = "${oc.decode:${oc.env:NAME}}"
+        return f"{key}={value!r} is a text; give {kind} without quotes, one of the environment as '{key}=\"{read}\"'"
     shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
     return f"{key}={shown}; give {kind}{' or null' if 'None' in takes else ''}"
 

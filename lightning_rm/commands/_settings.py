@@ -63,9 +63,9 @@ def check_settings(cfg: DictConfig) -> None:
         raise ValueError("trainer.precision=16-mixed: FSDP2 scales no gradients; set bf16-mixed or 32-true")
     if cfg.trainer.deterministic not in (True, False, None, "warn"):
         raise ValueError(f"trainer.deterministic={cfg.trainer.deterministic}; give true, false or warn")
-    every = "checkpoint.every_n_train_steps"  # read by no `_target_` whose argument would say what it takes
-    if fault := misread_number(every, cfg.checkpoint.every_n_train_steps, 1):
-        raise ValueError(fault)
+    for key in ("checkpoint.every_n_train_steps", "data.step_pairs"):  # no argument of a `_target_` says what they take
+        if fault := misread_number(key, OmegaConf.select(cfg, key), 1):
+            raise ValueError(fault)
     values = {key: OmegaConf.select(cfg, key) for key in (*LEAST, *POSITIVE)}
     for key, least in LEAST.items():
         if values[key] is not None and values[key] < least:

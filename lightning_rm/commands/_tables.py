@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.report import DataReport
-from lightning_rm.evaluation.tables import one_line
+from lightning_rm.evaluation.tables import plain_line
 from lightning_rm.modules.measured import EvaluationStage, metric_prefix
 
 COLUMNS = {
@@ -55,7 +55,7 @@ def results_table(results: Mapping[str, Mapping[str, float]], title: str = RUN_T
     groups = {name: metrics for name, metrics in results.items() if "num_groups" in metrics}
     pairs = {name: metrics for name, metrics in results.items() if name not in groups}
     tables = [(title, pairs, COLUMNS), ("groups of responses", groups, GROUP_COLUMNS)]
-    shown = ((one_line(heading), _table(sets, columns)) for heading, sets, columns in tables if sets)
+    shown = ((plain_line(heading), _table(sets, columns)) for heading, sets, columns in tables if sets)
     return Group(*(part for parts in shown for part in parts))
 
 
@@ -80,7 +80,7 @@ def report_table(reports: Mapping[str, DataReport]) -> Group:
         left_out = [report.reasons.get(reason, 0) for reason in reasons]
         changed = [report.changes.get(change, 0) for change in changes]
         table.add_row(name, *(f"{count:,}" for count in (report.read, report.kept, *left_out, *changed)))
-    return Group(one_line("rows"), table, *(one_line(note, "") for note in notes))
+    return Group(plain_line("rows"), table, *(plain_line(note, "") for note in notes))
 
 
 def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:

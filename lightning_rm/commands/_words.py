@@ -23,6 +23,13 @@ ELSEWHERE = {
 """Words of Hydra's own by which configurations lie elsewhere -> the field of `Words` that has it."""
 
 
+FLAGS = (
+    *("--cfg", "--config-dir", "--config-name", "--config-path", "--help", "--hydra-help", "--info", "--multirun"),
+    *("--package", "--resolve", "--run", "--shell-completion", "--version"),
+)
+"""Hydra's own words, which may be cut short."""
+
+
 class Words(NamedTuple):
     """A command line, sorted.
 
@@ -45,7 +52,8 @@ def sort_words(words: Sequence[str]) -> Words:
     """Sort the words of a command line.
 
     Raises:
-        ValueError: for a run to repeat that Hydra has pickled: whatever is in the pickle would be run.
+        ValueError: for a key with dashes before it, and for a run to repeat that Hydra has pickled: whatever is in the
+            pickle would be run.
     """
     own: list[str] = []
     others: dict[str, str | None] = {}
@@ -59,6 +67,9 @@ def sort_words(words: Sequence[str]) -> Words:
             others[ELSEWHERE[name]] = value if sign else next(rest, None)
         elif word in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
             looks_only = True
+        elif name.startswith("--") and not any(flag.startswith(name) for flag in FLAGS):
+            told = f"{name[2:]}={value or '...'}"
+            raise ValueError(f"{word!r}: keys stand without dashes, and = before the value: {told}")
         elif not word.startswith("-"):
             own.append(word)
     return Words(own, looks_only=looks_only, **others)

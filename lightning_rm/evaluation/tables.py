@@ -67,16 +67,16 @@ class Tables(JupyterMixin):
                 yield Text(f"FAILED: {name}: {message}")
 
 
-def one_line(words: str, style: str = "bold") -> Text:
-    """Return a heading, or a note, in one line, however narrow the table beside it."""
-    return Text(words, style, no_wrap=True, overflow="ignore")
+def plain_line(words: str, style: str = "bold") -> Text:
+    """Return a heading, or a note, that wraps at the end of the console, however narrow the table beside it."""
+    return Text(words, style)
 
 
 def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: int) -> Iterator[Group | Table | Text]:
     """Yield the main table in as many blocks of sections as the width asks for, and the smaller ones under it."""
     columns = {column: _width(result, *column) for column in _columns(result)}
     name_width = min(max(len(name) for name in result.rows()), max(20, width // 3))
-    yield one_line(f"{result.title}: {result.num_items:,} items; % and its 95 % interval")
+    yield plain_line(f"{result.title}: {result.num_items:,} items; % and its 95 % interval")
     for block in _blocks(columns, width - name_width - 4):
         table = _table()
         table.add_column("", min_width=name_width, max_width=name_width, overflow="fold")
@@ -94,7 +94,7 @@ def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: 
         yield Text(f"  {note}")
     if any(one.diagnostics for one in result.models.values()):
         lines = diagnostic_lines(result)
-        yield one_line(f"{result.title}: diagnostics")
+        yield plain_line(f"{result.title}: diagnostics")
         table = _table()
         for number, heading in enumerate(lines[0]):
             table.add_column(heading, justify="right" if number else "left", overflow="fold")
@@ -159,7 +159,7 @@ def _ties(result: BenchmarkResult) -> Group:
             if one.row.tie.get(name):
                 values = (one.row.strict[name], one.row.half[name], one.row.tie[name])
                 table.add_row(model, name, *map(percent, values))
-    return Group(one_line("ties: strict (a tie is wrong), half (a tie is a coin toss), and their share; %"), table)
+    return Group(plain_line("ties: strict (a tie is wrong), half (a tie is a coin toss), and their share; %"), table)
 
 
 def _comparisons(result: BenchmarkResult) -> Group:
@@ -180,7 +180,7 @@ def _comparisons(result: BenchmarkResult) -> Group:
             *(f"{count:,}" for count in counts),
             f"{pair.p_adjusted:.3g}",
         )
-    return Group(one_line(f"{section} of {best} less that of others; points. Right and p: of all comparisons"), table)
+    return Group(plain_line(f"{section} of {best} less that of others; points. Right and p: of all comparisons"), table)
 
 
 def diagnostic_lines(result: BenchmarkResult) -> list[list[str]]:

@@ -23,6 +23,7 @@ from lightning_rm.commands._entry import command
 from lightning_rm.commands._help import help_text, read_help
 from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._resume import check_folder, is_requeued, quoted, with_folder, write_job
+from lightning_rm.commands._words import sort_words
 from lightning_rm.commands.main import main, verbs
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import CONF
@@ -62,6 +63,10 @@ from tests.commands.test_conf import CONF
         ),
         (["+callbacks.top_k.save_top_k=2"], "there is no key callbacks.top_k.save_top_k here; callbacks=top_k has one"),
         (["trainer.max_epochs=two"], "trainer.max_epochs=two; give a number"),
+        (["eval_strategy=steps"], "the nearest is trainer.val_check_interval"),
+        (["use_peft=true"], "the nearest is peft"),
+        (["-m", "experiment=glob(zzz*)"], "experiment=glob(zzz*) fits no choice; there are baseline, "),
+        (["trainer.strategy={a: 1}"], "there is no key trainer.strategy.a"),
         (["-m", "data.batch_pairs=2,1.5"], "data.batch_pairs=1.5; give a whole number"),
         (["backbone.model.config=3"], "backbone.model.config=3; give a mapping: backbone.model.config={NAME: VALUE}"),
     ],
@@ -93,10 +98,19 @@ def test_a_key_that_is_none_is_an_error_with_the_nearest_known_one(words: list[s
             "seed=interval(0,3)",
         ],
         ["logger=wandb", "logger.loggers.wandb.log_model=all", "name=no"],
+        ["experiment=glob(soft*)", "trainer.strategy={_target_: x.DDPStrategy, static_graph: true}"],
+        ["+callbacks.timer={_target_: lightning.pytorch.callbacks.Timer, duration: '00:01:00:00'}"],
     ],
 )
 def test_a_key_that_somebody_reads_is_known(words: list[str]) -> None:
     check_keys("train", words)
+
+
+@pytest.mark.parametrize(("word", "told"), [("--lr=1e-5", "lr=1e-5"), ("--lr", "lr=...")])
+def test_a_key_with_dashes_is_told_how_it_stands(word: str, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"^'{word}': keys stand without dashes, .*: {told}$"):
+        sort_words([word])
+    assert sort_words(["--multi", "--cfg", "job", "-m", "seed=1"]).looks_only  # Hydra's, one of them cut short
 
 
 def test_every_command_checks_its_keys(cli: Cli) -> None:

@@ -7,6 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._kinds import check_kinds, misread_number
 
+OF_THE_ENVIRONMENT = """one of the environment as 'seed="${oc.decode:${oc.env:NAME}}"'"""
+
 
 def test_the_defaults_are_of_the_kinds_that_are_taken(cfg: DictConfig) -> None:
     check_kinds(cfg)
@@ -42,6 +44,7 @@ def test_an_argument_takes_what_its_type_says(cfg: DictConfig, key: str, value: 
         ("scheduler.warmup", 0.1, 500, None),  # of a run that has a number of steps where others have a share
         ("devices", "auto", 1, None),
         ("seed", "${init_seed}", 0, None),
+        ("seed", "3", 0, f"seed='3' is a text; give a whole number without quotes, {OF_THE_ENVIRONMENT}"),
         ("check", "no", False, None),  # not a number; told otherwise
     ],
 )

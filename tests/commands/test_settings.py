@@ -29,6 +29,7 @@ def test_a_number_is_not_too_small(cfg: DictConfig, key: str) -> None:
         ("trainer.deterministic", "maybe", "trainer.deterministic=maybe; give true, false or warn"),
         ("trainer.strategy", "single_device", "trainer.strategy=single_device; give auto or ddp, or set trainer=fsdp2"),
         ("checkpoint.every_n_train_steps", 1.5, "checkpoint.every_n_train_steps=1.5; give a whole number"),
+        ("data.step_pairs", 64.0, "data.step_pairs=64.0; give a whole number, 64"),
     ],
 )
 def test_what_the_trainer_takes(cfg: DictConfig, key: str, value: object, told: str) -> None:

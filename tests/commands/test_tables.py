@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.callbacks import PairRecords
-from lightning_rm.commands._tables import report_table, results_table, set_reports
+from lightning_rm.commands._tables import RUN_TITLE, report_table, results_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -42,6 +42,18 @@ def test_at_80_columns_no_name_is_cut_and_no_line_wraps() -> None:
     for name in names[:4]:
         assert sum(line.startswith(name.ljust(25)) for line in lines) == 1
     assert sum("12,345" in line for line in lines) == len(names)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_titles_and_notes_are_whole_at_any_width(width: int) -> None:
+    note = "a note of many words " * 6 + "that has an end"
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(report_table({"val": DataReport("val", read=4, kept=4, notes=[note])}))
+        console.print(results_table({"val": {"accuracy": 0.5}}))
+    said = " ".join(capture.get().split())
+    assert note in said
+    assert RUN_TITLE in said
 
 
 def test_a_set_is_called_alike_wherever_it_is_shown() -> None:
