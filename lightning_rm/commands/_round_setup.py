@@ -36,6 +36,8 @@ from lightning_rm.rlhf.sampling import room_for_prompt
 from lightning_rm.scoring.load import find_folder, load_model
 
 MODEL_SELECTIONS = ("best", "last")
+PLACES = ("file", "path", "dir", "folder", "model")
+"""How keys end that name a file or a folder: `data.val_file`, `backbone.path`, `judge.model`."""
 
 
 class Setup:
@@ -181,10 +183,11 @@ def _of_round(round: Round, stage: str) -> Generator[None]:
 def _with_whole_path(word: str) -> str:
     """Return a word of a command line that names a file or folder by its whole path, others as they are.
 
-    What a stage was made of is compared by its words, and `data.file=a.jsonl` is the same from another folder.
+    What a stage was made of is compared by its words, and `data.file=a.jsonl` is the same from another folder. A value
+    of another kind stays, if there is a file of that name or not: `logger.project=runs`.
     """
     key, _, value = word.partition("=")
-    if "." not in key or not value:
+    if "." not in key or not value or not key.endswith(PLACES):
         return word
     found: Any = parse([word])[0].value()
     return f"{key}={quoted(str(Path(found).absolute()))}" if isinstance(found, str) and Path(found).exists() else word
