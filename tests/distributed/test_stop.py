@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning_rm.callbacks import CheckpointFiles, ResumeCheckpoint, Stop
 from lightning_rm.callbacks.checkpoint_files import read_checkpoint
 from lightning_rm.digests import fingerprint
+from tests.processes import warm_up
 from tests.toy import LossRecorder, toy_data, toy_module, toy_trainer
 
 
@@ -70,6 +71,7 @@ def worker(folder: Path, rank: int, port: int, options: dict[str, Any]) -> None:
 def launch(folder: Path, **options: Any) -> list[dict[str, Any]]:
     """What two forks of this process have to say."""
     folder.mkdir(exist_ok=True)
+    warm_up()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

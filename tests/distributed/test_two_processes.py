@@ -19,11 +19,12 @@ from tests.processes import run_ranks
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folders of one process and of several under each strategy, each launched once."""
     launched: dict[str, Path] = {}
+    cache = tmp_path_factory.mktemp("cache")
 
     def of(strategy: str) -> Path:
         if strategy not in launched:
             folder = tmp_path_factory.mktemp(strategy)
-            run_ranks(worker.run_all, worker.RANKS[strategy], folder, strategy)
+            run_ranks(worker.run_all, worker.RANKS[strategy], folder, cache, strategy)
             launched[strategy] = folder
         return launched[strategy]
 

@@ -34,7 +34,7 @@ TWO = (
 FOUR = ("baseline_by_2", "swav", "odin", "response_rank", "meta_by_2")
 """Methods under DDP on four, which have other parts of a batch than two."""
 TESTED = TWO[:3]
-"""Methods with all that there is about a training: a validation before it, records of pairs, a test after it."""
+"""Methods with all that there is about a training: validations before and within it, records of pairs, a test after."""
 PAIRS_A_STEP = 8
 GROUPS_A_STEP = 8
 LAYOUTS: dict[int, LayoutName] = {1: "padded", 2: "shared_prefix", 4: "packed"}
@@ -70,15 +70,15 @@ def is_tested(strategy: str, method: str) -> bool:
     return strategy == "auto" or (strategy == "ddp" and method in TESTED)
 
 
-def run_all(rank: int, folder: Path, strategy: str, port: int) -> None:
-    """A run of every method, in folders of their names."""
+def run_all(rank: int, folder: Path, cache: Path, strategy: str, port: int) -> None:
+    """A run of every method, in folders of their names, on data that the first strategy prepares for all."""
     world_size = RANKS[strategy]
     torchrun_environment(rank, world_size, port)
     torch.set_num_threads(1)
     keep_float64()
     warnings.filterwarnings("error", message=".*recommended to use .self.log.*sync_dist=True.*")
     for method in methods_of(strategy):
-        run(folder / method, strategy, method, rank, world_size)
+        run(folder / method, cache, strategy, method, rank, world_size)
     spikes = GradientSpikes(2.0)
     for step in range(21):
         spikes.see(step, 30.0 if step == 20 else 1.0, [torch.tensor([rank, -1]), torch.tensor([10] * rank)])
@@ -86,7 +86,7 @@ def run_all(rank: int, folder: Path, strategy: str, port: int) -> None:
     (folder / f"spikes{rank}.json").write_text(json.dumps(state["kept"]))
 
 
-def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) -> None:
+def run(folder: Path, cache: Path, strategy: str, method: str, rank: int, world_size: int) -> None:
     strategies = {
         "auto": lambda: "auto",
         "ddp": lambda: DDPStrategy(process_group_backend="gloo"),
@@ -102,7 +102,7 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
         accumulate_grad_batches=accumulate,
         gradient_clip_val=0.5,
         num_sanity_val_steps=int(tests and method in TESTED),
-        val_check_interval=2,
+        val_check_interval=2 if method in TESTED else 1.0,
         log_every_n_steps=2,
         callbacks=[
             HuggingFaceCheckpoint(folder / "model", world_tokenizer()),
@@ -114,7 +114,7 @@ def run(folder: Path, strategy: str, method: str, rank: int, world_size: int) ->
     module = methods.module_of(method)
     data = methods.data_of(
         method,
-        folder.parent / "cache",
+        cache,
         PAIRS_A_STEP // (world_size * accumulate),
         GROUPS_A_STEP // (world_size * accumulate),
         val=SyntheticSource(7, split="val"),
