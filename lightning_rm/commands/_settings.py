@@ -122,6 +122,6 @@ def micro_batches(cfg: DictConfig, world_size: int) -> int:
 
 
 def _precision(cfg: DictConfig) -> str:
-    """Return a trainer's precision by its full name: bf16 is bf16-mixed."""
+    """Return a trainer's precision by its full name: bf16 is bf16-mixed, null is 32-true."""
     told = str(cfg.trainer.precision)
-    return {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(told, told)
+    return {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(told, told)

@@ -110,6 +110,8 @@ def check_trainer(precision: str | int, callbacks: Sequence[L.Callback]) -> None
         ValueError: if it does not.
     """
     if precision not in PRECISIONS:
+        if not str(precision).startswith(("64", "bf16-true", "16-true", "transformer-engine")):
+            raise ValueError(f"trainer.precision={precision} is not one; set {' or '.join(PRECISIONS)}")
         raise ValueError(
             f"trainer.precision={precision} takes everything to that type, and head, rewards and "
             f"losses stay in float32: set trainer.precision={' or '.join(PRECISIONS)}, and "

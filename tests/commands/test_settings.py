@@ -29,6 +29,7 @@ def test_a_number_is_not_too_small(cfg: DictConfig, key: str) -> None:
         ("trainer.deterministic", "maybe", "trainer.deterministic=maybe; give true, false or warn"),
         ("trainer.strategy", "single_device", "trainer.strategy=single_device; give auto or ddp, or set trainer=fsdp2"),
         ("checkpoint.every_n_train_steps", 1.5, "checkpoint.every_n_train_steps=1.5; give a whole number"),
+        ("trainer.precision", "fp16", "trainer.precision=fp16 is not one; set bf16-mixed or 32-true or 16-mixed"),
         ("data.step_pairs", 64.0, "data.step_pairs=64.0; give a whole number, 64"),
     ],
 )
@@ -44,6 +45,12 @@ def test_a_precision_that_takes_the_rewards_too(cfg: DictConfig, precision: str)
     OmegaConf.update(cfg, "trainer.precision", precision)
     with pytest.raises(ValueError, match=f"^trainer.precision={precision} takes everything to that type, and .*: set "):
         check_settings(cfg)
+
+
+def test_no_precision_is_the_trainers_own(cfg: DictConfig) -> None:
+    cfg.trainer.precision = None
+    check_settings(cfg)
+    check_precision(cfg, L.Trainer(accelerator="cpu", precision=None, logger=False))
 
 
 def test_float16_is_not_sharded(cfg: DictConfig) -> None:
