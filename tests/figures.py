@@ -25,9 +25,9 @@ def draw_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def leave_blank(patch: pytest.MonkeyPatch) -> None:
-    """The two figures of each set's pairs, of which a run has six, are empty: they are a seventh of a small run.
+    """The two figures of each set's pairs and that of a method's parts are empty: a fifth of a small run.
 
     What is on them `tests/analysis/plots` looks at; of a run as a user starts it they are drawn.
     """
-    for name in ("reward_histogram", "reliability_diagram"):
+    for name in ("reward_histogram", "reliability_diagram", "part_curves"):
         patch.setattr(run, name, lambda *_, **__: Figure())
