@@ -74,7 +74,7 @@ def paired(values: Mapping[str, float], baseline: Mapping[str, float], digits: i
 
 def test_the_readmes_figures_are_those_that_were_measured() -> None:
     [table] = re.findall(r"## What came out\n\n(.*?)\n\n", README, flags=re.DOTALL)
-    world, contrast, shift, rounds, ukp, hh, _, speed = (line for line in table.replace("*", "").splitlines()[2:])
+    world, contrast, shift, rounds, grpo, ukp, hh, _, speed = (line for line in table.replace("*", "").splitlines()[2:])
     recipes = results("strength_synthetic")["recipes"]
     plain, flip = ({seed: run["test"] for seed, run in recipes[name].items()} for name in ("baseline", "flip"))
     assert f"| {of_seeds([*plain.values()])} | {of_seeds([*flip.values()])} by `experiment=flip` |" in world
@@ -109,16 +109,17 @@ def test_the_readmes_figures_are_those_that_were_measured() -> None:
                 before, after = (f"{np.mean([*values.values()]):.3f}".replace("0.", ".") for values in (plain, mended))
                 assert f"| {before} | {after} by" in line.replace("*", "")
 
-    gold = {
-        (method, number): {
-            world: run["rounds"][number]["gold"] for world, run in results("rounds")["runs"][method].items()
+    for line, name in ((rounds, "rounds"), (grpo, "rounds_grpo")):
+        gold = {
+            (method, number): {
+                world: run["rounds"][number]["gold"] for world, run in results(name)["runs"][method].items()
+            }
+            for method in ("baseline", "simcse")
+            for number in ("0", "4")
         }
-        for method in ("baseline", "simcse")
-        for number in ("0", "4")
-    }
-    for later, earlier in (("baseline", "baseline"), ("simcse", "simcse"), ("simcse", "baseline")):
-        number = "0" if later == earlier else "4"
-        assert paired(gold[later, "4"], gold[earlier, number], 2) in rounds
+        for later, earlier in (("baseline", "baseline"), ("simcse", "simcse"), ("simcse", "baseline")):
+            number = "0" if later == earlier else "4"
+            assert paired(gold[later, "4"], gold[earlier, number], 2) in line
 
     contenders = results("throughput")["smollm2_135m_hh_multi_turn"]["contenders"]
     shipped, by_hand, ours = (
