@@ -38,7 +38,7 @@ def test_a_shared_prompt_is_read_once() -> None:
 @pytest.mark.parametrize(
     ("options", "prompt", "layout", "reason"),
     [
-        ({"reading": Reading(fast_layouts=("padded",))}, LONG_PROMPT, "padded", "at a cost or not at all"),
+        ({"reading": Reading(fast_layouts=("padded",))}, LONG_PROMPT, "padded", "no fast way to keep sequences apart"),
         ({"reading": Reading("first")}, LONG_PROMPT, "packed", "tokens see what follows them"),
         ({}, LONG_PROMPT, "shared_prefix", "saves [1-9][0-9]% of its tokens"),
         ({}, pair(1).prompt, "packed", "would save only 0.0%"),
