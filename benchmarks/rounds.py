@@ -3,6 +3,7 @@
     lightning-rm train experiment=sft
     lightning-rm train experiment=sft data.flawless=false data.noise=0.25 data.num_pairs=12000 hydra.run.dir=runs/start
     python benchmarks/rounds.py runs/start/model/last runs/sft/model/last --worlds 0 1 2 --out runs/rounds
+    python benchmarks/rounds.py runs/start/model/last runs/sft/model/last --optimizer grpo --lr 1e-4 --out runs/grpo
     python benchmarks/rounds.py --table benchmarks/results/rounds.json
     python benchmarks/rounds.py --within runs/rounds/world_0/baseline
 
@@ -12,8 +13,9 @@ same prompts, held-out prompts and random numbers. `baseline` is retrained on no
 round's responses without labels; `labels` is the baseline with a pair of a tenth of each round's prompts labelled by
 the world's annotators, with the same errors; `simcse` contrasts responses, by a tenth of the contrast's loss; `ocrm`
 weighs the pairs by each round's policy, by OCRM's power and by ten times it, with the start policy for the one that
-wrote them. Gold is compared at equal KL too: that of each method on a straight line between its rounds, at the KL that
-all methods reach. A run that is stopped goes on; `rounds.json` is written after every run.
+wrote them. Policies are fine-tuned on the best of eight responses, or improved by TRL's GRPO or RLOO (`--optimizer`,
+each with an `--out` of its own). Gold is compared at equal KL too: that of each method on a straight line between its
+rounds, at the KL that all methods reach. A run that is stopped goes on; `rounds.json` is written after every run.
 """
 
 from __future__ import annotations

@@ -62,12 +62,15 @@ def draft_of(path: Path) -> Generator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def check_place(path: Path, *, folder: bool = False) -> None:
+def check_place(path: Path, *, folder: bool = False) -> Path:
     """Check that a file, or a folder, can be written to a place, before what goes there is computed.
 
     Args:
         path: where it goes; folders above it need not be there.
         folder: whether it is a folder.
+
+    Returns:
+        The nearest folder that is there already, the place itself if it is one.
 
     Raises:
         OSError: if there is a folder in the place of the file or a file in that of a folder, or nothing can be written
@@ -81,6 +84,7 @@ def check_place(path: Path, *, folder: bool = False) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "there is a file in the place of the folder", str(there))
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "it cannot be written", str(there))
+    return there
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from lightning_rm.commands._sweep import word_before
 from lightning_rm.commands._words import parse, sort_words
+from lightning_rm.drafts import check_place
 
 JOB = "job_of_cluster.json"
 """The file in a run's folder that says which job of a cluster wrote it, and by which command line."""
@@ -124,11 +125,14 @@ def check_folder(arguments: Sequence[str]) -> None:
     folder = _text(given.get(key)) or "runs"
     if "${" in folder:
         return
-    there = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ValueError(f"{folder} cannot be made: {there} is a file; say where to write with {key}=")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder}: {there} cannot be written; say where to write with {key}=")
+    try:
+        there = check_place(Path(folder), folder=True)
+    except NotADirectoryError as error:
+        told = f"{folder} cannot be made: {error.filename} is a file"
+        raise ValueError(f"{told}; say where to write with {key}=") from error
+    except PermissionError as error:
+        told = f"{folder}: {error.filename} cannot be written"
+        raise ValueError(f"{told}; say where to write with {key}=") from error
     if (Path(folder) / "round_0").is_dir():
         raise ValueError(f"{folder} holds rounds of lightning-rm rlhf; name another folder with {key}=")
     total, _, free = shutil.disk_usage(there)

@@ -36,7 +36,7 @@ from lightning_rm.rlhf.sampling import room_for_prompt
 from lightning_rm.scoring.load import find_folder, load_model
 
 MODEL_SELECTIONS = ("best", "last")
-PLACES = ("file", "path", "dir", "folder", "model")
+ENDINGS_OF_PLACES = ("file", "path", "dir", "folder", "model")
 """How keys end that name a file or a folder: `data.val_file`, `backbone.path`, `judge.model`."""
 
 
@@ -187,7 +187,7 @@ def _with_whole_path(word: str) -> str:
     of another kind stays, if there is a file of that name or not: `logger.project=runs`.
     """
     key, _, value = word.partition("=")
-    if "." not in key or not value or not key.endswith(PLACES):
+    if "." not in key or not value or not key.endswith(ENDINGS_OF_PLACES):
         return word
     found: Any = parse([word])[0].value()
     return f"{key}={quoted(str(Path(found).absolute()))}" if isinstance(found, str) and Path(found).exists() else word
