@@ -105,7 +105,7 @@ def trimmed_weight(losses: Tensor, of_all: Tensor, share: float) -> Tensor:
         (P,) without gradient: 0, or N over the number that is kept, so that a mean over all is one over those kept.
     """
     of_all = of_all.detach()
-    num_kept = len(of_all) - int(share * len(of_all))
+    num_kept = len(of_all) - int(share * len(of_all) + 1e-9)  # .29 of 100 is 28.999999999999996
     largest = of_all.sort().values[num_kept - 1]
     kept = of_all <= largest
     return (losses.detach() <= largest) * (len(of_all) / kept.sum().to(losses.dtype))
@@ -146,13 +146,13 @@ def batch_centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     small.
 
     Args:
-        chosen: (P, ...) rewards of the chosen responses of the whole batch.
-        rejected: (P, ...) rewards of the rejected responses.
+        chosen: (P,) rewards of the chosen responses of the whole batch, or (P, M) of members.
+        rejected: (P,) or (P, M) rewards of the rejected responses.
 
     Returns:
-        A float32 scalar.
+        A float32 scalar; of members the mean of theirs.
     """
-    return ((wide(chosen) + wide(rejected)) / 2).mean().square()
+    return ((wide(chosen) + wide(rejected)) / 2).mean(0).square().mean()
 
 
 def language_model_loss(logits: Tensor, targets: Tensor) -> Tensor:

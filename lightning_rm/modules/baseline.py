@@ -117,8 +117,8 @@ class BaselineRM(PairwiseRM):
             self._feature_norm_std = norms.std()
             loss = loss + self.batch_centering * parts["batch_centering"]
         if self.length_penalty:
-            reward, length = over_ranks(batch, output.averaged().reward.T, batch.length.T)
-            parts["length_correlation_size"] = correlation(reward.flatten(), length.flatten()).abs()
+            reward, length = over_ranks(batch, output.reward.movedim(-1, 0), batch.length.T)
+            parts["length_correlation_size"] = correlation(reward.flatten(0, 1), length.flatten()).abs().mean()
             loss = loss + self.length_penalty * parts["length_correlation_size"]
         if self.lm_loss:
             parts["lm"] = self.model.lm_loss(output, batch.tokens)

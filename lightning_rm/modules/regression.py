@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.linear_head import LinearHead, linear_head, set_whole, whole
+from lightning_rm.modules.measured import first_of_each
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 from lightning_rm.modules.requirements import Target, TrainPairs
 
@@ -37,7 +39,7 @@ class RegressionRM(PairwiseRM):
 
     Args:
         model, optimizer, scheduler, head_lr, max_skipped, spike_factor: as in `PairwiseRM`.
-        attributes: name -> weight in the reward; None for data with one attribute.
+        attributes: name -> weight in the reward; None for data with one attribute, whose score is the reward.
         loss: `mse`, or `bce`, the cross-entropy of the score against the sigmoid of the reward.
         bounds: the lowest and the highest score, which are taken to 0 and 1; None leaves scores as they are.
         seed: of the attributes' heads.
@@ -76,8 +78,8 @@ class RegressionRM(PairwiseRM):
         self.loss: RegressionLoss = loss
         self.bounds = bounds
         self.heads: LinearHead | None = None
-        if self.attributes is not None and len(self.attributes) > 1:
-            linear_head(model, "module.attributes of several names")
+        if self.attributes is not None and [*self.attributes.values()] != [1]:
+            linear_head(model, "module.attributes of several names, or with a weight,")
             self.heads = LinearHead(model.hidden_size, len(self.attributes), seed)
 
     @property
@@ -90,8 +92,17 @@ class RegressionRM(PairwiseRM):
 
         Raises:
             ValueError: if an attribute is not among them, none is chosen of several, or a score is not within bounds.
+
+        Warns:
+            UserWarning: if rows are left out whose responses all have one score.
         """
         super().check_pairs(pairs)
+        if pairs.num_tied:
+            warnings.warn(
+                f"{pairs.num_tied:,} rows are left out, for all of their responses have one score, and make no pair; "
+                "regression needs none: set data.ties=keep",
+                stacklevel=2,
+            )
         scores = pairs.scores[..., self._places(pairs.attributes)]
         if np.isnan(scores).all():
             raise ValueError("module=regression needs scores, and no row has one; give it data=scored")
@@ -117,7 +128,10 @@ class RegressionRM(PairwiseRM):
         return replace(output, reward=self.heads(output.feature) @ self._weights(output.reward))
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """Return the mean over pairs of the mean over the scores that are known of a pair's two responses."""
+        """Return the mean over pairs of the mean over the scores that are known of a pair's two responses.
+
+        Of k responses to a prompt, of which some make more pairs than others, each counts once.
+        """
         predicted = output.reward[..., None] if self.heads is None else self.heads(output.feature)
         target = batch.scores[..., self._places(batch.attributes)].to(predicted.dtype)
         known = ~target.isnan()
@@ -128,8 +142,11 @@ class RegressionRM(PairwiseRM):
             losses = F.binary_cross_entropy_with_logits(predicted, target.where(known, 0.0), reduction="none")
         else:
             losses = (predicted - target).square()
-        of_pairs = (losses * known).sum((0, 2)) / known.sum((0, 2)).clamp(min=1)
-        loss = (batch.weight * of_pairs).mean()
+        counts = known & first_of_each(batch)[..., None]
+        total, number = (losses * counts).sum((0, 2)), counts.sum((0, 2))
+        same_list = (batch.group[:, None] == batch.group).to(total.dtype)
+        of_lists = same_list @ total / (same_list @ number.to(total.dtype)).clamp(min=1)
+        loss = (batch.weight * of_lists).mean()
         return {"loss": loss, self.loss: loss}
 
     def scores(self, batch: PreferenceBatch | GroupBatch) -> Tensor | None:
@@ -156,7 +173,7 @@ class RegressionRM(PairwiseRM):
     def merge_heads(self) -> None:
         """Make the model's head the attributes' weighted sum."""
         if self.heads is not None:
-            head = linear_head(self.model, "module.attributes of several names")
+            head = linear_head(self.model, "module.attributes")
             heads = whole(self.heads.weight)
             set_whole(head, (self._weights(heads) @ heads)[None])
 

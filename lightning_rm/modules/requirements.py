@@ -48,6 +48,8 @@ class TrainPairs(Protocol):
     attributes: tuple[str, ...]
     single: NDArray[np.bool_]
     """(N,), for one response that stands for a pair."""
+    num_tied: int
+    """Rows of scored responses that are left out, for all of theirs have one score."""
     changed: Mapping[Target, Sequence[str]]
     """Which treatments have made which targets other than the data has them."""
 

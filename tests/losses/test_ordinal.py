@@ -92,18 +92,24 @@ def test_the_largest_losses_are_trimmed() -> None:
     assert trimmed_weight(losses, losses, 0.4).tolist() == same([5 / 3, 0, 5 / 3, 0, 5 / 3])
     assert trimmed_weight(losses[:2], losses, 0.4).tolist() == same([5 / 3, 0])
     assert trimmed_weight(losses, losses, 0.0).tolist() == same([1] * 5)
+    assert int((trimmed_weight(torch.arange(100), torch.arange(100), 0.29) == 0).sum()) == 29
 
 
 def test_correlation_is_pearsons_and_0_where_one_side_is_constant() -> None:
     x, y = [1.0, 2.0, 4.0, -3.0], [3.0, 1.0, 2.5, 9.0]
     assert float(correlation(doubles(*x), doubles(*y))) == same(reference.pearson(x, y))
-    constant = doubles(2.0, 2.0).requires_grad_()
-    value = correlation(constant, doubles(1.0, 2.0))
-    value.backward()
-    assert (float(value), constant.grad.tolist() if constant.grad is not None else None) == (0, [0, 0])
+    of_members = torch.tensor([x, y, x], dtype=torch.float64).T
+    assert correlation(of_members, doubles(*y)).tolist() == same([reference.pearson(x, y), 1, reference.pearson(x, y)])
+    for constant in (doubles(2.0, 2.0), torch.full((7,), 0.1)):  # whose mean is not 0.1 in float32
+        value = correlation(constant.requires_grad_(), torch.arange(len(constant)) ** 2)
+        value.backward()
+        assert constant.grad is not None
+        assert (float(value), constant.grad.abs().sum().item()) == (0, 0)
 
 
 def test_batch_centering_is_of_the_mean_alone() -> None:
     """Rewards 3, -1 and -4, 2 have the mean 0, and each pair's sum is not."""
     assert float(batch_centering_loss(doubles(3.0, -4.0), doubles(-1.0, 2.0))) == 0
     assert float(batch_centering_loss(doubles(3.0, 1.0), doubles(1.0, 3.0))) == same(4)
+    of_members = torch.tensor([[2.0, -2.0], [2.0, -2.0]]).double()  # each has a mean of its own
+    assert float(batch_centering_loss(of_members, of_members)) == same(4)

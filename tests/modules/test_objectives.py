@@ -248,10 +248,25 @@ def test_regression_is_over_the_scores_that_are_known(tokens: Any, loss: Any) ->
         0.0,
     ]
     assert module.losses(batch, output)["loss"].item() == same(sum(expected) / 4)
+    # Scores 3, 1, 1 make two pairs, of which the best response is in both: the three count alike, in a list's mean.
+    lists = replace(
+        batch,
+        scores=torch.tensor([[3.0, 3, 2, 1], [1.0, 1, 0, 4]])[..., None],
+        group=torch.tensor([0, 0, 1, 2]),
+        side=torch.tensor([[0, 0, 0, 1], [1, 2, 1, 0]]),
+        weight=torch.tensor([2 / 3, 2 / 3, 4 / 3, 4 / 3]),
+    )
+    of_lists = [
+        (of(chosen[0], 3) + of(rejected[0], 1) + of(rejected[1], 1)) / 3,
+        (of(chosen[2], 2) + of(rejected[2], 0)) / 2,
+        (of(chosen[3], 1) + of(rejected[3], 4)) / 2,
+    ]
+    assert module.losses(lists, output)["loss"].item() == pytest.approx(sum(of_lists) / 3, rel=1e-7)  # weights
 
 
-def test_merged_heads_score_as_the_weighted_attributes_do(tmp_path: Path) -> None:
-    module = RegressionRM(toy_model(dtype="float64"), ADAMW, attributes={"brief": -0.5, "helpful": 2.0})
+@pytest.mark.parametrize("attributes", [{"brief": -0.5, "helpful": 2.0}, {"brief": -1.0}], ids=["two", "one"])
+def test_merged_heads_score_as_the_weighted_attributes_do(tmp_path: Path, attributes: dict[str, float]) -> None:
+    module = RegressionRM(toy_model(dtype="float64"), ADAMW, attributes=attributes)
     data = data_of(tmp_path, Scored(12, k=2), ties="keep")
     toy_trainer(tmp_path, max_steps=2).fit(module, data)
     module.double()  # heads are trained in float32
@@ -260,9 +275,9 @@ def test_merged_heads_score_as_the_weighted_attributes_do(tmp_path: Path) -> Non
     with torch.no_grad():
         feature = module(batch).feature
         assert module.heads is not None
-        attributes = module.heads(feature)
+        weighted = module.heads(feature) * torch.tensor([*attributes.values()])
         loaded = RewardModel.from_pretrained(tmp_path / "model", dtype="float64").eval()
-        assert_same(loaded(batch.tokens).reward, -0.5 * attributes[..., 0] + 2.0 * attributes[..., 1])
+        assert_same(loaded(batch.tokens).reward, weighted.sum(-1))
 
 
 def test_rows_of_one_response_are_for_regression(tmp_path: Path) -> None:
@@ -273,6 +288,11 @@ def test_rows_of_one_response_are_for_regression(tmp_path: Path) -> None:
     before = weights(module)
     toy_trainer(tmp_path, max_steps=2).fit(module, data)
     assert any(not torch.equal(value, before[name]) for name, value in weights(module).items())
+    pairs = data.train_pairs()
+    assert pairs is not None
+    pairs.num_tied = 2
+    with pytest.warns(UserWarning, match="2 rows are left out.*data.ties=keep"):
+        module.check_pairs(pairs)
 
 
 @pytest.mark.parametrize("k", [1, 2])

@@ -79,6 +79,7 @@ class PairDataset:
         scores: (2, N, A) of chosen and rejected by attribute, NaN where nobody scored.
         list_index: (N,) int64, ascending: pairs of one row of the file, which a batch never parts, share a number.
         single: (N,) bool, one response that stands for a pair: chosen and rejected are the same, the label is 1/2.
+        num_tied: rows of scored responses that make no pair, for all have one score and ties are dropped.
         source_row: (N,) int64, each pair's place among all rows, good and bad, of its source.
         subset_names: what the numbers in column `subset` mean.
         attributes: what the A scores are called.
@@ -116,6 +117,7 @@ class PairDataset:
         self._rows = made.row  # where in the file each pair stands
         self._sides = made.sides  # and which two of the row's responses it is
         self.scores, self.single = made.scores, made.single
+        self.num_tied = made.num_tied
 
         def column(name: str) -> NDArray[Any]:
             """A column of the file by pair: that of its rows where each is one pair."""
