@@ -28,7 +28,7 @@ OWN_MASKS = {
 }
 """Families whose attention needs transformers' mask of all tokens by all tokens, which segments do not have."""
 
-WINDOW_IN_MASK = frozenset({"phimoe"})
+WINDOW_IN_MASK = frozenset({"phimoe", "qwen2_moe"})
 """Families that put their window into that mask and do not tell attention of it."""
 
 PROVEN = frozenset(
@@ -118,7 +118,7 @@ def _why_rows(kind: type[Any], config: PreTrainedConfig) -> str | None:
         return f"it has layers ({named}) that hand a state on from token to token, over the end of a sequence"
     if "ALL_ATTENTION_FUNCTIONS" not in vars(sys.modules[kind.__module__]):
         return "its attention does not go through transformers' interface"
-    window = cast("int | None", getattr(config, "sliding_window", None))
-    if config.model_type in WINDOW_IN_MASK and window is not None and window < config.max_position_embeddings:
+    window = cast("int | None", getattr(config, "sliding_window", None)) or 0  # Qwen2-MoE's is 0 where it has none
+    if config.model_type in WINDOW_IN_MASK and 0 < window < config.max_position_embeddings:
         return "its window is known to transformers' own masks alone"
     return None

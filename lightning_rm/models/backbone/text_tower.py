@@ -1,14 +1,15 @@
 """The text tower of a model of images and text: its language model, read as the text model that it is.
 
-A reward model reads text. Of Gemma 3, Qwen's VL models, LLaVA and their like the language model is trained and exported
-as a text model, which servers know without its images. It knows configurations and the names of weights.
+A reward model reads text. Of Gemma 3, Qwen's VL models, LLaVA and their like, and of models of speech and text, the
+language model is trained and exported as a text model, which servers know without its images. It knows configurations
+and the names of weights.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from typing import Any
+from typing import Any, cast
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -24,7 +25,7 @@ three coordinates of a position are equal, and are what the twin has as its one 
 
 WEIGHTS = {
     r"^(?:model\.)?language_model\.lm_head\.": "lm_head.",
-    r"^(?:model\.)?language_model\.(?:model\.)?": "model.",
+    r"^(?:model\.)?(?:language|text)_model\.(?:model\.)?": "model.",
 }
 """Where a text tower's weights stand in a checkpoint, and their names in the text model."""
 
@@ -44,10 +45,12 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     text.architectures = config.architectures
     if config.num_labels is not None:
         text.num_labels = config.num_labels
-    text.tie_word_embeddings = config.tie_word_embeddings
+    if (tied := getattr(config, "tie_word_embeddings", None)) is not None:
+        text.tie_word_embeddings = tied
     for name in _OF_THE_WHOLE:
         if getattr(text, name, None) is None:
-            setattr(text, name, getattr(config, name, None))
+            ids = getattr(config, name, None)
+            setattr(text, name, [*cast("tuple[int, ...]", ids)] if isinstance(ids, tuple) else ids)
     if text.dtype is None:
         text.dtype = config.dtype
     log.info("%s reads images and text: its text tower, %s, is what is read here", config.model_type, text.model_type)

@@ -108,23 +108,29 @@ def test_without_a_sequence_classifier(name: str) -> None:
         ("falcon", "interface"),
         ("doge", "mask anew"),
         ("phimoe", "window"),
+        ("qwen2_moe", "window"),
     ],
 )
 def test_why_rows(name: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A backbone that does not pack says why, once; asked to pack, it is an error."""
-    architecture = architecture_of(family_config(name))
+    """A backbone that does not pack says why, once; asked to pack, it is an error. Of Qwen2-MoE only with windows."""
+    windows = {"use_sliding_window": True, "sliding_window": 3} if name == "qwen2_moe" else {}
+    architecture = architecture_of(family_config(name, **windows))
     assert not architecture.packs
     assert architecture.why_rows is not None
     assert re.search(reason, architecture.why_rows)
     _say_once.cache_clear()
     with caplog.at_level("INFO"):
-        model, _ = (RewardModel.from_config(family_config(name)) for _ in range(2))
+        model, _ = (RewardModel.from_config(family_config(name, **windows)) for _ in range(2))
     assert [record.message for record in caplog.records if "a row of its own" in record.message] == [
         f"{name}: {architecture.why_rows}; every sequence gets a row of its own (layout=padded)"
     ]
     assert model.fast_layouts == ("padded",)
     with pytest.raises(ValueError, match="cannot keep the sequences of a row apart"):
         model(laid_out(model, "packed"))
+    samples = prompted()
+    with torch.no_grad():
+        rows = model.eval()(laid_out(model, "padded", samples)).reward
+        torch.testing.assert_close(rows, alone(model.backbone, samples), rtol=1e-3, atol=1e-4)
 
 
 def test_mixtures_pack() -> None:

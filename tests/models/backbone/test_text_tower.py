@@ -40,6 +40,8 @@ WHOLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "Qwen2_5_VL": ({**TEXT, **MIXED}, BLOCKS, "qwen2"),
     "Qwen3VL": ({**HEADS, **MIXED}, BLOCKS, "qwen3"),
     "Llava": ({**HEADS, "model_type": "llama"}, {**PATCHES, "model_type": "clip_vision_model"}, "llama"),
+    "Voxtral": ({**HEADS, "model_type": "llama"}, {**SIGHT, "num_mel_bins": 8}, "llama"),
+    "SmolVLM": ({**HEADS, "model_type": "llama"}, PATCHES, "llama"),
     "Mistral3": ({**HEADS, "model_type": "ministral3"}, {**PATCHES, "model_type": "pixtral"}, "ministral3"),
 }
 """A family's text and sight, and the text model that is trained."""
@@ -48,7 +50,8 @@ WHOLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 def made(name: str) -> PreTrainedModel:
     """A whole model in float64, its weights random."""
     text, sight, _ = WHOLE[name]
-    config = getattr(transformers, f"{name}Config")(text_config=dict(text), vision_config=dict(sight))
+    other = "audio_config" if name == "Voxtral" else "vision_config"
+    config = getattr(transformers, f"{name}Config")(**{"text_config": dict(text), other: dict(sight)})
     return getattr(transformers, f"{name}ForConditionalGeneration")(config).double().eval()
 
 
