@@ -177,10 +177,13 @@ def source_of(key: str, values: Mapping[str, object]) -> str:
     """Return the key that a value is first given under.
 
     trainer.max_epochs: ${data.epochs}  ->  data.epochs
+    module.optimizer.lr, of module.optimizer: ${optimizer}  ->  optimizer.lr
     """
-    value = values.get(key)
-    while isinstance(value, str) and value.startswith("${") and value[2:-1] in values:
-        key, value = value[2:-1], values[value[2:-1]]
+    parts = key.split(".")
+    for depth in range(len(parts), 0, -1):
+        value = values.get(".".join(parts[:depth]))
+        if isinstance(value, str) and value.startswith("${") and value[2:-1] in values:
+            return source_of(".".join([value[2:-1], *parts[depth:]]), values)
     return key
 
 

@@ -104,6 +104,7 @@ def prepare(verb: str) -> None:
         given = sort_words(words)
         if given.looks_only:  # Hydra's own questions, such as --cfg job
             return
+        words = sys.argv[1:] = [*given.flags, *given.own]  # Hydra takes a flag between keys for a mistake
         if given.name or given.path:  # another configuration, whose keys are its own
             choice = compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
         else:

@@ -20,7 +20,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -28,7 +27,7 @@ from yaml import YAMLError
 from lightning_rm.commands._config import conf_dir, dotted, followed, source_of
 from lightning_rm.commands._kinds import misread_number
 from lightning_rm.commands._other_names import OF_CHOICES, OTHER_NAMES
-from lightning_rm.commands._targets import check_hydra
+from lightning_rm.commands._targets import check_hydra, find_object
 from lightning_rm.commands._words import parse
 
 OPEN = ("backbone.model.config", "features", "policy_optimizer.args")
@@ -213,7 +212,7 @@ def _takes(target: str, name: str) -> bool:
     """Tell whether a callable has an argument of this name."""
     if name.startswith("_") and name.endswith("_"):  # Hydra's own: _partial_, _convert_
         return True
-    parameters = inspect.signature(get_object(target)).parameters
+    parameters = inspect.signature(find_object(target)).parameters
     return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 

@@ -13,11 +13,10 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lightning_rm.commands._config import dotted, source_of
+from lightning_rm.commands._targets import find_object, mappings
 
 WORDS_TOO = ("devices", "trainer.devices")
 """Keys with a number that take a word too: auto."""
@@ -53,13 +52,10 @@ def check_kinds(cfg: DictConfig) -> None:
     """
     raw = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     told: list[str] = []
-    for key, target in raw.items():
-        above, _, name = key.rpartition(".")
-        if name != "_target_":
-            continue
-        for argument, takes in _numbers_of(str(target)):
-            own = f"{above}.{argument}"
-            if own in raw and (fault := _told(source_of(own, raw), _value(cfg, own), takes)):
+    for key, values in mappings(cfg):
+        for argument, takes in _numbers_of(str(values["_target_"])) if "_target_" in values else ():
+            own = source_of(f"{key}.{argument}", raw)
+            if argument in values and (fault := _told(own, values[argument], takes)):
                 told.append(fault)
     if told:
         raise ValueError("; ".join(dict.fromkeys(told)))
@@ -91,7 +87,7 @@ def _told(key: str, value: object, takes: set[str]) -> str | None:
 def _numbers_of(target: str) -> Iterator[tuple[str, set[str]]]:
     """Yield the arguments of a callable that are numbers or truth values alone, each with the types that it takes."""
     try:
-        parameters = inspect.signature(get_object(target)).parameters
+        parameters = inspect.signature(find_object(target)).parameters
     except Exception:  # building it says what is wrong with the name
         return
     for name, parameter in parameters.items():
@@ -106,11 +102,3 @@ def _types(annotation: Any) -> set[str]:
         return {part.strip() for part in annotation.split("|")}
     parts = typing.get_args(annotation) or (annotation,)
     return {"None" if part is type(None) else getattr(part, "__name__", str(part)) for part in parts}
-
-
-def _value(cfg: DictConfig, key: str) -> Any:
-    """Return what a key comes to; `???` where that is still to be given."""
-    try:
-        return OmegaConf.select(cfg, key)
-    except OmegaConfBaseException:
-        return "???"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lightning_rm.commands._words import sort_words
 
 Run = Callable[[Sequence[str]], None]
 """Runs `lightning-rm WORDS`."""
@@ -25,5 +28,9 @@ def as_a_process(words: Sequence[str]) -> None:
 
 
 def words_of(words: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Return the words of a command line that set one of these keys, or what lies below it."""
-    return [word for word in words if word.partition("=")[0].lstrip("+~").partition(".")[0] in keys]
+    """Return the words of a command line that set one of these keys, or what lies below it, and where their choices lie
+    if that is a folder of the user's (`--config-dir`).
+    """
+    given = sort_words(words)
+    folder = [] if given.folder is None else [f"--config-dir={Path(given.folder).absolute()}"]
+    return [*folder, *(word for word in given.own if word.partition("=")[0].lstrip("+~").partition(".")[0] in keys)]

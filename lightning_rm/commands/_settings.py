@@ -29,6 +29,9 @@ LEAST = {
     "optimizer.weight_decay": 0,
     "scheduler.warmup": 0,
     "seed": 0,
+    "init_seed": 0,
+    "members.lora_layers": 1,
+    "members.seed": 0,
     "backbone.model.adapter.lora_alpha": 0,
     "backbone.model.config.hidden_size": 1,
     "backbone.model.config.num_hidden_layers": 1,
@@ -113,7 +116,7 @@ def micro_batches(cfg: DictConfig, world_size: int) -> int:
             f"data.step_pairs={asked} is not a multiple of the {each * world_size} pairs that {world_size} "
             f"device{'s take' if world_size > 1 else ' takes'} at once (data.batch_pairs={each}); change one of them"
         )
-    if given not in (1, number):  # the number itself is what a run's own config.yaml has
+    if given not in (1, number):
         raise ValueError(
             f"data.step_pairs={asked} makes {number} micro-batches a step, and trainer.accumulate_grad_batches={given} "
             "says another number: leave one out (data.step_pairs=null)"

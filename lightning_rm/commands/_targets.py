@@ -8,6 +8,7 @@ to; it builds nothing.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -85,7 +86,7 @@ def check_targets(cfg: DictConfig, where: str = "the configuration") -> None:
     """
     if is_allowed():
         return
-    for key, values in _mappings(cfg):
+    for key, values in mappings(cfg):
         for name, target in _called(values):
             if not is_known(target):
                 raise ValueError(
@@ -110,7 +111,7 @@ def check_hydra(hydra: DictConfig) -> None:
     """
     if is_allowed():
         return
-    for key, values in _mappings(hydra, "hydra"):
+    for key, values in mappings(hydra, "hydra"):
         logs = key.startswith(("hydra.job_logging", "hydra.hydra_logging"))
         for name, value in values.items():
             known = name != "_target_" or _leads_into(HYDRAS, str(value))
@@ -132,12 +133,26 @@ def is_known(target: str) -> bool:
     return not any(part.startswith("_") for part in target.split(".")) and _leads_into(KNOWN, target)
 
 
+def find_object(target: str) -> Any:
+    """Return what a name leads to, as Hydra finds it; what goes wrong is raised, and not written to its log as well.
+
+    Raises:
+        Exception: of whatever kind an import raises.
+    """
+    log = logging.getLogger(get_object.__module__)
+    log.disabled = True
+    try:
+        return get_object(target)
+    finally:
+        log.disabled = False
+
+
 def _leads_into(packages: Sequence[str], target: str) -> bool:
     """Tell whether a name begins in packages and what it leads to is a class of theirs, or a function to be called."""
     if not _is_in(packages, target) or _is_in(CLOSED, target):
         return False
     try:
-        found = get_object(target)
+        found = find_object(target)
     except Exception:  # building it says what is wrong with the name
         return True
     home = f"{getattr(found, '__module__', None) or type(found).__module__}."
@@ -168,7 +183,7 @@ def _called(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, str(given[0]) if isinstance(given, ListConfig | list) and given else str(given)
 
 
-def _mappings(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def mappings(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the full key of each mapping in a configuration, itself first, and its values as they come out.
 
     What cannot be resolved is left out: nothing can be built of it either.
@@ -182,7 +197,7 @@ def _mappings(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     if named:
         yield key, values
     for name, value in values.items():
-        yield from _mappings(value, _below(key, name) if named else f"{key}[{name}]")
+        yield from mappings(value, _below(key, name) if named else f"{key}[{name}]")
 
 
 def _below(key: str, name: object) -> str:

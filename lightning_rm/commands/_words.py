@@ -39,6 +39,7 @@ class Words(NamedTuple):
         looks_only: whether Hydra is only asked to show something.
         name: another configuration, whose keys are its own (`--config-name`).
         path: the folder that it lies in (`--config-path`).
+        flags: all words but the first kind.
     """
 
     own: list[str]
@@ -46,25 +47,33 @@ class Words(NamedTuple):
     looks_only: bool = False
     name: str | None = None
     path: str | None = None
+    flags: Sequence[str] = ()
 
 
 def sort_words(words: Sequence[str]) -> Words:
     """Sort the words of a command line.
 
     Raises:
-        ValueError: for a key with dashes before it, and for a run to repeat that Hydra has pickled: whatever is in the
-            pickle would be run.
+        ValueError: for a key with dashes before it, a flag without its value, and for a run to repeat that Hydra has
+            pickled: whatever is in the pickle would be run.
     """
     own: list[str] = []
-    others: dict[str, str | None] = {}
+    flags: list[str] = []
+    others: dict[str, str] = {}
     looks_only = False
     rest = iter(words)
     for word in rest:
         name, sign, value = word.partition("=")
         if name == "--experimental-rerun":
             raise ValueError(f"{name} reads a pickle, which may run anything; give the settings themselves")
+        if word.startswith("-"):
+            flags.append(word)
         if name in ELSEWHERE:
-            others[ELSEWHERE[name]] = value if sign else next(rest, None)
+            place = value if sign else next(rest, None)
+            if place is None:
+                raise ValueError(f"{name}: say where, as {name}=...")
+            others[ELSEWHERE[name]] = place
+            flags += [] if sign else [place]
         elif word in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
             looks_only = True
         elif name.startswith("--") and not any(flag.startswith(name) for flag in FLAGS):
@@ -72,7 +81,7 @@ def sort_words(words: Sequence[str]) -> Words:
             raise ValueError(f"{word!r}: keys stand without dashes, and = before the value: {told}")
         elif not word.startswith("-"):
             own.append(word)
-    return Words(own, looks_only=looks_only, **others)
+    return Words(own, looks_only=looks_only, flags=flags, **others)
 
 
 def parse(arguments: Sequence[str]) -> list[Override]:

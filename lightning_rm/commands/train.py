@@ -117,7 +117,7 @@ def train(cfg: DictConfig) -> float:
         enable_progress_bar=cfg.trainer.get("enable_progress_bar", shown),
     )
     check_precision(cfg, trainer)
-    trainer.accumulate_grad_batches = cfg.trainer.accumulate_grad_batches = micro_batches(cfg, trainer.world_size)
+    trainer.accumulate_grad_batches = micro_batches(cfg, trainer.world_size)
     if trainer.is_global_zero:
         _begin_when_training(trainer, run, cfg)
         for logger in trainer.loggers:
@@ -156,13 +156,12 @@ def _built(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Pairwis
 
 def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, asked: Sequence[L.Callback]) -> float:
     """Train on one micro-batch, by when most mistakes show, and keep nothing of it; the run leaves no file."""
-    one = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 0, "accumulate_grad_batches": 1}
-    own = {"logger": False, "callbacks": [], "enable_checkpointing": False, "enable_progress_bar": False}
-    every = {"log_every_n_steps": 1, "val_check_interval": None, "check_val_every_n_epoch": 1}
-    trainer: L.Trainer = instantiate(cfg.trainer, **one, **own, **every)
+    stop = LambdaCallback(on_train_start=_step_at_once, on_train_batch_end=_stop)
+    own = {"logger": False, "callbacks": [stop], "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer: L.Trainer = instantiate(cfg.trainer, min_epochs=None, min_steps=None, **own)
     check_precision(cfg, trainer)
     check_trainer(trainer.precision, asked)
-    micro_batches(cfg, trainer.world_size)
+    trainer.accumulate_grad_batches = micro_batches(cfg, trainer.world_size)
     with warnings.catch_warnings():
         for message in QUIET:
             warnings.filterwarnings("ignore", message=message)
@@ -172,6 +171,16 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
         with suppress(OSError):  # what others have put there stays
             Path(cfg.paths.run).rmdir()
     return float("nan")
+
+
+def _step_at_once(trainer: L.Trainer, *_: Any) -> None:
+    """Take an optimizer step after the first micro-batch, and validate nothing; all is set up as it was asked for."""
+    trainer.accumulate_grad_batches, trainer.limit_val_batches = 1, 0
+
+
+def _stop(trainer: L.Trainer, *_: Any) -> None:
+    """End a training after the micro-batch that it is at."""
+    trainer.should_stop = True
 
 
 def _asked_callbacks(cfg: DictConfig) -> list[L.Callback]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lightning_rm.counts import check_counts
 from lightning_rm.data.batches.group_stream import GroupStream
 from lightning_rm.data.batches.loader import BatchLoader, GroupBatches, GroupLoader, StreamedGroups
 from lightning_rm.data.batches.sampler import PairBatchSampler
@@ -43,8 +44,7 @@ class GroupSets:
         num_workers: int,
         seed: int,
     ) -> None:
-        if batch_groups < 1:
-            raise ValueError(f"batch_groups={batch_groups}; it must be at least 1")
+        check_counts(1, batch_groups=batch_groups)
         self.sets = sets
         self.batch_groups = batch_groups
         self.prepare = prepare

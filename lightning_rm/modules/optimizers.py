@@ -33,7 +33,7 @@ class Muon(Optimizer):
         vocabulary: a matrix with more rows is a table of embeddings.
 
     Raises:
-        ValueError: if weights are sharded, where a rank would see a part of a matrix.
+        ValueError: if weights are sharded, where a rank would see a part of a matrix, or momentum would never end.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class Muon(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         vocabulary: int = 30_000,
     ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum}; give a share from 0 to below 1")
         matrices: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
         for group in groups:

@@ -22,6 +22,7 @@ from lightning_rm.publishing.facts import Reference, accuracy_interval
 SETTINGS = (
     "data.batch_pairs",
     "data.batch_tokens",
+    "data.step_pairs",
     "trainer.max_epochs",
     "trainer.max_steps",
     "trainer.accumulate_grad_batches",

@@ -95,8 +95,11 @@ def test_what_concerns_training_is_handed_on() -> None:
         "+trainer.max_steps=2",
         "name=x",
         "seed=3",
+        "--config-dir",
+        "/mine",
     ]
     assert trained_words(words) == [
+        "--config-dir=/mine",
         "data=jsonl",
         "data.file=a.jsonl",
         "backbone.path=x",

@@ -111,6 +111,8 @@ def test_a_key_with_dashes_is_told_how_it_stands(word: str, told: str) -> None:
     with pytest.raises(ValueError, match=rf"^'{word}': keys stand without dashes, .*: {told}$"):
         sort_words([word])
     assert sort_words(["--multi", "--cfg", "job", "-m", "seed=1"]).looks_only  # Hydra's, one of them cut short
+    with pytest.raises(ValueError, match=r"^--config-dir: say where, as --config-dir=\.\.\.$"):
+        sort_words(["seed=1", "--config-dir"])
 
 
 def test_every_command_checks_its_keys(cli: Cli) -> None:
@@ -257,7 +259,7 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
         if cfg.max_pairs == 3:
             raise SystemExit(1)
 
-    sweep = ["-m", "max_pairs=0,1,2,3,4", "hydra.sweep.dir=sweep"]
+    sweep = ["max_pairs=0,1,2,3,4", "-m", "hydra.sweep.dir=sweep"]  # a flag stands anywhere
     assert swept(monkeypatch, *sweep, task=task) == 1
     assert ran == [0, 1, 2, 3, 4]
     shown = " ".join(capfd.readouterr().err.split())
@@ -270,7 +272,7 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
     ):
         assert words in shown
     assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["overrides"] == ["max_pairs=1"]
-    assert swept(monkeypatch, *sweep, task=lambda cfg: None) == 0
+    assert swept(monkeypatch, *sweep, task=Mock(return_value=None)) == 0
     assert "are not done" not in capfd.readouterr().err
 
 
@@ -307,7 +309,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypat
     monkeypatch.setattr("shutil.disk_usage", Mock(return_value=(2**30, 2**30, 0)))
     with pytest.raises(ValueError, match=r"runs: the disk of .* is full; make room, or .* hydra\.run\.dir="):
         check_folder([])
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write where others may not
+    monkeypatch.setattr("os.access", Mock(return_value=False))  # root may write where others may not
     with pytest.raises(ValueError, match=r"runs: .* cannot be written; say where to write with hydra\.run\.dir="):
         check_folder([])
 

@@ -25,6 +25,11 @@ def test_the_defaults_are_of_the_kinds_that_are_taken(cfg: DictConfig) -> None:
         ("optimizer.fused", "maybe", "optimizer.fused=maybe; give true or false or null"),
         ("module.max_skipped", None, "module.max_skipped=null; give a whole number"),
         ("module.head_lr", True, "module.head_lr=true; give a number or null"),
+        (
+            "trainer.callbacks",
+            [{"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "train/loss", "patience": "two"}],
+            "trainer.callbacks[0].patience=two; give a whole number",
+        ),
     ],
 )
 def test_an_argument_takes_what_its_type_says(cfg: DictConfig, key: str, value: object, told: str) -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._config import conf_dir
 from lightning_rm.commands._keys import check_keys, compose_choices
+from lightning_rm.commands._kinds import check_kinds
 from lightning_rm.commands._targets import ALLOWED, check_hydra, check_targets, is_allowed, is_known, take_word
 from lightning_rm.commands._words import parse, sort_words
 
@@ -71,6 +72,12 @@ def test_what_runs_whatever_it_is_told_is_refused(target: str) -> None:
 )
 def test_what_is_built_from_libraries_stays_known(target: str) -> None:
     assert is_known(target)
+
+
+def test_a_name_of_nothing_is_said_once_by_what_would_build_it(caplog: pytest.LogCaptureFixture) -> None:
+    assert is_known("lightning.pytorch.callbacks.Nothing")
+    check_kinds(config({"_target_": "lightning.pytorch.callbacks.Nothing", "monitor": 1}))
+    assert caplog.messages == []
 
 
 def test_a_getter_is_as_good_as_what_it_gets() -> None:

@@ -52,6 +52,8 @@ def test_schedules_and_checkpoints_see_one_optimizer() -> None:
     """Two steps, a checkpoint, two more are four steps; the rates are those of the schedule."""
     whole, half, rest = (tiny_model("llama", changes={"intermediate_size": 24}) for _ in range(3))
     make = partial(Muon, lr=0.01, vocabulary=VOCAB - 1)
+    with pytest.raises(ValueError, match="momentum=1; give a share"):
+        make(groups_of(whole), momentum=1)
     optimizer = make(groups_of(whole))
     assert [group["name"] for group in optimizer.param_groups] == [
         "backbone",

@@ -81,6 +81,8 @@ class SyntheticSource:
             raise ValueError(f"ambiguity is {self.ambiguity}; it is a share of the pairs, from 0 to 1")
         if self.num_pairs < 0:
             raise ValueError(f"num_pairs is {self.num_pairs}; it cannot be negative")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it cannot be negative")
 
     def fingerprint(self) -> str:
         """Return a digest of the options and of the first rows, so that a change to the world shows as well."""

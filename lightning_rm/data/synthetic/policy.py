@@ -113,6 +113,8 @@ class SyntheticGroups:
             raise ValueError(f"split is {self.split!r}; choose one of {', '.join(get_args(Split))}")
         if self.num_prompts < 0:
             raise ValueError(f"num_prompts is {self.num_prompts}; it cannot be negative")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it cannot be negative")
         if self.k < 2:
             raise ValueError(f"k is {self.k}; a group needs two responses at least")
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning_rm.counts import check_counts
+
 Overlong = Literal["drop", "truncate_prompt", "truncate_response", "error"]
 
 OVERLONG = "overlong"
@@ -39,7 +41,7 @@ class TokenizePolicy:
         ties: pairs whose annotators prefer neither response: `drop`, or `keep` them with the label 1/2.
 
     Raises:
-        ValueError: for a word that is not one of these.
+        ValueError: for a number that leaves no token, and a word that is not one of these.
     """
 
     max_tokens: int = 1024
@@ -49,8 +51,7 @@ class TokenizePolicy:
     ties: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens={self.max_tokens} leaves no token; it must be at least 1")
+        check_counts(1, max_tokens=self.max_tokens)
         for name, value, words in (
             ("overlong", self.overlong, ("drop", "truncate_prompt", "truncate_response", "error")),
             ("identical", self.identical, ("drop", "error")),

@@ -92,10 +92,13 @@ def test_rows_that_are_not_used_are_said_once_a_set() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["batch_pairs", "batch_tokens", "eval_batch_pairs"])
-def test_a_batch_size_below_1_is_an_error(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}=0; it must be 1 or more"):
-        data(**{name: 0})
+@pytest.mark.parametrize(
+    "name", ["batch_pairs", "batch_tokens", "eval_batch_pairs", "max_tokens", "prepare_processes", "batch_groups"]
+)
+@pytest.mark.parametrize("number", [0, "8", 1.5])
+def test_a_number_that_is_none_or_below_1_is_an_error(name: str, number: object) -> None:
+    with pytest.raises(ValueError, match=f"{name}={number!r}; it must be a whole number, 1 or more"):
+        data(**{name: number})
 
 
 def test_a_set_and_a_subset_of_one_name_are_an_error() -> None:

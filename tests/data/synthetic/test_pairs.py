@@ -100,6 +100,7 @@ def test_every_word_is_in_the_vocabulary() -> None:
         ({"split": "dev"}, "split is 'dev'"),
         ({"noise": 1.5}, "noise is 1.5"),
         ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_values_out_of_range_are_errors(options: dict[str, Any], message: str) -> None:

@@ -126,7 +126,12 @@ def test_every_part_of_the_favourite_style_is_known_from_training() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"split": "dev"}, "split is 'dev'"), ({"k": 1}, "k is 1"), ({"shift": 1.5}, "shift is 1.5")],
+    [
+        ({"split": "dev"}, "split is 'dev'"),
+        ({"k": 1}, "k is 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"shift": 1.5}, "shift is 1.5"),
+    ],
 )
 def test_values_out_of_range_are_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
