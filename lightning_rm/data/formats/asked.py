@@ -16,7 +16,7 @@ from lightning_rm.data.rows import Message
 
 UNREAD_PROMPT = "unread prompt"
 
-SYSTEM_FIELDS = ("system", "system_prompt")
+SYSTEM_FIELDS = ("system", "system_prompt", "system_message")
 
 PROMPT_FIELDS = (
     *("instruction", "question", "query", "problem", "input", "context", "prompt_text"),
@@ -87,7 +87,7 @@ def check_asked(row: Raw) -> None:
 def after_system(raw: Raw, turns: Turns) -> Turns:
     """Put the row's system turn before the turns, where it has one and they do not already begin with it.
 
-    It may be text, a message, or a list of either, in the field `system` or `system_prompt`.
+    It may be text, a message, or a list of either, in one of `SYSTEM_FIELDS`.
     """
     for name in SYSTEM_FIELDS:
         if name not in raw or not says(raw[name]):

@@ -30,12 +30,12 @@ from lightning_rm.data.formats.turns import Turns, check_turns, prompt_turns
 from lightning_rm.data.rows import BadRow, GroupRow, Message
 from lightning_rm.digests import digest
 
-GROUP_PARSER_VERSION = 4
+GROUP_PARSER_VERSION = 5
 """Part of every fingerprint: raise it when a row is read differently than before."""
 
 
 GROUP_FIELDS = frozenset(
-    {"prompt", "responses", "id", "prompt_id", "subset", "gold", "votes", "tools", "chat_template_kwargs"},
+    {"prompt", "responses", "id", "prompt_id", "subset", "gold", "votes", "tools", "functions", "chat_template_kwargs"},
 )
 """The plain fields that are read; only `prompt` and `responses` must be there. `scores.SCORE_FIELDS` are read too."""
 

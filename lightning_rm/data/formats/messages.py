@@ -40,6 +40,9 @@ SPOKEN_KEYS = ("content", "reasoning_content", "reasoning", "thinking", "refusal
 READ_KEYS = frozenset({"role", "content", "tool_calls", "function_call", "tool_call_id", "name"})
 """The keys of a message that have a form of their own; all others are kept as they are."""
 
+NAMES = ("role", "tool_call_id", "name")
+"""The keys of a message that say who speaks, or answers what."""
+
 OTHER_KEYS = "other_keys"
 """A key of files that `annotate` writes: JSON text with keys of a message that have no column."""
 
@@ -101,8 +104,7 @@ def is_blank(turn: Message) -> bool:
 
 def texts_of(turn: Message) -> dict[str, str]:
     """Return the texts of a turn by key: its content and all others, except its role, name and tool call id."""
-    named = ("role", "tool_call_id", "name")
-    return {key: value for key, value in turn.items() if isinstance(value, str) and key not in named}
+    return {key: value for key, value in turn.items() if isinstance(value, str) and key not in NAMES}
 
 
 def _with_other_keys(value: object, name: str) -> Raw:
@@ -177,8 +179,8 @@ def _call(call: Raw, name: str) -> Raw:
 def _with_arguments(function: Raw, name: str) -> Raw:
     """Return a called function with its arguments as an object, empty where they are missing or blank."""
     arguments = function.get("arguments")
-    if isinstance(arguments, str) and arguments.strip():
-        arguments = json_field(function, "arguments", f"{name}, arguments")
-        if not isinstance(arguments, Mapping | None):
-            raise RowError(BROKEN_JSON, f"{name}, arguments must be a JSON object, found {shown(arguments)}")
+    if isinstance(arguments, str):
+        arguments = json_field(function, "arguments", f"{name}, arguments") if arguments.strip() else None
+    if not isinstance(arguments, Mapping | None):
+        raise RowError(BROKEN_JSON, f"{name}, arguments must be a JSON object, found {shown(arguments)}")
     return {**function, "arguments": arguments or {}}

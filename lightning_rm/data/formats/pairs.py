@@ -34,7 +34,7 @@ from lightning_rm.data.formats.turns import Turns, check_turns
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.digests import digest
 
-PARSER_VERSION = 5
+PARSER_VERSION = 6
 """Part of every source's fingerprint: raise it when a row is read differently than before."""
 
 STRENGTH_DISAGREES = "strength disagrees"
@@ -45,7 +45,7 @@ STRENGTH_TOLERANCE = 0.01
 PLAIN_FIELDS = frozenset(
     {"prompt", "chosen", "rejected", "id", "prompt_id", "subset", "label", "margin", "weight", "gold_margin", "clean"}
     | {"tied"}
-    | {"strength_mean", "strength_std", "votes", "tools", "chat_template_kwargs"}
+    | {"strength_mean", "strength_std", "votes", "tools", "functions", "chat_template_kwargs"}
 )
 """The fields of the plain format; only `chosen` and `rejected` must be there."""
 
@@ -67,10 +67,9 @@ def parse_row(
     Prompt and responses are texts or lists of turns (`turns.read_turns`). Without a prompt field the prompt is what
     both conversations begin with (`turns.implicit_pair`). Four rules are worth knowing:
 
-    - A `system` or `system_prompt` is the first turn of the prompt. A row is bad if it has no prompt but a
-      field that usually carries one (`asked.PROMPT_FIELDS`), or if its prompt and responses leave out what that field
-      says. Where `columns` hides the prompt, `{prompt: null}`, such fields are hidden with it: the pair is all that
-      there is.
+    - A `system` (`asked.SYSTEM_FIELDS`) is the first turn of the prompt. A row is bad if it has no prompt but a field
+      that usually carries one (`asked.PROMPT_FIELDS`), or if its prompt and responses leave out what that field says.
+      Where `columns` hides the prompt, `{prompt: null}`, such fields are hidden with it: the pair is all that there is.
     - Images and the like are refused, and so is a mark for one in what the user says (`media`).
     - `votes` is read beside `strength_mean`, or where `columns` asks for it: a field of that name alone often counts
       annotators instead. Mean and spread are then computed from the votes, and must agree with their columns.

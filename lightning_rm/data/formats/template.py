@@ -17,14 +17,19 @@ RESERVED_ARGUMENTS = frozenset(
 
 
 def read_tools(row: Raw) -> tuple[Mapping[str, Any], ...]:
-    """Return the row's tool definitions for the chat template; none where it has no such field."""
-    tools = json_field(row, "tools")
+    """Return the row's tool definitions for the chat template; none where it has no such field.
+
+    OpenAI once had a field of `functions`, which are what its tools have under `function` now.
+    """
+    name = "functions" if row.get("tools") is None else "tools"
+    tools = json_field(row, name)
     if tools is None:
         return ()
     items = cast(Sequence[object], tools)
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in items):
-        raise RowError(WRONG_TYPE, f"field 'tools' must be a list of tool definitions, found {shown(tools)}")
-    return tuple(cast(Sequence[Mapping[str, Any]], tools))
+        raise RowError(WRONG_TYPE, f"field {name!r} must be a list of tool definitions, found {shown(tools)}")
+    found = cast(Sequence[Mapping[str, Any]], tools)
+    return tuple(found if name == "tools" else [{"type": "function", "function": function} for function in found])
 
 
 def read_chat_template_kwargs(row: Raw) -> Mapping[str, Any]:

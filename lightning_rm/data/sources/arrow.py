@@ -28,9 +28,17 @@ ARGUMENTS = frozenset({"arguments", "chat_template_kwargs"})
 
 
 def arrow_rows(batch: Any) -> Iterator[Raw]:
-    """Yield the rows of a pyarrow table or record batch as plain values, without nulls that stand for missing keys."""
+    """Yield the rows of a pyarrow table or record batch as plain values, without nulls that stand for missing keys.
+
+    Raises:
+        ValueError: for a map with a key that stands in it twice.
+    """
     gapless = without_gaps(batch.schema)
-    for row in batch.to_pylist():
+    try:
+        rows = batch.to_pylist(maps_as_pydicts="strict")
+    except KeyError as error:
+        raise ValueError(f"a map holds a key twice, and only one can be meant: {error.args[0]}") from error
+    for row in rows:
         yield gapless(row)
 
 
@@ -64,6 +72,8 @@ def _filter(kind: Any, in_arguments: bool) -> Filter | None:
         )
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return _of_list(_filter(kind.value_type, in_arguments))
+    if types.is_map(kind):
+        return _of_map(_filter(kind.item_type, in_arguments))
     return None
 
 
@@ -95,5 +105,18 @@ def _of_list(inner: Filter | None) -> Filter | None:
         if not isinstance(value, list):
             return value
         return [inner(item, doubts) for item in cast(Sequence[object], value)]
+
+    return gapless
+
+
+def _of_map(inner: Filter | None) -> Filter | None:
+    """A map has the keys that were written in each row, but what they lead to may be structs."""
+    if inner is None:
+        return None
+
+    def gapless(value: object, doubts: set[str]) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: inner(item, doubts) for name, item in cast(Raw, value).items()}
 
     return gapless

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from lightning_rm.data.formats.messages import texts_of
+from lightning_rm.data.formats.messages import NAMES
 from lightning_rm.data.rows import Message
 
 
@@ -50,8 +50,9 @@ def _pieces(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], fir
             yield f"tool {name}", name
     for place, message in enumerate(messages, start=first):
         origin = f"turn {place} ({message['role']})"
-        for key, said in texts_of(message).items():
-            yield origin if key == "content" else f"{origin}, {key}", said
+        for key, value in message.items():
+            for said in _leaves(value) if key not in (*NAMES, "tool_calls") else ():
+                yield origin if key == "content" else f"{origin}, {key}", said
         for said in _texts(message.get("tool_calls", ())):
             yield f"{origin}, tool_calls", said
 

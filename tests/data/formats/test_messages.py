@@ -94,6 +94,8 @@ def test_every_form_of_a_tool_call_is_the_object_form(form: dict[str, Any], call
         ([{"function": {"name": "f", "arguments": '"a"'}}], "arguments must be a JSON object, found 'a'"),
         ([{"function": {"name": "f", "arguments": '{"a": 1, "a": 2}'}}], "the key 'a' stands twice"),
         ([{"function": "f"}], "function must have a name and arguments"),
+        ([{"function": {"name": "f", "arguments": [1]}}], "arguments must be a JSON object, found [1]"),
+        ([{"name": "f", "arguments": 5}], "arguments must be a JSON object, found 5"),
         ("add(2)", "turn 0, tool_calls is not JSON"),
         ({"name": "f"}, "must be a list of calls"),
     ],

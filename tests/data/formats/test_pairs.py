@@ -337,6 +337,7 @@ def test_every_optional_field() -> None:
     assert row.tools == tuple(tools)
     assert row.chat_template_kwargs == {"enable_thinking": False}
     assert good(raw | {"tools": json.dumps(tools)}) == row
+    assert good(raw | {"tools": None, "functions": [{"name": "f"}]}) == row  # OpenAI's, before there were tools
     assert good(raw, subset="mine").subset == "mine"
     assert good(raw | {"label": True}).label == 1.0
 

@@ -63,7 +63,7 @@ def test_rows_are_those_of_arrow(
 ) -> None:
     monkeypatch.setattr(parquet, "MADE_BYTES", made_bytes)
     path = written(tmp_path / "a.parquet", pa.table({name: KINDS[name] for name in names}), row_group_size=group_rows)
-    assert list(parquet.parquet_rows(path)) == pq.read_table(path).to_pylist()
+    assert list(parquet.parquet_rows(path)) == pq.read_table(path).to_pylist(maps_as_pydicts="strict")
 
 
 def test_a_row_that_holds_too_much_is_refused_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +111,20 @@ def test_a_list_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
             list(read_file(path))
     other = pa.array([list(range(10**5))])  # as many, of which each takes its bytes
     assert len(list(read_file(written(tmp_path / "b.parquet", pairs(other), use_dictionary=False)))) == 1
+
+
+def test_a_map_is_an_object_without_what_arrow_fills_in(tmp_path: Path) -> None:
+    """Of its own keys nothing is filled in; of the structs that they lead to it is."""
+    schema = pa.struct([("type", pa.string()), ("unit", pa.string())])
+    tool = pa.struct([("name", pa.string()), ("parameters", pa.map_(pa.string(), schema))])
+    parameters = [("city", {"type": "s"}), ("heat", {"type": "n", "unit": "C"})]
+    table = pairs(["a"]).append_column("tools", pa.array([[{"name": "f", "parameters": parameters}]], pa.list_(tool)))
+    (row,) = FileSource(written(tmp_path / "a.parquet", table))
+    assert isinstance(row, PairRow)
+    assert row.tools == ({"name": "f", "parameters": {"city": {"type": "s"}, "heat": {"type": "n", "unit": "C"}}},)
+    twice = pa.array([[("k", "v"), ("k", "w")]], pa.map_(pa.string(), pa.string()))
+    with pytest.raises(ValueError, match=r"a\.parquet cannot be read as Parquet: a map holds a key twice"):
+        list(FileSource(written(tmp_path / "a.parquet", pairs(["a"]).append_column("more", twice))))
 
 
 def test_what_a_table_does_not_say_is_decided_by_rule_and_counted(tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ CALL: Any = {
         ({"role": "tool", "content": 'he said "no"\n', "tool_call_id": "7"}, '{"he said \\"no\\"\\n"}', ""),
         (CALL, 'look {"up": ["a \\"b\\"", 3]}', ""),
         (CALL, "look", "turn 0 (assistant), tool_calls"),
+        (
+            {"role": "assistant", "content": "b", "reasoning_details": [{"text": "a"}]},
+            "b",
+            "turn 0 (assistant), reasoning_details",
+        ),
     ],
 )
 def test_what_a_text_lacks(message: Message, text: str, missing: str) -> None:
