@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.rows import GroupRow, PairRow
+from lightning_rm.data.rows import GroupRow
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
@@ -70,7 +70,7 @@ def model_of(dtype: str, **options: Any) -> RewardModel:
 def equally_long(num_pairs: int) -> Rows:
     """Pairs whose chosen responses have 12 tokens: the mean over tokens is then exact over ranks."""
     tokenizer = world_tokenizer()
-    rows = (row for row in SyntheticSource(400, split="train") if isinstance(row, PairRow))
+    rows = SyntheticSource(400, split="train")
     long = (row for row in rows if len(tokenizer(row.chosen[-1]["content"])["input_ids"]) == 12)
     return Rows(list(islice(long, num_pairs)))
 
@@ -127,7 +127,7 @@ def module_of(method: str, dtype: str = "float64", optimizer: Any = SGD, **optio
     """A module; in float64 without dropout.
 
     Args:
-        method: of those above; what ends in `_by_2` is the same.
+        method: of those above; what ends in `_by_2` is the same, and each has a twin `_lora`.
         dtype: of all weights.
         optimizer: as modules take it.
         **options: of all modules.
@@ -137,14 +137,14 @@ def module_of(method: str, dtype: str = "float64", optimizer: Any = SGD, **optio
 
 
 def _module(method: str, dtype: str, optimizer: Any, options: dict[str, Any]) -> PairwiseRM:
-    if method in ("sft", "lm_head"):
-        of_text = SupervisedLM if method == "sft" else BaselineRM
-        return of_text(model_of(dtype, keep_lm_head=True), optimizer, **options)
     if method in MEMBERS:
         members = Members(num_members=3, lora_layers=int(method == "voters_lora"), rank=2)
         return VotersRM(MemberRewardModel.of(model_of(dtype), members), optimizer, **options)
-    model = model_of(dtype, lora=LoraAdapter(rank=2) if method.endswith("lora") else None)
-    return _plain_module(method.removesuffix("_lora"), model, optimizer, options)
+    adapter, method = LoraAdapter(rank=2) if method.endswith("lora") else None, method.removesuffix("_lora")
+    if method in ("sft", "lm_head"):
+        of_text = SupervisedLM if method == "sft" else BaselineRM
+        return of_text(model_of(dtype, keep_lm_head=True, lora=adapter), optimizer, **options)
+    return _plain_module(method, model_of(dtype, lora=adapter), optimizer, options)
 
 
 def _plain_module(method: str, model: RewardModel, optimizer: Any, options: dict[str, Any]) -> PairwiseRM:

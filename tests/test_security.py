@@ -1,12 +1,19 @@
 """Files from somebody else that would run code: refused, and nothing is run. Others stand beside what they attack:
 weights and checkpoints in `models/backbone/test_loading.py` and `callbacks/test_checkpoint_files.py`, long lines and
-gzip files without end in `data/sources/test_files.py`, targets in `commands/test_targets.py`.
+gzip files without end in `data/sources/test_files.py`, targets in `commands/test_targets.py`, JSON in `test_told.py`.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import pickle
+import re
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +24,23 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lightning_rm.analysis.evidence import evidence_of
+from lightning_rm.analysis.find_runs import find_runs
+from lightning_rm.annotation.reviews import read_reviews
+from lightning_rm.callbacks.checkpoint_files import read_checkpoint
+from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 from lightning_rm.drafts import clear_drafts, folder_draft
+from lightning_rm.evaluation.benchmarks.llmbar import read_row
+from lightning_rm.evaluation.benchmarks.reading import read_records
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.parts import Parts
 from tests.toy import toy_model
 
 SIDES = ("chosen", "rejected")
+ROOT = Path(__file__).parents[1]
 
 
 class Runs:
@@ -95,16 +111,17 @@ def test_a_configuration_with_layers_without_end_is_refused(tmp_path: Path) -> N
         RewardModel.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda head, first, last: {last: head[last] | {"data_offsets": head[first]["data_offsets"]}},  # of another
-        lambda head, first, last: {last: head[last] | {"data_offsets": [2**40, 2**40 + 8]}},
-        lambda head, first, last: {last: head[last] | {"data_offsets": [-8, 0]}},
-        lambda head, first, last: {last: head[last] | {"shape": [2**40, 2**40]}},
-    ],
-)
-def test_weights_that_lie_elsewhere_than_in_their_file_are_refused(change: Any, tmp_path: Path) -> None:
+Change = Callable[[dict[str, Any], str, str], dict[str, Any]]
+ELSEWHERE: list[Change] = [
+    lambda head, first, last: {last: head[last] | {"data_offsets": head[first]["data_offsets"]}},  # of another
+    lambda head, first, last: {last: head[last] | {"data_offsets": [2**40, 2**40 + 8]}},
+    lambda head, first, last: {last: head[last] | {"data_offsets": [-8, 0]}},
+    lambda head, first, last: {last: head[last] | {"shape": [2**40, 2**40]}},
+]
+
+
+@pytest.mark.parametrize("change", ELSEWHERE)
+def test_weights_that_lie_elsewhere_than_in_their_file_are_refused(change: Change, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2), "b": torch.zeros(2)}, tmp_path / "model.safetensors", {"format": "pt"})
     whole = (tmp_path / "model.safetensors").read_bytes()
     length = 8 + int.from_bytes(whole[:8], "little")
@@ -150,3 +167,99 @@ def test_a_link_in_a_folder_does_not_lead_a_writer_out_of_it(tmp_path: Path) -> 
     assert secret.read_text() == "mine"
     assert (folder / "config.json").read_text() == "new"
     assert not (folder / "config.json").is_symlink()
+
+
+def archive(kind: str) -> bytes:
+    """A row of data in an archive, under a name that leads out of the folder that it is unpacked in."""
+    row, file = b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n', io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as packed:
+            packed.writestr("../a.jsonl", row)
+    elif kind == "npz":
+        np.savez(file, chosen=np.zeros(3))
+    else:
+        with tarfile.open(fileobj=file, mode="w:gz" if kind == "tar.gz" else "w") as packed:
+            named = tarfile.TarInfo("../a.jsonl")
+            named.size = len(row)
+            packed.addfile(named, io.BytesIO(row))
+    return file.getvalue()
+
+
+def rows_of(path: Path) -> list[object]:
+    """None, where the file as a whole is refused."""
+    try:
+        return list(FileSource(path))
+    except ValueError as error:
+        return [] if str(path) in str(error) else [error]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "npz"])
+def test_an_archive_in_the_place_of_a_file_is_not_unpacked(kind: str, tmp_path: Path) -> None:
+    content, inner = archive(kind), tmp_path / "inner"
+    inner.mkdir()
+    for suffix in (".jsonl", ".json", ".jsonl.gz", ".parquet"):
+        path = inner / f"pairs{suffix}"
+        path.write_bytes(content)
+        assert all(isinstance(row, BadRow) for row in rows_of(path)), suffix
+    toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
+    readers: dict[str, Callable[[Path], object]] = {
+        "model.safetensors": RewardModel.from_pretrained,
+        "pytorch_model.bin": RewardModel.from_pretrained,
+        "tokenizer.json": load_tokenizer,
+        "last.ckpt": lambda folder: read_checkpoint(folder / "last.ckpt"),
+    }
+    for name, read in readers.items():
+        folder = shutil.copytree(tmp_path / "model", inner / name)
+        for file in ("checksums.json", "model.safetensors"):
+            (folder / file).unlink()
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read"):
+            read(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inner", "model"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+def test_links_that_lead_to_no_file_are_not_read(tmp_path: Path) -> None:
+    """A pipe would be waited for, a device has no end, and a link to a folder above it none either."""
+    toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
+    benchmark, run = tmp_path / "benchmark", tmp_path / "run"
+    for folder in (benchmark, run):
+        folder.mkdir()
+    (run / "config.yaml").write_text("name: a\nseed: 0\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    for number, target in enumerate(("/dev/zero", "pipe", "self")):
+        link = tmp_path / f"{number}.jsonl"
+        link.symlink_to(tmp_path / target)
+        (benchmark / link.name).symlink_to(link)
+        readers: list[Callable[[Path], object]] = [lambda path: list(FileSource(path)), read_reviews]
+        for read in readers:
+            with pytest.raises(ValueError, match=rf"{link.name}.*(is not a file|symbolic links)"):
+                read(link)
+        loaders: dict[str, Callable[[Path], object]] = {
+            "config.json": RewardModel.from_pretrained,
+            "model.safetensors": RewardModel.from_pretrained,
+            "tokenizer.json": load_tokenizer,
+        }
+        for name, load in loaders.items():
+            folder = shutil.copytree(tmp_path / "model", tmp_path / f"{number}-{name}")
+            (folder / name).unlink()
+            (folder / name).symlink_to(link)
+            with pytest.raises(ValueError, match=r"no config.json|no file named|no tokenizer"):
+                load(folder)
+        (run / "results.json").unlink(missing_ok=True)
+        (run / "results.json").symlink_to(link)
+        assert evidence_of(find_runs("runs", run)[0]).lacks[0] == "no results.json: the run has not ended"
+    (benchmark / "up").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="holds no file that can be read"):
+        list(read_records("llmbar", benchmark, (), read_row))
+
+
+def test_every_promise_names_tests_that_are_there() -> None:
+    table = (ROOT / "docs" / "security.md").read_text().split("## What is not promised")[0]
+    promises = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(promises) > 20
+    for what, _, held_by in promises:
+        named = re.findall(r"`(tests/[a-z_0-9/]+\.py)`", held_by)
+        assert named or "the same" in held_by, what
+        assert all((ROOT / name).is_file() for name in named), what

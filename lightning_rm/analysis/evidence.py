@@ -5,7 +5,6 @@ Nothing is demanded: what a run lacks, or what cannot be read, is said of the ru
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from lightning_rm.analysis.history import Curve, read_history
 from lightning_rm.analysis.runs import Run
+from lightning_rm.told import json_of, object_of
 
 T = TypeVar("T")
 Results = Mapping[str, Mapping[str, float]]
@@ -79,7 +79,7 @@ def evidence_of(run: Run) -> Evidence:
     lacks: list[str] = []
 
     def read(path: Path, how: Callable[[Path], T], nothing: T, absent: str) -> T:
-        if not path.exists():
+        if not path.is_file():
             lacks.append(absent)
             return nothing
         try:
@@ -94,7 +94,7 @@ def evidence_of(run: Run) -> Evidence:
     )
     records: dict[str, Records] = {}
     words: dict[str, Mapping[int, Words]] = {}
-    files = sorted((run.folder / "pairs").glob("*.parquet"))
+    files = sorted(file for file in (run.folder / "pairs").glob("*.parquet") if file.is_file())
     if not files:
         lacks.append("no pairs/*.parquet: no reliability, no temperature, no worst pairs")
     for path in files:
@@ -103,7 +103,7 @@ def evidence_of(run: Run) -> Evidence:
         if found is not None:
             records[name] = found
         listed = path.with_name(f"{path.stem}_worst.jsonl")
-        if listed.exists():
+        if listed.is_file():
             words[name] = read(listed, _words, {}, "")
     return Evidence(run, results, curves, records, words, lacks)
 
@@ -118,7 +118,7 @@ def set_name(stem: str) -> str:
 
 
 def _results(path: Path) -> Results:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = object_of(path.read_bytes(), "it")
     return {str(name): {str(key): float(value) for key, value in metrics.items()} for name, metrics in found.items()}
 
 
@@ -129,5 +129,5 @@ def _records(path: Path) -> Records:
 
 
 def _words(path: Path) -> dict[int, Words]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json_of(line, "it") for line in path.read_text(encoding="utf-8").splitlines()]
     return {int(row["row"]): Words(*(str(row[name]) for name in Words._fields)) for row in rows}

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from lightning_rm.analysis.runs import Run
+from lightning_rm.told import read_yaml
 
 NO_RUN = "names no run: a run is a folder with a config.yaml"
 """What is wrong with a glob, after its name."""
@@ -61,9 +60,9 @@ def flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _run(key: str, folder: Path) -> Run:
     """Return a run from its configuration, which was written with every reference resolved."""
     try:
-        told = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{key}: {folder}/config.yaml cannot be read: {' '.join(str(error).split())}") from error
+        told = read_yaml(folder / "config.yaml")
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
     if not isinstance(told, dict) or not {"name", "seed"} <= told.keys():
         raise ValueError(f"{key}: {folder}/config.yaml is not a run's, it has no name and seed; name runs alone")
     return Run(folder, str(told["name"]), told["seed"], told.get("treatment") or {}, dict(flattened(told)))

@@ -5,7 +5,6 @@ A run here is its folder and what it was told, as plain values. This file does n
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lightning_rm.told import read_object
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Run:
         path = self.folder / "results.json"
         if not path.is_file():
             raise ValueError(f"{self.folder} has no results.json: the run has not ended; wait for it, or leave it out")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
 
     def value(self, metric: str) -> float:
         """Return one result by `SET/METRIC`: `test/accuracy`, `test/ood/accuracy` or, in short, `ood/accuracy`.

@@ -76,6 +76,8 @@ def read_reviews(path: str | Path) -> list[Review]:
     Raises:
         ValueError: if the file cannot be read, or a whole line is not a decision; it names file, line and field.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError(f"reviews={str(path)!r} is not a file but a folder, a pipe or a device")
     try:
         data = Path(path).read_bytes()
     except OSError as error:

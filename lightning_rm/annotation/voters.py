@@ -23,6 +23,7 @@ from lightning_rm.models.backbone.loading import Checkpoint, weight_files
 from lightning_rm.models.ensembles.files import member_folders
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import load_model
+from lightning_rm.told import read_object
 
 TRAINED_ON = "trained_on.json"
 """The file in a run's folder that says what its model was trained on."""
@@ -141,9 +142,10 @@ def check_strangers(named: str, runs: Sequence[Path]) -> None:
 
 def _trained_on(run: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((run / TRAINED_ON).read_text(encoding="utf-8"))
+        told = read_object(run / TRAINED_ON)
     except (OSError, ValueError):
         return None
+    return told if {"data", "settings"} <= told.keys() else None
 
 
 def check_voters(voters: Sequence[Voter]) -> None:

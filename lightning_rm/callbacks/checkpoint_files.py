@@ -126,7 +126,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Return a checkpoint without comparing its checksums."""
     if path.is_dir() and not is_sharded(path):
         raise ValueError(f"{path} is a folder; name a checkpoint, a .ckpt file, or a run's folder that has some")
-    if not path.exists():
+    if not path.is_dir() and not path.is_file():
         raise ValueError(f"{path}: there is no such checkpoint")
     if path.is_file() and not path.stat().st_size:
         raise ValueError(f"{path} is empty: the run that wrote it was killed, or its disk was full")

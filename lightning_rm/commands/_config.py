@@ -19,6 +19,7 @@ from rich.console import Console
 import lightning_rm
 from lightning_rm.commands._sweep import in_sweep, leave_word
 from lightning_rm.drafts import is_full
+from lightning_rm.told import check_yaml
 
 SMALLER = "smaller batches (data.batch_pairs, batch_tokens), or backbone.model.gradient_checkpointing=true, need less"
 
@@ -45,6 +46,22 @@ def choices_of(verb: str) -> dict[str, Any]:
     """Return what a command's configuration chooses of each group, where the command line does not."""
     written = cast(DictConfig, OmegaConf.load(Path(conf_dir()) / f"{verb}.yaml"))
     return {group: choice for entry in written.defaults if entry != "_self_" for group, choice in entry.items()}
+
+
+def config_of(run: Path) -> DictConfig | None:
+    """Return the configuration that a run's folder holds; None where it holds none.
+
+    Raises:
+        ValueError: if it is not one that a run wrote.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        return None
+    check_yaml(path)
+    found = OmegaConf.load(path)
+    if not isinstance(found, DictConfig):
+        raise ValueError(f"{path} is not a run's configuration")
+    return found
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

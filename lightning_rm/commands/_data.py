@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.annotation.voters import Voter, check_strangers
+from lightning_rm.commands._config import config_of
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.resampling import Fold, WithoutFold
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
@@ -63,10 +64,8 @@ def find_policy(cfg: DictConfig) -> TokenizePolicy:
 
 def _fold(run: Path) -> Fold | None:
     """Return the fold that a run left out, as its configuration says."""
-    config = run / "config.yaml"
-    if not config.is_file():
-        return None
-    resample: Any = OmegaConf.select(OmegaConf.load(config), "resample")
+    config = config_of(run)
+    resample: Any = None if config is None else OmegaConf.select(config, "resample")
     if resample is None or not resample.get("_target_", "").endswith(WithoutFold.__name__):
         return None
     return Fold(resample.fold, resample.num_folds)

@@ -25,6 +25,7 @@ from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.drafts import clear_drafts, draft_of
 from lightning_rm.models.backbone.folder import is_no_model
+from lightning_rm.told import check_yaml
 
 CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", "checkpoints/resume.ckpt")
 OWN = ("name", "seed", "init_seed", "resume", "paths", "checkpoint", "logger", "callbacks", "resample", "debug")
@@ -97,6 +98,7 @@ def _keep_settings(config: Path, cfg: DictConfig, step: int) -> None:
     kept = {int(path.stem.rpartition("_")[2]): path for path in config.parent.glob(SETTINGS.format("*"))}
     later = sorted(number for number in kept if number >= step)
     there = kept[later[0]] if later else config
+    check_yaml(there)
     before, now = dict(dotted(OmegaConf.to_container(OmegaConf.load(there)))), dict(dotted(resolved(cfg)))
     raw = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     changed = [

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from lightning_rm.commands._sweep import word_before
 from lightning_rm.commands._words import parse, sort_words
 from lightning_rm.drafts import check_place
+from lightning_rm.told import read_object
 
 JOB = "job_of_cluster.json"
 """The file in a run's folder that says which job of a cluster wrote it, and by which command line."""
@@ -156,7 +157,7 @@ def quoted(value: str) -> str:
 def _is_of(run: Path, arguments: Sequence[str]) -> bool:
     """Tell whether this job wrote a run's folder, by this command line."""
     try:
-        found = json.loads((run / JOB).read_text(encoding="utf-8"))
+        found = read_object(run / JOB)
     except (OSError, ValueError):
         return False
     return found == {"job": os.environ.get("SLURM_JOB_ID"), "arguments": _known(arguments)}

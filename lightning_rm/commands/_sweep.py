@@ -29,6 +29,7 @@ from rich.table import Table
 
 from lightning_rm.commands._targets import is_allowed
 from lightning_rm.drafts import draft_of
+from lightning_rm.told import read_object
 
 WORD = "job.json"
 """The file in a job's folder: its overrides, where it runs, what it returned, and the first line of what went wrong."""
@@ -83,7 +84,7 @@ def word_before() -> dict[str, Any] | None:
     path = Path(job.runtime.output_dir) / WORD
     if not path.is_file():
         return None
-    word = json.loads(path.read_text(encoding="utf-8"))
+    word = read_object(path)
     return word if _asked(word["overrides"]) == _asked(job.overrides.task) else None
 
 
@@ -212,7 +213,7 @@ def show(sweep: Sweep, arguments: Sequence[str] = ()) -> bool:
 
 def words_of(sweep: Sweep) -> dict[Path, dict[str, Any]]:
     """Return what became of each job, by its folder, in the order of their numbers."""
-    found = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in sweep.folder.glob(f"*/{WORD}")}
+    found = {path.parent: read_object(path) for path in sweep.folder.glob(f"*/{WORD}")}
     for word in found.values():
         if word["error"] == LOST:
             word["error"] = _where(*word["process"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.drafts import check_place
 from lightning_rm.strength import Strength
+from lightning_rm.told import json_of
 
 
 def annotate_data(cfg: DictConfig) -> Path:
@@ -93,8 +93,8 @@ def summary(strength: Strength, voters: Sequence[str]) -> list[str]:
 
 def _written_by(out: Path) -> str:
     metadata = pq.read_schema(out).metadata or {}
-    voters = json.loads(metadata.get(VOTERS, b"[]"))
-    return f"written by {len(voters)} voters" if voters else "and no annotation"
+    voters = json_of(metadata.get(VOTERS, b"[]"), out)
+    return f"written by {len(voters)} voters" if voters and isinstance(voters, list) else "and no annotation"
 
 
 @command("annotate")

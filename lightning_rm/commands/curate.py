@@ -32,6 +32,7 @@ from lightning_rm.data.rows import Source
 from lightning_rm.data.store.cache import fingerprint
 from lightning_rm.drafts import check_place, draft_of
 from lightning_rm.scoring.load import find_folder
+from lightning_rm.told import read_object
 
 TRAINED = (
     *("data", "backbone", "layout", "module", "optimizer", "scheduler", "trainer", "members", "seed", "init_seed"),
@@ -145,7 +146,7 @@ def train_voters(
         runs = [[*given, f"seed={seed}"] for seed in range(number)]
     trained_by = {"runs": fingerprint(runs=runs), "pairs": source.fingerprint()}
     mark = folder / TRAINED_BY
-    if mark.is_file() and (found := json.loads(mark.read_text(encoding="utf-8"))) != trained_by:
+    if mark.is_file() and (found := read_object(mark)) != trained_by:
         what = "pairs" if found.get("pairs") != trained_by["pairs"] else "settings"
         raise ValueError(
             f"out={cfg.out!r} holds voters that were trained on other {what}; name another folder, or remove {folder}"

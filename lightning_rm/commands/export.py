@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.callbacks.checkpoint_files import check_bytes
-from lightning_rm.commands._config import plain_console, require_all
+from lightning_rm.commands._config import config_of, plain_console, require_all
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress
 from lightning_rm.commands._targets import check_targets
@@ -81,7 +81,7 @@ def _adapts(config: DictConfig) -> bool:
 
 def _with_adapters(run: Path, weights: str) -> tuple[RewardModel, PreTrainedTokenizerBase]:
     """Return the run's model as it was trained, its adapters apart, from its checkpoint."""
-    config = cast(DictConfig, OmegaConf.load(run / "config.yaml")) if (run / "config.yaml").is_file() else None
+    config = config_of(run)
     if config is None or not _adapts(config) or config.members is not None:
         raise ValueError(f"adapter=true: {run} has no adapters of its own to write alone; export it whole")
     paths = sorted((run / "checkpoints").glob(f"{weights}*.ckpt"), key=lambda path: path.stat().st_mtime)

@@ -24,6 +24,7 @@ from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.drafts import naming
 from lightning_rm.rlhf.chat_endpoint import ChatEndpoint
 from lightning_rm.rlhf.lines import whole_lines
+from lightning_rm.told import object_of
 
 QUESTION = """Which of two responses answers the user better? Say A or B, one letter and nothing else.
 
@@ -120,5 +121,5 @@ class Judge:
 
 def _read(path: Path) -> dict[str, float]:
     """Return the answers there are; a line that a crash cut off is asked again."""
-    lines = [json.loads(line) for line in whole_lines(path)]
+    lines = [object_of(line, path) for line in whole_lines(path)]
     return {line["pair"]: float(line["vote"]) for line in lines}

@@ -22,6 +22,7 @@ from lightning_rm.models.backbone.folder import is_ensemble
 from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.models.ensembles.files import member_folders
 from lightning_rm.scoring.parts import Parts, check_parts, remove_parts
+from lightning_rm.told import object_of
 
 FORMAT = 2
 """The version of the files: raise it when their contents change, and old ones are not read."""
@@ -76,7 +77,7 @@ class KeptRewards:
             table = pq.read_table(path)
         except (pa.ArrowException, OSError):
             return None
-        told: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"lightning_rm", b"{}"))
+        told: dict[str, Any] = object_of((table.schema.metadata or {}).get(b"lightning_rm", b"{}"), path)
         if key is None or told.get("key") != key:
             return None
         votes = np.full((*items.gold.shape, told["num_members"]), np.nan)
@@ -141,9 +142,9 @@ def _configuration(file: Path) -> str:
     if file.name not in ("config.json", "ensemble.json"):
         return text
     try:
-        settings: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON ({error}); export or copy the model again") from None
+        settings = object_of(text, file)
+    except ValueError as error:
+        raise ValueError(f"{error}; export or copy the model again") from error
     settings.pop("lightning_rm", None)
     return json.dumps(settings, sort_keys=True)
 

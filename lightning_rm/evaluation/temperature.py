@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_rm.drafts import draft_of
+from lightning_rm.told import read_object
 
 SECTION = "lightning_rm"
 """The key of `config.json` under which this package keeps what transformers does not know."""
@@ -29,7 +30,7 @@ def store_temperature(folder: str | Path, temperature: float) -> Path:
     file = next((Path(folder) / name for name in names if (Path(folder) / name).is_file()), None)
     if file is None:
         raise ValueError(f"{folder} has no config.json to store a temperature in")
-    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    settings: dict[str, Any] = read_object(file)
     settings[SECTION] = {**settings.get(SECTION, {}), "temperature": temperature}
     with draft_of(file) as draft:
         draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -17,6 +17,7 @@ from transformers import AutoConfig
 
 from lightning_rm.checksums import check_archive
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.told import object_in, object_of
 
 
 def describe(model: Any) -> str | None:
@@ -43,8 +44,8 @@ def model_of(path: str | Path) -> RewardModel:
             f"{path} has weights of a model that cannot be made of them alone (members, adapters, an older run): give "
             "model=, made as the run made it; or read the run's exported model with lightning_rm.load_model(RUN)"
         )
-    found: dict[str, Any] = json.loads(told)
-    options = found["config"]
+    found = object_of(told, name := f"the backbone that {path} tells of")
+    options = object_in(found, "config", name)
     config = AutoConfig.for_model(options.pop("model_type"), **options)
     keeps_lm_head = any(name.startswith("model.lm_head.") for name in names)
     return RewardModel.from_config(config, pad_id=found["pad_id"], dtype=found["dtype"], keep_lm_head=keeps_lm_head)

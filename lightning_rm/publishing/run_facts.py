@@ -6,7 +6,6 @@ files; no model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
-import yaml
 
 from lightning_rm.publishing.card import Measured
 from lightning_rm.publishing.facts import Reference, accuracy_interval
+from lightning_rm.told import json_of, read_object, read_yaml
 
 SETTINGS = (
     "data.batch_pairs",
@@ -95,7 +94,7 @@ def read_run(run: Path, others: Sequence[Path] = ()) -> RunFacts:
         treatments={name: options or {} for name, options in (config.get("treatment") or {}).items()},
         seeds=seeds if world is None else {**seeds, "world_seed": world},
         settings={key: value for key in SETTINGS if (value := _at(config, key)) is not None},
-        data=json.loads(data_file.read_text(encoding="utf-8")) if data_file.is_file() else (),
+        data=json_of(data_file.read_bytes(), data_file) if data_file.is_file() else (),
         max_tokens=_at(config, "data.max_tokens"),
         has_adapters=any(_at(config, f"backbone.model.{key}") is not None for key in ("lora", "adapter")),
         measured=_measured(run, others),
@@ -109,10 +108,10 @@ def _config(run: Path) -> dict[str, Any]:
         raise ValueError(
             f"{run} is not a run, there is no config.yaml in it; name a folder that lightning-rm train wrote"
         )
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    told = read_yaml(path)
+    if not isinstance(told, dict):
+        raise ValueError(f"{path} is not a run's configuration")
+    return cast("dict[str, Any]", told)
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:
@@ -135,7 +134,7 @@ def _check_recipe(run: Path, config: Mapping[str, Any], other: Path) -> None:
 
 def _results(run: Path) -> dict[str, dict[str, float]]:
     path = run / "results.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def _measured(run: Path, others: Sequence[Path]) -> list[Measured]:

@@ -22,8 +22,12 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import IO, Any, cast
 
+from lightning_rm.told import json_of
+
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 """Answers that a server gives when it is busy."""
+
+MAX_ANSWER_BYTES = 2**24
 
 LONGEST_WAIT = 600.0
 """Seconds; a server that asks for a longer pause is not waited for."""
@@ -134,7 +138,7 @@ class ChatEndpoint:
             pause = 2.0**attempt
             try:
                 with self._opener.open(self._to_send(data), timeout=self._timeout) as reply:
-                    return self._read(reply.read(), attempt + 1)
+                    return self._read(_within_bounds(reply), attempt + 1)
             except urllib.error.HTTPError as error:
                 problem = self._told(error)
                 pause = max(pause, _retry_after(error.headers))
@@ -172,7 +176,7 @@ class ChatEndpoint:
         return urllib.request.Request(self.url, data, headers)
 
     def _read(self, body: bytes, num_requests: int) -> Answer:
-        said: Any = json.loads(body)
+        said = json_of(body, "the answer")
         try:
             text = said["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
@@ -203,6 +207,14 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> None:
         """Follow nothing."""
+
+
+def _within_bounds(reply: IO[bytes]) -> bytes:
+    """Return a server's answer, unless it is longer than any answer to a question."""
+    body = reply.read(MAX_ANSWER_BYTES + 1)
+    if len(body) > MAX_ANSWER_BYTES:
+        raise ValueError(f"the answer has more than {MAX_ANSWER_BYTES:,} bytes")
+    return body
 
 
 def _secret(key: str) -> str:

@@ -23,6 +23,7 @@ from lightning_rm.drafts import naming
 from lightning_rm.rlhf.chat_endpoint import ChatEndpoint, StoppedError
 from lightning_rm.rlhf.judges import Comparison, Judgement, Verdict
 from lightning_rm.rlhf.lines import whole_lines
+from lightning_rm.told import object_of
 
 Said = Literal["A", "B", "C"]
 
@@ -289,6 +290,8 @@ def _written(prompt: Sequence[Message]) -> str:
 def _template_of(given: str | None) -> str:
     template = QUESTION if given is None else given
     if given is not None and not PLACES.search(given):
+        if Path(given).exists() and not Path(given).is_file():
+            raise ValueError(f"template={given!r} has no {{prompt}}, and is not a file")
         try:
             template = Path(given).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -304,7 +307,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(whole_lines(path), 1):
         try:
-            answer = json.loads(line)
+            answer = object_of(line, path)
             found[answer["question"]] = answer
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}, line {number} is not an answer of a judge; remove it to ask again") from error

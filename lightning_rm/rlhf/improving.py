@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning_rm.drafts import draft_of
 from lightning_rm.rlhf.choosing import Choice, Choose, choose_responses, shaped
 from lightning_rm.rlhf.reward_function import RewardFunction
 from lightning_rm.scoring.rows import json_line
+from lightning_rm.told import object_of
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def said_groups(path: Path) -> Said:
             raise ValueError(f"{row.origin}: {row.detail}")
         groups.append(row)
     with path.open(encoding="utf-8", errors="surrogatepass") as file:
-        told = [json.loads(line) for line in file if line.strip()]
+        told = [object_of(line, path) for line in file if line.strip()]
     return Said(groups, [row.get("finished", [True] * len(row["responses"])) for row in told])
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_rm.drafts import draft_of, naming
+from lightning_rm.told import object_of, read_object
 
 
 def whole_lines(path: Path) -> list[bytes]:
@@ -91,13 +92,13 @@ class GrowingLines:
         """Yield the rows in order."""
         with self.path.open(encoding="utf-8", errors="surrogatepass") as file:
             for line in file:
-                yield json.loads(line)
+                yield object_of(line, self.path)
 
     def _others(self) -> str:
         """Say how the settings of the file there differ from these; empty if they do not."""
         if not self.settings_path.is_file():
             return f"and no {self.settings_path.name} beside it says how it was made"
-        there: dict[str, Any] = json.loads(self.settings_path.read_text(encoding="utf-8"))
+        there = read_object(self.settings_path)
         names = [name for name in there | self.settings if there.get(name) != self.settings.get(name)]
         differences = [f"{name}={there.get(name)}, now {self.settings.get(name)}" for name in names]
         return f"made with {'; '.join(differences)}" if differences else ""

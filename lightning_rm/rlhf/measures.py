@@ -16,6 +16,7 @@ from lightning_rm.rlhf.diversity import distinct_ngrams, self_bleu
 from lightning_rm.rlhf.judges import Judgement
 from lightning_rm.rlhf.log_probs import divergence, perplexity
 from lightning_rm.scoring.rows import json_line
+from lightning_rm.told import object_of, read_object
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,9 @@ def read_judged(folder: Path) -> tuple[Measures, list[dict[str, Any]]]:
         ValueError: if it is damaged.
     """
     try:
-        with (folder / "judged.jsonl").open(encoding="utf-8") as file:
-            rows = [json.loads(line) for line in file]
-        return Measures(**json.loads((folder / "judged.json").read_text(encoding="utf-8"))), rows
+        with (path := folder / "judged.jsonl").open(encoding="utf-8") as file:
+            rows = [object_of(line, path) for line in file]
+        return Measures(**read_object(folder / "judged.json")), rows
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{folder}/judged.jsonl or judged.json beside it is damaged; delete both, and the round is judged again"

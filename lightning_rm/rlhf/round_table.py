@@ -15,6 +15,7 @@ from lightning_rm.rlhf.changes import Change, change
 from lightning_rm.rlhf.measures import Measures, read_judged
 from lightning_rm.rlhf.rounds import Round, num_falls
 from lightning_rm.rlhf.weighed_file import weighed_by
+from lightning_rm.told import read_object
 
 COLUMNS = {
     "gold": ("gold", "{:.3f}"),
@@ -171,7 +172,7 @@ def read_rounds(rounds: Iterable[Round], stopped: bool = False) -> RoundTable:
     for round in rounds:
         measures[round.number], said = read_judged(round.folder)
         if (path := round / "policy.json").is_file():
-            counts[round.number] = json.loads(path.read_text(encoding="utf-8"))
+            counts[round.number] = read_object(path)
         if (path := round / "weighed.parquet").is_file():
             told = weighed_by(path)
             weighed[round.number] = {name: told[name] for name in ("num_pairs", "effective", "num_clipped")}

@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from lightning_rm.digests import key_digest
 from lightning_rm.drafts import draft_of
+from lightning_rm.told import read_object
 
 
 @dataclass(frozen=True)
@@ -212,9 +213,9 @@ def _of_other_inputs(stage: Stage, round: Round, before: Mapping[str, Any], now:
 
 def _read(mark: Path) -> dict[str, Any]:
     try:
-        told = json.loads(mark.read_text(encoding="utf-8"))
+        told = read_object(mark)
         return {name: told[name] for name in ("inputs", "finished")}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{mark} is damaged; delete it, and its stage is made again") from error
 
 

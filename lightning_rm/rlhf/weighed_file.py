@@ -20,6 +20,7 @@ from lightning_rm.data.store.pair_rows import CHUNK_ROWS, PAIR_COLUMNS, OtherCol
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.drafts import draft_of
 from lightning_rm.rlhf.importance import Importance, LogProbs
+from lightning_rm.told import object_of
 
 ADDED = ("importance", "policy_log_probs", "reference_log_probs")
 """Columns beside `weight`: its factor, and the log-probabilities of chosen and rejected that it comes from."""
@@ -98,4 +99,4 @@ def _columns(row: PairRow, i: int, weighed: Weighed) -> dict[str, Any]:
 
 def weighed_by(path: Path) -> dict[str, Any]:
     """Return the policies and settings that a file's pairs were weighed by, and the summary; empty if it has none."""
-    return json.loads((pq.read_schema(path).metadata or {}).get(SETTINGS, b"{}"))
+    return object_of((pq.read_schema(path).metadata or {}).get(SETTINGS, b"{}"), path)

@@ -192,7 +192,7 @@ def test_runs_that_left_nothing_make_a_page_that_says_so(tmp_path: Path) -> None
     write_rewards(tmp_path / "b", "val_val", [float("nan"), 1.0])
     text = report(f"{tmp_path}/?", tmp_path / "report.html")[0].read_text()
     assert "No run has come to its end: no results." in text
-    assert "results.json cannot be read: Expecting property name" in text
+    assert "results.json cannot be read: it is not JSON: Expecting property name" in text
     assert "No run has logged a curve" in text
 
 

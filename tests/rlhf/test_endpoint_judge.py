@@ -13,6 +13,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from lightning_rm.rlhf import chat_endpoint
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge, verdict_of
 from lightning_rm.rlhf.judges import Comparison
 from tests.commands.test_conf import composed
@@ -306,3 +307,11 @@ def test_a_file_that_is_not_of_answers_is_named(judge: Callable[..., EndpointJud
     (tmp_path / "answers.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"answers.jsonl, line 1 is not an answer of a judge"):
         judge()([WIN])
+
+
+def test_an_answer_without_end_is_not_read(
+    judge: Callable[..., EndpointJudge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_endpoint, "MAX_ANSWER_BYTES", 20)
+    with pytest.raises(ValueError, match="does not answer: the answer has more than 20 bytes"):
+        verdicts(judge(max_retries=0), [WIN])

@@ -105,7 +105,7 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
     rows: list[dict[str, object]] = []
     for name, same in recipes.items():
         logs = [run.folder / "csv" / "metrics.csv" for run in same]
-        histories = [read_history(log) for log in logs if log.exists()]
+        histories = [read_history(log) for log in logs if log.is_file()]
         for key in CURVES:
             if histories and all(key in history for history in histories):
                 same_curves = [within_training(history[key], history) for history in histories]

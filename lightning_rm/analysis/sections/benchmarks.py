@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from lightning_rm.analysis.page.blocks import Block, Cell, Drawing, Drawings, Fo
 from lightning_rm.analysis.plots.comparison import bars_of_models
 from lightning_rm.analysis.plots.style import BLUE, GREY, Key
 from lightning_rm.analysis.sections.results import file_name
+from lightning_rm.told import read_object
 
 Sections = Mapping[str, Mapping[str, float | None]]
 """Section -> `value`, `low` and `high`, as an evaluation's JSON has them."""
@@ -74,7 +74,7 @@ def benchmarks_section(files: Sequence[Path]) -> Section:
 
 def _read(path: Path, found: dict[str, _Benchmark]) -> list[str]:
     """Add what a file says to what was found, and give what has failed in it; a broken file adds nothing."""
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = read_object(path)
     read = {
         name: _Benchmark(
             f"{result['title']}, {result['num_items']:,} items",

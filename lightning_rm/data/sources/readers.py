@@ -59,6 +59,8 @@ def find_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
         looked_for = "no file matches" if glob.has_magic(str(named)) else "there is no file"
         raise ValueError(f"{looked_for} {path} (looked for from {Path.cwd()})")
     for file in files:
+        if file.exists() and not file.is_file():
+            raise ValueError(f"{file} is not a file but a folder, a pipe or a device: it may have no end")
         if not file.name.lower().endswith(SUFFIXES):
             raise ValueError(f"{file} has no suffix that can be read; known are {', '.join(SUFFIXES)}")
     return files

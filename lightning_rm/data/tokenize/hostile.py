@@ -40,7 +40,7 @@ def check_files(path: str) -> None:
         ValueError: if one is too large.
     """
     for file in Path(path).glob("*token*.json"):
-        if file.stat().st_size > MAX_FILE_BYTES:
+        if file.is_file() and file.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(
                 f"{file} has {file.stat().st_size:,} bytes, and no tokenizer needs more than {MAX_FILE_BYTES:,}"
             )

@@ -40,6 +40,10 @@ SPARE_TOKENS = (
 """Tokens that families of models keep for padding or for nothing, in the order they are tried."""
 
 
+NONE_THERE = "Couldn't instantiate the backend tokenizer"
+"""How transformers begins to say that a folder has no file of a tokenizer."""
+
+
 def check_tokenizer(tokenizer: object) -> None:
     """Check that what is given for a tokenizer is one, and not the name of one.
 
@@ -187,16 +191,18 @@ def _from_pretrained(path: str, options: dict[str, Any]) -> Any:
         raise ValueError("a GGUF file needs the package gguf, which is not installed; pip install 'lightning-rm[gguf]'")
     try:
         return AutoTokenizer.from_pretrained(path, **options)
-    except OSError as error:
-        found = "holds no tokenizer" if Path(path).is_dir() else "is not a folder here, and the hub gave no tokenizer"
-        raise ValueError(
-            f"path={path!r} {found} ({str(error).splitlines()[0]}). Give a folder, or a name that the Hugging "
-            "Face hub or its cache on this machine knows."
-        ) from error
     except Exception as error:  # what a damaged file makes transformers and its parsers raise is of a dozen kinds
-        if isinstance(error, ValueError | ImportError) and not isinstance(error, json.JSONDecodeError):
-            raise
         said = (str(error).splitlines() or [""])[0]
+        if isinstance(error, OSError) or said.startswith(NONE_THERE):
+            said = said if isinstance(error, OSError) else "there is no tokenizer.json"
+            found = "holds no tokenizer" if Path(path).is_dir() else "is not a folder here, and the hub gave none"
+            raise ValueError(
+                f"path={path!r} {found} ({said}). Give a folder, or a name that the Hugging Face hub or its cache on "
+                "this machine knows."
+            ) from error
+        of_bytes = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+        if isinstance(error, ValueError | ImportError) and not of_bytes:
+            raise
         raise ValueError(f"path={path!r}: its tokenizer cannot be read ({type(error).__name__}: {said})") from error
 
 

@@ -5,17 +5,17 @@ A benchmark counts only as a whole: a bad row, or a row that stands there twice,
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from lightning_rm.data.formats.fields import BAD_VALUE, WRONG_TYPE, Raw, RowError, found_fields, required, shown, text
 from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.readers import SUFFIXES, Record, find_files, read_file
 from lightning_rm.digests import digest
 from lightning_rm.evaluation.items import Item
+from lightning_rm.told import json_of
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -101,8 +101,11 @@ def _rows(file: Path) -> Iterator[Record | BadRow]:
     if file.name != "task.json":
         yield from read_file(file)
         return
-    task = json.loads(file.read_text(encoding="utf-8"))
-    for place, raw in enumerate(task["examples"] if isinstance(task, dict) else task):
+    task = json_of(file.read_bytes(), file)
+    examples: Any = cast(Raw, task).get("examples") if isinstance(task, dict) else task
+    if not isinstance(examples, list):
+        raise ValueError(f"{file} has no list of examples, as a task of BIG-bench has")
+    for place, raw in enumerate(cast("list[Raw]", examples)):
         yield Record(f"{file} row {place}", raw)
 
 

@@ -5,7 +5,6 @@ It reads weights and says what is wrong with them in a user's words. It knows no
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
@@ -30,6 +29,7 @@ from lightning_rm.checksums import check_weights
 from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.heads import Architecture, head_tensors
 from lightning_rm.models.backbone.text_tower import WEIGHTS, text_config
+from lightning_rm.told import object_in, read_object
 
 CLASSIFIER = "ForSequenceClassification"
 KEPT_IN_FLOAT32 = "_keep_in_fp32_modules_strict"
@@ -103,6 +103,10 @@ class Checkpoint:
                     else "give a folder in Hugging Face format, or name a GGUF file in it with gguf_file="
                 )
             )
+        if self.gguf_file is None:
+            for file in (folder / name for name in ("config.json", "adapter_config.json")):
+                if file.is_file():
+                    read_object(file)
         try:
             config = text_config(cast(PreTrainedConfig, AutoConfig.from_pretrained(self.path, **self.options)))
         except OSError as error:
@@ -170,10 +174,7 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
 def _check_index(folder: Path) -> None:
     """Check that the index of weights in several files names files of its own folder."""
     for index in folder.glob("*.index.json"):
-        try:
-            named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue  # transformers says what is wrong with it
+        named = object_in(read_object(index), "weight_map", index).values()
         if outside := sorted(str(name) for name in named if Path(str(name)).name != str(name)):
             raise ValueError(f"{index} names weights outside its folder: {outside[0]}; put them beside it")
 

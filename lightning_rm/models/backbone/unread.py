@@ -7,7 +7,6 @@ shards alone. It knows files of safetensors and shards along the first dimension
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from lightning_rm.checksums import check_weights
 from lightning_rm.models.backbone.contexts import seeded
+from lightning_rm.told import object_in, read_object
 
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -49,9 +49,9 @@ class Unread:
         """
         missing: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
         if (index := cached_file(path, INDEX, **missing)) is not None:
+            told = object_in(read_object(Path(index)), "weight_map", index)
             files, _ = get_checkpoint_shard_files(path, index)
             by_name = {Path(file).name: str(file) for file in cast("list[str]", files)}
-            told: dict[str, str] = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
             return cls(origin, {name: by_name[Path(file).name] for name, file in told.items()})
         if (file := cached_file(path, WHOLE, **missing)) is not None:
             with safe_open(file, "pt") as opened:

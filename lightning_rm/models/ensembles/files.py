@@ -10,12 +10,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model
+from lightning_rm.told import read_object
 
 WriteFolder = Callable[[Path], None]
 
@@ -35,8 +36,15 @@ def found_folders(path: str | Path | Sequence[str | Path]) -> Sequence[str | Pat
 
 
 def member_folders(folder: str | Path) -> list[Path]:
-    """Return the Hugging Face folders of an ensemble's members, in their order."""
-    return [Path(folder) / name for name in _stored(folder)["members"]]
+    """Return the Hugging Face folders of an ensemble's members, in their order.
+
+    Raises:
+        ValueError: if `ensemble.json` names none, or leads out of its folder.
+    """
+    names: Any = _stored(folder).get("members")
+    if not isinstance(names, list) or not all(_is_plain(name) for name in cast("list[object]", names)):
+        raise ValueError(f"{Path(folder) / ENSEMBLE_FILE} names members that are not folders beside it: {names}")
+    return [Path(folder) / name for name in cast("list[str]", names)]
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
@@ -83,4 +91,9 @@ def write_ensemble(
 
 
 def _stored(folder: str | Path) -> dict[str, Any]:
-    return json.loads((Path(folder) / ENSEMBLE_FILE).read_text(encoding="utf-8"))
+    return read_object(Path(folder) / ENSEMBLE_FILE)
+
+
+def _is_plain(name: object) -> bool:
+    """Tell whether a name leads nowhere else."""
+    return isinstance(name, str) and name not in ("", "..") and Path(name).name == name

@@ -32,6 +32,7 @@ from lightning_rm.models.ensembles.member_lora import MemberLora
 from lightning_rm.models.ensembles.member_settings import Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.tokens import TokenBatch
+from lightning_rm.told import object_of
 
 __all__ = ["MemberRewardModel", "Members"]
 
@@ -110,7 +111,7 @@ class MemberRewardModel(RewardModel):
                 f"{folder} holds no {MEMBERS_FILE}, so no members; read it with RewardModel.from_pretrained"
             )
         with safe_open(path, "pt") as file:
-            members = Members(**json.loads(file.metadata()["members"]))
+            members = _members_of(file.metadata() or {}, path)
             names: list[str] = list(file.keys())
             stored: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
         average = RewardModel.from_pretrained(folder, average=True, **options)
@@ -246,3 +247,10 @@ class MemberRewardModel(RewardModel):
         for name, value in self._stored().items():
             if not name.startswith("heads."):
                 value.copy_(stored[name])
+
+
+def _members_of(metadata: Mapping[str, str], path: Path) -> Members:
+    try:
+        return Members(**object_of(metadata["members"], path))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not say what its members are ({error}); save them again") from error
