@@ -7,10 +7,13 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 
 class BestCheckpoint(ModelCheckpoint):
     """A callback that writes `best.ckpt` whenever the monitored metric improves; without one, at every end of an epoch.
+
+    NaN is the worst value. As long as the metric was never a number the last weights stand for the best.
 
     A run that goes on takes up the earlier best value only if the checkpoint that has it, and the weights that were
     exported with it, are still there. So what is measured in the end is what was exported.
@@ -25,6 +28,16 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(self, folder: str | Path, monitor: str | None, mode: str, exported: str | Path) -> None:
         super().__init__(dirpath=folder, filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
         self.exported = Path(exported)
+
+    @property
+    def never_known(self) -> bool:
+        """Whether the metric has been NaN at every validation."""
+        return self.best_model_score is not None and not bool(self.best_model_score.isfinite())
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        """Tell whether weights of this value are the best so far; Lightning asks."""
+        is_better = super().check_monitor_top_k(trainer, current)
+        return is_better or (self.never_known and current is not None and bool(current.isnan()))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the earlier best, wherever the folder lies now, or begin anew."""

@@ -58,7 +58,8 @@ class ProgressLines(L.Callback):
         parts = [f"step {step:,}" + (f" of {int(steps):,}" if ends else "")]
         epochs = trainer.max_epochs or -1
         parts.append(f"epoch {trainer.current_epoch + 1}" + (f" of {epochs}" if epochs > 0 else ""))
-        parts += [f"{name} {float(metrics[key]):.3f}" for name in SHOWN if (key := f"train/{name}") in metrics]
+        shown = {name: float(metrics[key]) for name in SHOWN if (key := f"train/{name}") in metrics}
+        parts += [f"{name} {value:.3f}" for name, value in shown.items() if not (name != "loss" and math.isnan(value))]
         done = step - self._first_step
         if done:
             rate = done / (self.clock() - self._began)

@@ -19,8 +19,8 @@ class HuggingFaceCheckpoint(L.Callback):
     """A callback that writes the weights as Hugging Face folders: `best` whenever the monitored metric improves, `last`
     at the end.
 
-    Where nothing is monitored or validated, `best` is the last. NaN is the worst value, as in Lightning's
-    checkpoints: they too keep the first weights, whatever they are worth.
+    Where nothing is monitored or validated, `best` is the last. NaN is the worst value; where a metric is never a
+    number, as the accuracy of responses without another beside them, `best` is the last too.
     `AutoModelForSequenceClassification.from_pretrained(folder)` reads either, `AutoModelForCausalLM` those of an SFT.
     Weights that are not finite are never written: they end the run.
 
@@ -61,7 +61,8 @@ class HuggingFaceCheckpoint(L.Callback):
         if math.isnan(value):
             value = -self.sign * math.inf
         before = self.best
-        if before is None or self.sign * value > self.sign * before:
+        never_known = math.isinf(value) and value == before
+        if before is None or self.sign * value > self.sign * before or never_known:
             self.best = value
             try:
                 self._save(pl_module, "best")

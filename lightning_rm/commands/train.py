@@ -222,6 +222,12 @@ def _fit_and_measure(
     best = checkpoint.best_model_path or None
     if best is None and checkpoint.monitor is not None and datamodule.has_train and trainer.is_global_zero:
         plain_console().print("no validation took place: the last weights are taken for the best")
+    if best is not None and checkpoint.never_known and trainer.is_global_zero:
+        plain_console().print(
+            f"monitor={checkpoint.monitor} was never a number: the last weights are taken for the best (responses "
+            "without another beside them have no accuracy: monitor=val/score_rank_correlation)",
+            soft_wrap=True,
+        )
     stages: tuple[tuple[EvaluationStage, tuple[str, ...], Callable[..., object]], ...] = (
         ("val", (*datamodule.val_names, *datamodule.val_response_names), trainer.validate),
         ("test", (*datamodule.test_names, *datamodule.test_response_names), trainer.test),

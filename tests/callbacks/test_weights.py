@@ -89,17 +89,23 @@ class DivergedRM(BaselineRM):
 
 @pytest.mark.parametrize(("monitor", "mode"), [("val/nll", "min"), ("val/accuracy", "max")])
 @pytest.mark.parametrize("diverged", [{0}, {0, 1}, {1}, {0, 1, 2}])
-def test_nan_is_the_worst_value_as_it_is_to_lightning(
+def test_nan_is_the_worst_value_and_where_there_is_no_other_the_last_is_taken(
     tmp_path: Path, diverged: set[int], monitor: str, mode: str
 ) -> None:
     ours = HuggingFaceCheckpoint(tmp_path / "model", world_tokenizer(), monitor, mode)
-    theirs = ModelCheckpoint(tmp_path / "checkpoints", "best", monitor=monitor, mode=mode)
-    trainer = toy_trainer(tmp_path, max_epochs=3, callbacks=[ours, theirs], enable_checkpointing=True)
-    trainer.fit(DivergedRM(diverged), toy_data())
-    assert theirs.best_model_score is not None
-    assert ours.best == float(theirs.best_model_score)
-    assert np.isfinite(ours.best) == (len(diverged) < 3)
-    expected = torch.load(theirs.best_model_path, weights_only=True)["state_dict"]["model.backbone.score.weight"]
+    other = BestCheckpoint(tmp_path / "checkpoints", monitor, mode, exported=tmp_path / "model" / "best")
+    lightnings = ModelCheckpoint(tmp_path / "lightning", "best", monitor=monitor, mode=mode)
+    trainer = toy_trainer(tmp_path, max_epochs=3, callbacks=[ours, other, lightnings], enable_checkpointing=True)
+    trainer.fit(module := DivergedRM(diverged), toy_data())
+    assert lightnings.best_model_score is not None
+    assert ours.best == float(lightnings.best_model_score)
+    assert np.isfinite(ours.best) == (not other.never_known) == (len(diverged) < 3)
+    expected = torch.load(other.best_model_path, weights_only=True)["state_dict"]["model.backbone.score.weight"]
+    if other.never_known:
+        assert torch.equal(module.model.backbone.score.weight, expected)
+    else:
+        theirs = torch.load(lightnings.best_model_path, weights_only=True)["state_dict"]
+        assert torch.equal(theirs["model.backbone.score.weight"], expected)
     assert torch.equal(load_file(tmp_path / "model" / "best" / "model.safetensors")["score.weight"], expected)
 
 
