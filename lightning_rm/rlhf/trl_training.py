@@ -138,6 +138,8 @@ def train_by_trl(
         loop.train()
         with folder_draft(out) as draft:
             loop.save_model(str(draft))
+            # A pickle of TRL's settings, which differ by their scratch folder: the same policy has the same files.
+            (draft / "training_args.bin").unlink(missing_ok=True)
             tokenizer.save_pretrained(draft)
             write_checksums(draft)
     log: list[dict[str, Any]] = loop.state.log_history

@@ -13,6 +13,7 @@ import pytest
 from lightning_rm import RewardFunction, score
 from lightning_rm.data.rows import GroupRow
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.rlhf.improving import Shaping
 from lightning_rm.rlhf.policy import load_policy
 from lightning_rm.rlhf.trl_training import PolicyRewards, check_options, train_by_trl
@@ -117,6 +118,7 @@ def test_trl_receives_the_rewards_of_score_shaped(
     assert counts["num_groups"] == 1
     lines = [json.loads(line) for line in (tmp_path / "out/trl_log.jsonl").read_text().splitlines()]
     assert any("reward" in line for line in lines)
+    assert [file.name for file in weight_files(tmp_path / "out/last")] == ["model.safetensors"]  # and no pickle
     trained, start = load_policy(tmp_path / "out/last"), load_policy(policy)
     moved = [not after.equal(before) for after, before in zip(trained.parameters(), start.parameters(), strict=True)]
     assert any(moved)
