@@ -175,7 +175,7 @@ def run_rounds(
 def check_numbers(num_rounds: int, patience: int | None) -> None:
     """Raise ValueError for a number of rounds, or of falls, that is out of its range."""
     if num_rounds < 1:
-        raise ValueError(f"rounds={num_rounds}; give 1 or more (the start policy alone is judged by stage=judge round=0)")
+        raise ValueError(f"rounds={num_rounds}; give 1 or more (stage=judge round=0 judges the start policy alone)")
     if patience is not None and patience < 1:
         raise ValueError(f"patience={patience}; give 1 or more, or null to run all rounds")
 
