@@ -11,6 +11,9 @@ it kills. Caches lie in the folder of the trial and are compared too. What
 Hydra notes of the command line has the checkpoint that a second start goes on from; checkpoints are compared number by
 number, for what a pickle says twice depends on which object it was. A command is killed with the commands that it
 runs, as by a machine that goes down.
+
+`review` has no end: it is sent decisions until it is killed, and each one that it has answered has to be in its file,
+once and in order.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,14 +44,17 @@ from lightning_rm.commands import (  # noqa: F401  # imported once, and not by e
     _entry,
     _process,
     annotate,
+    curate,
     ensemble,
     evaluate,
     export,
     main,
+    review,
     rlhf,
     sample,
     score,
     train,
+    weigh,
 )
 
 SMALL = ["data.num_pairs=240", "data.num_val=60", "data.num_test=60", "trainer.accelerator=cpu"]
@@ -69,12 +77,23 @@ COMMANDS = {
         *("evaluate", "models=[../base/vote/0,../base/vote/1]", "data=jsonl", "data.file=../base/pairs.jsonl"),
         *("out=evaluation", "diagnostics=true"),
     ],
+    "weigh": [
+        *("weigh", "policy=../base/sft/model/best", "reference=../base/sft/model/last", "data=jsonl"),
+        *("data.file=../base/pairs.jsonl", "out=weighed.parquet", "shard_pairs=20", "accelerator=cpu"),
+    ],
+    "curate": [
+        *("curate", "data=synthetic", "data.num_pairs=240", "out=curated", "num_voters=2", "trainer.accelerator=cpu"),
+        *("accelerator=cpu", "shard_size=40"),
+    ],
     "export": ["export", "run=../base/vote/0", "out=exported"],
     "rlhf": [
         *("rlhf", "policy=../base/sft/model/last", "data=synthetic", *SMALL, "out=rounds", "rounds=1"),
         *("accelerator=cpu", "num_prompts=24", "k=3", "max_new_tokens=16", "batch_prompts=4", "num_eval_prompts=8"),
     ],
 }
+
+
+REVIEW = ["review", "strength=../base/strength.parquet", "reviews=reviews.jsonl", "port=0", "token=t"]
 
 
 def start(words: list[str], folder: Path) -> int:
@@ -212,10 +231,56 @@ def measure(name: str, root: Path, least: int, draw: random.Random, number: sign
     return found | {kind: sorted(paths) for kind, paths in wrong.items()}
 
 
+def measure_review(root: Path, least: int, draw: random.Random) -> dict[str, object]:
+    """Kill servers of one file of reviews while they are sent decisions: what they have answered is there, in order."""
+    folder = fresh(root)
+    answered: list[int] = []
+    found: dict[str, object] = {"kills": least, "trials": 1, "differ": [], "litter": [], "missing": []}
+    for _ in range(least):
+        process = start(REVIEW, folder)
+        address = wait_for(folder.parent / "log.txt")
+        killer = threading.Timer(draw.uniform(0.0, 0.5), os.killpg, (process, signal.SIGKILL))
+        killer.start()
+        written = len((folder / "reviews.jsonl").read_bytes().splitlines())
+        while True:
+            place = written % 200
+            decision = {"reviewer": "me", "place": place, "choice": "keep", "seen": written // 200}
+            try:
+                ask(address, decision)
+            except OSError:
+                break
+            answered.append(place)
+            written += 1
+        killer.join()
+        os.waitpid(process, 0)
+    lines = [json.loads(line) for line in (folder / "reviews.jsonl").read_bytes().splitlines()]
+    kept, sent = len(lines), len(answered)
+    found["missing"] = [f"{sent - kept} decisions"] if kept < sent else []
+    found["differ"] = [f"{kept - sent} decisions that were not answered"] if kept - sent > least else []
+    there = {path.name for path in folder.iterdir()} - {"cache"}
+    found["litter"] = sorted(there - {"reviews.jsonl", ".reviews.jsonl.lock"})
+    return found | {"same": int(not any(found[kind] for kind in ("differ", "litter", "missing"))), "decisions": sent}
+
+
+def wait_for(log: Path) -> str:
+    """Return the address that a server prints."""
+    while not (told := re.search(r"open (http://\S+)/#", log.read_text(encoding="utf-8"))):
+        time.sleep(0.05)
+    return told[1]
+
+
+def ask(address: str, decision: dict[str, Any]) -> None:
+    """Send a decision, which raises an OSError unless it is answered."""
+    headers = {"Authorization": "Bearer t", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/api/decide", json.dumps(decision).encode(), headers)
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        reply.read()
+
+
 def run() -> None:
     """Print a line a command; exit with 1 if one ended otherwise than unharmed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("commands", nargs="*", help=f"of {', '.join(COMMANDS)} (default all)")
+    parser.add_argument("commands", nargs="*", help=f"of {', '.join(COMMANDS)}, review (default all)")
     parser.add_argument("--kills", type=int, default=5, help="the least kills of each command (default 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--signal", default="KILL", choices=("KILL", "TERM", "INT"), help="what is sent (default KILL)")
@@ -231,8 +296,13 @@ def run() -> None:
             finish([*words, f"hydra.run.dir={folder}"], base)
         rows = [{"prompt": f"{number} + 2?", "chosen": f"{number + 2}", "rejected": "no"} for number in range(200)]
         (base / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        for command in given.commands or COMMANDS:
-            found = measure(command, root, given.kills, draw, number)
+        annotated = [VOTERS.replace("../base/", ""), "data=jsonl", "data.file=pairs.jsonl", "out=strength.parquet"]
+        finish(["annotate", *annotated], base)
+        for command in given.commands or [*COMMANDS, "review"]:
+            if command == "review":
+                found = measure_review(root, given.kills, draw)
+            else:
+                found = measure(command, root, given.kills, draw, number)
             sound &= found["same"] == found["trials"]
             print(f"{command}: {json.dumps(found)}", flush=True)
             results["commands"][command] = found

@@ -21,6 +21,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lightning_rm.system import flush, is_running
+
 STALE_SECONDS = 24 * 3600
 """Age of a draft that nobody works on any more, where its process cannot be asked."""
 
@@ -50,10 +52,9 @@ def draft_of(path: Path) -> Generator[Path]:
     draft = _draft(path)
     try:
         yield draft
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(draft)
         draft.replace(path)
-        _flush_folder(path.parent)
+        flush(path.parent)
     except Exception as error:
         if (number := _disk_error(error, draft)) is None:
             raise
@@ -212,7 +213,7 @@ def _swap(draft: Path, target: Path) -> None:
         target.rename(old)
         draft.rename(target)
         old.rename(draft)
-    _flush_folder(target.parent)
+    flush(target.parent)
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -239,26 +240,15 @@ def _link(source: Path, copy: Path) -> None:
         return
     try:
         os.link(source, copy, follow_symlinks=False)
-    except OSError:
+    except (OSError, NotImplementedError):  # the latter on Windows
         shutil.copy2(source, copy, follow_symlinks=False)
 
 
 def _flush(folder: Path) -> None:
     for path in folder.rglob("*"):
-        if path.is_dir():
-            _flush_folder(path)
-        elif path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+        if path.is_dir() or path.is_file():
+            flush(path)
+    flush(folder)
 
 
 def _prefix(target: Path) -> str:
@@ -273,7 +263,7 @@ def _draft(path: Path) -> Path:
 def _is_left(draft: Path) -> bool:
     """Tell whether a file is a draft whose process, of this host, is dead."""
     parts = DRAFT.fullmatch(draft.name)
-    return parts is not None and parts["host"] == _host() and not _runs(int(parts["process"]))
+    return parts is not None and parts["host"] == _host() and is_running(int(parts["process"])) is False
 
 
 def _host() -> str:
@@ -286,16 +276,6 @@ def _clear(target: Path) -> None:
     for draft in target.parent.glob(f".draft-{target.name}-*"):
         here = draft.name.removeprefix(_prefix(target))
         number = here.partition("-")[0]
-        gone = here != draft.name and number.isdigit() and not _runs(int(number))
+        gone = here != draft.name and number.isdigit() and is_running(int(number)) is False
         if gone or time.time() - draft.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(draft, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

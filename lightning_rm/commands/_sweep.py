@@ -29,6 +29,7 @@ from rich.table import Table
 
 from lightning_rm.commands._targets import is_allowed
 from lightning_rm.drafts import draft_of
+from lightning_rm.system import is_running
 from lightning_rm.told import read_object
 
 WORD = "job.json"
@@ -228,12 +229,11 @@ def _where(host: str, process: int) -> str:
     """Return what is to be said of a job that has not said that it ended."""
     if host != socket.gethostname():
         return f"{LOST} ({host}, process {process}); where its launcher leaves it alone it may still be running"
-    try:
-        os.kill(process, 0)
-    except OSError:
+    running = is_running(process)
+    if running is False or process == os.getpid():  # which would run it no longer
         return LOST
-    if process == os.getpid():  # which would run it no longer
-        return LOST
+    if running is None:
+        return f"{LOST} (process {process}); where its launcher leaves it alone it may still be running"
     return f"still running, as process {process}"
 
 

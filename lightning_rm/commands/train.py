@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import warnings
@@ -252,7 +251,7 @@ def _fit_and_measure(
 def _end(ended: SystemExit, stop: Stop, trainer: L.Trainer) -> NoReturn:
     """Exit with the code that a shell expects after a signal, if there was one; Lightning's own code is 1 or 0."""
     stop.hand_back()
-    if stop.signal == signal.SIGUSR1 and trainer.is_global_zero:
+    if stop.signal is not None and stop.signal.name == "SIGUSR1" and trainer.is_global_zero:
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
     if stop.signal is not None:
         raise SystemExit(stop.exit_code) from None
