@@ -31,6 +31,7 @@ from lightning_rm.rlhf.prompts import Prompt, check_template_arguments
 from lightning_rm.rlhf.rounds import Round, check_made, check_numbers
 from lightning_rm.rlhf.sampling import check_options, room_for_prompt
 from lightning_rm.rlhf.trl_training import check_options as check_trl_options
+from lightning_rm.rlhf.trl_training import one_template
 from lightning_rm.rlhf.weigh import check_weighing
 
 CHECKED = "checked.json"
@@ -90,6 +91,8 @@ def check_all(stages: RoundStages) -> None:
         return
     if not stages.cfg.overwrite:
         check_made(setup.out, stages.all(), stages.cfg.rounds)
+    if not stages.policy.chooses:
+        one_template(setup.template_arguments(), setup.sampled_prompts)
     prompts = sorted(setup.eval_prompts, key=lambda prompt: len(json.dumps(prompt.messages)))[:NUM_MADE_UP]
     _try_judge(stages, prompts)
     with tempfile.TemporaryDirectory() as scratch:

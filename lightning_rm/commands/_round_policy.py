@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hydra.utils import instantiate
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._process import words_of
 from lightning_rm.commands._resume import quoted
-from lightning_rm.commands._round_setup import Setup, write_counts
+from lightning_rm.commands._round_setup import Setup, given, write_counts
 from lightning_rm.digests import sha256_of
 from lightning_rm.rlhf.improving import Shaping, choose_for_policy, rewards_of, said_groups, write_pairs
 from lightning_rm.rlhf.policy import generation_config, policy_config
@@ -20,6 +21,9 @@ from lightning_rm.rlhf.trl_training import PolicyRewards, train_by_trl
 
 SHAPED_BY = ("normalize", "clip", "unfinished_reward", "empty_reward", "overlong_reward")
 """The keys of a round's rewards as the policy gets them."""
+
+TEMPLATE = ("chat_template", "chat_template_kwargs")
+"""The keys of how the policy's prompts are written."""
 
 
 class PolicyStage:
@@ -52,7 +56,9 @@ class PolicyStage:
                 f"have responses of equal rewards; {cut if self.cfg.unfinished_reward is not None else ''}sample at a "
                 "higher temperature, or more of them (k)"
             )
-        write_pairs(round / "chosen.jsonl", choice.pairs)
+        told = self.setup.template_arguments()  # of sampling; what is learned is written as it was asked for
+        pairs = [replace(pair, chat_template_kwargs={**told, **pair.chat_template_kwargs}) for pair in choice.pairs]
+        write_pairs(round / "chosen.jsonl", pairs)
         words = self.distil_words(self.setup.policy(self.setup.start_of(round)), round / "chosen.jsonl")
         name, seed = f"name={self.cfg.name}_policy_{round.number}", round.seed(self.cfg.seed, "policy")
         self.setup.train([*words, name, f"seed={seed}"], round / "policy")
@@ -69,6 +75,7 @@ class PolicyStage:
             "rewards": {name: resolved(self.cfg)[name] for name in names},
             "words": words_of(self.setup.words, ("trainer",)),
             "seed": round.seed(self.cfg.seed, "policy"),
+            **{name: resolved(self.cfg)[name] for name in TEMPLATE if self.cfg[name]},
         }
 
     @property
@@ -92,6 +99,7 @@ class PolicyStage:
             *("module=supervised", "data=jsonl", "data.module.val=null", "data.module.test=null"),
             *("data.val_fraction=0", f"data.max_tokens={context}", "monitor=null", "logger=csv"),
             *("backbone=hub", f"backbone.path={quoted(str(policy))}", "backbone.model.keep_lm_head=true"),
+            *(f"backbone.{word}" for word in given(self.cfg, TEMPLATE[:1])),
             *words_of(self.setup.words, ("trainer",)),
             *(f"optimizer.lr={self.how['lr']}", f"data.epochs={self.how['epochs']}"),
             *(f"data.batch_pairs={self.how['batch_pairs']}", *self.how["words"]),
@@ -122,6 +130,7 @@ class PolicyStage:
             rewards,
             round / "policy/model/last",
             options=options,
+            chat_template_kwargs=self.setup.template_arguments(),
             dtype=self.cfg.dtype,
             seed=round.seed(self.cfg.seed, "policy"),
         )

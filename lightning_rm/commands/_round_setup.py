@@ -131,18 +131,16 @@ class Setup:
             self.console.print(str(self.judge.usage()), soft_wrap=True)
 
     @cached_property
+    def sampled_prompts(self) -> list[Prompt]:
+        """The prompts that are sampled from."""
+        return self._prompts(self.cfg.set, self.cfg.num_prompts)
+
+    @cached_property
     def eval_prompts(self) -> list[Prompt]:
         """The prompts that policies are judged on: none of those that are sampled from."""
         cfg = self.cfg
-        options: dict[str, Any] = {
-            "max_prompt_tokens": self._max_prompt_tokens(),
-            "on_bad_row": cfg.data.on_bad_row,
-            "chat_template_kwargs": self.template_arguments(),
-        }
-        sampled, _ = distinct_prompts(self.source(cfg.set), self.tokenizer, num_prompts=cfg.num_prompts, **options)
-        taken = {fingerprint(prompt=prompt.messages) for prompt in sampled}
-        most = len(sampled) + cfg.num_eval_prompts
-        others, _ = distinct_prompts(self.source(cfg.eval_set), self.tokenizer, num_prompts=most, **options)
+        taken = {fingerprint(prompt=prompt.messages) for prompt in self.sampled_prompts}
+        others = self._prompts(cfg.eval_set, len(self.sampled_prompts) + cfg.num_eval_prompts)
         held_out = [prompt for prompt in others if fingerprint(prompt=prompt.messages) not in taken]
         if not held_out:
             raise ValueError(
@@ -163,6 +161,15 @@ class Setup:
         cfg = self.cfg.copy()
         OmegaConf.update(cfg, "set", name)
         return find_source(cfg)
+
+    def _prompts(self, name: str, most: int | None) -> list[Prompt]:
+        """Return so many distinct prompts of a set; None for all."""
+        options: dict[str, Any] = {
+            "max_prompt_tokens": self._max_prompt_tokens(),
+            "on_bad_row": self.cfg.data.on_bad_row,
+            "chat_template_kwargs": self.template_arguments(),
+        }
+        return distinct_prompts(self.source(name), self.tokenizer, num_prompts=most, **options)[0]
 
     def _max_prompt_tokens(self) -> int | None:
         bounds = (self.cfg.max_prompt_tokens, room_for_prompt(policy_config(self.cfg.policy), self.cfg.max_new_tokens))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ from lightning_rm.data.rows import GroupRow
 from lightning_rm.drafts import draft_of, folder_draft
 from lightning_rm.rlhf.improving import Shaping
 from lightning_rm.rlhf.policy import load_policy
+from lightning_rm.rlhf.prompts import Prompt
 from lightning_rm.rlhf.reward_function import RewardFunction
 
 Trainer = Literal["GRPO", "RLOO"]
@@ -96,6 +97,7 @@ def train_by_trl(
     out: Path,
     *,
     options: Mapping[str, Any],
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     dtype: str = "float32",
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -111,6 +113,8 @@ def train_by_trl(
         rewards: what TRL asks.
         out: a folder, swapped whole at the end. TRL's log lies beside it, in `trl_log.jsonl`.
         options: of TRL's own configuration, vLLM's among them.
+        chat_template_kwargs: further arguments for the policy's chat template, of all prompts; a prompt's own go before
+            them.
         dtype: of the policy.
         seed: of TRL's sampling and order.
 
@@ -118,9 +122,10 @@ def train_by_trl(
         Counts for the round's record.
 
     Raises:
-        ValueError: if TRL is not installed, or does not know an option.
+        ValueError: if TRL is not installed, or does not know an option, or prompts have different template arguments.
     """
-    options = {"seed": seed, "num_generations": rewards.group_size, **options}
+    told = one_template(chat_template_kwargs, groups)
+    options = {"seed": seed, "num_generations": rewards.group_size, **told, **options}
     check_options(trainer, options)
     rows = [
         {"prompt": [dict(message) for message in group.prompt]}
@@ -151,6 +156,25 @@ def train_by_trl(
         "reward_mean": rewards.scale[0],
         "reward_std": rewards.scale[1],
     }
+
+
+def one_template(arguments: Mapping[str, Any] | None, prompts: Iterable[Prompt | GroupRow]) -> dict[str, Any]:
+    """Return TRL's option for what all prompts hand to the chat template; nothing where there is none.
+
+    Args:
+        arguments: of all prompts.
+        prompts: each may have arguments of its own.
+
+    Raises:
+        ValueError: if they differ from prompt to prompt, which TRL's trainers do not heed.
+    """
+    told = [{**(arguments or {}), **prompt.chat_template_kwargs} for prompt in prompts]
+    if other := next((one for one in told if one != told[0]), None):
+        raise ValueError(
+            f"prompts have chat_template_kwargs of their own, {told[0]} and {other}, and TRL's trainers write all "
+            "prompts by the same: leave them out of the data, or set policy_optimizer=best_of_n or rejection"
+        )
+    return {"chat_template_kwargs": told[0]} if told and told[0] else {}
 
 
 def check_options(trainer: str, options: Mapping[str, Any]) -> None:

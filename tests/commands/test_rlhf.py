@@ -73,6 +73,9 @@ def test_a_file_is_the_same_from_another_folder(world: Path, monkeypatch: pytest
     cfg = composed(*words, command="rlhf")
     there, here = (RoundStages(Setup(cfg, each, lambda words: None, Console())).model for each in (words, near))
     assert here.train_words(Round(world, 1)) == there.train_words(Round(world, 1))
+    template = composed(*words, "chat_template=tone.jinja", command="rlhf")
+    learns = RoundStages(Setup(template, words, lambda words: None, Console())).policy
+    assert 'backbone.chat_template="tone.jinja"' in learns.distil_words(f"{world}/policy", Path("chosen.jsonl"))
     project = ["logger.project=pairs.jsonl"]  # is not a file, though one of that name is here
     assert (world / "pairs.jsonl").is_file()
     assert Setup(cfg, project, lambda words: None, Console()).words == project

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.rlhf.improving import Shaping
 from lightning_rm.rlhf.policy import load_policy
-from lightning_rm.rlhf.trl_training import PolicyRewards, check_options, train_by_trl
+from lightning_rm.rlhf.trl_training import PolicyRewards, check_options, one_template, train_by_trl
 from lightning_rm.scoring.load import LoadedModel
 from tests.float64 import roughly
 from tests.rlhf.policies import save_policy, world_prompts
@@ -83,9 +85,23 @@ def expected_advantages(trainer: str, rewards: Sequence[float]) -> list[float]:
 def test_advantages_of_a_worked_group(
     trainer: Any, expected: list[float], policy: Path, tmp_path: Path, advantages: list[list[float]]
 ) -> None:
+    """Its prompts are written as those that were sampled from are."""
     rewards = rewards_of(Worked(MODEL), normalize=False)
     rewards.scale = (0.0, 1.0)
-    train_by_trl(trainer, policy, TOKENIZER, GROUPS, rewards, tmp_path / "out", options={**OPTIONS, "beta": 0.0})
+    told: list[Any] = []
+
+    class Told(type(TOKENIZER)):
+        def apply_chat_template(self, *args: Any, **options: Any) -> Any:
+            told.append(options.get("enable_thinking"))
+            return super().apply_chat_template(*args, **options)
+
+    tokenizer = copy.copy(TOKENIZER)
+    tokenizer.__class__ = Told
+    options = {**OPTIONS, "beta": 0.0}
+    arguments = {"enable_thinking": False}
+    out = tmp_path / "out"
+    train_by_trl(trainer, policy, tokenizer, GROUPS, rewards, out, options=options, chat_template_kwargs=arguments)
+    assert set(told) == {False}
     assert advantages[0] == pytest.approx(expected, abs=2e-4)
     assert expected_advantages(trainer, [1, 2, 4, 5]) == pytest.approx(expected, abs=2e-4)
 
@@ -153,3 +169,13 @@ def test_what_is_counted_and_punished() -> None:
 def test_what_trl_does_not_know(trainer: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_options(trainer, options)
+
+
+def test_template_arguments_are_those_of_all_prompts() -> None:
+    thinking = [replace(group, chat_template_kwargs={"enable_thinking": True}) for group in GROUPS]
+    assert one_template({"enable_thinking": False, "tone": "kind"}, thinking) == {
+        "chat_template_kwargs": {"enable_thinking": True, "tone": "kind"}
+    }
+    assert one_template(None, GROUPS) == {}
+    with pytest.raises(ValueError, match="chat_template_kwargs of their own.*policy_optimizer=best_of_n"):
+        one_template(None, [*GROUPS, *thinking])
