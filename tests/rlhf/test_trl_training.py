@@ -177,5 +177,5 @@ def test_template_arguments_are_those_of_all_prompts() -> None:
         "chat_template_kwargs": {"enable_thinking": True, "tone": "kind"}
     }
     assert one_template(None, GROUPS) == {}
-    with pytest.raises(ValueError, match="chat_template_kwargs of their own.*policy_optimizer=best_of_n"):
+    with pytest.raises(ValueError, match=r"chat_template_kwargs of their own.*policy_optimizer=best_of_n"):
         one_template(None, [*GROUPS, *thinking])
