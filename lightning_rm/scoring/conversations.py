@@ -5,7 +5,7 @@ Everything that scores words encodes them here. It knows conversations, tokenize
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.formats.scorable import parse_scorable
 from lightning_rm.data.formats.turns import Turns, read_conversation
 from lightning_rm.data.rows import BadRow, Message
+from lightning_rm.data.sources.records import ArrowStream
 from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
 from lightning_rm.data.tokenize.tokenizer import check_tokenizer
@@ -161,6 +162,8 @@ def _check(model: object, tokenizer: object, conversations: object) -> None:
     found = ""
     if isinstance(conversations, str | Mapping):
         found = "a text" if isinstance(conversations, str) else "one row"
+    elif isinstance(conversations, ArrowStream) or not isinstance(conversations, Sized):
+        found = f"a {type(conversations).__name__}"  # a data frame goes over the names of its columns
     elif isinstance(conversations, Sequence) and conversations:
         first = cast(object, conversations[0])
         if isinstance(first, Mapping) and {"role", "from"} & set(cast("Mapping[object, object]", first)):

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -104,11 +105,15 @@ def test_what_is_no_list_of_conversations_is_a_sentence() -> None:
         r"found the module BaselineRM; give its \.model": (toy_module(), [said]),
         r"found 'a/name'; give model and tokenizer of load_model\(PATH\)": ("a/name", [said]),
         r"found one row: score\(model, tokenizer, \[conversation\]\)": (model, row),
+        r"found a DataFrame: score\(model, tokenizer, \[conversation\]\)": (model, pd.DataFrame([row])),
+        r"found a generator: score": (model, (said for _ in range(2))),
         r"found a text: score\(model, tokenizer, \[conversation\]\)": (model, "a cat"),
         "conversation 1: wrong role: it must end with the assistant's turn": (model, [said, said[:1]]),
         "conversation 1: not text: prompt, turn 0 holds <image>, which stands for": (model, [said, [seen, said[1]]]),
         "conversation 0: prompt, turn 0 holds <image>, which stands for": (model, [row | {"prompt": "a <image>"}]),
     }
+    with pytest.raises(ValueError, match=r"'chat_template_kwargs' sets 'chat_template', which may not"):
+        score(model, tokenizer, [said], chat_template_kwargs={"chat_template": "{{ messages }}"})
     for message, (given, conversations) in wrong.items():
         with pytest.raises(ValueError, match=message):
             score(given, tokenizer, conversations)

@@ -40,10 +40,21 @@ def read_chat_template_kwargs(row: Raw) -> Mapping[str, Any]:
     if not isinstance(kwargs, Mapping):
         raise RowError(WRONG_TYPE, f"field 'chat_template_kwargs' must be a mapping, found {shown(kwargs)}")
     given = {str(name): value for name, value in cast(Raw, kwargs).items() if value is not None}
-    if reserved := sorted(RESERVED_ARGUMENTS & given.keys()):
-        raise RowError(
-            BAD_VALUE,
-            f"field 'chat_template_kwargs' sets {reserved[0]!r}, which a row may not set; the template is the "
-            "tokenizer's, or that of backbone.chat_template",
-        )
+    try:
+        check_arguments(given)
+    except ValueError as error:
+        raise RowError(BAD_VALUE, f"field {error}") from None
     return given
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Check the further arguments of a chat template.
+
+    Raises:
+        ValueError: for one that controls how the template is called, or which one is.
+    """
+    if reserved := sorted(RESERVED_ARGUMENTS & given.keys()):
+        raise ValueError(
+            f"'chat_template_kwargs' sets {reserved[0]!r}, which may not be set there; the template is the "
+            "tokenizer's, or that of backbone.chat_template"
+        )

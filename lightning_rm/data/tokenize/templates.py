@@ -22,6 +22,7 @@ from transformers.utils.chat_template_utils import (
 )
 
 from lightning_rm.data.formats.limits import MAX_CALL_CHARACTERS
+from lightning_rm.data.formats.template import check_arguments
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.hostile import EndlessTemplateError, check_text, few_steps
 from lightning_rm.data.tokenize.seams import cut_alike, library_of
@@ -133,12 +134,16 @@ def render(
 ) -> str:
     """Return the text of a whole conversation, or of a prompt up to where its response begins, as the template writes
     it.
+
+    Raises:
+        ValueError: for an argument that no template reads; a template may raise what it likes (`TEMPLATE_ERRORS`).
     """
     if messages and not tools and not chat_template_kwargs and _is_plain(tokenizer, messages):
         # What `apply_chat_template` comes to for such a conversation, without its copies, which take most of the time.
         template: Any = _compile_jinja_template(tokenizer.get_chat_template())
         given: Any = tokenizer.special_tokens_map
         return template.render(messages=messages, tools=None, documents=None, add_generation_prompt=is_prompt, **given)
+    check_arguments(chat_template_kwargs or {})
     conversation: Any = [dict(message) for message in messages]  # tool calls and names too
     text: Any = tokenizer.apply_chat_template(
         conversation,

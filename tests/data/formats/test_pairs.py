@@ -516,7 +516,7 @@ def test_details_help() -> None:
     assert "found 85; of a column in 0..100 write the hundredth part, 0.85 here" in bad(PLAIN | {"label": 85}).detail
     assert "found '0.5'; write it as a number, without quotes" in bad(PLAIN | {"margin": "0.5"}).detail
     assert "found 1.5; write it as text" in bad(PLAIN | {"id": 1.5}).detail
-    assert "sets 'tokenize', which a row may not set" in bad(PLAIN | {"chat_template_kwargs": {"tokenize": 1}}).detail
+    assert "sets 'tokenize', which may not be set" in bad(PLAIN | {"chat_template_kwargs": {"tokenize": 1}}).detail
     assert "list of 3 texts without roles beside a prompt" in bad(PLAIN | {"rejected": ["5", "5!", "five"]}).detail
     assert "prefill=continue" in bad(PLAIN | {"prompt": [USER, FOUR]}).detail
     assert "'robot'" in bad(PLAIN | {"chosen": [{"role": "robot", "content": "4"}]}).detail
