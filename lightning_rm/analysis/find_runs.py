@@ -41,8 +41,10 @@ def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run
 
 
 def _runs_in(path: Path) -> list[Path]:
-    """Return the folder itself if it is a run, else the runs in it, at most two folders down."""
-    for depth in ("", "*/", "*/*/"):
+    """Return the folder itself if it is a run, else the runs in it, at most two folders down; none in hidden folders,
+    such as Hydra's.
+    """
+    for depth in ("", "[!.]*/", "[!.]*/[!.]*/"):
         if found := sorted(file.parent for file in path.glob(f"{depth}config.yaml")):
             return found
     return []

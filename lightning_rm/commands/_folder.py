@@ -33,6 +33,9 @@ TRAINS = ("precision", "max_epochs", "max_steps", "accumulate_grad_batches", "gr
 READ = ("data.file", "data.cache_dir", "data.num_workers", "data.val_", "data.test_", "data.module.", "data.eval_")
 """Settings that do not make a voter what it is, and those of the trainer that do; its pairs are known by content."""
 
+HYDRAS = frozenset({".hydra", "train.log"})
+"""What Hydra writes in a run's folder before the command begins."""
+
 SPIKES = "spikes.jsonl"
 """The gradient spikes of a run with their pairs."""
 
@@ -86,6 +89,15 @@ def begin(run: Path, cfg: DictConfig, step: int | None) -> None:
     with draft_of(config) as draft:
         OmegaConf.save(cfg, draft, resolve=True)
     write_job(run, arguments())
+
+
+def clear_if_nothing(run: Path) -> None:
+    """Remove the folder of a run that has not begun: it holds what Hydra writes before, and nothing else."""
+    if run.is_dir() and {path.name for path in run.iterdir()} <= HYDRAS:
+        shutil.rmtree(run / ".hydra", ignore_errors=True)
+        (run / "train.log").unlink(missing_ok=True)
+        if run.resolve() != Path.cwd():
+            run.rmdir()
 
 
 def _keep_settings(config: Path, cfg: DictConfig, step: int) -> None:

@@ -26,7 +26,7 @@ from yaml import YAMLError
 
 from lightning_rm.commands._config import conf_dir, dotted, followed, source_of
 from lightning_rm.commands._kinds import misread_number
-from lightning_rm.commands._other_names import OF_CHOICES, OTHER_NAMES
+from lightning_rm.commands._other_names import ALSO, NAMED_BY, OF_CHOICES, OTHER_NAMES
 from lightning_rm.commands._targets import check_hydra, find_object
 from lightning_rm.commands._words import parse
 
@@ -88,15 +88,15 @@ def compose_choices(
     search = [f"hydra.searchpath=[file://{more}]"] if more else []
     with initialize_config_dir(str(place), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        groups = {name for name in _group_names(place) if "hydra" not in name.split("/")}
+        groups = _defaults(place / f"{verb}.yaml").intersection(_group_names(place))
         if more:
             groups |= set(_group_names(more))
         chosen: list[list[str]] = []
         for override in overrides:
             override.config_loader = loader  # glob(*) looks a group's choices up
-            # Hydra takes 30 ms to say that a value is not a group, whose name has no dot.
+            # Hydra takes 30 ms to say that a value is not a group.
             key = override.key_or_group
-            options = [] if "." in key else loader.get_group_options(key)
+            options = loader.get_group_options(key) if key in groups or key.startswith("hydra/") else []
             if more:
                 options += [file.stem for file in sorted((more / key).glob("*.yaml"))]
             if options and not override.is_delete():
@@ -172,6 +172,8 @@ def nearest(key: str, known: Mapping[str, object]) -> str | None:
     lr -> optimizer.lr    data.batch_size -> data.batch_pairs    trainer.max_epoch -> trainer.max_epochs
     """
     parent, _, name = key.rpartition(".")
+    if here := [also for also in ALSO.get(name, ()) if also in known]:
+        return here[0]
     other = OTHER_NAMES.get(name, "")
     if other in known or other.startswith("hydra."):
         return other
@@ -256,6 +258,8 @@ def _check_choices(override: Override, options: Sequence[str]) -> None:
         if choice is not None and str(choice) not in options:
             close = difflib.get_close_matches(str(choice), options, 1, 0.5)
             hint = f"the nearest is {close[0]}; " if close else ""
+            if override.key_or_group in NAMED_BY and (re.search(r"[./]", str(choice)) or Path(str(choice)).exists()):
+                hint = f"name a file or folder with {OF_CHOICES[NAMED_BY[override.key_or_group]]}; "
             raise ValueError(
                 f"{override.key_or_group}={choice}: there is no such choice; {hint}there are {', '.join(options)}"
             )
@@ -298,6 +302,13 @@ def _one_by_one(chosen: Sequence[Sequence[str]]) -> Iterator[list[str]]:
     for place, words in enumerate(chosen):
         for word in itertools.islice(words, 1, None):
             yield [*firsts[:place], word, *firsts[place + 1 :]]
+
+
+def _defaults(config: Path) -> set[str]:
+    """Return the groups that a command's configuration is made of: in others nobody reads what is chosen."""
+    written: Any = OmegaConf.load(config) if config.is_file() else {}
+    entries = OmegaConf.to_container(written.get("defaults") or OmegaConf.create([]), resolve=False)
+    return {name.split()[-1] for entry in cast(list[Any], entries) if isinstance(entry, dict) for name in entry}
 
 
 def _group_names(folder: Path) -> Iterator[str]:

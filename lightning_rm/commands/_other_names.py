@@ -69,6 +69,20 @@ OTHER_NAMES = {
 }
 """What other trainers call a key -> what it is here."""
 
+ALSO = {
+    "data": ("in",),
+    "file": ("in",),
+    "input": ("in",),
+    "model": ("run", "policy"),
+    "output": ("out",),
+    "output_dir": ("out",),
+    "reward_model": ("model",),
+}
+"""What those who know one command call a key of another -> what it is there."""
+
+NAMED_BY = {"data": "data.file", "backbone": "backbone.path"}
+"""Groups that are set to a file or folder by mistake -> the key that takes it."""
+
 OF_CHOICES = {
     "backbone.path": "backbone=hub backbone.path=NAME_OR_FOLDER",
     "backbone.model.lora.alpha": "backbone=hub_lora backbone.model.lora.alpha=NUMBER",

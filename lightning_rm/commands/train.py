@@ -7,7 +7,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,7 +36,7 @@ from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
 from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, train_monitors, warn_of_a_toy
 from lightning_rm.commands._config import Terminated, plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._folder import SPIKES, begin, report, write_counts
+from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing, report, write_counts
 from lightning_rm.commands._settings import check_precision, micro_batches
 from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
@@ -167,8 +166,6 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
         trainer.fit(module, datamodule)
     if trainer.is_global_zero:
         plain_console().print("settings, model and data go together; nothing that was trained is kept (check=true)")
-        with suppress(OSError):  # what others have put there stays
-            Path(cfg.paths.run).rmdir()
     return float("nan")
 
 
@@ -325,7 +322,10 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
 @command("train")
 def main(cfg: DictConfig) -> float:
     """Return the Hydra entry point."""
-    return train(cfg)
+    try:
+        return train(cfg)
+    finally:
+        clear_if_nothing(Path(cfg.paths.run))
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ def sample_responses(
         config.
 
     Raises:
-        ValueError: if a number is out of its range, no token ends a response, or a prompt and a response are together
-            longer than the policy's context.
+        ValueError: if a number is out of its range, no token ends a response, a prompt and a response are together
+            longer than the policy's context, or the policy's logits are not numbers.
     """
     check_options(k, temperature, top_p, max_new_tokens, batch_prompts)
     ends = ending_tokens(policy.generation_config, tokenizer)
@@ -121,6 +121,8 @@ def sample_responses(
                 generation_config=config,
                 logits_processor=LogitsProcessorList([*warpers, noise]),
             )
+        if noise.has_nan:
+            raise ValueError(f"prompt {start}: the policy's logits are not numbers; has its training diverged?")
         said = [_cut(ids, ends) for ids in output[:, input_ids.shape[1] :].tolist()]
         texts = [
             str(tokenizer.decode(ids[: len(ids) - ended], skip_special_tokens=True)).strip() for ids, ended in said
@@ -170,8 +172,10 @@ class _GumbelNoise(LogitsProcessor):
 
     def __init__(self, keys: Sequence[int], device: torch.device) -> None:
         self.generators = [torch.Generator(device).manual_seed(key) for key in keys]
+        self.has_nan = torch.zeros((), dtype=torch.bool, device=device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.has_nan |= scores.isnan().any()
         rows = [
             torch.empty_like(row).exponential_(generator=generator)
             for row, generator in zip(scores, self.generators, strict=True)

@@ -115,6 +115,22 @@ def test_a_key_with_dashes_is_told_how_it_stands(word: str, told: str) -> None:
         sort_words(["seed=1", "--config-dir"])
 
 
+@pytest.mark.parametrize(
+    ("verb", "word", "message"),
+    [
+        ("train", "data=p.jsonl", "no such choice; name a file or folder with data=jsonl data.file=FILE; there are"),
+        ("train", "backbone=org/model", "name a file or folder with backbone=hub backbone.path=NAME_OR_FOLDER"),
+        ("score", "data=p.jsonl", "there is no key data; the nearest is in"),
+        ("serve", "+treatment=[flip]", "there is no key treatment"),
+        ("export", "model=run", "there is no key model; the nearest is run"),
+    ],
+)
+def test_a_group_is_of_the_commands_that_read_it(verb: str, word: str, message: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the message is looked at below
+        check_keys(verb, [word])
+    assert message in str(caught.value)
+
+
 def test_every_command_checks_its_keys(cli: Cli) -> None:
     for verb in verbs():
         said = cli(verb, "+nonsense_key=1")

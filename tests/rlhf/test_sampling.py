@@ -216,6 +216,13 @@ def test_numbers_out_of_range_are_named(options: dict[str, float], message: str)
         sampled(**options)
 
 
+def test_logits_that_are_not_numbers_are_an_error() -> None:
+    broken = tiny_policy()
+    torch.nn.init.constant_(broken.get_input_embeddings().weight, float("nan"))
+    with pytest.raises(ValueError, match="prompt 0: the policy's logits are not numbers"):
+        sampled(broken)
+
+
 def test_a_policy_reads_back_as_it_was_saved(tmp_path: Path) -> None:
     folder = save_policy(tmp_path / "policy")
     assert sampled(load_policy(folder)) == sampled()
