@@ -84,10 +84,13 @@ def keep_float64() -> None:
     import_module("transformers.models.gpt_bigcode.modeling_gpt_bigcode")
     post_init, softmax = PreTrainedModel.post_init, functional.softmax
 
+    widened: set[type] = set()
+
     def wide_post_init(model: PreTrainedModel) -> None:
-        for module in model.modules():
-            for kind in type(module).__mro__:
-                _widen(kind)
+        for kind in {type(module) for module in model.modules()} - widened:
+            widened.add(kind)
+            for base in kind.__mro__:
+                _widen(base)
         post_init(model)
 
     def wide_softmax(

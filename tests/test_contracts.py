@@ -46,7 +46,6 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.hub import cached_file
 
-import lightning_rm
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.seams import OWN_WAY, library_of
 from lightning_rm.data.tokenize.templates import render
@@ -59,10 +58,10 @@ from lightning_rm.models.backbone.routers import logits_index, routers_of
 from lightning_rm.models.dropout import without_dropout
 from lightning_rm.models.reward_model import RewardModel
 from tests.families import family_config, older_than
+from tests.syntax import PACKAGE, package
 from tests.tiny import CONFIGS, PACKING, PAD, VOCAB, conversation, laid_out, tiny_model
 from tests.toy import toy_trainer
 
-PACKAGE = Path(lightning_rm.__file__).parent
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 """Documented, though they begin with an underscore."""
 
@@ -429,18 +428,18 @@ def test_wandb_logger_keeps_what_it_starts_a_run_with() -> None:
 
 def test_every_private_name_of_others_is_named_here() -> None:
     """By the package's syntax trees, and for attributes of `self` by the bases that the package does not define."""
-    trees = {path: ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
-    own = {name for tree in trees.values() for name in defined(tree)}
-    used = {name for tree in trees.values() for name in private_names(tree)} - own - OF_NAMED_TUPLES
+    files = package().values()
+    own = {name for nodes in files for name in defined(nodes)}
+    used = {name for nodes in files for name in private_names(nodes)} - own - OF_NAMED_TUPLES
     used |= {name for module in modules() for name in inherited_names(module)}
     here = Path(__file__).read_text()
     assert {"_attn_implementation", "_experiment", "_keep_in_fp32_modules_strict"} <= used
     assert [name for name in sorted(used) if name not in here] == []
 
 
-def defined(tree: ast.AST) -> Iterator[str]:
+def defined(nodes: list[ast.AST]) -> Iterator[str]:
     """Names that a file gives to functions, classes, variables, and attributes of `self` and `cls`."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.arg):
@@ -451,16 +450,16 @@ def defined(tree: ast.AST) -> Iterator[str]:
             yield node.attr
 
 
-def private_names(tree: ast.AST) -> Iterator[str]:
+def private_names(nodes: list[ast.AST]) -> Iterator[str]:
     """Names with one underscore before them: attributes, keys, and what `getattr` and its kin are asked for."""
     constants = {
         target.id: node.value.value
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         name: Any = None
         if isinstance(node, ast.Attribute):
             name = node.attr

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import lightning_rm
 from lightning_rm.loggers import ResumableCSVLogger, Utf8Files
-
-PACKAGE = Path(lightning_rm.__file__).parent
+from tests.syntax import package
 
 OPENERS = {"read_text", "write_text", "NamedTemporaryFile", "TemporaryFile", "fdopen"}
 
 
-def of_the_locale(source: str) -> Iterator[str]:
+def of_the_locale(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """The calls that open a file as text and name no encoding."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if not isinstance(node, ast.Call) or any(keyword.arg == "encoding" for keyword in node.keywords):
             continue
         is_method = isinstance(node.func, ast.Attribute)
@@ -55,19 +53,19 @@ def of_the_locale(source: str) -> Iterator[str]:
     ],
 )
 def test_such_a_call_is_found(line: str, is_found: bool) -> None:
-    assert bool(list(of_the_locale(line))) == is_found
+    assert bool(list(of_the_locale(ast.walk(ast.parse(line))))) == is_found
 
 
 def test_no_call_leaves_the_encoding_to_the_locale() -> None:
-    found = {path.name: list(of_the_locale(path.read_text(encoding="utf-8"))) for path in PACKAGE.rglob("*.py")}
+    found = {path.name: list(of_the_locale(nodes)) for path, nodes in package().items()}
     assert len(found) > 200
     assert {name: calls for name, calls in found.items() if calls} == {}
 
 
 def test_nothing_imports_at_its_top_what_another_system_lacks() -> None:
     found: set[str] = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for module, *_ in package().values():
+        for node in module.body if isinstance(module, ast.Module) else ():
             found |= {name.name for name in node.names} if isinstance(node, ast.Import) else set()
     assert {"os", "json"} < found
     assert not found & {"fcntl", "grp", "msvcrt", "pwd", "resource", "termios", "winreg"}
