@@ -6,6 +6,7 @@ missed on the next. That takes models which round nowhere to float32 on their wa
 
 from __future__ import annotations
 
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from lightning_rm.models.reward_model import RewardModel
@@ -53,24 +53,30 @@ ROUNDING = ("Norm", "Router", "TopkRouter", "Gate", "DeltaNet", "Gating", "Mixer
 """Ends of the names of modules that compute in float32 whatever they are given."""
 
 
-_CASTS = {Tensor.float, Tensor.to, Tensor.type}
+_forwards = 0
+"""How many forwards that keep float64 are running, one within another."""
 
 
-class _KeepFloat64(TorchFunctionMode):
-    """Leaves a float64 tensor as it is where `float()` or `to(torch.float32)` would round it."""
+def _keeping(function: Any) -> Any:
+    """A cast that leaves a float64 tensor as it is, and a sum or softmax that rounds none, within such a forward.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        options: dict[str, Any] = kwargs or {}
-        if (func in _CASTS or options.get("dtype") is torch.float32) and _is_wide(args):
-            if func is Tensor.float or (func in _CASTS and torch.float32 in (*args, *options.values())):
-                return args[0]
+    Python's wrapper around five functions costs a tenth of what a `TorchFunctionMode` does, which sees every operation.
+    """
+    casts = function in (Tensor.float, Tensor.to, Tensor.type)
+
+    @wraps(function)
+    def keeping(values: Any, *args: Any, **options: Any) -> Any:
+        if _forwards and isinstance(values, Tensor) and values.dtype == torch.float64:
+            if casts and (function is plain_float or torch.float32 in (*args, *options.values())):
+                return values
             if options.get("dtype") is torch.float32:
-                options = {**options, "dtype": torch.float64}
-        return func(*args, **options)
+                options["dtype"] = torch.float64
+        return function(values, *args, **options)
+
+    return keeping
 
 
-def _is_wide(args: Any) -> bool:
-    return bool(args) and isinstance(args[0], Tensor) and args[0].dtype == torch.float64
+plain_float = Tensor.float
 
 
 def keep_float64() -> None:
@@ -99,6 +105,9 @@ def keep_float64() -> None:
         wide = values.dtype if values.dtype == torch.float64 else dtype
         return softmax(values, dim=dim, dtype=wide, **options)
 
+    for name in ("float", "to", "type", "softmax"):
+        setattr(Tensor, name, _keeping(getattr(Tensor, name)))
+    torch.sum = _keeping(torch.sum)
     wide_post_init.keeps_float64 = True  # pyright: ignore[reportFunctionMemberAccess]
     PreTrainedModel.post_init = wide_post_init
     functional.softmax = wide_softmax
@@ -114,8 +123,12 @@ def _widen(kind: Any) -> None:
         tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         if next((value.dtype for value in tensors if value.is_floating_point()), None) != torch.float64:
             return own(self, *args, **kwargs)
-        with _KeepFloat64():
+        global _forwards
+        _forwards += 1
+        try:
             return own(self, *args, **kwargs)
+        finally:
+            _forwards -= 1
 
     forward.keeps_float64 = True  # pyright: ignore[reportFunctionMemberAccess]
     kind.forward = forward
