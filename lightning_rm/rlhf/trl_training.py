@@ -136,7 +136,7 @@ def train_by_trl(
         loop = getattr(import_module("trl"), f"{trainer}Trainer")(
             model=load_policy(policy, dtype=dtype).train(),
             reward_funcs=rewards,
-            args=_config_class(trainer)(output_dir=scratch, **{**OURS, **options}),
+            args=on_one_device(_config_class(trainer)(output_dir=scratch, **{**OURS, **options})),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
@@ -175,6 +175,14 @@ def one_template(arguments: Mapping[str, Any] | None, prompts: Iterable[Prompt |
             "prompts by the same: leave them out of the data, or set policy_optimizer=best_of_n or rejection"
         )
     return {"chat_template_kwargs": told[0]} if told and told[0] else {}
+
+
+def on_one_device(config: Any) -> Any:
+    """Have TRL train on the first GPU where one process sees several: all of them would be `nn.DataParallel`, which its
+    trainers refuse, after a round's reward model is trained.
+    """
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
 
 
 def check_options(trainer: str, options: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.rlhf.improving import Shaping
 from lightning_rm.rlhf.policy import load_policy
-from lightning_rm.rlhf.trl_training import PolicyRewards, check_options, one_template, train_by_trl
+from lightning_rm.rlhf.trl_training import PolicyRewards, check_options, on_one_device, one_template, train_by_trl
 from lightning_rm.scoring.load import LoadedModel
 from tests.float64 import roughly
 from tests.rlhf.policies import save_policy, world_prompts
@@ -169,6 +169,15 @@ def test_what_is_counted_and_punished() -> None:
 def test_what_trl_does_not_know(trainer: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_options(trainer, options)
+
+
+def test_one_process_trains_on_one_device(tmp_path: Path) -> None:
+    """Where it sees eight GPUs, too, which transformers counts in this name."""
+    trl = pytest.importorskip("trl", reason="TRL is not installed: pip install -e '.[test]'")
+    config = trl.GRPOConfig(output_dir=tmp_path, use_cpu=True, bf16=False)
+    assert on_one_device(config).n_gpu == 0
+    config._n_gpu = 8
+    assert on_one_device(config).n_gpu == 1
 
 
 def test_template_arguments_are_those_of_all_prompts() -> None:
