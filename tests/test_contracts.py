@@ -22,6 +22,7 @@ import datasets
 import lightning as L
 import pytest
 import torch
+from huggingface_hub import constants
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
@@ -46,6 +47,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.hub import cached_file
 
+from lightning_rm.commands._entry import BARS
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.seams import OWN_WAY, library_of
 from lightning_rm.data.tokenize.templates import render
@@ -504,3 +506,8 @@ def attributes(cls: type) -> set[str]:
 
 def is_self(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def test_libraries_leave_their_bars_out_by_these_variables() -> None:
+    assert hasattr(datasets.config, BARS[0])
+    assert hasattr(constants, BARS[1])

@@ -27,6 +27,9 @@ from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
 from lightning_rm.commands._sweep import LOST, check_search, in_sweep, leave_word, told_at_the_end, word_before
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
 
+BARS = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")
+"""The environment variables that libraries which draw bars look for when they are imported."""
+
 _arguments: list[str] | None = None  # of this process, as they were given, once they are prepared
 
 
@@ -87,6 +90,9 @@ def prepare(verb: str) -> None:
     words = sys.argv[1:]
     _arguments = words
     signal.signal(signal.SIGTERM, _terminate)
+    if not sys.stderr.isatty():  # a file would keep a bar each time that it is drawn
+        for bars in BARS:
+            os.environ.setdefault(bars, "1")
     if "-h" in words or "--help" in words:
         from lightning_rm.commands._help import help_text
 

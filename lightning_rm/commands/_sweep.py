@@ -225,6 +225,12 @@ def words_of(sweep: Sweep) -> dict[Path, dict[str, Any]]:
     return {path: found[path] for path in sorted(found, key=lambda path: (len(path.name), path.name))}
 
 
+def overrides_of(folder: Path) -> list[str]:
+    """Return what a job of a multirun was asked for; nothing for any other folder."""
+    word = folder / WORD
+    return _asked(json.loads(word.read_text(encoding="utf-8"))["overrides"]) if word.is_file() else []
+
+
 def _where(host: str, process: int) -> str:
     """Return what is to be said of a job that has not said that it ended."""
     if host != socket.gethostname():

@@ -15,6 +15,7 @@ from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._data import find_source
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._sweep import overrides_of
 from lightning_rm.data.rows import Source
 from lightning_rm.evaluation.asked import Paths
 from lightning_rm.evaluation.evaluate import evaluate
@@ -66,6 +67,9 @@ def evaluate_models(cfg: DictConfig) -> Evaluation:
             progress=show,
         )
     console.print(evaluation.table())
+    for model in dict.fromkeys(model for result in evaluation.benchmarks.values() for model in result.models):
+        if job := overrides_of(Path(model)):  # a folder of a sweep is a number
+            console.print(f"  {model}: {' '.join(job)}", soft_wrap=True)
     for name in ("evaluation.json", "evaluation.csv", "evaluation.md", "rewards"):
         console.print(f"  {Path(cfg.out) / name}", highlight=False, soft_wrap=True)
     return evaluation

@@ -135,7 +135,7 @@ def _figure(row: Row, name: str, kind: str) -> Figure | None:
 
 
 def _cell(figure: Figure | None) -> str:
-    return "" if figure is None else f"{percent(figure.value)}\n{span(figure)}".replace("100.0", "100")
+    return "" if figure is None else f"{percent(figure.value)}\n{span(figure)}"
 
 
 def _table() -> Table:

@@ -37,6 +37,7 @@ def test_every_benchmark_has_its_yaml() -> None:
 
 def test_a_benchmark_and_a_data_set_by_command(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     llmbar(tmp_path / "files" / "llmbar")
+    (model / "job.json").write_text('{"overrides": ["seed=1", "resume=auto"]}')
     pairs = [{"prompt": f"q{n}", "chosen": f"a {n}", "rejected": f"b {n}"} for n in range(8)]
     found = evaluate_models(
         composed(
@@ -54,6 +55,7 @@ def test_a_benchmark_and_a_data_set_by_command(model: Path, tmp_path: Path, caps
     assert set(found.failed) == {"reading rmb"}
     shown = capsys.readouterr().out
     assert "LLMBar: 20 items" in shown
+    assert f"  {model}: seed=1\n" in shown  # of a sweep, whose folders are numbers
     assert f"{tmp_path}/out/evaluation.json" in shown
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["failed"].keys() == {"reading rmb"}
 

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 from omegaconf import OmegaConf
 
+from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.commands import _folder
 
 RESULTS = {"test": {"accuracy": 0.5, "num_pairs": 2.0}}
@@ -67,3 +68,17 @@ def test_settings_that_change_on_the_way_are_kept_with_the_step(
     assert begin(1, 5) == {"config": 1}
     assert begin(2, 3) == {"config_to_step_3": 1, "config": 2}
     assert begin(2, None) == {"config": 2}
+
+
+def test_a_run_that_never_began_leaves_nothing(tmp_path: Path) -> None:
+    """Of a folder in which anything else stands, a job of a sweep among them, all of it stays."""
+    for run, more in ((tmp_path / "a", []), (tmp_path / "b", ["job.json"])):
+        (run / ".hydra").mkdir(parents=True)
+        (run / ".hydra" / "config.yaml").write_text("name: a\nseed: 0\n")
+        for name in ("train.log", *more):
+            (run / name).write_text("")
+        _folder.clear_if_nothing(run)
+        assert run.exists() == bool(more)
+    assert len(list((tmp_path / "b").iterdir())) == 3
+    with pytest.raises(ValueError, match="names no run"):
+        find_runs("runs", tmp_path / "b")
