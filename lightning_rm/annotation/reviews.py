@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from lightning_rm.data.store.cache import fingerprint
+from lightning_rm.drafts import naming
 from lightning_rm.strength import Treatment
 from lightning_rm.strength.policies import reviewed
 
@@ -52,20 +53,26 @@ class Review:
 def append_review(path: Path, review: Review) -> None:
     """Add a decision to the file; it is on the disk when this returns.
 
-    One write to a file that is open for appending: two tabs, or two processes, never mix their lines.
+    One write to a file that is open for appending: two tabs, or two processes, never mix their lines. They take turns,
+    for what could not be written whole is cut off again.
 
     Raises:
-        OSError: if it could not be written whole; what is there of it is not read.
+        OSError: if it could not be written whole, or may not be on the disk.
     """
     line = (json.dumps(asdict(review), ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
-    with path.open("ab+", buffering=0) as file:
-        if file.tell():
+    with naming(path), path.open("ab+", buffering=0) as file:
+        size = file.tell()
+        if size:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # a crash has cut the last line off
                 line = b"\n" + line
-        if (written := file.write(line)) != len(line):
-            raise OSError(f"{path}: {written} of {len(line)} bytes of a decision were written; is the disk full?")
-        os.fsync(file.fileno())
+        try:
+            if (written := file.write(line)) != len(line):
+                raise OSError(f"{path}: {written} of {len(line)} bytes of a decision were written; is the disk full?")
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def read_reviews(path: str | Path) -> list[Review]:

@@ -73,5 +73,6 @@ class LastCheckpoint(ModelCheckpoint):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write it where a run goes on from another checkpoint of its very end, for then Lightning trains nothing."""
         path = Path(str(self.dirpath)) / "last.ckpt"
-        if not self.best_model_path and trainer.ckpt_path is not None and Path(trainer.ckpt_path) != path:
+        before = trainer.ckpt_path
+        if not self.best_model_path and before is not None and Path(before).resolve() != path.resolve():
             trainer.save_checkpoint(path)

@@ -56,7 +56,9 @@ def test_without_validation_the_best_is_the_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"max_epochs": 1}, {"max_epochs": 2, "max_steps": 6}])
-def test_a_run_that_goes_on_from_its_very_end_leaves_what_it_lacks(tmp_path: Path, limit: dict[str, int]) -> None:
+def test_a_run_that_goes_on_from_its_very_end_leaves_what_it_lacks(
+    tmp_path: Path, limit: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As after a disk that was full when the last epoch's best checkpoint was written and the last one was not."""
     best = BestCheckpoint(tmp_path / "checkpoints", None, "max", tmp_path / "model" / "best")
     options: dict[str, Any] = {**limit, "enable_checkpointing": True}
@@ -71,7 +73,13 @@ def test_a_run_that_goes_on_from_its_very_end_leaves_what_it_lacks(tmp_path: Pat
     for name in ("best", "last"):
         written = load_file(tmp_path / "model" / name / "model.safetensors")
         assert torch.equal(written["score.weight"], module.model.backbone.score.weight)
-    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == again.global_step == 6
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert read_checkpoint(last)["global_step"] == again.global_step == 6
+    written = last.read_bytes()
+    monkeypatch.chdir(tmp_path)  # a run's folder is relative where it is resumed by itself
+    once_more = toy_trainer(tmp_path, callbacks=[LastCheckpoint("checkpoints")], **options)
+    once_more.fit(toy_module(), toy_data(), ckpt_path="checkpoints/last.ckpt", weights_only=True)
+    assert last.read_bytes() == written
 
 
 class DivergedRM(BaselineRM):

@@ -6,6 +6,7 @@ All that needs Ray is here, for one cluster.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -128,6 +130,38 @@ def test_a_file_has_the_bytes_of_the_plain_engine(suffix: str, workers: RayWorke
     assert (report.num_scored, report.refused) == (expected.num_scored, expected.refused)
     assert done[-1] == report.num_rows
     assert (tmp_path / "noted").stat().st_size > times  # so often it has died
+    assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_full_disk_and_data_that_goes_cost_what_was_not_written(
+    workers: RayWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model = written(tmp_path, ".jsonl"), LoadedModel(toy_model(), TOKENIZER)
+    plain, out = tmp_path / "plain.jsonl", tmp_path / "ray.jsonl"
+    score_file(model, path, plain, shard_rows=3)
+    whole, save = path.read_bytes(), np.savez
+
+    def full(file: Any, **arrays: Any) -> None:
+        if list(out.with_name("ray.jsonl.parts").glob("*/*.npz")):
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*\.npz"):
+        score_file(model, path, out, shard_rows=3, engine=workers)
+    monkeypatch.setattr(np, "savez", save)
+    assert len(list(tmp_path.glob("ray.jsonl.parts/*/*"))) == 1  # whole, and no draft
+
+    def remove(done: int, _: int | None) -> None:
+        path.unlink(missing_ok=True)
+
+    with pytest.raises((ValueError, OSError), match=r"answers\.jsonl"):
+        score_file(model, path, out, shard_rows=3, engine=workers, progress=remove)
+    assert not out.exists()
+    path.write_bytes(whole)
+    score_file(model, path, out, shard_rows=3, engine=workers)
+    assert out.read_bytes() == plain.read_bytes()
     assert not list(tmp_path.glob("*.parts"))
 
 

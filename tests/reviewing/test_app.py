@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -111,6 +112,29 @@ def test_the_next_pair_comes_once_the_decision_is_on_the_disk(page: TestClient, 
     assert second["id"] != first["id"]
     again = asked(page, "pair", place=first["place"])
     assert (again["mine"]["choice"], again["mine"]["note"], again["seen"]) == ("flip", "the second is right", 1)
+
+
+def test_a_disk_that_is_full_or_a_file_that_is_gone_leaves_the_pair_open(
+    page: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = asked(page, "next")["pair"]
+    decide(page, asked(page, "next", after=first["place"])["pair"], "keep")
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        answer = decide(page, first, "flip")
+    assert answer.status_code == 507
+    assert answer.json()["error"].startswith("nothing is written, the pair is still open: [Errno 28]")
+    assert "strength.jsonl" in answer.json()["error"]
+    assert asked(page, "next")["pair"]["id"] == first["id"]
+    assert len(read_reviews(tmp_path / "strength.jsonl")) == 1
+    assert decide(page, first, "flip").status_code == 200
+    (tmp_path / "strength.jsonl").unlink()
+    answer = decide(page, first, "keep")
+    assert (answer.status_code, "strength.jsonl" in answer.json()["error"]) == (507, True)
 
 
 def test_undo_goes_back_step_by_step(page: TestClient) -> None:
