@@ -139,6 +139,28 @@ def prompt_text(
     return text
 
 
+def heeding_generation_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """Return the chat template, made to take notice of `add_generation_prompt` as `prompt_text` does, where it does not.
+
+    For trainers that write prompts by `apply_chat_template` alone: without this a policy would go on from the end of
+    the user's turn, where it was sampled from the beginning of its own.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: a conversation to try it on.
+    """
+    template = str(tokenizer.chat_template)
+    if render(tokenizer, messages, is_prompt=True) != render(tokenizer, messages):
+        return template
+    answered = f"messages + [{{'role': 'assistant', 'content': '{RESPONSE}'}}]"
+    beginning = f"written({answered}).split('{RESPONSE}')[:-1] | join('{RESPONSE}')"
+    return (
+        f"{{%- macro written(messages) -%}}{template}{{%- endmacro -%}}"
+        f"{{%- if add_generation_prompt -%}}{{{{ ({beginning}).rstrip(' ') }}}}"
+        "{%- else -%}{{ written(messages) }}{%- endif -%}"
+    )
+
+
 def _fault(
     row: PairRow, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any], max_tokens: int | None
 ) -> tuple[str, str] | None:

@@ -5,6 +5,7 @@ TRL is an extra: `pip install 'lightning-rm[rlhf]'`. This file knows TRL's publi
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from lightning_rm.data.rows import GroupRow
 from lightning_rm.drafts import draft_of, folder_draft
 from lightning_rm.rlhf.improving import Shaping
 from lightning_rm.rlhf.policy import load_policy
-from lightning_rm.rlhf.prompts import Prompt
+from lightning_rm.rlhf.prompts import Prompt, heeding_generation_prompt
 from lightning_rm.rlhf.reward_function import RewardFunction
 
 Trainer = Literal["GRPO", "RLOO"]
@@ -108,7 +109,7 @@ def train_by_trl(
     Args:
         trainer: whose: `GRPO` or `RLOO`.
         policy: a folder or hub name.
-        tokenizer: the policy's; TRL writes prompts by its chat template.
+        tokenizer: the policy's; TRL writes prompts by its chat template, up to where sampling begins a response.
         groups: the prompts; their responses are not read.
         rewards: what TRL asks.
         out: a folder, swapped whole at the end. TRL's log lies beside it, in `trl_log.jsonl`.
@@ -132,13 +133,15 @@ def train_by_trl(
         | ({"chat_template_kwargs": dict(group.chat_template_kwargs)} if group.chat_template_kwargs else {})
         for group in groups
     ]
+    writes = copy.copy(tokenizer)
+    writes.chat_template = heeding_generation_prompt(tokenizer, groups[0].prompt)
     with tempfile.TemporaryDirectory() as scratch:
         loop = getattr(import_module("trl"), f"{trainer}Trainer")(
             model=load_policy(policy, dtype=dtype).train(),
             reward_funcs=rewards,
             args=on_one_device(_config_class(trainer)(output_dir=scratch, **{**OURS, **options})),
             train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
+            processing_class=writes,
         )
         loop.train()
         with folder_draft(out) as draft:

@@ -13,7 +13,7 @@ from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.rlhf.policy import load_policy, policy_version
-from lightning_rm.rlhf.prompts import distinct_prompts, encode_prompt
+from lightning_rm.rlhf.prompts import distinct_prompts, encode_prompt, heeding_generation_prompt
 from lightning_rm.rlhf.sampling import Sampled, sample_responses
 from tests.rlhf.policies import save_policy, tiny_policy, world_prompts
 from tests.tiny import tiny_model
@@ -157,8 +157,15 @@ def test_a_template_is_told_of_further_arguments() -> None:
 def test_a_template_without_generation_prompt_is_told_too() -> None:
     tokenizer = world_tokenizer()
     tokenizer.chat_template = "{{ style }}" + DECODER_TEMPLATE
-    ids = encode_prompt(tokenizer, [{"role": "user", "content": "red"}], {"style": "apple "})
+    prompt = [{"role": "user", "content": "red"}]
+    ids = encode_prompt(tokenizer, prompt, {"style": "apple "})
     assert tokenizer.decode(ids) == "apple user : red assistant :"
+    # So are trainers that ask the template themselves; what they ask of answered conversations stays.
+    whole = tokenizer.apply_chat_template([*prompt, *prompt], style="apple ")
+    tokenizer.chat_template = heeding_generation_prompt(tokenizer, prompt)
+    assert tokenizer.apply_chat_template(prompt, add_generation_prompt=True, style="apple ")["input_ids"] == ids
+    assert tokenizer.apply_chat_template([*prompt, *prompt], style="apple ") == whole
+    assert heeding_generation_prompt(world_tokenizer(), prompt) == world_tokenizer().chat_template
 
 
 def test_prompts_keep_the_arguments_of_their_rows_which_go_first() -> None:
