@@ -140,7 +140,7 @@ def prompt_text(
 
 
 def heeding_generation_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """Return the chat template, made to take notice of `add_generation_prompt` as `prompt_text` does, where it does not.
+    """Return the chat template, made to heed `add_generation_prompt` as `prompt_text` does, where it does not.
 
     For trainers that write prompts by `apply_chat_template` alone: without this a policy would go on from the end of
     the user's turn, where it was sampled from the beginning of its own.

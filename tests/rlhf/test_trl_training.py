@@ -92,7 +92,8 @@ def test_advantages_of_a_worked_group(
 
     class Told(type(TOKENIZER)):
         def apply_chat_template(self, *args: Any, **options: Any) -> Any:
-            told.append(options.get("enable_thinking"))
+            if options["tokenize"]:
+                told.append(options.get("enable_thinking"))
             return super().apply_chat_template(*args, **options)
 
     tokenizer = copy.copy(TOKENIZER)
