@@ -202,6 +202,10 @@ def test_penalties_over_a_batch_are_parts_of_the_baseline(tokens: Any) -> None:
     rho = reference.pearson(output.reward.flatten().tolist(), length.double().flatten().tolist())
     assert module.losses(batch, output)["loss"].item() == same(float(ranking) + 0.5 * mean**2 + 2 * abs(rho))
     assert_same(module.diagnostics()["feature_norm_std"], output.feature.norm(dim=-1).std())
+    other = replace(output, reward=1 - 2 * output.reward)  # as another member might say, whose mean is another
+    of_members = replace(output, reward=torch.stack([output.reward, other.reward], 1))
+    alone = [module.losses(batch, each)["loss"].item() for each in (output, other)]
+    assert module.losses(batch, of_members)["loss"].item() == same(sum(alone) / 2)
     assert BaselineRM(module.model, ADAMW).diagnostics() == {}
 
 
