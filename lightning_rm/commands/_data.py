@@ -30,9 +30,14 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
         folders = [(path, find_folder(path, weights)) for path in paths if path.is_dir()]
         usable = [Voter(str(path), folder, _fold(path)) for path, folder in folders if folder is not None]
         if not usable:
+            above = Path(pattern).expanduser().parent
+            way_out = (
+                f"{above} is one itself: voters={above}"  # members of one backbone are a single run
+                if find_folder(above, weights) is not None
+                else "train voters with: lightning-rm train -m experiment=vote 'seed=range(0,10)'"
+            )
             raise ValueError(
-                f"voters={pattern!r} names no run with weights in model/{weights} and no Hugging Face folder; "
-                "train voters with: lightning-rm train -m experiment=vote 'seed=range(0,10)'"
+                f"voters={pattern!r} names no run with weights in model/{weights} and no Hugging Face folder; {way_out}"
             )
         if glob.has_magic(pattern):
             check_strangers(pattern, [path for path, folder in folders if folder is not None])

@@ -352,6 +352,8 @@ def test_runs_of_one_glob_are_of_one_training(voters: list[Voter], tmp_path: Pat
         write_trained_on(tmp_path / "vote" / str(seed), "a", {"optimizer.lr": 1.0, "data.max_tokens": 8})
     pattern = f"{tmp_path}/vote/*"
     assert len(find_voters(pattern, "best")) == 3
+    with pytest.raises(ValueError, match=r"vote/0 is one itself: voters=.*vote/0$"):
+        find_voters(f"{tmp_path}/vote/0/*", "best")
     stranger = tmp_path / "vote" / "2"
     other = r"with other settings than .*\(optimizer\.lr=2\.0, not 1\.0\)"
     for data, rate, why in (("b", 1.0, "on other pairs"), ("a", 2.0, other)):
