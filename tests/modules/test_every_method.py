@@ -26,6 +26,8 @@ METHODS = (*methods.METHODS, *methods.MEMBERS, *methods.SECOND_ORDER)
 ADAMW = partial(torch.optim.AdamW, lr=1e-2)
 CONF = Path(conf_dir()) / "module"
 BAD_LOSS, BAD_GRADIENT = 2, 4
+LAYOUTS = ("padded", "packed", "shared_prefix")
+"""One a method, in turn; `python -m tests.bits` takes all."""
 
 
 class Watch(L.Callback):
@@ -66,7 +68,8 @@ def fit(method: str, folder: Path, watch: Watch, **options: Any) -> Run:
     """Six steps of four pairs in float32, with dropout where the method has it."""
     torch.manual_seed(0)
     module = methods.module_of(method, "float32", ADAMW, **options)
-    data = methods.data_of(method, folder, 4, train=methods.training_rows(method, 32))
+    layout = LAYOUTS[METHODS.index(method) % len(LAYOUTS)]
+    data = methods.data_of(method, folder, 4, train=methods.training_rows(method, 32), layout=layout)
     trainer = toy_trainer(folder, max_steps=6, log_every_n_steps=1, callbacks=[watch])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
