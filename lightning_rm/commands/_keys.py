@@ -110,7 +110,7 @@ def compose_choices(
         for words in _one_by_one(chosen):
             try:
                 cfg = compose(verb, overrides=[*search, *words], return_hydra_config=True)
-            except YAMLError as error:
+            except (YAMLError, RecursionError) as error:  # the latter where it is nested too deep
                 where = f" in {folder}" if folder else ""
                 raise ValueError(f"{' '.join(words)}: a yaml{where} cannot be read: {error}") from error
             except (HydraException, OmegaConfBaseException) as error:
