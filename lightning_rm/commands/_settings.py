@@ -66,6 +66,10 @@ def check_settings(cfg: DictConfig) -> None:
         raise ValueError("trainer.precision=16-mixed: FSDP2 scales no gradients; set bf16-mixed or 32-true")
     if cfg.trainer.deterministic not in (True, False, None, "warn"):
         raise ValueError(f"trainer.deterministic={cfg.trainer.deterministic}; give true, false or warn")
+    if cfg.mode not in ("max", "min"):
+        raise ValueError(f"mode={cfg.mode}; give max or min")
+    if isinstance(longest := cfg.trainer.get("max_time"), bool | int | float):
+        raise ValueError(f"trainer.max_time={longest}; give days, hours, minutes and seconds, as 00:12:00:00")
     for key in ("checkpoint.every_n_train_steps", "data.step_pairs"):  # no argument of a `_target_` says what they take
         if fault := misread_number(key, OmegaConf.select(cfg, key), 1):
             raise ValueError(fault)

@@ -30,6 +30,8 @@ def test_a_number_is_not_too_small(cfg: DictConfig, key: str) -> None:
         ("trainer.strategy", "single_device", "trainer.strategy=single_device; give auto or ddp, or set trainer=fsdp2"),
         ("checkpoint.every_n_train_steps", 1.5, "checkpoint.every_n_train_steps=1.5; give a whole number"),
         ("trainer.precision", "fp16", "trainer.precision=fp16 is not one; set bf16-mixed or 32-true or 16-mixed"),
+        ("mode", "best", "mode=best; give max or min"),
+        ("trainer.max_time", 5, "trainer.max_time=5; give days, hours, minutes and seconds, as 00:12:00:00"),
         ("data.step_pairs", 64.0, "data.step_pairs=64.0; give a whole number, 64"),
     ],
 )
