@@ -6,11 +6,12 @@ trainer.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, get_args
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_rm.counts import check_counts
 from lightning_rm.data.batches.choice import LayoutSetting
@@ -180,17 +181,14 @@ class PairSets:
         train, held_out = self.open("train"), self.sets.val.get("val")
         num_pairs = len(train)
         if isinstance(held_out, PromptSplit) and len(self.open("val")) > num_pairs:
-            warnings.warn(
+            rank_zero_warn(
                 f"val_fraction={held_out.fraction:g}: {len(self.open('val')):,} pairs are held out as val, more than "
-                f"the {num_pairs:,} that are trained on",
-                stacklevel=2,
+                f"the {num_pairs:,} that are trained on"
             )
         if batch_pairs is not None and batch_pairs * world_size > train.num_lists:
             ranks = f" on each of {world_size} devices" if world_size > 1 else ""
             found = f"{train.num_lists:,} training {'lists of responses' if train.has_lists else 'pairs'}"
-            warnings.warn(
-                f"batch_pairs={batch_pairs}{ranks}: there are {found}, one batch holds them all", stacklevel=2
-            )
+            rank_zero_warn(f"batch_pairs={batch_pairs}{ranks}: there are {found}, one batch holds them all")
 
     def check_names(self, names_of_responses: Collection[str]) -> None:
         """Raise if `val/hard` would be both a set of that name and a subset of the set `val`; the same for `test`."""
