@@ -39,7 +39,10 @@ GUARDED = {
 
 def leanings(path: Path) -> Iterator[str]:
     """What of POSIX a file names."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    text = path.read_text(encoding="utf-8")
+    if not any(name in text for name in POSIX_MODULES | {f".{name}" for name in POSIX_NAMES}):
+        return
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from POSIX_MODULES & {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
