@@ -143,6 +143,34 @@ def test_a_row_that_is_not_of_the_benchmark_is_named(tmp_path: Path, change: dic
     assert f"{path}:1" in str(error.value)
 
 
+def test_an_id_of_ties_that_stands_there_twice_is_an_error(tmp_path: Path) -> None:
+    """The later of two rows `ref:7` would take the place of the earlier one."""
+    rows = [
+        {"id": name, "prompt": name, "chosen": ["a"], "rejected": ["z"], "subset": "Ties"}
+        for name in ("ref:7", "ref:07")
+    ]
+    with pytest.raises(ValueError, match=r"ties\.jsonl:2 has the id ref:07 of .*ties\.jsonl:1"):
+        BENCHMARKS["rewardbench2"].read(write(tmp_path / "ties.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "change"),
+    [
+        ("ppe_correctness", {"sampled_conflict_pairs": [[0, 1, 2]]}),
+        ("ppe_correctness", {"sampled_conflict_pairs": [[0, -3]]}),
+        ("ppe_correctness", {"sampled_conflict_pairs": [[None, 1]]}),
+        ("ppe_correctness", {"scores": 1}),
+        ("rm_bench", {"domain": ["chat"]}),
+        ("hhh", {"input": "q", "target_scores": [1, 0]}),
+    ],
+)
+def test_a_value_of_another_kind_names_its_row(tmp_path: Path, benchmark: str, change: dict[str, Any]) -> None:
+    path = write(tmp_path / "harmless_math.jsonl", [ppe_rows()[0] | change])
+    with pytest.raises(ValueError, match=f"is not a row of benchmark={benchmark}: ") as error:
+        BENCHMARKS[benchmark].read(path)
+    assert f"{path}:1" in str(error.value)
+
+
 def test_rm_bench_has_nine_cells(tmp_path: Path) -> None:
     """Chosen (1, 2, 3) and (2, 2, 2), rejected (0, 2, 4) and (1, 1, 3): hard 1/6, normal 1/2, easy 1, domain .5556."""
     rows = [

@@ -45,6 +45,7 @@ class Benchmark:
         expected: subset -> how many rows the whole benchmark has of it, None where that is not known; what is missing
             is reported. Of `fra_Latn:hep-cpp` the first part counts.
         more: figures that are not made of means: from items and rewards to numbers by name, without intervals.
+        check: raises ValueError for rows that are right one by one and not together.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Benchmark:
     categories: tuple[str, ...]
     expected: Mapping[str, int | None] = field(default_factory=dict[str, "int | None"])
     more: Callable[[Items, Floats], dict[str, float]] | None = None
+    check: Callable[[Items], None] | None = None
 
     def read(self, path: str | Path | Sequence[str | Path] | None = None) -> Items:
         """Return all items, from files or a folder in the benchmark's own form, or from the hub.
@@ -67,7 +69,10 @@ class Benchmark:
         Raises:
             ValueError: for a row that is not of this benchmark, one that stands there twice, or nothing at all.
         """
-        return Items(read_records(self.name, path, self.hub, self.read_row))
+        items = Items(read_records(self.name, path, self.hub, self.read_row))
+        if self.check is not None:
+            self.check(items)
+        return items
 
     def missing(self, items: Items) -> list[str]:
         """Return what the items lack of the whole benchmark, in words."""

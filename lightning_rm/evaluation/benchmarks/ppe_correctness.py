@@ -34,7 +34,7 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
     pairs: dict[tuple[int, int], None] = {}  # the data hold some pairs twice: each counts once
     for pair in cast(Sequence[Sequence[int]], required(raw, "sampled_conflict_pairs")):
         first, second = (int(place) for place in pair)
-        if max(first, second) >= len(scores) or scores[first] == scores[second]:
+        if not 0 <= min(first, second) <= max(first, second) < len(scores) or scores[first] == scores[second]:
             raise RowError(BAD_VALUE, f"{shown(pair)} is not a pair of a right and a wrong response")
         pairs[(first, second) if scores[first] > scores[second] else (second, first)] = None
     prompt = text_of(raw, "prompt")

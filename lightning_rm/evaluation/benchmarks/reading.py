@@ -20,6 +20,10 @@ from lightning_rm.told import json_of
 Paths = str | Path | Sequence[str | Path]
 
 
+WRONG_KINDS = (TypeError, ValueError, AttributeError, OverflowError)
+"""What a reader of rows raises on meeting a value of another kind, `null` for a list among them."""
+
+
 class HubPart(NamedTuple):
     """A split of a data set on the hub, and what it is called in the benchmark."""
 
@@ -48,10 +52,10 @@ def read_records(
     for part, (origin, raw) in records:
         try:
             item = read_row(part, raw, origin)
-        except RowError as error:
+        except (RowError, *WRONG_KINDS) as error:
+            told = f"{error.reason}: {error.detail}" if isinstance(error, RowError) else f"{BAD_VALUE}: {error}"
             raise ValueError(
-                f"{origin} is not a row of benchmark={name}: {error.reason}: {error.detail}; its fields: "
-                f"{found_fields(raw)}"
+                f"{origin} is not a row of benchmark={name}: {told}; its fields: {found_fields(raw)}"
             ) from None
         key = digest([item.id, item.subset, item.prompt, item.responses], 32)
         if key in seen:

@@ -57,6 +57,17 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
     )
 
 
+def check_ties(items: Items) -> None:
+    """Raise ValueError for two rows of Ties with one id: rows go together by it, and one would not be counted."""
+    seen: dict[tuple[str, int], str] = {}
+    for item in items:
+        if item.subset != TIES:
+            continue
+        first = seen.setdefault((item.facts["kind"], item.facts["number"]), item.origin)
+        if first != item.origin:
+            raise ValueError(f"{item.origin} has the id {item.id} of {first}, and an id of Ties names one row")
+
+
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
     """Return the domains, and the five means of Ties. The benchmark shares the credit of ties.
 
@@ -131,4 +142,5 @@ REWARDBENCH2 = Benchmark(
     combine=combine,
     categories=tuple(DOMAINS),
     expected=DOMAINS,
+    check=check_ties,
 )
