@@ -36,7 +36,7 @@ def score(cfg: DictConfig) -> FileReport:
             format=cfg.format,
             columns=resolved(cfg.columns),
             best=cfg.best,
-            members=cfg.members,
+            each_member=cfg.each_member,
             prefix=cfg.prefix,
             max_tokens=cfg.max_tokens,
             overwrite=cfg.overwrite,

@@ -64,7 +64,7 @@ def score_file(
     format: str = "auto",
     columns: Mapping[str, str | None] | None = None,
     best: bool = False,
-    members: bool = False,
+    each_member: bool = False,
     prefix: str = "",
     max_tokens: int | None = None,
     overwrite: bool = False,
@@ -90,7 +90,7 @@ def score_file(
         format: of pairs, one of `published.FORMATS`, or `auto`.
         columns: field -> its name in the file, or a dotted path to it; None hides a field of that name.
         best: write the best response alone: `response` and `reward` in place of the list.
-        members: also write the rewards of each member, as `members`. `reward` is their mean, of an ensemble its own
+        each_member: also write the rewards of each member, as `members`. `reward` is their mean, of an ensemble its own
             aggregate.
         prefix: in front of the names of the fields that are added.
         max_tokens: refuse conversations of more tokens; None for those that the model cannot read.
@@ -112,8 +112,10 @@ def score_file(
         ValueError: if there is no such file or model, a field that would be added is there already, a file cannot be
             read to its end, or a reward is not finite.
     """
+    if shard_rows < 1:
+        raise ValueError(f"shard_rows={shard_rows}; give 1 or more")
     (source,), out = find_files(path), Path(out)
-    fields = NewFields(prefix, best, members)
+    fields = NewFields(prefix, best, each_member)
     check_suffixes(source, out)
     check_scorable_options(format, columns or {})
     if source.resolve() == out.resolve():
@@ -135,7 +137,7 @@ def score_file(
         format=format,
         columns=dict(columns or {}),
         max_tokens=max_tokens,
-        members=members,
+        members=each_member,
         layout=layout,
         batch_tokens=batch_tokens,
         shard_rows=shard_rows,
@@ -163,7 +165,7 @@ def score_file(
         fabric=fabric,
         layout=layout,
         batch_tokens=batch_tokens,
-        each_member=members,
+        each_member=each_member,
         progress=tell,
     )
     if progress is not None:

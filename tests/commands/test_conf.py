@@ -115,6 +115,15 @@ def test_every_command_has_its_config(command: str) -> None:
     assert resolved(composed("hydra.runtime.output_dir=run", "hydra.sweep.dir=runs", command=command))
 
 
+@pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
+def test_no_key_of_a_command_has_the_name_of_a_group_that_it_lacks(file: Path) -> None:
+    """Hydra reads `members=true` as a choice wherever conf/ has a group `members`, and ends in a traceback."""
+    config: Any = OmegaConf.to_container(OmegaConf.load(file))
+    named = [name for one in config.pop("defaults", []) if isinstance(one, dict) for name in one]
+    lacking = set(GROUPS) - {name.split()[-1].partition("@")[0] for name in named}
+    assert not [key for key, value in config.items() if key in lacking and not isinstance(value, dict)]
+
+
 def test_an_empty_chain_and_a_chain_of_treatments() -> None:
     assert resolved(composed("hydra.runtime.output_dir=run"))["data"]["module"]["treatments"] == {}
     chain = resolved(composed("treatment=[adaptive_margin,flip]", "hydra.runtime.output_dir=run"))

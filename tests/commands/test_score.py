@@ -47,9 +47,17 @@ def test_every_row_comes_back_with_what_it_is_worth(cli: Cli, folder: Path) -> N
     assert not (folder / "out.jsonl.parts").exists()
 
 
+def test_each_member_is_asked_for_by_a_key(cli: Cli, folder: Path) -> None:
+    said = cli("score", "model=model", "in=in.jsonl", "out=out.jsonl", "accelerator=cpu", "each_member=true")
+    assert said.code == 0, said.err
+    one = json.loads((folder / "out.jsonl").read_text().splitlines()[0])
+    assert one["members"] == [one["reward"]]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["model=model", "in=in.jsonl", "out=out.jsonl", "shard_rows=0"], "shard_rows=0; give 1 or more"),
         (["model=model", "in=in.jsonl", "out=in.jsonl"], "is the file that is read; name another"),
         (["model=model", "in=in.jsonl", "out=there.jsonl"], "is there already; name another file, or set overwrite"),
         (["model=model", "in=none.jsonl", "out=out.jsonl"], "none.jsonl"),

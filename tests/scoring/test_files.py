@@ -181,7 +181,7 @@ def test_a_table_of_lists_and_single_responses_has_both_columns(tmp_path: Path) 
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
     members = LoadedModel(MemberRewardModel.of(toy_model(dtype="float64"), Members(num_members=2)), TOKENIZER)
-    score_file(members, tmp_path / "in.parquet", tmp_path / "out.parquet", members=True, prefix="my_")
+    score_file(members, tmp_path / "in.parquet", tmp_path / "out.parquet", each_member=True, prefix="my_")
     one, several, none = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert one["my_members"] == several["my_members"][:1]
     assert one["my_reward"] == roughly(np.mean(one["my_members"]))
@@ -222,7 +222,7 @@ def test_best_keeps_the_best_response(tmp_path: Path) -> None:
 def test_an_ensembles_reward_is_its_aggregate_beside_its_members(tmp_path: Path) -> None:
     ensemble = RewardEnsemble([toy_model(seed, "float64") for seed in range(3)], how="worst")
     score_file(
-        LoadedModel(ensemble, TOKENIZER), write(tmp_path / "in.jsonl", [ONE]), tmp_path / "out.jsonl", members=True
+        LoadedModel(ensemble, TOKENIZER), write(tmp_path / "in.jsonl", [ONE]), tmp_path / "out.jsonl", each_member=True
     )
     (row,) = read(tmp_path / "out.jsonl")
     each = [rewards_of(("a red cat", "a blue dog"), model=model)[0] for model in ensemble.members]
