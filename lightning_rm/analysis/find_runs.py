@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from lightning_rm.analysis.runs import Run
+from lightning_rm.globs import named_paths
 from lightning_rm.told import read_yaml
 
 NO_RUN = "names no run: a run is a folder with a config.yaml"
@@ -28,8 +28,7 @@ def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run
     """
     found: dict[Path, Run] = {}
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
-        named = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser())))]
-        folders = [folder for path in named for folder in _runs_in(path)]
+        folders = [folder for path in named_paths(pattern) for folder in _runs_in(path)]
         if not folders:
             raise ValueError(f"{key}={str(pattern)!r} {NO_RUN}")
         for folder in folders:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from lightning_rm.analysis.sections.strength import strength_section
 from lightning_rm.analysis.sections.worst import worst_section
 from lightning_rm.analysis.study import Study, study_of
 from lightning_rm.drafts import draft_of
+from lightning_rm.globs import named_paths
 
 Patterns = str | Path | Sequence[str | Path]
 """A path, a glob, or several."""
@@ -113,8 +113,7 @@ def _evaluations(patterns: Patterns | None, study: Study) -> list[Path]:
         return [path for folder in folders for place in places for path in sorted(folder.glob(place))]
     found: dict[Path, None] = {}
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
-        paths = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser())))]
-        files = [path / EVALUATION if path.is_dir() else path for path in paths]
+        files = [path / EVALUATION if path.is_dir() else path for path in named_paths(pattern)]
         files = [path for path in files if path.is_file()]
         if not files:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lightning_rm.commands._config import config_of
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.resampling import Fold, WithoutFold
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
+from lightning_rm.globs import is_glob, named_paths
 from lightning_rm.scoring.load import find_folder
 
 
@@ -26,7 +26,7 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
     """
     found: dict[Path, Voter] = {}
     for pattern in [voters] if isinstance(voters, str) else voters:
-        paths = sorted((Path(path) for path in glob.glob(str(Path(pattern).expanduser()))), key=_by_number)
+        paths = sorted(named_paths(pattern), key=_by_number)
         folders = [(path, find_folder(path, weights)) for path in paths if path.is_dir()]
         usable = [Voter(str(path), folder, _fold(path)) for path, folder in folders if folder is not None]
         if not usable:
@@ -39,7 +39,7 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
             raise ValueError(
                 f"voters={pattern!r} names no run with weights in model/{weights} and no Hugging Face folder; {way_out}"
             )
-        if glob.has_magic(pattern):
+        if is_glob(pattern):
             check_strangers(pattern, [path for path, folder in folders if folder is not None])
         found |= {Path(voter.folder).resolve(): voter for voter in usable}  # each once
     return list(found.values())

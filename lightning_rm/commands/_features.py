@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from lightning_rm.commands._data import find_policy, find_source
 from lightning_rm.commands._tables import report_table
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.pairs import prepare_pairs
+from lightning_rm.globs import named_paths
 from lightning_rm.scoring.load import find_folder
 
 
@@ -76,8 +76,7 @@ def find_models(named: str | Sequence[str] | Mapping[str, str], weights: str) ->
         return {name: _folder(path, weights) for name, path in named.items()}
     paths: list[str] = []
     for pattern in [named] if isinstance(named, str) else named:
-        folders = [path for path in glob.glob(str(Path(pattern).expanduser())) if os.path.isdir(path)]
-        paths += sorted(folders) or [pattern]
+        paths += [str(path) for path in named_paths(pattern) if path.is_dir()] or [pattern]
     paths = list(dict.fromkeys(os.path.normpath(path) for path in paths))
     common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     return {os.path.relpath(path, common): _folder(path, weights) for path in paths}

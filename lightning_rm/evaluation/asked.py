@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from lightning_rm.evaluation.benchmarks import find_benchmarks
 from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
 from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
 from lightning_rm.evaluation.items import Items
+from lightning_rm.globs import is_glob, named_paths
 from lightning_rm.scoring.load import LoadedModel, find_folder
 
 Paths = str | Path | Sequence[str | Path]
@@ -39,12 +39,11 @@ def find_models(models: Models, weights: str = "best") -> dict[str, str | Path |
         return dict(models)
     found: dict[str, str | Path | LoadedModel] = {}
     for pattern in [models] if isinstance(models, str | Path) else models:
-        expanded = str(Path(pattern).expanduser())
-        if not glob.has_magic(expanded):
+        if not is_glob(pattern):
             found[str(pattern)] = pattern
             continue
-        paths = sorted(path for path in glob.glob(expanded) if Path(path).is_dir())
-        usable = [path for path in paths if find_folder(Path(path), weights) is not None]
+        paths = [path for path in named_paths(pattern) if path.is_dir()]
+        usable = [str(path) for path in paths if find_folder(path, weights) is not None]
         if not usable:
             raise ValueError(
                 f"models={str(pattern)!r} names no run with weights in model/{weights} and no folder of a model"

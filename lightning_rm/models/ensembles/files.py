@@ -5,7 +5,6 @@ It knows folders, names and settings; a member writes itself.
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ from typing import Any, cast
 import torch
 
 from lightning_rm.drafts import folder_draft
+from lightning_rm.globs import is_glob, named_paths
 from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model
 from lightning_rm.told import read_object
 
@@ -28,8 +28,8 @@ def found_folders(path: str | Path | Sequence[str | Path]) -> Sequence[str | Pat
         ValueError: if a pattern matches nothing.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
-    if isinstance(path, str) and any(letter in path for letter in "*?["):
-        paths = sorted(glob.glob(path))
+    if isinstance(path, str) and is_glob(path):
+        paths = list(named_paths(path))
         if not paths:
             raise ValueError(f"path={path!r} matches no folder; look whether the members were written there")
     return paths
