@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.store.report import DataReport
+from lightning_rm.data.store.report import DataReport, unread_note
 from lightning_rm.evaluation.tables import plain_line
 from lightning_rm.modules.measured import EvaluationStage, metric_prefix
 
@@ -63,9 +63,9 @@ def report_table(reports: Mapping[str, DataReport]) -> Group:
     """Return one row a data set: rows read and kept, those left out by each reason, those kept with each change.
 
     Args:
-        reports: data set -> what became of its rows; notes on a whole set stand under the table.
+        reports: data set -> what became of its rows; notes on a whole set, and fields that nothing reads, stand under the table.
     """
-    notes = sorted({note for report in reports.values() for note in report.notes})
+    notes = [*sorted({note for report in reports.values() for note in report.notes}), *unread_note(reports.values())]
     table = _narrow(reports)
     reasons = sorted({reason for report in reports.values() for reason in report.reasons})
     changes = sorted({change for report in reports.values() for change in report.changes})

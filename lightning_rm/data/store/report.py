@@ -6,7 +6,8 @@ A report is stored with the tokenised rows, so that a cached start shows the sam
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -15,6 +16,9 @@ from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BY_WEIGHT, BY_WHERE, m
 
 MAX_EXAMPLES = 3
 """How many rows a report names for each reason."""
+
+MAX_UNREAD = 12
+"""How many unread fields a report names."""
 
 WISHED = frozenset({BY_WHERE, BY_WEIGHT, BY_FOLD, BY_BOOTSTRAP})
 """Reasons for rows that are left out because the user asked for it."""
@@ -36,6 +40,7 @@ class DataReport:
         changes: change -> rows kept with it (`prompt cut`, `response cut`).
         examples: reason or change -> a few of its rows, where to find them and what was found, each finding once.
         notes: what else was decided for the whole set, such as a default chat template.
+        unread: field that no format reads -> rows kept that have it.
     """
 
     name: str = "data"
@@ -45,18 +50,23 @@ class DataReport:
     changes: dict[str, int] = field(default_factory=dict[str, int])
     examples: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     notes: list[str] = field(default_factory=list[str])
+    unread: dict[str, int] = field(default_factory=dict[str, int])
 
     def leave_out(self, reason: str, example: str) -> None:
         """Count a row that is not used."""
         self.read += 1
         self._count(self.reasons, reason, example)
 
-    def keep(self, changes: Mapping[str, str], origin: str) -> None:
-        """Count a row that is used, and what was changed in it: change -> what and where in the row, or nothing."""
+    def keep(self, changes: Mapping[str, str], origin: str, unread: Iterable[str] = ()) -> None:
+        """Count a row that is used, what was changed in it (change -> what and where in the row, or nothing), and its
+        fields that nothing reads.
+        """
         self.read += 1
         self.kept += 1
         for change, detail in sorted(changes.items()):
             self._count(self.changes, change, f"{origin}: {detail}" if detail else origin)
+        for name in unread:
+            self.unread[name] = self.unread.get(name, 0) + 1
 
     def add(self, other: DataReport) -> None:
         """Count the rows that follow, as another report has them; the notes are this one's."""
@@ -67,6 +77,8 @@ class DataReport:
                 counts[what] = counts.get(what, 0) + count
                 for example in other.examples.get(what, []):
                     self._show(what, example)
+        for name, count in other.unread.items():
+            self.unread[name] = self.unread.get(name, 0) + count
 
     def moved(self, names: Mapping[str, str]) -> DataReport:
         """Return the report with its examples under the names that their files have now."""
@@ -93,7 +105,7 @@ class DataReport:
             for what, count in counts.items():
                 examples = "; ".join(self.examples.get(what, []))
                 lines.append(f"  {heading}: {what} {count:,}" + (f" ({examples})" if examples else ""))
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"  {note}" for note in (*self.notes, *unread_note([self])))])
 
     def _count(self, counts: dict[str, int], what: str, example: str) -> None:
         counts[what] = counts.get(what, 0) + 1
@@ -104,3 +116,15 @@ class DataReport:
         found = example.partition(": ")[2]
         if len(examples) < MAX_EXAMPLES and not (found and any(known.endswith(f": {found}") for known in examples)):
             examples.append(example)
+
+
+def unread_note(reports: Iterable[DataReport]) -> list[str]:
+    """Return a line on the fields that no format reads, with the rows that have each; nothing where there is none."""
+    counts: Counter[str] = Counter()
+    for report in reports:
+        counts.update(report.unread)
+    if not counts:
+        return []
+    named = ", ".join(f"{name!r} {count:,}" for name, count in counts.most_common(MAX_UNREAD))
+    others = f" and {len(counts) - MAX_UNREAD} others" if len(counts) > MAX_UNREAD else ""
+    return [f"fields that no format reads, and the rows that have them: {named}{others}"]

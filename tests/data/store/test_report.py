@@ -14,13 +14,16 @@ def report(name: str = "train") -> DataReport:
     for line in range(2, 7):
         made.leave_out("overlong", f"a.jsonl:{line}: {line} tokens")
     made.keep({"prompt cut": "", "text left out": "turn 1"}, "a.jsonl:7")
-    made.keep({}, "a.jsonl:8")
+    made.keep({}, "a.jsonl:8", ["article", "source"])
+    more = DataReport()
+    more.keep({}, "a.jsonl:9", ["article"])
+    made.add(more)
     return made
 
 
 def test_counts_and_three_examples() -> None:
     made = report()
-    assert (made.read, made.kept) == (8, 2)
+    assert (made.read, made.kept) == (9, 3)
     assert (made.reasons, made.changes) == ({"tie": 1, "overlong": 5}, {"prompt cut": 1, "text left out": 1})
     assert made.examples["overlong"] == [f"a.jsonl:{line}: {line} tokens" for line in (2, 3, 4)]
 
@@ -38,12 +41,13 @@ def test_examples_follow_their_file() -> None:
 
 def test_in_words() -> None:
     assert str(report()).splitlines() == [
-        "train: 8 rows read, 2 kept",
+        "train: 9 rows read, 3 kept",
         "  left out: tie 1 (a.jsonl:1: label 0.5)",
         "  left out: overlong 5 (a.jsonl:2: 2 tokens; a.jsonl:3: 3 tokens; a.jsonl:4: 4 tokens)",
         "  kept, but: prompt cut 1 (a.jsonl:7)",
         "  kept, but: text left out 1 (a.jsonl:7: turn 1)",
         "  a default template",
+        "  fields that no format reads, and the rows that have them: 'article' 2, 'source' 1",
     ]
 
 
