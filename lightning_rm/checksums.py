@@ -37,6 +37,8 @@ def check_archive(path: Path) -> None:
     Raises:
         ValueError: if a part has other bytes than were written, or it is not such an archive.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a checkpoint in it")
     stat = path.stat()
     _check_archive(path, stat.st_size, stat.st_mtime_ns)
 

@@ -53,7 +53,8 @@ def find_source(cfg: DictConfig) -> Source:
         raise ValueError(f"set={cfg.set!r}: the data has {', '.join(sets)}")
     source: Any = instantiate(sets[stage], _convert_="all")
     if source is None:
-        raise ValueError(f"set={cfg.set!r}: the data names no file for it; give data.{stage}_file, or another set")
+        key = "data.file" if stage == "train" else f"data.{stage}_file"
+        raise ValueError(f"set={cfg.set!r}: the data names no file for it; give {key}, or another set")
     named: dict[str, Source] = source if isinstance(source, dict) else {stage: source}
     if name and name not in named:
         raise ValueError(f"set={cfg.set!r}: {stage} has {', '.join(f'{stage}.{known}' for known in named)}")

@@ -13,8 +13,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from io import TextIOWrapper
 from types import FrameType
 from typing import Any
 
@@ -33,11 +34,14 @@ BARS = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")
 _arguments: list[str] | None = None  # of this process, as they were given, once they are prepared
 
 
-def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+def command(
+    verb: str, end: Callable[[DictConfig], None] | None = None
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make the `main` of a command from a function of its configuration.
 
     Args:
         verb: the command, and its configuration in `conf/`.
+        end: is called when a job has ended, however it did.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -50,7 +54,9 @@ def command(verb: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             if "SLURM_JOB_ID" not in os.environ:  # on a login node; within a job it tells of a slip
                 warnings.filterwarnings("ignore", message="The `srun` command is available on your system")
             result: Any = None  # of a job that fails: Optuna takes a number for an objective, and trips over NaN
-            with plain_errors(cfg):
+            with ExitStack() as ends, plain_errors(cfg):
+                if end is not None:
+                    ends.callback(end, cfg)
                 check_targets(cfg)
                 check_kinds(cfg)
                 if in_sweep():
@@ -90,6 +96,8 @@ def prepare(verb: str) -> None:
     words = sys.argv[1:]
     _arguments = words
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, TextIOWrapper):  # a sign that a terminal has not must not cost what is done
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():  # a file would keep a bar each time that it is drawn
         for bars in BARS:
             os.environ.setdefault(bars, "1")

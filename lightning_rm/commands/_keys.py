@@ -89,6 +89,7 @@ def compose_choices(
     with initialize_config_dir(str(place), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         groups = _defaults(place / f"{verb}.yaml").intersection(_group_names(place))
+        own = frozenset(groups)
         if more:
             groups |= set(_group_names(more))
         chosen: list[list[str]] = []
@@ -99,6 +100,8 @@ def compose_choices(
             options = loader.get_group_options(key) if key in groups or key.startswith("hydra/") else []
             if more:
                 options += [file.stem for file in sorted((more / key).glob("*.yaml"))]
+            if options and override.is_add() and key in own:
+                raise ValueError(f"{override.input_line}: {key} has a choice already; write it without the +")
             if options and not override.is_delete():
                 _check_choices(override, options)
                 if override.is_sweep_override() and not _values(override):
@@ -255,7 +258,9 @@ def _choices_with(group: str, name: str) -> list[str]:
 def _check_choices(override: Override, options: Sequence[str]) -> None:
     """Check that a group has what it is set to."""
     for choice in (one for each in _values(override) for one in (each if isinstance(each, list) else [each])):
-        if choice is not None and str(choice) not in options:
+        if choice is None:
+            raise ValueError(f"{override.key_or_group}=null: a group has a choice; there are {', '.join(options)}")
+        if str(choice) not in options:
             close = difflib.get_close_matches(str(choice), options, 1, 0.5)
             hint = f"the nearest is {close[0]}; " if close else ""
             if override.key_or_group in NAMED_BY and (re.search(r"[./]", str(choice)) or Path(str(choice)).exists()):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 
 from lightning_rm.data.datamodule import PreferenceDataModule
@@ -63,23 +65,21 @@ def report_table(reports: Mapping[str, DataReport]) -> Group:
     """Return one row a data set: rows read and kept, those left out by each reason, those kept with each change.
 
     Args:
-        reports: data set -> what became of its rows; notes on a whole set, and fields that nothing reads, stand under the table.
+        reports: data set -> what became of its rows; notes on a whole set, and fields that
+            nothing reads, stand under the table.
     """
     notes = [*sorted({note for report in reports.values() for note in report.notes}), *unread_note(reports.values())]
-    table = _narrow(reports)
     reasons = sorted({reason for report in reports.values() for reason in report.reasons})
     changes = sorted({change for report in reports.values() for change in report.changes})
-    for heading in (
-        "read",
-        "kept",
-        *(f"left out: {reason.removeprefix('left out ')}" for reason in reasons),
-        *(f"kept: {c}" for c in changes),
-    ):
-        table.add_column(heading, justify="right")
-    for name, report in reports.items():
-        left_out = [report.reasons.get(reason, 0) for reason in reasons]
-        changed = [report.changes.get(change, 0) for change in changes]
-        table.add_row(name, *(f"{count:,}" for count in (report.read, report.kept, *left_out, *changed)))
+    counts: dict[str, list[int]] = {
+        "read": [report.read for report in reports.values()],
+        "kept": [report.kept for report in reports.values()],
+    }
+    for reason in reasons:
+        counts[f"left out: {reason.removeprefix('left out ')}"] = [r.reasons.get(reason, 0) for r in reports.values()]
+    for change in changes:
+        counts[f"kept: {change}"] = [report.changes.get(change, 0) for report in reports.values()]
+    table = Blocks(list(reports), {heading: [f"{count:,}" for count in found] for heading, found in counts.items()})
     return Group(plain_line("rows"), table, *(plain_line(note, "") for note in notes))
 
 
@@ -96,29 +96,58 @@ def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:
     return {measured.get(name, name): report for name, report in data.reports.items()}
 
 
-def _narrow(names: Iterable[str]) -> Table:
-    """Return a table whose eight columns have room in 80 characters.
+@dataclass(frozen=True)
+class Blocks:
+    """A table by data set, its columns in as many blocks as the width of the console asks for: no figure is cut.
 
-    A long name goes on in the next line, none is cut.
+    Eight columns have room in 80 characters. A long name goes on in the next line.
+
+    Args:
+        names: of the data sets.
+        columns: heading -> a figure for each of them.
     """
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        show_edge=False,
-    )
-    table.add_column("data set", overflow="fold", min_width=min(24, max(map(len, names), default=0)))
-    return table
+
+    names: Sequence[str]
+    columns: Mapping[str, Sequence[str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = {
+            heading: max(map(cell_len, (*heading.split(), *figures))) for heading, figures in self.columns.items()
+        }
+        left = options.max_width - sum(1 + width for width in widths.values())
+        name_width = min(max(24, left), max(map(cell_len, ("data set", *self.names))))
+        block: list[str] = []
+        room = options.max_width - name_width
+        for heading, width in widths.items():
+            if block and 1 + width > room:
+                yield self._table(block, name_width, widths, options.max_width)
+                block, room = [], options.max_width - name_width
+            block.append(heading)
+            room -= 1 + width
+        yield self._table(block, name_width, widths, options.max_width)
+
+    def _table(self, headings: Sequence[str], name_width: int, widths: Mapping[str, int], room: int) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+        table.add_column("data set", overflow="fold", min_width=name_width, max_width=name_width)
+        lines = {name: max(widths[name], *map(cell_len, name.split("\n"))) for name in headings}
+        fits = name_width + sum(1 + width for width in lines.values()) <= room
+        for heading in headings:  # rich would narrow the widest first, and cut others
+            table.add_column(heading, justify="right", width=lines[heading] if fits else widths[heading])
+        for place, name in enumerate(self.names):
+            table.add_row(name, *(self.columns[heading][place] for heading in headings))
+        return table
 
 
-def _table(results: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> Table:
-    table = _narrow(results)
+def _table(results: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> Blocks:
     told = {data_set: dict(_told(metrics)) for data_set, metrics in results.items()}
     shown = [name for name in columns if any(name in metrics for metrics in told.values())]
-    for name in shown:
-        table.add_column(columns[name].replace(" ", "\n"), justify="right")
-    for data_set, metrics in told.items():
-        table.add_row(data_set, *(_cell(name, metrics.get(name)) for name in shown))
-    return table
+    return Blocks(
+        list(told),
+        {
+            columns[name].replace(" ", "\n"): [_cell(name, metrics.get(name)) for metrics in told.values()]
+            for name in shown
+        },
+    )
 
 
 def _told(metrics: Mapping[str, float]) -> Iterator[tuple[str, float]]:

@@ -101,8 +101,10 @@ def parse(arguments: Sequence[str]) -> list[Override]:
                 raise ValueError(
                     f"{word!r} is not of the form key=value; keys stand without dashes, as optimizer.lr=1e-5"
                 ) from error
+            items = value[1:-1].split(",") if value[:1] + value[-1:] == "[]" else []
+            quoted = "[" + ",".join(f'"{item.strip()}"' for item in items) + "]" if items else f'"{value}"'
             raise ValueError(
                 f"{word!r} cannot be read: in a value = ( ) [ ] {{ }} : and quotes are signs of their own; quote it "
-                f"twice, for the shell and for Hydra: '{key}=\"{value}\"'"
+                f"twice, for the shell and for Hydra: '{key}={quoted}'"
             ) from error
     return parsed

@@ -319,13 +319,10 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
             out.print(f"{origin} has no reward head: a new one is drawn, and trained from here", soft_wrap=True)
 
 
-@command("train")
+@command("train", end=lambda cfg: clear_if_nothing(Path(cfg.paths.run)))
 def main(cfg: DictConfig) -> float:
     """Return the Hydra entry point."""
-    try:
-        return train(cfg)
-    finally:
-        clear_if_nothing(Path(cfg.paths.run))
+    return train(cfg)
 
 
 if __name__ == "__main__":

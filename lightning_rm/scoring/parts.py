@@ -7,6 +7,7 @@ is made with its first part: an error before that leaves nothing behind.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_rm.drafts import check_place, draft_of
+
+log = logging.getLogger(__name__)
 
 Rewards = NDArray[np.floating[Any]]
 
@@ -61,8 +64,18 @@ class Parts:
     folder: Path
 
     def has(self, number: int) -> bool:
-        """Tell whether a shard is done."""
-        return self._path(number).is_file()
+        """Tell whether a shard is done; a part that cannot be read, as of a damaged disk, is not, and is told."""
+        path = self._path(number)
+        if not path.is_file():
+            return False
+        try:
+            self.read(number)  # the archive has a checksum of each array
+        except OSError:
+            raise
+        except Exception as error:  # a damaged archive makes zipfile and numpy raise a dozen kinds
+            log.warning("%s is damaged (%s); it is scored again", path, type(error).__name__)
+            return False
+        return True
 
     def write(self, number: int, part: Part) -> None:
         """Write a shard's part in one step; the first one makes the folder."""

@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console, Group
-from rich.table import Table
 
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.callbacks import PairRecords
-from lightning_rm.commands._tables import RUN_TITLE, report_table, results_table, set_reports
+from lightning_rm.commands._tables import COLUMNS, RUN_TITLE, Blocks, report_table, results_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -19,15 +18,29 @@ from tests.toy import toy_data
 
 def cells(table: Group) -> list[list[str]]:
     """Headings and rows of one or several tables."""
-    tables = [one for one in table.renderables if isinstance(one, Table)]
+    tables = [one for one in table.renderables if isinstance(one, Blocks)]
     return [
         row
         for one in tables
         for row in (
-            [str(column.header) for column in one.columns],
-            *(list(map(str, row)) for row in zip(*(column.cells for column in one.columns), strict=True)),
+            ["data set", *one.columns],
+            *(list(row) for row in zip(one.names, *one.columns.values(), strict=True)),
         )
     ]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_narrow_terminal_cuts_no_figure(width: int) -> None:
+    metrics = {name: 100000.0 + place for place, name in enumerate(COLUMNS)}
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(results_table({"test/a_set_with_a_long_name": metrics, "val": metrics}))
+        console.print(report_table({"val": DataReport("val", 10**7, 10**6, {f"r {n}": 10**6 for n in range(9)})}))
+    said = capture.get()
+    assert "…" not in said
+    for value in metrics.values():
+        assert said.count(f"{value:.3f}") + said.count(f"{value:,.0f}") == 2
+    assert said.count("1,000,000") == 10
 
 
 def test_at_80_columns_no_name_is_cut_and_no_line_wraps() -> None:
