@@ -75,7 +75,7 @@ def evaluate(
         diagnostics: calibration, length, spread, selective accuracy, invariance and robustness probes too.
         probe_items: the most items of a benchmark that invariance and probes score again.
         validation: a preference file, or a source, that a temperature is fitted on, for each model; it is stored in the
-            model's `config.json` where the model is a folder.
+            model's `config.json` where the model is a folder that can be written to.
         on_bad_row: of `data` and `validation`: `error` or `drop`.
         num_draws: of the bootstrap over prompts.
         num_random: draws of random rewards.
@@ -115,6 +115,9 @@ def evaluate(
         except Exception as error:
             failed[name] = said(error)
             continue
+        if evaluator.unstored is not None:
+            for one in asked:
+                one.notes.append(evaluator.unstored)
         for one in asked:
             try:
                 answers[one.benchmark.name][name] = evaluator.answer(one, temperature)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.drafts import is_full
 from lightning_rm.evaluation.asked import Asked
 from lightning_rm.evaluation.benchmarks.benchmark import OVERALL
 from lightning_rm.evaluation.checks import NUM_ITEMS, spread_over, swapped
@@ -74,6 +75,7 @@ class Evaluator:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = dtype
         self.unloadable = False
+        self.unstored: str | None = None
         self._loaded: LoadedModel | None = None
 
     def answer(self, asked: Asked, temperature: float | None) -> Answer:
@@ -156,13 +158,21 @@ class Evaluator:
         return found
 
     def temperature(self, items: Items) -> float:
-        """Return the temperature of validation margins, and store it with the model where that is a folder."""
+        """Return the temperature of validation margins, and store it with the model where that is a folder.
+
+        `unstored` says why a folder did not take it.
+        """
         scored = self.score(items)
         margin = items.comparisons.margins(scored.rewards)
         known = np.isfinite(margin)
         value = temperature_of(margin[known], items.comparisons.label[known])
         if self.folder is not None:
-            store_temperature(self.folder, value)
+            try:
+                store_temperature(self.folder, value)
+            except OSError as error:  # a folder that others own is measured all the same
+                if is_full(error):
+                    raise
+                self.unstored = f"{self.name}: its temperature {value:.4g} is not stored with it: {error}"
         return value
 
     @property

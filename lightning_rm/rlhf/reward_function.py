@@ -116,7 +116,14 @@ class RewardFunction:
 
         Returns:
             n rewards; None for a response that is left out.
+
+        Raises:
+            ValueError: if there are not as many prompts as completions.
         """
+        if len(prompts) != len(completions):
+            raise ValueError(
+                f"{len(prompts)} prompts and {len(completions)} completions; give each completion its prompt"
+            )
         nothing = [None] * len(prompts)
         conversations = [
             Conversation(prompt_and_response(prompt, completion), tuple(tool or ()), dict(told or {}))

@@ -296,6 +296,19 @@ def test_diagnostics_and_a_temperature_that_is_stored(folders: Path, tmp_path: P
     assert again.backbone.config.lightning_rm == {"temperature": diagnostics["temperature"]}
 
 
+def test_a_folder_that_takes_no_temperature_is_measured_all_the_same(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path, value: float) -> Path:
+        raise PermissionError(13, "Permission denied", str(folder / "config.json"))
+
+    monkeypatch.setattr("lightning_rm.evaluation.evaluator.store_temperature", refuse)
+    source = RecordSource(list(pairs()))
+    found = evaluate(folders / "runs" / "1", data={"mine": source}, validation=RecordSource(list(pairs(30))), **FEW)
+    assert not found.failed
+    assert "is not stored with it: [Errno 13] Permission denied" in found["mine"].notes[-1]
+
+
 def test_where_a_subset_is_missing_models_are_compared_in_the_mean_over_the_others(tmp_path: Path) -> None:
     """Not in whichever section comes first: no overall can be told, and the mean is of the subsets that are there."""
     (llmbar(tmp_path / "LLMBar") / "manual.json").unlink()

@@ -72,6 +72,11 @@ def test_trl_hands_over_columns_for_the_template() -> None:
     assert found[0] != expected(model)[0]
 
 
+def test_each_completion_has_a_prompt() -> None:
+    with pytest.raises(ValueError, match="2 prompts and 1 completions"):
+        RewardFunction(MODEL)(prompts=["a", "b"], completions=["c"])
+
+
 def test_trl_logs_by_the_name() -> None:
     assert RewardFunction(MODEL).__name__ == "reward_model"
     assert RewardFunction(MODEL, name="helpful").__name__ == "helpful"
