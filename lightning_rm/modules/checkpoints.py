@@ -96,9 +96,9 @@ def check_weights(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         "has in another shape": [name for name in own if name in state and state[name].shape != own[name].shape],
     }
     if told := [f"{len(names)} tensors that it {what} ({names[0]})" for what, names in groups.items() if names]:
-        lora = " One of them has LoRA adapters (backbone.model.lora=) and the other has none."
+        lora = " One of them has adapters (peft=, or backbone.model.lora=) and the other has none."
         adapted = any("lora_" in name for name in state) != any("lora_" in name for name in own)
         raise ValueError(
             f"the checkpoint is of another model: {'; '.join(told)}.{lora if adapted else ''} Go on with the "
-            "backbone=, members= and module= that its run's config.yaml has"
+            "backbone=, peft=, members= and module= that its run's config.yaml has"
         )
