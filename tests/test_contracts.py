@@ -40,6 +40,7 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     PreTrainedTokenizerFast,
+    TrainingArguments,
 )
 from transformers.integrations.liger import apply_liger_kernel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -426,6 +427,14 @@ def test_weights_and_buffers_come_after_the_meta_device() -> None:
 def test_wandb_logger_keeps_what_it_starts_a_run_with() -> None:
     """`_wandb_init`: a run is made quiet by it."""
     assert "_wandb_init" in WandbLogger(offline=True, name="a").__dict__
+
+
+def test_settings_of_transformers_trainers_keep_how_many_gpus_there_are(tmp_path: Path) -> None:
+    """`_n_gpu`, which `n_gpu` gives: where it is above one their trainers are `nn.DataParallel`."""
+    settings = TrainingArguments(str(tmp_path), use_cpu=True)
+    assert settings.n_gpu == settings._n_gpu
+    settings._n_gpu = 8
+    assert settings.n_gpu == 8
 
 
 def test_every_private_name_of_others_is_named_here() -> None:

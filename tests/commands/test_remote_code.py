@@ -93,7 +93,7 @@ def test_code_that_a_model_brings_is_not_run(command: str, cli: Cli, made: Path,
     assert "trust_remote_code" in said.err
     assert "Traceback" not in said.err
     assert not (made / "sign").exists()
-    assert [path.name for path in tmp_path.glob("out*")] == ["out"] * (command == "train")
+    assert not [*tmp_path.glob("out*")]
 
 
 def test_nor_is_it_run_beside_an_architecture_that_is_known(made: Path) -> None:
