@@ -119,7 +119,9 @@ def measured(votes: Votes, num_voters: int, lam: float) -> dict[str, dict[str, f
 
 
 def _averages(voters: Sequence[Voter], folder: Path, console: Console) -> list[Voter]:
-    """Return WARM's average as one more voter, exported; none where voters are members of one backbone."""
+    """Return WARM's average as one more voter, exported; none where voters are members of one backbone, or differ in
+    size or settings: ensembles of rewards need nothing of their weights.
+    """
     if members := [voter.name for voter in voters if is_members(voter.folder)]:
         console.print(
             f"no WARM: the members of {', '.join(members)} have one backbone and no weights of their own to average; "
@@ -131,7 +133,11 @@ def _averages(voters: Sequence[Voter], folder: Path, console: Console) -> list[V
         raise ValueError(f"voters: {voters[0].name} is one model, and no ensemble; name several, or a run of members")
     tokenizer = voters[0].tokenizer()
     models = [voter.load(tokenizer) for voter in voters]
-    cosine = weight_cosine(models)
+    try:
+        cosine = weight_cosine(models)
+    except ValueError as reason:
+        console.print(f"no WARM: {reason}", soft_wrap=True)
+        return []
     average_weights(models).save_pretrained(folder, tokenizer)
     console.print(
         f"mean cosine between voters' weights: backbone {cosine.backbone:.3f}, head {cosine.head:.3f}", highlight=False

@@ -147,6 +147,20 @@ def test_ensembles_and_the_average_of_weights(voted: Path, tmp_path: Path, capsy
     torch.testing.assert_close(model.score.weight, mean)  # weights near .1 in float32, added in another order
 
 
+def test_voters_of_two_sizes_are_an_ensemble_without_an_average(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("small", 8), ("large", 16)):
+        toy_model(intermediate_size=size).save_pretrained(name, world_tokenizer())
+    results = ensemble(
+        composed("voters=[small,large]", "data=synthetic", "data.num_test=12", "out=both", command="ensemble")
+    )
+    assert list(results)[:4] == ["test/small", "test/large", "test/mean", "test/median"]
+    assert "no WARM: member 1 has intermediate_size=16 and member 0 has 8" in " ".join(capsys.readouterr().out.split())
+    assert not Path("both/warm").exists()
+
+
 def test_members_of_one_backbone_are_an_ensemble_without_an_average(
     voted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
