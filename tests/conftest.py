@@ -17,11 +17,14 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     gc.disable()  # till all tests are found: what is imported stays, and to look for garbage in it took 5 s of 17
     import torch
+    from hypothesis import HealthCheck, settings
 
     from tests.composing import compose_once
     from tests.float64 import keep_float64
     from tests.thrift import be_thrifty
 
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")  # a busy machine fails no test
     torch.set_num_threads(1)
     keep_float64()
     be_thrifty()
@@ -29,8 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now is not garbage: looking through it took a third of a second, at every `gc.collect()`."""
+    """What is imported by now is not garbage: looking through it took a third of a second, at every `gc.collect()`.
+
+    What tests leave behind is small: it may lie a while.
+    """
     gc.freeze()
+    gc.set_threshold(20_000, 10, 50)
     gc.enable()
 
 

@@ -19,7 +19,7 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=SEEDS, samples=st.integers(1, 6), temperature=st.floats(0.1, 2))
 def test_simcse_equals_the_reference(seed: int, samples: int, temperature: float) -> None:
     first, second = drawn(2, samples, 5, seed=seed)
@@ -40,7 +40,7 @@ def test_simcse_of_two_samples_by_hand() -> None:
     assert float(simcse_loss(views, views, 1.0)) == same(math.log1p(math.exp(-1)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=SEEDS, samples=st.integers(1, 8), prototypes=st.integers(2, 6), iterations=st.integers(1, 5))
 def test_sinkhorn_equals_the_reference(seed: int, samples: int, prototypes: int, iterations: int) -> None:
     scores = drawn(samples, prototypes, seed=seed).tanh()
@@ -49,7 +49,7 @@ def test_sinkhorn_equals_the_reference(seed: int, samples: int, prototypes: int,
     assert_same(found, torch.tensor(expected, dtype=torch.float64))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SEEDS, samples=st.integers(2, 12), prototypes=st.integers(2, 12))
 def test_codes_are_even_over_prototypes_in_the_limit(seed: int, samples: int, prototypes: int) -> None:
     codes = sinkhorn(drawn(samples, prototypes, seed=seed).tanh(), epsilon=0.5, iterations=200)
@@ -76,7 +76,7 @@ def test_no_gradient_goes_through_codes() -> None:
     assert codes.grad is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=SEEDS, samples=st.integers(1, 6), prototypes=st.integers(2, 5), temperature=st.floats(0.1, 2))
 def test_swav_equals_the_reference(seed: int, samples: int, prototypes: int, temperature: float) -> None:
     first, second = drawn(2, samples, prototypes, seed=seed).tanh()
@@ -89,7 +89,7 @@ def test_swav_equals_the_reference(seed: int, samples: int, prototypes: int, tem
 GROUPS = st.lists(st.lists(st.floats(-20, 20), min_size=2, max_size=6), min_size=1, max_size=4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(groups=GROUPS)
 def test_difference_loss_equals_the_reference_for_groups_of_any_size(groups: list[list[float]]) -> None:
     k = max(map(len, groups))

@@ -30,14 +30,14 @@ def pairs_of(lists: list[list[float]]) -> dict[str, torch.Tensor]:
     return {"chosen": chosen, "rejected": rejected, "group": group, "side": side, "weight": weight}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(REWARDS, min_size=1, max_size=4))
 def test_plackett_luce_equals_the_reference(lists: list[list[float]]) -> None:
     expected = sum(map(reference.plackett_luce, lists)) / len(lists)
     assert float(plackett_luce_loss(**pairs_of(lists))) == same(expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.floats(-30, 30), min_size=2, max_size=2), min_size=1, max_size=6))
 def test_plackett_luce_of_two_is_bradley_terry(lists: list[list[float]]) -> None:
     pairs = pairs_of(lists)
@@ -52,7 +52,7 @@ def test_tied_responses_are_not_ranked_against_each_other() -> None:
     assert float(loss) == same(-2 + float(torch.logsumexp(torch.tensor([2.0, 1.0, 0.0]).double(), 0)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(REWARDS, min_size=1, max_size=3), st.randoms())
 def test_response_rank_equals_the_reference(groups: list[list[float]], random: Any) -> None:
     strengths = [random.sample(range(10), len(margins)) for margins in groups]
@@ -68,7 +68,7 @@ def test_response_rank_equals_the_reference(groups: list[list[float]], random: A
     assert float(loss) == same(expected / sum(sizes))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(REWARDS)
 def test_response_rank_of_groups_of_one_is_bradley_terry(margins: list[float]) -> None:
     margin = torch.tensor(margins, dtype=torch.float64)

@@ -27,7 +27,7 @@ def doubles(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS, st.floats(-8, 8), st.data())
 def test_the_likelihood_is_that_of_the_level(steps: list[float], margin: float, data: st.DataObject) -> None:
     thresholds = doubles(*steps).cumsum(0)
@@ -38,7 +38,7 @@ def test_the_likelihood_is_that_of_the_level(steps: list[float], margin: float, 
     assert loss == same(turned_round)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(STEPS, st.floats(-8, 8))
 def test_the_probabilities_of_all_levels_add_up_to_one(steps: list[float], margin: float) -> None:
     levels = torch.arange(-len(steps), len(steps) + 1)

@@ -33,7 +33,7 @@ def slope_of(d: float, **targets: float) -> float:
     return float(chosen.grad)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pairs=PAIRS)
 def test_ranking_loss_equals_the_reference(pairs: list[tuple[float, float, float, float, float]]) -> None:
     columns = [pair(*column) for column in zip(*pairs, strict=True)]
@@ -68,7 +68,6 @@ def test_soft_label_is_fitted_where_the_sigmoid_of_the_margin_equals_it(label: f
     assert slope_of(optimum + 1.5, label=label, margin=1.5) == same(0)
 
 
-@settings(deadline=None)
 @given(c=FINITE, r=FINITE)
 def test_label_of_zero_is_the_pair_the_other_way_round(c: float, r: float) -> None:
     chosen, rejected = pair(c), pair(r)
@@ -76,7 +75,6 @@ def test_label_of_zero_is_the_pair_the_other_way_round(c: float, r: float) -> No
     assert_same(flipped, exchanged)
 
 
-@settings(deadline=None)
 @given(d=FINITE, alpha=PROBABILITY)
 def test_label_smoothing_mixes_the_pair_and_its_flip(d: float, alpha: float) -> None:
     """arXiv 2401.06080, eq 5: (1 - alpha) of the loss and alpha of the flipped one is the loss against 1 - alpha."""
@@ -84,7 +82,6 @@ def test_label_smoothing_mixes_the_pair_and_its_flip(d: float, alpha: float) -> 
     assert loss_of(d, label=1 - alpha) == same(mixed)
 
 
-@settings(deadline=None)
 @given(c=FINITE, r=FINITE, shift=FINITE, margin=FINITE)
 def test_only_the_difference_of_rewards_counts_and_a_margin_shifts_it(
     c: float, r: float, shift: float, margin: float
@@ -95,7 +92,6 @@ def test_only_the_difference_of_rewards_counts_and_a_margin_shifts_it(
     assert float(ranking_loss(chosen - margin, rejected)) == same(loss)
 
 
-@settings(deadline=None)
 @given(d=FINITE, step=st.floats(0.125, 10, width=32))
 def test_plain_loss_falls_and_is_convex(d: float, step: float) -> None:
     left, middle, right = loss_of(d - step), loss_of(d), loss_of(d + step)
@@ -146,7 +142,6 @@ def test_bfloat16_rewards_are_compared_in_float32() -> None:
     assert float(loss) == pytest.approx(-reference.log_sigmoid(float(chosen) - float(rejected)), rel=1e-5)
 
 
-@settings(deadline=None)
 @given(pairs=st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=8))
 def test_centering_equals_the_reference_and_ignores_who_is_chosen(pairs: list[tuple[float, float]]) -> None:
     chosen, rejected = (pair(*column) for column in zip(*pairs, strict=True))

@@ -134,7 +134,7 @@ def test_uneven_batches_give_the_reference_over_all_groups(batch_size: int) -> N
     assert_same({name: float(value) for name, value in metrics.compute().items()}, expected_metrics(groups))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SOME, cut=st.integers(1, 8))
 def test_two_halves_add_up_to_the_whole(seed: int, cut: int) -> None:
     groups = make_groups(9, seed)
@@ -144,7 +144,7 @@ def test_two_halves_add_up_to_the_whole(seed: int, cut: int) -> None:
         assert float(whole.sum()) == same(float(first.sum() + second.sum())), name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SOME, offset=st.sampled_from([-64.0, 0.5, 1024.0]))
 def test_rewards_have_no_zero(seed: int, offset: float) -> None:
     groups = make_groups(6, seed)
@@ -152,7 +152,7 @@ def test_rewards_have_no_zero(seed: int, offset: float) -> None:
     assert_same(measured(shifted), measured(groups))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SOME, scale=st.sampled_from([0.25, 3.0, 50.0]))
 def test_a_scale_of_rewards_scales_distances_and_no_metric_of_order(seed: int, scale: float) -> None:
     groups = make_groups(6, seed)
@@ -164,7 +164,7 @@ def test_a_scale_of_rewards_scales_distances_and_no_metric_of_order(seed: int, s
         assert after[name] == same(before[name]), name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SOME, order=st.permutations(range(5)))
 def test_the_order_of_responses_changes_nothing(seed: int, order: list[int]) -> None:
     rewards, batch = make_batch(make_groups(6, seed), 5)
@@ -174,7 +174,7 @@ def test_the_order_of_responses_changes_nothing(seed: int, order: list[int]) -> 
     assert_same(actual, measured(make_groups(6, seed)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SOME)
 def test_rewards_that_are_gold_are_perfect_and_turned_round_the_opposite(seed: int) -> None:
     groups: list[Group] = [[(true or 0.0, true or 0.0) for _, true in group] for group in make_groups(8, seed)]

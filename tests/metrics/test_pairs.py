@@ -211,7 +211,7 @@ def test_calibration_of_soft_labels_that_the_rewards_equal_is_zero() -> None:
     assert float(metrics.compute()["calibration_error"]) == same(0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     pairs=st.lists(st.tuples(st.floats(-50, 50), st.sampled_from([0.0, 0.3, 0.5, 1.0])), min_size=1, max_size=30),
     num_bins=st.integers(1, 15),
@@ -229,7 +229,7 @@ def test_calibration_equals_the_reference_and_the_figure(pairs: list[tuple[float
     assert bins.num_pairs.shape == bins.confidence.shape == bins.accuracy.shape == (num_bins,)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000))
 def test_exchanging_the_responses_and_the_label_changes_nothing(seed: int) -> None:
     chosen, rejected, batch = make_pairs(12, seed)

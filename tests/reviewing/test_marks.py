@@ -15,7 +15,7 @@ WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=12)
 
 
 @given(WORDS, WORDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_is_not_marked_is_the_same_in_both(first: list[str], second: list[str]) -> None:
     marks = differing(first, second)
     same = [

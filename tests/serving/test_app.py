@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.serving.batcher import Rewards
@@ -305,7 +305,7 @@ def fuzzed_app() -> Any:
     return toy_app(batch_tokens=16)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     path=st.sampled_from(["/classify", "/pooling", "/v1/embeddings", "/get_reward"]),
     body=st.fixed_dictionaries({}, optional=FIELDS),
@@ -317,7 +317,7 @@ def test_fuzzed_requests_never_break_the_server(fuzzed_app: Any, path: str, body
         assert response.json()["error"]["message"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(content=st.binary(max_size=40))
 def test_fuzzed_bytes_never_break_the_server(fuzzed_app: Any, content: bytes) -> None:
     assert post(fuzzed_app, "/classify", None, content=content).status_code == 400

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_rm.data.batches.group_stream import GroupStream
@@ -17,7 +17,6 @@ def read(num_steps: int, num_groups: int, batch_groups: int, world_size: int = 1
     return [row for step in range(num_steps) for stream in streams for row in stream.rows(step)]
 
 
-@settings(deadline=None)
 @given(
     num_groups=st.integers(1, 30), batch_groups=st.integers(1, 8), world_size=st.integers(1, 4), seed=st.integers(0, 9)
 )

@@ -66,7 +66,7 @@ plans = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(plan=plans)
 def test_every_pair_once_in_equal_batch_counts_and_steps_on_the_mean(plan: dict[str, object]) -> None:
     size = {"num_tokens": 110 * plan.pop("batch")} if plan.pop("budget") else {"num_pairs": plan.pop("batch")}
@@ -175,7 +175,7 @@ def test_a_token_budget_counts_a_shared_response_once() -> None:
     assert np.mean([len(rows) for rows in batches]) > 40
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), order=st.sampled_from(ORDERS))
 def test_a_token_budget_holds_on_the_grid_of_shared_prefixes(data: st.DataObject, order: Order) -> None:
     """Prompts of 0 to 40 tokens, many of which begin alike, with one to four pairs each, laid out as they will be."""

@@ -88,19 +88,19 @@ def check(row: object) -> None:
 
 
 @given(st.dictionaries(fields, values, max_size=6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_rows_of_any_fields(raw: dict[str, Any]) -> None:
     check(parse_row(raw, "here"))
 
 
 @given(st.sampled_from(sorted(SHAPES)), st.dictionaries(fields, values, min_size=1, max_size=2))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_good_rows_with_one_or_two_fields_spoiled(shape: str, spoiled: dict[str, Any]) -> None:
     check(parse_row(SHAPES[shape] | spoiled, "here"))
 
 
 @given(st.sampled_from(sorted(SHAPES)), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_good_rows_with_a_field_gone(shape: str, data: st.DataObject) -> None:
     raw = dict(SHAPES[shape])
     gone = data.draw(st.sampled_from(sorted(raw)))
@@ -115,7 +115,7 @@ def test_good_rows_with_a_field_gone(shape: str, data: st.DataObject) -> None:
     st.dictionaries(st.sampled_from(PROMPT_FIELDS), st.sampled_from(["", " ", "Which {}?", "{}?"]), max_size=4),
     st.sampled_from([("4", "5"), ("a\n4", "a\n5"), ([{"role": "assistant", "content": "4"}], "5")]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_prompt_field_is_lost_unseen(asked: dict[str, str], responses: tuple[Any, Any]) -> None:
     asked = {name: text.format(name) for name, text in asked.items()}
     raw = asked | {"chosen": responses[0], "rejected": responses[1]}
@@ -128,7 +128,7 @@ def test_no_prompt_field_is_lost_unseen(asked: dict[str, str], responses: tuple[
 
 
 @given(st.lists(st.binary(max_size=30).filter(lambda line: line.strip() != b"{"), max_size=8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_files_of_any_bytes(tmp_path_factory: Any, chunks: list[bytes]) -> None:
     path: Path = tmp_path_factory.mktemp("fuzz") / "a.jsonl"
     path.write_bytes(b"\n".join(chunks))

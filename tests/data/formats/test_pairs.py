@@ -409,7 +409,7 @@ def test_ids_are_digests_of_the_text_alone() -> None:
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=6), st.lists(st.sampled_from("ab"), max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_implicit_prompt_is_the_longest_common_prefix_of_turns(first: list[str], second: list[str]) -> None:
     sides = [[{"role": "user", "content": text} for text in side] + [FOUR] for side in (first, second)]
     shared = reference.num_shared_turns(*sides)
@@ -422,7 +422,7 @@ def test_implicit_prompt_is_the_longest_common_prefix_of_turns(first: list[str],
 
 
 @given(st.text("ab\n", min_size=1), st.text("ab\n", min_size=1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_implicit_prompt_of_texts_ends_at_a_line_break(first: str, second: str) -> None:
     row = parse_row({"chosen": first, "rejected": second}, "here", format="preference")
     if not first.strip() or not second.strip():

@@ -82,7 +82,7 @@ def test_bad_scores_say_why(spoiled: dict[str, Any], detail: str) -> None:
     ),
     st.dictionaries(st.sampled_from(sorted(GROUP_FIELDS | SCORE_FIELDS)), values, max_size=2),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_spoiled_row_gives_its_group_or_its_reason(raw: dict[str, Any], spoiled: dict[str, Any]) -> None:
     row = parse_group(raw | spoiled, "here")
     if isinstance(row, BadRow):

@@ -185,7 +185,7 @@ def test_a_sample_holds_every_response(tmp_path: Path) -> None:
     assert groups.source_row.tolist() == [0]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5).map(tuple), min_size=2, max_size=6, unique=True))
 def test_responses_have_the_ids_that_pairs_give_them(tmp_path_factory: Any, said: list[tuple[int, ...]]) -> None:
     """The naive way: every response in a pair with the first."""
@@ -378,7 +378,7 @@ def test_agreed_is_what_all_voters_rank_alike(tmp_path: Path) -> None:
     assert batch(tmp_path, 0, 2).agreed[..., 0].tolist() == naive_agreed(THREE[0].votes, 4)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(2, 5), st.integers(1, 3), st.randoms(use_true_random=False))
 def test_agreed_of_any_votes(tmp_path_factory: Any, k: int, num_voters: int, draw: Any) -> None:
     votes = tuple(tuple(float(draw.randrange(3)) for _ in range(num_voters)) for _ in range(k))

@@ -114,7 +114,7 @@ def test_fingerprints_compose() -> None:
 
 
 @given(st.lists(st.integers(0, 30), min_size=1), st.floats(0.1, 0.9), st.integers(0, 5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_split_is_a_partition_and_no_prompt_stands_on_both_sides(
     prompts: list[int], fraction: float, seed: int
 ) -> None:

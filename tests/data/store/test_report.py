@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_rm.data.store.report import DataReport
@@ -51,7 +51,6 @@ def test_in_words() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["keep", "tie", "overlong", "broken JSON"])))
 def test_read_is_kept_plus_left_out(rows: list[str]) -> None:
     made = DataReport()

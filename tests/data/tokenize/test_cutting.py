@@ -18,7 +18,7 @@ from tests.data.words import TEMPLATE, group, pair, turns, word_tokenizer
 ROLES = st.lists(st.sampled_from(["user", "assistant", "system"]), max_size=12)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(ROLES, st.lists(st.integers(1, 4), min_size=12, max_size=12), st.integers(1, 40))
 def test_the_fewest_oldest_turns_go(roles: list[str], num_words: list[int], max_tokens: int) -> None:
     """A turn of n words is n + 1 tokens, the response 2, the end 1."""

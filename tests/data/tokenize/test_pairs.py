@@ -303,7 +303,7 @@ def test_overlong_error_names_the_pairs_and_the_ways_out(tmp_path: Path) -> None
 WORDS = st.lists(st.sampled_from(["w1", "w2", "w3"]), min_size=1, max_size=6).map(" ".join)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(WORDS, min_size=1, max_size=5), WORDS, WORDS, st.integers(4, 20), st.sampled_from(get_args(Overlong)))
 def test_whatever_is_kept_fits_and_is_what_is_served(
     prompt: list[str], chosen: str, rejected: str, max_tokens: int, overlong: Any

@@ -48,7 +48,7 @@ texts = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(beginning=texts, rests=st.lists(texts, min_size=2, max_size=4))
 def test_ids_are_those_of_whole_texts(name: str, beginning: str, rests: list[str]) -> None:
     """Every text is cut at every seam that there is, and at none is it another one."""
