@@ -12,7 +12,12 @@ def is_glob(named: str | Path) -> bool:
     return glob.has_magic(str(path)) and not path.exists()
 
 
-def named_paths(named: str | Path) -> list[Path]:
-    """Return the paths of a name, sorted: `runs/a[1]` is that folder if it is there, and `runs/[ab]` may be two."""
+def named_paths(named: str | Path, recursive: bool = False) -> list[Path]:
+    """Return the paths of a name, sorted: `runs/a[1]` is that folder if it is there, and `runs/[ab]` may be two.
+
+    Args:
+        named: the name.
+        recursive: whether `**` goes through folders of any depth.
+    """
     path = Path(named).expanduser()
-    return [path] if path.exists() else [Path(found) for found in sorted(glob.glob(str(path)))]
+    return [path] if path.exists() else [Path(found) for found in sorted(glob.glob(str(path), recursive=recursive))]

@@ -42,10 +42,14 @@ def conf_dir() -> str:
     return str(shipped if shipped.is_dir() else package.parent / "conf")
 
 
-def choices_of(verb: str) -> dict[str, Any]:
-    """Return what a command's configuration chooses of each group, where the command line does not."""
-    written = cast(DictConfig, OmegaConf.load(Path(conf_dir()) / f"{verb}.yaml"))
-    return {group: choice for entry in written.defaults if entry != "_self_" for group, choice in entry.items()}
+def defaults_of(config: Path) -> dict[str, Any]:
+    """Return what a command's configuration chooses of each group, where the command line does not; nothing where there
+    is no such file.
+    """
+    written: Any = OmegaConf.load(config) if config.is_file() else {}
+    entries = OmegaConf.to_container(written.get("defaults") or OmegaConf.create([]), resolve=False)
+    chosen = [entry for entry in cast(list[Any], entries) if isinstance(entry, dict)]
+    return {name.split()[-1]: choice for entry in chosen for name, choice in entry.items()}
 
 
 def config_of(run: Path) -> DictConfig | None:
@@ -55,8 +59,15 @@ def config_of(run: Path) -> DictConfig | None:
         ValueError: if it is not one that a run wrote.
     """
     path = run / "config.yaml"
-    if not path.is_file():
-        return None
+    return written_config(path) if path.is_file() else None
+
+
+def written_config(path: Path) -> DictConfig:
+    """Return the configuration that a run wrote.
+
+    Raises:
+        ValueError: if it is not one.
+    """
     check_yaml(path)
     found = OmegaConf.load(path)
     if not isinstance(found, DictConfig):

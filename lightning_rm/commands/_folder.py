@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.annotation.voters import write_trained_on
 from lightning_rm.commands._checks import BENCHMARK
-from lightning_rm.commands._config import dotted, plain_console, resolved
+from lightning_rm.commands._config import dotted, plain_console, resolved, written_config
 from lightning_rm.commands._entry import arguments
 from lightning_rm.commands._resume import write_job
 from lightning_rm.commands._tables import results_table
@@ -25,7 +25,6 @@ from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.drafts import clear_drafts, draft_of
 from lightning_rm.models.backbone.folder import is_no_model
-from lightning_rm.told import check_yaml
 
 CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", "checkpoints/resume.ckpt")
 OWN = ("name", "seed", "init_seed", "resume", "paths", "checkpoint", "logger", "callbacks", "resample", "debug")
@@ -110,8 +109,7 @@ def _keep_settings(config: Path, cfg: DictConfig, step: int) -> None:
     kept = {int(path.stem.rpartition("_")[2]): path for path in config.parent.glob(SETTINGS.format("*"))}
     later = sorted(number for number in kept if number >= step)
     there = kept[later[0]] if later else config
-    check_yaml(there)
-    before, now = dict(dotted(OmegaConf.to_container(OmegaConf.load(there)))), dict(dotted(resolved(cfg)))
+    before, now = dict(dotted(OmegaConf.to_container(written_config(there)))), dict(dotted(resolved(cfg)))
     raw = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     changed = [
         f"{key}={now[key]} in place of {before.get(key)}"

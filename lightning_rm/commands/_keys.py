@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from lightning_rm.commands._config import conf_dir, dotted, followed, source_of
+from lightning_rm.commands._config import conf_dir, defaults_of, dotted, followed, source_of
 from lightning_rm.commands._kinds import misread_number
 from lightning_rm.commands._other_names import ALSO, NAMED_BY, OF_CHOICES, OTHER_NAMES
 from lightning_rm.commands._targets import check_hydra, find_object
@@ -88,7 +88,8 @@ def compose_choices(
     search = [f"hydra.searchpath=[file://{more}]"] if more else []
     with initialize_config_dir(str(place), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        groups = _defaults(place / f"{verb}.yaml").intersection(_group_names(place))
+        # Of groups that a configuration is not made of nobody reads what is chosen.
+        groups = set(defaults_of(place / f"{verb}.yaml")).intersection(_group_names(place))
         own = frozenset(groups)
         if more:
             groups |= set(_group_names(more))
@@ -307,13 +308,6 @@ def _one_by_one(chosen: Sequence[Sequence[str]]) -> Iterator[list[str]]:
     for place, words in enumerate(chosen):
         for word in itertools.islice(words, 1, None):
             yield [*firsts[:place], word, *firsts[place + 1 :]]
-
-
-def _defaults(config: Path) -> set[str]:
-    """Return the groups that a command's configuration is made of: in others nobody reads what is chosen."""
-    written: Any = OmegaConf.load(config) if config.is_file() else {}
-    entries = OmegaConf.to_container(written.get("defaults") or OmegaConf.create([]), resolve=False)
-    return {name.split()[-1] for entry in cast(list[Any], entries) if isinstance(entry, dict) for name in entry}
 
 
 def _group_names(folder: Path) -> Iterator[str]:

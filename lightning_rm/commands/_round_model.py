@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.utils import get_class
 
-from lightning_rm.commands._config import choices_of, resolved
+from lightning_rm.commands._config import conf_dir, defaults_of, resolved
 from lightning_rm.commands._process import words_of
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import Setup, given
@@ -152,5 +152,5 @@ class ModelStages:
 
 def _chosen_here() -> dict[str, Any]:
     """Return what `conf/rlhf.yaml` chooses for a training where `conf/train.yaml` chooses otherwise."""
-    here, there = choices_of("rlhf"), choices_of("train")
+    here, there = (defaults_of(Path(conf_dir()) / f"{verb}.yaml") for verb in ("rlhf", "train"))
     return {group: here[group] for group in TRAINED if group in here and here[group] != there[group]}

@@ -228,7 +228,7 @@ def words_of(sweep: Sweep) -> dict[Path, dict[str, Any]]:
 def overrides_of(folder: Path) -> list[str]:
     """Return what a job of a multirun was asked for; nothing for any other folder."""
     word = folder / WORD
-    return _asked(json.loads(word.read_text(encoding="utf-8"))["overrides"]) if word.is_file() else []
+    return _asked(read_object(word)["overrides"]) if word.is_file() else []
 
 
 def _where(host: str, process: int) -> str:

@@ -7,7 +7,6 @@ that cannot be read to its end is an error, since nobody could count what it los
 
 from __future__ import annotations
 
-import glob
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from lightning_rm.data.formats.nested import JSON_ROWS, parse_json
 from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.opened import chunks_of, lines_of
 from lightning_rm.data.sources.parquet import parquet_rows
+from lightning_rm.globs import is_glob, named_paths
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".parquet")
 
@@ -51,12 +51,11 @@ def find_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
         if not files:
             raise ValueError("an empty list of files; name one at least")
         return files
-    named = Path(path).expanduser()
-    if named.is_dir():
+    if Path(path).expanduser().is_dir():
         raise ValueError(f"{path} is a folder; name the files in it, {path}/*.jsonl, or read it with DiskSource")
-    files = [named] if named.is_file() else sorted(map(Path, glob.glob(str(named), recursive=True)))
+    files = named_paths(path, recursive=True)
     if not files:
-        looked_for = "no file matches" if glob.has_magic(str(named)) else "there is no file"
+        looked_for = "no file matches" if is_glob(path) else "there is no file"
         raise ValueError(f"{looked_for} {path} (looked for from {Path.cwd()})")
     for file in files:
         if file.exists() and not file.is_file():
