@@ -2,11 +2,13 @@
 
 A thousand brackets exhaust Python's stack, and a hundred bytes of YAML with aliases unpack to gigabytes. What a row of
 data may be is said in `data.formats`; this file knows no rows.
+`finite` is for what we write ourselves.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -66,6 +68,17 @@ def _object(told: object, name: object) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise ValueError(f"{name} is not a JSON object but {'nothing' if told is None else type(told).__name__}")
     return cast("dict[str, Any]", told)
+
+
+def finite(value: object) -> object:
+    """Return a value as strict JSON can write it: NaN and infinity become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): finite(item) for name, item in cast(Mapping[object, object], value).items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in cast("list[object]", value)]
+    return value
 
 
 def check_yaml(path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +13,7 @@ from lightning_rm.drafts import draft_of
 from lightning_rm.evaluation.measure import Figure, Row
 from lightning_rm.evaluation.result import BenchmarkResult
 from lightning_rm.evaluation.tables import Tables, markdown
+from lightning_rm.told import finite
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Evaluation:
         """Return everything in the types of JSON; NaN and infinity become null."""
         return cast(
             dict[str, Any],
-            _plain(
+            finite(
                 {
                     "benchmarks": {name: _benchmark(result) for name, result in self.benchmarks.items()},
                     "failed": self.failed,
@@ -94,7 +93,7 @@ class Evaluation:
         columns = ["benchmark", "model", "section", "value", "low", "high", "strict", "half", "ties"]
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: _plain(value) for key, value in record.items()} for record in records)
+        writer.writerows({key: finite(value) for key, value in record.items()} for record in records)
         written = {
             "evaluation.json": json.dumps(self.plain(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
             "evaluation.csv": text.getvalue(),
@@ -149,14 +148,3 @@ def _row(row: Row) -> dict[str, Any]:
         "summary": {name: asdict(figure) for name, figure in row.summary.items()},
         "more": row.more,
     }
-
-
-def _plain(value: object) -> object:
-    """Return a value in a form that strict JSON can write."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in cast(Mapping[object, object], value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in cast("list[object]", value)]
-    return value

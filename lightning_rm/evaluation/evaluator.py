@@ -119,17 +119,21 @@ class Evaluator:
             benchmark: the name that they are kept by.
             check: also exchange the responses of some items, which has to give 1 - accuracy.
         """
-        key = None
+        key = found = parts = None
         if self.kept is not None:
             key = self.kept.key(self.folder, items, self.reading, self.dtype, self.new_head)
-            if (found := self.kept.read(benchmark, self.name, key, items)) is not None:
-                return found
-        parts = None if self.kept is None else self.kept.parts(benchmark, self.name, key, len(items))
-        scored = self.score(items, benchmark, parts)
+            found = self.kept.read(benchmark, self.name, key, items)
+            if found is None:
+                parts = self.kept.parts(benchmark, self.name, key, len(items))
+        scored = self.score(items, benchmark, parts) if found is None else found.scored
+        swap = {} if found is None else found.swap
         some = spread_over(items, NUM_ITEMS, scored.left_out)
-        swap = swapped(some, lambda asked: self.score(asked).rewards) if check and len(some) else {}
+        if check and len(some) and not swap:
+            swap = swapped(some, lambda asked: self.score(asked).rewards)
         if self.kept is None:
             return Kept(scored, swap)
+        if found is not None and found.is_current and found.swap == swap:
+            return found
         return self.kept.write(benchmark, self.name, key, items, scored, swap)
 
     def score(self, items: Items, benchmark: str | None = None, parts: Parts | None = None) -> Scored:

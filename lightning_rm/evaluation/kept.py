@@ -37,6 +37,8 @@ class Kept(NamedTuple):
     scored: Scored
     swap: dict[str, float]
     file: str | None = None
+    is_current: bool = True
+    """Whether the file says of the items (ids, subsets, gold) what they say themselves."""
 
 
 class KeptRewards:
@@ -69,7 +71,11 @@ class KeptRewards:
         )
 
     def read(self, benchmark: str, model: str, key: str | None, items: Items) -> Kept | None:
-        """Return what an earlier evaluation kept; None where there is nothing for this key."""
+        """Return what an earlier evaluation kept; None where there is nothing for this key.
+
+        Rewards do not depend on gold, which may have changed since: the check is then without its result, and the file
+        not current.
+        """
         path = self._path(benchmark, model)
         if not path.is_file():
             return None
@@ -92,7 +98,13 @@ class KeptRewards:
             num_cut=told["num_cut"],
             num_tokens=told["num_tokens"],
         )
-        return Kept(scored, told["swap"], str(path))
+        described = _described(items)
+        return Kept(
+            scored,
+            told["swap"] if told.get("labels") == _labels(items) else {},
+            str(path),
+            is_current=table.select(list(described)).to_pydict() == described,
+        )
 
     def write(
         self, benchmark: str, model: str, key: str | None, items: Items, scored: Scored, swap: dict[str, float]
@@ -103,10 +115,7 @@ class KeptRewards:
         numbers = [len(item.responses) for item in items]
         table = pa.table(
             {
-                "id": [item.id for item in items],
-                "where": [item.origin for item in items],
-                "subset": [item.subset for item in items],
-                "gold": [list(item.gold) for item in items],
+                **_described(items),
                 "rewards": [_known(scored.rewards[place, :num]) for place, num in enumerate(numbers)],
                 "votes": [[_known(member) for member in votes[place, :num]] for place, num in enumerate(numbers)],
                 "left_out": scored.left_out.tolist(),
@@ -118,6 +127,7 @@ class KeptRewards:
             "num_cut": scored.num_cut,
             "num_tokens": scored.num_tokens,
             "swap": swap,
+            "labels": _labels(items),
         }
         with draft_of(path) as draft:
             pq.write_table(table.replace_schema_metadata({"lightning_rm": json.dumps(told)}), draft)
@@ -134,6 +144,21 @@ class KeptRewards:
 
     def _path(self, benchmark: str, model: str) -> Path:
         return self.folder / file_name(benchmark) / f"{file_name(model)}.parquet"
+
+
+def _described(items: Items) -> dict[str, list[Any]]:
+    """Return the columns of a file that tell of items, not of rewards."""
+    return {
+        "id": [item.id for item in items],
+        "where": [item.origin for item in items],
+        "subset": [item.subset for item in items],
+        "gold": [list(item.gold) for item in items],
+    }
+
+
+def _labels(items: Items) -> str:
+    """Return what accuracies depend on beside rewards."""
+    return fingerprint(labels=[[item.gold, item.pairs] for item in items])
 
 
 def _configuration(file: Path) -> str:

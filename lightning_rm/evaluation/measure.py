@@ -37,7 +37,7 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Figure:
-    """A value with its interval (95 %); of the random control the interval is of the draws."""
+    """A value with its interval (95 %), NaN where draws are all alike; of the random control that of the draws."""
 
     value: float
     low: float

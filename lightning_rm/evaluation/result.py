@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning_rm.evaluation.measure import Comparison, Figure, Row
 
+NO_INTERVAL = "n/a"
+
 
 @dataclass(frozen=True)
 class ModelResult:
@@ -76,8 +78,25 @@ def percent(value: float) -> str:
 
 
 def span(figure: Figure) -> str:
-    """Write a figure's interval in percent: `58.1–64.0`."""
-    return "" if math.isnan(figure.low) else f"{percent(figure.low)}–{percent(figure.high)}"
+    """Write a figure's interval in percent, `58.1–64.0`; `n/a` for one without an interval."""
+    if math.isnan(figure.low):
+        return "" if math.isnan(figure.value) else NO_INTERVAL
+    return f"{percent(figure.low)}–{percent(figure.high)}"
+
+
+def points(figure: Figure, sign: int = 1) -> str:
+    """Write the interval of a difference in points: `-1.2 to +3.4`; `n/a` for one without."""
+    if math.isnan(figure.low):
+        return NO_INTERVAL
+    low, high = sorted((sign * figure.low, sign * figure.high))
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _no_interval(result: BenchmarkResult) -> bool:
+    """Tell whether the tables have a figure without an interval."""
+    rows = result.rows().values()
+    figures = [one for row in rows for part in (row.sections, row.summary) for one in part.values()]
+    return any(math.isnan(one.low) and not math.isnan(one.value) for one in figures)
 
 
 def shown_notes(result: BenchmarkResult, failed: Mapping[str, str]) -> Iterator[str]:
@@ -85,6 +104,8 @@ def shown_notes(result: BenchmarkResult, failed: Mapping[str, str]) -> Iterator[
     yield from result.notes
     if any(name == "overall" for name in result.sections):
         yield f"overall: {result.aggregate}"
+    if _no_interval(result):
+        yield f"{NO_INTERVAL}: no interval: all draws give the same figure (of one prompt, one draw, or all right)"
     for name, one in result.models.items():
         if one.members:
             mean = sum(one.members) / len(one.members)

@@ -25,9 +25,13 @@ Means = dict[str, Floats]
 """Column -> its mean, a scalar, or (B,) over B draws."""
 
 
+SAME = 1e-12
+"""Draws that differ by less, relative to their size, differ by rounding alone."""
+
+
 @dataclass(frozen=True)
 class Interval:
-    """The middle share of a distribution, 95 % where nothing else is said."""
+    """The middle share of a distribution, 95 % where nothing else is said; NaN where the draws say nothing."""
 
     low: float
     high: float
@@ -37,12 +41,15 @@ def interval(values: Floats, level: float = 0.95) -> Interval:
     """Return the interval between the quantiles that leave half of the rest on either side; draws without a value are
     not counted.
 
+    Draws that are all alike (of one prompt, or one draw) say nothing of the spread: an interval of no width would claim
+    that there is none, and NaN stands for both ends.
+
     Args:
         values: (B,) of the draws.
         level: the share of the draws within.
     """
     values = values[~np.isnan(values)]
-    if not len(values):
+    if not len(values) or np.ptp(values) <= SAME * max(1.0, float(np.abs(values).max())):
         return Interval(math.nan, math.nan)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_rm.evaluation.measure import Figure, Row
-from lightning_rm.evaluation.result import BenchmarkResult, percent, shown_notes, span
+from lightning_rm.evaluation.result import BenchmarkResult, percent, points, shown_notes, span
 
 FIGURES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("pairs", ("pairs",), "{:,}"),
@@ -171,12 +171,11 @@ def _comparisons(result: BenchmarkResult) -> Group:
         table.add_column(heading, justify="left" if heading == "less" else "right", overflow="fold")
     for pair in shown:
         figure, sign = pair.difference[section], 1 if pair.first == best else -1
-        low, high = sorted((sign * figure.low, sign * figure.high))
         counts = (pair.test.only_first, pair.test.only_second)[::sign]
         table.add_row(
             pair.second if sign == 1 else pair.first,
             f"{100 * sign * figure.value:+.1f}",
-            f"{100 * low:+.1f} to {100 * high:+.1f}",
+            points(figure, sign),
             *(f"{count:,}" for count in counts),
             f"{pair.p_adjusted:.3g}",
         )
@@ -229,7 +228,7 @@ def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str
             ]
             for pair in result.comparisons:
                 figure = pair.difference[section]
-                cell = f"{100 * figure.value:+.1f} ({100 * figure.low:+.1f} to {100 * figure.high:+.1f})"
+                cell = f"{100 * figure.value:+.1f} ({points(figure)})"
                 test = pair.test
                 lines.append(
                     [

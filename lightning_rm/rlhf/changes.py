@@ -6,6 +6,7 @@ It knows what judges said of responses; no policy and no table.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,16 +25,20 @@ class Change:
 
     Args:
         mean: of the differences.
-        low, high: the middle 95 % of its means over draws of prompts; seeds and policies are not drawn anew.
+        low, high: the middle 95 % of its means over draws of prompts, None where they are all alike; seeds and policies
+            are not drawn anew.
         num: prompts.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     num: int
 
     def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            prompts = "one prompt gives" if self.num == 1 else f"all draws of {self.num} prompts are alike, which gives"
+            return f"{self.mean:+.3f}; {prompts} no interval"
         told = "" if self.low > 0 or self.high < 0 else ", which cannot be told from none"
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]{told}"
 
@@ -54,7 +59,8 @@ def change(
         return None
     draws = [drawn @ differences / len(differences) for drawn in cluster_draws(len(differences), num_draws, seed=0)]
     found = interval(np.concatenate(draws))
-    return Change(float(differences.mean()), found.low, found.high, len(differences))
+    low, high = (None if math.isnan(bound) else bound for bound in (found.low, found.high))
+    return Change(float(differences.mean()), low, high, len(differences))
 
 
 def worth_by_prompt(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

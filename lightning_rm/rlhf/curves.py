@@ -25,7 +25,7 @@ class Curve:
         kl: (J,) nats from the policy: exact where no two responses have equal rewards, else a bound.
         gold: (J,) gold of the chosen response.
         proxy: (J,) its reward by the model that chooses.
-        low: (J,) lower end of the 95 % interval of gold, over draws of prompts.
+        low: (J,) lower end of the 95 % interval of gold, over draws of prompts; NaN where they are all alike.
         high: (J,) upper end.
         summary: the figures of a table.
     """
@@ -105,6 +105,7 @@ def curves(
     found: dict[str, Curve] = {}
     for name, worth in golds.items():
         mean, draws = worth.mean(axis=0), counts @ worth
+        bounds = [interval(draw) for draw in draws.T]
         top = int(mean.argmax())
         against = None if name == reference else worth[:, -1] - golds[reference][:, -1]
         found[name] = Curve(
@@ -112,14 +113,14 @@ def curves(
             kl=kl_of_best_of_n(n.astype(np.float64)),
             gold=mean,
             proxy=best_of_n(rewards[name], rewards[name])[:, n - 1].mean(axis=0),
-            low=np.quantile(draws, 0.025, axis=0),
-            high=np.quantile(draws, 0.975, axis=0),
+            low=np.array([bound.low for bound in bounds]),
+            high=np.array([bound.high for bound in bounds]),
             summary=Summary(
                 start=float(gold.mean()),
                 highest=float(mean[top]),
                 n_highest=int(n[top]),
                 end=float(mean[-1]),
-                end_interval=interval(draws[:, -1]),
+                end_interval=bounds[-1],
                 fall=float(mean[top] - mean[-1]),
                 fall_interval=interval(draws[:, top] - draws[:, -1]),
                 regret=oracle - float(mean[-1]),

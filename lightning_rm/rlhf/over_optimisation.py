@@ -6,13 +6,18 @@ import csv
 import io
 import json
 from dataclasses import asdict, dataclass, field
+from math import isnan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lightning_rm.drafts import draft_of
 from lightning_rm.evaluation.statistics import Interval
 from lightning_rm.rlhf.curves import Curve
+from lightning_rm.told import finite
+
+OF_DRAWS = "intervals are of 95 %, over draws of prompts"
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,10 @@ class OverOptimisation:
     def about(self) -> str:
         """Return what the figures are of, in a sentence or two."""
         left_out = "".join(f" Left out: {number:,} prompts, {why}." for why, number in self.left_out.items())
+        none = all(isnan(curve.summary.end_interval.low) for curve in self.curves.values())
         return (
-            f"{self.num_prompts:,} prompts, {self.num_samples:,} samples each; gold is {self.gold}; intervals are of "
-            f"95 %, over draws of prompts.{left_out}"
+            f"{self.num_prompts:,} prompts, {self.num_samples:,} samples each; gold is {self.gold}; "
+            f"{'no intervals: all draws of prompts are alike' if none else OF_DRAWS}.{left_out}"
         )
 
     def write(self, folder: Path) -> list[Path]:
@@ -79,16 +85,17 @@ class OverOptimisation:
         writer.writerow(["model", "n", "kl", "gold", "gold_low", "gold_high", "proxy"])
         for name, curve in self.curves.items():
             columns = (curve.n, curve.kl, curve.gold, curve.low, curve.high, curve.proxy)
-            writer.writerows([name, *values] for values in zip(*(column.tolist() for column in columns), strict=True))
+            rows = zip(*(column.tolist() for column in columns), strict=True)
+            writer.writerows([name, *map(finite, values)] for values in rows)
         told = {
             "num_prompts": self.num_prompts,
             "num_samples": self.num_samples,
             "gold": self.gold,
             "left_out": self.left_out,
-            "models": {name: asdict(curve) for name, curve in self.curves.items()},
+            "models": {name: _listed(curve) for name, curve in self.curves.items()},
         }
         texts = {
-            "overoptimise.json": json.dumps(told, indent=2, default=np.ndarray.tolist) + "\n",
+            "overoptimise.json": json.dumps(finite(told), indent=2) + "\n",
             "overoptimise.csv": table.getvalue(),
             "overoptimise.md": self.markdown(),
         }
@@ -98,7 +105,12 @@ class OverOptimisation:
         return [folder / name for name in texts]
 
 
+def _listed(curve: Curve) -> dict[str, Any]:
+    """Return a curve with lists in place of arrays."""
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(curve).items()}
+
+
 def _with(value: float, bounds: Interval | None, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
-    known = "" if bounds is None else f" [{bounds.low:{sign}.3f}, {bounds.high:{sign}.3f}]"
+    known = "" if bounds is None or isnan(bounds.low) else f" [{bounds.low:{sign}.3f}, {bounds.high:{sign}.3f}]"
     return f"{value:{sign}.3f}{known}"

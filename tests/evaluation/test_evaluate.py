@@ -213,8 +213,23 @@ def test_rewards_are_kept_and_used_again_only_for_the_same(
     assert num_loaded == 0
     assert again.plain() == first.plain()
     assert run(max_tokens=30)[1] == 2
-    write(place / "natural.json", [{"input": "q", "output_1": "x", "output_2": "y", "label": 1}])
-    assert run()[1] == 2
+    natural = {"input": "q", "output_1": "x", "output_2": "y", "label": 1}
+    write(place / "natural.json", [natural])
+    before, num_loaded = run()
+    assert num_loaded == 2
+    # Another label costs no reward, but what stands beside them is of the label that is measured by.
+    scored: list[int] = []
+    monkeypatch.setattr(module, "score_items", lambda *args: scored.append(len(args[2])) or score_items(*args))
+    write(place / "natural.json", [natural | {"label": 2}])
+    turned, _ = run()
+    told = [found["llmbar"].models["a"] for found in (before, turned)]
+    assert set(scored) == {17}  # the check alone, there and back
+    assert told[1].swap["accuracy"] == same(
+        told[0].swap["accuracy"] + (1 - 2 * told[0].row.sections["natural"].value) / 17
+    )
+    table = pq.read_table(told[1].rewards)
+    assert table["gold"].to_pylist()[table["subset"].to_pylist().index("natural")] == [0.0, 1.0]
+    assert run()[1] == 0
 
 
 def test_an_evaluation_that_was_stopped_goes_on_behind_what_is_scored(

@@ -68,7 +68,16 @@ def test_draws_do_not_depend_on_what_else_is_measured() -> None:
     beside = bootstrap_means({"b": Credit(np.array([1]), np.array([1.0])), "a": credit}, cluster, 50)
     assert alone.tolist() == beside["a"].tolist()
     assert np.isnan(beside["b"]).any()  # draws that hold none of its items
-    assert not math.isnan(interval(beside["b"]).low)
+
+
+def test_draws_that_are_all_alike_have_no_interval() -> None:
+    """One prompt, one draw, or prompts that are all right: a width of zero would claim that there is no chance."""
+    one = Credit(np.zeros(3, int), np.array([0.1, 0.7, 1.0]))
+    cluster = np.arange(4)
+    assert math.isnan(interval(bootstrap_means({"a": one}, cluster, 50)["a"]).low)
+    assert math.isnan(interval(bootstrap_means({"a": Credit(cluster, np.eye(4)[0])}, cluster, 1)["a"]).high)
+    assert math.isnan(interval(bootstrap_means({"a": Credit(cluster, np.ones(4))}, cluster, 50)["a"]).high)
+    assert interval(np.array([0.0, 1.0])).high == 0.975
 
 
 def test_random_rewards_are_equal_for_equal_conversations() -> None:

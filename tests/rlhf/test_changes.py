@@ -10,18 +10,30 @@ def said(*gold: list[float | None]) -> list[dict[str, Any]]:
 
 
 def test_a_change_is_paired_by_prompt() -> None:
-    """Prompts differ by 100, and the second round is worth one and a half more in each: nothing is left to chance."""
-    before, now = said([0.0, 2.0], [100.0, None]), said([2.0, 3.0], [101.0, 102.0])
+    """Prompts differ by 100, and the second round is worth one more in the one and two more in the other."""
+    before, now = said([0.0, 2.0], [100.0, None]), said([1.0, 3.0], [101.0, 103.0])
     found = change(list(reversed(now)), before)
     assert found is not None
-    assert (found.mean, found.low, found.high, found.num) == (1.5, 1.5, 1.5, 2)
-    assert str(found) == "+1.500 [+1.500, +1.500]"
+    assert (found.mean, found.low, found.high, found.num) == (1.5, 1.0, 2.0, 2)
+    assert str(found) == "+1.500 [+1.000, +2.000]"
+
+
+def test_prompts_that_change_alike_have_no_interval() -> None:
+    one, two = change(said([1.0]), said([0.0])), change(said([1.0], [1.0]), said([0.0], [0.0]))
+    assert (str(one), str(two)) == (
+        "+1.000; one prompt gives no interval",
+        "+1.000; all draws of 2 prompts are alike, which gives no interval",
+    )
+    assert two is not None
+    assert (two.low, two.high) == (None, None)
 
 
 def test_what_may_be_none_is_said() -> None:
     found = change(said([1.0], [0.0], [0.0]), said([0.0], [1.0], [0.0]))
     assert found is not None
     assert found.mean == 0
+    assert found.low is not None
+    assert found.high is not None
     assert found.low < 0 < found.high
     assert str(found).endswith("which cannot be told from none")
 

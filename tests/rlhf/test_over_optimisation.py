@@ -66,7 +66,7 @@ def test_models_are_held_against_the_first_on_the_same_draws_of_prompts() -> Non
     same, perfect = found["same"].summary, found["gold"].summary
     assert same.against == 0
     assert same.against_interval is not None
-    assert same.against_interval.high == 0
+    assert math.isnan(same.against_interval.high)  # no draw of prompts tells them apart
     assert perfect.against == pytest.approx(perfect.end - found["a"].summary.end, abs=1e-12)
     assert perfect.against_interval is not None
     assert 0 < perfect.against_interval.low < perfect.against

@@ -54,6 +54,8 @@ def agreement(votes: Votes, human: Floats, machine: Floats, seed: int = 0) -> di
     - `Brier of ranks`: over all pairs of models, the squared difference between the share of draws in which the machine
       puts the one above the other, and 1 or 0 as people's ratings order them (1/2 for equal ratings).
 
+    Votes on one prompt have correlations alone: all their draws are alike, and would separate any two models.
+
     Args:
         votes: the pairs.
         human: (N,) people's share of a win for the first answer: 1, 0, or 1/2 for a tie.
@@ -64,14 +66,16 @@ def agreement(votes: Votes, human: Floats, machine: Floats, seed: int = 0) -> di
     met = of_human + of_human.T > 0
     rates = [(table / np.where(met, table + table.T, 1.0))[met] for table in (of_human, of_machine)]
     human_rating, machine_rating = (bradley_terry(table, met) for table in (of_human, of_machine))
+    found = _correlations(human_rating, machine_rating, *rates)
+    if not np.ptp(votes.cluster):
+        return found
     drawn = draws_of_wins(votes, np.stack([human, machine]), seed)
     human_draws, machine_draws = (bradley_terry(tables, met) for tables in drawn)
     pairs = np.triu_indices(votes.num, 1)
     by_human, by_machine = (separated(draws)[pairs] for draws in (human_draws, machine_draws))
     outcome = (0.5 + 0.5 * np.sign(human_rating[:, None] - human_rating))[pairs]
     above = (0.5 + 0.5 * np.sign(machine_draws[:, :, None] - machine_draws[:, None, :])).mean(axis=0)[pairs]
-    found = {
-        **_correlations(human_rating, machine_rating, *rates),
+    found |= {
         "separability": float(np.abs(by_machine).mean()),
         "separability of people's votes": float(np.abs(by_human).mean()),
         "Brier of ranks": float(((above - outcome) ** 2).mean()),

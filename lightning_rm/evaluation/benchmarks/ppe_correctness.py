@@ -11,9 +11,9 @@ from typing import cast
 
 import numpy as np
 
-from lightning_rm.data.formats.fields import BAD_VALUE, Raw, RowError, required, shown
+from lightning_rm.data.formats.fields import BAD_VALUE, Raw, RowError, has, number, shown
 from lightning_rm.evaluation.benchmarks.benchmark import Benchmark, Means, assistant, cluster_of, user, with_overall
-from lightning_rm.evaluation.benchmarks.reading import HubPart, named_in, text_of
+from lightning_rm.evaluation.benchmarks.reading import HubPart, list_of, named_in, text_of
 from lightning_rm.evaluation.best_of_n import best_of_n
 from lightning_rm.evaluation.credit import Credit, Rule, pair_credit
 from lightning_rm.evaluation.items import Floats, Item, Items
@@ -29,14 +29,8 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
     subset = named_in(part, list(SOURCES))
     if subset is None:
         raise RowError(BAD_VALUE, f"the path {part!r} names none of {', '.join(SOURCES)}")
-    scores = [float(bool(score)) for score in cast(Sequence[object], required(raw, "scores"))]
-    responses = tuple(assistant(text_of(raw, f"response_{number + 1}")) for number in range(len(scores)))
-    pairs: dict[tuple[int, int], None] = {}  # the data hold some pairs twice: each counts once
-    for pair in cast(Sequence[Sequence[int]], required(raw, "sampled_conflict_pairs")):
-        first, second = (int(place) for place in pair)
-        if not 0 <= min(first, second) <= max(first, second) < len(scores) or scores[first] == scores[second]:
-            raise RowError(BAD_VALUE, f"{shown(pair)} is not a pair of a right and a wrong response")
-        pairs[(first, second) if scores[first] > scores[second] else (second, first)] = None
+    scores = _scores(raw)
+    responses = tuple(assistant(text_of(raw, f"response_{place + 1}")) for place in range(len(scores)))
     prompt = text_of(raw, "prompt")
     return Item(
         id=str(raw.get("question_id", origin)),
@@ -46,8 +40,34 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
         subset=subset,
         cluster=cluster_of(prompt),
         origin=origin,
-        pairs=tuple(pairs),
+        pairs=_pairs(raw, scores),
     )
+
+
+def _scores(raw: Raw) -> list[float]:
+    """Return 1 or 0 for each response."""
+    scores: list[float] = []
+    for place, score in enumerate(list_of(raw, "scores")):
+        if not isinstance(score, bool | int | float) or score not in (0, 1):  # a text "False" would be true
+            raise RowError(BAD_VALUE, f"score {place} must be true or false, found {shown(score)}")
+        scores.append(float(score))
+    if has(raw, f"response_{len(scores) + 1}"):
+        raise RowError(BAD_VALUE, f"there are {len(scores)} scores, and a response_{len(scores) + 1}")
+    return scores
+
+
+def _pairs(raw: Raw, scores: Sequence[float]) -> tuple[tuple[int, int], ...]:
+    """Return the sampled pairs, the right response first; the data hold some pairs twice, and each counts once."""
+    pairs: dict[tuple[int, int], None] = {}
+    for pair in list_of(raw, "sampled_conflict_pairs"):
+        first, second = (number(place, "a place", 0, len(scores) - 1) for place in cast(Sequence[object], pair))
+        if not (first.is_integer() and second.is_integer()) or scores[int(first)] == scores[int(second)]:
+            raise RowError(BAD_VALUE, f"{shown(pair)} is not a pair of a right and a wrong response")
+        better, worse = sorted((int(first), int(second)), key=scores.__getitem__, reverse=True)
+        pairs[better, worse] = None
+    if not pairs:
+        raise RowError(BAD_VALUE, "'sampled_conflict_pairs' is empty, and the accuracy is of sampled pairs alone")
+    return tuple(pairs)
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:

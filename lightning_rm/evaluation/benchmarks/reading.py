@@ -148,12 +148,17 @@ def text_of(raw: Raw, name: str) -> str:
     return text(required(raw, name), f"field {name!r}")
 
 
-def texts_of(raw: Raw, name: str, num: int | None = None) -> list[str]:
-    """Return a field's list of texts, `num` of them if it says so."""
+def list_of(raw: Raw, name: str, what: str = "") -> Sequence[object]:
+    """Return a field that is a list; `what` says of what, for errors: ` of texts`."""
     value = required(raw, name)
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise RowError(WRONG_TYPE, f"field {name!r} must be a list of texts, found {shown(value)}")
-    texts = [text(item, f"{name}, item {place}") for place, item in enumerate(cast(Sequence[object], value))]
+        raise RowError(WRONG_TYPE, f"field {name!r} must be a list{what}, found {shown(value)}")
+    return cast(Sequence[object], value)
+
+
+def texts_of(raw: Raw, name: str, num: int | None = None) -> list[str]:
+    """Return a field's list of texts, `num` of them if it says so."""
+    texts = [text(item, f"{name}, item {place}") for place, item in enumerate(list_of(raw, name, " of texts"))]
     if num is not None and len(texts) != num:
         raise RowError(BAD_VALUE, f"field {name!r} must have {num} texts, found {len(texts)}")
     return texts
