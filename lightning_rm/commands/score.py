@@ -60,6 +60,7 @@ def summary(report: FileReport) -> list[str]:
         f"{report.num_rows:,} rows, {report.num_responses:,} responses; {report.num_scored:,} distinct conversations "
         "scored"
     ]
+    lines += [f"  {count:,} {remark}" for remark, count in report.remarks.items()]
     if report.refused:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.refused.items())
         lines.append(f"rows with a response that has no reward: {sum(report.refused.values()):,} ({reasons})")

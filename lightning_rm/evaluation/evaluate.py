@@ -166,6 +166,7 @@ def _result(asked: Asked, answers: Mapping[str, Answer], options: Options) -> Be
                 num_cut=answer.kept.scored.num_cut,
                 num_left_out=int(answer.kept.scored.left_out.sum()),
                 longest=answer.kept.scored.num_tokens,
+                remarks=answer.kept.scored.remarks,
                 swap=answer.kept.swap,
                 members=answer.members,
                 diagnostics=answer.diagnostics,

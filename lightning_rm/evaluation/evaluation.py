@@ -118,6 +118,7 @@ def _benchmark(result: BenchmarkResult) -> dict[str, Any]:
                 "num_cut": one.num_cut,
                 "num_left_out": one.num_left_out,
                 "longest": one.longest,
+                "remarks": one.remarks,
                 "swap": one.swap,
                 "members": one.members,
                 "diagnostics": one.diagnostics,

@@ -97,6 +97,7 @@ class KeptRewards:
             left_out=np.array(table["left_out"].to_pylist(), bool),
             num_cut=told["num_cut"],
             num_tokens=told["num_tokens"],
+            remarks=told.get("remarks", {}),
         )
         described = _described(items)
         return Kept(
@@ -126,6 +127,7 @@ class KeptRewards:
             "num_members": votes.shape[-1],
             "num_cut": scored.num_cut,
             "num_tokens": scored.num_tokens,
+            "remarks": scored.remarks,
             "swap": swap,
             "labels": _labels(items),
         }

@@ -21,6 +21,7 @@ class ModelResult:
         num_cut: conversations that were cut to fit.
         num_left_out: items that were left out because they, or related ones, cannot be cut to fit.
         longest: tokens of the longest conversation.
+        remarks: what the model's chat template does not write or read of items -> of how many.
         swap: the check with the responses of every item in the other order; see `checks.swapped`.
         members: of an ensemble, or of members of one backbone, what each is worth alone, in the main figure.
         diagnostics: where they were asked for.
@@ -31,6 +32,7 @@ class ModelResult:
     num_cut: int = 0
     num_left_out: int = 0
     longest: int = 0
+    remarks: Mapping[str, int] = field(default_factory=dict[str, int])
     swap: dict[str, float] = field(default_factory=dict[str, float])
     members: list[float] = field(default_factory=list[float])
     diagnostics: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -117,6 +119,8 @@ def shown_notes(result: BenchmarkResult, failed: Mapping[str, str]) -> Iterator[
             yield f"{name}: {one.num_cut:,} conversations cut to fit (longest {one.longest:,} tokens)"
         if one.num_left_out:
             yield f"{name}: {one.num_left_out:,} of {result.num_items:,} items left out, too long to read"
+        for remark, count in one.remarks.items():
+            yield f"{name}: {count:,} items with {remark}"
         if one.swap and not one.swap["holds"]:
             yield (
                 f"{name}: WARNING: with the two responses exchanged the accuracy is {one.swap['swapped']:.4f}, and not "

@@ -6,8 +6,9 @@ An item that cannot be made to fit is left out and counted, not scored as wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,7 +19,14 @@ from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import GroupRow
 from lightning_rm.data.tokenize.draft import Draft
 from lightning_rm.data.tokenize.fitting import fit
-from lightning_rm.data.tokenize.policy import PROMPT_CUT, RESPONSE_CUT, Overlong, TokenizePolicy
+from lightning_rm.data.tokenize.policy import (
+    ARGUMENT_UNREAD,
+    PROMPT_CUT,
+    RESPONSE_CUT,
+    TEXT_LEFT_OUT,
+    Overlong,
+    TokenizePolicy,
+)
 from lightning_rm.evaluation.items import Floats, Item, Items
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.engine import score_sequences
@@ -58,6 +66,7 @@ class Scored:
         left_out: (N,) items that the model cannot read whole, and those that belong to them.
         num_cut: conversations whose prompt or response was cut.
         num_tokens: of the longest conversation.
+        remarks: what the chat template does not write of an item, or does not read of its arguments -> of how many.
     """
 
     rewards: Floats
@@ -65,6 +74,7 @@ class Scored:
     left_out: NDArray[np.bool_]
     num_cut: int
     num_tokens: int
+    remarks: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def score_items(
@@ -95,6 +105,7 @@ def score_items(
     votes = np.full((*items.gold.shape, model.num_members), np.nan)
     unread = np.zeros(len(items), bool)
     num_cut = longest = 0
+    remarks: Counter[str] = Counter()
     for start in range(0, len(items), CHUNK):
         numbers = range(start, min(start + CHUNK, len(items)))
         drafts = fit([(number, _group(items[number])) for number in numbers], tokenizer, policy)
@@ -102,6 +113,7 @@ def score_items(
             unread[draft.place] = not _fits(draft, items[draft.place], policy)
         kept = [draft for draft in drafts if not unread[draft.place]]
         longest = max(longest, *(draft.num_tokens for draft in kept), 0)
+        remarks.update(what for draft in kept for what in (TEXT_LEFT_OUT, ARGUMENT_UNREAD) if what in draft.changes)
         num_cut += sum(len(draft.ids) for draft in kept if draft.changes.keys() & {PROMPT_CUT, RESPONSE_CUT})
         places = [(draft.place, place) for draft in kept for place in range(len(draft.ids))]
 
@@ -131,7 +143,7 @@ def score_items(
         votes[tuple(np.array(places).T)] = found
     left_out = np.isin(items.cluster, items.cluster[unread])
     votes[left_out] = np.nan
-    return Scored(as_one(model, votes), votes if model.num_members > 1 else None, left_out, num_cut, longest)
+    return Scored(as_one(model, votes), votes if model.num_members > 1 else None, left_out, num_cut, longest, remarks)
 
 
 def as_one(model: AnyRewardModel, votes: Floats) -> Floats:

@@ -5,8 +5,7 @@ It knows rows and tokenizers; it knows no model.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source
 from lightning_rm.data.store.report import DataReport
-from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE, TokenizePolicy
+from lightning_rm.data.tokenize.policy import ARGUMENT_UNREAD, OVERLONG, TEMPLATE, TokenizePolicy
 from lightning_rm.data.tokenize.tally import Tally
-from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render, unread_arguments
 from lightning_rm.digests import fingerprint
 
 REPEATED = "prompt of a pair before"
@@ -89,17 +88,17 @@ def distinct_prompts(
         if fault := _fault(row, tokenizer, arguments, max_prompt_tokens):
             tally.leave_out(origin, *fault)
         else:
-            tally.report.keep({}, origin)
+            unread = unread_arguments(tokenizer, row.chat_template_kwargs)
+            tally.report.keep({ARGUMENT_UNREAD: ", ".join(unread)} if unread else {}, origin)
             prompts.append(Prompt(row.prompt, row.id, row.prompt_id, row.chat_template_kwargs))
     tally.check()
     return prompts, tally.report
 
 
-def check_template_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Iterable[str]) -> None:
+def check_template_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Collection[str]) -> None:
     """Raise ValueError for the name of an argument that a policy's chat template does not read."""
-    for name in arguments:
-        if not re.search(rf"\b{re.escape(name)}\b", str(tokenizer.chat_template)):
-            raise ValueError(f"chat_template_kwargs: the policy's chat template reads no {name!r}; leave it out")
+    if unread := unread_arguments(tokenizer, arguments):
+        raise ValueError(f"chat_template_kwargs: the policy's chat template reads no {unread[0]!r}; leave it out")
 
 
 def encode_prompt(

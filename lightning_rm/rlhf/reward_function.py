@@ -8,6 +8,7 @@ knows the trainers' call signatures and none of their code.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.data.formats.scorable import prompt_and_response
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.policy import OVERLONG
-from lightning_rm.data.tokenize.templates import encode_texts, render
+from lightning_rm.data.tokenize.templates import encode_texts, render, unread_arguments
 from lightning_rm.digests import fingerprint
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.scoring.conversations import Conversation, bounded, encode
@@ -131,6 +132,9 @@ class RewardFunction:
                 prompts, completions, tools or nothing, chat_template_kwargs or nothing, strict=True
             )
         ]
+        for conversation in conversations:
+            for argument in unread_arguments(self.tokenizer, conversation.chat_template_kwargs):
+                warnings.warn(f"the reward model's chat template reads no argument {argument!r}", stacklevel=2)
         return self._rewards(encode(self.tokenizer, conversations, self.model.max_tokens))
 
     def openrlhf(

@@ -5,7 +5,10 @@ Everything that scores words encodes them here. It knows conversations, tokenize
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,12 +18,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.batches.choice import LayoutSetting
+from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.scorable import parse_scorable
 from lightning_rm.data.formats.turns import Turns, read_conversation
 from lightning_rm.data.rows import BadRow, Message
 from lightning_rm.data.sources.records import ArrowStream
-from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE
-from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
+from lightning_rm.data.tokenize.left_out import left_out
+from lightning_rm.data.tokenize.policy import ARGUMENT_UNREAD, OVERLONG, TEMPLATE, TEXT_LEFT_OUT
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render, unread_arguments
 from lightning_rm.data.tokenize.tokenizer import check_tokenizer
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.engine import score_sequences
@@ -28,6 +33,8 @@ from lightning_rm.scoring.parts import Refusal
 
 AnyConversation = Sequence[Message] | Sequence[Mapping[str, Any]] | Mapping[str, Any]
 """A list of messages that ends with the response, or a row with a prompt and one response."""
+
+EMPTY_RESPONSE = "with an empty response, scored as it is"
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,9 @@ def score(
         (N,) float32 rewards on the CPU, in the order given; (N, M) of M members, or with `each_member`. Nothing is
             truncated.
 
+    An empty response is scored as it is, since a policy may give one; training leaves such rows out. How many there
+    are, and what the template leaves out of conversations or their arguments, is said in a warning.
+
     Raises:
         ValueError: if what is given is not a list of conversations, or one cannot be read or is longer than the
             model's context; its place is named.
@@ -93,6 +103,9 @@ def score(
         if isinstance(ids, Refusal):
             raise ValueError(f"conversation {place}: {ids.reason}: {ids.detail}")
         sequences.append(ids)
+    if counts := Counter(remark for conversation in read for remark in remarks(tokenizer, conversation)):
+        told = "; ".join(f"{count:,} {remark}" for remark, count in counts.items())
+        warnings.warn(f"of {len(read):,} conversations scored: {told}", stacklevel=2)
     rewards = score_sequences(
         model,
         sequences,
@@ -127,6 +140,18 @@ def encode(
     distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
     ids = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
     return [bounded(ids[text], max_tokens) if isinstance(text, str) else text for text in texts]
+
+
+def remarks(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Iterator[str]:
+    """Yield what is worth saying of a conversation that is scored as it stands, in words to be counted."""
+    turns, tools, arguments = conversation.turns, conversation.tools, conversation.chat_template_kwargs
+    if is_blank(turns[-1]):
+        yield EMPTY_RESPONSE
+    for name in unread_arguments(tokenizer, arguments):
+        yield f"with an {ARGUMENT_UNREAD} ({name})"
+    with suppress(*TEMPLATE_ERRORS):  # which `encode` counts
+        if left_out(render(tokenizer, turns, tools, arguments), turns, tools):
+            yield f"with {TEXT_LEFT_OUT}"
 
 
 def bounded(ids: list[int], max_tokens: int | None) -> list[int] | Refusal:

@@ -45,6 +45,7 @@ class FileReport:
         num_scored: distinct conversations among these.
         refused: how many rows, by reason, have a response without a reward.
         examples: the first ten of them: `answers.jsonl:17: overlong: 700 tokens, and 512 are read`.
+        remarks: what is worth saying of conversations that are scored as they stand -> of how many.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class FileReport:
     num_scored: int
     refused: Mapping[str, int]
     examples: Sequence[str]
+    remarks: Mapping[str, int]
 
 
 def score_file(
@@ -170,7 +172,7 @@ def score_file(
     )
     if progress is not None:
         progress(stream.num_rows, total)
-    report = FileReport(out, stream.num_rows, stream.num_responses, stream.num_distinct, {}, ())
+    report = FileReport(out, stream.num_rows, stream.num_responses, stream.num_distinct, {}, (), dict(stream.remarks))
     if fabric.global_rank == 0:
         check_unchanged(source, files_digest([source]), before)
         refused, examples = _write(stream, parts, loaded.model, out, fields)

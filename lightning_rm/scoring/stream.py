@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from lightning_rm.data.formats.scorable import Scorable
 from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.readers import Record, read_file
 from lightning_rm.digests import short_key
-from lightning_rm.scoring.conversations import Conversation, encode
+from lightning_rm.scoring.conversations import Conversation, encode, remarks
 from lightning_rm.scoring.parts import Parts, Refusal
 from lightning_rm.scoring.rows import Kinds, Scored
 from lightning_rm.scoring.shards import Shard
@@ -50,6 +51,7 @@ class RowStream:
         max_tokens: conversations with more tokens are refused; None for no limit.
         shard_rows: rows of a shard.
         remembered: how many distinct conversations are remembered, to tell them from new ones.
+        remarks: what was worth saying of distinct conversations that are scored as they stand -> of how many.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class RowStream:
         self.taken = taken
         self.max_tokens = max_tokens
         self.shard_rows = shard_rows
+        self.remarks: Counter[str] = Counter()
         self._parse = parse
         self._tokenizer = tokenizer
         self._seen = _Seen(remembered)
@@ -108,7 +111,9 @@ class RowStream:
                     number, is_new = self._seen.number(key)
                     self._numbers.append(number)
                     if is_new:
-                        fresh.append((record.origin, Conversation(turns, row.tools, row.chat_template_kwargs)))
+                        conversation = Conversation(turns, row.tools, row.chat_template_kwargs)
+                        self.remarks.update(remarks(self._tokenizer, conversation))
+                        fresh.append((record.origin, conversation))
                         num_bytes += size
             num_rows += 1
             if fresh and (num_rows >= self.shard_rows or num_bytes >= SHARD_BYTES):

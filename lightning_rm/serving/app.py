@@ -7,7 +7,7 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,6 +19,9 @@ from lightning_rm.serving.errors import RequestError, error_body
 from lightning_rm.serving.service import FORMS, Service
 
 log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
+"""How long a body that is too large is read on, so that its client can read the answer."""
 
 
 class Answer(JSONResponse):
@@ -95,15 +98,34 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Return the body of a request; reading stops at the limit."""
+    """Return the body of a request.
+
+    What comes beyond the limit is read for a while and thrown away: a client that still writes when the connection is
+    closed would find it reset, and no answer. One that waits to be told to go on (`Expect: 100-continue`) is answered
+    at once.
+
+    Raises:
+        RequestError: if it is larger than the limit.
+    """
+    told = f"the body has more than the {limit:,} bytes that a request may have; send several requests"
+    too_large = RequestError(told, None, 413)
+    declared = request.headers.get("content-length", "")
+    waits = request.headers.get("expect", "").lower() == "100-continue"
+    if waits and declared.isdecimal() and int(declared) > limit:
+        raise too_large
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            found = f"the body has more than the {limit:,} bytes that a request may have; send several requests"
-            raise RequestError(found, None, 413)
-        chunks.append(chunk)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(None) as bound:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limit:
+                    chunks.append(chunk)
+                elif bound.when() is None:
+                    chunks.clear()
+                    bound.reschedule(asyncio.get_running_loop().time() + DRAIN_SECONDS)
+    if size > limit:
+        raise too_large
     return b"".join(chunks)
 
 

@@ -6,13 +6,13 @@ is not given a second. This file knows items and a tokenizer; no JSON and no mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, start_token
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, start_token, unread_arguments
 from lightning_rm.serving.errors import RequestError
 from lightning_rm.serving.forms import Ask, Conversation, Ids, Item, Text
 
@@ -56,6 +56,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, ask: Ask, limits: Limits) -> tupl
     return sequences, num_cut
 
 
+def unread(tokenizer: PreTrainedTokenizerBase, ask: Ask) -> Iterator[str]:
+    """Yield the names of template arguments of a request that the chat template does not read."""
+    for item in ask.items:
+        if isinstance(item, Conversation):
+            yield from unread_arguments(tokenizer, item.template_kwargs)
+
+
 def _encoded(tokenizer: PreTrainedTokenizerBase, item: Item, special_tokens: bool | None) -> Sequence[int]:
     if isinstance(item, Ids):
         return item.ids
@@ -97,6 +104,8 @@ def _kept(last_tokens: int | None, limit: int | None) -> int | None:
 def _cut(ids: list[int], keep: int, start: int | None) -> list[int]:
     """Return the BOS and the last tokens, which contain the response."""
     first = ids[:1] if keep and ids[0] == start else []
+    if keep == len(first) == 1:
+        raise RequestError("1 keeps the BOS alone, and its reward says nothing of the text", "truncate_prompt_tokens")
     return [*first, *ids[len(ids) - keep + len(first) :]]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,10 +21,15 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.serving.answers import Scored, answer
 from lightning_rm.serving.batcher import Batcher, Score
-from lightning_rm.serving.encode import Limits, encode
+from lightning_rm.serving.encode import Limits, encode, unread
 from lightning_rm.serving.errors import RequestError, found
 from lightning_rm.serving.forms import Ask, read_classify, read_embeddings, read_get_reward, read_pooling
 from lightning_rm.serving.meters import Meters
+
+log = logging.getLogger(__name__)
+
+MAX_UNREAD = 8
+"""How many names of arguments that the template does not read are told, each once."""
 
 FORMS: dict[str, Callable[[Mapping[str, Any]], Ask]] = {
     "/classify": read_classify,
@@ -69,6 +75,7 @@ class Service:
         self.served = served
         self.meters = Meters()
         self.started = int(time.time())
+        self._unread: set[str] = set()
         self._batcher = Batcher(served.score, batch_tokens, self._count_batch)
         # Two threads must not use a tokenizer of the Rust library at the same time.
         self._preparing = ThreadPoolExecutor(1, "tokenizer")
@@ -120,6 +127,10 @@ class Service:
         sequences, num_cut = encode(self.served.tokenizer, ask, self.served.limits)
         if num_cut:
             self.meters.add("truncated_total", num_cut)
+        for name in set(unread(self.served.tokenizer, ask)) - self._unread:
+            if len(self._unread) < MAX_UNREAD:
+                self._unread.add(name)
+                log.warning("requests give the template an argument that it does not read: %.40r", name)
         return ask, sequences
 
     def _count_batch(self, num_sequences: int, num_tokens: int) -> None:

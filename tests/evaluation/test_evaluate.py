@@ -189,6 +189,16 @@ def test_what_is_too_long_is_cut_and_counted_or_left_out(tmp_path: Path) -> None
     assert found["llmbar"].models["a"].num_left_out == left.left_out.sum()
 
 
+def test_what_a_template_does_not_read_is_noted(tmp_path: Path) -> None:
+    rows = [row | {"chat_template_kwargs": {"thinking": False}} for row in pairs(4)]
+    for _ in range(2):  # the second time by rewards that are kept
+        toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
+        found = evaluate(tmp_path / "model", data={"own": RecordSource(rows)}, out=tmp_path / "out", **FEW)
+        console = Console(width=200, record=True)
+        console.print(found.table())
+        assert "model: 4 items with argument that the template does not read" in console.export_text()
+
+
 def test_rewards_are_kept_and_used_again_only_for_the_same(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

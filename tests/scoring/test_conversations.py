@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,16 @@ def test_what_is_no_list_of_conversations_is_a_sentence() -> None:
     for message, (given, conversations) in wrong.items():
         with pytest.raises(ValueError, match=message):
             score(given, tokenizer, conversations)
+
+
+def test_what_a_template_does_not_read_and_empty_responses_are_said_and_scored() -> None:
+    """A policy may say nothing, so it is scored; an argument that changes nothing is named."""
+    model, tokenizer = toy_model().eval(), world_tokenizer()
+    empty = [{"role": "user", "content": "a cat"}, {"role": "assistant", "content": " "}]
+    told = "of 3 conversations scored: 3 with an argument that the template "
+    silent = r"; 1 with an empty response, scored as it is$"
+    with pytest.warns(UserWarning, match=rf"^{told}does not read \(enable_thinking\){silent}"):
+        score(model, tokenizer, [*CONVERSATIONS[:2], empty], chat_template_kwargs={"enable_thinking": False})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score(model, tokenizer, CONVERSATIONS[:2], chat_template_kwargs={"bos_token": "a"})  # every template reads it

@@ -190,6 +190,27 @@ def test_a_table_of_lists_and_single_responses_has_both_columns(tmp_path: Path) 
     assert none["my_reason"] == "bad value: field 'responses' is an empty list; leave the row out, or sample again"
 
 
+def test_an_empty_response_is_scored_in_a_pair_too_and_said(tmp_path: Path) -> None:
+    """Alone, in a list and in a pair: a response that says nothing has one reward, and the report counts it once."""
+    rows = [
+        {"prompt": "a cat", "response": ""},
+        {"prompt": "a cat", "responses": ["", "a dog"]},
+        {"prompt": "a cat", "chosen": "a dog", "rejected": ""},
+        {"prompt": "a cat", "chosen": [{"role": "assistant", "content": ""}], "rejected": "a dog"},
+        {"prompt": "", "response": "a dog"} | {"chat_template_kwargs": {"thinking": True}},
+    ]
+    report = score_file(LOADED, write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
+    alone, *several, _ = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    nothing, said = several[0]["rewards"]
+    assert alone["reward"] == nothing
+    assert [row["rewards"] for row in several[1:]] == [[said, nothing], [nothing, said]]
+    assert report.refused == {}
+    assert report.remarks == {
+        "with an empty response, scored as it is": 1,
+        "with an argument that the template does not read (thinking)": 1,
+    }
+
+
 def test_a_file_that_changes_while_it_is_scored_is_an_error(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [ONE, TALK])
     with pytest.raises(ValueError, match=r"in\.jsonl has changed while it was scored"):

@@ -138,6 +138,7 @@ def test_truncation_is_asked_for_or_an_error() -> None:
         ("/classify", {"input": TEXT, "add_special_tokens": 1}, 400, "add_special_tokens"),
         ("/classify", {"input": TEXT, "truncate_prompt_tokens": -2}, 400, "truncate_prompt_tokens"),
         ("/classify", {"input": TEXT, "truncate_prompt_tokens": 0}, 400, "input"),
+        ("/classify", {"input": TEXT, "truncate_prompt_tokens": 1}, 400, "truncate_prompt_tokens"),
         ("/classify", {"input_ids": TEXT}, 400, "input_ids"),
         ("/classify", {"text": [1]}, 400, "text[0]"),
         ("/classify", {"messages": []}, 400, "messages"),

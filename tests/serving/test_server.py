@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import struct
 import threading
 import urllib.request
@@ -112,6 +113,26 @@ def test_every_clients_request_over_a_socket() -> None:
             [told] = json.loads(response.read())["data"]
         got += struct.unpack("<f", base64.b64decode(told["embedding"]))
     assert got == [REWARD] * (len(REQUESTS) + 1)
+
+
+@pytest.mark.parametrize(("headers", "sent"), [("", 3_000_000), ("Expect: 100-continue\r\n", 0)])
+def test_a_body_that_is_too_large_is_answered_and_not_reset(headers: str, sent: int) -> None:
+    """A client that writes all of its body before it reads finds the answer, and one that asks first need not write."""
+    with background_server(toy_app()) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(f"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n{headers}\r\n".encode())
+            client.sendall(b" " * sent)
+            assert client.recv(12) == b"HTTP/1.1 413"
+
+
+def test_an_argument_that_the_template_does_not_read_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    app = toy_app()
+    for _ in range(2):
+        assert post(app, "/classify", {"messages": MESSAGES, "chat_template_kwargs": {"style": 1}}).status_code == 200
+    assert [record.getMessage() for record in caplog.records if "argument" in record.getMessage()] == [
+        "requests give the template an argument that it does not read: 'style'"
+    ]
 
 
 def test_members_and_ensembles_are_served(model: RewardModel) -> None:

@@ -26,11 +26,12 @@ from lightning_rm.data.formats.fields import (
     truth,
 )
 from lightning_rm.data.formats.media import MEDIA_FIELDS, check_media
+from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.nested import check_depth
 from lightning_rm.data.formats.published import FORMAT_FIELDS, FORMATS, LABEL_FIELDS, plain_fields
 from lightning_rm.data.formats.responses import Prefill, explicit_pair, implicit_pair
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
-from lightning_rm.data.formats.turns import Turns, check_turns
+from lightning_rm.data.formats.turns import SILENCE, Turns, check_turns
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.digests import digest
 
@@ -136,7 +137,8 @@ def read_pair(
         format: as there.
         columns: as there.
         prefill: as there.
-        as_given: take the first response for chosen where the row says elsewhere which one is.
+        as_given: take the first response for chosen where the row says elsewhere which one is, and responses that say
+            nothing as empty turns: they are scored, and not trained on.
 
     Returns:
         The row under the plain field names; the turns of prompt, chosen and rejected.
@@ -147,7 +149,10 @@ def read_pair(
     row = plain_fields(_prompt_left(renamed(raw, columns), columns), format, as_given=as_given)
     prompt, chosen, rejected = _turns(row, prefill)
     check_media(row, columns, prompt)
-    check_turns(prompt, {"chosen": chosen, "rejected": rejected})
+    if as_given:
+        chosen, rejected = chosen or SILENCE, rejected or SILENCE
+    sides = {"chosen": chosen, "rejected": rejected}
+    check_turns(prompt, {name: said for name, said in sides.items() if not (as_given and is_blank(said[-1]))})
     return row, prompt, chosen, rejected
 
 

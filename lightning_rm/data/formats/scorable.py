@@ -29,6 +29,7 @@ from lightning_rm.data.formats.questions import asked
 from lightning_rm.data.formats.responses import answer_turns, continued
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import (
+    SILENCE,
     Turns,
     check_answered,
     check_turns,
@@ -37,7 +38,7 @@ from lightning_rm.data.formats.turns import (
     prompt_turns,
     read_turns,
 )
-from lightning_rm.data.rows import BadRow, Message
+from lightning_rm.data.rows import BadRow
 
 Kind = Literal["one", "pair", "group"]
 
@@ -180,7 +181,7 @@ def response_turns(prompt: Turns, value: object, name: str) -> Turns:
     Raises:
         RowError: if it cannot be read, or does not end with the assistant's turn.
     """
-    turns = answer_turns(prompt, value, name) or (Message(role="assistant", content=""),)
+    turns = answer_turns(prompt, value, name) or SILENCE
     check_answered(turns, name)
     return turns
 

@@ -26,6 +26,9 @@ from lightning_rm.data.rows import Message
 
 Turns = tuple[Message, ...]
 
+SILENCE: Turns = (Message(role="assistant", content=""),)
+"""A response that says nothing, as a policy may."""
+
 WRONG_ROLE = "wrong role"
 PROMPT_DISAGREES = "prompt disagrees"
 HH_MARK = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Changes whenever the file's columns, or what they hold, change."""
 
 SCHEMA = pa.schema(

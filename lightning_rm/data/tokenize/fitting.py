@@ -15,6 +15,7 @@ from lightning_rm.data.tokenize.cutting import cut_prompts, cut_responses
 from lightning_rm.data.tokenize.draft import AnyRow, Draft, encode, measure_prompts
 from lightning_rm.data.tokenize.left_out import left_out
 from lightning_rm.data.tokenize.policy import (
+    ARGUMENT_UNREAD,
     IDENTICAL,
     IDENTICAL_CUT,
     IDENTICAL_IDS,
@@ -24,6 +25,7 @@ from lightning_rm.data.tokenize.policy import (
     TEXT_LEFT_OUT,
     TokenizePolicy,
 )
+from lightning_rm.data.tokenize.templates import unread_arguments
 
 
 def fit(
@@ -51,6 +53,8 @@ def fit(
     for draft in drafts:
         if missing := _left_out(draft):
             draft.changes[TEXT_LEFT_OUT] = missing
+        if unread := unread_arguments(tokenizer, draft.row.chat_template_kwargs):
+            draft.changes[ARGUMENT_UNREAD] = ", ".join(unread)
     return drafts
 
 

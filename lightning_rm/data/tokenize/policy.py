@@ -24,6 +24,7 @@ PROMPT_CUT = "prompt cut"
 RESPONSE_CUT = "response cut"
 NULL_OR_MISSING = "null or missing, the table does not say"
 TEXT_LEFT_OUT = "text left out by the template"
+ARGUMENT_UNREAD = "argument that the template does not read"
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ and tokenizers; it knows no pairs, no files of pairs and no model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import (
     _compile_jinja_template,  # pyright: ignore[reportPrivateUsage]  # held by tests/test_contracts.py
@@ -155,6 +156,27 @@ def render(
     return text
 
 
+def unread_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Collection[str]) -> list[str]:
+    """Return those names of arguments that no chat template of a tokenizer reads: they change nothing."""
+    templates: Any = tokenizer.chat_template
+    if not arguments or not templates or not _applies_plainly(tokenizer):
+        return []
+    read = [_names_in(text) for text in ([templates] if isinstance(templates, str) else templates.values())]
+    return [name for name in arguments if not any(name in names for names in read)]
+
+
+@lru_cache(maxsize=16)
+def _names_in(template: str) -> frozenset[str]:
+    """Return the names that a template looks up."""
+    environment: Any = _compile_jinja_template(template).environment
+    return frozenset(node.name for node in environment.parse(template).find_all(nodes.Name) if node.ctx == "load")
+
+
+def _applies_plainly(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether a tokenizer applies its template as all do, and reads no argument by itself."""
+    return type(tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template
+
+
 def _is_plain(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> bool:
     """Tell whether turns have a role and a content and nothing else, both of them texts, and the tokenizer applies its
     template as all do.
@@ -162,7 +184,7 @@ def _is_plain(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
     for message in messages:
         if len(message) != 2 or type(message.get("content")) is not str or type(message.get("role")) is not str:
             return False
-    return type(tokenizer).apply_chat_template is PreTrainedTokenizerBase.apply_chat_template
+    return _applies_plainly(tokenizer)
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

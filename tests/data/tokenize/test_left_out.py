@@ -11,6 +11,7 @@ import pytest
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.left_out import left_out
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
+from lightning_rm.data.tokenize.policy import ARGUMENT_UNREAD
 from tests.data.words import Rows, pair, turns, word_tokenizer
 
 CALL: Any = {
@@ -60,3 +61,13 @@ def test_it_is_counted_with_its_row(tmp_path: Path) -> None:
     report = prepare_pairs(Rows(whole, cut), word_tokenizer(template), TokenizePolicy(), tmp_path).report
     assert (report.kept, report.changes) == (2, {"text left out by the template": 1})
     assert report.examples["text left out by the template"] == ["a.jsonl:7: turn 0 (system)"]
+
+
+def test_an_argument_that_no_template_reads_is_counted_with_its_row(tmp_path: Path) -> None:
+    """What stands in a text or a comment of the template is not read; what is only asked about is."""
+    asked = "{# loud #}quiet {% if soft is defined %}w9 {% endif %}"
+    template = asked + "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    rows = [replace(pair("w1", "w2", "w3"), chat_template_kwargs={name: 1}) for name in ("loud", "quiet", "soft")]
+    report = prepare_pairs(Rows(*rows), word_tokenizer(template), TokenizePolicy(), tmp_path).report
+    assert (report.kept, report.changes) == (3, {ARGUMENT_UNREAD: 2})
+    assert [found.partition(": ")[2] for found in report.examples[ARGUMENT_UNREAD]] == ["loud", "quiet"]
