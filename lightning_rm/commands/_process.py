@@ -7,7 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_rm.commands._config import dotted
 from lightning_rm.commands._words import sort_words
+from lightning_rm.digests import fingerprint
 
 Run = Callable[[Sequence[str]], None]
 """Runs `lightning-rm WORDS`."""
@@ -30,7 +34,40 @@ def as_a_process(words: Sequence[str]) -> None:
 def words_of(words: Sequence[str], keys: Sequence[str]) -> list[str]:
     """Return the words of a command line that set one of these keys, or what lies below it, and where their choices lie
     if that is a folder of the user's (`--config-dir`).
+
+    Raises:
+        ValueError: if the command has a configuration of the user's own, which another command does not read.
     """
     given = sort_words(words)
+    if given.name or given.path:
+        raise ValueError(
+            f"{given.name or given.path} is a configuration of this command alone, and what it says would not reach "
+            "the commands that are run from here; give its settings as words, or in groups of a --config-dir"
+        )
     folder = [] if given.folder is None else [f"--config-dir={Path(given.folder).absolute()}"]
     return [*folder, *(word for word in given.own if word.partition("=")[0].lstrip("+~").partition(".")[0] in keys)]
+
+
+def chosen_there(cfg: DictConfig, words: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
+    """Return a digest of what these keys say where a folder of the user's (`--config-dir`) takes part in them; nothing
+    without one.
+
+    The words of a command line name its yaml files, which may be edited between two calls. What words set by themselves
+    is left out: they are compared as they stand.
+    """
+    given = sort_words(words)
+    if given.folder is None:
+        return {}
+    own = {word.partition("=")[0].lstrip("+~") for word in given.own}
+    values = {
+        key: value
+        for key, value in dotted(OmegaConf.to_container(cfg, resolve=False))
+        if key.partition(".")[0] in keys and not isinstance(value, dict) and not _is_set(key, own)
+    }
+    return {"yaml of --config-dir": fingerprint(values=values)}
+
+
+def _is_set(key: str, own: set[str]) -> bool:
+    """Tell whether a key, or one that it lies below, is among those that words set."""
+    parts = key.split(".")
+    return any(".".join(parts[:depth]) in own for depth in range(2, len(parts) + 1))

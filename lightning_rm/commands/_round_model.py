@@ -54,6 +54,7 @@ class ModelStages:
             "reference": None if self.cfg.weighing.reference is None else policy_version(self.cfg.weighing.reference),
             "pairs": self.setup.source("train").fingerprint(),
             "words": [word for word in self.weigh_words() if not word.startswith("reference=")],
+            **self.setup.choices(("data",)),
         }
 
     def weighing(self) -> Weighing:
@@ -95,6 +96,7 @@ class ModelStages:
         read |= {"responses.jsonl": round / "responses.jsonl"} if self.reads_responses else {}
         return {
             "words": [word for word in self.train_words(round) if not word.startswith("logger")],
+            **self.setup.choices([key for key in TRAINED if key != "logger"]),
             "pairs": self.setup.source("train").fingerprint(),
             **{name: sha256_of(file) for name, file in read.items()},
             "models": [self.cfg.num_models, self.cfg.combine, self.cfg.lam] if self.cfg.num_models > 1 else 1,

@@ -74,6 +74,7 @@ class PolicyStage:
             "optimizer": self.how,
             "rewards": {name: resolved(self.cfg)[name] for name in names},
             "words": words_of(self.setup.words, ("trainer",)),
+            **self.setup.choices(("trainer",)),
             "seed": round.seed(self.cfg.seed, "policy"),
             **{name: resolved(self.cfg)[name] for name in TEMPLATE if self.cfg[name]},
         }

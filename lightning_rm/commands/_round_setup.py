@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import find_source
-from lightning_rm.commands._process import Run
+from lightning_rm.commands._process import Run, chosen_there
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._words import parse
 from lightning_rm.commands.evaluate import device_of
@@ -56,6 +56,10 @@ class Setup:
         self.out = Path(cfg.out)
         self.optimizer: dict[str, Any] = resolved(cfg.policy_optimizer)
         self.device = device_of(cfg.accelerator) or torch.accelerator.current_accelerator() or torch.device("cpu")
+
+    def choices(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return what changes with what a folder of the user's says of these keys; nothing without one."""
+        return chosen_there(self.cfg, self.words, keys)
 
     def policy(self, round: Round) -> str | Path:
         """Return where the policy of a round lies."""

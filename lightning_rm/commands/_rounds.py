@@ -65,7 +65,11 @@ class RoundStages:
 
     def sample_inputs(self, round: Round) -> dict[str, Any]:
         """Return what the responses depend on."""
-        return {"policy": self.setup.policy_version(round.before), "words": self.sample_words(round)}
+        return {
+            "policy": self.setup.policy_version(round.before),
+            "words": self.sample_words(round),
+            **self.setup.choices(("data",)),
+        }
 
     def sample_words(self, round: Round) -> list[str]:
         """Return the words of `lightning-rm sample`, but for places."""

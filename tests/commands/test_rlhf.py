@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from hydra.errors import InstantiationException
 from rich.console import Console
 from safetensors.torch import load_file
 
+from lightning_rm.commands._process import words_of as handed_on
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import Setup
 from lightning_rm.commands._rounds import RoundStages
@@ -79,6 +81,27 @@ def test_a_file_is_the_same_from_another_folder(world: Path, monkeypatch: pytest
     project = ["logger.project=pairs.jsonl"]  # is not a file, though one of that name is here
     assert (world / "pairs.jsonl").is_file()
     assert Setup(cfg, project, lambda words: None, Console()).words == project
+
+
+def test_what_a_folder_of_the_users_says_is_part_of_what_stages_are_made_of(world: Path, tmp_path: Path) -> None:
+    """The words are the same after a yaml was edited, and a stage that is made is of other inputs all the same."""
+    (tmp_path / "optimizer").mkdir()
+    words = words_of(world, tmp_path, f"--config-dir={tmp_path}", "optimizer=mine", "optimizer.eps=1e-7")
+
+    def inputs(written: str) -> dict[str, Any]:
+        (tmp_path / "optimizer" / "mine.yaml").write_text(f"_target_: torch.optim.AdamW\n{written}\n")
+        there = f"hydra.searchpath=[file://{tmp_path}]"
+        cfg = composed(*(word for word in words if word[0] != "-"), there, command="rlhf")
+        stages = RoundStages(Setup(cfg, words, lambda words: None, Console()))
+        found: dict[str, Any] = {**stages.model.train_inputs(Round(tmp_path, 1))}
+        return found | {"others": [stages.setup.choices(("data",)), stages.setup.choices(("trainer",))]}
+
+    before = inputs("weight_decay: 0.1\neps: 1\nlr: 1")
+    assert inputs("# said otherwise by a word\neps: 2\nlr: 2\nweight_decay: 0.1") == before
+    after = inputs("weight_decay: 0.2\neps: 1\nlr: 1")
+    assert {name for name in after if after[name] != before[name]} == {"yaml of --config-dir"}
+    with pytest.raises(ValueError, match=r"^mine is a configuration of this command alone"):
+        handed_on(["--config-name=mine", "seed=1"], ("seed",))
 
 
 class Runner:
