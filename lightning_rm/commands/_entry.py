@@ -110,15 +110,17 @@ def prepare(verb: str) -> None:
     from lightning_rm.commands._keys import check_keys, compose_choices
     from lightning_rm.commands._ranks import with_date
     from lightning_rm.commands._resume import check_folder, with_folder
-    from lightning_rm.commands._words import parse, sort_words
+    from lightning_rm.commands._words import check_text, parse, quoted_where_needed, sort_words
 
     with _said():
+        check_text(words, os.getcwd())
         words = take_word(words)
         sys.argv[1:] = words
         given = sort_words(words)
         if given.looks_only:  # Hydra's own questions, such as --cfg job
             return
-        words = sys.argv[1:] = [*given.flags, *given.own]  # Hydra takes a flag between keys for a mistake
+        # Hydra takes a flag between keys for a mistake.
+        words = sys.argv[1:] = [*given.flags, *map(quoted_where_needed, given.own)]
         if given.name or given.path:  # another configuration, whose keys are its own
             choice = compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
         else:

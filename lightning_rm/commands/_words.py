@@ -5,6 +5,9 @@ It knows how words are written; not which keys there are.
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,6 +31,10 @@ FLAGS = (
     *("--package", "--resolve", "--run", "--shell-completion", "--version"),
 )
 """Hydra's own words, which may be cut short."""
+
+
+BEYOND_ASCII = r"[^\s,=:()\[\]{}]*[^\x00-\x7f](?:[^,=:()\[\]{}]*[^\s,=:()\[\]{}])?"
+"""What is quoted in a value: from one sign of the grammar to the next, with a letter that is not ASCII."""
 
 
 class Words(NamedTuple):
@@ -84,6 +91,52 @@ def sort_words(words: Sequence[str]) -> Words:
     return Words(own, looks_only=looks_only, flags=flags, **others)
 
 
+def quoted_where_needed(word: str) -> str:
+    """Return a word with quotes round what Hydra's grammar takes for no text: letters that are not ASCII.
+
+        data.file=[données.jsonl,b.jsonl]  ->  data.file=["données.jsonl",b.jsonl]
+
+    A word that has quotes, or is not understood with them either, stays as it is.
+    """
+    key, sign, value = word.partition("=")
+    if word.isascii() or not sign or any(mark in value for mark in ("'", '"', "\\")):
+        return word
+    if _is_read(word):
+        return word
+    with_quotes = f"{key}=" + re.sub(BEYOND_ASCII, r'"\g<0>"', value)
+    return with_quotes if _is_read(with_quotes) else word
+
+
+def _is_read(word: str) -> bool:
+    """Tell whether Hydra's grammar knows a word."""
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+def check_text(words: Sequence[str], folder: str) -> None:
+    """Check that this process can read and write names that are not ASCII, where it meets any.
+
+    Args:
+        words: of the command line.
+        folder: where the process works.
+
+    Raises:
+        ValueError: if it was told by its language to know ASCII alone.
+    """
+    for name in (*words, folder):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(name).decode("utf-8", "replace")
+            raise ValueError(
+                f"{shown!r} has letters that this process cannot read, since its language is not UTF-8 but "
+                f"{sys.getfilesystemencoding()}: set PYTHONUTF8=1, or LC_ALL=C.UTF-8, before the command"
+            ) from None
+
+
 def parse(arguments: Sequence[str]) -> list[Override]:
     """Return the `key=value` words of a command line.
 
@@ -94,7 +147,7 @@ def parse(arguments: Sequence[str]) -> list[Override]:
     parsed: list[Override] = []
     for word in arguments:
         try:
-            parsed.append(parser.parse_override(word))
+            parsed.append(parser.parse_override(quoted_where_needed(word)))
         except HydraException as error:
             key, sign, value = word.partition("=")
             if not sign:

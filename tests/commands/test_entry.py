@@ -23,7 +23,7 @@ from lightning_rm.commands._entry import command
 from lightning_rm.commands._help import help_text, read_help
 from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._resume import check_folder, is_requeued, quoted, with_folder, write_job
-from lightning_rm.commands._words import sort_words
+from lightning_rm.commands._words import check_text, parse, quoted_where_needed, sort_words
 from lightning_rm.commands.main import main, verbs
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import CONF
@@ -116,6 +116,29 @@ def test_a_key_with_dashes_is_told_how_it_stands(word: str, told: str) -> None:
     assert sort_words(["--multi", "--cfg", "job", "-m", "seed=1"]).looks_only  # Hydra's, one of them cut short
     with pytest.raises(ValueError, match=r"^--config-dir: say where, as --config-dir=\.\.\.$"):
         sort_words(["seed=1", "--config-dir"])
+
+
+@pytest.mark.parametrize(
+    ("word", "read"),
+    [
+        ("a=runs/ü 1", "runs/ü 1"),
+        ("a=[données.jsonl , b]", ["données.jsonl", "b"]),
+        ("a={b: ä}", {"b": "ä"}),
+        ("a='ä'", "ä"),
+        ("a=${oc.env:ü}", "${oc.env:ü}"),
+    ],
+)
+def test_letters_that_are_not_ascii_need_no_quotes(word: str, read: object) -> None:
+    """Hydra's grammar takes them within quotes alone, and so they are what its own reading of the line gets."""
+    assert parse([word])[0].value() == read
+    assert OverridesParser.create().parse_override(quoted_where_needed(word)).value() == read
+
+
+def test_letters_that_a_process_cannot_read_are_a_sentence() -> None:
+    """`LC_ALL=POSIX` without Python's UTF-8 mode hands over bytes in place of letters."""
+    check_text(["a=ü"], "/ü")
+    with pytest.raises(ValueError, match=r"^'out=ü' has letters that this process cannot read, .*: set PYTHONUTF8=1"):
+        check_text(["seed=1", "out=\udcc3\udcbc"], "/")
 
 
 @pytest.mark.parametrize(
