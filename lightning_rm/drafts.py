@@ -60,7 +60,8 @@ def draft_of(path: Path) -> Generator[Path]:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error  # which file it was
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that is read-only; it must not take the place of the error above
+            draft.unlink(missing_ok=True)
 
 
 def check_place(path: Path, *, folder: bool = False) -> Path:

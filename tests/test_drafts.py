@@ -114,8 +114,13 @@ def test_a_full_disk_names_the_file_whoever_says_so(tmp_path: Path, error: Excep
     assert names(tmp_path) == []
 
 
-def test_a_draft_that_cannot_be_written_is_named_by_its_file(tmp_path: Path) -> None:
-    """As on a disk that is read-only; a file elsewhere keeps its name."""
+def test_a_draft_that_cannot_be_written_is_named_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is read-only, which does not even remove what is not there; other files keep their names."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
     for swapped in (folder_draft, draft_of):
         with pytest.raises(OSError, match="Read-only") as caught, swapped(tmp_path / "model") as draft:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(draft))

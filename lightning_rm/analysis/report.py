@@ -17,7 +17,7 @@ from lightning_rm.analysis.sections.settings import runs_section, settings_secti
 from lightning_rm.analysis.sections.strength import strength_section
 from lightning_rm.analysis.sections.worst import worst_section
 from lightning_rm.analysis.study import Study, study_of
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import check_place, draft_of
 from lightning_rm.globs import named_paths
 
 Patterns = str | Path | Sequence[str | Path]
@@ -62,6 +62,7 @@ def report(
     target = Path(out)
     if target.suffix != ".html":
         raise ValueError(f"out={str(out)!r} is not a page: name a file that ends in .html")
+    check_place(target)
     study = study_of(found, reference)
     sections = [
         results_section(study, metrics),

@@ -18,6 +18,7 @@ from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.drafts import check_place
+from lightning_rm.scoring.parts import remove_left
 from lightning_rm.strength import Strength
 from lightning_rm.told import json_of
 
@@ -41,6 +42,7 @@ def annotate_data(cfg: DictConfig) -> Path:
     voters = find_voters(cfg.voters, cfg.weights)
     names = [voter.name for voter in voters]
     if out.exists() and not cfg.overwrite:
+        remove_left(out.with_name(f"{out.name}.parts"), out)
         raise ValueError(f"out={cfg.out!r} is there already, {_written_by(out)}; name another, or set overwrite=true")
     source = find_source(cfg)
     policy = find_policy(cfg)

@@ -17,6 +17,7 @@ from lightning_rm.drafts import check_place
 from lightning_rm.rlhf.importance import Weighing
 from lightning_rm.rlhf.weigh import weigh
 from lightning_rm.rlhf.weighed_file import Weighed, weighed_by
+from lightning_rm.scoring.parts import remove_left
 
 FEW = 0.1
 """Share of effective pairs below which a weighing is worth a second look."""
@@ -36,6 +37,7 @@ def weigh_pairs(cfg: DictConfig) -> Path:
     weighing = Weighing(cfg.power, cfg.relative, cfg.per_token, cfg.clip)
     check_place(out)
     if out.exists() and not cfg.overwrite:
+        remove_left(out.with_name(f"{out.name}.parts"), out)
         raise ValueError(f"out={cfg.out!r} is there already{_said_by(out)}; name another, or set overwrite=true")
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     console = plain_console()

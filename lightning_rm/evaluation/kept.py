@@ -21,7 +21,7 @@ from lightning_rm.evaluation.rewards import CHUNK, Reading, Scored
 from lightning_rm.models.backbone.folder import is_ensemble
 from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.models.ensembles.files import member_folders
-from lightning_rm.scoring.parts import Parts, check_parts, remove_parts
+from lightning_rm.scoring.parts import Parts, check_parts, remove_left, remove_parts
 from lightning_rm.told import object_of
 
 FORMAT = 2
@@ -86,6 +86,7 @@ class KeptRewards:
         told: dict[str, Any] = object_of((table.schema.metadata or {}).get(b"lightning_rm", b"{}"), path)
         if key is None or told.get("key") != key:
             return None
+        remove_left(path.with_suffix(".parts"), path)
         votes = np.full((*items.gold.shape, told["num_members"]), np.nan)
         for number, row in enumerate(table["votes"].to_pylist()):
             votes[number, : len(row)] = [[np.nan if vote is None else vote for vote in member] for member in row]

@@ -22,7 +22,7 @@ from lightning_rm.digests import check_unchanged, files_digest, fingerprint
 from lightning_rm.drafts import check_place, clear_drafts
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, load_model
-from lightning_rm.scoring.parts import Parts, check_parts, remove_parts
+from lightning_rm.scoring.parts import Parts, check_parts, remove_left, remove_parts
 from lightning_rm.scoring.rows import NewFields, Scored, check_suffixes, write_rows
 from lightning_rm.scoring.shards import Engine, Shard, score_shards
 from lightning_rm.scoring.stream import SHARD_ROWS, RowStream
@@ -124,6 +124,7 @@ def score_file(
         raise ValueError(f"out={str(out)!r} is the file that is read; name another")
     check_place(out)
     if out.exists() and not overwrite:
+        remove_left(out.with_name(f"{out.name}.parts"), out)
         raise ValueError(f"out={str(out)!r} is there already; name another file, or set overwrite=true")
     fabric = fabric or L.Fabric(accelerator="cpu", devices=1)
     loaded = model if isinstance(model, LoadedModel) else load_model(model, weights=weights, dtype=dtype)

@@ -123,3 +123,19 @@ def remove_parts(root: Path) -> None:
     for folder in (*(path for path in root.iterdir() if path.is_dir()), root):
         with suppress(OSError):  # it holds what is not ours
             folder.rmdir()
+
+
+def remove_left(root: Path, out: Path) -> None:
+    """Remove a folder of parts that a kill left beside an output which was written just before.
+
+    Parts that are newer than the output are those of a run that makes it anew, and stay.
+
+    Args:
+        root: the folder of parts.
+        out: the output, which is there.
+    """
+    written = out.stat().st_mtime_ns
+    if all(path.stat().st_mtime_ns <= written for path in root.rglob("*") if path.is_file()):
+        remove_parts(root)
+        with suppress(OSError):  # it is not there any more, or others have put something into it
+            root.rmdir()
