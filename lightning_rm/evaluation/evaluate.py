@@ -14,6 +14,7 @@ import torch
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.policy import Overlong
+from lightning_rm.devices import known_device
 from lightning_rm.drafts import check_place, is_full
 from lightning_rm.evaluation.asked import Asked, Models, Paths, find_models, left_out, read_asked, said, source_of
 from lightning_rm.evaluation.benchmarks.preferences import pair_items
@@ -86,11 +87,14 @@ def evaluate(
         The evaluation. What failed is in its `failed`.
 
     Raises:
-        ValueError: if there is no model or nothing to measure on, or nothing at all could be measured.
+        ValueError: if there is no model or nothing to measure on, this machine has no such device, or nothing at all
+            could be measured.
     """
     reading = Reading(max_tokens, overlong, layout, batch_tokens)
     if min(num_draws, num_random) < 1:
         raise ValueError(f"num_draws={num_draws} and num_random={num_random}: intervals take at least one draw of each")
+    if device is not None:
+        device = known_device(device)
     options = Options(diagnostics, probe_items, num_draws, num_random, seed)
     if out is not None:
         check_place(Path(out), folder=True)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lightning_rm.data.rows import BadRow, GroupRow, GroupSource
+from lightning_rm.devices import known_device
 from lightning_rm.digests import file_name
 from lightning_rm.drafts import check_place
 from lightning_rm.evaluation.asked import Models, find_models
@@ -72,6 +73,8 @@ def overoptimise(
         ValueError: if there is no model, samples cannot be read or differ in number, or nobody knows what is gold.
     """
     policy = policy or PolicyFiles()
+    if device is not None:
+        device = known_device(device)
     named = find_models(models, weights)
     if out is not None:
         check_place(Path(out), folder=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
+from lightning_rm.devices import known_device
 from lightning_rm.digests import chunks_digest, fingerprint
 from lightning_rm.models.backbone.folder import is_ensemble, is_members
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
@@ -70,8 +71,9 @@ def load_model(
         The model in evaluation mode, and its tokenizer.
 
     Raises:
-        ValueError: if there is no model, or it has no trained head.
+        ValueError: if there is no model, it has no trained head, or this machine has no such device.
     """
+    place = None if device is None else known_device(device)
     folder = find_folder(Path(path), weights)
     if folder is None:
         if (Path(path) / "config.yaml").is_file():
@@ -93,7 +95,7 @@ def load_model(
         model = load(folder, new_head=new_head, **options)
     if model.untrained_head is not None:
         raise ValueError(no_head(model.untrained_head, folder))
-    return LoadedModel(model.to(device or "cpu").eval(), tokenizer)
+    return LoadedModel(model.to(place or "cpu").eval(), tokenizer)
 
 
 def find_folder(run: Path, weights: str = "best") -> Path | None:

@@ -25,6 +25,7 @@ from lightning_rm.data.tokenize.templates import (
     with_start,
     writes_start,
 )
+from lightning_rm.model_paths import check_model_path
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def load_tokenizer(
         ValueError: if nothing is there or it cannot be read, there is no token to pad with, the tokenizer is not a fast
             one, or it is made to cost without end (`hostile`).
     """
+    check_model_path(path)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if str(path).endswith(".gguf"):
         path, options["gguf_file"] = Path(path).parent, Path(path).name

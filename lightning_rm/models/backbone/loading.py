@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from lightning_rm.checksums import check_weights
+from lightning_rm.model_paths import check_model_path
 from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.heads import Architecture, head_tensors
 from lightning_rm.models.backbone.text_tower import WEIGHTS, text_config
@@ -58,8 +59,10 @@ class Checkpoint:
         """Return the checkpoint at a path; a path that names a `.gguf` file is its folder and the file.
 
         Raises:
-            ValueError: if a GGUF file is asked for and the packages that read it are not installed.
+            ValueError: if it is a checkpoint or another file, or a GGUF file is asked for and the packages that read it
+                are not installed.
         """
+        check_model_path(path)
         place = Path(path)
         if place.suffix == ".gguf" and gguf_file is None:
             if not place.is_file():
