@@ -1,4 +1,4 @@
-"""A tiny configuration of every decoder that transformers has a sequence classifier and a causal language model for."""
+"""A tiny configuration of every decoder that transformers has a sequence classifier for."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-)
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.heads import ENCODERS
 from tests.tiny import BOS, EOS, PAD, VOCAB
 
-WITH_CAUSAL_TWIN = sorted(set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
-"""Every `model_type` of which a causal checkpoint may become a sequence classifier."""
+CLASSIFIERS = sorted(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+"""Every `model_type` that transformers has a sequence classifier for."""
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"), 16),
@@ -54,6 +51,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
     "minimax": _HYBRID,
+    "mistral4": {"head_dim": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8},
     "qwen3_5_text": _HYBRID,
     "qwen3_next": _HYBRID,
     "zamba": {**_ZAMBA, "attention_head_dim": 16, "n_mamba_heads": 2},
@@ -99,7 +97,7 @@ def is_decoder(model_type: str) -> bool:
 def table() -> list[str]:
     """The rows of docs/backbones.md: families that are read alike, their head, layouts and, where it is padded, why."""
     rows: dict[tuple[str, ...], list[str]] = {}
-    for name in sorted({*WITH_CAUSAL_TWIN, *ENCODERS}):
+    for name in CLASSIFIERS:
         if name not in ENCODERS and not is_decoder(name):
             continue
         config = AutoConfig.for_model(name) if name in ENCODERS else family_config(name)

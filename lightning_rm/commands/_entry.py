@@ -107,7 +107,7 @@ def prepare(verb: str) -> None:
         with _said():
             print(help_text(verb, [word for word in words if not word.startswith("-")]))
         raise SystemExit(0)
-    from lightning_rm.commands._keys import check_keys, compose_choices
+    from lightning_rm.commands._keys import check_keys, compose_choices, with_mappings
     from lightning_rm.commands._ranks import with_date
     from lightning_rm.commands._resume import check_folder, with_folder
     from lightning_rm.commands._words import check_text, parse, quoted_where_needed, sort_words
@@ -125,6 +125,7 @@ def prepare(verb: str) -> None:
             choice = compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
         else:
             choice = check_keys(verb, given.own, given.folder)
+            words = sys.argv[1:] = [*given.flags, *with_mappings(given.own)]
         if is_multirun(words):
             check_search(parse(given.own))
         if verb == "train":

@@ -30,8 +30,18 @@ from lightning_rm.commands._other_names import ALSO, NAMED_BY, OF_CHOICES, OTHER
 from lightning_rm.commands._targets import check_hydra, find_object
 from lightning_rm.commands._words import parse
 
-OPEN = ("backbone.model.config", "features", "policy_optimizer.args")
-"""Mappings with entries in the configuration that take others too, which are checked where they are read."""
+OPEN = (
+    *("backbone.model.config", "features", "policy_optimizer.args"),
+    *("data.columns", "data.where", "module.attributes"),
+)
+"""Mappings with entries in the configuration, or in an experiment, that take others too, which are checked where they
+are read."""
+
+WHOLE = ("module.attributes",)
+"""Mappings that are given whole: an experiment's is replaced, where Hydra would put the two together."""
+
+ADDED = ("data.columns", "data.where")
+"""Mappings whose entries are added to those of an experiment or a data set, where Hydra would want a +."""
 
 TEXTS_TOO = ("trainer.deterministic", "logger.loggers.wandb.log_model")
 """Keys whose value is true, false, or one of some words."""
@@ -168,6 +178,20 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
     if told:
         raise ValueError("; ".join(told))
     return choice
+
+
+def with_mappings(words: Sequence[str]) -> list[str]:
+    """Return the `key=value` words as Hydra has to be told them for the mappings of `WHOLE` and `ADDED` to be so.
+
+    module.attributes={a: 1} -> module.attributes=null module.attributes={a: 1}, data.where={a: 1} -> +data.where={a: 1}
+    """
+    told: list[str] = []
+    for word in words:
+        key, _, value = word.partition("=")
+        is_mapping = value.startswith("{")
+        told += [f"{key}=null"] if is_mapping and key in WHOLE else []
+        told.append(f"+{word}" if is_mapping and key in ADDED else word)
+    return told
 
 
 def nearest(key: str, known: Mapping[str, object]) -> str | None:

@@ -48,7 +48,9 @@ class PairRow:
         tools: tool definitions handed to the chat template.
         chat_template_kwargs: further arguments handed to the chat template for this row.
         origin: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
-        others: fields of the row that nothing here reads, as its file gives them. Not part of what a row is.
+        others: fields of the row that are no part of the pair, as its file gives them: those that nothing here reads,
+            and those that say which response is better. Not part of what a row is.
+        unread: the names of the former. Not part of what a row is.
         doubts: keys of its tools and calls for which a table cannot tell null from missing, so that a rule decided
             (`sources.arrow`). Not part of what a row is.
     """
@@ -72,6 +74,7 @@ class PairRow:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     origin: str = field(default="", compare=False)
     others: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    unread: frozenset[str] = field(default=frozenset(), compare=False)
     doubts: tuple[str, ...] = field(default=(), compare=False)
 
     @property

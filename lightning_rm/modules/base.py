@@ -40,8 +40,10 @@ from lightning_rm.modules.requirements import (
     check_reading,
     check_strengths,
     check_targets,
+    check_together,
     check_trainer,
     check_two_responses,
+    check_weighed,
 )
 from lightning_rm.modules.restored import RestoredOptimizer
 from lightning_rm.modules.routing import with_routing
@@ -134,6 +136,11 @@ class PairwiseRM(L.LightningModule):
         """Whether the method can only train on pairs that all have a strength."""
         return False
 
+    @property
+    def looks_over(self) -> int:
+        """How many pairs of a micro-batch, over all ranks, the loss looks at together; 1 where each is by itself."""
+        return 1
+
     def scores(self, batch: PreferenceBatch | GroupBatch) -> Tensor | None:
         """Return scores that rewards are compared with beside labels, (2, P), NaN where unknown; None without any."""
         return None
@@ -142,13 +149,15 @@ class PairwiseRM(L.LightningModule):
         """Check before training that the method can train on these pairs.
 
         Raises:
-            ValueError: if it needs strengths that are missing, no row has two responses to tell apart, or a treatment
-                makes targets that it does not read.
+            ValueError: if it needs strengths that are missing, no row has two responses to tell apart, all pairs have
+                the weight 0, or a treatment makes targets that it does not read.
 
         Warns:
             UserWarning: if the data brings targets that it does not read.
         """
-        check_targets(pairs.targets(), pairs.changed, self.reads, type(self).__name__)
+        targets = pairs.targets()
+        check_weighed(targets)
+        check_targets(targets, pairs.changed, self.reads, type(self).__name__)
         if self.needs_strengths:
             check_strengths(torch.tensor(pairs.strength.mean))
         if not self.reads_single_responses:
@@ -241,6 +250,8 @@ class PairwiseRM(L.LightningModule):
         # Later batches are not looked at: the host would wait for the device in every step.
         if batch_idx == 0 and self.needs_strengths:
             check_strengths(batch.strength)
+        if self.global_step == 0 and batch_idx == 0:
+            check_together(self.looks_over, batch.num_pairs * self.trainer.world_size, type(self).__name__)
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
         """Give one micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""

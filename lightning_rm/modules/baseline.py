@@ -19,7 +19,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import LABELS_AND_WEIGHTS, RANKING_TARGETS, Target, check_weights
+from lightning_rm.modules.requirements import LABELS_AND_WEIGHTS, RANKING_TARGETS, Target, TrainPairs, check_weights
 from lightning_rm.precision import wide
 
 ListLoss = Literal["pairs", "plackett_luce"]
@@ -84,6 +84,25 @@ class BaselineRM(PairwiseRM):
         if self.list_loss == "plackett_luce":
             return frozenset({"weight"})
         return RANKING_TARGETS if self.margin_scale else LABELS_AND_WEIGHTS
+
+    @property
+    def looks_over(self) -> int:
+        """Two pairs for a penalty on lengths: over the responses of one a correlation is 1 in size in any case."""
+        return 2 if self.length_penalty else 1
+
+    def check_pairs(self, pairs: TrainPairs) -> None:
+        """Check the training pairs.
+
+        Raises:
+            ValueError: if ties are kept, and `plackett_luce` would take them for an order.
+        """
+        super().check_pairs(pairs)
+        ties = (pairs.targets().label == 0.5) & ~pairs.single
+        if self.list_loss == "plackett_luce" and (tied := int(ties.sum())):
+            raise ValueError(
+                f"{tied:,} training pairs are ties, and list_loss=plackett_luce has no place for them in an order: set "
+                "data.ties=drop, which leaves tied responses unranked against each other, or list_loss=pairs"
+            )
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         """Return nothing where a kept LM head is trained."""

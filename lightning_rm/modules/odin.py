@@ -59,6 +59,11 @@ class OdinRM(PairwiseRM):
         """Labels, target margins and weights."""
         return RANKING_TARGETS
 
+    @property
+    def looks_over(self) -> int:
+        """Two pairs: a correlation over the two responses of one is 1 in size whatever they are."""
+        return 2
+
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the ranking loss of the sum, the two correlations and the cosine of the heads."""
         of_length = self.length_head(output.feature)[..., 0]

@@ -185,6 +185,38 @@ def check_targets(
             )
 
 
+def check_weighed(targets: Targets) -> None:
+    """Check that a training pair has a weight.
+
+    Raises:
+        ValueError: if all have 0.
+    """
+    if len(targets.weight) and not targets.weight.any():
+        raise ValueError(
+            f"all {len(targets.weight):,} training pairs have the weight 0, and nothing would be learned: mend the "
+            "weights, or leave their column out with data.columns={weight: null}"
+        )
+
+
+def check_together(wanted: int, num_pairs: int, reader: str) -> None:
+    """Check that a micro-batch has as many pairs as a method looks at together.
+
+    Args:
+        wanted: pairs that it looks at.
+        num_pairs: of the first micro-batch, over all ranks.
+        reader: the method's name.
+
+    Warns:
+        UserWarning: if it has fewer.
+    """
+    if num_pairs < wanted:
+        warnings.warn(
+            f"{reader} looks at {wanted} pairs of a micro-batch together, and the first one has {num_pairs}: set "
+            f"data.batch_pairs={wanted} or more; micro-batches whose gradients are accumulated are not put together",
+            stacklevel=2,
+        )
+
+
 def check_weights(**weights: float) -> None:
     """Check the weights of parts of a loss, by the options' names.
 

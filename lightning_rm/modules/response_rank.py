@@ -40,8 +40,10 @@ class ResponseRankRM(PairwiseRM):
         spike_factor: float | None = 10.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
-        if group_size < 1 or model.num_rewards != 1:
-            raise ValueError(f"group_size={group_size} of {model.num_rewards} rewards: give 1 or more, of one model")
+        if group_size < 1:
+            raise ValueError(f"group_size={group_size}; give 1 or more")
+        if model.num_rewards != 1:
+            raise ValueError("module=response_rank trains one model, without members")
         self.group_size = group_size
 
     @property
@@ -53,6 +55,11 @@ class ResponseRankRM(PairwiseRM):
     def reads(self) -> frozenset[Target]:
         """The side that a label takes, and weights."""
         return frozenset({"label", "weight"})
+
+    @property
+    def looks_over(self) -> int:
+        """How many pairs are ranked together."""
+        return self.group_size
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the ranking of the micro-batch's groups."""

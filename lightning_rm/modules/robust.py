@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
@@ -55,6 +57,11 @@ class RobustRM(PairwiseRM):
     def reads(self) -> frozenset[Target]:
         """Labels, target margins and weights."""
         return RANKING_TARGETS
+
+    @property
+    def looks_over(self) -> int:
+        """How many pairs it takes for one to be left out."""
+        return math.ceil(1 / self.trim - 1e-9) if self.trim else 1
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the mean loss of the pairs that are kept, and their share."""

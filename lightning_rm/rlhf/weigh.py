@@ -189,7 +189,7 @@ class _Used:
                 if fault := next((found for found in said if isinstance(found, Unreadable)), None):
                     tally.leave_out(row.place, fault.reason, fault.detail)
                     continue
-                tally.report.keep({}, row.place, row.others)
+                tally.report.keep({}, row.place, row.unread)
                 places.append(number)
                 others.note(row)
         tally.check()

@@ -224,7 +224,7 @@ def weight(
             magnitudes slightly better, better and much better weigh `[1, 3, 10]` in INF-ORM-Llama3.1-70B.
 
     Raises:
-        ValueError: if floor is not above 0, or clip is below it.
+        ValueError: if floor is not above 0, clip is below it, or `of_level` has no weights, or one that is not above 0.
 
     Warns:
         UserWarning: where strengths are beyond those of `of_level`.
@@ -233,6 +233,8 @@ def weight(
         raise ValueError(f"floor={floor} and clip={clip}: give 0 < floor <= clip, or drop the pairs that get no weight")
     backing = np.where(targets.label < 0.5, -strength.mean, strength.mean)
     if of_level is not None:
+        if not of_level or not all(map(_is_above_0, of_level)):
+            raise ValueError(f"of_level={list(of_level)}: give the weight of each strength, 1, 2, ..., as [1, 3, 10]")
         if beyond := int((backing > len(of_level)).sum()):
             warnings.warn(
                 f"weight: {beyond:,} of {len(backing):,} strengths are beyond the {len(of_level)} of of_level= and "
@@ -302,3 +304,8 @@ def _share(strength: Strength) -> Floats:
 def _sigmoid(x: Floats) -> Floats:
     with np.errstate(invalid="ignore"):  # NaN stays NaN
         return np.exp(-np.logaddexp(0.0, -x))
+
+
+def _is_above_0(value: object) -> bool:
+    """Tell whether what a configuration gives for a weight is a number above 0."""
+    return isinstance(value, int | float) and value > 0

@@ -21,12 +21,12 @@ from lightning_rm.commands._completion import SCRIPTS, complete
 from lightning_rm.commands._config import in_words
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._help import help_text, read_help
-from lightning_rm.commands._keys import check_keys
+from lightning_rm.commands._keys import check_keys, with_mappings
 from lightning_rm.commands._resume import check_folder, is_requeued, quoted, with_folder, write_job
 from lightning_rm.commands._words import check_text, parse, quoted_where_needed, sort_words
 from lightning_rm.commands.main import main, verbs
 from tests.commands.conftest import Cli
-from tests.commands.test_conf import CONF
+from tests.commands.test_conf import CONF, composed
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,18 @@ def test_a_key_that_is_none_is_an_error_with_the_nearest_known_one(words: list[s
 )
 def test_a_key_that_somebody_reads_is_known(words: list[str]) -> None:
     check_keys("train", words)
+
+
+def test_a_mapping_that_a_user_fills_is_open_where_an_experiment_has_filled_it() -> None:
+    """Attributes are given whole, and replace the experiment's; columns are added to those that it names."""
+    attributes = "module.attributes={helpfulness: 0.5, verbosity: -1}"
+    check_keys("train", ["experiment=nemotron_regression", attributes])
+    check_keys("train", ["experiment=inf_orm", "data.columns={label: p_chosen}"])
+    whole = composed(*with_mappings(["experiment=nemotron_regression", "module.attributes={verbosity: -1}"]))
+    assert dict(whole.module.attributes) == {"verbosity": -1}
+    for experiment, before in (("inf_orm", {"strength_mean": "magnitude"}), ("nemotron", {})):
+        added = composed(*with_mappings([f"experiment={experiment}", "data.columns={label: p_chosen}"]))
+        assert dict(added.data.columns) == {**before, "label": "p_chosen"}
 
 
 @pytest.mark.parametrize(("word", "told"), [("--lr=1e-5", "lr=1e-5"), ("--lr", "lr=...")])

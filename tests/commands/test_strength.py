@@ -239,7 +239,7 @@ def test_one_of_several_files_is_named_by_its_set(tmp_path: Path) -> None:
         (["analyze", "deciles=none/*"], "deciles='none/*' names no run"),
         (
             ["train", "experiment=flip", "logger=csv", *FEW],
-            "flip need preference strengths",
+            "treatment=flip is by preference strength",
         ),
         (
             ["train", "data.levels=3", "treatment=[flip,adaptive_margin]", "logger=csv", *FEW],

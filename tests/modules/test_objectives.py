@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,8 @@ from lightning_rm.modules.voters import VotersRM, plausible_to_others
 from lightning_rm.strength import levels
 from tests import reference
 from tests.float64 import assert_same, same
-from tests.toy import toy_data, toy_model, toy_trainer, weights
+from tests.methods import GroupRows
+from tests.toy import Rows, toy_data, toy_model, toy_trainer, weights
 
 ADAMW = partial(torch.optim.AdamW, lr=5e-3)
 
@@ -57,8 +59,7 @@ def data_of(tmp_path: Path, source: Any, **options: Any) -> PreferenceDataModule
         train=source,
         val=SyntheticSource(4, split="val"),
         cache_dir=tmp_path,
-        batch_pairs=8,
-        **options,
+        **{"batch_pairs": 8, **options},
     )
 
 
@@ -123,6 +124,37 @@ def test_response_rank_goes_by_label_and_leaves_ties_unranked(tokens: Any) -> No
     plain = batch_of(tokens)
     assert_same(alone.losses(plain, output)["loss"], ranking_loss(output.chosen, output.rejected))
     assert not alone.needs_strengths
+
+
+@pytest.mark.parametrize(
+    ("make", "batch_pairs", "wanted"),
+    [
+        (partial(ResponseRankRM, group_size=6), 4, 6),
+        (partial(RobustRM, trim=0.2), 4, 5),
+        (OdinRM, 1, 2),
+        (partial(BaselineRM, length_penalty=1), 1, 2),
+    ],
+)
+def test_a_micro_batch_that_is_too_small_for_a_method_is_said(
+    tmp_path: Path, make: Any, batch_pairs: int, wanted: int
+) -> None:
+    for enough in (True, False):
+        module, number = make(toy_model(), ADAMW), wanted if enough else batch_pairs
+        data = data_of(tmp_path, leveled(), batch_pairs=number)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            toy_trainer(tmp_path, max_steps=1).fit(module, data)
+        said = [str(each.message) for each in caught if "together, and the first one has" in str(each.message)]
+        assert len(said) == (0 if enough else 1)
+        assert enough or said[0].startswith(f"{type(module).__name__} looks at {wanted} pairs of a micro-batch")
+
+
+@pytest.mark.parametrize("make", [BaselineRM, StrengthAwareRM, OrdinalRM, RegressionRM])
+def test_pairs_that_all_have_the_weight_0_are_refused(tmp_path: Path, make: Any) -> None:
+    source = [replace(row, weight=0.0) for row in leveled(4)]
+    data = data_of(tmp_path, Rows(source), ties="keep", treatments=[levels])
+    with pytest.raises(ValueError, match="all 4 training pairs have the weight 0"):
+        toy_trainer(tmp_path).fit(make(toy_model(), ADAMW), data)
 
 
 # Noise
@@ -368,3 +400,12 @@ def test_plackett_luce_learns_the_order_of_a_list(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, max_epochs=20)
     trainer.fit(module, data)
     assert trainer.callback_metrics["train_epoch/accuracy"] > 0.9
+
+
+def test_ties_have_no_place_in_an_order(tmp_path: Path) -> None:
+    tied = [replace(row, scores=({"score": 2.0}, {"score": 1.0}, {"score": 1.0})) for row in SyntheticGroups(4, k=3)]
+    module = BaselineRM(toy_model(), ADAMW, list_loss="plackett_luce")
+    with pytest.raises(ValueError, match=r"4 training pairs are ties, and list_loss=plackett_luce.*data.ties=drop"):
+        toy_trainer(tmp_path).fit(module, data_of(tmp_path, GroupRows(tied), ties="keep"))
+    toy_trainer(tmp_path, max_steps=1).fit(module, data_of(tmp_path, GroupRows(tied)))
+    assert module.global_step == 1

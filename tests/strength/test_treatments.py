@@ -367,3 +367,6 @@ def test_weights_of_levels_are_inf_orms() -> None:
     assert weight.tolist() == same((expected / expected.mean()).tolist())
     with pytest.warns(UserWarning, match="2 of 5 strengths are beyond the 2 of of_level= and weigh as its last"):
         s.weight(told, s.Targets.plain(5), of_level=[1, 3])
+    for wrong in ([], [0, 0, 0], ["a"]):
+        with pytest.raises(ValueError, match=r"of_level=.*: give the weight of each strength"):
+            s.weight(told, s.Targets.plain(5), of_level=wrong)  # pyright: ignore[reportArgumentType]

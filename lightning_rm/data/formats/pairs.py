@@ -28,7 +28,7 @@ from lightning_rm.data.formats.fields import (
 from lightning_rm.data.formats.media import MEDIA_FIELDS, check_media
 from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.nested import check_depth
-from lightning_rm.data.formats.published import FORMAT_FIELDS, FORMATS, LABEL_FIELDS, plain_fields
+from lightning_rm.data.formats.published import FORMAT_FIELDS, FORMATS, LABEL_FIELDS, label_fields, plain_fields
 from lightning_rm.data.formats.responses import Prefill, explicit_pair, implicit_pair
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import SILENCE, Turns, check_turns
@@ -115,7 +115,8 @@ def parse_row(
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
             origin=origin,
-            others=_others(raw, columns, read_votes=bool(votes)),
+            others=(others := _others(raw, columns, read_votes=bool(votes))),
+            unread=frozenset(others) - label_fields(renamed(raw, columns), format),
             doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
     except RowError as error:
@@ -178,7 +179,7 @@ def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
 
 
 def _others(raw: Raw, columns: Mapping[str, str | None], read_votes: bool) -> dict[str, object]:
-    """Return the fields of a row that no format reads; they stay with the row as they are."""
+    """Return the fields of a row that are no part of the pair; they stay with the row as they are."""
     read = (KNOWN_FIELDS - LABEL_FIELDS).union(path for path in columns.values() if path is not None)
     if not read_votes and columns.get("votes", "") is not None:
         read -= {"votes"}  # the data's own, such as the votes of readers

@@ -65,6 +65,20 @@ def plain_fields(raw: Raw, name: str, *, as_given: bool = False) -> Raw:
     )
 
 
+def label_fields(raw: Raw, name: str) -> frozenset[str]:
+    """Return those of `LABEL_FIELDS` that are read of a row.
+
+    Args:
+        raw: the row.
+        name: its format, as in `plain_fields`.
+    """
+    if raw.keys().isdisjoint(LABEL_FIELDS):
+        return frozenset()
+    if name == "auto":
+        name = next(known for known, row_format in FORMATS.items() if row_format.matches(raw))
+    return FIELDS_OF_LABELS.get(name, frozenset())
+
+
 def _hh_text(raw: Raw) -> Raw:
     """HH-RLHF as released: two whole conversations in `Human:` and `Assistant:` marks (arXiv 2204.05862)."""
     sides: dict[str, object] = {}
@@ -191,7 +205,14 @@ FORMAT_FIELDS = TOOLKIT_FIELDS | frozenset(
 )
 """The fields that the formats read in addition to the plain ones."""
 
-LABEL_FIELDS = frozenset(
-    {"labels", "domain", "choice", "better_response_id", "overall_preference", "preference_strength", "GPT4 label"}
-)
-"""Those of them that describe a pair and are not part of it: in a row with the plain fields they change nothing."""
+FIELDS_OF_LABELS = {
+    "shp": frozenset({"labels", "domain"}),
+    "summaries": frozenset({"choice"}),
+    "safe_rlhf": frozenset({"better_response_id"}),
+    "helpsteer": frozenset({"overall_preference", "preference_strength"}),
+    "strength_cleaned": frozenset({"GPT4 label"}),
+}
+"""Those of them that describe a pair and are not part of it, by the format that reads them: in a row of another one
+they change nothing."""
+
+LABEL_FIELDS = frozenset[str]().union(*FIELDS_OF_LABELS.values())

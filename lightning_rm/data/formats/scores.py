@@ -65,19 +65,26 @@ def read_scores(row: Raw, num_responses: int) -> tuple[Mapping[str, float], ...]
             BAD_VALUE, f"field {name!r} has {len(items)} items for {num_responses} responses; it needs one each"
         )
     if name == "ranks":
-        return tuple({SCORE: -number(item, f"field 'ranks', item {place}")} for place, item in enumerate(items))
+        return tuple({SCORE: -_given(item, f"field 'ranks', item {place}")} for place, item in enumerate(items))
     return tuple(_attributes(item, f"field 'scores', item {place}") for place, item in enumerate(items))
 
 
 def _attributes(item: object, name: str) -> Mapping[str, float]:
     """Return the scores of one response without those that are null."""
     if not isinstance(item, Mapping):
-        return {SCORE: number(item, name)}
+        return {SCORE: _given(item, name)}
     given = cast("Mapping[object, object]", item)
     scores = {str(key): number(value, f"{name}, {key}") for key, value in given.items() if value is not None}
     if not scores:
         raise RowError(BAD_VALUE, f"{name} has no score at all; leave the response out")
     return scores
+
+
+def _given(item: object, name: str) -> float:
+    """Return the score of a response that has one alone."""
+    if item is None:
+        raise RowError(BAD_VALUE, f"{name} is null; leave the response out of the row")
+    return number(item, name)
 
 
 def _ultrafeedback(raw: Raw) -> Raw:

@@ -38,8 +38,8 @@ def treated(pairs: PairDataset, treatments: Mapping[str, Treatment | ById]) -> P
     by_strength = [treatment for treatment in treatments.values() if not isinstance(treatment, ById)]
     if by_strength and np.isnan(pairs.strength.mean).all():
         raise ValueError(
-            f"{pairs.name}: {names} need preference strengths, and no pair has one; train voters and write them with "
-            "`lightning-rm annotate`, then train on the file that it writes"
+            f"{pairs.name}: treatment={names} is by preference strength, and no pair has one; train voters and write "
+            "them with `lightning-rm annotate`, then train on the file that it writes"
         )
     before = pairs.targets()
     ids = [] if len(by_strength) == len(treatments) else pairs.ids()

@@ -91,7 +91,7 @@ def _kept(
         if left_out := left_out_for(draft, tokenizer, tally.policy.max_tokens):
             tally.leave_out(draft.row.place, *left_out)
         else:
-            tally.report.keep(draft.changes | doubted(draft.row), draft.row.place, draft.row.others)
+            tally.report.keep(draft.changes | doubted(draft.row), draft.row.place, draft.row.unread)
             yield draft
 
 

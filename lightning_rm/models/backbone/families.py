@@ -36,9 +36,9 @@ PROVEN = frozenset(
         *("arcee", "axk1", "axk2", "biogpt", "bloom", "cohere_compass_text", "deepseek_v2", "deepseek_v3"),
         *("diffllama", "doge", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2"),
         *("gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe"),
-        *("jamba", "jetmoe", "llama", "minicpm3", "minimax", "ministral", "ministral3", "mistral", "mixtral", "mpt"),
-        *("nemotron", "olmo", "olmo2", "olmo3", "openai-gpt", "opt", "persimmon", "phi", "phi3", "phimoe"),
-        *("qwen2", "qwen2_moe", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next", "seed_oss", "smollm3"),
+        *("jamba", "jetmoe", "llama", "minicpm3", "minimax", "ministral", "ministral3", "mistral", "mistral4"),
+        *("mixtral", "mpt", "nemotron", "olmo", "olmo2", "olmo3", "openai-gpt", "opt", "persimmon", "phi", "phi3"),
+        *("phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next", "seed_oss", "smollm3"),
         *("stablelm", "starcoder2", "zamba", "zamba2"),
     }
 )
@@ -59,6 +59,11 @@ def architecture_of(config: PreTrainedConfig, remote: bool = False) -> Architect
         return REMOTE
     if (encoder := ENCODERS.get(config.model_type)) is not None:
         return encoder
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"model_type={config.model_type!r} is an encoder and a decoder, and a reward model here is one of the two: "
+            f"choose a decoder, or an encoder of one of: {', '.join(ENCODERS)}"
+        )
     if config.get_text_config() is not config:
         raise ValueError(
             f"model_type={config.model_type!r} reads images too, and a reward model reads text: give its text tower, "
@@ -67,8 +72,8 @@ def architecture_of(config: PreTrainedConfig, remote: bool = False) -> Architect
     kind = classifier_class(config)
     if not _reads_a_score(kind, config):
         raise ValueError(
-            f"model_type={config.model_type!r}: {kind.__name__} does not score the last token, and its head is not "
-            f"known here; choose a decoder, or an encoder of one of: {', '.join(ENCODERS)}"
+            f"model_type={config.model_type!r}: {kind.__name__} has no head `score` that reads the last token, and its "
+            f"own is not known here; choose a decoder, or an encoder of one of: {', '.join(ENCODERS)}"
         )
     reason = _why_rows(kind, config)
     sdpa = kind._supports_sdpa and getattr(config, "attn_logit_softcapping", None) is None
@@ -102,7 +107,7 @@ def _reads_a_score(kind: type[Any], config: PreTrainedConfig) -> bool:
 
     Which token that is, the probe and the tests find out.
     """
-    if config.is_encoder_decoder or getattr(config, "pooling", None) not in (None, "eos"):
+    if getattr(config, "pooling", None) not in (None, "eos"):
         return False
     forward: Any = inspect.unwrap(kind.forward)
     return issubclass(kind, GenericForSequenceClassification) or "score" in forward.__code__.co_names

@@ -34,12 +34,13 @@ _OF_THE_WHOLE = ("pad_token_id", "eos_token_id", "bos_token_id")
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Return a checkpoint's configuration, or that of its text tower where it has other towers too.
+    """Return a checkpoint's configuration, or that of its text tower where it has other towers too (not one of an
+    encoder and a decoder of text).
 
     What the whole says of labels, padding and the end of texts is taken over where the text tower says nothing.
     """
     tower = config.get_text_config()
-    if tower is config:
+    if tower is config or config.is_encoder_decoder:
         return config
     text = _as_twin(tower) if tower.model_type in TWINS else copy.deepcopy(tower)
     text.architectures = config.architectures

@@ -95,7 +95,7 @@ class MemberLora(nn.Module):
         if not architecture.packs:
             raise ValueError(f"{classifier.config.model_type} cannot run members in one pass; set lora_layers=0")
         if any(adapted_layers(classifier)):
-            raise ValueError("members bring adapters of their own: leave lora= out, or set lora_layers=0")
+            raise ValueError("members bring adapters of their own: leave peft= out, or set lora_layers=0")
         if any(getattr(module, "gradient_checkpointing", False) for module in classifier.modules()):
             # A layer that is computed again in the backward pass would be computed outside of `on`, without adapters.
             raise ValueError("gradient_checkpointing does not go with lora_layers; leave it out")

@@ -117,6 +117,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 
+PREFERENCES = ("preference_strength", "overall_preference")
+
 TOLD = {
     "PKU-SafeRLHF": "safe_rlhf",
     "SHP": "shp",
@@ -208,6 +210,15 @@ def test_a_tie_is_a_pair_of_the_label_one_half(shape: str) -> None:
     row = good(SHAPES[shape] | {"preference_strength": 0, "overall_preference": 0})
     assert (row.tied, row.label, row.strength_mean) == (True, 0.5, 0.0)
     assert not good(SHAPES[shape]).tied
+
+
+@pytest.mark.parametrize("shape", ["SHP", "PKU-SafeRLHF", "HelpSteer2", "HelpSteer3"])
+def test_what_a_format_reads_of_a_label_is_not_unread(shape: str) -> None:
+    """It stays with the row; in a row of another format it is one of the fields that nothing reads."""
+    label = next(name for name in ("labels", "better_response_id", *PREFERENCES) if name in SHAPES[shape])
+    row = good(SHAPES[shape] | {"annotator": "ab"})
+    assert (label in row.others, row.unread) == (True, {"annotator"})
+    assert good({"prompt": "2+2?", "chosen": "4", "rejected": "5", label: 1}).unread == {label}
 
 
 @pytest.mark.parametrize("shape", ["HelpSteer2", "HelpSteer3"])

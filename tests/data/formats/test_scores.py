@@ -67,6 +67,8 @@ def test_helpsteer2_marks_are_turns() -> None:
         ({"scores": [{}, {"a": 1}]}, "item 0 has no score at all"),
         ({"scores": 3}, "must be a list"),
         ({"ranks": [1, {}]}, "must be a number"),
+        ({"ranks": [1, None]}, "item 1 is null; leave the response out"),
+        ({"scores": [None, 1]}, "item 0 is null; leave the response out"),
         ({"scores": [1, 2], "ranks": [2, 1]}, "'scores' and 'ranks'"),
     ],
 )

@@ -114,7 +114,7 @@ def test_named_treatments_keep_their_names(tmp_path: Path) -> None:
 
 def test_without_strengths_it_says_how_to_get_them(tmp_path: Path) -> None:
     plain = Rows([row for row in SyntheticSource(8, split="train") if isinstance(row, PairRow)])
-    with pytest.raises(ValueError, match=r"need preference strengths.*lightning-rm annotate"):
+    with pytest.raises(ValueError, match=r"is by preference strength.*lightning-rm annotate"):
         data(tmp_path, adaptive_margin, source=plain)
     with pytest.raises(ValueError, match="leave no pair of 40"):
         data(tmp_path, partial(select, ranges=[[0.0, 0.5]]), partial(drop, ranges=[[0.0, 0.5]]))

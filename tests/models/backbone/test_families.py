@@ -1,4 +1,4 @@
-"""Every family of transformers with a sequence classifier and a causal language model: trained, exported, read."""
+"""Every family that transformers has a sequence classifier for: trained, exported, read; or refused in a sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lightning_rm.batch import Sample
 from lightning_rm.models.attention import segments
@@ -17,11 +24,11 @@ from lightning_rm.models.backbone.families import PROVEN, architecture_of
 from lightning_rm.models.backbone.heads import ENCODERS
 from lightning_rm.models.backbone.settings import _say_once
 from lightning_rm.models.reward_model import RewardModel
-from tests.families import WITH_CAUSAL_TWIN, family_config, is_decoder, nearly_same, older_than, table
+from tests.families import CLASSIFIERS, family_config, is_decoder, nearly_same, older_than, table
 from tests.float64 import assert_same, in_float64
 from tests.tiny import PAD, gradients, laid_out, layouts_of, prompted
 
-DECODERS = [name for name in WITH_CAUSAL_TWIN if is_decoder(name)]
+DECODERS = [name for name in CLASSIFIERS if is_decoder(name)]
 CHANGES = {name: {"sliding_window": 64} for name in ("gemma2", "gpt_oss")}
 """Under eager attention rows pack up to the window; `test_reward_model` has what is longer."""
 
@@ -45,8 +52,9 @@ def test_a_family(name: str, tmp_path: Path) -> None:
     if name == "zamba" and older_than(5, 11):
         pytest.skip("in transformers 5.10 it runs with its CUDA kernels alone")
     torch.manual_seed(0)
-    causal = AutoModelForCausalLM.from_config(family_config(name, **CHANGES.get(name, {})))
-    causal.save_pretrained(tmp_path / "causal")
+    # Mistral 4's causal model comes with images alone.
+    start = AutoModelForCausalLM if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else AutoModel
+    start.from_config(family_config(name, **CHANGES.get(name, {}))).save_pretrained(tmp_path / "causal")
     model = in_float64(RewardModel.from_pretrained(tmp_path / "causal", dtype="float64", pad_id=PAD)).eval()
     samples = prompted()
     model.backbone.set_attn_implementation("sdpa" if type(model.backbone)._supports_sdpa else "eager")
@@ -78,17 +86,19 @@ def test_a_family(name: str, tmp_path: Path) -> None:
 
 def test_families_are_proven() -> None:
     """Older versions of transformers have fewer."""
-    assert {family_config(name).model_type for name in DECODERS} == PROVEN & {*WITH_CAUSAL_TWIN}
+    assert {family_config(name).model_type for name in DECODERS} == PROVEN & {*CLASSIFIERS}
 
 
-OTHERS = [name for name in WITH_CAUSAL_TWIN if name not in DECODERS and name not in ENCODERS]
+OTHERS = [name for name in CLASSIFIERS if name not in DECODERS and name not in ENCODERS]
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_classifiers_are_named(name: str) -> None:
     """Of a head that is not known, or images: what it is and the way out, before any weight is read."""
-    with pytest.raises(ValueError, match=r"choose a decoder, or an encoder of one of|give its text tower"):
-        architecture_of(AutoConfig.for_model(name))
+    config = AutoConfig.for_model(name)
+    with pytest.raises(ValueError, match=r"choose a decoder, or an encoder of one of|give its text tower") as raised:
+        architecture_of(config)
+    assert ("reads images" in str(raised.value)) == (name in ("gemma3", "qwen3_5", "modernvbert", "ultravbert"))
 
 
 @pytest.mark.parametrize("name", ["gemma4_text", "granite", "mamba"])
@@ -143,7 +153,7 @@ def test_mixtures_pack() -> None:
 def test_the_page_of_backbones_says_what_is_so() -> None:
     """`python -m tests.families` prints the rows."""
     page = (Path(__file__).parents[3] / "docs" / "backbones.md").read_text(encoding="utf-8")
-    if f"transformers {transformers.__version__.rpartition('.')[0]})" not in page:
+    if f"transformers {transformers.__version__.rpartition('.')[0]};" not in page:
         pytest.skip("the page is of another version of transformers")
     assert [line for line in page.splitlines() if line.startswith("| ") and "families" not in line] == table()
 

@@ -307,7 +307,7 @@ def test_errors(tmp_path: Path) -> None:
         (tiny_model("llama"), Members(lora_layers=3), "2 layers"),
         (tiny_model("llama"), Members(freeze_layers=2), "2 layers"),
         (tiny_model("deberta-v2"), adapted, "lora_layers=0"),
-        (tiny_model("llama", lora=LoraAdapter()), adapted, "leave lora= out"),
+        (tiny_model("llama", lora=LoraAdapter()), adapted, "leave peft= out"),
         (tiny_model("llama", gradient_checkpointing=True), adapted, "gradient_checkpointing"),
     ):
         with pytest.raises(ValueError, match=message):
