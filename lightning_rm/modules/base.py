@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
+from lightning_rm.counts import check_numbers
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
@@ -91,8 +92,7 @@ class PairwiseRM(L.LightningModule):
     ) -> None:
         super().__init__()
         check_pieces(model, optimizer, scheduler)
-        if head_lr is not None and head_lr < 0:
-            raise ValueError(f"head_lr={head_lr}; give 0 or more, or None for the optimizer's")
+        check_numbers(0, head_lr=head_lr)
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
+from lightning_rm.counts import is_number
 from lightning_rm.losses import (
     batch_centering_loss,
     centering_loss,
@@ -66,6 +67,8 @@ class BaselineRM(PairwiseRM):
         check_weights(
             centering=centering, lm_loss=lm_loss, batch_centering=batch_centering, length_penalty=length_penalty
         )
+        if not is_number(margin_scale):
+            raise ValueError(f"margin_scale={margin_scale!r}; give a number, 0 for none")
         self.margin_scale = margin_scale
         self.centering = centering
         self.lm_loss = lm_loss

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_rm.counts import check_counts, check_numbers, is_number
 from lightning_rm.losses import simcse_loss, sinkhorn, swav_loss
 from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.modules.gather import gather_rows
@@ -94,8 +95,7 @@ class SimCSE(Contrast):
     ) -> None:
         super().__init__()
         _check(samples, temperature=temperature)
-        if other_weight < 0:
-            raise ValueError(f"other_weight={other_weight}: how often a negative counts cannot be less than 0")
+        check_numbers(0, other_weight=other_weight)
         self.samples: Samples = samples
         self.temperature = temperature
         self.other_weight = other_weight
@@ -159,11 +159,10 @@ class SwAV(Contrast):
     ) -> None:
         super().__init__()
         _check(samples, temperature=temperature, epsilon=epsilon)
-        for name, value, least in (("num_prototypes", num_prototypes, 2), ("iterations", iterations, 1)):
-            if value < least:
-                raise ValueError(f"{name}={value}; it must be {least} or more")
-        if queue < 0 or frozen < 0:
-            raise ValueError(f"queue={queue} and frozen={frozen} cannot be negative")
+        check_counts(2, num_prototypes=num_prototypes)
+        check_counts(1, iterations=iterations)
+        check_counts(0, queue=queue)
+        check_numbers(0, frozen=frozen)
         self.samples: Samples = samples
         self.temperature = temperature
         self.epsilon = epsilon
@@ -275,5 +274,5 @@ def _check(samples: str, **positive: float) -> None:
     if samples not in get_args(Samples):
         raise ValueError(f"samples={samples!r}; it must be one of {', '.join(get_args(Samples))}")
     for name, value in positive.items():
-        if value <= 0:
+        if not (is_number(value) and value > 0):
             raise ValueError(f"{name}={value}; it must be above 0")

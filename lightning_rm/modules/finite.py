@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_rm.counts import is_number
 from lightning_rm.modules.gather import world_size
 from lightning_rm.modules.gradients import gradient_norm, is_sharded, leave_out_unless, local
 from lightning_rm.modules.spikes import GradientSpikes
@@ -71,7 +72,7 @@ class FiniteSteps:
     """
 
     def __init__(self, max_skipped: int, spikes: GradientSpikes) -> None:
-        if max_skipped < 1:
+        if not (is_number(max_skipped) and max_skipped >= 1):
             raise ValueError(f"max_skipped={max_skipped}: give the number of steps in a row that end a run, 1 or more")
         self.max_skipped = max_skipped
         self.spikes = spikes

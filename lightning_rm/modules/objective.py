@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
+from lightning_rm.counts import is_number
 from lightning_rm.losses import centering_loss, distillation_loss, ranking_loss
 from lightning_rm.losses.geometry import alignment, effective_rank, uniformity, usage_entropy
 from lightning_rm.modules.contrast import Contrasted, ContrastFactory
 from lightning_rm.modules.gather import gather_rows
+from lightning_rm.modules.requirements import check_weights
 from lightning_rm.modules.views import Forward, two_views
 
 RankingViews = Literal["both", "first"]
@@ -81,8 +83,7 @@ class Objective(nn.Module):
         if ranking_views not in get_args(RankingViews):
             raise ValueError(f"ranking_views={ranking_views!r}; say 'both' or 'first'")
         check_distill(distill)
-        if beta < 0:
-            raise ValueError(f"beta={beta}: a contrast's weight cannot be negative")
+        check_weights(beta=beta, centering=centering)
         self.contrast = None if contrast is None else contrast(feature_size)
         self.beta = beta
         self.ranking_views: RankingViews = ranking_views
@@ -159,7 +160,7 @@ class Objective(nn.Module):
 
 def check_distill(distill: float) -> None:
     """Raise ValueError unless `distill` is a share."""
-    if not 0 <= distill <= 1:
+    if not (is_number(distill) and 0 <= distill <= 1):
         raise ValueError(f"distill={distill} is the share of the regression in the loss; give a number from 0 to 1")
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.counts import check_counts
 from lightning_rm.losses import all_threshold_losses, ordinal_losses
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -72,8 +73,7 @@ class OrdinalRM(PairwiseRM):
         spike_factor: float | None = 10.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
-        if num_levels < 1:
-            raise ValueError(f"module.num_levels={num_levels}; give 1 or more")
+        check_counts(1, num_levels=num_levels)
         check_weights(threshold_penalty=threshold_penalty)
         if loss not in get_args(OrdinalLoss):
             raise ValueError(f"loss={loss!r}; it must be one of {', '.join(get_args(OrdinalLoss))}")

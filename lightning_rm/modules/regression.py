@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
+from lightning_rm.counts import is_number
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.linear_head import LinearHead, linear_head, set_whole, whole
@@ -68,7 +69,7 @@ class RegressionRM(PairwiseRM):
             raise ValueError(f"loss={loss!r}; it must be one of {', '.join(get_args(RegressionLoss))}")
         if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
             raise ValueError(f"bounds={list(bounds)}; give the lowest and the highest score, [0, 4]")
-        if wrong := [name for name, weight in (attributes or {}).items() if not _is_number(weight)]:
+        if wrong := [name for name, weight in (attributes or {}).items() if not is_number(weight)]:
             raise ValueError(f"attributes={dict(attributes or {})}: the weight of {wrong[0]!r} is not a number")
         if attributes is not None and not any(attributes.values()):
             raise ValueError(f"attributes={dict(attributes)}; name one at least that has a weight")
@@ -193,8 +194,3 @@ class RegressionRM(PairwiseRM):
         if missing := [name for name in self.attributes if name not in attributes]:
             raise ValueError(f"module.attributes names {missing[0]!r}, and the data has {', '.join(attributes)}")
         return [attributes.index(name) for name in self.attributes]
-
-
-def _is_number(weight: object) -> bool:
-    """Tell whether what a configuration gives for a weight is one."""
-    return isinstance(weight, int | float) and np.isfinite(weight).item()

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
+from lightning_rm.counts import is_number
 from lightning_rm.strength import Strength, Target, Targets, told
 from lightning_rm.tokens import ReadAt
 
@@ -221,10 +222,10 @@ def check_weights(**weights: float) -> None:
     """Check the weights of parts of a loss, by the options' names.
 
     Raises:
-        ValueError: if one is below 0, or NaN.
+        ValueError: if one is below 0, or not a number.
     """
     for name, weight in weights.items():
-        if not weight >= 0:
+        if not (is_number(weight) and weight >= 0):
             raise ValueError(
                 f"{name}={weight} is the weight of a part of the loss; give 0, which leaves it out, or more"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.counts import check_counts
 from lightning_rm.losses import response_rank_loss, spread_groups
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -40,8 +41,7 @@ class ResponseRankRM(PairwiseRM):
         spike_factor: float | None = 10.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
-        if group_size < 1:
-            raise ValueError(f"group_size={group_size}; give 1 or more")
+        check_counts(1, group_size=group_size)
         if model.num_rewards != 1:
             raise ValueError("module=response_rank trains one model, without members")
         self.group_size = group_size

@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.counts import check_numbers, is_number
 from lightning_rm.losses import PairLoss, ranking_losses, trimmed_weight
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -45,10 +46,9 @@ class RobustRM(PairwiseRM):
         spike_factor: float | None = 10.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
-        if not 0 <= trim < 1:
+        if not (is_number(trim) and 0 <= trim < 1):
             raise ValueError(f"trim={trim} is the share of pairs that is left out; give a number from 0 to below 1")
-        if trim_after < 0:
-            raise ValueError(f"trim_after={trim_after}; give 0 or more")
+        check_numbers(0, trim_after=trim_after)
         self.loss: PairLoss = loss
         self.trim = trim
         self.trim_after = trim_after

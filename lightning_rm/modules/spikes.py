@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_rm.counts import is_number
 from lightning_rm.modules.gather import gather_rows, world_size
 
 WINDOW = 100
@@ -61,7 +62,7 @@ class GradientSpikes:
     """
 
     def __init__(self, factor: float | None) -> None:
-        if factor is not None and not factor > 1:
+        if factor is not None and not (is_number(factor) and factor > 1):
             raise ValueError(
                 f"spike_factor={factor}: give a number above 1, the median norm's multiple; null counts none"
             )

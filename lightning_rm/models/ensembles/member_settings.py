@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import takewhile
 
+from lightning_rm.counts import check_counts, check_numbers
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.reward_model import RewardModel
 
@@ -40,9 +41,9 @@ class Members:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("num_members", 1), ("lora_layers", 0), ("rank", 1), ("alpha", 0), ("freeze_layers", 0)):
-            if (getattr(self, name) or 0) < lowest:
-                raise ValueError(f"{name}={getattr(self, name)}; give {lowest} or more")
+        check_counts(1, num_members=self.num_members, rank=self.rank)
+        check_counts(0, lora_layers=self.lora_layers, freeze_layers=self.freeze_layers, seed=self.seed)
+        check_numbers(0, alpha=self.alpha)
         if self.freeze_layers is not None and (self.lora_layers or self.freeze_backbone):
             other = "lora_layers" if self.lora_layers else "freeze_backbone"
             raise ValueError(f"{other} freezes the whole backbone; leave freeze_layers out")
