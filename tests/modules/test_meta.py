@@ -468,7 +468,7 @@ def test_what_does_not_go_together_is_said_before_training(tmp_path: Path) -> No
         MetaRM(toy_model(), SGD, ascent_part="last:3")
     with pytest.raises(ValueError, match="leave out the members"):
         MetaRM(MemberRewardModel.of(toy_model(), Members(num_members=2)), SGD, contrast=SimCSE)
-    with pytest.raises(ValueError, match="cannot be negative"):
+    with pytest.raises(ValueError, match="reward_penalty=-1; give 0 or more"):
         MetaRM(toy_model(), SGD, reward_penalty=-1)
     with pytest.raises(ValueError, match="ascent_scale='adam'"):
         MetaRM(toy_model(), SGD, ascent_scale="adam")  # pyright: ignore[reportArgumentType]
