@@ -74,7 +74,7 @@ CONTRASTS = {
     "swav_diff": partial(LIGHT, contrast=partial(SwAV, samples="difference", num_prototypes=20)),
 }
 """With the pairs as they are: the paper's weight of SimCSE is 1 and that of SwAV .1, with 50 prototypes or 20."""
-ROUNDS = ("baseline", "fresh_33", "flip_fresh")
+ROUNDS = ("baseline", "simcse", "fresh_33", "simcse_flip_fresh")
 
 
 def judge_of_row(world: World, policies: Policies, name: str) -> Judge:
@@ -119,11 +119,12 @@ def of_round(world: World, policies: Policies, name: str) -> dict[str, Any]:
         return policies.measure(judge_of_row(world, policies, method))
     before = method if turn == "2" else f"{method}_{int(turn) - 1}"
     groups, measured = policies.of(before, judge_of(world.train(before, world.pairs)))  # it is there already
-    pairs = world.pairs if method == "baseline" else policies.mixed(FRESH["fresh_33"], groups)
-    if method == "flip_fresh":
-        pairs = world.annotated_by_heads(name, pairs)
-    treatments = [TENTH] if method == "flip_fresh" else []
-    return policies.measure(judge_of(world.train(name, pairs, 10 + int(turn), treatments)), measured)
+    pairs = world.pairs if method in ("baseline", "simcse") else policies.mixed(FRESH["fresh_33"], groups)
+    treatments: list[Treatment] = []
+    if method == "simcse_flip_fresh":
+        pairs, treatments = world.annotated_by_heads(name, pairs), [TENTH]
+    module = LIGHT if method.startswith("simcse") else StrengthAwareRM
+    return policies.measure(judge_of(world.train(name, pairs, 10 + int(turn), treatments, module)), measured)
 
 
 def run(world: World, policies: Policies, arguments: argparse.Namespace) -> None:
