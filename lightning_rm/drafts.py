@@ -155,8 +155,12 @@ def folder_draft(target: str | Path, keep: Callable[[str], bool] = lambda name: 
 
     Raises:
         NotADirectoryError: if the target is a file.
+        OSError: if this process works in it: whoever stands in a folder that is swapped stands in a removed one.
     """
     target = Path(target).resolve()
+    if _works_in(target):
+        here = "this process works there, and the folder is replaced whole; name one below it"
+        raise OSError(errno.EBUSY, here, str(target))
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "there is a file in the place of the folder", str(target))
     _make(target.parent)
@@ -178,6 +182,13 @@ def folder_draft(target: str | Path, keep: Callable[[str], bool] = lambda name: 
         raise OSError(number, os.strerror(number), str(target)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # the old one after a swap
+
+
+def _works_in(folder: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(folder)
+    except FileNotFoundError:  # it works in none that is still there
+        return False
 
 
 def _make(folder: Path) -> None:

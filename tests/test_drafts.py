@@ -152,6 +152,20 @@ def test_a_place_is_checked_before_anything_is_computed(tmp_path: Path, monkeypa
     assert names(tmp_path) == ["file", "folder"]
 
 
+@pytest.mark.parametrize("name", [".", "..", ""])
+def test_a_folder_that_the_process_works_in_is_not_replaced(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stands in it, the user's shell too, would stand in a folder that is gone."""
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    with pytest.raises(OSError, match="this process works there, and the folder is replaced whole"), folder_draft(name):
+        pass
+    with folder_draft("model"):
+        pass
+    assert [path.name for path in Path.cwd().iterdir()] == ["model"]
+
+
 def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("a file")
     with pytest.raises(NotADirectoryError, match="there is a file"), folder_draft(tmp_path / "model"):
