@@ -1,4 +1,4 @@
-"""Stopping by Ctrl-C, SIGTERM or a cluster's notice: between two batches, and on every rank between the same two.
+"""Stopping by Ctrl-C, SIGTERM, a closed terminal or a cluster's notice: between two batches, the same on every rank.
 
 It knows signals, processes and Lightning's hooks; what is saved then is `ResumeCheckpoint`'s business.
 """
@@ -16,6 +16,8 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from lightning_rm.system import HANGUP, hears_hangup, leave_terminal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -45,6 +47,7 @@ class Stop(L.Callback):
         self._sent: tuple[Tensor, Any] | None = None
         self._announce = False
         self._theirs: dict[signal.Signals, Any] = {}
+        self._at_hangup: Any = None
 
     @property
     def exit_code(self) -> int:
@@ -99,6 +102,9 @@ class Stop(L.Callback):
         self._group, self._sent = None, None
         for number, handler in self._theirs.items():
             signal.signal(number, handler)
+        if HANGUP is not None and self._at_hangup is not None:
+            signal.signal(HANGUP, self._at_hangup)
+            self._at_hangup = None
 
     def _listen(self, trainer: L.Trainer) -> None:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 and self._group is None:
@@ -116,11 +122,16 @@ class Stop(L.Callback):
             notice = signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"]
             self._theirs.setdefault(notice, signal.getsignal(notice))
             numbers.append(notice)
+        if HANGUP is not None and hears_hangup():
+            self._at_hangup = signal.getsignal(HANGUP)
+            numbers.append(HANGUP)
         for number in numbers:
             signal.signal(number, self._asked)
         self._listens = True
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
+        if number == HANGUP:
+            leave_terminal()
         if self.signal is not None:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt

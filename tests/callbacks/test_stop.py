@@ -12,6 +12,7 @@ import pytest
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop  # pyright: ignore[reportPrivateUsage]
 
 from lightning_rm.callbacks import ResumeCheckpoint, Stop
+from lightning_rm.callbacks import stop as module
 from tests.toy import LossRecorder, toy_data, toy_module, toy_trainer
 
 
@@ -33,13 +34,14 @@ class Send(L.Callback):
 def run(folder: Path, *callbacks: L.Callback, **options: Any) -> tuple[Stop, list[float]]:
     stop, losses = Stop(), LossRecorder()
     checkpoint = ResumeCheckpoint(folder / "checkpoints" / "resume.ckpt")
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in heard]
     trainer = toy_trainer(folder, callbacks=[stop, checkpoint, losses, *callbacks], **options)
     try:
         trainer.fit(toy_module(), toy_data(), weights_only=True)
     except SystemExit:
         assert stop.signal is not None
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
+    assert [signal.getsignal(number) for number in heard] == before
     return stop, losses.losses
 
 
@@ -62,6 +64,20 @@ def test_a_signal_in_a_validation_stops_it(tmp_path: Path, capsys: pytest.Captur
     stop, losses = run(tmp_path, Send(signal.SIGTERM, "on_validation_batch_end", 0), max_epochs=2)
     assert (stop.exit_code, len(losses)) == (143, 6)
     assert "stopped after 6 steps; go on with" in capsys.readouterr().out
+
+
+def test_a_closed_terminal_stops_a_run_and_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice, as the system sends it; under `nohup` it is ignored, as before."""
+    left: list[int] = []
+    monkeypatch.setattr(module, "leave_terminal", lambda: left.append(1))
+    stop, losses = run(tmp_path / "a", Send(signal.SIGHUP, "on_before_backward", times=2))
+    assert (stop.exit_code, len(losses), len(left)) == (129, 4, 2)
+    assert (tmp_path / "a" / "checkpoints" / "resume.ckpt").is_file()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert len(run(tmp_path / "b", Send(signal.SIGHUP, "on_before_backward"))[1]) == 6
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
