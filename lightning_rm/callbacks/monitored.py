@@ -1,4 +1,5 @@
-"""Metrics of training that other callbacks go by: whether they will be there when they are looked at.
+"""Metrics of training that other callbacks go by: whether they will be there when they are looked at, and whether one
+of them has ended the run.
 
 It knows Lightning's counts of batches and what has been logged; which callbacks go by a metric it is told.
 """
@@ -61,3 +62,12 @@ class MonitoredInTraining(L.Callback):
         for key, monitor in self.monitors.items() if logged else ():
             if monitor not in logged:
                 raise ValueError(f"{key}={monitor} is not logged; what is logged in training: {', '.join(logged)}")
+
+
+def stopped_early(trainer: L.Trainer) -> str | None:
+    """Return in a line after which step an early stop ended a run, and why; None where none did."""
+    for callback in trainer.early_stopping_callbacks:
+        if callback.stopping_reason_message is not None:
+            why = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
+            return f"stopped early, after step {trainer.global_step}: {why}"
+    return None

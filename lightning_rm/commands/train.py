@@ -33,6 +33,7 @@ from lightning_rm.callbacks import (
     Stop,
 )
 from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
+from lightning_rm.callbacks.monitored import stopped_early
 from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, train_monitors, warn_of_a_toy
 from lightning_rm.commands._config import Terminated, plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
@@ -214,6 +215,8 @@ def _fit_and_measure(
             write_counts(Path(cfg.paths.run), datamodule.reports)
             if datamodule.is_streamed:
                 plain_console().print(report_table({"train": datamodule.reports["train"]}))
+            if (told := stopped_early(trainer)) is not None:
+                plain_console().print(told, soft_wrap=True)
     results = {"train": {**module.last_epoch, **(module.finite.counts() if datamodule.has_train else {})}}
     best = checkpoint.best_model_path or None
     if best is None and checkpoint.monitor is not None and datamodule.has_train and trainer.is_global_zero:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from lightning_rm.callbacks import MonitoredInTraining
+from lightning_rm.callbacks.monitored import stopped_early
+from lightning_rm.modules.baseline import BaselineRM
+from tests.toy import toy_data, toy_model, toy_trainer
 
 KEY = "callbacks.early_stopping.monitor"
 
@@ -46,3 +52,16 @@ def test_a_name_that_is_not_logged() -> None:
     MonitoredInTraining({KEY: "train/loss"}).on_train_batch_start(
         trainer(callback_metrics=logged), cast(Any, None), None, 1
     )
+
+
+def test_an_early_stop_is_said_with_its_step(tmp_path: Path) -> None:
+    stop = EarlyStopping("train_epoch/accuracy", mode="max", stopping_threshold=-1, check_on_train_epoch_end=True)
+    for callbacks, told in (
+        ([stop], "stopped early, after step 2: Stopping threshold reached: train_epoch"),
+        ([], None),
+    ):
+        ran = toy_trainer(tmp_path, max_epochs=2, callbacks=callbacks)
+        ran.fit(BaselineRM(toy_model(), partial(torch.optim.SGD, lr=0.1)), toy_data(8))
+        said = stopped_early(ran)
+        assert said is told or str(said).startswith(str(told))
+        assert said is None or not said.endswith("stop.")

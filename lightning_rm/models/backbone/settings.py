@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, cast
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase, utils
+from transformers.utils.import_utils import is_kernels_available
 
 from lightning_rm.models.attention.masks import SEGMENT_ATTENTION
 from lightning_rm.models.attention.segments import register_segment_attention
@@ -95,8 +96,10 @@ def attention_of(name: str | None, config: PreTrainedConfig, architecture: Archi
     """Choose which attention to ask transformers for, and make ours known to it where it is that one.
 
     Raises:
-        ValueError: if the architecture has another kind only.
+        ValueError: if the architecture has another kind only, or this machine lacks what the attention runs on.
     """
+    if missing := _missing_for(name):
+        raise ValueError(f"attn_implementation={name!r} {missing}; leave it out (null) for what runs everywhere")
     if architecture is REMOTE:
         return name or "eager"
     if architecture.attention == "eager" and name not in (None, "eager"):
@@ -110,6 +113,20 @@ def attention_of(name: str | None, config: PreTrainedConfig, architecture: Archi
     if name == SEGMENT_ATTENTION:
         register_segment_attention()
     return name
+
+
+def _missing_for(attention: str | None) -> str | None:
+    """Return in words what this machine lacks for a kind of attention; None where that is nothing."""
+    name = attention or ""
+    if name.startswith("flash_attention_"):
+        number = name.removeprefix("flash_attention_")
+        found: Callable[[], bool] | None = getattr(utils, f"is_flash_attn_{number}_available", None)
+        return None if found is None or found() else "needs a GPU and flash-attn's package, and one of them is not here"
+    if "/" in name and not is_kernels_available():
+        return "is a kernel of the hub, and the package kernels is not installed, or of another version"
+    if name == "flex_attention" and not torch.cuda.is_available():
+        return "has no gradient on a CPU"
+    return None
 
 
 def set_dropout(config: PreTrainedConfig, dropout: float) -> None:

@@ -273,6 +273,24 @@ def test_attention_that_an_architecture_has_not_is_an_error(tmp_path: Path) -> N
             tiny_model(name, attn_implementation="sdpa")
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("flash_attention_2", "needs a GPU and flash-attn's package"),
+        ("kernels-community/flash-attn2", "is a kernel of the hub"),
+        ("flex_attention", "has no gradient on a CPU"),
+    ],
+)
+def test_attention_that_this_machine_cannot_run_is_said(
+    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings.utils, "is_flash_attn_2_available", lambda: False)
+    monkeypatch.setattr(settings, "is_kernels_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=rf"attn_implementation='{name}' {reason}.*; leave it out \(null\)"):
+        RewardModel.from_pretrained(save_causal(tmp_path), pad_id=PAD, attn_implementation=name)
+
+
 def test_dtype_is_one_of_three(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dtype='fp8'.*bfloat16"):
         RewardModel.from_pretrained(save_causal(tmp_path), dtype="fp8")
