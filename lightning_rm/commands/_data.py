@@ -10,12 +10,26 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.annotation.voters import Voter, check_strangers
+from lightning_rm.checksums import CHECKSUMS_FILE
 from lightning_rm.commands._config import config_of
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.resampling import Fold, WithoutFold
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
+from lightning_rm.digests import fingerprint
 from lightning_rm.globs import is_glob, named_paths
 from lightning_rm.scoring.load import find_folder
+from lightning_rm.told import read_object
+
+
+def start_of(cfg: DictConfig) -> dict[str, str]:
+    """Return what changes with the weights that a training begins with, which may have been trained anew under the same
+    name; nothing where no checksums lie beside them.
+    """
+    path = cfg.backbone.get("path")
+    folder = None if path is None else find_folder(Path(path))
+    if folder is None or not (exported := folder / CHECKSUMS_FILE).is_file():
+        return {}
+    return {"weights of backbone.path": fingerprint(checksums=read_object(exported))[:12]}
 
 
 def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:

@@ -17,6 +17,7 @@ from lightning_rm.analysis.run import write_figures
 from lightning_rm.annotation.voters import write_trained_on
 from lightning_rm.commands._checks import BENCHMARK
 from lightning_rm.commands._config import dotted, plain_console, resolved, written_config
+from lightning_rm.commands._data import start_of
 from lightning_rm.commands._entry import arguments
 from lightning_rm.commands._resume import write_job
 from lightning_rm.commands._tables import results_table
@@ -137,11 +138,12 @@ def check_no_run(out: str) -> None:
 
 def trained_on(cfg: DictConfig) -> tuple[str, dict[str, object]]:
     """Return a fingerprint of a run's training pairs as they are read, and its settings without seeds, folds and
-    paths.
+    paths, but with the checksums of the weights that it began with, where they have some.
     """
     source: Any = instantiate(cfg.data.module.get("train"), _convert_="all")
     settings = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     own = {key: value for key, value in settings.items() if not isinstance(value, dict) and not _is_its_own(key)}
+    own |= start_of(cfg)
     if isinstance(source, ParquetShards):
         return source.fingerprint(), own
     return "" if source is None else as_source(source).fingerprint(), own

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.utils import get_class
 
 from lightning_rm.commands._config import conf_dir, defaults_of, resolved
+from lightning_rm.commands._data import start_of
 from lightning_rm.commands._process import words_of
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import Setup, given
@@ -97,6 +98,7 @@ class ModelStages:
         return {
             "words": [word for word in self.train_words(round) if not word.startswith("logger")],
             **self.setup.choices([key for key in TRAINED if key != "logger"]),
+            **(start_of(self.cfg) if self.cfg.backbone.get("path") != self.cfg.policy else {}),  # that has said all
             "pairs": self.setup.source("train").fingerprint(),
             **{name: sha256_of(file) for name, file in read.items()},
             "models": [self.cfg.num_models, self.cfg.combine, self.cfg.lam] if self.cfg.num_models > 1 else 1,

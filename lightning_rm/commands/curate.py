@@ -17,7 +17,7 @@ from rich.console import Console
 
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands._config import plain_console, require_all, resolved
-from lightning_rm.commands._data import find_policy, find_source, find_voters
+from lightning_rm.commands._data import find_policy, find_source, find_voters, start_of
 from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, words_of
 from lightning_rm.commands._progress import progress, resumable
@@ -144,7 +144,10 @@ def train_voters(
         given = [word for word in common if not word.startswith(("members", "seed="))]
         given = ["experiment=vote", *given, *(resample if cfg.fit == "cross_fitted" else ["resample=bootstrap"])]
         runs = [[*given, f"seed={seed}"] for seed in range(number)]
-    trained_by = {"runs": fingerprint(runs=runs, **chosen_there(cfg, words, TRAINED)), "pairs": source.fingerprint()}
+    trained_by = {
+        "runs": fingerprint(runs=runs, **chosen_there(cfg, words, TRAINED), **start_of(cfg)),
+        "pairs": source.fingerprint(),
+    }
     mark = folder / TRAINED_BY
     if mark.is_file() and (found := read_object(mark)) != trained_by:
         what = "pairs" if found.get("pairs") != trained_by["pairs"] else "settings"

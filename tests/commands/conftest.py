@@ -61,7 +61,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     """Runs `lightning-rm WORDS` in the test's folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
-    handler, handlers = signal.getsignal(signal.SIGTERM), logging.root.handlers[:]
+    heard = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = logging.root.handlers[:]
 
     def run(*words: str) -> Said:
         monkeypatch.setattr(_entry, "_arguments", None)
@@ -76,5 +77,6 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Said(int(code or 0) if not isinstance(code, str) else 1, said.out, said.err)  # pyright: ignore[reportArgumentType]
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in heard.items():
+        signal.signal(number, handler)
     logging.root.handlers[:] = handlers

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.commands import _folder
+from lightning_rm.commands._data import start_of
 
 RESULTS = {"test": {"accuracy": 0.5, "num_pairs": 2.0}}
 
@@ -68,6 +69,21 @@ def test_settings_that_change_on_the_way_are_kept_with_the_step(
     assert begin(1, 5) == {"config": 1}
     assert begin(2, 3) == {"config_to_step_3": 1, "config": 2}
     assert begin(2, None) == {"config": 2}
+
+
+def test_a_start_that_was_trained_anew_makes_other_voters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is the same, and the checksums beside its weights are not; what has none says nothing."""
+    monkeypatch.chdir(tmp_path)
+    cfg = OmegaConf.create({"backbone": {"path": str(tmp_path)}})
+    assert start_of(cfg) == {}
+    seen: list[dict[str, str]] = []
+    (tmp_path / "config.json").touch()
+    for crc in (1, 2):
+        (tmp_path / "checksums.json").write_text(json.dumps({"model.safetensors": [8, crc]}))
+        seen.append(start_of(cfg))
+    assert seen[0].keys() == seen[1].keys() == {"weights of backbone.path"}
+    assert seen[0] != seen[1]
+    assert start_of(OmegaConf.create({"backbone": {"path": None}})) == {}
 
 
 def test_a_run_that_never_began_leaves_nothing(tmp_path: Path) -> None:
