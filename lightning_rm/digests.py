@@ -60,22 +60,22 @@ def files_digest(paths: Iterable[Path]) -> str:
     return chunks_digest(bytes.fromhex(sha256_of(path)) for path in paths)[:16]
 
 
-def check_unchanged(name: object, now: str, before: str) -> None:
-    """Check that data is what it was when scoring began, before it is read once more beside what was scored.
+def check_unchanged(
+    name: object, now: str, before: str, done: str = "scored, so that rewards and rows do not go together"
+) -> None:
+    """Check that data is what it was when something with it began, before what was made of it is kept.
 
     Args:
         name: what to call it.
         now: its digest.
-        before: its digest when scoring began.
+        before: its digest when that began.
+        done: what was done to it meanwhile.
 
     Raises:
         ValueError: if it has changed.
     """
     if now != before:
-        raise ValueError(
-            f"{name} has changed while it was scored, so that rewards and rows do not go together; start again once it "
-            "stays as it is"
-        )
+        raise ValueError(f"{name} has changed while it was {done}; start again once it stays as it is")
 
 
 def short_key(*parts: bytes, num_bytes: int = 16) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning_rm.commands._data import start_of
 from lightning_rm.commands._process import words_of
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import Setup, given
-from lightning_rm.digests import sha256_of
+from lightning_rm.digests import check_unchanged, sha256_of
 from lightning_rm.rlhf.combining import combine_models
 from lightning_rm.rlhf.importance import Weighing
 from lightning_rm.rlhf.improving import said_groups
@@ -84,7 +85,11 @@ class ModelStages:
         for place, run in enumerate(places if several else [round / "reward_model"]):
             name, seed = f"name={self.cfg.name}_round_{round.number}", round.seed(self.cfg.seed, f"train {place}")
             files = self.files(self._pairs(round), round / "responses.jsonl")
+            before = self.setup.source("train").fingerprint()
             self.setup.train([*self.train_words(round), *files, name, f"seed={seed}"], run)
+            if (now := self.setup.source("train").fingerprint()) != before:
+                shutil.rmtree(run)  # nobody knows which pairs it has seen
+                check_unchanged("the data", now, before, "trained on")
         if several:
             folders = [self.setup.model(run) for run in places]
             groups = said_groups(round / "responses.jsonl").groups

@@ -30,6 +30,7 @@ from lightning_rm.curation.report import reviewed_flips, wrong_line
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import Source
 from lightning_rm.data.store.cache import fingerprint
+from lightning_rm.digests import check_unchanged
 from lightning_rm.drafts import check_place, draft_of
 from lightning_rm.scoring.load import find_folder
 from lightning_rm.told import read_object
@@ -127,7 +128,8 @@ def train_voters(
     one, and begins again if not.
 
     Raises:
-        ValueError: if there are voters of other pairs or other settings, or a training fails.
+        ValueError: if there are voters of other pairs or other settings, a training fails, or the pairs change
+            meanwhile, which costs the voter that was trained then.
     """
     if cfg.fit not in ("heads", "whole", "cross_fitted"):
         raise ValueError(f"fit={cfg.fit!r} is not one of heads, whole, cross_fitted and null")
@@ -165,6 +167,9 @@ def train_voters(
             shutil.rmtree(place, ignore_errors=True)
         console.print(f"voters {number + 1} of {len(runs)}: lightning-rm train {shlex.join(one)}", soft_wrap=True)
         run(["train", *one, f"hydra.run.dir={quoted(str(place))}", "resume=auto"])
+        if source.fingerprint() != trained_by["pairs"]:
+            shutil.rmtree(place)  # nobody knows which pairs it has seen
+            check_unchanged("the data", source.fingerprint(), trained_by["pairs"], "trained on")
 
 
 def trained_words(words: Sequence[str]) -> list[str]:

@@ -55,6 +55,21 @@ def test_voters_are_trained_once_and_vote(
         curate_data(composed(*words, "optimizer.lr=1", command="curate"), [*words, "optimizer.lr=1"], train)
 
 
+def test_a_voter_that_was_trained_while_the_data_changed_is_not_kept(tmp_path: Path) -> None:
+    data, voter = tmp_path / "pairs.jsonl", tmp_path / "out" / "voters" / "0"
+    data.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    words = ["data=jsonl", f"data.file={data}", f"out={tmp_path}/out"]
+
+    def train(words: Sequence[str]) -> None:
+        voter.mkdir(parents=True)
+        (voter / "results.json").write_text("{}")
+        data.write_text('{"prompt": "a", "chosen": "c", "rejected": "b"}\n')
+
+    with pytest.raises(ValueError, match="the data has changed while it was trained on; start again once it stays"):
+        curate_data(composed(*words, command="curate"), words, train)
+    assert not voter.exists()
+
+
 def test_voters_from_outside_alone(tmp_path: Path, cli: Cli) -> None:
     for seed in range(2):
         toy_model(seed).save_pretrained(tmp_path / f"rm{seed}", world_tokenizer())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,11 +21,12 @@ from lightning_rm.data.store.cache import default_cache_dir, load_or_build
 from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE, ENCODER_TEMPLATE, is_encoder
 from lightning_rm.data.tokenize.tokenizer import definition
-from lightning_rm.digests import fingerprint
+from lightning_rm.digests import check_unchanged, fingerprint
 
 CHUNK_ROWS = 1000
 """Rows that are in memory at a time, unless they are long; each chunk is one Arrow batch."""
 
+P = ParamSpec("P")
 T = TypeVar("T")
 AnyRow = TypeVar("AnyRow", PairRow | BadRow, GroupRow | BadRow, PairRow | GroupRow | BadRow)
 
@@ -53,19 +54,29 @@ def prepared(
         go_on: the same.
 
     Raises:
-        ValueError: for a tokenizer that the policy or the cache cannot rely on.
+        ValueError: for a tokenizer that the policy or the cache cannot rely on, and for data that has changed while it
+            was read.
     """
     _check(tokenizer, policy)
+    read = source.fingerprint()
     key = fingerprint(
         version=version,
-        source=source.fingerprint(),
+        source=read,
         tokenizer=definition(tokenizer),
         special_tokens=tokenizer.special_tokens_map,
         template=tokenizer.chat_template,
         policy=asdict(policy),
     )
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
-    return load_or_build(folder / f"{key}.arrow", load, build, go_on)
+
+    def unchanged(write: Callable[P, None]) -> Callable[P, None]:
+        def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+            write(*args, **kwargs)
+            check_unchanged("the data", source.fingerprint(), read, "tokenised")  # its digest names the file
+
+        return checked
+
+    return load_or_build(folder / f"{key}.arrow", load, unchanged(build), go_on and unchanged(go_on))
 
 
 def chunks_of(source: Iterable[AnyRow], first: int = 0) -> Iterator[list[tuple[int, AnyRow]]]:

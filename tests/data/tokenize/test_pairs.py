@@ -38,6 +38,19 @@ def ids(dataset: Any, i: int = 0) -> list[list[int]]:
     return [list(sequence) for sequence in dataset.sample(i).sequences]
 
 
+class Changing(Rows):
+    """Rows of a file that somebody writes to while it is read."""
+
+    def fingerprint(self) -> str:
+        return f"as it is after {self.num_reads} reads"
+
+
+def test_data_that_changes_while_it_is_tokenised_leaves_no_cache_in_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the data has changed while it was tokenised; start again once it stays"):
+        prepare_pairs(Changing(pair("w1", "w2", "w3")), word_tokenizer(), TokenizePolicy(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 # Loading a tokenizer
 
 
