@@ -86,10 +86,16 @@ class HuggingFaceCheckpoint(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value so far, for resuming."""
-        return {"best": self.best}
+        return {"best": self.best, "monitor": self.monitor, "sign": self.sign}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best value of the checkpoint, if its weights lie in this folder: a new one begins anew."""
+        """Go on from the best value of the checkpoint, if its weights lie in this folder: a new one begins anew.
+
+        So does a run that goes on by another metric, as its best checkpoint does.
+        """
+        known = (state_dict.get("monitor", self.monitor), state_dict.get("sign", self.sign))
+        if known != (self.monitor, self.sign):
+            return
         if (self.folder / "best").is_dir() and (self.beside is None or self.beside.exists()):
             self.best = state_dict["best"]
 

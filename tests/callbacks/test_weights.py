@@ -82,6 +82,9 @@ def test_a_run_that_goes_on_from_its_very_end_leaves_what_it_lacks(
     assert last.read_bytes() == written
 
 
+BY = (("val/nll", "min"), ("val/nll", "max"), ("val/accuracy", "min"))
+
+
 class DivergedRM(BaselineRM):
     """Its rewards are NaN in the validations of some epochs."""
 
@@ -132,4 +135,17 @@ def test_weights_whose_saving_was_interrupted_are_not_taken_for_saved(tmp_path: 
     module.on_validation_epoch_end = lambda: module.log("val/score", next(scores))
     with pytest.raises(SystemExit):
         trainer.fit(module, toy_data())
-    assert callback.state_dict() == {"best": 0.25}
+    assert callback.state_dict()["best"] == 0.25
+
+
+def test_a_run_that_goes_on_by_another_metric_begins_its_best_anew(tmp_path: Path) -> None:
+    """As its best checkpoint does: an accuracy of .5 is an NLL that no validation of a run may come below."""
+    (tmp_path / "best").mkdir()
+    states: list[Any] = [{"best": 0.5}]  # of before they said of what
+    states += [HuggingFaceCheckpoint(tmp_path, world_tokenizer(), *by).state_dict() | {"best": 0.5} for by in BY]
+    found: list[float | None] = []
+    for state in states:
+        callback = HuggingFaceCheckpoint(tmp_path, world_tokenizer(), "val/nll", "min")
+        callback.load_state_dict(state)
+        found.append(callback.best)
+    assert found == [0.5, 0.5, None, None]
