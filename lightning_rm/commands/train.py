@@ -57,6 +57,7 @@ QUIET = (
     "Checkpoint directory .* exists and is not empty.*",  # of a run that goes on
     ".*dataloader is not resumable.*",  # ours can be resumed
     ".*nn.functional.all_gather is deprecated.*",  # Lightning's call
+    ".*callbacks used to create the checkpoint need to be provided.*",  # of other settings, which are said in one line
     ".*could not find the monitored key.*",  # of a run that ends before a validation; it is said in one line
 )
 """What Lightning warns of and a user can do nothing about."""

@@ -107,7 +107,7 @@ def shown_notes(result: BenchmarkResult, failed: Mapping[str, str]) -> Iterator[
     if any(name == "overall" for name in result.sections):
         yield f"overall: {result.aggregate}"
     if _no_interval(result):
-        yield f"{NO_INTERVAL}: no interval: all draws give the same figure (of one prompt, one draw, or all right)"
+        yield f"{NO_INTERVAL}: no interval: all draws give one figure (of one prompt, of one draw, or of prompts alike)"
     for name, one in result.models.items():
         if one.members:
             mean = sum(one.members) / len(one.members)
