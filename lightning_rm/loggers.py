@@ -1,4 +1,5 @@
-"""Metrics as CSV, of a run that may have been stopped: the file goes on where the run goes on; and W&B, Trackio.
+"""Metrics as CSV, of a run that may have been stopped: the file goes on where the run goes on; and
+TensorBoard, W&B, Trackio.
 
 It knows Lightning's loggers and what a checkpoint says of its step; no model, no metric.
 """
@@ -6,6 +7,7 @@ It knows Lightning's loggers and what a checkpoint says of its step; no model, n
 from __future__ import annotations
 
 import csv
+import os
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from typing import Any, cast
 
 from fsspec.implementations.local import LocalFileSystem
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -32,23 +34,37 @@ class QuietWandbLogger(WandbLogger):
         self._wandb_init.pop("anonymous", None)
 
 
+def tensorboard_logger(save_dir: str) -> TensorBoardLogger:
+    """Return Lightning's logger of events for TensorBoard, which writes them to `<save_dir>/tensorboard`.
+
+    Raises:
+        ValueError: if the package is not installed.
+    """
+    if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
+        raise ValueError("logger=tensorboard needs the package tensorboard; pip install 'lightning-rm[tensorboard]'")
+    return TensorBoardLogger(save_dir, name="", version="tensorboard", default_hp_metric=False)
+
+
 class TrackioLogger(Logger):
-    """Metrics in Trackio's database on this machine; a run that goes on goes on there.
+    """Metrics in Trackio's database on this machine; a run that goes on goes on there, and any other begins anew.
 
     Args:
         project: that runs are shown under.
-        name: of the run.
+        folder: of the run, which is known by it: Trackio finds a run to go on with by its name alone.
         group: of runs that belong together.
 
     Raises:
         ValueError: if the package is not installed.
     """
 
-    def __init__(self, project: str, name: str, group: str | None = None) -> None:
+    goes_on: bool = False
+    """Whether the run goes on; `GoOn` sets it."""
+
+    def __init__(self, project: str, folder: str, group: str | None = None) -> None:
         super().__init__()
         if find_spec("trackio") is None:
             raise ValueError("logger=trackio needs the package trackio; pip install 'lightning-rm[trackio]'")
-        self._project, self._name, self._group = project, name, group
+        self._project, self._name, self._group = project, os.path.relpath(folder), group
         self._run: Any = None
 
     @property
@@ -66,8 +82,9 @@ class TrackioLogger(Logger):
         """Trackio's run, begun at the first metric."""
         if self._run is None:
             trackio = import_module("trackio")
+            resume, self.goes_on = ("allow" if self.goes_on else "never"), True  # it is tested after it is trained
             self._run = trackio.init(
-                project=self._project, name=self._name, group=self._group, resume="allow", embed=False
+                project=self._project, name=self._name, group=self._group, resume=resume, embed=False
             )
         return self._run
 

@@ -8,15 +8,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_rm.callbacks import GoOn, ResumeCheckpoint
-from lightning_rm.loggers import ResumableCSVLogger, TrackioLogger, Utf8Files
+from lightning_rm.loggers import ResumableCSVLogger, TrackioLogger, Utf8Files, tensorboard_logger
 from tests.float64 import same
 from tests.toy import toy_data, toy_module, toy_trainer
 
@@ -182,11 +183,21 @@ def test_trackio_is_handed_numbers_and_closed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("lightning_rm.loggers.find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"pip install 'lightning-rm\[trackio\]'"):
         TrackioLogger("project", "run")
+    with pytest.raises(ValueError, match=r"pip install 'lightning-rm\[tensorboard\]'"):
+        tensorboard_logger("run")
     monkeypatch.setattr("lightning_rm.loggers.find_spec", lambda _: True)
     monkeypatch.setattr("lightning_rm.loggers.import_module", lambda _: SimpleNamespace(init=init))
-    logger = TrackioLogger("project", "run", "group")
-    assert (logger.name, logger.version) == ("project", "run")
+    logger = TrackioLogger("project", str(Path("runs", "one").absolute()), "group")
+    assert (logger.name, logger.version) == ("project", "runs/one")
     logger.log_metrics({"train/loss": torch.tensor(0.5)}, step=3)
     logger.finalize("success")
-    options = {"project": "project", "name": "run", "group": "group", "resume": "allow", "embed": False}
+    options = {"project": "project", "name": "runs/one", "group": "group", "resume": "never", "embed": False}
     assert calls == [options, ({"train/loss": 0.5}, 3), "finished"]
+    logger.log_metrics({"test/accuracy": torch.tensor(0.5)}, step=4)  # once it is trained
+    assert calls[-2] == {**options, "resume": "allow"}
+    for fn, resume in ((TrainerFn.TESTING, "never"), (TrainerFn.FITTING, "allow")):
+        logger = TrackioLogger("project", "run")
+        trainer: Any = SimpleNamespace(loggers=[logger], state=SimpleNamespace(fn=fn))
+        GoOn().on_load_checkpoint(trainer, cast(Any, None), {})
+        logger.log_metrics({"train/loss": torch.tensor(0.5)}, step=4)
+        assert calls[-2]["resume"] == resume
