@@ -87,10 +87,10 @@ class PreferenceDataModule(L.LightningDataModule):
             a list of them. Every module then trains on the treated labels, margins and weights.
         resample: makes the source that is trained on from the source of training pairs, such as a partial of
             `resampling.WithoutFold` or `resampling.Bootstrap`; validation pairs are held out before that.
-        responses: groups of responses that go with the training pairs: a source, or a file.
+        responses: groups of responses that go with the training pairs: a source, a file, or rows in memory.
         batch_groups: groups of a batch of responses on each device.
-        val_responses: named sets of responses that the model is evaluated on after the pairs of `val`, each a source or
-            a file; one alone is named `val_responses`.
+        val_responses: named sets of responses that the model is evaluated on after the pairs of `val`, each given as
+            `responses` is; one alone is named `val_responses`.
         test_responses: the same after `test`; one alone is named `test_responses`.
 
     Attributes:

@@ -12,15 +12,15 @@ from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from lightning_rm.data.rows import GroupSource, Source
 from lightning_rm.data.sources.files import FileSource, Paths
-from lightning_rm.data.sources.groups import GroupFile
+from lightning_rm.data.sources.groups import GroupFile, GroupRecords
 from lightning_rm.data.sources.records import ArrowStream, Records, RecordSource
 from lightning_rm.data.sources.resampling import PromptSplit
 
 AnySource = Source | GroupSource | Paths | Records
 """A source of pairs or of scored responses; the file or files to read one from; or its rows in memory."""
 
-AnyGroupSource = GroupSource | str | Path
-"""A source of groups of responses, or the file to read one from."""
+AnyGroupSource = GroupSource | Paths | Records
+"""A source of groups of responses; the file or files to read one from; or its rows in memory."""
 
 S = TypeVar("S", Source, GroupSource)
 T = TypeVar("T")
@@ -128,26 +128,7 @@ def as_source(given: AnySource, name: str = "source") -> Source:
     Raises:
         ValueError: for anything else, such as rows that can be read only once.
     """
-    value = cast(object, given)
-    if isinstance(value, str | Path):
-        return FileSource(value)
-    if isinstance(value, _CheckedSource):
-        return value
-    if isinstance(value, Iterator | ArrowStream):
-        return RecordSource(cast(Records, value))  # for an iterator, its error says what to give instead
-    found = type(value).__name__
-    if isinstance(value, Iterable) and isinstance(value, Sized) and not isinstance(value, Mapping):
-        items = cast(Iterable[object], value)
-        first = next(iter(items), None)
-        if isinstance(first, Mapping):
-            return RecordSource(cast(Records, value))
-        if isinstance(value, Sequence) and first is not None and all(isinstance(item, str | Path) for item in items):
-            return FileSource(cast(Sequence[str | Path], value))
-        found += " and empty" if first is None else f", of {type(first).__name__}"
-    raise ValueError(
-        f"{name} is of the type {found}; give a source, a path or a list of paths, or rows in memory: a list of dicts, "
-        "one datasets.Dataset or a DataFrame"
-    )
+    return _as(given, name, FileSource, RecordSource)
 
 
 @runtime_checkable
@@ -156,7 +137,30 @@ class _CheckedSource(Source, Protocol):
 
 
 def _as_group_source(given: AnyGroupSource, name: str) -> GroupSource:
-    return GroupFile(given) if isinstance(given, str | Path) else given
+    return _as(given, name, GroupFile, GroupRecords)
+
+
+def _as(given: object, name: str, of_files: Callable[[Paths], S], of_rows: Callable[[Records], S]) -> S:
+    """Return a source as it is, and files and rows in memory as a source of them."""
+    if isinstance(given, str | Path):
+        return of_files(given)
+    if isinstance(given, _CheckedSource):
+        return cast(S, given)
+    if isinstance(given, Iterator | ArrowStream):
+        return of_rows(cast(Records, given))  # for an iterator, its error says what to give instead
+    found = type(given).__name__
+    if isinstance(given, Iterable) and isinstance(given, Sized) and not isinstance(given, Mapping):
+        items = cast(Iterable[object], given)
+        first = next(iter(items), None)
+        if isinstance(first, Mapping):
+            return of_rows(cast(Records, given))
+        if isinstance(given, Sequence) and first is not None and all(isinstance(item, str | Path) for item in items):
+            return of_files(cast(Sequence[str | Path], given))
+        found += f", of {type(first).__name__}" if len(given) else " and empty"
+    raise ValueError(
+        f"{name} is of the type {found}; give a source, a path or a list of paths, or rows in memory: a list of dicts, "
+        "one datasets.Dataset or a DataFrame"
+    )
 
 
 def _named(name: str, sets: Mapping[str, T] | T | None, read: Callable[[T, str], S]) -> dict[str, S]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from lightning_rm.data.rows import Source
-from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.evaluation.benchmarks import find_benchmarks
 from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
 from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
@@ -57,7 +56,7 @@ def find_models(models: Models, weights: str = "best") -> dict[str, str | Path |
 def read_asked(
     benchmark: str | Sequence[str],
     path: Paths | Mapping[str, Paths] | None,
-    data: str | Path | Source | Mapping[str, str | Path | Source] | None,
+    data: AnySource | Mapping[str, AnySource] | None,
     on_bad_row: str,
     failed: dict[str, str],
 ) -> list[Asked]:
@@ -73,11 +72,12 @@ def read_asked(
             failed[f"reading {one.name}"] = said(error)
         else:
             found.append(Asked(one, items, one.missing(items)))
-    sources = data if isinstance(data, Mapping) else {} if data is None else {_data_name(data): data}
+    named = data if data is None or isinstance(data, Mapping) else {_data_name(data): data}
+    sources = cast("Mapping[str, AnySource]", named or {})
     if taken := [name for name in sources if name in {one.name for one in wanted}]:
         raise ValueError(f"data has the name {taken[0]!r}, which is a benchmark's of this evaluation; give it another")
     for name, source in sources.items():
-        items, reasons = pair_items(source_of(source), on_bad_row)
+        items, reasons = pair_items(as_source(source, name), on_bad_row)
         found.append(Asked(preference_benchmark(name, items), items, left_out(reasons)))
     return found
 
@@ -99,13 +99,8 @@ def _path_of(name: str, path: Paths | Mapping[str, Paths] | None, num_benchmarks
     return path
 
 
-def _data_name(data: str | Path | Source) -> str:
+def _data_name(data: object) -> str:
     return Path(data).name.partition(".")[0] if isinstance(data, str | Path) else "data"
-
-
-def source_of(data: str | Path | Source) -> Source:
-    """Return a preference file as a source; a source is returned as it is."""
-    return FileSource(data) if isinstance(data, str | Path) else data
 
 
 def said(error: Exception) -> str:

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from lightning_rm.data.batches.choice import LayoutSetting
-from lightning_rm.data.rows import Source
+from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.devices import known_device
 from lightning_rm.drafts import check_place, is_full
-from lightning_rm.evaluation.asked import Asked, Models, Paths, find_models, left_out, read_asked, said, source_of
+from lightning_rm.evaluation.asked import Asked, Models, Paths, find_models, left_out, read_asked, said
 from lightning_rm.evaluation.benchmarks.preferences import pair_items
 from lightning_rm.evaluation.evaluation import Evaluation
 from lightning_rm.evaluation.evaluator import Answer, Evaluator, Options, Progress
@@ -32,7 +32,7 @@ def evaluate(
     benchmark: str | Sequence[str] = (),
     *,
     path: Paths | Mapping[str, Paths] | None = None,
-    data: str | Path | Source | Mapping[str, str | Path | Source] | None = None,
+    data: AnySource | Mapping[str, AnySource] | None = None,
     out: str | Path | None = None,
     weights: str = "best",
     untrained: str | Path | None = None,
@@ -44,7 +44,7 @@ def evaluate(
     dtype: str = "float32",
     diagnostics: bool = False,
     probe_items: int = 200,
-    validation: str | Path | Source | None = None,
+    validation: AnySource | None = None,
     on_bad_row: str = "error",
     num_draws: int = 1000,
     num_random: int = 200,
@@ -61,7 +61,8 @@ def evaluate(
         benchmark: a name of `benchmarks.BENCHMARKS`, several, or `all`.
         path: files or a folder in the benchmark's own form, for several benchmarks name -> such, or a folder with one
             of each name; None for the hub.
-        data: a preference file, or a source, or several by name.
+        data: a preference file or several, a source, or rows in memory (a list of dicts, a `datasets.Dataset`, a
+            `DataFrame`); or name -> such.
         out: a folder for tables and rewards; None writes nothing.
         weights: `best` or `last`, of runs.
         untrained: a model or backbone to score with a head of random weights, as one more row: a control that knows
@@ -75,7 +76,7 @@ def evaluate(
         dtype: of the models' backbones.
         diagnostics: calibration, length, spread, selective accuracy, invariance and robustness probes too.
         probe_items: the most items of a benchmark that invariance and probes score again.
-        validation: a preference file, or a source, that a temperature is fitted on, for each model; it is stored in the
+        validation: what is given for `data`, that a temperature is fitted on, for each model; it is stored in the
             model's `config.json` where the model is a folder that can be written to.
         on_bad_row: of `data` and `validation`: `error` or `drop`.
         num_draws: of the bootstrap over prompts.
@@ -106,7 +107,7 @@ def evaluate(
     asked = read_asked(benchmark, path, data, on_bad_row, failed)
     to_fit = None
     if validation is not None:
-        to_fit, reasons = pair_items(source_of(validation), on_bad_row)
+        to_fit, reasons = pair_items(as_source(validation, "validation"), on_bad_row)
         notes = [f"validation: {note}" for note in left_out(reasons)]
         asked = [one._replace(notes=[*one.notes, *notes]) for one in asked]
     answers: dict[str, dict[str, Answer]] = {one.benchmark.name: {} for one in asked}

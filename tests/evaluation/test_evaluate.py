@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -300,8 +301,8 @@ def test_diagnostics_and_a_temperature_that_is_stored(folders: Path, tmp_path: P
     )
     found = evaluate(
         folder,
-        data={"mine": RecordSource(list(pairs()))},
-        validation=RecordSource([*pairs(30), {"prompt": "q"}]),
+        data={"mine": pd.DataFrame(pairs())},
+        validation=[*pairs(30), {"prompt": "q"}],
         on_bad_row="drop",
         num_draws=20,
         num_random=5,

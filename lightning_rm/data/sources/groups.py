@@ -1,4 +1,4 @@
-"""Responses from files: a row with a prompt and a list of responses, read to a `GroupRow`.
+"""Responses from files and from memory: a row with a prompt and a list of responses, read to a `GroupRow`.
 
 `lightning-rm sample` writes such files; so does any script that samples a policy. This file knows one format and no
 tokenizer: readers find the raw rows, `turns` reads conversations in any shape.
@@ -6,7 +6,7 @@ tokenizer: readers find the raw rows, `turns` reads conversations in any shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from lightning_rm.data.formats.fields import Columns
 from lightning_rm.data.formats.groups import (
@@ -18,7 +18,8 @@ from lightning_rm.data.formats.responses import Prefill, check_prefill
 from lightning_rm.data.formats.scores import SCORE_FIELDS
 from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.data.sources.files import Paths, file_digests
-from lightning_rm.data.sources.readers import find_files, read_file
+from lightning_rm.data.sources.readers import Record, find_files, read_file
+from lightning_rm.data.sources.records import RecordRows, Records
 from lightning_rm.digests import digest
 
 
@@ -45,13 +46,8 @@ class GroupFile:
     def __init__(self, path: Paths, columns: Columns | None = None, prefill: Prefill = "error") -> None:
         self.files = find_files(path)
         self.columns = dict(columns or {})
-        check_prefill(prefill)
         self.prefill: Prefill = prefill
-        if unknown := sorted(set(self.columns) - GROUP_FIELDS - SCORE_FIELDS):
-            raise ValueError(
-                f"columns names {unknown[0]!r}, which is not a field of a group of responses; a column is written "
-                f"{{field: name in the file}}, and the fields are {', '.join(sorted(GROUP_FIELDS | SCORE_FIELDS))}"
-            )
+        _check(self.columns, prefill)
 
     @property
     def places(self) -> list[str]:
@@ -66,12 +62,52 @@ class GroupFile:
     def __iter__(self) -> Iterator[GroupRow | BadRow]:
         """Yield the rows of every file in order; their places are `responses.jsonl:17`."""
         for file in self.files:
-            for record in read_file(file):
-                yield (
-                    record
-                    if isinstance(record, BadRow)
-                    else parse_group(record.raw, record.origin, self.columns, self.prefill)
-                )
+            yield from _parsed(read_file(file), self.columns, self.prefill)
+
+
+class GroupRecords:
+    """Groups of responses from rows in memory, read as the rows of a `GroupFile` are.
+
+    Args:
+        records: as in `RecordSource`: a list of dicts, a `datasets.Dataset`, a table.
+        columns: as in `GroupFile`.
+        prefill: the same.
+
+    Raises:
+        ValueError: as both do.
+    """
+
+    def __init__(self, records: Records, columns: Columns | None = None, prefill: Prefill = "error") -> None:
+        self.rows = RecordRows(records)
+        self.columns = dict(columns or {})
+        self.prefill: Prefill = prefill
+        _check(self.columns, prefill)
+
+    def fingerprint(self) -> str:
+        """Return a digest of what the records hold, in order, and of the options."""
+        return digest(["responses in memory", GROUP_PARSER_VERSION, self.columns, self.prefill, self.rows.digest()], 64)
+
+    def __iter__(self) -> Iterator[GroupRow | BadRow]:
+        """Yield the rows in order; their places are `records row 17`, counted from 0."""
+        return _parsed(self.rows, self.columns, self.prefill)
+
+
+def _check(columns: Columns, prefill: str) -> None:
+    """Raise ValueError for a column that no group of responses has, and an unknown word."""
+    check_prefill(prefill)
+    if unknown := sorted(set(columns) - GROUP_FIELDS - SCORE_FIELDS):
+        raise ValueError(
+            f"columns names {unknown[0]!r}, which is not a field of a group of responses; a column is written "
+            f"{{field: name in the file}}, and the fields are {', '.join(sorted(GROUP_FIELDS | SCORE_FIELDS))}"
+        )
+
+
+def _parsed(records: Iterable[Record | BadRow], columns: Columns, prefill: Prefill) -> Iterator[GroupRow | BadRow]:
+    for record in records:
+        if isinstance(record, BadRow):
+            yield record
+        else:
+            yield parse_group(record.raw, record.origin, columns, prefill)
 
 
 def response_files(

@@ -39,6 +39,47 @@ class ArrowStream(Protocol):
 Records = Iterable[Mapping[str, object]] | ArrowStream
 
 
+class RecordRows:
+    """Rows in memory as records, each with its place, and a digest of what they hold.
+
+    Args:
+        records: as in `RecordSource`.
+
+    Raises:
+        ValueError: as there.
+    """
+
+    def __init__(self, records: Records) -> None:
+        if isinstance(records, Iterator):
+            raise ValueError(
+                f"records are of the type {type(records).__name__}, which can be read only once; give a list of them, "
+                "RecordSource(list(records))"
+            )
+        self.records = _rows_of(records)
+
+    def __iter__(self) -> Iterator[Record | BadRow]:
+        """Yield the records in order; their places are `records row 17`, counted from 0."""
+        return (_record(place, record) for place, record in enumerate(self.records))
+
+    def digest(self) -> str:
+        """Return a digest of the values.
+
+        Raises:
+            ValueError: for a value that cannot be told from another one, such as an image.
+        """
+        return chunks_digest(self._written())
+
+    def _written(self) -> Iterator[bytes]:
+        """Yield every record as a line of JSON."""
+        for place, row in enumerate(self):  # one nested too deep to be written is digested as its error
+            try:
+                # Keys keep their order: a chat template may write out a tool definition as it stands.
+                written = json.dumps(asdict(row) if isinstance(row, BadRow) else row.raw, default=_repeatable)
+            except TypeError as error:
+                raise ValueError(f"{_name(place)} {error}; leave that field out of the records") from None
+            yield f"{written}\n".encode()
+
+
 class RecordSource:
     """Pairs from rows in memory, read as the rows of a file are.
 
@@ -69,12 +110,7 @@ class RecordSource:
         subset: str | None = None,
         prefill: Prefill = "error",
     ) -> None:
-        if isinstance(records, Iterator):
-            raise ValueError(
-                f"records are of the type {type(records).__name__}, which can be read only once; give a list of them, "
-                "RecordSource(list(records))"
-            )
-        self.records = _rows_of(records)
+        self.rows = RecordRows(records)
         self.options = RowOptions(columns, where, format, subset, prefill)
 
     def fingerprint(self) -> str:
@@ -85,22 +121,11 @@ class RecordSource:
         Raises:
             ValueError: for a value that cannot be told from another one, such as an image.
         """
-        return self.options.digest("records", chunks_digest(self._written()))
+        return self.options.digest("records", self.rows.digest())
 
     def __iter__(self) -> Iterator[PairRow | BadRow]:
         """Yield the rows in order; their places are `records row 17`, counted from 0."""
-        return self.options.read(_record(place, record) for place, record in enumerate(self.records))
-
-    def _written(self) -> Iterator[bytes]:
-        """Yield every record as a line of JSON."""
-        for place, record in enumerate(self.records):
-            row = _record(place, record)  # one nested too deep to be written is digested as its error
-            try:
-                # Keys keep their order: a chat template may write out a tool definition as it stands.
-                written = json.dumps(asdict(row) if isinstance(row, BadRow) else row.raw, default=_repeatable)
-            except TypeError as error:
-                raise ValueError(f"{_name(place)} {error}; leave that field out of the records") from None
-            yield f"{written}\n".encode()
+        return self.options.read(iter(self.rows))
 
 
 def _rows_of(records: Records) -> Iterable[Mapping[str, object]]:

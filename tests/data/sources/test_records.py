@@ -6,9 +6,10 @@ import json
 from collections import OrderedDict, UserDict
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -19,9 +20,10 @@ import pytest
 
 import lightning_rm
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.rows import BadRow, PairRow
-from lightning_rm.data.sets import as_source
+from lightning_rm.data.rows import BadRow, GroupRow, PairRow
+from lightning_rm.data.sets import as_source, group_sets
 from lightning_rm.data.sources.files import FileSource
+from lightning_rm.data.sources.groups import GroupFile, GroupRecords
 from lightning_rm.data.sources.records import RecordSource
 from lightning_rm.data.sources.resampling import PromptSplit
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -271,3 +273,23 @@ def test_the_data_module_takes_rows_in_memory(tmp_path: Path) -> None:
 def test_both_are_names_of_the_package() -> None:
     assert lightning_rm.RecordSource is RecordSource
     assert lightning_rm.FileSource is FileSource
+
+
+def test_groups_of_responses_in_memory_are_those_of_a_file(tmp_path: Path) -> None:
+    """A list, a data set and a table: the same rows, and a digest that changes with them alone."""
+    rows = [{"prompt": f"w{n}", "responses": ["w1 w2", "w3"], "gold": [1.0, 0.5], "id": f"g{n}"} for n in range(3)]
+    file = tmp_path / "groups.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    expected = [replace(row, origin="") for row in GroupFile(file) if isinstance(row, GroupRow)]
+    assert len(expected) == 3
+    given: list[Any] = [rows, datasets.Dataset.from_list(rows), pd.DataFrame(rows), file, [str(file)]]
+    sources = [group_sets(one, None, None).train["responses"] for one in given]
+    for source in sources:
+        assert [replace(row, origin="") for row in source if isinstance(row, GroupRow)] == expected
+    assert GroupRecords(rows).fingerprint() == GroupRecords(deepcopy(rows)).fingerprint()
+    assert GroupRecords(rows).fingerprint() != GroupRecords(rows[:2]).fingerprint()
+    assert [row.origin for row in GroupRecords([{"prompt": "w1"}])] == ["records row 0"]
+    with pytest.raises(ValueError, match="responses is of the type int; give a source, a path or a list of paths"):
+        group_sets(cast(Any, 3), None, None)
+    with pytest.raises(ValueError, match="train is of the type list, of NoneType; give a source"):
+        as_source(cast(Any, [None]), "train")
