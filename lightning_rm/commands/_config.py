@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import lightning_rm
+from lightning_rm.commands._stopped import exit_after
 from lightning_rm.commands._sweep import in_sweep, leave_word
 from lightning_rm.drafts import is_full
 from lightning_rm.told import check_yaml
@@ -91,10 +92,6 @@ def require_all(cfg: DictConfig) -> None:
         raise ValueError(f"{' and '.join(missing)} must be given: " + " ".join(f"{key}=..." for key in missing))
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, where a command does not answer it otherwise."""
-
-
 @contextmanager
 def plain_errors(cfg: DictConfig) -> Generator[None]:
     """Print an error that a user can fix without its traceback and exit; HYDRA_FULL_ERROR=1 shows the traceback.
@@ -109,7 +106,7 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
         print("stopped", file=sys.stderr)
         if in_sweep():
             leave_word("stopped")
-        raise SystemExit(143 if isinstance(stopped, Terminated) else 130) from None
+        exit_after(stopped)
     except SystemExit as ended:
         if not in_sweep():
             raise

@@ -9,25 +9,23 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
-from types import FrameType
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-from lightning_rm.commands._config import Terminated, conf_dir, plain_errors
+from lightning_rm.commands._config import conf_dir, plain_errors
 from lightning_rm.commands._kinds import check_kinds
 from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
+from lightning_rm.commands._stopped import listen
 from lightning_rm.commands._sweep import LOST, check_search, in_sweep, leave_word, told_at_the_end, word_before
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
-from lightning_rm.system import HANGUP, hears_hangup, leave_terminal
 
 BARS = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")
 """The environment variables that libraries which draw bars look for when they are imported."""
@@ -96,9 +94,7 @@ def prepare(verb: str) -> None:
         return
     words = sys.argv[1:]
     _arguments = words
-    signal.signal(signal.SIGTERM, _terminate)
-    if HANGUP is not None and hears_hangup():
-        signal.signal(HANGUP, _terminate)
+    listen()
     if isinstance(sys.stdout, TextIOWrapper):  # a sign that a terminal has not must not cost what is done
         sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():  # a file would keep a bar each time that it is drawn
@@ -165,10 +161,3 @@ def _said() -> Generator[None]:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """Treat SIGTERM, and a closed terminal, as Ctrl-C, but for the exit code."""
-    if number == HANGUP:
-        leave_terminal()
-    raise Terminated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._config import dotted
+from lightning_rm.commands._stopped import run_inner
 from lightning_rm.commands._words import sort_words
 from lightning_rm.digests import fingerprint
 
@@ -22,12 +22,9 @@ def as_a_process(words: Sequence[str]) -> None:
 
     Raises:
         ValueError: if it fails; it has printed why.
-        KeyboardInterrupt: if it was stopped.
+        KeyboardInterrupt: if it was stopped, or this process, when it has saved what it had done.
     """
-    code = subprocess.run([sys.executable, "-m", "lightning_rm.commands.main", *words], check=False).returncode
-    if code in (130, 143, -2, -15):
-        raise KeyboardInterrupt
-    if code:
+    if code := run_inner([sys.executable, "-m", "lightning_rm.commands.main", *words]):
         raise ValueError(f"lightning-rm {words[0]} has failed (exit code {code}); what it said stands above")
 
 

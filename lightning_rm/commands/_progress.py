@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lightning_rm.commands._config import Terminated
+from lightning_rm.commands._stopped import exit_after
 
 
 class Bar(Progress):
@@ -53,4 +53,4 @@ def resumable(kept: str) -> Generator[None]:
         yield
     except KeyboardInterrupt as stopped:
         print(f"interrupted: what is {kept} is kept; run the same command to go on", file=sys.stderr)
-        raise SystemExit(143 if isinstance(stopped, Terminated) else 130) from None
+        exit_after(stopped)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,10 +33,11 @@ from lightning_rm.callbacks import (
 from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
 from lightning_rm.callbacks.monitored import stopped_early
 from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, train_monitors, warn_of_a_toy
-from lightning_rm.commands._config import Terminated, plain_console, require_all, resolved
+from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing, report, write_counts
 from lightning_rm.commands._settings import check_precision, micro_batches
+from lightning_rm.commands._stopped import Terminated, requeue
 from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.models.backbone.adapters import count_parameters
@@ -253,7 +252,7 @@ def _end(ended: SystemExit, stop: Stop, trainer: L.Trainer) -> NoReturn:
     """Exit with the code that a shell expects after a signal, if there was one; Lightning's own code is 1 or 0."""
     stop.hand_back()
     if stop.signal is not None and stop.signal.name == "SIGUSR1" and trainer.is_global_zero:
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
+        requeue()
     if stop.signal is not None:
         raise SystemExit(stop.exit_code) from None
     cause = ended.__context__

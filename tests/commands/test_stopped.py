@@ -1,0 +1,78 @@
+"""Signals that end a command: the exit codes, a command that it runs, and Slurm's queue."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lightning_rm.commands._stopped import INNER, Terminated, exit_after, listen, run_inner
+
+SAVES = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [{number}])
+os.kill(os.getppid(), {number})
+signal.sigwait([{number}])
+open({file!r}, "w").write(os.environ["LIGHTNING_RM_INNER"])
+sys.exit(128 + {number})
+"""
+"""A command that has the one above it stopped, and saves what it has done when it is told."""
+
+
+@pytest.fixture
+def queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A job of Slurm's, and the file with what was asked of its queue."""
+    heard = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)}
+    asked, scontrol = tmp_path / "asked", tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    listen()
+    yield asked
+    for number, handler in heard.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_command_that_is_run_has_ended_before_the_one_that_runs_it(number: int, queued: Path) -> None:
+    saved = queued.with_name("saved")
+    command = [sys.executable, "-S", "-c", SAVES.format(number=int(number), file=str(saved))]
+    with pytest.raises(Terminated) as stopped:
+        run_inner(command)
+    assert saved.read_text() == "1"
+    with pytest.raises(SystemExit) as ended:
+        exit_after(stopped.value)
+    assert ended.value.code == 128 + number
+    assert queued.exists() == (number == signal.SIGUSR1)
+
+
+def test_a_command_that_was_stopped_alone_stops_the_one_that_runs_it(queued: Path) -> None:
+    for code, kind in ((143, Terminated), (138, Terminated), (130, KeyboardInterrupt)):
+        with pytest.raises(kind):
+            run_inner([sys.executable, "-S", "-c", f"import sys; sys.exit({code})"])
+    assert run_inner([sys.executable, "-S", "-c", "import sys; sys.exit(3)"]) == 3
+
+
+def test_one_process_of_a_job_puts_it_back_into_the_queue_after_slurms_notice(
+    queued: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(stopped: KeyboardInterrupt) -> int:
+        with pytest.raises(SystemExit) as ended:
+            exit_after(stopped)
+        return int(str(ended.value.code))
+
+    notice = Terminated(signal.SIGUSR1)
+    assert (end(KeyboardInterrupt()), end(Terminated())) == (130, 143)
+    assert not queued.exists()
+    assert end(notice) == 138
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert end(notice) == 138
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv(INNER, "1")
+    assert end(notice) == 138
+    assert queued.read_text() == "requeue 17\n"
