@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -158,6 +158,8 @@ def check_voters(voters: Sequence[Voter]) -> None:
     if not voters:
         raise ValueError("there are no voters; name runs or model folders, such as voters='runs/vote/*'")
     names: dict[str, str] = {}
+    if strange := [voter for voter in cast("Sequence[object]", voters) if not isinstance(voter, Voter)]:
+        raise ValueError(f"{strange[0]!r:.60} is not a voter; give Voter(NAME, FOLDER)")
     for voter in voters:
         if voter.digest in names:
             raise ValueError(

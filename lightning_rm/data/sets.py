@@ -100,9 +100,9 @@ def group_sets(
         test: as `test_responses` there.
     """
     return Sets(
-        _named("responses", train, _as_group_source),
-        _named("val_responses", val, _as_group_source),
-        _named("test_responses", test, _as_group_source),
+        _named("responses", train, as_group_source),
+        _named("val_responses", val, as_group_source),
+        _named("test_responses", test, as_group_source),
     )
 
 
@@ -131,13 +131,14 @@ def as_source(given: AnySource, name: str = "source") -> Source:
     return _as(given, name, FileSource, RecordSource)
 
 
+def as_group_source(given: AnyGroupSource, name: str = "source") -> GroupSource:
+    """Return what a user gives as a source of groups of responses, as `as_source` does for pairs."""
+    return _as(given, name, GroupFile, GroupRecords)
+
+
 @runtime_checkable
 class _CheckedSource(Source, Protocol):
     """A `Source` that can be told from a path and from rows."""
-
-
-def _as_group_source(given: AnyGroupSource, name: str) -> GroupSource:
-    return _as(given, name, GroupFile, GroupRecords)
 
 
 def _as(given: object, name: str, of_files: Callable[[Paths], S], of_rows: Callable[[Records], S]) -> S:

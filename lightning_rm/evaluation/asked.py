@@ -12,7 +12,7 @@ from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
 from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
 from lightning_rm.evaluation.items import Items
 from lightning_rm.globs import is_glob, named_paths
-from lightning_rm.scoring.load import LoadedModel, find_folder
+from lightning_rm.scoring.load import LoadedModel, check_loaded, find_folder
 
 Paths = str | Path | Sequence[str | Path]
 Models = str | Path | Sequence[str | Path] | Mapping[str, "str | Path | LoadedModel"]
@@ -35,7 +35,18 @@ def find_models(models: Models, weights: str = "best") -> dict[str, str | Path |
     if isinstance(models, Mapping):
         if not models:
             raise ValueError("models={} names no model")
+        for name, one in models.items():
+            check_loaded(one, f"models[{name!r}]")
         return dict(models)
+    if not isinstance(models, str | Path):
+        given = cast(object, models)
+        several = isinstance(given, Sequence) and not isinstance(given, LoadedModel)
+        for one in cast("Sequence[object]", given) if several else [given]:
+            if not isinstance(one, str | Path):
+                raise ValueError(
+                    f"models: {one!r:.60} is not a name or a folder; a model in memory has a name, "
+                    "{'mine': (model, tokenizer)}"
+                )
     found: dict[str, str | Path | LoadedModel] = {}
     for pattern in [models] if isinstance(models, str | Path) else models:
         if not is_glob(pattern):

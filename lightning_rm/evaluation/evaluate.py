@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from lightning_rm.counts import check_counts
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.tokenize.policy import Overlong
@@ -92,8 +93,7 @@ def evaluate(
             could be measured.
     """
     reading = Reading(max_tokens, overlong, layout, batch_tokens)
-    if min(num_draws, num_random) < 1:
-        raise ValueError(f"num_draws={num_draws} and num_random={num_random}: intervals take at least one draw of each")
+    check_counts(1, num_draws=num_draws, num_random=num_random)
     if device is not None:
         device = known_device(device)
     options = Options(diagnostics, probe_items, num_draws, num_random, seed)

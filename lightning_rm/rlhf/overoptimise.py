@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightning_rm.data.rows import BadRow, GroupRow, GroupSource
+from lightning_rm.counts import check_counts
+from lightning_rm.data.rows import BadRow, GroupRow
+from lightning_rm.data.sets import AnyGroupSource, as_group_source
 from lightning_rm.devices import known_device
 from lightning_rm.digests import file_name
 from lightning_rm.drafts import check_place
@@ -34,7 +36,7 @@ SAMPLES = "samples"
 
 def overoptimise(
     models: Models,
-    samples: GroupSource,
+    samples: AnyGroupSource,
     *,
     gold: str | Path | LoadedModel | None = None,
     n: Sequence[int] | None = None,
@@ -55,7 +57,7 @@ def overoptimise(
 
     Args:
         models: runs, folders of models, ensembles or members, hub names: a glob or a list; or name -> such.
-        samples: groups of N responses of one policy, N the same for all prompts.
+        samples: groups of N responses of one policy, N the same for all prompts: a source, a file, or rows in memory.
         gold: a reward model whose rewards are gold; None for the gold rewards of the samples.
         n: how many responses the best is chosen from; None for powers of two up to N.
         out: a folder for tables, rewards and policy files; None writes nothing.
@@ -73,12 +75,13 @@ def overoptimise(
         ValueError: if there is no model, samples cannot be read or differ in number, or nobody knows what is gold.
     """
     policy = policy or PolicyFiles()
+    check_counts(1, num_draws=num_draws)
     if device is not None:
         device = known_device(device)
     named = find_models(models, weights)
     if out is not None:
         check_place(Path(out), folder=True)
-    rows, left_out = read_samples(samples, on_bad_row)
+    rows, left_out = read_samples(as_group_source(samples, "samples"), on_bad_row)
     if gold is None and (unknown := next((row for row in rows if not row.gold), None)):
         raise ValueError(f"{unknown.place} has no gold rewards; name a reward model whose rewards are gold: gold=MODEL")
     items = Items(_item(row) for row in rows)

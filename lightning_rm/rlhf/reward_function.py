@@ -25,7 +25,7 @@ from lightning_rm.digests import fingerprint
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.scoring.conversations import Conversation, bounded, encode
 from lightning_rm.scoring.engine import score_sequences
-from lightning_rm.scoring.load import LoadedModel, load_model
+from lightning_rm.scoring.load import LoadedModel, check_loaded, load_model
 from lightning_rm.scoring.parts import Refusal
 from lightning_rm.scoring.reference import reference_scale
 
@@ -75,6 +75,7 @@ class RewardFunction:
         batch_tokens: int | None = None,
         name: str = "reward_model",
     ) -> None:
+        check_loaded(model, "model")
         self.model, self.tokenizer = load_model(model, dtype=dtype) if isinstance(model, str | Path) else model
         self.how: Aggregate = how
         self.lam = lam

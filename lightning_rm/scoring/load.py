@@ -98,6 +98,17 @@ def load_model(
     return LoadedModel(model.to(place or "cpu").eval(), tokenizer)
 
 
+def check_loaded(given: object, name: str) -> None:
+    """Check that what is given for a model is a name, a folder, or a model with its tokenizer.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    pair = cast("tuple[object, ...]", given) if isinstance(given, tuple) else ()
+    if not isinstance(given, str | Path) and not (len(pair) == 2 and isinstance(pair[0], AnyRewardModel)):
+        raise ValueError(f"{name} is of the type {type(given).__name__}; give a folder, or (model, tokenizer)")
+
+
 def find_folder(run: Path, weights: str = "best") -> Path | None:
     """Return the Hugging Face folder of a run (`RUN/model/best`), or a path that is one, or an ensemble; else None.
 

@@ -155,6 +155,22 @@ def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
         find_models(f"{tmp_path}/runs/*")
 
 
+def test_what_is_not_a_model_is_a_sentence() -> None:
+    """A model in memory has a name and its tokenizer; what is given in their place is told so."""
+    one = loaded()
+    for given, told in (
+        (one, "is not a name or a folder; a model in memory has a name"),
+        (None, "models: None is not a name or a folder"),
+        ({"m": one.model}, r"models\['m'\] is of the type RewardModel; give a folder, or \(model, tokenizer\)"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            find_models(given)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="on_bad_row='skip'; it must be one of error, drop"):
+        evaluate({"a": one}, data=list(pairs(2)), on_bad_row="skip")
+    with pytest.raises(ValueError, match="num_draws='5'; it must be a whole number, 1 or more"):
+        evaluate({"a": one}, data=list(pairs(2)), num_draws="5")  # pyright: ignore[reportArgumentType]
+
+
 def test_a_nan_is_named_and_not_counted_as_wrong(tmp_path: Path) -> None:
     items = BENCHMARKS["llmbar"].read(llmbar(tmp_path))
     rewards = items.gold.copy()

@@ -20,6 +20,8 @@ def pair_items(source: Source, on_bad_row: str = "error") -> tuple[Items, dict[s
     Raises:
         ValueError: for a bad row, or if no pair is left.
     """
+    if on_bad_row not in ("error", "drop"):
+        raise ValueError(f"on_bad_row={on_bad_row!r}; it must be one of error, drop")
     items: list[Item] = []
     reasons: dict[str, int] = {}
     for row in source:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase, utils
 from transformers.utils.import_utils import is_kernels_available
 
@@ -46,7 +47,10 @@ def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
             f"the model's config has {', '.join(unknown)}, no setting of {model_type}; "
             f"known are: {', '.join(sorted(known.to_dict()))}"
         )
-    return AutoConfig.for_model(model_type, **copy.deepcopy(options))
+    try:
+        return AutoConfig.for_model(model_type, **copy.deepcopy(options))
+    except StrictDataclassError as error:
+        raise ValueError(f"the model's config: {' '.join(str(error).split())}") from error
 
 
 def _configuration(model_type: str) -> PreTrainedConfig:
