@@ -10,12 +10,14 @@ from pathlib import Path
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
-def check_model_path(path: str | Path) -> None:
+def check_model_path(path: object) -> None:
     """Check that a path, if it is there, can be a model's folder or a `.gguf` file.
 
     Raises:
-        ValueError: if it is a checkpoint or another file; it says what to name, or to call, in its place.
+        ValueError: if it is a checkpoint or another file, or no path; it says what to name, or to call, in its place.
     """
+    if not isinstance(path, str | Path):
+        raise ValueError(f"{path!r} does not name a model: give a folder, a hub name or a .gguf file")
     place = Path(path).expanduser()
     if place.suffix == ".ckpt" and place.exists():
         run = place.resolve().parent.parent

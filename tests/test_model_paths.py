@@ -32,3 +32,10 @@ def test_a_file_of_a_model_says_its_folder(tmp_path: Path, name: str, told: str)
         check_model_path(tmp_path / name)
     check_model_path(tmp_path)
     check_model_path("org/name.ckpt")
+
+
+def test_what_names_no_model_is_said() -> None:
+    for load in (RewardModel.from_pretrained, load_model, load_tokenizer):
+        for path in (3, None):
+            with pytest.raises(ValueError, match=rf"^{path} does not name a model: give a folder"):
+                load(path)  # pyright: ignore[reportArgumentType]

@@ -17,6 +17,7 @@ from torch.autograd.graph import save_on_cpu
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.batch import RewardOutput
+from lightning_rm.model_paths import check_model_path
 from lightning_rm.models.attention.last_layer import (
     DEEPEST,
     LastLayer,
@@ -206,6 +207,7 @@ class RewardModel(AnyRewardModel):
             ValueError: if the checkpoint cannot be loaded, has more than one label or an unknown architecture, lacks
                 weights, has no padding token apart from eos, or is of members and `average` is not set.
         """
+        check_model_path(path)
         if is_members(path) and not average:
             raise ValueError(
                 f"{path} holds several members on one backbone, and a RewardModel is one: read all of them with "

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
 from lightning_rm.devices import known_device
 from lightning_rm.digests import chunks_digest, fingerprint
+from lightning_rm.model_paths import check_model_path
 from lightning_rm.models.backbone.folder import is_ensemble, is_members
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.files import member_folders
@@ -73,6 +74,7 @@ def load_model(
     Raises:
         ValueError: if there is no model, it has no trained head, or this machine has no such device.
     """
+    check_model_path(path)
     place = None if device is None else known_device(device)
     folder = find_folder(Path(path), weights)
     if folder is None:
