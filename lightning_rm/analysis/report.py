@@ -62,6 +62,8 @@ def report(
     target = Path(out)
     if target.suffix != ".html":
         raise ValueError(f"out={str(out)!r} is not a page: name a file that ends in .html")
+    if num_worst < 0:
+        raise ValueError(f"num_worst={num_worst}: give a number of pairs, 0 for none")
     check_place(target)
     study = study_of(found, reference)
     sections = [

@@ -21,7 +21,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lightning_rm.commands._config import conf_dir, plain_errors
-from lightning_rm.commands._kinds import check_kinds
+from lightning_rm.commands._kinds import check_kinds, check_texts
 from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
 from lightning_rm.commands._stopped import listen
 from lightning_rm.commands._sweep import LOST, check_search, in_sweep, leave_word, told_at_the_end, word_before
@@ -57,6 +57,7 @@ def command(
                 if end is not None:
                     ends.callback(end, cfg)
                 check_targets(cfg)
+                check_texts(cfg)
                 check_kinds(cfg)
                 if in_sweep():
                     goes_on = cfg.get("resume") == "auto" or is_requeued(cfg, arguments())

@@ -3,7 +3,7 @@ at all.
 
 What a configuration has a number or a truth value for is known without loading anything (`misread_number`). Where it
 has null, the argument that the value becomes says what it takes (`check_kinds`). It knows no key by name but those
-that take more than one kind.
+that take more than one kind, and those of commands that are texts (`check_texts`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,37 @@ FRACTIONS_TOO = ("scheduler.warmup", "trainer.", "module.attributes.", "backbone
 
 NUMBERS = {"bool", "int", "float", "Tensor", "None", "NoneType"}
 """The types of an argument that is a number or a truth value."""
+
+TEXTS = ("out", "strength", "reviews", "run", "keep", "policy", "second_label", "x", "series", "metric")
+"""Keys of commands that are one text: paths and names."""
+
+GLOBS = ("runs", "deciles", "prefixes", "recipes", "sweep", "shift", "seeds")
+"""Keys of commands that are a text or a list of texts."""
+
+LISTS = ("metrics", "groups")
+"""Keys of commands that are a list of texts: one text would be read letter by letter."""
+
+
+def check_texts(cfg: DictConfig) -> None:
+    """Check the keys of a command that name files, fields and metrics.
+
+    Raises:
+        ValueError: if one is of another kind.
+    """
+    for keys, texts, lists in ((TEXTS, True, False), (GLOBS, True, True), (LISTS, False, True)):
+        for key in keys:
+            if key not in cfg or OmegaConf.is_missing(cfg, key) or cfg[key] is None:
+                continue
+            value = OmegaConf.to_container(cfg[key]) if OmegaConf.is_config(cfg[key]) else cfg[key]
+            if texts and isinstance(value, str):
+                continue
+            if lists and isinstance(value, list) and all(isinstance(one, str) for one in value):
+                continue
+            if isinstance(value, str):
+                raise ValueError(f"{key}={value}; give a list, {key}=[{value}]")
+            kind = "one text or a list of texts" if texts and lists else "one text" if texts else "a list of texts"
+            digits = f"; quote what is a name, '{key}=\"{value}\"'" if isinstance(value, int | float) and texts else ""
+            raise ValueError(f"{key}={value}; give {kind}{digits}")
 
 
 def misread_number(key: str, value: object, default: object) -> str | None:

@@ -21,6 +21,8 @@ def report(cfg: DictConfig) -> list[Path]:
         The files written.
     """
     require_all(cfg)
+    if OmegaConf.is_config(cfg.reference):
+        raise ValueError(f"reference={cfg.reference}; name one method, which the others are compared with")
     names = ("runs", "out", "reference", "metrics", "strength", "benchmarks", "num_worst")
     told = {name: OmegaConf.to_container(cfg[name]) if OmegaConf.is_list(cfg[name]) else cfg[name] for name in names}
     written = report_on(**told)  # pyright: ignore[reportArgumentType]  # Hydra knows no types

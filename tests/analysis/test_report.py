@@ -177,9 +177,10 @@ def test_methods_that_share_no_set_are_not_compared(tmp_path: Path) -> None:
         ({"metrics": ["f1"]}, "metrics: no run has a result 'f1'; take one of accuracy"),
         ({"benchmarks": "nowhere/*"}, "benchmarks='nowhere/\\*' names no evaluation"),
         ({"out": "page.pdf"}, "out='page.pdf' is not a page"),
+        ({"num_worst": -1}, "num_worst=-1: give a number of pairs, 0 for none"),
     ],
 )
-def test_mistakes_are_named(folder: Path, options: dict[str, str], message: str) -> None:
+def test_mistakes_are_named(folder: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         report(f"{folder}/*/*", **{"out": "x.html", **options})  # pyright: ignore[reportArgumentType]
 

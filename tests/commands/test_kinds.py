@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.commands._kinds import check_kinds, misread_number
+from lightning_rm.commands._kinds import check_kinds, check_texts, misread_number
 
 OF_THE_ENVIRONMENT = """one of the environment as 'seed="${oc.decode:${oc.env:NAME}}"'"""
 
@@ -55,3 +55,24 @@ def test_an_argument_takes_what_its_type_says(cfg: DictConfig, key: str, value: 
 )
 def test_a_number_stays_a_number(key: str, value: object, default: object, told: str | None) -> None:
     assert misread_number(key, value, default) == told
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"out": 5}, "out=5; give one text; quote what is a name, 'out=\"5\"'"),
+        ({"strength": ["a", "b"]}, "strength=['a', 'b']; give one text"),
+        ({"runs": {"a": "b"}}, "runs={'a': 'b'}; give one text or a list of texts"),
+        ({"deciles": 5}, "deciles=5; give one text or a list of texts; quote what is a name, 'deciles=\"5\"'"),
+        ({"metrics": "test/accuracy"}, "metrics=test/accuracy; give a list, metrics=[test/accuracy]"),
+        ({"groups": [1]}, "groups=[1]; give a list of texts"),
+    ],
+)
+def test_what_names_files_and_fields_is_text(given: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the message is looked at below
+        check_texts(OmegaConf.create(given))
+    assert str(caught.value) == told
+
+
+def test_texts_lists_of_them_and_what_is_not_given_pass() -> None:
+    check_texts(OmegaConf.create({"out": "???", "strength": None, "runs": ["a", "b"], "metrics": ["nll"], "x": "seed"}))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from lightning_rm.analysis.detection import CUTS, detection, detection_scores
 from lightning_rm.analysis.plots.strength import (
@@ -22,17 +23,22 @@ from lightning_rm.analysis.strength import agreement, correlation, grouped, u_sh
 from lightning_rm.analysis.table_files import write_table
 from lightning_rm.strength import vote_shares
 
+TEXTS = ("prompt", "chosen", "rejected")
+
 NEEDED = ("strength_mean", "strength_std", "votes")
+
+NUMBERS = ("strength_mean", "strength_std", "clean", "gold_margin")
+"""Columns that are read as numbers; files of others may lack the last two, which tell the truth where it is known."""
 
 NUM_GROUPS = 20
 """Groups of 5 %, the paper's (arXiv 2401.06080, figure 2)."""
 
 
 def read_strength(path: str | Path) -> Any:
-    """Return an annotated Parquet file.
+    """Return an annotated Parquet file, the columns of numbers that it lacks as unknown.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is none, or a column is not of numbers.
     """
     try:
         table = pq.read_table(path)
@@ -42,6 +48,16 @@ def read_strength(path: str | Path) -> Any:
         raise ValueError(
             f"strength={str(path)!r} has no column {', '.join(missing)}: it is not what `lightning-rm annotate` wrote"
         )
+    for name in NUMBERS:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+        elif not _is_number(found := table.schema.field(name).type):
+            raise ValueError(f"strength={str(path)!r}: column {name} is of {found}, not of numbers")
+        elif (far := np.flatnonzero(np.isinf(_floats(table[name])))).size:
+            raise ValueError(f"strength={str(path)!r} row {far[0]}: {name} is infinite; leave it empty if unknown")
+    votes: Any = table.schema.field("votes").type
+    if not pa.types.is_null(votes) and not (_is_list(votes) and _is_number(votes.value_type)):
+        raise ValueError(f"strength={str(path)!r}: column votes is of {votes}, not of lists of numbers")
     return table
 
 
@@ -56,14 +72,14 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
         out: a folder.
 
     Returns:
-        The numbers by name, and the files.
+        The numbers by name, and the files. `num_without_strength` is there where a pair has none, and counts nowhere.
 
     Raises:
-        ValueError: if no pair has strength.
+        ValueError: if no pair has strength, or the file has no texts.
     """
-    mean, std, clean, gold = (
-        np.asarray(table[name].to_pylist(), float) for name in ("strength_mean", "strength_std", "clean", "gold_margin")
-    )
+    if missing := [name for name in TEXTS if name not in table.column_names]:
+        raise ValueError(f"the annotated pairs have no column {', '.join(missing)}, of which examples are shown")
+    mean, std, clean, gold = (_floats(table[name]) for name in NUMBERS)
     has_strength = ~np.isnan(mean)
     if not has_strength.any():
         raise ValueError(f"none of {len(mean)} pairs has strength: there is nothing to report")
@@ -76,8 +92,9 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
     shape = u_shape(groups)
     numbers: dict[str, float] = {
         "num_pairs": len(mean),
+        **({} if has_strength.all() else {"num_without_strength": int((~has_strength).sum())}),
         "votes_a_pair": num_voters,
-        "share_negative": float((mean < 0).mean()),
+        "share_negative": float((mean[has_strength] < 0).mean()),
         "std_weakest": shape.weakest,
         "std_minimum": shape.minimum,
         "std_minimum_group": shape.group,
@@ -114,3 +131,18 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
         related = correlation(mean, gold)
         numbers |= {"gold_pearson": related.pearson, "gold_spearman": related.spearman}
     return numbers, written
+
+
+def _floats(column: Any) -> NDArray[np.float64]:
+    """Return a column as numbers, NaN where it has none."""
+    return np.asarray(column.to_pylist(), np.float64)
+
+
+def _is_number(kind: Any) -> bool:
+    types: Any = pa.types
+    return any(is_of(kind) for is_of in (types.is_floating, types.is_integer, types.is_boolean, types.is_null))
+
+
+def _is_list(kind: Any) -> bool:
+    types: Any = pa.types
+    return any(is_of(kind) for is_of in (types.is_list, types.is_large_list, types.is_fixed_size_list))

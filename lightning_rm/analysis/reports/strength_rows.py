@@ -14,6 +14,9 @@ import pyarrow as pa
 from lightning_rm.analysis.detection import Detection
 from lightning_rm.analysis.strength import Groups
 
+Conversation = str | Sequence[Mapping[str, Any]]
+"""Plain text, or turns."""
+
 MAX_CHARACTERS = 200
 """Texts of examples are cut to this length, the ellipsis included."""
 
@@ -66,8 +69,8 @@ def example_rows(table: pa.Table, num: int = 3) -> list[dict[str, object]]:  # p
     The paper calls them incorrect, ambiguous and strong. Which they are is for the reader to see.
 
     Args:
-        table: annotated pairs, with `strength_mean`, `strength_std`, and conversations `prompt`, `chosen` and
-            `rejected`. Pairs without strength are left out.
+        table: annotated pairs, with `strength_mean`, `strength_std`, and `prompt`, `chosen` and `rejected`, texts or
+            conversations. Pairs without strength are left out.
         num: pairs of each kind; in a table without pairs around 0, two kinds may show the same pair.
 
     Raises:
@@ -85,16 +88,23 @@ def example_rows(table: pa.Table, num: int = 3) -> list[dict[str, object]]:  # p
             "mean": pair["strength_mean"],
             "std": pair["strength_std"],
             "prompt": _trimmed(_last_user_turn(pair["prompt"])),
-            **{name: _trimmed(" ".join(turn["content"] for turn in pair[name])) for name in ("chosen", "rejected")},
+            **{name: _trimmed(_said(pair[name])) for name in ("chosen", "rejected")},
         }
         for kind, indices in picked.items()
         for pair in table.take(pa.array(indices)).to_pylist()
     ]
 
 
-def _last_user_turn(conversation: Sequence[Mapping[str, Any]]) -> str:
+def _said(response: Conversation) -> str:
+    """Return all that a response says."""
+    return response if isinstance(response, str) else " ".join(turn["content"] or "" for turn in response)
+
+
+def _last_user_turn(prompt: Conversation) -> str:
     """Return what the user said last; empty if nothing."""
-    return next((turn["content"] for turn in reversed(conversation) if turn["role"] == "user"), "")
+    if isinstance(prompt, str):
+        return prompt
+    return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), "")
 
 
 def _trimmed(text: str) -> str:

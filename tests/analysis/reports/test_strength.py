@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lightning_rm.analysis.reports.strength import read_strength, strength_report
@@ -59,3 +60,34 @@ def test_no_strength_is_an_error_that_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none of 3 pairs has strength"):
         strength_report(table, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_plain_texts_that_knows_no_truth_is_read_and_pairs_without_strength_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of strengths -1, 2, none, 3 one third is negative."""
+    draw_nothing(monkeypatch)
+    texts = {name: [f"{name} {place}" for place in range(4)] for name in ("prompt", "chosen", "rejected")}
+    strength = {"strength_mean": [-1.0, 2, None, 3], "strength_std": [0.0] * 4, "votes": [[-1.0], [2.0], [], [3.0]]}
+    pq.write_table(pa.table(texts | strength), tmp_path / "strength.parquet")
+    numbers, _ = strength_report(read_strength(tmp_path / "strength.parquet"), tmp_path / "out")
+    assert (numbers["num_pairs"], numbers["num_without_strength"]) == (4, 1)
+    assert numbers["share_negative"] == same(1 / 3)
+    assert "prompt 0,chosen 0,rejected 0" in (tmp_path / "out" / "examples.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "message"),
+    [
+        ("clean", ["yes", "no"], "column clean is of string, not of numbers"),
+        ("strength_mean", [1.0, np.inf], "row 1: strength_mean is infinite"),
+        ("votes", ["1,2", "2"], "column votes is of string, not of lists of numbers"),
+    ],
+)
+def test_a_column_that_is_not_of_numbers_is_named_with_its_file(
+    tmp_path: Path, name: str, column: list[object], message: str
+) -> None:
+    columns = {"strength_mean": [1.0, 2.0], "strength_std": [0.0, 0.0], "votes": [[1.0], [2.0]], name: column}
+    pq.write_table(pa.table(columns), tmp_path / "mine.parquet")
+    with pytest.raises(ValueError, match=rf"strength='.*mine.parquet'.*{message}"):
+        read_strength(tmp_path / "mine.parquet")
