@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +36,15 @@ def annotate_data(cfg: DictConfig) -> Path:
     out = Path(cfg.out)
     if out.suffix != ".parquet":
         raise ValueError(f"out={cfg.out!r}: the annotated data is a Parquet file; give a name that ends in .parquet")
-    for path in (out, cfg.also.fnlp, cfg.also.trl):
-        if path is not None:
-            check_place(Path(path))
+    also = {name: Path(path) for name, path in cfg.also.items() if path is not None}
+    for path in (out, *also.values()):
+        check_place(path)
     voters = find_voters(cfg.voters, cfg.weights)
     names = [voter.name for voter in voters]
     if out.exists() and not cfg.overwrite:
         remove_left(out.with_name(f"{out.name}.parts"), out)
         raise ValueError(f"out={cfg.out!r} is there already, {_written_by(out)}; name another, or set overwrite=true")
+    _check_also(out, also, cfg.overwrite)
     source = find_source(cfg)
     policy = find_policy(cfg)
     console = plain_console()
@@ -91,6 +92,21 @@ def summary(strength: Strength, voters: Sequence[str]) -> list[str]:
         f"{len(mean):,} pairs, {len(voters)} voters; {(mean < 0).mean():.1%} of the strengths are negative",
         "strength: " + ", ".join(f"{name} {value:.2f}" for name, value in named),
     ]
+
+
+def _check_also(out: Path, also: Mapping[str, Path], overwrite: bool) -> None:
+    """Refuse a file of another layout that would be written over: it may be the data itself.
+
+    Raises:
+        ValueError: if there is such a file, or two names are of one.
+    """
+    taken = {out.resolve()}
+    for name, path in also.items():
+        if path.resolve() in taken:
+            raise ValueError(f"also.{name}={str(path)!r} is written already, in another layout; name another file")
+        if path.exists() and not overwrite:
+            raise ValueError(f"also.{name}={str(path)!r} is there already; name another, or set overwrite=true")
+        taken.add(path.resolve())
 
 
 def _written_by(out: Path) -> str:

@@ -234,6 +234,14 @@ def test_one_of_several_files_is_named_by_its_set(tmp_path: Path) -> None:
             "test has test.test, test.ood",
         ),
         (["annotate", "voters=model", "data=synthetic", "out=there.parquet"], "is there already"),
+        (
+            ["annotate", "voters=model", "data=synthetic", "out=a.parquet", "also.trl=there.parquet"],
+            "also.trl='there.parquet' is there already; name another, or set overwrite=true",
+        ),
+        (
+            ["annotate", "voters=model", "data=synthetic", "out=a.parquet", "also.fnlp=a.parquet", "overwrite=true"],
+            "also.fnlp='a.parquet' is written already, in another layout",
+        ),
         (["analyze"], "there is nothing to analyze"),
         (["analyze", "strength=there.parquet"], "no column strength_mean"),
         (["analyze", "deciles=none/*"], "deciles='none/*' names no run"),
