@@ -27,11 +27,14 @@ FRACTIONS_TOO = ("scheduler.warmup", "trainer.", "module.attributes.", "backbone
 NUMBERS = {"bool", "int", "float", "Tensor", "None", "NoneType"}
 """The types of an argument that is a number or a truth value."""
 
-TEXTS = ("out", "strength", "reviews", "run", "keep", "policy", "second_label", "x", "series", "metric")
+TEXTS = ("out", "strength", "reviews", "run", "keep", "policy", "second_label", "x", "series", "metric", "gold")
 """Keys of commands that are one text: paths and names."""
 
 GLOBS = ("runs", "deciles", "prefixes", "recipes", "sweep", "shift", "seeds")
 """Keys of commands that are a text or a list of texts."""
+
+COUNTS = ("n", "policy_n")
+"""Keys of commands that are a list of whole numbers."""
 
 LISTS = ("metrics", "groups")
 """Keys of commands that are a list of texts: one text would be read letter by letter."""
@@ -57,6 +60,11 @@ def check_texts(cfg: DictConfig) -> None:
             kind = "one text or a list of texts" if texts and lists else "one text" if texts else "a list of texts"
             digits = f"; quote what is a name, '{key}=\"{value}\"'" if isinstance(value, int | float) and texts else ""
             raise ValueError(f"{key}={value}; give {kind}{digits}")
+    for key in COUNTS:
+        value = cfg.get(key)
+        if value is None or (OmegaConf.is_list(value) and all(type(one) is int for one in value)):
+            continue
+        raise ValueError(f"{key}={value}; give a list of whole numbers, {key}=[1,4,16]")
 
 
 def misread_number(key: str, value: object, default: object) -> str | None:

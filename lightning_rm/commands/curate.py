@@ -26,7 +26,7 @@ from lightning_rm.commands._tables import report_table
 from lightning_rm.curation.curate import Look, Outside, check_asked, curate
 from lightning_rm.curation.endpoint import Judge
 from lightning_rm.curation.opinions import Opinion
-from lightning_rm.curation.report import reviewed_flips, wrong_line
+from lightning_rm.curation.report import no_groups, reviewed_flips, wrong_line
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import Source
 from lightning_rm.data.store.cache import fingerprint
@@ -64,6 +64,8 @@ def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = No
     source = find_source(cfg)
     named = resolved(cfg)
     rules = Rules(cfg.policy, cfg.share, cfg.agree, cfg.temperature, cfg.reviews)
+    if not isinstance(named["benchmarks"], dict | None):
+        raise ValueError(f"benchmarks={cfg.benchmarks}; give {{name: files}}, benchmarks={{rewardbench: FILE}}")
     look = Look(named["groups"], cfg.second_label, named["benchmarks"] or {})
     check_asked(rules, look)
     outside, judges = _named_voters(named["voters"], cfg.weights)
@@ -186,6 +188,8 @@ def say(curated: Curated, out: Path, words: Sequence[str], console: Console) -> 
     console.print(curated.by_heart.advice(), highlight=False, soft_wrap=True)
     if curated.verdicts:
         console.print(reviewed_flips(curated)[1], highlight=False, soft_wrap=True)
+    if unsaid := no_groups(curated):
+        console.print(unsaid, highlight=False, soft_wrap=True)
     for path in curated.files[:4]:
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     handed_on = trained_words(words)
@@ -197,7 +201,7 @@ def say(curated: Curated, out: Path, words: Sequence[str], console: Console) -> 
     console.print(f"to look at it:\n  lightning-rm {line}", highlight=False, soft_wrap=True)
 
 
-def _named_voters(named: Sequence[Any], weights: str) -> tuple[list[Outside], list[Judge]]:
+def _named_voters(named: Any, weights: str) -> tuple[list[Outside], list[Judge]]:
     """Return what `voters=[...]` names.
 
     Raises:
@@ -205,7 +209,9 @@ def _named_voters(named: Sequence[Any], weights: str) -> tuple[list[Outside], li
     """
     outside: list[Outside] = []
     judges: list[Judge] = []
-    for entry in [named] if isinstance(named, str) else named:
+    for entry in named if isinstance(named, list) else [named]:
+        if not isinstance(entry, str | dict):
+            raise ValueError(f"voters: {entry} is neither a path nor {{path: ..., weight: 1}}")
         given: dict[str, Any] = {"path": entry} if isinstance(entry, str) else dict(entry)
         if "endpoint" in given and given.keys() <= {field.name for field in fields(Judge)} and "model" in given:
             judges.append(Judge(**given))

@@ -33,6 +33,7 @@ class Facts:
         keys: (prompt, chosen, rejected) digests of the texts but for case, blanks and punctuation.
         exact: digests of the texts as they are.
         groups: name of a grouping -> the group of each row, empty for a row without one.
+        ungrouped: fields to group by that no row has.
         words: words of the chosen response less those of the rejected one.
         contaminated: the benchmark that has the same prompt, empty if none does.
         second: what a second label says: 1 that chosen is better, 0 that it is not, NaN where there is none.
@@ -45,6 +46,7 @@ class Facts:
     keys: list[tuple[bytes, bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes, bytes]])
     exact: list[tuple[bytes, bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes, bytes]])
     groups: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    ungrouped: list[str] = field(default_factory=list[str])
     words: list[int] = field(default_factory=list[int])
     contaminated: list[str] = field(default_factory=list[str])
     second: list[float] = field(default_factory=list[float])
@@ -106,6 +108,7 @@ def collect_facts(
             facts.groups[name].append("" if value is None else str(value))
     if second_label is not None and np.isnan(facts.second).all():
         raise ValueError(f"second_label={second_label!r}: no row has a field of that name")
+    facts.ungrouped = [name for name in columns if not any(facts.groups[name])]
     facts.groups = {name: groups for name, groups in facts.groups.items() if any(groups)}
     return facts
 

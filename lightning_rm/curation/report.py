@@ -55,12 +55,20 @@ def write_report(curated: Curated, rules: Rules, out: Path) -> list[Path]:
     numbers, files = strength_report(read_strength(out / "strength.parquet"), folder)
     written += files
     found = summary(curated, rules) | {"strength": numbers}
+    if unsaid := no_groups(curated):
+        told += [unsaid]
     text = "\n".join([*lines(curated, rules), "", "## Where the doubted labels are", "", *told])
     contents = {"report.json": json.dumps(found, indent=2) + "\n", "report.md": text.rstrip("\n") + "\n"}
     for name, content in contents.items():
         with draft_of(out / name) as draft:
             draft.write_text(content, encoding="utf-8")
     return [out / "report.md", out / "report.json", *written]
+
+
+def no_groups(curated: Curated) -> str:
+    """Return which fields to group by no row has, in a sentence; empty if all are there."""
+    names = curated.facts.ungrouped
+    return f"No row has a field {' or '.join(map(repr, names))} to group by." if names else ""
 
 
 def summary(curated: Curated, rules: Rules) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def test_voters_from_outside_alone(tmp_path: Path, cli: Cli) -> None:
     told = cli("curate", "data=synthetic", "data.num_pairs=12", "fit=null", voters, "out=out")
     assert told.code == 0, told.err
     assert "12 rows: " in told.out
+    assert "No row has a field 'source' or 'annotator' to group by." in told.out
     rows = pq.read_table(tmp_path / "out" / "strength.parquet").to_pylist()
     assert all(len(row["votes"]) == 3 for row in rows)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"] == 12
@@ -92,6 +93,8 @@ def test_voters_from_outside_alone(tmp_path: Path, cli: Cli) -> None:
         (["reviews=none.jsonl"], "reviews='none.jsonl' cannot be read"),
         (["voters=[{model: judge}]"], "is neither {path: ..., weight: 1} nor {endpoint: URL, model: NAME}"),
         (["benchmarks={rb: none.jsonl}"], "there is no file none.jsonl"),
+        (["benchmarks=rb.jsonl"], "benchmarks=rb.jsonl; give {name: files}"),
+        (["voters=5"], "voters: 5 is neither a path nor"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(words: list[str], message: str, cli: Cli) -> None:

@@ -23,7 +23,10 @@ WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 
 def test_groups_and_a_second_label_are_fields_of_the_row() -> None:
     rows = [replace(row("q", "a b c", "d"), others={"annotator": "ada", "gpt": True}), row("q", "a", "b")]
-    facts = collect_facts([*rows, BadRow("f:3", "wrong type", "x")], second_label="gpt")
+    facts = collect_facts(
+        [*rows, BadRow("f:3", "wrong type", "x")], ["source", "annotator", "sorce"], second_label="gpt"
+    )
+    assert facts.ungrouped[-1] == "sorce"
     assert facts.groups == {"subset": ["all", "all", ""], "annotator": ["ada", "", ""]}
     assert facts.words == [2, 0, 0]
     np.testing.assert_array_equal(facts.second_votes(), [1, np.nan, np.nan])
