@@ -197,6 +197,15 @@ def test_runs_that_left_nothing_make_a_page_that_says_so(tmp_path: Path) -> None
     assert "No run has logged a curve" in text
 
 
+def test_runs_that_held_nothing_out_have_ended_all_the_same(tmp_path: Path) -> None:
+    run = tmp_path / "a"
+    run.mkdir()
+    (run / "config.yaml").write_text("name: vote\nseed: 0\n")
+    (run / "results.json").write_text('{"train": {"accuracy": 0.9, "num_pairs": 60}}')
+    _, text, *_ = report(run, tmp_path / "r.html")
+    assert "The runs measured no test set and no validation set" in text.read_text()
+
+
 def test_without_a_test_set_validation_stands_in_and_it_is_said(tmp_path: Path) -> None:
     for name in "ab":
         write_run(tmp_path / name, name, 0, {}, val={"accuracy": 0.5})

@@ -46,7 +46,9 @@ def results_section(study: Study, metrics: Sequence[str] | None = None) -> Secti
         if sets:
             blocks += _blocks(study, metric, sets)
     if not any(isinstance(block, Table) for block in blocks):
-        return Section("Results", [], "No run has come to its end: no results.")
+        if not any(one.results for one in study.evidence.values()):
+            return Section("Results", [], "No run has come to its end: no results.")
+        return Section("Results", [], "The runs measured no test set and no validation set: nothing can be compared.")
     return Section("Results", blocks, _lead(study, (metrics or METRICS)[0], stage))
 
 
