@@ -60,6 +60,10 @@ def check_texts(cfg: DictConfig) -> None:
             kind = "one text or a list of texts" if texts and lists else "one text" if texts else "a list of texts"
             digits = f"; quote what is a name, '{key}=\"{value}\"'" if isinstance(value, int | float) and texts else ""
             raise ValueError(f"{key}={value}; give {kind}{digits}")
+    if "voters" in cfg and not OmegaConf.is_missing(cfg, "voters"):
+        voters = cfg.voters
+        if any(isinstance(one, int | float) for one in (voters if OmegaConf.is_list(voters) else [voters])):
+            raise ValueError(f"voters={voters}; give one text or a list of them, runs or folders")
     for key in COUNTS:
         value = cfg.get(key)
         if value is None or (OmegaConf.is_list(value) and all(type(one) is int for one in value)):

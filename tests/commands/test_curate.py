@@ -94,7 +94,7 @@ def test_voters_from_outside_alone(tmp_path: Path, cli: Cli) -> None:
         (["voters=[{model: judge}]"], "is neither {path: ..., weight: 1} nor {endpoint: URL, model: NAME}"),
         (["benchmarks={rb: none.jsonl}"], "there is no file none.jsonl"),
         (["benchmarks=rb.jsonl"], "benchmarks=rb.jsonl; give {name: files}"),
-        (["voters=5"], "voters: 5 is neither a path nor"),
+        (["voters=5"], "voters=5; give one text or a list of them"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(words: list[str], message: str, cli: Cli) -> None:

@@ -65,6 +65,8 @@ def test_a_number_stays_a_number(key: str, value: object, default: object, told:
         ({"runs": {"a": "b"}}, "runs={'a': 'b'}; give one text or a list of texts"),
         ({"deciles": 5}, "deciles=5; give one text or a list of texts; quote what is a name, 'deciles=\"5\"'"),
         ({"metrics": "test/accuracy"}, "metrics=test/accuracy; give a list, metrics=[test/accuracy]"),
+        ({"voters": 5}, "voters=5; give one text or a list of them, runs or folders"),
+        ({"voters": ["a", 5]}, "voters=['a', 5]; give one text or a list of them, runs or folders"),
         ({"n": 4}, "n=4; give a list of whole numbers, n=[1,4,16]"),
         ({"policy_n": ["x"]}, "policy_n=['x']; give a list of whole numbers, policy_n=[1,4,16]"),
         ({"groups": [1]}, "groups=[1]; give a list of texts"),
