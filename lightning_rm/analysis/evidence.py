@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,8 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lightning_rm.analysis.history import Curve, read_history
-from lightning_rm.analysis.runs import Run
-from lightning_rm.told import json_of, object_of
+from lightning_rm.analysis.runs import Run, read_results
+from lightning_rm.told import json_of
 
 T = TypeVar("T")
 Results = Mapping[str, Mapping[str, float]]
@@ -88,7 +89,9 @@ def evidence_of(run: Run) -> Evidence:
             lacks.append(f"{path.relative_to(run.folder)} cannot be read: {str(error).splitlines()[0]}")
             return nothing
 
-    results = read(run.folder / "results.json", _results, {}, "no results.json: the run has not ended")
+    results = read(
+        run.folder / "results.json", partial(read_results, name="it"), {}, "no results.json: the run has not ended"
+    )
     curves = read(
         run.folder / "csv" / "metrics.csv", read_history, {}, "no csv/metrics.csv (logger=none?): it has no curves"
     )
@@ -115,11 +118,6 @@ def set_name(stem: str) -> str:
     """
     stage, _, name = stem.partition("_")
     return stage if name in ("", stage) else f"{stage}/{name}"
-
-
-def _results(path: Path) -> Results:
-    found = object_of(path.read_bytes(), "it")
-    return {str(name): {str(key): float(value) for key, value in metrics.items()} for name, metrics in found.items()}
 
 
 def _records(path: Path) -> Records:

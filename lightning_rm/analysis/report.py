@@ -56,7 +56,8 @@ def report(
         The page, the Markdown and its figures.
 
     Raises:
-        ValueError: if no run is found, or there is no such method or metric.
+        ValueError: if no run is found, there is no such method or metric, or a Markdown file of somebody else's has the
+            page's name.
     """
     found = find_runs("runs", runs)
     target = Path(out)
@@ -64,6 +65,11 @@ def report(
         raise ValueError(f"out={str(out)!r} is not a page: name a file that ends in .html")
     if num_worst < 0:
         raise ValueError(f"num_worst={num_worst}: give a number of pairs, 0 for none")
+    markdown = target.with_suffix(".md")
+    if markdown.exists() and not target.exists():  # somebody's text: ours lies beside its page
+        raise ValueError(
+            f"out={str(out)!r} would replace {str(markdown)!r}, which is not of a report: name another page"
+        )
     check_place(target)
     study = study_of(found, reference)
     sections = [

@@ -10,11 +10,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from lightning_rm.told import read_object
+from lightning_rm.told import object_of
+
+
+def read_results(path: Path, name: object = None) -> dict[str, dict[str, float]]:
+    """Return what a `results.json` holds: data set -> metric -> value.
+
+    Args:
+        path: the file.
+        name: what an error calls it; None for its path.
+
+    Raises:
+        ValueError: if it holds something else.
+    """
+    name = path if name is None else name
+    found = object_of(path.read_bytes(), name)
+    for data_set, metrics in found.items():
+        values = cast("dict[str, object]", metrics).values() if isinstance(metrics, dict) else [metrics]
+        if not isinstance(metrics, dict) or not all(isinstance(value, int | float) for value in values):
+            raise ValueError(f"{name} has something else than metrics of numbers for {data_set!r}")
+    return {name: {key: float(value) for key, value in metrics.items()} for name, metrics in found.items()}
 
 
 @dataclass(frozen=True)
@@ -39,12 +58,12 @@ class Run:
         """Read `results.json`: data set -> metric -> value.
 
         Raises:
-            ValueError: if the run has not come to its end.
+            ValueError: if the run has not come to its end, or the file holds something else.
         """
         path = self.folder / "results.json"
         if not path.is_file():
             raise ValueError(f"{self.folder} has no results.json: the run has not ended; wait for it, or leave it out")
-        return read_object(path)
+        return read_results(path)
 
     def value(self, metric: str) -> float:
         """Return one result by `SET/METRIC`: `test/accuracy`, `test/ood/accuracy` or, in short, `ood/accuracy`.

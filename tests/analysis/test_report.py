@@ -197,6 +197,21 @@ def test_runs_that_left_nothing_make_a_page_that_says_so(tmp_path: Path) -> None
     assert "No run has logged a curve" in text
 
 
+@pytest.mark.parametrize("held", ['{"test": 0.5}', '{"test": {"accuracy": "high"}}'])
+def test_results_of_another_kind_cost_themselves_alone(tmp_path: Path, held: str) -> None:
+    write_run(tmp_path / "a", "a", 0, {}, test={"accuracy": 0.5})
+    (tmp_path / "a" / "results.json").write_text(held)
+    text = report(f"{tmp_path}/a", tmp_path / "report.html")[0].read_text()
+    assert "results.json cannot be read: it has something else than metrics of numbers for" in text
+
+
+def test_a_text_of_somebody_else_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"would replace '.*README.md', which is not of a report"):
+        report(f"{folder}/*/*", tmp_path / "README.html")
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 def test_runs_that_held_nothing_out_have_ended_all_the_same(tmp_path: Path) -> None:
     run = tmp_path / "a"
     run.mkdir()
