@@ -34,6 +34,7 @@ GUARDED = {
     ("data/tokenize/processes.py", "kill"),  # in processes that are forked on Linux alone
     ("data/tokenize/processes.py", "SIGKILL"),
     ("callbacks/stop.py", "SIGUSR1"),  # in a job of Slurm
+    ("commands/_stopped.py", "SIGUSR1"),  # the same
 }
 
 

@@ -74,7 +74,7 @@ class PairRow:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     origin: str = field(default="", compare=False)
     others: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
-    unread: frozenset[str] = field(default=frozenset(), compare=False)
+    unread: tuple[str, ...] = field(default=(), compare=False)
     doubts: tuple[str, ...] = field(default=(), compare=False)
 
     @property

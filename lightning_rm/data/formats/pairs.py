@@ -116,7 +116,7 @@ def parse_row(
             chat_template_kwargs=read_chat_template_kwargs(row),
             origin=origin,
             others=(others := _others(raw, columns, read_votes=bool(votes))),
-            unread=frozenset(others) - label_fields(renamed(raw, columns), format),
+            unread=tuple(sorted(others.keys() - label_fields(renamed(raw, columns), format))),
             doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
     except RowError as error:

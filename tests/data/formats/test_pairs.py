@@ -217,8 +217,8 @@ def test_what_a_format_reads_of_a_label_is_not_unread(shape: str) -> None:
     """It stays with the row; in a row of another format it is one of the fields that nothing reads."""
     label = next(name for name in ("labels", "better_response_id", *PREFERENCES) if name in SHAPES[shape])
     row = good(SHAPES[shape] | {"annotator": "ab"})
-    assert (label in row.others, row.unread) == (True, {"annotator"})
-    assert good({"prompt": "2+2?", "chosen": "4", "rejected": "5", label: 1}).unread == {label}
+    assert (label in row.others, row.unread) == (True, ("annotator",))
+    assert good({"prompt": "2+2?", "chosen": "4", "rejected": "5", label: 1}).unread == (label,)
 
 
 @pytest.mark.parametrize("shape", ["HelpSteer2", "HelpSteer3"])
