@@ -152,7 +152,7 @@ def legend_below(
 
     Args:
         figure: whose panels have drawn all their lines.
-        columns: entries a row.
+        columns: entries a row, or fewer, so that none reaches over the figure's edge.
         title: what the names are of.
         first: names to begin with, in this order: matplotlib puts those that have error bars behind all others.
         last: a name to put at the end, such as that of a reference.
@@ -166,7 +166,11 @@ def legend_below(
         found[last] = found.pop(last)
     if found:
         handles, labels = list(found.values()), list(found)
-        figure.legend(handles, labels, title=title, loc="outside lower center", ncols=min(columns, len(found)))
+        for num in range(min(columns, len(found)), 0, -1):
+            legend = figure.legend(handles, labels, title=title, loc="outside lower center", ncols=num)
+            if num == 1 or legend.get_window_extent().width <= figure.bbox.width:
+                break
+            legend.remove()
 
 
 def draw_series(axes: Axes, series: Series, look: dict[str, Any], label: str) -> None:
