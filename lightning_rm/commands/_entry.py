@@ -119,13 +119,13 @@ def prepare(verb: str) -> None:
         given = sort_words(words)
         if given.looks_only:  # Hydra's own questions, such as --cfg job
             return
-        # Hydra takes a flag between keys for a mistake.
-        words = sys.argv[1:] = [*given.flags, *map(quoted_where_needed, given.own)]
+        own = [quoted_where_needed(word) for word in given.own]
         if given.name or given.path:  # another configuration, whose keys are its own
             choice = compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
         else:
             choice = check_keys(verb, given.own, given.folder)
-            words = sys.argv[1:] = [*given.flags, *with_mappings(given.own)]
+            own = with_mappings(own)
+        words = sys.argv[1:] = [*given.flags, *own]  # Hydra takes a flag between keys for a mistake
         if is_multirun(words):
             check_search(parse(given.own))
         if verb == "train":

@@ -429,6 +429,18 @@ def test_a_runs_own_configuration_goes_on_too(tmp_path: Path, monkeypatch: pytes
     assert sys.argv[1:] == [*words[:2], 'hydra.run.dir="runs/a"', f'resume="{path}"']
 
 
+def test_hydra_is_told_names_that_are_not_ascii_in_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside mappings that it is told otherwise than they are given."""
+    monkeypatch.chdir(tmp_path)
+    words = ["data=jsonl", "data.where={lang: français}", "hydra.run.dir=runs/été"]
+    monkeypatch.setattr(sys, "argv", ["lightning-rm", *words])
+    monkeypatch.setattr(_entry, "_arguments", None)
+    with monkeypatch.context() as patch:
+        patch.setattr("signal.signal", Mock())
+        _entry.prepare("train")
+    assert sys.argv[1:] == ["data=jsonl", '+data.where={lang: "français"}', 'hydra.run.dir="runs/été"']
+
+
 def test_a_job_that_slurm_puts_back_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by the job and the command line: others of the same job are other runs."""
     monkeypatch.chdir(tmp_path)
