@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lightning_rm.commands._config import config_of
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.resampling import Fold, WithoutFold
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
-from lightning_rm.digests import fingerprint
+from lightning_rm.digests import check_unchanged, fingerprint
 from lightning_rm.globs import is_glob, named_paths
 from lightning_rm.scoring.load import find_folder
 from lightning_rm.told import read_object
@@ -30,6 +31,22 @@ def start_of(cfg: DictConfig) -> dict[str, str]:
     if folder is None or not (exported := folder / CHECKSUMS_FILE).is_file():
         return {}
     return {"weights of backbone.path": fingerprint(checksums=read_object(exported))[:12]}
+
+
+def keep_if_unchanged(run: Path, source: Source, before: str) -> None:
+    """Remove a run whose pairs have changed since it began: nobody knows which of them it has seen.
+
+    Args:
+        run: its folder.
+        source: of its pairs.
+        before: their fingerprint when it began.
+
+    Raises:
+        ValueError: if they have changed.
+    """
+    if (now := source.fingerprint()) != before:
+        shutil.rmtree(run)
+        check_unchanged("the data", now, before, "trained on")
 
 
 def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:

@@ -27,17 +27,17 @@ FRACTIONS_TOO = ("scheduler.warmup", "trainer.", "module.attributes.", "backbone
 NUMBERS = {"bool", "int", "float", "Tensor", "None", "NoneType"}
 """The types of an argument that is a number or a truth value."""
 
-TEXTS = ("out", "strength", "reviews", "run", "keep", "policy", "second_label", "x", "series", "metric", "gold")
-"""Keys of commands that are one text: paths and names."""
-
-GLOBS = ("runs", "deciles", "prefixes", "recipes", "sweep", "shift", "seeds")
-"""Keys of commands that are a text or a list of texts."""
+TEXT, TEXTS, LIST = "one text", "one text or a list of texts", "a list of texts"
+OF_TEXT = {
+    **dict.fromkeys(("out", "strength", "reviews", "run", "keep", "policy", "second_label", "x", "series"), TEXT),
+    **dict.fromkeys(("metric", "gold"), TEXT),
+    **dict.fromkeys(("runs", "deciles", "prefixes", "recipes", "sweep", "shift", "seeds"), TEXTS),
+    **dict.fromkeys(("metrics", "groups"), LIST),  # one text would be read letter by letter
+}
+"""Keys of commands that are texts, paths and names and globs, and what each takes."""
 
 COUNTS = ("n", "policy_n")
 """Keys of commands that are a list of whole numbers."""
-
-LISTS = ("metrics", "groups")
-"""Keys of commands that are a list of texts: one text would be read letter by letter."""
 
 
 def check_texts(cfg: DictConfig) -> None:
@@ -46,20 +46,20 @@ def check_texts(cfg: DictConfig) -> None:
     Raises:
         ValueError: if one is of another kind.
     """
-    for keys, texts, lists in ((TEXTS, True, False), (GLOBS, True, True), (LISTS, False, True)):
-        for key in keys:
-            if key not in cfg or OmegaConf.is_missing(cfg, key) or cfg[key] is None:
-                continue
-            value = OmegaConf.to_container(cfg[key]) if OmegaConf.is_config(cfg[key]) else cfg[key]
-            if texts and isinstance(value, str):
-                continue
-            if lists and isinstance(value, list) and all(isinstance(one, str) for one in value):
-                continue
-            if isinstance(value, str):
+    for key, kind in OF_TEXT.items():
+        if key not in cfg or OmegaConf.is_missing(cfg, key) or cfg[key] is None:
+            continue
+        value = OmegaConf.to_container(cfg[key]) if OmegaConf.is_config(cfg[key]) else cfg[key]
+        if isinstance(value, str):
+            if kind == LIST:
                 raise ValueError(f"{key}={value}; give a list, {key}=[{value}]")
-            kind = "one text or a list of texts" if texts and lists else "one text" if texts else "a list of texts"
-            digits = f"; quote what is a name, '{key}=\"{value}\"'" if isinstance(value, int | float) and texts else ""
-            raise ValueError(f"{key}={value}; give {kind}{digits}")
+            continue
+        if kind != TEXT and isinstance(value, list) and all(isinstance(one, str) for one in value):
+            continue
+        digits = (
+            f"; quote what is a name, '{key}=\"{value}\"'" if isinstance(value, int | float) and kind != LIST else ""
+        )
+        raise ValueError(f"{key}={value}; give {kind}{digits}")
     if "voters" in cfg and not OmegaConf.is_missing(cfg, "voters"):
         voters = cfg.voters
         if any(isinstance(one, int | float) for one in (voters if OmegaConf.is_list(voters) else [voters])):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
 
 from lightning_rm.commands._config import conf_dir, defaults_of, resolved
-from lightning_rm.commands._data import start_of
+from lightning_rm.commands._data import keep_if_unchanged, start_of
 from lightning_rm.commands._process import words_of
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import Setup, given
-from lightning_rm.digests import check_unchanged, sha256_of
+from lightning_rm.digests import sha256_of
 from lightning_rm.rlhf.combining import combine_models
 from lightning_rm.rlhf.importance import Weighing
 from lightning_rm.rlhf.improving import said_groups
@@ -87,9 +86,7 @@ class ModelStages:
             files = self.files(self._pairs(round), round / "responses.jsonl")
             before = self.setup.source("train").fingerprint()
             self.setup.train([*self.train_words(round), *files, name, f"seed={seed}"], run)
-            if (now := self.setup.source("train").fingerprint()) != before:
-                shutil.rmtree(run)  # nobody knows which pairs it has seen
-                check_unchanged("the data", now, before, "trained on")
+            keep_if_unchanged(run, self.setup.source("train"), before)
         if several:
             folders = [self.setup.model(run) for run in places]
             groups = said_groups(round / "responses.jsonl").groups

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands._config import plain_console, require_all, resolved
-from lightning_rm.commands._data import find_policy, find_source, find_voters, start_of
+from lightning_rm.commands._data import find_policy, find_source, find_voters, keep_if_unchanged, start_of
 from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, words_of
 from lightning_rm.commands._progress import progress, resumable
@@ -30,7 +30,6 @@ from lightning_rm.curation.report import no_groups, reviewed_flips, wrong_line
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import Source
 from lightning_rm.data.store.cache import fingerprint
-from lightning_rm.digests import check_unchanged
 from lightning_rm.drafts import check_place, draft_of
 from lightning_rm.scoring.load import find_folder
 from lightning_rm.told import read_object
@@ -169,9 +168,7 @@ def train_voters(
             shutil.rmtree(place, ignore_errors=True)
         console.print(f"voters {number + 1} of {len(runs)}: lightning-rm train {shlex.join(one)}", soft_wrap=True)
         run(["train", *one, f"hydra.run.dir={quoted(str(place))}", "resume=auto"])
-        if source.fingerprint() != trained_by["pairs"]:
-            shutil.rmtree(place)  # nobody knows which pairs it has seen
-            check_unchanged("the data", source.fingerprint(), trained_by["pairs"], "trained on")
+        keep_if_unchanged(place, source, trained_by["pairs"])
 
 
 def trained_words(words: Sequence[str]) -> list[str]:

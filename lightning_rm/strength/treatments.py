@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from lightning_rm.counts import is_number
 from lightning_rm.strength.selection import decile, drop, prefix, select
 from lightning_rm.strength.targets import Targets
 from lightning_rm.strength.votes import Bools, Floats, Strength, in_ranges, quantiles
@@ -233,7 +234,7 @@ def weight(
         raise ValueError(f"floor={floor} and clip={clip}: give 0 < floor <= clip, or drop the pairs that get no weight")
     backing = np.where(targets.label < 0.5, -strength.mean, strength.mean)
     if of_level is not None:
-        if not of_level or not all(map(_is_above_0, of_level)):
+        if not of_level or not all(is_number(one) and one > 0 for one in of_level):
             raise ValueError(f"of_level={list(of_level)}: give the weight of each strength, 1, 2, ..., as [1, 3, 10]")
         if beyond := int((backing > len(of_level)).sum()):
             warnings.warn(
@@ -304,8 +305,3 @@ def _share(strength: Strength) -> Floats:
 def _sigmoid(x: Floats) -> Floats:
     with np.errstate(invalid="ignore"):  # NaN stays NaN
         return np.exp(-np.logaddexp(0.0, -x))
-
-
-def _is_above_0(value: object) -> bool:
-    """Tell whether what a configuration gives for a weight is a number above 0."""
-    return isinstance(value, int | float) and value > 0
