@@ -60,15 +60,25 @@ def files_digest(paths: Iterable[Path]) -> str:
     return chunks_digest(bytes.fromhex(sha256_of(path)) for path in paths)[:16]
 
 
+FileState = tuple[str, int, int, int]
+"""A file's path, length in bytes, time of change in nanoseconds, and number on its disk."""
+
+
+def state_of(path: Path) -> FileState:
+    """Give what is another where a file was written again or replaced, without reading it."""
+    stat = path.stat()
+    return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
 def check_unchanged(
-    name: object, now: str, before: str, done: str = "scored, so that rewards and rows do not go together"
+    name: object, now: object, before: object, done: str = "scored, so that rewards and rows do not go together"
 ) -> None:
     """Check that data is what it was when something with it began, before what was made of it is kept.
 
     Args:
         name: what to call it.
-        now: its digest.
-        before: its digest when that began.
+        now: its digest, or the states of its files.
+        before: the same when that began.
         done: what was done to it meanwhile.
 
     Raises:

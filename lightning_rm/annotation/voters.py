@@ -15,12 +15,11 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
-from lightning_rm.digests import files_digest, fingerprint
+from lightning_rm.digests import FileState, check_unchanged, files_digest, fingerprint, state_of
 from lightning_rm.drafts import draft_of
 from lightning_rm.models.backbone.families import architecture_of
-from lightning_rm.models.backbone.folder import is_ensemble
-from lightning_rm.models.backbone.loading import Checkpoint, weight_files
-from lightning_rm.models.ensembles.files import member_folders
+from lightning_rm.models.backbone.loading import Checkpoint
+from lightning_rm.models.ensembles.files import folders_of, weights_below
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import load_model
 from lightning_rm.told import read_object
@@ -51,8 +50,15 @@ class Voter:
         return load_tokenizer(self._folders[0])
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> AnyRewardModel:
-        """Return the model, ready to score."""
-        return load_model(self.folder, tokenizer=tokenizer).model
+        """Return the model, ready to score.
+
+        Raises:
+            ValueError: if its files are no longer those that `digest` names.
+        """
+        before = self._state
+        model = load_model(self.folder, tokenizer=tokenizer).model
+        check_unchanged(f"voter {self.name}", self._states(), before, "in use")
+        return model
 
     def read_ahead(self) -> None:
         """Have Linux read its weights into the cache of files in the background, while another voter scores."""
@@ -68,17 +74,25 @@ class Voter:
         Raises:
             ValueError: if there are none.
         """
-        if not (weights := self._weights()):
+        if not self._state:
             raise ValueError(f"voter {self.name}: there are no weights in {self.folder}; was it copied whole?")
-        return files_digest(weights)
+        return files_digest(self._weights())
+
+    @cached_property
+    def _state(self) -> list[FileState]:
+        """Of its weights, when they were first asked for."""
+        return self._states()
+
+    def _states(self) -> list[FileState]:
+        return [state_of(path) for path in self._weights()]
 
     def _weights(self) -> list[Path]:
-        return [file for folder in self._folders for file in weight_files(folder)]
+        return weights_below(self.folder)
 
     @property
     def _folders(self) -> list[Path]:
         """The Hugging Face folders of its models, an ensemble's members."""
-        return member_folders(self.folder) if is_ensemble(self.folder) else [Path(self.folder)]
+        return folders_of(self.folder)
 
     def kind(self) -> dict[str, Any]:
         """Return what voters must have in common, under the names that an error calls it by."""

@@ -22,7 +22,7 @@ from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.pairs import load_tokenizer
-from lightning_rm.digests import fingerprint
+from lightning_rm.digests import check_unchanged, fingerprint
 from lightning_rm.drafts import check_place
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.rlhf.lines import GrowingLines
@@ -131,6 +131,7 @@ def _write(
     """Sample, have voters score, and append, a batch of prompts at a time."""
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     policy = load_policy(cfg.policy, dtype=cfg.dtype, trust_remote_code=cfg.trust_remote_code)
+    check_unchanged("policy", policy_version(cfg.policy), lines.settings["policy_version"], "in use")
     fabric.to_device(cast(nn.Module, policy))
     voter_tokenizer = voters[0].tokenizer() if voters else tokenizer
     models = [voter.load(voter_tokenizer) for voter in voters]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.digests import FileState, check_unchanged, state_of
 from lightning_rm.drafts import is_full
 from lightning_rm.evaluation.asked import Asked
 from lightning_rm.evaluation.benchmarks.benchmark import OVERALL
@@ -25,6 +27,7 @@ from lightning_rm.evaluation.probes import probe
 from lightning_rm.evaluation.rewards import Reading, Scored, score_items
 from lightning_rm.evaluation.statistics import column_means
 from lightning_rm.evaluation.temperature import store_temperature
+from lightning_rm.models.ensembles.files import weights_below
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, find_folder, load_model
 from lightning_rm.scoring.parts import Parts
@@ -121,7 +124,9 @@ class Evaluator:
         """
         key = found = parts = None
         if self.kept is not None:
+            self._check_unchanged()
             key = self.kept.key(self.folder, items, self.reading, self.dtype, self.new_head)
+            self._check_unchanged()
             found = self.kept.read(benchmark, self.name, key, items)
             if found is None:
                 parts = self.kept.parts(benchmark, self.name, key, len(items))
@@ -179,6 +184,23 @@ class Evaluator:
                 self.unstored = f"{self.name}: its temperature {value:.4g} is not stored with it: {error}"
         return value
 
+    def _check_unchanged(self) -> None:
+        """Check that the weights that are loaded are those that rewards are kept by; the first call notes them.
+
+        Raises:
+            ValueError: if they have been written again since then.
+        """
+        before = self._state
+        check_unchanged(self.name, self._states(), before, "in use")
+
+    @cached_property
+    def _state(self) -> list[FileState]:
+        """Of its weights, before anything was made of them."""
+        return self._states()
+
+    def _states(self) -> list[FileState]:
+        return [] if self.folder is None else [state_of(path) for path in weights_below(self.folder)]
+
     @property
     def folder(self) -> Path | None:
         """The model's folder on this machine; None for one of the hub, or in memory."""
@@ -193,10 +215,12 @@ class Evaluator:
                 self._loaded = self.place
             else:
                 self.unloadable = True  # until loading has succeeded
+                self._check_unchanged()
                 self._loaded = load_model(
                     self.place, weights=self.weights, dtype=self.dtype, device=self.device, new_head=self.new_head
                 )
                 self.unloadable = False
+                self._check_unchanged()
         return self._loaded
 
     def close(self) -> None:

@@ -18,9 +18,7 @@ from lightning_rm.digests import file_name, files_digest, fingerprint
 from lightning_rm.drafts import draft_of
 from lightning_rm.evaluation.items import Items
 from lightning_rm.evaluation.rewards import CHUNK, Reading, Scored
-from lightning_rm.models.backbone.folder import is_ensemble
-from lightning_rm.models.backbone.loading import weight_files
-from lightning_rm.models.ensembles.files import member_folders
+from lightning_rm.models.ensembles.files import folders_of, weights_below
 from lightning_rm.scoring.parts import Parts, check_parts, remove_left, remove_parts
 from lightning_rm.told import object_of
 
@@ -55,12 +53,15 @@ class KeptRewards:
         """Return what the rewards depend on; None for a model without a folder, whose weights cannot be identified."""
         if model is None:
             return None
-        folders = member_folders(model) if is_ensemble(model) else [model]
-        files = [file for folder in folders for file in weight_files(folder)]
-        told = [folder / name for folder in {model, *folders} for name in CONFIGURATION if (folder / name).is_file()]
+        told = [
+            folder / name
+            for folder in {model, *folders_of(model)}
+            for name in CONFIGURATION
+            if (folder / name).is_file()
+        ]
         return fingerprint(
             version=FORMAT,
-            weights=files_digest(files),
+            weights=files_digest(weights_below(model)),
             configuration=[_configuration(file) for file in sorted(told)],
             items=[
                 [item.prompt, item.responses, item.tools, item.chat_template_kwargs, item.cluster] for item in items

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from importlib.resources import files
+from itertools import chain, islice
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -96,8 +97,11 @@ def review_app(session: ReviewSession, token: str, hosts: tuple[str, ...] = ()) 
 
     @app.get("/api/search")
     def search(query: Annotated[str, Query(min_length=1, max_length=500)]) -> StreamingResponse:
+        found = session.search(query)
+        first = list(islice(found, 1))  # what is wrong with the file is said by the status, which goes first
+
         def lines() -> Iterator[str]:
-            for num_read, num_found in session.search(query):
+            for num_read, num_found in chain(first, found):
                 yield json.dumps({"read": num_read, "found": num_found, "of": len(session.pairs)}) + "\n"
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from lightning_rm.data.formats.fields import Raw
 from lightning_rm.data.formats.pairs import parse_row
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.arrow import arrow_rows
+from lightning_rm.digests import state_of
+from lightning_rm.reviewing.sides import AskError
 
 TEXTS = ("prompt", "chosen", "rejected")
 NUMBERS = ("id", "subset", "strength_mean", "strength_std", "votes")
@@ -56,6 +59,7 @@ class PairFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
+            self._state = state_of(self.path)
             self._file = pq.ParquetFile(self.path, pre_buffer=False)
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"strength={path}: {_reason(self.path, error)}; {ANNOTATE}") from error
@@ -121,10 +125,18 @@ class PairFile:
 
         Args:
             query: stands in the text as it is.
+
+        Raises:
+            AskError: if the file has changed since it was opened.
         """
-        file = pq.ParquetFile(self.path, pre_buffer=False)
+        with self._as_it_was():
+            batches = pq.ParquetFile(self.path, pre_buffer=False).iter_batches(
+                PIECE_ROWS, columns=["id", *TEXTS], use_threads=False
+            )
         start = 0
-        for batch in file.iter_batches(PIECE_ROWS, columns=["id", *TEXTS], use_threads=False):
+        while start < len(self):
+            with self._as_it_was():
+                batch = next(batches)
             is_found = np.asarray(compute.match_substring(batch["id"].cast(pa.string()), query, ignore_case=True))
             for name in TEXTS:
                 is_found = is_found | _has(batch[name], query)
@@ -138,13 +150,41 @@ class PairFile:
         key = group, number, len(columns)
         with self._lock:
             if key not in self._pieces:
-                batches = self._file.iter_batches(PIECE_ROWS, row_groups=[group], columns=list(columns))
-                self._pieces[key] = next(itertools.islice(batches, number, None))
+                with self._as_it_was():
+                    batches = self._file.iter_batches(PIECE_ROWS, row_groups=[group], columns=list(columns))
+                    piece = next(itertools.islice(batches, number, None))
+                self._pieces[key] = piece
             self._pieces.move_to_end(key)
             while len(self._pieces) > NUM_PIECES:
                 self._pieces.popitem(last=False)
             piece = self._pieces[key]
         return next(arrow_rows(piece.slice(place, 1)))
+
+    @contextmanager
+    def _as_it_was(self) -> Generator[None]:
+        """Refuse what is read of another file than the one that was opened: ids and votes of one pair, texts of
+        another.
+
+        Raises:
+            AskError: if the file was written again, replaced or removed since.
+        """
+        try:
+            yield
+        except (OSError, pa.ArrowException, StopIteration):
+            self._check_unchanged()
+            raise
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        try:
+            now = state_of(self.path)
+        except OSError:
+            now = None
+        if now != self._state:
+            raise AskError(
+                f"{self.path} is not the file any more that this review began with: end it and start it again; "
+                "decisions stay"
+            )
 
 
 ANNOTATE = "what `lightning-rm annotate voters=... data=jsonl data.file=PAIRS out=FILE` writes, with texts and votes"

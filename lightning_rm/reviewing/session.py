@@ -213,6 +213,8 @@ class ReviewSession:
         """Return a pair with its texts, or why they cannot be read: it does not bar the way to the others."""
         try:
             return self.pairs.pair(row)
+        except AskError:  # none can be
+            raise
         except ValueError as error:
             return str(error)
 

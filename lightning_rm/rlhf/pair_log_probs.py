@@ -16,7 +16,6 @@ from lightning_rm.data.rows import PairRow
 from lightning_rm.rlhf.importance import Floats, LogProbs
 from lightning_rm.rlhf.log_probs import response_log_probs
 from lightning_rm.rlhf.pair_reader import PairReader, Said, Unreadable
-from lightning_rm.rlhf.policy import load_policy
 from lightning_rm.scoring.parts import Part, Parts
 
 
@@ -53,8 +52,7 @@ def pair_log_probs(
         shard = list(islice(stream, shard_pairs))
         if not parts.has(number):
             if policy is None:
-                policy = load_policy(reader.path, dtype=reader.dtype, trust_remote_code=reader.trust_remote_code)
-                policy = policy.to(device)
+                policy = reader.load().to(device)  # pyright: ignore[reportArgumentType]  # a device
             found = _of_shard(policy, reader, shard, batch_tokens)
             if (bad := np.flatnonzero(~np.isfinite(found).all(axis=1))).size:
                 raise ValueError(

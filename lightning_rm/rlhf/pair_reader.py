@@ -1,6 +1,6 @@
 """Pairs as a policy reads them: by its own chat template and tokens, up to the token that ends a response.
 
-It knows pairs, templates and tokens; no weights are loaded, and nothing is computed.
+It knows pairs, templates and tokens; weights are loaded where somebody asks for them, and nothing is computed.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.data.beginnings import num_shared
 from lightning_rm.data.rows import Message, PairRow
 from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
-from lightning_rm.digests import fingerprint
-from lightning_rm.rlhf.policy import generation_config, policy_config, policy_version
+from lightning_rm.digests import check_unchanged, fingerprint
+from lightning_rm.rlhf.policy import generation_config, load_policy, policy_config, policy_version
 from lightning_rm.rlhf.prompts import check_template_arguments, prompt_text
 from lightning_rm.rlhf.sampling import ending_tokens
 
@@ -63,6 +63,7 @@ class PairReader:
         temperature: what logits are divided by.
         dtype: of the policy.
         chat_template_kwargs: further arguments for the template, of all pairs; a pair's own go before them.
+        version: of its weights, as `policy_version` has it.
         trust_remote_code: whether the policy may run code that it brings.
     """
 
@@ -73,6 +74,7 @@ class PairReader:
     temperature: float
     dtype: str
     chat_template_kwargs: Mapping[str, Any]
+    version: str
     trust_remote_code: bool = field(default=False, kw_only=True)
 
     @classmethod
@@ -104,14 +106,32 @@ class PairReader:
         ends = ending_tokens(generation_config(path), tokenizer)
         bound = max_tokens if context is None else min(context, max_tokens)
         return cls(
-            str(path), tokenizer, ends, bound, temperature, dtype, arguments, trust_remote_code=trust_remote_code
+            str(path),
+            tokenizer,
+            ends,
+            bound,
+            temperature,
+            dtype,
+            arguments,
+            policy_version(path),
+            trust_remote_code=trust_remote_code,
         )
+
+    def load(self) -> PreTrainedModel:
+        """Return the policy.
+
+        Raises:
+            ValueError: if its weights are no longer those of `version`.
+        """
+        policy = load_policy(self.path, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
+        check_unchanged(self.path, policy_version(self.path), self.version, "in use")
+        return policy
 
     def digest(self) -> str:
         """Return what changes with whatever its log-probabilities depend on, but for the pairs."""
         return fingerprint(
             version=VERSION,
-            policy=policy_version(self.path),
+            policy=self.version,
             template=self.tokenizer.chat_template,
             arguments=dict(self.chat_template_kwargs),
             temperature=self.temperature,

@@ -11,7 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from lightning_rm.checksums import check_folder
-from lightning_rm.digests import chunks_digest, sha256_of
+from lightning_rm.digests import FileState, chunks_digest, sha256_of, state_of
 from lightning_rm.models.backbone.contexts import quiet
 from lightning_rm.models.backbone.loading import Checkpoint, is_classifier, load_weights, weight_files
 from lightning_rm.models.backbone.settings import dtype_of
@@ -118,15 +118,10 @@ def model_version(folder: Path) -> str:
 
 def _digest_of(files: Sequence[Path]) -> str:
     """Return `files_digest` of files, each read once in a process: several stages depend on the same weights."""
-    return chunks_digest(bytes.fromhex(_sha256(file, *_state(file))) for file in files)[:16]
-
-
-def _state(file: Path) -> tuple[int, int]:
-    stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns
+    return chunks_digest(bytes.fromhex(_sha256(file, state_of(file))) for file in files)[:16]
 
 
 @lru_cache(maxsize=4096)
-def _sha256(file: Path, size: int, changed: int) -> str:
-    """Return a digest of a file; one of the same size and time of change is not read again."""
+def _sha256(file: Path, state: FileState) -> str:
+    """Return a digest of a file; one of the same state is not read again."""
     return sha256_of(file)

@@ -88,7 +88,8 @@ def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
         Whether anything was done.
 
     Raises:
-        ValueError: if it was made, or begun, of other inputs, or what is noted of that cannot be read.
+        ValueError: if it was made, or begun, of other inputs, these change while it is made, or what is noted of them
+            cannot be read.
     """
     mark = _mark(stage, round)
     inputs = _inputs(stage, round)
@@ -104,6 +105,12 @@ def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
         _clear(stage, round)
     _write(mark, {"inputs": inputs, "finished": False})
     stage.make(round)
+    if (now := _inputs(stage, round)) != inputs:
+        _clear(stage, round)
+        raise ValueError(
+            f"{round.folder}: what its {stage.name} is made of has changed meanwhile ({_differences(inputs, now)}); "
+            "start again once it stays as it is"
+        )
     _write(mark, {"inputs": inputs, "finished": True})
     return True
 

@@ -27,7 +27,6 @@ from lightning_rm.digests import check_unchanged, fingerprint
 from lightning_rm.rlhf.importance import LogProbs, Weighing
 from lightning_rm.rlhf.pair_log_probs import pair_log_probs
 from lightning_rm.rlhf.pair_reader import PairReader, Unreadable
-from lightning_rm.rlhf.policy import policy_version
 from lightning_rm.rlhf.weighed_file import ADDED, COLUMNS, Weighed, write_weighed
 from lightning_rm.scoring.parts import Parts, check_parts, remove_parts
 
@@ -123,7 +122,7 @@ def weigh(
     check_unchanged("the data", used.digest(), digest)
     importance = weighing.of(log_probs["policy"], log_probs.get("reference"))
     weighed = Weighed(out, importance, log_probs["policy"], log_probs.get("reference"), used.report)
-    told = {name: [str(path), policy_version(path)] for name, path in paths.items()}
+    told = {name: [reader.path, reader.version] for name, reader in readers.items()}
     write_weighed(weighed, used.rows(), used.others, told | asdict(weighing))
     if kept is None:
         remove_parts(root)

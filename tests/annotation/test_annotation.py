@@ -381,6 +381,21 @@ def test_data_that_changes_while_it_is_scored_is_an_error(voters: list[Voter], t
     assert not (tmp_path / "out.parquet").exists()
 
 
+def test_a_voter_that_is_trained_anew_meanwhile_leaves_no_vote_under_its_old_name(
+    voters: list[Voter], tmp_path: Path
+) -> None:
+    """Parts are named by the weights that were there when the voters were checked."""
+    folder = tmp_path / "voter"
+    toy_model(7).save_pretrained(folder, world_tokenizer())
+    again = Voter("again", folder)
+    check_voters([voters[0], again])
+    toy_model(8).save_pretrained(folder, world_tokenizer())
+    with pytest.raises(ValueError, match="voter again has changed while it was in use"):
+        collected(SOURCE, [voters[0], again], tmp_path)
+    assert [path.parent.name.rpartition("-")[2] for path in tmp_path.rglob("000000.npz")] == [voters[0].digest]
+    assert len(collected(SOURCE, [voters[0], Voter("again", folder)], tmp_path).voters) == 2
+
+
 def test_a_shard_has_a_conversation(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shard_size=0: give 1 conversation or more"):
         collect_votes(SyntheticSource(2), [], tmp_path, TokenizePolicy(), shard_size=0)

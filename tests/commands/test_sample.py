@@ -132,6 +132,16 @@ def test_a_finished_file_says_so_and_loads_no_policy(
     assert "is finished" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_policy_that_is_written_before_it_is_loaded_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, load = save_policy(tmp_path / "mine"), command.load_policy
+    monkeypatch.setattr(command, "load_policy", lambda path, **how: load(save_policy(path, seed=1), **how))
+    with pytest.raises(ValueError, match="policy has changed while it was in use"):
+        sampled(mine, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
 def test_other_settings_are_refused_unless_the_file_may_go(policy: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     rows = sampled(policy, out)

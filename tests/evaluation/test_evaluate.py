@@ -289,6 +289,26 @@ def test_an_evaluation_that_was_stopped_goes_on_behind_what_is_scored(
     assert again["llmbar"].models.popitem()[1].row.sections == whole["llmbar"].models.popitem()[1].row.sections
 
 
+def test_weights_that_are_written_meanwhile_are_not_given_the_rewards_of_those_before(tmp_path: Path) -> None:
+    """The second set is named by the weights that are there now, and the model is that of the first set."""
+    rows = list(pairs())
+    trained = tmp_path / "model"
+    toy_model(0).save_pretrained(trained, world_tokenizer())
+    begun: list[str] = []
+
+    def train_again(model: str, benchmark: str, done: int, total: int) -> None:
+        if benchmark not in begun:
+            begun.append(benchmark)
+            toy_model(1).save_pretrained(trained, world_tokenizer())
+
+    data = {"first": rows[:6], "second": rows[6:]}
+    found = evaluate({"it": trained}, data=data, out=tmp_path / "out", progress=train_again, **FEW)
+    assert found.failed == {"it on second": "it has changed while it was in use; start again once it stays as it is"}
+    assert begun == ["first"]
+    assert [path.parent.name for path in tmp_path.rglob("rewards/*/*.parquet")] == ["first"]
+    assert evaluate({"it": trained}, data=data, out=tmp_path / "out", **FEW).failed == {}
+
+
 def pairs(num: int = 12) -> Iterator[dict[str, Any]]:
     for number in range(num):
         yield {

@@ -137,6 +137,28 @@ def test_a_disk_that_is_full_or_a_file_that_is_gone_leaves_the_pair_open(
     assert (answer.status_code, "strength.jsonl" in answer.json()["error"]) == (507, True)
 
 
+@pytest.mark.parametrize("how", ["replaced", "written over", "cut", "removed"])
+def test_a_file_that_changes_in_mid_review_shows_no_pair_with_the_votes_of_another(how: str, tmp_path: Path) -> None:
+    path = plain_file(tmp_path / "strength.parquet", num_pairs=600)  # more than one piece
+    page = client(session(path))
+    first = asked(page, "next")["pair"]
+    other = plain_file(tmp_path / "other.parquet", num_pairs=700)
+    if how == "replaced":
+        other.replace(path)
+    elif how == "written over":
+        path.write_bytes(other.read_bytes())
+    elif how == "cut":
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        path.unlink()
+    for place, query in (("list", {}), ("list", {"query": "question"}), ("search", {"query": "question"})):
+        answer = page.get(f"/api/{place}", params={"reviewer": "Ada", **query})
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith(f"{path} is not the file any more that this review began with: end it")
+    assert decide(page, first, "keep").status_code == 200  # about what was seen before
+    assert [review.pair_id for review in read_reviews(tmp_path / "strength.jsonl")] == [first["id"]]
+
+
 def test_undo_goes_back_step_by_step(page: TestClient) -> None:
     first = asked(page, "next")["pair"]
     decide(page, first, "keep")

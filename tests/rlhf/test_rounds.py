@@ -87,6 +87,21 @@ def test_what_was_made_of_other_inputs_is_refused_or_made_anew(tmp_path: Path) -
     assert not settle(stage, Round(tmp_path, 1))
 
 
+def test_a_stage_whose_inputs_change_meanwhile_is_not_kept(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+
+    def write(round: Round) -> None:
+        chain.write(round, "a", round.before / "b")
+        chain.setting = "trained anew"
+
+    stage = Stage("a", write, chain.inputs, ("a",), read=("a",))
+    with pytest.raises(ValueError, match=r"its a is made of has changed meanwhile \(setting was '', is 'trained anew'"):
+        settle(stage, Round(tmp_path, 1))
+    assert not (tmp_path / "round_1/a").exists()
+    assert settle(stage, Round(tmp_path, 1))
+    assert (tmp_path / "round_1/a").read_text() == "a"
+
+
 def test_what_is_gone_is_made_again_and_what_is_damaged_is_named(tmp_path: Path) -> None:
     Chain(tmp_path).run()
     (tmp_path / "round_1/a").unlink()

@@ -17,7 +17,7 @@ from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.data.tokenize.templates import encode_conversation
-from lightning_rm.rlhf import pair_log_probs
+from lightning_rm.rlhf import pair_log_probs, pair_reader
 from lightning_rm.rlhf.importance import Weighing
 from lightning_rm.rlhf.log_probs import response_log_probs
 from lightning_rm.rlhf.policy import load_policy
@@ -146,6 +146,27 @@ def test_a_killed_weighing_goes_on_to_the_same_file(
         assert len(calls) == 6
 
 
+def test_a_policy_that_is_written_meanwhile_is_not_kept_under_its_old_name(
+    policies: tuple[Path, Path], tmp_path: Path
+) -> None:
+    mine = save_policy(tmp_path / "mine", seed=2)
+
+    def train_again(name: str, done: int, total: int) -> None:
+        if done == total:
+            save_policy(mine, seed=3)
+
+    with pytest.raises(ValueError, match="mine has changed while it was in use"):
+        weighed(
+            pairs_of(4),
+            policies,
+            tmp_path / "out.parquet",
+            reference=mine,
+            kept=tmp_path / "kept",
+            progress=train_again,
+        )
+    assert len(list((tmp_path / "kept").rglob("*.npz"))) == 2  # those of the other policy
+
+
 def test_rows_that_a_policy_cannot_read_are_counted_or_refused(policies: tuple[Path, Path], tmp_path: Path) -> None:
     rows = pairs_of(4)
     rows[1]["chosen"] = [{"role": "assistant", "content": "frog " * 300}]
@@ -180,7 +201,7 @@ def test_what_cannot_be_weighed_is_said_before_a_policy_is_loaded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delattr(pair_log_probs, "load_policy")
+    monkeypatch.delattr(pair_reader, "load_policy")
     with pytest.raises(ValueError, match=message):
         weighed(pairs_of(2, **rows), policies, tmp_path / "out.parquet", **options)
 

@@ -16,6 +16,7 @@ import torch
 from lightning_rm.drafts import folder_draft
 from lightning_rm.globs import is_glob, named_paths
 from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model
+from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.told import read_object
 
 WriteFolder = Callable[[Path], None]
@@ -45,6 +46,16 @@ def member_folders(folder: str | Path) -> list[Path]:
     if not isinstance(names, list) or not all(_is_plain(name) for name in cast("list[object]", names)):
         raise ValueError(f"{Path(folder) / ENSEMBLE_FILE} names members that are not folders beside it: {names}")
     return [Path(folder) / name for name in cast("list[str]", names)]
+
+
+def folders_of(folder: str | Path) -> list[Path]:
+    """Return the Hugging Face folders of a model: an ensemble's members, or its own."""
+    return member_folders(folder) if is_ensemble(folder) else [Path(folder)]
+
+
+def weights_below(folder: str | Path) -> list[Path]:
+    """Return the weight files of a model, or of all members of an ensemble."""
+    return [file for one in folders_of(folder) for file in weight_files(one)]
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
