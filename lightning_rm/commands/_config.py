@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -179,18 +179,29 @@ def full_keys(cfg: DictConfig, message: str) -> list[str]:
         "give max_tokens=2048 or overlong=drop"  ->  ["data.max_tokens", "data.overlong"]
 
     Of an option and those that follow it (`data.module.overlong: ${data.overlong}`) the first is meant. A name that the
-    command line takes as it stands is left out, and so is one that may mean several options, such as `num_pairs`,
-    or none.
+    command line takes as it stands is left out, and so is one that may mean several options, such as `num_pairs`. Of
+    `option='value'` the one key that has the value is meant, by any name: Python's path='x' is model=x of `score`.
     """
     values = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
     found: list[str] = []
     own = re.sub(r"lightning-rm [a-z]+ .*", "", message)  # another command's options are its own
     for option in dict.fromkeys(re.findall(r"(?<![\w.])([A-Za-z_]\w*)=", own)):
-        same = {key: value for key, value in values.items() if key.rpartition(".")[2] == option}
-        free = [key for key, value in same.items() if not followed(value) & same.keys()]
-        if len(free) == 1 and option not in values and not isinstance(values[free[0]], dict):
-            found.append(free[0])
+        given = keys_of(re.findall(rf"(?<![\w.]){option}='([^']+)'", own), values)
+        if len(given) != 1 and option not in values:
+            same = {key: value for key, value in values.items() if key.rpartition(".")[2] == option}
+            given = [key for key, value in same.items() if not followed(value) & same.keys()]
+        if len(given) == 1 and given[0] != option and not isinstance(values[given[0]], dict):
+            found.append(given[0])
     return found
+
+
+def keys_of(texts: Sequence[str], values: Mapping[str, object]) -> list[str]:
+    """Return the keys that have one of the texts for a value, or in a list of them."""
+    return [
+        key
+        for key, value in values.items()
+        if any(text == value or (isinstance(value, list) and text in value) for text in texts)
+    ]
 
 
 def followed(value: object) -> set[str]:

@@ -139,7 +139,8 @@ def evaluate(
         if answers[one.benchmark.name]
     }
     if not results:
-        raise ValueError("nothing could be measured: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
+        told = [f"{name}: {why}" for name, why in failed.items()]
+        raise ValueError("nothing could be measured: " + (told[0] if len(told) == 1 else "\n  ".join(["", *told])))
     settings = {
         "max_tokens": max_tokens,
         "overlong": overlong,

@@ -112,7 +112,10 @@ def test_every_yaml_composes_and_names_what_exists(group: str, choice: str) -> N
 @pytest.mark.parametrize("command", [path.stem for path in sorted(CONF.glob("*.yaml"))])
 def test_every_command_has_its_config(command: str) -> None:
     assert command in verbs()
-    assert resolved(composed("hydra.runtime.output_dir=run", "hydra.sweep.dir=runs", command=command))
+    cfg = composed("hydra.runtime.output_dir=run", "hydra.sweep.dir=runs", command=command)
+    assert resolved(cfg)
+    logs = HydraConfig.get().hydra_logging if command != "train" else HydraConfig.get().job_logging
+    assert logs.formatters.simple.format == "%(message)s"  # a user reads messages; none is Hydra's
 
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)

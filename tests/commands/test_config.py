@@ -51,6 +51,21 @@ def test_no_keys_where_there_is_doubt(cfg: DictConfig, message: str) -> None:
     assert full_keys(cfg, message) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "message", "keys"),
+    [
+        (["model=runs/no"], "path='runs/no' is not a folder", ["model"]),
+        (["model=auto"], "path='auto' is not a folder", []),  # devices=auto is as good
+        (["model=runs/no"], "path='runs/yes' is not a folder", []),
+    ],
+)
+def test_an_argument_of_python_is_named_by_the_key_that_has_its_value(
+    words: list[str], message: str, keys: list[str]
+) -> None:
+    assert full_keys(composed(*words, command="score"), message) == keys
+    assert full_keys(composed("models=[a,runs/no]", command="evaluate"), "path='runs/no': no") == ["models"]
+
+
 def test_a_mistake_is_said_with_its_keys(cfg: DictConfig, capsys: pytest.CaptureFixture[str]) -> None:
     for message in ("give identical=drop", "no way out"):
         with pytest.raises(SystemExit, match="1"), plain_errors(cfg):

@@ -149,6 +149,8 @@ def test_a_full_disk_is_no_models_fault(folders: Path, tmp_path: Path, monkeypat
 def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing could be measured: reading llmbar: "):
         evaluate({"a": loaded()}, "llmbar", path=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"nothing could be measured: \n  reading llmbar: .*\n  reading rmb: "):
+        evaluate({"a": loaded()}, ["llmbar", "rmb"], path=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="nothing to measure on: name a benchmark, or data=FILE"):
         evaluate({"a": loaded()})
     with pytest.raises(ValueError, match="names no run with weights in model/best"):
