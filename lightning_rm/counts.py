@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import TypeGuard
 
 
@@ -11,14 +12,12 @@ def check_counts(least: int, **counts: object) -> None:
 
     Args:
         least: that they may be.
-        **counts: by the names that they are given by; None, which stands for a default, is left alone.
+        **counts: by the names that they are given by.
 
     Raises:
         ValueError: for the first that is not taken.
     """
-    for name, count in counts.items():
-        if count is not None and not (isinstance(count, int) and not isinstance(count, bool) and count >= least):
-            raise ValueError(f"{name}={count!r}; it must be a whole number, {least} or more")
+    _check(is_count, "a whole number", least, counts)
 
 
 def check_numbers(least: float, **numbers: object) -> None:
@@ -26,17 +25,34 @@ def check_numbers(least: float, **numbers: object) -> None:
 
     Args:
         least: that they may be.
-        **numbers: by the names that they are given by; None, which stands for a default, is left alone.
+        **numbers: by the names that they are given by.
 
     Raises:
         ValueError: for the first that is not taken.
     """
-    for name, number in numbers.items():
-        if number is not None and not (is_number(number) and number >= least):
-            kind = "" if is_number(number) else "a number, "
-            raise ValueError(f"{name}={number!r}; give {kind}{least:g} or more")
+    _check(is_number, "a number", least, numbers)
+
+
+def given(**values: object) -> dict[str, object]:
+    """Return those that are not None, of settings for which it stands for a default."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Tell whether a value is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Tell whether a value is a finite number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check(
+    is_kind: Callable[[object], TypeGuard[int | float]], kind: str, least: float, values: Mapping[str, object]
+) -> None:
+    for name, value in values.items():
+        if not is_kind(value):
+            raise ValueError(f"{name}={value!r}; give {kind}, {least:g} or more")
+        if value < least:
+            raise ValueError(f"{name}={value!r}; give {least:g} or more")

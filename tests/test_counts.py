@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_rm.counts import check_counts, check_numbers
+from lightning_rm.counts import check_counts, check_numbers, given
 from lightning_rm.models.ensembles.member_settings import Members
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import SimCSE, SwAV
@@ -19,18 +19,25 @@ from lightning_rm.modules.spikes import GradientSpikes
 from tests.toy import toy_model
 
 
-@pytest.mark.parametrize("value", ["8", True, 0.5, -1, [1], math.nan])
+@pytest.mark.parametrize("value", ["8", True, 0.5, -1, [1], math.nan, None])
 def test_what_is_not_a_count_is_a_sentence(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^batch_pairs=.*; it must be a whole number, 1 or more$"):
+    with pytest.raises(ValueError, match=r"^batch_pairs=.*; give (a whole number, )?1 or more$"):
         check_counts(1, batch_pairs=value)
-    check_counts(1, batch_pairs=8, batch_tokens=None)
+    check_counts(1, batch_pairs=8, **given(batch_tokens=None))
 
 
-@pytest.mark.parametrize("value", ["0.1", True, -0.1, [0.1], math.nan, math.inf])
+@pytest.mark.parametrize("value", ["0.1", True, -0.1, [0.1], math.nan, math.inf, None])
 def test_what_is_not_a_number_is_a_sentence(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^head_lr=.*; give (a number, )?0 or more$"):
         check_numbers(0, head_lr=value)
-    check_numbers(0, head_lr=1e-3, reward_penalty=None)
+    check_numbers(0, head_lr=1e-3, **given(reward_penalty=None))
+
+
+@pytest.mark.parametrize("name", ["num_members", "rank", "lora_layers", "seed", "alpha"])
+def test_none_stands_for_a_default_only_where_there_is_one(name: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name}=None; give a (whole )?number, "):
+        Members(**{name: None})
+    assert Members(freeze_layers=None).freeze_layers is None
 
 
 @pytest.mark.parametrize("value", ["1", math.nan])

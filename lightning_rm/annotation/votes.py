@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lightning_rm.annotation.conversations import Conversations
 from lightning_rm.annotation.voters import Voter, check_voters
+from lightning_rm.counts import check_counts
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.data.store.pairs import PairDataset
@@ -102,8 +103,7 @@ def collect_votes(
         RowsLeftOut: if not every row is used as it stands.
     """
     fabric = fabric or L.Fabric(accelerator="cpu", devices=1)
-    if shard_size < 1:
-        raise ValueError(f"shard_size={shard_size}: give 1 conversation or more")
+    check_counts(1, shard_size=shard_size)
     check_voters(voters)
     before = source.fingerprint()
     tokenizer = voters[0].tokenizer()

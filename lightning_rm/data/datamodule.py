@@ -15,7 +15,7 @@ import lightning as L
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch
-from lightning_rm.counts import check_counts, is_number
+from lightning_rm.counts import check_counts, given, is_number
 from lightning_rm.data.batches.choice import Choice, LayoutSetting, choose_layout
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.loader import (
@@ -145,7 +145,7 @@ class PreferenceDataModule(L.LightningDataModule):
         check_batching(layout, reading.read_at, order, batch_pairs, batch_tokens, eval_batch_pairs)
         if not (is_number(val_fraction) and 0 <= val_fraction < 1):
             raise ValueError(f"val_fraction={val_fraction}; it is a share of the prompts, from 0 to below 1")
-        check_counts(1, prepare_processes=prepare_processes)
+        check_counts(1, **given(prepare_processes=prepare_processes))
         check_counts(0, num_workers=num_workers, seed=seed)
         check_tokenizer(tokenizer)
         pad_id: Any = tokenizer.pad_token_id  # transformers declares lists too

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_rm.counts import check_counts
+from lightning_rm.counts import check_counts, given
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.batches.loader import BatchLoader, PairBatches, PairLoader, StreamedGroups
@@ -76,7 +76,7 @@ def check_batching(
     """
     if batch_pairs is None and batch_tokens is None:
         raise ValueError("batch_pairs and batch_tokens are both None; set one of them")
-    check_counts(1, batch_pairs=batch_pairs, batch_tokens=batch_tokens, eval_batch_pairs=eval_batch_pairs)
+    check_counts(1, **given(batch_pairs=batch_pairs, batch_tokens=batch_tokens, eval_batch_pairs=eval_batch_pairs))
     for name, value, words in (("layout", layout, (*LAYOUTS, "auto")), ("order", order, get_args(Order))):
         if value not in words:
             raise ValueError(f"{name}={value!r}; it must be one of {', '.join(words)}")

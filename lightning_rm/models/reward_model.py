@@ -17,7 +17,6 @@ from torch.autograd.graph import save_on_cpu
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.batch import RewardOutput
-from lightning_rm.model_paths import check_model_path
 from lightning_rm.models.attention.last_layer import (
     DEEPEST,
     LastLayer,
@@ -37,6 +36,7 @@ from lightning_rm.models.backbone.folder import is_members
 from lightning_rm.models.backbone.heads import Architecture, head_tensors, widen_head
 from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.backbone.loading import Checkpoint
 from lightning_rm.models.backbone.new_head import NewHead
 from lightning_rm.models.backbone.routing import hear_routers, hearing, routing_of
 from lightning_rm.models.backbone.text import text_loss
@@ -207,7 +207,7 @@ class RewardModel(AnyRewardModel):
             ValueError: if the checkpoint cannot be loaded, has more than one label or an unknown architecture, lacks
                 weights, has no padding token apart from eos, or is of members and `average` is not set.
         """
-        check_model_path(path)
+        checkpoint = Checkpoint.at(path, gguf_file, trust_remote_code=trust_remote_code)
         if is_members(path) and not average:
             raise ValueError(
                 f"{path} holds several members on one backbone, and a RewardModel is one: read all of them with "
@@ -217,14 +217,12 @@ class RewardModel(AnyRewardModel):
             raise ValueError("torch compiles nothing of a layer that gradient_checkpointing runs again; leave one out")
         chosen = one_adapter(lora, adapter)
         built = build_pretrained(
-            path,
+            checkpoint,
             tokenizer=tokenizer,
             pad_id=pad_id,
             dtype=dtype,
             attn_implementation=attn_implementation,
             head_seed=head_seed,
-            gguf_file=gguf_file,
-            trust_remote_code=trust_remote_code,
             dropout=dropout,
             keep_lm_head=keep_lm_head,
             adapter=chosen,

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
-from lightning_rm.counts import check_numbers
+from lightning_rm.counts import check_numbers, given
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
@@ -92,7 +92,7 @@ class PairwiseRM(L.LightningModule):
     ) -> None:
         super().__init__()
         check_pieces(model, optimizer, scheduler)
-        check_numbers(0, head_lr=head_lr)
+        check_numbers(0, **given(head_lr=head_lr))
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
-from lightning_rm.counts import check_numbers
+from lightning_rm.counts import check_numbers, given
 from lightning_rm.losses import ranking_loss
 from lightning_rm.models.ensembles.bootstrap import bootstrap_weights
 from lightning_rm.models.protocol import AnyRewardModel
@@ -51,7 +51,7 @@ class VotersRM(PairwiseRM):
             raise ValueError(
                 "voters on one backbone are two members or more: set members=heads or members=lora, or module=baseline"
             )
-        check_numbers(0, co_teaching_after=co_teaching_after)
+        check_numbers(0, **given(co_teaching_after=co_teaching_after))
         self.num_members = model.num_members
         self.bootstrap = bootstrap
         self.seed = seed

@@ -22,6 +22,7 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import IO, Any, cast
 
+from lightning_rm.counts import check_counts
 from lightning_rm.told import json_of
 
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
@@ -99,8 +100,7 @@ class ChatEndpoint:
             )
         if key is not None and not re.fullmatch(r"[!-~]+", _secret(key)):
             raise ValueError(f"the environment variable {key} holds what a header cannot: blanks, or more than ASCII")
-        if max_retries < 0:
-            raise ValueError(f"max_retries={max_retries}; give 0 or more")
+        check_counts(0, max_retries=max_retries)
         for name, number in (("requests_per_minute", requests_per_minute), ("timeout", timeout)):
             if number is not None and not number > 0:
                 raise ValueError(f"{name}={number}; give more than 0")

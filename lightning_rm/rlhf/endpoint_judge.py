@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_rm.counts import check_counts
 from lightning_rm.data.rows import Message
 from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import naming
@@ -121,8 +122,7 @@ class EndpointJudge:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
-        if parallel < 1:
-            raise ValueError(f"parallel={parallel}; give 1 or more")
+        check_counts(1, parallel=parallel)
         if not 0 <= max_unreadable <= 1:
             raise ValueError(f"max_unreadable={max_unreadable}; it is a share of the answers, from 0 to 1")
         if (prompt_price is None) != (completion_price is None):

@@ -24,6 +24,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from lightning_rm.counts import check_counts
 from lightning_rm.data.rows import Message
 from lightning_rm.digests import key_digest
 from lightning_rm.models.backbone.contexts import evaluating
@@ -139,9 +140,7 @@ def check_options(k: int, temperature: float, top_p: float, max_new_tokens: int,
     Raises:
         ValueError: if one is.
     """
-    for name, value in (("k", k), ("max_new_tokens", max_new_tokens), ("batch_prompts", batch_prompts)):
-        if value < 1:
-            raise ValueError(f"{name}={value}; give 1 or more")
+    check_counts(1, k=k, max_new_tokens=max_new_tokens, batch_prompts=batch_prompts)
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}; it must be above 0 (1e-4 takes the likeliest tokens)")
     if not 0 < top_p <= 1:

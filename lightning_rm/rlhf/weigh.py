@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_rm.counts import check_counts
 from lightning_rm.data.rows import BadRow, GroupRow, PairRow, Source
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.store.pair_rows import OtherColumns
@@ -89,8 +90,7 @@ def weigh(
     check_weighing(weighing, reference, tokenize)
     if out.suffix != ".parquet":
         raise ValueError(f"out={str(out)!r}: weighed pairs are a Parquet file; give a name that ends in .parquet")
-    if shard_pairs < 1 or batch_tokens < 1:
-        raise ValueError(f"shard_pairs={shard_pairs}, batch_tokens={batch_tokens}; give 1 or more")
+    check_counts(1, shard_pairs=shard_pairs, batch_tokens=batch_tokens)
     paths = {"policy": policy} | ({} if reference is None else {"reference": reference})
     reader_at = partial(
         PairReader.at,

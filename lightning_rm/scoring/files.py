@@ -15,6 +15,7 @@ from pathlib import Path
 
 import lightning as L
 
+from lightning_rm.counts import check_counts
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.formats.scorable import check_scorable_options, parse_scorable
 from lightning_rm.data.sources.readers import count_rows, find_files
@@ -114,8 +115,7 @@ def score_file(
         ValueError: if there is no such file or model, a field that would be added is there already, a file cannot be
             read to its end, or a reward is not finite.
     """
-    if shard_rows < 1:
-        raise ValueError(f"shard_rows={shard_rows}; give 1 or more")
+    check_counts(1, shard_rows=shard_rows)
     (source,), out = find_files(path), Path(out)
     fields = NewFields(prefix, best, each_member)
     check_suffixes(source, out)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_rm.counts import check_counts
+
 Rewards = NDArray[np.float32]
 Score = Callable[[Sequence[Sequence[int]]], Rewards]
 """n token sequences -> (n, M) float32 rewards, those of the M members."""
@@ -65,8 +67,7 @@ class Batcher:
     def __init__(
         self, score: Score, batch_tokens: int = 16384, counted: Callable[[int, int], None] | None = None
     ) -> None:
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens={batch_tokens}; give 1 or more")
+        check_counts(1, batch_tokens=batch_tokens)
         self.score = score
         self.batch_tokens = batch_tokens
         self.counted = counted

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from lightning_rm.counts import is_count
 from lightning_rm.data.formats.media import check_marks
 from lightning_rm.data.formats.template import RESERVED_ARGUMENTS
 from lightning_rm.data.formats.turns import RowError, read_conversation, read_turns
@@ -165,7 +166,7 @@ def _items(value: object, name: str = "input", texts: bool = True, ids: bool = T
     values = cast("list[object]", value)
     if not values:
         raise RequestError("input cannot be empty: the list has no item", name)
-    if ids and _is_number(values[0]):
+    if ids and is_count(values[0]):
         return (Ids(name, _ids(values, name)),), True
     items: list[Item] = []
     for place, item in enumerate(values):
@@ -186,7 +187,7 @@ def _said(text: str, name: str) -> str:
 
 def _ids(values: list[object], name: str) -> list[int]:
     for place, value in enumerate(values):
-        if not _is_number(value) or not 0 <= cast(int, value) <= MAX_ID:
+        if not is_count(value) or not 0 <= value <= MAX_ID:
             raise RequestError(f"found {found(value)}; a token id is a whole number from 0", f"{name}[{place}]")
     if not values:
         raise RequestError("input cannot be empty: there are no token ids", name)
@@ -228,10 +229,6 @@ def _tools(body: Body) -> Sequence[Mapping[str, Any]]:
     return cast("list[dict[str, Any]]", tools)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _flag(body: Body, name: str) -> bool | None:
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
@@ -241,7 +238,7 @@ def _flag(body: Body, name: str) -> bool | None:
 
 def _number(body: Body, name: str, lowest: int) -> int | None:
     value = body.get(name)
-    if value is not None and (not _is_number(value) or value < lowest):
+    if value is not None and (not is_count(value) or value < lowest):
         raise RequestError(f"a whole number from {lowest} is wanted, found {found(value)}", name)
     return value
 

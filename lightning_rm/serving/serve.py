@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.counts import check_counts, given
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
@@ -58,12 +59,8 @@ class ServeOptions:
     normalize: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_items", "max_tokens", "max_body_bytes", "batch_tokens"):
-            value: object = getattr(self, name)
-            if value is None and name in ("max_tokens", "batch_tokens"):
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value}; give a whole number from 1")
+        check_counts(1, max_items=self.max_items, max_body_bytes=self.max_body_bytes)
+        check_counts(1, **given(max_tokens=self.max_tokens, batch_tokens=self.batch_tokens))
         if self.normalize not in (True, False):
             raise ValueError(f"normalize={self.normalize}; give true or false")
         if self.api_key is not None and not self.api_key.strip():

@@ -397,5 +397,5 @@ def test_a_voter_that_is_trained_anew_meanwhile_leaves_no_vote_under_its_old_nam
 
 
 def test_a_shard_has_a_conversation(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="shard_size=0: give 1 conversation or more"):
+    with pytest.raises(ValueError, match="shard_size=0; give 1 or more"):
         collect_votes(SyntheticSource(2), [], tmp_path, TokenizePolicy(), shard_size=0)

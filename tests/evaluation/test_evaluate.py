@@ -169,7 +169,7 @@ def test_what_is_not_a_model_is_a_sentence() -> None:
             find_models(given)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="on_bad_row='skip'; it must be one of error, drop"):
         evaluate({"a": one}, data=list(pairs(2)), on_bad_row="skip")
-    with pytest.raises(ValueError, match="num_draws='5'; it must be a whole number, 1 or more"):
+    with pytest.raises(ValueError, match="num_draws='5'; give a whole number, 1 or more"):
         evaluate({"a": one}, data=list(pairs(2)), num_draws="5")  # pyright: ignore[reportArgumentType]
 
 

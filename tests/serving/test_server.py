@@ -212,9 +212,9 @@ def test_a_port_that_is_taken_is_an_error_in_words(model: RewardModel) -> None:
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(ValueError, match="max_items=0; give a whole number from 1"):
+    with pytest.raises(ValueError, match="max_items=0; give 1 or more"):
         ServeOptions(max_items=0)
-    with pytest.raises(ValueError, match="batch_tokens=many; give a whole number"):
+    with pytest.raises(ValueError, match="batch_tokens='many'; give a whole number"):
         ServeOptions(batch_tokens="many")  # pyright: ignore[reportArgumentType]  # as a command line gives it
     with pytest.raises(ValueError, match="api_key is empty"):
         ServeOptions(api_key=" ")

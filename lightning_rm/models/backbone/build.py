@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -44,15 +43,13 @@ class Built(NamedTuple):
 
 
 def build_pretrained(
-    path: str | Path,
+    checkpoint: loading.Checkpoint,
     *,
     tokenizer: PreTrainedTokenizerBase | None,
     pad_id: int | None,
     dtype: str | torch.dtype,
     attn_implementation: str | None,
     head_seed: int,
-    gguf_file: str | None,
-    trust_remote_code: bool,
     dropout: float | None,
     keep_lm_head: bool,
     adapter: Adapter | None,
@@ -63,12 +60,12 @@ def build_pretrained(
 ) -> Built:
     """Load a backbone, and the head that it brings or a new one.
 
-    Args and errors are those of `RewardModel.from_pretrained`; adapters are put in there, `adapter` is checked here.
+    Further arguments and errors are those of `RewardModel.from_pretrained`; adapters are put in there, `adapter` is
+    checked here.
     """
-    checkpoint = loading.Checkpoint.at(path, gguf_file, trust_remote_code=trust_remote_code)
     torch_dtype = settings.dtype_of(dtype)
     config = checkpoint.config()
-    architecture = architecture_of(config, remote=trust_remote_code and "auto_map" in config.to_dict())
+    architecture = architecture_of(config, remote=checkpoint.trust_remote_code and "auto_map" in config.to_dict())
     pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer)
     attention = settings.attention_of(attn_implementation, config, architecture)
     settings.set_experts(config, torch_dtype)

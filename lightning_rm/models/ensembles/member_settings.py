@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import takewhile
 
-from lightning_rm.counts import check_counts, check_numbers
+from lightning_rm.counts import check_counts, check_numbers, given
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.reward_model import RewardModel
 
@@ -42,7 +42,7 @@ class Members:
 
     def __post_init__(self) -> None:
         check_counts(1, num_members=self.num_members, rank=self.rank)
-        check_counts(0, lora_layers=self.lora_layers, freeze_layers=self.freeze_layers, seed=self.seed)
+        check_counts(0, lora_layers=self.lora_layers, seed=self.seed, **given(freeze_layers=self.freeze_layers))
         check_numbers(0, alpha=self.alpha)
         if self.freeze_layers is not None and (self.lora_layers or self.freeze_backbone):
             other = "lora_layers" if self.lora_layers else "freeze_backbone"
