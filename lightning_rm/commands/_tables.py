@@ -98,24 +98,28 @@ def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:
 
 @dataclass(frozen=True)
 class Blocks:
-    """A table by data set, its columns in as many blocks as the width of the console asks for: no figure is cut.
+    """A table with a row a name, its columns in as many blocks as the width of the console asks for: no figure is cut.
 
     Eight columns have room in 80 characters. A long name goes on in the next line.
 
     Args:
-        names: of the data sets.
-        columns: heading -> a figure for each of them.
+        names: of the rows, such as data sets.
+        columns: heading -> a figure for each of them, in one line or several.
+        what: has the names, the heading above them.
     """
 
     names: Sequence[str]
     columns: Mapping[str, Sequence[str]]
+    what: str = "data set"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         widths = {
-            heading: max(map(cell_len, (*heading.split(), *figures))) for heading, figures in self.columns.items()
+            heading: max(map(cell_len, (*heading.split(), *"\n".join(figures).split("\n"))))
+            for heading, figures in self.columns.items()
         }
         left = options.max_width - sum(1 + width for width in widths.values())
-        name_width = min(max(24, left), max(map(cell_len, ("data set", *self.names))))
+        name_width = min(max(24, left), max(map(cell_len, (self.what, *self.names))))
+        name_width = max(8, min(name_width, options.max_width - 1 - max(widths.values(), default=0)))
         block: list[str] = []
         room = options.max_width - name_width
         for heading, width in widths.items():
@@ -128,11 +132,13 @@ class Blocks:
 
     def _table(self, headings: Sequence[str], name_width: int, widths: Mapping[str, int], room: int) -> Table:
         table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-        table.add_column("data set", overflow="fold", min_width=name_width, max_width=name_width)
+        table.add_column(self.what, overflow="fold", min_width=name_width, max_width=name_width)
         lines = {name: max(widths[name], *map(cell_len, name.split("\n"))) for name in headings}
         fits = name_width + sum(1 + width for width in lines.values()) <= room
         for heading in headings:  # rich would narrow the widest first, and cut others
-            table.add_column(heading, justify="right", width=lines[heading] if fits else widths[heading])
+            table.add_column(
+                heading, justify="right", overflow="fold", width=lines[heading] if fits else widths[heading]
+            )
         for place, name in enumerate(self.names):
             table.add_row(name, *(self.columns[heading][place] for heading in headings))
         return table
@@ -164,11 +170,8 @@ def _cell(name: str, value: float | None) -> str:
     return f"{value:,.0f}" if name.startswith("num_") else f"{value:.3f}"
 
 
-def words_table(rows: Sequence[Mapping[str, str]]) -> Table:
-    """Return rows of words as a table for a terminal, the first column at the left."""
-    table = Table()
-    for place, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if place else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row.values())
-    return table
+def words_table(rows: Sequence[Mapping[str, str]]) -> Blocks:
+    """Return rows of words as a table for a terminal, the first column at the left, intervals under their figures."""
+    what, *headings = rows[0]
+    columns = {name: [row[name].replace(" [", "\n[") for row in rows] for name in headings}
+    return Blocks([row[what] for row in rows], columns, what)

@@ -7,14 +7,13 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.table import Table
 
 from lightning_rm.analysis.plots.over_optimisation import GoldAndProxy, over_optimisation
 from lightning_rm.analysis.plots.style import save_figure
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
-from lightning_rm.commands._tables import words_table
+from lightning_rm.commands._tables import Blocks, words_table
 from lightning_rm.commands.evaluate import device_of, plain
 from lightning_rm.rlhf.overoptimise import OverOptimisation, PolicyFiles
 from lightning_rm.rlhf.overoptimise import overoptimise as optimise
@@ -71,7 +70,7 @@ def overoptimise(cfg: DictConfig) -> OverOptimisation:
     return found
 
 
-def table_of(found: OverOptimisation) -> Table:
+def table_of(found: OverOptimisation) -> Blocks:
     """Return the table for a terminal."""
     return words_table(found.rows())
 

@@ -8,7 +8,15 @@ from rich.console import Console, Group
 
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.callbacks import PairRecords
-from lightning_rm.commands._tables import COLUMNS, RUN_TITLE, Blocks, report_table, results_table, set_reports
+from lightning_rm.commands._tables import (
+    COLUMNS,
+    RUN_TITLE,
+    Blocks,
+    report_table,
+    results_table,
+    set_reports,
+    words_table,
+)
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -41,6 +49,21 @@ def test_a_narrow_terminal_cuts_no_figure(width: int) -> None:
     for value in metrics.values():
         assert said.count(f"{value:.3f}") + said.count(f"{value:,.0f}") == 2
     assert said.count("1,000,000") == 10
+
+
+@pytest.mark.parametrize("width", [30, 40, 80])
+def test_a_narrow_terminal_cuts_no_interval(width: int) -> None:
+    """`-0.607 [-0.935, -0.240]`, of 23 characters, leaves no room for a name at 40: the interval stands below."""
+    rows = [
+        {"model": f"runs/{name}/0", "highest": "1.287", "fall": "0.512 [0.103, 0.853]", "against": against}
+        for name, against in (("baseline_of_a_long_name", ""), ("simcse", "-0.607 [-0.935, -0.240]"))
+    ]
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(words_table(rows))
+    said = capture.get()
+    assert (said.count("1.287"), said.count("0.512"), said.count("[0.103, 0.853]")) == (2, 2, 2)
+    assert (said.count("-0.607"), said.count("[-0.935, -0.240]")) == (1, 1)
 
 
 def test_at_80_columns_no_name_is_cut_and_no_line_wraps() -> None:
