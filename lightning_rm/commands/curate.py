@@ -25,6 +25,7 @@ from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._tables import report_table
 from lightning_rm.curation.curate import Look, Outside, check_asked, curate
 from lightning_rm.curation.endpoint import Judge
+from lightning_rm.curation.made_of import check_made_of
 from lightning_rm.curation.opinions import Opinion
 from lightning_rm.curation.report import no_groups, reviewed_flips, wrong_line
 from lightning_rm.curation.result import Curated, Rules
@@ -61,6 +62,7 @@ def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = No
     out = Path(cfg.out)
     check_place(out, folder=True)
     source = find_source(cfg)
+    check_made_of(out, source)
     named = resolved(cfg)
     rules = Rules(cfg.policy, cfg.share, cfg.agree, cfg.temperature, cfg.reviews)
     if not isinstance(named["benchmarks"], dict | None):

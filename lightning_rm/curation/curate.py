@@ -26,6 +26,7 @@ from lightning_rm.curation.contamination import Benchmarks
 from lightning_rm.curation.decide import decide, verdicts_on
 from lightning_rm.curation.facts import Facts, collect_facts
 from lightning_rm.curation.heart import by_heart
+from lightning_rm.curation.made_of import check_made_of, note_made_of
 from lightning_rm.curation.opinions import Opinion, opinion_of, with_opinions
 from lightning_rm.curation.report import write_report
 from lightning_rm.curation.result import Curated, Rules
@@ -114,11 +115,13 @@ def curate(
         What was decided; None on all processes but the first.
 
     Raises:
-        ValueError: if voters do not belong together, a pair cannot be scored, or a setting is wrong.
+        ValueError: if voters do not belong together, a pair cannot be scored, a setting is wrong, or the folder holds
+            what was curated from other pairs.
     """
     rules, look, out = rules or Rules(), look or Look(), Path(out)
     said, benchmarks = check_asked(rules, look)  # before the work
     pairs, tokenize = as_source(source), tokenize or TokenizePolicy()
+    check_made_of(out, pairs)
 
     def accept(kept: PairDataset) -> None:
         check_columns(pairs, kept)
@@ -157,7 +160,7 @@ def curate(
     share = rules.share if rules.share is not None else wrong.share if wrong.is_told else USUAL_SHARE
     votes = with_opinions(votes, opinions)
     decided = decide(votes, rules, share, verdicts_on([facts.id[one] for one in row.tolist()], said, rules.reviews))
-    out.mkdir(parents=True, exist_ok=True)
+    note_made_of(out, pairs)
     files = CleanFiles.within(out)
     counts = write_clean(pairs, votes, decided, _not_voted(facts, votes), others, files)
     curated = Curated(

@@ -49,6 +49,11 @@ def test_voters_are_trained_once_and_vote(
     command = next(line for line in printed.splitlines() if line.startswith("  lightning-rm train"))
     if fit == "heads":
         run([*shlex.split(command)[1:], "logger=none", "data.val_fraction=0", "monitor=test/accuracy"], tmp_path)
+    with pytest.raises(ValueError, match="holds what was curated from other pairs"):
+        curate_data(composed(*words, "data.world_seed=1", command="curate"), words, train)
+    for path in (tmp_path / "out").iterdir():
+        if path.is_file():  # as if it had been stopped before the votes
+            path.unlink()
     with pytest.raises(ValueError, match="holds voters that were trained on other pairs"):
         curate_data(composed(*words, "data.world_seed=1", command="curate"), words, train)
     with pytest.raises(ValueError, match="holds voters that were trained on other settings"):

@@ -16,6 +16,7 @@ from lightning_rm.annotation.reviews import Review, Reviewed, append_review
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.curation import curate as curating
 from lightning_rm.curation.curate import Look, Outside, curate
+from lightning_rm.curation.made_of import check_made_of, note_made_of
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.files import FileSource
@@ -133,7 +134,14 @@ def test_a_stop_at_any_stage_costs_nothing(
     monkeypatch.setattr(Voter, "load", stop)  # no conversation is scored again
     curated(tmp_path / "stopped", voters, cache)
     names = sorted(path.name for path in (tmp_path / "whole").iterdir() if path.is_file())
-    assert names == ["clean.parquet", "report.json", "report.md", "set_aside.parquet", "strength.parquet"]
+    assert names == [
+        "clean.parquet",
+        "curated_from.json",
+        "report.json",
+        "report.md",
+        "set_aside.parquet",
+        "strength.parquet",
+    ]
     for name in names:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
@@ -162,6 +170,18 @@ def test_reviews_of_other_data_are_refused(voters: list[Voter], cache: Path, tmp
     pairs = prepare_pairs(SyntheticSource(4), world_tokenizer(), POLICY, cache, "plain")
     with pytest.raises(ValueError, match="none of its 1 pairs is among the 4"):
         treated(pairs, {"reviewed": Reviewed(tmp_path / "reviews.jsonl")})
+
+
+def test_pairs_do_not_replace_what_other_pairs_or_other_people_left(voters: list[Voter], tmp_path: Path) -> None:
+    """As `fit=null`, which trains nobody: voters that were trained on other pairs are refused by the command."""
+    note_made_of(tmp_path / "out", source())
+    check_made_of(tmp_path / "out", source())
+    with pytest.raises(ValueError, match="holds what was curated from other pairs; name another folder, or remove it"):
+        curate(SyntheticSource(3), voters, tmp_path / "out", tokenize=POLICY)
+    (tmp_path / "clean.parquet").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds clean.parquet, which was not curated from these pairs"):
+        curate(source(), voters, tmp_path, tokenize=POLICY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.parquet", "out"]
 
 
 def test_others_vote_too_and_groups_are_told(voters: list[Voter], cache: Path, tmp_path: Path) -> None:
