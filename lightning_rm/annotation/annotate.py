@@ -19,6 +19,17 @@ from lightning_rm.scoring.parts import remove_parts
 from lightning_rm.scoring.shards import Engine, score_shards
 
 
+def check_suffixes(out: str | Path, fnlp: str | Path | None = None, trl: str | Path | None = None) -> None:
+    """Raise ValueError for a file whose name says that it is of another kind than `annotate` writes there."""
+    for name, path, suffix, kind in (
+        ("out", out, ".parquet", "the annotated data is a Parquet file"),
+        ("also.fnlp", fnlp, ".json", "the layout of the published data is one JSON array"),
+        ("also.trl", trl, ".jsonl", "TRL's rows are JSON, one a line"),
+    ):
+        if path is not None and Path(path).suffix != suffix:
+            raise ValueError(f"{name}={str(path)!r}: {kind}; give a name that ends in {suffix}")
+
+
 def annotate(
     source: AnySource,
     voters: Sequence[Voter],
@@ -58,13 +69,14 @@ def annotate(
         The votes; `votes.strength` are the strengths.
 
     Raises:
-        ValueError: if voters do not belong together, a pair cannot be scored, a field of the data has the name of a
-            column that is written, or one of the other layouts cannot hold a pair; the last two are found before any
-            is scored.
+        ValueError: if a file's name says that it is of another kind, voters do not belong together, a pair cannot be
+            scored, a field of the data has the name of a column that is written, or one of the other layouts cannot
+            hold a pair; the last two are found before any is scored.
 
     Warns:
         UserWarning: of pairs of which another layout leaves something out, with their number.
     """
+    check_suffixes(out, fnlp, trl)
     pairs = as_source(source)
     out = Path(out)
     parts = out.with_name(f"{out.name}.parts")

@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
 from typing import Any
@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from lightning_rm.commands._config import conf_dir, plain_errors
 from lightning_rm.commands._kinds import check_kinds, check_texts
 from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
-from lightning_rm.commands._stopped import listen
+from lightning_rm.commands._stopped import listen, stoppable
 from lightning_rm.commands._sweep import LOST, check_search, in_sweep, leave_word, told_at_the_end, word_before
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
 
@@ -73,10 +73,7 @@ def command(
         def main() -> None:
             prepare(verb)
             run = hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(job)
-            if not is_multirun(sys.argv[1:]):
-                run()
-                return
-            with told_at_the_end(arguments()):
+            with stoppable(), told_at_the_end(arguments()) if is_multirun(sys.argv[1:]) else nullcontext():
                 run()
 
         return main

@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -38,6 +41,20 @@ def listen() -> None:
         signal.signal(HANGUP, _terminate)
     if "SLURM_JOB_ID" in os.environ:
         signal.signal(signal.SIGUSR1, _terminate)
+
+
+@contextmanager
+def stoppable() -> Generator[None]:
+    """Have a signal that nobody below answers, as in a sweep that waits for jobs in other processes, end the command.
+
+    Raises:
+        SystemExit: as `exit_after`.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        print("stopped", file=sys.stderr)
+        exit_after(stopped)
 
 
 def exit_after(stopped: KeyboardInterrupt) -> NoReturn:

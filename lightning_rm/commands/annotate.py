@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
-from lightning_rm.annotation.annotate import annotate
+from lightning_rm.annotation.annotate import annotate, check_suffixes
 from lightning_rm.annotation.files import VOTERS
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._data import find_policy, find_source, find_voters
@@ -34,8 +34,7 @@ def annotate_data(cfg: DictConfig) -> Path:
     """
     require_all(cfg)
     out = Path(cfg.out)
-    if out.suffix != ".parquet":
-        raise ValueError(f"out={cfg.out!r}: the annotated data is a Parquet file; give a name that ends in .parquet")
+    check_suffixes(out, cfg.also.fnlp, cfg.also.trl)
     also = {name: Path(path) for name, path in cfg.also.items() if path is not None}
     for path in (out, *also.values()):
         check_place(path)
@@ -44,7 +43,7 @@ def annotate_data(cfg: DictConfig) -> Path:
     if out.exists() and not cfg.overwrite:
         remove_left(out.with_name(f"{out.name}.parts"), out)
         raise ValueError(f"out={cfg.out!r} is there already, {_written_by(out)}; name another, or set overwrite=true")
-    _check_also(out, also, cfg.overwrite)
+    _check_also(also, cfg.overwrite)
     source = find_source(cfg)
     policy = find_policy(cfg)
     console = plain_console()
@@ -94,19 +93,15 @@ def summary(strength: Strength, voters: Sequence[str]) -> list[str]:
     ]
 
 
-def _check_also(out: Path, also: Mapping[str, Path], overwrite: bool) -> None:
+def _check_also(also: Mapping[str, Path], overwrite: bool) -> None:
     """Refuse a file of another layout that would be written over: it may be the data itself.
 
     Raises:
-        ValueError: if there is such a file, or two names are of one.
+        ValueError: if there is such a file.
     """
-    taken = {out.resolve()}
     for name, path in also.items():
-        if path.resolve() in taken:
-            raise ValueError(f"also.{name}={str(path)!r} is written already, in another layout; name another file")
         if path.exists() and not overwrite:
             raise ValueError(f"also.{name}={str(path)!r} is there already; name another, or set overwrite=true")
-        taken.add(path.resolve())
 
 
 def _written_by(out: Path) -> str:

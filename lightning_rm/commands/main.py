@@ -61,9 +61,11 @@ def main() -> None:
         prepare(verb)
         # As a module under its own name, so that a launcher that starts this process again finds the same command.
         runpy.run_module(f"lightning_rm.commands.{verb}", run_name="__main__", alter_sys=True)
-    except KeyboardInterrupt:  # while it was loaded, or in a command with nothing to keep
+    except KeyboardInterrupt as stopped:  # while it was loaded, or in a command with nothing to keep
+        from lightning_rm.commands._stopped import exit_after
+
         print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        exit_after(stopped)
 
 
 def _about(verb: str) -> str:

@@ -23,6 +23,8 @@ from lightning_rm.commands._entry import command
 from lightning_rm.commands._help import help_text, read_help
 from lightning_rm.commands._keys import check_keys, with_mappings
 from lightning_rm.commands._resume import check_folder, is_requeued, quoted, with_folder, write_job
+from lightning_rm.commands._stopped import Terminated
+from lightning_rm.commands._sweep import SweepNoted
 from lightning_rm.commands._words import check_text, parse, quoted_where_needed, sort_words
 from lightning_rm.commands.main import main, verbs
 from tests.commands.conftest import Cli
@@ -368,6 +370,12 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypat
         check_folder([])
 
 
+def test_sigterm_that_no_job_has_seen_ends_a_sweep_by_its_own_code(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a launcher that waits for jobs in other processes."""
+    monkeypatch.setattr(SweepNoted, "on_multirun_start", Mock(side_effect=Terminated()))
+    assert swept(monkeypatch, "-m", "max_pairs=0,1", "hydra.sweep.dir=sweep", task=Mock()) == 143
+
+
 def test_ctrl_c_ends_a_sweep(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
 
@@ -478,14 +486,12 @@ def test_a_quoted_value_is_read_whole(value: str) -> None:
     assert OverridesParser.create().parse_override(f"a={quoted(value)}").value() == value
 
 
-def test_ctrl_c_while_a_command_is_loaded_is_a_word_and_an_exit_code(
+def test_a_signal_while_a_command_is_loaded_is_a_word_and_an_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stopped(*words: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_entry, "prepare", stopped)
-    monkeypatch.setattr(sys, "argv", ["lightning-rm", "score"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+    for stopped, code in ((KeyboardInterrupt(), 130), (Terminated(), 143)):
+        monkeypatch.setattr(_entry, "prepare", Mock(side_effect=stopped))
+        monkeypatch.setattr(sys, "argv", ["lightning-rm", "score"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code, capsys.readouterr().err) == (code, "interrupted\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,18 @@ def check_that_one_died(folder: Path, code: int, said: str) -> None:
     alone = next(line for line in said.splitlines() if "lightning-rm train allow_targets=true" in line)
     assert f"hydra.run.dir={folder}/sweep/1 resume=auto" in alone
     assert "_target_=os.abort" in alone
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Slurm's scripts are of a POSIX shell")
+def test_the_documented_script_of_a_ray_cluster_starts_no_workers_on_no_nodes(tmp_path: Path) -> None:
+    """With `--nodes=1` the head is the whole cluster: `srun --nodes=0` is refused by Slurm."""
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    script = next(part for part in page.split("```") if "ray start --head" in part).removeprefix("bash\n")
+    stubs = "scontrol() { echo first; }; ray() { :; }; python() { :; }; lightning-rm() { echo annotated; }\n"
+    for nodes, others in ((1, []), (4, ["--nodes=3 --ntasks=3"])):
+        (tmp_path / "script.sh").write_text(f'{stubs}srun() {{ echo "$@"; }}\nSLURM_JOB_NUM_NODES={nodes}\n{script}')
+        told = subprocess.run(["bash", tmp_path / "script.sh"], capture_output=True, text=True, check=True)
+        started = [line for line in told.stdout.splitlines() if "ray start" in line]
+        assert sorted(" ".join(line.split()[:2]) for line in started) == ["--nodes=1 --ntasks=1", *others]
+        assert "annotated" in told.stdout
+        assert told.stderr == ""

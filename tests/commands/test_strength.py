@@ -235,12 +235,16 @@ def test_one_of_several_files_is_named_by_its_set(tmp_path: Path) -> None:
         ),
         (["annotate", "voters=model", "data=synthetic", "out=there.parquet"], "is there already"),
         (
-            ["annotate", "voters=model", "data=synthetic", "out=a.parquet", "also.trl=there.parquet"],
-            "also.trl='there.parquet' is there already; name another, or set overwrite=true",
+            ["annotate", "voters=model", "data=synthetic", "out=a.parquet", "also.trl=there.jsonl"],
+            "also.trl='there.jsonl' is there already; name another, or set overwrite=true",
         ),
         (
             ["annotate", "voters=model", "data=synthetic", "out=a.parquet", "also.fnlp=a.parquet", "overwrite=true"],
-            "also.fnlp='a.parquet' is written already, in another layout",
+            "also.fnlp='a.parquet': the layout of the published data is one JSON array; give a name that ends in .json",
+        ),
+        (
+            ["annotate", "voters=model", "data=synthetic", "out=a.parquet", "also.trl=a.parquet"],
+            "also.trl='a.parquet': TRL's rows are JSON, one a line; give a name that ends in .jsonl",
         ),
         (["analyze"], "there is nothing to analyze"),
         (["analyze", "strength=there.parquet"], "no column strength_mean"),
@@ -258,6 +262,7 @@ def test_one_of_several_files_is_named_by_its_set(tmp_path: Path) -> None:
 def test_mistakes_are_named(cli: Cli, tmp_path: Path, arguments: list[str], message: str) -> None:
     toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
     pq.write_table(pa.table({"chosen": ["a"], "rejected": ["b"]}), tmp_path / "there.parquet")
+    (tmp_path / "there.jsonl").touch()
     said = cli(*arguments)
     assert said.code == 1
     assert message in " ".join(said.err.split())

@@ -85,17 +85,30 @@ def required(raw: Raw, name: str) -> object:
 
 def lookup(raw: Raw, path: str) -> object:
     """Return a field by its name or its dotted path, `info.post` or `summaries.0.text`; None where there is none."""
+    found = _found(raw, path)
+    return None if found is _NOWHERE else found
+
+
+def is_there(raw: Raw, path: str) -> bool:
+    """Tell whether a row has a field of this name or dotted path, be it null."""
+    return _found(raw, path) is not _NOWHERE
+
+
+_NOWHERE = object()
+
+
+def _found(raw: Raw, path: str) -> object:
     if path in raw:
         return raw[path]
     value: object = raw
     for step in path.split("."):
         if isinstance(value, Mapping):
-            value = value.get(step)
+            value = value.get(step, _NOWHERE)
         elif isinstance(value, Sequence) and not isinstance(value, str | bytes) and step.isdecimal():
             items = cast(Sequence[object], value)
-            value = items[int(step)] if int(step) < len(items) else None
+            value = items[int(step)] if int(step) < len(items) else _NOWHERE
         else:
-            return None
+            return _NOWHERE
     return value
 
 

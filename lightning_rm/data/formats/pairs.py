@@ -18,6 +18,7 @@ from lightning_rm.data.formats.fields import (
     found_fields,
     has,
     identifier,
+    is_there,
     lookup,
     numbers,
     optional_number,
@@ -174,7 +175,12 @@ def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
     for name, path in columns.items():
         row[name] = None if path is None else lookup(raw, path)
         if path is not None and row[name] is None:
-            raise RowError(MISSING_FIELD, f"field {path!r}, which columns takes for {name!r}; {found_fields(raw)}")
+            fault = (
+                f"is null: give the row a value, or leave {name!r} out of columns"
+                if is_there(raw, path)
+                else f"is missing; {found_fields(raw)}"
+            )
+            raise RowError(MISSING_FIELD, f"field {path!r}, which columns takes for {name!r}, {fault}")
     return row
 
 

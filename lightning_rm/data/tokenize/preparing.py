@@ -56,6 +56,7 @@ def prepared(
     Raises:
         ValueError: for a tokenizer that the policy or the cache cannot rely on, and for data that has changed while it
             was read.
+        OSError: if the folder cannot be written to; it says how to name another.
     """
     _check(tokenizer, policy)
     read = source.fingerprint()
@@ -76,7 +77,13 @@ def prepared(
 
         return checked
 
-    return load_or_build(folder / f"{key}.arrow", load, unchanged(build), go_on and unchanged(go_on))
+    try:
+        return load_or_build(folder / f"{key}.arrow", load, unchanged(build), go_on and unchanged(go_on))
+    except OSError as error:  # of the cache, or of the data
+        if not str(error.filename).startswith(str(folder)):
+            raise
+        elsewhere = "tokenised rows are kept there; name another folder with cache_dir=, or LIGHTNING_RM_CACHE"
+        raise OSError(error.errno, f"{error.strerror} ({elsewhere})", error.filename) from error
 
 
 def chunks_of(source: Iterable[AnyRow], first: int = 0) -> Iterator[list[tuple[int, AnyRow]]]:

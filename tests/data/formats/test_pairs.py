@@ -400,7 +400,12 @@ def test_columns_map_and_hide_fields() -> None:
     assert row.label == 1.0
     missing = bad(raw, columns=columns | {"margin": "strength"})
     assert missing.reason == "missing field"
-    assert "'strength'" in missing.detail
+    assert "'strength', which columns takes for 'margin', is missing; found 'q', 'answers'" in missing.detail
+    null = bad(raw | {"agrees": None}, columns=columns)
+    assert null.detail == (
+        "field 'agrees', which columns takes for 'clean', is null: give the row a value, or leave 'clean' out of "
+        "columns"
+    )
     safer = SHAPES["PKU-SafeRLHF"] | {"safer_response_id": 0}
     assert turns(good(safer, columns={"better_response_id": "safer_response_id"}))[1] == ["assistant: 5"]
 

@@ -59,6 +59,13 @@ def saved(folder: Path, **options: Any) -> Path:
     return folder
 
 
+def test_a_cache_that_cannot_be_written_says_how_to_name_another(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with pytest.raises(NotADirectoryError, match="name another folder with cache_dir=, or LIGHTNING_RM_CACHE") as said:
+        prepare_pairs(Rows([]), word_tokenizer(TEMPLATE), TokenizePolicy(), tmp_path / "cache")
+    assert said.value.filename == str(tmp_path / "cache")
+
+
 def test_a_tokenizer_keeps_its_own_pad_token_and_template(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(saved(tmp_path))
     assert (tokenizer.pad_token, tokenizer.chat_template, tokenizer.padding_side) == ("<pad>", TEMPLATE, "right")
