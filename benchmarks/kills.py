@@ -120,7 +120,11 @@ def inner(words: Sequence[str]) -> None:
         _entry._arguments = None
         GlobalHydra.instance().clear()
         become(words)
-    _, status = os.waitpid(process, 0)
+    try:
+        _, status = os.waitpid(process, 0)
+    except KeyboardInterrupt:  # the group was asked to stop: the other one saves first, as in `run_inner`
+        os.waitpid(process, 0)
+        raise
     if code := os.waitstatus_to_exitcode(status):
         raise ValueError(f"{words[0]} ended with {code}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,9 @@ import yaml
 
 MAX_DEPTH = 64
 """How deep a YAML file may nest; a run's own nests to six."""
+
+MAX_UNPACKED = 100_000
+"""How many values a YAML file may have that somebody writes by hand, with its aliases written out."""
 
 
 def json_of(text: str | bytes, name: object) -> Any:
@@ -97,6 +101,33 @@ def check_yaml(path: Path) -> None:
                 raise ValueError(f"{path} repeats itself by an alias (*{event.anchor}), which no run writes")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def check_aliases(path: Path) -> None:
+    """Check that a YAML file which somebody writes by hand stays small once its aliases are written out.
+
+    A list of ten that is named ten times, and that list ten times, is a thousand values: each line makes it ten times
+    as many. Files that are no YAML pass: whoever reads them says so.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    named: dict[str, int] = {}
+    sizes, anchors = [0], [""]  # of the collections that are open, and what they are called
+    with suppress(yaml.YAMLError, UnicodeDecodeError):
+        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                sizes.append(0)
+                anchors.append(event.anchor or "")
+                continue
+            size = named.get(str(event.anchor), 0) if isinstance(event, yaml.AliasEvent) else 0
+            if isinstance(event, yaml.ScalarEvent):
+                size, named[event.anchor or ""] = 1, 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                size = named[anchors.pop()] = sizes.pop() + 1
+            sizes[-1] += size
+            if sizes[-1] > MAX_UNPACKED:
+                raise ValueError(f"{path} unpacks to more than {MAX_UNPACKED:,} values, by its aliases or as it stands")
 
 
 def read_yaml(path: Path) -> Any:

@@ -165,7 +165,8 @@ def write_counts(run: Path, reports: dict[str, DataReport]) -> None:
 def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] = ()) -> None:
     """Write figures and results, print the table and where everything is.
 
-    `results.json` is written last, even if a figure fails: its presence means that the run is complete.
+    `results.json` is written last, even if a figure fails, but not where the run is stopped meanwhile: its presence
+    means that the run is complete.
 
     Args:
         run: the folder.
@@ -175,13 +176,17 @@ def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] 
     out = plain_console()
     figures: list[Path] = []
     undrawn: str | None = None
+    failed: Exception | None = None
     try:
         figures = write_figures(run)
     except ValueError as error:  # a diverged run has a table, and no rewards to draw
         undrawn = f"no figures: {error}"
-    finally:
-        with draft_of(run / "results.json") as draft:
-            draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    except Exception as error:
+        failed = error
+    with draft_of(run / "results.json") as draft:
+        draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if failed is not None:
+        raise failed
     out.print(results_table({name: values for name, values in results.items() if not name.startswith(BENCHMARK)}))
     for name, values in results.items():
         if name.startswith(BENCHMARK):
@@ -198,6 +203,17 @@ def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] 
         out.print(f"{'figures':>18}  figures: {drawn}", soft_wrap=True)
     for url in urls:
         out.print(f"{'W&B':>18}  {url}", soft_wrap=True)
+
+
+def clear_stopped(run: Path) -> None:
+    """Remove the checkpoint that a stop has left in a run which has gone on to its end: one that nobody stopped has
+    none.
+    """
+    left = run / "checkpoints" / "resume.ckpt"
+    if left.is_dir():  # of shards
+        shutil.rmtree(left)
+    else:
+        left.unlink(missing_ok=True)
 
 
 def _from_here(path: Path) -> Path:

@@ -29,6 +29,7 @@ from lightning_rm.commands._kinds import misread_number
 from lightning_rm.commands._other_names import ALSO, NAMED_BY, OF_CHOICES, OTHER_NAMES
 from lightning_rm.commands._targets import check_hydra, find_object
 from lightning_rm.commands._words import parse
+from lightning_rm.told import check_aliases
 
 OPEN = (
     *("backbone.model.config", "features", "policy_optimizer.args"),
@@ -89,12 +90,16 @@ def compose_choices(
         path: the folder that the configuration lies in, absolute or as seen from this file's; None for `conf/`.
 
     Raises:
-        ValueError: if a group has no such choice, or a yaml has Hydra call what is not Hydra's.
+        ValueError: if a group has no such choice, or a yaml unpacks to gigabytes or has Hydra call what is not
+            Hydra's.
     """
     place = Path(conf_dir()) if path is None else Path(__file__).parent / path
     more = Path(folder).absolute() if folder else None
     if more is not None and not (place / f"{verb}.yaml").is_file():  # which Hydra looks for in the first folder alone
         place, more = more, place
+    for folder_of_others in (more, None if path is None else place):
+        for file in [] if folder_of_others is None else sorted(folder_of_others.rglob("*.yaml")):
+            check_aliases(file)
     search = [f"hydra.searchpath=[file://{more}]"] if more else []
     with initialize_config_dir(str(place), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()

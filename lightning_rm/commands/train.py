@@ -35,7 +35,7 @@ from lightning_rm.callbacks.monitored import stopped_early
 from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, train_monitors, warn_of_a_toy
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing, report, write_counts
+from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing, clear_stopped, report, write_counts
 from lightning_rm.commands._settings import check_precision, micro_batches
 from lightning_rm.commands._stopped import Terminated, requeue
 from lightning_rm.commands._tables import report_table, set_reports
@@ -139,6 +139,8 @@ def train(cfg: DictConfig) -> float:
     if module.num_not_finite:
         told = ", ".join(f"{number:,} of {name}" for name, number in module.num_not_finite.items())
         raise ValueError(f"rewards are not finite: {told}. Training has diverged; lower the learning rate")
+    if trainer.is_global_zero and cfg.checkpoint.every_n_train_steps is None:
+        clear_stopped(run)
     return _objective(results, cfg.monitor)
 
 

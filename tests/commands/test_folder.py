@@ -43,7 +43,19 @@ def test_figures_that_fail_cost_no_result(
     else:
         with pytest.raises(type(error)):
             _folder.report(tmp_path, RESULTS)
-    assert json.loads((tmp_path / "results.json").read_text()) == RESULTS
+    if isinstance(error, KeyboardInterrupt):  # a run that is stopped here is made whole by the next start
+        assert not (tmp_path / "results.json").exists()
+    else:
+        assert json.loads((tmp_path / "results.json").read_text()) == RESULTS
+
+
+def test_what_a_stop_left_goes_when_the_run_has_ended(tmp_path: Path) -> None:
+    last, left = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "resume"))
+    for make in (Path.mkdir, Path.touch, lambda _: None):  # of shards, a file, none
+        last.mkdir(parents=True, exist_ok=True)
+        make(left)
+        _folder.clear_stopped(tmp_path)
+        assert list(last.parent.iterdir()) == [last]
 
 
 def test_settings_that_change_on_the_way_are_kept_with_the_step(

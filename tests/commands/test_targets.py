@@ -159,6 +159,15 @@ def test_choices_in_a_folder_of_ones_own_are_known_and_looked_at(tmp_path: Path)
         write(text)
         with pytest.raises(ValueError, match=rf"experiment=mine: a yaml in .* cannot be read: {why}"):
             check_keys("train", words.own, words.folder)
+    bomb = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else '0'] * 10)}]" for n in range(9))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "bomb.yaml").write_text(bomb)  # 900 bytes; a billion values
+    for folder, path in ((words.folder, None), (None, str(tmp_path))):
+        with pytest.raises(ValueError, match=r"data/bomb.yaml unpacks to more than 100,000 values, by its aliases"):
+            compose_choices("train", [], folder, path)
+    (tmp_path / "data" / "bomb.yaml").write_text("a: &a {b: 1}\nc: *a\nd: {<<: *a}\ne: &e [&e 1, *e]")
+    write("name: &mine mine\nlogger: {project: *mine}")
+    assert compose_choices("train", parse(words.own), words.folder).values["logger.project"] == "mine"
     whole = sort_words(["--config-name=whole", "--config-path", str(tmp_path)])
     (tmp_path / "whole.yaml").write_text("hydra: {callbacks: {x: {_target_: os.system}}}")
     for folder, path in ((None, whole.path), (str(tmp_path), None)):
