@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lightning_rm.analysis.history import Curve, read_history
 from lightning_rm.analysis.runs import Run, read_results
+from lightning_rm.parquet_files import read_parquet
 from lightning_rm.told import json_of
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ def set_name(stem: str) -> str:
 
 
 def _records(path: Path) -> Records:
-    table: Any = pq.read_table(path)
+    table: Any = read_parquet(path)
     numbers = {name: np.asarray(table[name], np.float64) for name in ("chosen", "rejected", "label", "clean")}
     return Records(np.asarray(table["row"], np.int64), table["subset"].to_pylist(), **numbers)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from lightning_rm.analysis.evidence import set_name
 from lightning_rm.analysis.history import read_history
 from lightning_rm.analysis.plots.parts import part_curves, parts
 from lightning_rm.analysis.plots.run import reliability_diagram, reward_histogram, training_curves
 from lightning_rm.analysis.plots.style import save_figure
+from lightning_rm.parquet_files import read_parquet
 
 
 def write_figures(run: Path) -> list[Path]:
@@ -32,7 +32,7 @@ def write_figures(run: Path) -> list[Path]:
         if parts(history):
             written += save_figure(part_curves(history), folder / "parts")
     for records in sorted((run / "pairs").glob("*.parquet")):
-        table = pq.read_table(records)
+        table = read_parquet(records)
         chosen, rejected, label = (np.asarray(table[name]) for name in ("chosen", "rejected", "label"))
         name = set_name(records.stem)
         rewards = reward_histogram(chosen, rejected, data_set=name)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lightning_rm.annotation.votes import Votes, kept_rows, said
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.data.store.pair_rows import CHUNK_ROWS, PAIR_COLUMNS, OtherColumns, pair_columns
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.drafts import draft_of
+from lightning_rm.parquet_files import parquet_writer
 from lightning_rm.strength import Strength
 
 SCHEMA = pa.schema(
@@ -85,7 +85,7 @@ def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:
         others.note(row)
     form = AnnotatedFormat(votes, others)
     rows = kept_rows(source, votes.pairs)
-    with draft_of(path) as draft, pq.ParquetWriter(draft, form.schema) as writer:
+    with draft_of(path) as draft, parquet_writer(draft, form.schema) as writer:
         while chunk := list(islice(rows, CHUNK_ROWS)):
             columns = [columns_of(row, i, votes) | form.others_of(row) for i, row in chunk]
             writer.write_table(pa.Table.from_pylist(columns, schema=form.schema))

@@ -14,7 +14,6 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
@@ -24,6 +23,7 @@ from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import file_and_line
 from lightning_rm.data.store.pairs import PairDataset, PairPlace
 from lightning_rm.drafts import draft_of
+from lightning_rm.parquet_files import write_parquet
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PairRecords:
             columns["file"] = pa.array([file or None for file, _ in stands], pa.string())
             columns["line"] = pa.array([line if line >= 0 else None for _, line in stands], pa.int64())
         with draft_of(path) as draft:
-            pq.write_table(pa.table(columns), draft)
+            write_parquet(pa.table(columns), draft)
 
     def worst(self, num_pairs: int) -> np.ndarray:
         """Return (n,), positions of the pairs ranked worst against their label, worst first."""

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lightning_rm.annotation.files import SCHEMA, AnnotatedFormat, columns_of
 from lightning_rm.annotation.votes import Votes
@@ -25,6 +24,7 @@ from lightning_rm.curation.decide import Decided
 from lightning_rm.data.rows import BadRow, PairRow, Source
 from lightning_rm.data.store.pair_rows import CHUNK_ROWS, OtherColumns
 from lightning_rm.drafts import draft_of
+from lightning_rm.parquet_files import parquet_writer
 from lightning_rm.strength import Targets
 from lightning_rm.strength.policies import is_turned
 
@@ -87,7 +87,7 @@ def write_clean(
     stream = enumerate(source)
     with ExitStack() as stack:
         writers = {
-            path: stack.enter_context(pq.ParquetWriter(stack.enter_context(draft_of(path)), schema))
+            path: stack.enter_context(parquet_writer(stack.enter_context(draft_of(path)), schema))
             for path, schema in schemas.items()
         }
         while chunk := list(islice(stream, CHUNK_ROWS)):

@@ -7,22 +7,24 @@ This file knows arrays and folders.
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lightning_rm.digests import file_name, files_digest, fingerprint
 from lightning_rm.drafts import draft_of
 from lightning_rm.evaluation.items import Items
 from lightning_rm.evaluation.rewards import CHUNK, Reading, Scored
 from lightning_rm.models.ensembles.files import folders_of, weights_below
+from lightning_rm.parquet_files import read_parquet, write_parquet
 from lightning_rm.scoring.parts import Parts, check_parts, remove_left, remove_parts
 from lightning_rm.told import object_of
 
-FORMAT = 2
+FORMAT = 3
 """The version of the files: raise it when their contents change, and old ones are not read."""
 
 CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "ensemble.json")
@@ -81,11 +83,11 @@ class KeptRewards:
         if not path.is_file():
             return None
         try:
-            table = pq.read_table(path)
+            table = read_parquet(path)
         except (pa.ArrowException, OSError):
             return None
-        told: dict[str, Any] = object_of((table.schema.metadata or {}).get(b"lightning_rm", b"{}"), path)
-        if key is None or told.get("key") != key:
+        told = _told(table, path)
+        if key is None or told.get("key") != key or len(table) != len(items):
             return None
         remove_left(path.with_suffix(".parts"), path)
         votes = np.full((*items.gold.shape, told["num_members"]), np.nan)
@@ -134,7 +136,7 @@ class KeptRewards:
             "labels": _labels(items),
         }
         with draft_of(path) as draft:
-            pq.write_table(table.replace_schema_metadata({"lightning_rm": json.dumps(told)}), draft)
+            write_parquet(table.replace_schema_metadata(_telling(table, told)), draft)
         remove_parts(path.with_suffix(".parts"))
         return Kept(scored, swap, str(path))
 
@@ -148,6 +150,22 @@ class KeptRewards:
 
     def _path(self, benchmark: str, model: str) -> Path:
         return self.folder / file_name(benchmark) / f"{file_name(model)}.parquet"
+
+
+def _telling(table: Any, told: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata of a file: pages have checksums, and what it says of itself and of its columns has none."""
+    text = json.dumps(told)
+    return {"lightning_rm": text, "crc32": f"{zlib.crc32(f'{table.column_names} {text}'.encode()):08x}"}
+
+
+def _told(table: Any, path: Path) -> dict[str, Any]:
+    """Return what a file says of itself; nothing where that, or what it says of its columns, is damaged."""
+    metadata = {name.decode(): value for name, value in (table.schema.metadata or {}).items()}
+    try:
+        told = object_of(metadata.get("lightning_rm", b"{}"), path)
+    except ValueError:
+        return {}
+    return told if _telling(table, told)["crc32"].encode() == metadata.get("crc32") else {}
 
 
 def _described(items: Items) -> dict[str, list[Any]]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from lightning_rm.parquet_files import read_parquet
 from lightning_rm.publishing.card import Measured
 from lightning_rm.publishing.facts import Reference, accuracy_interval
 from lightning_rm.told import json_of, read_object, read_yaml
@@ -172,5 +172,5 @@ def _reference(run: Path) -> Reference | None:
 
 
 def _pairs(path: Path) -> dict[str, Any]:
-    table = pq.read_table(path, columns=["chosen", "rejected", "label"])
+    table = read_parquet(path, columns=["chosen", "rejected", "label"])
     return {name: table[name].to_numpy() for name in table.column_names}

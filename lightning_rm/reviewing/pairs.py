@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lightning_rm.data.formats.fields import Raw
@@ -25,6 +24,7 @@ from lightning_rm.data.formats.pairs import parse_row
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.arrow import arrow_rows
 from lightning_rm.digests import state_of
+from lightning_rm.parquet_files import open_parquet
 from lightning_rm.reviewing.sides import AskError
 
 TEXTS = ("prompt", "chosen", "rejected")
@@ -60,7 +60,7 @@ class PairFile:
         self.path = Path(path)
         try:
             self._state = state_of(self.path)
-            self._file = pq.ParquetFile(self.path, pre_buffer=False)
+            self._file = open_parquet(self.path, pre_buffer=False)
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"strength={path}: {_reason(self.path, error)}; {ANNOTATE}") from error
         names = self._file.schema_arrow.names
@@ -130,7 +130,7 @@ class PairFile:
             AskError: if the file has changed since it was opened.
         """
         with self._as_it_was():
-            batches = pq.ParquetFile(self.path, pre_buffer=False).iter_batches(
+            batches = open_parquet(self.path, pre_buffer=False).iter_batches(
                 PIECE_ROWS, columns=["id", *TEXTS], use_threads=False
             )
         start = 0

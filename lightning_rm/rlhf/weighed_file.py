@@ -19,6 +19,7 @@ from lightning_rm.data.rows import PairRow
 from lightning_rm.data.store.pair_rows import CHUNK_ROWS, PAIR_COLUMNS, OtherColumns, pair_columns
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.drafts import draft_of
+from lightning_rm.parquet_files import parquet_writer
 from lightning_rm.rlhf.importance import Importance, LogProbs
 from lightning_rm.told import object_of
 
@@ -78,7 +79,7 @@ def write_weighed(weighed: Weighed, rows: Iterable[PairRow], others: OtherColumn
     told = json.dumps({**settings, **weighed.summary()})
     schema = pa.schema([*COLUMNS, *others.fields()]).with_metadata({SETTINGS: told})
     numbered = enumerate(rows)
-    with draft_of(weighed.path) as draft, pq.ParquetWriter(draft, schema) as writer:
+    with draft_of(weighed.path) as draft, parquet_writer(draft, schema) as writer:
         while chunk := list(islice(numbered, CHUNK_ROWS)):
             columns = [_columns(row, i, weighed) | others.of(row) for i, row in chunk]
             writer.write_table(pa.Table.from_pylist(columns, schema=schema))

@@ -24,6 +24,7 @@ from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.parquet import parquet_tables
 from lightning_rm.data.sources.readers import is_array, read_file
 from lightning_rm.drafts import draft_of
+from lightning_rm.parquet_files import parquet_writer
 from lightning_rm.scoring.parts import Refusal, Rewards
 
 
@@ -201,7 +202,7 @@ def _write_table(source: Path, draft: Path, scored: Iterator[Scored], fields: Ne
     plain = pq.read_schema(source)
     schema = _schema(plain, fields, kinds)
     new = pa.schema([field for field in schema if field.name not in plain.names])
-    with pq.ParquetWriter(draft, schema) as writer:
+    with parquet_writer(draft, schema) as writer:
         for piece in parquet_tables(source):
             if isinstance(piece, RowError):
                 writer.write_table(pa.Table.from_pylist([fields.of(next(scored), nested=kinds.lists)], schema))

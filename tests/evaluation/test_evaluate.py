@@ -6,17 +6,20 @@ import csv
 import errno
 import json
 import math
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
 
+from lightning_rm.data.sets import as_source
 from lightning_rm.data.sources.records import RecordSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.evaluation import evaluator as module
@@ -24,8 +27,10 @@ from lightning_rm.evaluation import kept
 from lightning_rm.evaluation import rewards as scoring
 from lightning_rm.evaluation.asked import find_models
 from lightning_rm.evaluation.benchmarks import BENCHMARKS
+from lightning_rm.evaluation.benchmarks.preferences import pair_items
 from lightning_rm.evaluation.evaluate import evaluate
 from lightning_rm.evaluation.items import check_finite
+from lightning_rm.evaluation.kept import KeptRewards
 from lightning_rm.evaluation.rewards import Reading, score_items
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
@@ -309,6 +314,29 @@ def test_weights_that_are_written_meanwhile_are_not_given_the_rewards_of_those_b
     assert begun == ["first"]
     assert [path.parent.name for path in tmp_path.rglob("rewards/*/*.parquet")] == ["first"]
     assert evaluate({"it": trained}, data=data, out=tmp_path / "out", **FEW).failed == {}
+
+
+def test_a_byte_of_kept_rewards_that_flips_is_scored_again(folders: Path, tmp_path: Path) -> None:
+    """Without checksums three flips of four gave other rewards, and nothing was said."""
+    rows, out = list(pairs()), tmp_path / "out"
+    whole = evaluate({"it": folders / "runs" / "0"}, data={"set": rows}, out=out, **FEW)
+    file = Path(whole["set"].models["it"].rewards)
+    data, draw = file.read_bytes(), random.Random(0)
+    items = pair_items(as_source(rows, "set"), "error")[0]
+    before = KeptRewards(out / "rewards").read("set", "it", _key(data), items)
+    assert before is not None
+    for _ in range(200):
+        flipped = bytearray(data)
+        flipped[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        file.write_bytes(flipped)
+        found = KeptRewards(out / "rewards").read("set", "it", _key(data), items)
+        assert found is None or (
+            np.array_equal(found.scored.rewards, before.scored.rewards) and found.swap == before.swap
+        )
+
+
+def _key(data: bytes) -> str:
+    return json.loads((pq.read_schema(pa.BufferReader(data)).metadata)[b"lightning_rm"])["key"]
 
 
 def pairs(num: int = 12) -> Iterator[dict[str, Any]]:

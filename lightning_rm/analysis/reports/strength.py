@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lightning_rm.analysis.detection import CUTS, detection, detection_scores
@@ -21,6 +20,7 @@ from lightning_rm.analysis.plots.style import save_figure
 from lightning_rm.analysis.reports.strength_rows import detection_rows, example_rows, group_rows
 from lightning_rm.analysis.strength import agreement, correlation, grouped, u_shape
 from lightning_rm.analysis.table_files import write_table
+from lightning_rm.parquet_files import read_parquet
 from lightning_rm.strength import vote_shares
 
 TEXTS = ("prompt", "chosen", "rejected")
@@ -41,7 +41,7 @@ def read_strength(path: str | Path) -> Any:
         ValueError: if it is none, or a column is not of numbers.
     """
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"strength={str(path)!r} cannot be read as Parquet: {error}") from error
     if missing := [name for name in NEEDED if name not in table.column_names]:

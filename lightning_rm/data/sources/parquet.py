@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import types
 
@@ -27,6 +26,7 @@ from lightning_rm.data.formats.limits import (
     MIB,
 )
 from lightning_rm.data.sources.arrow import arrow_rows
+from lightning_rm.parquet_files import open_parquet
 
 BATCH_ROWS = 1000
 """Rows that are decoded at a time; their texts still stand in dictionaries."""
@@ -70,12 +70,12 @@ def parquet_tables(path: Path | BinaryIO, groups: Sequence[int] | None = None) -
         ValueError: for a row group that unpacks without end, or holds more values than rows could need.
         ArrowException, OSError: for a file that is damaged.
     """
-    with pq.ParquetFile(path) as plain:
+    with open_parquet(path) as plain:
         schema, texts = plain.schema_arrow, _texts(plain.schema)
         numbers = range(plain.metadata.num_row_groups) if groups is None else groups
         for number in numbers:
             _check_group(plain.schema, plain.metadata.row_group(number))
-    with pq.ParquetFile(path, read_dictionary=texts) as table:
+    with open_parquet(path, read_dictionary=texts) as table:
         plain_schema = schema if _can_be_cast(table.schema_arrow, schema) else None
         for number in numbers:  # a batch of two groups has two dictionaries: Arrow cannot nest them in lists
             for batch in table.iter_batches(BATCH_ROWS, row_groups=[number]):

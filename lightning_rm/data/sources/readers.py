@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lightning_rm.data.formats.fields import BAD_ENCODING, TOO_LARGE, WRONG_TYPE, Raw, RowError, shown
 from lightning_rm.data.formats.limits import MAX_LINE_BYTES, MIB
@@ -24,6 +23,7 @@ from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.opened import chunks_of, lines_of
 from lightning_rm.data.sources.parquet import parquet_rows
 from lightning_rm.globs import is_glob, named_paths
+from lightning_rm.parquet_files import open_parquet
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".parquet")
 
@@ -82,7 +82,7 @@ def read_file(path: Path) -> Iterator[Record | BadRow]:
 def count_rows(path: Path) -> int | None:
     """Say how many rows a file has, without reading them as rows; None for a JSON array."""
     if path.suffix.lower() == ".parquet":
-        with pq.ParquetFile(path) as table:
+        with open_parquet(path) as table:
             return table.metadata.num_rows
     return None if is_array(path) else sum(1 for _ in lines_of(path))
 

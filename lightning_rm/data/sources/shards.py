@@ -16,7 +16,6 @@ from typing import Any
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lightning_rm.data.formats.fields import Columns, RowError
@@ -26,6 +25,7 @@ from lightning_rm.data.sources.options import RowOptions, Where
 from lightning_rm.data.sources.parquet import parquet_rows
 from lightning_rm.data.sources.readers import Record
 from lightning_rm.digests import digest
+from lightning_rm.parquet_files import open_parquet
 
 FOOTER_BYTES, MAX_BYTES = 2**16, 5 * 2**20
 """The least and the most that are asked for at a time from another machine, beyond what is read: of a row group what it
@@ -96,7 +96,7 @@ class ParquetShards:
         found: list[RowGroup] = []
         for file in self.files:
             start = 0
-            with _opened(file) as opened, pq.ParquetFile(opened) as table:
+            with _opened(file) as opened, open_parquet(opened) as table:
                 metadata = table.metadata
                 for number in range(metadata.num_row_groups):
                     group = metadata.row_group(number)
