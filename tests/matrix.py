@@ -1,7 +1,8 @@
 """`python -m tests.matrix`: every module, full and LoRA, in every layout, under every trainer, against one process.
 
 Twenty CPU minutes, so the suite runs a part of it (`distributed/test_two_processes.py`). Words choose modules and
-trainers: `python -m tests.matrix meta meta_lora ddp fsdp2`. Ends with 1 where a number is off by more than 1e-12.
+trainers: `python -m tests.matrix meta meta_lora ddp fsdp2`. Ends with 1 where a number is off by more than 1e-12; under
+DeepSpeed's ZeRO, which computes in float32 and takes part where it is installed, by more than `FLOAT32`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import sys
 import tempfile
 import time
 import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -19,7 +22,7 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
@@ -29,7 +32,10 @@ from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.sharding import FSDP2Strategy
+from lightning_rm.models.zero import ZeroStrategy
+from lightning_rm.modules.contrast import SwAV
 from tests import methods
+from tests.distributed import zero_worker
 from tests.float64 import BOUND, keep_float64
 from tests.processes import run_ranks, torchrun_environment
 from tests.toy import toy_trainer
@@ -42,24 +48,37 @@ MODULES = tuple(chain.from_iterable((name, f"{name}_lora") for name in WHOLE))
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 PAIRS_A_STEP = 8
 KINDS: tuple[str, ...] = ("losses", "gradients", "metrics", "weights")
+FLOAT32 = {"losses": 1e-5, "gradients": 2e-4, "metrics": 1e-4, "weights": 1e-6}
+"""Bounds where a trainer computes in float32, as DeepSpeed does: layouts of one process differ by up to a fifth."""
 LOOSE = {"length_correlation": 1e-9}
 """Rewards that hardly differ: of sums of squares less the square of a sum five digits are left over, of sixteen."""
 
 
 class Trainer(NamedTuple):
-    """How many ranks of which strategy."""
+    """How many ranks of which strategy, in which type, and the one process that they must equal."""
 
     ranks: int
     strategy: str
+    dtype: str = "float64"
+    beside: str = "one"
+
+
+def zero(ranks: int, strategy: str) -> Trainer:
+    return Trainer(ranks, strategy, "float32", "one_float32")
 
 
 TRAINERS = {
     "one": Trainer(1, "auto"),
+    "one_float32": Trainer(1, "auto", "float32", "one_float32"),
     "ddp": Trainer(2, "ddp"),
     "ddp4": Trainer(4, "ddp"),
     "fsdp2": Trainer(2, "fsdp2"),
     "fsdp2x4": Trainer(4, "fsdp2"),
     "fsdp2_offload": Trainer(2, "fsdp2_offload"),
+    "zero2": zero(2, "zero2"),
+    "zero3": zero(2, "zero3"),
+    "zero3x4": zero(4, "zero3"),
+    "zero3_offload": zero(2, "zero3_offload"),
 }
 
 
@@ -75,12 +94,19 @@ class Steps(L.Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         for name, parameter in pl_module.named_parameters():
-            if (gradient := parameter.grad) is not None:
+            if (gradient := gradient_of(trainer, parameter)) is not None:
                 whole = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
                 self.numbers[f"gradients {trainer.global_step} {name}"] = whole.clone()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.numbers |= {f"losses {trainer.global_step} {name}": value for name, value in _train(trainer).items()}
+
+
+def gradient_of(trainer: L.Trainer, parameter: nn.Parameter) -> Tensor | None:
+    """A gradient as an optimizer would have it on one process, sharded or whole; DeepSpeed's is asked for."""
+    if not isinstance(trainer.strategy, ZeroStrategy):
+        return parameter.grad
+    return import_module("deepspeed.utils").safe_get_full_grad(parameter) if parameter.requires_grad else None
 
 
 def _train(trainer: L.Trainer) -> dict[str, Tensor]:
@@ -92,12 +118,19 @@ def strategy_of(name: str) -> Any:
         return name
     if name == "ddp":
         return DDPStrategy(process_group_backend="gloo")
+    if name.startswith("zero"):
+        return zero_worker.strategy_of(int(name[4]), offload=name.endswith("offload"))
     return FSDP2Strategy(process_group_backend="gloo", cpu_offload=name == "fsdp2_offload")
 
 
 def trains(module: str, trainer: str) -> bool:
-    """Whether it does; members of one backbone under FSDP2 are an error that says so."""
-    return module not in methods.MEMBERS or not TRAINERS[trainer].strategy.startswith("fsdp2")
+    """Whether it does; others are an error that says so: members, MetaRM and ODIN where weights are not whole."""
+    strategy = TRAINERS[trainer].strategy
+    refused = methods.MEMBERS if strategy.startswith(("fsdp2", "zero3")) else ()
+    begins = {"zero2": ("meta",), "zero3": ("meta", "odin")}.get(
+        strategy[:5], ("meta",) if trainer == "one_float32" else ()
+    )
+    return module not in refused and not module.startswith(begins)
 
 
 def run_all(rank: int, folder: Path, trainer: str, modules: list[str], port: int) -> None:
@@ -116,7 +149,7 @@ def run_all(rank: int, folder: Path, trainer: str, modules: list[str], port: int
 
 def train(folder: Path, cache: Path, name: str, method: str, layout: LayoutName, rank: int) -> None:
     """25 pairs, 8 a step, 7 to validate and to test: nothing divides evenly; what was seen is left in files."""
-    ranks, strategy = TRAINERS[name]
+    ranks, strategy, dtype, _ = TRAINERS[name]
     trainer = toy_trainer(
         folder,
         strategy=strategy_of(strategy),
@@ -125,7 +158,10 @@ def train(folder: Path, cache: Path, name: str, method: str, layout: LayoutName,
         log_every_n_steps=1,
         callbacks=[HuggingFaceCheckpoint(folder / "model", world_tokenizer()), steps := Steps()],
     )
-    module = methods.module_of(method)
+    module = methods.module_of(method, dtype, fixed_views=True)
+    for part in module.modules():
+        if isinstance(part, SwAV) and dtype == "float32":
+            part.frozen = 0.0  # DeepSpeed has no gradient that could be forgotten: an error
     data = methods.data_of(
         method.removesuffix("_lora"),
         cache,
@@ -146,7 +182,7 @@ def train(folder: Path, cache: Path, name: str, method: str, layout: LayoutName,
 
 def compare(folder: Path, trainer: str, module: str, layout: str) -> tuple[dict[str, float], list[str]]:
     """By how much each kind of number is off at most, and what is missing or another."""
-    one, several = (folder / "one" / module / "padded", folder / trainer / module / layout)
+    one, several = (folder / TRAINERS[trainer].beside / module / "padded", folder / trainer / module / layout)
     ranks = [torch.load(several / f"rank{rank}.pt", weights_only=True) for rank in range(TRAINERS[trainer].ranks)]
     expected = torch.load(one / "rank0.pt", weights_only=True)
     wrong: list[str] = []
@@ -162,8 +198,9 @@ def compare(folder: Path, trainer: str, module: str, layout: str) -> tuple[dict[
     off = dict.fromkeys(KINDS, -1.0)
     for name in before.keys() & after.keys():
         kind, difference = name.split(" ")[0], distance(after[name], before[name])
-        bound = LOOSE.get(name.rpartition("/")[2], BOUND)
-        off[kind] = max(off[kind], difference if bound == BOUND else 0.0)
+        loose = LOOSE.get(name.rpartition("/")[2])
+        bound = (loose or BOUND) if TRAINERS[trainer].dtype == "float64" else FLOAT32[kind] * (100 if loose else 1)
+        off[kind] = max(off[kind], 0.0 if loose else difference)
         wrong += [f"{name} off by {difference:.1g}"] if not difference <= bound else []
     wrong += [f"nothing to compare of {kind}" for kind, value in off.items() if value < 0]
     for rank in ranks[1:]:
@@ -199,15 +236,20 @@ def report(folder: Path, trainer: str, modules: list[str]) -> int:
     return failed
 
 
+def runs_here(trainer: str) -> bool:
+    """Whether it does where nothing but its ranks is asked for: DeepSpeed is an extra."""
+    return TRAINERS[trainer].strategy[:4] != "zero" or find_spec("deepspeed") is not None
+
+
 def main(words: list[str]) -> int:
     modules = [name for name in words if name in MODULES] or list(MODULES)
-    trainers = [name for name in words if name in TRAINERS] or list(TRAINERS)
+    trainers = [name for name in words if name in TRAINERS] or [name for name in TRAINERS if runs_here(name)]
     if unknown := [word for word in words if word not in (*MODULES, *TRAINERS)]:
         raise SystemExit(f"{unknown[0]} is neither a module ({', '.join(MODULES)}) nor of {', '.join(TRAINERS)}")
     failed, begin = 0, time.time()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for trainer in dict.fromkeys(("one", *trainers)):
+        for trainer in dict.fromkeys((*(TRAINERS[each].beside for each in trainers), *trainers)):
             run_ranks(run_all, TRAINERS[trainer].ranks, folder, trainer, modules)
             failed += report(folder, trainer, modules)
     number = sum(trains(module, trainer) for module in modules for trainer in trainers) * len(LAYOUTS)

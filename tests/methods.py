@@ -123,16 +123,21 @@ def data_of(method: str, cache_dir: Path, batch_pairs: int, batch_groups: int = 
     )
 
 
-def module_of(method: str, dtype: str = "float64", optimizer: Any = SGD, **options: Any) -> PairwiseRM:
+def module_of(
+    method: str, dtype: str = "float64", optimizer: Any = SGD, fixed_views: bool | None = None, **options: Any
+) -> PairwiseRM:
     """A module; in float64 without dropout.
 
     Args:
         method: of those above; what ends in `_by_2` is the same, and each has a twin `_lora`.
         dtype: of all weights.
         optimizer: as modules take it.
+        fixed_views: of a contrast, in place of dropout's; None for in float64 alone.
         **options: of all modules.
     """
     module = _module(method.removesuffix("_by_2"), dtype, partial(optimizer), options)
+    if (dtype == "float64" if fixed_views is None else fixed_views) and isinstance(module, ContrastiveRM):
+        module.model.feature_dropout = TwoFixedViews()
     return module.double() if dtype == "float64" else module
 
 
@@ -183,6 +188,4 @@ def _contrastive(method: str, model: RewardModel, optimizer: Any, options: dict[
     }
     in_float64 = next(model.parameters()).dtype == torch.float64
     dropout: dict[str, Any] = {"dropout_at": None if in_float64 else "features", "dropout": 0.1}
-    if in_float64:
-        model.feature_dropout = TwoFixedViews()
     return ContrastiveRM(model, optimizer, contrasts[method], centering=0.01, **dropout, **options)

@@ -16,7 +16,7 @@ STRATEGIES = (
     *("auto", "ddp", "ddp_fork", "ddp_notebook"),
     *("ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"),
 )
-"""Strategies by name that train here as they should; FSDP2's is an object."""
+"""Strategies by name that train here as they should; FSDP2's and DeepSpeed's are objects."""
 
 LEAST = {
     "trainer.accumulate_grad_batches": 1,
@@ -56,14 +56,14 @@ def check_settings(cfg: DictConfig) -> None:
     strategy = cfg.trainer.strategy
     if str(strategy).startswith("deepspeed"):
         raise ValueError(
-            f"trainer.strategy={strategy}: DeepSpeed is not supported; set trainer=fsdp2 for ZeRO-3, "
-            "trainer=fsdp2_offload for its offload"
+            f"trainer.strategy={strategy}: Lightning's own takes head and rewards to half precision; set "
+            "trainer=deepspeed, and trainer.strategy.stage and offload"
         )
     if isinstance(strategy, str) and strategy not in STRATEGIES:
         raise ValueError(f"trainer.strategy={strategy}; give {' or '.join(STRATEGIES[:2])}, or set trainer=fsdp2")
     check_trainer(_precision(cfg), ())
     if OmegaConf.is_config(strategy) and _precision(cfg) == "16-mixed":
-        raise ValueError("trainer.precision=16-mixed: FSDP2 scales no gradients; set bf16-mixed or 32-true")
+        raise ValueError("trainer.precision=16-mixed: sharded gradients are not scaled; set bf16-mixed or 32-true")
     if cfg.trainer.deterministic not in (True, False, None, "warn"):
         raise ValueError(f"trainer.deterministic={cfg.trainer.deterministic}; give true, false or warn")
     if cfg.mode not in ("max", "min"):

@@ -56,6 +56,7 @@ QUIET = (
     "Checkpoint directory .* exists and is not empty.*",  # of a run that goes on
     ".*dataloader is not resumable.*",  # ours can be resumed
     ".*nn.functional.all_gather is deprecated.*",  # Lightning's call
+    ".*torch.distributed.* is deprecated. Please use.*",  # DeepSpeed's calls
     ".*callbacks used to create the checkpoint need to be provided.*",  # of other settings, which are said in one line
     ".*could not find the monitored key.*",  # of a run that ends before a validation; it is said in one line
 )

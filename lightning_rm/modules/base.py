@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.counts import check_numbers, given
 from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.models.zero import ZeroOptimizer
 from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
 from lightning_rm.modules.counted import STATISTICS, counted, mean_losses, metrics_of
@@ -275,6 +276,8 @@ class PairwiseRM(L.LightningModule):
             optimizer: about to step.
             *others: scalars, equal on all ranks.
         """
+        if isinstance(optimizer, ZeroOptimizer):  # it looks at gradients as it steps; `on_train_batch_end` hears of it
+            return
         scaled = self.trainer.precision == "16-mixed"
         self._gradient_norm = self.finite.end_step(self.global_step, optimizer, *others, scaled=scaled)
 
@@ -285,6 +288,8 @@ class PairwiseRM(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip as the trainer says, by the norm that is known already; see `clipping`."""
+        if isinstance(optimizer, ZeroOptimizer):  # its engine was told, and clips as it steps
+            return
         plugin, norm = self.trainer.precision_plugin, self._gradient_norm
         if not clip_gradients(plugin, optimizer, gradient_clip_val, gradient_clip_algorithm, norm):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -292,6 +297,9 @@ class PairwiseRM(L.LightningModule):
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
         stepped = self.global_step > self._step_before_batch  # also by an epoch's last batch, short of micro-batches
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        if stepped and isinstance(optimizer, ZeroOptimizer):
+            self.finite.took_step(self._step_before_batch, torch.tensor(optimizer.norm))
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if stepped and self.finite.due(self.global_step, every):
             self._name_skipped_steps()
@@ -339,7 +347,7 @@ class PairwiseRM(L.LightningModule):
         Raises:
             DivergedError: if a weight is not finite.
         """
-        check_weights_finite(self.state_dict().items(), self.global_step)
+        check_weights_finite(self.state_dict(keep_vars=True).items(), self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sums up, on the first rank, and this rank's random states; they are set when training starts.
@@ -348,7 +356,7 @@ class PairwiseRM(L.LightningModule):
             ValueError: if the checkpoint is of another model.
         """
         if "state_dict" in checkpoint:  # else ranks have read their parts of it already
-            check_weights(checkpoint["state_dict"], self.state_dict())
+            check_weights(checkpoint["state_dict"], self.state_dict(keep_vars=True))
         if self._is_fitted:
             self._progress.load(checkpoint, self.device, self.global_rank)
             self.finite.load(checkpoint, self.global_rank)

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from transformers import AutoConfig
 
 from lightning_rm.checksums import check_archive
+from lightning_rm.models.backbone.partitions import shape_of
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.told import object_in, object_of
 
@@ -93,7 +94,7 @@ def check_weights(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     groups = {
         "has, and this model has not": [name for name in state if name not in own],
         "has not, and this model has": [name for name in own if name not in state],
-        "has in another shape": [name for name in own if name in state and state[name].shape != own[name].shape],
+        "has in another shape": [name for name in own if name in state and state[name].shape != shape_of(own[name])],
     }
     if told := [f"{len(names)} tensors that it {what} ({names[0]})" for what, names in groups.items() if names]:
         lora = " One of them has adapters (peft=, or backbone.model.lora=) and the other has none."

@@ -8,8 +8,9 @@ from torch.optim import Optimizer
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.models.dropout import DropoutAt, add_dropout
 from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.models.zero import ZeroStrategy
 from lightning_rm.modules.base import PairwiseRM
-from lightning_rm.modules.contrast import ContrastFactory
+from lightning_rm.modules.contrast import ContrastFactory, SwAV
 from lightning_rm.modules.objective import Objective, RankingViews
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 from lightning_rm.modules.requirements import RANKING_TARGETS, Target
@@ -86,8 +87,18 @@ class ContrastiveRM(PairwiseRM):
         return self.objective.geometry()
 
     def on_fit_start(self) -> None:
-        """Begin anew."""
+        """Begin anew.
+
+        Raises:
+            ValueError: under DeepSpeed, where prototypes would be trained that are to be frozen.
+        """
         self.objective.start()
+        contrast = self.objective.contrast
+        if isinstance(self.trainer.strategy, ZeroStrategy) and isinstance(contrast, SwAV) and contrast.frozen:
+            raise ValueError(
+                f"contrast.frozen={contrast.frozen} forgets the gradient of prototypes, which DeepSpeed keeps to "
+                "itself: set contrast.frozen=0, or take trainer=ddp or fsdp2"
+            )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Drop the gradient of frozen prototypes, before gradients are clipped."""

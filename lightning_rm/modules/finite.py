@@ -128,6 +128,17 @@ class FiniteSteps:
         leave_out_unless(finite, optimizer, parameters)
         return None if is_sharded(parameters) else norm.where(finite, 0.0)
 
+    def took_step(self, number: int, norm: Tensor) -> None:
+        """Note a step that was taken, or left out where its gradient's norm is not finite, by the optimizer itself.
+
+        Args:
+            number: optimizer steps that were done before.
+            norm: of the gradient over all ranks, a scalar.
+        """
+        finite = norm.isfinite()
+        self.norm = norm
+        self._end(number, finite)
+
     def due(self, number: int, log_every: int) -> bool:
         """Tell whether flags are to be read after so many steps: where that costs nothing, or metrics are logged."""
         if not self._steps:

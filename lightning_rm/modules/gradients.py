@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from lightning_rm.models.backbone.partitions import has_partition, part_of
 from lightning_rm.precision import wide
 
 
@@ -72,4 +73,6 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """Return this rank's part of a sharded tensor; a whole one as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    if isinstance(tensor, DTensor):
+        return tensor.to_local()
+    return part_of(tensor) if has_partition(tensor) else tensor

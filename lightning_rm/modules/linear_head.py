@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial, distribute_tensor
 
+from lightning_rm.models.backbone.partitions import has_partition, set_whole_of, shape_of, whole_of
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.precision import wide
 
@@ -43,7 +44,7 @@ def linear_head(model: AnyRewardModel, asked_by: str) -> nn.Parameter:
         ValueError: if the head is another, as an encoder's with its own pooler is.
     """
     head = list(model.head_parameters())
-    if len(head) != 1 or head[0].shape != (1, model.hidden_size):
+    if len(head) != 1 or shape_of(head[0]) != (1, model.hidden_size):
         raise ValueError(f"{asked_by} needs a head that is one linear map without a bias: a decoder's, of one model")
     return head[0]
 
@@ -51,7 +52,18 @@ def linear_head(model: AnyRewardModel, asked_by: str) -> nn.Parameter:
 def whole(parameter: Tensor) -> Tensor:
     """Return a parameter as one tensor, gathered where it is sharded; its gradient is then the mean over ranks, as all
     are.
+
+    Raises:
+        ValueError: if it is to have a gradient and ZeRO's stage 3 keeps it in parts, which are gathered for a module's
+            own forward alone.
     """
+    if has_partition(parameter):
+        if torch.is_grad_enabled():
+            raise ValueError(
+                "this module's loss reads weights beside the forward pass that they are of, where stage 3 of ZeRO has "
+                "them in parts: set trainer.strategy.stage=2"
+            )
+        return whole_of(parameter)
     if not isinstance(parameter, DTensor):
         return parameter
     mesh = parameter.device_mesh
@@ -62,6 +74,8 @@ def whole(parameter: Tensor) -> Tensor:
 @torch.no_grad()
 def set_whole(parameter: Tensor, value: Tensor) -> None:
     """Write a whole tensor into a parameter, each rank its shard where it is sharded."""
+    if has_partition(parameter):
+        return set_whole_of(parameter, value)
     if isinstance(parameter, DTensor):
         value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
     parameter.copy_(value)

@@ -13,6 +13,7 @@ from torch import nn
 
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.sharding import FSDP2Strategy, shard, shard_part
+from lightning_rm.models.zero import ZeroStrategy, check_parts
 
 
 class Frozen:
@@ -50,5 +51,7 @@ def shard_for(strategy: Strategy, precision: str | int, model: AnyRewardModel, o
         shard(model, strategy.device_mesh, compute_dtype, offload)
         for part in own_parts:
             shard_part(part, strategy.device_mesh, offload)
+    if isinstance(strategy, ZeroStrategy) and strategy.stage == 3:
+        check_parts(model)
     for plain in model.plain_models:
         plain.read_weights()  # whole, where nothing is sharded

@@ -58,7 +58,7 @@ def test_no_precision_is_the_trainers_own(cfg: DictConfig) -> None:
 def test_float16_is_not_sharded(cfg: DictConfig) -> None:
     OmegaConf.update(cfg, "trainer.precision", "16-mixed")
     OmegaConf.update(cfg, "trainer.strategy", {"_target_": "lightning_rm.models.sharding.FSDP2Strategy"})
-    with pytest.raises(ValueError, match=r"FSDP2 scales no gradients; set bf16-mixed or 32-true"):
+    with pytest.raises(ValueError, match=r"sharded gradients are not scaled; set bf16-mixed or 32-true"):
         check_settings(cfg)
 
 

@@ -173,7 +173,7 @@ def test_a_run_is_a_backbone_and_its_folder_a_checkpoint(cli: Cli, tmp_path: Pat
     [
         ("data=jsonl data.file=none.jsonl", "none.jsonl"),
         ("backbone=hub backbone.path=no/such", "error: path='no/such' is not a folder here"),
-        ("trainer.strategy=deepspeed_stage_3", "DeepSpeed is not supported; set trainer=fsdp2 for ZeRO-3"),
+        ("trainer.strategy=deepspeed_stage_3", "set trainer=deepspeed, and trainer.strategy.stage and offload"),
         ("data=jsonl", "error: data.file must be given: data.file=..."),
         ("data=jsonl data.file=null", "error: there is nothing to train on: the data names no file"),
         ("checkpoint.every_n_train_steps=0", "error: every_n_train_steps=0: give 1 or more, or null"),

@@ -16,13 +16,14 @@ from typing import Any, cast
 
 import torch
 from peft import PEFT_TYPE_TO_TUNER_MAPPING, LoraConfig, PeftConfig, PeftType
-from torch import Tensor, nn
+from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.models.backbone.heads import Architecture
 from lightning_rm.models.backbone.merging import ADAPTER
+from lightning_rm.models.backbone.partitions import shape_of
 from lightning_rm.models.backbone.peft_names import names_as_they_are
 from lightning_rm.models.backbone.routers import routers_of
 from lightning_rm.precision import wide
@@ -159,8 +160,8 @@ def four_bit(architecture: Architecture, compute_dtype: torch.dtype) -> BitsAndB
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Say how many of a module's parameters are trained, and how many it has."""
-    parameters = list(module.parameters())
-    return sum(value.numel() for value in parameters if value.requires_grad), sum(map(Tensor.numel, parameters))
+    sizes = [(shape_of(value).numel(), value.requires_grad) for value in module.parameters()]
+    return sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)
 
 
 def _targets(wanted: Any, classifier: PreTrainedModel, architecture: Architecture) -> list[str]:

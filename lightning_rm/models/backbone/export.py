@@ -28,6 +28,7 @@ from lightning_rm.models.backbone.folder import TOKENIZER_FILES, is_no_model
 from lightning_rm.models.backbone.heads import head_tensors
 from lightning_rm.models.backbone.merging import merge_adapters
 from lightning_rm.models.backbone.older import for_older_readers
+from lightning_rm.models.backbone.partitions import gathered, is_partitioned
 
 SHARD_SIZE = "5GB"
 
@@ -111,8 +112,10 @@ def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:
     """
     module = cast(nn.Module, classifier)
     if any(isinstance(parameter, DTensor) for parameter in module.parameters()):
-        gathered = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-        return cast(dict[str, Tensor], gathered)
+        whole = get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        return cast(dict[str, Tensor], whole)
+    if is_partitioned(module):
+        return gathered(module)
     state: dict[str, Tensor] = dict(module.state_dict())
     for name, parameter in module.named_parameters():
         if type(parameter).__name__ == "Params4bit":
