@@ -30,6 +30,8 @@ from lightning_rm.models.protocol import AnyRewardModel
 
 STAGES = (1, 2, 3)
 """What is shared out: optimizer state; gradients too; weights too."""
+OWN = ("stage", "offload_optimizer", "offload_param", "compute_grad_norm")
+"""Options of `zero_optimization` that are not a user's."""
 TESTED = (AdamW, Adam, SGD)
 """Optimizers that treat each number of a tensor alike, so that they may be handed parts of flattened tensors."""
 
@@ -47,7 +49,8 @@ class ZeroStrategy(DDPStrategy):
         process_group_backend: `nccl`, `gloo` or None for what fits the device.
 
     Raises:
-        ValueError: without DeepSpeed, for another stage, or for `offload` with one that is not 3.
+        ValueError: without DeepSpeed, for another stage, for `offload` with one that is not 3, or for options that
+            `stage` and `offload` say.
     """
 
     def __init__(
@@ -63,6 +66,10 @@ class ZeroStrategy(DDPStrategy):
             raise ValueError(f"stage={stage}; give 1, 2 or 3")
         if offload and stage < 3:
             raise ValueError(f"offload=true with stage={stage} has not been shown to train as it should; take stage=3")
+        if own := [name for name in options or () if name in OWN]:
+            raise ValueError(
+                f"options={{{own[0]}: ...}}: that is said by stage and offload, and every norm is computed"
+            )
         super().__init__(process_group_backend=process_group_backend)
         self.stage = stage
         self.offload = offload
@@ -273,7 +280,7 @@ def check_trains(module: L.LightningModule, optimizer: Optimizer, stage: int, tr
     if other := sorted({str(one.dtype) for one in module.parameters() if one.requires_grad} - {"torch.float32"}):
         raise ValueError(
             f"trained weights are in {', '.join(other)}, and DeepSpeed steps in float32: set "
-            "backbone.model.dtype=float32, or train adapters on a backbone in half precision (peft=lora)"
+            "backbone.model.dtype=float32"
         )
 
 

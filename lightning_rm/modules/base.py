@@ -299,7 +299,7 @@ class PairwiseRM(L.LightningModule):
         stepped = self.global_step > self._step_before_batch  # also by an epoch's last batch, short of micro-batches
         optimizer = self.optimizers(use_pl_optimizer=False)
         if stepped and isinstance(optimizer, ZeroOptimizer):
-            self.finite.took_step(self._step_before_batch, torch.tensor(optimizer.norm))
+            self.finite.took_step(self._step_before_batch, torch.tensor(optimizer.norm, device=self.device))
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if stepped and self.finite.due(self.global_step, every):
             self._name_skipped_steps()

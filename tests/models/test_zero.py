@@ -32,6 +32,7 @@ PLAIN = SimpleNamespace(gradient_clip_algorithm=None, precision="32-true")
     ("options", "told"),
     [
         ({"stage": 4}, "stage=4; give 1, 2 or 3"),
+        ({"options": {"stage": 2}}, "that is said by stage and offload"),
         ({"stage": 2, "offload": True}, "offload=true with stage=2 has not been shown to train as it should"),
     ],
 )
