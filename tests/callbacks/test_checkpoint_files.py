@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import resource
 from collections.abc import Generator
@@ -39,6 +40,17 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_of_before(tmp_path: Path) -> 
             CheckpointFiles().save_checkpoint(SMALL | {"state_dict": {"a": torch.zeros(100_000)}}, path)
     assert read_checkpoint(path)["global_step"] == 1
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First its bytes, while what has its name is the one of before; then, once it is renamed, the name."""
+    path = tmp_path / "last.ckpt"
+    CheckpointFiles().save_checkpoint(SMALL, path)
+    before, synced = path.stat().st_ino, list[tuple[int, int]]()
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_ino, path.stat().st_ino)))
+    CheckpointFiles().save_checkpoint(SMALL, path)
+    after = path.stat().st_ino
+    assert synced == [(after, before), (tmp_path.stat().st_ino, after)]
 
 
 def test_what_goes_wrong_in_a_run_is_raised_at_once(tmp_path: Path) -> None:
