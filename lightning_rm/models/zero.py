@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,19 +21,16 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
-from lightning_rm.models.backbone.merging import adapted_layers, is_plain
 from lightning_rm.models.backbone.partitions import gathered, is_partitioned, set_gathered
-from lightning_rm.models.backbone.routers import routers_of
-from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.models.zero_limits import check_trains
+from lightning_rm.models.zero_optimizer import ZeroOptimizer
 
 STAGES = (1, 2, 3)
 """What is shared out: optimizer state; gradients too; weights too."""
 OWN = ("stage", "offload_optimizer", "offload_param", "compute_grad_norm")
 """Options of `zero_optimization` that are not a user's."""
-TESTED = (AdamW, Adam, SGD)
-"""Optimizers that treat each number of a tensor alike, so that they may be handed parts of flattened tensors."""
 
 
 class ZeroStrategy(DDPStrategy):
@@ -92,7 +89,7 @@ class ZeroStrategy(DDPStrategy):
         self.accelerator.setup(trainer)
         self.setup_optimizers(trainer)  # while weights still have their shapes, which say what is decayed
         optimizer = self.optimizers[0]
-        check_trains(module, optimizer, self.stage, trainer)
+        check_trains(module, optimizer, trainer)
         config = self._config(trainer)
         deepspeed = _deepspeed(self.root_device.type)
         groups = [list(group["params"]) for group in optimizer.param_groups]
@@ -152,159 +149,6 @@ class ZeroStrategy(DDPStrategy):
         if not is_partitioned(module):
             return super().load_model_state_dict(checkpoint, strict)
         set_gathered(module, checkpoint["state_dict"])
-
-
-class ZeroOptimizer(Optimizer):
-    """What a trainer sees of an engine: groups with their rates, a step, and a state of whole tensors.
-
-    Args:
-        engine: DeepSpeed's.
-        inner: the optimizer that the engine was given; its groups have flattened parts of weights by now.
-        groups: the weights that its groups had before, in their order.
-
-    Attributes:
-        norm: of the latest step's gradient over all ranks, before clipping; infinity where it was not finite, and the
-            step was left out.
-    """
-
-    def __init__(self, engine: Any, inner: Optimizer, groups: list[list[nn.Parameter]]) -> None:
-        super().__init__(inner.param_groups, inner.defaults)
-        self.param_groups = inner.param_groups
-        self.state = inner.state
-        self.norm = 0.0
-        self._engine = engine
-        self._groups = groups
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Go forward and back, clip and step, or leave the step out where the gradient's norm is not finite."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._engine.step()
-        self.norm = float(self._engine.get_global_grad_norm())
-        if self._engine.was_step_applied() != (self.norm < float("inf")):
-            raise RuntimeError(f"DeepSpeed took a step whose gradient has the norm {self.norm}")
-        return loss
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Do nothing: the engine lets go of gradients as it steps."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of whole tensors as the optimizer would have on one process; all ranks call this alike.
-
-        Returns:
-            As torch's, on rank 0 on the host; others have options without tensors.
-        """
-        from deepspeed.utils import safe_get_full_optimizer_state  # pyright: ignore[reportMissingImports]
-
-        state: dict[int, dict[str, Any]] = {}
-        names, shared = _state_names(self.state)
-        _link_states(self._engine.optimizer, self.state)
-        for number, parameter in enumerate(parameter for group in self._groups for parameter in group):
-            whole = {name: safe_get_full_optimizer_state(parameter, name) for name in names}
-            if names and torch.distributed.get_rank() == 0:
-                state[number] = {name: value.cpu().clone() for name, value in (shared | whole).items()}
-        numbers = iter(range(sum(map(len, self._groups))))
-        groups = [
-            {**group, "params": [next(numbers) for _ in own]}
-            for group, own in zip(self.param_groups, self._groups, strict=True)
-        ]
-        return {"state": state, "param_groups": groups}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up such a state, each rank its part."""
-        from deepspeed.utils import safe_set_full_optimizer_state  # pyright: ignore[reportMissingImports]
-
-        for group, before in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            group.update({name: value for name, value in before.items() if name != "params"})
-        state: Mapping[int, Mapping[str, Any]] = state_dict["state"]
-        if not state:
-            return
-        zero = self._engine.optimizer
-        first = next(iter(state.values()))
-        for flat in _flat_parts(zero):
-            own = {name: value.clone() for name, value in first.items() if value.ndim == 0}
-            self.state[flat] = own | {name: torch.zeros_like(flat) for name, value in first.items() if value.ndim}
-        _link_states(zero, self.state)
-        for number, parameter in enumerate(parameter for group in self._groups for parameter in group):
-            for name, value in state[number].items():
-                if value.ndim:
-                    safe_set_full_optimizer_state(parameter, value, name)
-
-
-def check_parts(model: AnyRewardModel) -> None:
-    """Check that a reward model can be kept in parts, by stage 3.
-
-    Raises:
-        ValueError: for members of one backbone, adapters other than LoRA, and weights that are not floating point; and
-            for a mixture of experts, of which ranks would wait for one another's.
-    """
-    if model.num_rewards > 1:
-        raise ValueError("stage 3 of ZeRO does not keep members of one backbone in parts; take stage=2, or trainer=ddp")
-    for plain in model.plain_models:
-        backbone = cast(nn.Module, plain.backbone)
-        if not all(is_plain(layer) for _, layer in adapted_layers(backbone)):
-            raise ValueError("only LoRA adapters can be merged from parts: take peft=lora or rslora, or stage=2")
-        if routers_of(plain.backbone):
-            raise ValueError("a mixture of experts has not been shown to go with stage 3 of ZeRO; take stage=2")
-        if not all(parameter.is_floating_point() for parameter in backbone.parameters()):
-            raise ValueError("weights in 4 bits have not been shown to go with stage 3 of ZeRO; take stage=2")
-
-
-def check_trains(module: L.LightningModule, optimizer: Optimizer, stage: int, trainer: L.Trainer) -> None:
-    """Check what an engine would take and do wrongly.
-
-    Raises:
-        ValueError: for a module with a backward pass of its own, gradients clipped number by number or scaled, an
-            optimizer that is not torch's AdamW, Adam or SGD, trained weights that are not in float32, or a module that
-            stage 3 has partitioned before.
-    """
-    if type(module).backward is not L.LightningModule.backward:
-        raise ValueError(
-            f"{type(module).__name__} moves weights around each backward pass, which DeepSpeed does by itself: take "
-            "trainer=ddp or fsdp2"
-        )
-    if trainer.gradient_clip_algorithm == "value":
-        raise ValueError("gradient_clip_algorithm=value: DeepSpeed clips by the norm alone; leave it out")
-    if trainer.precision == "16-mixed":
-        raise ValueError("trainer.precision=16-mixed: with DeepSpeed set bf16-mixed or 32-true")
-    if type(optimizer) not in TESTED:
-        names = ", ".join(kind.__name__ for kind in TESTED)
-        raise ValueError(
-            f"optimizer {type(optimizer).__name__}: DeepSpeed hands it parts of flattened weights, which torch's "
-            f"{names} step as they do whole ones; take one of them, or trainer=ddp"
-        )
-    if is_partitioned(module):
-        raise ValueError("stage 3 has partitioned this model in an earlier fit; train it on in another process")
-    if other := sorted({str(one.dtype) for one in module.parameters() if one.requires_grad} - {"torch.float32"}):
-        raise ValueError(
-            f"trained weights are in {', '.join(other)}, and DeepSpeed steps in float32: set "
-            "backbone.model.dtype=float32"
-        )
-
-
-def _state_names(state: Mapping[Any, Mapping[str, Any]]) -> tuple[list[str], dict[str, Tensor]]:
-    """Return the names of a state's tensors that are as large as their weights, and the others, which all share."""
-    first = next(iter(state.values()), {})
-    shared = {name: value.cpu().clone() for name, value in first.items() if value.ndim == 0}
-    return [name for name in first if name not in shared], shared
-
-
-def _link_states(zero: Any, state: Mapping[Any, Any]) -> None:
-    """Tell weights where their part of the optimizer's state is: DeepSpeed does so once, after the first group's step,
-    when others have none. Stage 3 looks it up by itself.
-    """
-    linkage = import_module("deepspeed.utils.mixed_precision_linkage")
-    for group, flat in zip(getattr(zero, "bit16_groups", ()), _flat_parts(zero), strict=False):
-        linkage.lazy_init_hp_params_optimizer_state(group, flat, state)
-
-
-def _flat_parts(zero: Any) -> list[Tensor]:
-    """Return the flattened parts of weights that this rank's optimizer steps."""
-    if hasattr(zero, "fp32_partitioned_groups_flat"):
-        return zero.fp32_partitioned_groups_flat
-    return zero.single_partition_of_fp32_groups
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.counts import check_numbers, given
 from lightning_rm.models.protocol import AnyRewardModel
-from lightning_rm.models.zero import ZeroOptimizer
+from lightning_rm.models.zero_optimizer import ZeroOptimizer
 from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
 from lightning_rm.modules.counted import STATISTICS, counted, mean_losses, metrics_of

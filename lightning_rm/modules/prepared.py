@@ -13,7 +13,8 @@ from torch import nn
 
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.sharding import FSDP2Strategy, shard, shard_part
-from lightning_rm.models.zero import ZeroStrategy, check_parts
+from lightning_rm.models.zero import ZeroStrategy
+from lightning_rm.models.zero_limits import check_parts
 
 
 class Frozen:

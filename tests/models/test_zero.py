@@ -16,7 +16,9 @@ from lightning_rm.models.backbone.adapters import LoraAdapter, count_parameters
 from lightning_rm.models.backbone.partitions import is_partitioned, part_of, shape_of
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.models.zero import ZeroOptimizer, ZeroStrategy, check_parts, check_trains
+from lightning_rm.models.zero import ZeroStrategy
+from lightning_rm.models.zero_limits import check_parts, check_trains
+from lightning_rm.models.zero_optimizer import ZeroOptimizer
 from lightning_rm.modules.finite import FiniteSteps
 from lightning_rm.modules.gradients import local
 from lightning_rm.modules.optimizers import Muon
@@ -59,7 +61,7 @@ def test_what_an_engine_would_do_wrongly() -> None:
         asked = cast(Any, SimpleNamespace(**{**vars(PLAIN), **trainer}))
         groups = [{"name": "backbone", "params": list(module.parameters())}]
         with pytest.raises(ValueError, match=told):
-            check_trains(module, optimizer(groups), 3, asked)
+            check_trains(module, optimizer(groups), asked)
 
     refused("MetaRM moves weights around each backward pass", "meta")
     refused("DeepSpeed clips by the norm alone", gradient_clip_algorithm="value")
@@ -67,10 +69,10 @@ def test_what_an_engine_would_do_wrongly() -> None:
     refused("optimizer Muon: DeepSpeed hands it parts of flattened weights", optimizer=Muon)
     refused("trained weights are in torch.bfloat16", dtype="bfloat16")
     module = toy_module()
-    check_trains(module, adamw(module.parameters()), 3, cast(Any, PLAIN))
+    check_trains(module, adamw(module.parameters()), cast(Any, PLAIN))
     mark(next(module.parameters()))
     with pytest.raises(ValueError, match="stage 3 has partitioned this model in an earlier fit"):
-        check_trains(module, adamw(module.parameters()), 3, cast(Any, PLAIN))
+        check_trains(module, adamw(module.parameters()), cast(Any, PLAIN))
 
 
 def mark(parameter: nn.Parameter) -> None:
