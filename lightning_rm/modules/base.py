@@ -50,8 +50,11 @@ from lightning_rm.modules.requirements import (
 from lightning_rm.modules.restored import RestoredOptimizer
 from lightning_rm.modules.routing import with_routing
 from lightning_rm.modules.spikes import GradientSpikes, Spike
+from lightning_rm.modules.tips import leave_out_tips
 
 __all__ = ["EvaluationStage", "PairwiseRM", "metric_prefix"]
+
+leave_out_tips()
 
 
 class PairwiseRM(L.LightningModule):
