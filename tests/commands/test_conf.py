@@ -118,6 +118,18 @@ def test_every_command_has_its_config(command: str) -> None:
     assert logs.formatters.simple.format == "%(message)s"  # a user reads messages; none is Hydra's
 
 
+@pytest.mark.parametrize("recipe", ["flip", "margin", "flip_margin", "soft_label_margin"])
+def test_a_recipe_differs_from_the_baseline_in_its_treatment_alone(recipe: str) -> None:
+    words = ["data=strength", "name=one", "hydra.runtime.output_dir=run", "hydra.sweep.dir=runs"]
+    plain, treated = (resolved(composed(*words, *more)) for more in ([], [f"experiment={recipe}"]))
+    assert {key for key in plain if plain[key] != treated[key]} == {"module", "treatment", "data"}
+    assert plain["data"]["module"].pop("treatments") != treated["data"]["module"].pop("treatments")
+    assert plain["data"] == treated["data"]
+    both = plain["module"].keys() & treated["module"].keys() - {"_target_"}
+    assert {"optimizer", "scheduler", "head_lr"} <= both
+    assert all(plain["module"][key] == treated["module"][key] for key in both)
+
+
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
 def test_no_key_of_a_command_has_the_name_of_a_group_that_it_lacks(file: Path) -> None:
     """Hydra reads `members=true` as a choice wherever conf/ has a group `members`, and ends in a traceback."""
