@@ -22,8 +22,8 @@ on from there; one of other settings begins anew. The studies:
 - `memorised`: 2,000 pairs, eight times over, so that wrong labels are learned by heart; what contrast does then beside
   two views without any. `test/seen` are those pairs with their labels, `test/seen_clean` with the right ones.
 - `people`: UKPConvArg1, the three files that `benchmarks/data/ukp_convarg.py` writes; of five annotators a pair, so
-  that levels are -5 to 5. The pairs of every third argument are trained on, 992 and 110 ties. Tested on three debates
-  that are not in training.
+  that levels are -5 to 5. The pairs of every third argument are trained on, 992 and 110 ties; with `--every 1` all
+  8,838 and 980. Tested on three debates that are not in training.
 """
 
 from __future__ import annotations
