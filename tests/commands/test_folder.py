@@ -83,6 +83,30 @@ def test_settings_that_change_on_the_way_are_kept_with_the_step(
     assert begin(2, None) == {"config": 2}
 
 
+def test_a_run_that_begins_in_the_folder_of_another_says_that_it_replaces_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the other has written goes, and a user's own files stay."""
+    monkeypatch.setattr(_folder, "write_trained_on", Mock())
+    monkeypatch.setattr(_folder, "trained_on", Mock(return_value=()))
+    cfg = OmegaConf.create({"lr": 1, "resume": None})
+    others = ["results.json", "csv/metrics.csv", "checkpoints/best.ckpt", "model/best/model.safetensors", "pairs/a.csv"]
+    own = ["notes.txt", "checkpoints/mine.ckpt", "model/mine/config.json"]
+    for name in (*others, *own):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    _folder.begin(tmp_path, cfg, None)
+    assert capsys.readouterr().out == ""  # there was no run: a run has its settings
+    for name in others:
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    _folder.begin(tmp_path, cfg, None)
+    assert f"{tmp_path} holds a run of 20" in (said := capsys.readouterr().out)
+    assert said.endswith(": it is replaced\n")
+    assert [name for name in (*others, *own) if (tmp_path / name).exists()] == own
+
+
 def test_a_start_that_was_trained_anew_makes_other_voters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name is the same, and the checksums beside its weights are not; what has none says nothing."""
     monkeypatch.chdir(tmp_path)
