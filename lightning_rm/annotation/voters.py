@@ -15,11 +15,11 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
-from lightning_rm.digests import FileState, check_unchanged, files_digest, fingerprint, state_of
+from lightning_rm.digests import FileState, check_unchanged, files_digest, fingerprint
 from lightning_rm.drafts import draft_of
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.loading import Checkpoint
-from lightning_rm.models.ensembles.files import folders_of, weights_below
+from lightning_rm.models.ensembles.files import folders_of, weights_below, weights_state
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import load_model
 from lightning_rm.told import read_object
@@ -57,13 +57,13 @@ class Voter:
         """
         before = self._state
         model = load_model(self.folder, tokenizer=tokenizer).model
-        check_unchanged(f"voter {self.name}", self._states(), before, "in use")
+        check_unchanged(f"voter {self.name}", weights_state(self.folder), before, "in use")
         return model
 
     def read_ahead(self) -> None:
         """Have Linux read its weights into the cache of files in the background, while another voter scores."""
         if sys.platform == "linux":
-            for path in self._weights():
+            for path in weights_below(self.folder):
                 with path.open("rb") as file:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
@@ -76,18 +76,12 @@ class Voter:
         """
         if not self._state:
             raise ValueError(f"voter {self.name}: there are no weights in {self.folder}; was it copied whole?")
-        return files_digest(self._weights())
+        return files_digest(weights_below(self.folder))
 
     @cached_property
     def _state(self) -> list[FileState]:
         """Of its weights, when they were first asked for."""
-        return self._states()
-
-    def _states(self) -> list[FileState]:
-        return [state_of(path) for path in self._weights()]
-
-    def _weights(self) -> list[Path]:
-        return weights_below(self.folder)
+        return weights_state(self.folder)
 
     @property
     def _folders(self) -> list[Path]:

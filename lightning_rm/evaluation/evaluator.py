@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.digests import FileState, check_unchanged, state_of
+from lightning_rm.digests import FileState, check_unchanged
 from lightning_rm.drafts import is_full
 from lightning_rm.evaluation.asked import Asked
 from lightning_rm.evaluation.benchmarks.benchmark import OVERALL
@@ -27,7 +27,7 @@ from lightning_rm.evaluation.probes import probe
 from lightning_rm.evaluation.rewards import Reading, Scored, score_items
 from lightning_rm.evaluation.statistics import column_means
 from lightning_rm.evaluation.temperature import store_temperature
-from lightning_rm.models.ensembles.files import weights_below
+from lightning_rm.models.ensembles.files import weights_state
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, find_folder, load_model
 from lightning_rm.scoring.parts import Parts
@@ -199,7 +199,7 @@ class Evaluator:
         return self._states()
 
     def _states(self) -> list[FileState]:
-        return [] if self.folder is None else [state_of(path) for path in weights_below(self.folder)]
+        return [] if self.folder is None else weights_state(self.folder)
 
     @property
     def folder(self) -> Path | None:

@@ -300,8 +300,7 @@ class PairwiseRM(L.LightningModule):
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
         stepped = self.global_step > self._step_before_batch  # also by an epoch's last batch, short of micro-batches
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        if stepped and isinstance(optimizer, ZeroOptimizer):
+        if stepped and isinstance(optimizer := self.optimizers(use_pl_optimizer=False), ZeroOptimizer):
             self.finite.took_step(self._step_before_batch, torch.tensor(optimizer.norm, device=self.device))
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if stepped and self.finite.due(self.global_step, every):

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 
+from lightning_rm.digests import FileState, state_of
 from lightning_rm.drafts import folder_draft
 from lightning_rm.globs import is_glob, named_paths
 from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model
@@ -56,6 +57,11 @@ def folders_of(folder: str | Path) -> list[Path]:
 def weights_below(folder: str | Path) -> list[Path]:
     """Return the weight files of a model, or of all members of an ensemble."""
     return [file for one in folders_of(folder) for file in weight_files(one)]
+
+
+def weights_state(folder: str | Path) -> list[FileState]:
+    """Return what is another where one of these files was written again, replaced, added or removed."""
+    return [state_of(file) for file in weights_below(folder)]
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
