@@ -13,7 +13,8 @@ same prompts, held-out prompts and random numbers. `baseline` is retrained on no
 round's responses without labels; `labels` is the baseline with a pair of a tenth of each round's prompts labelled by
 the world's annotators, with the same errors; `simcse` contrasts responses, by a tenth of the contrast's loss; `ocrm`
 weighs the pairs by each round's policy, by OCRM's power and by ten times it, with the start policy for the one that
-wrote them. Policies are fine-tuned on the best of eight responses, or improved by TRL's GRPO or RLOO (`--optimizer`,
+wrote them. `flip` turns the weakest tenth of the pairs round, by the votes of ten heads (`lightning-rm curate`), and
+`all` is flip, labels and SimCSE together; `mean` and `warm` train five models a round. Policies are fine-tuned on the best of eight responses, or improved by TRL's GRPO or RLOO (`--optimizer`,
 each with an `--out` of its own). Gold is compared at equal KL too: that of each method on a straight line between its
 rounds, at the KL that all methods reach. A run that is stopped goes on; `rounds.json` is written after every run.
 """
@@ -55,9 +56,15 @@ METHODS = {
     "meta": ["module=meta", "module.ascent_scale=relative", "module.ascent_lr=0.01"],
     "labels": ["labels.share=0.1", f"labels.annotator={ANNOTATOR}"],
     "simcse": ["module=contrastive", "contrast=simcse", "contrast.temperature=0.2", "module.beta=0.1"],
+    "all": ["module=contrastive", "contrast=simcse", "contrast.temperature=0.2", "module.beta=0.1"],
+    "flip": [],
+    "mean": ["num_models=5"],
+    "warm": ["num_models=5", "combine=warm"],
     "ocrm": ["weigh=true"],
     "ocrm_strong": ["weigh=true", "weighing.power=0.1", "weighing.clip=5"],
 }
+METHODS["all"] += METHODS["labels"]
+FLIPPED = ("flip", "all")
 MEASURES = ("gold", "reward", "agreement", "kl", "length", "distinct_2", "self_bleu", "perplexity")
 
 
@@ -96,14 +103,30 @@ def write_world(folder: Path, world: int, num_pairs: int, num_val: int) -> None:
         (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
+def flipped(folder: Path, arguments: argparse.Namespace, world: int) -> Path:
+    """Return the world's pairs with the weakest tenth turned round: what `lightning-rm curate` makes of them, once."""
+    curated = folder / "curated"
+    if not (curated / "clean.parquet").is_file():
+        in_a_fork(
+            [
+                *("curate", "data=jsonl", f"data.file={folder}/pairs.jsonl", f"data.cache_dir={arguments.out}/cache"),
+                *("data.max_tokens=256", "data.batch_pairs=32", "data.epochs=2", "data.eval_batch_pairs=128"),
+                *("backbone=hub", f"backbone.path={arguments.reward_start}", "optimizer.lr=1e-3"),
+                *("trainer=cpu", "accelerator=cpu", "share=0.1", f"seed={world}", f"out={curated}"),
+            ]
+        )
+    return curated / "clean.parquet"
+
+
 def run(arguments: argparse.Namespace, world: int, method: str) -> dict[str, Any]:
     """Four rounds of a method in a world: a row of measures a round."""
     folder = arguments.out / f"world_{world}"
     if not (folder / "val.jsonl").is_file():
         write_world(folder, world, arguments.pairs, 600)
+    pairs = flipped(folder, arguments, world) if method in FLIPPED else folder / "pairs.jsonl"
     rounds_of(
         [
-            *(f"policy={arguments.policy}", "data=jsonl", f"data.file={folder}/pairs.jsonl"),
+            *(f"policy={arguments.policy}", "data=jsonl", f"data.file={pairs}"),
             *(f"data.val_file={folder}/val.jsonl", f"data.cache_dir={arguments.out}/cache", f"out={folder}/{method}"),
             *("data.max_tokens=256", "data.batch_pairs=32", "data.epochs=2", "data.eval_batch_pairs=128"),
             *("backbone=hub", f"backbone.path={arguments.reward_start}"),
@@ -125,7 +148,8 @@ def _optimizer(arguments: argparse.Namespace) -> list[str]:
     if arguments.optimizer == "best_of_n":
         return [chosen, f"policy_optimizer.lr={arguments.lr}", "policy_optimizer.epochs=2"]
     args = "policy_optimizer.args"
-    return [chosen, f"{args}.learning_rate={arguments.lr}", f"{args}.per_device_train_batch_size=64"]
+    beta = f"{args}.beta={arguments.beta}"
+    return [chosen, f"{args}.learning_rate={arguments.lr}", f"{args}.per_device_train_batch_size=64", beta]
 
 
 def table(runs: dict[str, dict[str, Any]]) -> None:
@@ -212,6 +236,7 @@ def main() -> None:
     parser.add_argument("--eval-prompts", type=int, default=300)
     parser.add_argument("--optimizer", default="best_of_n", choices=("best_of_n", "grpo", "rloo"))
     parser.add_argument("--lr", type=float, default=1e-3, help="of the policy")
+    parser.add_argument("--beta", type=float, default=0.0, help="of TRL's trainers, the weight of KL from the policy")
     parser.add_argument("--out", type=Path, default=Path("runs/rounds"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
