@@ -115,7 +115,10 @@ def check_aliases(path: Path) -> None:
     named: dict[str, int] = {}
     sizes, anchors = [0], [""]  # of the collections that are open, and what they are called
     with suppress(yaml.YAMLError, UnicodeDecodeError):
-        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+        text = path.read_text(encoding="utf-8")
+        if "*" not in text and len(text) < MAX_UNPACKED:
+            return  # nothing is repeated, and a value takes a character: most files are not parsed
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.CollectionStartEvent):
                 sizes.append(0)
                 anchors.append(event.anchor or "")

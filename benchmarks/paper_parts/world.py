@@ -161,8 +161,14 @@ class World:
 
     def annotated(self, pairs: Sequence[PairRow] | None = None) -> list[PairRow]:
         """The pairs with the votes of all voters; None for the world's, which these have seen, as the paper's have."""
-        pairs = self.pairs if pairs is None else pairs
+        if pairs is None:
+            return self._annotated
         return with_votes(pairs, np.stack([self.margins(judge_of(voter), pairs) for voter in self.voters()], axis=1))
+
+    @cached_property
+    def _annotated(self) -> list[PairRow]:
+        """The world's pairs: a stage that has been trained on them changes none."""
+        return self.annotated(self.pairs)
 
     def annotated_by_heads(self, name: str, pairs: Sequence[PairRow]) -> list[PairRow]:
         """The pairs with the votes of ten heads on one backbone, trained on these pairs."""
