@@ -44,9 +44,7 @@ class Annotated:
 
     def turned(self) -> Self:
         """Return the pair with the other response as `chosen`."""
-        row = self.row
-        clean = None if row.clean is None else not row.clean
-        row = replace(row, chosen=row.rejected, rejected=row.chosen, label=1 - row.label, clean=clean)
+        row = self.row.exchanged()
         return replace(self, row=row, mean=-self.mean, chosen=self.rejected, rejected=self.chosen)
 
 

@@ -127,7 +127,7 @@ def _second(row: PairRow, name: str | None) -> float:
             f"{row.place}: second_label={name!r} is {value!r}; it says by true, false or a probability whether chosen "
             "is better"
         )
-    return float(value)
+    return 1.0 - value if row.is_turned else float(value)
 
 
 def _digests(texts: Sequence[str]) -> tuple[bytes, bytes, bytes]:

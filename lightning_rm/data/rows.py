@@ -36,7 +36,8 @@ class PairRow:
         id: names the pair in its data set.
         prompt_id: names the prompt; a split by `prompt_id` never puts one prompt on both sides.
         subset: metrics are also given by subset.
-        label: probability that chosen is preferred, in [0, 1].
+        label: probability that chosen is preferred, in [0, 1]; of a file's rows from 1/2 up, since `exchanged` turns
+            the others round as they are read.
         tied: whether its annotators prefer neither response; the label is 1/2 then.
         margin: the target margin, where the data has one.
         weight: the pair's weight in the loss.
@@ -53,6 +54,7 @@ class PairRow:
         unread: the names of the former. Not part of what a row is.
         doubts: keys of its tools and calls for which a table cannot tell null from missing, so that a rule decided
             (`sources.arrow`). Not part of what a row is.
+        is_turned: whether its file has the two responses the other way round. Not part of what a row is.
     """
 
     prompt: tuple[Message, ...]
@@ -76,11 +78,30 @@ class PairRow:
     others: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
     unread: tuple[str, ...] = field(default=(), compare=False)
     doubts: tuple[str, ...] = field(default=(), compare=False)
+    is_turned: bool = field(default=False, compare=False)
 
     @property
     def place(self) -> str:
         """What to call the pair in an error: where it stands, or its id where nobody knows."""
         return self.origin or f"pair {self.id}"
+
+    def exchanged(self) -> Self:
+        """Return the same pair with its responses exchanged, and all that compares chosen to rejected turned round.
+
+        Its losses are those of the pair as it stands; `others` stay under the names that their file has.
+        """
+        return replace(
+            self,
+            chosen=self.rejected,
+            rejected=self.chosen,
+            label=1 - self.label,
+            margin=_negated(self.margin),
+            gold_margin=_negated(self.gold_margin),
+            clean=None if self.clean is None else not self.clean,
+            strength_mean=_negated(self.strength_mean),
+            votes=tuple(-vote for vote in self.votes),
+            is_turned=not self.is_turned,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +225,10 @@ class GroupSource(Protocol):
     def __iter__(self) -> Iterator[GroupRow | BadRow]:
         """Yield the rows in order; a row that cannot be read comes as a `BadRow` in its place."""
         ...
+
+
+def _negated(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 BY_WHERE = "left out by where"

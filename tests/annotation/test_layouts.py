@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -40,7 +41,7 @@ def voted(rows: list[PairRow], *voters: float) -> Votes:
 
 def test_a_pair_stands_the_way_round_that_its_label_says(tmp_path: Path) -> None:
     """Votes 3 and 1 on (4, 5): strength 2. With label 0 the better response is 5, and the strength of (5, 4) is -2."""
-    rows = [pair(1), pair(2, label=0, clean=False)]
+    rows = [pair(1), replace(pair(2, clean=False), label=0.0)]  # such as a source of one's own gives
     write_trl(Rows(rows), voted(rows, 3.0, 1.0), tmp_path / "trl.jsonl")
     kept, turned = map(json.loads, (tmp_path / "trl.jsonl").read_text(encoding="utf-8").splitlines())
     assert [side["chosen"][0]["content"] for side in (kept, turned)] == ["4", "5"]

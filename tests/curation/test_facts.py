@@ -33,6 +33,12 @@ def test_groups_and_a_second_label_are_fields_of_the_row() -> None:
     assert facts.bad == ["", "", "wrong type: x"]
 
 
+def test_a_second_label_of_a_pair_that_was_turned_round_is_turned_round() -> None:
+    rows = [replace(row("q", "a", "b"), others={"gpt": said}) for said in (True, False, 0.25)]
+    facts = collect_facts([*rows, *(one.exchanged() for one in rows)], second_label="gpt")
+    np.testing.assert_array_equal(facts.second_votes(), [1, -1, -0.5, -1, 1, 0.5])
+
+
 def test_a_second_label_that_is_none_is_named() -> None:
     with pytest.raises(ValueError, match="second_label='gpt': no row has a field of that name"):
         collect_facts([row("q", "a", "b")], second_label="gpt")

@@ -36,7 +36,7 @@ from lightning_rm.data.formats.turns import SILENCE, Turns, check_turns
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.digests import digest
 
-PARSER_VERSION = 6
+PARSER_VERSION = 7
 """Part of every source's fingerprint: raise it when a row is read differently than before."""
 
 STRENGTH_DISAGREES = "strength disagrees"
@@ -67,7 +67,7 @@ def parse_row(
     """Read one row.
 
     Prompt and responses are texts or lists of turns (`turns.read_turns`). Without a prompt field the prompt is what
-    both conversations begin with (`turns.implicit_pair`). Four rules are worth knowing:
+    both conversations begin with (`turns.implicit_pair`). Five rules are worth knowing:
 
     - A `system` (`asked.SYSTEM_FIELDS`) is the first turn of the prompt. A row is bad if it has no prompt but a field
       that usually carries one (`asked.PROMPT_FIELDS`), or if its prompt and responses leave out what that field says.
@@ -75,6 +75,8 @@ def parse_row(
     - Images and the like are refused, and so is a mark for one in what the user says (`media`).
     - `votes` is read beside `strength_mean`, or where `columns` asks for it: a field of that name alone often counts
       annotators instead. Mean and spread are then computed from the votes, and must agree with their columns.
+    - A pair whose label is below 1/2 is turned round (`PairRow.exchanged`): `chosen` is the response that is preferred,
+      as in every published set, and so for all that compares a strength with the label, or learns from what is chosen.
     - A row without `id` is named by a digest of its text, one without `prompt_id` by a digest of its prompt; a pair
       that has no prompt at all shares its `prompt_id` with no other.
 
@@ -97,7 +99,7 @@ def parse_row(
         mean, std, votes = _strength(row, votes_asked_for="votes" in columns)
         label, weight, tied = probability(row, "label"), optional_number(row, "weight", 0.0), truth(row, "tied") is True
         row_id = identifier(row, "id") or digest([prompt, chosen, rejected], 16)
-        return PairRow(
+        pair = PairRow(
             prompt=prompt,
             chosen=chosen,
             rejected=rejected,
@@ -120,6 +122,7 @@ def parse_row(
             unread=tuple(sorted(others.keys() - label_fields(renamed(raw, columns), format))),
             doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
+        return pair.exchanged() if pair.label < 0.5 else pair
     except RowError as error:
         return BadRow(origin, error.reason, error.detail)
 

@@ -23,7 +23,7 @@ from lightning_rm.data.tokenize.fitting import fit, left_out_for
 from lightning_rm.data.tokenize.groups import thinned
 from lightning_rm.data.tokenize.policy import NOT_SCORED, TokenizePolicy
 from lightning_rm.data.tokenize.preparing import transcript
-from lightning_rm.data.tokenize.tally import Tally, doubted
+from lightning_rm.data.tokenize.tally import Tally, noted
 
 AnyRow = PairRow | GroupRow | BadRow
 
@@ -91,7 +91,7 @@ def _kept(
         if left_out := left_out_for(draft, tokenizer, tally.policy.max_tokens):
             tally.leave_out(draft.row.place, *left_out)
         else:
-            tally.report.keep(draft.changes | doubted(draft.row), draft.row.place, draft.row.unread)
+            tally.report.keep(draft.changes | noted(draft.row), draft.row.place, draft.row.unread)
             yield draft
 
 

@@ -25,7 +25,7 @@ from lightning_rm.data.tokenize.draft import Draft
 from lightning_rm.data.tokenize.fitting import fit
 from lightning_rm.data.tokenize.policy import FEWER_THAN_TWO, NO_RESPONSE, OVERLONG, TEMPLATE, TokenizePolicy
 from lightning_rm.data.tokenize.preparing import chunks_of, notes, prepared
-from lightning_rm.data.tokenize.tally import Tally, doubted
+from lightning_rm.data.tokenize.tally import Tally, noted
 
 EMPTY, REPEATED, TOO_LONG = "empty", "repeated", "overlong"
 """Why a response is left out of its group."""
@@ -198,7 +198,7 @@ def _kept(group: _Group, tally: Tally, least: int) -> Draft[GroupRow] | None:
         return None
     draft = cast(Draft[GroupRow], group.draft)  # of every group with enough different responses
     changes = {f"{reason} responses left out": "" for reason, count in group.lost.items() if count}
-    tally.report.keep(draft.changes | changes | doubted(draft.row), group.row.place)
+    tally.report.keep(draft.changes | changes | noted(draft.row), group.row.place)
     return draft
 
 

@@ -23,6 +23,7 @@ TEMPLATE = "chat template refuses"
 PROMPT_CUT = "prompt cut"
 RESPONSE_CUT = "response cut"
 NULL_OR_MISSING = "null or missing, the table does not say"
+TURNED = "turned round, since the label is below 1/2"
 TEXT_LEFT_OUT = "text left out by the template"
 ARGUMENT_UNREAD = "argument that the template does not read"
 

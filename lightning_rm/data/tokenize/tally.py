@@ -17,6 +17,7 @@ from lightning_rm.data.tokenize.policy import (
     IDENTICAL_IDS,
     NULL_OR_MISSING,
     OVERLONG,
+    TURNED,
     TokenizePolicy,
 )
 
@@ -27,9 +28,12 @@ MAX_NAMED = 3
 """How many rows of each fault it names; the others are counted."""
 
 
-def doubted(row: PairRow | GroupRow) -> dict[str, str]:
-    """Return the report's entry for a row whose table does not tell null from missing: the keys in doubt."""
-    return {NULL_OR_MISSING: ", ".join(row.doubts)} if row.doubts else {}
+def noted(row: PairRow | GroupRow) -> dict[str, str]:
+    """Return the report's entries for how a row was read: turned round, and keys whose table does not tell null from
+    missing.
+    """
+    turned = {TURNED: ""} if isinstance(row, PairRow) and row.is_turned else {}
+    return {NULL_OR_MISSING: ", ".join(row.doubts), **turned} if row.doubts else turned
 
 
 @dataclass

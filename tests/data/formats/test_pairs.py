@@ -12,12 +12,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.data.formats.pairs import parse_row
 from lightning_rm.data.formats.published import FORMATS
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow
+from lightning_rm.losses import ranking_loss
 from tests import reference
 from tests.float64 import same
 
@@ -334,7 +336,7 @@ def test_every_optional_field() -> None:
         "id": 7,
         "prompt_id": "p",
         "subset": "easy",
-        "label": 0.25,
+        "label": 0.75,
         "margin": -2,
         "weight": 0.5,
         "gold_margin": 1.5,
@@ -344,13 +346,40 @@ def test_every_optional_field() -> None:
     }
     row = good(raw)
     assert (row.id, row.prompt_id, row.subset) == ("7", "p", "easy")
-    assert (row.label, row.margin, row.weight, row.gold_margin, row.clean) == (0.25, -2.0, 0.5, 1.5, False)
+    assert (row.label, row.margin, row.weight, row.gold_margin, row.clean) == (0.75, -2.0, 0.5, 1.5, False)
     assert row.tools == tuple(tools)
     assert row.chat_template_kwargs == {"enable_thinking": False}
     assert good(raw | {"tools": json.dumps(tools)}) == row
     assert good(raw | {"tools": None, "functions": [{"name": "f"}]}) == row  # OpenAI's, before there were tools
     assert good(raw, subset="mine").subset == "mine"
     assert good(raw | {"label": True}).label == 1.0
+
+
+def test_a_pair_whose_label_is_below_one_half_is_turned_round() -> None:
+    voted = PLAIN | {
+        "strength_mean": -1.0,
+        "strength_std": 2.0,
+        "votes": [1.0, -3.0],
+        "margin": 0.5,
+        "gold_margin": 2.0,
+    }
+    row = good(voted | {"label": 0.25, "clean": False})
+    assert turns(row) == (["user: 2+2?"], ["assistant: 5"], ["assistant: 4"])
+    assert (row.label, row.margin, row.gold_margin, row.clean) == (0.75, -0.5, -2.0, True)
+    assert (row.strength_mean, row.strength_std, row.votes) == (1.0, 2.0, (-1.0, 3.0))
+    assert row.is_turned
+    assert row.id == good(voted).id  # of the texts as their file has them
+    assert row.exchanged() == replace(good(voted | {"label": 0.5, "clean": False}), label=0.25)
+    assert not any(good(voted | {"label": label}).is_turned for label in (0.5, 0.75, 1))
+
+
+@given(st.floats(0, 0.5, exclude_max=True), st.floats(-3, 3), st.floats(-9, 9), st.floats(-9, 9))
+def test_a_pair_that_is_turned_round_has_the_same_loss(label: float, margin: float, four: float, five: float) -> None:
+    reward = {"4": torch.tensor([four], dtype=torch.float64), "5": torch.tensor([five], dtype=torch.float64)}
+    row = good(PLAIN | {"label": label, "margin": margin})
+    chosen, rejected = (reward[response[0]["content"]] for response in (row.chosen, row.rejected))
+    turned = ranking_loss(chosen, rejected, row.label, row.margin or 0.0)
+    assert turned.item() == same(ranking_loss(reward["4"], reward["5"], label, margin).item())
 
 
 def test_values_that_tables_write_otherwise() -> None:

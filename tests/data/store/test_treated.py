@@ -1,21 +1,35 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.rows import PairRow
+from lightning_rm.data.rows import PairRow, Source
+from lightning_rm.data.sources.records import RecordSource
 from lightning_rm.data.store.treated import treated
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
-from lightning_rm.strength import adaptive_margin, decile, drop, flip, label_smoothing, select, soft_label, weight
+from lightning_rm.strength import (
+    Targets,
+    adaptive_margin,
+    decile,
+    drop,
+    flip,
+    label_smoothing,
+    select,
+    soft_label,
+    weight,
+)
+from lightning_rm.strength.policies import agreement, flip_weakest
 from tests.toy import Rows
 
 NUM = 40
@@ -32,7 +46,7 @@ def annotated(num_pairs: int = NUM) -> Rows:
     )
 
 
-def data(cache_dir: Path, *treatments: object, source: Rows | None = None, **options: object) -> PreferenceDataModule:
+def data(cache_dir: Path, *treatments: object, source: Source | None = None, **options: object) -> PreferenceDataModule:
     module = PreferenceDataModule(
         world_tokenizer(),
         train=source or annotated(),
@@ -55,6 +69,49 @@ def test_the_strengths_reach_the_data_set_and_the_batch(tmp_path: Path) -> None:
     assert np.isnan(pairs.strength.mean[7::8]).all()
     assert pairs.source_row.tolist() == list(range(NUM))
     torch.testing.assert_close(pairs.columns([3, 7])["strength"], torch.tensor([-6.0, float("nan")]), equal_nan=True)
+
+
+def record(i: int) -> dict[str, object]:
+    """Pair i has the votes i - 10 and i - 8."""
+    votes = [i - 10.0, i - 8.0]
+    return {"id": i, "prompt": f"w{i}", "chosen": "w1 w2", "rejected": "w3", "strength_mean": i - 9.0, "votes": votes}
+
+
+def other_way_round(row: dict[str, Any]) -> dict[str, object]:
+    """The same preference, told of the responses in the other order."""
+    votes = [-vote for vote in row["votes"]]
+    sides = {"chosen": row["rejected"], "rejected": row["chosen"]}
+    return {**row, **sides, "label": 0, "strength_mean": -row["strength_mean"], "votes": votes}
+
+
+@pytest.mark.parametrize(
+    "treatment",
+    [
+        partial(flip, below_quantile=0.2),
+        partial(flip, below_mean=0.0),
+        partial(drop, ranges=[(0.0, 0.3)]),
+        partial(decile, number=1),
+        partial(label_smoothing, pairs="negative"),
+        soft_label,
+        adaptive_margin,
+        weight,
+        partial(flip_weakest, share=0.5),
+        partial(agreement, agree=0.8),
+    ],
+    ids=repr,
+)
+def test_it_makes_no_difference_which_way_round_a_file_has_its_pairs(
+    tmp_path: Path, treatment: Callable[..., Targets]
+) -> None:
+    rows = [record(i) for i in range(20)]
+    mixed = [other_way_round(row) if i % 2 else row for i, row in enumerate(rows)]
+    one, other = (RecordSource(given) for given in (rows, mixed))
+    plain, turned = (data(tmp_path, treatment, source=source).datasets["train"] for source in (one, other))
+    assert turned.report.changes.pop("turned round, since the label is below 1/2") == 10
+    assert turned.report.changes == plain.report.changes
+    assert [turned.sample(i) for i in range(len(turned))] == [plain.sample(i) for i in range(len(plain))]
+    every = range(len(plain))
+    torch.testing.assert_close(turned.columns(every), plain.columns(every), equal_nan=True, rtol=0, atol=0)
 
 
 def test_treatments_change_what_a_batch_is_trained_towards(tmp_path: Path) -> None:
