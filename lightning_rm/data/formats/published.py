@@ -38,6 +38,9 @@ STRENGTH_MEAN = "mean preference difference"
 STRENGTH_STD = "std preference difference"
 CHOSEN_SCORES = ("chosen_score_list", "chosen score list")
 REJECTED_SCORES = ("rejected_score_list", "rejected score list")
+SCORED_FIELDS = frozenset({"scores", "score", "ranks", "completions", "helpfulness"})
+"""Fields of which one is in every row of scored responses, which is no pair: HelpSteer2 and UltraFeedback as released
+have the last two."""
 SUMMARIES = ("summaries.0.text", "summaries.1.text")
 HELPSTEER2_MARK = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
@@ -57,7 +60,7 @@ def plain_fields(raw: Raw, name: str, *, as_given: bool = False) -> Raw:
     row_format = next(found, None) if name == "auto" else FORMATS[name]
     if row_format is not None:
         return row_format.rewrite(row_format.first_better(raw) if as_given else raw)
-    scored = "; data=scored reads responses with their scores" if {"scores", "score", "ranks"} & raw.keys() else ""
+    scored = "" if SCORED_FIELDS.isdisjoint(raw) else "; data=scored reads responses with their scores"
     raise RowError(
         UNKNOWN_FORMAT,
         f"{found_fields(raw)}{scored}; a pair needs chosen and rejected, or the fields of one of "

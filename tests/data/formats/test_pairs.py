@@ -486,6 +486,20 @@ def test_two_answers_that_begin_alike_have_no_prompt() -> None:
     assert turns(row) == ([], ["assistant: I think that it is blue."], ["assistant: I think that it is green."])
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"prompt": "2+2?", "responses": ["4", "5"], "scores": [1, 0]},
+        {"prompt": "2+2?", "response": "4", "score": 1},
+        {"prompt": "2+2?", "response": "4", "helpfulness": 4, "correctness": 4, "coherence": 4},
+        {"instruction": "2+2?", "completions": [{"response": "4"}, {"response": "5"}]},
+    ],
+)
+def test_rows_of_scored_responses_are_told_who_reads_them(raw: dict[str, Any]) -> None:
+    assert "; data=scored reads responses with their scores" in bad(raw).detail
+    assert "data=scored" not in bad({"prompt": "2+2?", "response": "4"}).detail
+
+
 PLAIN = SHAPES["explicit prompt, texts"]
 NESTED: Any = reduce(lambda inner, _: [inner], range(500), {"name": "f"})
 BAD: list[tuple[dict[str, Any], str]] = [
