@@ -90,6 +90,7 @@ def test_the_file_is_a_source_as_it_stands(voters: list[Voter], tmp_path: Path) 
         assert read.votes == same(votes.votes[i].tolist())
         assert (read.strength_mean, read.strength_std) == (same(mean), same(std))
         assert replace(read, votes=(), strength_mean=None, strength_std=None) == row
+        assert read.unread == ()
     table = pq.read_table(tmp_path / "strength.parquet")
     assert json.loads(table.schema.metadata[VOTERS]) == ["0", "1", "2"]
     assert table["strength_quantile"].to_pylist() == [reference.quantile(strength.mean.tolist(), i) for i in range(30)]

@@ -51,6 +51,13 @@ PLAIN_FIELDS = frozenset(
 )
 """The fields of the plain format; only `chosen` and `rejected` must be there."""
 
+WRITTEN_FIELDS = frozenset(
+    {"strength_quantile", "chosen_rewards", "rejected_rewards"}  # by `annotate`
+    | {"decision", "why", "where", "others"}  # and by `curate`
+    | {"importance", "policy_log_probs", "reference_log_probs"}  # by `weigh`
+)
+"""Fields of files that are written here which nobody has to read: they are not told to be unread."""
+
 KNOWN_FIELDS = PLAIN_FIELDS | FORMAT_FIELDS | frozenset(PROMPT_FIELDS) | frozenset(MEDIA_FIELDS)
 """Every field that is read by some format, or hidden by `columns`."""
 
@@ -119,7 +126,7 @@ def parse_row(
             chat_template_kwargs=read_chat_template_kwargs(row),
             origin=origin,
             others=(others := _others(raw, columns, read_votes=bool(votes))),
-            unread=tuple(sorted(others.keys() - label_fields(renamed(raw, columns), format))),
+            unread=tuple(sorted(others.keys() - label_fields(renamed(raw, columns), format) - _written_here(raw))),
             doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
         return pair.exchanged() if pair.label < 0.5 else pair
@@ -193,6 +200,11 @@ def _others(raw: Raw, columns: Mapping[str, str | None], read_votes: bool) -> di
     if not read_votes and columns.get("votes", "") is not None:
         read -= {"votes"}  # the data's own, such as the votes of readers
     return {name: value for name, value in raw.items() if value is not None and name not in read}
+
+
+def _written_here(raw: Raw) -> frozenset[str]:
+    """Return the fields that stand in a row for people to look at, if it comes from a file that is written here."""
+    return WRITTEN_FIELDS if has(raw, "strength_mean") or has(raw, "importance") else frozenset()
 
 
 def _prompt_left(row: Raw, columns: Mapping[str, str | None]) -> Raw:

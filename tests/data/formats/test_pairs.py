@@ -16,10 +16,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rm.data.formats.pairs import parse_row
+from lightning_rm.curation.clean import CLEAN_SCHEMA
+from lightning_rm.data.formats.pairs import PLAIN_FIELDS, WRITTEN_FIELDS, parse_row
 from lightning_rm.data.formats.published import FORMATS
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow
 from lightning_rm.losses import ranking_loss
+from lightning_rm.rlhf.weighed_file import COLUMNS
 from tests import reference
 from tests.float64 import same
 
@@ -328,6 +330,14 @@ def test_votes_alone_are_read_only_when_asked_for() -> None:
     assert asked.strength_mean == same(4 / 3)
     annotated = good(raw | {"strength_mean": 4 / 3})
     assert annotated.votes == (3.0, 1.0, 0.0)
+
+
+def test_columns_that_are_written_here_are_not_told_to_be_unread() -> None:
+    written = {*CLEAN_SCHEMA.names, *(name for name, _ in COLUMNS)}
+    assert written - PLAIN_FIELDS == WRITTEN_FIELDS
+    columns = PLAIN | dict.fromkeys(WRITTEN_FIELDS, "x") | {"annotator": "ada"}
+    assert good(columns | {"strength_mean": 1.0}).unread == ("annotator",)
+    assert good(columns | {"importance": None}).unread == tuple(sorted({*WRITTEN_FIELDS, "annotator"} - {"importance"}))
 
 
 def test_every_optional_field() -> None:
