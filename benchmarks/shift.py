@@ -37,6 +37,7 @@ from paper_parts.policies import Policies, above
 from paper_parts.world import Judge, Settings, World, ensemble, judge_of
 
 from lightning_rm.drafts import draft_of
+from lightning_rm.models.ensembles.aggregate import Aggregate
 from lightning_rm.models.ensembles.warm import average_weights
 from lightning_rm.modules.contrast import SimCSE, SwAV
 from lightning_rm.modules.contrastive import ContrastiveRM
@@ -58,8 +59,13 @@ ROWS = (
     *("baseline", "headroom", "flip", "fresh_33", "flip_fresh", "fresh_33_disputed", "ensemble_mean", "meta_up"),
     *("meta_up_above", "mean_minus_variance", "warm", "soft_label", "distilled", "fresh_50", "fresh_10"),
     *("soft_label_margin", "simcse", "two_views", "simcse_fresh_33", "simcse_flip_fresh", "meta_down", "flip_negative"),
-    *("simcse_1", "simcse_diff", "swav", "swav_diff"),
+    *("simcse_1", "simcse_diff", "swav", "swav_diff", "worst_case"),
 )
+ENSEMBLES: dict[str, Aggregate] = {
+    "ensemble_mean": "mean",
+    "mean_minus_variance": "mean_minus_variance",
+    "worst_case": "worst",
+}
 OTHER_SEEDS = ("voter_2", "voter_3", "voter_4", "voter_5")
 """The baseline in four other orders of the pairs: how much of a difference is a lucky or an unlucky baseline."""
 TWO_VIEWS = partial(ContrastiveRM, contrast=partial(SimCSE, temperature=0.2), dropout_at="embeddings")
@@ -84,9 +90,9 @@ def judge_of_row(world: World, policies: Policies, name: str) -> Judge:
         return judge_of(world.train(name, pairs))
     if name in OTHER_SEEDS:
         return judge_of(world.voters()[int(name[-1]) - 1])
-    if name in ("ensemble_mean", "mean_minus_variance"):
+    if name in ENSEMBLES:
         zero = [world.encode(pair.prompt, pair.chosen) for pair in pairs[:500]]
-        return ensemble(world.voters(), "mean" if name == "ensemble_mean" else "mean_minus_variance", zero)
+        return ensemble(world.voters(), ENSEMBLES[name], zero)
     if name == "warm":
         return judge_of(average_weights(world.voters()))
     if name in BY_STRENGTH:
