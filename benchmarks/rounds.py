@@ -14,9 +14,10 @@ round's responses without labels; `labels` is the baseline with a pair of a tent
 the world's annotators, with the same errors; `simcse` contrasts responses, by a tenth of the contrast's loss; `ocrm`
 weighs the pairs by each round's policy, by OCRM's power and by ten times it, with the start policy for the one that
 wrote them. `flip` turns the weakest tenth of the pairs round, by the votes of ten heads (`lightning-rm curate`), and
-`all` is flip, labels and SimCSE together; `mean` and `warm` train five models a round. Policies are fine-tuned on the best of eight responses, or improved by TRL's GRPO or RLOO (`--optimizer`,
-each with an `--out` of its own). Gold is compared at equal KL too: that of each method on a straight line between its
-rounds, at the KL that all methods reach. A run that is stopped goes on; `rounds.json` is written after every run.
+`all` is flip, labels and SimCSE together; `mean` and `warm` train five models a round. Policies are fine-tuned on the
+best of eight responses, or improved by TRL's GRPO or RLOO (`--optimizer`, each with an `--out` of its own). Gold is
+compared at equal KL too: that of each method on a straight line between its rounds, at the KL that all methods reach.
+A run that is stopped goes on; `rounds.json` is written after every run.
 """
 
 from __future__ import annotations
