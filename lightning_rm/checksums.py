@@ -1,7 +1,8 @@
 """Checksums: disks and copies flip bits, and weights that are other weights train and score all the same.
 
-A checkpoint is a zip archive with the CRC-32 of each part, which torch writes and does not compare; the weights of an
-exported folder have theirs in a file beside them. A CRC-32 finds every flipped byte, and reads 3 GB a second. It is
+So does a base of rotary positions with another digit, or a vocabulary with another letter. A checkpoint is a zip
+archive with the CRC-32 of each part, which torch writes and does not compare; the files of an exported folder have
+theirs in a file beside them. A CRC-32 finds every flipped byte, and reads 3 GB a second. It is
 against accidents: whoever changes a file on purpose can change its checksum too. This file knows bytes; no tensors.
 """
 
@@ -11,12 +12,18 @@ import functools
 import json
 import zipfile
 import zlib
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from lightning_rm.drafts import draft_of
+from lightning_rm.told import read_object
 
 CHECKSUMS_FILE = "checksums.json"
 """Beside exported weights: file -> its length in bytes and its CRC-32."""
 
-WEIGHTS = "*.safetensors"
+WEIGHTS = ".safetensors"
 CHUNK_BYTES = 2**22
 
 
@@ -55,13 +62,42 @@ def _check_archive(path: Path, size: int, changed: int) -> None:
         raise ValueError(f"{path} is damaged: its part {damaged} has other bytes than were written")
 
 
-def write_checksums(folder: Path, pattern: str = WEIGHTS) -> None:
-    """Write the checksums of a folder's weights, or of the files of another pattern, beside them."""
-    found = {
-        path.name: {"bytes": path.stat().st_size, "crc32": f"{crc32_of(path):08x}"}
-        for path in sorted(folder.glob(pattern))
-    }
-    (folder / CHECKSUMS_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+def write_checksums(folder: Path, covers: Callable[[str], bool]) -> None:
+    """Write the checksums of the files of a folder beside them.
+
+    Args:
+        folder: of the files.
+        covers: tells by a file's name whether it has one.
+    """
+    files = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CHECKSUMS_FILE)
+    found = {path.name: _checksum(path) for path in files if covers(path.name)}
+    (folder / CHECKSUMS_FILE).write_text(_text(found), encoding="utf-8")
+
+
+@contextmanager
+def rewriting(path: Path) -> Generator[None]:
+    """Write a file again that may have a checksum beside it, which is taken out before and put in after.
+
+    A kill in between leaves the file without one.
+    """
+    file = path.parent / CHECKSUMS_FILE
+    told = read_object(file) if file.is_file() else {}
+    if path.name not in told:
+        yield
+        return
+    with draft_of(file) as draft:
+        draft.write_text(_text({name: each for name, each in told.items() if name != path.name}), encoding="utf-8")
+    yield
+    with draft_of(file) as draft:
+        draft.write_text(_text(told | {path.name: _checksum(path)}), encoding="utf-8")
+
+
+def _checksum(path: Path) -> dict[str, object]:
+    return {"bytes": path.stat().st_size, "crc32": f"{crc32_of(path):08x}"}
+
+
+def _text(told: Mapping[str, Any]) -> str:
+    return json.dumps(told, indent=2) + "\n"
 
 
 def check_folder(folder: Path) -> None:
@@ -95,8 +131,17 @@ def _check_length(path: Path, size: int) -> None:
         raise ValueError(f"{path} has {size:,} bytes and its head says {expected:,}: it is cut; write or copy it again")
 
 
+def check_texts(folder: Path) -> None:
+    """Compare what lies beside the weights of a folder, as `check_weights` does; the weights are not read.
+
+    Raises:
+        ValueError: if a file has other bytes, or the checksums cannot be read.
+    """
+    _compare(folder, {name: each for name, each in _expected(folder).items() if not name.endswith(WEIGHTS)})
+
+
 def check_weights(folder: Path, part: tuple[int, int] = (0, 1)) -> None:
-    """Compare the weights of a folder with the checksums beside them; a folder without any passes.
+    """Compare the files of a folder with the checksums beside them; a folder without any passes.
 
     Args:
         folder: of the weights.
@@ -105,22 +150,30 @@ def check_weights(folder: Path, part: tuple[int, int] = (0, 1)) -> None:
     Raises:
         ValueError: if a file has other bytes, or the checksums cannot be read.
     """
+    _compare(folder, dict(list(_expected(folder).items())[part[0] :: part[1]]))
+
+
+def _expected(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return the length and the checksum that each file of a folder had when it was written."""
     told = folder / CHECKSUMS_FILE
     if not told.is_file():
-        return
+        return {}
     try:
-        expected = {
+        return {
             str(name): (int(each["bytes"]), int(each["crc32"], 16))
             for name, each in json.loads(told.read_text(encoding="utf-8")).items()
         }
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{told} is damaged; delete it, if you trust the weights beside it") from error
-    for name, (size, checksum) in list(expected.items())[part[0] :: part[1]]:
+
+
+def _compare(folder: Path, expected: Mapping[str, tuple[int, int]]) -> None:
+    for name, (size, checksum) in expected.items():
         path = folder / Path(name).name
         if not path.is_file():  # its reader says so, where it is needed
             continue
         if path.stat().st_size != size or crc32_of(path) != checksum:
             raise ValueError(
-                f"{path} has other bytes than were written: it is damaged, so write or copy it again; or another was "
-                f"put in its place, then delete {CHECKSUMS_FILE} beside it"
+                f"{path} has other bytes than were written: it is damaged, so write or copy it again; or it was "
+                f"changed on purpose, then take {path.name} out of {CHECKSUMS_FILE} beside it"
             )

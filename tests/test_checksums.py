@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from safetensors.torch import save_file
 from lightning_rm.callbacks import CheckpointFiles
 from lightning_rm.callbacks.checkpoint_files import latest_checkpoint, read_checkpoint
 from lightning_rm.checksums import CHECKSUMS_FILE, check_weights, crc32_of, write_checksums
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.tokenizer import load_tokenizer
+from lightning_rm.evaluation.temperature import store_temperature
+from lightning_rm.models.backbone.folder import has_checksum
+from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.scoring.load import load_model
 from tests.toy import toy_data, toy_model, toy_module, toy_trainer
 
 
@@ -87,10 +94,50 @@ def test_a_flipped_byte_of_an_exported_model_is_found(tmp_path: Path) -> None:
     RewardModel.from_pretrained(tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_a_flipped_byte_beside_the_weights_is_found(name: str, tmp_path: Path) -> None:
+    """Another base of rotary positions, a word of the vocabulary or a turn's mark is other rewards and no error."""
+    toy_model().save_pretrained(tmp_path, world_tokenizer())
+    whole = (tmp_path / name).read_bytes()
+    draw = random.Random(0)
+    for _ in range(25):
+        flip(tmp_path / name, draw.randrange(len(whole)), bit=draw.randrange(8))
+        with pytest.raises(ValueError, match=rf"{name} has other bytes than were written"):
+            (load_tokenizer if draw.random() < 0.5 else RewardModel.from_pretrained)(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+    RewardModel.from_pretrained(tmp_path, tokenizer=load_tokenizer(tmp_path))
+
+
+def test_a_flipped_byte_of_an_ensemble_is_found(tmp_path: Path) -> None:
+    RewardEnsemble([toy_model(), toy_model()], "mean").save_pretrained(tmp_path, world_tokenizer())
+    whole = (tmp_path / "ensemble.json").read_bytes()
+    for place in range(len(whole)):
+        flip(tmp_path / "ensemble.json", place, bit=place % 8)
+        with pytest.raises(ValueError, match=r"ensemble.json has other bytes than were written"):
+            load_model(tmp_path)
+    (tmp_path / "ensemble.json").write_bytes(whole)
+    load_model(tmp_path)
+
+
+def test_a_temperature_is_stored_with_the_checksum_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill before the last step leaves the file without a checksum, and no wrong one."""
+    toy_model().save_pretrained(tmp_path)
+    store_temperature(tmp_path, 2.0)
+    told = json.loads((tmp_path / CHECKSUMS_FILE).read_text())
+    assert int(told["config.json"]["crc32"], 16) == crc32_of(tmp_path / "config.json")
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning_rm.checksums._checksum", lambda path: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            store_temperature(tmp_path, 3.0)
+    assert list(json.loads((tmp_path / CHECKSUMS_FILE).read_text())) == ["model.safetensors"]
+    RewardModel.from_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["lightning_rm"] == {"temperature": 3.0}
+
+
 def test_checksums_name_files_of_their_folder_and_are_none_of_a_folder_without_them(tmp_path: Path) -> None:
     check_weights(tmp_path)
     save_file({"a": torch.zeros(3)}, tmp_path / "model.safetensors")
-    write_checksums(tmp_path)
+    write_checksums(tmp_path, has_checksum)
     told = json.loads((tmp_path / CHECKSUMS_FILE).read_text())
     size = (tmp_path / "model.safetensors").stat().st_size
     assert told == {"model.safetensors": {"bytes": size, "crc32": f"{crc32_of(tmp_path / 'model.safetensors'):08x}"}}

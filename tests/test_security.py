@@ -107,6 +107,7 @@ def test_a_configuration_with_layers_without_end_is_refused(tmp_path: Path) -> N
     toy_model().save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 10**9}))
+    (tmp_path / "checksums.json").unlink()
     with pytest.raises(ValueError, match=r"num_hidden_layers=1,000,000,000, and no model has more than 10,000"):
         RewardModel.from_pretrained(tmp_path)
 

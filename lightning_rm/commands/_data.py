@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.annotation.voters import Voter, check_strangers
-from lightning_rm.checksums import CHECKSUMS_FILE
+from lightning_rm.checksums import CHECKSUMS_FILE, WEIGHTS
 from lightning_rm.commands._config import config_of
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.resampling import Fold, WithoutFold
@@ -30,7 +30,8 @@ def start_of(cfg: DictConfig) -> dict[str, str]:
     folder = None if path is None else find_folder(Path(path))
     if folder is None or not (exported := folder / CHECKSUMS_FILE).is_file():
         return {}
-    return {"weights of backbone.path": fingerprint(checksums=read_object(exported))[:12]}
+    checksums = {name: told for name, told in read_object(exported).items() if name.endswith(WEIGHTS)}
+    return {"weights of backbone.path": fingerprint(checksums=checksums)[:12]}
 
 
 def keep_if_unchanged(run: Path, source: Source, before: str) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lightning_rm.checksums import rewriting
 from lightning_rm.drafts import draft_of
 from lightning_rm.told import read_object
 
@@ -32,6 +33,6 @@ def store_temperature(folder: str | Path, temperature: float) -> Path:
         raise ValueError(f"{folder} has no config.json to store a temperature in")
     settings: dict[str, Any] = read_object(file)
     settings[SECTION] = {**settings.get(SECTION, {}), "temperature": temperature}
-    with draft_of(file) as draft:
+    with rewriting(file), draft_of(file) as draft:
         draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return file

@@ -84,7 +84,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             super().save_checkpoint(checkpoint, draft, storage_options)
             self.barrier()
             if self.global_rank == 0:
-                write_checksums(draft, "*")
+                write_checksums(draft, lambda name: True)
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from lightning_rm.checksums import check_texts
 from lightning_rm.data.tokenize.hostile import check_files, check_growth, check_template
 from lightning_rm.data.tokenize.templates import (
     ENCODER_TEMPLATE,
@@ -87,6 +88,7 @@ def load_tokenizer(
     if str(path).endswith(".gguf"):
         path, options["gguf_file"] = Path(path).parent, Path(path).name
     check_files(str(path))
+    check_texts(Path(path))
     tokenizer = fast(_from_pretrained(str(path), options))
     check_growth(str(path), definition(tokenizer))
     tokenizer.padding_side = "right"

@@ -34,6 +34,11 @@ def is_no_model(name: str) -> bool:
     return MODEL_FILES.fullmatch(name) is None and TOKENIZER_FILES.fullmatch(name) is None
 
 
+def has_checksum(name: str) -> bool:
+    """Tell whether an export writes down the checksum of a file of this name: a model's or a tokenizer's."""
+    return not is_no_model(name)
+
+
 def is_members(folder: str | Path) -> bool:
     """Tell whether `MemberRewardModel.save_pretrained` wrote a folder."""
     return (Path(folder) / MEMBERS_FILE).is_file()

@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lightning_rm.checksums import check_weights
+from lightning_rm.checksums import check_texts, check_weights
 from lightning_rm.model_paths import check_model_path
 from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.heads import Architecture, head_tensors
@@ -107,6 +107,7 @@ class Checkpoint:
                 )
             )
         if self.gguf_file is None:
+            check_texts(folder)
             for file in (folder / name for name in ("config.json", "adapter_config.json")):
                 if file.is_file():
                     read_object(file)

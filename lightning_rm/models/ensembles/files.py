@@ -13,10 +13,11 @@ from typing import Any, cast
 
 import torch
 
+from lightning_rm.checksums import check_texts, write_checksums
 from lightning_rm.digests import FileState, state_of
 from lightning_rm.drafts import folder_draft
 from lightning_rm.globs import is_glob, named_paths
-from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model
+from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, has_checksum, is_ensemble, is_no_model
 from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.told import read_object
 
@@ -105,9 +106,11 @@ def write_ensemble(
             (draft / ENSEMBLE_FILE).write_text(told + "\n", encoding="utf-8")
             if write_beside is not None:
                 write_beside(draft)
+            write_checksums(draft, has_checksum)
 
 
 def _stored(folder: str | Path) -> dict[str, Any]:
+    check_texts(Path(folder))
     return read_object(Path(folder) / ENSEMBLE_FILE)
 
 

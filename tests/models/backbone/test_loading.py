@@ -400,5 +400,6 @@ def test_weights_that_would_run_code_or_lack_a_package_are_named(tmp_path: Path)
     config = json.loads((tmp_path / "b" / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     (tmp_path / "b" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "b" / "checksums.json").unlink()
     with pytest.raises(ValueError, match="need a package that is not installed"):
         RewardModel.from_pretrained(tmp_path / "b")
