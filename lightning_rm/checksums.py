@@ -12,7 +12,7 @@ import functools
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from lightning_rm.drafts import draft_of
 from lightning_rm.told import read_object
 
 CHECKSUMS_FILE = "checksums.json"
-"""Beside exported weights: file -> its length in bytes and its CRC-32."""
+"""Beside exported weights, and in a run's folder: file -> its length in bytes and its CRC-32."""
 
 WEIGHTS = ".safetensors"
 CHUNK_BYTES = 2**22
@@ -74,6 +74,52 @@ def write_checksums(folder: Path, covers: Callable[[str], bool]) -> None:
     (folder / CHECKSUMS_FILE).write_text(_text(found), encoding="utf-8")
 
 
+def write_checksums_below(folder: Path, patterns: Iterable[str], coming: Mapping[str, bytes]) -> None:
+    """Write the checksums of files below a folder into it, for `check_file`.
+
+    Args:
+        folder: of a run.
+        patterns: of the files that are there.
+        coming: files that will be written next -> what will be in them.
+    """
+    there = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    told = {path.relative_to(folder).as_posix(): _checksum(path) for path in sorted(there)}
+    told |= {name: _told(len(content), zlib.crc32(content)) for name, content in coming.items()}
+    with draft_of(folder / CHECKSUMS_FILE) as draft:
+        draft.write_text(_text(told), encoding="utf-8")
+
+
+def check_file(path: Path) -> None:
+    """Compare a file with its checksum, in its folder or in the one above; one without any passes.
+
+    Raises:
+        ValueError: if it has other bytes, or the checksums cannot be read.
+    """
+    for folder in (path.parent, path.parent.parent):
+        name = path.relative_to(folder).as_posix()
+        if name in (expected := _expected(folder)):
+            _compare(path, *expected[name])
+
+
+def with_checksum(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with the checksum of all that it says, under `crc32`: for a file that stands alone."""
+    return {**told, "crc32": f"{zlib.crc32(json.dumps(told, sort_keys=True).encode()):08x}"}
+
+
+def check_object(told: Mapping[str, Any], name: object) -> None:
+    """Compare what `with_checksum` returned, once it was read again; an object without a checksum passes.
+
+    Raises:
+        ValueError: if it says something else than was written.
+    """
+    said = {key: value for key, value in told.items() if key != "crc32"}
+    if "crc32" in told and with_checksum(said) != told:
+        raise ValueError(
+            f"{name} says something else than was written: it is damaged, so write or copy it again; or it was changed "
+            "on purpose, then take its crc32 out"
+        )
+
+
 @contextmanager
 def rewriting(path: Path) -> Generator[None]:
     """Write a file again that may have a checksum beside it, which is taken out before and put in after.
@@ -93,7 +139,11 @@ def rewriting(path: Path) -> Generator[None]:
 
 
 def _checksum(path: Path) -> dict[str, object]:
-    return {"bytes": path.stat().st_size, "crc32": f"{crc32_of(path):08x}"}
+    return _told(path.stat().st_size, crc32_of(path))
+
+
+def _told(size: int, checksum: int) -> dict[str, object]:
+    return {"bytes": size, "crc32": f"{checksum:08x}"}
 
 
 def _text(told: Mapping[str, Any]) -> str:
@@ -137,7 +187,9 @@ def check_texts(folder: Path) -> None:
     Raises:
         ValueError: if a file has other bytes, or the checksums cannot be read.
     """
-    _compare(folder, {name: each for name, each in _expected(folder).items() if not name.endswith(WEIGHTS)})
+    for name, each in _expected(folder).items():
+        if not name.endswith(WEIGHTS):
+            _compare(folder / Path(name).name, *each)
 
 
 def check_weights(folder: Path, part: tuple[int, int] = (0, 1)) -> None:
@@ -150,7 +202,8 @@ def check_weights(folder: Path, part: tuple[int, int] = (0, 1)) -> None:
     Raises:
         ValueError: if a file has other bytes, or the checksums cannot be read.
     """
-    _compare(folder, dict(list(_expected(folder).items())[part[0] :: part[1]]))
+    for name, each in list(_expected(folder).items())[part[0] :: part[1]]:
+        _compare(folder / Path(name).name, *each)
 
 
 def _expected(folder: Path) -> dict[str, tuple[int, int]]:
@@ -167,13 +220,11 @@ def _expected(folder: Path) -> dict[str, tuple[int, int]]:
         raise ValueError(f"{told} is damaged; delete it, if you trust the weights beside it") from error
 
 
-def _compare(folder: Path, expected: Mapping[str, tuple[int, int]]) -> None:
-    for name, (size, checksum) in expected.items():
-        path = folder / Path(name).name
-        if not path.is_file():  # its reader says so, where it is needed
-            continue
-        if path.stat().st_size != size or crc32_of(path) != checksum:
-            raise ValueError(
-                f"{path} has other bytes than were written: it is damaged, so write or copy it again; or it was "
-                f"changed on purpose, then take {path.name} out of {CHECKSUMS_FILE} beside it"
-            )
+def _compare(path: Path, size: int, checksum: int) -> None:
+    if not path.is_file():  # its reader says so, where it is needed
+        return
+    if path.stat().st_size != size or crc32_of(path) != checksum:
+        raise ValueError(
+            f"{path} has other bytes than were written: it is damaged, so write or copy it again; or it was changed on "
+            f"purpose, then take {path.name} out of {CHECKSUMS_FILE}"
+        )

@@ -6,20 +6,34 @@ import json
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from lightning_rm.analysis.evidence import Words, evidence_of
+from lightning_rm.analysis.runs import Run
 from lightning_rm.callbacks import CheckpointFiles
 from lightning_rm.callbacks.checkpoint_files import latest_checkpoint, read_checkpoint
-from lightning_rm.checksums import CHECKSUMS_FILE, check_weights, crc32_of, write_checksums
+from lightning_rm.checksums import (
+    CHECKSUMS_FILE,
+    check_object,
+    check_weights,
+    crc32_of,
+    with_checksum,
+    write_checksums,
+    write_checksums_below,
+)
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 from lightning_rm.evaluation.temperature import store_temperature
 from lightning_rm.models.backbone.folder import has_checksum
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.parquet_files import write_parquet
 from lightning_rm.scoring.load import load_model
 from tests.toy import toy_data, toy_model, toy_module, toy_trainer
 
@@ -132,6 +146,41 @@ def test_a_temperature_is_stored_with_the_checksum_of_its_file(tmp_path: Path, m
     assert list(json.loads((tmp_path / CHECKSUMS_FILE).read_text())) == ["model.safetensors"]
     RewardModel.from_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["lightning_rm"] == {"temperature": 3.0}
+
+
+def test_what_a_run_left_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """A digit of a result, a point of a curve, a letter of a worst pair: each was read as it stood."""
+    run = SimpleNamespace(folder=tmp_path)
+    files = {
+        "results.json": b'{"val": {"accuracy": 0.75}}',
+        "csv/metrics.csv": b"step,val/accuracy\n4,0.75\n",
+        "pairs/val_val_worst.jsonl": b'{"row": 1, "id": "a", "prompt": "b", "chosen": "c", "rejected": "d"}\n',
+    }
+    pairs = {name: [1.0] for name in ("chosen", "rejected", "label", "clean")}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    write_parquet(pa.table(pairs | {"row": [1], "subset": ["s"]}), tmp_path / "pairs" / "val_val.parquet")
+    write_checksums_below(tmp_path, ["csv/*", "pairs/*"], {"results.json": files["results.json"]})
+    whole = evidence_of(cast(Run, run))
+    assert not whole.lacks
+    assert whole.words == {"val": {1: Words("a", "b", "c", "d")}}
+    for name in (*files, "pairs/val_val.parquet"):
+        content = (tmp_path / name).read_bytes()
+        for place in range(0, len(content), 1 + len(content) // 30):
+            flip(tmp_path / name, place, bit=place % 8)
+            (said,) = evidence_of(cast(Run, run)).lacks
+            assert said.startswith(f"{name} cannot be read: {tmp_path / name} has other bytes than were written")
+        (tmp_path / name).write_bytes(content)
+
+
+def test_an_object_with_its_checksum_says_what_was_written() -> None:
+    told = json.loads(json.dumps(with_checksum({"a": {"b": [0.1, None, "c"]}, "d": 1e-300})))
+    check_object(told, "it")
+    check_object({"a": 1}, "it")
+    for wrong in (told | {"a": {"b": [0.1, None, "d"]}}, told | {"e": 1}, told | {"crc32": "0"}):
+        with pytest.raises(ValueError, match="it says something else than was written"):
+            check_object(wrong, "it")
 
 
 def test_checksums_name_files_of_their_folder_and_are_none_of_a_folder_without_them(tmp_path: Path) -> None:

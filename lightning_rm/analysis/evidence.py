@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lightning_rm.analysis.history import Curve, read_history
 from lightning_rm.analysis.runs import Run, read_results
+from lightning_rm.checksums import check_file
 from lightning_rm.parquet_files import read_parquet
 from lightning_rm.told import json_of
 
@@ -121,11 +122,13 @@ def set_name(stem: str) -> str:
 
 
 def _records(path: Path) -> Records:
+    check_file(path)
     table: Any = read_parquet(path)
     numbers = {name: np.asarray(table[name], np.float64) for name in ("chosen", "rejected", "label", "clean")}
     return Records(np.asarray(table["row"], np.int64), table["subset"].to_pylist(), **numbers)
 
 
 def _words(path: Path) -> dict[int, Words]:
+    check_file(path)
     rows = [json_of(line, "it") for line in path.read_text(encoding="utf-8").splitlines()]
     return {int(row["row"]): Words(*(str(row[name]) for name in Words._fields)) for row in rows}

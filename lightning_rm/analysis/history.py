@@ -12,6 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow.csv import ConvertOptions, read_csv
 
+from lightning_rm.checksums import check_file
+
 
 class Curve(NamedTuple):
     """One metric over a run: `steps` (n,) of the optimizer and `values` (n,)."""
@@ -34,7 +36,11 @@ def read_history(path: str | Path) -> dict[str, Curve]:
 
     Returns:
         A curve for every column that has a value, `step` and `epoch` apart, in the order of their first ones.
+
+    Raises:
+        ValueError: if the file has other bytes than its run wrote.
     """
+    check_file(Path(path))
     with Path(path).open(newline="", encoding="utf-8") as file:
         names = next(csv.reader(file), [])
     if "step" not in names:

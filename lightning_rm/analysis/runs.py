@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from lightning_rm.checksums import check_file
 from lightning_rm.told import object_of
 
 
@@ -28,6 +29,7 @@ def read_results(path: Path, name: object = None) -> dict[str, dict[str, float]]
         ValueError: if it holds something else.
     """
     name = path if name is None else name
+    check_file(path)
     found = object_of(path.read_bytes(), name)
     for data_set, metrics in found.items():
         values = cast("dict[str, object]", metrics).values() if isinstance(metrics, dict) else [metrics]

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.checksums import check_file
 from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
 from lightning_rm.digests import FileState, check_unchanged, files_digest, fingerprint
@@ -149,6 +150,7 @@ def check_strangers(named: str, runs: Sequence[Path]) -> None:
 
 
 def _trained_on(run: Path) -> dict[str, Any] | None:
+    check_file(run / TRAINED_ON)
     try:
         told = read_object(run / TRAINED_ON)
     except (OSError, ValueError):

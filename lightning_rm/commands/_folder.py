@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.annotation.voters import write_trained_on
+from lightning_rm.checksums import CHECKSUMS_FILE, write_checksums_below
 from lightning_rm.commands._checks import BENCHMARK
 from lightning_rm.commands._config import dotted, plain_console, resolved, written_config
 from lightning_rm.commands._data import start_of
@@ -58,6 +59,9 @@ SETTINGS = "config_to_step_{}.yaml"
 RECORDS = (SETTINGS.format("*"), "csv/metrics.csv", "results.json", "data.json", SPIKES, "pairs/*.*", "figures/*.*")
 """What a run writes beside its models, as globs below its folder."""
 
+CHECKED = ("csv/metrics.csv", "data.json", "trained_on.json", "pairs/*.*")
+"""What other commands read of a run that has ended, and compare with its checksums."""
+
 
 def begin(run: Path, cfg: DictConfig, step: int | None) -> None:
     """Make the folder ready when training begins: by then data and settings have been checked.
@@ -85,6 +89,7 @@ def begin(run: Path, cfg: DictConfig, step: int | None) -> None:
         for path in run.glob("model/*/*"):
             if path.parent.name in ("best", "last") and not is_no_model(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (run / CHECKSUMS_FILE).unlink(missing_ok=True)  # of files that grow again
     write_trained_on(run, *trained_on(cfg))
     with draft_of(config) as draft:
         OmegaConf.save(cfg, draft, resolve=True)
@@ -183,8 +188,10 @@ def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] 
         undrawn = f"no figures: {error}"
     except Exception as error:
         failed = error
+    content = (json.dumps(results, indent=2) + "\n").encode()
+    write_checksums_below(run, CHECKED, {"results.json": content})
     with draft_of(run / "results.json") as draft:
-        draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        draft.write_bytes(content)
     if failed is not None:
         raise failed
     out.print(results_table({name: values for name, values in results.items() if not name.startswith(BENCHMARK)}))

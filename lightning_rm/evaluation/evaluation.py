@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from lightning_rm.checksums import with_checksum
 from lightning_rm.drafts import draft_of
 from lightning_rm.evaluation.measure import Figure, Row
 from lightning_rm.evaluation.result import BenchmarkResult
@@ -95,7 +96,8 @@ class Evaluation:
         writer.writeheader()
         writer.writerows({key: finite(value) for key, value in record.items()} for record in records)
         written = {
-            "evaluation.json": json.dumps(self.plain(), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            "evaluation.json": json.dumps(with_checksum(self.plain()), indent=1, ensure_ascii=False, allow_nan=False)
+            + "\n",
             "evaluation.csv": text.getvalue(),
             "evaluation.md": self.markdown(),
         }

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from lightning_rm.checksums import check_file
 from lightning_rm.parquet_files import read_parquet
 from lightning_rm.publishing.card import Measured
 from lightning_rm.publishing.facts import Reference, accuracy_interval
@@ -87,6 +88,7 @@ def read_run(run: Path, others: Sequence[Path] = ()) -> RunFacts:
     seeds = {name: config[name] for name in ("seed", "init_seed") if config.get(name) is not None}
     world = _at(config, "data.world_seed")
     data_file = run / "data.json"
+    check_file(data_file)
     return RunFacts(
         name=str(config.get("name", run.name)),
         base=_at(config, "backbone.path"),
@@ -134,6 +136,7 @@ def _check_recipe(run: Path, config: Mapping[str, Any], other: Path) -> None:
 
 def _results(run: Path) -> dict[str, dict[str, float]]:
     path = run / "results.json"
+    check_file(path)
     return read_object(path) if path.is_file() else {}
 
 
@@ -172,5 +175,6 @@ def _reference(run: Path) -> Reference | None:
 
 
 def _pairs(path: Path) -> dict[str, Any]:
+    check_file(path)
     table = read_parquet(path, columns=["chosen", "rejected", "label"])
     return {name: table[name].to_numpy() for name in table.column_names}

@@ -14,6 +14,7 @@ from lightning_rm.analysis.page.blocks import Block, Cell, Drawing, Drawings, Fo
 from lightning_rm.analysis.plots.comparison import bars_of_models
 from lightning_rm.analysis.plots.style import BLUE, GREY, Key
 from lightning_rm.analysis.sections.results import file_name
+from lightning_rm.checksums import check_object
 from lightning_rm.told import read_object
 
 Sections = Mapping[str, Mapping[str, float | None]]
@@ -75,6 +76,7 @@ def benchmarks_section(files: Sequence[Path]) -> Section:
 def _read(path: Path, found: dict[str, _Benchmark]) -> list[str]:
     """Add what a file says to what was found, and give what has failed in it; a broken file adds nothing."""
     told = read_object(path)
+    check_object(told, path)
     read = {
         name: _Benchmark(
             f"{result['title']}, {result['num_items']:,} items",
