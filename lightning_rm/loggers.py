@@ -160,7 +160,7 @@ class ResumableCSVLogger(CSVLogger):
         """Log what the step has not logged before the run was stopped."""
         if self._kept is None:
             self._kept = self._keep()
-        new = {name: value for name, value in metrics.items() if (step, name) not in self._kept}
+        new = {name: value for name, value in metrics.items() if name == "epoch" or (step, name) not in self._kept}
         if new.keys() - {"epoch"}:
             super().log_metrics(new, step)
 

@@ -55,7 +55,7 @@ def fit(folder: Path, resume: Path | None = None, extra: Sequence[L.Callback] = 
 
 
 def cells(folder: Path) -> dict[tuple[int, str], float]:
-    """Steps and metrics, none of them twice, in the order of the steps."""
+    """Steps and metrics, none of them twice, in the order of the steps, each with the epoch that its row says."""
     found: dict[tuple[int, str], float] = {}
     with (folder / "csv" / "metrics.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -64,6 +64,7 @@ def cells(folder: Path) -> dict[tuple[int, str], float]:
                 if cell and name not in ("step", "epoch"):
                     assert (int(row["step"]), name) not in found
                     found[int(row["step"]), name] = float(cell)
+                    found[int(row["step"]), f"epoch of {name}"] = float(row["epoch"] or -1)
     return found
 
 
@@ -80,6 +81,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], flo
         ("on_train_batch_start", 7, RuntimeError("the machine fails")),  # what was logged since step 4 is logged again
         ("on_train_batch_start", 9, KeyboardInterrupt()),
         ("on_validation_batch_end", 1, KeyboardInterrupt()),
+        ("on_validation_batch_start", 2, KeyboardInterrupt()),  # what follows is of a step that has logged
         ("on_validation_end", 0, KeyboardInterrupt()),  # that of step 5 is logged, and takes place again
     ],
 )

@@ -39,6 +39,11 @@ class ResumeCheckpoint(L.Callback):
         self.path = Path(path)
         self.every_n_train_steps = every_n_train_steps
         self._last_step = 0
+        self._validated: dict[str, int] | None = None
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember how many batches of validations the epoch has had."""
+        self._validated = dict(checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember that the step a run goes on from is saved already."""
@@ -47,7 +52,14 @@ class ResumeCheckpoint(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time; not where a step ends, for a validation or an epoch's end may follow and belong to it."""
+        """Save if it is time; not where a step ends, for a validation or an epoch's end may follow and belong to it.
+
+        Where a run goes on in the first batch of an epoch, or after a validation within it, Lightning has counted a
+        validation that it did not run.
+        """
+        loop = trainer.fit_loop.epoch_loop
+        if loop.restarting and self._validated is not None:
+            loop.val_loop.batch_progress.total.load_state_dict(self._validated)
         step, every = trainer.global_step, self.every_n_train_steps
         if every and step % every == 0 and step > self._last_step:
             self._last_step = step

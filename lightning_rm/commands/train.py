@@ -37,7 +37,7 @@ from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing, clear_stopped, report, write_counts
 from lightning_rm.commands._settings import check_precision, micro_batches
-from lightning_rm.commands._stopped import Terminated, requeue
+from lightning_rm.commands._stopped import exit_after, requeue
 from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.models.backbone.adapters import count_parameters
@@ -258,10 +258,12 @@ def _end(ended: SystemExit, stop: Stop, trainer: L.Trainer) -> NoReturn:
         requeue()
     if stop.signal is not None:
         raise SystemExit(stop.exit_code) from None
-    cause = ended.__context__
-    if isinstance(ended, SIGTERMException) or isinstance(cause, Terminated):
+    if isinstance(ended, SIGTERMException):
         raise SystemExit(143) from None
-    raise SystemExit(130) if isinstance(cause, KeyboardInterrupt) else ended
+    cause = ended.__context__
+    if isinstance(cause, KeyboardInterrupt):  # between stages, where no `Stop` listens
+        exit_after(cause)
+    raise ended
 
 
 def _finished(trainer: L.Trainer, exit_code: int = 0) -> list[str]:

@@ -139,6 +139,7 @@ class Part:
         try:
             self.losses, module = run(folder, resume, enable_checkpointing=True, callbacks=callbacks, **options)
             self.weights = weights(module)
+            self.loops = module.trainer.fit_loop.state_dict()
         except (SystemExit, RuntimeError):
             self.losses = []
 
@@ -211,6 +212,17 @@ def test_ctrl_c_between_the_last_batch_and_its_validation(tmp_path: Path, hook: 
     first = Part(folder, end=InterruptAt(hook, 1 if hook == "log_metrics" else 5), **options)
     rest = Part(folder, first.checkpoint, **options)
     assert len(rest.losses) == 12
+    assert_same_run(whole, first, rest)
+
+
+@pytest.mark.parametrize(("every", "batch"), [("an epoch", 12), ("half an epoch", 12), ("half an epoch", 15)])
+def test_a_validation_is_counted_once(tmp_path: Path, whole_of: Callable[[str], Part], every: str, batch: int) -> None:
+    """Stopped before the first batch of the last epoch, or after a validation within it: checkpoints count batches of
+    validations, and Lightning would count those of one that a resumed run does not repeat."""
+    whole, options = whole_of(every), VALIDATIONS[every]
+    first = Part(tmp_path, end=InterruptAt("on_train_batch_start", batch), **options)
+    rest = Part(tmp_path, first.checkpoint, **options)
+    assert rest.loops == whole.loops
     assert_same_run(whole, first, rest)
 
 

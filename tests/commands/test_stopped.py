@@ -6,10 +6,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from lightning_rm.callbacks import Stop
 from lightning_rm.commands._stopped import INNER, Terminated, exit_after, listen, run_inner
+from lightning_rm.commands.train import _end  # pyright: ignore[reportPrivateUsage]
 
 SAVES = """
 import os, signal, sys
@@ -56,6 +59,16 @@ def test_a_command_that_was_stopped_alone_stops_the_one_that_runs_it(queued: Pat
         with pytest.raises(kind):
             run_inner([sys.executable, "-S", "-c", f"import sys; sys.exit({code})"])
     assert run_inner([sys.executable, "-S", "-c", "import sys; sys.exit(3)"]) == 3
+
+
+def test_slurms_notice_between_a_training_and_its_test_puts_the_job_back_too(queued: Path) -> None:
+    """Where nobody listens for it, Lightning makes an exit of it."""
+    ended = SystemExit(1)
+    ended.__context__ = Terminated(signal.SIGUSR1)
+    with pytest.raises(SystemExit) as told:
+        _end(ended, Stop(), Mock())
+    assert told.value.code == 138
+    assert queued.read_text() == "requeue 17\n"
 
 
 def test_one_process_of_a_job_puts_it_back_into_the_queue_after_slurms_notice(
