@@ -266,6 +266,14 @@ def measure_review(root: Path, least: int, draw: random.Random) -> dict[str, obj
     return found | {"same": int(not any(found[kind] for kind in ("differ", "litter", "missing"))), "decisions": sent}
 
 
+def be_in_a_job(root: Path) -> None:
+    """Have commands take themselves for a job of Slurm, which notes what its queue is asked and does nothing."""
+    scontrol = root / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {root}/asked\n', encoding="utf-8")
+    scontrol.chmod(0o755)
+    os.environ |= {"SLURM_JOB_ID": "1", "PATH": f"{root}:{os.environ['PATH']}"}
+
+
 def wait_for(log: Path) -> str:
     """Return the address that a server prints."""
     while not (told := re.search(r"open (http://\S+)/#", log.read_text(encoding="utf-8"))):
@@ -287,7 +295,8 @@ def run() -> None:
     parser.add_argument("commands", nargs="*", help=f"of {', '.join(COMMANDS)}, review (default all)")
     parser.add_argument("--kills", type=int, default=5, help="the least kills of each command (default 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--signal", default="KILL", choices=("KILL", "TERM", "INT"), help="what is sent (default KILL)")
+    signals = ("KILL", "TERM", "INT", "USR1")
+    parser.add_argument("--signal", default="KILL", choices=signals, help="what is sent (default KILL)")
     parser.add_argument("--out", type=Path, help="a JSON file, written after each command")
     given = parser.parse_args()
     draw, sound, number = random.Random(given.seed), True, signal.Signals[f"SIG{given.signal}"]
@@ -296,6 +305,8 @@ def run() -> None:
         root = Path(name)
         base = root / "base"
         base.mkdir()
+        if given.signal == "USR1":
+            be_in_a_job(root)
         for folder, words in SETUP.items():
             finish([*words, f"hydra.run.dir={folder}"], base)
         rows = [{"prompt": f"{number} + 2?", "chosen": f"{number + 2}", "rejected": "no"} for number in range(200)]

@@ -67,7 +67,8 @@ class PairwiseRM(L.LightningModule):
             is None where the run has no planned end. None keeps the learning rate.
         head_lr: the head's learning rate; None takes the optimizer's.
         max_skipped: optimizer steps in a row whose loss or gradient is not finite that end the run; they change no
-            weight, and are named and counted as `train/skipped_steps`.
+            weight, and are named and counted as `train/skipped_steps`. A resumed run counts on; after an end by them
+            it begins anew.
         spike_factor: a step whose gradient's norm is above so many times the median of up to 100 before it is counted
             as `train/gradient_spikes`, and kept with its pairs; it is taken all the same. None counts none.
 

@@ -60,7 +60,8 @@ class FiniteSteps:
     """Notices, leaves out and counts the optimizer steps that are not finite.
 
     Args:
-        max_skipped: skipped steps in a row that end the run.
+        max_skipped: skipped steps in a row that end the run. A run that goes on counts on; one that has been ended by
+            them, and goes on all the same, begins anew.
         spikes: gets the norms of the others.
 
     Attributes:
@@ -79,13 +80,14 @@ class FiniteSteps:
         self.num_skipped = 0
         self.norm: Tensor | None = None
         self.in_a_row = 0
+        self._in_a_row_before = 0
         self._losses: list[Tensor] = []
         self._rows: list[Tensor] = []
         self._steps: list[_Step] = []
 
     def start(self) -> None:
-        """Forget what an interrupted run has left to read."""
-        self.in_a_row = 0
+        """Forget what an interrupted run has left to read; count on from a checkpoint, if one was taken up."""
+        self.in_a_row, self._in_a_row_before = self._in_a_row_before, 0
         self._losses, self._rows, self._steps = [], [], []
 
     def guard(self, loss: Tensor, rows: Tensor) -> Tensor:
@@ -189,11 +191,17 @@ class FiniteSteps:
 
     def state(self, device: torch.device) -> dict[str, Any]:
         """Return, for a checkpoint, what was counted; all ranks call this alike."""
-        return {"skipped_steps": self.num_skipped, "gradient_spikes": self.spikes.state(device)}
+        return {
+            "skipped_steps": self.num_skipped,
+            "skipped_in_a_row": self.in_a_row,
+            "gradient_spikes": self.spikes.state(device),
+        }
 
     def load(self, checkpoint: Mapping[str, Any], rank: int) -> None:
         """Take up what `state` gave; a checkpoint of an older run has nothing of it, or not all."""
         self.num_skipped = checkpoint.get("skipped_steps", 0)
+        in_a_row = checkpoint.get("skipped_in_a_row", 0)
+        self._in_a_row_before = in_a_row if in_a_row < self.max_skipped else 0
         if "gradient_spikes" in checkpoint:
             self.spikes.load(checkpoint["gradient_spikes"], rank)
 

@@ -112,6 +112,32 @@ def test_too_many_in_a_row_end_the_run_with_its_weights_whole_and_saved(tmp_path
         BaselineRM(toy_model(), ADAMW, head_lr=-1)
 
 
+@pytest.mark.filterwarnings("ignore:optimizer step.*is not finite", "ignore:.*dataloader is not resumable.*")
+def test_a_resumed_run_counts_on_and_one_that_was_ended_begins_anew(tmp_path: Path) -> None:
+    """None of twelve steps is finite; the bound is five: stopped after three, ended after two more, and five more."""
+
+    class StopBefore(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+            if trainer.global_step == 3:
+                raise KeyboardInterrupt
+
+    data, path = batches(*range(12), number=12), tmp_path / "r.ckpt"
+
+    def run(resume: Path | None, *callbacks: L.Callback) -> int:
+        trainer = toy_trainer(tmp_path, log_every_n_steps=1, callbacks=[ResumeCheckpoint(path), *callbacks])
+        loader: Any = DataLoader(data, batch_size=None)  # pyright: ignore[reportArgumentType]  # as above
+        trainer.fit(BaselineRM(toy_model(), ADAMW, max_skipped=5), loader, ckpt_path=resume, weights_only=True)
+        return trainer.global_step
+
+    with pytest.raises(SystemExit):
+        run(None, StopBefore())
+    for step in (5, 10):
+        with pytest.raises(DivergedError, match="5 optimizer steps in a row"):
+            run(path)
+        assert torch.load(path, weights_only=True)["global_step"] == step
+    assert run(path) == 12
+
+
 @pytest.mark.filterwarnings("ignore:optimizer step.*is not finite", "ignore:Checkpoint directory.*exists")
 @pytest.mark.parametrize("every", [1, 5])
 def test_weights_that_are_not_finite_are_neither_saved_nor_exported(every: int, tmp_path: Path) -> None:
