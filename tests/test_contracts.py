@@ -93,6 +93,9 @@ def test_lightning_takes_a_count_back_on_restart(trainer: L.Trainer) -> None:
     total.ready, total.completed = 3, 2
     total.reset_on_restart()
     assert total.ready == 2
+    total.load_state_dict({"ready": 5, "completed": 4})
+    assert (total.ready, total.completed) == (5, 4)
+    assert trainer.fit_loop.epoch_loop.restarting is False
 
 
 def test_lightning_says_where_in_the_epoch_it_stands(trainer: L.Trainer) -> None:

@@ -97,12 +97,24 @@ def begin(run: Path, cfg: DictConfig, step: int | None) -> None:
 
 
 def clear_if_nothing(run: Path) -> None:
-    """Remove the folder of a run that has not begun: it holds what Hydra writes before, and nothing else."""
+    """Remove the folder of a run that has not begun: it holds what Hydra writes before, and nothing else.
+
+    With it go those above it that are empty now, up to `runs`, below which Hydra makes them.
+    """
     if run.is_dir() and {path.name for path in run.iterdir()} <= HYDRAS:
         shutil.rmtree(run / ".hydra", ignore_errors=True)
         (run / "train.log").unlink(missing_ok=True)
-        if run.resolve() != Path.cwd():
-            run.rmdir()
+        if run.resolve() == Path.cwd():
+            return
+        run.rmdir()
+        runs = Path.cwd() / "runs"
+        for above in run.resolve().parents:
+            if above != runs and runs not in above.parents:
+                break
+            try:
+                above.rmdir()
+            except OSError:  # it holds other runs
+                break
 
 
 def _keep_settings(config: Path, cfg: DictConfig, step: int) -> None:

@@ -27,6 +27,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from lightning_rm.commands._alone import released, work_alone
 from lightning_rm.commands._targets import is_allowed
 from lightning_rm.drafts import draft_of
 from lightning_rm.system import is_running
@@ -96,6 +97,7 @@ class SweepNoted(Callback):
         """Forget the words of an older sweep in the folder, unless this one goes on with it."""
         global _sweep
         folder = Path(config.hydra.sweep.dir)
+        work_alone(folder)
         if config.get("resume") != "auto":
             for word in folder.glob(f"*/{WORD}"):
                 word.unlink()
@@ -170,7 +172,8 @@ def told_at_the_end(arguments: Sequence[str]) -> Generator[None]:
     global _sweep
     _sweep, whole = None, False
     try:
-        yield
+        with released():
+            yield
         whole = True
     finally:
         missed = _sweep is not None and show(_sweep, arguments)

@@ -134,3 +134,14 @@ def test_a_run_that_never_began_leaves_nothing(tmp_path: Path) -> None:
     assert len(list((tmp_path / "b").iterdir())) == 3
     with pytest.raises(ValueError, match="names no run"):
         find_runs("runs", tmp_path / "b")
+
+
+def test_nor_do_the_folders_above_a_run_that_never_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to `runs` they are Hydra's; one that holds another run stays, and so do a user's own."""
+    monkeypatch.chdir(tmp_path)
+    for run, left in (("runs/a/1", "."), ("runs/b/1", "runs"), ("mine/1", "mine")):
+        Path(run, ".hydra").mkdir(parents=True)
+        if left == "runs":
+            Path("runs/other/1").mkdir(parents=True)
+        _folder.clear_if_nothing(Path(run))
+        assert sorted(str(path) for path in Path(left).iterdir()) == (["runs/other"] if left == "runs" else [])

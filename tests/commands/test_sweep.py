@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from lightning_rm.commands import _alone
 from lightning_rm.commands._config import conf_dir
 from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._sweep import LOST, NOT_BEGUN, WORD, Sweep, check_search, show
 from lightning_rm.commands._words import parse
+from tests.commands.conftest import Cli
 
 SWEEPS = sorted((Path(conf_dir()) / "grid").glob("*.yaml"))
 
@@ -48,6 +51,25 @@ def test_a_job_that_did_not_come_to_its_end_is_told_and_runs_again_alone(
         assert (f"lightning-rm train {words}" in said) == (number != 0)
     assert f"lightning-rm train -m 'seed=range(6)' 'name=a b' hydra.sweep.dir={tmp_path} resume=auto" in said
     assert not show(Sweep(tmp_path / "none", "train", [], []))
+
+
+def test_a_second_sweep_in_a_folder_names_it(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it takes away the first one's words; afterwards, and where a killed one has left its file, it begins."""
+    monkeypatch.setattr(_alone, "WAIT_SECONDS", 0.0)
+    left(tmp_path / "sweep" / "0", ["seed=0"], None)
+    words = ("train", "-m", "seed=0,1", "data.file=none.jsonl", "data=jsonl", "hydra.sweep.dir=sweep")
+    with FileLock(tmp_path / "sweep" / _alone.LOCK):
+        said = cli(*words)
+    assert said.code == 1
+    assert said.err == (
+        "error: another sweep is at work in sweep; wait until it has ended, or name another folder with "
+        "hydra.sweep.dir=\n"
+    )
+    assert (tmp_path / "sweep" / "0" / WORD).is_file()
+    for _ in range(2):
+        said = cli(*words)
+        assert (said.code, "2 of 2 jobs are not done" in said.err) == (1, True)
+        assert "another sweep" not in said.err
 
 
 def test_a_launcher_that_is_not_installed_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

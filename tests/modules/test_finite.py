@@ -117,7 +117,9 @@ def test_a_resumed_run_counts_on_and_one_that_was_ended_begins_anew(tmp_path: Pa
     """None of twelve steps is finite; the bound is five: stopped after three, ended after two more, and five more."""
 
     class StopBefore(L.Callback):
-        def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        def on_train_batch_start(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        ) -> None:
             if trainer.global_step == 3:
                 raise KeyboardInterrupt
 
