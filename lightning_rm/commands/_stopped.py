@@ -70,8 +70,12 @@ def exit_after(stopped: KeyboardInterrupt) -> NoReturn:
 
 
 def requeue() -> None:
-    """Put this process's job back into Slurm's queue, unless another command runs this one."""
+    """Put this process's job back into Slurm's queue, unless another command runs this one.
+
+    Slurm then sends SIGTERM, which must not disturb a process that is ending.
+    """
     if INNER not in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
 
 

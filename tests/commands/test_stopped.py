@@ -69,6 +69,7 @@ def test_slurms_notice_between_a_training_and_its_test_puts_the_job_back_too(que
         _end(ended, Stop(), Mock())
     assert told.value.code == 138
     assert queued.read_text() == "requeue 17\n"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # by which Slurm ends what is in its queue again
 
 
 def test_one_process_of_a_job_puts_it_back_into_the_queue_after_slurms_notice(
