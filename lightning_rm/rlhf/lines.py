@@ -1,19 +1,24 @@
 """JSONL that grows: rows are appended as they are made, and a killed run goes on where it was. It knows no row's form.
 
 Beside `OUT` stands `OUT.json` with the settings that the rows were made by, so that rows of other settings never come
-into one file.
+into one file, and with a checksum of the rows so far: another letter in one of them would be a row like any other.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_rm.checksums import crc32_of
 from lightning_rm.drafts import draft_of, naming
 from lightning_rm.told import object_of, read_object
+
+WRITTEN = "written"
+"""The key of `OUT.json` with the length of the rows in bytes, and their CRC-32."""
 
 
 def whole_lines(path: Path) -> list[bytes]:
@@ -38,6 +43,7 @@ class GrowingLines:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.settings = json.loads(json.dumps(settings))
+        self._crc32 = 0
 
     @property
     def settings_path(self) -> Path:
@@ -58,17 +64,12 @@ class GrowingLines:
             How many rows the file has now.
 
         Raises:
-            ValueError: if there is a file of other settings, or of none.
+            ValueError: if there is a file of other settings, or of none, or its rows are not those that were written.
         """
         if self.path.exists() and self.path.stat().st_size and (others := self._others()):
             if not overwrite:
-                raise ValueError(
-                    f"out={str(self.path)!r} is there already, {others}; give the same, name another file, or set "
-                    "overwrite=true"
-                )
+                raise ValueError(f"out={str(self.path)!r} is there already, {others}, or set overwrite=true")
             self.path.unlink()
-        with draft_of(self.settings_path) as draft:
-            draft.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
         with self.path.open("ab+") as file:
             file.seek(0)
             ends = [0]
@@ -78,15 +79,19 @@ class GrowingLines:
             num_whole = len(ends) - 1
             kept = num_whole if num_whole == num_rows else num_whole - num_whole % batch_rows
             file.truncate(ends[kept])
+        self._crc32 = crc32_of(self.path)
+        self._note()
         return kept
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows at the end, all of them on disk before it returns."""
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass")
         with naming(self.path), self.path.open("ab") as file:
-            file.write(text.encode("utf-8", "surrogatepass"))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        self._crc32 = zlib.crc32(text, self._crc32)
+        self._note()
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows in order."""
@@ -97,8 +102,25 @@ class GrowingLines:
     def _others(self) -> str:
         """Say how the settings of the file there differ from these; empty if they do not."""
         if not self.settings_path.is_file():
-            return f"and no {self.settings_path.name} beside it says how it was made"
+            return f"and no {self.settings_path.name} beside it says how it was made; name another file"
         there = read_object(self.settings_path)
+        written = there.pop(WRITTEN, None)
+        if written is not None and self._is_damaged(written):
+            return "and its rows are not those that were written: they are damaged; name another file"
         names = [name for name in there | self.settings if there.get(name) != self.settings.get(name)]
         differences = [f"{name}={there.get(name)}, now {self.settings.get(name)}" for name in names]
-        return f"made with {'; '.join(differences)}" if differences else ""
+        return f"made with {'; '.join(differences)}; give the same, name another file" if differences else ""
+
+    def _is_damaged(self, written: Any) -> bool:
+        """Tell whether the rows that were noted are others now; of a file that was cut, none has to be."""
+        try:
+            size, checksum = int(written["bytes"]), int(written["crc32"], 16)
+        except (TypeError, KeyError, ValueError):
+            return True
+        return self.path.stat().st_size >= size and crc32_of(self.path, size) != checksum
+
+    def _note(self) -> None:
+        """Write the settings, and the checksum of the rows so far."""
+        written = {"bytes": self.path.stat().st_size, "crc32": f"{self._crc32:08x}"}
+        with draft_of(self.settings_path) as draft:
+            draft.write_text(json.dumps(self.settings | {WRITTEN: written}, indent=2) + "\n", encoding="utf-8")
