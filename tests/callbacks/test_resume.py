@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,27 @@ def run(
     return recorder.losses, module
 
 
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[list[float], L.LightningModule]]:
+    """The run that never stopped, by how many micro-batches make a step, once."""
+    return cache(lambda accumulate: run(tmp_path_factory.mktemp("whole"), **_two_epochs(accumulate)))
+
+
+def _two_epochs(accumulate: int) -> dict[str, Any]:
+    return {"max_epochs": 2, "accumulate_grad_batches": accumulate}
+
+
 @pytest.mark.parametrize(("every", "num_workers", "accumulate"), [(6, 0, 1), (4, 0, 1), (4, 2, 1), (2, 0, 2)])
-def test_resume_is_bit_exact(tmp_path: Path, every: int, num_workers: int, accumulate: int) -> None:
+def test_resume_is_bit_exact(
+    tmp_path: Path,
+    two_epochs: Callable[[int], tuple[list[float], L.LightningModule]],
+    every: int,
+    num_workers: int,
+    accumulate: int,
+) -> None:
     """Six micro-batches an epoch: stopped after 6 (the epoch's end) and after 4 (inside it)."""
-    options: dict[str, Any] = {"max_epochs": 2, "accumulate_grad_batches": accumulate}
-    whole, finished = run(tmp_path / "whole", **options)
+    options = _two_epochs(accumulate)
+    whole, finished = two_epochs(accumulate)
     checkpoint = ModelCheckpoint(
         tmp_path / "ckpt", filename="{step}", every_n_train_steps=every, save_top_k=-1, save_on_train_epoch_end=False
     )
