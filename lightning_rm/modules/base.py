@@ -105,7 +105,7 @@ class PairwiseRM(L.LightningModule):
         self._step_before_batch = 0
         self.finite = FiniteSteps(max_skipped, GradientSpikes(spike_factor))
         self._gradient_norm: Tensor | None = None  # of the step that is being taken
-        self._progress = Progress()  # sums over pairs of `STATISTICS`, and of each loss
+        self._progress = Progress()  # sums of `STATISTICS`, and of each loss
         self._measured = Measured()
         self._restored = RestoredOptimizer()
         self.num_not_finite: dict[str, int] = {}

@@ -402,6 +402,23 @@ def test_plackett_luce_learns_the_order_of_a_list(tmp_path: Path) -> None:
     assert trainer.callback_metrics["train_epoch/accuracy"] > 0.9
 
 
+@pytest.mark.parametrize("list_loss", ["pairs", "plackett_luce"])
+def test_a_logged_loss_is_the_mean_over_lists_of_uneven_micro_batches(tmp_path: Path, list_loss: Any) -> None:
+    """Lists of 4, 1, 2 and 1 pairs: each counts once, one a micro-batch or all in one."""
+    scores = ((2.0, 2.0, 1.0, 1.0), (2.0, 1.0), (2.0, 1.0, 1.0), (2.0, 1.0))
+    rows = [
+        replace(row, responses=row.responses[: len(of)], scores=tuple({"score": score} for score in of))
+        for row, of in zip(SyntheticGroups(4, k=4), scores, strict=True)
+    ]
+    logged: list[float] = []
+    for lists in (4, 1):
+        module = BaselineRM(toy_model(dtype="float64"), partial(torch.optim.SGD, lr=0.0), list_loss=list_loss)
+        trainer = toy_trainer(tmp_path, log_every_n_steps=4 // lists)
+        trainer.fit(module, data_of(tmp_path, GroupRows(rows), batch_pairs=lists, order="random"))
+        logged.append(float(trainer.callback_metrics["train/loss"]))
+    assert logged[0] == same(logged[1])
+
+
 def test_ties_have_no_place_in_an_order(tmp_path: Path) -> None:
     tied = [replace(row, scores=({"score": 2.0}, {"score": 1.0}, {"score": 1.0})) for row in SyntheticGroups(4, k=3)]
     module = BaselineRM(toy_model(), ADAMW, list_loss="plackett_luce")
