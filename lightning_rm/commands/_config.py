@@ -18,7 +18,7 @@ from rich.console import Console
 
 import lightning_rm
 from lightning_rm.commands._stopped import exit_after
-from lightning_rm.commands._sweep import in_sweep, leave_word
+from lightning_rm.commands._sweep import in_sweep, leave_last_word, leave_word
 from lightning_rm.drafts import is_full
 from lightning_rm.told import check_yaml
 
@@ -98,7 +98,8 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
 
     Such an error is a ValueError, one of the operating system about a file, or one of Lightning, Hydra or W&B about
     their settings. Code below the commands does not know the configuration and says `overlong=drop`: a second line
-    gives the full keys. A job of a multirun that fails records that in its folder, and the next one is run.
+    gives the full keys. A job of a multirun that fails records that in its folder, and the next one is run, unless the
+    disk is full.
     """
     try:
         yield
@@ -128,7 +129,7 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
         if nulls and ("None" in said or "=null;" in said):
             print(f"(null was given for {', '.join(nulls)}; without it the default holds)", file=sys.stderr)
         if in_sweep():
-            leave_word(said)
+            leave_last_word(said, is_full(error))
             return
         raise SystemExit(1) from error
 

@@ -58,6 +58,7 @@ class Sweep:
 
 
 _sweep: Sweep | None = None  # of this process, once Hydra has begun it
+_unwritten: dict[Path, str] = {}  # what went wrong in jobs of this process, by folder, where the disk did not take it
 
 
 def in_sweep() -> bool:
@@ -78,6 +79,25 @@ def leave_word(error: str | None, result: Any = None) -> None:
     }
     with draft_of(folder / WORD) as draft:
         draft.write_text(json.dumps(word) + "\n", encoding="utf-8")
+
+
+def leave_last_word(error: str, is_full: bool) -> None:
+    """Record what went wrong in a job; where the disk is full the sweep ends, for Hydra could begin no other.
+
+    Args:
+        error: in words.
+        is_full: whether it says that the disk is.
+
+    Raises:
+        SystemExit: with 1, in the process that launches the jobs.
+    """
+    try:
+        leave_word(error)
+    except OSError:
+        _unwritten[Path(HydraConfig.get().runtime.output_dir).resolve()] = error
+        is_full = True
+    if is_full and _sweep is not None:
+        raise SystemExit(1)
 
 
 def word_before() -> dict[str, Any] | None:
@@ -171,6 +191,7 @@ def told_at_the_end(arguments: Sequence[str]) -> Generator[None]:
     """
     global _sweep
     _sweep, whole = None, False
+    _unwritten.clear()
     try:
         with released():
             yield
@@ -218,9 +239,9 @@ def show(sweep: Sweep, arguments: Sequence[str] = ()) -> bool:
 def words_of(sweep: Sweep) -> dict[Path, dict[str, Any]]:
     """Return what became of each job, by its folder, in the order of their numbers."""
     found = {path.parent: read_object(path) for path in sweep.folder.glob(f"*/{WORD}")}
-    for word in found.values():
+    for path, word in found.items():
         if word["error"] == LOST:
-            word["error"] = _where(*word["process"])
+            word["error"] = _unwritten.get(path.resolve()) or _where(*word["process"])
     begun = [_asked(word["overrides"]) for word in found.values()]
     for number, overrides in enumerate(sweep.jobs):
         if _asked(overrides) not in begun:

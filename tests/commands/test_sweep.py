@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from filelock import FileLock
@@ -15,7 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from lightning_rm.commands import _alone
+from lightning_rm.commands import _alone, _sweep
 from lightning_rm.commands._config import conf_dir
 from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._sweep import LOST, NOT_BEGUN, WORD, Sweep, check_search, show
@@ -70,6 +72,27 @@ def test_a_second_sweep_in_a_folder_names_it(cli: Cli, tmp_path: Path, monkeypat
         said = cli(*words)
         assert (said.code, "2 of 2 jobs are not done" in said.err) == (1, True)
         assert "another sweep" not in said.err
+
+
+@pytest.mark.parametrize("words_fit", [True, False])
+def test_a_full_disk_ends_a_sweep_in_words(words_fit: bool, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra would answer with a traceback where it begins the next job; what the disk did not take is in the table."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "best.ckpt")
+
+    def leave(error: str | None, result: Any = None) -> None:
+        if error != LOST and not words_fit:
+            raise full
+        write(error, result)
+
+    write = _sweep.leave_word
+    monkeypatch.setattr(_sweep, "leave_word", leave)
+    monkeypatch.setattr("lightning_rm.commands._checks.check_config", Mock(side_effect=full))
+    said = cli("train", "-m", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert said.code == 1
+    assert said.err.startswith("error: best.ckpt: No space left on device; what was written before is whole. Make room")
+    assert "Traceback" not in said.err
+    assert re.search(r"│ 0 +│ seed=0 +│ best.ckpt: No space left on device", said.err)
+    assert re.search(rf"│ 1 +│ seed=1 +│ {NOT_BEGUN}", said.err)
 
 
 def test_a_launcher_that_is_not_installed_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
