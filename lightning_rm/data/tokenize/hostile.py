@@ -8,6 +8,7 @@ ours: the library gives up on a search that goes on too long, and `templates` sa
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +30,19 @@ MAX_BYTES = 2**27
 """Of memory that a template takes for two words: a text is doubled forty times in few steps without a large number."""
 
 
+MAX_SECONDS = 5.0
+"""Of a processor for two words, looked at before each step: one that wraps a million letters, or squares a number again
+and again, takes minutes in few of them."""
+
+
 class EndlessTemplateError(ValueError):
     """A chat template does not end on two words, or makes gigabytes of them."""
+
+
+class _TooMuchError(BaseException):
+    """Why a template is stopped. Jinja tries constants out while it compiles, and takes every Exception for a reason to
+    leave them for later: by then nothing would count any more.
+    """
 
 
 def check_files(path: str) -> None:
@@ -91,19 +103,25 @@ def check_template(path: str, template: str) -> None:
 
 @contextmanager
 def few_steps() -> Generator[None]:
-    """Run a template on few words, within `MAX_STEPS` lines of Python and, on Linux, `MAX_BYTES` of memory.
+    """Run a template on few words, within `MAX_STEPS` lines of Python, `MAX_SECONDS` of a processor and, on Linux,
+    `MAX_BYTES` of memory.
 
     Raises:
         EndlessTemplateError: if it takes more.
     """
-    left, before = MAX_STEPS, sys.gettrace()
+    left, before, end = MAX_STEPS, sys.gettrace(), time.thread_time() + MAX_SECONDS
 
     def count(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
-            raise EndlessTemplateError(
+            raise _TooMuchError(
                 f"the chat template does not end within {MAX_STEPS:,} steps on a conversation of two words; give "
+                "another with chat_template=..."
+            )
+        if time.thread_time() > end:
+            raise _TooMuchError(
+                f"the chat template takes over {MAX_SECONDS:g} s of a processor for a conversation of two words; give "
                 "another with chat_template=..."
             )
         return count
@@ -112,6 +130,8 @@ def few_steps() -> Generator[None]:
     try:
         with _little_memory():
             yield
+    except _TooMuchError as stopped:
+        raise EndlessTemplateError(str(stopped)) from None
     except MemoryError:
         raise EndlessTemplateError(
             f"the chat template takes over {MAX_BYTES >> 20} MiB of memory for a conversation of two words; give "

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize import hostile
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_conversation, encode_texts
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 
@@ -89,6 +90,7 @@ def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     ("template", "said"),
     [
         ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x", "does not end within 200"),
+        ("{{ ('x ' * 9999) | wordwrap(1) }}{% for i in range(9) %}{% endfor %}", "does not end within 200"),
         ("a\n{{ 'x' * 9 ** 9 ** 9 }}", r"line 2 of its chat template has a power \(\*\*\)"),
         ("{{ 'x' * 10000000000 }}", "has the number 10,000,000,000, where 1,000,000 is the most"),
         ("{{ '%s' | format('x') | center(10000000000) }}", "has the number 10,000,000,000"),
@@ -99,6 +101,19 @@ def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
 )
 def test_a_template_that_does_not_end_is_refused(template: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=said):
+        load_tokenizer(saved(tmp_path, template=template))
+
+
+SQUARES = "{% set is = namespace(x=9) %}{% for i in range(99) %}{% set is.x = is.x * is.x %}{% endfor %}x"
+
+
+@pytest.mark.parametrize("template", [SQUARES, "{{ ('x' * 1000000) | wordwrap(1) }}"])
+def test_a_template_that_takes_minutes_in_few_steps_is_refused(
+    template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each square takes three times as long as the one before."""
+    monkeypatch.setattr(hostile, "MAX_SECONDS", 0.05)
+    with pytest.raises(ValueError, match=r"takes over 0.05 s of a processor for a conversation of two words"):
         load_tokenizer(saved(tmp_path, template=template))
 
 
