@@ -187,7 +187,8 @@ def test_a_frame_with_gaps_and_its_own_kinds_of_numbers() -> None:
     frame = pd.DataFrame(ROWS).assign(id=[1, None, 3, 4, 5], label=[1, 0, None, 1, 1])
     rows = list(as_source(frame.set_index("kind")))
     assert [row.id for row in rows if isinstance(row, PairRow)][::2] == ["1", "3", "5"]
-    assert [row.label for row in rows if isinstance(row, PairRow)] == [1, 0, 1, 1, 1]
+    assert [row.label for row in rows if isinstance(row, PairRow)] == [1] * 5
+    assert [row.is_turned for row in rows if isinstance(row, PairRow)] == [False, True, False, False, False]
     assert rows[0].origin == "records row 0"
     mixed = pd.DataFrame({"prompt": ["w1", 2], "chosen": "w2", "rejected": "w3"})
     with pytest.raises(ValueError, match=r"the DataFrame has a column of more than one type .* frame\.to_dict"):
