@@ -94,12 +94,19 @@ class ResumeCheckpoint(L.Callback):
         """Set the counts to what they are where Lightning itself saves; it resumes wrongly from a save elsewhere.
 
         It takes an interrupted validation for one that is over, or reads only the rest of it; after an interrupted
-        batch it counts one step too many in the logs, and from the next checkpoint of that run it repeats a batch.
+        batch it counts one step too many in the logs, and from the next checkpoint of that run it repeats a batch. An
+        epoch that `max_steps` or an early stop has cut short it takes for a whole one: what is left of it was never
+        trained on.
         """
         loops = checkpoint["loops"]["fit_loop"]
-        epoch, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
-        current, total = batches["current"], batches["total"]
-        if epoch["processed"] == epoch["started"]:  # between epochs
+        epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+        epoch, current, total = epochs["current"], batches["current"], batches["total"]
+        cut_short = epoch["processed"] == epoch["started"] and current["ready"] > 0 and not batches["is_last_batch"]
+        if cut_short:
+            for counts in (epoch, epochs["total"]):
+                counts["processed"] -= 1
+                counts["completed"] = min(counts["completed"], counts["processed"])
+        elif epoch["processed"] == epoch["started"]:  # between epochs
             return
         trained = batches["is_last_batch"] and current["processed"] == current["ready"]
         if trainer.interrupted and (trainer.validating or trained):  # as in the first batch of the validation
@@ -107,7 +114,7 @@ class ResumeCheckpoint(L.Callback):
             loops["epoch_loop.val_loop.batch_progress"].update(total=begun, current=begun)
             for counts in (total, current):
                 counts["completed"] = counts["processed"]
-        elif trainer.training and not trained and current["processed"] == current["completed"]:
+        elif (cut_short or trainer.training) and not trained and current["processed"] == current["completed"]:
             for counts in (total, current):  # as at the end of the last whole batch
                 done = counts["completed"]
                 counts.update(ready=done, started=done, processed=done, completed=done - 1)

@@ -473,7 +473,7 @@ class PairwiseRM(L.LightningModule):
 
         It is empty where none were trained.
         """
-        if not (totals := self._progress.take_since_epoch(self._sum_over_ranks)):
+        if not (totals := self._progress.since_epoch(self._sum_over_ranks)):
             return {}
         metrics = metrics_of(totals)
         self.last_epoch = {name: float(value) for name, value in metrics.items()}

@@ -51,7 +51,7 @@ class Progress:
         self._before_batch = self._snapshot(device)
 
     def start_epoch(self) -> None:
-        """Forget the last epoch's sums: one that was resumed at its very end has no end of its own."""
+        """Forget the last epoch's sums."""
         self._since_epoch = {}
 
     def add(self, logged: Mapping[str, Tensor], of_epoch: Mapping[str, Tensor]) -> None:
@@ -64,10 +64,9 @@ class Progress:
         totals, self._since_log = _mapped(add_up, self._since_log), {}
         return totals
 
-    def take_since_epoch(self, add_up: AcrossRanks) -> Totals:
-        """Return all ranks' sums of the epoch, which begin anew; empty if a run was resumed at an epoch's very end."""
-        totals, self._since_epoch = _mapped(add_up, self._since_epoch), {}
-        return totals
+    def since_epoch(self, add_up: AcrossRanks) -> Totals:
+        """Return all ranks' sums of the epoch, which stay until the next begins: a run may go on within this one."""
+        return _mapped(add_up, self._since_epoch)
 
     def state(
         self, device: torch.device, within_batch: bool, add_up: AcrossRanks, gather: AcrossRanks

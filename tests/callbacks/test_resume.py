@@ -67,6 +67,47 @@ def test_resume_is_bit_exact(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+class StopAt(L.Callback):
+    """An early stop after some micro-batches, as of a callback that watches a training metric."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.after -= 1
+        trainer.should_stop = trainer.should_stop or self.after == 0
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("early", [True, False])
+def test_an_epoch_that_was_cut_short_goes_on(
+    tmp_path: Path,
+    two_epochs: Callable[[int], tuple[list[float], L.LightningModule]],
+    accumulate: int,
+    early: bool,
+) -> None:
+    """By an early stop or `max_steps`, after two micro-batches of the second epoch's six; a second end comes later."""
+    options, checkpoint = _two_epochs(accumulate), tmp_path / "resume.ckpt"
+    whole, finished = two_epochs(accumulate)
+    losses: list[float] = []
+    for end in (8, 10):
+        stops: dict[str, Any] = {} if early else {"max_steps": end // accumulate}
+        every = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_epochs=1, save_on_train_epoch_end=True)
+        callbacks = [ResumeCheckpoint(checkpoint), every, *([StopAt(end - len(losses))] if early else [])]
+        resume = tmp_path / f"step={len(losses) // accumulate}.ckpt" if losses else None
+        part, _ = run(tmp_path, resume, callbacks=callbacks, enable_checkpointing=True, **stops, **options)
+        losses += part
+        assert len(losses) == end
+    resume = tmp_path / f"step={10 // accumulate}.ckpt"
+    rest, resumed = run(tmp_path, resume, callbacks=[ResumeCheckpoint(checkpoint)], **options)
+    assert losses + rest == whole
+    expected, found = weights(finished), weights(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert resumed.last_epoch == finished.last_epoch
+
+
 @pytest.mark.parametrize("at_the_end", [True, False])
 def test_a_run_that_is_resumed_at_its_end_has_its_last_epochs_metrics(tmp_path: Path, at_the_end: bool) -> None:
     """Killed after the last checkpoint, while it was measured: nothing is left to train."""
