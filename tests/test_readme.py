@@ -19,6 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lightning_rm.analysis.paired import paired_difference
 from lightning_rm.commands._config import resolved
+from lightning_rm.commands._keys import check_keys, compose_choices
+from lightning_rm.commands._words import parse, sort_words
 from lightning_rm.commands.main import verbs
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
@@ -185,7 +187,24 @@ def test_conf_names_its_commands() -> None:
     assert len(CONF_COMMANDS) > 40
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *CONF_COMMANDS])
+OWN = [command for command in COMMANDS if "--config-dir" in command]
+"""Commands that read a yaml which the page has beside them."""
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_an_experiment_of_ones_own_is_what_its_page_says(command: str, tmp_path: Path) -> None:
+    [file] = [block for language, block in DOCS if language == "yaml" and block.startswith("# @package _global_")]
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(file)
+    words = sort_words(shlex.split(command.partition(" #")[0].replace("settings", str(tmp_path)))[2:])
+    check_keys("train", words.own, words.folder)
+    found = compose_choices("train", parse(words.own), words.folder).values
+    assert str(found["module._target_"]).endswith("ContrastiveRM")
+    set_there = {"name": "mine", "data.file": "pairs.jsonl", "module.beta": 0.1, "optimizer.lr": 1e-4}
+    assert set_there.items() <= found.items()
+
+
+@pytest.mark.parametrize("command", [one for one in (*COMMANDS, *CONF_COMMANDS) if one not in OWN])
 def test_every_command_composes_and_measures_what_it_monitors(command: str) -> None:
     """And what training monitors is measured: it says no before it starts to a test metric where only validation is."""
     verb, words = overrides(command)
