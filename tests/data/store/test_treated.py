@@ -98,7 +98,7 @@ def other_way_round(row: dict[str, Any]) -> dict[str, object]:
         partial(flip_weakest, share=0.5),
         partial(agreement, agree=0.8),
     ],
-    ids=repr,
+    ids=lambda treatment: getattr(treatment, "func", treatment).__name__,
 )
 def test_it_makes_no_difference_which_way_round_a_file_has_its_pairs(
     tmp_path: Path, treatment: Callable[..., Targets]
