@@ -199,16 +199,16 @@ def test_the_papers_data_has_its_three_validation_sets(tmp_path: Path) -> None:
     sets = resolved(composed("data=hh_strength_cleaned", "hydra.runtime.output_dir=run"))["data"]["module"]["test"]
     found = {
         name: [
-            (row.id, row.label)
+            (row.id, row.label, row.chosen[-1]["content"])
             for row in FileSource(tmp_path / "rows.jsonl", columns=options.get("columns"), where=options.get("where"))
             if isinstance(row, PairRow)
         ]
         for name, options in sets.items()
     }
     assert found == {
-        "test": [("0", 1.0), ("1", 1.0), ("2", 1.0), ("3", 1.0)],
-        "gpt4": [("0", 1.0), ("1", 0.0), ("3", 1.0)],
-        "agreed": [("0", 1.0), ("3", 1.0)],
+        "test": [("0", 1.0, "a"), ("1", 1.0, "a"), ("2", 1.0, "a"), ("3", 1.0, "a")],
+        "gpt4": [("0", 1.0, "a"), ("1", 1.0, "b"), ("3", 1.0, "a")],
+        "agreed": [("0", 1.0, "a"), ("3", 1.0, "a")],
     }
 
 

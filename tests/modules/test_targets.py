@@ -172,7 +172,7 @@ def test_a_label_that_is_turned_round_is_as_sure_as_before() -> None:
     ("method", "column", "value", "unread"),
     [
         ("ordinal", "label", 0.8, SURE),
-        ("ordinal", "label", 0, SIDE),
+        ("ordinal", "label", 0, None),  # the pair is turned round as it is read, and its strength with it
         ("response_rank", "label", 0.8, SURE),
         ("response_rank", "margin", 2.0, MARGIN),
         ("baseline", "margin", 2.0, MARGIN),
