@@ -57,14 +57,13 @@ METHODS = {
     "meta": ["module=meta", "module.ascent_scale=relative", "module.ascent_lr=0.01"],
     "labels": ["labels.share=0.1", f"labels.annotator={ANNOTATOR}"],
     "simcse": ["module=contrastive", "contrast=simcse", "contrast.temperature=0.2", "module.beta=0.1"],
-    "all": ["module=contrastive", "contrast=simcse", "contrast.temperature=0.2", "module.beta=0.1"],
     "flip": [],
     "mean": ["num_models=5"],
     "warm": ["num_models=5", "combine=warm"],
     "ocrm": ["weigh=true"],
     "ocrm_strong": ["weigh=true", "weighing.power=0.1", "weighing.clip=5"],
 }
-METHODS["all"] += METHODS["labels"]
+METHODS["all"] = [*METHODS["simcse"], *METHODS["labels"]]
 FLIPPED = ("flip", "all")
 MEASURES = ("gold", "reward", "agreement", "kl", "length", "distinct_2", "self_bleu", "perplexity")
 
@@ -110,10 +109,8 @@ def flipped(folder: Path, arguments: argparse.Namespace, world: int) -> Path:
     if not (curated / "clean.parquet").is_file():
         in_a_fork(
             [
-                *("curate", "data=jsonl", f"data.file={folder}/pairs.jsonl", f"data.cache_dir={arguments.out}/cache"),
-                *("data.max_tokens=256", "data.batch_pairs=32", "data.epochs=2", "data.eval_batch_pairs=128"),
-                *("backbone=hub", f"backbone.path={arguments.reward_start}", "optimizer.lr=1e-3"),
-                *("trainer=cpu", "accelerator=cpu", "share=0.1", f"seed={world}", f"out={curated}"),
+                *("curate", f"data.file={folder}/pairs.jsonl", *_training(arguments)),
+                *("share=0.1", f"seed={world}", f"out={curated}"),
             ]
         )
     return curated / "clean.parquet"
@@ -127,11 +124,8 @@ def run(arguments: argparse.Namespace, world: int, method: str) -> dict[str, Any
     pairs = flipped(folder, arguments, world) if method in FLIPPED else folder / "pairs.jsonl"
     rounds_of(
         [
-            *(f"policy={arguments.policy}", "data=jsonl", f"data.file={pairs}"),
-            *(f"data.val_file={folder}/val.jsonl", f"data.cache_dir={arguments.out}/cache", f"out={folder}/{method}"),
-            *("data.max_tokens=256", "data.batch_pairs=32", "data.epochs=2", "data.eval_batch_pairs=128"),
-            *("backbone=hub", f"backbone.path={arguments.reward_start}"),
-            *("optimizer.lr=1e-3", "trainer=cpu", "accelerator=cpu", "monitor=null", "logger=none"),
+            *(f"policy={arguments.policy}", f"data.file={pairs}", f"data.val_file={folder}/val.jsonl"),
+            *(*_training(arguments), "monitor=null", "logger=none", f"out={folder}/{method}"),
             *(f"rounds={arguments.rounds}", f"num_prompts={arguments.prompts}", "k=8", "max_new_tokens=32"),
             *("batch_prompts=32", f"num_eval_prompts={arguments.eval_prompts}", "eval_k=4"),
             *(f"seed={world}", "init_seed=0"),
@@ -141,6 +135,15 @@ def run(arguments: argparse.Namespace, world: int, method: str) -> dict[str, Any
     )
     told = json.loads((folder / method / "rounds.json").read_text(encoding="utf-8"))["rounds"]
     return {"rounds": told}
+
+
+def _training(arguments: argparse.Namespace) -> list[str]:
+    """Return the words that say how a reward model is trained, voters too."""
+    return [
+        *("data=jsonl", f"data.cache_dir={arguments.out}/cache", "data.max_tokens=256", "data.batch_pairs=32"),
+        *("data.epochs=2", "data.eval_batch_pairs=128", "backbone=hub", f"backbone.path={arguments.reward_start}"),
+        *("optimizer.lr=1e-3", "trainer=cpu", "accelerator=cpu"),
+    ]
 
 
 def _optimizer(arguments: argparse.Namespace) -> list[str]:
