@@ -2,8 +2,8 @@
 
 So does a base of rotary positions with another digit, or a vocabulary with another letter. A checkpoint is a zip
 archive with the CRC-32 of each part, which torch writes and does not compare; the files of an exported folder have
-theirs in a file beside them. A CRC-32 finds every flipped byte, and reads 3 GB a second. It is
-against accidents: whoever changes a file on purpose can change its checksum too. This file knows bytes; no tensors.
+theirs in a file beside them. A CRC-32 finds every flipped byte, and reads 3 GB a second. It is against accidents:
+whoever changes a file on purpose can change its checksum too. This file knows bytes; no tensors.
 """
 
 from __future__ import annotations

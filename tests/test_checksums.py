@@ -30,7 +30,7 @@ from lightning_rm.checksums import (
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 from lightning_rm.evaluation.temperature import store_temperature
-from lightning_rm.models.backbone.folder import has_checksum
+from lightning_rm.models.backbone.folder import is_of_model
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.parquet_files import write_parquet
@@ -186,7 +186,7 @@ def test_an_object_with_its_checksum_says_what_was_written() -> None:
 def test_checksums_name_files_of_their_folder_and_are_none_of_a_folder_without_them(tmp_path: Path) -> None:
     check_weights(tmp_path)
     save_file({"a": torch.zeros(3)}, tmp_path / "model.safetensors")
-    write_checksums(tmp_path, has_checksum)
+    write_checksums(tmp_path, is_of_model)
     told = json.loads((tmp_path / CHECKSUMS_FILE).read_text())
     size = (tmp_path / "model.safetensors").stat().st_size
     assert told == {"model.safetensors": {"bytes": size, "crc32": f"{crc32_of(tmp_path / 'model.safetensors'):08x}"}}

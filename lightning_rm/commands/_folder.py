@@ -26,7 +26,7 @@ from lightning_rm.data.sets import as_source
 from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.drafts import clear_drafts, draft_of
-from lightning_rm.models.backbone.folder import is_no_model
+from lightning_rm.models.backbone.folder import is_of_model
 
 CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", "checkpoints/resume.ckpt")
 OWN = ("name", "seed", "init_seed", "resume", "paths", "checkpoint", "logger", "callbacks", "resample", "debug")
@@ -87,7 +87,7 @@ def begin(run: Path, cfg: DictConfig, step: int | None) -> None:
         for path in (path for glob in (*CHECKPOINTS, *RECORDS) for path in run.glob(glob)):
             path.unlink()
         for path in run.glob("model/*/*"):
-            if path.parent.name in ("best", "last") and not is_no_model(path.name):
+            if path.parent.name in ("best", "last") and is_of_model(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     (run / CHECKSUMS_FILE).unlink(missing_ok=True)  # of files that grow again
     write_trained_on(run, *trained_on(cfg))

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.checksums import write_checksums
 from lightning_rm.data.rows import GroupRow
 from lightning_rm.drafts import draft_of, folder_draft
-from lightning_rm.models.backbone.folder import has_checksum
+from lightning_rm.models.backbone.folder import is_of_model
 from lightning_rm.rlhf.improving import Shaping
 from lightning_rm.rlhf.policy import load_policy
 from lightning_rm.rlhf.prompts import Prompt, heeding_generation_prompt
@@ -150,7 +150,7 @@ def train_by_trl(
             # A pickle of TRL's settings, which differ by their scratch folder: the same policy has the same files.
             (draft / "training_args.bin").unlink(missing_ok=True)
             tokenizer.save_pretrained(draft)
-            write_checksums(draft, has_checksum)
+            write_checksums(draft, is_of_model)
     log: list[dict[str, Any]] = loop.state.log_history
     with draft_of(out.parent / "trl_log.jsonl") as draft:
         draft.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")

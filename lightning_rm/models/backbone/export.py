@@ -24,7 +24,7 @@ from lightning_rm.checksums import write_checksums
 from lightning_rm.drafts import folder_draft
 from lightning_rm.models.backbone.contexts import quiet
 from lightning_rm.models.backbone.families import architecture_of
-from lightning_rm.models.backbone.folder import TOKENIZER_FILES, has_checksum, is_no_model
+from lightning_rm.models.backbone.folder import TOKENIZER_FILES, is_no_model, is_of_model
 from lightning_rm.models.backbone.heads import head_tensors
 from lightning_rm.models.backbone.merging import merge_adapters
 from lightning_rm.models.backbone.older import for_older_readers
@@ -103,7 +103,7 @@ def finish_folder(
     for_older_readers(draft)
     if write_beside is not None:
         write_beside(draft)
-    write_checksums(draft, has_checksum)
+    write_checksums(draft, is_of_model)
 
 
 def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:

@@ -27,16 +27,16 @@ TOKENIZER_FILES = re.compile(
 """The same of a tokenizer."""
 
 
-def is_no_model(name: str) -> bool:
-    """Tell whether a file or folder of this name belongs to no model and no tokenizer, so that an export leaves it
-    alone.
+def is_of_model(name: str) -> bool:
+    """Tell whether a file or folder of this name belongs to a model or a tokenizer: an export writes it, or takes an
+    older one away, and writes its checksum down.
     """
-    return MODEL_FILES.fullmatch(name) is None and TOKENIZER_FILES.fullmatch(name) is None
+    return MODEL_FILES.fullmatch(name) is not None or TOKENIZER_FILES.fullmatch(name) is not None
 
 
-def has_checksum(name: str) -> bool:
-    """Tell whether an export writes down the checksum of a file of this name: a model's or a tokenizer's."""
-    return not is_no_model(name)
+def is_no_model(name: str) -> bool:
+    """Tell whether a file or folder of this name belongs to neither, so that an export leaves it alone."""
+    return not is_of_model(name)
 
 
 def is_members(folder: str | Path) -> bool:

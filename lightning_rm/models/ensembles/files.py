@@ -17,7 +17,7 @@ from lightning_rm.checksums import check_texts, write_checksums
 from lightning_rm.digests import FileState, state_of
 from lightning_rm.drafts import folder_draft
 from lightning_rm.globs import is_glob, named_paths
-from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, has_checksum, is_ensemble, is_no_model
+from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model, is_of_model
 from lightning_rm.models.backbone.loading import weight_files
 from lightning_rm.told import read_object
 
@@ -106,7 +106,7 @@ def write_ensemble(
             (draft / ENSEMBLE_FILE).write_text(told + "\n", encoding="utf-8")
             if write_beside is not None:
                 write_beside(draft)
-            write_checksums(draft, has_checksum)
+            write_checksums(draft, is_of_model)
 
 
 def _stored(folder: str | Path) -> dict[str, Any]:
