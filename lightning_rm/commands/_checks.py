@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.callbacks.checkpoint_files import read_checkpoint
+from lightning_rm.commands._config import is_given
 from lightning_rm.commands._settings import check_settings
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -104,7 +105,11 @@ def check_run(
         )
     limit, longest = module.model.max_tokens, datamodule.policy.max_tokens
     if limit is not None and longest > limit:
-        raise ValueError(f"data.max_tokens={longest}, but the backbone has positions for {limit}; set {limit} or less")
+        unset = "" if is_given("data.max_tokens") else ", which holds where none is given"
+        raise ValueError(
+            f"data.max_tokens={longest}{unset}, but the backbone has positions for {limit}; "
+            f"set data.max_tokens={limit} or less"
+        )
 
 
 def train_monitors(cfg: DictConfig) -> dict[str, str]:

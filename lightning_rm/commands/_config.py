@@ -134,10 +134,18 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
         raise SystemExit(1) from error
 
 
+def is_given(key: str) -> bool:
+    """Tell whether this job's command line sets a key, rather than a configuration."""
+    return key in (word.partition("=")[0].lstrip("+") for word in _given())
+
+
 def given_null() -> list[str]:
     """Return the keys that this job's command line sets to null."""
-    words: list[str] = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    return [key.lstrip("+") for key, _, value in (word.partition("=") for word in words) if value == "null"]
+    return [key.lstrip("+") for key, _, value in (word.partition("=") for word in _given()) if value == "null"]
+
+
+def _given() -> Sequence[str]:
+    return HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
 
 
 def in_words(error: BaseException) -> str | None:

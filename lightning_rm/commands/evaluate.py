@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.commands._config import plain_console, require_all
+from lightning_rm.commands._config import is_given, plain_console, require_all
 from lightning_rm.commands._data import find_source
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
@@ -82,9 +81,8 @@ def _check(cfg: DictConfig) -> None:
             "there is nothing to measure on: name a benchmark (benchmark=llmbar, or all) or data (data=jsonl "
             "data.file=pairs.jsonl)"
         )
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for name in ("max_tokens", "overlong"):
-        if any(str(override).lstrip("+").startswith(f"data.{name}=") for override in overrides):
+        if is_given(f"data.{name}"):
             raise ValueError(f"data.{name} is of training; evaluate reads {name}={cfg.data[name]}")
 
 

@@ -198,6 +198,11 @@ def test_a_run_is_a_backbone_and_its_folder_a_checkpoint(cli: Cli, tmp_path: Pat
             "error: trainer.limit_val_batches=0 validates nothing, and monitor=val/accuracy",
         ),
         ("data.max_tokens=4096", "error: data.max_tokens=4096, but the backbone has positions for 2048"),
+        (
+            "experiment=baseline backbone.model.config.max_position_embeddings=512",
+            "error: data.max_tokens=2048, which holds where none is given, but the backbone has positions for 512; set "
+            "data.max_tokens=512 or less",
+        ),
         ("module=meta", "error: MetaRM climbs by responses of a policy and there are none"),
         ("responses=synthetic", "error: BaselineRM does not train on responses"),
         ("module=contrastive", "error: ContrastiveRM needs something to contrast by"),

@@ -118,7 +118,9 @@ def _check(tokenizer: PreTrainedTokenizerBase, policy: TokenizePolicy) -> None:
         raise ValueError(f"the tokenizer's chat template {fault}; load it with load_tokenizer, which mends that")
     if is_encoder(tokenizer) and policy.max_tokens > tokenizer.model_max_length:
         limit = tokenizer.model_max_length
-        raise ValueError(f"max_tokens={policy.max_tokens}, but this encoder has {limit} positions; set {limit} or less")
+        raise ValueError(
+            f"max_tokens={policy.max_tokens}, but this encoder has {limit} positions; set max_tokens={limit} or less"
+        )
 
 
 def notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
