@@ -104,7 +104,7 @@ def prepare(verb: str) -> None:
         with _said():
             print(help_text(verb, [word for word in words if not word.startswith("-")]))
         raise SystemExit(0)
-    from lightning_rm.commands._keys import check_keys, compose_choices, with_mappings
+    from lightning_rm.commands._keys import check_keys, compose_choices, with_mappings, without_choices
     from lightning_rm.commands._ranks import with_date
     from lightning_rm.commands._resume import check_folder, with_folder
     from lightning_rm.commands._words import check_text, parse, quoted_where_needed, sort_words
@@ -116,11 +116,12 @@ def prepare(verb: str) -> None:
         given = sort_words(words)
         if given.looks_only:  # Hydra's own questions, such as --cfg job
             return
-        own = [quoted_where_needed(word) for word in given.own]
+        asked = without_choices(verb, given.own)
+        own = [quoted_where_needed(word) for word in asked]
         if given.name or given.path:  # another configuration, whose keys are its own
             choice = compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
         else:
-            choice = check_keys(verb, given.own, given.folder)
+            choice = check_keys(verb, asked, given.folder)
             own = with_mappings(own)
         words = sys.argv[1:] = [*given.flags, *own]  # Hydra takes a flag between keys for a mistake
         if is_multirun(words):

@@ -199,6 +199,23 @@ def with_mappings(words: Sequence[str]) -> list[str]:
     return told
 
 
+def without_choices(verb: str, words: Sequence[str]) -> list[str]:
+    """Return the `key=value` words as Hydra has to be told them that groups which may have no choice are to have none.
+
+    peft=null -> ~peft, treatment=null -> treatment=[]; of a group that is given twice the last word holds
+    """
+    optional = {key: choice for key, choice in defaults_of(Path(conf_dir()) / f"{verb}.yaml").items() if not choice}
+    last = {word.partition("=")[0]: word for word in words}
+    told: list[str] = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if value != "null" or key not in optional:
+            told.append(word)
+        elif last[key] == word:
+            told.append(f"~{key}" if optional[key] is None else f"{key}=[]")
+    return told
+
+
 def nearest(key: str, known: Mapping[str, object]) -> str | None:
     """Return the known key that an unknown one was probably meant to be; None if that is not clear.
 
@@ -289,7 +306,9 @@ def _check_choices(override: Override, options: Sequence[str]) -> None:
     """Check that a group has what it is set to."""
     for choice in (one for each in _values(override) for one in (each if isinstance(each, list) else [each])):
         if choice is None:
-            raise ValueError(f"{override.key_or_group}=null: a group has a choice; there are {', '.join(options)}")
+            apart = "; in a sweep null is no choice: run it apart" if override.is_sweep_override() else ""
+            told = f"a group has a choice; there are {', '.join(options)}"
+            raise ValueError(f"{override.key_or_group}=null: {told}{apart}")
         if str(choice) not in options:
             close = difflib.get_close_matches(str(choice), options, 1, 0.5)
             hint = f"the nearest is {close[0]}; " if close else ""

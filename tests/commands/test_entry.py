@@ -21,7 +21,7 @@ from lightning_rm.commands._completion import SCRIPTS, complete
 from lightning_rm.commands._config import in_words
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._help import help_text, read_help
-from lightning_rm.commands._keys import check_keys, with_mappings
+from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
 from lightning_rm.commands._resume import check_folder, is_requeued, quoted, with_folder, write_job
 from lightning_rm.commands._stopped import Terminated
 from lightning_rm.commands._sweep import SweepNoted
@@ -54,6 +54,10 @@ from tests.commands.test_conf import CONF, composed
         (["data=jsonl", "data.file=[a.jsonl, b(1).jsonl]"], '\'data.file=["a.jsonl","b(1).jsonl"]\''),
         (["+peft=lora"], "+peft=lora: peft has a choice already; write it without the +"),
         (["optimizer=null"], "optimizer=null: a group has a choice; there are adamw, "),
+        (
+            ["-m", "peft=null,lora"],
+            "peft=null: a group has a choice; there are dora, ia3, lora, rslora, vera; in a sweep",
+        ),
         (["nothing"], "'nothing' is not of the form key=value; keys stand without dashes"),
         (["model_name_or_path=x", "train_dataset=y"], "the nearest is backbone=hub backbone.path=NAME_OR_FOLDER"),
         (["backbone=hub", "backbone.trust_remote_code=no"], "backbone.trust_remote_code=no; give true or false"),
@@ -121,6 +125,19 @@ def test_a_mapping_that_a_user_fills_is_open_where_an_experiment_has_filled_it()
     for experiment, before in (("inf_orm", {"strength_mean": "magnitude"}), ("nemotron", {})):
         added = composed(*with_mappings([f"experiment={experiment}", "data.columns={label: p_chosen}"]))
         assert dict(added.data.columns) == {**before, "label": "p_chosen"}
+
+
+def test_null_takes_the_choice_of_a_group_that_may_have_none() -> None:
+    """What an experiment chose, or the default, or a word before; a group that needs a choice is left to the check."""
+    words = ["experiment=vote_members", "members=lora", "members=null", "treatment=null", "peft=null", "name=null"]
+    told = without_choices("train", words)
+    assert told == ["experiment=vote_members", "members=lora", "~members", "treatment=[]", "~peft", "name=null"]
+    check_keys("train", told)
+    taken = composed("members=heads", *told[2:])
+    assert (taken.members, taken.treatment, taken.name) == (None, {}, None)
+    assert without_choices("train", ["members=null", "members=heads"]) == ["members=heads"]
+    assert composed(*without_choices("train", ["experiment=flip_simcse", "treatment=null"])).treatment == {}
+    assert without_choices("train", ["optimizer=null", "seed=1,2"]) == ["optimizer=null", "seed=1,2"]
 
 
 @pytest.mark.parametrize(("word", "told"), [("--lr=1e-5", "lr=1e-5"), ("--lr", "lr=...")])
