@@ -160,7 +160,7 @@ def _as(given: object, name: str, of_files: Callable[[Paths], S], of_rows: Calla
         found += f", of {type(first).__name__}" if len(given) else " and empty"
     raise ValueError(
         f"{name} is of the type {found}; give a source, a path or a list of paths, or rows in memory: a list of dicts, "
-        "one datasets.Dataset or a DataFrame"
+        "one datasets.Dataset or a DataFrame" + ("; Mixture makes one source of several" * isinstance(given, Mapping))
     )
 
 

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import cast
 
 from lightning_rm.data.rows import BY_WEIGHT, BadRow, PairRow, Source, places_of
 from lightning_rm.data.sources.resampling import unit_hash
@@ -36,13 +37,10 @@ class Mixture:
         self, sources: Mapping[str, Source], weights: Mapping[str, float] | None = None, seed: int = 0
     ) -> None:
         self.sources = dict(sources)
-        given = dict(weights or {})
+        given = _numbers(weights or {})
         if unknown := sorted(given.keys() - self.sources.keys()):
             raise ValueError(f"weights names {unknown[0]!r}; the sources are {', '.join(self.sources)}")
-        for name, weight in given.items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"the weight of {name!r} is {weight}; it must be 0 or more")
-        self.weights = {name: float(given.get(name, 1.0)) for name in self.sources}
+        self.weights = {name: given.get(name, 1.0) for name in self.sources}
         self.seed = seed
 
     @property
@@ -75,3 +73,13 @@ class Mixture:
             named = replace(row, subset=name) if row.subset == "all" else row
             for copy in range(num_copies):
                 yield replace(named, id=f"{row.id}#{copy + 1}") if copy else named
+
+
+def _numbers(weights: object) -> dict[str, float]:
+    """Return weights by name as what they are, for a configuration may hold anything."""
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"weights are {weights!r}; give {{name: number}}")
+    for name, weight in cast(Mapping[str, object], weights).items():
+        if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise ValueError(f"the weight of {name!r} is {weight!r}; it must be a number, 0 or more")
+    return {str(name): float(weight) for name, weight in cast(Mapping[object, float], weights).items()}
