@@ -150,13 +150,14 @@ def run_all(rank: int, folder: Path, trainer: str, modules: list[str], port: int
 def train(folder: Path, cache: Path, name: str, method: str, layout: LayoutName, rank: int) -> None:
     """25 pairs, 8 a step, 7 to validate and to test: nothing divides evenly; what was seen is left in files."""
     ranks, strategy, dtype, _ = TRAINERS[name]
+    best = HuggingFaceCheckpoint(folder / "model", world_tokenizer(), *methods.monitor_of(method))
     trainer = toy_trainer(
         folder,
         strategy=strategy_of(strategy),
         devices=ranks,
         gradient_clip_val=0.5,
         log_every_n_steps=1,
-        callbacks=[HuggingFaceCheckpoint(folder / "model", world_tokenizer()), steps := Steps()],
+        callbacks=[best, steps := Steps()],
     )
     module = methods.module_of(method, dtype, fixed_views=True)
     for part in module.modules():

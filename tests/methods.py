@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,11 @@ class GroupRows:
 
     def __iter__(self) -> Iterator[GroupRow]:
         return iter(self.rows)
+
+
+def monitor_of(method: str) -> tuple[str, Literal["min", "max"]]:
+    """By what the best weights of a method are kept."""
+    return ("val/loss", "min") if method.startswith("sft") else ("val/accuracy", "max")
 
 
 def training_rows(method: str, number: int = 25) -> Any:

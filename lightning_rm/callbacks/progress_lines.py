@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 
-SHOWN = ("loss", "accuracy", "margin")
+SHOWN = ("loss", "perplexity", "accuracy", "margin")
 """The metrics of training that a line has, where they are logged."""
 
 
@@ -21,7 +21,8 @@ class ProgressLines(L.Callback):
 
         step 12 of 375, epoch 1 of 3, loss 0.63, accuracy 0.64, margin 0.18, 21 steps (336 pairs) a second, 17 s left
 
-    Loss, accuracy and margin are those of the last row of metrics (`trainer.log_every_n_steps`), over its pairs.
+    Loss, accuracy and margin, or of text perplexity, are those of the last row of metrics
+    (`trainer.log_every_n_steps`), over its pairs.
 
     Args:
         seconds: between two lines; the first comes with the first loss.

@@ -118,7 +118,7 @@ class PairRecorder(L.Callback):
         self._write(pl_module, "test")
 
     def _keep(self, rewards: Mapping[str, Tensor], batch: PreferenceBatch | GroupBatch) -> None:
-        if isinstance(batch, GroupBatch):  # groups have metrics, no records
+        if isinstance(batch, GroupBatch) or not rewards:  # groups and text have metrics, no records
             return
         chosen, rejected = rewards["chosen"], rewards["rejected"]
         columns = (batch.row, batch.subset, chosen, rejected, batch.label, batch.clean, batch.valid)

@@ -19,6 +19,7 @@ from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.metrics.groups import group_metric_names
 from lightning_rm.metrics.pairs import metric_names
 from lightning_rm.metrics.scores import score_metric_names
+from lightning_rm.metrics.text import text_metric_names
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.measured import metric_prefix
@@ -173,10 +174,8 @@ def _check_monitor(
     known += [metric_prefix("test", name) for name in datamodule.test_names]
     of_groups = any(monitor.startswith(f"{prefix}/") for prefix in groups)
     of_scores = score_metric_names() if module.reads_single_responses else set[str]()
-    metric, names = (
-        monitor.rpartition("/")[2],
-        sorted(group_metric_names() if of_groups else metric_names() | of_scores),
-    )
+    of_pairs = text_metric_names() if module.measures_text else metric_names() | of_scores
+    metric, names = monitor.rpartition("/")[2], sorted(group_metric_names() if of_groups else of_pairs)
     if metric not in names:
         raise ValueError(f"{key}={monitor!r}: there is no metric {metric!r}; there are {', '.join(names)}")
     if known and not any(monitor.startswith(f"{prefix}/") for prefix in known):

@@ -41,22 +41,27 @@ GROUP_COLUMNS = {
 }
 """Metric of groups of responses -> its heading in their table."""
 
+TEXT_COLUMNS = {"loss": "loss", "perplexity": "perplexity", "num_tokens": "tokens"}
+"""Metric of the text of chosen responses -> its heading in their table."""
+
 RUN_TITLE = "results of the best weights (train: of the last epoch, while they moved)"
 
 
 def results_table(results: Mapping[str, Mapping[str, float]], title: str = RUN_TITLE) -> Group:
     """Return one row a data set: accuracy beside the length-only baseline, NLL, folded calibration error, mean margin.
 
-    Sets of groups of responses have no accuracy; they stand in a second table of their own, with how their rewards
-    differ and, where it is known, how they agree with the gold ones.
+    Where text was trained there are loss and perplexity in their place. Sets of groups of responses have no accuracy;
+    they stand in a second table of their own, with how their rewards differ and, where it is known, how they agree with
+    the gold ones.
 
     Args:
         results: data set -> metric -> value; a metric that a set does not have stays empty.
         title: stands above the first table.
     """
     groups = {name: metrics for name, metrics in results.items() if "num_groups" in metrics}
-    pairs = {name: metrics for name, metrics in results.items() if name not in groups}
-    tables = [(title, pairs, COLUMNS), ("groups of responses", groups, GROUP_COLUMNS)]
+    texts = {name: metrics for name, metrics in results.items() if "perplexity" in metrics}
+    pairs = {name: metrics for name, metrics in results.items() if name not in groups.keys() | texts.keys()}
+    tables = [(title, pairs, COLUMNS), (title, texts, TEXT_COLUMNS), ("groups of responses", groups, GROUP_COLUMNS)]
     shown = ((plain_line(heading), _table(sets, columns)) for heading, sets, columns in tables if sets)
     return Group(*(part for parts in shown for part in parts))
 

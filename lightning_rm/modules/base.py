@@ -27,12 +27,12 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.zero_optimizer import ZeroOptimizer
 from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
-from lightning_rm.modules.counted import STATISTICS, counted, mean_losses, metrics_of
+from lightning_rm.modules.counted import OF_EPOCH, counted, mean_losses, metrics_of
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, check_weights_finite
 from lightning_rm.modules.measured import EvaluationStage, Measured, metric_prefix, warn_not_finite
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, make_optimizer, parameter_groups
 from lightning_rm.modules.prepared import Frozen, shard_for
-from lightning_rm.modules.progress import AcrossRanks, Progress
+from lightning_rm.modules.progress import AcrossRanks, Progress, Totals
 from lightning_rm.modules.requirements import (
     LABELS_AND_WEIGHTS,
     KnowsPairs,
@@ -85,6 +85,8 @@ class PairwiseRM(L.LightningModule):
     """Whether the method trains on response groups beside the pairs."""
     reads_single_responses: ClassVar[bool] = False
     """Whether the method trains on a response that has a score and no other beside it."""
+    measures_text: ClassVar[bool] = False
+    """Whether the text of chosen responses is measured in place of rewards: the method trains none."""
 
     def __init__(
         self,
@@ -105,7 +107,7 @@ class PairwiseRM(L.LightningModule):
         self._step_before_batch = 0
         self.finite = FiniteSteps(max_skipped, GradientSpikes(spike_factor))
         self._gradient_norm: Tensor | None = None  # of the step that is being taken
-        self._progress = Progress()  # sums of `STATISTICS`, and of each loss
+        self._progress = Progress()  # sums of `counted`
         self._measured = Measured()
         self._restored = RestoredOptimizer()
         self.num_not_finite: dict[str, int] = {}
@@ -145,6 +147,14 @@ class PairwiseRM(L.LightningModule):
     def looks_over(self) -> int:
         """How many pairs of a micro-batch, over all ranks, the loss looks at together; 1 where each is by itself."""
         return 1
+
+    def measure(self, batch: PreferenceBatch | GroupBatch) -> dict[str, Tensor]:
+        """Count a batch of an evaluation in the metrics of its data set; its rewards go on to the callbacks."""
+        return self._measured.update(batch, self(batch), self.scores(batch))
+
+    def training_metrics(self, totals: Totals) -> dict[str, Tensor]:
+        """Return what is logged of training pairs beside the losses, by the sums over them (`counted`)."""
+        return metrics_of(totals)
 
     def scores(self, batch: PreferenceBatch | GroupBatch) -> Tensor | None:
         """Return scores that rewards are compared with beside labels, (2, P), NaN where unknown; None without any."""
@@ -266,7 +276,7 @@ class PairwiseRM(L.LightningModule):
         if batch_idx == 0:
             self._progress.start_epoch()
         sums = counted(batch, output, losses, guard.isfinite())
-        self._progress.add(sums, of_epoch={STATISTICS: sums[STATISTICS]})
+        self._progress.add(sums, of_epoch={name: sums[name] for name in OF_EPOCH})
         return losses["loss"] * batch.scale * guard
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -405,8 +415,8 @@ class PairwiseRM(L.LightningModule):
     def validation_step(
         self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """Count a validation batch; its rewards go on to the callbacks."""
-        return self._measured.update(batch, self(batch), self.scores(batch))
+        """Count a validation batch."""
+        return self.measure(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the exact metrics of every validation set."""
@@ -419,8 +429,8 @@ class PairwiseRM(L.LightningModule):
     def test_step(
         self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """Count a test batch; its rewards go on to the callbacks."""
-        return self._measured.update(batch, self(batch), self.scores(batch))
+        """Count a test batch."""
+        return self.measure(batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the exact metrics of every test set."""
@@ -446,12 +456,14 @@ class PairwiseRM(L.LightningModule):
     def _log_steps(self) -> None:
         """Log losses, metrics and diagnostics of the steps since the last log."""
         totals = self._progress.take_since_log(self._sum_over_ranks)
-        for name, value in mean_losses(totals).items():
+        losses = mean_losses(totals)
+        for name, value in losses.items():
             self.log(f"train/{name}", value, batch_size=1, prog_bar=name == "loss")
         for name, value in self.diagnostics().items():
             self.log(f"train/{name}", value, batch_size=1, sync_dist=True)
-        of_all_ranks = {**metrics_of(totals), **self.finite.logged()}
-        self.log_dict({f"train/{name}": value for name, value in of_all_ranks.items()}, batch_size=1)
+        of_all_ranks = {**self.training_metrics(totals), **self.finite.logged()}
+        others = {f"train/{name}": value for name, value in of_all_ranks.items() if name not in losses}
+        self.log_dict(others, batch_size=1)
 
     def _name_skipped_steps(self) -> None:
         """Say which steps were left out since the last call; end the run after too many in a row."""
@@ -475,7 +487,7 @@ class PairwiseRM(L.LightningModule):
         """
         if not (totals := self._progress.since_epoch(self._sum_over_ranks)):
             return {}
-        metrics = metrics_of(totals)
+        metrics = self.training_metrics(totals)
         self.last_epoch = {name: float(value) for name, value in metrics.items()}
         return metrics
 

@@ -21,6 +21,9 @@ STATISTICS = "statistics of pairs"
 LISTS = "number of lists"
 """The name, among the sums, of how many lists the losses are of: a pair that is none's is one of its own."""
 
+OF_EPOCH = (STATISTICS, LISTS, "loss")
+"""The names of those that the metrics of an epoch are made of."""
+
 
 def counted(batch: PreferenceBatch, output: RewardOutput, losses: Mapping[str, Tensor], finite: Tensor) -> Totals:
     """Return what a micro-batch adds to the sums; zeros where its loss is not finite, for it changes no weight.

@@ -15,6 +15,7 @@ from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.metrics.groups import GroupMetrics
 from lightning_rm.metrics.pairs import PairMetrics
 from lightning_rm.metrics.scores import ScoreMetrics
+from lightning_rm.metrics.text import TextMetrics
 from lightning_rm.modules.progress import AcrossRanks
 
 EvaluationStage = Literal["val", "test"]
@@ -39,7 +40,7 @@ class Measured:
     """Metrics by data set, from the first batch of an evaluation to its last."""
 
     def __init__(self) -> None:
-        self._metrics: dict[str, PairMetrics | GroupMetrics] = {}
+        self._metrics: dict[str, PairMetrics | GroupMetrics | TextMetrics] = {}
         self._scores: dict[str, ScoreMetrics] = {}
         self._not_finite: dict[str, Tensor] = {}
 
@@ -73,6 +74,18 @@ class Measured:
             once = first_of_each(batch)
             of_scores.update(output.reward[once], scores[once])
         return {"chosen": output.chosen, "rejected": output.rejected}
+
+    def update_text(self, batch: PreferenceBatch, loss: Tensor) -> None:
+        """Count the text of a batch's chosen responses in the metrics of its data set, in place of rewards.
+
+        Args:
+            batch: P pairs, or a filler.
+            loss: a scalar, the mean over the tokens of `response_index`.
+        """
+        bad = (~loss.isfinite() & batch.valid).sum()
+        self._not_finite[batch.data_set] = self._not_finite.get(batch.data_set, 0) + bad
+        metrics = self._metrics.setdefault(batch.data_set, TextMetrics().to(loss.device))
+        cast(TextMetrics, metrics).update(loss, batch.valid.any() * batch.tokens.response_index.shape[1])
 
     def not_finite(self, stage: EvaluationStage, add_up: AcrossRanks) -> dict[str, int]:
         """Count the pairs or groups of all ranks whose reward was not finite, by prefix; sets without any left out."""

@@ -51,6 +51,18 @@ def test_a_narrow_terminal_cuts_no_figure(width: int) -> None:
     assert said.count("1,000,000") == 10
 
 
+def test_of_text_there_are_loss_and_perplexity() -> None:
+    results = {
+        "train": {"loss": 1.0, "perplexity": 2.71828},
+        "val": {"loss": 2.0, "perplexity": 7.389, "num_tokens": 1e3},
+    }
+    assert cells(results_table(results)) == [
+        ["data set", "loss", "perplexity", "tokens"],
+        ["train", "1.000", "2.718", ""],
+        ["val", "2.000", "7.389", "1,000"],
+    ]
+
+
 @pytest.mark.parametrize("width", [30, 40, 80])
 def test_a_narrow_terminal_cuts_no_interval(width: int) -> None:
     """`-0.607 [-0.935, -0.240]`, of 23 characters, leaves no room for a name at 40: the interval stands below."""

@@ -192,6 +192,10 @@ def test_a_run_is_a_backbone_and_its_folder_a_checkpoint(cli: Cli, tmp_path: Pat
             "callbacks=early_stopping monitor=null",
             "error: callbacks.early_stopping.monitor=null: early stopping goes by",
         ),
+        (
+            "experiment=sft monitor=val/accuracy",
+            "error: monitor='val/accuracy': there is no metric 'accuracy'; there are loss, num_tokens, perplexity",
+        ),
         ("monitor=dev/accuracy", "error: monitor='dev/accuracy' is of no data set of this run"),
         (
             "trainer.limit_val_batches=0",

@@ -54,7 +54,10 @@ def test_several_processes_equal_one(runs: Callable[[str], Path], strategy: str,
     if method.startswith("meta"):
         assert expected["train/ascent_length"] > 0
         assert {"train/difference_loss", "train/gradient_cosine"} <= expected.keys()
-    assert {"train/loss", "train_epoch/nll", "val/accuracy", "test/margin"} <= expected.keys()
+    of_text = {"train_epoch/perplexity", "val/loss", "test/perplexity"}
+    of_rewards = {"train_epoch/nll", "val/accuracy", "test/margin"}
+    assert {"train/loss", *(of_text if method == "sft" else of_rewards)} <= expected.keys()
+    assert expected.keys().isdisjoint(of_rewards if method == "sft" else of_text)
     ranks = range(worker.RANKS[strategy])
     if not worker.is_tested(strategy, method):
         expected = {name: value for name, value in expected.items() if not name.startswith("test/")}

@@ -105,7 +105,7 @@ def run(folder: Path, cache: Path, strategy: str, method: str, rank: int, world_
         val_check_interval=2 if method in TESTED else 1.0,
         log_every_n_steps=2,
         callbacks=[
-            HuggingFaceCheckpoint(folder / "model", world_tokenizer()),
+            HuggingFaceCheckpoint(folder / "model", world_tokenizer(), *methods.monitor_of(method)),
             rows := Rows(),
             *([PairRecorder(folder / "pairs")] if method in TESTED else []),
             *([Benchmarks({"llmbar": llmbar(folder / f"llmbar{rank}")})] if method == "baseline" else []),

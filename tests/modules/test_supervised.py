@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,23 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from lightning_rm.callbacks import HuggingFaceCheckpoint
+from lightning_rm.callbacks import HuggingFaceCheckpoint, PairRecorder
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.supervised import SupervisedLM
+from tests.float64 import same
 from tests.toy import CONFIG, toy_data, toy_trainer
 
 ADAMW = partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)
 
 
-def causal_model(tied: bool = False, lora: LoraAdapter | None = None) -> RewardModel:
+def causal_model(tied: bool = False, **options: Any) -> RewardModel:
     tokenizer = world_tokenizer()
     model = RewardModel.from_config(
-        CONFIG, vocab_size=len(tokenizer), pad_id=tokenizer.pad_token_id, keep_lm_head=True, lora=lora
+        CONFIG, vocab_size=len(tokenizer), pad_id=tokenizer.pad_token_id, keep_lm_head=True, **options
     )
     if tied:
         assert model.lm_head is not None
@@ -54,6 +56,28 @@ def test_text_trains_all_but_the_reward_head(tmp_path: Path) -> None:
     names = {name for name, _ in module.model.named_parameters()}
     assert moved(module, tmp_path) == names - {"backbone.score.weight"}
     assert module.without == []
+
+
+def test_text_is_measured_in_place_of_rewards(tmp_path: Path) -> None:
+    """Over all tokens of batches of four and three pairs, as of pairs one by one; rewards are nowhere."""
+    model = causal_model(dtype="float64")
+    module, data = SupervisedLM(model, ADAMW), toy_data()
+    trainer = toy_trainer(tmp_path, callbacks=[PairRecorder(tmp_path / "pairs")])
+    trainer.fit(module, data)
+    [found] = trainer.validate(module, data, verbose=False)
+    one_by_one = toy_data(eval_batch_pairs=1)
+    one_by_one.setup("validate")
+    said: list[float] = []
+    assert model.lm_head is not None
+    for batch in one_by_one.val_dataloader()[0]:
+        hidden = model(batch.tokens, keep_hidden=True).hidden.flatten(0, 1)
+        for before, token in batch.tokens.response_index.T.tolist():
+            said.append(model.lm_head(hidden[before]).log_softmax(-1)[batch.tokens.input_ids.flatten()[token]].item())
+    loss = -sum(said) / len(said)
+    assert found == same({"val/loss": loss, "val/perplexity": math.exp(loss), "val/num_tokens": len(said)})
+    assert not (tmp_path / "pairs").exists()
+    assert module.last_epoch.keys() == {"loss", "perplexity", "num_pairs"}
+    assert module.last_epoch["perplexity"] == same(math.exp(module.last_epoch["loss"]))
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -36,8 +36,14 @@ def training_curves(
         accuracies: keys of the right panel; by default those of `accuracy`, and `val/length_accuracy`.
 
     Returns:
-        A figure of two panels; a panel of which nothing was logged says so.
+        A figure of two panels, the second of perplexity where text was trained; a panel of which nothing was logged
+        says so.
     """
+    of_text = losses is None and accuracies is None and "train/perplexity" in history
+    if of_text:
+        losses, accuracies = (
+            [*_keys(history, "train", name), *_keys(history, "val", name)] for name in ("loss", "perplexity")
+        )
     if losses is None:
         losses = [*_keys(history, "train", "loss"), *_keys(history, "val", "nll")]
     if accuracies is None:
@@ -46,17 +52,21 @@ def training_curves(
     lines = max(len(losses), len(accuracies)) + 1
     with mpl.rc_context(STYLE):
         figure, (left, right) = panel_grid(2, 5.0, 3.9 + 0.21 * lines, below=0)
-        for axes, title, keys, chance, name in (
+        panels = (
             (left, "Loss", losses, np.log(2), "log 2, of guessing"),
             (right, "Accuracy", accuracies, 0.5, "one half, of guessing"),
-        ):
+        )
+        if of_text:
+            panels = (left, "Loss", losses, None, ""), (right, "Perplexity", accuracies, None, "")
+        for axes, title, keys, chance, name in panels:
             axes.set_title(f"{title} over training")
             if not keys:
                 axes.set(xticks=[], yticks=[])
                 axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", va="center", color=GREY)
                 continue
             _draw_curves(axes, {key: within_training(history[key], history) for key in keys})
-            axes.axhline(chance, color=GREY, linewidth=1, linestyle=":", label=name)
+            if chance is not None:
+                axes.axhline(chance, color=GREY, linewidth=1, linestyle=":", label=name)
             step_axis(axes)
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
