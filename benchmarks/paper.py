@@ -6,12 +6,13 @@ Voters and their strengths (Figs 1 to 3), each decile alone (4, 5), the stronges
 parts (21, 22), the contrasts (11), MetaRM over rounds and, beyond the paper, the shift that a reward model makes.
 Every claim is held against the paper's: what it says, what came out here with its interval over worlds, whether it
 holds, does not hold, or cannot be told, the figure beside the paper's numbers. OUT/paper.html and OUT/paper.md are the
-page. A stopped command goes on where it was when it is given again; the page can be had at any time.
+page, OUT/paper.json has the numbers. A stopped command goes on where it was when it is given again; the page can be had
+at any time.
 
     size=small|full    small is minutes on two cores, full hours; `paper_parts/sizes.py` has the numbers
     out=FOLDER         where models, figures and the page are kept, runs/paper if it is left out
     start=FOLDER       an SFT model to begin from; without it one is trained
-    jobs=2             processes, one world each at a time
+    jobs=2             processes, one world each at a time; at the end they share what is left
     only=page          write the page of what is done, and train nothing
 
 This file starts the processes and knows nothing of what they measure.

@@ -159,7 +159,7 @@ def test_every_stage_runs_once_and_ends_in_a_page(tmp_path: Path, monkeypatch: p
     main, stages, world = (importlib.import_module(f"paper_parts.{name}") for name in ("__main__", "stages", "world"))
     size = importlib.import_module("paper_parts.sizes").SIZES["test"]
     main.work(out, size, str(start), 0, 1)
-    done = {path.stem: path.read_bytes() for path in (out / "worlds" / "0" / "stages").iterdir()}
+    done = {path.stem: path.read_bytes() for path in (out / "worlds" / "0" / "stages").glob("*.json")}
     assert set(done) == set(stages.stages(size))
     assert len(json.loads(done["deciles"])["alone"]) == 10
     assert len(json.loads(done["recipe_flip"])["after_epoch"]) == size.recipe_epochs
@@ -170,3 +170,6 @@ def test_every_stage_runs_once_and_ends_in_a_page(tmp_path: Path, monkeypatch: p
     html, markdown, *figures = page.write(out, "test", {"pairs": size.pairs})
     assert html.read_text().count("<svg") >= len(figures) == 14
     assert "| i | SimCSE on responses is the best contrast" in markdown.read_text()
+    (numbers,) = json.loads((out / "paper.json").read_text())["worlds"]
+    assert numbers["deciles"] == json.loads(done["deciles"])
+    assert set(numbers) == set(done)

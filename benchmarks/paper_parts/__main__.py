@@ -8,11 +8,14 @@ import logging
 import os
 import time
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
 import torch
 from common import origin
+from filelock import FileLock, Timeout
 
 from lightning_rm.drafts import draft_of
 from paper_parts import page
@@ -22,19 +25,40 @@ from paper_parts.world import Settings, World
 
 
 def work(folder: Path, size: Size, start: str, place: int, num: int) -> None:
-    """Every `num`-th world from `place` on, stage by stage; what is done already is not done again."""
+    """Every `num`-th world from `place` on, stage by stage, and then what no other process does of the others' worlds.
+
+    What is done already is not done again.
+    """
+    own = range(place, size.worlds, num)
     chosen = Settings(start, size.pairs, size.epochs, voters=size.voters, test_pairs=size.test_pairs)
-    for number in range(place, size.worlds, num):
-        world = World(chosen, folder / "worlds" / str(number), number, 0)
+    for number in sorted(range(size.worlds), key=lambda number: number not in own):
+        world = World(chosen, folder / "worlds" / str(number), number, 0, turn=place * size.voters // num)
         for name, stage in stages(size).items():
             path = world.folder / "stages" / f"{name}.json"
-            if path.exists():
-                continue
-            begun = time.process_time()
-            found = stage(world, size)
-            with draft_of(path) as draft:
-                draft.write_text(json.dumps(found) + "\n", encoding="utf-8")
+            with alone(path) as is_first:
+                if not is_first or path.exists():
+                    continue
+                begun = time.process_time()
+                found = stage(world, size)
+                with draft_of(path) as draft:
+                    draft.write_text(json.dumps(found) + "\n", encoding="utf-8")
             print(f"world {number}: {name}, {time.process_time() - begun:.0f} s", flush=True)
+
+
+@contextmanager
+def alone(path: Path) -> Generator[bool]:
+    """Tell whether no other process makes a file; within the block none begins to. A killed process leaves no lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+    else:
+        try:
+            yield True
+        finally:
+            lock.release()
 
 
 def main() -> None:

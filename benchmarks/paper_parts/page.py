@@ -12,6 +12,7 @@ import numpy as np
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawings, Page, Section, Table, Text, Tone
 from lightning_rm.analysis.paired import paired_difference
 from lightning_rm.analysis.report import write_page
+from lightning_rm.drafts import draft_of
 from paper_parts.claims import CLAIMS, World, Worlds
 from paper_parts.figures import figures_of, told
 from paper_parts.stages import CONTRASTS, DISTILLED, RECIPES, Figures
@@ -19,6 +20,9 @@ from paper_parts.verdicts import State, Verdict
 
 TONES: dict[State, Tone] = {"holds": "better", "does not hold": "worse", "cannot be told": "muted"}
 Figure = Callable[[World], float]
+EVERY_PAIR = "mean"
+"""The one figure of a stage that is as long as the data, for Fig 1."""
+
 TEMPERED = "NLL after a temperature fitted on validation"
 
 
@@ -163,5 +167,12 @@ def by_world(worlds: Worlds, figure: Figure) -> dict[int, float]:
 
 
 def write(folder: Path, size: str, settings: Mapping[str, Any]) -> list[Path]:
-    """Write `paper.html` and `paper.md` of what is done in a folder."""
-    return write_page(page_of(read(folder), size, settings), folder / "paper.html")
+    """Write `paper.html` and `paper.md` of what is done in a folder, and the numbers as `paper.json`."""
+    worlds = read(folder)
+    kept = [
+        {stage: {what: value for what, value in found.items() if what != EVERY_PAIR} for stage, found in world.items()}
+        for world in worlds
+    ]
+    with draft_of(folder / "paper.json") as draft:
+        draft.write_text(json.dumps({"size": size, **settings, "worlds": kept}, indent=1) + "\n", encoding="utf-8")
+    return write_page(page_of(worlds, size, settings), folder / "paper.html")

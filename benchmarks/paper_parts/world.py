@@ -16,6 +16,8 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+from common import rotated
+from filelock import FileLock
 from numpy.typing import NDArray
 from training import Pairs, lightning_trainer
 
@@ -77,10 +79,11 @@ class World:
         folder: where models are kept; one that is there is not trained again.
         world: seed of pairs and labels.
         seed: of training: the order of the pairs.
+        turn: the voter to begin with, so that processes that share a world train different ones.
     """
 
-    def __init__(self, settings: Settings, folder: Path, world: int, seed: int) -> None:
-        self.settings, self.folder, self.world, self.seed = settings, folder, world, seed
+    def __init__(self, settings: Settings, folder: Path, world: int, seed: int, turn: int = 0) -> None:
+        self.settings, self.folder, self.world, self.seed, self.turn = settings, folder, world, seed, turn
         self.tokenizer = load_tokenizer(settings.start)
         self.annotator = Annotator(settings.noise, length_bias=0.0)
         self.pairs = list(SyntheticSource(settings.pairs, noise=settings.noise, length_bias=0.0, seed=world))
@@ -123,41 +126,45 @@ class World:
         if name in self._models:
             return self._models[name]
         folder = self.folder / "models" / name
-        if not (folder / "done").exists():
-            seed = 100 * self.seed + number
-            L.seed_everything(seed, verbose=False)
-            model = RewardModel.from_pretrained(
-                self.settings.start, tokenizer=self.tokenizer, new_head=True, head_seed=0
-            )
-            if members:
-                model = MemberRewardModel.of(model)
-            optimizer = partial(torch.optim.AdamW, lr=self.settings.lr, weight_decay=0.01)
-            method = module(model, optimizer, scheduler=partial(warmup_schedule, name="linear", warmup=0.1))
-            data = PreferenceDataModule(
-                self.tokenizer,
-                train=Pairs(list(pairs)),
-                reading=model.reading,
-                max_tokens=256,
-                batch_pairs=self.settings.batch_pairs,
-                seed=seed,
-                cache_dir=self.folder / "cache",
-                treatments=treatments,
-                responses=Groups(list(responses)) if responses else None,
-                batch_groups=16,  # the paper's
-            )
-            trainer = lightning_trainer(
-                False, callbacks, max_epochs=epochs or self.settings.epochs, limit_val_batches=0
-            )
-            trainer.fit(method, data)
-            method.model.save_pretrained(folder, self.tokenizer)
-            (folder / "done").touch()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{name}.lock")):  # another process may be training it for a stage of its own
+            if not (folder / "done").exists():
+                seed = 100 * self.seed + number
+                L.seed_everything(seed, verbose=False)
+                model = RewardModel.from_pretrained(
+                    self.settings.start, tokenizer=self.tokenizer, new_head=True, head_seed=0
+                )
+                if members:
+                    model = MemberRewardModel.of(model)
+                optimizer = partial(torch.optim.AdamW, lr=self.settings.lr, weight_decay=0.01)
+                method = module(model, optimizer, scheduler=partial(warmup_schedule, name="linear", warmup=0.1))
+                data = PreferenceDataModule(
+                    self.tokenizer,
+                    train=Pairs(list(pairs)),
+                    reading=model.reading,
+                    max_tokens=256,
+                    batch_pairs=self.settings.batch_pairs,
+                    seed=seed,
+                    cache_dir=self.folder / "cache",
+                    treatments=treatments,
+                    responses=Groups(list(responses)) if responses else None,
+                    batch_groups=16,  # the paper's
+                )
+                trainer = lightning_trainer(
+                    False, callbacks, max_epochs=epochs or self.settings.epochs, limit_val_batches=0
+                )
+                trainer.fit(method, data)
+                method.model.save_pretrained(folder, self.tokenizer)
+                (folder / "done").touch()
         self._models[name] = load_model(folder, tokenizer=self.tokenizer).model
         return self._models[name]
 
     def voters(self) -> list[AnyRewardModel]:
         """M models that differ in their seed; the first is the baseline."""
-        numbers = range(1, self.settings.voters + 1)
-        return [self.train("baseline" if n == 1 else f"voter_{n}", self.pairs, n) for n in numbers]
+        names = {n: "baseline" if n == 1 else f"voter_{n}" for n in range(1, self.settings.voters + 1)}
+        for number in rotated(list(names), self.turn):
+            self.train(names[number], self.pairs, number)
+        return [self.train(name, self.pairs, number) for number, name in names.items()]
 
     def annotated(self, pairs: Sequence[PairRow] | None = None) -> list[PairRow]:
         """The pairs with the votes of all voters; None for the world's, which these have seen, as the paper's have."""

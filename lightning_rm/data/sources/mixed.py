@@ -87,10 +87,10 @@ def _mixed(
     """Return the source that `make` makes of `key` and options, or the mixture of those that have names."""
     one = partial(make, **options)
     if isinstance(given, Mapping):
-        named = cast(Mapping[str, object], given)
+        named = {str(name): what for name, what in cast(Mapping[object, object], given).items()}
         return Mixture({name: one(**_own(name, what, key, options)) for name, what in named.items()}, weights)
     if weights:
-        raise ValueError(f"weights are of sets that have names; give {key}={{{next(iter(weights))}: ..., ...}} too")
+        raise ValueError(f"weights are of sets that have names: {key}={{NAME: {key.upper()}, ...}}")
     return one(**{key: given})
 
 

@@ -30,13 +30,15 @@ class Mixture:
         seed: decides which rows a fractional weight takes.
 
     Raises:
-        ValueError: for a weight of a source that does not exist, or one that is negative.
+        ValueError: for no sources, for a weight of a source that does not exist, or one that is negative.
     """
 
     def __init__(
         self, sources: Mapping[str, Source], weights: Mapping[str, float] | None = None, seed: int = 0
     ) -> None:
         self.sources = dict(sources)
+        if not self.sources:
+            raise ValueError("a mixture has one source at least; this one has none")
         given = _numbers(weights or {})
         if unknown := sorted(given.keys() - self.sources.keys()):
             raise ValueError(f"weights names {unknown[0]!r}; the sources are {', '.join(self.sources)}")

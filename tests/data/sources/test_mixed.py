@@ -70,7 +70,9 @@ def test_sets_of_the_hub_are_mixed_in_the_same_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "weights", "says"),
     [
-        ("a.jsonl", {"a": 0.5}, r"weights are of sets that have names; give path=\{a: ..., ...\} too"),
+        ("a.jsonl", {"a": 0.5}, r"weights are of sets that have names: path=\{NAME: PATH, ...\}"),
+        ("a.jsonl", 3, "weights are of sets that have names"),
+        ({}, None, "a mixture has one source at least"),
         ({"a": "a.jsonl"}, {"b": 0.5}, "weights names 'b'; the sources are a"),
         ({"a": "a.jsonl"}, {"a": "half"}, "the weight of 'a' is 'half'; it must be a number, 0 or more"),
         ({"a": "a.jsonl"}, 3, r"weights are 3; give \{name: number\}"),
