@@ -22,9 +22,10 @@ from omegaconf import DictConfig
 
 from lightning_rm.commands._config import conf_dir, plain_errors
 from lightning_rm.commands._kinds import check_kinds, check_texts
+from lightning_rm.commands._plugins import check_search
 from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
 from lightning_rm.commands._stopped import listen, stoppable
-from lightning_rm.commands._sweep import LOST, check_search, in_sweep, leave_word, told_at_the_end, word_before
+from lightning_rm.commands._sweep import LOST, in_sweep, leave_word, told_at_the_end, word_before
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
 
 BARS = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")

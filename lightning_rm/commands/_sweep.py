@@ -19,7 +19,6 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import filter_overrides
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -28,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_rm.commands._alone import released, work_alone
+from lightning_rm.commands._plugins import end_in_words
 from lightning_rm.commands._targets import is_allowed
 from lightning_rm.drafts import draft_of
 from lightning_rm.system import is_running
@@ -130,53 +130,7 @@ class SweepNoted(Callback):
         if is_allowed():
             flags.append("allow_targets=true")
         _sweep = Sweep(folder, config.hydra.job.config_name, _planned(config), flags)
-        if config.hydra.sweeper._target_.endswith(".OptunaSweeper"):
-            _end_a_search_that_found_nothing()
-
-
-def _end_a_search_that_found_nothing() -> None:
-    """Have Optuna's sweeper end where no trial has a value, rather than fail for want of a best one.
-
-    What became of each trial is told at the end.
-    """
-    from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
-
-    search = OptunaSweeper.sweep
-
-    def sweep(self: OptunaSweeper, arguments: list[str]) -> None:
-        try:
-            search(self, arguments)
-        except ValueError as error:
-            if "No trials are completed" not in str(error):
-                raise
-            raise SystemExit(1) from error
-
-    OptunaSweeper.sweep = sweep
-
-
-def check_search(overrides: Sequence[Override]) -> None:
-    """Check the settings of Optuna's search on a command line; Optuna itself would answer with a traceback.
-
-    Raises:
-        ValueError: for a number of runs below 1, and for a storage that cannot be opened.
-    """
-    given = {each.key_or_group.removeprefix("hydra.sweeper."): each for each in overrides}
-    for name in ("n_trials", "n_jobs"):
-        number = given[name].value() if name in given else 1
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"hydra.sweeper.{name}={number}; give 1 or more")
-    storage = given["storage"].value() if "storage" in given else None
-    if isinstance(storage, str):
-        from optuna.storages import get_storage
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            get_storage(storage)
-        except (ImportError, ValueError, SQLAlchemyError) as error:
-            raise ValueError(
-                f"hydra.sweeper.storage={storage!r} cannot be opened ({str(error).splitlines()[0]}); give a database "
-                "as SQLAlchemy names it: sqlite:///study.db"
-            ) from error
+        end_in_words(config.hydra.sweeper._target_, config.hydra.launcher._target_)
 
 
 @contextmanager

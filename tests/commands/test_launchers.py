@@ -66,6 +66,25 @@ def test_submitit_runs_jobs_and_one_that_dies_is_named(
     check_that_one_died(tmp_path, said.code, said.err)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Slurm's commands are stubs of a POSIX shell")
+def test_a_partition_that_is_none_is_told_in_sbatchs_words(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First there is no Slurm, then one that refuses: Hydra would answer with a traceback."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs lightning-rm[sweep]")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refuses = "printf 'sbatch: error: %s\\n' 'invalid partition' 'submission failed' >&2"
+    for told in ('Could not detect "srun"', "sbatch: error: invalid partition; sbatch: error: submission failed\n"):
+        said = cli("train", "-m", *SMALL, "launcher=slurm", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep")
+        assert said.code == 1
+        assert f"error: Slurm has taken no job: {told}" in said.err
+        assert "2 of 2 jobs are not done" in said.err
+        assert "Traceback" not in said.err
+        for name, does in (("srun", ""), ("sbatch", refuses)):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{does}\nexit 1\n")
+            (tmp_path / name).chmod(0o755)
+
+
 def forked_controller(folder: Path, command: str, **_: Any) -> Fork:
     """A job of one task of submitit, which is told by its environment which one it is."""
     from submitit.core.submission import submitit_main

@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 from lightning_rm.commands import _alone, _sweep
 from lightning_rm.commands._config import conf_dir
 from lightning_rm.commands._keys import check_keys
-from lightning_rm.commands._sweep import LOST, NOT_BEGUN, WORD, Sweep, check_search, show
+from lightning_rm.commands._plugins import check_search
+from lightning_rm.commands._sweep import LOST, NOT_BEGUN, WORD, Sweep, show
 from lightning_rm.commands._words import parse
 from tests.commands.conftest import Cli
 
