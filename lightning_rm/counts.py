@@ -1,4 +1,7 @@
-"""Numbers as a user gives them: of things, such as pairs of a batch, and of any size. It knows names and numbers."""
+"""Numbers as a user gives them: of things, such as pairs of a batch, and of any size; and things counted in words.
+
+It knows names and numbers.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,11 @@ def check_numbers(least: float, **numbers: object) -> None:
 def given(**values: object) -> dict[str, object]:
     """Return those that are not None, of settings for which it stands for a default."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def number_of(count: int, thing: str) -> str:
+    """Return how many things there are in words: `1 voter`, `1,200 voters`."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def is_count(value: object) -> TypeGuard[int]:

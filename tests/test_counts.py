@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_rm.counts import check_counts, check_numbers, given
+from lightning_rm.counts import check_counts, check_numbers, given, number_of
 from lightning_rm.models.ensembles.member_settings import Members
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import SimCSE, SwAV
@@ -17,6 +17,10 @@ from lightning_rm.modules.finite import FiniteSteps
 from lightning_rm.modules.objective import Objective
 from lightning_rm.modules.spikes import GradientSpikes
 from tests.toy import toy_model
+
+
+def test_one_thing_is_told_in_the_singular() -> None:
+    assert [number_of(count, "voter") for count in (0, 1, 1200)] == ["0 voters", "1 voter", "1,200 voters"]
 
 
 @pytest.mark.parametrize("value", ["8", True, 0.5, -1, [1], math.nan, None])

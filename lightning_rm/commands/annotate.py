@@ -17,6 +17,7 @@ from lightning_rm.commands._engine import scoring_engine
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
+from lightning_rm.counts import number_of
 from lightning_rm.drafts import check_place
 from lightning_rm.scoring.parts import remove_left
 from lightning_rm.strength import Strength
@@ -88,7 +89,8 @@ def summary(strength: Strength, voters: Sequence[str]) -> list[str]:
     points = np.quantile(mean, [0, 0.25, 0.5, 0.75, 1])
     named = zip(("min", "25%", "median", "75%", "max"), points, strict=True)
     return [
-        f"{len(mean):,} pairs, {len(voters)} voters; {(mean < 0).mean():.1%} of the strengths are negative",
+        f"{number_of(len(mean), 'pair')}, {number_of(len(voters), 'voter')}; "
+        f"{(mean < 0).mean():.1%} of the strengths are negative",
         "strength: " + ", ".join(f"{name} {value:.2f}" for name, value in named),
     ]
 
@@ -107,7 +109,9 @@ def _check_also(also: Mapping[str, Path], overwrite: bool) -> None:
 def _written_by(out: Path) -> str:
     metadata = pq.read_schema(out).metadata or {}
     voters = json_of(metadata.get(VOTERS, b"[]"), out)
-    return f"written by {len(voters)} voters" if voters and isinstance(voters, list) else "and no annotation"
+    return (
+        f"written by {number_of(len(voters), 'voter')}" if voters and isinstance(voters, list) else "and no annotation"
+    )
 
 
 @command("annotate")

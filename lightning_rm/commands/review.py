@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._entry import command
+from lightning_rm.counts import number_of
 
 
 def review_pairs(cfg: DictConfig) -> None:
@@ -46,7 +47,9 @@ def review_pairs(cfg: DictConfig) -> None:
     console.print(f"{len(pairs):,} pairs of {pairs.path}{told}", soft_wrap=True)
     console.print(f"decisions are added to {store.path}", soft_wrap=True)
     if lost := {name for reviews in store.standing().values() for name in reviews} - pairs.row_of.keys():
-        console.print(f"decisions there about {len(lost):,} pairs that {pairs.path} does not have are left alone")
+        console.print(
+            f"decisions there about {number_of(len(lost), 'pair')} that {pairs.path} does not have are left alone"
+        )
 
     def ready(url: str) -> None:
         page = f"{url}/#token={quote(token, safe='')}"

@@ -15,6 +15,7 @@ from lightning_rm.analysis.plots.groups import doubted_by_group
 from lightning_rm.analysis.plots.style import save_figure
 from lightning_rm.analysis.reports.strength import read_strength, strength_report
 from lightning_rm.analysis.table_files import write_table
+from lightning_rm.counts import number_of
 from lightning_rm.curation.groups import group_rows, length_groups
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.curation.reviewed import flip_rows
@@ -99,7 +100,8 @@ def lines(curated: Curated, rules: Rules) -> list[str]:
     told = [
         "# Curation",
         "",
-        f"{len(facts):,} rows, {len(curated.votes.voters)} votes a pair, policy `{rules.policy}`.",
+        f"{number_of(len(facts), 'row')}, {number_of(len(curated.votes.voters), 'vote')} a pair, "
+        f"policy `{rules.policy}`.",
     ]
     told += ["", "| decision | rows |", "|---|---:|"]
     told += [f"| {name} | {count:,} |" for name, count in curated.counts.items()]
@@ -108,7 +110,7 @@ def lines(curated: Curated, rules: Rules) -> list[str]:
         told += ["", f"The policy looks at the weakest {curated.share:.1%} of the pairs."]
     if curated.verdicts:
         count = ", ".join(f"{name} {num:,}" for name, num in sorted(Counter(curated.verdicts.values()).items()))
-        told += ["", f"Reviewed: {len(curated.verdicts):,} pairs ({count}); what people say counts."]
+        told += ["", f"Reviewed: {number_of(len(curated.verdicts), 'pair')} ({count}); what people say counts."]
         rows, sentence = reviewed_flips(curated)
         told += ["", sentence]
         if rows:

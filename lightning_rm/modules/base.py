@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
-from lightning_rm.counts import check_numbers, given
+from lightning_rm.counts import check_numbers, given, number_of
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.zero_optimizer import ZeroOptimizer
 from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
@@ -471,8 +471,8 @@ class PairwiseRM(L.LightningModule):
         if self.finite.in_a_row >= self.finite.max_skipped:
             self.check_finite()
             raise DivergedError(
-                f"{self.finite.in_a_row} optimizer steps in a row had a loss or a gradient that is not finite; none of "
-                f"them changed a weight. {self.way_out()}"
+                f"{number_of(self.finite.in_a_row, 'optimizer step')} in a row had a loss or a gradient that is "
+                f"not finite; none of them changed a weight. {self.way_out()}"
             )
 
     def _read_steps(self) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_rm.counts import is_number
+from lightning_rm.counts import is_number, number_of
 from lightning_rm.modules.gather import world_size
 from lightning_rm.modules.gradients import gradient_norm, is_sharded, leave_out_unless, local
 from lightning_rm.modules.spikes import GradientSpikes
@@ -222,8 +222,8 @@ def check_weights_finite(named: Iterable[tuple[str, Tensor]], num_steps: int) ->
     """
     if name := first_not_finite(named):
         raise DivergedError(
-            f"after {num_steps} optimizer steps weights are not finite ({name} is the first) and are not saved. Go on "
-            "from the last checkpoint or begin anew, with a lower learning rate"
+            f"after {number_of(num_steps, 'optimizer step')} weights are not finite ({name} is the first) and are not "
+            "saved. Go on from the last checkpoint or begin anew, with a lower learning rate"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Literal, cast
 from torch import Tensor
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
+from lightning_rm.counts import number_of
 from lightning_rm.metrics.groups import GroupMetrics
 from lightning_rm.metrics.pairs import PairMetrics
 from lightning_rm.metrics.scores import ScoreMetrics
@@ -30,8 +31,8 @@ def warn_not_finite(numbers: Mapping[str, int], num_steps: int) -> None:
     """Warn of sets that have rewards that are not finite, after so many optimizer steps."""
     for prefix, number in numbers.items():
         warnings.warn(
-            f"{prefix}: {number:,} pairs or groups have a reward that is not finite, after {num_steps} optimizer "
-            "steps; has training diverged?",
+            f"{prefix}: {number:,} pairs or groups have a reward that is not finite, after "
+            f"{number_of(num_steps, 'optimizer step')}; has training diverged?",
             stacklevel=2,
         )
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_rm.counts import is_number
+from lightning_rm.counts import is_number, number_of
 from lightning_rm.modules.gather import gather_rows, world_size
 
 WINDOW = 100
@@ -111,10 +111,9 @@ class GradientSpikes:
         if not self.num:
             return ""
         most = max(self.kept, key=lambda spike: spike.times)
-        steps = "1 optimizer step" if self.num == 1 else f"{self.num:,} optimizer steps"
         return (
-            f"{steps} had a gradient over {self.factor:g} times as long as those before, the longest {most.times:.3g} "
-            f"times at step {most.step:,}"
+            f"{number_of(self.num, 'optimizer step')} had a gradient over {self.factor:g} times as long as those "
+            f"before, the longest {most.times:.3g} times at step {most.step:,}"
         )
 
     def state(self, device: torch.device) -> dict[str, Any]:

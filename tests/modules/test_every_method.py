@@ -104,7 +104,7 @@ def test_a_loss_or_a_gradient_that_is_not_finite_changes_nothing_and_is_named(ra
 
 def test_one_seed_is_one_run_bit_for_bit_and_one_bad_step_ends_it_if_asked(ran: tuple[str, Path, Run]) -> None:
     method, folder, first = ran
-    with pytest.raises(DivergedError, match="1 optimizer steps in a row had a loss or a gradient that is not finite"):
+    with pytest.raises(DivergedError, match="1 optimizer step in a row had a loss or a gradient that is not finite"):
         fit(method, folder, second := Watch(), max_skipped=1)
     assert len(second.after) == BAD_LOSS + 1
     assert second.rows == first.watch.rows[: BAD_LOSS + 1]

@@ -166,7 +166,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_exported(every: int, 
 def test_one_step_too_long_is_noticed_though_no_loss_follows(tmp_path: Path) -> None:
     export = HuggingFaceCheckpoint(tmp_path / "model", world_tokenizer(), monitor=None)
     trainer = toy_trainer(tmp_path, max_steps=1, limit_val_batches=0, callbacks=[export])
-    with pytest.raises(DivergedError, match="after 1 optimizer steps weights are not finite"):
+    with pytest.raises(DivergedError, match="after 1 optimizer step weights are not finite"):
         trainer.fit(BaselineRM(toy_model(), TOO_LONG), toy_data())
     assert not (tmp_path / "model").exists()
 

@@ -7,6 +7,7 @@ from collections import Counter
 from lightning_rm.analysis.methods import differing
 from lightning_rm.analysis.page.blocks import Cell, Folded, Section, Table
 from lightning_rm.analysis.study import Study
+from lightning_rm.counts import number_of
 
 
 def settings_section(study: Study) -> Section:
@@ -48,11 +49,12 @@ def runs_section(study: Study) -> Section:
     ]
     said = [f"All {len(study.evidence)} runs: {lack}." for lack in common]
     if num_faulty:
-        said.append(f"{num_faulty} of {len(study.evidence)} runs lack something.")
+        lack = "lacks" if num_faulty == 1 else "lack"
+        said.append(f"{num_faulty} of {number_of(len(study.evidence), 'run')} {lack} something.")
     if study.repeated:
         said.append(f"{len(study.repeated)} repeat another and are left out.")
     table = Table(rows)
-    return Section("Runs", [Folded(f"All {len(rows)} runs", [table])], " ".join(said))
+    return Section("Runs", [Folded(number_of(len(rows), "run"), [table])], " ".join(said))
 
 
 def _common(study: Study) -> list[str]:
