@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_rm.analysis.run import write_figures
 from lightning_rm.annotation.voters import write_trained_on
 from lightning_rm.checksums import CHECKSUMS_FILE, write_checksums_below
+from lightning_rm.commands._alone import is_at_work
 from lightning_rm.commands._checks import BENCHMARK
 from lightning_rm.commands._config import dotted, plain_console, resolved, written_config
 from lightning_rm.commands._data import start_of
@@ -97,11 +98,12 @@ def begin(run: Path, cfg: DictConfig, step: int | None) -> None:
 
 
 def clear_if_nothing(run: Path) -> None:
-    """Remove the folder of a run that has not begun: it holds what Hydra writes before, and nothing else.
+    """Remove the folder of a run that has not begun: it holds what Hydra writes before, and nothing else, and no other
+    run is at work there.
 
     With it go those above it that are empty now, up to `runs`, below which Hydra makes them.
     """
-    if run.is_dir() and {path.name for path in run.iterdir()} <= HYDRAS:
+    if run.is_dir() and {path.name for path in run.iterdir()} <= HYDRAS and not is_at_work(run):
         shutil.rmtree(run / ".hydra", ignore_errors=True)
         (run / "train.log").unlink(missing_ok=True)
         if run.resolve() == Path.cwd():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from lightning_rm.callbacks import (
 )
 from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
 from lightning_rm.callbacks.monitored import stopped_early
+from lightning_rm.commands._alone import RUN_LOCK, released, work_alone
 from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, train_monitors, warn_of_a_toy
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
@@ -63,6 +65,7 @@ QUIET = (
 """What Lightning warns of and a user can do nothing about."""
 
 
+@released()
 def train(cfg: DictConfig) -> float:
     """Run one training job.
 
@@ -119,6 +122,9 @@ def train(cfg: DictConfig) -> float:
     check_precision(cfg, trainer)
     trainer.accumulate_grad_batches = micro_batches(cfg, trainer.world_size)
     if trainer.is_global_zero:
+        # A job that Slurm has put back runs once at a time, and a node that died may hold its locks for minutes.
+        if not os.environ.get("SLURM_RESTART_COUNT"):
+            work_alone(run, RUN_LOCK, "run", "hydra.run.dir")
         _begin_when_training(trainer, run, cfg)
         for logger in trainer.loggers:
             logger.log_hyperparams(resolved(cfg))

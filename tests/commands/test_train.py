@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lightning_rm.analysis.history import read_history
+from lightning_rm.commands import _alone
+from lightning_rm.commands._folder import clear_if_nothing
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from tests.commands.conftest import Cli
 from tests.float64 import same
@@ -43,6 +46,23 @@ def test_one_run_leaves_everything_it_says(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(run / "model" / "best")
     assert model.config.num_labels == 1
     assert tokenizer.chat_template
+
+
+def test_a_second_run_in_a_folder_names_it(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it takes away what the first has written, or the folder of one that has not begun to train."""
+    monkeypatch.setattr(_alone, "WAIT_SECONDS", 0.0)
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    with FileLock(tmp_path / "run" / _alone.RUN_LOCK):
+        said = cli("train", *SMALL, "hydra.run.dir=run")
+        assert (said.code, said.err.splitlines()[-1]) == (
+            1,
+            f"error: another run is at work in {tmp_path}/run; wait until it has ended, or name another folder with "
+            "hydra.run.dir=",
+        )
+        clear_if_nothing(tmp_path / "run")
+        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".hydra", "train.log"]
+    clear_if_nothing(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_goes_on_from_the_checkpoint_of_a_step(cli: Cli, tmp_path: Path) -> None:
