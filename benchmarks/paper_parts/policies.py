@@ -77,7 +77,11 @@ class Policies:
     @cached_property
     def first(self) -> tuple[list[GroupRow], Measured]:
         """The policy of the first model."""
-        return self.of("first", judge_of(self.world.train("first", self.world.pairs, 0)))
+        return self.of("first", self.first_judge)
+
+    @property
+    def first_judge(self) -> Judge:
+        return judge_of(self.world.train("first", self.world.pairs, 0))
 
     def candidates(self, groups: Sequence[GroupRow]) -> list[PairRow]:
         """Every two of a group's responses that differ in gold, labelled by the annotator, in random order."""

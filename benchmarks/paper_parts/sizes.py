@@ -18,6 +18,7 @@ class Size:
         part_epochs: of models that are trained on a part of the pairs.
         recipe_epochs: of the recipes on all pairs.
         prompts: of training, that policies answer.
+        fresh_prompts: the same of the policy whose responses get fresh labels, enough for a third of the pairs.
         test_prompts: of measuring.
         rounds: of MetaRM, each on the policy of the model before.
     """
@@ -30,12 +31,13 @@ class Size:
     part_epochs: int
     recipe_epochs: int
     prompts: int
+    fresh_prompts: int
     test_prompts: int
     rounds: int
 
 
 SIZES = {
-    "test": Size(1, 60, 20, 2, 1, 1, 2, 12, 3, 2),
-    "small": Size(4, 1200, 400, 4, 3, 6, 3, 450, 60, 2),
-    "full": Size(5, 24000, 1000, 10, 2, 5, 5, 6000, 300, 3),
+    "test": Size(1, 60, 20, 2, 1, 1, 2, 12, 14, 3, 2),
+    "small": Size(4, 1200, 400, 4, 3, 6, 3, 450, 450, 60, 2),
+    "full": Size(5, 24000, 1000, 10, 2, 5, 5, 6000, 10000, 300, 3),
 }

@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lightning_rm.analysis.features import separation
 from lightning_rm.analysis.strength import grouped
-from lightning_rm.data.rows import PairRow
+from lightning_rm.data.rows import GroupRow, PairRow
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.contrast import SimCSE, SwAV
@@ -184,6 +184,12 @@ def policies_of(world: World, prompts: int, test_prompts: int) -> Policies:
     return Policies(world, prompts, test_prompts)
 
 
+def fresh_groups(world: World, size: Size) -> list[GroupRow]:
+    """What the first model's policy says to more prompts: a policy repeats itself, and repeats are no pairs."""
+    policies = Policies(world, size.fresh_prompts, size.test_prompts)
+    return policies.of("first_fresh", policies.first_judge)[0]
+
+
 def policy(world: World, size: Size, name: str) -> Figures:
     """The best of n by a first model: what each row makes of that policy's responses, and of the next policy.
 
@@ -202,7 +208,7 @@ def policy(world: World, size: Size, name: str) -> Figures:
     elif name == "flip":
         model = world.train("policy_flip", world.annotated(), treatments=[FLIP])
     else:
-        pairs = policies.mixed(1 / 3, groups)
+        pairs = policies.mixed(1 / 3, fresh_groups(world, size))
         pairs = world.annotated_by_heads(name, pairs) if name == "flip_fresh" else pairs
         model = world.train(name, pairs, treatments=[FLIP] if name == "flip_fresh" else [])
     return policies.measure(judge_of(model), measured)
