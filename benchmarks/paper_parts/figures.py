@@ -121,7 +121,7 @@ def separations(worlds: Worlds) -> list[Drawing]:
     def draw(axes: Axes) -> None:
         values = np.stack([of(worlds, f"contrast_{name}", lambda c: c["separation"]) for name in names], axis=1)
         line(axes, range(len(names)), values, "here")
-        axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+        axes.set_xticks(range(len(names)), [told(name).replace(" ", "\n", 2) for name in names])
         axes.set(ylabel="squared distance of means\nover variance within")
         axes.set_ylim(bottom=0)
 
@@ -200,7 +200,10 @@ def powers_axis(axes: Axes, ticks: Sequence[int]) -> None:
 
 def told(name: str) -> str:
     """A row's name in words."""
-    words = {"meta_1": "MetaRM", "fresh": "a third of the labels fresh", "flip_fresh": "fresh and flip"}
+    words = {"fresh": "a third of the labels fresh", "flip_fresh": "fresh and flip", "flip_negative": "flip below 0"}
+    words |= {"meta_1": "MetaRM", "meta_2": "MetaRM, second round", "meta_3": "MetaRM, third round"}
+    words |= {"two_views": "two views", "simcse": "SimCSE", "simcse_diff": "SimCSE on differences"}
+    words |= {"swav": "SwAV", "swav_diff": "SwAV on differences"}
     words |= {
         "flip_margin": "flip + margin",
         "soft_label_margin": "soft label + margin",

@@ -12,6 +12,7 @@ import numpy as np
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawings, Page, Section, Table, Text, Tone
 from lightning_rm.analysis.paired import paired_difference
 from lightning_rm.analysis.report import write_page
+from lightning_rm.counts import number_of
 from lightning_rm.drafts import draft_of
 from paper_parts.claims import CLAIMS, World, Worlds
 from paper_parts.figures import figures_of, told
@@ -39,9 +40,12 @@ def page_of(worlds: Worlds, size: str, settings: Mapping[str, Any]) -> Page:
     verdicts = [claim(worlds) for claim in CLAIMS]
     states = [verdict.state for verdict in verdicts]
     counts = {"worlds": str(len(worlds)), **{state: str(states.count(state)) for state in TONES}}
+    whole = sum(len(world) == max(map(len, worlds)) for world in worlds)
+    begun = f", of {number_of(len(worlds), 'world')} that are begun" if whole < len(worlds) else ""
     subtitle = (
         "arXiv 2401.06080 and 2405.00438 on made preferences whose truth is known, size "
-        f"{size}: means over worlds with Student's 95 % interval. Models of 0.1M weights: what is compared is shape."
+        f"{size}: means over {number_of(whole, 'world')}{begun}, with Student's 95 % interval. Models of 0.1M weights: "
+        "what is compared is shape."
     )
     sections = [glance(verdicts), *(of_claim(verdict, worlds) for verdict in verdicts), beyond(worlds)]
     sections.append(Section("Settings", [Table([{k: Cell(str(v)) for k, v in settings.items()}])]))
