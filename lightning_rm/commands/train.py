@@ -65,7 +65,6 @@ QUIET = (
 """What Lightning warns of and a user can do nothing about."""
 
 
-@released()
 def train(cfg: DictConfig) -> float:
     """Run one training job.
 
@@ -75,6 +74,12 @@ def train(cfg: DictConfig) -> float:
     Returns:
         The monitored metric of the best weights: the objective of a sweep.
     """
+    with released():
+        return _train(cfg)
+
+
+def _train(cfg: DictConfig) -> float:
+    """Run one training job in its folder, which is given back by `train`."""
     require_all(cfg)
     _take_runs(cfg)
     check_config(cfg)
