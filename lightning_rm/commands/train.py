@@ -53,8 +53,6 @@ from lightning_rm.scoring.load import find_folder
 QUIET = (
     ".*does not have many workers.*",
     "The number of training batches .* is smaller than the logging interval.*",  # a short run logs every step
-    ".*isinstance.treespec, LeafSpec.*",
-    "Total length of `list` across ranks is zero.*",  # a run without validation sets
     "Checkpoint directory .* exists and is not empty.*",  # of a run that goes on
     ".*dataloader is not resumable.*",  # ours can be resumed
     ".*nn.functional.all_gather is deprecated.*",  # Lightning's call

@@ -1,11 +1,20 @@
-"""Leaves out Lightning's tips to install another package, which stand among what a run says of itself."""
+"""Leaves out what Lightning says of itself among what a run says: tips to install another package, and two warnings of
+which nobody who trains can do anything.
+"""
 
 from __future__ import annotations
 
 import logging
+import warnings
 
 LOGGER = "lightning.pytorch.utilities.rank_zero"
 """The logger that Lightning's messages of rank 0 go through."""
+
+WARNINGS = (
+    (r"`isinstance\(treespec, LeafSpec\)` is deprecated", r"lightning\.pytorch\.utilities\._pytree"),
+    ("Total length of `list` across ranks is zero", r"lightning\.pytorch\.utilities\.data"),  # of no validation sets
+)
+"""How they begin, and Lightning's module that gives them: from another they are heard."""
 
 
 def is_no_tip(record: logging.LogRecord) -> bool:
@@ -14,5 +23,7 @@ def is_no_tip(record: logging.LogRecord) -> bool:
 
 
 def leave_out_tips() -> None:
-    """Leave tips out of what Lightning logs in this process; calling it again changes nothing."""
+    """Leave tips and warnings out of what Lightning says in this process; calling it again changes nothing."""
     logging.getLogger(LOGGER).addFilter(is_no_tip)
+    for message, module in WARNINGS:
+        warnings.filterwarnings("ignore", message, module=module)
