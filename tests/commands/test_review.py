@@ -33,7 +33,7 @@ def test_the_printed_address_opens_the_review(cli: Cli, tmp_path: Path, monkeypa
     assert served == [("127.0.0.1", 8765)]
     assert "open http://127.0.0.1:8765/#token=a%2Ftoken" in said.out
     assert "20 pairs of strength.parquet\n" in said.out
-    assert "decisions there about 1 pairs that strength.parquet does not have are left alone\n" in said.out
+    assert "decisions there about 1 pair that strength.parquet does not have are left alone\n" in said.out
     assert said.out.endswith("stopped; decisions: bob 1, ada 1\n  strength_reviews.jsonl\n")
     assert [one.decision for one in read_reviews(tmp_path / "strength_reviews.jsonl")] == ["keep", "flip"]
 

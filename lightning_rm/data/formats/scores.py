@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from lightning_rm.data.formats.fields import BAD_VALUE, WRONG_TYPE, Raw, RowError, has, lookup, number, required, shown
+from lightning_rm.data.formats.fields import (
+    BAD_VALUE,
+    WRONG_TYPE,
+    Raw,
+    RowError,
+    has,
+    lookup,
+    number,
+    required,
+    shown,
+    text,
+)
 from lightning_rm.data.formats.published import helpsteer2_turns
 
 SCORE = "score"
@@ -74,7 +85,11 @@ def _attributes(item: object, name: str) -> Mapping[str, float]:
     if not isinstance(item, Mapping):
         return {SCORE: _given(item, name)}
     given = cast("Mapping[object, object]", item)
-    scores = {str(key): number(value, f"{name}, {key}") for key, value in given.items() if value is not None}
+    scores = {
+        text(str(key), f"{name}, the name of a score"): number(value, f"{name}, {key}")
+        for key, value in given.items()
+        if value is not None
+    }
     if not scores:
         raise RowError(BAD_VALUE, f"{name} has no score at all; leave the response out")
     return scores

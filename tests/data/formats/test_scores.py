@@ -65,6 +65,7 @@ def test_helpsteer2_marks_are_turns() -> None:
         ({"scores": [1, "2"]}, "write it as a number, without quotes"),
         ({"scores": [1, math.nan]}, "must be finite"),
         ({"scores": [{}, {"a": 1}]}, "item 0 has no score at all"),
+        ({"scores": [{"\ud800": 1}, 2]}, "item 0, the name of a score holds half a surrogate pair"),
         ({"scores": 3}, "must be a list"),
         ({"ranks": [1, {}]}, "must be a number"),
         ({"ranks": [1, None]}, "item 1 is null; leave the response out"),

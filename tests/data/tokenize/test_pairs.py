@@ -510,5 +510,5 @@ def test_every_overlong_word_is_a_policy() -> None:
 
 def test_more_tokens_than_an_encoder_has_positions_is_an_error(tmp_path: Path) -> None:
     tokenizer = word_tokenizer(ENCODER_TEMPLATE, cls_token="<s>", sep_token="</s>", model_max_length=512)
-    with pytest.raises(ValueError, match="set 512 or less"):
+    with pytest.raises(ValueError, match="set max_tokens=512 or less"):
         prepare_pairs(Rows(pair("w1", "w2", "w3")), tokenizer, TokenizePolicy(1024), tmp_path)
