@@ -142,13 +142,16 @@ def compared(
     """Mean and spread of each row, and its difference from the first, over the worlds that have both."""
     values = {name: by_world(worlds, figure) for name, figure in figures.items()}
     first = next(iter(values))
+    is_partial = len({len(found) for found in values.values() if found}) > 1
     rows: list[dict[str, Cell | str]] = []
     for name, found in values.items():
         if not found:
             continue
         numbers = list(found.values())
         spread = f" ± {np.std(numbers, ddof=1):.3f}" if len(numbers) > 1 else ""
-        row: dict[str, Cell | str] = {kind: told(name).replace("_", " "), what: f"{np.mean(numbers):.3f}{spread}"}
+        row: dict[str, Cell | str] = {kind: told(name).replace("_", " ")}
+        row |= {"worlds": str(len(found))} if is_partial else {}
+        row[what] = f"{np.mean(numbers):.3f}{spread}"
         less = paired_difference(found, values[first]) if name != first else None
         if less is not None:
             interval = f" [{less.low:+.3f}, {less.high:+.3f}]" if less.num > 1 else ""
