@@ -28,12 +28,9 @@ TEMPERED = "NLL after a temperature fitted on validation"
 
 
 def read(folder: Path) -> list[dict[str, Figures]]:
-    """The worlds of a run: stage -> figures, of the stages that are done."""
-    worlds = sorted((folder / "worlds").glob("*/stages"))
-    return [
-        {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(one.glob("*.json"))}
-        for one in worlds
-    ]
+    """The worlds of a run: stage -> figures, of the stages that are done; without those of which none is."""
+    worlds = (sorted(one.glob("*.json")) for one in sorted((folder / "worlds").glob("*/stages")))
+    return [{path.stem: json.loads(path.read_text(encoding="utf-8")) for path in stages} for stages in worlds if stages]
 
 
 def page_of(worlds: Worlds, size: str, settings: Mapping[str, Any]) -> Page:
@@ -41,10 +38,10 @@ def page_of(worlds: Worlds, size: str, settings: Mapping[str, Any]) -> Page:
     states = [verdict.state for verdict in verdicts]
     counts = {"worlds": str(len(worlds)), **{state: str(states.count(state)) for state in TONES}}
     whole = sum(len(world) == max(map(len, worlds)) for world in worlds)
-    begun = f", of {number_of(len(worlds), 'world')} that are begun" if whole < len(worlds) else ""
+    begun = f" and those of {len(worlds) - whole} more that are begun" if whole < len(worlds) else ""
     subtitle = (
         "arXiv 2401.06080 and 2405.00438 on made preferences whose truth is known, size "
-        f"{size}: means over {number_of(whole, 'world')}{begun}, with Student's 95 % interval. Models of 0.1M weights: "
+        f"{size}: means over {number_of(whole, 'world')}{begun} with Student's 95 % interval. Models of 0.1M weights: "
         "what is compared is shape."
     )
     sections = [glance(verdicts), *(of_claim(verdict, worlds) for verdict in verdicts), beyond(worlds)]
