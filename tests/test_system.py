@@ -31,8 +31,6 @@ GUARDED = {
     ("system.py", "kill"),
     ("data/tokenize/hostile.py", "resource"),  # on Linux alone
     ("data/tokenize/processes.py", "sched_getaffinity"),  # the same
-    ("data/tokenize/processes.py", "kill"),  # in processes that are forked on Linux alone
-    ("data/tokenize/processes.py", "SIGKILL"),
     ("callbacks/stop.py", "SIGUSR1"),  # in a job of Slurm
     ("commands/_stopped.py", "SIGUSR1"),  # the same
 }

@@ -15,10 +15,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_rm.batch import PreferenceBatch
-from lightning_rm.data.batches.loader import leave_signals
 from lightning_rm.data.batches.shipping import ship
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.streaming import Mark, StreamedPairs
+from lightning_rm.workers import follow_parent
 
 REMEMBERED = 8
 """Batches that a trainer may have taken and not trained on."""
@@ -52,7 +52,7 @@ class StreamLoader:
             self.pairs,
             batch_size=None,
             collate_fn=ship,
-            worker_init_fn=leave_signals,
+            worker_init_fn=follow_parent,
             num_workers=workers,
             generator=torch.Generator().manual_seed(self.pairs.batching.seed),
         )

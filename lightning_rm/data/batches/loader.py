@@ -5,7 +5,6 @@ The position in an epoch and the seed of its order are the sampler's; this file 
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -22,6 +21,7 @@ from lightning_rm.data.batches.shipping import ship
 from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.tokens import ReadAt, Sample
+from lightning_rm.workers import follow_parent
 
 BatchT = TypeVar("BatchT", PreferenceBatch, GroupBatch)
 
@@ -147,7 +147,7 @@ class BatchLoader(DataLoader[BatchT]):
             batches,
             batch_sampler=micro_batches,
             collate_fn=ship,
-            worker_init_fn=leave_signals,
+            worker_init_fn=follow_parent,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -181,12 +181,6 @@ class Iterated(Generic[BatchT]):
 
     def __iter__(self) -> Iterator[BatchT]:
         return iter(self.loader)
-
-
-def leave_signals(worker: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the training process: called in a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 PairLoader = BatchLoader[PreferenceBatch]

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -21,6 +18,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
+
+from lightning_rm.workers import follow_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,7 +61,7 @@ def mapped(work: Callable[[T], R], items: Iterable[T], num_processes: int) -> It
         num_processes,
         mp_context=multiprocessing.get_context("fork"),
         initializer=_begin,
-        initargs=(work, os.getpid()),
+        initargs=(work,),
     ) as pool:
         pending = deque[Future[R]]()
         try:
@@ -102,21 +101,12 @@ _given: list[Callable[[Any], Any]] = []
 """What this process was forked for."""
 
 
-def _begin(work: Callable[[Any], Any], parent: int) -> None:
-    """Set up a process: it has a core of its own, leaves Ctrl-C to its parent, and ends with it."""
+def _begin(work: Callable[[Any], Any]) -> None:
+    """Set up a process, which has a core of its own."""
     _given[:] = [work]
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    follow_parent()
 
 
 def _work(item: Any) -> Any:
     return _given[0](item)
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: a killed one tells nobody."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from itertools import islice
@@ -110,33 +108,6 @@ def left_by_the_dead(folder: Path, name: str, content: bytes) -> Path:
     here = socket.gethostname().replace(".", "_")
     (folder / f"{name}.{here}-{DEAD}-0123456789ab.tmp").write_bytes(content)
     return folder
-
-
-def endless() -> Iterator[int]:
-    yield from range(8)
-    signal.pause()
-
-
-def test_processes_end_with_the_one_that_started_them() -> None:
-    """A kill tells them nothing: they look. All hold the pipe's writing end, and it has ended when none is left."""
-    reading, writing = os.pipe()
-
-    def work(item: int) -> int:
-        os.write(writing, b"%d " % os.getpid())
-        return item
-
-    parent = multiprocessing.get_context("fork").Process(target=lambda: [*mapped(work, endless(), 2)])
-    parent.start()
-    os.close(writing)
-    said = b""
-    while not {int(word) for word in said.split()[:-1]} - {parent.pid}:
-        said += os.read(reading, 64)
-    os.kill(parent.pid or 0, signal.SIGKILL)
-    parent.join()
-    while chunk := os.read(reading, 64):
-        said += chunk
-    os.close(reading)
-    assert len({*said.split()} - {b"%d" % (parent.pid or 0)}) in (1, 2)
 
 
 def test_an_error_in_a_process_is_the_callers() -> None:
