@@ -6,7 +6,6 @@ It knows nothing of the work.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 from multiprocessing.process import BaseProcess
@@ -31,4 +30,4 @@ def follow_parent(worker: int = 0) -> None:
 def _end_with(parent: BaseProcess) -> None:
     """End this process, whatever its other threads wait for, when its parent has ended."""
     parent.join()
-    os._exit(1)
+    signal.raise_signal(signal.SIGTERM)
