@@ -85,7 +85,7 @@ ROUNDS = ("baseline", "simcse", "fresh_33", "simcse_flip_fresh")
 
 def judge_of_row(world: World, policies: Policies, name: str) -> Judge:
     """What the model of a row says."""
-    pairs, groups = world.pairs, policies.first[0]
+    pairs, groups = world.pairs, policies.trained_on("first", policies.first_judge)
     if name == "baseline":
         return judge_of(world.train(name, pairs))
     if name in OTHER_SEEDS:
@@ -124,7 +124,8 @@ def of_round(world: World, policies: Policies, name: str) -> dict[str, Any]:
     if turn == "1":
         return policies.measure(judge_of_row(world, policies, method))
     before = method if turn == "2" else f"{method}_{int(turn) - 1}"
-    groups, measured = policies.of(before, judge_of(world.train(before, world.pairs)))  # it is there already
+    judge = judge_of(world.train(before, world.pairs))  # it is there already
+    groups, measured = policies.trained_on(before, judge), policies.measured_on(before, judge)
     pairs = world.pairs if method in ("baseline", "simcse") else policies.mixed(FRESH["fresh_33"], groups)
     treatments: list[Treatment] = []
     if method == "simcse_flip_fresh":

@@ -51,14 +51,12 @@ def alone(path: Path) -> Generator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f"{path.name}.lock"))
     try:
-        lock.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except Timeout:
         yield False
     else:
-        try:
+        with held:
             yield True
-        finally:
-            lock.release()
 
 
 def main() -> None:

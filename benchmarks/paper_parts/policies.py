@@ -44,7 +44,7 @@ class Policies:
 
     Args:
         world: whose prompts are answered.
-        prompts: of training.
+        prompts: of training; a policy may answer the first of them alone.
         test_prompts: of measuring, no prompt in common with those.
     """
 
@@ -61,27 +61,38 @@ class Policies:
         rows = list(SyntheticGroups(self.test_prompts, k=TEST_K * max(POLICY_N), split="test", seed=self.world.world))
         return rows, self.world.ids(rows)
 
-    def of(self, name: str, judge: Judge) -> tuple[list[GroupRow], Measured]:
-        """What the policy of a model says: groups to train on, and by n groups to measure on. Rewards are kept."""
+    def trained_on(self, name: str, judge: Judge, prompts: int | None = None) -> list[GroupRow]:
+        """What the policy of a model says to the first prompts of training, None for all: groups to train on."""
         rows, ids = self.train_samples
-        tests, test_ids = self.test_samples
-        path = self.world.folder / "rewards" / f"{name}.npz"
-        if not path.exists():
+        rows, size = rows[:prompts], len(ids) // len(rows)
+        rewards = self._kept(f"{name}_train", judge, ids[: len(rows) * size])
+        return best_of_groups(rows, rewards.reshape(len(rows), size), TRAINED_N, TRAINED_K)
+
+    def measured_on(self, name: str, judge: Judge) -> Measured:
+        """What the same policy says to the prompts of measuring, by n."""
+        rows, ids = self.test_samples
+        rewards = self._kept(f"{name}_test", judge, ids).reshape(len(rows), -1)
+        return {n: best_of_groups(rows, rewards, n, TEST_K) for n in POLICY_N}
+
+    def _kept(self, name: str, judge: Judge, ids: Ids) -> Floats:
+        """The rewards of a judge, which is asked for those alone that no file has."""
+        path = self.world.folder / "rewards" / f"{name}.npy"
+        kept: Floats = np.load(path) if path.exists() else np.empty(0)
+        if len(kept) < len(ids):
+            kept = np.concatenate([kept, judge(ids[len(kept) :])])
             with draft_of(path) as draft, draft.open("wb") as file:
-                np.savez(file, train=judge(ids), test=judge(test_ids))
-        kept = np.load(path)
-        test_rewards = kept["test"].reshape(len(tests), -1)
-        measured = {n: best_of_groups(tests, test_rewards, n, TEST_K) for n in POLICY_N}
-        return best_of_groups(rows, kept["train"].reshape(len(rows), -1), TRAINED_N, TRAINED_K), measured
+                np.save(file, kept)
+        return kept[: len(ids)]
 
     @cached_property
-    def first(self) -> tuple[list[GroupRow], Measured]:
-        """The policy of the first model."""
-        return self.of("first", self.first_judge)
-
-    @property
     def first_judge(self) -> Judge:
+        """The first model."""
         return judge_of(self.world.train("first", self.world.pairs, 0))
+
+    @cached_property
+    def first_measured(self) -> Measured:
+        """What its policy says to the prompts of measuring."""
+        return self.measured_on("first", self.first_judge)
 
     def candidates(self, groups: Sequence[GroupRow]) -> list[PairRow]:
         """Every two of a group's responses that differ in gold, labelled by the annotator, in random order."""
@@ -119,7 +130,7 @@ class Policies:
     def measure(self, judge: Judge, policy: Measured | None = None) -> dict[str, Any]:
         """The figures of one judge: on clean pairs, on the policy's responses, and as the next policy's maker."""
         found: dict[str, Any] = {"clean": self.world.accuracy(judge)}
-        for n, groups in (policy or self.first[1]).items():
+        for n, groups in (policy or self.first_measured).items():
             found[f"policy_{n}"] = on_groups(self._rewards(judge, groups), groups)
         rows, ids = self.test_samples
         most, size = max(POLICY_N), len(ids) // len(rows)

@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lightning_rm.analysis.features import separation
 from lightning_rm.analysis.strength import grouped
-from lightning_rm.data.rows import GroupRow, PairRow
+from lightning_rm.data.rows import PairRow
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.contrast import SimCSE, SwAV
@@ -179,15 +179,9 @@ def features(world: World, model: AnyRewardModel, num_pairs: int = 500) -> torch
 
 
 @lru_cache(maxsize=1)
-def policies_of(world: World, prompts: int, test_prompts: int) -> Policies:
+def policies_of(world: World, size: Size) -> Policies:
     """The policies of the world that is at hand: its samples are drawn and tokenised once."""
-    return Policies(world, prompts, test_prompts)
-
-
-def fresh_groups(world: World, size: Size) -> list[GroupRow]:
-    """What the first model's policy says to more prompts: a policy repeats itself, and repeats are no pairs."""
-    policies = Policies(world, size.fresh_prompts, size.test_prompts)
-    return policies.of("first_fresh", policies.first_judge)[0]
+    return Policies(world, max(size.prompts, size.fresh_prompts), size.test_prompts)
 
 
 def policy(world: World, size: Size, name: str) -> Figures:
@@ -195,23 +189,25 @@ def policy(world: World, size: Size, name: str) -> Figures:
 
     `meta_2` is MetaRM's second round, which reads responses of the policy of its first model.
     """
-    policies = policies_of(world, size.prompts, size.test_prompts)
-    groups, measured = policies.first
-    meta = partial(MetaRM, ascent_lr=ASCENT, ascent_scale="relative")
+    policies = policies_of(world, size)
+    before, judge = "first", policies.first_judge
     if name == "baseline":
         model = world.train(name, world.pairs)
     elif name.startswith("meta"):
-        for turn in range(1, int(name.rpartition("_")[2])):
-            before = f"meta_{turn}"
-            groups, measured = policies.of(before, judge_of(world.train(before, world.pairs)))
+        if (turn := int(name.rpartition("_")[2])) > 1:
+            before = f"meta_{turn - 1}"
+            judge = judge_of(world.train(before, world.pairs))  # it is there already
+        groups = policies.trained_on(before, judge, size.prompts)
+        meta = partial(MetaRM, ascent_lr=ASCENT, ascent_scale="relative")
         model = world.train(name, world.pairs, module=meta, responses=groups)
     elif name == "flip":
         model = world.train("policy_flip", world.annotated(), treatments=[FLIP])
     else:
-        pairs = policies.mixed(1 / 3, fresh_groups(world, size))
+        groups = policies.trained_on(before, judge, size.fresh_prompts)
+        pairs = policies.mixed(1 / 3, groups)
         pairs = world.annotated_by_heads(name, pairs) if name == "flip_fresh" else pairs
         model = world.train(name, pairs, treatments=[FLIP] if name == "flip_fresh" else [])
-    return policies.measure(judge_of(model), measured)
+    return policies.measure(judge_of(model), policies.measured_on(before, judge))
 
 
 def stages(size: Size) -> dict[str, Callable[[World, Size], Figures]]:

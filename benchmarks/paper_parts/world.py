@@ -39,6 +39,7 @@ from lightning_rm.modules.voters import VotersRM
 from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.scoring.load import load_model
 from lightning_rm.strength import Treatment
+from lightning_rm.tokens import Reading
 
 Floats = NDArray[np.float64]
 Ids = list[list[int]]
@@ -123,41 +124,55 @@ class World:
             epochs: None for the settings'.
             callbacks: of the trainer; of a model that is kept already none is called.
         """
-        if name in self._models:
-            return self._models[name]
-        folder = self.folder / "models" / name
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{name}.lock")):  # another process may be training it for a stage of its own
-            if not (folder / "done").exists():
-                seed = 100 * self.seed + number
-                L.seed_everything(seed, verbose=False)
-                model = RewardModel.from_pretrained(
-                    self.settings.start, tokenizer=self.tokenizer, new_head=True, head_seed=0
-                )
-                if members:
-                    model = MemberRewardModel.of(model)
-                optimizer = partial(torch.optim.AdamW, lr=self.settings.lr, weight_decay=0.01)
-                method = module(model, optimizer, scheduler=partial(warmup_schedule, name="linear", warmup=0.1))
-                data = PreferenceDataModule(
-                    self.tokenizer,
-                    train=Pairs(list(pairs)),
-                    reading=model.reading,
-                    max_tokens=256,
-                    batch_pairs=self.settings.batch_pairs,
-                    seed=seed,
-                    cache_dir=self.folder / "cache",
-                    treatments=treatments,
-                    responses=Groups(list(responses)) if responses else None,
-                    batch_groups=16,  # the paper's
-                )
-                trainer = lightning_trainer(
-                    False, callbacks, max_epochs=epochs or self.settings.epochs, limit_val_batches=0
-                )
-                trainer.fit(method, data)
-                method.model.save_pretrained(folder, self.tokenizer)
-                (folder / "done").touch()
-        self._models[name] = load_model(folder, tokenizer=self.tokenizer).model
+        seed = 100 * self.seed + number
+
+        def trained() -> PairwiseRM:
+            L.seed_everything(seed, verbose=False)
+            method = self._method(module, members)
+            data = self._data(pairs, method.model.reading, seed, treatments, responses)
+            lasting = {"max_epochs": epochs or self.settings.epochs, "limit_val_batches": 0}
+            lightning_trainer(False, callbacks, **lasting).fit(method, data)
+            return method
+
+        if name not in self._models:
+            self._models[name] = self._kept(self.folder / "models" / name, trained)
         return self._models[name]
+
+    def _kept(self, folder: Path, trained: Callable[[], PairwiseRM]) -> AnyRewardModel:
+        """The model of a folder, where it is put unless it is there: another process may be at it for its own stage."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not (folder / "done").exists():
+                trained().model.save_pretrained(folder, self.tokenizer)
+                (folder / "done").touch()
+        return load_model(folder, tokenizer=self.tokenizer).model
+
+    def _method(self, module: Callable[..., PairwiseRM], members: bool) -> PairwiseRM:
+        model = RewardModel.from_pretrained(self.settings.start, tokenizer=self.tokenizer, new_head=True, head_seed=0)
+        optimizer = partial(torch.optim.AdamW, lr=self.settings.lr, weight_decay=0.01)
+        scheduler = partial(warmup_schedule, name="linear", warmup=0.1)
+        return module(MemberRewardModel.of(model) if members else model, optimizer, scheduler=scheduler)
+
+    def _data(
+        self,
+        pairs: Sequence[PairRow],
+        reading: Reading,
+        seed: int,
+        treatments: Sequence[Treatment],
+        responses: Sequence[GroupRow],
+    ) -> PreferenceDataModule:
+        return PreferenceDataModule(
+            self.tokenizer,
+            train=Pairs(list(pairs)),
+            reading=reading,
+            max_tokens=256,
+            batch_pairs=self.settings.batch_pairs,
+            seed=seed,
+            cache_dir=self.folder / "cache",
+            treatments=treatments,
+            responses=Groups(list(responses)) if responses else None,
+            batch_groups=16,  # the paper's
+        )
 
     def voters(self) -> list[AnyRewardModel]:
         """M models that differ in their seed; the first is the baseline."""
