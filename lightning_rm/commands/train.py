@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,32 +22,23 @@ from lightning_rm.callbacks import (
     Benchmarks,
     BestCheckpoint,
     CheckpointFiles,
-    GoOn,
-    HuggingFaceCheckpoint,
-    LastCheckpoint,
-    MonitoredInTraining,
-    PairRecorder,
     ProgressLines,
-    ResumeCheckpoint,
-    SpikeRecorder,
     Stop,
 )
 from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
-from lightning_rm.callbacks.monitored import stopped_early
 from lightning_rm.commands._alone import RUN_LOCK, released, work_alone
-from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, train_monitors, warn_of_a_toy
+from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, warn_of_a_toy
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing, clear_stopped, report, write_counts
+from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing, clear_stopped, report
+from lightning_rm.commands._measured import fit_and_measure, objective
+from lightning_rm.commands._run_callbacks import asked_callbacks, own_callbacks
 from lightning_rm.commands._settings import check_precision, micro_batches
 from lightning_rm.commands._stopped import exit_after, requeue
-from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.models.backbone.adapters import count_parameters
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
-from lightning_rm.modules.measured import EvaluationStage, metric_prefix
 from lightning_rm.modules.requirements import check_trainer
 from lightning_rm.scoring.load import find_folder
 
@@ -85,7 +77,7 @@ def _train(cfg: DictConfig) -> float:
     run = Path(cfg.paths.run)
     tokenizer = instantiate(cfg.backbone.tokenizer)
     module, datamodule = _built(cfg, tokenizer)
-    asked = _asked_callbacks(cfg)
+    asked = asked_callbacks(cfg)
     benchmarks = [callback for callback in asked if isinstance(callback, Benchmarks)]
     check_run(cfg, module, datamodule, [name for callback in benchmarks for name in callback.metric_names()])
     warn_of_a_toy(cfg)
@@ -93,32 +85,19 @@ def _train(cfg: DictConfig) -> float:
         return _check(cfg, module, datamodule, asked)
     # Weights are chosen by a metric of validations alone: a run that reports a test metric keeps its last weights.
     monitor = cfg.monitor if str(cfg.monitor).startswith(("val/", BENCHMARK)) else None
-    checkpoints, exported = run / "checkpoints", run / "model"
-    checkpoint = BestCheckpoint(checkpoints, monitor, cfg.mode, exported / "best")
+    checkpoint = BestCheckpoint(run / "checkpoints", monitor, cfg.mode, run / "model" / "best")
     stop = Stop()
     loggers = list(instantiate(cfg.logger.loggers).values())
-    callbacks: list[L.Callback] = [
-        stop,
-        checkpoint,
-        LastCheckpoint(checkpoints),
-        HuggingFaceCheckpoint(exported, tokenizer, monitor, cfg.mode, checkpoints / "best.ckpt"),
-        PairRecorder(run / "pairs"),
-        SpikeRecorder(run / SPIKES),
-        ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
-        LambdaCallback(on_fit_start=_show_what_is_trained),
-        GoOn(),
-        LambdaCallback(on_train_start=_log_a_short_run),
-        MonitoredInTraining(train_monitors(cfg)),
-    ]
     shown = sys.stdout.isatty() or any(isinstance(callback, ProgressBar) for callback in asked)
+    own = [stop, checkpoint, *own_callbacks(cfg, run, tokenizer, monitor)]
     if not shown:
-        callbacks.append(ProgressLines())
+        own.append(ProgressLines())
     if loggers and not any(isinstance(callback, LearningRateMonitor) for callback in asked):
-        callbacks.append(LearningRateMonitor("step"))
+        own.append(LearningRateMonitor("step"))
     trainer: L.Trainer = instantiate(
         cfg.trainer,
         logger=loggers or False,
-        callbacks=[*callbacks, *asked],
+        callbacks=[*own, *asked],
         plugins=[CheckpointFiles()],
         enable_progress_bar=cfg.trainer.get("enable_progress_bar", shown),
     )
@@ -131,11 +110,9 @@ def _train(cfg: DictConfig) -> float:
         _begin_when_training(trainer, run, cfg)
         for logger in trainer.loggers:
             logger.log_hyperparams(resolved(cfg))
-    with warnings.catch_warnings():
-        for message in QUIET:
-            warnings.filterwarnings("ignore", message=message)
+    with _quiet():
         try:
-            results = _fit_and_measure(cfg, trainer, module, datamodule, checkpoint, benchmarks)
+            results = fit_and_measure(cfg, trainer, module, datamodule, checkpoint, benchmarks)
         except SystemExit as ended:
             _finished(trainer, exit_code=1)
             _end(ended, stop, trainer)
@@ -151,7 +128,7 @@ def _train(cfg: DictConfig) -> float:
         raise ValueError(f"rewards are not finite: {told}. Training has diverged; lower the learning rate")
     if trainer.is_global_zero and cfg.checkpoint.every_n_train_steps is None:
         clear_stopped(run)
-    return _objective(results, cfg.monitor)
+    return objective(results, cfg.monitor)
 
 
 def _built(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[PairwiseRM, PreferenceDataModule]:
@@ -173,13 +150,20 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
     check_precision(cfg, trainer)
     check_trainer(trainer.precision, asked)
     trainer.accumulate_grad_batches = micro_batches(cfg, trainer.world_size)
-    with warnings.catch_warnings():
-        for message in QUIET:
-            warnings.filterwarnings("ignore", message=message)
+    with _quiet():
         trainer.fit(module, datamodule)
     if trainer.is_global_zero:
         plain_console().print("settings, model and data go together; nothing that was trained is kept (check=true)")
     return float("nan")
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Leave out what Lightning warns of and a user can do nothing about."""
+    with warnings.catch_warnings():
+        for message in QUIET:
+            warnings.filterwarnings("ignore", message=message)
+        yield
 
 
 def _step_at_once(trainer: L.Trainer, *_: Any) -> None:
@@ -190,13 +174,6 @@ def _step_at_once(trainer: L.Trainer, *_: Any) -> None:
 def _stop(trainer: L.Trainer, *_: Any) -> None:
     """End a training after the micro-batch that it is at."""
     trainer.should_stop = True
-
-
-def _asked_callbacks(cfg: DictConfig) -> list[L.Callback]:
-    """Return the callbacks of `callbacks=` and of `trainer.callbacks`."""
-    asked: list[L.Callback | None] = list(instantiate(cfg.callbacks).values())
-    left = [callback for callback in asked if callback is not None]  # null leaves one out
-    return [*left, *instantiate(cfg.trainer.get("callbacks") or [])]
 
 
 def _begin_when_training(trainer: L.Trainer, run: Path, cfg: DictConfig) -> None:
@@ -210,54 +187,6 @@ def _begin_when_training(trainer: L.Trainer, run: Path, cfg: DictConfig) -> None
         ready()
     else:
         trainer.callbacks.insert(0, LambdaCallback(on_train_start=ready))  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _fit_and_measure(
-    cfg: DictConfig,
-    trainer: L.Trainer,
-    module: PairwiseRM,
-    datamodule: PreferenceDataModule,
-    checkpoint: BestCheckpoint,
-    benchmarks: list[Benchmarks],
-) -> dict[str, dict[str, float]]:
-    """Train, and measure the best weights: set -> metric -> value."""
-    if datamodule.has_train:
-        trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
-        if trainer.is_global_zero:
-            write_counts(Path(cfg.paths.run), datamodule.reports)
-            if datamodule.is_streamed:
-                plain_console().print(report_table({"train": datamodule.reports["train"]}))
-            if (told := stopped_early(trainer)) is not None:
-                plain_console().print(told, soft_wrap=True)
-    results = {"train": {**module.last_epoch, **(module.finite.counts() if datamodule.has_train else {})}}
-    best = checkpoint.best_model_path or None
-    if best is None and checkpoint.monitor is not None and datamodule.has_train and trainer.is_global_zero:
-        plain_console().print("no validation took place: the last weights are taken for the best")
-    if best is not None and checkpoint.never_known and trainer.is_global_zero:
-        plain_console().print(
-            f"monitor={checkpoint.monitor} was never a number: the last weights are taken for the best (responses "
-            "without another beside them have no accuracy: monitor=val/score_rank_correlation)",
-            soft_wrap=True,
-        )
-    stages: tuple[tuple[EvaluationStage, tuple[str, ...], Callable[..., object]], ...] = (
-        ("val", (*datamodule.val_names, *datamodule.val_response_names), trainer.validate),
-        ("test", (*datamodule.test_names, *datamodule.test_response_names), trainer.test),
-    )
-    not_finite: dict[str, int] = {}
-    for stage, names, evaluate in stages:
-        if not names or cfg.trainer[f"limit_{stage}_batches"] == 0:
-            continue
-        evaluate(module, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        not_finite |= module.num_not_finite
-        for prefix in (metric_prefix(stage, name) for name in names):
-            results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
-        if stage == "val":
-            for prefix in (f"{BENCHMARK}{name}" for callback in benchmarks for name in callback.paths):
-                results[prefix] = _values(trainer.callback_metrics, f"{prefix}/")
-    module.num_not_finite = not_finite
-    if not datamodule.has_train and trainer.is_global_zero:
-        plain_console().print(report_table(set_reports(datamodule)))
-    return results
 
 
 def _end(ended: SystemExit, stop: Stop, trainer: L.Trainer) -> NoReturn:
@@ -297,43 +226,6 @@ def _take_runs(cfg: DictConfig) -> None:
         cfg.backbone.path = str(found)
     if cfg.resume is not None and Path(cfg.resume).is_dir() and (found := latest_checkpoint(cfg.resume)) is not None:
         cfg.resume = str(found)
-
-
-def _objective(results: dict[str, dict[str, float]], monitor: str | None) -> float:
-    """Return the monitored metric, as the results have it; NaN where none is monitored or nothing was measured."""
-    if monitor is None or results.keys() == {"train"}:
-        return float("nan")
-    values = {f"{name}/{metric}": value for name, metrics in results.items() for metric, value in metrics.items()}
-    if monitor not in values:
-        raise ValueError(f"monitor={monitor!r} did not come out of this run; what did: {', '.join(sorted(values))}")
-    return values[monitor]
-
-
-def _values(metrics: Any, prefix: str) -> dict[str, float]:
-    """Return the metrics under a prefix, by the name that follows it."""
-    return {key.removeprefix(prefix): float(value) for key, value in metrics.items() if key.startswith(prefix)}
-
-
-def _log_a_short_run(trainer: L.Trainer, module: L.LightningModule) -> None:
-    """Log every step of a run that would end before its first log: eight steps of 10,240 pairs have a curve too."""
-    undeclared: Any = trainer  # `log_every_n_steps` is set, not declared
-    if trainer.estimated_stepping_batches < undeclared.log_every_n_steps:
-        undeclared.log_every_n_steps = 1
-
-
-def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None:
-    """Show what became of every row, how many parameters are trained, and whether a head is new."""
-    datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
-    if trainer.is_global_zero:
-        trained, total = count_parameters(module)
-        out = plain_console()
-        out.print(report_table(set_reports(datamodule)))
-        out.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", soft_wrap=True)
-        device = trainer.strategy.root_device.type
-        fast = "; trainer=gpu computes in bfloat16" if device == "cuda" and trainer.precision == "32-true" else ""
-        out.print(f"{total:,} parameters, {trained:,} of them trained, on {device} in {trainer.precision}{fast}")
-        if isinstance(module, PairwiseRM) and (origin := module.model.untrained_head) is not None:
-            out.print(f"{origin} has no reward head: a new one is drawn, and trained from here", soft_wrap=True)
 
 
 @command("train", end=lambda cfg: clear_if_nothing(Path(cfg.paths.run)))

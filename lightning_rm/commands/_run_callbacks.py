@@ -1,0 +1,82 @@
+"""The callbacks of a training run: those that every run has, and those that a configuration asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LambdaCallback
+from omegaconf import DictConfig
+from transformers import PreTrainedTokenizerBase
+
+from lightning_rm.callbacks import (
+    GoOn,
+    HuggingFaceCheckpoint,
+    LastCheckpoint,
+    MonitoredInTraining,
+    PairRecorder,
+    ResumeCheckpoint,
+    SpikeRecorder,
+)
+from lightning_rm.commands._checks import train_monitors
+from lightning_rm.commands._config import plain_console
+from lightning_rm.commands._folder import SPIKES
+from lightning_rm.commands._tables import report_table, set_reports
+from lightning_rm.models.backbone.adapters import count_parameters
+from lightning_rm.modules.base import PairwiseRM
+
+
+def own_callbacks(
+    cfg: DictConfig, run: Path, tokenizer: PreTrainedTokenizerBase, monitor: str | None
+) -> list[L.Callback]:
+    """Return what every run has: it keeps weights and pairs, goes on where it was stopped, and says what it trains.
+
+    Args:
+        cfg: of the job.
+        run: its folder.
+        tokenizer: exported with the weights.
+        monitor: the metric that weights are chosen by; None for the last.
+    """
+    checkpoints = run / "checkpoints"
+    return [
+        LastCheckpoint(checkpoints),
+        HuggingFaceCheckpoint(run / "model", tokenizer, monitor, cfg.mode, checkpoints / "best.ckpt"),
+        PairRecorder(run / "pairs"),
+        SpikeRecorder(run / SPIKES),
+        ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
+        LambdaCallback(on_fit_start=_show_what_is_trained),
+        GoOn(),
+        LambdaCallback(on_train_start=_log_a_short_run),
+        MonitoredInTraining(train_monitors(cfg)),
+    ]
+
+
+def asked_callbacks(cfg: DictConfig) -> list[L.Callback]:
+    """Return the callbacks of `callbacks=` and of `trainer.callbacks`."""
+    asked: list[L.Callback | None] = list(instantiate(cfg.callbacks).values())
+    left = [callback for callback in asked if callback is not None]  # null leaves one out
+    return [*left, *instantiate(cfg.trainer.get("callbacks") or [])]
+
+
+def _log_a_short_run(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """Log every step of a run that would end before its first log: eight steps of 10,240 pairs have a curve too."""
+    undeclared: Any = trainer  # `log_every_n_steps` is set, not declared
+    if trainer.estimated_stepping_batches < undeclared.log_every_n_steps:
+        undeclared.log_every_n_steps = 1
+
+
+def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """Show what became of every row, how many parameters are trained, and whether a head is new."""
+    datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
+    if trainer.is_global_zero:
+        trained, total = count_parameters(module)
+        out = plain_console()
+        out.print(report_table(set_reports(datamodule)))
+        out.print(f"layout {datamodule.layout}: {datamodule.choice.reason}", soft_wrap=True)
+        device = trainer.strategy.root_device.type
+        fast = "; trainer=gpu computes in bfloat16" if device == "cuda" and trainer.precision == "32-true" else ""
+        out.print(f"{total:,} parameters, {trained:,} of them trained, on {device} in {trainer.precision}{fast}")
+        if isinstance(module, PairwiseRM) and (origin := module.model.untrained_head) is not None:
+            out.print(f"{origin} has no reward head: a new one is drawn, and trained from here", soft_wrap=True)
