@@ -1,16 +1,13 @@
-"""`PairwiseRM`: what every reward model trained on pairs shares. A method adds one function, `losses`.
+"""`PairwiseRM`: how every reward model on pairs is trained and goes on. A method adds one function, `losses`.
 
-It knows batches, rewards and metrics; not layouts, files or configurations. Metric keys are `<stage>/<metric>` for the
-set that is named after its stage and `<stage>/<set>/<metric>` for every other.
+What a method may say besides is in `method`, how it is measured in `evaluated`. It knows batches and rewards; not
+layouts, files or configurations.
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -19,33 +16,27 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
+from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.counts import check_numbers, given, number_of
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.zero_optimizer import ZeroOptimizer
-from lightning_rm.modules.checkpoints import arguments_for, check_weights, describe
+from lightning_rm.modules.checkpoints import check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
-from lightning_rm.modules.counted import OF_EPOCH, counted, mean_losses, metrics_of
+from lightning_rm.modules.counted import OF_EPOCH, counted, mean_losses
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, check_weights_finite
-from lightning_rm.modules.measured import EvaluationStage, Measured, metric_prefix, warn_not_finite
+from lightning_rm.modules.measured import EvaluationStage, metric_prefix
+from lightning_rm.modules.method import Method
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, make_optimizer, parameter_groups
 from lightning_rm.modules.prepared import Frozen, shard_for
-from lightning_rm.modules.progress import AcrossRanks, Progress, Totals
+from lightning_rm.modules.progress import AcrossRanks, Progress
 from lightning_rm.modules.requirements import (
-    LABELS_AND_WEIGHTS,
     KnowsPairs,
-    Target,
-    TrainPairs,
     check_pieces,
     check_reading,
     check_strengths,
-    check_targets,
     check_together,
     check_trainer,
-    check_two_responses,
-    check_weighed,
 )
 from lightning_rm.modules.restored import RestoredOptimizer
 from lightning_rm.modules.routing import with_routing
@@ -57,7 +48,7 @@ __all__ = ["EvaluationStage", "PairwiseRM", "metric_prefix"]
 leave_out_tips()
 
 
-class PairwiseRM(L.LightningModule):
+class PairwiseRM(Method):
     """A LightningModule that trains a `RewardModel` on preference pairs.
 
     Args:
@@ -81,13 +72,6 @@ class PairwiseRM(L.LightningModule):
             or `spike_factor` is not above it.
     """
 
-    reads_responses: ClassVar[bool] = False
-    """Whether the method trains on response groups beside the pairs."""
-    reads_single_responses: ClassVar[bool] = False
-    """Whether the method trains on a response that has a score and no other beside it."""
-    measures_text: ClassVar[bool] = False
-    """Whether the text of chosen responses is measured in place of rewards: the method trains none."""
-
     def __init__(
         self,
         model: AnyRewardModel,
@@ -97,10 +81,9 @@ class PairwiseRM(L.LightningModule):
         max_skipped: int = 10,
         spike_factor: float | None = 10.0,
     ) -> None:
-        super().__init__()
         check_pieces(model, optimizer, scheduler)
         check_numbers(0, **given(head_lr=head_lr))
-        self.model = model
+        super().__init__(model)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.head_lr = head_lr
@@ -108,99 +91,9 @@ class PairwiseRM(L.LightningModule):
         self.finite = FiniteSteps(max_skipped, GradientSpikes(spike_factor))
         self._gradient_norm: Tensor | None = None  # of the step that is being taken
         self._progress = Progress()  # sums of `counted`
-        self._measured = Measured()
         self._restored = RestoredOptimizer()
-        self.num_not_finite: dict[str, int] = {}
         self.last_epoch: dict[str, float] = {}
         self._frozen = Frozen()
-
-    # What a method says of itself
-
-    @abstractmethod
-    def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """Return the method: the loss to minimise under `loss`, and each of its parts under a name of its own.
-
-        Args:
-            batch: P pairs.
-            output: their rewards (2, P) and features (2, P, H).
-
-        Returns:
-            Float32 scalars, logged as `train/<name>`. Means over the batch's pairs add up exactly over ranks and
-            micro-batches of any size; a mean over anything else does where these are of one size.
-        """
-
-    def forward(self, batch: PreferenceBatch | GroupBatch) -> RewardOutput:
-        """Return rewards (k, P), or (k, M, P) of members, and features (k, P, H): k is 2 for pairs."""
-        return self.model(batch.tokens)
-
-    @property
-    def reads(self) -> frozenset[Target]:
-        """What of a pair's targets the loss reads. A treatment that makes other targets is refused."""
-        return LABELS_AND_WEIGHTS
-
-    @property
-    def needs_strengths(self) -> bool:
-        """Whether the method can only train on pairs that all have a strength."""
-        return False
-
-    @property
-    def looks_over(self) -> int:
-        """How many pairs of a micro-batch, over all ranks, the loss looks at together; 1 where each is by itself."""
-        return 1
-
-    def measure(self, batch: PreferenceBatch | GroupBatch) -> dict[str, Tensor]:
-        """Count a batch of an evaluation in the metrics of its data set; its rewards go on to the callbacks."""
-        return self._measured.update(batch, self(batch), self.scores(batch))
-
-    def training_metrics(self, totals: Totals) -> dict[str, Tensor]:
-        """Return what is logged of training pairs beside the losses, by the sums over them (`counted`)."""
-        return metrics_of(totals)
-
-    def scores(self, batch: PreferenceBatch | GroupBatch) -> Tensor | None:
-        """Return scores that rewards are compared with beside labels, (2, P), NaN where unknown; None without any."""
-        return None
-
-    def check_pairs(self, pairs: TrainPairs) -> None:
-        """Check before training that the method can train on these pairs.
-
-        Raises:
-            ValueError: if it needs strengths that are missing, no row has two responses to tell apart, all pairs have
-                the weight 0, or a treatment makes targets that it does not read.
-
-        Warns:
-            UserWarning: if the data brings targets that it does not read.
-        """
-        targets = pairs.targets()
-        check_weighed(targets)
-        check_targets(targets, pairs.changed, self.reads, type(self).__name__)
-        if self.needs_strengths:
-            check_strengths(torch.tensor(pairs.strength.mean))
-        if not self.reads_single_responses:
-            check_two_responses(pairs.single)
-
-    def idle_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the model's parameters that the loss does not reach: frozen in a run, where DDP waits for all
-        gradients.
-
-        Here those of a kept LM head that are not the backbone's too: a method with a loss of text leaves them out.
-        """
-        return self.model.lm_head_parameters()
-
-    def diagnostics(self) -> dict[str, Tensor]:
-        """Return numbers of the last micro-batch that are worth a look and not worth a computation every step.
-
-        Returns:
-            Scalars by name, logged as `train/<name>` on the steps that are logged, as means over ranks.
-        """
-        return {}
-
-    def way_out(self) -> str:
-        """Return what a user can do about steps that are not finite, in a sentence."""
-        return "Lower the learning rate, or look at the pairs that are named above"
-
-    def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write what was trained as a Hugging Face folder: the reward model."""
-        self.model.save_pretrained(folder, tokenizer)
 
     # Before a run and after it
 
@@ -376,81 +269,6 @@ class PairwiseRM(L.LightningModule):
             self.last_epoch = checkpoint.get("last_epoch", {})
             self._restored.load(checkpoint)
 
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        **arguments: Any,
-    ) -> Self:
-        """Return the module as a checkpoint has it, ready to predict; to go on training, give the trainer a
-        `ckpt_path` instead.
-
-        Args:
-            checkpoint_path: a `.ckpt` of a run.
-            map_location: as in torch.load.
-            hparams_file: not read; a checkpoint has no hyperparameters.
-            strict: whether all weights must be there.
-            weights_only: as in torch.load; None for True.
-            **arguments: of the constructor. Without `model` one is made from the backbone's configuration, which the
-                checkpoint has; an `optimizer` is only needed to train.
-
-        Raises:
-            ValueError: if the model cannot be made from the checkpoint alone, or an argument of the constructor is
-                missing.
-        """
-        told = arguments_for(cls, checkpoint_path, arguments)
-        only = True if weights_only is None else weights_only
-        return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, only, **told)
-
-    # Evaluation and prediction
-
-    def on_validation_start(self) -> None:
-        """Forget what an interrupted evaluation has counted."""
-        self._measured, self.num_not_finite = Measured(), {}
-
-    def validation_step(
-        self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
-        """Count a validation batch."""
-        return self.measure(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the exact metrics of every validation set."""
-        self._log_evaluation("val")
-
-    def on_test_start(self) -> None:
-        """Forget what an interrupted evaluation has counted."""
-        self._measured, self.num_not_finite = Measured(), {}
-
-    def test_step(
-        self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
-        """Count a test batch."""
-        return self.measure(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the exact metrics of every test set."""
-        self._log_evaluation("test")
-
-    def predict_step(
-        self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor]:
-        """Return the rewards of a batch, by the rows of its data set.
-
-        Returns:
-            `row` (P,), and of pairs `chosen` and `rejected` (P,), of groups `reward` (k, P): of P that are not fillers.
-            Of members their mean.
-        """
-        output: RewardOutput = self(batch).averaged()
-        kept = batch.valid
-        if isinstance(batch, GroupBatch):
-            return {"row": batch.row[kept], "reward": output.reward[:, kept]}
-        return {"row": batch.row[kept], "chosen": output.chosen[kept], "rejected": output.rejected[kept]}
-
     # Behind the hooks
 
     def _log_steps(self) -> None:
@@ -490,20 +308,6 @@ class PairwiseRM(L.LightningModule):
         metrics = self.training_metrics(totals)
         self.last_epoch = {name: float(value) for name, value in metrics.items()}
         return metrics
-
-    def _log_evaluation(self, stage: EvaluationStage) -> None:
-        """Log the metrics of every set that was evaluated, and warn of rewards that are not finite."""
-        self.num_not_finite = self._measured.not_finite(stage, self._sum_over_ranks)
-        warn_not_finite(self.num_not_finite, self.global_step)
-        for prefix, values in self._measured.values(stage):
-            self._log_epoch(f"{prefix}/", values)
-
-    def _log_epoch(self, prefix: str, values: Mapping[str, Tensor]) -> None:
-        """Log values of all ranks: they are equal, but Lightning warns of those of an epoch that it does not reduce."""
-        self.log_dict({f"{prefix}{name}": value for name, value in values.items()}, batch_size=1, sync_dist=True)
-
-    def _sum_over_ranks(self, total: Tensor) -> Tensor:
-        return cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
 
     def _known_pairs(self) -> KnowsPairs | None:
         """Return the data module, if it knows the pairs that it hands out; any iterable of batches trains too."""
