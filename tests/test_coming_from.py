@@ -7,7 +7,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning_rm.commands._keys import compose_choices
+from lightning_rm.commands._choices import compose_choices
 from lightning_rm.commands._other_names import OF_CHOICES, OTHER_NAMES
 from lightning_rm.commands._words import parse
 

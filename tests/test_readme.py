@@ -18,8 +18,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lightning_rm.analysis.paired import paired_difference
+from lightning_rm.commands._choices import compose_choices
 from lightning_rm.commands._config import resolved
-from lightning_rm.commands._keys import check_keys, compose_choices
+from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._words import parse, sort_words
 from lightning_rm.commands.main import verbs
 from lightning_rm.data.synthetic.pairs import SyntheticSource

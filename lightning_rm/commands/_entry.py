@@ -105,7 +105,8 @@ def prepare(verb: str) -> None:
         with _said():
             print(help_text(verb, [word for word in words if not word.startswith("-")]))
         raise SystemExit(0)
-    from lightning_rm.commands._keys import check_keys, compose_choices, with_mappings, without_choices
+    from lightning_rm.commands._choices import compose_choices
+    from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
     from lightning_rm.commands._ranks import with_date
     from lightning_rm.commands._resume import check_folder, with_folder
     from lightning_rm.commands._words import check_text, parse, quoted_where_needed, sort_words

@@ -11,8 +11,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_rm.commands._choices import compose_choices
 from lightning_rm.commands._config import conf_dir
-from lightning_rm.commands._keys import check_keys, compose_choices
+from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._kinds import check_kinds
 from lightning_rm.commands._targets import ALLOWED, check_hydra, check_targets, is_allowed, is_known, take_word
 from lightning_rm.commands._words import parse, sort_words
