@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.callbacks.checkpoint_files import read_checkpoint
 from lightning_rm.commands._config import is_given
+from lightning_rm.commands._data import file_key
 from lightning_rm.commands._settings import check_settings
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -74,8 +75,8 @@ def check_run(
     """
     if not datamodule.has_train and cfg.trainer.max_epochs != 0:
         raise ValueError(
-            "there is nothing to train on: the data names no file to train on (data.file=null); give one, or "
-            "trainer.max_epochs=0 to measure alone"
+            f"there is nothing to train on: the data names no file to train on ({file_key(cfg, 'train')}=null); give "
+            "one, or trainer.max_epochs=0 to measure alone"
         )
     _check_monitor("monitor", cfg.monitor, cfg, module, datamodule, benchmarks)
     for name, callback in cfg.callbacks.items():

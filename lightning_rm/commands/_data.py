@@ -85,7 +85,7 @@ def find_source(cfg: DictConfig) -> Source:
         raise ValueError(f"set={cfg.set!r}: the data has {', '.join(sets)}")
     source: Any = instantiate(sets[stage], _convert_="all")
     if source is None:
-        key = "data.file" if stage == "train" else f"data.{stage}_file"
+        key = file_key(cfg, stage)
         raise ValueError(f"set={cfg.set!r}: the data names no file for it; give {key}, or another set")
     named: dict[str, Source] = source if isinstance(source, dict) else {stage: source}
     if name and name not in named:
@@ -93,6 +93,14 @@ def find_source(cfg: DictConfig) -> Source:
     if not name and len(named) > 1:
         raise ValueError(f"set={cfg.set!r} has several; name one: {', '.join(f'{stage}.{known}' for known in named)}")
     return named[name or next(iter(named))]
+
+
+def file_key(cfg: DictConfig, stage: str) -> str:
+    """Return the key that names what a stage reads: data.file, data.test_file; of data sets of the hub, data.name,
+    data.test_split.
+    """
+    own, other = ("name", "split") if "name" in cfg.data else ("file", "file")
+    return f"data.{own}" if stage == "train" else f"data.{stage}_{other}"
 
 
 def find_policy(cfg: DictConfig) -> TokenizePolicy:

@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.annotation.votes import Votes, collect_votes
 from lightning_rm.commands._config import plain_console, require_all
-from lightning_rm.commands._data import find_policy, find_voters
+from lightning_rm.commands._data import file_key, find_policy, find_voters
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import check_no_run
 from lightning_rm.commands._tables import report_table, results_table
@@ -154,7 +154,7 @@ def _sets(cfg: DictConfig) -> dict[str, Source]:
             if found is not None:
                 named = found if isinstance(found, dict) else {stage: found}
                 return {metric_prefix(stage, name): source for name, source in named.items()}
-    raise ValueError("the data has no test and no val set to measure on; give data.test_file")
+    raise ValueError(f"the data has no test and no val set to measure on; give {file_key(cfg, 'test')}")
 
 
 @command("ensemble")

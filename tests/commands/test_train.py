@@ -139,17 +139,19 @@ def test_no_logger_still_prints_the_table(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_run_measures_alone_where_nothing_is_trained(cli: Cli, tmp_path: Path) -> None:
+    """On sets of one file, of which one has options of its own."""
     write_jsonl(tmp_path / "test.jsonl", list(SyntheticSource(8, split="test")))
     words = [
         "data=jsonl",
         "data.file=null",
-        "data.test_file=test.jsonl",
+        "data.test_file={every: test.jsonl, lists: {path: test.jsonl, where: {subset: list}}}",
         "trainer.max_epochs=0",
         "monitor=null",
     ]
     said = cli("train", *words, "logger=none", "hydra.run.dir=run")
     assert said.code == 0, said.err
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["num_pairs"] == 8
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [results[name]["num_pairs"] for name in ("test/every", "test/lists")] == [8, 2]
 
 
 def test_a_run_that_diverges_ends_with_an_error_and_saves_nothing(cli: Cli, tmp_path: Path) -> None:

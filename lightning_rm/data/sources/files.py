@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lightning_rm.data.formats.fields import Columns
 from lightning_rm.data.formats.responses import Prefill
 from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sources.named import named_sources
 from lightning_rm.data.sources.options import RowOptions, Where
 from lightning_rm.data.sources.readers import find_files, read_file
 from lightning_rm.digests import sha256_of
@@ -59,7 +60,7 @@ class FileSource:
 
 
 def file_sources(
-    path: Paths | Mapping[str, Paths] | None,
+    path: Paths | Mapping[str, Paths | Mapping[str, Any]] | None,
     *,
     columns: Columns | None = None,
     where: Where | None = None,
@@ -69,16 +70,18 @@ def file_sources(
     """Return one source, or several named ones, from what a user writes in a configuration.
 
     Args:
-        path: a path, a glob or a list of them for one source; name -> such for several; None for none.
-        columns: as in `RowOptions`, for every source.
-        where: as in `RowOptions`.
-        format: as in `RowOptions`.
-        prefill: as in `RowOptions`.
+        path: a path, a glob or a list of them for one source; for several name -> such, or name -> {path: such, ...}
+            with options of its own: columns, where, format, prefill. None for none.
+        columns: as in `RowOptions`, for every source that has none of its own.
+        where: the same.
+        format: the same.
+        prefill: the same.
+
+    Raises:
+        ValueError: for an option that there is not, and as `FileSource` does.
     """
-    if path is None:
-        return None
-    read = partial(FileSource, columns=columns, where=where, format=format, prefill=prefill)
-    return {name: read(one) for name, one in path.items()} if isinstance(path, Mapping) else read(path)
+    options = {"columns": columns, "where": where, "format": format, "prefill": prefill}
+    return named_sources(FileSource, "path", path, options)
 
 
 def file_digests(files: Sequence[Path]) -> list[list[str]]:

@@ -7,6 +7,7 @@ tokenizer: readers find the raw rows, `turns` reads conversations in any shape.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from lightning_rm.data.formats.fields import Columns
 from lightning_rm.data.formats.groups import (
@@ -18,6 +19,7 @@ from lightning_rm.data.formats.responses import Prefill, check_prefill
 from lightning_rm.data.formats.scores import SCORE_FIELDS
 from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.data.sources.files import Paths, file_digests
+from lightning_rm.data.sources.named import named_sources
 from lightning_rm.data.sources.readers import Record, find_files, read_file
 from lightning_rm.data.sources.records import RecordRows, Records
 from lightning_rm.digests import digest
@@ -111,20 +113,22 @@ def _parsed(records: Iterable[Record | BadRow], columns: Columns, prefill: Prefi
 
 
 def response_files(
-    path: Paths | Mapping[str, Paths] | None, columns: Columns | None = None, prefill: Prefill = "error"
+    path: Paths | Mapping[str, Paths | Mapping[str, Any]] | None,
+    columns: Columns | None = None,
+    prefill: Prefill = "error",
 ) -> GroupFile | dict[str, GroupFile] | None:
     """Return one source, or several named ones, from what a user writes in a configuration.
 
     Args:
-        path: a path, a glob or a list of them for one source; name -> such for several; None for none.
-        columns: as in `GroupFile`, for every source.
+        path: a path, a glob or a list of them for one source; for several name -> such, or name -> {path: such, ...}
+            with options of its own: columns, prefill. None for none.
+        columns: as in `GroupFile`, for every source that has none of its own.
         prefill: the same.
+
+    Raises:
+        ValueError: for an option that there is not, and as `GroupFile` does.
     """
-    if path is None:
-        return None
-    if isinstance(path, Mapping):
-        return {name: GroupFile(one, columns, prefill) for name, one in path.items()}
-    return GroupFile(path, columns, prefill)
+    return named_sources(GroupFile, "path", path, {"columns": columns, "prefill": prefill})
 
 
 ResponseFile = GroupFile

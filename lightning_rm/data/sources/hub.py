@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning_rm.data.formats.fields import Columns, Raw
 from lightning_rm.data.formats.responses import Prefill
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.arrow import without_gaps
+from lightning_rm.data.sources.named import named_sources
 from lightning_rm.data.sources.options import RowOptions, Where
 from lightning_rm.data.sources.readers import Record
 
@@ -88,6 +89,9 @@ class HubSource:
         format: as in `RowOptions`.
         subset: as in `RowOptions`.
         prefill: as in `RowOptions`.
+
+    Raises:
+        ValueError: for no split.
     """
 
     def __init__(
@@ -104,6 +108,8 @@ class HubSource:
         subset: str | None = None,
         prefill: Prefill = "error",
     ) -> None:
+        if not split:
+            raise ValueError(f"{name} is read split by split; name one, split=train")
         self.name, self.split, self.config, self.revision, self.data_dir = name, split, config, revision, data_dir
         self.options = RowOptions(columns, where, format, subset, prefill)
 
@@ -129,6 +135,49 @@ class HubSource:
                 self.name, self.config, split=self.split, revision=self.revision, data_dir=self.data_dir
             ),
         )
+
+
+def hub_sources(
+    name: str | Mapping[str, str | Mapping[str, Any]] | None,
+    split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    *,
+    train: str | Mapping[str, str | Mapping[str, Any]] | None = None,
+    columns: Columns | None = None,
+    where: Where | None = None,
+    prefill: Prefill = "error",
+) -> HubSource | dict[str, HubSource] | None:
+    """Return one data set of the hub, or several named ones, to evaluate on.
+
+    Args:
+        name: of the data set; for several a name of yours -> such, or -> {name: such, ...} with options of its own:
+            split, config, revision, columns, where, prefill. None for those of `train`, if there is a split to read.
+        split: as in `HubSource`, for every set that has none of its own, like all that follow.
+        config: the same.
+        revision: the same.
+        train: what is trained on, as `name`; of a split of its own nothing is read here.
+        columns: as in `RowOptions`.
+        where: the same.
+        prefill: the same.
+
+    Raises:
+        ValueError: for an option that there is not, and as `HubSource` does.
+    """
+    options = {"split": split, "config": config, "revision": revision}
+    options |= {"columns": columns, "where": where, "prefill": prefill}
+    if name is None and split is not None:
+        name = _without_split(train) if isinstance(train, Mapping) else train
+    return named_sources(HubSource, "name", name, options)
+
+
+def _without_split(sets: Mapping[str, str | Mapping[str, Any]]) -> dict[str, str | Mapping[str, Any]]:
+    """Return named sets without the splits that are their own."""
+
+    def others(what: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
+        return {key: value for key, value in what.items() if key != "split"} if isinstance(what, Mapping) else what
+
+    return {name: others(what) for name, what in sets.items()}
 
 
 def _loaded(name: str, load: Callable[[], object]) -> Dataset:

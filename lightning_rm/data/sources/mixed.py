@@ -6,8 +6,7 @@ It knows what a configuration may write; what a weight takes is the mixture's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from lightning_rm.data.formats.fields import Columns
 from lightning_rm.data.formats.responses import Prefill
@@ -15,6 +14,7 @@ from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.files import FileSource, Paths
 from lightning_rm.data.sources.hub import HubSource
 from lightning_rm.data.sources.mixture import Mixture
+from lightning_rm.data.sources.named import named_sources
 from lightning_rm.data.sources.options import Where
 
 
@@ -42,11 +42,11 @@ def mixed_files(
         ValueError: for weights without names, an option that there is not, and as `FileSource` and `Mixture` do.
     """
     options = {"columns": columns, "where": where, "format": format, "prefill": prefill}
-    return None if path is None else _mixed(FileSource, "path", path, options, weights)
+    return _mixed(FileSource, "path", path, options, weights)
 
 
 def mixed_hub(
-    name: str | Mapping[str, str | Mapping[str, Any]],
+    name: str | Mapping[str, str | Mapping[str, Any]] | None,
     split: str = "train",
     config: str | None = None,
     revision: str | None = None,
@@ -55,12 +55,12 @@ def mixed_hub(
     columns: Columns | None = None,
     where: Where | None = None,
     prefill: Prefill = "error",
-) -> Source:
+) -> Source | None:
     """Return a data set of the hub, or a mixture of several.
 
     Args:
         name: of the data set; for a mixture a name of yours -> such, or -> {name: such, ...} with options of its own:
-            split, config, revision, columns, where, prefill.
+            split, config, revision, columns, where, prefill. None for no source.
         split: as in `HubSource`, for every set that has none of its own, like all that follow.
         config: the same.
         revision: the same.
@@ -83,21 +83,11 @@ def _mixed(
     given: object,
     options: Mapping[str, object],
     weights: Mapping[str, float] | None,
-) -> Source:
+) -> Source | None:
     """Return the source that `make` makes of `key` and options, or the mixture of those that have names."""
-    one = partial(make, **options)
-    if isinstance(given, Mapping):
-        named = {str(name): what for name, what in cast(Mapping[object, object], given).items()}
-        return Mixture({name: one(**_own(name, what, key, options)) for name, what in named.items()}, weights)
-    if weights:
+    sources = named_sources(make, key, given, options)
+    if isinstance(sources, dict):
+        return Mixture(sources, weights)
+    if weights and sources is not None:
         raise ValueError(f"weights are of sets that have names: {key}={{NAME: {key.upper()}, ...}}")
-    return one(**{key: given})
-
-
-def _own(name: str, what: object, key: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Return what a set of a mixture says of itself: where it is, and options."""
-    own = dict(cast(Mapping[str, object], what)) if isinstance(what, Mapping) else {key: what}
-    if wrong := sorted(own.keys() - {key, *options}) or sorted({key} - own.keys()):
-        found = f"has no {key}" if key not in own else f"has {wrong[0]!r}"
-        raise ValueError(f"{name} {found}; it is a {key}, or {{{key}: ..., ...}} with any of {', '.join(options)}")
-    return own
+    return sources

@@ -348,6 +348,16 @@ def test_file_sources(tmp_path: Path) -> None:
     assert len(list(named["b"])) == 10
 
 
+def test_named_files_have_options_of_their_own_before_those_of_all(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ROWS)
+    own = {"path": path, "columns": {}, "where": {"kind": "odd"}}
+    named = file_sources({"all": path, "odd": own}, columns={"subset": "kind"}, where={"kind": ["even", "odd"]})
+    assert isinstance(named, dict)
+    assert ids(named["all"]) == ["0", "1", "2", "3", "4"]
+    assert [row.id for row in named["odd"] if isinstance(row, PairRow)] == ["1", "3"]
+    assert named["odd"].fingerprint() == FileSource(path, where={"kind": "odd"}).fingerprint()
+
+
 CONF = Path(lightning_rm.__file__).parent.parent / "conf"
 READY = [
     *("jsonl", "hh_rlhf", "hh_strength_cleaned", "ultrafeedback", "skywork_preference", "helpsteer3_preference"),

@@ -151,9 +151,12 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_named_files_are_named_sources(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text("")
-    named = response_files({"one": path, "two": str(path)})
+    own = {"path": path, "columns": {"prompt": "question"}}
+    named = response_files({"one": path, "two": str(path), "three": own}, {"id": "key"}, "continue")
     assert isinstance(named, dict)
-    assert list(named) == ["one", "two"]
+    assert list(named) == ["one", "two", "three"]
+    assert [source.columns for source in named.values()] == [{"id": "key"}, {"id": "key"}, {"prompt": "question"}]
+    assert {source.prefill for source in named.values()} == {"continue"}
     assert isinstance(response_files(path), GroupFile)
     assert response_files(None) is None
 

@@ -11,8 +11,9 @@ import pytest
 
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.data.sets import as_source
-from lightning_rm.data.sources.files import FileSource
-from lightning_rm.data.sources.hub import HubSource
+from lightning_rm.data.sources.files import FileSource, file_sources
+from lightning_rm.data.sources.groups import response_files
+from lightning_rm.data.sources.hub import HubSource, hub_sources
 from lightning_rm.data.sources.mixed import mixed_files, mixed_hub
 from lightning_rm.data.sources.mixture import Mixture
 
@@ -62,22 +63,44 @@ def test_sets_of_the_hub_are_mixed_in_the_same_way(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         file_of(tmp_path / name, "train")
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    assert mixed_hub(None) is None
     assert isinstance(mixed_hub(one), HubSource)
     mixed = mixed_hub({"one": one, "two": {"name": two, "split": "train[:5]"}}, weights={"one": 2})
     assert subsets(mixed) == {"one": 40, "two": 5}
 
 
+def test_sets_of_the_hub_are_evaluated_on_by_another_split(tmp_path: Path) -> None:
+    """A split alone is of what is trained on, whose own splits are of training; other sets have splits of their own."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        file_of(tmp_path / name, "train")
+        file_of(tmp_path / name, "test", 6)
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    trained = {"a": one, "b": {"name": two, "split": "train[:5]", "where": {"kind": 0}}}
+    assert hub_sources(None, train=trained) is None
+    alone = hub_sources(None, "test", train=one)
+    assert isinstance(alone, HubSource)
+    assert subsets(alone) == {"all": 6}
+    several = hub_sources(None, "test", train=trained)
+    assert isinstance(several, dict)
+    assert {name: subsets(source) for name, source in several.items()} == {"a": {"all": 6}, "b": {"all": 3}}
+    others = hub_sources({"c": {"name": two, "split": "test[:2]"}, "d": one}, "train", train=trained)
+    assert isinstance(others, dict)
+    assert {name: subsets(source) for name, source in others.items()} == {"c": {"all": 2}, "d": {"all": 20}}
+    with pytest.raises(ValueError, match=r"one is read split by split; name one, split=train"):
+        hub_sources(one, train=trained)
+
+
 @pytest.mark.parametrize(
     ("path", "weights", "says"),
     [
+        ({"a": "a.jsonl"}, {"a": True}, "the weight of 'a' is True; it must be a number, 0 or more"),
         ("a.jsonl", {"a": 0.5}, r"weights are of sets that have names: path=\{NAME: PATH, ...\}"),
         ("a.jsonl", 3, "weights are of sets that have names"),
         ({}, None, "a mixture has one source at least"),
         ({"a": "a.jsonl"}, {"b": 0.5}, "weights names 'b'; the sources are a"),
         ({"a": "a.jsonl"}, {"a": "half"}, "the weight of 'a' is 'half'; it must be a number, 0 or more"),
         ({"a": "a.jsonl"}, 3, r"weights are 3; give \{name: number\}"),
-        ({"a": {"file": "a.jsonl"}}, None, r"a has no path; it is a path, or \{path: ..., ...\} with any of columns, "),
-        ({"a": {"path": "a.jsonl", "column": {}}}, None, "a has 'column'; it is a path, or"),
     ],
 )
 def test_what_cannot_be_mixed_is_told(
@@ -87,6 +110,25 @@ def test_what_cannot_be_mixed_is_told(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=says):
         mixed_files(path, weights)
+
+
+@pytest.mark.parametrize("read", [mixed_files, file_sources, response_files])
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ({"a": {"file": "a.jsonl"}}, r"a has no path; it is a path, or \{path: ..., ...\} with any of columns, "),
+        ({"a": None}, r"a has no path; it is a path, or"),
+        ({"a": "a.jsonl", "b": {"path": "a.jsonl", "column": {}}}, "b has 'column'; it is a path, or"),
+        ({"path": "a.jsonl", "columns": {}}, r"a set with options of its own has a name: \{NAME: \{path: ..., ...\}\}"),
+    ],
+)
+def test_named_files_of_every_kind_are_told_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Any, path: Any, says: str
+) -> None:
+    file_of(tmp_path, "a")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=says):
+        read(path)
 
 
 def test_named_sets_in_place_of_one_are_told_of_the_mixture(tmp_path: Path) -> None:
