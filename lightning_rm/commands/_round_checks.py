@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from lightning_rm.commands._data import find_policy
 from lightning_rm.commands._resume import quoted
@@ -124,6 +125,11 @@ def _check_pairs(stages: RoundStages) -> None:
         if cfg.weighing.reference is not None:
             policy_config(cfg.weighing.reference)
     elif cfg.labels.share > 0:
+        if OmegaConf.is_dict(cfg.data.file):
+            raise ValueError(
+                "labels.share: labels join the files of one set, and data.file mixes several; set weigh=true, which "
+                "writes the data's pairs as plain rows (weighing.power=0 weighs all alike)"
+            )
         asked = [name for name in ("columns", "where") if cfg.data.get(name)]
         asked += ["format"] if cfg.data.get("format", "auto") != "auto" else []
         if asked:

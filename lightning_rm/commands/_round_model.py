@@ -25,8 +25,9 @@ TRAINED = (
 )
 """The keys, and what lies below them, that are handed to the training of reward models as they were given."""
 
-AS_WRITTEN = ("columns", "where", "format", "prefill")
-"""Options of a file of pairs that say how others wrote it: what stages write is plain."""
+AS_WRITTEN = {"columns": "null", "where": "null", "format": "auto", "prefill": "error", "weights": "null"}
+"""Options of files of pairs that say how others wrote and mix them -> what they are of the plain file that a stage
+writes."""
 
 
 class ModelStages:
@@ -131,9 +132,8 @@ class ModelStages:
         if pairs is not None:
             words.append(f"data.module.train.path=[{','.join(quoted(str(file)) for file in pairs)}]")
             if self.cfg.weigh:  # the data's own rows are among them, as they were read
-                plain = {"columns": "null", "where": "null", "format": "auto", "prefill": "error"}
-                names = [name for name in AS_WRITTEN if name in self.cfg.data.module.train]
-                words += [f"data.module.train.{name}={plain[name]}" for name in names]
+                named = {name: plain for name, plain in AS_WRITTEN.items() if name in self.cfg.data.module.train}
+                words += [f"data.module.train.{name}={plain}" for name, plain in named.items()]
         return words
 
     def _pairs(self, round: Round) -> list[Path] | None:

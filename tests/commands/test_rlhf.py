@@ -243,7 +243,7 @@ def test_rounds_weigh_pairs_by_the_policy_they_begin_with(
     (tmp_path / "pairs.jsonl").write_text("".join(lines))
     words = words_of(world, tmp_path / "out", "weigh=true", "weighing.power=0.5", "labels.share=0.5")
     words = [word for word in words if not word.startswith("data.file")]
-    words += [f"data.file={tmp_path}/pairs.jsonl", "data.columns={chosen: good}"]
+    words += [f"data.file={{mine: {tmp_path}/pairs.jsonl}}", "data.weights={mine: 1}", "data.columns={chosen: good}"]
     words += [f"weighing.reference={tmp_path}/other"]
     for stage in ("sample", "labels", "weigh", "reward_model"):
         run([*words, f"stage={stage}"], Runner(tmp_path))
@@ -330,6 +330,7 @@ def test_a_training_that_cannot_work_is_said_before_anything_is_sampled(
         (["weigh=true", "data.overlong=truncate_prompt"], "overlong=truncate_prompt"),
         (["data=synthetic", "weigh=true"], "weigh: weights are of the pairs of a file"),
         (["labels.share=0.5", "data.where={subset: a}"], "data.where would be asked of them too"),
+        (["labels.share=0.5", "data.file={a: pairs.jsonl}"], "and data.file mixes several; set weigh=true"),
         (["k=1"], "one response to a prompt leaves nothing to choose among"),
         (["policy_from=first"], "policy_from='first'; give last or start"),
         (["labels.share=2"], "labels.share=2"),

@@ -6,12 +6,12 @@ how many there are: a data set that grows keeps its split.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import cast
 
+from lightning_rm.counts import is_number
 from lightning_rm.data.rows import BY_WEIGHT, BadRow, PairRow, Source, places_of
 from lightning_rm.data.sources.resampling import unit_hash
 from lightning_rm.digests import digest
@@ -82,6 +82,6 @@ def _numbers(weights: object) -> dict[str, float]:
     if not isinstance(weights, Mapping):
         raise ValueError(f"weights are {weights!r}; give {{name: number}}")
     for name, weight in cast(Mapping[str, object], weights).items():
-        if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        if not is_number(weight) or weight < 0:
             raise ValueError(f"the weight of {name!r} is {weight!r}; it must be a number, 0 or more")
     return {str(name): float(weight) for name, weight in cast(Mapping[object, float], weights).items()}

@@ -89,7 +89,7 @@ def test_rows_of_one_id_are_drawn_one_by_one() -> None:
 def test_weights_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="weights names 'b'; the sources are a"):
         Mixture({"a": Rows([])}, {"b": 1})
-    for weight in (-1.0, float("nan"), float("inf")):
+    for weight in (-1.0, float("nan"), float("inf"), True):
         with pytest.raises(ValueError, match="the weight of 'a'"):
             Mixture({"a": Rows([])}, {"a": weight})
 
