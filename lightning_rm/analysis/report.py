@@ -47,7 +47,8 @@ def report(
         runs: globs of run folders.
         out: the page, a `.html` file; the Markdown and a folder of its figures are written beside it.
         reference: the method that others are compared with; by default `baseline`, or the first.
-        metrics: to compare by; by default accuracy, and for groups of responses correlation with gold and difference.
+        metrics: to compare by; by default accuracy, for groups of responses correlation with gold and difference, for
+            scored responses rank correlation, for text loss and perplexity.
         strength: an annotated Parquet file; by default the one that the runs were trained on, where they were.
         benchmarks: files or folders that `lightning-rm evaluate` wrote; those in the runs' folders are found.
         num_worst: the worst pairs to show of each test set.

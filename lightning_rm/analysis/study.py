@@ -12,7 +12,7 @@ from lightning_rm.analysis.methods import Block, Method, methods_of
 from lightning_rm.analysis.plots.style import LINES, Key
 from lightning_rm.analysis.runs import Run, nearest
 
-LOWER_IS_BETTER = frozenset({"nll", "brier", "calibration_error"})
+LOWER_IS_BETTER = frozenset({"nll", "brier", "calibration_error", "loss", "perplexity"})
 """Metrics of which less is better; of all others, more is."""
 
 

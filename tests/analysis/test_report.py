@@ -197,6 +197,27 @@ def test_runs_that_left_nothing_make_a_page_that_says_so(tmp_path: Path) -> None
     assert "No run has logged a curve" in text
 
 
+def test_text_is_compared_by_loss_and_perplexity_and_scores_by_ranks(tmp_path: Path) -> None:
+    """Of which less is better, and more. sft less long: .2, .1, .3; mean .2, spread .1, t(2) = 4.3027: ± .248."""
+    for name, losses in {"baseline": [1.0, 1.0, 1.0], "long": [0.8, 0.9, 0.7]}.items():
+        for seed, loss in enumerate(losses):
+            text = {"loss": loss, "perplexity": loss + 1, "num_tokens": 9.0}
+            write_run(tmp_path / name / str(seed), name, seed, {}, val={"loss": 3.0}, test=text)
+    write_curves(tmp_path / "long/0", {"val/loss": [(1, 0.9), (2, 0.8)], "val/perplexity": [(1, 2.5), (2, 2.2)]})
+    written = report(f"{tmp_path}/*/*", tmp_path / "report.html")
+    found = written[1].read_text()
+    assert "In loss, no difference from baseline can be told from zero." in found
+    assert "| long | 3 | 0.800 ± 0.100 (−0.200 \\[−0.448, +0.048\\]) |" in found
+    assert "| long | 3 | 1.800 ± 0.100 (−0.200 \\[−0.448, +0.048\\]) |" in found
+    assert {"curves_val_loss.png", "curves_val_perplexity.png"} <= {path.name for path in written}
+    for name, correlation in {"plain": 0.5, "better": 0.7}.items():
+        for seed in range(2):
+            scores = {"score_rank_correlation": correlation + seed / 100, "num_scores": 9.0}
+            write_run(tmp_path / "scored" / f"{name}{seed}", name, seed, {}, test=scores)
+    found = report(f"{tmp_path}/scored/*", tmp_path / "report.html", reference="plain")[1].read_text()
+    assert "Against plain: better is better on test by 0.200" in found
+
+
 @pytest.mark.parametrize("held", ['{"test": 0.5}', '{"test": {"accuracy": "high"}}'])
 def test_results_of_another_kind_cost_themselves_alone(tmp_path: Path, held: str) -> None:
     write_run(tmp_path / "a", "a", 0, {}, test={"accuracy": 0.5})

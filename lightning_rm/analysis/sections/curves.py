@@ -17,6 +17,9 @@ CURVES = {
     "val/nll": ("validation NLL", float(np.log(2))),
     "val/accuracy": ("validation accuracy", 0.5),
     "val/clean_accuracy": ("validation accuracy against the truth", 0.5),
+    "val/loss": ("validation loss", None),
+    "train/perplexity": ("training perplexity", None),
+    "val/perplexity": ("validation perplexity", None),
 }
 """Metric -> what its panel is called, and what guessing gets."""
 

@@ -15,8 +15,9 @@ from lightning_rm.analysis.runs import spread
 from lightning_rm.analysis.study import LOWER_IS_BETTER, Study
 from lightning_rm.analysis.words import metric_words
 
-METRICS = ("accuracy", "gold_correlation", "difference")
-"""What is compared where nothing else is asked for, as far as a test set has it."""
+METRICS = ("accuracy", "gold_correlation", "difference", "score_rank_correlation", "loss", "perplexity")
+"""What is compared where nothing else is asked for, as far as a test set has it: pairs, groups of responses, scored
+responses, text."""
 
 SMALLEST = 0.02
 """The difference for which the number of runs is told."""
@@ -35,21 +36,21 @@ def results_section(study: Study, metrics: Sequence[str] | None = None) -> Secti
     Raises:
         ValueError: if a named metric is in no result.
     """
-    stage = "test" if any(study.sets(metric) for metric in metrics or METRICS) else "val"
+    asked = metrics or METRICS
+    stage = "test" if any(study.sets(metric) for metric in asked) else "val"
     blocks: list[Block] = []
     if stage == "val":
         blocks.append(Text("No run has a test set. These are validation sets, by which weights were chosen."))
-    for metric in metrics or METRICS:
-        sets = study.sets(metric, stage)
-        if metrics is not None and not sets:
-            raise ValueError(f"metrics: no run has a result {metric!r}; take one of {', '.join(_known(study))}")
-        if sets:
-            blocks += _blocks(study, metric, sets)
-    if not any(isinstance(block, Table) for block in blocks):
+    found = {metric: sets for metric in asked if (sets := study.sets(metric, stage))}
+    if metrics is not None and (unknown := [metric for metric in metrics if metric not in found]):
+        raise ValueError(f"metrics: no run has a result {unknown[0]!r}; take one of {', '.join(_known(study))}")
+    for metric, sets in found.items():
+        blocks += _blocks(study, metric, sets)
+    if not found:
         if not any(one.results for one in study.evidence.values()):
             return Section("Results", [], "No run has come to its end: no results.")
         return Section("Results", [], "The runs measured no test set and no validation set: nothing can be compared.")
-    return Section("Results", blocks, _lead(study, (metrics or METRICS)[0], stage))
+    return Section("Results", blocks, _lead(study, next(iter(found)), stage))
 
 
 def _known(study: Study) -> list[str]:
