@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Generator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -31,3 +34,15 @@ def leave_blank(patch: pytest.MonkeyPatch) -> None:
     """
     for name in ("reward_histogram", "reliability_diagram", "part_curves"):
         patch.setattr(run, name, lambda *_, **__: Figure())
+
+
+@contextmanager
+def full_for_figures(patch: pytest.MonkeyPatch) -> Generator[None]:
+    """The disk has no room for a figure."""
+
+    def savefig(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with patch.context() as within:
+        within.setattr(Figure, "savefig", savefig)
+        yield

@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lightning_rm.analysis.evidence import set_name
 from lightning_rm.analysis.history import read_history
 from lightning_rm.analysis.plots.parts import part_curves, parts
 from lightning_rm.analysis.plots.run import reliability_diagram, reward_histogram, training_curves
-from lightning_rm.analysis.plots.style import save_figure
+from lightning_rm.analysis.plots.style import figure_files, save_figure
 from lightning_rm.parquet_files import read_parquet
 
 
-def write_figures(run: Path) -> list[Path]:
+def write_figures(run: Path, *, missing: bool = False) -> list[Path]:
     """Draw training curves, the method's parts, and for every evaluated set its reward histogram and reliability.
 
     Args:
         run: the run's folder.
+        missing: those alone that are not there, which a full disk may have kept from being drawn.
 
     Returns:
         The files written under `figures/`, PNG and SVG each; a run that logged nothing has no curves.
     """
-    folder = run / "figures"
     written: list[Path] = []
+    for name, draw in _figures(run):
+        path = run / "figures" / name
+        if not (missing and all(file.is_file() for file in figure_files(path))):
+            written += save_figure(draw(), path)
+    return written
+
+
+def _figures(run: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Yield the name of every figure, and what draws it."""
     logged = run / "csv" / "metrics.csv"
     if logged.exists():
         history = read_history(logged)
-        written += save_figure(training_curves(history), folder / "curves")
+        yield "curves", partial(training_curves, history)
         if parts(history):
-            written += save_figure(part_curves(history), folder / "parts")
+            yield "parts", partial(part_curves, history)
     for records in sorted((run / "pairs").glob("*.parquet")):
-        table = read_parquet(records)
-        chosen, rejected, label = (np.asarray(table[name]) for name in ("chosen", "rejected", "label"))
-        name = set_name(records.stem)
-        rewards = reward_histogram(chosen, rejected, data_set=name)
-        reliability = reliability_diagram(chosen - rejected, label, data_set=name)
-        written += save_figure(rewards, folder / f"rewards_{records.stem}")
-        written += save_figure(reliability, folder / f"reliability_{records.stem}")
-    return written
+        read = cache(partial(_rewards, records))  # once for both
+        yield f"rewards_{records.stem}", partial(_histogram, read, set_name(records.stem))
+        yield f"reliability_{records.stem}", partial(_reliability, read, set_name(records.stem))
+
+
+def _rewards(records: Path) -> tuple[NDArray[np.float64], ...]:
+    """Return (P,) rewards of chosen and of rejected, and labels."""
+    table = read_parquet(records)
+    return tuple(np.asarray(table[name]) for name in ("chosen", "rejected", "label"))
+
+
+def _histogram(read: Callable[[], tuple[NDArray[np.float64], ...]], name: str) -> Figure:
+    chosen, rejected, _ = read()
+    return reward_histogram(chosen, rejected, data_set=name)
+
+
+def _reliability(read: Callable[[], tuple[NDArray[np.float64], ...]], name: str) -> Figure:
+    chosen, rejected, label = read()
+    return reliability_diagram(chosen - rejected, label, data_set=name)

@@ -226,6 +226,16 @@ def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] 
         out.print(f"{'W&B':>18}  {url}", soft_wrap=True)
 
 
+def draw_missing(run: Path) -> None:
+    """Draw the figures of a run that has ended which are not there: results are kept where a full disk has no room for
+    figures.
+    """
+    try:
+        write_figures(run, missing=True)
+    except ValueError as error:
+        plain_console().print(f"{run}: no figures: {error}", soft_wrap=True)
+
+
 def clear_stopped(run: Path) -> None:
     """Remove the checkpoint that a stop has left in a run which has gone on to its end: one that nobody stopped has
     none.

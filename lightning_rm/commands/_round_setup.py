@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import find_source
+from lightning_rm.commands._folder import draw_missing
 from lightning_rm.commands._process import Run, chosen_there
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._words import parse
@@ -113,6 +114,7 @@ class Setup:
         """Train, unless the run has written its results; one that was stopped goes on from its checkpoint."""
         if (run / "results.json").is_file() and any(find_folder(run, weights) for weights in MODEL_SELECTIONS):
             self.console.print(f"{run} has finished: its weights are taken as they are", soft_wrap=True)
+            draw_missing(run)
             return
         if not (run / "checkpoints" / "resume.ckpt").is_file():
             shutil.rmtree(run, ignore_errors=True)

@@ -19,6 +19,7 @@ from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._data import find_policy, find_source, find_voters, keep_if_unchanged, start_of
 from lightning_rm.commands._entry import arguments, command
+from lightning_rm.commands._folder import draw_missing
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, words_of
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._resume import quoted
@@ -165,6 +166,7 @@ def train_voters(
     for number, one in enumerate(runs):
         place = folder / str(number)
         if (place / "results.json").is_file() and find_folder(place, cfg.weights) is not None:
+            draw_missing(place)
             continue
         if not (place / "checkpoints" / "resume.ckpt").is_file():
             shutil.rmtree(place, ignore_errors=True)

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
-from lightning_rm.commands.curate import curate_data, trained_words
+from lightning_rm.commands.curate import curate_data, train_voters, trained_words
+from lightning_rm.data.synthetic.pairs import SyntheticSource
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import SMALL, composed
+from tests.figures import full_for_figures
 from tests.processes import lightning_rm
 from tests.toy import toy_model, world_tokenizer
 
@@ -75,12 +78,42 @@ def test_a_voter_that_was_trained_while_the_data_changed_is_not_kept(tmp_path: P
     assert not voter.exists()
 
 
-def test_voters_from_outside_alone(tmp_path: Path, cli: Cli) -> None:
+def test_figures_of_a_voter_that_a_full_disk_kept_from_being_drawn_are_drawn_by_the_next_start(tmp_path: Path) -> None:
+    """It has its results and ends with an error."""
+    cfg, voter = composed("data=synthetic", f"out={tmp_path}", command="curate"), tmp_path / "voters" / "0"
+
+    def train(words: Sequence[str]) -> None:
+        assert not voter.exists()
+        toy_model().save_pretrained(voter / "model" / "best", world_tokenizer())
+        (voter / "csv").mkdir()
+        (voter / "csv" / "metrics.csv").write_text("epoch,step,train/loss\n0,0,0.7\n0,1,0.6\n")
+        (voter / "results.json").write_text("{}")
+        raise ValueError("lightning-rm train has failed")
+
+    def start() -> None:
+        train_voters(cfg, [], SyntheticSource(4, split="train"), tmp_path / "voters", train, Console())
+
+    with pytest.raises(ValueError, match="has failed"):
+        start()
+    start()
+    assert {path.name for path in (voter / "figures").iterdir()} == {"curves.png", "curves.svg"}
+
+
+def test_voters_from_outside_alone(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures that a full disk kept from being drawn are drawn by the next start, which asks nobody again."""
     for seed in range(2):
         toy_model(seed).save_pretrained(tmp_path / f"rm{seed}", world_tokenizer())
-    voters = "voters=[rm0,{path: rm1, weight: 2}]"
-    told = cli("curate", "data=synthetic", "data.num_pairs=12", "fit=null", voters, "out=out")
+    words = ["data=synthetic", "data.num_pairs=12", "fit=null", "voters=[rm0,{path: rm1, weight: 2}]", "out=out"]
+    with full_for_figures(monkeypatch):
+        told = cli("curate", *words)
+    assert told.code == 1
+    assert "No space left on device" in told.err
+    asked = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "votes").rglob("*") if path.is_file()}
+    told = cli("curate", *words)
     assert told.code == 0, told.err
+    assert asked
+    assert {path: path.stat().st_mtime_ns for path in asked} == asked
+    assert (tmp_path / "out/report/strength_by_group.svg").is_file()
     assert "12 rows: " in told.out
     assert "No row has a field 'source' or 'annotator' to group by." in told.out
     rows = pq.read_table(tmp_path / "out" / "strength.parquet").to_pylist()

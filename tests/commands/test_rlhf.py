@@ -35,7 +35,7 @@ from lightning_rm.scoring.conversations import score
 from lightning_rm.scoring.load import load_model
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import composed
-from tests.figures import draw_nothing
+from tests.figures import draw_nothing, full_for_figures
 from tests.float64 import roughly
 from tests.processes import lightning_rm
 from tests.rlhf.policies import save_policy
@@ -164,6 +164,28 @@ def test_a_round_leaves_its_record(whole: Path) -> None:
         assert [float(row["rlhf/gold"]) for row in csv.DictReader(file)] == roughly([start["gold"], first["gold"]])
     assert "| 1 |" in (whole / "rounds.md").read_text()
     assert (whole / "rounds.png").is_file()
+
+
+def test_figures_that_a_full_disk_kept_from_being_drawn_are_drawn_by_the_next_start(
+    whole: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the rounds; and those of a training, which has its results and ended with an error: nothing is run."""
+    monkeypatch.setenv("LIGHTNING_RM_CACHE", str(whole.parent / "cache"))
+    draw_nothing(monkeypatch)
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    words, runner = words_of(world, out, *META), Runner(tmp_path, killed_at=0)
+    (out / "rounds.png").unlink()
+    with full_for_figures(monkeypatch), pytest.raises(OSError, match="No space left on device"):
+        run(words, runner)
+    assert not (out / "rounds.png").exists()
+    run(words, runner)
+    assert (out / "rounds.png").is_file()
+    model = out / "round_1/reward_model"
+    figures = {path.name for path in (model / "figures").iterdir()}
+    shutil.rmtree(model / "figures")
+    Setup(composed(*words, command="rlhf"), words, runner, Console()).train([], model)
+    assert {path.name for path in (model / "figures").iterdir()} == figures > {"curves.png"}
 
 
 def test_gold_and_rewards_are_those_of_the_judge_and_of_score(whole: Path) -> None:

@@ -180,3 +180,8 @@ def test_figures_are_drawn_from_what_a_run_wrote(tmp_path: Path) -> None:
     figures = ("curves", "parts", "rewards_val_val", "reliability_val_val")
     assert {path.name for path in written} == {f"{name}.{suffix}" for name in figures for suffix in ("png", "svg")}
     assert all(path.stat().st_size > 1000 for path in written)
+    assert write_figures(tmp_path, missing=True) == []
+    gone = sorted(path for path in written if path.stem in ("parts", "rewards_val_val"))
+    gone[0].unlink()
+    gone[2].unlink()
+    assert sorted(write_figures(tmp_path, missing=True)) == gone

@@ -65,8 +65,7 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     Returns:
         The two files.
     """
-    path = Path(path)
-    png, svg = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")
+    png, svg = figure_files(path)
     with saving():
         with draft_of(png) as draft:
             figure.savefig(draft, format="png", metadata={"Software": None})
@@ -74,6 +73,12 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
         with draft_of(svg) as draft:
             figure.savefig(draft, format="svg", metadata={"Date": None, "Creator": None})
     return [png, svg]
+
+
+def figure_files(path: str | Path) -> list[Path]:
+    """Return the two files of a figure, from its path without a suffix."""
+    path = Path(path)
+    return [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
 
 
 Series = tuple[ArrayLike, ArrayLike, ArrayLike]
