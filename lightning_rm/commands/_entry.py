@@ -15,11 +15,13 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from lightning_rm.commands._alone import writing_alone
 from lightning_rm.commands._config import conf_dir, plain_errors
 from lightning_rm.commands._kinds import check_kinds, check_texts
 from lightning_rm.commands._plugins import check_search
@@ -35,13 +37,15 @@ _arguments: list[str] | None = None  # of this process, as they were given, once
 
 
 def command(
-    verb: str, end: Callable[[DictConfig], None] | None = None
+    verb: str, end: Callable[[DictConfig], None] | None = None, *, alone: bool = False
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make the `main` of a command from a function of its configuration.
 
     Args:
         verb: the command, and its configuration in `conf/`.
         end: is called when a job has ended, however it did.
+        alone: whether a second one that writes to the same `out` meanwhile is refused: they would spoil each other's
+            work.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -65,6 +69,8 @@ def command(
                     if goes_on and (done := go_on(cfg)) is not None:
                         return done
                     leave_word(LOST)
+                if alone and not OmegaConf.is_missing(cfg, "out") and cfg.out is not None:
+                    ends.enter_context(writing_alone(Path(cfg.out), verb))
                 result = task(cfg)
                 if in_sweep() or ("resume" in cfg and word_before() is not None):  # or one of a sweep, alone again
                     leave_word(None, result)

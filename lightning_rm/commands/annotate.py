@@ -114,7 +114,7 @@ def _written_by(out: Path) -> str:
     )
 
 
-@command("annotate")
+@command("annotate", alone=True)
 def main(cfg: DictConfig) -> None:
     """Run as the Hydra entry point."""
     annotate_data(cfg)

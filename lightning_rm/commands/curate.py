@@ -224,7 +224,7 @@ def _named_voters(named: Any, weights: str) -> tuple[list[Outside], list[Judge]]
     return outside, judges
 
 
-@command("curate")
+@command("curate", alone=True)
 def main(cfg: DictConfig) -> None:
     """Run as the Hydra entry point."""
     curate_data(cfg, arguments())

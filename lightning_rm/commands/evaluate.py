@@ -139,7 +139,7 @@ def device_of(accelerator: str) -> torch.device | None:
     return None if accelerator == "auto" else torch.device("cpu" if accelerator == "cpu" else "cuda")
 
 
-@command("evaluate")
+@command("evaluate", alone=True)
 def main(cfg: DictConfig) -> None:
     """Run as the Hydra entry point; the exit code is not 0 where a model or a benchmark failed."""
     evaluation = evaluate_models(cfg)

@@ -202,7 +202,7 @@ def _votes(
     return rewards.view(len(prompts), -1, rewards.shape[1]).tolist()
 
 
-@command("sample")
+@command("sample", alone=True)
 def main(cfg: DictConfig) -> None:
     """Run as the Hydra entry point."""
     sample(cfg)

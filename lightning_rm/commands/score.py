@@ -68,7 +68,7 @@ def summary(report: FileReport) -> list[str]:
     return [*lines, f"  {report.path}"]
 
 
-@command("score")
+@command("score", alone=True)
 def main(cfg: DictConfig) -> None:
     """Run as the Hydra entry point."""
     score(cfg)

@@ -101,7 +101,7 @@ def _said_by(out: Path) -> str:
     return f", weighed for {told['policy'][0]}" if told else ""
 
 
-@command("weigh")
+@command("weigh", alone=True)
 def main(cfg: DictConfig) -> None:
     """Run as the Hydra entry point."""
     weigh_pairs(cfg)
