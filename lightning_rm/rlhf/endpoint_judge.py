@@ -7,26 +7,19 @@ verdict that turns with the order is a tie. It knows comparisons and an endpoint
 
 from __future__ import annotations
 
-import json
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning_rm.counts import check_counts
 from lightning_rm.data.rows import Message
 from lightning_rm.digests import fingerprint
-from lightning_rm.drafts import naming
 from lightning_rm.rlhf.chat_endpoint import ChatEndpoint, StoppedError
+from lightning_rm.rlhf.judge_answers import JudgeAnswer, JudgeAnswers, Said, Usage
 from lightning_rm.rlhf.judges import Comparison, Judgement, Verdict
-from lightning_rm.rlhf.lines import whole_lines
-from lightning_rm.told import object_of
-
-Said = Literal["A", "B", "C"]
 
 QUESTION = """Compare two assistants' replies to the conversation below. Judge how helpful, correct, harmless and clear
 each is. Length and order must not sway you. Explain briefly, then end with exactly one of: [[A]] if A is better, [[B]]
@@ -43,39 +36,6 @@ if B is better, [[C]] if neither is.
 
 PLACES = re.compile(r"\{(prompt|first|second)\}")
 SAID = re.compile(r"\[\[([ABC])\]\]")
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What all answers on disk cost, those of earlier starts among them.
-
-    Args:
-        num_answers: Q questions that were answered.
-        num_unreadable: of them, without a verdict.
-        num_requests: to the server, those among them that it was too busy for.
-        prompt_tokens: as the server counts them.
-        completion_tokens: likewise.
-        num_uncounted: answers whose tokens the server has not counted.
-        cost: of the counted tokens, in the currency of the prices; None without prices.
-    """
-
-    num_answers: int
-    num_unreadable: int
-    num_requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    num_uncounted: int
-    cost: float | None
-
-    def __str__(self) -> str:
-        tokens = f"{self.prompt_tokens:,} tokens of questions and {self.completion_tokens:,} of answers"
-        parts = [f"{self.num_answers:,} answers of the judge so far, {self.num_unreadable:,} of them unreadable"]
-        parts += [f"{self.num_requests:,} requests", tokens]
-        if self.num_uncounted:
-            parts.append(f"{self.num_uncounted:,} answers whose tokens were not counted")
-        if self.cost is not None:
-            parts.append(f"cost {self.cost:.4f}")
-        return "; ".join(parts)
 
 
 class EndpointJudge:
@@ -140,11 +100,9 @@ class EndpointJudge:
             sleep=sleep,
         )
         self._protocol = {"url": self._endpoint.url, "model": model, "request": dict(request or {})}
-        self._path = Path(folder) / "answers.jsonl"
+        self._answers = JudgeAnswers(Path(folder) / "answers.jsonl")
         self._parallel, self._max_unreadable = parallel, max_unreadable
         self._prices = None if prompt_price is None or completion_price is None else (prompt_price, completion_price)
-        self._lock = threading.Lock()
-        self._known: dict[str, dict[str, Any]] | None = None
 
     @property
     def digest(self) -> str:
@@ -176,20 +134,7 @@ class EndpointJudge:
 
     def usage(self) -> Usage:
         """Return what all answers on disk cost."""
-        lines = list(self._lines().values())
-        counted = [line for line in lines if None not in (line["prompt_tokens"], line["completion_tokens"])]
-        tokens = [sum(line[name] for line in counted) for name in ("prompt_tokens", "completion_tokens")]
-        return Usage(
-            num_answers=len(lines),
-            num_unreadable=sum(line["said"] is None for line in lines),
-            num_requests=sum(line["num_requests"] for line in lines),
-            prompt_tokens=tokens[0],
-            completion_tokens=tokens[1],
-            num_uncounted=len(lines) - len(counted),
-            cost=None
-            if self._prices is None
-            else sum(price * number for price, number in zip(self._prices, tokens, strict=True)) / 1e6,
-        )
+        return self._answers.usage(self._prices)
 
     def _questions(self, compared: Comparison) -> tuple[str, str]:
         prompt = _written(compared.prompt)
@@ -208,13 +153,13 @@ class EndpointJudge:
 
     def _said(self, questions: Mapping[str, str]) -> dict[str, Said | None]:
         """Return the answer to each question; the answers on disk are not asked for again."""
-        known = self._lines()
+        known = self._answers.known
         bound = self._max_unreadable * len(questions)
         unreadable: list[tuple[str, str]] = []
 
         def look(name: str) -> None:
-            if known[name]["said"] is None:
-                unreadable.append((questions[name], known[name]["answer"]))
+            if known[name].said is None:
+                unreadable.append((questions[name], known[name].answer))
             if len(unreadable) > bound:
                 question, answer = unreadable[0]
                 raise ValueError(
@@ -230,7 +175,6 @@ class EndpointJudge:
         left = [name for name in questions if name not in known]
         if left:
             self._endpoint.start()
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             pool = ThreadPoolExecutor(self._parallel)
             try:
                 tasks = {pool.submit(self._ask, name, questions[name]): name for name in left}
@@ -244,31 +188,20 @@ class EndpointJudge:
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)  # answers that are under way are paid for: they are still written
-        return {name: known[name]["said"] for name in questions}
+        return {name: known[name].said for name in questions}
 
     def _ask(self, name: str, question: str) -> None:
         try:
             answer = self._endpoint.ask(question)
         except ValueError as error:
             self._endpoint.stop()  # here, before this thread takes the next question
-            raise ValueError(f"{error}; what it has answered is kept in {self._path}: start again to go on") from error
+            kept = f"what it has answered is kept in {self._answers.path}: start again to go on"
+            raise ValueError(f"{error}; {kept}") from error
         found = SAID.findall(answer.text)
-        line = {
-            "question": name,
-            "said": found[-1] if found else None,
-            "answer": answer.text,
-            "num_requests": answer.num_requests,
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
-        }
-        with self._lock, naming(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            self._lines()[name] = line
-
-    def _lines(self) -> dict[str, dict[str, Any]]:
-        if self._known is None:
-            self._known = _read(self._path)
-        return self._known
+        said = found[-1] if found else None
+        self._answers.add(
+            JudgeAnswer(name, said, answer.text, answer.num_requests, answer.prompt_tokens, answer.completion_tokens)
+        )
 
 
 def verdict_of(first: Said | None, second: Said | None) -> Verdict | None:
@@ -300,15 +233,3 @@ def _template_of(given: str | None) -> str:
     if missing:
         raise ValueError(f"the judge's template has no {{{missing[0]}}}; it needs {{prompt}}, {{first}} and {{second}}")
     return template
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the answers there are; a line that a crash cut off is removed, and asked again."""
-    found: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(whole_lines(path), 1):
-        try:
-            answer = object_of(line, path)
-            found[answer["question"]] = answer
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number} is not an answer of a judge; remove it to ask again") from error
-    return found
