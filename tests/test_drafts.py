@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lightning_rm import drafts
-from lightning_rm.drafts import check_place, draft_of, folder_draft, naming
+from lightning_rm import folder_drafts
+from lightning_rm.drafts import check_place, draft_of, naming
+from lightning_rm.folder_drafts import folder_draft
 
 
 def names(folder: Path) -> list[str]:
@@ -22,7 +23,7 @@ def test_the_folder_is_swapped_and_what_is_kept_stays(
     exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not exchanges:
-        monkeypatch.setattr(drafts, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(folder_drafts, "_exchange", lambda first, second: False)
     target = tmp_path / "model"
     for written in ("one", "two"):
         with folder_draft(target, keep=lambda name: name.startswith("my")) as draft:

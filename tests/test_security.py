@@ -32,9 +32,10 @@ from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
-from lightning_rm.drafts import clear_drafts, folder_draft
+from lightning_rm.drafts import clear_drafts
 from lightning_rm.evaluation.benchmarks.llmbar import read_row
 from lightning_rm.evaluation.benchmarks.reading import read_records
+from lightning_rm.folder_drafts import folder_draft
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.parts import Parts
 from tests.toy import toy_model

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 import lightning_rm
-from lightning_rm import drafts, system
+from lightning_rm import drafts, folder_drafts, system
 from lightning_rm.commands._sweep import LOST, _where  # pyright: ignore[reportPrivateUsage]
 from lightning_rm.commands.train import _end  # pyright: ignore[reportPrivateUsage]
 from lightning_rm.data.tokenize import processes
-from lightning_rm.drafts import clear_drafts, draft_of, folder_draft
+from lightning_rm.drafts import clear_drafts, draft_of
+from lightning_rm.folder_drafts import folder_draft
 
 PACKAGE = Path(lightning_rm.__file__).parent
 POSIX_MODULES = {"fcntl", "grp", "pwd", "resource", "syslog", "termios"}
@@ -82,7 +83,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(system, "WINDOWS", True)
     monkeypatch.setattr(shutil, "_use_fd_functions", False)  # it opens no folders there either
-    monkeypatch.setattr(drafts, "_exchange", no_exchange)
+    monkeypatch.setattr(folder_drafts, "_exchange", no_exchange)
     for name, function in (("open", no_folder), ("fsync", only_written), ("link", no_links), ("kill", ends_it)):
         monkeypatch.setattr(os, name, function)
     monkeypatch.delattr(signal, "SIGUSR1")

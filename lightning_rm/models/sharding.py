@@ -18,7 +18,7 @@ from torch.nn import Module
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lightning_rm.checksums import check_archive, check_weights, write_checksums
-from lightning_rm.drafts import folder_draft
+from lightning_rm.folder_drafts import folder_draft
 from lightning_rm.models.backbone.merging import adapted_layers, is_plain
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel

@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.checksums import write_checksums
 from lightning_rm.data.rows import GroupRow
-from lightning_rm.drafts import draft_of, folder_draft
+from lightning_rm.drafts import draft_of
+from lightning_rm.folder_drafts import folder_draft
 from lightning_rm.models.backbone.folder import is_of_model
 from lightning_rm.rlhf.improving import Shaping
 from lightning_rm.rlhf.policy import load_policy

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rm.drafts import folder_draft
+from lightning_rm.folder_drafts import folder_draft
 from lightning_rm.models.backbone.export import finish_folder, whole_state
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import is_no_model

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.checksums import write_checksums
-from lightning_rm.drafts import folder_draft
+from lightning_rm.folder_drafts import folder_draft
 from lightning_rm.models.backbone.contexts import quiet
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.folder import TOKENIZER_FILES, is_no_model, is_of_model

@@ -15,7 +15,7 @@ import torch
 
 from lightning_rm.checksums import check_texts, write_checksums
 from lightning_rm.digests import FileState, state_of
-from lightning_rm.drafts import folder_draft
+from lightning_rm.folder_drafts import folder_draft
 from lightning_rm.globs import is_glob, named_paths
 from lightning_rm.models.backbone.folder import ENSEMBLE_FILE, is_ensemble, is_no_model, is_of_model
 from lightning_rm.models.backbone.loading import weight_files

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, modeling_utils
 
-from lightning_rm import drafts
+from lightning_rm import folder_drafts
 from lightning_rm.batch import Sample
 from lightning_rm.data.batches.layouts import padded
 from lightning_rm.models.backbone import export
@@ -180,7 +180,7 @@ def test_a_kill_leaves_members_with_their_average(tmp_path: Path) -> None:
     old.save_pretrained(folder)
     child = os.fork()
     if child == 0:
-        drafts._flush = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+        folder_drafts._flush = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
         MemberRewardModel.of(tiny_model("llama", seed=2), Members(num_members=3)).save_pretrained(folder)
         os._exit(0)
     os.waitpid(child, 0)
