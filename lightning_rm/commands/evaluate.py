@@ -114,7 +114,7 @@ def _sources(cfg: DictConfig) -> dict[str, Source] | None:
     for stage in ("test", "val", "train"):
         node = cfg.data.module.get(stage)
         found: Any = None if node is None else instantiate(node, _convert_="all")
-        if found is not None:
+        if found is not None and found != {}:
             return found if isinstance(found, dict) else {"pairs" if stage == "train" else stage: found}
     raise ValueError("the data has no set to measure on; give data.file")
 

@@ -316,6 +316,13 @@ def test_weights_that_are_written_meanwhile_are_not_given_the_rewards_of_those_b
     assert evaluate({"it": trained}, data=data, out=tmp_path / "out", **FEW).failed == {}
 
 
+def test_rows_that_a_user_leaves_out_are_counted_and_are_no_fault() -> None:
+    rows = [{**row, "number": number} for number, row in enumerate(pairs())]
+    items, reasons = pair_items(RecordSource(rows, where={"number": [0, 1, 5]}), "error")
+    assert [item.prompt[0]["content"] for item in items] == [f"question {number}" for number in (0, 0, 2)]
+    assert reasons == {"left out by where": 9}
+
+
 def test_a_byte_of_kept_rewards_that_flips_is_scored_again(folders: Path, tmp_path: Path) -> None:
     """Without checksums three flips of four gave other rewards, and nothing was said."""
     rows, out = list(pairs()), tmp_path / "out"

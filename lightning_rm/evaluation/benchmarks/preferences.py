@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lightning_rm.data.rows import TIE, BadRow, PairRow, Source
+from lightning_rm.data.rows import EXPECTED_REASONS, TIE, BadRow, PairRow, Source
 from lightning_rm.evaluation.benchmarks.benchmark import OVERALL, Benchmark, Means
 from lightning_rm.evaluation.credit import Credit, Rule, pair_credit
 from lightning_rm.evaluation.items import Floats, Item, Items
@@ -26,7 +26,7 @@ def pair_items(source: Source, on_bad_row: str = "error") -> tuple[Items, dict[s
     reasons: dict[str, int] = {}
     for row in source:
         if isinstance(row, BadRow):
-            if on_bad_row == "error" and row.reason != TIE:
+            if on_bad_row == "error" and row.reason not in EXPECTED_REASONS:
                 raise ValueError(f"{row.origin}: {row.reason}: {row.detail} (on_bad_row=drop leaves such rows out)")
             reasons[row.reason] = reasons.get(row.reason, 0) + 1
         elif row.tied:
