@@ -107,9 +107,13 @@ def group_sets(
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise ValueError if two sets have one name."""
+    """Raise ValueError if two sets have one name, or one has a name that no file can have."""
     seen = set[str]()
     for name in names:
+        if not name or {"/", "\\"} & set(name):
+            raise ValueError(
+                f"a data set is named {name!r}, and files and metrics are named after it; give a name without a slash"
+            )
         if name in seen:
             raise ValueError(
                 f"two data sets are named {name!r}; give every train, val and test set, and every set of responses, "

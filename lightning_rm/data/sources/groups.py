@@ -20,6 +20,7 @@ from lightning_rm.data.formats.scores import SCORE_FIELDS
 from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.data.sources.files import Paths, file_digests
 from lightning_rm.data.sources.named import named_sources
+from lightning_rm.data.sources.options import given_mapping
 from lightning_rm.data.sources.readers import Record, find_files, read_file
 from lightning_rm.data.sources.records import RecordRows, Records
 from lightning_rm.digests import digest
@@ -47,7 +48,7 @@ class GroupFile:
 
     def __init__(self, path: Paths, columns: Columns | None = None, prefill: Prefill = "error") -> None:
         self.files = find_files(path)
-        self.columns = dict(columns or {})
+        self.columns = given_mapping("columns", columns)
         self.prefill: Prefill = prefill
         _check(self.columns, prefill)
 
@@ -81,7 +82,7 @@ class GroupRecords:
 
     def __init__(self, records: Records, columns: Columns | None = None, prefill: Prefill = "error") -> None:
         self.rows = RecordRows(records)
-        self.columns = dict(columns or {})
+        self.columns = given_mapping("columns", columns)
         self.prefill: Prefill = prefill
         _check(self.columns, prefill)
 

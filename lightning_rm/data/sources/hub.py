@@ -109,7 +109,9 @@ class HubSource:
         prefill: Prefill = "error",
     ) -> None:
         if not split:
-            raise ValueError(f"{name} is read split by split; name one, split=train")
+            raise ValueError(
+                f"{name} is read split by split; name one, split=train (data.test_split for data.test_name)"
+            )
         self.name, self.split, self.config, self.revision, self.data_dir = name, split, config, revision, data_dir
         self.options = RowOptions(columns, where, format, subset, prefill)
 

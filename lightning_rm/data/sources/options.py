@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 from lightning_rm.data.formats.fields import Columns, lookup, shown
 from lightning_rm.data.formats.pairs import PARSER_VERSION, check_options, parse_row
@@ -12,6 +12,7 @@ from lightning_rm.data.rows import BY_WHERE, BadRow, PairRow
 from lightning_rm.data.sources.readers import Record
 from lightning_rm.digests import digest
 
+T = TypeVar("T")
 Where = Mapping[str, object]
 
 
@@ -39,9 +40,9 @@ class RowOptions:
         subset: str | None,
         prefill: Prefill = "error",
     ) -> None:
-        self.columns = dict(columns or {})
+        self.columns = given_mapping("columns", columns)
         check_options(format, self.columns)
-        self.where = {field: _values(value) for field, value in (where or {}).items()}
+        self.where = {field: _values(value) for field, value in given_mapping("where", where).items()}
         self.format = format
         self.subset = subset
         check_prefill(prefill)
@@ -80,6 +81,17 @@ class RowOptions:
         return parse_row(
             raw, origin, format=self.format, columns=self.columns, subset=self.subset, prefill=self.prefill
         )
+
+
+def given_mapping(name: str, given: Mapping[str, T] | None) -> dict[str, T]:
+    """Return a mapping that a user gives, or nothing for None.
+
+    Raises:
+        ValueError: if it is none, such as a list or a text.
+    """
+    if given is not None and not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user's
+        raise ValueError(f"{name}={given!r}; give a mapping, {name}={{FIELD: VALUE}}")
+    return dict(given or {})
 
 
 def _values(value: object) -> list[object]:

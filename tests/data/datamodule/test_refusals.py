@@ -17,7 +17,10 @@ from lightning_rm.data.store.report import RowsLeftOut
 from tests.data.datamodule.given import Rows, data, groups, pair, source, tokenizer, trainer
 
 
-def test_two_sets_of_one_name_are_an_error() -> None:
+def test_two_sets_of_one_name_and_a_name_of_no_file_are_errors() -> None:
+    for name in ("a/b", "a\\b", ""):
+        with pytest.raises(ValueError, match="files and metrics are named after it; give a name without a slash"):
+            data(test={name: source(2)})
     with pytest.raises(ValueError, match="two data sets are named 'one'"):
         data(val={"one": source(2)})
 

@@ -87,13 +87,14 @@ def test_sets_of_the_hub_are_evaluated_on_by_another_split(tmp_path: Path) -> No
     others = hub_sources({"c": {"name": two, "split": "test[:2]"}, "d": one}, "train", train=trained)
     assert isinstance(others, dict)
     assert {name: subsets(source) for name, source in others.items()} == {"c": {"all": 2}, "d": {"all": 20}}
-    with pytest.raises(ValueError, match=r"one is read split by split; name one, split=train"):
+    with pytest.raises(ValueError, match="one is read split by split; name one, split=train"):
         hub_sources(one, train=trained)
 
 
 @pytest.mark.parametrize(
     ("path", "weights", "says"),
     [
+        ({"a": {"path": "a.jsonl", "where": "code"}}, None, r"where='code'; give a mapping, where=\{FIELD: VALUE\}"),
         ({"a": "a.jsonl"}, {"a": True}, "the weight of 'a' is True; it must be a number, 0 or more"),
         ("a.jsonl", {"a": 0.5}, r"weights are of sets that have names: path=\{NAME: PATH, ...\}"),
         ("a.jsonl", 3, "weights are of sets that have names"),
@@ -119,6 +120,7 @@ def test_what_cannot_be_mixed_is_told(
         ({"a": {"file": "a.jsonl"}}, r"a has no path; it is a path, or \{path: ..., ...\} with any of columns, "),
         ({"a": None}, r"a has no path; it is a path, or"),
         ({"a": "a.jsonl", "b": {"path": "a.jsonl", "column": {}}}, "b has 'column'; it is a path, or"),
+        ({"a": {"path": "a.jsonl", "columns": ["x"]}}, r"columns=\['x'\]; give a mapping, columns=\{FIELD: VALUE\}"),
         ({"path": "a.jsonl", "columns": {}}, r"a set with options of its own has a name: \{NAME: \{path: ..., ...\}\}"),
     ],
 )
