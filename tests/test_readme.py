@@ -10,13 +10,17 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from lightning_rm import BaselineRM
 from lightning_rm.analysis.paired import paired_difference
 from lightning_rm.commands._choices import compose_choices
 from lightning_rm.commands._config import resolved
@@ -241,3 +245,23 @@ def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     names: dict[str, object] = {}
     exec(compile(code.replace("Qwen/Qwen3-0.6B", "model"), "README.md", "exec"), names)
     assert names["score"]
+
+
+def test_loaders_of_ones_own_train_and_a_batch_of_another_kind_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [code] = [block for language, block in DOCS if language == "python" and "class OwnPairs" in block]
+    monkeypatch.chdir(tmp_path)
+    texts = {name: [("red fruits apple cherry", "red fruits crab")] * 12 for name in ("train", "val")}
+    names: dict[str, Any] = {"L": L, "torch": torch, "partial": partial, "BaselineRM": BaselineRM, "texts": texts}
+    names |= {"model": toy_model(), "tokenizer": world_tokenizer()}
+    quiet = "enable_progress_bar=False, enable_model_summary=False, logger=False, accelerator='cpu'"
+    exec(compile(code.replace("max_epochs=1", f"max_epochs=1, {quiet}"), "data.md", "exec"), names)
+    module = BaselineRM(names["model"], partial(torch.optim.AdamW, lr=1e-3))
+    trainer = L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, accelerator="cpu")
+    [found] = trainer.validate(module, names["OwnPairs"](), verbose=False)
+    assert (found["val/accuracy"], found["val/num_pairs"]) == (1.0, 12.0)
+    loader: Any = torch.utils.data.DataLoader([{"input_ids_chosen": 1, "input_ids_rejected": 2}])  # pyright: ignore[reportArgumentType]
+    for run in (trainer.validate, trainer.test, trainer.predict, trainer.fit):
+        with pytest.raises(ValueError, match="a loader gives batches of the type dict; take those of Preference"):
+            run(module, loader)

@@ -32,6 +32,7 @@ from lightning_rm.modules.prepared import Frozen, shard_for
 from lightning_rm.modules.progress import AcrossRanks, Progress
 from lightning_rm.modules.requirements import (
     KnowsPairs,
+    check_batch,
     check_pieces,
     check_reading,
     check_strengths,
@@ -153,6 +154,7 @@ class PairwiseRM(Method):
 
     def on_train_batch_start(self, batch: PreferenceBatch, batch_idx: int) -> None:
         """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
+        check_batch(batch)
         self._progress.start_batch(self.device)
         self._step_before_batch = self.global_step
         # Later batches are not looked at: the host would wait for the device in every step.

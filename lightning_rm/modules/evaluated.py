@@ -16,6 +16,7 @@ from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.checkpoints import arguments_for
 from lightning_rm.modules.measured import EvaluationStage, Measured, warn_not_finite
+from lightning_rm.modules.requirements import check_batch
 
 
 class EvaluatedRM(L.LightningModule):
@@ -86,6 +87,10 @@ class EvaluatedRM(L.LightningModule):
         """Count a validation batch."""
         return self.measure(batch)
 
+    def on_validation_batch_start(self, batch: object, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Check what a loader of a user's own hands over."""
+        check_batch(batch)
+
     def on_validation_epoch_end(self) -> None:
         """Log the exact metrics of every validation set."""
         self._log_evaluation("val")
@@ -100,9 +105,17 @@ class EvaluatedRM(L.LightningModule):
         """Count a test batch."""
         return self.measure(batch)
 
+    def on_test_batch_start(self, batch: object, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Check what a loader of a user's own hands over."""
+        check_batch(batch)
+
     def on_test_epoch_end(self) -> None:
         """Log the exact metrics of every test set."""
         self._log_evaluation("test")
+
+    def on_predict_batch_start(self, batch: object, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Check what a loader of a user's own hands over."""
+        check_batch(batch)
 
     def predict_step(
         self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0

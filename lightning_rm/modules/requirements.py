@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
+from lightning_rm.batch import GroupBatch, PreferenceBatch
 from lightning_rm.counts import is_number
 from lightning_rm.strength import Strength, Target, Targets, told
 from lightning_rm.tokens import ReadAt
@@ -104,6 +105,19 @@ def check_pieces(model: object, optimizer: object, scheduler: object) -> None:
                 f"{name} is of the type {type(piece).__name__}; give a function that makes one when training begins: "
                 f"{example}"
             )
+
+
+def check_batch(batch: object) -> None:
+    """Check what a loader hands over.
+
+    Raises:
+        ValueError: if it is not a batch of pairs or of groups.
+    """
+    if not isinstance(batch, PreferenceBatch | GroupBatch):
+        raise ValueError(
+            f"a loader gives batches of the type {type(batch).__name__}; take those of PreferenceDataModule, or make "
+            "them with lightning_rm.batch: preference_batch(padded(samples, model.read_at, pad_id))"
+        )
 
 
 def check_trainer(precision: str | int, callbacks: Sequence[L.Callback]) -> None:
