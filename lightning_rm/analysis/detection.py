@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -35,11 +37,14 @@ class Flagged(NamedTuple):
 class Detection(NamedTuple):
     """How well a low score finds wrong labels.
 
-    `cut_*` tells of flagging the scores below `cut` (precision NaN where none is), `lowest_*` of flagging the `lowest`
-    share of the pairs. `num_unknown` pairs have no known truth or no score and count nowhere.
+    `auroc_low` and `auroc_high` are the ends of a 95 % interval. `cut_*` tells of flagging the scores below `cut`
+    (precision NaN where none is), `lowest_*` of flagging the `lowest` share of the pairs. `num_unknown` pairs have no
+    known truth or no score and count nowhere.
     """
 
     auroc: float
+    auroc_low: float
+    auroc_high: float
     average_precision: float
     cut: float
     cut_precision: float
@@ -113,8 +118,11 @@ def detection(score: ArrayLike, wrong: ArrayLike, cut: float = 0.0, lowest: floa
     # large scores would tie.
     distinct, place = np.unique(known_score, return_inverse=True)
     suspicion, target = torch.from_numpy(1 - place / len(distinct)), torch.from_numpy(known_wrong).long()
+    low, high = auroc_interval(known_score, known_wrong)
     return Detection(
         auroc=float(binary_auroc(suspicion, target)),
+        auroc_low=low,
+        auroc_high=high,
         average_precision=float(binary_average_precision(suspicion, target)),
         cut=cut,
         cut_precision=float(known_wrong[below].mean()) if below.any() else float("nan"),
@@ -126,3 +134,36 @@ def detection(score: ArrayLike, wrong: ArrayLike, cut: float = 0.0, lowest: floa
         num_wrong=int(num_wrong),
         num_unknown=np.asarray(score).size - num_pairs,
     )
+
+
+def auroc_interval(score: ArrayLike, wrong: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Return an interval of the AUROC by DeLong's variance (DeLong, DeLong and Clarke-Pearson, Biometrics 1988).
+
+    Pairs are taken as independent: those of one prompt are not quite. Where one label alone is wrong, or right, nothing
+    is known of the spread.
+
+    Args:
+        score: (N,) low where the label looks wrong, none NaN.
+        wrong: (N,) whether the label is wrong, some and not all.
+        level: of the interval.
+
+    Returns:
+        Its ends, within [0, 1]; NaN where there is one label of a kind.
+    """
+    score, wrong = np.asarray(score, np.float64), np.asarray(wrong).astype(bool)
+    num_wrong, num_right = int(wrong.sum()), int((~wrong).sum())
+    if min(num_wrong, num_right) < 2:
+        return float("nan"), float("nan")
+    rank = _midranks(score)
+    # For each wrong label the share of right ones above it, for each right one the share of wrong ones below it.
+    above = 1 - (rank[wrong] - _midranks(score[wrong])) / num_right
+    below = (rank[~wrong] - _midranks(score[~wrong])) / num_wrong
+    spread = math.sqrt(above.var(ddof=1) / num_wrong + below.var(ddof=1) / num_right)
+    reach = NormalDist().inv_cdf((1 + level) / 2) * spread
+    return max(float(above.mean()) - reach, 0.0), min(float(above.mean()) + reach, 1.0)
+
+
+def _midranks(values: Floats) -> Floats:
+    """Return each value's place in ascending order, counted from 1; tied ones have the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]

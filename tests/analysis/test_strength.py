@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import math
+import statistics
 from itertools import permutations
 from math import inf, nan
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from lightning_rm.analysis.detection import detection, detection_scores, flagged
+from lightning_rm.analysis.detection import auroc_interval, detection, detection_scores, flagged
 from lightning_rm.analysis.strength import Groups, agreement, correlation, grouped, u_shape
 from tests import reference
 
@@ -76,6 +79,39 @@ def test_detection_is_the_naive_one(seed: int) -> None:
     assert (found.num_pairs, found.num_wrong, found.num_unknown) == (60, wrong.sum(), 0)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_of_auroc_is_delongs(seed: int) -> None:
+    """By the placements of each wrong label among the right ones and the other way round, pair by pair."""
+    score, wrong = made(60, seed)
+    low, high = auroc_interval(score, wrong)
+    bad, good = ([float(s) for s, w in zip(score, wrong, strict=True) if w == kind] for kind in (1, 0))
+    credit = [[(g > b) + (g == b) / 2 for g in good] for b in bad]
+    variances = [
+        statistics.variance([sum(row) / len(row) for row in rows]) / len(rows)
+        for rows in (credit, [*zip(*credit, strict=True)])
+    ]
+    half = 1.959963984540054 * math.sqrt(sum(variances))
+    middle = reference.auroc(score.tolist(), wrong.tolist())
+    assert (low, high) == pytest.approx((max(middle - half, 0), min(middle + half, 1)))
+    found = detection(score, wrong)
+    assert (found.auroc_low, found.auroc_high) == (low, high)
+
+
+def test_nine_of_ten_intervals_of_auroc_hold_the_truth() -> None:
+    """Scores of wrong labels lie one standard deviation below those of right ones: AUROC is Phi(1 / sqrt 2)."""
+    truth, rng = NormalDist().cdf(1 / math.sqrt(2)), np.random.default_rng(0)
+    wrong = np.arange(200) < 60
+    held = 0
+    for _ in range(200):
+        low, high = auroc_interval(rng.normal(size=200) - wrong, wrong)
+        held += low <= truth <= high
+    assert 180 <= held < 200
+
+
+def test_one_wrong_label_tells_nothing_of_the_spread() -> None:
+    assert np.isnan(auroc_interval([1, 2, 3], [1, 0, 0])).all()
+
+
 def test_auroc_of_the_negated_score_is_the_rest() -> None:
     score, wrong = made(200)
     assert detection(-score, wrong).auroc == pytest.approx(1 - detection(score, wrong).auroc)
@@ -84,7 +120,7 @@ def test_auroc_of_the_negated_score_is_the_rest() -> None:
 
 def test_a_perfect_score_finds_all() -> None:
     found = detection([-2, -1, 1, 2, 3], [1, 1, 0, 0, 0])
-    assert found[:2] == (1, 1)
+    assert (found.auroc, found.average_precision) == (1, 1)
     assert (found.cut_precision, found.cut_recall) == (1, 1)
     assert (found.lowest, found.lowest_precision, found.lowest_recall) == (0.4, 1, 1)
 

@@ -124,6 +124,7 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
         numbers["share_wrong"] = found["mean"].num_wrong / found["mean"].num_pairs
         for name, one in found.items():
             numbers |= {f"{name}/auroc": one.auroc, f"{name}/average_precision": one.average_precision}
+            numbers |= {f"{name}/auroc_low": one.auroc_low, f"{name}/auroc_high": one.auroc_high}
         written += write_table(detection_rows(found), out / "detection", "Finding wrong labels by strength")
         written += save_figure(detection_curves(scores, wrong), out / "detection")
     both = ~np.isnan(gold) & ~np.isnan(mean)

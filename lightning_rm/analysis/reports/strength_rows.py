@@ -48,6 +48,8 @@ def detection_rows(detections: Mapping[str, Detection]) -> list[dict[str, object
         {
             "score": name,
             "AUROC": result.auroc,
+            "AUROC from": result.auroc_low,
+            "AUROC to": result.auroc_high,
             "average precision": result.average_precision,
             "flag below": result.cut,
             "precision below": result.cut_precision,
