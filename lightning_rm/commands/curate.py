@@ -139,7 +139,8 @@ def train_voters(
         raise ValueError(f"fit={cfg.fit!r} is not one of heads, whole, cross_fitted and null")
     if not 0 <= cfg.held_out < 1:
         raise ValueError(f"held_out={cfg.held_out} is not a share of the prompts; give a number from 0 to below 1")
-    common = [*trained_words(words), "name=voters", "logger=csv", "data.module.val=null", "data.module.test=null"]
+    common = [*trained_words(words), "name=voters", "logger=csv"]
+    common += [f"{'' if name in cfg.data.module else '+'}data.module.{name}=null" for name in ("val", "test")]
     held_out = 0.0 if cfg.fit == "cross_fitted" else float(cfg.held_out)
     common += [f"data.val_fraction={held_out}", f"monitor={'val' if held_out else 'test'}/accuracy"]
     if cfg.fit == "heads":

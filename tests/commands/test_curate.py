@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands.curate import curate_data, train_voters, trained_words
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from tests.commands.conftest import Cli
@@ -61,6 +62,28 @@ def test_voters_are_trained_once_and_vote(
         curate_data(composed(*words, "data.world_seed=1", command="curate"), words, train)
     with pytest.raises(ValueError, match="holds voters that were trained on other settings"):
         curate_data(composed(*words, "optimizer.lr=1", command="curate"), [*words, "optimizer.lr=1"], train)
+
+
+@pytest.mark.parametrize("data", ["disk", "hub", "jsonl", "synthetic"])
+def test_voters_compose_on_data_with_sets_of_their_own_and_without(data: str, tmp_path: Path) -> None:
+    given = {"disk": ["data.path=x"], "hub": ["data.name=x"], "jsonl": ["data.file=x"]}.get(data, [])
+    words = [f"data={data}", *given, f"out={tmp_path}"]
+
+    def train(words: Sequence[str]) -> None:
+        check_keys("train", words[1:-1])
+        module = composed(*words[1:-1]).data.module
+        assert module.val is module.test is None
+        raise ValueError("it was composed")
+
+    with pytest.raises(ValueError, match="it was composed"):
+        train_voters(
+            composed(*words, command="curate"),
+            words,
+            SyntheticSource(4, split="train"),
+            tmp_path / "v",
+            train,
+            Console(),
+        )
 
 
 def test_a_voter_that_was_trained_while_the_data_changed_is_not_kept(tmp_path: Path) -> None:
