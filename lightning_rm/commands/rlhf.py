@@ -106,7 +106,7 @@ def _log(cfg: DictConfig, table: RoundTable) -> None:
         logger.finalize("success")
 
 
-@command("rlhf")
+@command("rlhf", alone=True)
 def main(cfg: DictConfig) -> Any:
     """Run as the Hydra entry point."""
     rlhf(cfg, arguments())

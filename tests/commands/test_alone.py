@@ -21,6 +21,7 @@ from tests.commands.conftest import Cli
         "weigh policy=model data=jsonl data.file=in.jsonl out=new/out",
         "sample policy=model data=jsonl data.file=in.jsonl out=new/out",
         "curate data=jsonl data.file=in.jsonl out=new/out",
+        "rlhf policy=model data=jsonl data.file=in.jsonl out=new/out",
     ],
 )
 def test_a_second_command_that_writes_the_same_names_it(
