@@ -85,7 +85,7 @@ ROUNDS = ("baseline", "simcse", "fresh_33", "simcse_flip_fresh")
 
 def judge_of_row(world: World, policies: Policies, name: str) -> Judge:
     """What the model of a row says."""
-    pairs, groups = world.pairs, policies.trained_on("first", policies.first_judge)
+    pairs, groups = world.pairs, policies.first_groups
     if name == "baseline":
         return judge_of(world.train(name, pairs))
     if name in OTHER_SEEDS:

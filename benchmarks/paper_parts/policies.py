@@ -90,6 +90,11 @@ class Policies:
         return judge_of(self.world.train("first", self.world.pairs, 0))
 
     @cached_property
+    def first_groups(self) -> list[GroupRow]:
+        """What its policy says to the prompts of training."""
+        return self.trained_on("first", self.first_judge)
+
+    @cached_property
     def first_measured(self) -> Measured:
         """What its policy says to the prompts of measuring."""
         return self.measured_on("first", self.first_judge)

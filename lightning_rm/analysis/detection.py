@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from lightning_rm.analysis.strength import Floats, known_pairs
+from lightning_rm.metrics.scores import ranks
 
 CUTS = {"mean": 0.0, "vote share": 0.5, "mean / std": 0.0}
 """Score -> the value below which most voters, or their mean, contradict the label."""
@@ -154,16 +155,12 @@ def auroc_interval(score: ArrayLike, wrong: ArrayLike, level: float = 0.95) -> t
     num_wrong, num_right = int(wrong.sum()), int((~wrong).sum())
     if min(num_wrong, num_right) < 2:
         return float("nan"), float("nan")
-    rank = _midranks(score)
+    rank, rank_wrong, rank_right = (
+        ranks(torch.from_numpy(part)).numpy() for part in (score, score[wrong], score[~wrong])
+    )
     # For each wrong label the share of right ones above it, for each right one the share of wrong ones below it.
-    above = 1 - (rank[wrong] - _midranks(score[wrong])) / num_right
-    below = (rank[~wrong] - _midranks(score[~wrong])) / num_wrong
+    above = 1 - (rank[wrong] - rank_wrong) / num_right
+    below = (rank[~wrong] - rank_right) / num_wrong
     spread = math.sqrt(above.var(ddof=1) / num_wrong + below.var(ddof=1) / num_right)
     reach = NormalDist().inv_cdf((1 + level) / 2) * spread
     return max(float(above.mean()) - reach, 0.0), min(float(above.mean()) + reach, 1.0)
-
-
-def _midranks(values: Floats) -> Floats:
-    """Return each value's place in ascending order, counted from 1; tied ones have the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
