@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from lightning_rm.analysis.strength import Floats, known_pairs
+from lightning_rm.metrics.intervals import normal_reach
 from lightning_rm.metrics.scores import ranks
 
 CUTS = {"mean": 0.0, "vote share": 0.5, "mean / std": 0.0}
@@ -162,5 +162,5 @@ def auroc_interval(score: ArrayLike, wrong: ArrayLike, level: float = 0.95) -> t
     above = 1 - (rank[wrong] - rank_wrong) / num_right
     below = (rank[~wrong] - rank_right) / num_wrong
     spread = math.sqrt(above.var(ddof=1) / num_wrong + below.var(ddof=1) / num_right)
-    reach = NormalDist().inv_cdf((1 + level) / 2) * spread
+    reach = normal_reach(level) * spread
     return max(float(above.mean()) - reach, 0.0), min(float(above.mean()) + reach, 1.0)

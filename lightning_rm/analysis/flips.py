@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_rm.metrics.intervals import wilson
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-NORMAL_95 = 1.959963984540054
-"""95 % of a normal distribution lie within this many standard deviations of its mean."""
 
 
 class FlipPrecision(NamedTuple):
@@ -59,27 +58,6 @@ def flip_precision(decile: ArrayLike, wrong: ArrayLike, num_deciles: int = 10) -
         precision = flipped / (right + flipped)
     low, high = wilson(flipped, right + flipped)
     return FlipPrecision(np.bincount(decile, minlength=num_deciles), right, flipped, ties, precision, low, high)
-
-
-def wilson(successes: ArrayLike, num: ArrayLike) -> tuple[Floats, Floats]:
-    """Return Wilson's score interval of a share, 95 % (Wilson 1927, J. Am. Stat. Assoc. 22); 0 to 1 of nothing.
-
-    Args:
-        successes: counts.
-        num: how many each is counted out of.
-    """
-    successes, num = np.asarray(successes, np.float64), np.asarray(num, np.float64)
-    square = NORMAL_95**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(num > 0, successes / num, 0.5)
-        middle = (share * num + square / 2) / (num + square)
-        half = NORMAL_95 * np.sqrt(share * (1 - share) * num + square / 4) / (num + square)
-    low, high = (
-        np.minimum(middle - half, share),
-        np.maximum(middle + half, share),
-    )  # rounding alone could put the share outside
-    is_none = num == 0
-    return np.where(is_none, 0.0, np.maximum(low, 0)), np.where(is_none, 1.0, np.minimum(high, 1))
 
 
 def deciles_to_flip(found: FlipPrecision) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SURE = 1.959963984540054
+from lightning_rm.metrics.intervals import normal_reach
 
 TOO_FAR = 0.15
 """The gap from which on votes on seen pairs tell of memory rather than of the pairs. On the made world voters whose gap
@@ -72,4 +72,5 @@ def by_heart(mean: NDArray[np.float64], is_new: NDArray[np.bool_]) -> ByHeart:
         return ByHeart(seen, new, math.nan, math.nan)
     seen, new = (float(one.mean()) for one in agrees)
     error = math.sqrt(sum(float(one.mean() * (1 - one.mean())) / len(one) for one in agrees))
-    return ByHeart(seen, new, seen - new - SURE * error, seen - new + SURE * error)
+    reach = normal_reach() * error
+    return ByHeart(seen, new, seen - new - reach, seen - new + reach)

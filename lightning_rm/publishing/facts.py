@@ -7,7 +7,6 @@ It knows arrays; no model and no file.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_rm.losses.temperature import fit_temperature
+from lightning_rm.metrics.intervals import wilson
 
 SECTION = "lightning_rm"
 """The key of `config.json` under which the package keeps what transformers does not know."""
@@ -89,12 +89,8 @@ def share_interval(successes: float, number: int) -> Interval:
         successes: how many of them.
         number: of items, 1 or more.
     """
-    z = 1.959963984540054
-    share = successes / number
-    middle = (share + z**2 / (2 * number)) / (1 + z**2 / number)
-    half = z / (1 + z**2 / number) * math.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
-    # Rounding must not put the share outside its interval.
-    return Interval(share, max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0))
+    low, high = wilson(successes, number)
+    return Interval(successes / number, float(low), float(high))
 
 
 def accuracy_interval(chosen: Floats, rejected: Floats, label: Floats) -> Interval:
