@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._config import dotted
+from lightning_rm.commands._places import with_whole_paths
 from lightning_rm.commands._stopped import run_inner
 from lightning_rm.commands._words import sort_words
 from lightning_rm.digests import fingerprint
@@ -29,8 +30,8 @@ def as_a_process(words: Sequence[str]) -> None:
 
 
 def words_of(words: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Return the words of a command line that set one of these keys, or what lies below it, and where their choices lie
-    if that is a folder of the user's (`--config-dir`).
+    """Return the words of a command line that set one of these keys, or what lies below it, with whole paths, and where
+    their choices lie if that is a folder of the user's (`--config-dir`).
 
     Raises:
         ValueError: if the command has a configuration of the user's own, which another command does not read.
@@ -42,7 +43,8 @@ def words_of(words: Sequence[str], keys: Sequence[str]) -> list[str]:
             "the commands that are run from here; give its settings as words, or in groups of a --config-dir"
         )
     folder = [] if given.folder is None else [f"--config-dir={Path(given.folder).absolute()}"]
-    return [*folder, *(word for word in given.own if word.partition("=")[0].lstrip("+~").partition(".")[0] in keys)]
+    own = [word for word in given.own if word.partition("=")[0].lstrip("+~").partition(".")[0] in keys]
+    return [*folder, *with_whole_paths(own)]
 
 
 def chosen_there(cfg: DictConfig, words: Sequence[str], keys: Sequence[str]) -> dict[str, str]:

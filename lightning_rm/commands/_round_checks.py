@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from lightning_rm.commands._data import find_policy
+from lightning_rm.commands._places import with_whole_paths
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import MODEL_SELECTIONS
 from lightning_rm.commands._rounds import RoundStages
@@ -85,7 +86,9 @@ def check_all(stages: RoundStages) -> None:
     setup, first = stages.setup, Round(stages.setup.out, 1)
     words = stages.model.train_words(first)
     done = fingerprint(
-        words=[*words, *stages.setup.words], pairs=setup.source("train").fingerprint(), judge=setup.judge.digest
+        words=[*words, *with_whole_paths(setup.words)],
+        pairs=setup.source("train").fingerprint(),
+        judge=setup.judge.digest,
     )
     mark = setup.out / CHECKED
     if mark.is_file() and mark.read_text(encoding="utf-8").strip() == done:

@@ -9,6 +9,7 @@ from hydra.utils import get_class
 
 from lightning_rm.commands._config import conf_dir, defaults_of, resolved
 from lightning_rm.commands._data import keep_if_unchanged, start_of
+from lightning_rm.commands._places import whole_path
 from lightning_rm.commands._process import words_of
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import Setup, given
@@ -114,7 +115,7 @@ class ModelStages:
         chosen = {word.partition("=")[0].lstrip("+~") for word in words}
         words = [*(f"{group}={choice}" for group, choice in _chosen_here().items() if group not in chosen), *words]
         if not {"backbone", "backbone.path"} & chosen:
-            words += [f"backbone.path={quoted(self.cfg.policy)}"]
+            words += [f"backbone.path={quoted(whole_path(self.cfg.policy))}"]
         if self.reads_responses:
             words += ["responses=jsonl", f"responses.batch_groups={self.cfg.responses.batch_groups}"]
         return [*words, f"init_seed={round.seed(self.cfg.init_seed, 'head')}"]

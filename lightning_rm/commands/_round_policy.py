@@ -9,6 +9,7 @@ from typing import Any
 from hydra.utils import instantiate
 
 from lightning_rm.commands._config import resolved
+from lightning_rm.commands._places import whole_place
 from lightning_rm.commands._process import words_of
 from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import Setup, given, write_counts
@@ -76,7 +77,7 @@ class PolicyStage:
             "words": words_of(self.setup.words, ("trainer",)),
             **self.setup.choices(("trainer",)),
             "seed": round.seed(self.cfg.seed, "policy"),
-            **{name: resolved(self.cfg)[name] for name in TEMPLATE if self.cfg[name]},
+            **{name: whole_place(name, resolved(self.cfg)[name]) for name in TEMPLATE if self.cfg[name]},
         }
 
     @property

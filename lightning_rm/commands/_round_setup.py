@@ -19,9 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import find_source
 from lightning_rm.commands._folder import draw_missing
+from lightning_rm.commands._places import whole_place, written
 from lightning_rm.commands._process import Run, chosen_there
 from lightning_rm.commands._resume import quoted
-from lightning_rm.commands._words import parse
 from lightning_rm.commands.evaluate import device_of
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.pairs import load_tokenizer
@@ -37,8 +37,6 @@ from lightning_rm.rlhf.sampling import room_for_prompt
 from lightning_rm.scoring.load import find_folder, load_model
 
 MODEL_SELECTIONS = ("best", "last")
-ENDINGS_OF_PLACES = ("file", "path", "dir", "folder", "model")
-"""How keys end that name a file or a folder: `data.val_file`, `backbone.path`, `judge.model`."""
 
 
 class Setup:
@@ -53,7 +51,7 @@ class Setup:
 
     def __init__(self, cfg: DictConfig, words: Sequence[str], run: Run, console: Console) -> None:
         self.cfg, self.run, self.console = cfg, run, console
-        self.words = [_with_whole_path(word) for word in words]
+        self.words = list(words)
         self.out = Path(cfg.out)
         self.optimizer: dict[str, Any] = resolved(cfg.policy_optimizer)
         self.device = device_of(cfg.accelerator) or torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -193,33 +191,10 @@ def _of_round(round: Round, stage: str) -> Generator[None]:
         raise ValueError(f"{error}. To have it made again, remove {round / stage} and start once more") from error
 
 
-def _with_whole_path(word: str) -> str:
-    """Return a word of a command line that names a file or folder by its whole path, others as they are.
-
-    What a stage was made of is compared by its words, and `data.file=a.jsonl` is the same from another folder. A value
-    of another kind stays, if there is a file of that name or not: `logger.project=runs`.
-    """
-    key, _, value = word.partition("=")
-    if "." not in key or not value or not key.endswith(ENDINGS_OF_PLACES):
-        return word
-    found: Any = parse([word])[0].value()
-    return f"{key}={quoted(str(Path(found).absolute()))}" if isinstance(found, str) and Path(found).exists() else word
-
-
-def written(value: object) -> str:
-    """Return a plain value as Hydra reads it."""
-    if isinstance(value, Mapping):
-        inner = ",".join(f"{name}:{written(one)}" for name, one in value.items())
-        return f"{{{inner}}}"
-    if isinstance(value, str):
-        return quoted(value)
-    return json.dumps(value)
-
-
 def given(cfg: DictConfig, names: Sequence[str]) -> list[str]:
     """Return the words that set keys of another command to their values here; null is left to that command."""
-    values = resolved(cfg)
-    return [f"{name}={written(values[name])}" for name in names if values[name] is not None]
+    values = {name: value for name, value in resolved(cfg).items() if name in names and value is not None}
+    return [f"{name}={written(whole_place(name, values[name]))}" for name in names if name in values]
 
 
 def write_counts(path: Path, counts: Mapping[str, Any]) -> None:

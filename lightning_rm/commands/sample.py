@@ -18,6 +18,7 @@ from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._data import find_source, find_voters
 from lightning_rm.commands._entry import command
+from lightning_rm.commands._places import whole_path
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.data.rows import Message
@@ -111,11 +112,12 @@ def _settings(
 ) -> dict[str, Any]:
     """Return all that a file of responses depends on. Not the batches: they change no more than a rounding does."""
     return {name: cfg[name] for name in SETTINGS} | {
+        "policy": whole_path(cfg.policy),
         "chat_template_kwargs": _arguments(cfg),
         "policy_version": policy_version(cfg.policy),
         "chat_template": fingerprint(template=tokenizer.chat_template)[:16],
         "prompts": fingerprint(prompts=[asdict(prompt) for prompt in prompts])[:16],
-        "voters": {voter.name: voter.digest for voter in voters},
+        "voters": {whole_path(voter.name): voter.digest for voter in voters},
     }
 
 

@@ -186,3 +186,15 @@ def test_what_concerns_training_is_handed_on() -> None:
         "+trainer.max_steps=2",
         "seed=3",
     ]
+
+
+def test_the_same_pairs_from_another_folder_are_the_same_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Voters are taken for those of other settings by their words."""
+    (tmp_path / "a.jsonl").touch()
+    (tmp_path / "below").mkdir()
+    said: list[list[str]] = []
+    for folder, file in ((tmp_path, "a.jsonl"), (tmp_path / "below", "../a.jsonl")):
+        monkeypatch.chdir(folder)
+        said.append(trained_words([f"data.file={{mine:{file}}}", f"data.val_file=[{file}]"]))
+    assert said[0] == said[1]
+    assert str(tmp_path) in said[0][0]

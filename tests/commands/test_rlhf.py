@@ -67,20 +67,25 @@ def words_of(world: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
-def test_a_file_is_the_same_from_another_folder(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_the_same_from_another_folder(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other"
+    other.symlink_to(world)
     words = words_of(world, Path("out"))
     monkeypatch.chdir(world)
-    near = [word.replace(f"data.file={world}/", "data.file=") for word in words]
-    assert near != words
-    cfg = composed(*words, command="rlhf")
-    there, here = (RoundStages(Setup(cfg, each, lambda words: None, Console())).model for each in (words, near))
-    assert here.train_words(Round(world, 1)) == there.train_words(Round(world, 1))
+
+    def train_words(*words: str) -> list[str]:
+        cfg = composed(*words, command="rlhf")
+        return RoundStages(Setup(cfg, words, lambda words: None, Console())).model.train_words(Round(world, 1))
+
+    there = train_words(*words)
+    for place in ("", "./", "../" + world.name + "/", f"{other}/"):
+        assert train_words(*(word.replace(f"={world}/", f"={place}") for word in words)) == there
     template = composed(*words, "chat_template=tone.jinja", command="rlhf")
     learns = RoundStages(Setup(template, words, lambda words: None, Console())).policy
     assert 'backbone.chat_template="tone.jinja"' in learns.distil_words(f"{world}/policy", Path("chosen.jsonl"))
     project = ["logger.project=pairs.jsonl"]  # is not a file, though one of that name is here
     assert (world / "pairs.jsonl").is_file()
-    assert Setup(cfg, project, lambda words: None, Console()).words == project
+    assert handed_on(project, ("logger",)) == project
 
 
 def test_what_a_folder_of_the_users_says_is_part_of_what_stages_are_made_of(world: Path, tmp_path: Path) -> None:
