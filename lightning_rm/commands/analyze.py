@@ -20,6 +20,7 @@ from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._features import read_features
 from lightning_rm.drafts import check_place, draft_of
+from lightning_rm.told import finite
 
 INPUTS = ("strength", "deciles", "prefixes", "recipes", "sweep", "shift", "features")
 """What a report can be made of, by the key that names it."""
@@ -43,7 +44,7 @@ def analyze(cfg: DictConfig) -> list[Path]:
     if cfg.strength is not None:
         numbers, files = strength_report(read_strength(cfg.strength), out)
         with draft_of(out / "strength.json") as draft:
-            draft.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+            draft.write_text(json.dumps(finite(numbers), indent=2) + "\n", encoding="utf-8")
         for name, value in numbers.items():
             console.print(f"{name:>24}  {value:,.4g}", highlight=False)
         written += [*files, out / "strength.json"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from lightning_rm.curation.groups import group_rows, length_groups
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.curation.reviewed import flip_rows
 from lightning_rm.drafts import draft_of
+from lightning_rm.told import finite
 
 MAX_LISTED = 20
 """The most rows of each kind that the report names."""
@@ -59,7 +59,7 @@ def write_report(curated: Curated, rules: Rules, out: Path) -> list[Path]:
     if unsaid := no_groups(curated):
         told += [unsaid]
     text = "\n".join([*lines(curated, rules), "", "## Where the doubted labels are", "", *told])
-    contents = {"report.json": json.dumps(found, indent=2) + "\n", "report.md": text.rstrip("\n") + "\n"}
+    contents = {"report.json": json.dumps(finite(found), indent=2) + "\n", "report.md": text.rstrip("\n") + "\n"}
     for name, content in contents.items():
         with draft_of(out / name) as draft:
             draft.write_text(content, encoding="utf-8")
@@ -81,9 +81,9 @@ def summary(curated: Curated, rules: Rules) -> dict[str, Any]:
         "decisions": dict(curated.counts),
         "policy": rules.policy,
         "share": curated.share,
-        "wrong_labels": _known(curated.wrong._asdict()),
-        "agree_seen": _number(curated.by_heart.seen),
-        "agree_new": _number(curated.by_heart.new),
+        "wrong_labels": curated.wrong._asdict(),
+        "agree_seen": curated.by_heart.seen,
+        "agree_new": curated.by_heart.new,
         "cross_fit_is_due": curated.by_heart.is_due,
         "reviews": dict(Counter(curated.verdicts.values())),
         "duplicates": conflicts.duplicates,
@@ -160,11 +160,3 @@ def _named(curated: Curated, places: list[int]) -> str:
 
 def _file_name(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value
-
-
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _number(value) for name, value in values.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lightning_rm.analysis.reports.strength import read_strength, strength_report
+from lightning_rm.commands.analyze import analyze
+from tests.commands.test_conf import composed
 from tests.figures import draw_nothing
 from tests.float64 import same
 from tests.toy import write_annotated
@@ -50,6 +53,10 @@ def test_truth_of_few_pairs_makes_groups_of_those(tmp_path: Path, monkeypatch: p
     assert numbers["share_wrong"] == same(1 / 3)
     assert numbers["mean/auroc"] == 1
     assert "agreement_by_strength.png" in {path.name for path in written}
+    pq.write_table(table, tmp_path / "few.parquet")
+    analyze(composed(f"strength={tmp_path}/few.parquet", f"out={tmp_path}/told", command="analyze"))
+    told = json.loads((tmp_path / "told" / "strength.json").read_text(), parse_constant=pytest.fail)
+    assert told["mean/auroc_low"] is None  # one wrong label tells nothing of the spread
 
 
 def test_no_strength_is_an_error_that_writes_nothing(tmp_path: Path) -> None:
