@@ -44,17 +44,16 @@ def group_rows(group: Sequence[str], mean: Floats, is_new: NDArray[np.bool_]) ->
         `doubted` is the share of labels that the voters contradict, with its 95 % interval (Wilson's, of pairs taken as
         independent); `wrong` the estimate of wrong labels, with the interval of its likelihood.
     """
-    names, place = np.unique(np.asarray(group, dtype=np.str_), return_inverse=True)
-    counts = np.bincount(place)
-    small = np.argsort(-counts, kind="stable")[MAX_GROUPS:] if len(names) > MAX_GROUPS else np.array([], np.int64)
+    every = np.asarray(group, dtype=np.str_)
+    counted = (every != "") & ~np.isnan(mean)
+    mean, is_new = mean[counted], is_new[counted]
+    names, place, counts = np.unique(every[counted], return_inverse=True, return_counts=True)
     labels = names.astype(object)
-    labels[small] = OTHERS
+    labels[np.argsort(-counts, kind="stable")[MAX_GROUPS:]] = OTHERS
     labelled = labels[place]
     rows: list[dict[str, object]] = []
     for name in dict.fromkeys(labels.tolist()):
-        mask = (labelled == name) & ~np.isnan(mean)
-        if name == "" or not mask.any():
-            continue
+        mask = labelled == name
         doubted = share_interval(float((mean[mask] < 0).sum()), int(mask.sum()))
         wrong = wrong_labels(mean[mask & is_new])
         rows.append(

@@ -61,6 +61,10 @@ class ByHeart(NamedTuple):
 def by_heart(mean: NDArray[np.float64], is_new: NDArray[np.bool_]) -> ByHeart:
     """Compare votes on seen and on new pairs.
 
+    The interval of the gap is the normal one after a pair that is agreed with and one that is not are added to either
+    kind (Agresti and Caffo 2000, American Statistician 54): as they are, three new pairs, all agreed with, have one of
+    no width.
+
     Args:
         mean: (N,) mean of the votes; NaN for a pair without.
         is_new: (N,) whether the voters were not trained on it.
@@ -71,6 +75,7 @@ def by_heart(mean: NDArray[np.float64], is_new: NDArray[np.bool_]) -> ByHeart:
         seen, new = (float(one.mean()) if len(one) else math.nan for one in agrees)
         return ByHeart(seen, new, math.nan, math.nan)
     seen, new = (float(one.mean()) for one in agrees)
-    error = math.sqrt(sum(float(one.mean() * (1 - one.mean())) / len(one) for one in agrees))
-    reach = normal_reach() * error
-    return ByHeart(seen, new, seen - new - reach, seen - new + reach)
+    shares = [(int(one.sum()) + 1) / (len(one) + 2) for one in agrees]
+    variance = sum(share * (1 - share) / (len(one) + 2) for share, one in zip(shares, agrees, strict=True))
+    gap, reach = shares[0] - shares[1], normal_reach() * math.sqrt(variance)
+    return ByHeart(seen, new, gap - reach, gap + reach)

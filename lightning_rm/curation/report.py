@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lightning_rm.analysis.plots.groups import doubted_by_group
 from lightning_rm.analysis.plots.style import save_figure
 from lightning_rm.analysis.reports.strength import read_strength, strength_report
@@ -47,7 +49,7 @@ def write_report(curated: Curated, rules: Rules, out: Path) -> list[Path]:
             continue
         title = f"Doubted labels by {name}"
         tables = write_table(rows, folder / f"by_{_file_name(name)}", title)
-        figure = doubted_by_group(rows, title, float((mean < 0).mean()))
+        figure = doubted_by_group(rows, title, float((mean[~np.isnan(mean)] < 0).mean()))
         written += [*tables, *save_figure(figure, folder / f"by_{_file_name(name)}")]
         told.append(tables[1].read_text(encoding="utf-8").replace("# ", "### ", 1))
     flips, _ = reviewed_flips(curated)

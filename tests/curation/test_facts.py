@@ -108,6 +108,14 @@ def test_many_groups_stand_together() -> None:
     assert OTHERS in {one["group"] for one in rows}
 
 
+def test_pairs_without_a_group_are_not_among_the_others() -> None:
+    """31 sources of three pairs, one pair without a source and one without votes: the others are one source."""
+    names = [*(str(n % 31) for n in range(93)), "", "new"]
+    rows = group_rows(names, np.array([1.0] * 94 + [np.nan]), np.ones(95, bool))
+    assert [one["pairs"] for one in rows if one["group"] == OTHERS] == [3]
+    assert len(rows) == 31
+
+
 def test_length_groups() -> None:
     assert length_groups([-60, -50, 0, 49, 50]) == [
         "less than -50",
@@ -137,8 +145,19 @@ def test_voters_that_know_labels_by_heart(seen: float | None, new: float | None,
     assert found.is_due == (seen == 1.0)
 
 
-def test_few_new_pairs_do_not_tell_what_is_known_by_heart() -> None:
-    assert "too few" in by_heart(np.array([1.0] * 90 + [1.0, -1, 1]), np.arange(93) >= 90).advice()
+@pytest.mark.parametrize("new", [[1.0, -1, 1], [1.0, 1, 1]])
+def test_few_new_pairs_do_not_tell_what_is_known_by_heart(new: list[float]) -> None:
+    assert "too few" in by_heart(np.array([1.0] * 90 + new), np.arange(93) >= 90).advice()
+
+
+def test_an_interval_of_the_gap_holds_it_where_new_pairs_are_few() -> None:
+    """Eight new pairs: 95 in 100 intervals hold the gap of .2; normal ones of the shares as they are, 88."""
+    rng = np.random.default_rng(0)
+    found = [
+        by_heart(np.where(rng.random(908) < np.repeat([0.95, 0.75], [900, 8]), 1.0, -1.0), np.arange(908) >= 900)
+        for _ in range(400)
+    ]
+    assert 0.93 <= np.mean([one.low <= 0.2 <= one.high for one in found]) < 1
 
 
 def test_fifty_reviews_tell_how_many_deciles_to_flip() -> None:
