@@ -60,7 +60,7 @@ class Divergence:
 
     Args:
         kl: the mean of `log policy - log start`: unbiased (k1).
-        std_err: its standard error over responses.
+        std_err: its standard error over prompts: responses to one prompt lie alike far from the start.
         k3: the mean of `start / policy - 1 + log policy - log start`: of the whole response, never negative, unbiased
             too, but of large spread far from the start (http://joschu.net/blog/kl-approx.html).
     """
@@ -74,11 +74,12 @@ def divergence(policy: Floats, start: Floats) -> Divergence:
     """Return the divergence by log-probabilities of the same responses.
 
     Args:
-        policy: (n,) under the policy that sampled them.
-        start: (n,) under the other.
+        policy: (P, k) under the policy that sampled k to each of P prompts.
+        start: (P, k) under the other.
     """
     difference = policy - start
-    spread = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("nan")
+    means = difference.mean(axis=1)
+    spread = float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("nan")
     return Divergence(float(difference.mean()), spread, float((np.expm1(-difference) + difference).mean()))
 
 

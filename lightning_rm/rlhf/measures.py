@@ -38,7 +38,7 @@ class Measures:
             a tie of rewards counts one half.
         num_overlong: responses that the reward model cannot read whole; they are in no mean.
         kl: nats a response from the start policy, estimated by `log_probs.divergence`.
-        kl_std_err: its standard error.
+        kl_std_err: its standard error over prompts.
         kl_k3: the other estimate.
         length: mean tokens of a response, its end among them.
         distinct_1: share of different words among all.
@@ -96,8 +96,7 @@ def measure(
     verdicts = [judgement.verdict for judgement in judgements if judgement.verdict is not None]
     share = {name: verdicts.count(name) / len(verdicts) if verdicts else None for name in ("win", "tie", "lose")}
     means = [np.mean(row["gold"]) for row in rows if "gold" in row]
-    log_prob = np.array([value for row in rows for value in row["log_prob"]])
-    start_log_prob = np.array([value for row in rows for value in row["start_log_prob"]])
+    log_prob, start_log_prob = (np.array([row[name] for row in rows]) for name in ("log_prob", "start_log_prob"))
     num_tokens = sum(sum(row["num_tokens"]) for row in rows)
     distance = divergence(log_prob, start_log_prob)
     known = [reward for reward in rewards or () if reward is not None]

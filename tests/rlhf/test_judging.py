@@ -47,13 +47,20 @@ def test_what_was_sampled_has_the_tokens_that_it_was_sampled_by() -> None:
 
 def test_the_divergence_of_two_known_policies() -> None:
     """p = (.5, .5), q = (.8, .2): KL(p || q) = .5 log(.5 / .8) + .5 log(.5 / .2); both estimates are exact here."""
-    policy, start = np.log([0.5, 0.5]), np.log([0.8, 0.2])
+    policy, start = np.log([[0.5], [0.5]]), np.log([[0.8], [0.2]])
     found = divergence(policy, start)
     expected = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2)
     assert found.kl == roughly(expected)
     assert found.k3 == roughly(expected)
     assert found.std_err == roughly(float(np.std(policy - start, ddof=1) / math.sqrt(2)))
     assert perplexity(np.log([0.25, 0.25]), 4) == roughly(2.0)
+
+
+def test_the_standard_error_of_a_divergence_is_over_prompts() -> None:
+    """Differences 1 1 1, 3 3 3: prompts of the means 1 and 3, and not six responses of a standard error of .447."""
+    found = divergence(np.repeat([[1.0], [3.0]], 3, axis=1), np.zeros((2, 3)))
+    assert (found.kl, found.std_err) == (roughly(2.0), roughly(1.0))
+    assert math.isnan(divergence(np.ones((1, 3)), np.zeros((1, 3))).std_err)
 
 
 def test_distinct_ngrams() -> None:
