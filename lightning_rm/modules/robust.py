@@ -67,8 +67,10 @@ class RobustRM(PairwiseRM):
         """Return the mean loss of the pairs that are kept, and their share."""
         plain = ranking_losses(output.chosen, output.rejected, batch.label, batch.margin, loss=self.loss)
         losses = plain * batch.weight
-        if not self.trim or self.global_step < self.trim_after:
+        if not self.trim:
             return {"loss": losses.mean(), "ranking": losses.mean()}
+        if self.global_step < self.trim_after:  # its mean may be over steps of both kinds
+            return {"loss": losses.mean(), "ranking": losses.mean(), "kept": losses.new_ones(())}
         # Members leave the same pairs out: those that are the least plausible, whatever they weigh.
         of_pairs = plain.detach().reshape(-1, batch.num_pairs).mean(0)
         weight = trimmed_weight(of_pairs, over_ranks(batch, of_pairs)[0], self.trim)

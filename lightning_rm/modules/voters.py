@@ -64,10 +64,11 @@ class VotersRM(PairwiseRM):
             weight = weight * bootstrap_weights(batch.row, self.num_members, self.seed)
         margin = output.chosen - output.rejected
         parts = {"vote_std": margin.std(0, correction=0).mean()}
-        if self.co_teaching_after is not None and self.global_step >= self.co_teaching_after:
+        if self.co_teaching_after is not None:
             plausible = plausible_to_others(margin, batch.label)
-            weight = weight * plausible
-            parts["plausible"] = plausible.mean()
+            parts["plausible"] = plausible.mean()  # before it counts too: what is logged is a mean over many steps
+            if self.global_step >= self.co_teaching_after:
+                weight = weight * plausible
         loss = ranking_loss(output.chosen, output.rejected, batch.label, weight=weight)
         return {"loss": loss, "ranking": loss, **parts}
 
