@@ -152,7 +152,8 @@ class GroupMetrics(Metric):
     Args:
         **kwargs: handed to `torchmetrics.Metric`.
 
-    Shapes: the state is (num_statistics,) in float64. `update` moves nothing between devices and waits for nothing.
+    Shapes: the state is (num_statistics,), in float64 from the first update on. `update` moves nothing between devices
+    and waits for nothing.
     """
 
     is_differentiable = False
@@ -163,8 +164,8 @@ class GroupMetrics(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        zeros = torch.zeros(len(GroupSums._fields), dtype=torch.float64)
-        self.add_state("sums", zeros, dist_reduce_fx="sum")
+        # Widened by the first update: Apple's GPUs, which the state may be moved to before it, have no float64.
+        self.add_state("sums", torch.zeros(len(GroupSums._fields)), dist_reduce_fx="sum")
 
     def update(self, rewards: Tensor, batch: GroupBatch) -> None:
         """Add a batch of groups.

@@ -197,8 +197,8 @@ class PairMetrics(Metric):
         num_bins: bins of the calibration error.
         **kwargs: handed to `torchmetrics.Metric`.
 
-    Shapes: the state is (num_subsets, num_statistics) in float64. `update` moves nothing between devices and waits for
-    nothing.
+    Shapes: the state is (num_subsets, num_statistics), in float64 from the first update on. `update` moves nothing
+    between devices and waits for nothing.
     """
 
     is_differentiable = False
@@ -211,7 +211,8 @@ class PairMetrics(Metric):
         super().__init__(**kwargs)
         self.num_bins = num_bins
         self.subset_names: tuple[str, ...] = ()
-        self._allocate(1, torch.device("cpu"))
+        # Widened by the first update: Apple's GPUs, which the state may be moved to before it, have no float64.
+        self.add_state("sums", torch.zeros(1, len(Sums._fields) - 1 + num_bins), dist_reduce_fx="sum")
 
     def update(self, chosen: Tensor, rejected: Tensor, batch: PreferenceBatch) -> None:
         """Add a batch of pairs.
@@ -227,7 +228,8 @@ class PairMetrics(Metric):
         columns = batch_statistics(chosen, rejected, batch, self.num_bins)
         if not self.subset_names:
             self.subset_names = batch.subset_names
-            self._allocate(len(batch.subset_names), chosen.device)
+            zeros = columns.new_zeros(len(batch.subset_names), columns.shape[1])
+            self.add_state("sums", zeros, dist_reduce_fx="sum")  # now, and after a reset
         elif batch.subset_names != self.subset_names:
             raise ValueError(
                 f"the subsets of this batch are {batch.subset_names}, those of the first were {self.subset_names}; "
@@ -251,12 +253,6 @@ class PairMetrics(Metric):
                 if subset.pairs > 0:
                     metrics |= {f"{name}/{key}": value for key, value in summarize(subset).items()}
         return metrics
-
-    def _allocate(self, num_subsets: int, device: torch.device) -> None:
-        """Set the sums to zero, now and after a reset."""
-        num_statistics = len(Sums._fields) - 1 + self.num_bins
-        zeros = torch.zeros(num_subsets, num_statistics, dtype=widest(device), device=device)
-        self.add_state("sums", zeros, dist_reduce_fx="sum")
 
 
 def _takes_side(target: Tensor) -> Tensor:

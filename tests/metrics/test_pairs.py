@@ -9,10 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics import Metric
 
 from lightning_rm.analysis.calibration import reliability
 from lightning_rm.batch import PreferenceBatch, TokenBatch, preference_batch
+from lightning_rm.metrics.groups import GroupMetrics
 from lightning_rm.metrics.pairs import PairMetrics, pair_statistics
+from lightning_rm.metrics.scores import ScoreMetrics
+from lightning_rm.metrics.text import TextMetrics
 from tests import reference
 from tests.float64 import same
 from tests.processes import run_ranks
@@ -248,6 +252,13 @@ def test_statistics_carry_no_gradient_and_update_keeps_none() -> None:
     chosen, rejected, batch = make_pairs(4)
     statistics = pair_statistics(chosen.requires_grad_(), rejected, batch.label, batch.clean, batch.length)
     assert not any(column.requires_grad for column in statistics)
+
+
+@pytest.mark.parametrize("metrics", [PairMetrics(), GroupMetrics(), ScoreMetrics(), TextMetrics()])
+def test_before_any_update_a_metric_can_go_to_a_device_without_float64(metrics: Metric) -> None:
+    """As `Measured` has it: it is made, moved to the rewards' device, which may be Apple's, and updated there."""
+    kept = [state for state in metrics.metric_state.values() if isinstance(state, torch.Tensor)]
+    assert all(state.dtype == torch.float32 for state in kept)
 
 
 def test_before_any_update_there_are_no_pairs_and_no_means() -> None:
