@@ -57,7 +57,7 @@ def check_settings(stages: RoundStages) -> None:
     for name in ("num_prompts", "max_prompt_tokens", "num_eval_prompts", "eval_k", "num_models"):
         if cfg[name] is not None and cfg[name] < 1:
             raise ValueError(f"{name}={cfg[name]}; give 1 or more")
-    if cfg.eval_temperature <= 0:
+    if not cfg.eval_temperature > 0:
         raise ValueError(f"eval_temperature={cfg.eval_temperature}; it must be above 0")
     for name, known in (("policy_from", ("last", "start")), ("weights", MODEL_SELECTIONS)):
         if cfg[name] not in known:
@@ -68,8 +68,8 @@ def check_settings(stages: RoundStages) -> None:
     stages.policy.shaping()
     if cfg.combine not in (known := (*get_args(Aggregate), "warm")):
         raise ValueError(f"combine={cfg.combine!r}; give one of {', '.join(known)}")
-    if cfg.lam < 0:
-        raise ValueError(f"lam={cfg.lam} would reward disagreement; give 0 or more")
+    if not cfg.lam >= 0:  # nor NaN
+        raise ValueError(f"lam={cfg.lam} is no price of variance; give a number, 0 or more")
     if stages.policy.chooses:
         instantiate(cfg.policy_optimizer.choose)
     else:

@@ -40,8 +40,8 @@ class Rejection:
     beta: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"beta={self.beta}; it must be above 0")
+        if not 0 < self.beta < math.inf:
+            raise ValueError(f"beta={self.beta}; it must be above 0, and finite")
 
     def __call__(self, rewards: Sequence[float], draws: Draws) -> list[int]:
         """Return the places of the accepted ones."""

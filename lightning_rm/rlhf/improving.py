@@ -57,7 +57,7 @@ class Shaping:
     overlong: float | None = None
 
     def __post_init__(self) -> None:
-        if self.clip is not None and self.clip <= 0:
+        if self.clip is not None and not self.clip > 0:  # nor NaN
             raise ValueError(f"clip={self.clip}; it must be above 0")
 
     def scale(self, rewards: Iterable[float | None]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ knows the trainers' call signatures and none of their code.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -82,8 +83,8 @@ class RewardFunction:
         if isinstance(normalize, bool):
             normalize = reference_scale(self.model) if normalize else (0.0, 1.0)
         self.mean, self.std = normalize
-        if self.std <= 0:
-            raise ValueError(f"normalize={normalize}: the second number is a standard deviation, above 0")
+        if not (math.isfinite(self.mean) and 0 < self.std < math.inf):
+            raise ValueError(f"normalize={normalize}: give a mean and a standard deviation, above 0")
         if clip is not None and not clip[0] < clip[1]:
             raise ValueError(f"clip={clip}: give the lowest reward first, such as (-5.0, 5.0)")
         self.clip = clip

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from lightning_rm.counts import is_number
+from lightning_rm.counts import check_counts, is_number
 from lightning_rm.strength.selection import decile, drop, prefix, select
 from lightning_rm.strength.targets import Targets
 from lightning_rm.strength.votes import Bools, Floats, Strength, in_ranges, quantiles
@@ -57,8 +57,10 @@ def flip(
             old names. False negates it with them: the strength of (rejected, chosen) is -m.
 
     Raises:
-        ValueError: if none or both bounds are given, or a quantile is not within [0, 1].
+        ValueError: if none or both bounds are given, a mean is not a number, or a quantile not within [0, 1].
     """
+    if below_mean is not None and not is_number(below_mean):
+        raise ValueError(f"below_mean={below_mean!r}; give a number, 0 for all pairs that the voters contradict")
     if (below_quantile is None) == (below_mean is None):
         raise ValueError(f"flip needs below_quantile or below_mean, one of them; got {below_quantile} and {below_mean}")
     if below_quantile is not None and not 0 <= below_quantile <= 1:
@@ -111,7 +113,7 @@ def soft_label(
     Raises:
         ValueError: if the source is neither of the two, the temperature not above 0, or the data has no votes to share.
     """
-    if temperature <= 0:
+    if not (is_number(temperature) and temperature > 0):
         raise ValueError(f"temperature={temperature} must be above 0; 1 takes the voters at their word")
     if source == "mean":
         believed = _sigmoid(strength.mean / temperature)
@@ -143,9 +145,11 @@ def adaptive_margin(
             margin makes the loss small.
 
     Raises:
-        ValueError: if clip is not above 0.
+        ValueError: if scale is not a number, or clip not one above 0.
     """
-    if clip is not None and clip <= 0:
+    if not is_number(scale):
+        raise ValueError(f"scale={scale!r}; give a number, 1 for the strengths as they are")
+    if clip is not None and not (is_number(clip) and clip > 0):
         raise ValueError(f"clip={clip} must be above 0; null for no bound")
     margin = scale * targets.strength_sign * strength.mean
     if clip is not None:
@@ -178,13 +182,15 @@ def levels(
         scale: times the strength, for `mean`.
 
     Raises:
-        ValueError: for K below 1, another source, or `votes` without any.
+        ValueError: for K that is not a whole number from 1 on, a scale that is none, another source, or `votes` without
+            any.
 
     Warns:
         UserWarning: where strengths are beyond K.
     """
-    if num_levels < 1:
-        raise ValueError(f"num_levels={num_levels}: give 1 level or more")
+    check_counts(1, num_levels=num_levels)
+    if not is_number(scale):
+        raise ValueError(f"scale={scale!r}; give a number, 1 for the strengths as they are")
     if source not in ("mean", "votes", "quantile"):
         raise ValueError(f"source={source!r}: levels are of 'mean', 'votes' or 'quantile'")
     if source == "votes":
@@ -230,7 +236,8 @@ def weight(
     Warns:
         UserWarning: where strengths are beyond those of `of_level`.
     """
-    if floor <= 0 or (clip is not None and clip < floor):
+    bounds = [floor] if clip is None else [floor, clip]
+    if not all(map(is_number, bounds)) or not 0 < floor <= bounds[-1]:
         raise ValueError(f"floor={floor} and clip={clip}: give 0 < floor <= clip, or drop the pairs that get no weight")
     backing = np.where(targets.label < 0.5, -strength.mean, strength.mean)
     if of_level is not None:

@@ -197,6 +197,8 @@ def test_a_response_that_is_too_long_is_an_error_where_nothing_was_set() -> None
     [
         ({"normalize": True}, "no mean and std of reference rewards"),
         ({"normalize": (0.0, 0.0)}, "a standard deviation, above 0"),
+        ({"normalize": (0.0, math.nan)}, "a standard deviation, above 0"),
+        ({"how": "mean_minus_variance", "lam": math.nan}, "lam=nan"),
         ({"clip": (1.0, -1.0)}, "give the lowest reward first"),
         ({"how": "best"}, "how='best'"),
     ],

@@ -370,3 +370,24 @@ def test_weights_of_levels_are_inf_orms() -> None:
     for wrong in ([], [0, 0, 0], ["a"]):
         with pytest.raises(ValueError, match=r"of_level=.*: give the weight of each strength"):
             s.weight(told, s.Targets.plain(5), of_level=wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("treatment", "options"),
+    [
+        (s.flip, {"below_mean": NAN}),
+        (s.soft_label, {"temperature": NAN}),
+        (s.adaptive_margin, {"scale": NAN}),
+        (s.adaptive_margin, {"clip": NAN}),
+        (s.levels, {"scale": NAN}),
+        (s.levels, {"num_levels": 2.5}),
+        (s.weight, {"floor": NAN}),
+        (s.weight, {"clip": NAN}),
+        (s.label_smoothing, {"alpha": NAN}),
+        (s.noise_corrected, {"error": NAN}),
+    ],
+)
+def test_what_is_no_number_is_refused_and_not_made_a_target(treatment: Any, options: dict[str, float]) -> None:
+    strength, targets = s.Strength.of_votes([[0.5], [-0.5]]), s.Targets.plain(2)
+    with pytest.raises(ValueError, match=f"{next(iter(options))}="):
+        treatment(strength, targets, **options)

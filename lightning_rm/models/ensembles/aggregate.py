@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -28,10 +29,10 @@ def aggregate(reward: Tensor, how: Aggregate = "mean", lam: float = 1.0) -> Tens
         (..., P).
 
     Raises:
-        ValueError: if there is no such aggregate, or lam is negative.
+        ValueError: if there is no such aggregate, or lam is negative or not a number.
     """
-    if lam < 0:
-        raise ValueError(f"lam={lam} would reward disagreement; give 0 or more")
+    if not 0 <= lam < math.inf:
+        raise ValueError(f"lam={lam} is no price of variance; give a number, 0 or more")
     match how:
         case "mean":
             return reward.mean(-2)
