@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,10 +15,10 @@ from lightning_rm.data.sources.arrow import without_gaps
 from lightning_rm.data.sources.named import named_sources
 from lightning_rm.data.sources.options import RowOptions, Where
 from lightning_rm.data.sources.readers import Record
+from lightning_rm.digests import sha256_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
-from lightning_rm.digests import sha256_of
 
 
 class DiskSource:
@@ -50,7 +51,7 @@ class DiskSource:
         folder = Path(path).expanduser()
         splits = sorted(found.parent.name for found in folder.glob("*/dataset_info.json"))
         if split is not None and split not in splits:
-            raise ValueError(f"{path} has no split {split!r}; found {', '.join(splits) or 'none'}")
+            raise ValueError(_no_split(str(path), split, splits))
         if split is None and splits:
             raise ValueError(f"{path} has the splits {', '.join(splits)}; name one with split=...")
         self.folder = folder / split if split else folder
@@ -123,20 +124,32 @@ class HubSource:
         """Yield the rows in order; their places are `NAME SPLIT row 17`, counted from 0.
 
         Raises:
-            ValueError: if neither the hub nor its cache has the data set.
+            ValueError: if neither the hub nor its cache has the data set, or it has no such split.
         """
         return self.options.read(_records(self._data, f"{self.name} {self.split}"))
 
     @cached_property
     def _data(self) -> Dataset:
+        try:
+            return _loaded(f"{self.name} (split {self.split})", lambda: self._load(self.split))
+        except ValueError as error:
+            splits = self._splits() if isinstance(error.__cause__, ValueError) else []
+            asked = [part.partition("[")[0].strip() for part in self.split.split("+")]
+            if splits and (unknown := [name for name in asked if name not in (*splits, "all")]):
+                raise ValueError(_no_split(self.name, unknown[0], splits)) from error
+            raise
+
+    def _load(self, split: str | None) -> object:
         from datasets import load_dataset
 
-        return _loaded(
-            f"{self.name} (split {self.split})",
-            lambda: load_dataset(
-                self.name, self.config, split=self.split, revision=self.revision, data_dir=self.data_dir
-            ),
-        )
+        return load_dataset(self.name, self.config, split=split, revision=self.revision, data_dir=self.data_dir)
+
+    def _splits(self) -> list[str]:
+        """Return the names of the splits; none where the data set cannot be loaded."""
+        try:
+            return [str(name) for name in cast(Mapping[object, object], self._load(None))]
+        except Exception:  # of the many kinds that `datasets` has; the first error is the one to show
+            return []
 
 
 def hub_sources(
@@ -180,6 +193,13 @@ def _without_split(sets: Mapping[str, str | Mapping[str, Any]]) -> dict[str, str
         return {key: value for key, value in what.items() if key != "split"} if isinstance(what, Mapping) else what
 
     return {name: others(what) for name, what in sets.items()}
+
+
+def _no_split(name: str, split: str, known: Sequence[str]) -> str:
+    """Return the sentence for a split that a data set does not have."""
+    close = difflib.get_close_matches(split, known, 1, 0.5)
+    nearest = f"; the nearest is {close[0]}" if close else ""
+    return f"{name} has no split {split!r}{nearest}; found {', '.join(known) or 'none'}"
 
 
 def _loaded(name: str, load: Callable[[], object]) -> Dataset:

@@ -332,9 +332,13 @@ def test_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reasons(HubSource(name, "train[:1]", columns={"label": "kind"})) == [
         (f"{name} train[:1] row 0", "wrong type")
     ]
-    for unknown in (HubSource(name, "none"), HubSource("nobody/nothing", "train")):
-        with pytest.raises(ValueError, match=r"cannot load .* FileSource"):
-            unknown.fingerprint()
+    with pytest.raises(ValueError, match=r"cannot load .* FileSource"):
+        HubSource("nobody/nothing", "train").fingerprint()
+    with pytest.raises(ValueError, match=r"cannot load .* FileSource"):
+        HubSource(name, "train[:").fingerprint()
+    for split, told in (("none", "'none'; found train"), ("train+trian[:2]", "'trian'; the nearest is train; found")):
+        with pytest.raises(ValueError, match=rf"^{re.escape(name)} has no split {told}"):
+            HubSource(name, split).fingerprint()
 
 
 def test_file_sources(tmp_path: Path) -> None:
