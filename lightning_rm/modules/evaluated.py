@@ -85,11 +85,8 @@ class EvaluatedRM(L.LightningModule):
         self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Count a validation batch."""
-        return self.measure(batch)
-
-    def on_validation_batch_start(self, batch: object, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Check what a loader of a user's own hands over."""
         check_batch(batch)
+        return self.measure(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the exact metrics of every validation set."""
@@ -103,19 +100,12 @@ class EvaluatedRM(L.LightningModule):
         self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Count a test batch."""
-        return self.measure(batch)
-
-    def on_test_batch_start(self, batch: object, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Check what a loader of a user's own hands over."""
         check_batch(batch)
+        return self.measure(batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the exact metrics of every test set."""
         self._log_evaluation("test")
-
-    def on_predict_batch_start(self, batch: object, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Check what a loader of a user's own hands over."""
-        check_batch(batch)
 
     def predict_step(
         self, batch: PreferenceBatch | GroupBatch, batch_idx: int, dataloader_idx: int = 0
@@ -126,6 +116,7 @@ class EvaluatedRM(L.LightningModule):
             `row` (P,), and of pairs `chosen` and `rejected` (P,), of groups `reward` (k, P): of P that are not fillers.
             Of members their mean.
         """
+        check_batch(batch)
         output: RewardOutput = self(batch).averaged()
         kept = batch.valid
         if isinstance(batch, GroupBatch):
