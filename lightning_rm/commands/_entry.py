@@ -26,7 +26,7 @@ from lightning_rm.commands._config import conf_dir, plain_errors
 from lightning_rm.commands._kinds import check_kinds, check_texts
 from lightning_rm.commands._plugins import check_search
 from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
-from lightning_rm.commands._stopped import listen, stoppable
+from lightning_rm.commands._stopped import follow_starter, follow_sweep, listen, stoppable
 from lightning_rm.commands._sweep import LOST, in_sweep, leave_word, told_at_the_end, word_before
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
 
@@ -65,6 +65,7 @@ def command(
                 check_texts(cfg)
                 check_kinds(cfg)
                 if in_sweep():
+                    follow_sweep()
                     goes_on = cfg.get("resume") == "auto" or is_requeued(cfg, arguments())
                     if goes_on and (done := go_on(cfg)) is not None:
                         return done
@@ -100,6 +101,7 @@ def prepare(verb: str) -> None:
     words = sys.argv[1:]
     _arguments = words
     listen()
+    follow_starter()
     if isinstance(sys.stdout, TextIOWrapper):  # a sign that a terminal has not must not cost what is done
         sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():  # a file would keep a bar each time that it is drawn

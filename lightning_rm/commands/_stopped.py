@@ -1,5 +1,5 @@
-"""What ends a command from outside: Ctrl-C, SIGTERM, a closed terminal, and Slurm's notice that the time is up
-(`--signal=USR1@120`).
+"""What ends a command from outside: Ctrl-C, SIGTERM, a closed terminal, Slurm's notice that the time is up
+(`--signal=USR1@120`), and the end of the command that started it.
 
 A training answers them itself while it trains (`callbacks.Stop`). This file knows signals, exit codes and Slurm's
 queue; not what a command does.
@@ -7,19 +7,32 @@ queue; not what a command does.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
 from typing import NoReturn
 
-from lightning_rm.system import HANGUP, hears_hangup, leave_terminal
+from lightning_rm.system import HANGUP, hears_hangup, is_running, leave_terminal
 
 INNER = "LIGHTNING_RM_INNER"
 """Set for a command that another one runs, which puts the job back into the queue when both have ended."""
+
+STARTED_BY = "LIGHTNING_RM_STARTED_BY"
+"""Set to its own number by each command, for those that it starts."""
+
+LOOKS = 1.0
+"""Seconds between two looks whether the command that started this one is there."""
+
+PATIENCE = 30.0
+"""Seconds that a rank has to end in once rank 0 has ended, which it may have done as it should."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -86,7 +99,7 @@ def run_inner(command: list[str]) -> int:
         KeyboardInterrupt: if this process or the other one was stopped, when the other has ended. Another Ctrl-C kills
             it.
     """
-    with subprocess.Popen(command, env={**os.environ, INNER: "1"}) as process:
+    with subprocess.Popen(command, env={**os.environ, INNER: "1", STARTED_BY: str(os.getpid())}) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt as stopped:
@@ -103,6 +116,41 @@ def run_inner(command: list[str]) -> int:
     if number in (signal.SIGTERM, HANGUP) or _is_notice(number):
         raise Terminated(number)
     return code
+
+
+def follow_starter() -> None:
+    """Have this process end with the command that started it: a kill tells nobody, and what was begun anew meanwhile
+    would write to the same folder as this one.
+
+    That is a command that runs this one, and rank 0 of the ranks that Lightning starts. Nothing is saved then, as if
+    this process had been killed too.
+    """
+    starter = int(os.environ.get(STARTED_BY, 0))
+    os.environ[STARTED_BY] = str(os.getpid())
+    is_rank = "LOCAL_RANK" in os.environ
+    if not is_rank and INNER not in os.environ:
+        return
+    if starter == os.getppid() or (starter and is_running(starter) is False):
+        _follow(starter, PATIENCE if is_rank else 0)
+
+
+def follow_sweep() -> None:
+    """Have a job of a sweep end with the sweep, where that has started a process for it."""
+    if multiprocessing.parent_process() is not None:
+        _follow(os.getppid(), 0)
+
+
+@cache
+def _follow(process: int, patience: float) -> None:
+    threading.Thread(target=_end_with, args=(process, patience), daemon=True).start()
+
+
+def _end_with(process: int, patience: float) -> None:
+    """End this process, whatever its other threads wait for, some seconds after the one that started it."""
+    while os.getppid() == process:
+        time.sleep(LOOKS)
+    time.sleep(patience)
+    os._exit(128 + signal.SIGTERM)
 
 
 def _is_notice(number: int) -> bool:

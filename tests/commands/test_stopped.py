@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from lightning_rm.callbacks import Stop
-from lightning_rm.commands._stopped import INNER, Terminated, exit_after, listen, run_inner
+from lightning_rm.commands import _stopped
+from lightning_rm.commands._stopped import (
+    INNER,
+    STARTED_BY,
+    Terminated,
+    exit_after,
+    follow_starter,
+    follow_sweep,
+    listen,
+    run_inner,
+)
 from lightning_rm.commands.train import _end  # pyright: ignore[reportPrivateUsage]
 
 SAVES = """
@@ -90,3 +102,69 @@ def test_one_process_of_a_job_puts_it_back_into_the_queue_after_slurms_notice(
     monkeypatch.setenv(INNER, "1")
     assert end(notice) == 138
     assert queued.read_text() == "requeue 17\n"
+
+
+def inner() -> None:
+    os.environ |= {STARTED_BY: str(os.getppid()), INNER: "1"}
+    follow_starter()
+
+
+def rank() -> None:
+    os.environ |= {STARTED_BY: str(os.getppid()), "LOCAL_RANK": "1"}
+    follow_starter()
+
+
+def job() -> None:
+    follow_sweep()
+
+
+def start(follow: Callable[[], None], writing: int) -> None:
+    """Start a process that says when it follows, and waits for ever."""
+    if os.fork() == 0:
+        follow()
+        os.write(writing, b"follows")
+    signal.pause()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOKS", "PATIENCE"):
+        monkeypatch.setattr(_stopped, name, 1e-3)
+    for name in (STARTED_BY, INNER, "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("follow", [inner, rank, job])
+def test_what_a_command_has_started_ends_with_it(follow: Callable[[], None], quick: None) -> None:
+    """A kill tells nobody. Both hold the pipe's writing end, which has ended when none is left."""
+    reading, writing = os.pipe()
+    starter = multiprocessing.get_context("fork").Process(target=start, args=(follow, writing))
+    starter.start()
+    os.close(writing)
+    assert os.read(reading, 64) == b"follows"
+    os.kill(starter.pid or 0, signal.SIGKILL)
+    starter.join()
+    assert os.read(reading, 64) == b""
+    os.close(reading)
+
+
+def test_a_command_whose_starter_has_ended_before_it_looks_ends_too(quick: None) -> None:
+    if (ended := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(ended, 0)
+    if (late := os.fork()) == 0:
+        os.environ |= {STARTED_BY: str(ended), INNER: "1"}
+        follow_starter()
+        signal.pause()
+    assert os.waitstatus_to_exitcode(os.waitpid(late, 0)[1]) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("environment", [{}, {STARTED_BY: "1", INNER: "1"}, {INNER: "1"}])
+def test_what_a_user_has_started_stays(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a command that a callback leaves behind, nor one in a shell that another command runs."""
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(_stopped, "_follow", (followed := Mock()))
+    follow_starter()
+    follow_sweep()
+    assert environment[STARTED_BY] == str(os.getpid())
+    followed.assert_not_called()
