@@ -64,15 +64,17 @@ def vote_shares(votes: NDArray[np.float64], offsets: NDArray[np.integer]) -> Flo
     """Return the share of each pair's votes above 0, a vote of exactly 0 counting half; NaN for a pair without votes.
 
     Args:
-        votes: (V,) the votes of all pairs, end to end.
+        votes: (V,) the votes of all pairs, end to end; NaN where a voter has no say.
         offsets: (N + 1,) where each pair's votes begin, and where the last one's end.
 
     Returns:
         (N,) shares.
     """
-    sums = np.concatenate([[0.0], np.cumsum(0.5 + 0.5 * np.sign(votes))])
+    has_say = ~np.isnan(votes)
+    credit = np.where(has_say, 0.5 + 0.5 * np.sign(votes), 0.0)
+    total, num_votes = (np.diff(np.append(0, np.cumsum(values))[offsets]) for values in (credit, has_say))
     with np.errstate(invalid="ignore"):
-        return (sums[offsets[1:]] - sums[offsets[:-1]]) / np.diff(offsets)
+        return total / num_votes
 
 
 def quantiles(mean: ArrayLike) -> Floats:

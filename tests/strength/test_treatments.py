@@ -372,6 +372,14 @@ def test_weights_of_levels_are_inf_orms() -> None:
             s.weight(told, s.Targets.plain(5), of_level=wrong)  # pyright: ignore[reportArgumentType]
 
 
+def test_shares_of_votes_end_to_end_are_those_of_each_pair() -> None:
+    """A voter without a say on one pair, or a pair without votes, changes nothing of the pairs behind it."""
+    rows = [[1.0, -1.0, 0.0], [2.0, NAN], [], [-1.0, 3.0, 4.0, -2.0], [NAN]]
+    offsets = np.cumsum([0, *map(len, rows)])
+    found = s.vote_shares(np.array([vote for row in rows for vote in row]), offsets)
+    np.testing.assert_equal(found, [0.5, 1.0, NAN, 0.5, NAN])
+
+
 @pytest.mark.parametrize(
     ("treatment", "options"),
     [
