@@ -13,7 +13,12 @@ from lightning_rm.analysis.plots.style import LINES, Key
 from lightning_rm.analysis.runs import Run, nearest
 
 LOWER_IS_BETTER = frozenset({"nll", "brier", "calibration_error", "loss", "perplexity"})
-"""Metrics of which less is better; of all others, more is."""
+"""Metrics of which less is better."""
+
+NEITHER_IS_BETTER = frozenset(
+    {"length_accuracy", "length_correlation", "margin", "margin_std", "reward_mean", "reward_std", "spread", "tie_rate"}
+)
+"""Metrics that describe rewards, and are no merit or fault of theirs; of all others, more is better."""
 
 
 @dataclass(frozen=True)

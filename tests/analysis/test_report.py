@@ -306,3 +306,13 @@ def test_a_browser_runs_nothing_of_the_pairs_and_nothing_reaches_over_a_narrow_w
     assert "<script>" not in dom
     assert whole <= inner <= 500
     assert figures >= 7
+
+
+def test_what_is_no_merit_is_higher_and_not_better(tmp_path: Path) -> None:
+    for name, values in {"baseline": (0.1, 0.2, 0.3), "long": (0.5, 0.61, 0.69)}.items():
+        for seed, value in enumerate(values):
+            write_run(tmp_path / name / str(seed), name, seed, {}, test={"length_correlation": value})
+    section = results_section(study_of(find_runs("runs", f"{tmp_path}/*/*")), ["length_correlation"])
+    assert "long is higher on test by 0.400" in section.lead
+    html = render_html(Page("title", "subtitle", [section]))
+    assert "better" not in html.partition("<main>")[2]

@@ -12,7 +12,7 @@ from lightning_rm.analysis.page.blocks import Block, Cell, Drawing, Drawings, Fo
 from lightning_rm.analysis.paired import Difference, paired_difference, runs_needed
 from lightning_rm.analysis.plots.comparison import difference_intervals, runs_of_methods
 from lightning_rm.analysis.runs import spread
-from lightning_rm.analysis.study import LOWER_IS_BETTER, Study
+from lightning_rm.analysis.study import LOWER_IS_BETTER, NEITHER_IS_BETTER, Study
 from lightning_rm.analysis.words import metric_words
 
 METRICS = ("accuracy", "gold_correlation", "difference", "score_rank_correlation", "loss", "perplexity")
@@ -198,12 +198,15 @@ def _verdict(found: Difference, metric: str) -> str:
 
 
 def _better(found: Difference, metric: str) -> str:
+    """Return `better` or `worse`; `higher` or `lower` of what is neither."""
+    if metric in NEITHER_IS_BETTER:
+        return found.verdict
     return "better" if (found.mean > 0) != (metric in LOWER_IS_BETTER) else "worse"
 
 
 def tone(found: Difference, metric: str) -> Tone:
-    """Say how a difference is toned: muted where it cannot be told."""
-    if found.verdict == "cannot be told":
+    """Say how a difference is toned: muted where it cannot be told, or is no merit."""
+    if found.verdict == "cannot be told" or metric in NEITHER_IS_BETTER:
         return "muted"
     return "better" if _better(found, metric) == "better" else "worse"
 
