@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_rm.precision import wide
+from lightning_rm.precision import wide, widest
 
 
 def plackett_luce_loss(chosen: Tensor, rejected: Tensor, group: Tensor, side: Tensor, weight: Tensor) -> Tensor:
@@ -59,6 +59,23 @@ def response_rank_loss(margin: Tensor, strength: Tensor, group: Tensor, weight: 
     exponents = margin[None].masked_fill(~ranked, -torch.inf)
     terms = torch.logsumexp(F.pad(exponents, (1, 0)), dim=-1) - margin
     return (weight * terms).mean()
+
+
+def list_shares(group: Tensor) -> Tensor:
+    """Return weights under which a mean over pairs is the mean over lists of the mean over their pairs.
+
+    Of G lists with P pairs in all, each of a list's n pairs has P / (G n): a list of one pair and one of three give 2
+    and 2/3 2/3 2/3. Where every pair is a list of its own, all weights are 1.
+
+    Args:
+        group: (P,) the same number for pairs of one list; all pairs of a list are here.
+
+    Returns:
+        (P,) in float64, or the widest that the device has.
+    """
+    size = (group[:, None] == group[None]).sum(-1).to(widest(group.device))
+    num_lists = size.reciprocal().sum().round()
+    return len(group) / (num_lists * size)
 
 
 def spread_groups(strength: Tensor, size: int) -> Tensor:

@@ -126,17 +126,19 @@ def distillation_loss(chosen: Tensor, rejected: Tensor, strength: Tensor, weight
     return (weight * (wide(chosen) - wide(rejected) - wide(strength)).square()).mean()
 
 
-def centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+def centering_loss(chosen: Tensor, rejected: Tensor, weight: Tensor | float = 1.0) -> Tensor:
     """Return the mean of `(r_c + r_r)^2`: pulls rewards towards zero mean (Eisenstein et al., arXiv 2312.09244).
 
     Args:
         chosen: (..., P) rewards of the chosen responses.
         rejected: (..., P) rewards of the rejected responses.
+        weight: weight of each pair in the mean, (P,) or a number.
 
     Returns:
         A float32 scalar.
     """
-    return (wide(chosen) + wide(rejected)).square().mean()
+    squares = (wide(chosen) + wide(rejected)).square()
+    return (squares * torch.as_tensor(weight, dtype=squares.dtype, device=squares.device)).mean()
 
 
 def batch_centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:

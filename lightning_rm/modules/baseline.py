@@ -13,6 +13,7 @@ from lightning_rm.losses import (
     batch_centering_loss,
     centering_loss,
     correlation,
+    list_shares,
     plackett_luce_loss,
     ranking_loss,
 )
@@ -130,7 +131,7 @@ class BaselineRM(PairwiseRM):
             loss = ranking_loss(chosen, rejected, batch.label, self.margin_scale * batch.margin, batch.weight)
         parts = {"ranking": loss}
         if self.centering:
-            parts["centering"] = centering_loss(chosen, rejected)
+            parts["centering"] = centering_loss(chosen, rejected, list_shares(batch.group))
             loss = loss + self.centering * parts["centering"]
         if self.batch_centering:
             norms = wide(output.feature.detach()).norm(dim=-1)

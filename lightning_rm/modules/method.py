@@ -48,8 +48,9 @@ class Method(EvaluatedRM):
             output: their rewards (2, P) and features (2, P, H).
 
         Returns:
-            Float32 scalars, logged as `train/<name>`. Means over the batch's pairs add up exactly over ranks and
-            micro-batches of any size; a mean over anything else does where these are of one size.
+            Float32 scalars, logged as `train/<name>`. Means over the batch's lists (`losses.list_shares`; a plain pair
+            is one) add up exactly over ranks and micro-batches of any size; a mean over anything else does where these
+            are of one size.
         """
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.counts import is_number
-from lightning_rm.losses import centering_loss, distillation_loss, ranking_loss
+from lightning_rm.losses import centering_loss, distillation_loss, list_shares, ranking_loss
 from lightning_rm.losses.geometry import alignment, effective_rank, uniformity, usage_entropy
 from lightning_rm.modules.contrast import Contrasted, ContrastFactory
 from lightning_rm.modules.gather import gather_rows
@@ -41,13 +41,14 @@ def target_losses(
     """
     chosen, rejected = output.chosen, output.rejected
     loss = ranking_loss(chosen, rejected, batch.label, batch.margin, batch.weight)
+    shares = list_shares(batch.group).to(chosen.dtype)
     prefers = (chosen - rejected - batch.margin).sign() * (batch.label - 0.5).sign()
-    parts = {"ranking": loss, "margin_accuracy": (0.5 + 0.5 * prefers).mean()}
+    parts = {"ranking": loss, "margin_accuracy": ((0.5 + 0.5 * prefers) * shares).mean()}
     if distill:
         parts["distillation"] = distillation_loss(chosen, rejected, batch.strength, batch.weight)
         loss = (1 - distill) * loss + distill * parts["distillation"]
     if centering:
-        parts["centering"] = centering_loss(chosen, rejected)
+        parts["centering"] = centering_loss(chosen, rejected, shares)
         loss = loss + centering * parts["centering"]
     return {"loss": loss, **parts}
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.counts import check_numbers, is_number
-from lightning_rm.losses import PairLoss, ranking_losses, trimmed_weight
+from lightning_rm.losses import PairLoss, list_shares, ranking_losses, trimmed_weight
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
@@ -75,4 +75,5 @@ class RobustRM(PairwiseRM):
         of_pairs = plain.detach().reshape(-1, batch.num_pairs).mean(0)
         weight = trimmed_weight(of_pairs, over_ranks(batch, of_pairs)[0], self.trim)
         ranking = (losses * weight).mean()
-        return {"loss": ranking, "ranking": ranking, "kept": (weight > 0).to(ranking.dtype).mean()}
+        kept = ((weight > 0) * list_shares(batch.group)).mean().to(ranking.dtype)
+        return {"loss": ranking, "ranking": ranking, "kept": kept}

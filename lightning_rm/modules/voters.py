@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.counts import check_numbers, given
-from lightning_rm.losses import ranking_loss
+from lightning_rm.losses import list_shares, ranking_loss
 from lightning_rm.models.ensembles.bootstrap import bootstrap_weights
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -63,10 +63,11 @@ class VotersRM(PairwiseRM):
         if self.bootstrap:
             weight = weight * bootstrap_weights(batch.row, self.num_members, self.seed)
         margin = output.chosen - output.rejected
-        parts = {"vote_std": margin.std(0, correction=0).mean()}
+        shares = list_shares(batch.group).to(margin.dtype)
+        parts = {"vote_std": (margin.std(0, correction=0) * shares).mean()}
         if self.co_teaching_after is not None:
             plausible = plausible_to_others(margin, batch.label)
-            parts["plausible"] = plausible.mean()  # before it counts too: what is logged is a mean over many steps
+            parts["plausible"] = (plausible * shares).mean()  # before it counts too: a log is a mean over many steps
             if self.global_step >= self.co_teaching_after:
                 weight = weight * plausible
         loss = ranking_loss(output.chosen, output.rejected, batch.label, weight=weight)

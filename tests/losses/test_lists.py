@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_rm.losses import plackett_luce_loss, ranking_loss, response_rank_loss, spread_groups
+from lightning_rm.losses import list_shares, plackett_luce_loss, ranking_loss, response_rank_loss, spread_groups
 from tests import reference
 from tests.float64 import same
 
@@ -28,6 +28,15 @@ def pairs_of(lists: list[list[float]]) -> dict[str, torch.Tensor]:
     )
     weight = len(rows) / len(lists) / size
     return {"chosen": chosen, "rejected": rejected, "group": group, "side": side, "weight": weight}
+
+
+@settings(max_examples=100)
+@given(st.lists(REWARDS, min_size=1, max_size=4))
+def test_shares_make_a_mean_over_pairs_one_over_lists(lists: list[list[float]]) -> None:
+    """The weights that a batch of lists has; those of plain pairs are 1 to the last bit."""
+    made = pairs_of(lists)
+    torch.testing.assert_close(list_shares(made["group"]), made["weight"], rtol=1e-12, atol=0)
+    assert list_shares(torch.arange(len(made["group"]))).tolist() == [1.0] * len(made["group"])
 
 
 @settings(max_examples=100)

@@ -18,7 +18,7 @@ from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
-from lightning_rm.losses import ranking_loss, response_rank_loss, spread_groups
+from lightning_rm.losses import list_shares, ranking_loss, response_rank_loss, spread_groups
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.baseline import BaselineRM
@@ -155,6 +155,23 @@ def test_pairs_that_all_have_the_weight_0_are_refused(tmp_path: Path, make: Any)
     data = data_of(tmp_path, Rows(source), ties="keep", treatments=[levels])
     with pytest.raises(ValueError, match="all 4 training pairs have the weight 0"):
         toy_trainer(tmp_path).fit(make(toy_model(), ADAMW), data)
+
+
+@pytest.mark.parametrize("method", [BaselineRM, StrengthAwareRM])
+def test_lists_of_one_batch_are_those_of_two_micro_batches(tokens: Any, method: Any) -> None:
+    """A list of three pairs and one of one, centred: together, and by themselves with a scale that counts lists."""
+    module = method(toy_model(dtype="float64"), ADAMW, centering=0.1)
+    whole = batch_of(tokens, group=torch.tensor([0, 0, 0, 1]))
+    whole = replace(whole, weight=list_shares(whole.group))
+    output = module(whole)
+    together = module.losses(whole, output)
+    apart: list[dict[str, Tensor]] = []
+    for part in (slice(0, 3), slice(3, 4)):
+        columns = {name: getattr(whole, name)[part] for name in ("label", "margin", "group")}
+        batch = replace(whole, weight=torch.ones(len(columns["label"])), **columns)
+        apart.append(module.losses(batch, replace(output, reward=output.reward[:, part])))
+    for name, value in together.items():
+        assert value.item() == same(sum(losses[name].item() for losses in apart) / 2), name
 
 
 # Noise
