@@ -141,7 +141,7 @@ def auroc_interval(score: ArrayLike, wrong: ArrayLike, level: float = 0.95) -> t
     """Return an interval of the AUROC by DeLong's variance (DeLong, DeLong and Clarke-Pearson, Biometrics 1988).
 
     It is one of `log(AUROC / (1 - AUROC))`, taken back: near 1 the AUROC itself is too skewed. Five wrong labels among
-    25, AUROC .95: it holds the truth 96 times in 100, and one of the AUROC itself 70 times.
+    25, AUROC .95: it holds the truth 97 times in 100, and one of the AUROC itself 71 times.
 
     Pairs are taken as independent: those of one prompt are not quite. Where one label alone is wrong, or right, or the
     score tells the two apart without a fault, nothing is known of the spread.
