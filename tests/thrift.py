@@ -4,7 +4,8 @@ Measured on a run of 18 steps with three validations: a fourth of it went into m
 CPU, a thirtieth into asking every installed package for callbacks; a tenth of composing a configuration, which half of
 the tests of commands do, into parsing the same yaml, another into parsing the same interpolations. A twentieth of the
 whole suite went into making the same pairs of the made world; a tenth of a run into asking what the arguments of a hook
-are called whenever a number is logged, and into the beginnings of the metric that every logged number becomes.
+are called whenever a number is logged, and into the beginnings of the metric that every logged number becomes. W&B's
+first run in a process took 1.3 s of a core to read its own sources, for what the fields of its classes are said to be.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lightning.pytorch.trainer.connectors import callback_connector
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
 from omegaconf import base as omegaconf_base
 from omegaconf import omegaconf as omegaconf_file
+from pydantic._internal import _fields
 from transformers.utils import logging as transformers_logging
 
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -44,6 +46,7 @@ def be_thrifty() -> None:
     callback_connector._load_external_callbacks = lru_cache(callback_connector._load_external_callbacks)
     omegaconf_file.yaml = _Yaml()
     omegaconf_base.parse = lru_cache(maxsize=None)(omegaconf_base.parse)
+    _fields.extract_docstrings_from_cls = _no_descriptions
     SyntheticSource._row = lru_cache(maxsize=20_000)(SyntheticSource._row)
     module_file.is_param_in_hook_signature = _asks_once
 
@@ -65,6 +68,10 @@ def _set_level(logger: logging.Logger, level: int | str) -> None:
 
 def _stay(metric: _ResultMetric, *_: Any, **__: Any) -> _ResultMetric:
     return metric
+
+
+def _no_descriptions(cls: type, use_inspect: bool = False) -> dict[str, str]:
+    return {}
 
 
 def _begin(metric: _ResultMetric, name: str, default: torch.Tensor, dist_reduce_fx: Any) -> None:
