@@ -117,7 +117,7 @@ def prepare(verb: str) -> None:
     from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
     from lightning_rm.commands._ranks import with_date
     from lightning_rm.commands._resume import check_folder, with_folder
-    from lightning_rm.commands._words import check_text, parse, quoted_where_needed, sort_words
+    from lightning_rm.commands._words import check_single, check_text, parse, quoted_where_needed, sort_words
 
     with _said():
         check_text(words, os.getcwd())
@@ -136,6 +136,8 @@ def prepare(verb: str) -> None:
         words = sys.argv[1:] = [*given.flags, *own]  # Hydra takes a flag between keys for a mistake
         if is_multirun(words):
             check_search(parse(given.own))
+        elif not any(word.startswith(("hydra.mode=", "--multi")) for word in words):  # other ways to ask for a multirun
+            check_single(parse(own), choice.groups)
         if verb == "train":
             sys.argv[1:] = with_folder(words)
             if not is_multirun(words):

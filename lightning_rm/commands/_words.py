@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -161,3 +161,21 @@ def parse(arguments: Sequence[str]) -> list[Override]:
                 f"twice, for the shell and for Hydra: '{key}={quoted}'"
             ) from error
     return parsed
+
+
+def check_single(overrides: Sequence[Override], groups: Collection[str]) -> None:
+    """Check that no word has several values where a command is run once.
+
+    Args:
+        overrides: of its command line.
+        groups: of which one choice is made.
+
+    Raises:
+        ValueError: for the first that has; it says how a list is written.
+    """
+    for override in overrides:
+        key, _, value = (override.input_line or "").partition("=")
+        if override.is_sweep_override():
+            is_list = "(" not in value and override.get_key_element().lstrip("+") not in groups
+            told = f"; a list is {key}=[{value}]" if is_list else ""
+            raise ValueError(f"{key}={value} has several values: add -m to run the command for each of them{told}")

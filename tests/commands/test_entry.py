@@ -25,7 +25,7 @@ from lightning_rm.commands._keys import check_keys, with_mappings, without_choic
 from lightning_rm.commands._resume import check_folder, is_requeued, quoted, with_folder, write_job
 from lightning_rm.commands._stopped import Terminated
 from lightning_rm.commands._sweep import SweepNoted
-from lightning_rm.commands._words import check_text, parse, quoted_where_needed, sort_words
+from lightning_rm.commands._words import check_single, check_text, parse, quoted_where_needed, sort_words
 from lightning_rm.commands.main import main, verbs
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import CONF, composed
@@ -147,6 +147,31 @@ def test_a_key_with_dashes_is_told_how_it_stands(word: str, told: str) -> None:
     assert sort_words(["--multi", "--cfg", "job", "-m", "seed=1"]).looks_only  # Hydra's, one of them cut short
     with pytest.raises(ValueError, match=r"^--config-dir: say where, as --config-dir=\.\.\.$"):
         sort_words(["seed=1", "--config-dir"])
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("models=runs/a,runs/b", "for each of them; a list is models=[runs/a,runs/b]"),
+        ("+optimizer.betas=0.9,0.95", "for each of them; a list is +optimizer.betas=[0.9,0.95]"),
+        ("module=baseline,meta", "for each of them"),
+        ("seed=range(0,3)", "for each of them"),
+        ("data.file=choice(a,b)", "for each of them"),
+    ],
+)
+def test_several_values_of_a_command_that_runs_once_are_told_how_they_are_given(word: str, told: str) -> None:
+    with pytest.raises(ValueError, match=r" has several values: add -m to run the command ") as caught:
+        check_single(parse([word]), {"module"})
+    assert str(caught.value) == f"{word} has several values: add -m to run the command {told}"
+    check_single(parse(["models=[runs/a,runs/b]", "data.file='a,b'", "module=meta", "~data"]), {"module"})
+
+
+def test_a_command_says_so_before_anything_is_loaded(cli: Cli) -> None:
+    said = cli("evaluate", "models=a,b")
+    assert (said.code, said.err) == (
+        1,
+        "error: models=a,b has several values: add -m to run the command for each of them; a list is models=[a,b]\n",
+    )
 
 
 @pytest.mark.parametrize(
