@@ -2,6 +2,7 @@
 
     python benchmarks/strength_agreement.py cheap.parquet full.parquet
     python benchmarks/strength_agreement.py ukp_val.parquet ukp/val.jsonl --field strength
+    python benchmarks/strength_agreement.py alpaca_val.parquet alpaca/val.jsonl --field p_chosen --edges .75 .9 .99 .999
 
 Prints Pearson's and Spearman's correlation; for a field also the voters' accuracy by its value.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,9 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="an annotated .parquet file")
     parser.add_argument("other", type=Path, help="another one, or a .jsonl file")
     parser.add_argument("--field", default="strength", help="of the .jsonl rows")
+    parser.add_argument(
+        "--edges", type=float, nargs="+", default=[0.4, 0.6, 0.8, 1.0], help="between bins of the field"
+    )
     arguments = parser.parse_args()
     ours, theirs = strengths(arguments.file, arguments.field), strengths(arguments.other, arguments.field)
     names = sorted(ours.keys() & theirs.keys())
@@ -42,12 +47,11 @@ def main() -> None:
     if arguments.other.suffix == ".parquet":
         print(f"the same sign in {np.mean(np.sign(mean) == np.sign(other)):.3f}")
         return
-    for low, high in ((0.0, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0), (1.0, np.inf)):
+    for low, high in pairwise([-np.inf, *arguments.edges, np.inf]):
         inside = (other >= low) & (other < high)
         if inside.any():
-            label = f"{low:.1f} to {high:.1f}" if high < np.inf else f"{low:.1f}"
             share = np.mean((mean[inside] > 0) + 0.5 * (mean[inside] == 0))
-            print(f"{arguments.field} {label:>10}: {inside.sum():6,} pairs, accuracy {share:.3f}")
+            print(f"{arguments.field} from {low:g} to {high:g}: {inside.sum():,} pairs, accuracy {share:.3f}")
 
 
 if __name__ == "__main__":

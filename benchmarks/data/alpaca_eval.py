@@ -15,7 +15,7 @@ script reads `results/MODEL/weighted_alpaca_eval_gpt4_turbo/annotations.json` of
 
 Of an instruction the first five answers that lost and the first five that won are taken, in an order of models that
 starts one model later for each instruction; so either of the two writers is chosen about as often. Left out are answers
-equal to the other and preferences of exactly one half.
+that are empty or equal to the other, and preferences of exactly one half.
 
 Chosen is the answer that the judge prefers. Each line also has `subset` (AlpacaEval's data set), `p_chosen` (the
 probability of the judge's verdict, from one half to 1), `chosen_model` and `rejected_model`.
@@ -42,7 +42,7 @@ MODELS = (
 )
 A_SIDE = 5
 """Pairs of an instruction that each of the two writers wins, at most."""
-DIGEST = {"train": "9aa705d2e01d675d", "val": "f999ae6c94ebb22d"}
+DIGEST = {"train": "6ba82c099c9e1d13", "val": "dfc52e467e1f9952"}
 
 Annotation = Mapping[str, object]
 
@@ -56,16 +56,17 @@ def read_model(clone: Path, model: str) -> dict[str, Annotation]:
 
 
 def pair_of(row: Annotation, model: str) -> Pair | None:
-    """The pair of an annotation, without `id`; None where it prefers neither or both answers are equal."""
-    if row["preference"] is None or row["output_1"] == row["output_2"]:
+    """The pair of an annotation, without `id`; None where it prefers neither or there are no two answers."""
+    answers = str(row["output_1"]), str(row["output_2"])
+    if row["preference"] is None or answers[0] == answers[1] or not all(answer.strip() for answer in answers):
         return None
     if row["generator_1"] != BASELINE:
         raise SystemExit(f"{model}: compared with {row['generator_1']}, not with {BASELINE}.")
     p_model = float(str(row["preference"])) - 1
     if p_model == 0.5:
         return None
-    answers = (row["output_1"], BASELINE), (row["output_2"], model)
-    (chosen, writer), (rejected, other) = answers[::-1] if p_model > 0.5 else answers
+    written = (answers[0], BASELINE), (answers[1], model)
+    (chosen, writer), (rejected, other) = written[::-1] if p_model > 0.5 else written
     prompt = [message("user", str(row["instruction"]))]
     return {
         "prompt_id": prompt_id(prompt),
