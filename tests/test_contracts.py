@@ -10,8 +10,11 @@ import ast
 import copy
 import importlib
 import inspect
+import os
 import pkgutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -438,6 +441,14 @@ def test_settings_of_transformers_trainers_keep_how_many_gpus_there_are(tmp_path
     assert settings.n_gpu == settings._n_gpu
     settings._n_gpu = 8
     assert settings.n_gpu == 8
+
+
+def test_a_thread_ends_its_process() -> None:
+    """`os._exit`, which is public for all its name: whatever the main thread waits for."""
+    if (child := os.fork()) == 0:
+        threading.Thread(target=os._exit, args=(7,)).start()
+        signal.pause()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_every_private_name_of_others_is_named_here() -> None:
