@@ -91,14 +91,14 @@ def test_the_readmes_figures_are_those_that_were_measured() -> None:
     assert f"| {of_seeds(measured['accuracy']['seeds'])} |" in ukp
     assert f"length alone has {measured['length_accuracy']['mean']:.3f}".replace("0.", ".") in ukp
 
-    runs = results("hh_rlhf_recipes")["runs"]
+    runs = results("hh_rlhf_recipes_512")["runs"]
     plain, soft = (
         {seed: run["human"]["accuracy"] for seed, run in runs[name].items()}
         for name in ("baseline", "soft_label_margin")
     )
     assert f"| {of_seeds([*plain.values()])} | {of_seeds([*soft.values()])} by `soft_label_margin` |" in hh
     assert paired(soft, plain) in hh
-    length = results("hh_rlhf_minilm")["results"]["test/human"]["length_accuracy"]["mean"]
+    length = results("hh_rlhf_minilm_512")["results"]["test/human"]["length_accuracy"]["mean"]
     assert f"length alone has {length:.3f}".replace("0.", ".") in hh
 
     rows = results("shift")["runs"]
