@@ -44,13 +44,13 @@ def test_rows_are_paired_by_world_and_seed(tmp_path: Path) -> None:
     """Of three blocks the differences are .1, .2, .3: .2 -+ .248; the third row has one block and no interval."""
     table = importlib.import_module("shift_table")
     for block, (base, other) in {"0-0": (0.0, 0.1), "1-0": (0.1, 0.3), "2-0": (0.2, 0.5)}.items():
-        rows = {"baseline": row(base, 9.4), "fresh": row(other, 9.9)}
+        rows = {"baseline": row(base, 9.4), "fresh": row(other, 9.9 + base / 10)}
         rows |= {"flip": row(base, 9.5)} if block == "0-0" else {}
         (tmp_path / block).mkdir()
         (tmp_path / block / "rows.json").write_text(json.dumps({"rows": rows}))
     lines = table.tables(table.read(tmp_path, "rows"))
     start = lines.index(next(line for line in lines if line.startswith("| less baseline")))
     assert lines[start + 2].split(" | ")[3:5] == ["+0.200 [-0.048, +0.448]"] * 2
-    assert lines[start + 2].split(" | ")[5].startswith("**+0.500 [")
+    assert lines[start + 2].split(" | ")[5] == "**+0.510 [+0.485, +0.535]**"
     assert "| flip | 1 | +0.000 |" in lines[start + 3]
     assert "| baseline | 0.500 |  |  | 0.750 |" in "\n".join(lines)

@@ -57,6 +57,8 @@ def part(says: str, values: Sequence[float], low: float = float("-inf"), high: f
         return Part(says, "not run", "cannot be told")
     if found.num < 2:
         return Part(says, f"{found.mean:.3f}, one world", "cannot be told")
+    if not found.has_interval:  # a share of all, or of none, in every world
+        found = found._replace(low=found.mean, high=found.mean)
     inside, outside = low < found.low and found.high < high, found.high <= low or found.low >= high
     state: State = "holds" if inside else "does not hold" if outside else "cannot be told"
     return Part(says, f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]", state)

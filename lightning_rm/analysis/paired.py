@@ -17,9 +17,13 @@ Block = TypeVar("Block", bound=Hashable)
 LEVEL = 0.95
 """How often an interval holds the true mean, over repetitions of the whole experiment."""
 
+ROUNDING = 1e-9
+"""Differences that spread by no more than this part of their mean are the same number."""
+
 
 class Difference(NamedTuple):
-    """The mean of paired differences and its interval; `low`, `high`, `spread` and `p` are NaN for a single pair.
+    """The mean of paired differences and its interval; all but the mean are NaN where there is no spread to tell it by:
+    of a single pair, and of pairs that all differ by the same.
 
     `spread` is the sample standard deviation of the differences, `p` the two-sided probability of a mean as far from
     zero where the true one is zero.
@@ -33,8 +37,13 @@ class Difference(NamedTuple):
     num: int
 
     @property
+    def has_interval(self) -> bool:
+        """Whether there is a spread to tell the difference by."""
+        return not math.isnan(self.low)
+
+    @property
     def verdict(self) -> str:
-        """`higher` or `lower` where the interval leaves zero out, else `cannot be told`; one pair tells nothing."""
+        """`higher` or `lower` where the interval leaves zero out, else `cannot be told`; so without an interval."""
         if self.low > 0 or self.high < 0:
             return "higher" if self.low > 0 else "lower"
         return "cannot be told"
@@ -91,12 +100,13 @@ def mean_difference(differences: Sequence[float], level: float = LEVEL) -> Diffe
     """
     values = np.asarray(differences, np.float64)
     num, mean = len(values), float(values.mean())
-    if num == 1:
-        return Difference(mean, math.nan, math.nan, math.nan, math.nan, 1)
-    spread = float(values.std(ddof=1))
+    spread = float(values.std(ddof=1)) if num > 1 else 0.0
+    # Accuracies are counts: twice the very same difference happens by chance, once in twenty on 600 pairs.
+    if spread <= ROUNDING * abs(mean):
+        return Difference(mean, math.nan, math.nan, math.nan, math.nan, num)
     error = spread / math.sqrt(num)
     half = student_quantile(num - 1, level) * error
-    t = abs(mean) / error if error else math.inf if mean else 0.0
+    t = abs(mean) / error
     return Difference(mean, mean - half, mean + half, spread, 1 - student_coverage(t, num - 1), num)
 
 

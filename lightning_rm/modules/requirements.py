@@ -165,7 +165,7 @@ def check_two_responses(single: NDArray[np.bool_]) -> None:
     alone = f"{int(single.sum()):,} of {len(single):,} training pairs are one response without another"
     if single.all():
         raise ValueError(f"{alone}, and there is nothing to rank: set module=regression, which trains on scores")
-    warnings.warn(f"{alone}; they change no weight", stacklevel=2)
+    warnings.warn(f"{alone}; there is nothing to rank them with, so that only other losses learn of them", stacklevel=2)
 
 
 def check_targets(

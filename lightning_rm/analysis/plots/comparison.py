@@ -46,7 +46,7 @@ def difference_intervals(differences: Mapping[Key, Difference], axis: str) -> Fi
     """Draw paired differences with their intervals, a row a method; hollow where the interval holds zero.
 
     Args:
-        differences: from `paired_difference`; of a single pair there is no interval.
+        differences: from `paired_difference`; of a single pair, or of equal ones, there is no interval.
         axis: what they are.
     """
     with mpl.rc_context(STYLE):

@@ -194,6 +194,8 @@ def _subsets(study: Study, name: str, metric: str) -> Table | None:
 def _verdict(found: Difference, metric: str) -> str:
     if found.num == 1:
         return "one pair tells nothing"
+    if not found.has_interval:
+        return f"all {found.num} differ by the same: no spread to tell it by"
     return found.verdict if found.verdict == "cannot be told" else _better(found, metric)
 
 
@@ -217,7 +219,7 @@ def signed_interval(found: Difference) -> str:
 
 
 def _interval(found: Difference) -> str:
-    return "" if math.isnan(found.low) else f"[{_signed(found.low)}, {_signed(found.high)}]"
+    return f"[{_signed(found.low)}, {_signed(found.high)}]" if found.has_interval else ""
 
 
 def _signed(value: float) -> str:
