@@ -85,7 +85,7 @@ def grid_parts(lengths: Rows, sequence_index: Rows, prompts: tuple[Rows, Rows] |
     responses.
 
     Args:
-        lengths: (N, k) tokens of each sequence.
+        lengths: (N, k) tokens of each sequence, 0 where a row has fewer than k.
         sequence_index: (N, k) one number for each distinct sequence.
         prompts: (N,) tokens of a prompt that are shared and (N,) one number for each distinct prompt.
 
@@ -98,13 +98,13 @@ def grid_parts(lengths: Rows, sequence_index: Rows, prompts: tuple[Rows, Rows] |
         return lengths, sequence_index
     tokens, number = (part[:, None] for part in prompts)
     whole = np.where(tokens > 0, tokens + SHORTEST_SHARED - 1, 0)
-    parts = np.concatenate([whole, lengths - tokens], axis=1)
+    parts = np.concatenate([whole, np.where(lengths > 0, lengths - tokens, 0)], axis=1)
     return parts, np.concatenate([number + int(sequence_index.max()) + 1, sequence_index], axis=1)
 
 
 def cut_by_tokens(rows: Rows, num_tokens: int, token_cost: LayoutName, parts: Rows, part_index: Rows) -> list[Rows]:
     """Cut an order into batches of as many neighbours as a budget of grid tokens allows; a part that stands twice
-    counts once.
+    counts once, and one without tokens, which is no sequence, not at all.
 
     Args:
         rows: (P,) row numbers.
@@ -117,7 +117,8 @@ def cut_by_tokens(rows: Rows, num_tokens: int, token_cost: LayoutName, parts: Ro
     def edges() -> Iterator[int]:
         batch: dict[int, int] = {}
         for place, row in enumerate(rows.tolist()):
-            pair = dict(zip(part_index[row].tolist(), parts[row].tolist(), strict=True))
+            found = zip(part_index[row].tolist(), parts[row].tolist(), strict=True)
+            pair = {part: length for part, length in found if length}
             if GRID_TOKENS[token_cost]((batch | pair).values()) > num_tokens:
                 yield place
                 batch = {}

@@ -218,6 +218,23 @@ def test_a_token_budget_counts_a_shared_prompt_once() -> None:
     assert {len(batch.rows) for batch in PairBatchSampler(lengths, prompt_index, **options)} == {1}
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_token_budget_counts_the_responses_that_a_list_has(layout: LayoutName) -> None:
+    """Lists of 2 and of 4 responses to prompts of 40 tokens: what a shorter list lacks neither takes room nor gives
+    any.
+    """
+    lists = [[[row, *range(1, 40), *[100] * (10 + place)] for place in range(2 + row % 2 * 2)] for row in range(24)]
+    lengths = np.array([[len(sequence) for sequence in found] + [0] * (4 - len(found)) for found in lists])
+    prompts = (np.full(24, 40), np.arange(24)) if layout == "shared_prefix" else None
+    sampler = PairBatchSampler(lengths, num_tokens=600, token_cost=layout, prompts=prompts)
+    grids: list[int] = []
+    for batch in sampler:
+        pairs = [Sample(both, 40) for row in batch.rows for both in combinations(lists[row], 2)]
+        grids.append(LAYOUTS[layout](pairs, "last", 0).input_ids.numel())
+    assert max(grids) <= 600
+    assert np.mean(grids) > (0.5 if prompts else 0.6) * 600  # of a shared prompt the most that it may take is counted
+
+
 def test_a_token_budget_makes_epochs_of_one_length() -> None:
     sampler = PairBatchSampler(lengths_of(200), one_prompt_each(200), num_tokens=500, order="length")
     epochs = []
