@@ -20,7 +20,7 @@ from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.table import open_table
 from lightning_rm.tokens import Sample
 
-GROUP_VERSION = "groups 5"
+GROUP_VERSION = "groups 6"
 """Changes whenever the file's columns, or what they hold, change."""
 
 GROUP_SCHEMA = pa.schema(

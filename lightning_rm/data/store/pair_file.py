@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Changes whenever the file's columns, or what they hold, change."""
 
 SCHEMA = pa.schema(

@@ -88,7 +88,11 @@ def _cuts(prompt: Sequence[Message]) -> list[tuple[int, int]]:
 
 
 def cut_responses(draft: Draft[AnyRow], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> bool:
-    """Cut the tokens that are too many off each long response's last turn; return False if nothing is left to cut."""
+    """Cut the tokens that are too many off each long response's last turn; return False if nothing is left to cut.
+
+    A response of which nothing is left to cut does not keep the others from being cut: of a group it alone is too long.
+    """
+    is_cut = False
     for place, ids in enumerate(draft.ids):
         excess = len(ids) - max_tokens
         if excess <= 0:
@@ -99,8 +103,8 @@ def cut_responses(draft: Draft[AnyRow], tokenizer: PreTrainedTokenizerBase, max_
         offsets: list[tuple[int, int]] = encoded["offset_mapping"]
         # A token may be a part of a character, whose end is then no cut at all: at least one character goes.
         end = min(offsets[-excess - 1][1], len(content) - 1) if len(offsets) > excess else 0
-        if end == 0:
-            return False
-        draft.responses[place] = (*before, {**last, "content": content[:end]})
-    draft.changes[RESPONSE_CUT] = ""
-    return True
+        if end > 0:
+            draft.responses[place] = (*before, {**last, "content": content[:end]})
+            draft.changes[RESPONSE_CUT] = ""
+            is_cut = True
+    return is_cut

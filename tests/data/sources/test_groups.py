@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,17 @@ def test_a_response_that_no_cut_makes_fit_does_not_cost_the_others_their_prompt(
     )
     assert words(groups, 0) == ("w1 w2 w3", ["w4", "w5"])
     assert groups.report.changes == {"overlong responses left out": 1}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_response_that_cannot_be_cut_does_not_cost_the_others_their_beginnings(tmp_path: Path, place: int) -> None:
+    """A short last turn after a long one, which is not cut: it alone is left out, wherever it stands."""
+    plain = group("w1", "w2 w3 w4", "w5")
+    uncut = (*turns("w6 w7 w8 w9", "w10", first="assistant"), *turns("w11", first="assistant"))
+    responses = (*plain.responses[:place], uncut, *plain.responses[place:])
+    groups = prepared(tmp_path, replace(plain, responses=responses), max_tokens=6, overlong="truncate_response")
+    assert words(groups, 0) == ("w1", ["w2 w3", "w5"])
+    assert groups.report.changes == {"response cut": 1, "overlong responses left out": 1}
 
 
 def test_cut_responses_that_become_the_same_are_repeats(tmp_path: Path) -> None:
