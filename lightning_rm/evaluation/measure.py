@@ -6,6 +6,7 @@ file knows a benchmark's functions and arrays; no model and no file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -13,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.evaluation.benchmarks.benchmark import OVERALL, Benchmark
+from lightning_rm.evaluation.benchmarks.benchmark import MEAN, OVERALL, Benchmark
 from lightning_rm.evaluation.credit import Credit, Rule
 from lightning_rm.evaluation.items import Floats, Items, check_finite
 from lightning_rm.evaluation.statistics import (
@@ -31,9 +32,6 @@ LOW_QUANTILE = 0.25
 
 LENGTH_ONLY, RANDOM = "length only", "random rewards"
 
-MEAN = "mean"
-"""Of the categories, in a summary."""
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -42,6 +40,10 @@ class Figure:
     value: float
     low: float
     high: float
+
+
+NO_FIGURE = Figure(math.nan, math.nan, math.nan)
+"""In the place of one that a row lacks."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Row:
         return OVERALL if OVERALL in self.sections else MEAN if MEAN in self.summary else next(iter(self.sections))
 
     def figure(self, name: str) -> Figure:
-        """Return a section, or a figure of the summary."""
-        return self.sections[name] if name in self.sections else self.summary[name]
+        """Return a section, or a figure of the summary; NaN for one that it lacks."""
+        return {**self.summary, **self.sections}.get(name, NO_FIGURE)
 
 
 def measure(

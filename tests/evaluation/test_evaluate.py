@@ -27,10 +27,11 @@ from lightning_rm.evaluation import kept
 from lightning_rm.evaluation import rewards as scoring
 from lightning_rm.evaluation.asked import find_models
 from lightning_rm.evaluation.benchmarks import BENCHMARKS
-from lightning_rm.evaluation.benchmarks.preferences import pair_items
+from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
 from lightning_rm.evaluation.evaluate import evaluate
 from lightning_rm.evaluation.items import check_finite
 from lightning_rm.evaluation.kept import KeptRewards
+from lightning_rm.evaluation.measure import measure
 from lightning_rm.evaluation.rewards import Reading, score_items
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
@@ -365,6 +366,23 @@ def test_a_preference_file_is_a_benchmark(tmp_path: Path) -> None:
     assert "1 rows left out: label of 1/2" in found["mine"].notes
     with pytest.raises(ValueError, match=r"mine.jsonl:13: "):
         evaluate({"a": loaded()}, data=write(tmp_path / "mine.jsonl", [*pairs(), {"prompt": "q"}]))
+
+
+def test_subsets_keep_their_pairs_whatever_they_are_called() -> None:
+    """One named like a figure over all, or like another once its slash is written as a dot, takes no other's place."""
+    names = ("overall", "mean", "a/b", "a.b", "a.b")
+    rows = [{"prompt": f"q{n}", "chosen": "a", "rejected": "b", "subset": name} for n, name in enumerate(names)]
+    items = pair_items(as_source(rows, "set"))[0]
+    rewards = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    row = measure(preference_benchmark("set", items), items, rewards, num_draws=20)
+    assert {name: figure.value for name, figure in row.sections.items()} == {
+        "a.b": 0.5,
+        "a.b (subset)": 1.0,
+        "mean (subset)": 0.0,
+        "overall (subset)": 1.0,
+        "overall": 0.6,
+    }
+    assert row.figure("mean").value == 0.625
 
 
 def test_diagnostics_and_a_temperature_that_is_stored(folders: Path, tmp_path: Path) -> None:

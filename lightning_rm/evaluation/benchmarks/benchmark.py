@@ -27,6 +27,9 @@ Means = Mapping[str, Floats]
 OVERALL = "overall"
 """The section that is the benchmark's one number."""
 
+MEAN = "mean"
+"""Of the categories, in a summary."""
+
 
 @dataclass(frozen=True)
 class Benchmark:

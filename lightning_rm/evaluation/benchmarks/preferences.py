@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lightning_rm.data.rows import EXPECTED_REASONS, TIE, BadRow, PairRow, Source
-from lightning_rm.evaluation.benchmarks.benchmark import OVERALL, Benchmark, Means
+from lightning_rm.evaluation.benchmarks.benchmark import MEAN, OVERALL, Benchmark, Means
 from lightning_rm.evaluation.credit import Credit, Rule, pair_credit
 from lightning_rm.evaluation.items import Floats, Item, Items
 
@@ -64,12 +64,26 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
     comparisons = items.comparisons
     credit = pair_credit(comparisons.margins(rewards), rule)
     found = {OVERALL: Credit(comparisons.item, credit)}
-    subsets = items.subset[comparisons.item]
-    names: list[str] = np.unique(subsets).tolist()
-    for name in names if len(names) > 1 else ():
-        rows = np.flatnonzero(subsets == name)
-        found[name.replace("/", ".")] = Credit(comparisons.item[rows], credit[rows])
+    sections = section_of(items)
+    for subset, section in sections.items() if len(sections) > 1 else ():
+        rows = np.flatnonzero(items.subset[comparisons.item] == subset)
+        found[section] = Credit(comparisons.item[rows], credit[rows])
     return found
+
+
+def section_of(items: Items) -> dict[str, str]:
+    """Return subset -> its section, in order of name: without a slash, which would make it a detail of another, and
+    not by the name of a figure over all subsets or of another subset.
+
+    `a/b` is `a.b`, and `overall` is `overall (subset)`.
+    """
+    sections: dict[str, str] = {}
+    for subset in items.rows_of:
+        section = subset.replace("/", ".")
+        while section in (OVERALL, MEAN, *sections.values()):
+            section += " (subset)"
+        sections[subset] = section
+    return sections
 
 
 def combine(means: Means) -> dict[str, Floats]:
@@ -83,7 +97,7 @@ def preference_benchmark(name: str, items: Items) -> Benchmark:
     def read_row(part: str, raw: object, origin: str) -> Item:
         raise ValueError(f"{name} is read as a preference file")
 
-    subsets = [str(subset).replace("/", ".") for subset in np.unique(items.subset)]
+    subsets = list(section_of(items).values())
     return Benchmark(
         name=name,
         title=name,
