@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_rm.evaluation.benchmarks.benchmark import OVERALL
 from lightning_rm.evaluation.measure import Comparison, Figure, Row
 
 NO_INTERVAL = "n/a"
@@ -69,6 +70,12 @@ class BenchmarkResult:
         rows = [*(result.row for result in self.models.values()), *self.controls.values()]
         return [name for name in dict.fromkeys(name for row in rows for name in row.sections) if "/" not in name]
 
+    @property
+    def compared(self) -> str:
+        """The figure that models are compared in: `overall` where one of them has it, else the first one's main."""
+        mains = [result.row.main for result in self.models.values()]
+        return OVERALL if OVERALL in mains else mains[0]
+
     def rows(self) -> dict[str, Row]:
         """Return models and then controls by name."""
         return {**{name: result.row for name, result in self.models.items()}, **self.controls}
@@ -87,9 +94,9 @@ def span(figure: Figure) -> str:
 
 
 def points(figure: Figure, sign: int = 1) -> str:
-    """Write the interval of a difference in points: `-1.2 to +3.4`; `n/a` for one without."""
+    """Write the interval of a difference in points: `-1.2 to +3.4`; `n/a` for one without, nothing for NaN."""
     if math.isnan(figure.low):
-        return NO_INTERVAL
+        return "" if math.isnan(figure.value) else NO_INTERVAL
     low, high = sorted((sign * figure.low, sign * figure.high))
     return f"{100 * low:+.1f} to {100 * high:+.1f}"
 
@@ -104,7 +111,7 @@ def _no_interval(result: BenchmarkResult) -> bool:
 def shown_notes(result: BenchmarkResult, failed: Mapping[str, str]) -> Iterator[str]:
     """Yield what stands under a benchmark's table."""
     yield from result.notes
-    if any(name == "overall" for name in result.sections):
+    if OVERALL in result.sections:
         yield f"overall: {result.aggregate}"
     if _no_interval(result):
         yield f"{NO_INTERVAL}: no interval: all draws give one figure (of one prompt, of one draw, or of prompts alike)"

@@ -12,7 +12,7 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
 
-from lightning_rm.evaluation.measure import Figure, Row
+from lightning_rm.evaluation.measure import NO_FIGURE, Figure, Row
 from lightning_rm.evaluation.result import BenchmarkResult, percent, points, shown_notes, span
 
 FIGURES: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -163,18 +163,19 @@ def _ties(result: BenchmarkResult) -> Group:
 
 
 def _comparisons(result: BenchmarkResult) -> Group:
-    section = next(iter(result.models.values())).row.main
-    best = max(result.models, key=lambda name: result.models[name].row.figure(section).value)
+    section = result.compared
+    there = [name for name, one in result.models.items() if one.row.figure(section) is not NO_FIGURE]
+    best = max(there, key=lambda name: result.models[name].row.figure(section).value)
     shown = [pair for pair in result.comparisons if best in (pair.first, pair.second)][:MAX_COMPARISONS]
     table = _table()
     for heading in ("less", "difference", "95 % interval", "only it is right", "only the other", "McNemar p"):
         table.add_column(heading, justify="left" if heading == "less" else "right", overflow="fold")
     for pair in shown:
-        figure, sign = pair.difference[section], 1 if pair.first == best else -1
+        figure, sign = pair.difference.get(section, NO_FIGURE), 1 if pair.first == best else -1
         counts = (pair.test.only_first, pair.test.only_second)[::sign]
         table.add_row(
             pair.second if sign == 1 else pair.first,
-            f"{100 * sign * figure.value:+.1f}",
+            "" if figure is NO_FIGURE else f"{100 * sign * figure.value:+.1f}",
             points(figure, sign),
             *(f"{count:,}" for count in counts),
             f"{pair.p_adjusted:.3g}",
@@ -221,14 +222,14 @@ def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str
             lines.append([model, *("" if one is None else f"{percent(one.value)} ({span(one)})" for one in figures)])
         parts.append(_markdown_table(lines))
         if result.comparisons:
-            section = next(iter(result.models.values())).row.main
+            section = result.compared
             lines = [
                 ["first", "second", f"difference in {section}", "only first right", "only second right", "McNemar p"],
                 ["---", "---", "---:", "---:", "---:", "---:"],
             ]
             for pair in result.comparisons:
-                figure = pair.difference[section]
-                cell = f"{100 * figure.value:+.1f} ({points(figure)})"
+                figure = pair.difference.get(section)
+                cell = "" if figure is None else f"{100 * figure.value:+.1f} ({points(figure)})"
                 test = pair.test
                 lines.append(
                     [

@@ -443,3 +443,31 @@ def test_where_a_subset_is_missing_models_are_compared_in_the_mean_over_the_othe
     console = Console(width=80, record=True)
     console.print(found.table())
     assert "mean of " in console.export_text()
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_models_that_were_measured_on_different_parts_are_tabled_beside_each_other(tmp_path: Path, order: str) -> None:
+    """One of them reads no item of a part: it has no overall, and no difference to the other's."""
+    for name in ("Natural", "Neighbor", "GPTInst", "GPTOut", "Manual"):
+        words = "red " * (60 if name == "Manual" else 3)
+        rows = [{"input": f"{name} {n}", "output_1": words, "output_2": "apple", "label": 1 + n % 2} for n in range(3)]
+        write(tmp_path / "LLMBar" / f"{name}.json", rows)
+    both = {"a": loaded(0), "b": loaded(1, max_position_embeddings=32)}
+    found = evaluate(
+        {name: both[name] for name in order},
+        "llmbar",
+        path=tmp_path / "LLMBar",
+        overlong="drop",
+        out=tmp_path / "out",
+        **FEW,
+    )
+    a, b = (found["llmbar"].models[name].row for name in "ab")
+    assert ("overall" in a.sections, "overall" in b.sections) == (True, False)
+    (pair,) = found["llmbar"].comparisons
+    assert "overall" not in pair.difference
+    assert (
+        f"| {order[0]} | {order[1]} |  | {pair.test.only_first} |" in (tmp_path / "out" / "evaluation.md").read_text()
+    )
+    console = Console(width=100, record=True)
+    console.print(found.table())
+    assert "overall of a less that of others" in console.export_text()
