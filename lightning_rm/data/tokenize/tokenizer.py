@@ -184,9 +184,11 @@ def fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
 def definition(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Return all that a fast tokenizer does to a text, as plain values.
 
-    How it was last made to pad or cut is left out.
+    How it was last made to pad or cut is left out. Whether it takes special tokens in a text for letters is a setting
+    beside the file.
     """
-    return json.loads(fast(tokenizer).backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+    written = json.loads(fast(tokenizer).backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+    return written | ({"split_special_tokens": True} if tokenizer.split_special_tokens else {})
 
 
 def _from_pretrained(path: str, options: dict[str, Any]) -> Any:

@@ -59,6 +59,17 @@ def saved(folder: Path, **options: Any) -> Path:
     return folder
 
 
+def test_a_tokenizer_that_takes_special_tokens_for_letters_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    """`<|user|>w1` is one unknown word to it; where the file of the other was found, its marks were read as marks."""
+    whole, split = word_tokenizer(TEMPLATE), word_tokenizer(TEMPLATE)
+    split.split_special_tokens = True
+    row = pair("w1", "w2 w3", "w2")
+    read = [prepare_pairs(Rows(row), one, TokenizePolicy(), tmp_path) for one in (whole, split)]
+    assert ids(read[0])[0] == encode_conversation(whole, turns("w1", "w2 w3")) == [USER, 11, ASSISTANT, 12, 13, EOS]
+    assert ids(read[1])[0] == encode_conversation(split, turns("w1", "w2 w3"))
+    assert ids(read[0]) != ids(read[1])
+
+
 def test_a_cache_that_cannot_be_written_says_how_to_name_another(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
     with pytest.raises(NotADirectoryError, match="name another folder with cache_dir=, or LIGHTNING_RM_CACHE") as said:
