@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from lightning_rm.data.sets import AnySource, as_source
-from lightning_rm.evaluation.benchmarks import find_benchmarks
+from lightning_rm.evaluation.benchmarks import BENCHMARKS, find_benchmarks
 from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
 from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
 from lightning_rm.evaluation.items import Items
@@ -75,6 +75,8 @@ def read_asked(
     wanted = find_benchmarks(benchmark) if benchmark else []
     if not wanted and data is None:
         raise ValueError("there is nothing to measure on: name a benchmark, or data=FILE")
+    if isinstance(path, Mapping) and (unknown := [name for name in path if name not in BENCHMARKS]):
+        raise ValueError(f"path names {unknown[0]!r}, and there are the benchmarks {', '.join(BENCHMARKS)}")
     found: list[Asked] = []
     for one in wanted:
         try:

@@ -157,6 +157,8 @@ def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
         evaluate({"a": loaded()}, "llmbar", path=tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"nothing could be measured: \n  reading llmbar: .*\n  reading rmb: "):
         evaluate({"a": loaded()}, ["llmbar", "rmb"], path=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="path names 'LLMBar', and there are the benchmarks "):  # not from the hub
+        evaluate({"a": loaded()}, "llmbar", path={"LLMBar": tmp_path / "nowhere"})
     with pytest.raises(ValueError, match="nothing to measure on: name a benchmark, or data=FILE"):
         evaluate({"a": loaded()})
     with pytest.raises(ValueError, match="names no run with weights in model/best"):
