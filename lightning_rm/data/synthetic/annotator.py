@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lightning_rm.counts import check_counts, check_numbers, is_number
 from lightning_rm.data.synthetic.draws import Draws
 
 
@@ -42,9 +43,13 @@ class Annotator:
             raise ValueError(f"noise is {self.noise}; it is a share of the pairs, from 0 to 1")
         if not 0 <= self.random_levels <= 1:
             raise ValueError(f"random_levels is {self.random_levels}; it is a share of the pairs, from 0 to 1")
-        if self.num_levels < 0:
-            raise ValueError(f"levels is {self.num_levels}; it cannot be negative")
-        if self.temperature <= 0:
+        check_counts(0, levels=self.num_levels, level_shift=self.level_shift)
+        if not is_number(self.length_bias):
+            raise ValueError(f"length_bias={self.length_bias!r}; give a number")
+        check_numbers(0, temperature=self.temperature, level_width=self.level_width)
+        if not self.level_width:
+            raise ValueError("level_width is 0; it must be above 0")
+        if not self.temperature:
             raise ValueError(
                 f"temperature is {self.temperature}; it must be above 0 (clean_labels=True takes no chances)"
             )

@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import get_args
 
+from lightning_rm.counts import check_counts
 from lightning_rm.data.rows import Message, PairRow
 from lightning_rm.data.synthetic.annotator import Annotator
 from lightning_rm.data.synthetic.draws import Draws
@@ -79,10 +80,7 @@ class SyntheticSource:
         self._annotator()  # raises for noise or a temperature out of range
         if not 0 <= self.ambiguity <= 1:
             raise ValueError(f"ambiguity is {self.ambiguity}; it is a share of the pairs, from 0 to 1")
-        if self.num_pairs < 0:
-            raise ValueError(f"num_pairs is {self.num_pairs}; it cannot be negative")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it cannot be negative")
+        check_counts(0, num_pairs=self.num_pairs, seed=self.seed)
 
     def fingerprint(self) -> str:
         """Return a digest of the options and of the first rows, so that a change to the world shows as well."""

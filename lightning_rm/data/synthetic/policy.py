@@ -22,6 +22,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import get_args
 
+from lightning_rm.counts import check_counts
 from lightning_rm.data.rows import GroupRow, Message
 from lightning_rm.data.synthetic.draws import Draws
 from lightning_rm.data.synthetic.prompts import Split, sample_prompt
@@ -111,10 +112,7 @@ class SyntheticGroups:
         Policy(self.shift)  # raises for a shift out of range
         if self.split not in get_args(Split):
             raise ValueError(f"split is {self.split!r}; choose one of {', '.join(get_args(Split))}")
-        if self.num_prompts < 0:
-            raise ValueError(f"num_prompts is {self.num_prompts}; it cannot be negative")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it cannot be negative")
+        check_counts(0, num_prompts=self.num_prompts, seed=self.seed, k=self.k)
         if self.k < 2:
             raise ValueError(f"k is {self.k}; a group needs two responses at least")
 

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lightning_rm.counts import check_counts, check_numbers
 from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.models.backbone.heads import Architecture
 from lightning_rm.models.backbone.merging import ADAPTER
@@ -40,6 +41,10 @@ class LoraAdapter:
         target_modules: `all-linear` for every linear layer of the backbone, or the last parts of their names, such as
             `["q_proj", "v_proj"]`.
         seed: of A's initial values.
+
+    Raises:
+        ValueError: for a rank that is not a whole number from 1, a negative alpha, or a dropout that is no probability
+            below 1.
     """
 
     rank: int = 16
@@ -47,6 +52,12 @@ class LoraAdapter:
     dropout: float = 0.0
     target_modules: str | Sequence[str] = "all-linear"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(1, rank=self.rank)
+        check_numbers(0, alpha=self.alpha, dropout=self.dropout)
+        if self.dropout >= 1:
+            raise ValueError(f"dropout={self.dropout!r}; give a probability below 1")
 
     def put_into(self, classifier: PreTrainedModel, architecture: Architecture) -> None:
         """Put adapters in float32 into a classifier's backbone and freeze the rest of it; the head stays trainable.

@@ -129,7 +129,8 @@ def test_every_part_of_the_favourite_style_is_known_from_training() -> None:
     [
         ({"split": "dev"}, "split is 'dev'"),
         ({"k": 1}, "k is 1"),
-        ({"seed": -1}, "seed is -1"),
+        ({"seed": -1}, "seed=-1; give 0 or more"),
+        ({"k": 2.5}, "k=2.5; give a whole number"),
         ({"shift": 1.5}, "shift is 1.5"),
     ],
 )

@@ -107,3 +107,18 @@ def test_four_bits_need_adapters_and_a_cuda_device(tmp_path: Any) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="CUDA"):
             RewardModel.from_pretrained(tmp_path, load_in_4bit=True, lora=LoraAdapter())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 0}, "rank=0; give 1 or more"),
+        ({"rank": 2.5}, "rank=2.5; give a whole number, 1 or more"),
+        ({"alpha": float("nan")}, "alpha=nan; give a number, 0 or more"),
+        ({"dropout": float("nan")}, "dropout=nan; give a number, 0 or more"),
+        ({"dropout": 1.0}, "dropout=1.0; give a probability below 1"),
+    ],
+)
+def test_lora_refuses_numbers_that_make_no_adapter(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LoraAdapter(**options)
