@@ -8,7 +8,7 @@ commit 2be3180 (no licence stated). A model that is trained on these pairs is no
 
 Reads `RMB_dataset/Pairwise_set` but for the three categories in `UNUSED` and writes, in the order of the source:
 
-- `train.jsonl`, 11,550 pairs;
+- `train.jsonl`, 11,548 pairs;
 - `val.jsonl`, 2,953 pairs of every fifth prompt.
 
 Of 14,543 pairs 11 have one response twice, 2 an empty one, and 29 repeat an earlier pair in either order; they are left

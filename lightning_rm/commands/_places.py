@@ -39,7 +39,7 @@ def whole_place(key: str, value: object) -> object:
     several by name.
 
         data.file={easy: a.jsonl, hard: {path: b.jsonl, subset: c}}
-        ->  {easy: /work/a.jsonl, hard: {path: /work/b.jsonl, subset: c}}
+        ->  {easy: /home/me/a.jsonl, hard: {path: /home/me/b.jsonl, subset: c}}
 
     A value of another kind stays, whether there is a file of that name or not: `logger.project=runs`.
     """
