@@ -35,9 +35,8 @@ def main() -> None:
             found = None if reference is runs else paired_difference(figures(runs, metric), figures(reference, metric))
             if found is None:
                 continue
-            interval = f" [{found.low:+.3f}, {found.high:+.3f}]" if found.has_interval else ""
             needed = runs_needed(found.spread) or ""
-            print(f"| {name} | {metric} | {found.mean:+.3f}{interval} | {found.num} | {found.verdict} | {needed} |")
+            print(f"| {name} | {metric} | {found.text} | {found.num} | {found.verdict} | {needed} |")
 
 
 def runs_of(file: Path, key: str) -> dict[str, dict[str, Any]]:

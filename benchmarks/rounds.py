@@ -174,9 +174,8 @@ def table(runs: dict[str, dict[str, Any]]) -> None:
                 references[f"{method} - baseline"] = others
             for name, reference in references.items():
                 found = paired_difference(own, reference)
-                if found is not None and found.has_interval:
-                    interval = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-                    print(f"| {name} | {number} | {interval} | {found.num} | {found.verdict} |")
+                if found is not None and found.num > 1:
+                    print(f"| {name} | {number} | {found.text} | {found.num} | {found.verdict} |")
 
 
 def at_equal_kl(runs: dict[str, dict[str, Any]]) -> None:
@@ -192,9 +191,8 @@ def at_equal_kl(runs: dict[str, dict[str, Any]]) -> None:
         for method, own in gold.items():
             told = f"| {kl:.1f} | {method} | {_mean(list(own.values()))} |"
             found = None if method == "baseline" else paired_difference(own, gold.get("baseline", {}))
-            if found is not None and found.has_interval:
-                interval = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-                print(f"{told} {interval} | {found.num} | {found.verdict} |")
+            if found is not None and found.num > 1:
+                print(f"{told} {found.text} | {found.num} | {found.verdict} |")
             else:
                 print(f"{told} | {len(own)} | |")
 

@@ -62,8 +62,7 @@ def mean(rows: dict[str, Row], figure: Figure) -> str:
 def paired(found: Difference | None) -> str:
     if found is None:
         return ""
-    text = f"{found.mean:+.3f}" + (f" [{found.low:+.3f}, {found.high:+.3f}]" if found.has_interval else "")
-    return f"**{text}**" if found.verdict in ("higher", "lower") else text
+    return f"**{found.text}**" if found.verdict in ("higher", "lower") else found.text
 
 
 def line(*cells: str) -> str:

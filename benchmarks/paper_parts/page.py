@@ -151,8 +151,7 @@ def compared(
         row[what] = f"{np.mean(numbers):.3f}{spread}"
         less = paired_difference(found, values[first]) if name != first else None
         if less is not None:
-            interval = f" [{less.low:+.3f}, {less.high:+.3f}]" if less.has_interval else ""
-            row[f"less {first}"] = Cell(f"{less.mean:+.3f}{interval}", is_number=True)
+            row[f"less {first}"] = Cell(less.text, is_number=True)
             better, worse = ("lower", "higher") if lower_is_better else ("higher", "lower")
             tones: dict[str, Tone] = {better: "better", worse: "worse"}
             row[""] = Cell(less.verdict, tone=tones.get(less.verdict, "muted"))

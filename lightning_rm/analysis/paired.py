@@ -42,6 +42,11 @@ class Difference(NamedTuple):
         return not math.isnan(self.low)
 
     @property
+    def text(self) -> str:
+        """The mean and its interval, where it has one: `+0.012 [-0.019, +0.043]`."""
+        return f"{self.mean:+.3f}" + (f" [{self.low:+.3f}, {self.high:+.3f}]" if self.has_interval else "")
+
+    @property
     def verdict(self) -> str:
         """`higher` or `lower` where the interval leaves zero out, else `cannot be told`; so without an interval."""
         if self.low > 0 or self.high < 0:

@@ -215,7 +215,7 @@ def tone(found: Difference, metric: str) -> Tone:
 
 def signed_interval(found: Difference) -> str:
     """Return a difference with its interval: `+0.012 [−0.019, +0.043]`."""
-    return f"{_signed(found.mean)} {_interval(found)}".strip()
+    return found.text.replace("-", "−")
 
 
 def _interval(found: Difference) -> str:

@@ -20,6 +20,7 @@ from lightning_rm.data.batches.sampler import MicroBatch, PairBatchSampler
 from lightning_rm.data.batches.shipping import ship
 from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.losses.lists import list_shares
 from lightning_rm.tokens import ReadAt, Sample
 from lightning_rm.workers import follow_parent
 
@@ -69,8 +70,8 @@ class PairBatches(Dataset[PreferenceBatch]):
         samples = [self.pairs.sample(row) for row in rows]
         columns = self.pairs.columns(rows)
         if self.pairs.has_lists:
-            sizes = columns["group"].bincount()
-            columns["weight"] = columns["weight"] * (len(rows) / len(sizes)) / sizes[columns["group"]]
+            shares = list_shares(columns["group"])
+            columns["weight"] = columns["weight"] * shares.to(columns["weight"].dtype)
         return PreferenceBatch(
             tokens=self.layout(samples, self.read_at, self.pad_id),
             valid=torch.tensor(micro_batch.valid)[columns["group"]],

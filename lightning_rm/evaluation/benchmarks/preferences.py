@@ -64,9 +64,9 @@ def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
     comparisons = items.comparisons
     credit = pair_credit(comparisons.margins(rewards), rule)
     found = {OVERALL: Credit(comparisons.item, credit)}
-    sections = section_of(items)
+    sections, subsets = section_of(items), items.subset[comparisons.item]
     for subset, section in sections.items() if len(sections) > 1 else ():
-        rows = np.flatnonzero(items.subset[comparisons.item] == subset)
+        rows = np.flatnonzero(subsets == subset)
         found[section] = Credit(comparisons.item[rows], credit[rows])
     return found
 

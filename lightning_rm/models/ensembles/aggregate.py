@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 from torch import Tensor
+
+from lightning_rm.counts import check_numbers
 
 Aggregate = Literal["mean", "median", "worst", "mean_minus_variance"]
 """How the rewards of M members become one."""
@@ -31,8 +32,7 @@ def aggregate(reward: Tensor, how: Aggregate = "mean", lam: float = 1.0) -> Tens
     Raises:
         ValueError: if there is no such aggregate, or lam is negative or not a number.
     """
-    if not 0 <= lam < math.inf:
-        raise ValueError(f"lam={lam} is no price of variance; give a number, 0 or more")
+    check_numbers(0, lam=lam)
     match how:
         case "mean":
             return reward.mean(-2)
