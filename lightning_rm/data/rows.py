@@ -117,9 +117,11 @@ class GroupRow:
         scores: for each response, attribute -> score; one that was not asked for is missing. Empty where nobody scored.
         gold: the gold reward of each response of made data; empty elsewhere.
         votes: for each response, the reward that each of M voters gives it; empty where no voter was asked.
+        weight: of scored responses, the weight of their pairs in the loss.
         tools: tool definitions handed to the chat template.
         chat_template_kwargs: further arguments handed to the chat template for this row.
         origin: file and line, or data set and row, as in a `BadRow`; empty for made data. Not part of what a row is.
+        unread: as a `PairRow`'s, of scored responses.
         doubts: as a `PairRow`'s.
     """
 
@@ -131,9 +133,11 @@ class GroupRow:
     scores: tuple[Mapping[str, float], ...] = ()
     gold: tuple[float, ...] = ()
     votes: tuple[tuple[float, ...], ...] = ()
+    weight: float = 1.0
     tools: tuple[Mapping[str, Any], ...] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     origin: str = field(default="", compare=False)
+    unread: tuple[str, ...] = field(default=(), compare=False)
     doubts: tuple[str, ...] = field(default=(), compare=False)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from lightning_rm.data.formats.asked import after_system, check_unread
+from lightning_rm.data.formats.asked import PROMPT_FIELDS, after_system, check_unread
 from lightning_rm.data.formats.fields import (
     BAD_VALUE,
     WRONG_TYPE,
@@ -16,28 +16,36 @@ from lightning_rm.data.formats.fields import (
     has,
     identifier,
     numbers,
+    optional_number,
     required,
     shown,
 )
-from lightning_rm.data.formats.media import check_media
+from lightning_rm.data.formats.media import MEDIA_FIELDS, check_media
 from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.nested import check_depth
 from lightning_rm.data.formats.pairs import renamed
 from lightning_rm.data.formats.responses import Prefill, answer_turns, continued
-from lightning_rm.data.formats.scores import plain_scored, read_scores
+from lightning_rm.data.formats.scores import SCORE_FIELDS, plain_scored, read_scores
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import Turns, check_turns, prompt_turns
 from lightning_rm.data.rows import BadRow, GroupRow, Message
 from lightning_rm.digests import digest
 
-GROUP_PARSER_VERSION = 5
+GROUP_PARSER_VERSION = 6
 """Part of every fingerprint: raise it when a row is read differently than before."""
 
 
 GROUP_FIELDS = frozenset(
-    {"prompt", "responses", "id", "prompt_id", "subset", "gold", "votes", "tools", "functions", "chat_template_kwargs"},
+    {"prompt", "responses", "id", "prompt_id", "subset", "gold", "votes", "weight"}
+    | {"tools", "functions", "chat_template_kwargs"}
 )
 """The plain fields that are read; only `prompt` and `responses` must be there. `scores.SCORE_FIELDS` are read too."""
+
+KNOWN_FIELDS = GROUP_FIELDS | SCORE_FIELDS | frozenset(PROMPT_FIELDS) | frozenset(MEDIA_FIELDS)
+"""Every field that is read, or hidden by `columns`."""
+
+OF_UNSCORED = frozenset({"gold", "votes"})
+"""Those of them that nothing reads where responses are scored, for their pairs come from the scores alone."""
 
 
 def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: Prefill = "error") -> GroupRow | BadRow:
@@ -60,18 +68,21 @@ def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: 
         check_depth(raw, "the row")
         row = plain_scored(renamed(raw, columns or {}))
         prompt, responses = group_turns(row, columns, prefill)
+        scores, weight = read_scores(row, len(responses)), optional_number(row, "weight", 0.0)
         return GroupRow(
             prompt=prompt,
             responses=responses,
             id=identifier(row, "id") or digest([prompt, *responses], 16),
             prompt_id=identifier(row, "prompt_id") or digest(prompt),
             subset=identifier(row, "subset") or "all",
-            scores=read_scores(row, len(responses)),
+            scores=scores,
             gold=_gold(row, len(responses)),
             votes=_votes(row, len(responses)),
+            weight=1.0 if weight is None else weight,
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
             origin=origin,
+            unread=_unread(raw, columns or {}) if scores else (),
             doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
     except RowError as error:
@@ -98,6 +109,12 @@ def group_turns(
     check_unread(row, [prompt, *answers.values()])
     check_media(row, columns or {}, prompt)
     return after_system(row, prompt), tuple(answers.values())
+
+
+def _unread(raw: Raw, columns: Columns) -> tuple[str, ...]:
+    """Return the fields of a row of scored responses that nothing reads."""
+    read = (KNOWN_FIELDS - OF_UNSCORED).union(columns, (path for path in columns.values() if path is not None))
+    return tuple(sorted(name for name, value in raw.items() if value is not None and name not in read))
 
 
 def _gold(row: Raw, num_responses: int) -> tuple[float, ...]:

@@ -40,7 +40,7 @@ class DataReport:
         changes: change -> rows kept with it (`prompt cut`, `response cut`).
         examples: reason or change -> a few of its rows, where to find them and what was found, each finding once.
         notes: what else was decided for the whole set, such as a default chat template.
-        unread: field that no format reads -> rows kept that have it.
+        unread: field that is not read -> rows kept that have it.
     """
 
     name: str = "data"
@@ -119,7 +119,7 @@ class DataReport:
 
 
 def unread_note(reports: Iterable[DataReport]) -> list[str]:
-    """Return a line on the fields that no format reads, with the rows that have each; nothing where there is none."""
+    """Return a line on the fields that are not read, with the rows that have each; nothing where there is none."""
     counts: Counter[str] = Counter()
     for report in reports:
         counts.update(report.unread)
@@ -127,4 +127,4 @@ def unread_note(reports: Iterable[DataReport]) -> list[str]:
         return []
     named = ", ".join(f"{name!r} {count:,}" for name, count in counts.most_common(MAX_UNREAD))
     others = f" and {len(counts) - MAX_UNREAD} others" if len(counts) > MAX_UNREAD else ""
-    return [f"fields that no format reads, and the rows that have them: {named}{others}"]
+    return [f"fields that are not read, and the rows that have them: {named}{others}"]

@@ -122,18 +122,18 @@ def _pair(draft: Draft[PairRow], made: Made) -> dict[str, Any]:
 
 def _group(draft: Draft[GroupRow], made: Made) -> dict[str, Any]:
     """Return one group of scored responses as a row of the file."""
-    attributes = made.attributes
-    for scores in draft.row.scores:
+    row, attributes = draft.row, made.attributes
+    for scores in row.scores:
         for name in scores:
             attributes.setdefault(name, len(attributes))
-    scored = [[scores.get(name, float("nan")) for name in attributes] for scores in draft.row.scores]
+    scored = [[scores.get(name, float("nan")) for name in attributes] for scores in row.scores]
     unknown = dict.fromkeys(("margin", "clean", "gold_margin", "strength_mean", "strength_std"), float("nan"))
     return {
         **_shared(draft, made.subsets),
         **unknown,
         "scores": scored,
         "label": 1.0,
-        "weight": 1.0,
+        "weight": row.weight,
         "votes": [],
     }
 

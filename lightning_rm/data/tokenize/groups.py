@@ -198,7 +198,7 @@ def _kept(group: _Group, tally: Tally, least: int) -> Draft[GroupRow] | None:
         return None
     draft = cast(Draft[GroupRow], group.draft)  # of every group with enough different responses
     changes = {f"{reason} responses left out": "" for reason, count in group.lost.items() if count}
-    tally.report.keep(draft.changes | changes | noted(draft.row), group.row.place)
+    tally.report.keep(draft.changes | changes | noted(draft.row), group.row.place, draft.row.unread)
     return draft
 
 

@@ -53,6 +53,17 @@ def test_scores_of_any_shape(raw: dict[str, Any], scores: tuple[dict[str, float]
     assert [response[-1]["content"] for response in row.responses] == ["4", "5"][: len(row.responses)]
 
 
+def test_a_row_of_scores_has_a_weight_and_says_what_is_not_read() -> None:
+    row = good(LIST | {"scores": [2, 1], "weight": 0.5, "margin": 2, "gold": [1, 2], "source": "web", "empty": None})
+    assert (row.weight, row.unread) == (0.5, ("gold", "margin", "source"))
+    assert good(LIST | {"gold": [1, 2], "source": "web"}).unread == ()
+    assert good(ULTRAFEEDBACK).unread == ("source",)
+    named = parse_group(LIST | {"points": [2, 1], "w": 3}, "here", {"scores": "points", "weight": "w"})
+    assert isinstance(named, GroupRow)
+    assert (named.weight, named.unread) == (3.0, ())
+    assert isinstance(parse_group(LIST | {"scores": [2, 1], "weight": -1}, "here"), BadRow)
+
+
 def test_helpsteer2_marks_are_turns() -> None:
     marked = "Hi\n<extra_id_1>Assistant\nHello\n<extra_id_1>User\n2+2?\n<extra_id_1>Assistant\n"
     assert [turn["role"] for turn in good(HELPSTEER | {"prompt": marked}).prompt] == ["user", "assistant", "user"]

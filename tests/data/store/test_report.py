@@ -47,7 +47,7 @@ def test_in_words() -> None:
         "  kept, but: prompt cut 1 (a.jsonl:7)",
         "  kept, but: text left out 1 (a.jsonl:7: turn 1)",
         "  a default template",
-        "  fields that no format reads, and the rows that have them: 'article' 2, 'source' 1",
+        "  fields that are not read, and the rows that have them: 'article' 2, 'source' 1",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,22 @@ def test_ties_are_counted_or_kept(tmp_path: Path) -> None:
     assert kept.report.kept == 3
     with pytest.raises(ValueError, match="ties=keep"):
         prepared(tmp_path, TIED)
+
+
+def test_a_list_gives_its_pairs_its_weight(tmp_path: Path) -> None:
+    """A list of weight 3 has three times the share in the loss that it has with weight 1; the other's is as before."""
+    batches: list[Any] = []
+    for weight in (1.0, 3.0):
+        data = PreferenceDataModule(
+            word_tokenizer(),
+            train=Rows(replace(THREE, weight=weight), GAPS),
+            batch_pairs=2,
+            cache_dir=tmp_path,
+        )
+        data.setup("fit")
+        batches.append(next(iter(data.train_dataloader())))
+    weights = [dict(zip(batch.row.tolist(), batch.weight.tolist(), strict=True)) for batch in batches]
+    assert [weights[1][row] / weights[0][row] for row in range(3)] == [3, 3, 1]
 
 
 def test_one_response_stands_for_a_pair_with_itself(tmp_path: Path) -> None:
