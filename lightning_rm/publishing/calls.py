@@ -6,6 +6,8 @@ adds none. It knows what kind of model a folder holds; not the model.
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import dataclass
 
 MESSAGES = """messages = [
@@ -37,20 +39,21 @@ class Kind:
 
 def python_calls(kind: Kind) -> list[tuple[str, str]]:
     """Return heading and Python of each way to call the model; each leaves the reward of `messages` in `reward`."""
+    folder = json.dumps(kind.folder, ensure_ascii=False)  # whatever is in the name, Python reads it
     load = (
         "import torch\n"
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{kind.folder}")\n'
-        f'model = AutoModelForSequenceClassification.from_pretrained("{kind.folder}").eval()\n'
+        f"tokenizer = AutoTokenizer.from_pretrained({folder})\n"
+        f"model = AutoModelForSequenceClassification.from_pretrained({folder}).eval()\n"
     )
     if kind.base is not None:
         load = (
             "import torch\n"
             "from peft import AutoPeftModelForSequenceClassification\n"
             "from transformers import AutoTokenizer\n\n"
-            f'tokenizer = AutoTokenizer.from_pretrained("{kind.folder}")\n'
+            f"tokenizer = AutoTokenizer.from_pretrained({folder})\n"
             "model = AutoPeftModelForSequenceClassification.from_pretrained(\n"
-            f'    "{kind.folder}", num_labels=1, pad_token_id={kind.pad_id}\n'
+            f"    {folder}, num_labels=1, pad_token_id={kind.pad_id}\n"
             ").eval()\n"
         )
     calls = [
@@ -73,7 +76,7 @@ def python_calls(kind: Kind) -> list[tuple[str, str]]:
         return calls
     pipeline = (
         "from transformers import pipeline\n\n"
-        f'rate = pipeline("text-classification", model="{kind.folder}", function_to_apply="none")\n'
+        f'rate = pipeline("text-classification", model={folder}, function_to_apply="none")\n'
     )
     calls.append(
         (
@@ -94,7 +97,7 @@ def python_calls(kind: Kind) -> list[tuple[str, str]]:
         (
             "Many conversations, with lightning_rm",
             "from lightning_rm import load_model, score\n\n"
-            f'model, tokenizer = load_model("{kind.folder}")\n\n{MESSAGES}\n'
+            f"model, tokenizer = load_model({folder})\n\n{MESSAGES}\n"
             f"reward = score(model, tokenizer, [messages]){'.mean()' if kind.num_members > 1 else ''}.item()",
         )
     )
@@ -103,18 +106,19 @@ def python_calls(kind: Kind) -> list[tuple[str, str]]:
 
 def server_lines(kind: Kind) -> str:
     """Return the lines that start servers, and the request that each answers with the reward."""
+    folder = shlex.quote(kind.folder)
     lines = [
-        f"lightning-rm serve model={kind.folder}",
+        f"lightning-rm serve {shlex.quote(f'model={kind.folder}')}",
         "curl localhost:8000/classify -d '{\"messages\": [...]}'                              # data[0].probs[0]",
     ]
     if kind.serves:
         request = '{"input": "TEXT", "use_activation": false}'
         lines += [
             "",
-            f"vllm serve {kind.folder} --runner pooling",
+            f"vllm serve {folder} --runner pooling",
             f"curl localhost:8000/classify -H 'Content-Type: application/json' -d '{request}'  # data[0].probs[0]",
             "",
-            f"python -m sglang.launch_server --model-path {kind.folder} --is-embedding",
+            f"python -m sglang.launch_server --model-path {folder} --is-embedding",
             'curl localhost:30000/classify -d \'{"text": ["TEXT"]}\'                           # [0].embedding[0]',
         ]
     return "\n".join(lines)

@@ -7,6 +7,7 @@ model.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +49,7 @@ class Card:
         license: of the weights, an identifier of the Hugging Face hub.
         data_license: of the training data.
         base: the model that it was trained from.
+        base_on_hub: whether that is its name on the hub, which refuses a card that names a folder as `base_model`.
         method: what trained it, such as `module=baseline`.
         treatments: of the training pairs by strength, each name with its options.
         seeds: name -> value.
@@ -67,6 +69,7 @@ class Card:
     license: str | None = None
     data_license: str | None = None
     base: str | None = None
+    base_on_hub: bool = True
     method: str | None = None
     treatments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     seeds: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -91,12 +94,12 @@ def write_card(card: Card) -> str:
 def _front(card: Card) -> str:
     lines = [
         "---",
-        f"license: {json.dumps(card.license or UNKNOWN)}",
+        f"license: {_yaml(card.license or UNKNOWN)}",
         "library_name: transformers" if card.kind.base is None else "library_name: peft",
         "pipeline_tag: text-classification",
     ]
-    if card.base is not None:
-        lines.append(f"base_model: {json.dumps(card.base)}")
+    if card.base is not None and card.base_on_hub:
+        lines.append(f"base_model: {_yaml(card.base)}")
     return "\n".join([*lines, "tags: [reward-model, rlhf, lightning-rm]", "---"])
 
 
@@ -129,10 +132,10 @@ def _use(card: Card) -> str:
         "changed, and no generation prompt added.",
     ]
     for heading, code in python_calls(card.kind):
-        lines += ["", f"**{heading}**", "", "```python", code, "```"]
+        lines += ["", f"**{heading}**", "", _fenced("python", code)]
     if card.kind.base is None:
-        lines += ["", "**Served**; TEXT is what the chat template wrote", "", "```bash", server_lines(card.kind), "```"]
-    return "\n".join([*lines, "", "The chat template:", "", "```jinja", card.template, "```"])
+        lines += ["", "**Served**; TEXT is what the chat template wrote", "", _fenced("bash", server_lines(card.kind))]
+    return "\n".join([*lines, "", "The chat template:", "", _fenced("jinja", card.template)])
 
 
 def _data(card: Card) -> str:
@@ -229,6 +232,18 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _options(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items() if name != "_target_")
+
+
+def _yaml(text: str) -> str:
+    """Return a text as YAML reads it: of JSON's escapes it takes those of half a character each for two characters."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _fenced(language: str, code: str) -> str:
+    """Return a block of code, its fence longer than any in it."""
+    longest = max(map(len, re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{code}\n{fence}"
 
 
 def _cell(text: str) -> str:

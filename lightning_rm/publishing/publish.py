@@ -6,6 +6,7 @@ It knows runs and models; no configuration of the commands.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from lightning_rm.scoring.load import load_model
 CARD_FILE = "README.md"
 FACTS_FILE = "lightning_rm.json"
 """Beside adapters alone: what `config.json` says of a whole model's rewards."""
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 PACKAGES = ("lightning-rm", "torch", "transformers", "tokenizers", "peft")
 
 
@@ -131,6 +133,9 @@ def _card(
         license=options.license,
         data_license=options.data_license,
         base=facts.base,
+        base_on_hub=facts.base is not None
+        and HUB_NAME.fullmatch(facts.base) is not None
+        and not Path(facts.base).exists(),
         method=facts.method,
         treatments=facts.treatments,
         seeds=facts.seeds,

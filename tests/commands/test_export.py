@@ -63,7 +63,7 @@ def test_an_export_has_its_card_and_its_facts(runs: Path, tmp_path: Path) -> Non
     accuracies = [json.loads((runs / str(seed) / "results.json").read_text())["val"]["accuracy"] for seed in range(2)]
     for said in (
         'license: "apache-2.0"',
-        f'base_model: "{runs}/base"',
+        f"- Trained from: {runs}/base\n",
         "Licence of the training data: cc-by-4.0",
         "| train | 16 | 16 | none |",
         "- Method: BaselineRM",
