@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -39,11 +40,13 @@ class Choice(NamedTuple):
         values: dotted key -> value, of containers too; nothing is resolved.
         groups: the names of the groups that can be chosen.
         run_dir: the folder of a run where none is named.
+        is_multirun: whether a yaml asks for a sweep.
     """
 
     values: dict[str, object]
     groups: set[str]
     run_dir: str
+    is_multirun: bool
 
 
 def compose_choices(
@@ -76,12 +79,12 @@ def compose_choices(
         groups = own.union(_group_names(more) if more else ())
         chosen = [words for override in overrides if (words := _chosen(override, own, groups, more))]
         found: dict[str, object] = {}
-        run_dir = ""
+        hydra: dict[str, Any] = {}
         for words in _one_by_one(chosen):
             values = _composed(verb, words, search, folder)
-            run_dir = values.pop("hydra")["run"]["dir"]
+            hydra = values.pop("hydra")
             found |= dict(dotted(values))
-    return Choice(found, groups, run_dir)
+    return Choice(found, groups, hydra["run"]["dir"], hydra["mode"] == RunMode.MULTIRUN)
 
 
 def _chosen(override: Override, own: Set[str], groups: Set[str], more: Path | None) -> list[str]:

@@ -25,10 +25,11 @@ from lightning_rm.commands._alone import writing_alone
 from lightning_rm.commands._config import conf_dir, plain_errors
 from lightning_rm.commands._kinds import check_kinds, check_texts
 from lightning_rm.commands._plugins import check_search
-from lightning_rm.commands._resume import go_on, is_multirun, is_requeued
+from lightning_rm.commands._resume import go_on, is_requeued
 from lightning_rm.commands._stopped import follow_starter, follow_sweep, listen, stoppable
 from lightning_rm.commands._sweep import LOST, in_sweep, leave_word, told_at_the_end, word_before
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
+from lightning_rm.commands._words import MULTIRUN, is_multirun
 
 BARS = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")
 """The environment variables that libraries which draw bars look for when they are imported."""
@@ -81,7 +82,7 @@ def command(
         def main() -> None:
             prepare(verb)
             run = hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(job)
-            with stoppable(), told_at_the_end(arguments()) if is_multirun(sys.argv[1:]) else nullcontext():
+            with stoppable(), told_at_the_end(verb, arguments()) if is_multirun(sys.argv[1:]) else nullcontext():
                 run()
 
         return main
@@ -124,25 +125,29 @@ def prepare(verb: str) -> None:
         words = take_word(words)
         sys.argv[1:] = words
         given = sort_words(words)
-        if given.looks_only:  # Hydra's own questions, such as --cfg job
-            return
+        is_other = given.name is not None or given.path is not None  # a configuration whose keys are its own
         asked = without_choices(verb, given.own)
         own = [quoted_where_needed(word) for word in asked]
-        if given.name or given.path:  # another configuration, whose keys are its own
+        own = own if is_other else with_mappings(own)
+        words = sys.argv[1:] = [*given.flags, *own]  # Hydra takes a flag between keys for a mistake
+        if given.looks_only:  # Hydra's own questions, such as --cfg job
+            return
+        if is_other:
             choice = compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
         else:
             choice = check_keys(verb, asked, given.folder)
-            own = with_mappings(own)
-        words = sys.argv[1:] = [*given.flags, *own]  # Hydra takes a flag between keys for a mistake
+        if choice.is_multirun and not any(word.startswith("hydra.mode=") for word in words):
+            words.append(MULTIRUN)
         if is_multirun(words):
             check_search(parse(given.own))
-        elif not any(word.startswith(("hydra.mode=", "--multi")) for word in words):  # other ways to ask for a multirun
+        else:
             check_single(parse(own), choice.groups)
         if verb == "train":
-            sys.argv[1:] = with_folder(words)
+            words = with_folder(words)
             if not is_multirun(words):
-                sys.argv[1:] = with_date(sys.argv[1:], choice.run_dir)
-            check_folder(sys.argv[1:])
+                words = with_date(words, choice.run_dir)
+            check_folder(words)
+        sys.argv[1:] = words
     if is_multirun(words):
         sys.argv.append("+hydra.callbacks.sweep._target_=lightning_rm.commands._sweep.SweepNoted")
         if is_allowed():  # on machines that have not this process's environment too

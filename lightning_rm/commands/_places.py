@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from lightning_rm.commands._resume import quoted
-from lightning_rm.commands._words import parse
+from lightning_rm.commands._words import parse, quoted
 
 ENDINGS_OF_PLACES = ("file", "path", "dir", "folder", "model", "chat_template")
 """How keys end that name a file or a folder: `data.val_file`, `backbone.path`, `judge.model`."""

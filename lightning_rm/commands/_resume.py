@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from lightning_rm.commands._sweep import word_before
-from lightning_rm.commands._words import parse, sort_words
+from lightning_rm.commands._words import is_multirun, parse, quoted, sort_words
 from lightning_rm.drafts import check_place
 from lightning_rm.told import read_object
 
@@ -78,11 +77,6 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
             print(f"going on from {found}", file=sys.stderr)
         words.append(f"resume={quoted(str(found))}")
     return words
-
-
-def is_multirun(arguments: Sequence[str]) -> bool:
-    """Tell whether a command line is of a sweep."""
-    return "-m" in arguments or "--multirun" in arguments
 
 
 def go_on(cfg: DictConfig) -> float | None:
@@ -145,13 +139,6 @@ def write_job(run: Path, arguments: Sequence[str], environment: Mapping[str, str
     """Say in a run's folder which job of Slurm writes it, if one does."""
     if job := environment.get("SLURM_JOB_ID"):
         (run / JOB).write_text(json.dumps({"job": job, "arguments": _known(arguments)}) + "\n", encoding="utf-8")
-
-
-def quoted(value: str) -> str:
-    """Return a value as Hydra reads it whole, whatever is in it."""
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # a backslash escapes nothing but a quote
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f'"{escaped}"'
 
 
 def _is_of(run: Path, arguments: Sequence[str]) -> bool:

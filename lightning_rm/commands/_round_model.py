@@ -11,8 +11,8 @@ from lightning_rm.commands._config import conf_dir, defaults_of, resolved
 from lightning_rm.commands._data import keep_if_unchanged, start_of
 from lightning_rm.commands._places import whole_path
 from lightning_rm.commands._process import words_of
-from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import Setup, given
+from lightning_rm.commands._words import quoted
 from lightning_rm.digests import sha256_of
 from lightning_rm.rlhf.combining import combine_models
 from lightning_rm.rlhf.importance import Weighing

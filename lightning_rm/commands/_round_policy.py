@@ -11,8 +11,8 @@ from hydra.utils import instantiate
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._places import whole_place
 from lightning_rm.commands._process import words_of
-from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._round_setup import Setup, given, write_counts
+from lightning_rm.commands._words import quoted
 from lightning_rm.digests import sha256_of
 from lightning_rm.rlhf.improving import Shaping, choose_for_policy, rewards_of, said_groups, write_pairs
 from lightning_rm.rlhf.policy import generation_config, policy_config

@@ -21,7 +21,7 @@ from lightning_rm.commands._data import find_source
 from lightning_rm.commands._folder import draw_missing
 from lightning_rm.commands._places import whole_place, written
 from lightning_rm.commands._process import Run, chosen_there
-from lightning_rm.commands._resume import quoted
+from lightning_rm.commands._words import quoted
 from lightning_rm.commands.evaluate import device_of
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.pairs import load_tokenizer

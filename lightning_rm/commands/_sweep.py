@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 from collections.abc import Generator, Sequence
@@ -26,9 +27,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from lightning_rm.commands._alone import released, work_alone
+from lightning_rm.commands._alone import LOCK, released, work_alone
 from lightning_rm.commands._plugins import end_in_words
-from lightning_rm.commands._targets import is_allowed
+from lightning_rm.commands._words import is_multirun, is_multirun_flag, quoted, sort_words
 from lightning_rm.drafts import draft_of
 from lightning_rm.system import is_running
 from lightning_rm.told import read_object
@@ -46,15 +47,11 @@ class Sweep:
 
     Args:
         folder: of all its jobs.
-        verb: the command that each of them is.
         jobs: the overrides of each job, by its number; none where a sweeper chooses them on the way.
-        flags: words of its command line that its jobs need alone too.
     """
 
     folder: Path
-    verb: str
     jobs: Sequence[Sequence[str]]
-    flags: Sequence[str]
 
 
 _sweep: Sweep | None = None  # of this process, once Hydra has begun it
@@ -119,26 +116,19 @@ class SweepNoted(Callback):
         folder = Path(config.hydra.sweep.dir)
         work_alone(folder)
         if config.get("resume") != "auto":
-            for word in folder.glob(f"*/{WORD}"):
-                word.unlink()
-        flags = [
-            word
-            for source in config.hydra.runtime.config_sources
-            if source.provider == "command-line"
-            for word in ("--config-dir", source.path)
-        ]
-        if is_allowed():
-            flags.append("allow_targets=true")
-        _sweep = Sweep(folder, config.hydra.job.config_name, _planned(config), flags)
+            for job in _jobs_below(folder):
+                (job / WORD).unlink()
+        _sweep = Sweep(folder, _planned(config))
         end_in_words(config.hydra.sweeper._target_, config.hydra.launcher._target_)
 
 
 @contextmanager
-def told_at_the_end(arguments: Sequence[str]) -> Generator[None]:
+def told_at_the_end(verb: str, arguments: Sequence[str]) -> Generator[None]:
     """Show what became of each job of a multirun, however it ended, if one failed, was lost or has not begun.
 
     Args:
-        arguments: the command line.
+        verb: the command that each job is.
+        arguments: its command line.
 
     Raises:
         SystemExit: with 1, of a multirun that came to its end nevertheless.
@@ -151,16 +141,17 @@ def told_at_the_end(arguments: Sequence[str]) -> Generator[None]:
             yield
         whole = True
     finally:
-        missed = _sweep is not None and show(_sweep, arguments)
+        missed = _sweep is not None and show(_sweep, verb, arguments)
         if missed and whole:
             raise SystemExit(1)
 
 
-def show(sweep: Sweep, arguments: Sequence[str] = ()) -> bool:
+def show(sweep: Sweep, verb: str, arguments: Sequence[str]) -> bool:
     """Show what became of each job, and how to run those again that are not done; show nothing if all are.
 
     Args:
         sweep: the multirun.
+        verb: the command that each job is.
         arguments: its command line.
 
     Returns:
@@ -175,24 +166,29 @@ def show(sweep: Sweep, arguments: Sequence[str] = ()) -> bool:
     for heading in ("job", "overrides", "what went wrong"):
         table.add_column(heading, overflow="fold")
     for folder, word in found.items():
-        table.add_row(folder.name, " ".join(word["overrides"]), word["error"] or "done")
+        name = str(folder.relative_to(sweep.folder))
+        table.add_row(name, " ".join(word["overrides"]), word["error"] or "done")
     console.print(table)
     console.print("each of them again, alone:")
-    again = ["resume=auto"] if sweep.verb == "train" else []
+    again = ["resume=auto"] if verb == "train" else []
+    given = sort_words(arguments)
+    flags = [word for word in given.flags if not is_multirun_flag(word)]
+    flags += [word for word in given.own if word.startswith("allow_targets=")]
+    flags += [] if is_multirun(arguments) else ["hydra.mode=RUN"]  # a yaml asks for the sweep
     for folder in missed:
-        words = [*sweep.flags, *_asked(found[folder]["overrides"]), f"hydra.run.dir={folder}", *again]
-        console.print(f"  {shlex.join(['lightning-rm', sweep.verb, *words])}", soft_wrap=True)
-    if again and arguments:
+        words = [*flags, *_asked(found[folder]["overrides"]), _word("hydra.run.dir", folder), *again]
+        console.print(f"  {shlex.join(['lightning-rm', verb, *words])}", soft_wrap=True)
+    if again:
         words = [word for word in _asked(arguments) if not word.startswith("hydra.sweep.dir=")]
-        words += [f"hydra.sweep.dir={sweep.folder}", *again]
+        words += [_word("hydra.sweep.dir", sweep.folder), *again]
         console.print("the sweep again, without the jobs that are done:")
-        console.print(f"  {shlex.join(['lightning-rm', sweep.verb, *words])}", soft_wrap=True)
+        console.print(f"  {shlex.join(['lightning-rm', verb, *words])}", soft_wrap=True)
     return True
 
 
 def words_of(sweep: Sweep) -> dict[Path, dict[str, Any]]:
     """Return what became of each job, by its folder, in the order of their numbers."""
-    found = {path.parent: read_object(path) for path in sweep.folder.glob(f"*/{WORD}")}
+    found = {job: read_object(job / WORD) for job in _jobs_below(sweep.folder)}
     for path, word in found.items():
         if word["error"] == LOST:
             word["error"] = _unwritten.get(path.resolve()) or _where(*word["process"])
@@ -200,7 +196,14 @@ def words_of(sweep: Sweep) -> dict[Path, dict[str, Any]]:
     for number, overrides in enumerate(sweep.jobs):
         if _asked(overrides) not in begun:
             found[sweep.folder / str(number)] = {"overrides": list(overrides), "error": NOT_BEGUN}
-    return {path: found[path] for path in sorted(found, key=lambda path: (len(path.name), path.name))}
+    return {path: found[path] for path in sorted(found, key=lambda path: (len(path.name), path))}
+
+
+def _jobs_below(folder: Path) -> list[Path]:
+    """Return the folders of a sweep's jobs, as deep as its `hydra.sweep.subdir` puts them; not of a sweep within it."""
+    jobs = [path.parent for path in folder.rglob(WORD)]
+    within = [lock.parent for lock in folder.rglob(LOCK) if lock.parent != folder]
+    return [job for job in jobs if not any(job.is_relative_to(sweep) for sweep in within)]
 
 
 def overrides_of(folder: Path) -> list[str]:
@@ -229,6 +232,11 @@ def _planned(config: DictConfig) -> list[list[str]]:
     words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
     parsed = OverridesParser.create().parse_overrides(words)
     return [list(filter_overrides(job)) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def _word(key: str, folder: Path) -> str:
+    """Return a word that sets a folder, with quotes where Hydra needs them."""
+    return f"{key}={folder if re.fullmatch(r'[a-zA-Z0-9_./-]+', str(folder)) else quoted(str(folder))}"
 
 
 def _asked(overrides: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -26,11 +27,19 @@ ELSEWHERE = {
 """Words of Hydra's own by which configurations lie elsewhere -> the field of `Words` that has it."""
 
 
+SHOWN = ("--cfg", "-c", "--info", "-i", "--package", "-p")
+"""Words of Hydra's own by which it shows something, and runs nothing."""
+
+
 FLAGS = (
     *("--cfg", "--config-dir", "--config-name", "--config-path", "--help", "--hydra-help", "--info", "--multirun"),
     *("--package", "--resolve", "--run", "--shell-completion", "--version"),
 )
 """Hydra's own words, which may be cut short."""
+
+
+MULTIRUN = "hydra.mode=MULTIRUN"
+"""A word that asks for a sweep, as a yaml may too."""
 
 
 BEYOND_ASCII = r"[^\s,=:()\[\]{}]*[^\x00-\x7f](?:[^,=:()\[\]{}]*[^\s,=:()\[\]{}])?"
@@ -68,27 +77,49 @@ def sort_words(words: Sequence[str]) -> Words:
     flags: list[str] = []
     others: dict[str, str] = {}
     looks_only = False
-    rest = iter(words)
-    for word in rest:
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
         name, sign, value = word.partition("=")
         if name == "--experimental-rerun":
             raise ValueError(f"{name} reads a pickle, which may run anything; give the settings themselves")
-        if word.startswith("-"):
-            flags.append(word)
-        if name in ELSEWHERE:
-            place = value if sign else next(rest, None)
-            if place is None:
-                raise ValueError(f"{name}: say where, as {name}=...")
-            others[ELSEWHERE[name]] = place
-            flags += [] if sign else [place]
-        elif word in ("--cfg", "-c", "--info", "-i", "--package", "-p"):
-            looks_only = True
-        elif name.startswith("--") and not any(flag.startswith(name) for flag in FLAGS):
+        if not word.startswith("-"):
+            own.append(word)
+            continue
+        flags.append(word)
+        whole = next((flag for flag in FLAGS if flag.startswith(name)), None) if name.startswith("--") else name
+        if whole is None:
             told = f"{name[2:]}={value or '...'}"
             raise ValueError(f"{word!r}: keys stand without dashes, and = before the value: {told}")
-        elif not word.startswith("-"):
-            own.append(word)
+        if whole not in ELSEWHERE and whole not in SHOWN:
+            continue
+        if not sign and rest and not rest[0].startswith("-"):
+            value = rest.popleft()
+            flags.append(value)
+        looks_only = looks_only or whole in SHOWN
+        if whole in ELSEWHERE:
+            if not value:
+                raise ValueError(f"{whole}: say where, as {whole}=...")
+            others[ELSEWHERE[whole]] = value
     return Words(own, looks_only=looks_only, flags=flags, **others)
+
+
+def is_multirun(words: Sequence[str]) -> bool:
+    """Tell whether a command line asks for a sweep: by `-m`, `--multirun`, which may be cut short, or `hydra.mode=`."""
+    modes = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("hydra.mode=")]
+    return any(is_multirun_flag(word) for word in words) or modes[-1:] == [MULTIRUN.partition("=")[2]]
+
+
+def is_multirun_flag(word: str) -> bool:
+    """Tell whether a word is one of Hydra's flags for a sweep."""
+    return word == "-m" or (word.startswith("--m") and "--multirun".startswith(word))
+
+
+def quoted(value: str) -> str:
+    """Return a value as Hydra reads it whole, whatever is in it."""
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # a backslash escapes nothing but a quote
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f'"{escaped}"'
 
 
 def quoted_where_needed(word: str) -> str:

@@ -22,8 +22,8 @@ from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._folder import draw_missing
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, words_of
 from lightning_rm.commands._progress import progress, resumable
-from lightning_rm.commands._resume import quoted
 from lightning_rm.commands._tables import report_table
+from lightning_rm.commands._words import quoted
 from lightning_rm.curation.curate import Look, Outside, check_asked, curate
 from lightning_rm.curation.endpoint import Judge
 from lightning_rm.curation.made_of import check_made_of

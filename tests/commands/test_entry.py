@@ -22,10 +22,18 @@ from lightning_rm.commands._config import in_words
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._help import help_text, read_help
 from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
-from lightning_rm.commands._resume import check_folder, is_requeued, quoted, with_folder, write_job
+from lightning_rm.commands._resume import check_folder, is_requeued, with_folder, write_job
 from lightning_rm.commands._stopped import Terminated
 from lightning_rm.commands._sweep import SweepNoted
-from lightning_rm.commands._words import check_single, check_text, parse, quoted_where_needed, sort_words
+from lightning_rm.commands._words import (
+    check_single,
+    check_text,
+    is_multirun,
+    parse,
+    quoted,
+    quoted_where_needed,
+    sort_words,
+)
 from lightning_rm.commands.main import main, verbs
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import CONF, composed
@@ -372,6 +380,42 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
     assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["overrides"] == ["max_pairs=1"]
     assert swept(monkeypatch, *sweep, task=Mock(return_value=None)) == 0
     assert "are not done" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "alone"),
+    [
+        (["--multi", "max_pairs=1,2"], ""),
+        (["hydra.mode=MULTIRUN", "max_pairs=1,2"], ""),
+        (["--config-dir=more", "-cn", "mine"], "--config-dir=more -cn mine hydra.mode=RUN "),
+    ],
+)
+def test_a_sweep_is_one_however_it_is_asked_for(
+    words: list[str],
+    alone: str,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """By a word that is cut short, by Hydra's own key, and by a configuration of the user's own."""
+    (tmp_path / "more").mkdir()
+    mine = "defaults: [analyze, _self_]\nhydra: {mode: MULTIRUN, sweeper: {params: {max_pairs: '1,2'}}}\n"
+    (tmp_path / "more" / "mine.yaml").write_text(mine)
+    assert is_multirun(words) == (not alone)
+    task = Mock(side_effect=ValueError("it went wrong"))
+    assert swept(monkeypatch, *words, "hydra.sweep.dir=sweep", task=task) == 1
+    shown = capfd.readouterr().err
+    assert "2 of 2 jobs are not done" in shown
+    assert f"\n  lightning-rm analyze {alone}max_pairs=2 hydra.run.dir=sweep/1\n" in shown
+    assert not is_multirun([*words, "hydra.mode=RUN"][1:])
+
+
+def test_what_hydra_shows_is_what_would_run() -> None:
+    """`--cfg job` stands anywhere, and its value is none of the command's own words."""
+    given = sort_words(["peft=null", "--cfg", "job", "--resolve", "--info=config", "--config-d", "x", "seed=1"])
+    assert (given.own, given.looks_only, given.folder) == (["peft=null", "seed=1"], True, "x")
+    assert given.flags == ["--cfg", "job", "--resolve", "--info=config", "--config-d", "x"]
 
 
 def test_a_search_that_finds_nothing_ends_with_its_table(

@@ -45,15 +45,29 @@ def test_a_job_that_did_not_come_to_its_end_is_told_and_runs_again_alone(
     left(tmp_path / "3", [*jobs[3], "resume=auto"], LOST, "another")
     left(tmp_path / "4", jobs[4], "it went wrong")
     monkeypatch.setenv("COLUMNS", "300")
-    assert show(Sweep(tmp_path, "train", jobs, ["allow_targets=true"]), ["-m", "seed=range(6)", "name=a b"])
+    assert show(Sweep(tmp_path, jobs), "train", ["-m", "allow_targets=true", "seed=range(6)", "name=a b"])
     said = capsys.readouterr().err
     assert "5 of 6 jobs are not done" in said
     for number, what in enumerate(("done", LOST, "still running", "another, process", "it went wrong", NOT_BEGUN)):
         assert re.search(rf"│ {number} +│ seed={number} name=a b .*│ .*{re.escape(what)}", said)
         words = f"allow_targets=true seed={number} 'name=a b' hydra.run.dir={tmp_path}/{number} resume=auto"
         assert (f"lightning-rm train {words}" in said) == (number != 0)
-    assert f"lightning-rm train -m 'seed=range(6)' 'name=a b' hydra.sweep.dir={tmp_path} resume=auto" in said
-    assert not show(Sweep(tmp_path / "none", "train", [], []))
+    words = f"-m allow_targets=true 'seed=range(6)' 'name=a b' hydra.sweep.dir={tmp_path} resume=auto"
+    assert f"lightning-rm train {words}" in said
+    assert not show(Sweep(tmp_path / "none", []), "train", ["-m"])
+
+
+def test_jobs_lie_as_deep_as_a_sweep_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`hydra.sweep.subdir` may have several folders, and signs that Hydra reads within quotes alone."""
+    left(tmp_path / "a" / "seed=0", ["seed=0"], None)
+    left(tmp_path / "a" / "seed=1", ["seed=1"], "it went wrong")
+    left(tmp_path / "inner" / "2", ["seed=2"], "of a sweep of its own")
+    (tmp_path / "inner" / _alone.LOCK).touch()
+    assert show(Sweep(tmp_path, [["seed=0"], ["seed=1"]]), "train", ["-m", "--config-dir", "more", "seed=0,1"])
+    said = capsys.readouterr().err
+    assert "1 of 2 jobs are not done" in said
+    folder = f"'hydra.run.dir=\"{tmp_path}/a/seed=1\"'"
+    assert f"\n  lightning-rm train --config-dir more seed=1 {folder} resume=auto\n" in said
 
 
 def test_a_second_sweep_in_a_folder_names_it(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
