@@ -67,6 +67,8 @@ def compose_choices(
     """
     place = Path(conf_dir()) if path is None else Path(__file__).parent / path
     more = Path(folder).absolute() if folder else None
+    if more is not None and not more.is_dir():
+        raise ValueError(f"--config-dir={folder}: there is no such folder")
     if more is not None and not (place / f"{verb}.yaml").is_file():  # which Hydra looks for in the first folder alone
         place, more = more, place
     for folder_of_others in (more, None if path is None else place):
@@ -75,9 +77,11 @@ def compose_choices(
     search = [f"hydra.searchpath=[file://{more}]"] if more else []
     with initialize_config_dir(str(place), version_base="1.3"):
         # Of groups that a configuration is not made of nobody reads what is chosen.
-        own = set(defaults_of(place / f"{verb}.yaml")).intersection(_group_names(place))
+        usual = defaults_of(place / f"{verb}.yaml")
+        own = set(usual).intersection(_group_names(place))
+        needed = {group for group in own if usual[group]}
         groups = own.union(_group_names(more) if more else ())
-        chosen = [words for override in overrides if (words := _chosen(override, own, groups, more))]
+        chosen = [words for override in overrides if (words := _chosen(override, own, needed, groups, more))]
         found: dict[str, object] = {}
         hydra: dict[str, Any] = {}
         for words in _one_by_one(chosen):
@@ -87,7 +91,7 @@ def compose_choices(
     return Choice(found, groups, hydra["run"]["dir"], hydra["mode"] == RunMode.MULTIRUN)
 
 
-def _chosen(override: Override, own: Set[str], groups: Set[str], more: Path | None) -> list[str]:
+def _chosen(override: Override, own: Set[str], needed: Set[str], groups: Set[str], more: Path | None) -> list[str]:
     """Return the words of an override that chooses or deletes, one for each choice of a sweep; none of another."""
     override.config_loader = loader = GlobalHydra.instance().config_loader()  # glob(*) looks a group's choices up
     # Hydra takes 30 ms to say that a value is not a group.
@@ -95,6 +99,8 @@ def _chosen(override: Override, own: Set[str], groups: Set[str], more: Path | No
     options = loader.get_group_options(key) if key in groups or key.startswith("hydra/") else []
     options += [file.stem for file in sorted((more / key).glob("*.yaml"))] if more else []
     if override.is_delete():
+        if key in needed:
+            raise ValueError(f"{override.input_line}: a group has a choice; there are {', '.join(options)}")
         return _single(override)
     if not options:
         return []

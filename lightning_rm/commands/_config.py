@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import lightning_rm
 from lightning_rm.commands._stopped import exit_after
-from lightning_rm.commands._sweep import in_sweep, leave_last_word, leave_word
+from lightning_rm.commands._sweep import in_sweep, leave_last_word, leave_word, task_words
 from lightning_rm.drafts import is_full
 from lightning_rm.told import check_yaml
 
@@ -136,16 +135,12 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
 
 def is_given(key: str) -> bool:
     """Tell whether this job's command line sets a key, rather than a configuration."""
-    return key in (word.partition("=")[0].lstrip("+") for word in _given())
+    return key in (word.partition("=")[0].lstrip("+") for word in task_words())
 
 
 def given_null() -> list[str]:
     """Return the keys that this job's command line sets to null."""
-    return [key.lstrip("+") for key, _, value in (word.partition("=") for word in _given()) if value == "null"]
-
-
-def _given() -> Sequence[str]:
-    return HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    return [key.lstrip("+") for key, _, value in (word.partition("=") for word in task_words()) if value == "null"]
 
 
 def in_words(error: BaseException) -> str | None:

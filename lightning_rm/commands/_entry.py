@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._alone import writing_alone
@@ -27,7 +28,7 @@ from lightning_rm.commands._kinds import check_kinds, check_texts
 from lightning_rm.commands._plugins import check_search
 from lightning_rm.commands._resume import go_on, is_requeued
 from lightning_rm.commands._stopped import follow_starter, follow_sweep, listen, stoppable
-from lightning_rm.commands._sweep import LOST, in_sweep, leave_word, told_at_the_end, word_before
+from lightning_rm.commands._sweep import LOST, in_sweep, leave_word, task_words, told_at_the_end, word_before
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
 from lightning_rm.commands._words import MULTIRUN, is_multirun
 
@@ -67,9 +68,10 @@ def command(
                 check_kinds(cfg)
                 if in_sweep():
                     follow_sweep()
-                    goes_on = cfg.get("resume") == "auto" or is_requeued(cfg, arguments())
-                    if goes_on and (done := go_on(cfg)) is not None:
-                        return done
+                goes_on = cfg.get("resume") == "auto" or (in_sweep() and is_requeued(cfg, arguments()))
+                if goes_on and (done := go_on(cfg)) is not None:
+                    return done
+                if in_sweep():
                     leave_word(LOST)
                 if alone and not OmegaConf.is_missing(cfg, "out") and cfg.out is not None:
                     ends.enter_context(writing_alone(Path(cfg.out), verb))
@@ -110,9 +112,10 @@ def prepare(verb: str) -> None:
             os.environ.setdefault(bars, "1")
     if "-h" in words or "--help" in words:
         from lightning_rm.commands._help import help_text
+        from lightning_rm.commands._words import sort_words
 
         with _said():
-            print(help_text(verb, [word for word in words if not word.startswith("-")]))
+            print(help_text(verb, sort_words(words).own))
         raise SystemExit(0)
     from lightning_rm.commands._choices import compose_choices
     from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
@@ -143,7 +146,7 @@ def prepare(verb: str) -> None:
         else:
             check_single(parse(own), choice.groups)
         if verb == "train":
-            words = with_folder(words)
+            words = with_folder(words, choice.run_dir)
             if not is_multirun(words):
                 words = with_date(words, choice.run_dir)
             check_folder(words)
@@ -155,8 +158,18 @@ def prepare(verb: str) -> None:
 
 
 def arguments() -> list[str]:
-    """Return the command line of this process, as it was given."""
-    return list(sys.argv[1:] if _arguments is None else _arguments)
+    """Return the command line of this process, as it was given; of a job of a sweep, that of the job alone, which may
+    run in a process that a launcher has started.
+    """
+    if not in_sweep():
+        return list(sys.argv[1:] if _arguments is None else _arguments)
+    own = HydraConfig.get()
+    name, there = own.job.config_name, conf_dir()
+    flags = {"command-line": "--config-dir", "main": "--config-path"}
+    places = {source.path: flags[source.provider] for source in own.runtime.config_sources if source.provider in flags}
+    elsewhere = [f"{flag}={path}" for path, flag in places.items() if path != there]
+    elsewhere += [] if Path(there, f"{name}.yaml").is_file() else [f"--config-name={name}"]
+    return [*elsewhere, *task_words()]
 
 
 def version_text() -> str:

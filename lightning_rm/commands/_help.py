@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from lightning_rm.commands._config import conf_dir, dotted
+from lightning_rm.commands._keys import check_keys, without_choices
 from lightning_rm.commands._words import parse
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<rest>.*)$")
@@ -49,7 +50,6 @@ def read_help(verb: str, arguments: Sequence[str] = ()) -> Help:
         verb: the command.
         arguments: `key=value` words.
     """
-    parse(arguments)
     root = Path(conf_dir())
     with initialize_config_dir(str(root), version_base="1.3"):
         cfg = compose(verb, overrides=list(arguments), return_hydra_config=True)
@@ -84,11 +84,12 @@ def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
         arguments: `key=value` words; `all`, or names of groups whose keys are to be shown.
 
     Raises:
-        ValueError: for another word.
+        ValueError: for another word, and as `check_keys`.
     """
     named = [word for word in arguments if "=" not in word]
-    choices = [word for word in arguments if "=" in word]
-    told = read_help(verb, choices)
+    choices = without_choices(verb, [word for word in arguments if "=" in word])
+    check_keys(verb, choices)
+    told = read_help(verb, [one.input_line or "" for one in parse(choices) if not one.is_sweep_override()])
     if unknown := [word for word in named if word != "all" and word not in told.groups]:
         raise ValueError(f"--help {unknown[0]}: there is no such group; say all, or {', '.join(told.groups)}")
     lines = [*told.about]

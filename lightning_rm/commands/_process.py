@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.commands._config import dotted
+from lightning_rm.commands._config import conf_dir, defaults_of, dotted
 from lightning_rm.commands._places import with_whole_paths
 from lightning_rm.commands._stopped import run_inner
 from lightning_rm.commands._words import sort_words
@@ -45,6 +45,16 @@ def words_of(words: Sequence[str], keys: Sequence[str]) -> list[str]:
     folder = [] if given.folder is None else [f"--config-dir={Path(given.folder).absolute()}"]
     own = [word for word in given.own if word.partition("=")[0].lstrip("+~").partition(".")[0] in keys]
     return [*folder, *with_whole_paths(own)]
+
+
+def with_choices(verb: str, words: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return words for `lightning-rm train`, with what a command chooses of these groups where they do not and a
+    training by itself would choose otherwise.
+    """
+    here, there = (defaults_of(Path(conf_dir()) / f"{name}.yaml") for name in (verb, "train"))
+    given = {word.partition("=")[0].lstrip("+~") for word in words}
+    own = (key for key in keys if key in here and here[key] != there[key] and key not in given)
+    return [*(f"{key}={here[key]}" for key in own), *words]
 
 
 def chosen_there(cfg: DictConfig, words: Sequence[str], keys: Sequence[str]) -> dict[str, str]:

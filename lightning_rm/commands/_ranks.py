@@ -36,8 +36,8 @@ def with_date(words: Sequence[str], usual: str, environment: Mapping[str, str] =
     Raises:
         ValueError: if the ranks do not find each other.
     """
-    named = [word for word in words if word.startswith(FOLDER)]
-    folder = named[-1] if named else f"{FOLDER}{usual}"
+    named = [word for word in words if word.lstrip("+").startswith(FOLDER)]
+    folder = named[-1].lstrip("+") if named else f"{FOLDER}{usual}"
     began = _began(environment) if "${now:" in folder else None
     if began is None:
         return list(words)

@@ -29,7 +29,7 @@ LEAST_BYTES = 2**16
 """What must be free on the disk for a run to begin: its settings take some of it."""
 
 
-def with_folder(arguments: Sequence[str]) -> list[str]:
+def with_folder(arguments: Sequence[str], usual: str = "") -> list[str]:
     """Return a command line of `train` that goes on in the folder where its run lies.
 
         resume=runs/a/checkpoints/resume.ckpt  ->  the same, and hydra.run.dir=runs/a
@@ -37,7 +37,12 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
         resume=auto hydra.run.dir=runs/a       ->  the same, if there is a checkpoint; else the run begins
 
     A job that Slurm has put back into its queue goes on as if `resume=auto` and its folder of before had been given.
-    A folder that is given stays, and so does the command line of a multirun, each of whose jobs has a folder (`go_on`).
+    A folder that is given stays, and so does the command line of a multirun, each of whose jobs has a folder, and of a
+    run whose folder follows its settings, runs/${name}: the job itself finds out where it goes on (`go_on`).
+
+    Args:
+        arguments: the command line.
+        usual: the folder where none is named.
     """
     words = list(arguments)
     if is_multirun(words):
@@ -48,15 +53,18 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
     if resume is None:
         if not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
             return words
-        runs = [Path(folder)] if folder else [*Path("runs").glob("*"), *Path("runs").glob("*/*")]
+        runs = [Path(folder)] if folder and "${" not in folder else [*Path("runs").glob("*"), *Path("runs").glob("*/*")]
         before = [path for path in runs if _is_of(path, arguments)]
         if not before:
             return words
         folder, resume = str(max(before, key=lambda path: (path / JOB).stat().st_mtime)), "auto"
     words = [word for word in words if word.partition("=")[0] not in ("resume", "+resume", "++resume")]
     if resume == "auto":
-        if folder is None:
+        folder = folder or usual
+        if not folder or "${now:" in folder:
             raise ValueError("resume=auto looks for a checkpoint in the run's folder; name it with hydra.run.dir=")
+        if "${" in folder:
+            return list(arguments)
         run = Path(folder)
         found = _latest(run)
     else:
@@ -72,15 +80,14 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
     if folder is not None:
         words.append(f"hydra.run.dir={quoted(folder)}")
     if found is not None:
-        rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or 0
-        if found.exists() and int(rank) == 0:
-            print(f"going on from {found}", file=sys.stderr)
+        if found.exists():
+            _say(found)
         words.append(f"resume={quoted(str(found))}")
     return words
 
 
 def go_on(cfg: DictConfig) -> float | None:
-    """Have a job of a multirun with `resume=auto` go on in its folder, where it is not done.
+    """Have a job with `resume=auto` go on in its folder, where it is none of a multirun's that is done.
 
     Args:
         cfg: of the job; its `resume` becomes the latest checkpoint of its folder, or null where there is none.
@@ -95,7 +102,7 @@ def go_on(cfg: DictConfig) -> float | None:
         return math.nan if word["result"] is None else word["result"]
     found = _latest(folder)
     if found is not None:
-        print(f"going on from {found}", file=sys.stderr)
+        _say(found)
     cfg.resume = None if found is None else str(found)
     return None
 
@@ -153,6 +160,13 @@ def _is_of(run: Path, arguments: Sequence[str]) -> bool:
 def _known(arguments: Sequence[str]) -> list[str]:
     """Return a command line without `allow_targets=`, which is taken from it before anything else is read."""
     return [word for word in arguments if not word.startswith("allow_targets=")]
+
+
+def _say(checkpoint: Path) -> None:
+    """Say on rank 0 where a run goes on."""
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or 0
+    if int(rank) == 0:
+        print(f"going on from {checkpoint}", file=sys.stderr)
 
 
 def _latest(run: Path) -> Path | None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from hydra.utils import get_class
 
-from lightning_rm.commands._config import conf_dir, defaults_of, resolved
+from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import keep_if_unchanged, start_of
 from lightning_rm.commands._places import whole_path
-from lightning_rm.commands._process import words_of
+from lightning_rm.commands._process import with_choices, words_of
 from lightning_rm.commands._round_setup import Setup, given
 from lightning_rm.commands._words import quoted
 from lightning_rm.digests import sha256_of
@@ -111,10 +111,9 @@ class ModelStages:
 
     def train_words(self, round: Round) -> list[str]:
         """Return the words of `lightning-rm train`, without paths, names and seeds."""
-        words = words_of(self.setup.words, TRAINED)
-        chosen = {word.partition("=")[0].lstrip("+~") for word in words}
-        words = [*(f"{group}={choice}" for group, choice in _chosen_here().items() if group not in chosen), *words]
-        if not {"backbone", "backbone.path"} & chosen:
+        own = words_of(self.setup.words, TRAINED)
+        words = with_choices("rlhf", own, TRAINED)
+        if not {"backbone", "backbone.path"} & {word.partition("=")[0].lstrip("+~") for word in own}:
             words += [f"backbone.path={quoted(whole_path(self.cfg.policy))}"]
         if self.reads_responses:
             words += ["responses=jsonl", f"responses.batch_groups={self.cfg.responses.batch_groups}"]
@@ -155,9 +154,3 @@ class ModelStages:
     def reads_responses(self) -> bool:
         """Whether the module is trained on what the policy says."""
         return bool(get_class(self.cfg.module._target_).reads_responses)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _chosen_here() -> dict[str, Any]:
-    """Return what `conf/rlhf.yaml` chooses for a training where `conf/train.yaml` chooses otherwise."""
-    here, there = (defaults_of(Path(conf_dir()) / f"{verb}.yaml") for verb in ("rlhf", "train"))
-    return {group: here[group] for group in TRAINED if group in here and here[group] != there[group]}

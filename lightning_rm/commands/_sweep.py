@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -63,13 +63,19 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def task_words() -> list[str]:
+    """Return the words of this job that are not Hydra's own, as they were given; none outside a job."""
+    words: Any = HydraConfig.get().overrides.task if HydraConfig.initialized() else OmegaConf.create([])
+    return OmegaConf.to_container(words, resolve=False)  # pyright: ignore[reportReturnType]  # a list of texts
+
+
 def leave_word(error: str | None, result: Any = None) -> None:
     """Record in the job's folder that it is done, what went wrong, or that its outcome is not known yet (`LOST`)."""
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     word = {
-        "overrides": list(job.overrides.task),
+        "overrides": task_words(),
         "error": error,
         "result": result if isinstance(result, int | float) else None,
         "process": [socket.gethostname(), os.getpid()],
@@ -99,12 +105,11 @@ def leave_last_word(error: str, is_full: bool) -> None:
 
 def word_before() -> dict[str, Any] | None:
     """Return the word that this job left when it was run before, by the same overrides but for `resume=`."""
-    job = HydraConfig.get()
-    path = Path(job.runtime.output_dir) / WORD
+    path = Path(HydraConfig.get().runtime.output_dir) / WORD
     if not path.is_file():
         return None
     word = read_object(path)
-    return word if _asked(word["overrides"]) == _asked(job.overrides.task) else None
+    return word if _asked(word["overrides"]) == _asked(task_words()) else None
 
 
 class SweepNoted(Callback):
@@ -179,7 +184,7 @@ def show(sweep: Sweep, verb: str, arguments: Sequence[str]) -> bool:
         words = [*flags, *_asked(found[folder]["overrides"]), _word("hydra.run.dir", folder), *again]
         console.print(f"  {shlex.join(['lightning-rm', verb, *words])}", soft_wrap=True)
     if again:
-        words = [word for word in _asked(arguments) if not word.startswith("hydra.sweep.dir=")]
+        words = [word for word in arguments if not word.startswith(("resume=", "hydra.sweep.dir="))]
         words += [_word("hydra.sweep.dir", sweep.folder), *again]
         console.print("the sweep again, without the jobs that are done:")
         console.print(f"  {shlex.join(['lightning-rm', verb, *words])}", soft_wrap=True)
@@ -229,7 +234,8 @@ def _planned(config: DictConfig) -> list[list[str]]:
     sweeper = config.hydra.sweeper
     if not sweeper._target_.endswith(f".{BasicSweeper.__name__}"):
         return []
-    words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+    given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # of each job, and not of the sweep
+    words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *given]
     parsed = OverridesParser.create().parse_overrides(words)
     return [list(filter_overrides(job)) for job in BasicSweeper.split_arguments(parsed, None)[0]]
 
@@ -240,5 +246,5 @@ def _word(key: str, folder: Path) -> str:
 
 
 def _asked(overrides: Sequence[str]) -> list[str]:
-    """Return overrides without `resume=`, which says nothing of what a job is."""
-    return [word for word in overrides if not word.startswith("resume=")]
+    """Return overrides without those that say nothing of what a job is."""
+    return [word for word in overrides if not word.startswith(("resume=", "grid=", "launcher="))]

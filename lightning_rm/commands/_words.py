@@ -42,6 +42,10 @@ MULTIRUN = "hydra.mode=MULTIRUN"
 """A word that asks for a sweep, as a yaml may too."""
 
 
+OF_SWEEPS = ("grid", "launcher")
+"""Groups whose choices nobody reads where a command is run once."""
+
+
 BEYOND_ASCII = r"[^\s,=:()\[\]{}]*[^\x00-\x7f](?:[^,=:()\[\]{}]*[^\s,=:()\[\]{}])?"
 """What is quoted in a value: from one sign of the grammar to the next, with a letter that is not ASCII."""
 
@@ -195,17 +199,19 @@ def parse(arguments: Sequence[str]) -> list[Override]:
 
 
 def check_single(overrides: Sequence[Override], groups: Collection[str]) -> None:
-    """Check that no word has several values where a command is run once.
+    """Check that no word is of a sweep where a command is run once.
 
     Args:
         overrides: of its command line.
         groups: of which one choice is made.
 
     Raises:
-        ValueError: for the first that has; it says how a list is written.
+        ValueError: for the first that has, which says how a list is written, and for a choice that is of a sweep.
     """
     for override in overrides:
         key, _, value = (override.input_line or "").partition("=")
+        if key in OF_SWEEPS:
+            raise ValueError(f"{key}={value} is of a sweep: add -m, or the command is run once, without it")
         if override.is_sweep_override():
             is_list = "(" not in value and override.get_key_element().lstrip("+") not in groups
             told = f"; a list is {key}=[{value}]" if is_list else ""

@@ -20,7 +20,7 @@ from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._data import find_policy, find_source, find_voters, keep_if_unchanged, start_of
 from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._folder import draw_missing
-from lightning_rm.commands._process import Run, as_a_process, chosen_there, words_of
+from lightning_rm.commands._process import Run, as_a_process, chosen_there, with_choices, words_of
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.commands._words import quoted
@@ -139,7 +139,7 @@ def train_voters(
         raise ValueError(f"fit={cfg.fit!r} is not one of heads, whole, cross_fitted and null")
     if not 0 <= cfg.held_out < 1:
         raise ValueError(f"held_out={cfg.held_out} is not a share of the prompts; give a number from 0 to below 1")
-    common = [*trained_words(words), "name=voters", "logger=csv"]
+    common = [*with_choices("curate", trained_words(words), ("data",)), "name=voters", "logger=csv"]
     common += [f"{'' if name in cfg.data.module else '+'}data.module.{name}=null" for name in ("val", "test")]
     held_out = 0.0 if cfg.fit == "cross_fitted" else float(cfg.held_out)
     common += [f"data.val_fraction={held_out}", f"monitor={'val' if held_out else 'test'}/accuracy"]

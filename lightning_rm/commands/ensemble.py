@@ -157,7 +157,7 @@ def _sets(cfg: DictConfig) -> dict[str, Source]:
     raise ValueError(f"the data has no test and no val set to measure on; give {file_key(cfg, 'test')}")
 
 
-@command("ensemble")
+@command("ensemble", alone=True)
 def main(cfg: DictConfig) -> None:
     """Run as the Hydra entry point."""
     ensemble(cfg)

@@ -67,7 +67,7 @@ def test_voters_are_trained_once_and_vote(
 @pytest.mark.parametrize("data", ["disk", "hub", "jsonl", "synthetic"])
 def test_voters_compose_on_data_with_sets_of_their_own_and_without(data: str, tmp_path: Path) -> None:
     given = {"disk": ["data.path=x"], "hub": ["data.name=x"], "jsonl": ["data.file=x"]}.get(data, [])
-    words = [f"data={data}", *given, f"out={tmp_path}"]
+    words = [*([] if data == "jsonl" else [f"data={data}"]), *given, f"out={tmp_path}"]  # which curate reads by itself
 
     def train(words: Sequence[str]) -> None:
         check_keys("train", words[1:-1])

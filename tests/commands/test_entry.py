@@ -19,7 +19,7 @@ from lightning_rm.callbacks import CheckpointFiles
 from lightning_rm.commands import _entry
 from lightning_rm.commands._completion import SCRIPTS, complete
 from lightning_rm.commands._config import in_words
-from lightning_rm.commands._entry import command
+from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._help import help_text, read_help
 from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
 from lightning_rm.commands._resume import check_folder, is_requeued, with_folder, write_job
@@ -62,6 +62,7 @@ from tests.commands.test_conf import CONF, composed
         (["data=jsonl", "data.file=[a.jsonl, b(1).jsonl]"], '\'data.file=["a.jsonl","b(1).jsonl"]\''),
         (["+peft=lora"], "+peft=lora: peft has a choice already; write it without the +"),
         (["optimizer=null"], "optimizer=null: a group has a choice; there are adamw, "),
+        (["~logger"], "~logger: a group has a choice; there are csv, none, "),
         (
             ["-m", "peft=null,lora"],
             "peft=null: a group has a choice; there are dora, ia3, lora, rslora, vera; in a sweep",
@@ -174,6 +175,13 @@ def test_several_values_of_a_command_that_runs_once_are_told_how_they_are_given(
     check_single(parse(["models=[runs/a,runs/b]", "data.file='a,b'", "module=meta", "~data"]), {"module"})
 
 
+@pytest.mark.parametrize("word", ["grid=voters", "launcher=joblib"])
+def test_what_is_of_a_sweep_is_not_left_out(word: str) -> None:
+    with pytest.raises(ValueError, match=f"^{word} is of a sweep: add -m, or the command is run once, without it$"):
+        check_single(parse(["seed=1", word]), {"grid", "launcher"})
+    check_single(parse(["~grid", "~launcher"]), {"grid", "launcher"})
+
+
 def test_a_command_says_so_before_anything_is_loaded(cli: Cli) -> None:
     said = cli("evaluate", "models=a,b")
     assert (said.code, said.err) == (
@@ -270,6 +278,17 @@ def test_help_is_two_screens_and_says_how_to_see_every_key(cli: Cli) -> None:
     assert "optimizer steps of the run; -1" in cli("train", "trainer=cpu", "--help").out
     said = cli("train", "--help", "trainr")
     assert (said.code, "there is no such group; say all, or data, backbone" in said.err) == (1, True)
+
+
+def test_help_takes_the_words_of_a_run(cli: Cli, tmp_path: Path) -> None:
+    """Flags with their values, groups without a choice and several values; what is wrong with a word is a sentence."""
+    (tmp_path / "more").mkdir()
+    said = cli("train", "peft=null", "-m", "seed=0,1", "data.epochs=7", "--config-dir", "more", "--help")
+    assert (said.code, "  data.epochs=7" in said.out) == (0, True)
+    for word, told in (("data=jsnl", "the nearest is jsonl"), ("lr=1", "the nearest is optimizer.lr")):
+        said = cli("train", word, "--help")
+        assert (said.code, told in said.err, "Traceback" in said.err) == (1, True, False)
+    assert cli("train", "--config-dir=none").err == "error: --config-dir=none: there is no such folder\n"
 
 
 def test_what_is_asked_first_imports_nothing_heavy() -> None:
@@ -411,6 +430,29 @@ def test_a_sweep_is_one_however_it_is_asked_for(
     assert not is_multirun([*words, "hydra.mode=RUN"][1:])
 
 
+def test_a_job_of_a_sweep_has_words_of_its_own(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What it hands on to other commands, in whatever process it runs; what follows another key does so in each job."""
+    (tmp_path / "more").mkdir()
+    found: list[list[str]] = []
+
+    def task(cfg: DictConfig) -> None:
+        found.append(arguments())
+        if cfg.max_pairs == 2:
+            raise ValueError("it went wrong")
+
+    sweep = ["--config-dir=more", "-m", "max_pairs=1,2", "out=a_${max_pairs}", "hydra.sweep.dir=sweep"]
+    assert swept(monkeypatch, *sweep, task=task) == 1
+    folder = f"--config-dir={tmp_path / 'more'}"
+    assert found == [[folder, f"max_pairs={number}", r"out=a_$\{max_pairs\}"] for number in (1, 2)]
+    assert arguments() == sweep
+    shown = capfd.readouterr().err
+    assert "1 of 2 jobs are not done" in shown
+    again = r"analyze --config-dir=more max_pairs=2 'out=a_$\{max_pairs\}' hydra.run.dir=sweep/1"
+    assert f"\n  lightning-rm {again}\n" in shown
+
+
 def test_what_hydra_shows_is_what_would_run() -> None:
     """`--cfg job` stands anywhere, and its value is none of the command's own words."""
     given = sort_words(["peft=null", "--cfg", "job", "--resolve", "--info=config", "--config-d", "x", "seed=1"])
@@ -503,8 +545,12 @@ def test_a_run_goes_on_in_the_folder_of_its_checkpoint(tmp_path: Path, monkeypat
     elsewhere = path.rename("copied.ckpt")
     assert with_folder([f"resume={elsewhere}"]) == [f'resume="{elsewhere}"']
     assert with_folder(["hydra.run.dir=b", f"resume={quoted(str(latest))}"])[0] == 'hydra.run.dir="b"'
-    with pytest.raises(ValueError, match="name it with hydra"):
-        with_folder(["resume=auto"])
+    for folder in ("", "runs/a/${now:%Y}"):
+        with pytest.raises(ValueError, match="name it with hydra"):
+            with_folder(["resume=auto"], folder)
+    assert with_folder(["resume=auto"], str(run)) == [there[0], f"resume={quoted(str(latest))}"]
+    for words in (["resume=auto", "hydra.run.dir=runs/${name}"], ["resume=auto"]):  # the job finds out
+        assert with_folder(words, "runs/${name}") == words
     with pytest.raises(ValueError, match="is a folder without a checkpoint"):
         with_folder([f"resume={tmp_path / 'runs'}"])
     for words in (["seed=1"], ["resume=null"], ["-m", f"resume={latest.name}"]):

@@ -30,7 +30,8 @@ def test_one_process_names_its_folder_itself() -> None:
     assert with_date(["seed=1"], USUAL, {}) == ["seed=1"]
     alone = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "1"}
     assert with_date(["hydra.run.dir=a/${now:%Y}"], USUAL, alone) == ["hydra.run.dir=a/${now:%Y}"]
-    assert with_date(["hydra.run.dir=a"], USUAL, {"TORCHELASTIC_USE_AGENT_STORE": "True"}) == ["hydra.run.dir=a"]
+    for word in ("hydra.run.dir=a", "++hydra.run.dir=a"):
+        assert with_date([word], USUAL, {"TORCHELASTIC_USE_AGENT_STORE": "True"}) == [word]
 
 
 def test_an_experiment_may_name_a_folder_of_its_own() -> None:
