@@ -65,17 +65,22 @@ class PairFile:
             raise ValueError(f"strength={path}: {_reason(self.path, error)}; {ANNOTATE}") from error
         names = self._file.schema_arrow.names
         if lacking := [name for name in (*TEXTS, *NUMBERS) if name not in names]:
-            raise ValueError(f"strength={path} has no {' and no '.join(lacking)}: what is reviewed is {ANNOTATE}")
+            raise ValueError(f"strength={path} has no {' and no '.join(lacking)}: {ANNOTATED}")
         numbers: Any = self._file.read(columns=list(NUMBERS))
-        self.ids: list[str] = numbers["id"].cast(pa.string()).to_pylist()
-        self.subset: list[str] = [name or "all" for name in numbers["subset"].cast(pa.string()).to_pylist()]
-        self.mean: Floats = np.asarray(numbers["strength_mean"], np.float64)
-        self.std: Floats = np.asarray(numbers["strength_std"], np.float64)
-        self._votes: Any = numbers["votes"].combine_chunks()
+        try:
+            self.ids: list[str] = numbers["id"].cast(pa.string()).to_pylist()
+            self.subset: list[str] = [name or "all" for name in numbers["subset"].cast(pa.string()).to_pylist()]
+            self.mean: Floats = np.asarray(numbers["strength_mean"].cast(pa.float64()), np.float64)
+            self.std: Floats = np.asarray(numbers["strength_std"].cast(pa.float64()), np.float64)
+            self._votes: Any = numbers["votes"].cast(pa.list_(pa.float64())).combine_chunks()
+        except pa.ArrowException as error:
+            raise ValueError(
+                f"strength={path} has other columns ({str(error).splitlines()[0]}): {ANNOTATED}"
+            ) from error
         if not self.ids:
             raise ValueError(f"strength={path} has no pairs; {ANNOTATE}")
-        if None in self.ids or np.isnan(self.mean).any():
-            raise ValueError(f"strength={path} has rows without id or strength_mean: what is reviewed is {ANNOTATE}")
+        if None in self.ids or not (np.isfinite(self.mean) & np.isfinite(self.std)).all():
+            raise ValueError(f"strength={path} has rows without id, strength_mean or strength_std: {ANNOTATED}")
         groups = range(self._file.num_row_groups)
         self._starts = np.cumsum([0, *(self._file.metadata.row_group(group).num_rows for group in groups)])
         self._pieces: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
@@ -188,6 +193,7 @@ class PairFile:
 
 
 ANNOTATE = "what `lightning-rm annotate voters=... data=jsonl data.file=PAIRS out=FILE` writes, with texts and votes"
+ANNOTATED = f"what is reviewed is {ANNOTATE}"
 
 
 def _reason(path: Path, error: BaseException) -> str:
@@ -196,8 +202,9 @@ def _reason(path: Path, error: BaseException) -> str:
 
 def _has(column: Any, query: str) -> Bools:
     """Return which rows of a column of texts, or of turns, have a query in them."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        found = compute.match_substring(column, query, ignore_case=True)
+    if not pa.types.is_nested(column.type):
+        texts = column if pa.types.is_large_string(column.type) else column.cast(pa.string())
+        found = compute.match_substring(texts, query, ignore_case=True)
         return np.asarray(compute.fill_null(found, False), bool)
     hits = compute.match_substring(column.flatten().field("content"), query, ignore_case=True)
     rows = np.asarray(compute.list_parent_indices(column))[np.asarray(compute.fill_null(hits, False), bool)]

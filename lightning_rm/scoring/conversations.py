@@ -93,6 +93,8 @@ def score(
             model's context; its place is named.
     """
     _check(model, tokenizer, conversations)
+    if not isinstance(chat_template_kwargs, Mapping | None):
+        raise ValueError(f"chat_template_kwargs={chat_template_kwargs!r}; give a mapping of arguments by name")
     arguments = {name: value for name, value in (chat_template_kwargs or {}).items() if value is not None}
     read = [
         Conversation(conversation.turns, conversation.tools or tools, arguments | {**conversation.chat_template_kwargs})

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_rm.counts import check_counts, given
 from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.backbone.contexts import evaluating
@@ -116,6 +117,7 @@ def forwards(
     Yields:
         The places of a batch's sequences, and what was read of it, one response a sequence.
     """
+    check_counts(1, **given(batch_size=batch_size))
     laid = choose_layout(layout, model.fast_layouts).layout
     with evaluating(model):
         for batch in batches_of(sequences, laid, batch_budget(model, batch_tokens), batch_size):
@@ -126,8 +128,7 @@ def forwards(
 def batch_budget(model: AnyRewardModel, batch_tokens: int | None) -> int:
     """Return the grid tokens of a forward: those that are asked for, or what suits the model's device."""
     if batch_tokens is not None:
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens={batch_tokens}: give 1 or more, or None for what suits the device")
+        check_counts(1, batch_tokens=batch_tokens)
         return batch_tokens
     return CPU_BATCH_TOKENS if model.device.type == "cpu" else BATCH_TOKENS
 

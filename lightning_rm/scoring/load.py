@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
+from lightning_rm.data.tokenize.tokenizer import check_tokenizer, definition, load_tokenizer
 from lightning_rm.devices import known_device
 from lightning_rm.digests import chunks_digest, fingerprint
 from lightning_rm.model_paths import check_model_path
@@ -75,6 +75,8 @@ def load_model(
         ValueError: if there is no model, it has no trained head, or this machine has no such device.
     """
     check_model_path(path)
+    if tokenizer is not None:
+        check_tokenizer(tokenizer)
     place = None if device is None else known_device(device)
     folder = find_folder(Path(path), weights)
     if folder is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
@@ -379,6 +380,33 @@ def test_what_is_not_annotated_is_an_error_that_says_what_is(tmp_path: Path) -> 
     (tmp_path / "text.parquet").write_text("text")
     with pytest.raises(ValueError, match="not a Parquet file"):
         PairFile(tmp_path / "text.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("strength_std", pa.nulls(40, pa.float64()), "rows without id, strength_mean or strength_std"),
+        ("strength_mean", ["high"] * 40, "other columns .*'high'"),
+        ("votes", [1.0] * 40, "other columns .*double to list"),
+        ("subset", [["a"]] * 40, "other columns .*list.* to utf8"),
+    ],
+)
+def test_a_column_of_another_kind_is_an_error(name: str, values: Any, told: str, plain: Path, tmp_path: Path) -> None:
+    table = pq.read_table(plain)
+    pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(values)), tmp_path / "s.parquet")
+    with pytest.raises(ValueError, match=rf"{told}.*lightning-rm annotate"):
+        PairFile(tmp_path / "s.parquet")
+
+
+def test_texts_that_another_program_has_written_are_searched(plain: Path, tmp_path: Path) -> None:
+    """A table's prompts that are all null, its responses as categories and as a view."""
+    table = pq.read_table(plain)
+    words = pa.array([f"good {n}" for n in range(40)])
+    for name, values in (("prompt", pa.nulls(40)), ("chosen", words.dictionary_encode())):
+        table = table.set_column(table.column_names.index(name), name, values)
+    table = table.set_column(table.column_names.index("rejected"), "rejected", words.cast(pa.string_view()))
+    pq.write_table(table, tmp_path / "s.parquet")
+    assert [rows for _, rows in PairFile(tmp_path / "s.parquet").search("GOOD 39")] == [[39]]
 
 
 def test_decisions_survive_a_kill(plain: Path, tmp_path: Path) -> None:

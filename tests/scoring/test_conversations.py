@@ -17,6 +17,7 @@ from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, encode_conversation, prepare_pairs
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.scoring.conversations import score
+from lightning_rm.scoring.load import load_model
 from tests.float64 import same
 from tests.toy import toy_model, toy_module
 
@@ -118,6 +119,16 @@ def test_what_is_no_list_of_conversations_is_a_sentence() -> None:
     for message, (given, conversations) in wrong.items():
         with pytest.raises(ValueError, match=message):
             score(given, tokenizer, conversations)
+
+
+def test_arguments_and_a_tokenizer_of_another_kind_are_a_sentence(tmp_path: Path) -> None:
+    model, tokenizer = toy_model(), world_tokenizer()
+    named: Any = "thinking"
+    with pytest.raises(ValueError, match=r"^chat_template_kwargs='thinking'; give a mapping"):
+        score(model, tokenizer, [], chat_template_kwargs=named)
+    model.save_pretrained(tmp_path, tokenizer)
+    with pytest.raises(ValueError, match="tokenizer is of the type str; give load_tokenizer"):
+        load_model(tmp_path, tokenizer=named)
 
 
 def test_what_a_template_does_not_read_and_empty_responses_are_said_and_scored() -> None:

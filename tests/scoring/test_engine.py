@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -35,6 +35,13 @@ def test_a_budget_that_nobody_names_suits_the_device() -> None:
     model = toy_model()
     assert [batch_budget(model, asked) for asked in (None, 7)] == [2048, 7]
     assert batch_budget(model.to("meta"), None) == 16384
+
+
+@pytest.mark.parametrize("limit", ["batch_size", "batch_tokens"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, "4", True])
+def test_a_limit_of_a_forward_that_is_none_is_an_error(limit: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{limit}={value!r}; give "):
+        score_sequences(toy_model(), SEQUENCES, **{limit: value})
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -109,7 +116,7 @@ def test_options_that_cannot_be_are_named() -> None:
     model = toy_model()
     with pytest.raises(ValueError, match="layout='pack'; it must be one of auto, padded"):
         score_sequences(model, [[1]], layout=cast(LayoutName, "pack"))
-    with pytest.raises(ValueError, match="batch_tokens=0: give 1 or more"):
+    with pytest.raises(ValueError, match="batch_tokens=0; give 1 or more"):
         score_sequences(model, [[1]], batch_tokens=0)
 
 

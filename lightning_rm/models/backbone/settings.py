@@ -17,6 +17,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase, utils
 from transformers.utils.import_utils import is_kernels_available
 
+from lightning_rm.counts import check_counts, given
 from lightning_rm.models.attention.masks import SEGMENT_ATTENTION
 from lightning_rm.models.attention.segments import register_segment_attention
 from lightning_rm.models.backbone.contexts import quiet
@@ -155,9 +156,10 @@ def choose_pad(
     """Return the padding token: the one asked for, else the tokenizer's, else the configuration's.
 
     Raises:
-        ValueError: if there is none, if it ends texts too (then a pooled classifier reads another token than the last
-            of the text), or if positions depend on the configuration's own.
+        ValueError: if there is none, if it is no id, if it ends texts too (then a pooled classifier reads another
+            token than the last of the text), or if positions depend on the configuration's own.
     """
+    check_counts(0, **given(pad_id=pad_id))
     own: int | None = config.pad_token_id
     candidates = (pad_id, None if tokenizer is None else cast("int | None", tokenizer.pad_token_id), own)
     pad = next((candidate for candidate in candidates if candidate is not None), None)

@@ -221,6 +221,14 @@ def test_no_padding_token_is_an_error(tmp_path: Path) -> None:
         RewardModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("pad_id", [-1, "<pad>", 2.0])
+def test_what_is_no_id_pads_nothing(pad_id: Any, tmp_path: Path) -> None:
+    """-1 was taken for the last row of the embeddings."""
+    save_causal(tmp_path)
+    with pytest.raises(ValueError, match=f"^pad_id={pad_id!r}; give "):
+        RewardModel.from_pretrained(tmp_path, pad_id=pad_id)
+
+
 def test_several_eos_tokens_are_all_minded(tmp_path: Path) -> None:
     save_causal(tmp_path, eos_token_id=[EOS, 5])
     with pytest.raises(ValueError, match="ends texts too"):
