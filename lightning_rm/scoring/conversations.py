@@ -92,9 +92,7 @@ def score(
         ValueError: if what is given is not a list of conversations, or one cannot be read or is longer than the
             model's context; its place is named.
     """
-    _check(model, tokenizer, conversations)
-    if not isinstance(chat_template_kwargs, Mapping | None):
-        raise ValueError(f"chat_template_kwargs={chat_template_kwargs!r}; give a mapping of arguments by name")
+    _check(model, tokenizer, conversations, chat_template_kwargs)
     arguments = {name: value for name, value in (chat_template_kwargs or {}).items() if value is not None}
     read = [
         Conversation(conversation.turns, conversation.tools or tools, arguments | {**conversation.chat_template_kwargs})
@@ -177,8 +175,10 @@ def _read(place: int, given: AnyConversation) -> Conversation:
     return Conversation(read.turns[0], read.tools, read.chat_template_kwargs)
 
 
-def _check(model: object, tokenizer: object, conversations: object) -> None:
-    """Raise ValueError, which says what was given, unless it is a model, a tokenizer and a list of conversations."""
+def _check(model: object, tokenizer: object, conversations: object, arguments: object) -> None:
+    """Raise ValueError, which says what was given, unless it is a model, a tokenizer, a list of conversations and a
+    mapping of a template's arguments.
+    """
     if isinstance(model, L.LightningModule):
         raise ValueError(f"score takes a reward model, found the module {type(model).__name__}; give its .model")
     if not isinstance(model, AnyRewardModel):
@@ -186,6 +186,8 @@ def _check(model: object, tokenizer: object, conversations: object) -> None:
             f"score takes a reward model, found {model!r:.80}; give model and tokenizer of load_model(PATH)"
         )
     check_tokenizer(tokenizer)
+    if not isinstance(arguments, Mapping | None):
+        raise ValueError(f"chat_template_kwargs={arguments!r}; give a mapping of arguments by name")
     found = ""
     if isinstance(conversations, str | Mapping):
         found = "a text" if isinstance(conversations, str) else "one row"
