@@ -423,14 +423,17 @@ class RewardModel(AnyRewardModel):
         base: str,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
+        dtype: torch.dtype | None = None,
         write_beside: Callable[[Path], None] | None = None,
     ) -> None:
         """Write the adapters and the head alone as a folder that peft reads, to be put on `base` again.
 
+        The adapters are written in their own dtype, or in another; the head in its own.
+
         Raises:
             ValueError: if the model has no adapters.
         """
-        export_adapters(self.backbone, folder, base, tokenizer, write_beside=write_beside)
+        export_adapters(self.backbone, folder, base, tokenizer, dtype=dtype, write_beside=write_beside)
 
     def save_policy(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Write the language model as a folder that `AutoModelForCausalLM.from_pretrained` reads: a policy.

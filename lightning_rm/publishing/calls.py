@@ -27,6 +27,7 @@ class Kind:
         takes_pairs: whether `tokenizer(prompt, response)` gives the template's ids too.
         serves: whether vLLM and SGLang can load it: decoders.
         num_members: the models on one backbone that the folder holds; its own weights are their average.
+        dtype: of the weights.
     """
 
     folder: str
@@ -35,16 +36,19 @@ class Kind:
     takes_pairs: bool = False
     serves: bool = True
     num_members: int = 1
+    dtype: str = "float32"
 
 
 def python_calls(kind: Kind) -> list[tuple[str, str]]:
     """Return heading and Python of each way to call the model; each leaves the reward of `messages` in `reward`."""
     folder = json.dumps(kind.folder, ensure_ascii=False)  # whatever is in the name, Python reads it
+    # By itself transformers computes in the weights' dtype, of adapters in their base's, and rounds rewards to it.
+    exactly = "" if kind.base is None and kind.dtype == "float32" else ', dtype="float32"'
     load = (
         "import torch\n"
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
         f"tokenizer = AutoTokenizer.from_pretrained({folder})\n"
-        f"model = AutoModelForSequenceClassification.from_pretrained({folder}).eval()\n"
+        f"model = AutoModelForSequenceClassification.from_pretrained({folder}{exactly}).eval()\n"
     )
     if kind.base is not None:
         load = (
@@ -53,7 +57,7 @@ def python_calls(kind: Kind) -> list[tuple[str, str]]:
             "from transformers import AutoTokenizer\n\n"
             f"tokenizer = AutoTokenizer.from_pretrained({folder})\n"
             "model = AutoPeftModelForSequenceClassification.from_pretrained(\n"
-            f"    {folder}, num_labels=1, pad_token_id={kind.pad_id}\n"
+            f"    {folder}, num_labels=1, pad_token_id={kind.pad_id}{exactly}\n"
             ").eval()\n"
         )
     calls = [
@@ -76,7 +80,7 @@ def python_calls(kind: Kind) -> list[tuple[str, str]]:
         return calls
     pipeline = (
         "from transformers import pipeline\n\n"
-        f'rate = pipeline("text-classification", model={folder}, function_to_apply="none")\n'
+        f'rate = pipeline("text-classification", model={folder}, function_to_apply="none"{exactly})\n'
     )
     calls.append(
         (

@@ -16,6 +16,7 @@ from lightning_rm.publishing.calls import Kind, python_calls, server_lines
 from lightning_rm.publishing.facts import Interval, Reference
 
 UNKNOWN = "unknown"
+ROUNDED = "; vLLM and SGLang compute in 16 bits, which rounds rewards, unless `--dtype float32` is given"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def _use(card: Card) -> str:
     for heading, code in python_calls(card.kind):
         lines += ["", f"**{heading}**", "", _fenced("python", code)]
     if card.kind.base is None:
-        lines += ["", "**Served**; TEXT is what the chat template wrote", "", _fenced("bash", server_lines(card.kind))]
+        served = "**Served**; TEXT is what the chat template wrote" + (ROUNDED if card.kind.serves else "")
+        lines += ["", served, "", _fenced("bash", server_lines(card.kind))]
     return "\n".join([*lines, "", "The chat template:", "", _fenced("jinja", card.template)])
 
 

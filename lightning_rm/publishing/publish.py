@@ -104,7 +104,7 @@ def publish(
 
     if adapters is not None and facts.base is not None:
         base = str(Path(facts.base).resolve()) if Path(facts.base).is_dir() else facts.base
-        adapters[0].save_adapters(out, base, tokenizer, write_beside=write_beside)
+        adapters[0].save_adapters(out, base, tokenizer, dtype=dtype, write_beside=write_beside)
     else:
         model.save_pretrained(out, tokenizer, dtype=dtype, facts=settings, write_beside=write_beside)
     return card
@@ -126,6 +126,7 @@ def _card(
         takes_pairs=template == ENCODER_TEMPLATE,
         serves=model.read_at == "last",
         num_members=model.num_rewards,
+        dtype=options.dtype,
     )
     return Card(
         title=(options.name or facts.name).rpartition("/")[2],

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from lightning_rm.commands.export import export_run
@@ -115,6 +116,10 @@ def test_adapters_alone(runs: Path, tmp_path: Path) -> None:
     """The card's own calls on the adapters give what the merged model gives."""
     exported(runs / "1", tmp_path / "whole")
     exported(runs / "1", tmp_path / "alone", "adapter=true")
+    exported(runs / "1", tmp_path / "half", "adapter=true", "dtype=bfloat16")
+    half = load_file(tmp_path / "half" / "adapter_model.safetensors")
+    assert {value.dtype for name, value in half.items() if ".lora_" in name} == {torch.bfloat16}
+    assert {value.dtype for name, value in half.items() if ".lora_" not in name} == {torch.float32}
     names = {path.name for path in (tmp_path / "alone").iterdir()}
     assert "model.safetensors" not in names
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"} <= names

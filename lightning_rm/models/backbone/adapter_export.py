@@ -35,6 +35,7 @@ def export_adapters(
     base: str,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
+    dtype: torch.dtype | None = None,
     write_beside: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a classifier's adapters and head, and its tokenizer, as a peft folder; the folder is swapped whole.
@@ -44,6 +45,7 @@ def export_adapters(
         folder: made if it is not there.
         base: the model that the adapters were trained on: a hub name, or a folder by its full path.
         tokenizer: saved beside them.
+        dtype: of the adapters, where another than their own is wanted; the head stays float32.
         write_beside: writes more files into the folder that it is given, before the swap.
 
     Raises:
@@ -74,6 +76,8 @@ def export_adapters(
     adapters = get_peft_model_state_dict(
         classifier, state_dict=state, adapter_name=ADAPTER, save_embedding_layers=False
     )
+    if dtype is not None:
+        adapters = {name: value.to(dtype) for name, value in adapters.items()}
     adapters |= {name: state[name] for name, _ in head_tensors(classifier, architecture)}
     tensors: dict[str, Tensor] = {f"{PREFIX}{name}": value for name, value in adapters.items()}
     with folder_draft(folder, is_no_model) as draft:
