@@ -56,6 +56,11 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def is_positive(value: object) -> TypeGuard[int | float]:
+    """Tell whether a value is a finite number above 0."""
+    return is_number(value) and value > 0
+
+
 def _check(
     is_kind: Callable[[object], TypeGuard[int | float]], kind: str, least: float, values: Mapping[str, object]
 ) -> None:

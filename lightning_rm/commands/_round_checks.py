@@ -19,6 +19,7 @@ from lightning_rm.commands._places import with_whole_paths
 from lightning_rm.commands._round_setup import MODEL_SELECTIONS
 from lightning_rm.commands._rounds import RoundStages
 from lightning_rm.commands._words import quoted
+from lightning_rm.counts import check_numbers, is_positive
 from lightning_rm.data.rows import GroupRow, Message, PairRow
 from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import draft_of
@@ -30,7 +31,7 @@ from lightning_rm.rlhf.judges import Comparison
 from lightning_rm.rlhf.policy import policy_config
 from lightning_rm.rlhf.policy_files import write_groups
 from lightning_rm.rlhf.prompts import Prompt, check_template_arguments
-from lightning_rm.rlhf.rounds import Round, check_made, check_numbers
+from lightning_rm.rlhf.rounds import Round, check_made, check_rounds
 from lightning_rm.rlhf.sampling import check_options, room_for_prompt
 from lightning_rm.rlhf.trl_training import check_options as check_trl_options
 from lightning_rm.rlhf.trl_training import one_template
@@ -50,14 +51,14 @@ def check_settings(stages: RoundStages) -> None:
         ValueError: for the first one.
     """
     cfg, setup = stages.cfg, stages.setup
-    check_numbers(cfg.rounds, cfg.patience)
+    check_rounds(cfg.rounds, cfg.patience)
     check_options(cfg.k, cfg.temperature, cfg.top_p, cfg.max_new_tokens, cfg.batch_prompts)
     if cfg.k < 2:
         raise ValueError(f"k={cfg.k}: one response to a prompt leaves nothing to choose among; give 2 or more")
     for name in ("num_prompts", "max_prompt_tokens", "num_eval_prompts", "eval_k", "num_models"):
         if cfg[name] is not None and cfg[name] < 1:
             raise ValueError(f"{name}={cfg[name]}; give 1 or more")
-    if not cfg.eval_temperature > 0:
+    if not is_positive(cfg.eval_temperature):
         raise ValueError(f"eval_temperature={cfg.eval_temperature}; it must be above 0")
     for name, known in (("policy_from", ("last", "start")), ("weights", MODEL_SELECTIONS)):
         if cfg[name] not in known:
@@ -68,8 +69,7 @@ def check_settings(stages: RoundStages) -> None:
     stages.policy.shaping()
     if cfg.combine not in (known := (*get_args(Aggregate), "warm")):
         raise ValueError(f"combine={cfg.combine!r}; give one of {', '.join(known)}")
-    if not cfg.lam >= 0:  # nor NaN
-        raise ValueError(f"lam={cfg.lam} is no price of variance; give a number, 0 or more")
+    check_numbers(0, lam=cfg.lam)
     if stages.policy.chooses:
         instantiate(cfg.policy_optimizer.choose)
     else:

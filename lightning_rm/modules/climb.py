@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_rm.batch import GroupBatch
-from lightning_rm.counts import check_numbers, is_number
+from lightning_rm.counts import check_numbers, is_number, is_positive
 from lightning_rm.losses import difference_loss
 from lightning_rm.metrics.groups import group_statistics
 from lightning_rm.models.dropout import without_dropout
@@ -71,7 +71,7 @@ class Climb:
             raise ValueError(f"ascent_lr={ascent_lr!r}; give a number")
         if ascent_scale not in get_args(StepScale):
             raise ValueError(f"ascent_scale={ascent_scale!r}; it must be one of {', '.join(get_args(StepScale))}")
-        if difference_cap is not None and not (is_number(difference_cap) and difference_cap > 0):
+        if difference_cap is not None and not is_positive(difference_cap):
             raise ValueError(f"difference_cap={difference_cap}: give a number above 0, or null for no cap")
         choose_parameters(model, ascent_part)
         self.model = model

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_rm.counts import check_counts, check_numbers, is_number
+from lightning_rm.counts import check_counts, check_numbers, is_positive
 from lightning_rm.losses import simcse_loss, sinkhorn, swav_loss
 from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.modules.gather import gather_rows
@@ -274,5 +274,5 @@ def _check(samples: str, **positive: float) -> None:
     if samples not in get_args(Samples):
         raise ValueError(f"samples={samples!r}; it must be one of {', '.join(get_args(Samples))}")
     for name, value in positive.items():
-        if not (is_number(value) and value > 0):
+        if not is_positive(value):
             raise ValueError(f"{name}={value}; it must be above 0")

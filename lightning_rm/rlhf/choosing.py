@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from lightning_rm.counts import is_positive
 from lightning_rm.data.rows import GroupRow, PairRow
 from lightning_rm.data.synthetic.draws import Draws
 
@@ -40,7 +41,7 @@ class Rejection:
     beta: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta < math.inf:
+        if not is_positive(self.beta):
             raise ValueError(f"beta={self.beta}; it must be above 0, and finite")
 
     def __call__(self, rewards: Sequence[float], draws: Draws) -> list[int]:

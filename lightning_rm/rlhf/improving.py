@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_rm.counts import is_positive
 from lightning_rm.data.rows import BadRow, GroupRow, PairRow
 from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.drafts import draft_of
@@ -57,7 +58,7 @@ class Shaping:
     overlong: float | None = None
 
     def __post_init__(self) -> None:
-        if self.clip is not None and not self.clip > 0:  # nor NaN
+        if self.clip is not None and not is_positive(self.clip):
             raise ValueError(f"clip={self.clip}; it must be above 0")
 
     def scale(self, rewards: Iterable[float | None]) -> tuple[float, float]:

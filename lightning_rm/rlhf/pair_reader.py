@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_rm.counts import is_positive
 from lightning_rm.data.beginnings import num_shared
 from lightning_rm.data.rows import Message, PairRow
 from lightning_rm.data.tokenize.pairs import load_tokenizer
@@ -95,7 +96,7 @@ class PairReader:
             ValueError: if there is no causal language model, the temperature is not above 0, no token ends a response,
                 or the template reads no argument of such a name.
         """
-        if not temperature > 0:
+        if not is_positive(temperature):
             raise ValueError(f"temperature={temperature}; it must be above 0")
         context: int | None = getattr(
             policy_config(path, trust_remote_code=trust_remote_code), "max_position_embeddings", None

@@ -7,7 +7,6 @@ knows the trainers' call signatures and none of their code.
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Literal, cast
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.counts import is_number, is_positive
 from lightning_rm.data.formats.scorable import prompt_and_response
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.policy import OVERLONG
@@ -83,7 +83,7 @@ class RewardFunction:
         if isinstance(normalize, bool):
             normalize = reference_scale(self.model) if normalize else (0.0, 1.0)
         self.mean, self.std = normalize
-        if not (math.isfinite(self.mean) and 0 < self.std < math.inf):
+        if not (is_number(self.mean) and is_positive(self.std)):
             raise ValueError(f"normalize={normalize}: give a mean and a standard deviation, above 0")
         if clip is not None and not clip[0] < clip[1]:
             raise ValueError(f"clip={clip}: give the lowest reward first, such as (-5.0, 5.0)")

@@ -166,7 +166,7 @@ def run_rounds(
     Raises:
         ValueError: if a number is out of its range, or a stage was made of other inputs.
     """
-    check_numbers(num_rounds, patience)
+    check_rounds(num_rounds, patience)
     rounds: list[Round] = []
     for number in range(num_rounds + 1):
         round = Round(out, number)
@@ -179,7 +179,7 @@ def run_rounds(
     return rounds
 
 
-def check_numbers(num_rounds: int, patience: int | None) -> None:
+def check_rounds(num_rounds: int, patience: int | None) -> None:
     """Raise ValueError for a number of rounds, or of falls, that is out of its range."""
     if num_rounds < 1:
         raise ValueError(f"rounds={num_rounds}; give 1 or more (stage=judge round=0 judges the start policy alone)")

@@ -24,7 +24,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lightning_rm.counts import check_counts
+from lightning_rm.counts import check_counts, is_positive
 from lightning_rm.data.rows import Message
 from lightning_rm.digests import key_digest
 from lightning_rm.models.backbone.contexts import evaluating
@@ -141,7 +141,7 @@ def check_options(k: int, temperature: float, top_p: float, max_new_tokens: int,
         ValueError: if one is.
     """
     check_counts(1, k=k, max_new_tokens=max_new_tokens, batch_prompts=batch_prompts)
-    if not temperature > 0:
+    if not is_positive(temperature):
         raise ValueError(f"temperature={temperature}; it must be above 0 (1e-4 takes the likeliest tokens)")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p}; it is a probability, above 0 and at most 1")

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.counts import is_number
+from lightning_rm.counts import is_positive
 from lightning_rm.strength.selection import drop
 from lightning_rm.strength.targets import Targets, Treatment
 from lightning_rm.strength.treatments import soft_label
@@ -46,7 +46,7 @@ def policy(name: PolicyName, *, share: float, agree: float = 0.8, temperature: f
         raise ValueError(f"share={share} is not a share of the pairs; give a number from 0 to 1")
     if not 0.5 < agree <= 1:
         raise ValueError(f"agree={agree} is not a majority of the votes; give a number above 0.5, 1 at most")
-    if not (is_number(temperature) and temperature > 0):
+    if not is_positive(temperature):
         raise ValueError(f"temperature={temperature} must be above 0; 1 takes the voters at their word")
     known: dict[str, Treatment] = {
         "flip_weakest": partial(flip_weakest, share=share),

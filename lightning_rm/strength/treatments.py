@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from lightning_rm.counts import check_counts, is_number
+from lightning_rm.counts import check_counts, is_number, is_positive
 from lightning_rm.strength.selection import decile, drop, prefix, select
 from lightning_rm.strength.targets import Targets
 from lightning_rm.strength.votes import Bools, Floats, Strength, in_ranges, quantiles
@@ -113,7 +113,7 @@ def soft_label(
     Raises:
         ValueError: if the source is neither of the two, the temperature not above 0, or the data has no votes to share.
     """
-    if not (is_number(temperature) and temperature > 0):
+    if not is_positive(temperature):
         raise ValueError(f"temperature={temperature} must be above 0; 1 takes the voters at their word")
     if source == "mean":
         believed = _sigmoid(strength.mean / temperature)
@@ -149,7 +149,7 @@ def adaptive_margin(
     """
     if not is_number(scale):
         raise ValueError(f"scale={scale!r}; give a number, 1 for the strengths as they are")
-    if clip is not None and not (is_number(clip) and clip > 0):
+    if clip is not None and not is_positive(clip):
         raise ValueError(f"clip={clip} must be above 0; null for no bound")
     margin = scale * targets.strength_sign * strength.mean
     if clip is not None:
@@ -237,11 +237,11 @@ def weight(
         UserWarning: where strengths are beyond those of `of_level`.
     """
     bounds = [floor] if clip is None else [floor, clip]
-    if not all(map(is_number, bounds)) or not 0 < floor <= bounds[-1]:
+    if not all(map(is_positive, bounds)) or floor > bounds[-1]:
         raise ValueError(f"floor={floor} and clip={clip}: give 0 < floor <= clip, or drop the pairs that get no weight")
     backing = np.where(targets.label < 0.5, -strength.mean, strength.mean)
     if of_level is not None:
-        if not of_level or not all(is_number(one) and one > 0 for one in of_level):
+        if not of_level or not all(map(is_positive, of_level)):
             raise ValueError(f"of_level={list(of_level)}: give the weight of each strength, 1, 2, ..., as [1, 3, 10]")
         if beyond := int((backing > len(of_level)).sum()):
             warnings.warn(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lightning_rm.counts import check_counts, check_numbers, is_number
+from lightning_rm.counts import check_counts, is_number, is_positive
 from lightning_rm.data.synthetic.draws import Draws
 
 
@@ -46,12 +46,11 @@ class Annotator:
         check_counts(0, levels=self.num_levels, level_shift=self.level_shift)
         if not is_number(self.length_bias):
             raise ValueError(f"length_bias={self.length_bias!r}; give a number")
-        check_numbers(0, temperature=self.temperature, level_width=self.level_width)
-        if not self.level_width:
-            raise ValueError("level_width is 0; it must be above 0")
-        if not self.temperature:
+        if not is_positive(self.level_width):
+            raise ValueError(f"level_width is {self.level_width!r}; it must be above 0")
+        if not is_positive(self.temperature):
             raise ValueError(
-                f"temperature is {self.temperature}; it must be above 0 (clean_labels=True takes no chances)"
+                f"temperature is {self.temperature!r}; it must be above 0 (clean_labels=True takes no chances)"
             )
 
     def level(self, margin: float, num_more_words: int, draws: Draws) -> int:
