@@ -101,7 +101,7 @@ def test_every_word_is_in_the_vocabulary() -> None:
         ({"split": "dev"}, "split is 'dev'"),
         ({"noise": 1.5}, "noise is 1.5"),
         ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"temperature": float("nan")}, "temperature=nan; give a number"),
+        ({"temperature": float("nan")}, "temperature is nan"),
         ({"length_bias": float("inf")}, "length_bias=inf; give a number"),
         ({"seed": -1}, "seed=-1; give 0 or more"),
         ({"levels": 1.5}, "levels=1.5; give a whole number, 0 or more"),

@@ -78,7 +78,14 @@ def test_the_shift_changes_the_fingerprint() -> None:
 
 def test_the_same_seed_gives_the_same_bytes_on_any_machine() -> None:
     written = [asdict(row) for row in groups(20, shift=0.5)]
-    of_files_alone = [("origin", ""), ("doubts", ()), ("subset", "all"), ("scores", ())]
+    of_files_alone = [
+        ("origin", ""),
+        ("unread", ()),
+        ("doubts", ()),
+        ("subset", "all"),
+        ("scores", ()),
+        ("weight", 1.0),
+    ]
     assert all(row.pop(name) == value for row in written for name, value in of_files_alone)
     text = json.dumps(written, sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest() == GOLDEN
