@@ -30,6 +30,12 @@ FORMAT = 3
 CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "ensemble.json")
 """Files beside the weights that rewards depend on."""
 
+VOCABULARIES = (
+    *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *("special_tokens_map.json", "added_tokens.json"),
+)
+"""Those of older tokenizers, whose `tokenizer.json` is made of them when they are read."""
+
 
 class Kept(NamedTuple):
     """The rewards of one model on one benchmark, the check with responses exchanged, and the file that has them."""
@@ -55,16 +61,16 @@ class KeptRewards:
         """Return what the rewards depend on; None for a model without a folder, whose weights cannot be identified."""
         if model is None:
             return None
-        told = [
-            folder / name
-            for folder in {model, *folders_of(model)}
-            for name in CONFIGURATION
-            if (folder / name).is_file()
-        ]
+        folders = {model, *folders_of(model)}
+        told, vocabularies = (
+            sorted(folder / name for folder in folders for name in names if (folder / name).is_file())
+            for names in (CONFIGURATION, VOCABULARIES)
+        )
         return fingerprint(
             version=FORMAT,
             weights=files_digest(weights_below(model)),
-            configuration=[_configuration(file) for file in sorted(told)],
+            configuration=[_configuration(file) for file in told],
+            vocabularies=files_digest(vocabularies),
             items=[
                 [item.prompt, item.responses, item.tools, item.chat_template_kwargs, item.cluster] for item in items
             ],

@@ -267,6 +267,10 @@ def test_rewards_are_kept_and_used_again_only_for_the_same(
     table = pq.read_table(told[1].rewards)
     assert table["gold"].to_pylist()[table["subset"].to_pylist().index("natural")] == [0.0, 1.0]
     assert run()[1] == 0
+    vocabulary = folders / "members" / "vocab.txt"
+    vocabulary.write_text("one\ntwo\n")
+    assert run()[1] == 1
+    vocabulary.unlink()
 
 
 def test_an_evaluation_that_was_stopped_goes_on_behind_what_is_scored(
