@@ -205,7 +205,8 @@ def levels(
             )
         level = np.clip(level, -num_levels, num_levels)
     else:
-        level = np.sign(strength.mean) * (np.floor(quantiles(np.abs(strength.mean)) * num_levels) + 1)
+        rank = quantiles(np.abs(strength.mean)) * num_levels + 1e-9  # 3/11 * 55 is 14.999999999999998
+        level = np.sign(strength.mean) * (np.floor(rank) + 1)
     return replace(targets, level=np.where(np.isnan(strength.mean), targets.level, targets.strength_sign * level))
 
 

@@ -252,6 +252,13 @@ def test_margins_in_numbers() -> None:
     assert s.adaptive_margin(strength, flipped, clamp=True).margin.tolist() == [-3.0, 0.5, 4.0]
 
 
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_levels_by_rank_are_equal_parts_of_the_pairs(num_pairs: int, num_levels: int) -> None:
+    strength = s.Strength.of_votes(np.arange(1.0, num_pairs + 1)[:, None])
+    level = s.levels(strength, s.Targets.plain(num_pairs), source="quantile", num_levels=num_levels).level
+    assert level.tolist() == [rank * num_levels // num_pairs + 1 for rank in range(num_pairs)]
+
+
 def test_weights_keep_the_scale_of_the_loss() -> None:
     """Backings 3 (flipped), 0.1 (the floor), 4 are divided by their mean."""
     strength = s.Strength.of([-3.0, -0.5, 4.0], [1.0] * 3, [0.0, 0.6, 1.0])
