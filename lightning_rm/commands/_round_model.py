@@ -58,6 +58,7 @@ class ModelStages:
             "pairs": self.setup.source("train").fingerprint(),
             "words": [word for word in self.weigh_words() if not word.startswith("reference=")],
             **self.setup.choices(("data",)),
+            **self.setup.template(),
         }
 
     def weighing(self) -> Weighing:

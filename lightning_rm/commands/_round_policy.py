@@ -78,6 +78,7 @@ class PolicyStage:
             **self.setup.choices(("trainer",)),
             "seed": round.seed(self.cfg.seed, "policy"),
             **{name: whole_place(name, resolved(self.cfg)[name]) for name in TEMPLATE if self.cfg[name]},
+            **self.setup.template(),
         }
 
     @property

@@ -124,6 +124,10 @@ class Setup:
         """The policy's tokenizer."""
         return load_tokenizer(self.cfg.policy, chat_template=self.cfg.chat_template)
 
+    def template(self) -> dict[str, str]:
+        """Return what changes with the text of a chat template of the user's, which may be a file; nothing without."""
+        return {"template": fingerprint(template=self.tokenizer.chat_template)} if self.cfg.chat_template else {}
+
     @cached_property
     def judge(self) -> Judge:
         """Who judges."""

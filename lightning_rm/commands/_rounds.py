@@ -69,6 +69,7 @@ class RoundStages:
             "policy": self.setup.policy_version(round.before),
             "words": self.sample_words(round),
             **self.setup.choices(("data",)),
+            **self.setup.template(),
         }
 
     def sample_words(self, round: Round) -> list[str]:
@@ -135,6 +136,7 @@ class RoundStages:
             "judge": self.setup.judge.digest,
             "prompts": fingerprint(prompts=prompts),
             "answering": {name: getattr(how, name) for name in names},
+            **self.setup.template(),
         }
 
     def _answering(self) -> Answering:

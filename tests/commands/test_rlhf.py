@@ -109,6 +109,19 @@ def test_what_a_folder_of_the_users_says_is_part_of_what_stages_are_made_of(worl
         handed_on(["--config-name=mine", "seed=1"], ("seed",))
 
 
+def test_a_chat_template_that_was_edited_is_another(world: Path, tmp_path: Path) -> None:
+    words = words_of(world, tmp_path, f"chat_template={tmp_path}/tone.jinja")
+
+    def inputs(tone: str) -> dict[str, Any]:
+        (tmp_path / "tone.jinja").write_text(tone + "{% for message in messages %}{{ message['content'] }}{% endfor %}")
+        setup = Setup(composed(*words, command="rlhf"), words, lambda words: None, Console())
+        return RoundStages(setup).sample_inputs(Round(tmp_path, 1))
+
+    before, after = inputs("Be brief. "), inputs("Be kind. ")
+    assert {name for name in after if after[name] != before[name]} == {"template"}
+    assert inputs("Be brief. ") == before
+
+
 class Runner:
     """Runs commands in forks; is killed before or after the so-many-th."""
 
