@@ -31,7 +31,7 @@ from lightning_rm.data.batches.orders import (
 )
 from lightning_rm.tokens import LayoutName
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 """Changes whenever the same settings come to mean another order of pairs."""
 
 WINDOW = 64

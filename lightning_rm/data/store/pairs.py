@@ -153,7 +153,12 @@ class PairDataset:
         """
         kept = np.flatnonzero(targets.kept)
         pairs = copy.copy(self)
-        for found in ("first_of_list", "list_lengths", "prompt_index"):  # what was found for the pairs before
+        for found in (
+            "first_of_list",
+            "list_lengths",
+            "list_strength",
+            "prompt_index",
+        ):  # what was found for the pairs before
             pairs.__dict__.pop(found, None)
         pairs._treated_by = targets
         pairs._rows, pairs._sides = self._rows[kept], self._sides[kept]
@@ -214,6 +219,16 @@ class PairDataset:
         lengths = np.zeros((self.num_lists, int(self._sides.max()) + 1), np.int64)
         lengths[self.list_index[:, None], self._sides] = self.lengths
         return lengths
+
+    @cached_property
+    def list_strength(self) -> NDArray[np.float64]:
+        """(L,) the mean strength of each row's pairs, over those that have one; NaN where none has."""
+        mean = self.strength.mean
+        known = ~np.isnan(mean)
+        total, number = (
+            np.add.reduceat(values, self.first_of_list) for values in (np.where(known, mean, 0), known * 1)
+        )
+        return np.divide(total, number, out=np.full(self.num_lists, np.nan), where=number > 0)
 
     def pairs_of(self, lists: Sequence[int]) -> NDArray[np.int64]:
         """Return the pairs of some rows, row by row."""

@@ -121,6 +121,24 @@ def test_treatments_leave_lists_together(tmp_path: Path) -> None:
     assert len(list(data.train_dataloader())) == -(-pairs.num_lists // 2)
 
 
+def test_a_curriculum_takes_lists_by_the_mean_strength_of_their_pairs(tmp_path: Path) -> None:
+    """Their first pairs alone have the strengths 1, 2 and 3."""
+    scores = {"a": (9.0, 8.0, 3.0), "b": (5.0, 3.0, 1.0), "c": (3.0, 0.0)}
+    rows = [
+        group(f"w{n}", *(f"w{30 + place}" for place in range(len(said))), id=id, scores=[{"score": s} for s in said])
+        for n, (id, said) in enumerate(scores.items(), 1)
+    ]
+    means = {"a": (1 + 6 + 5) / 3, "b": (2 + 4 + 2) / 3, "c": 3.0}
+    data = PreferenceDataModule(
+        word_tokenizer(), train=Rows(*rows), batch_pairs=1, order="weakest_first", cache_dir=tmp_path
+    )
+    data.setup("fit")
+    pairs = data.datasets["train"]
+    assert dict(zip(dict.fromkeys(ids(pairs)), pairs.list_strength.tolist(), strict=True)) == means
+    taken = [pairs.text(int(batch.row[0])).id for batch in data.train_dataloader()]
+    assert taken == ["b", "c", "a"]
+
+
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared_prefix"])
 def test_a_batch_holds_lists_whole_and_computes_each_response_once(tmp_path: Path, layout: str) -> None:
     """Two lists of 3 and 4 responses: 9 pairs over 7 sequences, whose weights are those of two pairs."""
