@@ -76,7 +76,9 @@ class Voter:
             ValueError: if there are none.
         """
         if not self._state:
-            raise ValueError(f"voter {self.name}: there are no weights in {self.folder}; was it copied whole?")
+            of_run = [str(found.parent) for found in sorted(Path(self.folder).glob("model/*/config.json"))]
+            way = f"it is a run, whose models are {' and '.join(of_run)}" if of_run else "was it copied whole?"
+            raise ValueError(f"voter {self.name}: there are no weights in {self.folder}; {way}")
         return files_digest(weights_below(self.folder))
 
     @cached_property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.tokenize.templates import ENCODER_TEMPLATE
 from lightning_rm.models.backbone.settings import dtype_of
 from lightning_rm.models.protocol import AnyRewardModel
@@ -57,7 +57,7 @@ def publish(
     *,
     weights: str = "best",
     seeds: Sequence[str | Path] = (),
-    reference: Iterable[PairRow | BadRow] | None = None,
+    reference: AnySource | None = None,
     reference_name: str = "reference",
     adapters: tuple[RewardModel, PreTrainedTokenizerBase] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -70,7 +70,8 @@ def publish(
         options: names, licences, dtype.
         weights: `best` or `last`; what the run measured is of its best weights.
         seeds: runs that differ from this one in their seed alone, for the spread of its figures.
-        reference: pairs to score for the mean, the spread and the temperature; None takes the run's validation rewards.
+        reference: pairs to score for the mean, the spread and the temperature: a file, a source, or rows in memory;
+            None takes the run's validation rewards.
         reference_name: what the card calls them.
         adapters: the run's model with its adapters, to write those alone; None writes the merged model.
         progress: called with the number of the reference's responses that are scored and of all of them.
@@ -90,7 +91,7 @@ def publish(
     model, tokenizer = adapters or load_model(run, weights=weights)
     found = facts.reference if weights == "best" else None
     if reference is not None:
-        found = score_reference(model, tokenizer, reference, reference_name, progress)
+        found = score_reference(model, tokenizer, as_source(reference, "reference"), reference_name, progress)
     measured = facts.measured if weights == "best" else ()
     card = _card(facts, model, tokenizer, options, str(out), adapters is not None)
     card = replace(card, reference=found, measured=measured)

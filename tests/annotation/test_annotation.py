@@ -295,6 +295,10 @@ def test_voters_that_do_not_belong_together_are_named(voters: list[Voter], tmp_p
         check_voters([])
     with pytest.raises(ValueError, match="voters 0 and twin have the same weights"):
         check_voters([voters[0], Voter("twin", voters[0].folder)])
+    (tmp_path / "run/model/last").mkdir(parents=True)
+    (tmp_path / "run/model/last/config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no weights in .*/run; it is a run, whose models are .*/run/model/last$"):
+        check_voters([Voter("run", tmp_path / "run")])
     tokenizer = world_tokenizer()
     tokenizer.chat_template = str(tokenizer.chat_template) + " "
     toy_model(7).save_pretrained(tmp_path / "template", tokenizer)

@@ -159,6 +159,9 @@ def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
         evaluate({"a": loaded()}, ["llmbar", "rmb"], path=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="path names 'LLMBar', and there are the benchmarks "):  # not from the hub
         evaluate({"a": loaded()}, "llmbar", path={"LLMBar": tmp_path / "nowhere"})
+    rows: Any = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
+    with pytest.raises(ValueError, match="or all; pairs of one's own are given as data"):
+        evaluate({"a": tmp_path}, rows)
     with pytest.raises(ValueError, match="nothing to measure on: name a benchmark, or data=FILE"):
         evaluate({"a": loaded()})
     with pytest.raises(ValueError, match="names no run with weights in model/best"):

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lightning_rm.data.sources.records import RecordSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.publishing.calls import Kind, python_calls
 from lightning_rm.publishing.card import Card, write_card
 from lightning_rm.publishing.publish import publish
-from tests.toy import toy_model
+from tests.toy import toy_model, write_jsonl
 
 
 @pytest.mark.parametrize("name", ["mine", "é/🦙", 'a "b"', "C:\\new\\model", "two words"])
@@ -24,6 +25,19 @@ def test_a_name_of_any_letters_is_read_back(name: str) -> None:
     for _, code in python_calls(Kind(name)):
         assert name in [value for value in compile(code, "card", "exec").co_consts if isinstance(value, str)]
     assert shlex.split(card.partition("```bash\n")[2].splitlines()[0]) == ["lightning-rm", "serve", f"model={name}"]
+
+
+def test_the_reference_is_a_file_or_rows_in_memory(tmp_path: Path) -> None:
+    toy_model().save_pretrained(tmp_path / "run/model/best", world_tokenizer())
+    (tmp_path / "run/config.yaml").write_text("{}")
+    rows = [{"prompt": "a cat", "chosen": "a dog", "rejected": text} for text in ("a fox", "an ox")]
+    write_jsonl(tmp_path / "pairs.jsonl", RecordSource(rows))
+    found = [
+        publish(tmp_path / "run", tmp_path / name, reference=reference).reference
+        for name, reference in (("a", rows), ("b", tmp_path / "pairs.jsonl"))
+    ]
+    assert found[0] is not None
+    assert (found[0], found[0].num_rewards) == (found[1], 4)
 
 
 def test_a_template_with_a_fence_stays_in_its_own() -> None:

@@ -43,6 +43,9 @@ def find_benchmarks(names: str | Sequence[str]) -> list[Benchmark]:
     asked = [names] if isinstance(names, str) else list(names)
     if asked == ["all"]:
         return list(BENCHMARKS.values())
-    if unknown := [name for name in asked if name not in BENCHMARKS]:
-        raise ValueError(f"benchmark={unknown[0]!r}: there are {', '.join(BENCHMARKS)}, or all")
+    if unknown := [name for name in asked if name not in list(BENCHMARKS)]:  # rows have no hash
+        raise ValueError(
+            f"benchmark={unknown[0]!r:.60}: there are {', '.join(BENCHMARKS)}, or all; "
+            "pairs of one's own are given as data"
+        )
     return [BENCHMARKS[name] for name in dict.fromkeys(asked)]
