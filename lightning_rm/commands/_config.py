@@ -163,7 +163,7 @@ def in_words(error: BaseException) -> str | None:
         return f"torch cannot compile this backbone ({type(error).__name__}: {first}); leave compile=true out"
     theirs = type(error).__module__.partition(".")[0] in ("wandb", "hydra", "omegaconf", "safetensors")
     if _raised_in(error).startswith(CONNECTORS):
-        return f"accelerator= and devices= ask for what is not here: {error}"
+        return f"accelerator=, devices= or precision= asks for what is not here: {error}"
     if _raised_in(error).startswith("lightning.pytorch.callbacks.early_stopping"):
         return f"callbacks.early_stopping: {error}"
     if isinstance(error, ValueError | OSError) or theirs or type(error).__name__ == "MisconfigurationException":

@@ -121,11 +121,18 @@ def prepare(verb: str) -> None:
     from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
     from lightning_rm.commands._ranks import with_date
     from lightning_rm.commands._resume import check_folder, with_folder
-    from lightning_rm.commands._words import check_single, check_text, parse, quoted_where_needed, sort_words
+    from lightning_rm.commands._words import (
+        check_single,
+        check_text,
+        parse,
+        quoted_where_needed,
+        sort_words,
+        with_home,
+    )
 
     with _said():
         check_text(words, os.getcwd())
-        words = take_word(words)
+        words = [with_home(word) for word in take_word(words)]
         sys.argv[1:] = words
         given = sort_words(words)
         is_other = given.name is not None or given.path is not None  # a configuration whose keys are its own

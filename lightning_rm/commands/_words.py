@@ -126,6 +126,15 @@ def quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
+def with_home(word: str) -> str:
+    """Return a word with the home folder in place of ~/ where a value begins, as some shells have it and others do not.
+
+    out=~/scored.jsonl  ->  out=/home/me/scored.jsonl
+    """
+    home = os.path.expanduser("~")
+    return re.sub(r"(?<=[=,\[\"'])~(?=/)", home, word) if re.fullmatch(r"[a-zA-Z0-9_./-]+", home) else word
+
+
 def quoted_where_needed(word: str) -> str:
     """Return a word with quotes round what Hydra's grammar takes for no text: letters that are not ASCII.
 

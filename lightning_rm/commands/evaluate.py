@@ -91,6 +91,11 @@ def _paths(cfg: DictConfig) -> dict[str, Paths]:
     folders in it.
     """
     names = [str(name) for name in cfg.benchmark]
+    if len(names) > 1 and not isinstance(cfg.path, str | None):
+        raise ValueError(
+            f"path={cfg.path}; of several benchmarks give a folder with one of each name, or "
+            f"{' '.join(f'benchmark.{name}.path=...' for name in names)}"
+        )
     found: dict[str, Paths] = {}
     for name in names:
         if cfg.benchmark[name].path is not None:

@@ -120,7 +120,10 @@ def _train(cfg: DictConfig) -> float:
             _finished(trainer, exit_code=1)
             raise
     if trainer.is_global_zero:
-        report(run, results, _finished(trainer))
+        try:
+            report(run, results, _urls(trainer))
+        finally:  # which may wait for a network, and fail
+            _finished(trainer)
         if told := module.finite.spikes.told():
             plain_console().print(f"{told}; the largest are in {run / SPIKES}, with their pairs", soft_wrap=True)
     if module.num_not_finite:
@@ -204,15 +207,17 @@ def _end(ended: SystemExit, stop: Stop, trainer: L.Trainer) -> NoReturn:
     raise ended
 
 
-def _finished(trainer: L.Trainer, exit_code: int = 0) -> list[str]:
-    """End the runs of W&B, since the next job of a multirun needs its own; return where to look at them."""
-    if not trainer.is_global_zero:
-        return []
+def _urls(trainer: L.Trainer) -> list[str]:
+    """Return where W&B shows this run."""
     runs = [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-    urls = [run.url for run in runs if not run.offline and run.url]
-    for run in runs:
-        run.finish(exit_code=exit_code)
-    return urls
+    return [run.url for run in runs if not run.offline and run.url]
+
+
+def _finished(trainer: L.Trainer, exit_code: int = 0) -> None:
+    """End the runs of W&B, since the next job of a multirun needs its own."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish(exit_code=exit_code)
 
 
 def _take_runs(cfg: DictConfig) -> None:

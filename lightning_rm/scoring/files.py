@@ -116,7 +116,10 @@ def score_file(
             read to its end, or a reward is not finite.
     """
     check_counts(1, shard_rows=shard_rows)
-    (source,), out = find_files(path), Path(out)
+    source, *others = find_files(path)
+    if others:
+        raise ValueError(f"{path} names {1 + len(others):,} files, and one is scored at a time; name it")
+    out = Path(out)
     fields = NewFields(prefix, best, each_member)
     check_suffixes(source, out)
     check_scorable_options(format, columns or {})

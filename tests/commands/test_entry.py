@@ -33,6 +33,7 @@ from lightning_rm.commands._words import (
     quoted,
     quoted_where_needed,
     sort_words,
+    with_home,
 )
 from lightning_rm.commands.main import main, verbs
 from tests.commands.conftest import Cli
@@ -204,6 +205,16 @@ def test_letters_that_are_not_ascii_need_no_quotes(word: str, read: object) -> N
     """Hydra's grammar takes them within quotes alone, and so they are what its own reading of the line gets."""
     assert parse([word])[0].value() == read
     assert OverridesParser.create().parse_override(quoted_where_needed(word)).value() == read
+
+
+def test_a_home_folder_is_written_out_as_some_shells_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`out="~/x"` made a folder that is called ~."""
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["out=~/a", '+x.y="~/b"', "runs=[~/a,b~/c,~/d]", "a=~", "a=b/~/c", "~grid"]
+    told = ["out=/home/me/a", '+x.y="/home/me/b"', "runs=[/home/me/a,b~/c,/home/me/d]", "a=~", "a=b/~/c", "~grid"]
+    assert [with_home(word) for word in words] == told
+    monkeypatch.setenv("HOME", "/home/me (x)")
+    assert with_home("out=~/a") == "out=~/a"
 
 
 def test_letters_that_a_process_cannot_read_are_a_sentence() -> None:

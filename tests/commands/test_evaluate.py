@@ -65,6 +65,9 @@ def test_what_would_be_left_unread_is_an_error(model: Path) -> None:
         evaluate_models(composed(f"models={model}", command="evaluate"))
     with pytest.raises(ValueError, match=r"data.max_tokens is of training; evaluate reads max_tokens=64"):
         evaluate_models(composed(f"models={model}", "data=synthetic", "data.max_tokens=64", command="evaluate"))
+    several = [f"models={model}", "benchmark=[llmbar,hhh]", "path=[a,b]"]
+    with pytest.raises(ValueError, match=r"of several .* a folder .* or benchmark\.llmbar\.path=\.\.\. benchmark\.hhh"):
+        evaluate_models(composed(*several, command="evaluate"))
 
 
 def test_ctrl_c_says_how_to_go_on(

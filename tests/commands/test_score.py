@@ -62,6 +62,8 @@ def test_each_member_is_asked_for_by_a_key(cli: Cli, folder: Path) -> None:
         (["model=model", "in=in.jsonl", "out=there.jsonl"], "is there already; name another file, or set overwrite"),
         (["model=model", "in=none.jsonl", "out=out.jsonl"], "none.jsonl"),
         (["model=none", "in=in.jsonl", "out=out.jsonl"], "none"),
+        (["model=model", "in=[in.jsonl,there.jsonl]", "out=out.jsonl"], "names 2 files, and one is scored at a time"),
+        (["model=model", "in=3", "out=out.jsonl"], "3 is not the path of a file, nor a list of them; give a text"),
         (["in=in.jsonl", "out=out.jsonl"], "model"),
     ],
 )

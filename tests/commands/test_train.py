@@ -7,9 +7,11 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import wandb
 import yaml
 from filelock import FileLock
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -110,7 +112,18 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(cli: Cli, tmp_path: Path) -
         assert curve.values == same(history[name].values)
 
 
-def test_a_multirun_shares_a_folder_and_a_job_that_fails_stops_no_other(cli: Cli, tmp_path: Path) -> None:
+def test_a_multirun_shares_a_folder_and_a_job_that_fails_stops_no_other(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B's run ends, which may wait for a network or fail, when the results are written."""
+    written: list[int] = []
+
+    def end(run: wandb.Run, **options: Any) -> None:
+        written.append(len(list((tmp_path / "sweep").glob("*/results.json"))))
+        finish(run, **options)
+
+    finish = wandb.Run.finish
+    monkeypatch.setattr(wandb.Run, "finish", end)
     said = cli("train", "-m", *SMALL, "data.max_tokens=256,9999", "seed=0,1", "hydra.sweep.dir=sweep", "data.epochs=1")
     assert said.code == 1
     assert "2 of 4 jobs are not done" in said.err
@@ -120,6 +133,7 @@ def test_a_multirun_shares_a_folder_and_a_job_that_fails_stops_no_other(cli: Cli
     accuracies = [json.loads(run.read_text())["val"]["nll"] for run in runs]
     assert accuracies[0] != accuracies[1]
     assert len(list((tmp_path / "sweep").glob("*/wandb/offline-run-*/*.wandb"))) == 2
+    assert written == [1, 2]
     times = [run.stat().st_mtime_ns for run in runs]
     again = next(line for line in said.err.splitlines() if "lightning-rm train -m" in line)
     said = cli(*shlex.split(again)[1:])  # those that are done are not run again

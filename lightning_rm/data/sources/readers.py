@@ -47,6 +47,8 @@ def find_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
         ValueError: if a path or a glob names no file, or one that no reader knows.
     """
     if not isinstance(path, str | Path):
+        if not isinstance(path, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]  # a number on a command line
+            raise ValueError(f"{path} is not the path of a file, nor a list of them; give a text")
         files = [file for item in path for file in find_files(item)]
         if not files:
             raise ValueError("an empty list of files; name one at least")
