@@ -25,8 +25,8 @@ class Measured:
 
     Args:
         name: of the set.
-        num_pairs: in it.
-        accuracy: with its interval over pairs.
+        num_pairs: in it, or responses by themselves.
+        accuracy: with its interval over pairs; None where no response is preferred over another.
         over_runs: mean and standard deviation of the accuracies of runs that differ in their seed alone; None for one.
         num_runs: how many they are.
         others: further figures by name, such as `nll` and `length_accuracy`.
@@ -34,7 +34,7 @@ class Measured:
 
     name: str
     num_pairs: int
-    accuracy: Interval
+    accuracy: Interval | None
     over_runs: tuple[float, float] | None = None
     num_runs: int = 1
     others: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -170,11 +170,15 @@ def _measured(card: Card) -> str:
     heads = ["set", "pairs", "accuracy", "95 % interval", *(["over seeds"] if over else []), *names]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for measured in card.measured:
-        value, low, high = measured.accuracy
-        cells = [_cell(measured.name), f"{measured.num_pairs:,}", f"{value:.3f}", f"{low:.3f} to {high:.3f}"]
-        if over:
-            mean, spread = measured.over_runs or (value, float("nan"))
-            cells.append(f"{mean:.3f} ± {spread:.3f} ({measured.num_runs} runs)" if measured.over_runs else "one run")
+        cells = [_cell(measured.name), f"{measured.num_pairs:,}", "n/a", "n/a"]
+        if measured.accuracy is not None:
+            value, low, high = measured.accuracy
+            cells[2:] = f"{value:.3f}", f"{low:.3f} to {high:.3f}"
+        if measured.over_runs is not None:
+            mean, spread = measured.over_runs
+            cells.append(f"{mean:.3f} ± {spread:.3f} ({measured.num_runs} runs)")
+        elif over:
+            cells.append("one run")
         cells += [f"{measured.others[name]:.3f}" if name in measured.others else "" for name in names]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [

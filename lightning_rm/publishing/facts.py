@@ -48,13 +48,18 @@ class Reference:
     def of_pairs(cls, name: str, chosen: Floats, rejected: Floats, label: Floats) -> Reference:
         """Make a reference of the rewards of pairs, each argument (P,).
 
+        A response by itself stands there as both of its pair, with the label 1/2: it counts once, and tells nothing of
+        a temperature.
+
         Raises:
             ValueError: if there are no pairs, or a reward is not finite.
         """
-        rewards = np.concatenate([chosen, rejected]).astype(np.float64)
+        alone = np.asarray((chosen == rejected) & (label == 0.5))
+        rewards = np.concatenate([chosen, rejected[~alone]]).astype(np.float64)
         margin = torch.from_numpy(np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64))
         temperature = fit_temperature(margin, torch.from_numpy(np.asarray(label, np.float64)))
-        return cls(name, float(rewards.mean()), float(rewards.std()), len(rewards), temperature)
+        told = None if alone.all() else temperature
+        return cls(name, float(rewards.mean()), float(rewards.std()), len(rewards), told)
 
     def without(self, num_pairs: int) -> Reference:
         """Return the same with so many more pairs counted as left out, because they are too long for the model."""

@@ -37,7 +37,10 @@ SETTINGS = (
 )
 """The settings that the card shows, where they are set."""
 
-FIGURES = ("nll", "brier", "calibration_error", "length_accuracy", "tie_rate", "clean_accuracy")
+SCORES = ("score_correlation", "score_rank_correlation")
+"""The results of a set of scored responses: of one without pairs the card shows no others."""
+
+FIGURES = ("nll", "brier", "calibration_error", "length_accuracy", "tie_rate", "clean_accuracy", *SCORES)
 """The results of a set that the card shows beside its accuracy."""
 
 
@@ -153,11 +156,13 @@ def _measured(run: Path, others: Sequence[Path]) -> list[Measured]:
         if stage not in ("val", "test") or key not in results:
             continue
         pairs = _pairs(path)
-        accuracies = [figures[key]["accuracy"] for figures in runs.values() if key in figures]
+        is_of_pairs = bool((pairs["label"] != 0.5).any())
+        accuracies = [figures[key]["accuracy"] for figures in runs.values() if is_of_pairs and key in figures]
         spread = (float(np.mean(accuracies)), float(np.std(accuracies, ddof=1))) if len(accuracies) > 1 else None
-        figures = {figure: value for figure in FIGURES if (value := results[key].get(figure)) is not None}
+        shown = FIGURES if is_of_pairs else SCORES
+        figures = {figure: value for figure in shown if (value := results[key].get(figure)) is not None}
         finite = {figure: value for figure, value in figures.items() if np.isfinite(value)}
-        interval = accuracy_interval(pairs["chosen"], pairs["rejected"], pairs["label"])
+        interval = accuracy_interval(pairs["chosen"], pairs["rejected"], pairs["label"]) if is_of_pairs else None
         found.append(Measured(key, len(pairs["label"]), interval, spread, len(accuracies), finite))
     return found
 

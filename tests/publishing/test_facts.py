@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -49,6 +52,35 @@ def test_reference_of_pairs() -> None:
     settings = found.without(3).settings()
     assert settings["mean"] == settings["lightning_rm"]["reward_mean"] == found.mean
     assert settings["lightning_rm"]["reference"] == {"name": "val", "num_rewards": 12, "num_left_out": 3}
+
+
+def test_responses_by_themselves_have_a_mean_and_no_temperature() -> None:
+    """Rewards 1, 2 and 6, each on both sides of its row; with a pair of 4 over 2 there is a temperature."""
+    alone = np.array([1.0, 2.0, 6.0])
+    found = Reference.of_pairs("val", alone, alone, np.full(3, 0.5))
+    assert (found.mean, found.num_rewards, found.temperature) == (3.0, 3, None)
+    assert found.std == same(math.sqrt((4 + 1 + 9) / 3))
+    mixed = Reference.of_pairs("val", np.append(alone, 4.0), np.append(alone, 2.0), np.array([0.5, 0.5, 0.5, 1.0]))
+    assert (mixed.mean, mixed.num_rewards) == (3.0, 5)
+    assert mixed.temperature is not None
+
+
+def test_a_run_on_responses_by_themselves_has_a_card(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    toy_model().save_pretrained(run / "model" / "best", world_tokenizer())
+    (run / "config.yaml").write_text("{}")
+    (run / "pairs").mkdir()
+    rewards = [0.5, 1.5, 2.5]
+    rows = {"chosen": rewards, "rejected": rewards, "label": [0.5] * 3}
+    pq.write_table(pa.table(rows), run / "pairs" / "val_val.parquet")
+    figures = {"accuracy": math.nan, "nll": math.log(2), "tie_rate": 1.0, "score_rank_correlation": 0.25}
+    (run / "results.json").write_text(json.dumps({"val": figures}))
+    publish(run, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| set | pairs | accuracy | 95 % interval | score_rank_correlation |\n" in card
+    assert "| val | 3 | n/a | n/a | 0.250 |\n" in card
+    assert "On 3 responses of the set validation (val): mean 1.5000" in card
+    assert "Temperature" not in card
 
 
 def test_a_run_of_members_without_validation(tmp_path: Path) -> None:

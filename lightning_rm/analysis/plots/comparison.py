@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from lightning_rm.analysis.calibration import Reliability
 from lightning_rm.analysis.history import Curve
 from lightning_rm.analysis.paired import Difference
-from lightning_rm.analysis.plots.recipes import draw_mean
+from lightning_rm.analysis.plots.recipes import draw_mean, have_steps_in_common
 from lightning_rm.analysis.plots.style import GREY, STYLE, Key, step_axis
 
 WIDTH = 4.4
@@ -70,7 +70,8 @@ def curves_of_methods(curves: Mapping[Key, Sequence[Curve]], axis: str, chance: 
     """Return a metric over training: the mean over each method's runs, in a band of one standard deviation.
 
     Args:
-        curves: method -> a curve a run; runs that were logged at other steps are read off between theirs.
+        curves: method -> a curve a run; runs that were logged at other steps are read off between theirs, and those
+            that have no step in common are drawn each by itself.
         axis: what the metric is.
         chance: drawn as a dotted line.
     """
@@ -78,7 +79,8 @@ def curves_of_methods(curves: Mapping[Key, Sequence[Curve]], axis: str, chance: 
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
         axes = figure.subplots()
         for key, runs in curves.items():
-            draw_mean(axes, key.name, runs, key.color, key.line)
+            for together in [runs] if have_steps_in_common(runs) else [[run] for run in runs]:
+                draw_mean(axes, key.name, together, key.color, key.line)
         if chance is not None:
             axes.axhline(chance, color=GREY, linestyle=":", linewidth=1.2)
         axes.set_ylabel(axis)

@@ -101,6 +101,11 @@ def recipe_curves(
     return figure
 
 
+def have_steps_in_common(curves: Sequence[Curve]) -> bool:
+    """Tell whether there is a mean of curves: whether each goes to where another one begins."""
+    return max(curve.steps[0] for curve in curves) <= min(curve.steps[-1] for curve in curves)
+
+
 def draw_mean(axes: Axes, name: str, curves: Sequence[Curve], color: str, line: str) -> None:
     """Draw the mean of curves in a band of one standard deviation, each point marked where there are few of them.
 

@@ -51,6 +51,9 @@ def curves_section(study: Study) -> Section:
         "Learning curves",
         [
             Drawings(drawings, list(drawn)),
-            Text(f"Lines are means over runs, bands one standard deviation; dotted is what guessing gets.{note}"),
+            Text(
+                "Lines are means over runs, bands one standard deviation; runs of a method without a step in common "
+                f"are drawn each by itself; dotted is what guessing gets.{note}"
+            ),
         ],
     )

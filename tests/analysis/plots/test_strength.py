@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from lightning_rm.analysis.detection import detection, detection_scores
 from lightning_rm.analysis.history import Curve
+from lightning_rm.analysis.plots.comparison import curves_of_methods
 from lightning_rm.analysis.plots.recipes import decile_accuracy, prefix_accuracy, recipe_curves
 from lightning_rm.analysis.plots.strength import (
     agreement_by_strength,
@@ -19,7 +20,7 @@ from lightning_rm.analysis.plots.strength import (
     strength_by_group,
     strength_distribution,
 )
-from lightning_rm.analysis.plots.style import BLUE, ORANGE, save_figure
+from lightning_rm.analysis.plots.style import BLUE, ORANGE, Key, save_figure
 from lightning_rm.analysis.strength import agreement, grouped
 
 VOTES = np.random.default_rng(0).normal(0.5, size=(200, 1)) + np.random.default_rng(1).normal(size=(200, 5))
@@ -166,6 +167,15 @@ def test_seeds_without_common_steps_and_no_metrics_are_refused() -> None:
         recipe_curves({"a": {"flip": [curve([0, 1], [0, 0]), curve([2, 3], [0, 0])]}}, 10)
     with pytest.raises(ValueError, match="nothing to draw"):
         recipe_curves({}, 10)
+
+
+def test_runs_of_a_method_without_common_steps_are_drawn_each_by_itself() -> None:
+    apart, near = curve([2, 3], [0.7, 0.8]), curve([0, 3], [0.1, 0.4])
+    figure = curves_of_methods(
+        {Key("a", BLUE): [near, curve([0, 1], [0.5, 0.6]), apart], Key("b", ORANGE): [near]}, "x"
+    )
+    lines = [line.get_ydata() for line in figure.axes[0].get_lines()]
+    assert [np.asarray(values).tolist() for values in lines] == [[0.1, 0.4], [0.5, 0.6], [0.7, 0.8], [0.1, 0.4]]
 
 
 def test_detection_curves_are_over_the_pairs_that_have_every_score() -> None:
