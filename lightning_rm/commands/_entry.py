@@ -84,7 +84,8 @@ def command(
         def main() -> None:
             prepare(verb)
             run = hydra.main(version_base="1.3", config_path=conf_dir(), config_name=verb)(job)
-            with stoppable(), told_at_the_end(verb, arguments()) if is_multirun(sys.argv[1:]) else nullcontext():
+            told = told_at_the_end(verb, arguments()) if is_multirun(sys.argv[1:]) else nullcontext()
+            with _said(), stoppable(), told:
                 run()
 
         return main
@@ -189,7 +190,9 @@ def version_text() -> str:
 
 @contextmanager
 def _said() -> Generator[None]:
-    """Print a ValueError, or that a process of ours was killed, without a traceback, and exit."""
+    """Print a ValueError, ours or Hydra's of flags that exclude each other, or that a process of ours was killed,
+    without a traceback, and exit.
+    """
     try:
         yield
     except (ValueError, ChildProcessError) as error:

@@ -464,8 +464,13 @@ def test_a_job_of_a_sweep_has_words_of_its_own(
     assert f"\n  lightning-rm {again}\n" in shown
 
 
-def test_what_hydra_shows_is_what_would_run() -> None:
+def test_what_hydra_shows_is_what_would_run(cli: Cli) -> None:
     """`--cfg job` stands anywhere, and its value is none of the command's own words."""
+    shown = cli("train", "peft=null", "--cfg", "job", "-p", "optimizer")
+    assert (shown.code, shown.err) == (0, "")
+    for flags in (["-m", "--cfg", "job"], ["--resolve"]):
+        shown = cli("train", *flags)
+        assert (shown.code, shown.err[:7], "Traceback" in shown.err) == (1, "error: ", False)
     given = sort_words(["peft=null", "--cfg", "job", "--resolve", "--info=config", "--config-d", "x", "seed=1"])
     assert (given.own, given.looks_only, given.folder) == (["peft=null", "seed=1"], True, "x")
     assert given.flags == ["--cfg", "job", "--resolve", "--info=config", "--config-d", "x"]
