@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import socket
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,14 +117,19 @@ class SweepNoted(Callback):
     """Hydra calls it before a multirun: it is noted for `told_at_the_end`."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forget the words of an older sweep in the folder, unless this one goes on with it."""
+        """Forget the words of an older sweep in the folder, unless this one goes on with it.
+
+        Raises:
+            SystemExit: with 1, after a sentence, if another sweep works there, or jobs of this one write the same file.
+        """
         global _sweep
-        folder = Path(config.hydra.sweep.dir)
+        folder, jobs = Path(config.hydra.sweep.dir), _planned(config)
+        _check_outs(config, jobs)
         work_alone(folder)
         if config.get("resume") != "auto":
             for job in _jobs_below(folder):
                 (job / WORD).unlink()
-        _sweep = Sweep(folder, _planned(config))
+        _sweep = Sweep(folder, jobs)
         end_in_words(config.hydra.sweeper._target_, config.hydra.launcher._target_)
 
 
@@ -238,6 +244,23 @@ def _planned(config: DictConfig) -> list[list[str]]:
     words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *given]
     parsed = OverridesParser.create().parse_overrides(words)
     return [list(filter_overrides(job)) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def _check_outs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
+    """Check that no two jobs have the same `out`, where each would write over what the one before has finished.
+
+    Stages of rounds write below one folder, each its own.
+
+    Raises:
+        SystemExit: with 1, after a sentence: Hydra makes a warning of any other exception where it calls this.
+    """
+    usual: Any = OmegaConf.to_container(config, resolve=False)
+    outs = [{"out": usual.get("out"), **dict(word.split("=", 1) for word in job if "=" in word)} for job in jobs]
+    named = [job["out"] for job in outs if "stage" not in job and isinstance(job["out"], str) and "$" not in job["out"]]
+    if twice := [out for out in named if out != "???" and named.count(out) > 1]:
+        told = f"each of this sweep's jobs needs an out of its own, such as 'out=\"{twice[0]}_${{hydra:job.num}}\"'"
+        print(f"error: out={twice[0]} would be written over by the next job: {told}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 def _word(key: str, folder: Path) -> str:

@@ -371,11 +371,11 @@ def test_a_verb_that_is_none(cli: Cli) -> None:
 
 
 def swept(monkeypatch: pytest.MonkeyPatch, *words: str, task: Any) -> int:
-    """The exit code of a command over the configuration of `analyze`."""
+    """The exit code of a command over the configuration of `serve`."""
     monkeypatch.setattr(_entry, "_arguments", None)
     monkeypatch.setattr(sys, "argv", ["lightning-rm", *words])
     try:
-        command("analyze")(task)()
+        command("serve")(task)()
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
@@ -387,15 +387,15 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
     ran: list[int] = []
 
     def task(cfg: DictConfig) -> None:
-        ran.append(cfg.max_pairs)
-        if cfg.max_pairs == 1:
+        ran.append(cfg.max_items)
+        if cfg.max_items == 1:
             raise ValueError("identical=drop leaves nothing")
-        if cfg.max_pairs == 2:
+        if cfg.max_items == 2:
             raise RuntimeError("a fault of ours")
-        if cfg.max_pairs == 3:
+        if cfg.max_items == 3:
             raise SystemExit(1)
 
-    sweep = ["max_pairs=0,1,2,3,4", "-m", "hydra.sweep.dir=sweep"]  # a flag stands anywhere
+    sweep = ["max_items=0,1,2,3,4", "-m", "hydra.sweep.dir=sweep"]  # a flag stands anywhere
     assert swept(monkeypatch, *sweep, task=task) == 1
     assert ran == [0, 1, 2, 3, 4]
     shown = " ".join(capfd.readouterr().err.split())
@@ -407,7 +407,7 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
         "done",
     ):
         assert words in shown
-    assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["overrides"] == ["max_pairs=1"]
+    assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["overrides"] == ["max_items=1"]
     assert swept(monkeypatch, *sweep, task=Mock(return_value=None)) == 0
     assert "are not done" not in capfd.readouterr().err
 
@@ -415,8 +415,8 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
 @pytest.mark.parametrize(
     ("words", "alone"),
     [
-        (["--multi", "max_pairs=1,2"], ""),
-        (["hydra.mode=MULTIRUN", "max_pairs=1,2"], ""),
+        (["--multi", "max_items=1,2"], ""),
+        (["hydra.mode=MULTIRUN", "max_items=1,2"], ""),
         (["--config-dir=more", "-cn", "mine"], "--config-dir=more -cn mine hydra.mode=RUN "),
     ],
 )
@@ -430,14 +430,14 @@ def test_a_sweep_is_one_however_it_is_asked_for(
 ) -> None:
     """By a word that is cut short, by Hydra's own key, and by a configuration of the user's own."""
     (tmp_path / "more").mkdir()
-    mine = "defaults: [analyze, _self_]\nhydra: {mode: MULTIRUN, sweeper: {params: {max_pairs: '1,2'}}}\n"
+    mine = "defaults: [serve, _self_]\nhydra: {mode: MULTIRUN, sweeper: {params: {max_items: '1,2'}}}\n"
     (tmp_path / "more" / "mine.yaml").write_text(mine)
     assert is_multirun(words) == (not alone)
     task = Mock(side_effect=ValueError("it went wrong"))
     assert swept(monkeypatch, *words, "hydra.sweep.dir=sweep", task=task) == 1
     shown = capfd.readouterr().err
     assert "2 of 2 jobs are not done" in shown
-    assert f"\n  lightning-rm analyze {alone}max_pairs=2 hydra.run.dir=sweep/1\n" in shown
+    assert f"\n  lightning-rm serve {alone}max_items=2 hydra.run.dir=sweep/1\n" in shown
     assert not is_multirun([*words, "hydra.mode=RUN"][1:])
 
 
@@ -450,17 +450,17 @@ def test_a_job_of_a_sweep_has_words_of_its_own(
 
     def task(cfg: DictConfig) -> None:
         found.append(arguments())
-        if cfg.max_pairs == 2:
+        if cfg.max_items == 2:
             raise ValueError("it went wrong")
 
-    sweep = ["--config-dir=more", "-m", "max_pairs=1,2", "out=a_${max_pairs}", "hydra.sweep.dir=sweep"]
+    sweep = ["--config-dir=more", "-m", "max_items=1,2", "name=a_${max_items}", "hydra.sweep.dir=sweep"]
     assert swept(monkeypatch, *sweep, task=task) == 1
     folder = f"--config-dir={tmp_path / 'more'}"
-    assert found == [[folder, f"max_pairs={number}", r"out=a_$\{max_pairs\}"] for number in (1, 2)]
+    assert found == [[folder, f"max_items={number}", r"name=a_$\{max_items\}"] for number in (1, 2)]
     assert arguments() == sweep
     shown = capfd.readouterr().err
     assert "1 of 2 jobs are not done" in shown
-    again = r"analyze --config-dir=more max_pairs=2 'out=a_$\{max_pairs\}' hydra.run.dir=sweep/1"
+    again = r"serve --config-dir=more max_items=2 'name=a_$\{max_items\}' hydra.run.dir=sweep/1"
     assert f"\n  lightning-rm {again}\n" in shown
 
 
@@ -484,7 +484,7 @@ def test_a_search_that_finds_nothing_ends_with_its_table(
     def task(cfg: DictConfig) -> None:
         raise ValueError("identical=drop leaves nothing")
 
-    search = ["hydra/sweeper=optuna", "max_pairs=choice(0,1)", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2"]
+    search = ["hydra/sweeper=optuna", "max_items=choice(0,1)", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2"]
     assert swept(monkeypatch, "-m", *search, "hydra.sweep.dir=sweep", task=task) == 1
     shown = capfd.readouterr().err
     assert "2 of 2 jobs are not done" in shown
@@ -517,17 +517,17 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypat
 def test_sigterm_that_no_job_has_seen_ends_a_sweep_by_its_own_code(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a launcher that waits for jobs in other processes."""
     monkeypatch.setattr(SweepNoted, "on_multirun_start", Mock(side_effect=Terminated()))
-    assert swept(monkeypatch, "-m", "max_pairs=0,1", "hydra.sweep.dir=sweep", task=Mock()) == 143
+    assert swept(monkeypatch, "-m", "max_items=0,1", "hydra.sweep.dir=sweep", task=Mock()) == 143
 
 
 def test_ctrl_c_ends_a_sweep(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
 
     def task(cfg: DictConfig) -> None:
-        ran.append(cfg.max_pairs)
+        ran.append(cfg.max_items)
         raise KeyboardInterrupt
 
-    assert swept(monkeypatch, "-m", "max_pairs=0,1", "hydra.sweep.dir=sweep", task=task) == 130
+    assert swept(monkeypatch, "-m", "max_items=0,1", "hydra.sweep.dir=sweep", task=task) == 130
     assert ran == [0]
 
 

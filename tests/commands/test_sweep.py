@@ -89,6 +89,25 @@ def test_a_second_sweep_in_a_folder_names_it(cli: Cli, tmp_path: Path, monkeypat
         assert "another sweep" not in said.err
 
 
+@pytest.mark.parametrize(
+    ("words", "shared"),
+    [
+        (["evaluate", "models=none", "num_draws=1,2"], "runs/evaluation"),
+        (["curate", "data.file=none.jsonl", "policy=soft,drop", "out=one"], "one"),
+        (["curate", "data.file=none.jsonl", "policy=soft,drop", "out=of_${policy}"], ""),
+        (["curate", "data.file=none.jsonl", "policy=soft,drop", "out=of_${hydra:job.num}"], ""),
+        (["rlhf", "policy=none", "data.file=none.jsonl", "out=one", "stage=judge", "round=1,2"], ""),
+    ],
+)
+def test_jobs_do_not_write_over_each_others_results(words: list[str], shared: str, cli: Cli) -> None:
+    """Each was told as done, and the last one's file was all that was left."""
+    said = cli(words[0], "-m", *words[1:], "hydra.sweep.dir=sweep")
+    assert said.code == 1
+    assert ("would be written over by the next job" in said.err) == bool(shared)
+    assert f"'out=\"{shared}_${{hydra:job.num}}\"'" in said.err or not shared
+    assert ("2 of 2 jobs are not done" in said.err) != bool(shared)
+
+
 @pytest.mark.parametrize("words_fit", [True, False])
 def test_a_full_disk_ends_a_sweep_in_words(words_fit: bool, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hydra would answer with a traceback where it begins the next job; what the disk did not take is in the table."""
