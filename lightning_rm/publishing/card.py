@@ -105,7 +105,7 @@ def _front(card: Card) -> str:
 
 
 def _intro(card: Card) -> str:
-    what = "LoRA adapters and the head of a reward model" if card.kind.base else "A reward model"
+    what = "Adapters and the head of a reward model" if card.kind.base else "A reward model"
     lines = [
         f"{what}: a conversation in, one number out, higher for a better last turn. Weights in {card.dtype}.",
         "",

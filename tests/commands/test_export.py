@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,17 @@ def test_adapters_alone(runs: Path, tmp_path: Path) -> None:
         exec(code, ran)
         rewards.append(ran["reward"])
     assert rewards[1] == roughly(rewards[0])
+
+
+def test_adapters_of_a_run_that_was_not_validated_are_its_last(runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "1", run)
+    for path in (run / "checkpoints").glob("best*.ckpt"):
+        path.unlink()
+    with pytest.raises(ValueError, match="export its last weights, weights=last, or it whole"):
+        exported(run, tmp_path / "out", "adapter=true")
+    exported(run, tmp_path / "out", "adapter=true", "weights=last")
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
 def test_folders_that_are_not_to_be_replaced(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
