@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -116,8 +117,9 @@ class Setup:
             return
         if not (run / "checkpoints" / "resume.ckpt").is_file():
             shutil.rmtree(run, ignore_errors=True)
-        self.console.print(f"lightning-rm train {' '.join(words)} hydra.run.dir={run}", soft_wrap=True)
-        self.run(["train", *words, f"hydra.run.dir={quoted(str(run))}", "resume=auto"])
+        words = ["train", *words, f"hydra.run.dir={quoted(str(run))}", "resume=auto"]
+        self.console.print(f"lightning-rm {shlex.join(words)}", soft_wrap=True)
+        self.run(words)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -33,7 +33,7 @@ from lightning_rm.commands._plugins import end_in_words
 from lightning_rm.commands._words import is_multirun, is_multirun_flag, quoted, sort_words
 from lightning_rm.drafts import draft_of
 from lightning_rm.system import is_running
-from lightning_rm.told import read_object
+from lightning_rm.told import finite, read_object
 
 WORD = "job.json"
 """The file in a job's folder: its overrides, where it runs, what it returned, and the first line of what went wrong."""
@@ -82,7 +82,7 @@ def leave_word(error: str | None, result: Any = None) -> None:
         "process": [socket.gethostname(), os.getpid()],
     }
     with draft_of(folder / WORD) as draft:
-        draft.write_text(json.dumps(word) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(finite(word)) + "\n", encoding="utf-8")
 
 
 def leave_last_word(error: str, is_full: bool) -> None:

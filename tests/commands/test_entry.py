@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from importlib.metadata import version
@@ -408,7 +409,8 @@ def test_a_job_that_fails_stops_no_other_and_the_sweep_says_which(
     ):
         assert words in shown
     assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["overrides"] == ["max_items=1"]
-    assert swept(monkeypatch, *sweep, task=Mock(return_value=None)) == 0
+    assert swept(monkeypatch, *sweep, task=Mock(return_value=math.nan)) == 0
+    assert '"result": null' in (tmp_path / "sweep" / "1" / "job.json").read_text()  # JSON has no NaN
     assert "are not done" not in capfd.readouterr().err
 
 
