@@ -39,6 +39,11 @@ def fit_temperature(margin: Tensor, label: Tensor) -> float:
     return math.exp(-(low + high) / 2)
 
 
+def is_limit(temperature: float) -> bool:
+    """Tell whether a fitted temperature is one of `LIMITS`: no scale is the best one for such margins."""
+    return any(math.isclose(temperature, limit, rel_tol=1e-6) for limit in LIMITS)
+
+
 def tempered_nll(margin: Tensor, label: Tensor, temperature: float) -> float:
     """Return mean cross-entropy of `label` against `sigmoid(margin / temperature)`, in nats.
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_rm.losses.temperature import fit_temperature
+from lightning_rm.losses.temperature import fit_temperature, is_limit
 from lightning_rm.metrics.intervals import wilson
 
 SECTION = "lightning_rm"
@@ -49,7 +49,7 @@ class Reference:
         """Make a reference of the rewards of pairs, each argument (P,).
 
         A response by itself stands there as both of its pair, with the label 1/2: it counts once, and tells nothing of
-        a temperature.
+        a temperature. Nor do margins that are all right, or worse than chance, which no scale makes likeliest.
 
         Raises:
             ValueError: if there are no pairs, or a reward is not finite.
@@ -58,7 +58,7 @@ class Reference:
         rewards = np.concatenate([chosen, rejected[~alone]]).astype(np.float64)
         margin = torch.from_numpy(np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64))
         temperature = fit_temperature(margin, torch.from_numpy(np.asarray(label, np.float64)))
-        told = None if alone.all() else temperature
+        told = None if alone.all() or is_limit(temperature) else temperature
         return cls(name, float(rewards.mean()), float(rewards.std()), len(rewards), told)
 
     def without(self, num_pairs: int) -> Reference:

@@ -55,14 +55,20 @@ def test_reference_of_pairs() -> None:
 
 
 def test_responses_by_themselves_have_a_mean_and_no_temperature() -> None:
-    """Rewards 1, 2 and 6, each on both sides of its row; with a pair of 4 over 2 there is a temperature."""
+    """Rewards 1, 2 and 6, each on both sides of its row; with pairs of 2 and 3, 2 and 0 there is a temperature."""
     alone = np.array([1.0, 2.0, 6.0])
     found = Reference.of_pairs("val", alone, alone, np.full(3, 0.5))
     assert (found.mean, found.num_rewards, found.temperature) == (3.0, 3, None)
     assert found.std == same(math.sqrt((4 + 1 + 9) / 3))
-    mixed = Reference.of_pairs("val", np.append(alone, 4.0), np.append(alone, 2.0), np.array([0.5, 0.5, 0.5, 1.0]))
-    assert (mixed.mean, mixed.num_rewards) == (3.0, 5)
+    chosen, rejected = np.append(alone, [2.0, 2.0]), np.append(alone, [3.0, 0.0])
+    mixed = Reference.of_pairs("val", chosen, rejected, np.array([0.5, 0.5, 0.5, 1.0, 1.0]))
+    assert (mixed.mean, mixed.num_rewards) == (16 / 7, 7)
     assert mixed.temperature is not None
+
+
+@pytest.mark.parametrize("margins", [[1.0, 2.0], [-3.0, 1.0]])
+def test_margins_that_are_all_right_or_worse_than_chance_have_no_temperature(margins: list[float]) -> None:
+    assert Reference.of_pairs("val", np.array(margins), np.zeros(2), np.ones(2)).temperature is None
 
 
 def test_a_run_on_responses_by_themselves_has_a_card(tmp_path: Path) -> None:
