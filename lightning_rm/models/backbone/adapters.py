@@ -29,6 +29,17 @@ from lightning_rm.models.backbone.peft_names import names_as_they_are
 from lightning_rm.models.backbone.routers import routers_of
 from lightning_rm.precision import wide
 
+NOT_HERE = {
+    "target_parameters": "adapters of tensors that no linear layer has, as experts' are, are merged into none here; "
+    "leave it out",
+    "trainable_token_indices": "rows of embeddings belong to no linear layer, and are merged into none here; leave it "
+    "out, or train the whole model without an adapter",
+    "lora_bias": "most layers have no bias that it could be merged into; leave it out",
+    "layers_to_transform": "say the layers by target_modules, such as r'.*layers\\.(0|1)\\..*_proj'",
+    "layer_replication": "a model has the layers that its checkpoint has; leave it out",
+}
+"""Options of peft's that nobody may be left to believe in: what to do in place of each."""
+
 
 @dataclass(frozen=True)
 class LoraAdapter:
@@ -83,14 +94,15 @@ def put_adapter(config: PeftConfig, classifier: PreTrainedModel, architecture: A
 
     Args:
         config: of peft. Its `target_modules` are `all-linear` or None for every linear layer of the backbone but
-            routers, a list of the ends of names, or a regular expression of whole names; `modules_to_save` is not
-            needed.
+            routers, a list of the ends of names, or a regular expression of whole names; `modules_to_save` is the
+            head's in any case.
         classifier: changed in place.
         architecture: which of its modules are the head.
         seed: of the adapters' initial values.
 
     Raises:
-        ValueError: if the configuration does not act within linear layers, or its targets match none.
+        ValueError: if the configuration does not act within linear layers, has an option that would be left out of
+            training or of what is exported, or its targets match none.
     """
     tuner = cast("dict[object, Any]", PEFT_TYPE_TO_TUNER_MAPPING).get(config.peft_type)
     if config.is_prompt_learning or tuner is None:
@@ -98,17 +110,18 @@ def put_adapter(config: PeftConfig, classifier: PreTrainedModel, architecture: A
             f"adapter={type(config).__name__}: it learns a prompt, which an exported model would lack; take one that "
             "acts within layers, such as LoraConfig, IA3Config or VeraConfig"
         )
+    if config.peft_type == PeftType.ADALORA:
+        raise ValueError(
+            "adapter=AdaLoraConfig: its ranks are allotted by calls between steps, which nobody makes here; take "
+            "another, such as LoraConfig"
+        )
     if getattr(tuner, "uses_shared_state", False) and config.peft_type != PeftType.VERA:  # whose matrices are frozen
         raise ValueError(
             f"adapter={type(config).__name__} trains numbers that belong to no layer, and are merged into none here; "
             "take another, such as LoraConfig or VeraConfig"
         )
     changed = cast(Any, copy.deepcopy(config))
-    if getattr(changed, "target_parameters", None):
-        raise ValueError(
-            f"target_parameters={sorted(changed.target_parameters)}: adapters of tensors that no linear layer has, "
-            "as experts' are, are merged into none here; leave it out"
-        )
+    _check_options(changed, classifier, architecture)
     changed.modules_to_save = None
     chosen = _targets(changed.target_modules, classifier, architecture)
     changed.target_modules = set(chosen)
@@ -173,6 +186,25 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Say how many of a module's parameters are trained, and how many it has."""
     sizes = [(shape_of(value).numel(), value.requires_grad) for value in module.parameters()]
     return sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)
+
+
+def _check_options(config: Any, classifier: PreTrainedModel, architecture: Architecture) -> None:
+    """Check that a configuration asks for nothing that is not done.
+
+    Raises:
+        ValueError: for an option of `NOT_HERE`, or modules beside the head that are to be trained whole.
+    """
+    for name, way_out in NOT_HERE.items():
+        if value := getattr(config, name, None):
+            raise ValueError(f"{type(config).__name__}({name}={value!r}): {way_out}")
+    head = tuple(f"{name}." for name in architecture.head)
+    modules = [f".{name}" for name, _ in classifier.named_modules() if not f"{name}.".startswith(head)]
+    for wanted in getattr(config, "modules_to_save", None) or ():
+        if any(name.endswith(f".{wanted}") for name in modules):
+            raise ValueError(
+                f"modules_to_save={list(config.modules_to_save)}: the head is trained beside adapters in any case, and "
+                f"no other module is; leave {wanted!r} out, or train the whole model without an adapter"
+            )
 
 
 def _targets(wanted: Any, classifier: PreTrainedModel, architecture: Architecture) -> list[str]:

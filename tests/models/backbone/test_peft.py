@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import (
+    AdaLoraConfig,
     AutoPeftModelForSequenceClassification,
     IA3Config,
     LoHaConfig,
@@ -104,8 +105,31 @@ def test_what_is_no_layers_adapter_is_an_error() -> None:
         tiny_model("llama", adapter=VBLoRAConfig(target_modules=["q_proj"], vector_length=8))
     with pytest.raises(ValueError, match=r"target_parameters=\['mlp.experts.down_proj'\].*merged into none here"):
         tiny_model("llama", adapter=LoraConfig(target_parameters=["mlp.experts.down_proj"]))
+    with pytest.raises(ValueError, match="AdaLoraConfig: its ranks are allotted by calls"):
+        tiny_model("llama", adapter=AdaLoraConfig(total_step=9))
     with pytest.raises(ValueError, match=r"target_modules=\['query'\].*q_proj"):
         tiny_model("llama", adapter=LoraConfig(target_modules=["query"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora_bias": True}, r"lora_bias=True\): most layers have no bias"),
+        ({"trainable_token_indices": [5]}, r"trainable_token_indices=\[5\]\): rows of embeddings"),
+        ({"layers_to_transform": [0]}, r"layers_to_transform=\[0\]\): say the layers by target_modules"),
+        ({"layer_replication": [(0, 2), (0, 2)]}, "layer_replication=.*a model has the layers"),
+        ({"modules_to_save": ["score", "embed_tokens"]}, "the head is trained .*leave 'embed_tokens' out"),
+    ],
+)
+def test_an_option_that_would_not_be_trained_or_exported_is_an_error(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_model("llama", adapter=LoraConfig(target_modules=["q_proj"], **options))
+
+
+def test_the_head_may_be_named_beside_adapters() -> None:
+    """`classifier` is what the head of other families is called; peft's own lists name both."""
+    model = tiny_model("llama", adapter=LoraConfig(target_modules=["q_proj"], modules_to_save=["classifier", "score"]))
+    assert all(parameter.requires_grad for parameter in model.head_parameters())
 
 
 @pytest.mark.parametrize("name", ["phimoe", "jetmoe", "mixtral", "qwen3_moe", "deepseek_v3", "qwen3_next", "gpt_oss"])
