@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from lightning_rm.batch import Sample
+from lightning_rm.data.batches.layouts import padded
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.reward_model import RewardModel
 from tests.float64 import assert_same
@@ -41,6 +45,25 @@ def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
     model.save_policy(tmp_path / "policy")
     policy = AutoModelForCausalLM.from_pretrained(tmp_path / "policy").eval()
     assert policy.lm_head.weight is policy.model.embed_tokens.weight
+    assert_same(policy(input_ids=IDS).logits, logits(model))
+
+
+def test_an_lm_head_of_its_own_grows_with_the_tokenizer(tmp_path: Path) -> None:
+    """A text may hold the tokens that a tokenizer added: the loss predicts them, and the policy reads back."""
+    tiny_model("llama", keep_lm_head=True).save_policy(tmp_path / "start")
+    words = Tokenizer(WordLevel({f"w{number}": number for number in range(VOCAB)}))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token=f"w{PAD}", eos_token=f"w{EOS}")
+    tokenizer.add_tokens(["<user>", "<assistant>", "<end>"])
+    model = RewardModel.from_pretrained(tmp_path / "start", tokenizer=tokenizer, dtype="float64", keep_lm_head=True)
+    before = RewardModel.from_pretrained(tmp_path / "start", dtype="float64", keep_lm_head=True)
+    assert_same(logits(model.eval())[..., :VOCAB], logits(before.eval()))
+    tokens = padded([Sample([[4, VOCAB, 5, VOCAB + 2], [4, 5]], prompt_length=1)], "last", model.pad_id)
+    model.lm_loss(model(tokens, keep_hidden=True), tokens).backward()
+    assert model.lm_head is not None
+    assert model.lm_head.weight.grad is not None
+    assert model.lm_head.weight.grad[VOCAB:].abs().sum(1).gt(0).all()
+    model.save_policy(tmp_path / "policy", tokenizer)
+    policy = AutoModelForCausalLM.from_pretrained(tmp_path / "policy").eval()
     assert_same(policy(input_ids=IDS).logits, logits(model))
 
 

@@ -259,7 +259,10 @@ def build_classifier(config: PreTrainedConfig, dtype: torch.dtype, attention: st
 def add_embeddings(
     classifier: PreTrainedModel, pad_id: int, tokenizer: PreTrainedTokenizerBase | None, lm_head: nn.Linear | None
 ) -> None:
-    """Add embedding rows for token ids that a checkpoint has none for: a new padding token, a tokenizer's additions."""
+    """Add embedding rows for token ids that a checkpoint has none for: a new padding token, a tokenizer's additions.
+
+    A kept LM head gets as many.
+    """
     embeddings = cast(nn.Embedding, classifier.get_input_embeddings())
     num_tokens = max(pad_id + 1, 0 if tokenizer is None else len(tokenizer))
     if num_tokens <= embeddings.num_embeddings:
@@ -267,8 +270,13 @@ def add_embeddings(
     tied = lm_head is not None and lm_head.weight is embeddings.weight
     with quiet(), seeded(0):
         classifier.resize_token_embeddings(num_tokens, mean_resizing=False)
-    if lm_head is not None and tied:
-        lm_head.weight = cast(nn.Embedding, classifier.get_input_embeddings()).weight
+    if lm_head is not None:
+        added = cast(nn.Embedding, classifier.get_input_embeddings()).weight
+        num_own = lm_head.out_features
+        lm_head.weight = added if tied else nn.Parameter(torch.cat([lm_head.weight.data, added.data[num_own:]]))
+        if lm_head.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]  # None without one
+            more = lm_head.bias.new_zeros(num_tokens - num_own)
+            lm_head.bias = nn.Parameter(torch.cat([lm_head.bias.data, more]))
         lm_head.out_features = num_tokens
 
 
