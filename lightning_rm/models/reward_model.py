@@ -38,6 +38,7 @@ from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.backbone.loading import Checkpoint
 from lightning_rm.models.backbone.new_head import NewHead
+from lightning_rm.models.backbone.partitions import shape_of
 from lightning_rm.models.backbone.routing import hear_routers, hearing, routing_of
 from lightning_rm.models.backbone.text import text_loss
 from lightning_rm.models.backbone.unread import Unread, read_shards
@@ -59,6 +60,7 @@ class RewardModel(AnyRewardModel):
             read in a backbone of up to `last_layer.DEEPEST` layers. Rewards and gradients are the same.
         router_loss: weight of the router loss of a mixture of experts (`losses.router`); its last layer is computed
             whole, unless `last_layer` says otherwise.
+        architecture: how the backbone is read; None for what its family says.
 
     Raises:
         ValueError: if the architecture is not supported, or the backbone has more than one label or another pooling, or
@@ -72,10 +74,11 @@ class RewardModel(AnyRewardModel):
         lm_head: nn.Linear | None = None,
         last_layer: LastLayer | None = None,
         router_loss: float = 0.0,
+        architecture: Architecture | None = None,
     ) -> None:
         super().__init__()
         config = backbone.config
-        self.architecture: Architecture = architecture_of(config, remote=backbone.is_remote_code())
+        self.architecture: Architecture = architecture or architecture_of(config, remote=backbone.is_remote_code())
         if config.num_labels != 1:
             raise ValueError(f"the backbone has {config.num_labels} labels, a reward model has one; set num_labels=1")
         if getattr(config, "classifier_pooling", "cls") != "cls":
@@ -110,9 +113,7 @@ class RewardModel(AnyRewardModel):
         Raises:
             ValueError: if rows hold several sequences and the backbone cannot keep them apart.
         """
-        offload = self.offload_activations and torch.is_grad_enabled()
-        on_host = save_on_cpu(pin_memory=tokens.input_ids.is_cuda) if offload else nullcontext()
-        with hearing() as heard, on_host:
+        with hearing() as heard:
             hidden = self._hidden(tokens, everywhere=keep_hidden)
         feature = self.feature_dropout(hidden.flatten(0, 1)[tokens.reward_index])
         if self.reward_dtype not in (torch.float32, torch.float64):
@@ -141,12 +142,14 @@ class RewardModel(AnyRewardModel):
                 compute_where_read(transformer_layers(self.backbone)[-1])
                 self._is_hooked = True
             tell_where_read(mask, tokens.read_cells, tokens.input_ids.shape)
-        outputs = self.backbone.base_model(
-            input_ids=tokens.input_ids,
-            attention_mask=mask,
-            position_ids=tokens.position_ids + self._first_position,
-            use_cache=False,
-        )
+        offload = self.offload_activations and torch.is_grad_enabled()
+        with save_on_cpu(pin_memory=tokens.input_ids.is_cuda) if offload else nullcontext():
+            outputs = self.backbone.base_model(
+                input_ids=tokens.input_ids,
+                attention_mask=mask,
+                position_ids=tokens.position_ids + self._first_position,
+                use_cache=False,
+            )
         return cast(Tensor, outputs.last_hidden_state)
 
     @classmethod
@@ -350,8 +353,8 @@ class RewardModel(AnyRewardModel):
 
     @property
     def hidden_size(self) -> int:
-        """H, the size of a feature."""
-        return cast(int, self.backbone.config.hidden_size)
+        """H, the size of a feature: what the head's first matrix reads. OPT-350M's is half its layers' width."""
+        return next(shape[1] for shape in map(shape_of, self.head_parameters()) if len(shape) == 2)
 
     @property
     def max_tokens(self) -> int | None:

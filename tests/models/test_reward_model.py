@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from lightning_rm.batch import LayoutName, RewardOutput, Sample, Segments, TokenBatch
@@ -18,7 +19,7 @@ from lightning_rm.models.backbone.heads import ENCODERS
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.views import doubled
 from tests import reference
-from tests.families import older_than
+from tests.families import family_config, older_than
 from tests.float64 import assert_same
 from tests.kernels import kernel
 from tests.tiny import (
@@ -373,6 +374,34 @@ def test_lm_loss_is_the_mean_over_chosen_response_tokens(layout: LayoutName, tie
     embeddings = model.backbone.get_input_embeddings()
     assert (model.lm_head.weight is embeddings.weight) == tied
     assert model.lm_head.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("cohere_compass_text", {"logit_scale": 0.5}),
+        ("gemma2", {"final_logit_softcapping": 2.0}),
+        ("minicpm3", {"dim_model_base": 4}),
+    ],
+)
+def test_lm_loss_is_of_the_logits_that_the_family_has(name: str, changes: dict[str, Any], tmp_path: Any) -> None:
+    causal = AutoModelForCausalLM.from_config(family_config(name, **changes), dtype=torch.float64).eval()
+    with torch.no_grad():
+        causal.get_output_embeddings().weight.mul_(50)  # so that logits differ from one another
+    causal.save_pretrained(tmp_path)
+    model = RewardModel.from_pretrained(tmp_path, dtype="float64", keep_lm_head=True).eval()
+    sequence = [3, 7, 11, 5, 9, 2]
+    tokens = laid_out(model, "padded", [Sample([sequence, sequence[:2]], prompt_length=1)])
+    with torch.no_grad():
+        loss = model.lm_loss(model(tokens, keep_hidden=True), tokens)
+        logits = causal(input_ids=torch.tensor([sequence])).logits[0]
+    assert_same(loss, cross_entropy(logits[:-1], torch.tensor(sequence[1:])))
+
+
+def test_a_feature_may_be_narrower_than_layers() -> None:
+    """OPT-350M's last states are projected to half their width."""
+    model = RewardModel.from_config(family_config("opt", word_embed_proj_dim=8))
+    assert model.hidden_size == model(laid_out(model)).feature.shape[-1] == 8
 
 
 def test_lm_loss_needs_a_head_and_hidden_states(tmp_path: Any) -> None:

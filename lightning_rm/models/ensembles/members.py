@@ -26,7 +26,7 @@ from lightning_rm.batch import RewardOutput
 from lightning_rm.models.attention.last_layer import LastLayer
 from lightning_rm.models.backbone.export import export
 from lightning_rm.models.backbone.folder import MEMBERS_FILE, is_members
-from lightning_rm.models.backbone.heads import head_tensors
+from lightning_rm.models.backbone.heads import Architecture, head_tensors
 from lightning_rm.models.ensembles.member_heads import MemberHeads
 from lightning_rm.models.ensembles.member_lora import MemberLora
 from lightning_rm.models.ensembles.member_settings import Members
@@ -49,6 +49,7 @@ class MemberRewardModel(RewardModel):
         lm_head: as `RewardModel`'s.
         members: how many and which; None for ten heads.
         last_layer: as `RewardModel`'s; members with adapters compute the last layer M times, and None is `where_read`.
+        architecture: as `RewardModel`'s.
 
     Raises:
         ValueError: as `RewardModel`'s; and if adapters cannot be put into the backbone.
@@ -61,8 +62,9 @@ class MemberRewardModel(RewardModel):
         lm_head: nn.Linear | None = None,
         members: Members | None = None,
         last_layer: LastLayer | None = None,
+        architecture: Architecture | None = None,
     ) -> None:
-        super().__init__(backbone, pad_id, lm_head, last_layer)
+        super().__init__(backbone, pad_id, lm_head, last_layer, architecture=architecture)
         self.members = Members() if members is None else members
         if self.members.lora_layers:
             self.last_layer = self._last_layer(last_layer, deepest=math.inf)
@@ -82,7 +84,10 @@ class MemberRewardModel(RewardModel):
         """Put members on a reward model's backbone, which they take over; its head is dropped."""
         if model.router_loss:
             raise ValueError("members of one backbone do not train its routers; set router_loss=0")
-        return cls(model.backbone, model.pad_id, model.lm_head, members, last_layer)
+        model.read_weights()
+        made = cls(model.backbone, model.pad_id, model.lm_head, members, last_layer, model.architecture)
+        made.offload_activations = model.offload_activations
+        return made
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, members: Members | None = None, **options: Any) -> Self:
@@ -186,7 +191,7 @@ class MemberRewardModel(RewardModel):
             raise ValueError(f"member={member}: there are {self.num_members}, counted from 0")
         alone = self._alone(member, shares=False)
         cast(nn.Module, alone).requires_grad_(True)
-        return RewardModel(alone, self.pad_id).train(self.training)
+        return RewardModel(alone, self.pad_id, architecture=self.architecture).train(self.training)
 
     def save_pretrained(
         self,

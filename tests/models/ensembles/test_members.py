@@ -6,15 +6,19 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch.autograd.graph import save_on_cpu
 from transformers import AutoModelForCausalLM
 
 from lightning_rm.batch import TokenBatch
 from lightning_rm.data.batches.layouts import LAYOUTS, LayoutName
+from lightning_rm.models import probe
+from lightning_rm.models.backbone import families
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.models.backbone.folder import MEMBERS_FILE, is_members
 from lightning_rm.models.backbone.heads import head_tensors
@@ -22,6 +26,7 @@ from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.ensembles.bootstrap import bootstrap_weights
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
+from tests.families import family_config
 from tests.float64 import assert_same
 from tests.tiny import CONFIGS, gradients, layouts_of, prompted, tiny_model
 
@@ -271,6 +276,31 @@ def test_constructors(tmp_path: Path) -> None:
     trained = {key for key, value in shared.named_parameters() if value.requires_grad}
     assert {key.split(".")[0] for key in trained} == {"backbone", "heads"}
     assert all(".lora_" in key for key in trained if key.startswith("backbone"))
+
+
+def test_what_a_backbone_was_loaded_with_holds_for_its_members(tmp_path: Path) -> None:
+    """Weights that were left on the disk are read, and activations that are kept go to the host."""
+    tiny_model("llama").save_pretrained(tmp_path)
+    members = Members(num_members=2)
+    whole, unread, offloaded = (
+        MemberRewardModel.from_pretrained(tmp_path, members=members, dtype="float64", **options)
+        for options in ({}, {"load_sharded": True}, {"gradient_checkpointing": True, "offload_activations": True})
+    )
+    tokens = laid_out(whole)
+    assert_same(unread(tokens).reward, whole(tokens).reward)
+    with patch("lightning_rm.models.reward_model.save_on_cpu", wraps=save_on_cpu) as moved:
+        assert_same(offloaded(tokens).reward, whole(tokens).reward)
+    assert moved.called
+
+
+def test_members_read_a_probed_backbone_as_the_probe_found_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "is_proven", lambda _: False)
+    monkeypatch.setattr(families, "_why_rows", lambda *_: None)
+    with pytest.warns(UserWarning, match="every sequence gets a row of its own"):
+        model = MemberRewardModel.from_config(family_config("jamba"), members=Members(num_members=2))
+    for one in (model, model.member(0)):
+        assert not one.architecture.packs
+        assert one.last_layer == "whole"
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora_layers": 1}])
