@@ -95,6 +95,7 @@ class RewardModel(AnyRewardModel):
         self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
         self.offload_activations = False
         self.unread: Unread | None = None  # weights that are still to be read
+        self._num_added = 0  # embeddings that the checkpoint did not have
         self._new_head: NewHead | None = None
         widen_head(backbone, self.architecture)
         # Transformers loads in evaluation mode, and trainers keep the mode they find: dropout would be off in training.
@@ -238,6 +239,7 @@ class RewardModel(AnyRewardModel):
             raise ValueError("offload_activations moves what gradient_checkpointing keeps; set both")
         model = cls(built.backbone, built.pad_id, built.lm_head, last_layer, router_loss)
         model.unread, model.offload_activations = built.unread, offload_activations
+        model._num_added = built.num_added
         hold_to_layouts(model)
         make_trainable(model.backbone, model.architecture, model.lm_head, chosen, head_seed, gradient_checkpointing)
         if built.no_head_in is not None:
@@ -434,8 +436,13 @@ class RewardModel(AnyRewardModel):
         The adapters are written in their own dtype, or in another; the head in its own.
 
         Raises:
-            ValueError: if the model has no adapters.
+            ValueError: if the model has no adapters, or embeddings that `base` has not.
         """
+        if self._num_added:
+            raise ValueError(
+                f"the tokenizer has tokens that {base} has no embeddings for ({self._num_added}), and adapters alone "
+                "would not bring them; export the model whole, without adapter=true"
+            )
         export_adapters(self.backbone, folder, base, tokenizer, dtype=dtype, write_beside=write_beside)
 
     def save_policy(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:

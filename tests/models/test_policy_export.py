@@ -26,6 +26,14 @@ def logits(model: RewardModel) -> torch.Tensor:
         return model.lm_head(model.backbone.base_model(input_ids=IDS).last_hidden_state)
 
 
+def with_added_tokens() -> PreTrainedTokenizerFast:
+    """A tokenizer of the tests' vocabulary and three tokens more."""
+    words = Tokenizer(WordLevel({f"w{number}": number for number in range(VOCAB)}))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token=f"w{PAD}", eos_token=f"w{EOS}")
+    tokenizer.add_tokens(["<user>", "<assistant>", "<end>"])
+    return tokenizer
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt_neox", "gpt2", "qwen3"])
 def test_a_policy_reads_back_with_the_same_logits(name: str, tmp_path: Path) -> None:
     model = tiny_model(name, keep_lm_head=True)
@@ -51,9 +59,7 @@ def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
 def test_an_lm_head_of_its_own_grows_with_the_tokenizer(tmp_path: Path) -> None:
     """A text may hold the tokens that a tokenizer added: the loss predicts them, and the policy reads back."""
     tiny_model("llama", keep_lm_head=True).save_policy(tmp_path / "start")
-    words = Tokenizer(WordLevel({f"w{number}": number for number in range(VOCAB)}))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token=f"w{PAD}", eos_token=f"w{EOS}")
-    tokenizer.add_tokens(["<user>", "<assistant>", "<end>"])
+    tokenizer = with_added_tokens()
     model = RewardModel.from_pretrained(tmp_path / "start", tokenizer=tokenizer, dtype="float64", keep_lm_head=True)
     before = RewardModel.from_pretrained(tmp_path / "start", dtype="float64", keep_lm_head=True)
     assert_same(logits(model.eval())[..., :VOCAB], logits(before.eval()))
@@ -75,6 +81,15 @@ def test_adapters_are_merged(tmp_path: Path) -> None:
     model.save_policy(tmp_path)
     policy = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert_same(policy(input_ids=IDS).logits, logits(model))
+
+
+def test_adapters_alone_bring_no_embeddings(tmp_path: Path) -> None:
+    """A reader of the folder would draw rows of its own for the added tokens, and give other rewards."""
+    tiny_model("llama", keep_lm_head=True).save_policy(tmp_path / "start")
+    lora, tokenizer = LoraAdapter(rank=2), with_added_tokens()
+    model = RewardModel.from_pretrained(tmp_path / "start", tokenizer=tokenizer, lora=lora)
+    with pytest.raises(ValueError, match=r"no embeddings for \(3\).* export the model whole"):
+        model.save_adapters(tmp_path / "alone", str(tmp_path / "start"), tokenizer)
 
 
 def test_a_policy_starts_a_reward_model(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class Built(NamedTuple):
         lm_head: the language-model head that was kept; None without.
         no_head_in: the checkpoint that brought no head, where a new one was drawn unasked; else None.
         unread: the weights that are still on the disk; None where they are read.
+        num_added: embeddings that the checkpoint does not have.
     """
 
     backbone: PreTrainedModel
@@ -40,6 +41,7 @@ class Built(NamedTuple):
     lm_head: nn.Linear | None
     no_head_in: str | None = None
     unread: Unread | None = None
+    num_added: int = 0
 
 
 def build_pretrained(
@@ -107,10 +109,11 @@ def build_pretrained(
         )
     drawn = {name for name, _ in head_tensors(backbone, architecture)} if new_head else missing
     init_head(backbone, architecture, drawn, head_seed)
-    loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
+    num_added = loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
     if liger:
         use_liger(backbone)
-    return Built(backbone, pad_id, lm_head, checkpoint.origin if missing and not new_head else None)
+    no_head_in = checkpoint.origin if missing and not new_head else None
+    return Built(backbone, pad_id, lm_head, no_head_in, num_added=num_added)
 
 
 def _unread(

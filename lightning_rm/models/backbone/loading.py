@@ -258,15 +258,19 @@ def build_classifier(config: PreTrainedConfig, dtype: torch.dtype, attention: st
 
 def add_embeddings(
     classifier: PreTrainedModel, pad_id: int, tokenizer: PreTrainedTokenizerBase | None, lm_head: nn.Linear | None
-) -> None:
+) -> int:
     """Add embedding rows for token ids that a checkpoint has none for: a new padding token, a tokenizer's additions.
 
     A kept LM head gets as many.
+
+    Returns:
+        How many there are.
     """
     embeddings = cast(nn.Embedding, classifier.get_input_embeddings())
     num_tokens = max(pad_id + 1, 0 if tokenizer is None else len(tokenizer))
-    if num_tokens <= embeddings.num_embeddings:
-        return
+    num_added = num_tokens - embeddings.num_embeddings
+    if num_added <= 0:
+        return 0
     tied = lm_head is not None and lm_head.weight is embeddings.weight
     with quiet(), seeded(0):
         classifier.resize_token_embeddings(num_tokens, mean_resizing=False)
@@ -278,6 +282,7 @@ def add_embeddings(
             more = lm_head.bias.new_zeros(num_tokens - num_own)
             lm_head.bias = nn.Parameter(torch.cat([lm_head.bias.data, more]))
         lm_head.out_features = num_tokens
+    return num_added
 
 
 def _check_keys(
