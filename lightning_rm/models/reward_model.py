@@ -361,7 +361,8 @@ class RewardModel(AnyRewardModel):
     @property
     def max_tokens(self) -> int | None:
         """The longest sequence the backbone has positions for; None where its configuration names no limit."""
-        limit: int | None = getattr(self.backbone.config, "max_position_embeddings", None)
+        config = self.backbone.config
+        limit: int | None = getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))  # MPT's
         return limit if limit is None else limit - self._first_position
 
     def head_parameters(self) -> Iterator[nn.Parameter]:

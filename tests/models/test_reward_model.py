@@ -340,6 +340,7 @@ def test_head_and_backbone_parameters_are_all_parameters_once() -> None:
 def test_limits() -> None:
     """RoBERTa's table of 64 positions starts after its padding token, 1."""
     assert [tiny_model(name).max_tokens for name in ("llama", "gpt2", "bert", "roberta")] == [64, 64, 64, 62]
+    assert RewardModel.from_config(family_config("mpt")).max_tokens == 64  # by another name
     assert tiny_model("gpt2").hidden_size == 32
     assert [tiny_model(name).read_at for name in ("llama", "bert")] == ["last", "first"]
 
