@@ -118,6 +118,9 @@ def prepare(verb: str) -> None:
         with _said():
             print(help_text(verb, sort_words(words).own))
         raise SystemExit(0)
+    if "--version" in words:  # Hydra would print its own
+        print(version_text())
+        raise SystemExit(0)
     from lightning_rm.commands._choices import compose_choices
     from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
     from lightning_rm.commands._ranks import with_date
