@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import RewardOutput
+from lightning_rm.models.backbone.positions import steady_tokens
 from lightning_rm.tokens import LayoutName, ReadAt, Reading, TokenBatch
 
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ class AnyRewardModel(nn.Module, ABC):
     @abstractmethod
     def plain_models(self) -> Sequence[RewardModel]:
         """The models with a backbone that answer: this one, or an ensemble's members."""
+
+    @property
+    def steady_tokens(self) -> int | None:
+        """How long a sequence may be before shorter ones in its forward get other rewards; None where none ever do."""
+        lengths = (steady_tokens(plain.backbone.config) for plain in self.plain_models)
+        return min((length for length in lengths if length is not None), default=None)
 
     @property
     @abstractmethod

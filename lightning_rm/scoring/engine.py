@@ -6,6 +6,7 @@ knows models and layouts; no text, no file and no row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -120,9 +121,21 @@ def forwards(
     check_counts(1, **given(batch_size=batch_size))
     laid = choose_layout(layout, model.fast_layouts).layout
     with evaluating(model):
-        for batch in batches_of(sequences, laid, batch_budget(model, batch_tokens), batch_size):
-            samples = [Sample([sequences[place]]) for place in batch]
-            yield batch, read(LAYOUTS[laid](samples, model.read_at, model.pad_id).to(model.device))
+        for places in _apart(sequences, model.steady_tokens):
+            found = [sequences[place] for place in places]
+            for batch in batches_of(found, laid, batch_budget(model, batch_tokens), batch_size):
+                samples = [Sample([found[place]]) for place in batch]
+                tokens = LAYOUTS[laid](samples, model.read_at, model.pad_id).to(model.device)
+                yield [places[place] for place in batch], read(tokens)
+
+
+def _apart(sequences: Sequence[Ids], steady_tokens: int | None) -> list[list[int]]:
+    """Return the places of the sequences that may be read together: where the longest changes what the others get,
+    those of up to so many tokens, and the longer ones.
+    """
+    limit = math.inf if steady_tokens is None else steady_tokens
+    long = [len(sequence) > limit for sequence in sequences]
+    return [[place for place, is_long in enumerate(long) if is_long is kind] for kind in (False, True) if kind in long]
 
 
 def batch_budget(model: AnyRewardModel, batch_tokens: int | None) -> int:

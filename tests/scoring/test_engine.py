@@ -57,6 +57,23 @@ def test_rewards_are_hugging_faces_one_by_one_whatever_the_batches(layout: Layou
     assert sum(told) == len(sequences)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_positions_that_the_longest_scales_are_those_of_each_alone(layout: LayoutName) -> None:
+    """Phi's longrope: over 12 tokens, which six of these have, the factors of a whole forward are others."""
+    factors: dict[str, Any] = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    scaling = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "eos_token_id": 1}
+    positions = {"max_position_embeddings": 64, "original_max_position_embeddings": 12, "rope_parameters": scaling}
+    config = {"model_type": "phi3", **positions, **sizes, **heads}
+    model = RewardModel.from_config(config, dtype="float64")
+    assert model.steady_tokens == 12
+    assert (toy_model().steady_tokens, RewardEnsemble([model]).steady_tokens) == (None, 12)
+    sequences = [*SEQUENCES, [5, 6, 7]]
+    rewards = score_sequences(model, sequences, layout=layout)
+    assert rewards[:, 0].tolist() == same([alone(model, one) for one in sequences])
+
+
 def test_each_sequence_and_each_common_beginning_is_computed_once() -> None:
     model, grids = toy_model(), list[TokenBatch]()
     model.register_forward_pre_hook(lambda _, args: grids.append(args[0]))
