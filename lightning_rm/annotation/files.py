@@ -7,14 +7,15 @@ numbers; no model.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from lightning_rm.annotation.votes import Votes, kept_rows, said
-from lightning_rm.data.rows import PairRow, Source
+from lightning_rm.annotation.votes import NO_PAIRS, Votes, kept_rows, said
+from lightning_rm.data.rows import GroupRow, PairRow, Source
 from lightning_rm.data.store.pair_rows import CHUNK_ROWS, PAIR_COLUMNS, OtherColumns, pair_columns
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.drafts import draft_of
@@ -59,14 +60,31 @@ class AnnotatedFormat:
         self.schema = pa.schema([*SCHEMA, *others.fields()]).with_metadata({VOTERS: json.dumps(votes.voters)})
 
 
+def check_rows(source: Iterable[object]) -> None:
+    """Check that voters can vote on rows, good and bad, before any is trained on them.
+
+    Raises:
+        ValueError: for a row of scored responses, and as `check_columns` does, whether or not the pair will be kept.
+    """
+    for row in source:
+        if isinstance(row, GroupRow):
+            raise ValueError(f"{row.place}: {NO_PAIRS}")
+        if isinstance(row, PairRow):
+            _check_fields(row)
+
+
 def check_columns(source: Source, pairs: PairDataset) -> None:
     """Raise ValueError for a pair that was never annotated and has a field under a name that votes are written to."""
     for _, row in kept_rows(source, pairs):
-        if row.strength_mean is None and (taken := [name for name in VOTED if name in row.others]):
-            raise ValueError(
-                f"{row.place}: the row has a field {taken[0]!r} of its own, whose place the annotation's would take; "
-                "rename it, or leave it out" + (" with columns={votes: null}" if taken[0] == "votes" else "")
-            )
+        _check_fields(row)
+
+
+def _check_fields(row: PairRow) -> None:
+    if row.strength_mean is None and (taken := [name for name in VOTED if name in row.others]):
+        raise ValueError(
+            f"{row.place}: the row has a field {taken[0]!r} of its own, whose place the annotation's would take; "
+            "rename it, or leave it out" + (" with columns={votes: null}" if taken[0] == "votes" else "")
+        )
 
 
 def write_parquet(source: Source, votes: Votes, path: Path) -> Strength:

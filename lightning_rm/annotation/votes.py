@@ -32,6 +32,12 @@ from lightning_rm.strength import Strength
 Progress = Callable[[str, int, int], None]
 """Told the voter, how many of its conversations are scored, and how many there are."""
 
+NO_PAIRS = (
+    "voters judge pairs, and these rows are scored responses, whose differences of scores are strengths already; "
+    "annotate rows of chosen and rejected"
+)
+"""Said of rows that nobody can vote on."""
+
 
 @dataclass(frozen=True)
 class Votes:
@@ -109,10 +115,7 @@ def collect_votes(
     tokenizer = voters[0].tokenizer()
     pairs = prepare_pairs(source, tokenizer, policy, cache_dir, "annotated")
     if not np.isnan(pairs.scores).all():
-        raise ValueError(
-            "voters judge pairs, and these rows are scored responses, whose differences of scores are strengths "
-            "already; annotate rows of chosen and rejected"
-        )
+        raise ValueError(NO_PAIRS)
     pairs.report.warn()
     if accept is not None:
         accept(pairs)

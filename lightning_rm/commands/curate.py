@@ -15,6 +15,7 @@ import lightning as L
 from omegaconf import DictConfig
 from rich.console import Console
 
+from lightning_rm.annotation.files import check_rows
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._data import find_policy, find_source, find_voters, keep_if_unchanged, start_of
@@ -139,6 +140,7 @@ def train_voters(
         raise ValueError(f"fit={cfg.fit!r} is not one of heads, whole, cross_fitted and null")
     if not 0 <= cfg.held_out < 1:
         raise ValueError(f"held_out={cfg.held_out} is not a share of the prompts; give a number from 0 to below 1")
+    check_rows(source)  # before the work
     common = [*with_choices("curate", trained_words(words), ("data",)), "name=voters", "logger=csv"]
     common += [f"{'' if name in cfg.data.module else '+'}data.module.{name}=null" for name in ("val", "test")]
     held_out = 0.0 if cfg.fit == "cross_fitted" else float(cfg.held_out)

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -162,6 +163,23 @@ def test_what_is_wrong_is_said_before_anything_is_trained(words: list[str], mess
     told = cli("curate", "data=synthetic", "data.num_pairs=12", "out=out", *words)
     assert told.code == 1
     assert message in told.err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("data", "row", "message"),
+    [
+        ("jsonl", {"chosen": "4", "rejected": "5", "votes": 3}, "the row has a field 'votes' of its own"),
+        ("scored", {"responses": ["4", "5"], "scores": [1, 0]}, "voters judge pairs, and these rows are scored"),
+    ],
+)
+def test_rows_that_take_no_votes_are_said_before_anything_is_trained(
+    data: str, row: dict[str, Any], message: str, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"prompt": "2+2?", **row, "id": n}) for n in range(8)))
+    told = cli("curate", f"data={data}", "data.file=rows.jsonl", "out=out")
+    assert told.code == 1
+    assert message in told.err.replace("\n", " ")
+    assert not (tmp_path / "out" / "voters").exists()
 
 
 def test_what_concerns_training_is_handed_on() -> None:
