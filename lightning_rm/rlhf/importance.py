@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_rm.counts import is_number
+
 Floats = NDArray[np.float64]
 
 
@@ -78,11 +80,11 @@ class Weighing:
     clip: float | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.power) and self.power >= 0):
+        if not (is_number(self.power) and self.power >= 0):
             raise ValueError(f"power={self.power}; give 0 or more (1 is the whole importance weight)")
-        if not 0 <= self.relative < 1:
+        if not (is_number(self.relative) and 0 <= self.relative < 1):
             raise ValueError(f"relative={self.relative}; give a number from 0, the plain ratio, to below 1")
-        if self.clip is not None and not self.clip >= 1:  # nor NaN
+        if self.clip is not None and not (is_number(self.clip) and self.clip >= 1):
             raise ValueError(f"clip={self.clip}: it bounds weights whose mean is 1; give 1 or more")
 
     def check_reference(self, *, is_known: bool) -> None:

@@ -99,6 +99,8 @@ def test_without_a_reference_and_at_the_ends() -> None:
     [
         ({"power": -1.0}, "power=-1.0"),
         ({"power": math.inf}, "power=inf"),
+        ({"power": "a"}, "power=a"),
+        ({"clip": "a"}, "clip=a"),
         ({"relative": 1.0}, "relative=1.0"),
         ({"clip": 0.5}, "clip=0.5: it bounds weights whose mean is 1"),
         ({"clip": math.nan}, "clip=nan: it bounds weights"),

@@ -59,7 +59,7 @@ def hearing() -> Generator[list[Tensor]]:
 
 
 def routing_of(heard: Sequence[Tensor], config: PreTrainedConfig, tokens: TokenBatch, weight: float) -> Routing | None:
-    """Return what the routers did with a batch; None where none was heard.
+    """Return what the routers did with a batch; None where none was heard, or none has told how many a token goes to.
 
     Args:
         heard: their scores, (tokens, E) each.
@@ -70,7 +70,9 @@ def routing_of(heard: Sequence[Tensor], config: PreTrainedConfig, tokens: TokenB
     if not heard:
         return None
     settings: dict[str, Any] = config.to_dict()
-    top_k = next(int(settings[name]) for name in CHOSEN if isinstance(settings.get(name), int))
+    top_k = next((int(settings[name]) for name in CHOSEN if isinstance(settings.get(name), int)), None)
+    if top_k is None:
+        return None
     whole = tokens.mask.flatten()
     # A last layer that is computed where it is read scores tokens alone, no padding.
     masked = [(scores, whole if len(scores) == len(whole) else None) for scores in heard]

@@ -17,7 +17,7 @@ def text_loss(lm_head: nn.Linear, hidden: Tensor, tokens: TokenBatch, config: Pr
         lm_head: from a hidden state to the logits of all tokens.
         hidden: (R, L, H), the backbone's last hidden states.
         tokens: R rows of L tokens.
-        config: the backbone's, which may scale its logits (MiniCPM3, Cohere) or cap them (Gemma 2).
+        config: the backbone's, which may scale its logits (Granite, MiniCPM3, Cohere) or cap them (Gemma 2).
 
     Returns:
         A float32 scalar, the mean over the tokens of `response_index`; logits exist at those alone.
@@ -26,7 +26,7 @@ def text_loss(lm_head: nn.Linear, hidden: Tensor, tokens: TokenBatch, config: Pr
     logits = lm_head(hidden.flatten(0, 1)[before])
     if config.model_type.startswith("cohere"):
         logits = logits * (config.logit_scale or 1.0)
-    logits = logits / getattr(config, "logits_scaling", 1.0)  # MiniCPM3's
+    logits = logits / getattr(config, "logits_scaling", 1.0)  # Granite's and MiniCPM3's
     cap: float | None = getattr(config, "final_logit_softcapping", None)
     if cap is not None:
         logits = torch.tanh(logits / cap) * cap

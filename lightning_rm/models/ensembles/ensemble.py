@@ -191,6 +191,10 @@ class RewardEnsemble(AnyRewardModel):
         """Return the parameters of every member's backbone."""
         return chain.from_iterable(member.backbone_parameters() for member in self.members)
 
+    def lm_head_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of every member's kept LM head, which no reward reaches."""
+        return chain.from_iterable(member.lm_head_parameters() for member in self.members)
+
     def forward(self, tokens: TokenBatch, keep_hidden: bool = False) -> RewardOutput:
         """Return the aggregate of the members' rewards.
 

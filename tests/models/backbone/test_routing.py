@@ -12,6 +12,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 
 from lightning_rm.losses.router import router_loss
 from lightning_rm.models.backbone.routers import routers_of
+from lightning_rm.models.backbone.routing import routing_of
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.meta import MetaRM
@@ -84,6 +85,12 @@ def test_it_is_added_by_its_weight_and_logged_either_way() -> None:
     assert plain(laid_out(plain)).routing is None
     twin = copy.deepcopy(unweighed)
     assert twin(laid_out(twin)).routing is not None
+
+
+def test_routers_that_have_not_told_how_many_they_choose_are_not_heard() -> None:
+    model = mixture("mixtral")
+    del model.backbone.config.num_experts_per_tok
+    assert routing_of([torch.zeros(12, 4)], model.backbone.config, laid_out(model), 0.0) is None
 
 
 def test_a_loss_that_a_family_has_not_is_an_error() -> None:

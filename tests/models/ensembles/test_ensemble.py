@@ -98,6 +98,10 @@ def test_head_and_backbone_parameters_are_all_parameters_once() -> None:
     head, backbone = list(map(id, ensemble.head_parameters())), list(map(id, ensemble.backbone_parameters()))
     assert len(head) == 3
     assert sorted(head + backbone) == sorted(map(id, ensemble.parameters()))
+    kept = [tiny_model("llama", keep_lm_head=True) for _ in range(2)]
+    of_members = [parameter for member in kept for parameter in member.lm_head_parameters()]
+    assert of_members
+    assert list(map(id, RewardEnsemble(kept).lm_head_parameters())) == list(map(id, of_members))
 
 
 def test_members_of_different_sizes_have_rewards_and_no_feature() -> None:
