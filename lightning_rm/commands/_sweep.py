@@ -30,7 +30,7 @@ from rich.table import Table
 
 from lightning_rm.commands._alone import LOCK, released, work_alone
 from lightning_rm.commands._plugins import end_in_words
-from lightning_rm.commands._words import is_multirun, is_multirun_flag, quoted, sort_words
+from lightning_rm.commands._words import PLAIN_PLACE, is_multirun, is_multirun_flag, quoted, sort_words
 from lightning_rm.drafts import draft_of
 from lightning_rm.system import is_running
 from lightning_rm.told import finite, read_object
@@ -265,7 +265,7 @@ def _check_outs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
 
 def _word(key: str, folder: Path) -> str:
     """Return a word that sets a folder, with quotes where Hydra needs them."""
-    return f"{key}={folder if re.fullmatch(r'[a-zA-Z0-9_./-]+', str(folder)) else quoted(str(folder))}"
+    return f"{key}={folder if re.fullmatch(PLAIN_PLACE, str(folder)) else quoted(str(folder))}"
 
 
 def _asked(overrides: Sequence[str]) -> list[str]:

@@ -46,6 +46,10 @@ OF_SWEEPS = ("grid", "launcher")
 """Groups whose choices nobody reads where a command is run once."""
 
 
+PLAIN_PLACE = r"[a-zA-Z0-9_./-]+"
+"""A folder that stands in a word without quotes."""
+
+
 BEYOND_ASCII = r"[^\s,=:()\[\]{}]*[^\x00-\x7f](?:[^,=:()\[\]{}]*[^\s,=:()\[\]{}])?"
 """What is quoted in a value: from one sign of the grammar to the next, with a letter that is not ASCII."""
 
@@ -132,7 +136,7 @@ def with_home(word: str) -> str:
     out=~/scored.jsonl  ->  out=/home/me/scored.jsonl
     """
     home = os.path.expanduser("~")
-    return re.sub(r"(?<=[=,\[\"'])~(?=/)", home, word) if re.fullmatch(r"[a-zA-Z0-9_./-]+", home) else word
+    return re.sub(r"(?<=[=,\[\"'])~(?=/)", home, word) if re.fullmatch(PLAIN_PLACE, home) else word
 
 
 def quoted_where_needed(word: str) -> str:

@@ -140,7 +140,6 @@ def train_voters(
         raise ValueError(f"fit={cfg.fit!r} is not one of heads, whole, cross_fitted and null")
     if not 0 <= cfg.held_out < 1:
         raise ValueError(f"held_out={cfg.held_out} is not a share of the prompts; give a number from 0 to below 1")
-    check_rows(source)  # before the work
     common = [*with_choices("curate", trained_words(words), ("data",)), "name=voters", "logger=csv"]
     common += [f"{'' if name in cfg.data.module else '+'}data.module.{name}=null" for name in ("val", "test")]
     held_out = 0.0 if cfg.fit == "cross_fitted" else float(cfg.held_out)
@@ -163,6 +162,8 @@ def train_voters(
         raise ValueError(
             f"out={cfg.out!r} holds voters that were trained on other {what}; name another folder, or remove {folder}"
         )
+    if not mark.is_file():  # voters that were begun have such rows
+        check_rows(source)
     folder.mkdir(parents=True, exist_ok=True)
     with draft_of(mark) as draft:
         draft.write_text(json.dumps(trained_by) + "\n", encoding="utf-8")

@@ -86,9 +86,8 @@ def _with_adapters(run: Path, weights: str) -> tuple[RewardModel, PreTrainedToke
         raise ValueError(f"adapter=true: {run} has no adapters of its own to write alone; export it whole")
     paths = sorted((run / "checkpoints").glob(f"{weights}*.ckpt"), key=lambda path: path.stat().st_mtime)
     if not paths:
-        has_last = (
-            weights == "best" and (run / "checkpoints/last.ckpt").is_file()
-        )  # all that a run without validation has
+        # A run without validation has its last weights alone.
+        has_last = weights == "best" and (run / "checkpoints/last.ckpt").is_file()
         way = "export its last weights, weights=last, or it whole" if has_last else "export it whole"
         raise ValueError(f"adapter=true reads {run}/checkpoints/{weights}.ckpt, which is not there; {way}")
     check_targets(config, f"{run}/config.yaml")

@@ -58,7 +58,7 @@ class Reference:
         rewards = np.concatenate([chosen, rejected[~alone]]).astype(np.float64)
         margin = torch.from_numpy(np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64))
         temperature = fit_temperature(margin, torch.from_numpy(np.asarray(label, np.float64)))
-        told = None if alone.all() or is_limit(temperature) else temperature
+        told = None if is_limit(temperature) else temperature
         return cls(name, float(rewards.mean()), float(rewards.std()), len(rewards), told)
 
     def without(self, num_pairs: int) -> Reference:

@@ -44,8 +44,8 @@ GROUP_FIELDS = frozenset(
 KNOWN_FIELDS = GROUP_FIELDS | SCORE_FIELDS | frozenset(PROMPT_FIELDS) | frozenset(MEDIA_FIELDS)
 """Every field that is read, or hidden by `columns`."""
 
-OF_UNSCORED = frozenset({"gold", "votes"})
-"""Those of them that nothing reads where responses are scored, for their pairs come from the scores alone."""
+READ_OF_SCORED = KNOWN_FIELDS - {"gold", "votes"}
+"""Those of them that are read where responses are scored: their pairs come from the scores alone."""
 
 
 def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: Prefill = "error") -> GroupRow | BadRow:
@@ -113,7 +113,7 @@ def group_turns(
 
 def _unread(raw: Raw, columns: Columns) -> tuple[str, ...]:
     """Return the fields of a row of scored responses that nothing reads."""
-    read = (KNOWN_FIELDS - OF_UNSCORED).union(columns, (path for path in columns.values() if path is not None))
+    read = READ_OF_SCORED.union(columns, (path for path in columns.values() if path is not None))
     return tuple(sorted(name for name, value in raw.items() if value is not None and name not in read))
 
 

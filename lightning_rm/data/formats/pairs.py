@@ -61,6 +61,9 @@ WRITTEN_FIELDS = frozenset(
 KNOWN_FIELDS = PLAIN_FIELDS | FORMAT_FIELDS | frozenset(PROMPT_FIELDS) | frozenset(MEDIA_FIELDS)
 """Every field that is read by some format, or hidden by `columns`."""
 
+READ_OF_PAIRS = KNOWN_FIELDS - LABEL_FIELDS
+"""Those of them that are no part of a row's `others`."""
+
 
 def parse_row(
     raw: Raw,
@@ -196,7 +199,7 @@ def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
 
 def _others(raw: Raw, columns: Mapping[str, str | None], read_votes: bool) -> dict[str, object]:
     """Return the fields of a row that are no part of the pair; they stay with the row as they are."""
-    read = (KNOWN_FIELDS - LABEL_FIELDS).union(path for path in columns.values() if path is not None)
+    read = READ_OF_PAIRS.union(path for path in columns.values() if path is not None)
     if not read_votes and columns.get("votes", "") is not None:
         read -= {"votes"}  # the data's own, such as the votes of readers
     return {name: value for name, value in raw.items() if value is not None and name not in read}

@@ -32,6 +32,9 @@ from lightning_rm.data.store.table import open_table
 from lightning_rm.strength import Strength, Target, Targets
 from lightning_rm.tokens import Sample
 
+FOUND = ("first_of_list", "list_lengths", "list_strength", "prompt_index")
+"""What is found for the pairs of a data set when it is first asked for, and is another of other pairs."""
+
 
 @dataclass(frozen=True)
 class PairText:
@@ -153,12 +156,7 @@ class PairDataset:
         """
         kept = np.flatnonzero(targets.kept)
         pairs = copy.copy(self)
-        for found in (
-            "first_of_list",
-            "list_lengths",
-            "list_strength",
-            "prompt_index",
-        ):  # what was found for the pairs before
+        for found in FOUND:
             pairs.__dict__.pop(found, None)
         pairs._treated_by = targets
         pairs._rows, pairs._sides = self._rows[kept], self._sides[kept]
@@ -224,11 +222,9 @@ class PairDataset:
     def list_strength(self) -> NDArray[np.float64]:
         """(L,) the mean strength of each row's pairs, over those that have one; NaN where none has."""
         mean = self.strength.mean
-        known = ~np.isnan(mean)
-        total, number = (
-            np.add.reduceat(values, self.first_of_list) for values in (np.where(known, mean, 0), known * 1)
-        )
-        return np.divide(total, number, out=np.full(self.num_lists, np.nan), where=number > 0)
+        total = np.add.reduceat(np.nan_to_num(mean), self.first_of_list)
+        number = np.add.reduceat(~np.isnan(mean), self.first_of_list, dtype=np.int64)
+        return total / np.where(number > 0, number, np.nan)
 
     def pairs_of(self, lists: Sequence[int]) -> NDArray[np.int64]:
         """Return the pairs of some rows, row by row."""
