@@ -16,7 +16,8 @@ import pytest
 
 import lightning_rm
 from lightning_rm import drafts, folder_drafts, system
-from lightning_rm.commands._sweep import LOST, _where  # pyright: ignore[reportPrivateUsage]
+from lightning_rm.commands._job import LOST
+from lightning_rm.commands._sweep import _where  # pyright: ignore[reportPrivateUsage]
 from lightning_rm.commands.train import _end  # pyright: ignore[reportPrivateUsage]
 from lightning_rm.data.tokenize import processes
 from lightning_rm.drafts import clear_drafts, draft_of

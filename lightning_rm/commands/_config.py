@@ -16,8 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import lightning_rm
+from lightning_rm.commands._job import in_sweep, leave_word, task_words
 from lightning_rm.commands._stopped import exit_after
-from lightning_rm.commands._sweep import in_sweep, leave_last_word, leave_word, task_words
+from lightning_rm.commands._sweep import leave_last_word
+from lightning_rm.commands._words import key_of
 from lightning_rm.drafts import is_full
 from lightning_rm.told import check_yaml
 
@@ -135,7 +137,7 @@ def plain_errors(cfg: DictConfig) -> Generator[None]:
 
 def is_given(key: str) -> bool:
     """Tell whether this job's command line sets a key, rather than a configuration."""
-    return key in (word.partition("=")[0].lstrip("+") for word in task_words())
+    return key in (key_of(word) for word in task_words())
 
 
 def given_null() -> list[str]:

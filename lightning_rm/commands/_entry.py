@@ -24,11 +24,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._alone import writing_alone
 from lightning_rm.commands._config import conf_dir, plain_errors
+from lightning_rm.commands._job import LOST, in_sweep, leave_word, task_words, word_before
 from lightning_rm.commands._kinds import check_kinds, check_texts
 from lightning_rm.commands._plugins import check_search
 from lightning_rm.commands._resume import go_on, is_requeued
 from lightning_rm.commands._stopped import follow_starter, follow_sweep, listen, stoppable
-from lightning_rm.commands._sweep import LOST, in_sweep, leave_word, task_words, told_at_the_end, word_before
+from lightning_rm.commands._sweep import told_at_the_end
 from lightning_rm.commands._targets import ALLOWED, check_targets, is_allowed, take_word
 from lightning_rm.commands._words import MULTIRUN, is_multirun
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_rm.commands._config import conf_dir, defaults_of, dotted
 from lightning_rm.commands._places import with_whole_paths
 from lightning_rm.commands._stopped import run_inner
-from lightning_rm.commands._words import sort_words
+from lightning_rm.commands._words import key_of, sort_words
 from lightning_rm.digests import fingerprint
 
 Run = Callable[[Sequence[str]], None]
@@ -43,7 +43,7 @@ def words_of(words: Sequence[str], keys: Sequence[str]) -> list[str]:
             "the commands that are run from here; give its settings as words, or in groups of a --config-dir"
         )
     folder = [] if given.folder is None else [f"--config-dir={Path(given.folder).absolute()}"]
-    own = [word for word in given.own if word.partition("=")[0].lstrip("+~").partition(".")[0] in keys]
+    own = [word for word in given.own if key_of(word).partition(".")[0] in keys]
     return [*folder, *with_whole_paths(own)]
 
 
@@ -52,7 +52,7 @@ def with_choices(verb: str, words: Sequence[str], keys: Sequence[str]) -> list[s
     training by itself would choose otherwise.
     """
     here, there = (defaults_of(Path(conf_dir()) / f"{name}.yaml") for name in (verb, "train"))
-    given = {word.partition("=")[0].lstrip("+~") for word in words}
+    given = {key_of(word) for word in words}
     own = (key for key in keys if key in here and here[key] != there[key] and key not in given)
     return [*(f"{key}={here[key]}" for key in own), *words]
 
@@ -67,7 +67,7 @@ def chosen_there(cfg: DictConfig, words: Sequence[str], keys: Sequence[str]) -> 
     given = sort_words(words)
     if given.folder is None:
         return {}
-    own = {word.partition("=")[0].lstrip("+~") for word in given.own}
+    own = {key_of(word) for word in given.own}
     values = {
         key: value
         for key, value in dotted(OmegaConf.to_container(cfg, resolve=False))

@@ -17,8 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from lightning_rm.commands._sweep import word_before
-from lightning_rm.commands._words import is_multirun, parse, quoted, sort_words
+from lightning_rm.commands._job import word_before
+from lightning_rm.commands._words import is_multirun, key_of, parse, quoted, sort_words
 from lightning_rm.drafts import check_place
 from lightning_rm.told import read_object
 
@@ -58,7 +58,7 @@ def with_folder(arguments: Sequence[str], usual: str = "") -> list[str]:
         if not before:
             return words
         folder, resume = str(max(before, key=lambda path: (path / JOB).stat().st_mtime)), "auto"
-    words = [word for word in words if word.partition("=")[0] not in ("resume", "+resume", "++resume")]
+    words = [word for word in words if key_of(word) != "resume"]
     if resume == "auto":
         folder = folder or usual
         if not folder or "${now:" in folder:

@@ -12,7 +12,7 @@ from lightning_rm.commands._data import keep_if_unchanged, start_of
 from lightning_rm.commands._places import whole_path
 from lightning_rm.commands._process import with_choices, words_of
 from lightning_rm.commands._round_setup import Setup, given
-from lightning_rm.commands._words import quoted
+from lightning_rm.commands._words import key_of, quoted
 from lightning_rm.digests import sha256_of
 from lightning_rm.rlhf.combining import combine_models
 from lightning_rm.rlhf.importance import Weighing
@@ -114,7 +114,7 @@ class ModelStages:
         """Return the words of `lightning-rm train`, without paths, names and seeds."""
         own = words_of(self.setup.words, TRAINED)
         words = with_choices("rlhf", own, TRAINED)
-        if not {"backbone", "backbone.path"} & {word.partition("=")[0].lstrip("+~") for word in own}:
+        if not {"backbone", "backbone.path"} & {key_of(word) for word in own}:
             words += [f"backbone.path={quoted(whole_path(self.cfg.policy))}"]
         if self.reads_responses:
             words += ["responses=jsonl", f"responses.batch_groups={self.cfg.responses.batch_groups}"]

@@ -1,44 +1,34 @@
 """What became of each job of a multirun: one that fails does not stop the others, and the sweep says which failed.
 
-It knows folders and Hydra's callbacks; no command. A job leaves a word in its own folder when it begins and when it
-ends, so that it does not matter which process or machine a launcher ran it on, nor how that came to its end.
+It knows the words that jobs leave in their folders (`_job`) and Hydra's callbacks; no command.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import socket
-import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import filter_overrides
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from lightning_rm.commands._alone import LOCK, released, work_alone
+from lightning_rm.commands._job import LOST, WORD, asked_for, leave_word
+from lightning_rm.commands._planned import check_outs, planned_jobs
 from lightning_rm.commands._plugins import end_in_words
 from lightning_rm.commands._words import PLAIN_PLACE, is_multirun, is_multirun_flag, quoted, sort_words
-from lightning_rm.drafts import draft_of
 from lightning_rm.system import is_running
-from lightning_rm.told import finite, read_object
+from lightning_rm.told import read_object
 
-WORD = "job.json"
-"""The file in a job's folder: its overrides, where it runs, what it returned, and the first line of what went wrong."""
-
-LOST = "lost: it was killed, or its machine went away"
 NOT_BEGUN = "not begun: the sweep ended before"
 
 
@@ -57,32 +47,6 @@ class Sweep:
 
 _sweep: Sweep | None = None  # of this process, once Hydra has begun it
 _unwritten: dict[Path, str] = {}  # what went wrong in jobs of this process, by folder, where the disk did not take it
-
-
-def in_sweep() -> bool:
-    """Tell whether this is a job of a multirun."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
-def task_words() -> list[str]:
-    """Return the words of this job that are not Hydra's own, as they were given; none outside a job."""
-    words: Any = HydraConfig.get().overrides.task if HydraConfig.initialized() else OmegaConf.create([])
-    return OmegaConf.to_container(words, resolve=False)  # pyright: ignore[reportReturnType]  # a list of texts
-
-
-def leave_word(error: str | None, result: Any = None) -> None:
-    """Record in the job's folder that it is done, what went wrong, or that its outcome is not known yet (`LOST`)."""
-    job = HydraConfig.get()
-    folder = Path(job.runtime.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    word = {
-        "overrides": task_words(),
-        "error": error,
-        "result": result if isinstance(result, int | float) else None,
-        "process": [socket.gethostname(), os.getpid()],
-    }
-    with draft_of(folder / WORD) as draft:
-        draft.write_text(json.dumps(finite(word)) + "\n", encoding="utf-8")
 
 
 def leave_last_word(error: str, is_full: bool) -> None:
@@ -104,15 +68,6 @@ def leave_last_word(error: str, is_full: bool) -> None:
         raise SystemExit(1)
 
 
-def word_before() -> dict[str, Any] | None:
-    """Return the word that this job left when it was run before, by the same overrides but for `resume=`."""
-    path = Path(HydraConfig.get().runtime.output_dir) / WORD
-    if not path.is_file():
-        return None
-    word = read_object(path)
-    return word if _asked(word["overrides"]) == _asked(task_words()) else None
-
-
 class SweepNoted(Callback):
     """Hydra calls it before a multirun: it is noted for `told_at_the_end`."""
 
@@ -123,8 +78,8 @@ class SweepNoted(Callback):
             SystemExit: with 1, after a sentence, if another sweep works there, or jobs of this one write the same file.
         """
         global _sweep
-        folder, jobs = Path(config.hydra.sweep.dir), _planned(config)
-        _check_outs(config, jobs)
+        folder, jobs = Path(config.hydra.sweep.dir), planned_jobs(config)
+        check_outs(config, jobs)
         work_alone(folder)
         if config.get("resume") != "auto":
             for job in _jobs_below(folder):
@@ -187,7 +142,7 @@ def show(sweep: Sweep, verb: str, arguments: Sequence[str]) -> bool:
     flags += [word for word in given.own if word.startswith("allow_targets=")]
     flags += [] if is_multirun(arguments) else ["hydra.mode=RUN"]  # a yaml asks for the sweep
     for folder in missed:
-        words = [*flags, *_asked(found[folder]["overrides"]), _word("hydra.run.dir", folder), *again]
+        words = [*flags, *asked_for(found[folder]["overrides"]), _word("hydra.run.dir", folder), *again]
         console.print(f"  {shlex.join(['lightning-rm', verb, *words])}", soft_wrap=True)
     if again:
         words = [word for word in arguments if not word.startswith(("resume=", "hydra.sweep.dir="))]
@@ -203,9 +158,9 @@ def words_of(sweep: Sweep) -> dict[Path, dict[str, Any]]:
     for path, word in found.items():
         if word["error"] == LOST:
             word["error"] = _unwritten.get(path.resolve()) or _where(*word["process"])
-    begun = [_asked(word["overrides"]) for word in found.values()]
+    begun = [asked_for(word["overrides"]) for word in found.values()]
     for number, overrides in enumerate(sweep.jobs):
-        if _asked(overrides) not in begun:
+        if asked_for(overrides) not in begun:
             found[sweep.folder / str(number)] = {"overrides": list(overrides), "error": NOT_BEGUN}
     return {path: found[path] for path in sorted(found, key=lambda path: (len(path.name), path))}
 
@@ -215,12 +170,6 @@ def _jobs_below(folder: Path) -> list[Path]:
     jobs = [path.parent for path in folder.rglob(WORD)]
     within = [lock.parent for lock in folder.rglob(LOCK) if lock.parent != folder]
     return [job for job in jobs if not any(job.is_relative_to(sweep) for sweep in within)]
-
-
-def overrides_of(folder: Path) -> list[str]:
-    """Return what a job of a multirun was asked for; nothing for any other folder."""
-    word = folder / WORD
-    return _asked(read_object(word)["overrides"]) if word.is_file() else []
 
 
 def _where(host: str, process: int) -> str:
@@ -235,39 +184,6 @@ def _where(host: str, process: int) -> str:
     return f"still running, as process {process}"
 
 
-def _planned(config: DictConfig) -> list[list[str]]:
-    """Return the overrides of each job of Hydra's own sweeper; of another one nothing is known before."""
-    sweeper = config.hydra.sweeper
-    if not sweeper._target_.endswith(f".{BasicSweeper.__name__}"):
-        return []
-    given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # of each job, and not of the sweep
-    words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *given]
-    parsed = OverridesParser.create().parse_overrides(words)
-    return [list(filter_overrides(job)) for job in BasicSweeper.split_arguments(parsed, None)[0]]
-
-
-def _check_outs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
-    """Check that no two jobs have the same `out`, where each would write over what the one before has finished.
-
-    Stages of rounds write below one folder, each its own.
-
-    Raises:
-        SystemExit: with 1, after a sentence: Hydra makes a warning of any other exception where it calls this.
-    """
-    usual: Any = OmegaConf.to_container(config, resolve=False)
-    outs = [{"out": usual.get("out"), **dict(word.split("=", 1) for word in job if "=" in word)} for job in jobs]
-    named = [job["out"] for job in outs if "stage" not in job and isinstance(job["out"], str) and "$" not in job["out"]]
-    if twice := [out for out in named if out != "???" and named.count(out) > 1]:
-        told = f"each of this sweep's jobs needs an out of its own, such as 'out=\"{twice[0]}_${{hydra:job.num}}\"'"
-        print(f"error: out={twice[0]} would be written over by the next job: {told}", file=sys.stderr)
-        raise SystemExit(1)
-
-
 def _word(key: str, folder: Path) -> str:
     """Return a word that sets a folder, with quotes where Hydra needs them."""
     return f"{key}={folder if re.fullmatch(PLAIN_PLACE, str(folder)) else quoted(str(folder))}"
-
-
-def _asked(overrides: Sequence[str]) -> list[str]:
-    """Return overrides without those that say nothing of what a job is."""
-    return [word for word in overrides if not word.startswith(("resume=", "grid=", "launcher="))]

@@ -112,6 +112,11 @@ def sort_words(words: Sequence[str]) -> Words:
     return Words(own, looks_only=looks_only, flags=flags, **others)
 
 
+def key_of(word: str) -> str:
+    """Return the key that a word sets, without the signs that add or delete it: ++data.file=a.jsonl -> data.file."""
+    return word.partition("=")[0].lstrip("+~")
+
+
 def is_multirun(words: Sequence[str]) -> bool:
     """Tell whether a command line asks for a sweep: by `-m`, `--multirun`, which may be cut short, or `hydra.mode=`."""
     modes = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("hydra.mode=")]

@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_rm.commands._config import is_given, plain_console, require_all
 from lightning_rm.commands._data import find_source
 from lightning_rm.commands._entry import command
+from lightning_rm.commands._job import overrides_of
 from lightning_rm.commands._progress import progress, resumable
-from lightning_rm.commands._sweep import overrides_of
 from lightning_rm.data.rows import Source
 from lightning_rm.evaluation.asked import Paths
 from lightning_rm.evaluation.evaluate import evaluate

@@ -19,9 +19,10 @@ from omegaconf import OmegaConf
 
 from lightning_rm.commands import _alone, _sweep
 from lightning_rm.commands._config import conf_dir
+from lightning_rm.commands._job import LOST, WORD
 from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._plugins import check_search
-from lightning_rm.commands._sweep import LOST, NOT_BEGUN, WORD, Sweep, show
+from lightning_rm.commands._sweep import NOT_BEGUN, Sweep, show
 from lightning_rm.commands._words import parse
 from tests.commands.conftest import Cli
 
@@ -135,6 +136,15 @@ def test_a_launcher_that_is_not_installed_is_a_sentence(tmp_path: Path, monkeypa
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "joblib.yaml")
     with pytest.raises(ValueError, match=r"launcher=joblib: this needs pip install 'lightning-rm\[sweep\]'"):
         check_keys("train", ["launcher=joblib"], str(tmp_path))
+
+
+@pytest.mark.parametrize(("word", "shared"), [("out=one", True), ("out=choice(one,two)", False)])
+def test_jobs_of_a_search_do_not_write_over_each_others_results(word: str, shared: bool, cli: Cli) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs lightning-rm[sweep]")
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep", "policy=choice(soft,drop)"]
+    said = cli("curate", "-m", "data.file=none.jsonl", word, *search)
+    assert said.code == 1
+    assert ("out=one would be written over by the next job" in said.err) == shared
 
 
 @pytest.mark.parametrize(
