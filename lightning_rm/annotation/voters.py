@@ -18,8 +18,8 @@ from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
 from lightning_rm.digests import FileState, check_unchanged, files_digest, fingerprint
 from lightning_rm.drafts import draft_of
+from lightning_rm.models.backbone.checkpoint import Checkpoint
 from lightning_rm.models.backbone.families import architecture_of
-from lightning_rm.models.backbone.loading import Checkpoint
 from lightning_rm.models.ensembles.files import folders_of, weights_below, weights_state
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import load_model

@@ -29,6 +29,7 @@ from lightning_rm.models.backbone import settings
 from lightning_rm.models.backbone.adapter_export import export_adapters
 from lightning_rm.models.backbone.adapters import Adapter, LoraAdapter, one_adapter
 from lightning_rm.models.backbone.build import build_pretrained, build_random, make_trainable
+from lightning_rm.models.backbone.checkpoint import Checkpoint
 from lightning_rm.models.backbone.export import export
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.fast import fast_layouts
@@ -36,7 +37,6 @@ from lightning_rm.models.backbone.folder import is_members
 from lightning_rm.models.backbone.heads import Architecture, head_tensors, widen_head
 from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
-from lightning_rm.models.backbone.loading import Checkpoint
 from lightning_rm.models.backbone.new_head import NewHead
 from lightning_rm.models.backbone.partitions import shape_of
 from lightning_rm.models.backbone.routing import hear_routers, hearing, routing_of

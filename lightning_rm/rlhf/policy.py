@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfi
 
 from lightning_rm.checksums import check_folder
 from lightning_rm.digests import FileState, chunks_digest, sha256_of, state_of
+from lightning_rm.models.backbone.checkpoint import Checkpoint, is_classifier
 from lightning_rm.models.backbone.contexts import quiet
-from lightning_rm.models.backbone.loading import Checkpoint, is_classifier, load_weights, weight_files
+from lightning_rm.models.backbone.loading import load_weights, weight_files
 from lightning_rm.models.backbone.settings import dtype_of
 
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")

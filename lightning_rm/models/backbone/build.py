@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lightning_rm.models.backbone import loading, settings
 from lightning_rm.models.backbone.adapters import Adapter, LoraAdapter, four_bit, is_plain_lora, put_adapter
+from lightning_rm.models.backbone.checkpoint import Checkpoint
 from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.families import architecture_of, is_proven
 from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_head
@@ -45,7 +46,7 @@ class Built(NamedTuple):
 
 
 def build_pretrained(
-    checkpoint: loading.Checkpoint,
+    checkpoint: Checkpoint,
     *,
     tokenizer: PreTrainedTokenizerBase | None,
     pad_id: int | None,
@@ -117,7 +118,7 @@ def build_pretrained(
 
 
 def _unread(
-    checkpoint: loading.Checkpoint,
+    checkpoint: Checkpoint,
     config: PreTrainedConfig,
     architecture: Architecture,
     dtype: torch.dtype,
