@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lightning_rm.analysis.history import Curve, read_history
+from lightning_rm.analysis.history import Curve, ends_whole, read_history
 from lightning_rm.analysis.runs import Run, read_results
 from lightning_rm.checksums import check_file
 from lightning_rm.parquet_files import read_parquet
@@ -72,7 +72,9 @@ class Evidence:
     lacks: Sequence[str]
 
     def is_finite(self, name: str) -> bool:
-        """Tell whether it has the rewards of a set and all are finite, as those of a diverged run are not."""
+        """Tell whether it has the rewards of a set and all are finite, as those of a diverged run are not: `lacks` says
+        so.
+        """
         return name in self.records and bool(np.isfinite(self.records[name].margin).all())
 
 
@@ -86,16 +88,17 @@ def evidence_of(run: Run) -> Evidence:
             return nothing
         try:
             return how(path)
-        except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
-            lacks.append(f"{path.relative_to(run.folder)} cannot be read: {str(error).splitlines()[0]}")
+        except (ValueError, KeyError, TypeError, OverflowError, OSError, pa.ArrowException) as error:
+            lacks.append(f"{path.relative_to(run.folder)} cannot be read: {' '.join(str(error).split())}")
             return nothing
 
     results = read(
         run.folder / "results.json", partial(read_results, name="it"), {}, "no results.json: the run has not ended"
     )
-    curves = read(
-        run.folder / "csv" / "metrics.csv", read_history, {}, "no csv/metrics.csv (logger=none?): it has no curves"
-    )
+    logged = run.folder / "csv" / "metrics.csv"
+    curves = read(logged, partial(read_history, name="it"), {}, "no csv/metrics.csv (logger=none?): it has no curves")
+    if logged.is_file() and not ends_whole(logged):
+        lacks.append("csv/metrics.csv ends within a line, which is left out")
     records: dict[str, Records] = {}
     words: dict[str, Mapping[int, Words]] = {}
     files = sorted(file for file in (run.folder / "pairs").glob("*.parquet") if file.is_file())
@@ -106,6 +109,10 @@ def evidence_of(run: Run) -> Evidence:
         found = read(path, _records, None, "")
         if found is not None:
             records[name] = found
+            if not np.isfinite(found.margin).all():
+                lacks.append(
+                    f"its rewards of {name} are not finite: no reliability, no temperature, no worst pairs of it"
+                )
         listed = path.with_name(f"{path.stem}_worst.jsonl")
         if listed.is_file():
             words[name] = read(listed, _words, {}, "")
@@ -124,7 +131,11 @@ def set_name(stem: str) -> str:
 def _records(path: Path) -> Records:
     check_file(path)
     table: Any = read_parquet(path)
+    if not len(table):
+        raise ValueError("it has no pairs")
     numbers = {name: np.asarray(table[name], np.float64) for name in ("chosen", "rejected", "label", "clean")}
+    if np.isnan(numbers["label"]).any():
+        raise ValueError("a pair has no label")
     return Records(np.asarray(table["row"], np.int64), table["subset"].to_pylist(), **numbers)
 
 

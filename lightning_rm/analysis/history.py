@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,27 +27,50 @@ History = Mapping[str, Curve]
 """Metric key -> its curve."""
 
 
-def read_history(path: str | Path) -> dict[str, Curve]:
+def read_history(path: str | Path, name: object = None) -> dict[str, Curve]:
     """Read the `metrics.csv` of Lightning's CSVLogger.
 
-    A row holds the metrics that were logged together; the cells of the others are empty.
+    A row holds the metrics that were logged together; the cells of the others are empty. A last line without an end is
+    left out: a run that goes on is writing it, or was killed there, and `0.` of `0.69` is another number.
 
     Args:
         path: the file.
+        name: what an error calls it; None for its path.
 
     Returns:
         A curve for every column that has a value, `step` and `epoch` apart, in the order of their first ones.
 
     Raises:
-        ValueError: if the file has other bytes than its run wrote.
+        ValueError: if it is a folder, or not such a file, or has other bytes than its run wrote.
     """
-    check_file(Path(path))
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        names = next(csv.reader(file), [])
-    if "step" not in names:
-        return {}
-    types = {name: pa.float64() for name in names} | {"step": pa.int64()}
-    table: Any = read_csv(path, convert_options=ConvertOptions(column_types=types, null_values=[""]))
+    path = Path(path)
+    name = path if name is None else name
+    if path.is_dir():
+        raise ValueError(f"{name} is a folder; name the metrics.csv in it, which of a run is csv/metrics.csv")
+    check_file(path)
+    whole, end, _ = path.read_bytes().rpartition(b"\n")
+    try:
+        names = next(csv.reader(io.StringIO(whole.decode("utf-8"), newline="")), [])
+        if "step" not in names:
+            return {}
+        types = {column: pa.float64() for column in names} | {"step": pa.int64()}
+        options = ConvertOptions(column_types=types, null_values=[""])
+        table: Any = read_csv(io.BytesIO(whole + end), convert_options=options)
+        return _curves(table, names)
+    except (ValueError, KeyError, csv.Error) as error:
+        raise ValueError(f"{name} is not a table of metrics: {' '.join(str(error).split())}") from error
+
+
+def ends_whole(path: Path) -> bool:
+    """Tell whether the last line of a file has an end, or there is none."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 1, 0))
+        return file.read() in (b"", b"\n")
+
+
+def _curves(table: Any, names: Sequence[str]) -> dict[str, Curve]:
+    if table["step"].null_count:
+        raise ValueError("a line has no step")
     steps = np.asarray(table["step"])
     firsts: dict[str, int] = {}
     curves: dict[str, Curve] = {}

@@ -47,9 +47,9 @@ class Study:
         return {block: self.evidence[run.folder] for block, run in method.runs.items()}
 
     def values(self, method: Method, data_set: str, metric: str) -> dict[Block, float]:
-        """Return block -> the metric, of the runs that have a number for it."""
+        """Return block -> the metric, of the runs that have a number for it; a diverged run's is NaN or infinite."""
         found = {block: one.results.get(data_set, {}).get(metric, math.nan) for block, one in self.of(method).items()}
-        return {block: value for block, value in found.items() if not math.isnan(value)}
+        return {block: value for block, value in found.items() if math.isfinite(value)}
 
     def sets(self, metric: str, stage: str = "test") -> list[str]:
         """Return the stage's data sets for which a run has the metric, in the order of the results."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import statistics
-from math import nan
+from math import inf, isinf, nan
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lightning_rm.analysis.find_runs import find_runs
@@ -216,6 +218,56 @@ def test_text_is_compared_by_loss_and_perplexity_and_scores_by_ranks(tmp_path: P
             write_run(tmp_path / "scored" / f"{name}{seed}", name, seed, {}, test=scores)
     found = report(f"{tmp_path}/scored/*", tmp_path / "report.html", reference="plain")[1].read_text()
     assert "Against plain: better is better on test by 0.200" in found
+
+
+def test_diverged_runs_are_named_and_their_numbers_are_in_no_mean(tmp_path: Path) -> None:
+    """Of b two runs of three have numbers: .6 and .8; the third has an infinite perplexity and rewards that are NaN."""
+    for name in "ab":
+        for seed, value in enumerate((0.6, 0.8, inf if name == "b" else 0.7)):
+            run = tmp_path / f"{name}{seed}"
+            write_run(run, name, seed, {}, test={"perplexity": value})
+            write_rewards(run, "test_test", [1.0, 2.0, nan if isinf(value) else -0.5], WORDS[:3])
+            write_rewards(run, "val_val", [1.0, 2.0, -0.5])
+    text = report(f"{tmp_path}/*", tmp_path / "r.html")[1].read_text()
+    assert "| b | 3 | 0.700 ± 0.141 (1 of 3 runs have no value. +0.000" in text
+    assert (
+        "| b | 2 | its rewards of test are not finite: no reliability, no temperature, no worst pairs of it |" in text
+    )
+    assert "1 of 6 runs lacks something" in text
+    assert "nan" not in text
+    assert "inf " not in text
+
+
+def test_rewards_worse_than_chance_have_no_temperature(tmp_path: Path) -> None:
+    """It was the bound of the fit, 1000. Margins 1, 2 and -1 of seed 0 are the reference's: T = 1.32."""
+    for name in "ab":
+        for seed in range(2):
+            write_run(tmp_path / f"{name}{seed}", name, seed, {}, test={"accuracy": 0.5})
+            write_rewards(tmp_path / f"{name}{seed}", "test_test", [1.0, 2.0, -3.0, 4.0])
+            margins = [-1.0, -2.0, -1.0] if name == "b" and seed else [1.0, 2.0, 0.5 if seed else -1.0]
+            write_rewards(tmp_path / f"{name}{seed}", "val_val", margins)
+    text = report(f"{tmp_path}/*", tmp_path / "r.html")[1].read_text()
+    (a,), (b,) = (re.findall(rf"\| {name} \| test \| 2 \| .*±.* \|", text) for name in "ab")
+    assert "| 1.32 (1 run without: all right) | 0.750 |" in a
+    assert "| 1.32 (1 run without: worse than chance) | 0.750 (+0.000) |" in b
+    assert "1000" not in text
+
+
+@pytest.mark.parametrize(
+    ("columns", "what"),
+    [({"label": [1.0, None]}, "a pair has no label"), ({"row": [], "label": []}, "it has no pairs")],
+)
+def test_rewards_that_tell_nothing_cost_themselves_alone(
+    tmp_path: Path, columns: dict[str, list[float | None]], what: str
+) -> None:
+    write_run(tmp_path / "a", "a", 0, {}, test={"accuracy": 0.5})
+    num = len(columns["label"])
+    told = {"row": [0, 1], "chosen": [1.0, 2.0], "rejected": [0.0, 0.0], "clean": [1.0, 1.0]}
+    table = {name: values[:num] for name, values in told.items()} | columns | {"subset": ["all"] * num}
+    (tmp_path / "a" / "pairs").mkdir()
+    pq.write_table(pa.table(table), tmp_path / "a" / "pairs" / "test_test.parquet")
+    text = report(f"{tmp_path}/a", tmp_path / "r.html")[1].read_text()
+    assert f"pairs/test_test.parquet cannot be read: {what}" in text
 
 
 @pytest.mark.parametrize("held", ['{"test": 0.5}', '{"test": {"accuracy": "high"}}'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,7 +19,8 @@ from lightning_rm.analysis.plots.style import Key
 from lightning_rm.analysis.runs import spread
 from lightning_rm.analysis.sections.results import NUM_DRAWN, file_name, signed_interval, tone
 from lightning_rm.analysis.study import Study
-from lightning_rm.losses.temperature import fit_temperature, tempered_nll
+from lightning_rm.counts import number_of
+from lightning_rm.losses.temperature import fit_temperature, is_limit, tempered_nll
 
 VALIDATION = "val"
 
@@ -41,7 +43,9 @@ def calibration_section(study: Study) -> Section:
     blocks = [
         Text(
             "NLL moves with the scale of rewards alone, so that methods are compared after a temperature, which each "
-            "run is given by its own validation pairs. Above 1 it says that rewards were too sure."
+            "run is given by its own validation pairs. Above 1 it says that rewards were too sure. Where those are all "
+            "right, or worse than chance, no scale makes them likeliest: such a run has no temperature, and no NLL after "
+            "it."
         ),
         Table(rows, "NLL in nats: mean ± standard deviation over runs; paired differences with their 95 % interval"),
         *([Drawings(drawings, list(drawn))] if drawings else []),
@@ -51,19 +55,29 @@ def calibration_section(study: Study) -> Section:
 
 
 class _Run:
-    """One run on one set: NLL as it is, the temperature, NLL after it; NaN where there is no validation set."""
+    """One run on one set: NLL as it is, the temperature, NLL after it; NaN where there is no validation set, or
+    `lacks` says why its pairs have no temperature.
+    """
 
     def __init__(self, one: Evidence, name: str) -> None:
         margin, label = (torch.tensor(values) for values in (one.records[name].margin, one.records[name].label))
         self.nll = tempered_nll(margin, label, 1.0)
         self.temperature = self.tempered = math.nan
-        validation = [records for key, records in one.records.items() if key.partition("/")[0] == VALIDATION]
+        self.lacks = ""
+        validation = [
+            records
+            for key, records in one.records.items()
+            if key.partition("/")[0] == VALIDATION and one.is_finite(key)
+        ]
         if validation and name.partition("/")[0] != VALIDATION:
-            self.temperature = fit_temperature(
+            fitted = fit_temperature(
                 torch.from_numpy(np.concatenate([records.margin for records in validation])),
                 torch.from_numpy(np.concatenate([records.label for records in validation])),
             )
-            self.tempered = tempered_nll(margin, label, self.temperature)
+            if is_limit(fitted):
+                self.lacks = "all right" if fitted < 1 else "worse than chance"
+            else:
+                self.temperature, self.tempered = fitted, tempered_nll(margin, label, fitted)
 
 
 def _tempered(study: Study, name: str) -> dict[str, dict[Block, _Run]]:
@@ -85,9 +99,12 @@ def _rows(study: Study, name: str, by_method: Mapping[str, Mapping[Block, _Run]]
         before = {block: run.nll for block, run in reference.items()}
         row["NLL"] = _cell(method, study, {block: run.nll for block, run in runs.items()}, before)
         fitted = {block: run for block, run in runs.items() if not math.isnan(run.tempered)}
-        if fitted:
+        without = Counter(run.lacks for run in runs.values() if run.lacks)
+        if fitted or without:
             temperatures = [run.temperature for run in fitted.values()]
-            row["temperature"] = Cell(_mean(temperatures, 2), is_number=True)
+            note = "; ".join(f"{number_of(num, 'run')} without: {lack}" for lack, num in without.items())
+            row["temperature"] = Cell(_mean(temperatures, 2) if fitted else "–", note, is_number=True)
+        if fitted:
             row["NLL after it"] = _cell(
                 method,
                 study,

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lightning_rm.analysis.calibration import reliability
-from lightning_rm.analysis.history import Curve, read_history
+from lightning_rm.analysis.history import Curve, ends_whole, read_history
 from lightning_rm.analysis.plots.parts import part_curves, parts
 from lightning_rm.analysis.plots.run import reliability_diagram, reward_histogram, training_curves
 from lightning_rm.analysis.plots.style import save_figure
@@ -43,6 +43,36 @@ def test_history_leaves_empty_cells_out(tmp_path: Path) -> None:
     assert history["val/nll"].values.tolist() == [0.65, 0.3]
     assert history["train/loss"].steps.tolist() == [9, 19]
     assert np.isnan(history["train/loss"].values[1])
+
+
+def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    """It begins as 0.69 and may stand there as 0."""
+    path = tmp_path / "metrics.csv"
+    for cut in (CSV[:-1], CSV[:-3], CSV[:-12]):
+        path.write_text(cut)
+        assert read_history(path)["val/nll"].values.tolist() == [0.65]
+        assert not ends_whole(path)
+    path.write_text(CSV)
+    assert ends_whole(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("epoch,step,a\n0,1\n0,2,1\n", "CSV parse error: Expected 3 columns, got 2"),
+        ("epoch,step,a,a\n0,1,2,3\n", "2 times"),
+        ("epoch,step,a\n0,,2\n", "a line has no step"),
+        ("epoch,step,a\n0,1,high\n", "conversion error"),
+        (f"step,{'a' * 200_000}\n1,2\n", "field larger than field limit"),
+    ],
+)
+def test_a_history_that_is_none_is_said_by_name(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"^{path} is not a table of metrics: .*{what}"):
+        read_history(path)
+    with pytest.raises(ValueError, match=r"is a folder; name the metrics\.csv in it"):
+        read_history(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "epoch,step,train/loss\n"])
