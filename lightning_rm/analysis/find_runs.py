@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from lightning_rm.analysis.runs import Run
+from lightning_rm.analysis.runs import Run, by_numbers
 from lightning_rm.globs import named_paths
 from lightning_rm.told import read_yaml
 
@@ -15,7 +15,7 @@ NO_RUN = "names no run: a run is a folder with a config.yaml"
 
 
 def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run]:
-    """Return the runs that globs name, each once, in order of the globs and then of their paths.
+    """Return the runs that globs name, each once, in order of the globs and then of their paths, `2` before `10`.
 
     A folder that is not a run stands for the runs in it, or in its folders: `runs/*` are those of `runs/NAME/DATE` too.
 
@@ -31,7 +31,7 @@ def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run
         folders = [folder for path in named_paths(pattern) for folder in _runs_in(path)]
         if not folders:
             raise ValueError(f"{key}={str(pattern)!r} {NO_RUN}")
-        for folder in folders:
+        for folder in sorted(folders, key=lambda folder: by_numbers(str(folder))):
             if folder.resolve() not in found:
                 found[folder.resolve()] = _run(key, folder)
     if not found:

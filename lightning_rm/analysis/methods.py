@@ -1,8 +1,8 @@
 """Runs by method and block: which repeat one another, and which are compared pair by pair. It knows no metric.
 
-A block is the seed and the world that a run was made with: runs of two methods on one block saw the same draws, so that
-their difference is one of methods. Runs of one name are one method as long as no two of them share a block; where they
-do, the settings in which they differ make methods of their own:
+A block is the seeds and the world that a run was made with: runs of two methods on one block saw the same draws, so
+that their difference is one of methods. Runs of one name are one method as long as no two of them share a block; where
+they do, the settings in which they differ make methods of their own:
 
     name baseline, seeds 0 1 2                                ->  baseline (3 blocks)
     name simcse, seeds 0 1 and 0 1, beta 0.1 and 1            ->  simcse beta=0.1 (2), simcse beta=1 (2)
@@ -10,13 +10,13 @@ do, the settings in which they differ make methods of their own:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_rm.analysis.runs import PLACES, Run, shown
 
 Block = tuple[str, ...]
-"""The seed, and those of the data's own seeds in which runs differ."""
+"""The seed, those of the data's own seeds in which runs differ, and others that tell runs of one name apart."""
 
 NUM_NAMED = 3
 """The most settings in a method's name; the others are counted."""
@@ -51,11 +51,12 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]
     by_name: dict[str, list[Run]] = {}
     for run in runs:
         by_name.setdefault(run.name, []).append(run)
-    worlds = [key for key in _varied(runs) if key.startswith("data.") and _is_seed(key) and not _is_copy(key)]
+    worlds = _worlds(runs, list(by_name.values()))
     methods: list[Method] = []
     repeated: list[tuple[Run, Run]] = []
     for name, same in by_name.items():
         for label, members in _split(name, same, worlds).items():
+            label = unlike(label, [method.name for method in methods])
             blocks: dict[Block, Run] = {}
             for run in members:
                 block = block_of(run, worlds)
@@ -66,8 +67,15 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]
     return methods, repeated
 
 
+def unlike(name: str, taken: Collection[str]) -> str:
+    """Return a name that is not taken: itself, or with the first number that makes it another."""
+    return next(
+        one for one in (name, *(f"{name} ({number})" for number in range(2, len(taken) + 3))) if one not in taken
+    )
+
+
 def block_of(run: Run, worlds: Sequence[str]) -> Block:
-    """Return the seed and the world of a run."""
+    """Return the seeds and the world of a run."""
     return (str(run.seed), *(shown(run.settings.get(key)) for key in worlds))
 
 
@@ -99,6 +107,21 @@ def differing(methods: Sequence[Method]) -> list[tuple[str, int, dict[str, str]]
     return sorted(found)
 
 
+def _worlds(runs: Sequence[Run], by_name: Sequence[Sequence[Run]]) -> list[str]:
+    """Return the keys of a block beside the seed: seeds of the data, and those that every run has and that tell runs of
+    one name apart, such as `init_seed`; one that follows another tells nothing more.
+    """
+    seeds = [key for key in _varied(runs) if _is_seed(key) and not _is_copy(key)]
+    worlds = [key for key in seeds if key.startswith("data.")]
+    for key in sorted(seeds, key=_length):
+        if key not in worlds and all(key in run.settings for run in runs):
+            without, with_it = (
+                [len({block_of(run, keys) for run in same}) for same in by_name] for keys in (worlds, [*worlds, key])
+            )
+            worlds += [key] * (without != with_it)
+    return worlds
+
+
 def _split(name: str, runs: Sequence[Run], worlds: Sequence[str]) -> dict[str, list[Run]]:
     """Label -> runs that share no block, or nothing but their settings."""
     blocks = [block_of(run, worlds) for run in runs]
@@ -111,9 +134,8 @@ def _split(name: str, runs: Sequence[Run], worlds: Sequence[str]) -> dict[str, l
     by_values: dict[tuple[str, ...], str] = {}
     for same in by_block.values():
         for key in _varied(same):
-            if not _is_seed(key):
-                values = tuple(_shown(run, key) for run in runs)
-                by_values[values] = min(by_values.get(values, key), key, key=_length)
+            values = tuple(_shown(run, key) for run in runs)
+            by_values[values] = min(by_values.get(values, key), key, key=_length)
     keys = sorted(by_values.values())
     named, rest = keys[:NUM_NAMED], keys[NUM_NAMED:]
     found: dict[tuple[str, ...], list[Run]] = {}

@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.analysis.methods import differing, methods_of
 from lightning_rm.analysis.runs import Run
+from tests.analysis.made_runs import write_run
 
 
 def run(name: str, seed: int, folder: str = "", **settings: Any) -> Run:
@@ -32,6 +34,37 @@ def test_settings_split_a_name_whose_runs_share_a_block() -> None:
     runs = [run("a", seed, f"{seed}{lr}", lr=lr, optimizer__lr=lr) for lr in (0.1, 1e-5) for seed in (0, 1)]
     assert blocks(runs) == {"a lr=0.1": [("0",), ("1",)], "a lr=1e-05": [("0",), ("1",)]}
     assert blocks([run("a", 0, lr=0.1), run("a", 1, lr=0.2)]) == {"a": [("0",), ("1",)]}
+
+
+def test_other_seeds_are_of_the_block_and_no_run_is_lost() -> None:
+    """Runs of one seed with weights begun otherwise repeated one another, and all but the last were left out."""
+    runs = [
+        run(name, seed, f"{name}{seed}{init}", init_seed=init, backbone__seed=init)
+        for name in ("b", "a")
+        for seed in (0, 1)
+        for init in (0, 1)
+    ]
+    every = [("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")]
+    assert blocks(runs) == {"b": every, "a": every}
+    assert not methods_of(runs)[1]
+
+
+def test_a_seed_that_only_one_method_has_makes_methods_of_it() -> None:
+    runs = [run("b", 0), *(run("a", 0, f"{seed}", queue__seed=seed) for seed in (1, 2))]
+    assert blocks(runs) == {"b": [("0",)], "a queue.seed=1": [("0",)], "a queue.seed=2": [("0",)]}
+
+
+def test_no_two_methods_have_one_name() -> None:
+    runs = [run("a b=1", 0), run("a", 0, "x", b=1), run("a", 0, "y", b=2)]
+    assert list(blocks(runs)) == ["a b=1", "a b=1 (2)", "a b=2"]
+
+
+def test_runs_are_found_with_2_before_10(tmp_path: Path) -> None:
+    """The first is what others are compared with: it was 10."""
+    for name in ("lr=10", "lr=2", "lr=0.05", "lr=0.1", "lr=1e-3", "b/11", "b/9"):
+        write_run(tmp_path / name, "a", 0, {})
+    found = [str(one.folder.relative_to(tmp_path)) for one in find_runs("runs", [f"{tmp_path}/lr*", f"{tmp_path}/b"])]
+    assert found == ["lr=1e-3", "lr=0.05", "lr=0.1", "lr=2", "lr=10", "b/9", "b/11"]
 
 
 def test_more_settings_than_a_name_takes_are_numbered() -> None:

@@ -156,6 +156,14 @@ def test_the_command_writes_the_same_bytes_and_says_where(
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_methods_called_as_headings_are_do_not_stand_in_their_place(tmp_path: Path) -> None:
+    for beta, name in enumerate(("setting", "subset")):
+        write_run(tmp_path / name, name, 0, {"beta": beta}, test={"accuracy": 0.5, "easy/accuracy": 0.3 + beta / 10})
+    text = report(f"{tmp_path}/*", tmp_path / "r.html")[1].read_text()
+    assert "| subset (2) | setting | subset |\n| --- | ---: | ---: |\n| easy | 0.300 | 0.400 |" in text
+    assert "| setting (2) | setting | subset |\n| --- | --- | --- |\n| beta | 0 | 1 |" in text
+
+
 def test_another_method_is_the_reference_where_it_is_asked_for(folder: Path) -> None:
     study = study_of(find_runs("runs", [f"{folder}/baseline/*", f"{folder}/better/*"]), "better")
     assert results_section(study).lead.startswith(

@@ -14,7 +14,7 @@ import numpy as np
 
 from lightning_rm.analysis.plots.style import Series, save_figure
 from lightning_rm.analysis.plots.sweeps import Band, metric_panels
-from lightning_rm.analysis.runs import Run, mean_and_spread, shown, spread, varied
+from lightning_rm.analysis.runs import Run, by_numbers, mean_and_spread, shown, spread, varied
 from lightning_rm.analysis.table_files import write_table
 
 
@@ -85,13 +85,13 @@ def sweep_report(
 
 def _positions(values: Sequence[object]) -> tuple[dict[str, float], bool]:
     """Return each distinct value's position in order, as it is shown: the number it is, or else its place among the
-    names.
+    names, of which those that are numbers come first.
     """
     by_text = {shown(value): value for value in values}
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         numbers = {text: float(cast("float", value)) for text, value in by_text.items()}
         return dict(sorted(numbers.items(), key=lambda item: item[1])), True
-    return {text: float(place) for place, text in enumerate(sorted(by_text))}, False
+    return {text: float(place) for place, text in enumerate(sorted(by_text, key=by_numbers))}, False
 
 
 def _over(keys: Sequence[str]) -> str:

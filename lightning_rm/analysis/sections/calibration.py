@@ -44,8 +44,8 @@ def calibration_section(study: Study) -> Section:
         Text(
             "NLL moves with the scale of rewards alone, so that methods are compared after a temperature, which each "
             "run is given by its own validation pairs. Above 1 it says that rewards were too sure. Where those are all "
-            "right, or worse than chance, no scale makes them likeliest: such a run has no temperature, and no NLL after "
-            "it."
+            "right, or worse than chance, no scale makes them likeliest: such a run has no temperature and no NLL "
+            "after it."
         ),
         Table(rows, "NLL in nats: mean ± standard deviation over runs; paired differences with their 95 % interval"),
         *([Drawings(drawings, list(drawn))] if drawings else []),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightning_rm.analysis.methods import Method
+from lightning_rm.analysis.methods import Method, unlike
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawing, Drawings, Folded, Section, Table, Text, Tone
 from lightning_rm.analysis.paired import Difference, paired_difference, runs_needed
 from lightning_rm.analysis.plots.comparison import difference_intervals, runs_of_methods
@@ -160,7 +160,7 @@ def _differences(study: Study, metric: str, sets: Sequence[str]) -> Table:
                     "pairs": Cell(str(found.num), is_number=True),
                     "difference": Cell(_signed(found.mean), is_number=True),
                     "95 % interval": Cell(_interval(found), is_number=True),
-                    "p": Cell("" if math.isnan(found.p) else f"{found.p:.3f}", is_number=True),
+                    "p": Cell(_p(found.p), is_number=True),
                     "verdict": Cell(_verdict(found, metric), tone=tone(found, metric)),
                     f"runs for {SMALLEST:g}": Cell(f"{needed:,}" if needed else "", is_number=True),
                 }
@@ -181,8 +181,9 @@ def _subsets(study: Study, name: str, metric: str) -> Table | None:
     if not keys:
         return None
     rows: list[dict[str, Cell | str]] = []
+    heading = unlike("subset", [method.name for method in study.methods])
     for key in keys:
-        row: dict[str, Cell | str] = {"subset": key.removesuffix(f"/{metric}")}
+        row: dict[str, Cell | str] = {heading: key.removesuffix(f"/{metric}")}
         for method in study.methods:
             values = list(study.values(method, name, key).values())
             text = f"{np.mean(values):.3f}" + (f" ± {spread(values):.3f}" if len(values) > 1 else "") if values else ""
@@ -216,6 +217,11 @@ def tone(found: Difference, metric: str) -> Tone:
 def signed_interval(found: Difference) -> str:
     """Return a difference with its interval: `+0.012 [−0.019, +0.043]`."""
     return found.text.replace("-", "−")
+
+
+def _p(value: float) -> str:
+    """Return a probability: none is 0."""
+    return "" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _interval(found: Difference) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from lightning_rm.analysis.methods import differing
+from lightning_rm.analysis.methods import differing, unlike
 from lightning_rm.analysis.page.blocks import Cell, Folded, Section, Table
 from lightning_rm.analysis.study import Study
 from lightning_rm.counts import number_of
@@ -13,8 +13,9 @@ from lightning_rm.counts import number_of
 def settings_section(study: Study) -> Section:
     """Return a row a setting, a column a method."""
     rows: list[dict[str, Cell | str]] = []
+    heading = unlike("setting", [method.name for method in study.methods])
     for key, num_same, values in differing(study.methods):
-        row: dict[str, Cell | str] = {"setting": Cell(key, f"and {num_same} that follow it" if num_same else "")}
+        row: dict[str, Cell | str] = {heading: Cell(key, f"and {num_same} that follow it" if num_same else "")}
         rows.append(row | values)
     if not rows:
         return Section("What differs", [], "The configurations differ in seeds and places alone.")
@@ -52,7 +53,8 @@ def runs_section(study: Study) -> Section:
         lack = "lacks" if num_faulty == 1 else "lack"
         said.append(f"{num_faulty} of {number_of(len(study.evidence), 'run')} {lack} something.")
     if study.repeated:
-        said.append(f"{len(study.repeated)} repeat another and are left out.")
+        num = len(study.repeated)
+        said.append("One repeats another and is left out." if num == 1 else f"{num} repeat others and are left out.")
     table = Table(rows)
     return Section("Runs", [Folded(number_of(len(rows), "run"), [table])], " ".join(said))
 

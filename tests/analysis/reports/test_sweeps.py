@@ -246,3 +246,11 @@ def test_deciles_take_a_number_or_runs_to_compare_with(folder: Path) -> None:
         options = [f"deciles={folder}/deciles/*", f"reference={reference}", f"out={folder}/{name}"]
         analyze(composed(*options, command="analyze"))
     assert (folder / "number" / "deciles.png").read_bytes() == (folder / "runs" / "deciles.png").read_bytes()
+
+
+def test_names_that_are_numbers_stand_in_their_order(tmp_path: Path) -> None:
+    """As text, 10 is before 2."""
+    for number, value in enumerate(("auto", 10, 2, None)):
+        write_run(tmp_path / "runs" / str(number), "a", 0, {"x": value}, test={"accuracy": 0.5})
+    sweep_report(find_runs("sweep", f"{tmp_path}/runs/*"), "x", None, ["accuracy"], [], tmp_path)
+    assert [row["x"] for row in rows_of(tmp_path / "sweep.csv")] == ["2", "10", "auto", "null"]
