@@ -66,4 +66,8 @@ def _run(key: str, folder: Path) -> Run:
         raise ValueError(f"{key}: {error}") from error
     if not isinstance(told, dict) or not {"name", "seed"} <= told.keys():
         raise ValueError(f"{key}: {folder}/config.yaml is not a run's, it has no name and seed; name runs alone")
-    return Run(folder, str(told["name"]), told["seed"], told.get("treatment") or {}, dict(flattened(told)))
+    named = told.get("treatment") or {}
+    treatments = {name: told for name, told in named.items() if told is not None} if isinstance(named, dict) else named
+    if not isinstance(treatments, dict) or not all(isinstance(told, dict) for told in treatments.values()):
+        raise ValueError(f"{key}: {folder}/config.yaml has a treatment that is not options by name")
+    return Run(folder, str(told["name"]), told["seed"], treatments, dict(flattened(told)))

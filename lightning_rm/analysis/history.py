@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,14 @@ def within_training(curve: Curve, history: History) -> Curve:
     # The evaluation after training is logged at the last step once more: of equal steps the first counts.
     first = np.concatenate([[True], np.diff(curve.steps) > 0]) & (curve.steps <= end)
     return Curve(curve.steps[first], curve.values[first]) if first.any() else curve
+
+
+def keys_of(history: Iterable[str], stage: str, name: str) -> list[str]:
+    """Return `stage/name`, or without it every `stage/<set>/name`: subsets of one set have keys of that form too."""
+    keys = list(history)
+    if f"{stage}/{name}" in keys:
+        return [f"{stage}/{name}"]
+    return [key for key in keys if key.count("/") == 2 and key.startswith(f"{stage}/") and key.endswith(f"/{name}")]
 
 
 def smoothed(curve: Curve) -> Curve:

@@ -75,6 +75,10 @@ class Run:
         """
         return self._values()[self.full_key(metric)]
 
+    def has(self, key: str) -> bool:
+        """Tell whether it has a result, named by its whole key."""
+        return key in self._values()
+
     def full_key(self, metric: str) -> str:
         """Return a result's whole key, of which `test/` may be left out where it is asked for.
 

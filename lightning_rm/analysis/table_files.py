@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from lightning_rm.analysis.text import escaped_markdown
 from lightning_rm.drafts import draft_of
 
 Rows = Sequence[Mapping[str, object]]
@@ -16,6 +16,8 @@ Rows = Sequence[Mapping[str, object]]
 
 def write_table(rows: Rows, path: str | Path, title: str) -> list[Path]:
     """Write rows as CSV and as Markdown, floats to three or four decimals, NaN and None as empty cells.
+
+    No text of a cell is markup.
 
     Args:
         rows: the columns are those of all rows, in the order in which they first come up.
@@ -37,10 +39,14 @@ def write_table(rows: Rows, path: str | Path, title: str) -> list[Path]:
     with draft_of(data) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *cells])
     rules = ["---:" if all(_is_number(row.get(column)) for row in rows) else "---" for column in columns]
-    lines = [[_escaped(column) for column in columns], rules, *([_escaped(cell) for cell in row] for row in cells)]
+    lines = [
+        [escaped_markdown(column) for column in columns],
+        rules,
+        *([escaped_markdown(cell) for cell in row] for row in cells),
+    ]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     with draft_of(text) as draft:
-        draft.write_text(f"# {title}\n\n{body}\n", encoding="utf-8")
+        draft.write_text(f"# {escaped_markdown(title)}\n\n{body}\n", encoding="utf-8")
     return [data, text]
 
 
@@ -60,8 +66,3 @@ def _cell(value: object) -> str:
         return str(value)
     size = abs(value)
     return f"{value:.3f}" if size >= 1 else f"{value:.3g}" if 0 < size < 1e-3 else f"{value:.4f}"
-
-
-def _escaped(text: str) -> str:
-    """Return text that stays in its cell of a Markdown table."""
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.analysis.page.text import visible
+from lightning_rm.analysis.text import visible
 from lightning_rm.annotation.reviews import Review, Verdict, verdicts
 from lightning_rm.data.rows import PairRow
 from lightning_rm.reviewing.filtering import Filter, Show, Status

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple, TypedDict, cast
 
-from lightning_rm.analysis.page.text import visible
+from lightning_rm.analysis.text import visible
 from lightning_rm.data.rows import Message
 from lightning_rm.reviewing.marks import differing, joined, share_of_same, tokens
 

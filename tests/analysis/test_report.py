@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import statistics
 from math import inf, isinf, nan
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,11 +16,11 @@ import pytest
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.analysis.page.blocks import Page
 from lightning_rm.analysis.page.html import render_html
-from lightning_rm.analysis.page.text import escaped
 from lightning_rm.analysis.report import report
 from lightning_rm.analysis.sections.benchmarks import benchmarks_section
 from lightning_rm.analysis.sections.results import results_section
 from lightning_rm.analysis.study import study_of
+from lightning_rm.analysis.text import escaped
 from lightning_rm.commands.report import report as command
 from lightning_rm.evaluation.evaluation import Evaluation
 from lightning_rm.evaluation.measure import Comparison, Figure, Row
@@ -310,7 +312,40 @@ def test_without_a_test_set_validation_stands_in_and_it_is_said(tmp_path: Path) 
     assert "one pair tells nothing" in text
 
 
-def evaluation(folder: Path, models: dict[str, float]) -> None:
+def test_every_validation_set_has_its_curve(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "a", 0, {}, test={"accuracy": 0.5})
+    write_curves(tmp_path / "a", {"train/loss": [(1, 0.7), (2, 0.6)], "val/x/nll": [(2, 0.6)], "val/y/nll": [(2, 0.7)]})
+    text = report(tmp_path / "a", tmp_path / "r.html")[1].read_text()
+    assert re.findall(r"!\[(V[^]]*)\]", text) == ["Validation NLL on val/x", "Validation NLL on val/y"]
+
+
+def test_runs_on_pairs_that_are_gone_or_on_parts_of_them_that_have_no_accuracy(tmp_path: Path) -> None:
+    settings = {"data": {"file": "/gone/strength.parquet"}, "treatment": {"decile": {"number": 0}}}
+    write_run(tmp_path / "a", "a", 0, settings, test={"difference": 0.5})
+    text = report(tmp_path / "a", tmp_path / "r.html")[1].read_text()
+    assert "Not there any more: /gone/strength.parquet, on which runs were trained" in text
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.yaml").write_text("name: b\nseed: 0\ntreatment: {decile: 3}\n")
+    with pytest.raises(ValueError, match=r"b/config\.yaml has a treatment that is not options by name"):
+        report(tmp_path / "b", tmp_path / "r.html")
+
+
+def test_a_label_that_prefers_rejected_may_be_right(tmp_path: Path) -> None:
+    """`clean` says which response is better: with the label 0 and clean 0 the label is right."""
+    write_run(tmp_path / "a", "a", 0, {}, test={"accuracy": 0.5})
+    write_rewards(tmp_path / "a", "test_test", [4.0, 3.0, 2.0], WORDS[:3])
+    file = tmp_path / "a" / "pairs" / "test_test.parquet"
+    table = pq.read_table(file).to_pydict() | {"label": [0.0, 0.0, 0.5], "clean": [0.0, 1.0, 1.0]}
+    pq.write_table(pa.table(table), file)
+    text = report(tmp_path / "a", tmp_path / "r.html")[1].read_text()
+    assert re.findall("### test, pair (.*)", text) == [
+        "id 0: label 0.00, the label is right",
+        "id 1: label 0.00, the label is known to be wrong",
+        "id 2: label 0.50",
+    ]
+
+
+def evaluation(folder: Path, models: dict[str, float], num_items: int = 1327) -> None:
     """What `lightning-rm evaluate` writes."""
 
     def row(value: float) -> Row:
@@ -320,7 +355,7 @@ def evaluation(folder: Path, models: dict[str, float]) -> None:
     pairs = [Comparison(names[0], names[1], row(0.08).sections, McNemar(3, 8, 0.02), 0.023)] if len(names) > 1 else []
     results = {name: ModelResult(row(value)) for name, value in models.items()}
     controls = {"random rewards": row(0.5)}
-    result = BenchmarkResult("rm_bench", "RM-Bench", "the mean", 1327, [], results, controls, pairs)
+    result = BenchmarkResult("rm_bench", "RM-Bench", "the mean", num_items, [], results, controls, pairs)
     Evaluation({"rm_bench": result}, {"lost": "no such folder"}).write(folder)
 
 
@@ -335,9 +370,37 @@ def test_benchmarks_are_read_from_evaluations_and_a_broken_one_is_named(folder: 
     assert ["baseline", "0.610 | [0.560, 0.660]", "0.610"] in rows
     assert ["baseline (two)", "0.620 | [0.570, 0.670]", "0.620"] in rows
     assert ["&lt;b&gt;", "0.700 | [0.650, 0.750]", "0.700"] in rows
-    assert ["baseline", "&lt;b&gt;", "+0.080 | [+0.030, +0.130]", "0.023"] in rows
+    assert ["baseline (two)", "&lt;b&gt;", "+0.080 | [+0.030, +0.130]", "0.023"] in rows
     assert f"{tmp_path}/broken/evaluation.json is not an evaluation that can be read" in html
     assert "Failed: lost: no such folder." in html
+
+
+def test_evaluations_in_folders_of_one_name_all_stand_there(tmp_path: Path) -> None:
+    """Of three the second was lost, and the comparisons of all had the names of the first."""
+    for place, value in {"a": 0.5, "b": 0.6, "c": 0.7}.items():
+        evaluation(tmp_path / place / "final", {"m": value, "n": 0.4}, 100 if place == "b" else 1327)
+    section = benchmarks_section([tmp_path / place / "final" / "evaluation.json" for place in "abc"])
+    html = render_html(Page("title", "", [section]))
+    rows = [plain(row) for row in cells(html)]
+    named = {row[0]: row[1].partition(" ")[0] for row in rows if row[0].startswith("m") and "[" in row[1]}
+    last = f"m ({tmp_path}/c/final)"
+    assert named == {"m": "0.500", "m (final)": "0.600", last: "0.700"}
+    assert [row[:2] for row in rows if row[-1] == "0.023"] == [
+        ["m", "n"], ["m (final)", "n (final)"], [last, last.replace("m (", "n (")]
+    ]  # fmt: skip
+    assert "b/final/evaluation.json is of 100 items of RM-Bench and others are of 1,327" in html
+
+
+@pytest.mark.parametrize(
+    "change", [{"mcnemar": {}}, {"difference": {"overall": "high"}}, {"first": None, "difference": None}]
+)
+def test_a_comparison_of_another_kind_costs_its_file_alone(tmp_path: Path, change: dict[str, Any]) -> None:
+    evaluation(tmp_path, {"m": 0.5, "n": 0.4})
+    file = tmp_path / "evaluation.json"
+    told = {key: value for key, value in json.loads(file.read_text()).items() if key != "crc32"}
+    told["benchmarks"]["rm_bench"]["comparisons"][0] |= change
+    file.write_text(json.dumps(told))
+    assert f"{file} is not an evaluation that can be read" in benchmarks_section([file]).lead
 
 
 def test_a_browser_runs_nothing_of_the_pairs_and_nothing_reaches_over_a_narrow_window(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawings, Example, Folded, Page, Table, Text
-from lightning_rm.analysis.page.text import escaped_markdown, fenced
 from lightning_rm.analysis.plots.style import saving
+from lightning_rm.analysis.text import escaped_markdown, fenced, markdown_line
 
 
 def render_markdown(page: Page, folder: str) -> tuple[str, dict[str, Figure]]:
@@ -23,7 +24,7 @@ def render_markdown(page: Page, folder: str) -> tuple[str, dict[str, Figure]]:
         The text, and the figures by the name of their file in the folder.
     """
     figures: dict[str, Figure] = {}
-    parts = [f"# {escaped_markdown(page.title)}", escaped_markdown(page.subtitle)]
+    parts = [f"# {escaped_markdown(page.title)}", markdown_line(page.subtitle)]
     for section in page.sections:
         if not section.blocks and not section.lead:
             continue
@@ -42,7 +43,7 @@ def write_png(figure: Figure, path: Path) -> None:
 
 def _block(block: Block, folder: str, figures: dict[str, Figure]) -> str:
     if isinstance(block, Text):
-        return escaped_markdown(block.text)
+        return markdown_line(block.text)
     if isinstance(block, Table):
         return _table(block)
     if isinstance(block, Drawings):
@@ -61,7 +62,7 @@ def _table(table: Table) -> str:
         rules,
         *([_cell(cell) for cell in row] for row in rows),
     ]
-    caption = f"{escaped_markdown(table.caption)}\n\n" if table.caption else ""
+    caption = f"{markdown_line(table.caption)}\n\n" if table.caption else ""
     return caption + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -74,13 +75,14 @@ def _cell(cell: Cell) -> str:
 def _drawings(block: Drawings, folder: str, figures: dict[str, Figure]) -> str:
     parts: list[str] = []
     for drawing in block.drawings:
-        figures[f"{drawing.name}.png"] = drawing.figure
-        parts.append(f"![{escaped_markdown(drawing.caption)}]({folder}/{drawing.name}.png)")
+        file = f"{drawing.name}.png"
+        figures[file] = drawing.figure
+        parts.append(f"![{escaped_markdown(drawing.caption)}]({quote(f'{folder}/{file}')})")
     return "\n\n".join(parts)
 
 
 def _example(example: Example) -> str:
     parts = [f"### {escaped_markdown(example.title)}", "prompt", fenced(example.prompt)]
     for name, text in example.responses.items():
-        parts += [escaped_markdown(name), fenced(text)]
-    return "\n\n".join([*parts, "\n".join(f"- {escaped_markdown(fact)}" for fact in example.facts)])
+        parts += [markdown_line(name), fenced(text)]
+    return "\n\n".join([*parts, "\n".join(f"- {markdown_line(fact)}" for fact in example.facts)])

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 from matplotlib.figure import Figure
 
-from lightning_rm.analysis.page.text import visible
 from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, OTHERS, SKY, STYLE, saving
+from lightning_rm.analysis.text import visible
 
 VARIABLES = {
     BLUE: "--blue",

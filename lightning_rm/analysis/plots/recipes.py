@@ -27,24 +27,32 @@ from lightning_rm.analysis.plots.style import (
     share_axis,
     step_axis,
 )
-from lightning_rm.analysis.words import key_words, titled
+from lightning_rm.analysis.words import key_words, metric_words, titled
+
+ACCURACY = "test/accuracy"
+"""What is drawn where nothing else is asked for."""
 
 
 def decile_accuracy(
-    deciles: Mapping[str, Series], num_pairs: int, reference: float | None = None, reference_name: str = "all pairs"
+    deciles: Mapping[str, Series],
+    num_pairs: int | None,
+    reference: float | None = None,
+    reference_name: str = "all pairs",
+    metric: str = ACCURACY,
 ) -> Figure:
     """Test accuracy of models that were each trained on one tenth of the pairs (arXiv 2401.06080, figures 4 and 5).
 
     Args:
         deciles: label of a series, such as `as labelled` and `flipped`, to decile (0 the weakest, up to 9), mean
             accuracy and spread.
-        num_pairs: pairs of the test set.
+        num_pairs: pairs of the test set; None for a metric that is not of pairs.
         reference: accuracy to compare with, drawn as a line.
         reference_name: its label.
+        metric: key of what is drawn, where it is not accuracy.
     """
     with mpl.rc_context(STYLE):
         apart = {label: _with_gaps(series) for label, series in deciles.items()}
-        figure, axes = _accuracy_figure(apart, f"Training on one tenth, accuracy over {num_pairs:,} test pairs")
+        figure, axes = _accuracy_figure(apart, "Training on one tenth", num_pairs, metric)
         if reference is not None:
             axes.axhline(reference, color="black", linestyle="-.", linewidth=1.2, label=reference_name)
         axes.set_xticks(range(10), [f"{10 * tenth}–{10 * tenth + 10}" for tenth in range(10)])
@@ -53,36 +61,38 @@ def decile_accuracy(
     return figure
 
 
-def prefix_accuracy(prefixes: Mapping[str, Series], num_pairs: int) -> Figure:
+def prefix_accuracy(prefixes: Mapping[str, Series], num_pairs: int | None, metric: str = ACCURACY) -> Figure:
     """Test accuracy by how much of the data is trained on (arXiv 2401.06080, figures 21 and 22).
 
     Args:
         prefixes: label of a series, such as `from the weak end` and `from the strong end`, to share of the training
             pairs in [0, 1], mean accuracy and spread.
-        num_pairs: pairs of the test set.
+        num_pairs: pairs of the test set; None for a metric that is not of pairs.
+        metric: key of what is drawn, where it is not accuracy.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _accuracy_figure(prefixes, f"Training on a part, accuracy over {num_pairs:,} test pairs")
+        figure, axes = _accuracy_figure(prefixes, "Training on a part", num_pairs, metric)
         share_axis(axes, "share of the training pairs")
         legend_below(figure, 4, first=list(prefixes))
     return figure
 
 
 def recipe_curves(
-    metrics: Mapping[str, Mapping[str, Sequence[Curve]]], num_pairs: int, chance: float | None = None
+    metrics: Mapping[str, Mapping[str, Sequence[Curve]]], num_pairs: int | str, chance: float | None = None
 ) -> Figure:
     """Draw metrics over training, a line a recipe: the mean of its seeds in a band (arXiv 2401.06080, figures 6 to 8).
 
     The band is one sample standard deviation up and one down; a single seed has none. Seeds that were logged at other
-    steps are interpolated linearly at the steps of all, as far as every seed goes.
+    steps are interpolated linearly at the steps of all, as far as every seed goes; those that have no step in common
+    are drawn each by itself.
 
     Args:
         metrics: key of a metric to recipe to curves, one a seed. A recipe has the same colour in every panel.
-        num_pairs: pairs that were trained on.
+        num_pairs: pairs that were trained on, in words where recipes differ in them.
         chance: value drawn as a line in each panel.
 
     Raises:
-        ValueError: if there is no metric, or the seeds of a recipe have no step in common.
+        ValueError: if there is no metric.
     """
     recipes = list(dict.fromkeys(recipe for curves in metrics.values() for recipe in curves))
     if not recipes:
@@ -91,12 +101,16 @@ def recipe_curves(
         figure, panels = panel_grid(len(metrics), 4.4, 3.6)
         for axes, (key, curves) in zip(panels, metrics.items(), strict=True):
             for recipe, seeds in curves.items():
-                draw_mean(axes, recipe, seeds, *LINES[recipes.index(recipe) % len(LINES)])
+                for together in [seeds] if have_steps_in_common(seeds) else [[seed] for seed in seeds]:
+                    draw_mean(axes, recipe, together, *LINES[recipes.index(recipe) % len(LINES)])
             if chance is not None:
                 axes.axhline(chance, color=GREY, linestyle=":", linewidth=1.2)
             axes.set_title(titled(key_words(key)))
             step_axis(axes)
-        figure_title(figure, f"{num_pairs:,} training pairs, {_num_seeds(metrics)}")
+        figure_title(
+            figure,
+            f"{num_pairs if isinstance(num_pairs, str) else f'{num_pairs:,}'} training pairs, {_num_seeds(metrics)}",
+        )
         legend_below(figure, 2 + min(3, len(metrics)))
     return figure
 
@@ -119,16 +133,21 @@ def draw_mean(axes: Axes, name: str, curves: Sequence[Curve], color: str, line: 
         axes.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
 
 
-def _accuracy_figure(series: Mapping[str, Series], title: str) -> tuple[Figure, Axes]:
-    """Accuracies with their spread and the line of chance."""
+def _accuracy_figure(
+    series: Mapping[str, Series], title: str, num_pairs: int | None, metric: str
+) -> tuple[Figure, Axes]:
+    """Accuracies, or another metric, with their spread and, of accuracies, the line of chance."""
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()
     for index, (label, one) in enumerate(series.items()):
         color, line = LINES[index % len(LINES)]
         look = {"color": color, "linestyle": line, "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
         draw_series(axes, one, look, label)
-    axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="chance")
-    axes.set(title=title, ylabel="test accuracy")
+    name = metric_words(metric.rpartition("/")[2])
+    if metric.endswith("accuracy"):
+        axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="chance")
+    of_pairs = "" if num_pairs is None else f" over {num_pairs:,} {metric.partition('/')[0]} pairs"
+    axes.set(title=f"{title}, {name}{of_pairs}", ylabel=key_words(metric))
     axes.margins(y=0.08)
     return figure, axes
 

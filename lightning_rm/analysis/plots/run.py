@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_rm.analysis.calibration import reliability
-from lightning_rm.analysis.history import History, running_mean, within_training
+from lightning_rm.analysis.history import History, keys_of, running_mean, within_training
 from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, OTHERS, SKY, STYLE, panel_grid, step_axis
 from lightning_rm.analysis.words import key_words, titled
 
@@ -42,13 +42,13 @@ def training_curves(
     of_text = losses is None and accuracies is None and "train/perplexity" in history
     if of_text:
         losses, accuracies = (
-            [*_keys(history, "train", name), *_keys(history, "val", name)] for name in ("loss", "perplexity")
+            [*keys_of(history, "train", name), *keys_of(history, "val", name)] for name in ("loss", "perplexity")
         )
     if losses is None:
-        losses = [*_keys(history, "train", "loss"), *_keys(history, "val", "nll")]
+        losses = [*keys_of(history, "train", "loss"), *keys_of(history, "val", "nll")]
     if accuracies is None:
         baseline = [key for key in ("val/length_accuracy",) if key in history]
-        accuracies = [*_keys(history, "train", "accuracy"), *_keys(history, "val", "accuracy"), *baseline]
+        accuracies = [*keys_of(history, "train", "accuracy"), *keys_of(history, "val", "accuracy"), *baseline]
     lines = max(len(losses), len(accuracies)) + 1
     with mpl.rc_context(STYLE):
         figure, (left, right) = panel_grid(2, 5.0, 3.9 + 0.21 * lines, below=0)
@@ -134,13 +134,6 @@ def reliability_diagram(margins: ArrayLike, labels: ArrayLike, num_bins: int = 1
         bottom.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
         figure.legend(loc="outside lower center", ncols=3)
     return figure
-
-
-def _keys(history: History, stage: str, name: str) -> list[str]:
-    """`stage/name`, or without it every `stage/<set>/name`."""
-    if f"{stage}/{name}" in history:
-        return [f"{stage}/{name}"]
-    return [key for key in history if key.count("/") == 2 and key.startswith(f"{stage}/") and key.endswith(f"/{name}")]
 
 
 def _draw_curves(axes: Axes, curves: History) -> None:

@@ -114,7 +114,7 @@ def draw_group_spreads(axes: Axes, groups: Groups) -> None:
     axes.set(
         title=f"Spread: {shape.weakest:.2f} weakest, {shape.minimum:.2f} least, {shape.strongest:.2f} strongest",
         ylabel="standard deviation of the votes",
-        ylim=(0, 1.05 * float(np.nanmax(groups.std))),
+        ylim=(0, 1.05 * float(np.nanmax(groups.std)) or 1),
     )
     share_axis(axes, "pairs by strength, weakest first")
 

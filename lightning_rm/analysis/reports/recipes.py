@@ -23,7 +23,7 @@ def decile_report(runs: Sequence[Run], metric: str, reference: float | None, out
     """Report accuracy of models trained on each decile alone, as labelled and flipped (arXiv 2401.06080, Figs 4 and
     5).
     """
-    rows = _rows(_deciles(runs, metric), "decile")
+    rows = _rows(_deciles(runs, metric), "decile", metric)
     return [
         *save_figure(decile_figure(runs, metric, reference), out / "deciles"),
         *write_table(rows, out / "deciles", f"{metric} by decile"),
@@ -33,12 +33,13 @@ def decile_report(runs: Sequence[Run], metric: str, reference: float | None, out
 def decile_figure(runs: Sequence[Run], metric: str, reference: float | None = None) -> Figure:
     """Return the metric by decile; runs that were not trained on one are an error."""
     found = _deciles(runs, metric)
-    return decile_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric), reference)
+    series = {name: _series(values) for name, values in found.items()}
+    return decile_accuracy(series, _pairs(runs, metric), reference, metric=runs[0].full_key(metric))
 
 
 def prefix_report(runs: Sequence[Run], metric: str, out: Path) -> list[Path]:
     """Report accuracy by share of the data, from the weak and the strong end (arXiv 2401.06080, Figs 21 and 22)."""
-    rows = _rows(_prefixes(runs, metric), "share")
+    rows = _rows(_prefixes(runs, metric), "share", metric)
     return [
         *save_figure(prefix_figure(runs, metric), out / "prefixes"),
         *write_table(rows, out / "prefixes", f"{metric} by share of the data"),
@@ -48,7 +49,8 @@ def prefix_report(runs: Sequence[Run], metric: str, out: Path) -> list[Path]:
 def prefix_figure(runs: Sequence[Run], metric: str) -> Figure:
     """Return the metric by share; runs that were not trained on one are an error."""
     found = _prefixes(runs, metric)
-    return prefix_accuracy({name: _series(values) for name, values in found.items()}, _pairs(runs, metric))
+    series = {name: _series(values) for name, values in found.items()}
+    return prefix_accuracy(series, _pairs(runs, metric), metric=runs[0].full_key(metric))
 
 
 Found = dict[str, dict[float, list[float]]]
@@ -73,18 +75,25 @@ def _gathered(
     position: str,
     series: Callable[[Mapping[str, Mapping[str, Any]]], str],
 ) -> Found:
-    """Return the metric of every seed, by a position that is an option of the treatment.
+    """Return the metric of every seed, by a position that is an option of the treatment; runs of two names are two
+    series.
 
     Raises:
         ValueError: if a run was trained without it.
     """
-    found: Found = {}
     for run in runs:
-        if treatment not in run.treatments:
+        if position not in run.treatments.get(treatment, {}):
             raise ValueError(
                 f"{run.folder} was not trained on a {treatment}; its treatments are {sorted(run.treatments)}"
             )
-        by_position = found.setdefault(series(run.treatments), {})
+    names = {
+        label: {run.name for run in runs if series(run.treatments) == label}
+        for label in dict.fromkeys(series(run.treatments) for run in runs)
+    }
+    found: Found = {}
+    for run in runs:
+        label = series(run.treatments)
+        by_position = found.setdefault(f"{run.name}, {label}" if len(names[label]) > 1 else label, {})
         by_position.setdefault(float(run.treatments[treatment][position]), []).append(run.value(metric))
     return found
 
@@ -107,8 +116,7 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
         logs = [run.folder / "csv" / "metrics.csv" for run in same]
         histories = [read_history(log) for log in logs if log.is_file()]
         for key in CURVES:
-            if histories and all(key in history for history in histories):
-                same_curves = [within_training(history[key], history) for history in histories]
+            if same_curves := [within_training(history[key], history) for history in histories if key in history]:
                 curves.setdefault(key, {})[name] = same_curves
         row: dict[str, object] = {"recipe": name, "seeds": len(same), "pairs": _num_pairs(same)}
         for metric in metrics:
@@ -119,13 +127,12 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
         if key is not None:
             row |= mean_and_spread(f"{key}, best", [float(curve.values.max()) for curve in curves[key][name]])
             row |= mean_and_spread(f"{key}, last", [float(curve.values[-1]) for curve in curves[key][name]])
-        row["curves"] = len(histories)
+        row["curves"] = len(histories) if key is None else len(curves[key][name])
         rows.append(row)
     written = write_table(rows, out / "recipes", "Recipes: mean over seeds and its standard deviation")
     if curves:
-        num_pairs = int(runs[0].results()["train"]["num_pairs"])
         drawn = {key: {name: list(map(smoothed, same)) for name, same in by.items()} for key, by in curves.items()}
-        written += save_figure(recipe_curves(drawn, num_pairs), out / "recipes")
+        written += save_figure(recipe_curves(drawn, _num_pairs(runs)), out / "recipes")
     return written
 
 
@@ -144,13 +151,17 @@ def _series(values: Mapping[float, Sequence[float]]) -> Series:
     return positions, means, [spread(values[position]) for position in positions]
 
 
-def _rows(found: Mapping[str, Mapping[float, Sequence[float]]], position: str) -> list[dict[str, object]]:
+def _rows(found: Mapping[str, Mapping[float, Sequence[float]]], position: str, metric: str) -> list[dict[str, object]]:
+    name_of = metric.rpartition("/")[2]
     return [
-        {position: place, "trained": name, "seeds": len(values)} | mean_and_spread("accuracy", values)
+        {position: int(place) if position == "decile" else place, "trained": name, "seeds": len(values)}
+        | mean_and_spread(name_of, values)
         for name, series in found.items()
         for place, values in sorted(series.items())
     ]
 
 
-def _pairs(runs: Sequence[Run], metric: str) -> int:
-    return int(runs[0].value(f"{metric.rpartition('/')[0]}/num_pairs"))
+def _pairs(runs: Sequence[Run], metric: str) -> int | None:
+    """Return the pairs that a metric is of; None of one that is not of pairs."""
+    data_set = runs[0].full_key(metric).rpartition("/")[0]
+    return int(runs[0].value(key)) if runs[0].has(key := f"{data_set}/num_pairs") else None

@@ -55,6 +55,11 @@ def read_strength(path: str | Path) -> Any:
             raise ValueError(f"strength={str(path)!r}: column {name} is of {found}, not of numbers")
         elif (far := np.flatnonzero(np.isinf(_floats(table[name])))).size:
             raise ValueError(f"strength={str(path)!r} row {far[0]}: {name} is infinite; leave it empty if unknown")
+    mean, std = (_floats(table[name]) for name in NUMBERS[:2])
+    if (half := np.flatnonzero(~np.isnan(mean) & np.isnan(std))).size:
+        raise ValueError(
+            f"strength={str(path)!r} row {half[0]} has strength_mean and no strength_std; give both or none"
+        )
     votes: Any = table.schema.field("votes").type
     if not pa.types.is_null(votes) and not (_is_list(votes) and _is_number(votes.value_type)):
         raise ValueError(f"strength={str(path)!r}: column votes is of {votes}, not of lists of numbers")

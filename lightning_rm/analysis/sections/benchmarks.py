@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawn
 
+from lightning_rm.analysis.methods import unlike
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawing, Drawings, Folded, Section, Table, Text
 from lightning_rm.analysis.plots.comparison import bars_of_models
 from lightning_rm.analysis.plots.style import BLUE, GREY, Key
@@ -17,20 +18,40 @@ from lightning_rm.analysis.sections.results import file_name
 from lightning_rm.checksums import check_object
 from lightning_rm.told import read_object
 
-Sections = Mapping[str, Mapping[str, float | None]]
-"""Section -> `value`, `low` and `high`, as an evaluation's JSON has them."""
+Figure = tuple[float, float, float]
+"""Value and interval, NaN where there is none."""
+
+Sections = Mapping[str, Figure]
+"""Section -> its figure."""
+
+NONE: Figure = (math.nan, math.nan, math.nan)
 
 OVERALL, RANDOM = "overall", "random rewards"
+
+
+class _Comparison(NamedTuple):
+    """Two models on the same items: the difference by section, and McNemar's p."""
+
+    first: str
+    second: str
+    difference: Sections
+    p: float
 
 
 @dataclass
 class _Benchmark:
     """What the files say of one benchmark: models and controls by name, and the comparisons of two models."""
 
-    title: str
+    name: str
+    num_items: int
     models: dict[str, Sections] = field(default_factory=dict[str, Sections])
     controls: dict[str, Sections] = field(default_factory=dict[str, Sections])
-    comparisons: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    comparisons: list[_Comparison] = field(default_factory=list[_Comparison])
+
+    @property
+    def title(self) -> str:
+        """The benchmark and its size."""
+        return f"{self.name}, {self.num_items:,} items"
 
     @property
     def sections(self) -> list[str]:
@@ -54,7 +75,10 @@ def benchmarks_section(files: Sequence[Path]) -> Section:
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             faults.append(f"{path} is not an evaluation that can be read ({type(error).__name__}: {error}).")
     if not found:
-        said = " ".join(faults) or "No evaluation was named or lies in the runs; lightning-rm evaluate makes them."
+        said = (
+            " ".join(dict.fromkeys(faults))
+            or "No evaluation was named or lies in the runs; lightning-rm evaluate makes them."
+        )
         return Section("Benchmarks", [], said)
     drawings = [
         Drawing(file_name("benchmark", name), _bars(one), f"{one.title}: {one.sections[0]}, 95 % interval")
@@ -68,7 +92,7 @@ def benchmarks_section(files: Sequence[Path]) -> Section:
         Text("In grey what needs no model: preferring the longer response, and rewards drawn at random (dotted)."),
         Folded("Every section", [Table(list(_rows(one)), one.title) for one in found.values()]),
         *([Folded("Model against model", pairs)] if pairs else []),
-        *(Text(fault) for fault in faults),
+        *map(Text, dict.fromkeys(faults)),
     ]
     return Section("Benchmarks", blocks)
 
@@ -79,33 +103,57 @@ def _read(path: Path, found: dict[str, _Benchmark]) -> list[str]:
     check_object(told, path)
     read = {
         name: _Benchmark(
-            f"{result['title']}, {result['num_items']:,} items",
+            str(result["title"]),
+            int(result["num_items"]),
             {model: _sections(row) for model, row in result["models"].items()},
             {control: _sections(row) for control, row in result["controls"].items()},
-            result.get("comparisons", []),
+            [_comparison(pair) for pair in result.get("comparisons", [])],
         )
         for name, result in told["benchmarks"].items()
     }
+    said = [f"Failed: {what}: {why}." for what, why in told.get("failed", {}).items()]
     for name, one in read.items():
-        known = found.setdefault(name, _Benchmark(one.title))
+        known = found.setdefault(name, _Benchmark(one.name, one.num_items))
+        if known.num_items != one.num_items:
+            said.append(
+                f"{path} is of {one.num_items:,} items of {one.name} and others are of {known.num_items:,}: their "
+                "figures cannot be compared."
+            )
+        names: dict[str, str] = {}
         for model, sections in one.models.items():
-            known.models[model if model not in known.models else f"{model} ({path.parent.name})"] = sections
+            names[model] = _name(model, path, known.models)
+            known.models[names[model]] = sections
         known.controls |= one.controls
-        known.comparisons += one.comparisons
-    return [f"Failed: {what}: {why}." for what, why in told.get("failed", {}).items()]
+        known.comparisons += [
+            pair._replace(first=names.get(pair.first, pair.first), second=names.get(pair.second, pair.second))
+            for pair in one.comparisons
+        ]
+    return said
+
+
+def _name(model: str, path: Path, taken: Collection[str]) -> str:
+    """Return a model's name that no other has: with the evaluation's folder, or all of its path, if there is one."""
+    names = (model, f"{model} ({path.parent.name})", f"{model} ({path.parent})")
+    return next((name for name in names if name not in taken), unlike(names[-1], taken))
+
+
+def _comparison(pair: Mapping[str, Any]) -> _Comparison:
+    difference = {section: _figure(figure) for section, figure in pair["difference"].items()}
+    return _Comparison(str(pair["first"]), str(pair["second"]), difference, _number(pair["mcnemar"]["p_adjusted"]))
 
 
 def _sections(row: Mapping[str, Any]) -> Sections:
     """Return a row's sections; where `overall` is missing the mean over the categories that are there comes first."""
     sections, mean = row["sections"], row.get("summary", {}).get("mean")
-    return sections if OVERALL in sections or mean is None else {"mean": mean, **sections}
+    every = sections if OVERALL in sections or mean is None else {"mean": mean, **sections}
+    return {section: _figure(figure) for section, figure in every.items()}
 
 
-def _bars(one: _Benchmark) -> Figure:
+def _bars(one: _Benchmark) -> Drawn:
     section = one.sections[0]
-    scores = {Key(name, BLUE): _figure(row.get(section)) for name, row in one.models.items()}
-    scores |= {Key(name, GREY): _figure(row.get(section)) for name, row in one.controls.items()}
-    chance = _figure(one.controls.get(RANDOM, {}).get(section))[0]
+    scores = {Key(name, BLUE): row.get(section, NONE) for name, row in one.models.items()}
+    scores |= {Key(name, GREY): row.get(section, NONE) for name, row in one.controls.items()}
+    chance = one.controls.get(RANDOM, {}).get(section, NONE)[0]
     return bars_of_models(scores, section, None if math.isnan(chance) else chance)
 
 
@@ -113,7 +161,7 @@ def _rows(one: _Benchmark) -> Iterator[dict[str, Cell | str]]:
     for name, row in {**one.models, **one.controls}.items():
         cells: dict[str, Cell | str] = {"model": Cell(name, tone="muted" if name in one.controls else "")}
         for section in one.sections:
-            value, low, high = _figure(row.get(section))
+            value, low, high = row.get(section, NONE)
             text = "–" if math.isnan(value) else f"{value:.3f}"
             cells[section] = Cell(text, "" if math.isnan(low) else f"[{low:.3f}, {high:.3f}]", is_number=True)
         yield cells
@@ -121,19 +169,22 @@ def _rows(one: _Benchmark) -> Iterator[dict[str, Cell | str]]:
 
 def _pairs(one: _Benchmark) -> Iterator[dict[str, Cell | str]]:
     """Yield a row every two models: the difference of the section that is drawn, and McNemar's test."""
-    for pair in one.comparisons:
-        difference, low, high = _figure(pair["difference"].get(one.sections[0]))
+    for pair in one.comparisons if one.sections else []:
+        difference, low, high = pair.difference.get(one.sections[0], NONE)
+        interval = "" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
         yield {
-            "model": pair["first"],
-            "less": pair["second"],
-            one.sections[0]: Cell(f"{difference:+.3f}", f"[{low:+.3f}, {high:+.3f}]", is_number=True),
-            "McNemar p": Cell(f"{pair['mcnemar']['p_adjusted']:.3g}", is_number=True),
+            "model": pair.first,
+            "less": pair.second,
+            one.sections[0]: Cell("–" if math.isnan(difference) else f"{difference:+.3f}", interval, is_number=True),
+            "McNemar p": Cell("" if math.isnan(pair.p) else f"{pair.p:.3g}", is_number=True),
         }
 
 
-def _figure(figure: Mapping[str, float | None] | None) -> tuple[float, float, float]:
-    """Value and interval, NaN where there is none."""
-    value, low, high = (
-        math.nan if one is None else float(one) for one in map((figure or {}).get, ("value", "low", "high"))
-    )
+def _figure(figure: Mapping[str, float | None]) -> Figure:
+    """Return a figure as an evaluation's JSON has it."""
+    value, low, high = (_number(figure.get(key)) for key in ("value", "low", "high"))
     return value, low, high
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

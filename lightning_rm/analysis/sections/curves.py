@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
-from lightning_rm.analysis.history import smoothed, within_training
+from lightning_rm.analysis.history import History, keys_of, smoothed, within_training
 from lightning_rm.analysis.page.blocks import Drawing, Drawings, Section, Text
 from lightning_rm.analysis.plots.comparison import curves_of_methods
 from lightning_rm.analysis.plots.style import Key
@@ -31,7 +33,7 @@ def curves_section(study: Study) -> Section:
         return Section("Learning curves", [], "No run has logged a curve (logger=none?); logger=csv does.")
     drawings: list[Drawing] = []
     drawn: dict[Key, None] = {}
-    for key, (name, chance) in CURVES.items():
+    for key, name, chance in _panels([one.curves for one in with_curves]):
         curves = {
             study.key(method): [
                 smoothed(within_training(one.curves[key], one.curves))
@@ -45,6 +47,8 @@ def curves_section(study: Study) -> Section:
         if known:
             figure = curves_of_methods(known, name, chance)
             drawings.append(Drawing(file_name("curves", key), figure, f"{name[0].upper()}{name[1:]}"))
+    if not drawings:
+        return Section("Learning curves", [], f"The runs have logged none of {', '.join(CURVES)}.")
     few = len(study.evidence) - len(with_curves)
     note = f" {few} of {len(study.evidence)} runs have no curves." if few else ""
     return Section(
@@ -57,3 +61,11 @@ def curves_section(study: Study) -> Section:
             ),
         ],
     )
+
+
+def _panels(histories: Sequence[History]) -> Iterator[tuple[str, str, float | None]]:
+    """Yield the key of every panel, its name and what guessing gets; of several validation sets each has its own."""
+    for place, (name, chance) in CURVES.items():
+        stage, _, metric = place.partition("/")
+        for key in dict.fromkeys(key for history in histories for key in keys_of(history, stage, metric)):
+            yield key, name if key == place else f"{name} on {key.removesuffix(f'/{metric}')}", chance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +51,27 @@ def strength_section(study: Study, strength: str | Path | None) -> Section:
     by_part = _by_part([one.run for one in study.evidence.values() if one.results])
     if by_part:
         blocks.append(Drawings(by_part))
+    gone = [] if strength is not None else [name for name in _named(runs) if not Path(name).is_file()]
+    if gone:
+        blocks.append(
+            Text(f"Not there any more: {', '.join(gone)}, on which runs were trained; strength= names another.")
+        )
     if not blocks:
         return Section("Preference strength", [], "The runs were not trained on annotated pairs; strength= names some.")
     return Section("Preference strength", blocks)
 
 
+def _named(runs: Sequence[Run]) -> list[str]:
+    """Return the Parquet files that runs name as their data."""
+    named = dict.fromkeys(str(run.settings.get("data.file")) for run in runs)
+    return [name for name in named if name.endswith(".parquet")]
+
+
 def _found(runs: Sequence[Run]) -> Mapping[str, Any]:
     """Return the annotated files among what the runs name as their data; a run may lie far from its data."""
-    named = dict.fromkeys(str(run.settings.get("data.file")) for run in runs)
     found: dict[str, Any] = {}
-    for name in named:
-        if name.endswith(".parquet") and Path(name).is_file():
+    for name in _named(runs):
+        if Path(name).is_file():
             try:
                 found[name] = read_strength(name)
             except ValueError:  # pairs without votes
@@ -102,8 +113,8 @@ def _panel(name: str, draw: Callable[[Axes], None]) -> Drawing:
 def _by_part(runs: Sequence[Run]) -> list[Drawing]:
     """Accuracy by the decile or the share that runs were trained on, where some were."""
     drawings: list[Drawing] = []
-    deciles = [run for run in runs if "decile" in run.treatments and "test" in run.results()]
-    prefixes = [run for run in runs if "prefix" in run.treatments and "test" in run.results()]
+    measured = [run for run in runs if isfinite(run.results().get("test", {}).get("accuracy", nan))]
+    deciles, prefixes = ([run for run in measured if name in run.treatments] for name in ("decile", "prefix"))
     if deciles:
         drawings.append(Drawing("deciles", decile_figure(deciles, METRIC), "Trained on one tenth of the pairs"))
     if prefixes:

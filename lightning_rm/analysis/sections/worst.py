@@ -81,6 +81,6 @@ def _label(label: float, clean: float, subset: str) -> str:
     """Return what is known of a pair beside its text."""
     parts = [] if subset == "all" else [f"subset {subset}"]
     parts += [] if label == 1 else [f"label {label:.2f}"]
-    if not np.isnan(clean):
-        parts.append("the label is right" if clean == 1 else "the label is known to be wrong")
+    if not np.isnan(clean) and label != 0.5:  # `clean` says which response is better, as the label does
+        parts.append("the label is right" if (clean > 0.5) == (label > 0.5) else "the label is known to be wrong")
     return ", ".join(parts)

@@ -13,8 +13,8 @@ from lightning_rm.analysis.page.blocks import Cell, Drawing, Drawings, Example, 
 from lightning_rm.analysis.page.html import render_html
 from lightning_rm.analysis.page.markdown import render_markdown
 from lightning_rm.analysis.page.svg import inline_svg
-from lightning_rm.analysis.page.text import escaped_markdown, fenced, visible
 from lightning_rm.analysis.plots.style import BLUE, Key
+from lightning_rm.analysis.text import escaped_markdown, fenced, markdown_line, visible
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -126,6 +126,29 @@ def test_markdown_has_every_block_and_its_figures_beside_it() -> None:
     assert "| a\\|b | value |\n| --- | ---: |\n| a\\|b | a\\|b (a\\|b) |" in text
     assert "```text\na|b\n```" in text
     assert "nothing" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("# a", "\\# a"),
+        ("- a", "\\- a"),
+        ("+ a", "\\+ a"),
+        ("---", "\\---"),
+        ("===", "\\==="),
+        ("1. a", "1\\. a"),
+        ("12) a", "12\\) a"),
+        ("a - b # c 1. d", "a - b # c 1. d"),
+        ("see https://a.b or www.a.b", "see https\\://a.b or www\\.a.b"),
+    ],
+)
+def test_no_text_begins_a_heading_a_list_a_rule_or_a_link(text: str, line: str) -> None:
+    assert markdown_line(text) == line
+
+
+def test_figures_are_found_in_folders_of_any_name() -> None:
+    text, _ = render_markdown(page("a"), "my report (2)_figures")
+    assert "![a](my%20report%20%282%29_figures/drawing.png)" in text
 
 
 def test_a_fence_is_longer_than_any_within() -> None:

@@ -162,9 +162,10 @@ def test_a_recipe_has_one_colour_in_all_panels_and_one_entry_in_the_legend() -> 
     assert "1 to 2 seeds each" in figure.get_suptitle()
 
 
-def test_seeds_without_common_steps_and_no_metrics_are_refused() -> None:
-    with pytest.raises(ValueError, match="flip: its 2 seeds have no step in common"):
-        recipe_curves({"a": {"flip": [curve([0, 1], [0, 0]), curve([2, 3], [0, 0])]}}, 10)
+def test_seeds_without_common_steps_are_two_lines_and_no_metrics_are_refused() -> None:
+    figure = recipe_curves({"a": {"flip": [curve([0, 1], [0, 0]), curve([2, 3], [0, 0])]}}, 10)
+    assert len(figure.axes[0].get_lines()) == 2
+    assert legend(figure) == ["flip"]
     with pytest.raises(ValueError, match="nothing to draw"):
         recipe_curves({}, 10)
 

@@ -98,3 +98,11 @@ def test_a_column_that_is_not_of_numbers_is_named_with_its_file(
     pq.write_table(pa.table(columns), tmp_path / "mine.parquet")
     with pytest.raises(ValueError, match=rf"strength='.*mine.parquet'.*{message}"):
         read_strength(tmp_path / "mine.parquet")
+
+
+def test_strength_without_its_spread_is_named_by_row(tmp_path: Path) -> None:
+    """Histograms of it failed in numpy's words, or said that no pair has strength."""
+    columns = {"strength_mean": [1.0, None, 2.0], "strength_std": [0.5, None, None], "votes": [[1.0], [], [2.0]]}
+    pq.write_table(pa.table(columns), tmp_path / "half.parquet")
+    with pytest.raises(ValueError, match=r"half\.parquet' row 2 has strength_mean and no strength_std"):
+        read_strength(tmp_path / "half.parquet")

@@ -144,3 +144,11 @@ def test_detection_has_a_row_a_score() -> None:
     (row,) = detection_rows({"mean": found})
     assert row["score"] == "mean"
     assert list(row.values())[1:] == list(found)
+
+
+def test_texts_of_pairs_are_no_markup_in_a_table(tmp_path: Path) -> None:
+    """`\\|` ended a cell in its middle, and an image of somebody else's was loaded."""
+    _, text = write_table([{"prompt": "a\\|b ![x](http://y.z/x.png)", "n": 1}], tmp_path / "examples", "by *a*")
+    assert text.read_text() == (
+        "# by \\*a\\*\n\n| prompt | n |\n| --- | ---: |\n| a\\\\\\|b \\!\\[x\\](http\\://y.z/x.png) | 1 |\n"
+    )

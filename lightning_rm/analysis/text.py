@@ -6,7 +6,8 @@ import html
 import re
 
 _UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]")
-_MARKUP = re.compile(r"[\\`*\[\]|$~!]|(?<!\w)_|_(?!\w)")
+_MARKUP = re.compile(r"[\\`*\[\]|$~!]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.")
+_BEGINS = re.compile(r"^(\d*)([#+=.)-])")
 
 
 def visible(text: str) -> str:
@@ -27,9 +28,17 @@ def escaped(text: str) -> str:
 
 
 def escaped_markdown(text: str) -> str:
-    """Return text for one line of Markdown, such as a cell of a table: no markup, no link, no image, no HTML."""
+    """Return text within one line of Markdown, such as a cell of a table: no markup, no link, no image, no HTML.
+
+    An address becomes no link either, which many readers make of `https://` and `www.` alone.
+    """
     line = html.escape(" ".join(visible(text).split()), quote=False)
     return _MARKUP.sub(lambda sign: f"\\{sign[0]}", line)
+
+
+def markdown_line(text: str) -> str:
+    """Return text for a line of Markdown that it begins: no heading, no list, no rule."""
+    return _BEGINS.sub(r"\1\\\2", escaped_markdown(text))
 
 
 def fenced(text: str) -> str:
