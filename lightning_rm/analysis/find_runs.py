@@ -39,14 +39,13 @@ def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run
     return list(found.values())
 
 
-def _runs_in(path: Path) -> list[Path]:
-    """Return the folder itself if it is a run, else the runs in it, at most two folders down; none in hidden folders,
-    such as Hydra's.
+def _runs_in(path: Path, depth: int = 2) -> list[Path]:
+    """Return the folder itself if it is a run, else the runs in it, at most `depth` folders down; none in hidden
+    folders, such as Hydra's, and none in runs.
     """
-    for depth in ("", "[!.]*/", "[!.]*/[!.]*/"):
-        if found := sorted(file.parent for file in path.glob(f"{depth}config.yaml")):
-            return found
-    return []
+    if (path / "config.yaml").is_file():
+        return [path]
+    return [run for folder in path.glob("[!.]*/") for run in _runs_in(folder, depth - 1)] if depth else []
 
 
 def flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -35,7 +35,19 @@ def read_results(path: Path, name: object = None) -> dict[str, dict[str, float]]
         values = cast("dict[str, object]", metrics).values() if isinstance(metrics, dict) else [metrics]
         if not isinstance(metrics, dict) or not all(isinstance(value, int | float) for value in values):
             raise ValueError(f"{name} has something else than metrics of numbers for {data_set!r}")
-    return {name: {key: float(value) for key, value in metrics.items()} for name, metrics in found.items()}
+    return {
+        name: {key: float(value) for key, value in own_metrics(name, metrics, found).items()}
+        for name, metrics in found.items()
+    }
+
+
+def own_metrics(data_set: str, metrics: Mapping[str, float], sets: Iterable[str]) -> Mapping[str, float]:
+    """Return a set's metrics without those of other sets: `ood/accuracy` of `test` is that of the set `test/ood`.
+
+    Runs have written these beside the subsets of `test`.
+    """
+    within = tuple(f"{name.removeprefix(f'{data_set}/')}/" for name in sets if name.startswith(f"{data_set}/"))
+    return {key: value for key, value in metrics.items() if not key.startswith(within)}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig
 
+from lightning_rm.analysis.runs import own_metrics
 from lightning_rm.callbacks import Benchmarks, BestCheckpoint
 from lightning_rm.callbacks.monitored import stopped_early
 from lightning_rm.commands._checks import BENCHMARK
@@ -54,7 +55,7 @@ def fit_and_measure(
         prefixes = [metric_prefix(stage, name) for name in names]
         if stage == "val":
             prefixes += [f"{BENCHMARK}{name}" for callback in benchmarks for name in callback.paths]
-        results |= {prefix: _values(trainer.callback_metrics, f"{prefix}/") for prefix in prefixes}
+        results |= {prefix: _values(trainer.callback_metrics, prefix, prefixes) for prefix in prefixes}
     module.num_not_finite = not_finite
     if not datamodule.has_train and trainer.is_global_zero:
         plain_console().print(report_table(set_reports(datamodule)))
@@ -88,6 +89,9 @@ def objective(results: Results, monitor: str | None) -> float:
     return values[monitor]
 
 
-def _values(metrics: Any, prefix: str) -> dict[str, float]:
-    """Return the metrics under a prefix, by the name that follows it."""
-    return {key.removeprefix(prefix): float(value) for key, value in metrics.items() if key.startswith(prefix)}
+def _values(metrics: Any, prefix: str, prefixes: Sequence[str]) -> dict[str, float]:
+    """Return the metrics under a prefix, by the name that follows it; none of `test/ood` is one of `test`."""
+    found = {
+        key.removeprefix(f"{prefix}/"): float(value) for key, value in metrics.items() if key.startswith(f"{prefix}/")
+    }
+    return dict(own_metrics(prefix, found, prefixes))

@@ -67,6 +67,23 @@ def test_runs_are_found_with_2_before_10(tmp_path: Path) -> None:
     assert found == ["lr=1e-3", "lr=0.05", "lr=0.1", "lr=2", "lr=10", "b/9", "b/11"]
 
 
+def test_single_runs_do_not_hide_those_of_a_sweep_beside_them(tmp_path: Path) -> None:
+    """runs/a/DAY is a run, runs/a/DAY/0 one of a sweep of that name: these were left out. None lies within a run."""
+    for name in ("a/3", "a/1/0", "a/1/1", "a/4/inner", "a/.hidden/0", "a/1/2/deep"):
+        write_run(tmp_path / name, "a", 0, {})
+    (tmp_path / "a" / "4" / "config.yaml").write_text("name: a\nseed: 0\n")
+    found = [str(one.folder.relative_to(tmp_path)) for one in find_runs("runs", f"{tmp_path}/*")]
+    assert found == ["a/1/0", "a/1/1", "a/3", "a/4"]
+
+
+def test_a_set_has_no_subsets_that_are_other_sets(tmp_path: Path) -> None:
+    sets = {"test": {"accuracy": 0.5, "ood/accuracy": 0.6, "easy/accuracy": 0.7}, "test__ood": {"accuracy": 0.6}}
+    write_run(tmp_path / "a", "a", 0, {}, **sets)
+    (run,) = find_runs("runs", tmp_path / "a")
+    assert run.results() == {"test": {"accuracy": 0.5, "easy/accuracy": 0.7}, "test/ood": {"accuracy": 0.6}}
+    assert run.value("ood/accuracy") == 0.6
+
+
 def test_more_settings_than_a_name_takes_are_numbered() -> None:
     runs = [run("a", 0, f"{n}", p=n, q=-n, r=n + 0.5, s=f"x{n}") for n in (0, 1)]
     assert list(blocks(runs)) == ["a p=0 q=0 r=0.5 (settings 0)", "a p=1 q=-1 r=1.5 (settings 1)"]

@@ -95,7 +95,7 @@ def test_every_difference_says_how_many_runs_it_would_take(page: Path) -> None:
 
 def test_the_lead_tells_what_can_be_told(page: Path) -> None:
     text = page.read_text()
-    assert "Against baseline: better is better on test by 0.103 ([+0.089, +0.118], 3 pairs)" in text
+    assert "Against baseline: better is better on test by 0.103 ([+0.089, +0.118], 3 pairs of runs)" in text
     assert "No other difference can be told from zero." in text
     assert "same is" not in text
 

@@ -22,6 +22,9 @@ responses, text."""
 SMALLEST = 0.02
 """The difference for which the number of runs is told."""
 
+COLUMNS = ("method", "set", "pairs", "difference", "95 % interval", "p", "verdict", f"runs for {SMALLEST:g}")
+"""Of the paired differences, in order."""
+
 NUM_DRAWN = 6
 """Test sets that have figures; of more, tables alone."""
 
@@ -81,7 +84,7 @@ def _lead(study: Study, metric: str, stage: str) -> str:
         )
     told = [
         f"{method.name} is {_better(found, metric)} on {name} by {abs(found.mean):.3f} "
-        f"({_interval(found)}, {found.num} pairs)"
+        f"({_interval(found)}, {found.num} pairs of runs)"
         for method, name, found in compared
         if found.verdict != "cannot be told"
     ]
@@ -150,7 +153,10 @@ def _differences(study: Study, metric: str, sets: Sequence[str]) -> Table:
         for method in study.others:
             found = _difference(study, method, name, metric)
             if found is None:
-                rows.append({"method": method.name, "set": name, "verdict": Cell("no run in common", tone="muted")})
+                rows.append(
+                    dict.fromkeys(COLUMNS, "")
+                    | {"method": method.name, "set": name, "verdict": Cell("no run in common", tone="muted")}
+                )
                 continue
             needed = runs_needed(found.spread, SMALLEST)
             rows.append(
@@ -162,7 +168,7 @@ def _differences(study: Study, metric: str, sets: Sequence[str]) -> Table:
                     "95 % interval": Cell(_interval(found), is_number=True),
                     "p": Cell(_p(found.p), is_number=True),
                     "verdict": Cell(_verdict(found, metric), tone=tone(found, metric)),
-                    f"runs for {SMALLEST:g}": Cell(f"{needed:,}" if needed else "", is_number=True),
+                    COLUMNS[-1]: Cell(f"{needed:,}" if needed else "", is_number=True),
                 }
             )
     return Table(
