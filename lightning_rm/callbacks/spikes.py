@@ -61,10 +61,15 @@ class SpikeRecorder(L.Callback):
 
 
 def _pairs(trainer: L.Trainer, spike: Spike) -> list[dict[str, Any]]:
-    """Return a spike's pairs by id, file and line; by their rows alone where the data is not the data module's."""
+    """Return a spike's pairs by id, file and line; without ids where they are streamed, and by their rows alone where
+    the data is not the data module's.
+    """
     data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
     if not isinstance(data, PreferenceDataModule):
         return [{"row": row} for row in spike.rows]
+    if data.is_streamed:
+        stands = [file_and_line(data.name_of_pair(row)) for row in spike.rows]
+        return [{"row": row, "file": file, "line": line} for row, (file, line) in zip(spike.rows, stands, strict=True)]
     places = data.datasets["train"].places(spike.rows)
     stands = [file_and_line(place.origin) for place in places]
     return [

@@ -70,6 +70,8 @@ def _log_a_short_run(trainer: L.Trainer, module: L.LightningModule) -> None:
 def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None:
     """Show what became of every row, how many parameters are trained, and whether a head is new."""
     datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by Lightning, not declared
+    # Asked on every rank: a sharded head is gathered, and the first would wait for the others for ever.
+    origin = module.model.untrained_head if isinstance(module, PairwiseRM) else None
     if trainer.is_global_zero:
         trained, total = count_parameters(module)
         out = plain_console()
@@ -78,5 +80,5 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
         device = trainer.strategy.root_device.type
         fast = "; trainer=gpu computes in bfloat16" if device == "cuda" and trainer.precision == "32-true" else ""
         out.print(f"{total:,} parameters, {trained:,} of them trained, on {device} in {trainer.precision}{fast}")
-        if isinstance(module, PairwiseRM) and (origin := module.model.untrained_head) is not None:
+        if origin is not None:
             out.print(f"{origin} has no reward head: a new one is drawn, and trained from here", soft_wrap=True)

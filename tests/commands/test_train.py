@@ -7,8 +7,10 @@ import json
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import lightning as L
 import pytest
 import torch
 import wandb
@@ -19,12 +21,16 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from lightning_rm.analysis.history import read_history
 from lightning_rm.commands import _alone
 from lightning_rm.commands._folder import clear_if_nothing
+from lightning_rm.commands._run_callbacks import (
+    _show_what_is_trained,  # pyright: ignore[reportPrivateUsage]  # what a rank that says nothing does of it
+)
 from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.models.reward_model import RewardModel
 from tests.commands.conftest import Cli
 from tests.float64 import same
 from tests.processes import lightning_rm_afresh
 from tests.rlhf.policies import save_policy
-from tests.toy import write_jsonl
+from tests.toy import toy_module, write_jsonl
 
 SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1", "data.epochs=2"]
 
@@ -143,6 +149,15 @@ def test_a_multirun_shares_a_folder_and_a_job_that_fails_stops_no_other(
 
 
 @pytest.mark.filterwarnings("error:.*could not find the monitored key")
+def test_every_rank_asks_whether_the_head_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sharded head is gathered for that: the first rank would wait for the others for ever."""
+    asked: list[RewardModel] = []
+    monkeypatch.setattr(RewardModel, "untrained_head", property(asked.append))
+    other = cast(L.Trainer, SimpleNamespace(is_global_zero=False, datamodule=None))
+    _show_what_is_trained(other, toy_module())
+    assert len(asked) == 1
+
+
 def test_no_logger_still_prints_the_table(cli: Cli, tmp_path: Path) -> None:
     """Of a run that ends within an epoch, too: what is said fits on a screen."""
     said = cli("train", *SMALL, "logger=none", "hydra.run.dir=run", "trainer.max_steps=1")

@@ -18,7 +18,8 @@ from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.modules.baseline import BaselineRM
-from lightning_rm.modules.spikes import KEPT, LEAST, WINDOW, GradientSpikes
+from lightning_rm.modules.spikes import KEPT, LEAST, WINDOW, GradientSpikes, Spike
+from tests.bits import shards as streamed
 from tests.toy import toy_model, toy_trainer, write_jsonl
 
 CPU = torch.device("cpu")
@@ -122,3 +123,15 @@ def test_a_run_writes_its_spikes_with_the_places_of_their_pairs(tmp_path: Path) 
         "gradient_spikes": 1.0,
         "largest_gradient_spike": spike["norm"] / spike["level"],
     }
+
+
+def test_pairs_that_are_streamed_are_named_by_their_shards(tmp_path: Path) -> None:
+    shards = streamed(tmp_path)
+    data = PreferenceDataModule(world_tokenizer(), train=shards, batch_pairs=4, order="random", layout="packed")
+    module = BaselineRM(toy_model(), partial(torch.optim.SGD, lr=1e-3))
+    module.finite.spikes.kept.append(Spike(0, 30.0, 1.0, (0, 13)))
+    trainer = toy_trainer(tmp_path, max_epochs=None, max_steps=1, callbacks=[SpikeRecorder(tmp_path / "spikes.jsonl")])
+    trainer.fit(module, data)
+    first, second = json.loads((tmp_path / "spikes.jsonl").read_text())["pairs"]
+    assert first == {"row": 0, "file": f"{tmp_path}/s0.parquet", "line": 0}
+    assert second == {"row": 13, "file": f"{tmp_path}/s1.parquet", "line": 1}

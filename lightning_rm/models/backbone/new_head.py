@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lightning_rm.models.backbone.partitions import has_partition, whole_of
+
 
 class NewHead(NamedTuple):
     """A head as it was drawn.
@@ -32,6 +34,11 @@ class NewHead(NamedTuple):
 
 
 def _copies(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """Parameters as they are now, gathered where they are sharded."""
-    whole = (value.full_tensor() if isinstance(value, DTensor) else value for value in parameters)
-    return [value.detach().cpu().clone() for value in whole]
+    """Parameters as they are now, gathered where they are sharded: then all ranks call this alike."""
+    return [_whole(value).detach().cpu().clone() for value in parameters]
+
+
+def _whole(value: Tensor) -> Tensor:
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    return whole_of(value) if has_partition(value) else value
