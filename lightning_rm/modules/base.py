@@ -27,7 +27,13 @@ from lightning_rm.modules.counted import OF_EPOCH, counted, mean_losses
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, check_weights_finite
 from lightning_rm.modules.measured import EvaluationStage, metric_prefix
 from lightning_rm.modules.method import Method
-from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory, make_optimizer, parameter_groups
+from lightning_rm.modules.optimization import (
+    OptimizerFactory,
+    SchedulerFactory,
+    make_optimizer,
+    parameter_groups,
+    tables_of,
+)
 from lightning_rm.modules.prepared import Frozen, shard_for
 from lightning_rm.modules.progress import AcrossRanks, Progress
 from lightning_rm.modules.requirements import (
@@ -132,7 +138,9 @@ class PairwiseRM(Method):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over `parameter_groups`, and its schedule over all steps of the run."""
         own = [parameter for part in self._own_parts() for parameter in part.parameters()]
-        groups = parameter_groups(self.model.backbone_parameters(), self.model.head_parameters(), self.head_lr, own)
+        model = self.model
+        tables = [*tables_of(model), *model.lm_head_parameters()]
+        groups = parameter_groups(model.backbone_parameters(), model.head_parameters(), self.head_lr, own, tables)
         clips_scaled = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
         optimizer = make_optimizer(self.optimizer, groups, clips_scaled)
         self._restored.check(optimizer)

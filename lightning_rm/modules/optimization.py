@@ -11,7 +11,23 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers.optimization import get_scheduler
 
 ParameterGroup = dict[str, Any]
-OptimizerFactory = Callable[[list[ParameterGroup]], Optimizer]
+
+
+class ParameterGroups(list[ParameterGroup]):
+    """Groups for an optimizer, each with a `name`.
+
+    Args:
+        groups: without empty ones.
+        tables: those of their parameters that are looked up in, not multiplied by. An optimizer that treats matrices in
+            a way of its own asks for them; to any other this is a list.
+    """
+
+    def __init__(self, groups: Iterable[ParameterGroup], tables: Iterable[nn.Parameter] = ()) -> None:
+        super().__init__(groups)
+        self.tables = list(tables)
+
+
+OptimizerFactory = Callable[[ParameterGroups], Optimizer]
 SchedulerFactory = Callable[[Optimizer, int | None], LRScheduler]
 
 ENDLESS = ("inverse_sqrt", "constant_with_warmup", "constant")
@@ -26,7 +42,8 @@ def parameter_groups(
     head: Iterable[nn.Parameter],
     head_lr: float | None = None,
     method: Iterable[nn.Parameter] = (),
-) -> list[ParameterGroup]:
+    tables: Iterable[nn.Parameter] = (),
+) -> ParameterGroups:
     """Put trainable parameters into groups: no weight decay on norms and biases, a learning rate of its own for the
     head.
 
@@ -37,9 +54,7 @@ def parameter_groups(
         head: the head's parameters.
         head_lr: the head's learning rate; None takes the optimizer's.
         method: what a method trains beside the reward model, such as prototypes: at the head's rate, without decay.
-
-    Returns:
-        Groups for an optimizer, each with a `name`; empty groups are left out.
+        tables: which of the backbone's are tables, such as `tables_of` finds.
     """
     rate: ParameterGroup = {} if head_lr is None else {"lr": head_lr}
     groups: list[ParameterGroup] = []
@@ -51,7 +66,12 @@ def parameter_groups(
         groups.append({"name": f"{name}_no_decay", "params": vectors, "weight_decay": 0.0, **extra})
     own = [parameter for parameter in method if parameter.requires_grad]
     groups.append({"name": "method", "params": own, "weight_decay": 0.0, **rate})
-    return [group for group in groups if group["params"]]
+    return ParameterGroups((group for group in groups if group["params"]), tables)
+
+
+def tables_of(model: nn.Module) -> list[nn.Parameter]:
+    """Return the tables of a model: the embeddings of tokens, of positions and whatever else is looked up."""
+    return [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
 
 
 def warmup_schedule(
@@ -88,7 +108,7 @@ def warmup_schedule(
     return cast(LRScheduler, schedule)
 
 
-def make_optimizer(factory: OptimizerFactory, groups: list[ParameterGroup], clips_scaled: bool) -> Optimizer:
+def make_optimizer(factory: OptimizerFactory, groups: ParameterGroups, clips_scaled: bool) -> Optimizer:
     """Return the optimizer over parameter groups.
 
     Args:

@@ -14,6 +14,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim import Muon as TorchMuon
 
+from lightning_rm.modules.optimization import ParameterGroups
+
 MUON = "ns_steps"
 """An option that groups of Muon have, and those of AdamW have not."""
 
@@ -25,12 +27,12 @@ class Muon(Optimizer):
     `0.2 sqrt(max(rows, columns))`, so that AdamW's learning rate and decay serve both (Liu et al., arXiv 2502.16982).
 
     Args:
-        groups: of `parameter_groups`, by their names.
+        groups: of `parameter_groups`, by their names; `ParameterGroups` know their tables of embeddings.
         lr: of both; a group's own goes before.
         weight_decay: of matrices.
         momentum: Muon's.
         betas: AdamW's.
-        vocabulary: a matrix with more rows is a table of embeddings.
+        vocabulary: a matrix with more rows is a table of embeddings too, whatever the groups know.
 
     Raises:
         ValueError: if weights are sharded, where a rank would see a part of a matrix, or momentum would never end.
@@ -49,11 +51,13 @@ class Muon(Optimizer):
             raise ValueError(f"momentum={momentum}; give a share from 0 to below 1")
         matrices: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
+        tables = {id(table) for table in groups.tables} if isinstance(groups, ParameterGroups) else set[int]()
         for group in groups:
             parameters = cast("list[Tensor]", list(group["params"]))
             if any(isinstance(parameter, DTensor) for parameter in parameters):
                 raise ValueError("Muon turns whole matrices, and these are sharded: take another optimizer, or ddp")
-            chosen = [one for one in parameters if group.get("name") == "backbone" and _turns(one, vocabulary)]
+            turned = [one for one in parameters if _turns(one, vocabulary) and id(one) not in tables]
+            chosen = turned if group.get("name") == "backbone" else []
             rest = [one for one in parameters if not any(one is other for other in chosen)]
             if chosen:
                 matrices.append({**group, "params": chosen})
@@ -128,5 +132,5 @@ def _bitsandbytes(name: str) -> Any:
 
 
 def _turns(parameter: Tensor, vocabulary: int) -> bool:
-    """Tell whether a parameter is a matrix, and not a table of embeddings."""
+    """Tell whether a parameter is a matrix, and not so long that it must be a table of embeddings."""
     return parameter.ndim == 2 and parameter.shape[0] <= vocabulary

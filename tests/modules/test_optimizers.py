@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,14 +13,17 @@ from torch.optim import AdamW
 
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules import optimizers
-from lightning_rm.modules.optimization import parameter_groups, warmup_schedule
+from lightning_rm.modules.baseline import BaselineRM
+from lightning_rm.modules.optimization import ParameterGroups, parameter_groups, tables_of, warmup_schedule
 from lightning_rm.modules.optimizers import Muon, adamw_8bit, adamw_paged
 from tests.float64 import assert_same
 from tests.tiny import VOCAB, laid_out, tiny_model
+from tests.toy import toy_trainer
 
 
-def groups_of(model: RewardModel) -> list[dict[str, Any]]:
-    return parameter_groups(model.backbone_parameters(), model.head_parameters(), head_lr=0.02)
+def groups_of(model: RewardModel) -> ParameterGroups:
+    both = model.backbone_parameters(), model.head_parameters()
+    return parameter_groups(*both, head_lr=0.02, tables=tables_of(model))
 
 
 def stepped(optimizer: Any, model: RewardModel, steps: int = 2) -> None:
@@ -33,7 +38,7 @@ def test_matrices_turn_and_the_rest_is_adamw() -> None:
     """The table of embeddings, vectors and the head move as AdamW moves them in the first step; matrices do not."""
     options = {"lr": 0.01, "weight_decay": 0.1}
     muon, adamw, before = (tiny_model("llama", changes={"intermediate_size": 24}) for _ in range(3))
-    stepped(Muon(groups_of(muon), vocabulary=VOCAB - 1, **options), muon, steps=1)
+    stepped(Muon(groups_of(muon), **options), muon, steps=1)
     stepped(AdamW(groups_of(adamw), **options), adamw, steps=1)
     start = dict(before.named_parameters())
     for (name, one), other in zip(muon.named_parameters(), adamw.parameters(), strict=True):
@@ -48,10 +53,29 @@ def test_matrices_turn_and_the_rest_is_adamw() -> None:
             assert_same(one.detach(), other.detach())
 
 
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+def test_tables_however_small_are_no_matrices(name: str, tmp_path: Path) -> None:
+    """Of tokens, positions and kinds of token, a kept LM head too: of 40 rows, of 64 and of 2; or by their rows."""
+    keeps = name == "llama"
+    model = tiny_model(name, dtype="float32", keep_lm_head=keeps)
+    module = BaselineRM(model, Muon, lm_loss=0.1 * keeps)
+    trainer = toy_trainer(tmp_path)
+    trainer.strategy.connect(module)
+    module.trainer = trainer
+    optimizer = cast(Muon, module.configure_optimizers())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    turned = {names[id(one)] for group in optimizer.param_groups if "ns_steps" in group for one in group["params"]}
+    assert turned
+    assert not [name for name in turned if re.search("embed|wte|wpe|lm_head", name)]
+    rows = parameter_groups(model.backbone_parameters(), model.head_parameters())
+    by_rows = Muon(list(rows), vocabulary=VOCAB - 1)
+    assert VOCAB not in {len(one) for group in by_rows.param_groups if "ns_steps" in group for one in group["params"]}
+
+
 def test_schedules_and_checkpoints_see_one_optimizer() -> None:
     """Two steps, a checkpoint, two more are four steps; the rates are those of the schedule."""
     whole, half, rest = (tiny_model("llama", changes={"intermediate_size": 24}) for _ in range(3))
-    make = partial(Muon, lr=0.01, vocabulary=VOCAB - 1)
+    make = partial(Muon, lr=0.01)
     with pytest.raises(ValueError, match="momentum=1; give a share"):
         make(groups_of(whole), momentum=1)
     optimizer = make(groups_of(whole))
