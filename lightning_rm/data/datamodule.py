@@ -266,17 +266,24 @@ class PreferenceDataModule(L.LightningDataModule):
             ValueError: if there is no training set, or a pair alone is over `batch_tokens`.
         """
         trainer = self.trainer
+        accumulate, span = accumulated(trainer), partial(span_of, trainer) if trainer and trainer.training else None
         if self._streamed is not None:
-            epoch = trainer.current_epoch if trainer else 0
-            return self._streamed.loader(self._batching, *rank_of(trainer), shuffle=shuffles(trainer), epoch=epoch)
+            return self._streamed.loader(
+                self._batching,
+                *rank_of(trainer),
+                shuffle=shuffles(trainer),
+                epoch=trainer.current_epoch if trainer else 0,
+                accumulate=accumulate,
+                span=span,
+            )
         if not self._pairs.sets.train:
             raise ValueError("there is nothing to train on; give the data module a train source")
         return self._pairs.train_loader(
             self._batching,
             *rank_of(trainer),
             shuffle=shuffles(trainer),
-            accumulate=accumulated(trainer),
-            span=partial(span_of, trainer) if trainer and trainer.training else None,
+            accumulate=accumulate,
+            span=span,
             responses=self.responses.streamed(*rank_of(trainer)),
         )
 

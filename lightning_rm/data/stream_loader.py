@@ -6,8 +6,8 @@ It knows the marks of readers and a `DataLoader`; not how pairs are read, nor a 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
@@ -29,13 +29,19 @@ class StreamLoader:
 
     Args:
         pairs: of one rank.
+        accumulate: micro-batches of an optimizer step.
+        span: asked for the micro-batch of the epoch that a trainer stops before, second of what it gives; None for all.
 
     Attributes:
         report: what became of the rows that this rank has tokenised.
     """
 
-    def __init__(self, pairs: StreamedPairs) -> None:
+    def __init__(
+        self, pairs: StreamedPairs, accumulate: int = 1, span: Callable[[], tuple[int, int]] | None = None
+    ) -> None:
         self.pairs = pairs
+        self.accumulate = accumulate
+        self.span = span
         self.report = DataReport("train")
         self._given = deque[tuple[int, Mark]]()  # what the trainer has or may not have trained on
         self._next = 0  # the batch of the epoch that the next iteration begins with
@@ -46,7 +52,10 @@ class StreamLoader:
     def __iter__(self) -> Iterator[PreferenceBatch]:
         """Yield what is left of the epoch: a generator, so that nothing happens before the first one is asked for."""
         self._settle(len(self._given))
-        self.pairs.done, self._next = self._next, 0
+        first = self.pairs.done = self._next
+        self._next = 0
+        stop = min(self.span()[1] if self.span else len(self), len(self))
+        short = stop % self.accumulate  # micro-batches of a last step that is short of some
         workers, pin = self.pairs.batching.num_workers, torch.cuda.is_available()
         loader: Any = DataLoader(
             self.pairs,
@@ -56,12 +65,15 @@ class StreamLoader:
             num_workers=workers,
             generator=torch.Generator().manual_seed(self.pairs.batching.seed),
         )
-        for shipped in loader:
+        for place, shipped in enumerate(loader, start=first):
             self._given.append((shipped.reader, shipped.mark))
             self._settle(len(self._given) - REMEMBERED)
             if shipped.report is not None:
                 self.report.add(shipped.report)
-            yield shipped.batch.pin_memory() if pin else shipped.batch
+            # Trainers divide a loss by `accumulate` there too; see `PreferenceBatch.scale`.
+            scale = self.accumulate / short if stop - short <= place < stop else 1.0
+            batch = replace(shipped.batch, scale=scale)
+            yield batch.pin_memory() if pin else batch
 
     def position(self, num_trained: int) -> list[list[int]]:
         """Return where every reader stands when so many batches of the epoch are trained on, as plain numbers."""

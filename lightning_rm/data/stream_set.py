@@ -5,7 +5,7 @@ Stands where `pair_sets` stands for pairs that are tokenised ahead. It knows sha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -45,7 +45,17 @@ class StreamSet:
         """Return what messages call a pair, by its place in the shards."""
         return self.shards.name(row)
 
-    def loader(self, batching: Batching, rank: int, world_size: int, *, shuffle: bool, epoch: int) -> StreamLoader:
+    def loader(
+        self,
+        batching: Batching,
+        rank: int,
+        world_size: int,
+        *,
+        shuffle: bool,
+        epoch: int,
+        accumulate: int = 1,
+        span: Callable[[], tuple[int, int]] | None = None,
+    ) -> StreamLoader:
         """Return a rank's loader, from where the checkpoint stands that training goes on from.
 
         Args:
@@ -54,9 +64,11 @@ class StreamSet:
             world_size: their number.
             shuffle: whether each epoch has an order of its own.
             epoch: that training is in.
+            accumulate: micro-batches of an optimizer step.
+            span: asked for where training stands in the epoch, and the micro-batch that it stops before.
         """
         pairs = StreamedPairs(self.shards, self.tokenizer, self.policy, batching, rank, world_size, shuffle=shuffle)
-        self._loader = StreamLoader(pairs)
+        self._loader = StreamLoader(pairs, accumulate, span)
         if self._stood is not None:
             self._loader.go_on(*self._stood)
             self._stood = None

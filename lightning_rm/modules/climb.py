@@ -44,7 +44,7 @@ class Climb:
         ascent_part: which weights are moved: `all`, `head`, `adapters` or `last:N`.
         ascent_dropout: whether J is of the model in training mode, where masks of dropout tell responses apart too.
         difference_cap: differences beyond it are not rewarded; None for no cap.
-        reward_penalty: weight in J of minus the mean square of the rewards.
+        reward_penalty: weight in J of minus the mean square of a group's rewards.
         agreed_only: whether only differences count whose sign all voters of the responses agree on.
 
     Attributes:
@@ -208,8 +208,9 @@ class Climb:
             self.seen["difference"] = statistics.difference.sum() / statistics.groups.sum()
         if not self.reward_penalty:
             return height, height.detach()
-        present = responses.present.view(len(reward), *[1] * (reward.ndim - 2), -1).expand_as(reward)
-        penalty = (reward.square() * present).sum() / present.sum()
+        present = responses.present.view(len(reward), *[1] * (reward.ndim - 2), -1)
+        # A mean over groups, as J is: so it is the same over any number of ranks and micro-batches.
+        penalty = ((reward.square() * present).sum(0) / present.sum(0)).mean()
         return height - self.reward_penalty * penalty, height.detach()
 
     def _rate(self, norm: Tensor, parameters: Sequence[Tensor]) -> Tensor | float:

@@ -58,7 +58,7 @@ class MetaRM(PairwiseRM):
             masks decide which of two responses is ahead in up to a third of pairs, and J then rewards the masks.
         second_order: differentiate through the plain ascent too (one device, no accumulation): for small models.
         difference_cap: differences beyond it are not rewarded; None for no cap.
-        reward_penalty: weight in J of minus the mean square of the rewards, so that J does not grow by scale alone.
+        reward_penalty: weight in J of minus the mean square of a group's rewards: J is not to grow by scale alone.
         agreed_only: whether only differences count whose sign all voters of the response data agree on.
         max_skipped, spike_factor: as in `PairwiseRM`; a J that is not finite counts too.
         contrast: from the size of a feature to a contrast, as in `ContrastiveRM`; None for none.

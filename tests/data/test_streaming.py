@@ -6,6 +6,7 @@ import json
 import tempfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,16 @@ def test_any_batch_is_a_place_to_go_on_from(folder: Path, workers: int) -> None:
         again.go_on(position, trained)
         assert read[:trained] + rows_of(again) == epochs[0]
         assert rows_of(again) == epochs[1]
+
+
+def test_a_last_step_of_fewer_micro_batches_is_a_mean_over_its_pairs(folder: Path) -> None:
+    """Trainers divide by five there too: of 24 micro-batches the last step has four, where training stops before the
+    eighth two."""
+    each = loader(shards(folder))
+    each.accumulate = 5
+    assert [batch.scale for batch in each] == [1.0] * 20 + [1.25] * 4
+    each.span = lambda: (0, 7)
+    assert [batch.scale for batch in islice(each, 7)] == [1.0] * 5 + [2.5] * 2
 
 
 def test_rows_left_out_are_counted_and_no_row_is_skipped(folder: Path) -> None:
