@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers.optimization import get_scheduler
@@ -22,7 +22,7 @@ class ParameterGroups(list[ParameterGroup]):
             a way of its own asks for them; to any other this is a list.
     """
 
-    def __init__(self, groups: Iterable[ParameterGroup], tables: Iterable[nn.Parameter] = ()) -> None:
+    def __init__(self, groups: Iterable[ParameterGroup], tables: Iterable[Tensor] = ()) -> None:
         super().__init__(groups)
         self.tables = list(tables)
 
@@ -42,7 +42,7 @@ def parameter_groups(
     head: Iterable[nn.Parameter],
     head_lr: float | None = None,
     method: Iterable[nn.Parameter] = (),
-    tables: Iterable[nn.Parameter] = (),
+    tables: Iterable[Tensor] = (),
 ) -> ParameterGroups:
     """Put trainable parameters into groups: no weight decay on norms and biases, a learning rate of its own for the
     head.
@@ -69,7 +69,7 @@ def parameter_groups(
     return ParameterGroups((group for group in groups if group["params"]), tables)
 
 
-def tables_of(model: nn.Module) -> list[nn.Parameter]:
+def tables_of(model: nn.Module) -> list[Tensor]:
     """Return the tables of a model: the embeddings of tokens, of positions and whatever else is looked up."""
     return [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
 
