@@ -1,4 +1,4 @@
-"""Devices as a user names them: one that this machine has, or a sentence. It knows no model."""
+"""Devices: what this machine has, and one as a user names it, or a sentence. It knows no model."""
 
 from __future__ import annotations
 
@@ -25,9 +25,29 @@ def known_device(device: str | torch.device) -> torch.device:
     raise ValueError(f"device={str(device)!r}: this machine has {', '.join(_devices())} ({why})")
 
 
+def device_here() -> torch.device:
+    """Return the accelerator of this machine, the CPU without one.
+
+    The torch that pip installs is built for CUDA, and names it as the accelerator on machines without a GPU too.
+    """
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def device_of(accelerator: str) -> torch.device | None:
+    """Return the device that an accelerator's name means; None for what there is.
+
+    Raises:
+        ValueError: if it means none, or this machine has no GPU.
+    """
+    if accelerator not in ("auto", "cpu", "gpu", "cuda"):
+        raise ValueError(f"accelerator={accelerator!r}: say auto, cpu or gpu")
+    here = device_here()
+    if (accelerator == "gpu" and here.type == "cpu") or (accelerator == "cuda" and here.type != "cuda"):
+        raise ValueError(f"accelerator={accelerator}: torch finds no GPU here; say auto, or cpu")
+    return None if accelerator == "auto" else torch.device("cpu") if accelerator == "cpu" else here
+
+
 def _devices() -> list[str]:
     """Return the names of what is here."""
-    kind = torch.accelerator.current_accelerator(check_available=True)
-    if kind is None:
-        return ["cpu"]
-    return ["cpu", *(f"{kind.type}:{number}" for number in range(torch.accelerator.device_count()))]
+    kind = device_here().type
+    return ["cpu", *(f"{kind}:{number}" for number in range(torch.accelerator.device_count()) if kind != "cpu")]

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -23,9 +22,9 @@ from lightning_rm.commands._folder import draw_missing
 from lightning_rm.commands._places import whole_place, written
 from lightning_rm.commands._process import Run, chosen_there
 from lightning_rm.commands._words import quoted
-from lightning_rm.commands.evaluate import device_of
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.pairs import load_tokenizer
+from lightning_rm.devices import device_here, device_of
 from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import draft_of
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge
@@ -55,7 +54,7 @@ class Setup:
         self.words = list(words)
         self.out = Path(cfg.out)
         self.optimizer: dict[str, Any] = resolved(cfg.policy_optimizer)
-        self.device = device_of(cfg.accelerator) or torch.accelerator.current_accelerator() or torch.device("cpu")
+        self.device = device_of(cfg.accelerator) or device_here()
 
     def choices(self, keys: Sequence[str]) -> dict[str, str]:
         """Return what changes with what a folder of the user's says of these keys; nothing without one."""

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +15,7 @@ from lightning_rm.commands._entry import command
 from lightning_rm.commands._job import overrides_of
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.data.rows import Source
+from lightning_rm.devices import device_of
 from lightning_rm.evaluation.asked import Paths
 from lightning_rm.evaluation.evaluate import evaluate
 from lightning_rm.evaluation.evaluation import Evaluation
@@ -129,19 +129,6 @@ def _validation(cfg: DictConfig) -> str | Source | None:
     if cfg.validation != "val" or cfg.data is None:
         return cfg.validation
     return find_source(OmegaConf.merge(cfg, {"set": "val"}))  # pyright: ignore[reportArgumentType]  # a DictConfig again
-
-
-def device_of(accelerator: str) -> torch.device | None:
-    """Return the device that an accelerator's name means; None for what there is.
-
-    Raises:
-        ValueError: if it means none, or this machine has no GPU.
-    """
-    if accelerator not in ("auto", "cpu", "gpu", "cuda"):
-        raise ValueError(f"accelerator={accelerator!r}: say auto, cpu or gpu")
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ValueError(f"accelerator={accelerator}: torch finds no GPU here; say auto, or cpu")
-    return None if accelerator == "auto" else torch.device("cpu" if accelerator == "cpu" else "cuda")
 
 
 @command("evaluate", alone=True)

@@ -14,7 +14,8 @@ from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import Blocks, words_table
-from lightning_rm.commands.evaluate import device_of, plain
+from lightning_rm.commands.evaluate import plain
+from lightning_rm.devices import device_of
 from lightning_rm.rlhf.overoptimise import OverOptimisation, PolicyFiles
 from lightning_rm.rlhf.overoptimise import overoptimise as optimise
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._entry import command
+from lightning_rm.devices import device_here, device_of
 
 
 def serve_model(cfg: DictConfig) -> None:
@@ -38,7 +38,7 @@ def serve_model(cfg: DictConfig) -> None:
         layout=cfg.layout.layout,
         normalize=cfg.normalize,
     )
-    device = _device(cfg.accelerator)
+    device = device_of(cfg.accelerator) or device_here()
     console = plain_console()
     console.print(f"loading {cfg.model}", highlight=False, soft_wrap=True, markup=False)
     loaded = load_model(cfg.model, weights=cfg.weights, dtype=cfg.dtype, device=device)
@@ -53,16 +53,6 @@ def serve_model(cfg: DictConfig) -> None:
 
     run_server(app, cfg.host, cfg.port, ready)
     console.print("all requests are answered; stopped", highlight=False)
-
-
-def _device(accelerator: str) -> str:
-    """Return the device that an accelerator's name means."""
-    if accelerator not in ("auto", "cpu", "gpu"):
-        raise ValueError(f"accelerator={accelerator!r}: there are auto, cpu and gpu")
-    found = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator == "gpu" and found is None:
-        raise ValueError("accelerator=gpu: there is none here; say accelerator=cpu")
-    return "cpu" if accelerator == "cpu" or found is None else found.type
 
 
 @command("serve")

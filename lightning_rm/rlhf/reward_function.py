@@ -21,7 +21,7 @@ from lightning_rm.data.formats.scorable import prompt_and_response
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.policy import OVERLONG
 from lightning_rm.data.tokenize.templates import encode_texts, render, unread_arguments
-from lightning_rm.devices import known_device
+from lightning_rm.devices import device_here, known_device
 from lightning_rm.digests import fingerprint
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.scoring.conversations import Conversation, bounded, encode
@@ -210,8 +210,7 @@ class RewardFunction:
                 )
         if not self._is_placed:
             # Not before the first call: trainers choose each process's accelerator after they are given this object.
-            here = torch.accelerator.current_accelerator() or torch.device("cpu")
-            self.model.to(here if self.device is None else known_device(self.device))
+            self.model.to(device_here() if self.device is None else known_device(self.device))
             self._is_placed = True
         votes = score_sequences(
             self.model,

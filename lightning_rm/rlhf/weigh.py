@@ -24,6 +24,7 @@ from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.data.tokenize.preparing import chunks_of
 from lightning_rm.data.tokenize.tally import Tally
+from lightning_rm.devices import device_here
 from lightning_rm.digests import check_unchanged, fingerprint
 from lightning_rm.rlhf.importance import LogProbs, Weighing
 from lightning_rm.rlhf.pair_log_probs import pair_log_probs
@@ -115,7 +116,7 @@ def weigh(
             Parts(root / folder),
             used.num_pairs,
             shard_pairs=shard_pairs,
-            device=device or torch.accelerator.current_accelerator() or "cpu",
+            device=device or device_here(),
             batch_tokens=batch_tokens,
             progress=None if progress is None else lambda done, name=name: progress(name, done, used.num_pairs),
         )

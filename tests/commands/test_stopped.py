@@ -159,7 +159,7 @@ def test_a_command_whose_starter_has_ended_before_it_looks_ends_too(quick: None)
     assert os.waitstatus_to_exitcode(os.waitpid(late, 0)[1]) == 128 + signal.SIGTERM
 
 
-@pytest.mark.parametrize("environment", [{}, {STARTED_BY: "1", INNER: "1"}, {INNER: "1"}])
+@pytest.mark.parametrize("environment", [{}, {STARTED_BY: str(os.getpid()), INNER: "1"}, {INNER: "1"}])
 def test_what_a_user_has_started_stays(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a command that a callback leaves behind, nor one in a shell that another command runs."""
     monkeypatch.setattr(os, "environ", environment)

@@ -13,10 +13,10 @@ from typing import Any, cast
 import lightning as L
 import pytest
 import torch
-import wandb
 import yaml
 from filelock import FileLock
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from wandb.sdk.wandb_run import Run
 
 from lightning_rm.analysis.history import read_history
 from lightning_rm.commands import _alone
@@ -124,12 +124,12 @@ def test_a_multirun_shares_a_folder_and_a_job_that_fails_stops_no_other(
     """W&B's run ends, which may wait for a network or fail, when the results are written."""
     written: list[int] = []
 
-    def end(run: wandb.Run, **options: Any) -> None:
+    def end(run: Run, **options: Any) -> None:
         written.append(len(list((tmp_path / "sweep").glob("*/results.json"))))
         finish(run, **options)
 
-    finish = wandb.Run.finish
-    monkeypatch.setattr(wandb.Run, "finish", end)
+    finish = Run.finish
+    monkeypatch.setattr(Run, "finish", end)
     said = cli("train", "-m", *SMALL, "data.max_tokens=256,9999", "seed=0,1", "hydra.sweep.dir=sweep", "data.epochs=1")
     assert said.code == 1
     assert "2 of 4 jobs are not done" in said.err

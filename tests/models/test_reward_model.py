@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from lightning_rm.batch import LayoutName, RewardOutput, Sample, Segments, TokenBatch
 from lightning_rm.data.batches.layouts import LAYOUTS
@@ -386,6 +386,8 @@ def test_lm_loss_is_the_mean_over_chosen_response_tokens(layout: LayoutName, tie
     ],
 )
 def test_lm_loss_is_of_the_logits_that_the_family_has(name: str, changes: dict[str, Any], tmp_path: Any) -> None:
+    if name not in CONFIG_MAPPING:
+        pytest.skip("this version of transformers does not know the family")
     causal = AutoModelForCausalLM.from_config(family_config(name, **changes), dtype=torch.float64).eval()
     with torch.no_grad():
         causal.get_output_embeddings().weight.mul_(50)  # so that logits differ from one another

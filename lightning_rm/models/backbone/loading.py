@@ -144,6 +144,7 @@ def load_with_lm_head(
 
 def build_classifier(config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
     """Return a classifier with weights drawn from the global random state."""
+    config.dtype = dtype  # which transformers 5.10 takes rather than what it is asked for
     return AutoModelForSequenceClassification.from_config(config, dtype=dtype, attn_implementation=attention)
 
 

@@ -297,13 +297,13 @@ def test_fingerprint_is_of_content_and_options(tmp_path: Path) -> None:
 
 def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
     data = datasets.Dataset.from_list(ROWS)
-    data.save_to_disk(tmp_path / "one")
+    data.save_to_disk(str(tmp_path / "one"))
     source = DiskSource(tmp_path / "one", columns={"subset": "kind"})
     assert ids(source) == ["0", "1", "2", "3", "4"]
-    data.save_to_disk(tmp_path / "again", num_shards=1)
+    data.save_to_disk(str(tmp_path / "again"), num_shards=1)
     assert source.fingerprint() == DiskSource(tmp_path / "again", columns={"subset": "kind"}).fingerprint()
     assert source.fingerprint() != DiskSource(tmp_path / "one").fingerprint()
-    datasets.DatasetDict({"train": data, "test": data.select(range(2))}).save_to_disk(tmp_path / "splits")
+    datasets.DatasetDict({"train": data, "test": data.select(range(2))}).save_to_disk(str(tmp_path / "splits"))
     assert ids(DiskSource(tmp_path / "splits", "test")) == ["0", "1"]
     assert reasons(DiskSource(tmp_path / "one", columns={"label": "kind"}))[1] == (
         f"{tmp_path}/one row 1",
