@@ -15,6 +15,7 @@ from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
+from lightning_rm.options import check_options
 from lightning_rm.scoring.parts import remove_parts
 from lightning_rm.scoring.shards import Engine, score_shards
 
@@ -77,6 +78,7 @@ def annotate(
         UserWarning: of pairs of which another layout leaves something out, with their number.
     """
     check_suffixes(out, fnlp, trl)
+    check_options(TokenizePolicy, policy=policy)
     pairs = as_source(source)
     out = Path(out)
     parts = out.with_name(f"{out.name}.parts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
@@ -21,6 +22,7 @@ from yaml import YAMLError
 from lightning_rm.commands._config import conf_dir, defaults_of, dotted
 from lightning_rm.commands._other_names import NAMED_BY, OF_CHOICES
 from lightning_rm.commands._targets import check_hydra
+from lightning_rm.commands._words import quoted
 from lightning_rm.told import check_aliases
 
 EXTRA_OF = {
@@ -41,12 +43,14 @@ class Choice(NamedTuple):
         groups: the names of the groups that can be chosen.
         run_dir: the folder of a run where none is named.
         is_multirun: whether a yaml asks for a sweep.
+        at_home: words with the home folder written out, for Hydra's own folders that a yaml has in ~/.
     """
 
     values: dict[str, object]
     groups: set[str]
     run_dir: str
     is_multirun: bool
+    at_home: list[str]
 
 
 def compose_choices(
@@ -88,7 +92,11 @@ def compose_choices(
             values = _composed(verb, words, search, folder)
             hydra = values.pop("hydra")
             found |= dict(dotted(values))
-    return Choice(found, groups, hydra["run"]["dir"], hydra["mode"] == RunMode.MULTIRUN)
+    folders = {f"hydra.{mode}.dir": str(hydra[mode]["dir"]) for mode in ("run", "sweep")}
+    homes = {key: os.path.expanduser(folder) for key, folder in folders.items() if folder.startswith("~/")}
+    at_home = [f"{key}={quoted(folder)}" for key, folder in homes.items()]
+    run_dir = (folders | homes)["hydra.run.dir"]
+    return Choice(found, groups, run_dir, hydra["mode"] == RunMode.MULTIRUN, at_home)
 
 
 def _chosen(override: Override, own: Set[str], needed: Set[str], groups: Set[str], more: Path | None) -> list[str]:

@@ -26,6 +26,7 @@ from lightning_rm.commands._alone import writing_alone
 from lightning_rm.commands._config import conf_dir, plain_errors
 from lightning_rm.commands._job import LOST, in_sweep, leave_word, task_words, word_before
 from lightning_rm.commands._kinds import check_kinds, check_texts
+from lightning_rm.commands._places import write_home
 from lightning_rm.commands._plugins import check_search
 from lightning_rm.commands._resume import go_on, is_requeued
 from lightning_rm.commands._stopped import follow_starter, follow_sweep, listen, stoppable
@@ -65,6 +66,7 @@ def command(
                 if end is not None:
                     ends.callback(end, cfg)
                 check_targets(cfg)
+                write_home(cfg)
                 check_texts(cfg)
                 check_kinds(cfg)
                 if in_sweep():
@@ -151,6 +153,7 @@ def prepare(verb: str) -> None:
             choice = compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
         else:
             choice = check_keys(verb, asked, given.folder)
+        words = sys.argv[1:] = [*given.flags, *choice.at_home, *own]
         if choice.is_multirun and not any(word.startswith("hydra.mode=") for word in words):
             words.append(MULTIRUN)
         if is_multirun(words):

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from omegaconf import DictConfig, OmegaConf
+
 from lightning_rm.commands._words import parse, quoted
 
 ENDINGS_OF_PLACES = ("file", "path", "dir", "folder", "model", "chat_template")
@@ -20,6 +22,15 @@ ENDINGS_OF_PLACES = ("file", "path", "dir", "folder", "model", "chat_template")
 
 SEVERAL = ("file", "path")
 """How those end of which a mapping is several places by name, and not options."""
+
+
+def write_home(cfg: DictConfig) -> None:
+    """Write the home folder in place of ~/ where a text of a configuration begins with it, as in words of a command
+    line: a yaml's would make a folder that is called ~.
+    """
+    told = OmegaConf.to_container(cfg, resolve=False)
+    if (whole := _at_home(told)) != told:
+        cfg.merge_with(whole)
 
 
 def whole_path(named: str) -> str:
@@ -64,6 +75,17 @@ def written(value: object) -> str:
     if isinstance(value, str):
         return quoted(value)
     return json.dumps(value)
+
+
+def _at_home(value: object) -> Any:
+    """Return a plain value with the home folder in its texts."""
+    if isinstance(value, str):
+        return os.path.expanduser(value) if value.startswith("~/") else value
+    if isinstance(value, list):
+        return [_at_home(one) for one in cast(list[object], value)]
+    if isinstance(value, Mapping):
+        return {key: _at_home(one) for key, one in cast(Mapping[object, object], value).items()}
+    return value
 
 
 def _whole_places(value: object) -> object:

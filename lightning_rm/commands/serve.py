@@ -30,7 +30,7 @@ def serve_model(cfg: DictConfig) -> None:
 
     options = ServeOptions(
         name=cfg.name,
-        api_key=None if cfg.api_key is None else str(cfg.api_key),
+        api_key=cfg.api_key,
         max_items=cfg.max_items,
         max_tokens=cfg.max_tokens,
         max_body_bytes=cfg.max_body_bytes,

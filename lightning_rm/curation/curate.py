@@ -37,6 +37,7 @@ from lightning_rm.data.sources.resampling import unit_hash
 from lightning_rm.data.store.pair_rows import OtherColumns
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.policy import TokenizePolicy
+from lightning_rm.options import check_options
 from lightning_rm.scoring.shards import Engine, score_shards
 from lightning_rm.strength.policies import policy
 
@@ -118,6 +119,9 @@ def curate(
         ValueError: if voters do not belong together, a pair cannot be scored, a setting is wrong, or the folder holds
             what was curated from other pairs.
     """
+    check_options(Rules, rules=rules)
+    check_options(Look, look=look)
+    check_options(TokenizePolicy, tokenize=tokenize)
     rules, look, out = rules or Rules(), look or Look(), Path(out)
     said, benchmarks = check_asked(rules, look)  # before the work
     pairs, tokenize = as_source(source), tokenize or TokenizePolicy()

@@ -20,6 +20,7 @@ from lightning_rm.data.tokenize.templates import ENCODER_TEMPLATE
 from lightning_rm.models.backbone.settings import dtype_of
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.options import check_options
 from lightning_rm.publishing.calls import Kind
 from lightning_rm.publishing.card import Card, write_card
 from lightning_rm.publishing.reference import score_reference
@@ -80,8 +81,10 @@ def publish(
         What the card says.
 
     Raises:
-        ValueError: if there is no run or no model, or the adapters cannot be written alone.
+        ValueError: if there is no run or no model, the adapters cannot be written alone, or options are not
+            `PublishOptions`.
     """
+    check_options(PublishOptions, options=options)
     options = options or PublishOptions()
     dtype = dtype_of(options.dtype)
     out = Path(out)

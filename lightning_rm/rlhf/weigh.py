@@ -26,6 +26,7 @@ from lightning_rm.data.tokenize.preparing import chunks_of
 from lightning_rm.data.tokenize.tally import Tally
 from lightning_rm.devices import device_here
 from lightning_rm.digests import check_unchanged, fingerprint
+from lightning_rm.options import check_options
 from lightning_rm.rlhf.importance import LogProbs, Weighing
 from lightning_rm.rlhf.pair_log_probs import pair_log_probs
 from lightning_rm.rlhf.pair_reader import PairReader, Unreadable
@@ -86,6 +87,8 @@ def weigh(
         ValueError: if a policy cannot be read, a row is not a pair or has a field whose place would be taken, rows are
             errors, or none is left.
     """
+    check_options(Weighing, weighing=weighing)
+    check_options(TokenizePolicy, tokenize=tokenize)
     pairs, out, weighing = as_source(source), Path(out), weighing or Weighing()
     tokenize = tokenize or TokenizePolicy()
     check_weighing(weighing, reference, tokenize)

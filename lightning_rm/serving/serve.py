@@ -21,6 +21,7 @@ from lightning_rm.counts import check_counts, given
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.options import check_options
 from lightning_rm.scoring.engine import Rewards, batch_budget, score_sequences
 from lightning_rm.scoring.load import load_model
 from lightning_rm.scoring.reference import reference_scale
@@ -46,7 +47,7 @@ class ServeOptions:
             export.
 
     Raises:
-        ValueError: for a limit that is not a whole number from 1, or an empty key.
+        ValueError: for a limit that is not a whole number from 1, or a key that is empty or not a text.
     """
 
     name: str | None = None
@@ -63,6 +64,11 @@ class ServeOptions:
         check_counts(1, **given(max_tokens=self.max_tokens, batch_tokens=self.batch_tokens))
         if self.normalize not in (True, False):
             raise ValueError(f"normalize={self.normalize}; give true or false")
+        if self.api_key is not None and not isinstance(self.api_key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                "api_key is a number, or true or false, which another text may stand for too; give it in quotes, on a "
+                "command line in two, 'api_key=\"KEY\"', or as LIGHTNING_RM_API_KEY"
+            )
         if self.api_key is not None and not self.api_key.strip():
             raise ValueError("api_key is empty: give a key, or null for a server that asks for none")
 
@@ -82,8 +88,10 @@ def reward_app(
         names: further names that requests may use for the model.
 
     Raises:
-        ValueError: if rewards are to be normalised and the model's export has no reference rewards.
+        ValueError: if rewards are to be normalised and the model's export has no reference rewards, or options are not
+            `ServeOptions`.
     """
+    check_options(ServeOptions, options=options)
     options = options or ServeOptions()
     budget = batch_budget(model, options.batch_tokens)
 

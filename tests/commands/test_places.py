@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from lightning_rm.commands._places import whole_path, with_whole_paths, written
+from lightning_rm.commands._choices import compose_choices
+from lightning_rm.commands._places import whole_path, with_whole_paths, write_home, written
 from lightning_rm.commands._words import parse
 
 
@@ -81,3 +83,26 @@ def test_other_words_stay(here: Path) -> None:
 def test_a_value_is_written_as_it_is_read() -> None:
     value = {"a": ['b"c', "d\\", 1, 0.5, None, True, {"e": "f: [g]"}]}
     assert parse([f"key={written(value)}"])[0].value() == value
+
+
+def test_a_yaml_has_its_home_folder_written_out(here: Path) -> None:
+    """`out: ~/x` made a folder that is called ~."""
+    told = {"out": "~/a", "data": {"file": {"x.y": "~/${name}.jsonl"}}, "runs": ["~/a", "b/~/c", 1], "where": "~"}
+    cfg = OmegaConf.create({**told, "name": "n", "given": "???"}, flags={"struct": True})
+    write_home(cfg)
+    assert cfg.out == f"{here}/a"
+    assert cfg.data.file["x.y"] == f"{here}/n.jsonl"
+    assert list(cfg.runs) == [f"{here}/a", "b/~/c", 1]
+    assert cfg.where == "~"
+    assert OmegaConf.is_missing(cfg, "given")
+
+
+def test_a_yaml_has_hydras_folders_in_the_home_folder(here: Path) -> None:
+    folder = here / "settings" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text('# @package _global_\nhydra: {run: {dir: "~/runs/${name}"}}\n')
+    choice = compose_choices("train", parse(["experiment=mine"]), str(here / "settings"))
+    assert choice.run_dir == f"{here}/runs/${{name}}"
+    assert [one.value() for one in parse(choice.at_home)] == [choice.run_dir]
+    assert choice.at_home[0].startswith("hydra.run.dir=")
+    assert compose_choices("train", []).at_home == []

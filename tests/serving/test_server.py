@@ -218,3 +218,7 @@ def test_options_are_checked() -> None:
         ServeOptions(batch_tokens="many")  # pyright: ignore[reportArgumentType]  # as a command line gives it
     with pytest.raises(ValueError, match="api_key is empty"):
         ServeOptions(api_key=" ")
+    for key in (120000.0, 17, True):  # what a command line makes of 12e4, 17 and true
+        with pytest.raises(ValueError, match=r"^api_key is a number, .*; give it in quotes") as error:
+            ServeOptions(api_key=key)  # pyright: ignore[reportArgumentType]
+        assert str(key) not in str(error.value)  # nobody's key is shown
