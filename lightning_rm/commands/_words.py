@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -208,10 +209,10 @@ def parse(arguments: Sequence[str]) -> list[Override]:
                     f"{word!r} is not of the form key=value; keys stand without dashes, as optimizer.lr=1e-5"
                 ) from error
             items = value[1:-1].split(",") if value[:1] + value[-1:] == "[]" else []
-            quoted = "[" + ",".join(f'"{item.strip()}"' for item in items) + "]" if items else f'"{value}"'
+            read = f"[{','.join(quoted(item.strip()) for item in items)}]" if items else quoted(value)
             raise ValueError(
                 f"{word!r} cannot be read: in a value = ( ) [ ] {{ }} : and quotes are signs of their own; quote it "
-                f"twice, for the shell and for Hydra: '{key}={quoted}'"
+                f"twice, for the shell and for Hydra: {shlex.quote(f'{key}={read}')}"
             ) from error
     return parsed
 
@@ -233,4 +234,6 @@ def check_single(overrides: Sequence[Override], groups: Collection[str]) -> None
         if override.is_sweep_override():
             is_list = "(" not in value and override.get_key_element().lstrip("+") not in groups
             told = f"; a list is {key}=[{value}]" if is_list else ""
+            if os.path.exists(value):
+                told += f", and the file of that name {shlex.quote(f'{key}={quoted(value)}')}"
             raise ValueError(f"{key}={value} has several values: add -m to run the command for each of them{told}")

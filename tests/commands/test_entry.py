@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -175,6 +176,20 @@ def test_several_values_of_a_command_that_runs_once_are_told_how_they_are_given(
         check_single(parse([word]), {"module"})
     assert str(caught.value) == f"{word} has several values: add -m to run the command {told}"
     check_single(parse(["models=[runs/a,runs/b]", "data.file='a,b'", "module=meta", "~data"]), {"module"})
+
+
+@pytest.mark.parametrize("name", ["it's.jsonl", 'say "a".jsonl', "a=b.jsonl", "x (1).jsonl", "a,b.jsonl", "d\\'.jsonl"])
+def test_the_quotes_that_an_error_proposes_are_those_that_are_needed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of it's.jsonl it proposed a line that no shell ends."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    with pytest.raises(ValueError, match="data") as caught:
+        check_single(parse([f"data.file={name}"]), {"module"})
+    told = str(caught.value)
+    [word] = shlex.split(told[told.rindex("'data.file=") :])
+    assert parse([word])[0].value() == name
 
 
 @pytest.mark.parametrize("word", ["grid=voters", "launcher=joblib"])

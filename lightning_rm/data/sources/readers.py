@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 
 import pyarrow as pa
 
-from lightning_rm.data.formats.fields import BAD_ENCODING, TOO_LARGE, WRONG_TYPE, Raw, RowError, shown
+from lightning_rm.data.formats.fields import BAD_ENCODING, BROKEN_JSON, TOO_LARGE, WRONG_TYPE, Raw, RowError, shown
 from lightning_rm.data.formats.limits import MAX_LINE_BYTES, MIB
 from lightning_rm.data.formats.nested import JSON_ROWS, parse_json
 from lightning_rm.data.rows import BadRow
@@ -106,15 +106,21 @@ def _rows(path: Path) -> Iterator[Record | BadRow]:
             yield BadRow(origin, TOO_LARGE, f"the line has more than {limit}, and no row of that size is read")
             continue
         row = _row(origin, line)
-        if is_first and isinstance(row, BadRow) and line.lstrip(BLANK).startswith(b"{"):
+        if is_first and isinstance(row, BadRow) and row.reason == BROKEN_JSON:
             _check_row_a_line(path, origin)
         yield row
         is_first = False
 
 
 def _check_row_a_line(path: Path, origin: str) -> None:
-    """Raise ValueError for a file whose first row takes several lines: that is one fault, not one for each line."""
+    """Raise ValueError for a file whose first row takes several lines, or that begins an array: that is one fault, not
+    one for each line.
+    """
     start = b"".join(islice(chunks_of(path), 4)).decode("utf-8-sig", errors="replace").lstrip()
+    if re.match(r"\[\s*\{", start):
+        raise ValueError(f"{origin}: an array begins here, for which a file has a name that ends in .json; rename it")
+    if not start.startswith("{"):
+        return
     try:
         _, end = json.JSONDecoder().raw_decode(start)
     except (ValueError, RecursionError):

@@ -154,6 +154,18 @@ def test_a_row_over_many_lines_is_one_fault(tmp_path: Path, num_rows: int) -> No
         list(FileSource(path))
 
 
+def test_an_array_in_a_file_of_lines_is_one_fault(tmp_path: Path) -> None:
+    """Each of its lines was a bad row; a single bad row that is a list stays one."""
+    path = tmp_path / "a.jsonl"
+    for text in (json.dumps(ROWS, indent=2), "[\n" + ",\n".join(map(json.dumps, ROWS)) + "\n]\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"^{path}:1: an array begins here, .* ends in \.json; rename it$"):
+            list(FileSource(path))
+    path.write_text("\n".join(map(json.dumps, [ROWS, *ROWS])))
+    assert len(reasons(FileSource(path))) == 1
+    assert len(list(FileSource(path))) == 1 + len(ROWS)
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
