@@ -94,6 +94,11 @@ def is_there(raw: Raw, path: str) -> bool:
     return _found(raw, path) is not _NOWHERE
 
 
+def read_by(columns: Mapping[str, str | None], raw: Raw) -> set[str]:
+    """Return the fields of a row that columns read, a part of one too: `pair` of {chosen: pair.good}."""
+    return {path if path in raw else path.partition(".")[0] for path in columns.values() if path is not None}
+
+
 _NOWHERE = object()
 
 

@@ -17,6 +17,7 @@ from lightning_rm.data.formats.fields import (
     identifier,
     numbers,
     optional_number,
+    read_by,
     required,
     shown,
 )
@@ -113,7 +114,7 @@ def group_turns(
 
 def _unread(raw: Raw, columns: Columns) -> tuple[str, ...]:
     """Return the fields of a row of scored responses that nothing reads."""
-    read = READ_OF_SCORED.union(columns, (path for path in columns.values() if path is not None))
+    read = READ_OF_SCORED.union(columns, read_by(columns, raw))
     return tuple(sorted(name for name, value in raw.items() if value is not None and name not in read))
 
 

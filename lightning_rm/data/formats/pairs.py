@@ -23,6 +23,7 @@ from lightning_rm.data.formats.fields import (
     numbers,
     optional_number,
     probability,
+    read_by,
     required,
     truth,
 )
@@ -129,7 +130,7 @@ def parse_row(
             chat_template_kwargs=read_chat_template_kwargs(row),
             origin=origin,
             others=(others := _others(raw, columns, read_votes=bool(votes))),
-            unread=tuple(sorted(others.keys() - label_fields(renamed(raw, columns), format) - _written_here(raw))),
+            unread=tuple(sorted(others.keys() - _read_beside(raw, format, columns))),
             doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
         return pair.exchanged() if pair.label < 0.5 else pair
@@ -203,6 +204,11 @@ def _others(raw: Raw, columns: Mapping[str, str | None], read_votes: bool) -> di
     if not read_votes and columns.get("votes", "") is not None:
         read -= {"votes"}  # the data's own, such as the votes of readers
     return {name: value for name, value in raw.items() if value is not None and name not in read}
+
+
+def _read_beside(raw: Raw, format: str, columns: Mapping[str, str | None]) -> set[str]:
+    """Return those of a row's `others` that something reads, or that stand there for people."""
+    return {*label_fields(renamed(raw, columns), format), *_written_here(raw), *read_by(columns, raw)}
 
 
 def _written_here(raw: Raw) -> frozenset[str]:

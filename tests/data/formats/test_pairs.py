@@ -408,6 +408,13 @@ def test_a_row_says_where_it_stands_and_keeps_what_nobody_reads() -> None:
     assert row == good(PLAIN | {"id": "a"})
 
 
+def test_a_field_of_which_columns_read_a_part_is_read() -> None:
+    """Responses were read out of `pair`, and the table said that nothing had read it."""
+    raw = {"post": {"text": "2+2?"}, "pair": {"good": "4", "bad": "5"}, "a.b": "x", "a": "y", "source": "web"}
+    columns = {"prompt": "post.text", "chosen": "pair.good", "rejected": "pair.bad", "subset": "a.b"}
+    assert good(raw, columns=columns).unread == ("a", "source")
+
+
 def test_a_prompt_that_begins_the_answer_is_continued_where_asked() -> None:
     begun = {"role": "assistant", "content": "It is", "reasoning_content": "Hm."}
     row = good({"prompt": [USER, begun], "chosen": " 4", "rejected": [FIVE]}, prefill="continue")
