@@ -88,7 +88,9 @@ def study_of(runs: Sequence[Run], reference: str | None = None) -> Study:
     methods, repeated = methods_of(runs)
     by_name = {method.name: method for method in methods}
     if reference is not None and reference not in by_name:
-        raise ValueError(f"reference={reference!r} is not a method of these; they are {nearest(reference, by_name)}")
+        split = ", ".join(name for name in by_name if name.startswith(f"{reference} "))  # by settings that differ
+        told = split or nearest(reference, by_name)
+        raise ValueError(f"reference={reference!r} is not a method of these; among them are {told}")
     first = by_name.get("baseline", methods[0]) if reference is None else by_name[reference]
     counted = [run for method in methods for run in method.runs.values()]
     return Study(methods, first, {run.folder: evidence_of(run) for run in counted}, repeated)

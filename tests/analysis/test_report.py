@@ -173,6 +173,16 @@ def test_another_method_is_the_reference_where_it_is_asked_for(folder: Path) -> 
     )
 
 
+def test_a_name_that_settings_split_is_told_by_all_its_parts(tmp_path: Path) -> None:
+    """Others were named, which are spelled more alike than `baseline beta=1` is."""
+    for beta in (1, 2):
+        write_run(tmp_path / f"b{beta}", "baseline", 0, {"beta": beta}, test={"accuracy": 0.6})
+    for name in ("basel", "aseline", "bline", "line"):
+        write_run(tmp_path / name, name, 0, {"beta": 1}, test={"accuracy": 0.6})
+    with pytest.raises(ValueError, match=r"; among them are baseline beta=1, baseline beta=2$"):
+        study_of(find_runs("runs", [f"{tmp_path}/*"]), "baseline")
+
+
 def test_methods_that_share_no_set_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "a", 0, {"beta": 1}, test={"accuracy": 0.6})
     write_run(tmp_path / "b", "b", 0, {"beta": 2}, test__ood={"accuracy": 0.7})
@@ -185,7 +195,7 @@ def test_methods_that_share_no_set_are_not_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reference": "betr"}, "reference='betr' is not a method of these; they are better"),
+        ({"reference": "betr"}, "reference='betr' is not a method of these; among them are better"),
         ({"metrics": ["f1"]}, "metrics: no run has a result 'f1'; take one of accuracy"),
         ({"benchmarks": "nowhere/*"}, "benchmarks='nowhere/\\*' names no evaluation"),
         ({"out": "page.pdf"}, "out='page.pdf' is not a page"),
