@@ -88,7 +88,8 @@ def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = No
                 raise ValueError("voters: the first one sets the scale and has weight 1; put another first")
             outside = outside[1:]
         else:
-            raise ValueError("fit=null and no voters: there is nobody to vote; name voters=[...], or leave fit=heads")
+            known = "no reward model among the voters" if judges else "no voters"
+            raise ValueError(f"fit=null and {known}: there is nobody to vote; name voters=[...], or leave fit=heads")
         with progress(console, shown=fabric.global_rank == 0) as bar:
             tasks: dict[str, Any] = {}
 

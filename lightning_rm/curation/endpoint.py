@@ -37,6 +37,9 @@ QUESTION = """Which of two responses answers the user better? Say A or B, one le
 [Response B]
 {second}"""
 
+USUAL_KEY = "OPENAI_API_KEY"
+"""The environment variable that is looked for where none is named."""
+
 VERDICT = re.compile(r"\b([AB])\b")
 
 
@@ -48,17 +51,25 @@ class Judge:
         endpoint: its address without `/chat/completions`: `http://localhost:8000/v1`.
         model: the server's name for it.
         weight: the number of its votes.
-        key: the environment variable that holds the server's key; no key is sent if it is not set.
+        key: the environment variable that holds the server's key; None for OPENAI_API_KEY where that is set, and else
+            for no key.
         attempts: how often to ask a busy server.
         timeout: seconds that an answer may take.
+
+    Raises:
+        ValueError: for an address that would show a secret, a key that is not in the environment, or a number out of
+            its range: before voters are trained, and not after.
     """
 
     endpoint: str
     model: str
     weight: int = 1
-    key: str = "OPENAI_API_KEY"
+    key: str | None = None
     attempts: int = 5
     timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        self._server(time.sleep)
 
     def opinion(self, source: Source, folder: Path, wait: Callable[[float], None] = time.sleep) -> Opinion:
         """Ask about every row of a source that can be read.
@@ -74,16 +85,7 @@ class Judge:
         Raises:
             ValueError: if the server does not answer, or not as asked.
         """
-        server = ChatEndpoint(
-            self.endpoint,
-            self.model,
-            key=self.key if os.environ.get(self.key) else None,
-            request={"temperature": 0, "max_tokens": 16},
-            max_retries=self.attempts - 1,
-            requests_per_minute=None,
-            timeout=self.timeout,
-            sleep=wait,
-        )
+        server = self._server(wait)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"judge-{digest([self.endpoint, self.model], 16)}.jsonl"
         known = _read(path)
@@ -101,6 +103,18 @@ class Judge:
                     file.flush()
                 votes.append(known[name])
         return Opinion(self.model, np.array(votes, np.float64)[:, None], self.weight)
+
+    def _server(self, wait: Callable[[float], None]) -> ChatEndpoint:
+        return ChatEndpoint(
+            self.endpoint,
+            self.model,
+            key=self.key or (USUAL_KEY if os.environ.get(USUAL_KEY) else None),
+            request={"temperature": 0, "max_tokens": 16},
+            max_retries=self.attempts - 1,
+            requests_per_minute=None,
+            timeout=self.timeout,
+            sleep=wait,
+        )
 
     def _vote(self, server: ChatEndpoint, texts: list[str], place: str) -> float:
         prompt, chosen, rejected = texts

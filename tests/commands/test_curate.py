@@ -149,6 +149,14 @@ def test_voters_from_outside_alone(tmp_path: Path, cli: Cli, monkeypatch: pytest
     ("words", "message"),
     [
         (["fit=null"], "fit=null and no voters: there is nobody to vote"),
+        (
+            ["fit=null", 'voters=[{endpoint: "http://localhost:1/v1", model: m}]'],
+            "fit=null and no reward model among the voters: there is nobody to vote",
+        ),
+        (
+            ['voters=[{endpoint: "http://localhost:1/v1", model: m, key: NO_SUCH_KEY}]'],
+            "the environment variable NO_SUCH_KEY is not set",
+        ),
         (["fit=best"], "fit='best' is not one of heads, whole, cross_fitted and null"),
         (["held_out=1"], "held_out=1 is not a share of the prompts"),
         (["policy=vote"], "policy='vote' is not one of flip_weakest, agreement, soft, drop"),

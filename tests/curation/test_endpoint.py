@@ -81,6 +81,18 @@ def test_each_pair_is_asked_both_ways_round(stub: Stub, tmp_path: Path, monkeypa
     assert len(stub.asked) == 6
 
 
+def test_a_key_that_is_named_is_there(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it was not set the server was asked without one; so it was where the key itself was given."""
+    for key, told in (("NO_SUCH_KEY", "variable NO_SUCH_KEY is not set"), ("sk-Secret", "key is not the name")):
+        with pytest.raises(ValueError, match=told) as caught:
+            judge(stub, key=key)
+        assert "Secret" not in str(caught.value)
+    for value, sent in (("usual", "Bearer usual"), ("", None)):
+        monkeypatch.setenv("OPENAI_API_KEY", value)
+        judge(stub).opinion(ROWS, tmp_path / str(sent))
+        assert stub.authorization == sent
+
+
 def test_a_busy_server_is_asked_again(stub: Stub, tmp_path: Path) -> None:
     stub.busy = 3
     waited: list[float] = []
