@@ -253,8 +253,9 @@ def test_loaders_of_ones_own_train_and_a_batch_of_another_kind_is_told(
     [code] = [block for language, block in DOCS if language == "python" and "class OwnPairs" in block]
     monkeypatch.chdir(tmp_path)
     texts = {name: [("red fruits apple cherry", "red fruits crab")] * 12 for name in ("train", "val")}
-    names: dict[str, Any] = {"L": L, "torch": torch, "partial": partial, "BaselineRM": BaselineRM, "texts": texts}
-    names |= {"model": toy_model(), "tokenizer": world_tokenizer()}
+    names: dict[str, Any] = {"model": toy_model(), "tokenizer": world_tokenizer(), "texts": texts}
+    code, num_given = re.subn(r"^(model|tokenizer|texts) = .*\n", "", code, flags=re.MULTILINE)
+    assert num_given == len(names)
     quiet = "enable_progress_bar=False, enable_model_summary=False, logger=False, accelerator='cpu'"
     exec(compile(code.replace("max_epochs=1", f"max_epochs=1, {quiet}"), "data.md", "exec"), names)
     module = BaselineRM(names["model"], partial(torch.optim.AdamW, lr=1e-3))
