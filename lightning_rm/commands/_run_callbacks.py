@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.callbacks import Checkpoint, LambdaCallback
 from omegaconf import DictConfig
 from transformers import PreTrainedTokenizerBase
 
@@ -58,6 +58,19 @@ def asked_callbacks(cfg: DictConfig) -> list[L.Callback]:
     asked: list[L.Callback | None] = list(instantiate(cfg.callbacks).values())
     left = [callback for callback in asked if callback is not None]  # null leaves one out
     return [*left, *instantiate(cfg.trainer.get("callbacks") or [])]
+
+
+def in_order(own: list[L.Callback], asked: list[L.Callback]) -> list[L.Callback]:
+    """Return the callbacks of a run, with the checkpoints that were asked for before those that every run has.
+
+    A run goes on from `best.ckpt` or `last.ckpt`: they are to know what `top_k` has kept of their validation.
+
+    Args:
+        own: those of every run.
+        asked: those that a configuration asks for.
+    """
+    checkpoints = [callback for callback in asked if isinstance(callback, Checkpoint)]
+    return [*checkpoints, *own, *(callback for callback in asked if callback not in checkpoints)]
 
 
 def _log_a_short_run(trainer: L.Trainer, module: L.LightningModule) -> None:

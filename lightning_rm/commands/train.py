@@ -32,7 +32,7 @@ from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing, clear_stopped, report
 from lightning_rm.commands._measured import fit_and_measure, objective
-from lightning_rm.commands._run_callbacks import asked_callbacks, own_callbacks
+from lightning_rm.commands._run_callbacks import asked_callbacks, in_order, own_callbacks
 from lightning_rm.commands._settings import check_precision, micro_batches
 from lightning_rm.commands._stopped import exit_after, requeue
 from lightning_rm.data.datamodule import PreferenceDataModule
@@ -97,7 +97,7 @@ def _train(cfg: DictConfig) -> float:
     trainer: L.Trainer = instantiate(
         cfg.trainer,
         logger=loggers or False,
-        callbacks=[*own, *asked],
+        callbacks=in_order(own, asked),
         plugins=[CheckpointFiles()],
         enable_progress_bar=cfg.trainer.get("enable_progress_bar", shown),
     )

@@ -15,14 +15,17 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from wandb.sdk.wandb_run import Run
 
 from lightning_rm.analysis.history import read_history
+from lightning_rm.callbacks import BestCheckpoint, LastCheckpoint, Stop
 from lightning_rm.commands import _alone
 from lightning_rm.commands._folder import clear_if_nothing
 from lightning_rm.commands._run_callbacks import (
     _show_what_is_trained,  # pyright: ignore[reportPrivateUsage]  # what a rank that says nothing does of it
+    in_order,
 )
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.models.reward_model import RewardModel
@@ -30,7 +33,7 @@ from tests.commands.conftest import Cli
 from tests.float64 import same
 from tests.processes import lightning_rm_afresh
 from tests.rlhf.policies import save_policy
-from tests.toy import toy_module, write_jsonl
+from tests.toy import toy_data, toy_module, toy_trainer, write_jsonl
 
 SMALL = ["data.num_pairs=96", "data.num_val=24", "data.num_test=24", "trainer.log_every_n_steps=1", "data.epochs=2"]
 
@@ -156,6 +159,18 @@ def test_every_rank_asks_whether_the_head_is_new(monkeypatch: pytest.MonkeyPatch
     other = cast(L.Trainer, SimpleNamespace(is_global_zero=False, datamodule=None))
     _show_what_is_trained(other, toy_module())
     assert len(asked) == 1
+
+
+def test_checkpoints_that_a_run_goes_on_from_know_of_those_that_are_asked_for(tmp_path: Path) -> None:
+    """Lightning calls checkpoints last, in the order given: `best.ckpt` has the state of `top_k` of its validation."""
+    best = BestCheckpoint(tmp_path, "val/nll", "min", tmp_path / "model")
+    stop, top_k = EarlyStopping("val/nll"), ModelCheckpoint(tmp_path / "top_k", "{step}", "val/nll", save_top_k=2)
+    callbacks = in_order([Stop(), best, LastCheckpoint(tmp_path)], [stop, top_k])
+    trainer = toy_trainer(tmp_path, max_epochs=1, callbacks=callbacks, enable_checkpointing=True)
+    trainer.fit(toy_module(), toy_data(cache_dir=tmp_path / "cache"))
+    saved = torch.load(tmp_path / "best.ckpt", weights_only=True)["callbacks"]
+    (kept,) = (state["best_k_models"] for name, state in saved.items() if name.startswith("ModelCheckpoint"))
+    assert [Path(path).name for path in kept] == ["step=6.ckpt"]
 
 
 def test_no_logger_still_prints_the_table(cli: Cli, tmp_path: Path) -> None:
