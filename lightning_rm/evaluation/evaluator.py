@@ -166,15 +166,21 @@ class Evaluator:
         found["probes"] = probe(some, before, lambda asked: self.score(asked).rewards, self.options.seed)
         return found
 
-    def temperature(self, items: Items) -> float:
+    def temperature(self, items: Items) -> float | None:
         """Return the temperature of validation margins, and store it with the model where that is a folder.
 
-        `unstored` says why a folder did not take it.
+        `unstored` says why a folder did not take it, or there is none.
         """
         scored = self.score(items)
         margin = items.comparisons.margins(scored.rewards)
         known = np.isfinite(margin)
         value = temperature_of(margin[known], items.comparisons.label[known])
+        if isinstance(value, str):
+            self.unstored = (
+                f"{self.name} has no temperature: its rewards of the validation pairs are {value}, and no scale makes "
+                "them likeliest"
+            )
+            return None
         if self.folder is not None:
             try:
                 store_temperature(self.folder, value)

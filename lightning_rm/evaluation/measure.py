@@ -46,6 +46,11 @@ NO_FIGURE = Figure(math.nan, math.nan, math.nan)
 """In the place of one that a row lacks."""
 
 
+def is_known(figure: Figure) -> bool:
+    """Tell whether a figure is there: its value is a number."""
+    return not math.isnan(figure.value)
+
+
 @dataclass(frozen=True)
 class Row:
     """What one model, or a control, is worth on a benchmark.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
 
-from lightning_rm.evaluation.measure import NO_FIGURE, Figure, Row
+from lightning_rm.evaluation.measure import NO_FIGURE, Figure, Row, is_known
 from lightning_rm.evaluation.result import BenchmarkResult, percent, points, shown_notes, span
 
 FIGURES: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -129,13 +130,13 @@ def _columns(result: BenchmarkResult) -> list[tuple[str, str]]:
     return [*((name, "sections") for name in sections), *((name, "summary") for name in summary)]
 
 
-def _figure(row: Row, name: str, kind: str) -> Figure | None:
+def _figure(row: Row, name: str, kind: str) -> Figure:
     figures: dict[str, Figure] = getattr(row, kind)
-    return figures.get(name)
+    return figures.get(name, NO_FIGURE)
 
 
-def _cell(figure: Figure | None) -> str:
-    return "" if figure is None else f"{percent(figure.value)}\n{span(figure)}"
+def _cell(figure: Figure) -> str:
+    return f"{percent(figure.value)}\n{span(figure)}" if is_known(figure) else ""
 
 
 def _table() -> Table:
@@ -164,8 +165,8 @@ def _ties(result: BenchmarkResult) -> Group:
 
 def _comparisons(result: BenchmarkResult) -> Group:
     section = result.compared
-    there = [name for name, one in result.models.items() if one.row.figure(section) is not NO_FIGURE]
-    best = max(there, key=lambda name: result.models[name].row.figure(section).value)
+    values = {name: one.row.figure(section) for name, one in result.models.items()}
+    best = max(values, key=lambda name: values[name].value if is_known(values[name]) else -math.inf)
     shown = [pair for pair in result.comparisons if best in (pair.first, pair.second)][:MAX_COMPARISONS]
     table = _table()
     for heading in ("less", "difference", "95 % interval", "only it is right", "only the other", "McNemar p"):
@@ -175,7 +176,7 @@ def _comparisons(result: BenchmarkResult) -> Group:
         counts = (pair.test.only_first, pair.test.only_second)[::sign]
         table.add_row(
             pair.second if sign == 1 else pair.first,
-            "" if figure is NO_FIGURE else f"{100 * sign * figure.value:+.1f}",
+            f"{100 * sign * figure.value:+.1f}" if is_known(figure) else "",
             points(figure, sign),
             *(f"{count:,}" for count in counts),
             f"{pair.p_adjusted:.3g}",
@@ -219,7 +220,7 @@ def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str
         lines = [["", *(name for name, _ in columns)], ["---", *["---:"] * len(columns)]]
         for model, row in result.rows().items():
             figures = [_figure(row, *column) for column in columns]
-            lines.append([model, *("" if one is None else f"{percent(one.value)} ({span(one)})" for one in figures)])
+            lines.append([model, *(f"{percent(one.value)} ({span(one)})" if is_known(one) else "" for one in figures)])
         parts.append(_markdown_table(lines))
         if result.comparisons:
             section = result.compared
@@ -228,8 +229,8 @@ def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str
                 ["---", "---", "---:", "---:", "---:", "---:"],
             ]
             for pair in result.comparisons:
-                figure = pair.difference.get(section)
-                cell = "" if figure is None else f"{100 * figure.value:+.1f} ({points(figure)})"
+                figure = pair.difference.get(section, NO_FIGURE)
+                cell = f"{100 * figure.value:+.1f} ({points(figure)})" if is_known(figure) else ""
                 test = pair.test
                 lines.append(
                     [

@@ -44,6 +44,19 @@ def is_limit(temperature: float) -> bool:
     return any(math.isclose(temperature, limit, rel_tol=1e-6) for limit in LIMITS)
 
 
+def why_none(margin: Tensor, label: Tensor) -> str:
+    """Say why margins have no temperature within `LIMITS`, where `fit_temperature` has come to one of them.
+
+    Args:
+        margin: (P,) reward of chosen minus reward of rejected.
+        label: (P,) probability that chosen is preferred.
+    """
+    towards = margin.double() * (label.double() - 0.5)
+    if not bool((towards > 0).any()) or float(towards.mean()) <= 0:
+        return "no better than chance"
+    return "all right" if bool((towards >= 0).all()) else "on a scale too far from 1"
+
+
 def tempered_nll(margin: Tensor, label: Tensor, temperature: float) -> float:
     """Return mean cross-entropy of `label` against `sigmoid(margin / temperature)`, in nats.
 

@@ -269,7 +269,7 @@ def test_rewards_worse_than_chance_have_no_temperature(tmp_path: Path) -> None:
     text = report(f"{tmp_path}/*", tmp_path / "r.html")[1].read_text()
     (a,), (b,) = (re.findall(rf"\| {name} \| test \| 2 \| .*±.* \|", text) for name in "ab")
     assert "| 1.32 (1 run without: all right) | 0.750 |" in a
-    assert "| 1.32 (1 run without: worse than chance) | 0.750 (+0.000) |" in b
+    assert "| 1.32 (1 run without: no better than chance) | 0.750 (+0.000) |" in b
     assert "1000" not in text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import math
 import random
@@ -28,11 +29,15 @@ from lightning_rm.evaluation import rewards as scoring
 from lightning_rm.evaluation.asked import find_models
 from lightning_rm.evaluation.benchmarks import BENCHMARKS
 from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
+from lightning_rm.evaluation.diagnostics import temperature_of
 from lightning_rm.evaluation.evaluate import evaluate
 from lightning_rm.evaluation.items import check_finite
 from lightning_rm.evaluation.kept import KeptRewards
-from lightning_rm.evaluation.measure import measure
+from lightning_rm.evaluation.measure import NO_FIGURE, Comparison, Figure, Row, measure
+from lightning_rm.evaluation.result import BenchmarkResult, ModelResult
 from lightning_rm.evaluation.rewards import Reading, score_items
+from lightning_rm.evaluation.statistics import McNemar
+from lightning_rm.evaluation.tables import Tables, markdown
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
@@ -111,8 +116,8 @@ def test_files_hold_what_the_tables_show(tmp_path: Path) -> None:
     assert pair["difference"]["overall"]["value"] == same(found.value("a", "llmbar") - found.value("b", "llmbar"))
     rows = list(csv.DictReader((tmp_path / "out" / "evaluation.csv").open()))
     assert {row["model"] for row in rows} == {"a", "b", "length only", "random rewards"}
-    markdown = (tmp_path / "out" / "evaluation.md").read_text()
-    assert f"{100 * overall['value']:.1f}" in markdown
+    text = (tmp_path / "out" / "evaluation.md").read_text()
+    assert f"{100 * overall['value']:.1f}" in text
     console = Console(width=80, record=True)
     console.print(found.table())
     text = console.export_text()
@@ -394,7 +399,11 @@ def test_subsets_keep_their_pairs_whatever_they_are_called() -> None:
     assert row.figure("mean").value == 0.625
 
 
-def test_diagnostics_and_a_temperature_that_is_stored(folders: Path, tmp_path: Path) -> None:
+def test_diagnostics_and_a_temperature_that_is_stored(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is no better than chance, and would have no temperature."""
+    monkeypatch.setattr("lightning_rm.evaluation.evaluator.temperature_of", lambda *_: 1.5)
     folder = tmp_path / "model"
     RewardModel.from_pretrained(folders / "runs" / "1" / "model" / "best", tokenizer=world_tokenizer()).save_pretrained(
         folder, world_tokenizer()
@@ -412,7 +421,7 @@ def test_diagnostics_and_a_temperature_that_is_stored(folders: Path, tmp_path: P
     assert found["mine"].notes[-1] == "validation: 1 rows left out: unknown format"
     diagnostics = found["mine"].models[str(folder)].diagnostics
     stored = json.loads((Path(folder) / "config.json").read_text())
-    assert diagnostics["temperature"] == stored["lightning_rm"]["temperature"]
+    assert diagnostics["temperature"] == stored["lightning_rm"]["temperature"] == 1.5
     assert {"calibration", "by strength", "length", "spread", "selective by |margin|"} < diagnostics.keys()
     assert diagnostics["invariance"]["padded"] < 1e-4
     assert diagnostics["invariance"]["bfloat16"] > diagnostics["invariance"]["padded"]
@@ -429,10 +438,42 @@ def test_a_folder_that_takes_no_temperature_is_measured_all_the_same(
         raise PermissionError(13, "Permission denied", str(folder / "config.json"))
 
     monkeypatch.setattr("lightning_rm.evaluation.evaluator.store_temperature", refuse)
+    monkeypatch.setattr("lightning_rm.evaluation.evaluator.temperature_of", lambda *_: 1.5)
     source = RecordSource(list(pairs()))
     found = evaluate(folders / "runs" / "1", data={"mine": source}, validation=RecordSource(list(pairs(30))), **FEW)
     assert not found.failed
     assert "is not stored with it: [Errno 13] Permission denied" in found["mine"].notes[-1]
+
+
+def test_validation_rewards_no_better_than_chance_have_no_temperature_and_it_is_said(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound of the fit, 1000, was stored with the model, and stood in the table of diagnostics."""
+    monkeypatch.setattr("lightning_rm.evaluation.evaluator.store_temperature", pytest.fail)
+    monkeypatch.setattr(
+        "lightning_rm.evaluation.evaluator.temperature_of", lambda margin, label: temperature_of(-abs(margin), label)
+    )
+    found = evaluate(folders / "runs" / "1", data={"mine": pd.DataFrame(pairs())}, validation=list(pairs(30)), **FEW)
+    assert (
+        "has no temperature: its rewards of the validation pairs are no better than chance" in found["mine"].notes[-1]
+    )
+
+
+@pytest.mark.parametrize("lacking", [{}, {"overall": NO_FIGURE}, {"overall": Figure(math.nan, math.nan, math.nan)}])
+def test_a_figure_that_is_missing_is_empty_in_either_table(lacking: dict[str, Figure]) -> None:
+    """Absent or NaN: one table had `+nan`, the other ` ()`. The model that has it is the best."""
+    chat = Figure(0.5, 0.4, 0.6)
+    models = {"a": ModelResult(Row({"chat": chat, **lacking})), "b": ModelResult(Row({"overall": chat}))}
+    pair = Comparison("a", "b", lacking, McNemar(3, 8, 0.02), 0.023)
+    result = BenchmarkResult("mine", "Mine", "the mean", 9, [], models, {}, [pair])
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(Tables({"mine": result}, {}))
+    text, lines = console.export_text(), markdown({"mine": result}, {}).splitlines()
+    assert "nan" not in text
+    assert "overall of b less that of others" in text
+    assert "| a |  | 50.0 (40.0–60.0) |" in lines
+    assert "| b | 50.0 (40.0–60.0) |  |" in lines
+    assert "| a | b |  | 3 | 8 | 0.023 |" in lines
 
 
 def test_where_a_subset_is_missing_models_are_compared_in_the_mean_over_the_others(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_rm.losses.temperature import LIMITS, fit_temperature, tempered_nll
+from lightning_rm.losses.temperature import LIMITS, fit_temperature, is_limit, tempered_nll, why_none
 from tests.float64 import same
 
 MARGIN = torch.tensor([2, 1, 0.5, -0.5, 3, -1], dtype=torch.float64)
@@ -44,3 +44,22 @@ def test_where_there_is_no_minimum_it_is_a_limit(sign: int, limit: float) -> Non
 def test_no_pairs_and_no_numbers_are_refused(margin: list[float]) -> None:
     with pytest.raises(ValueError, match="no temperature of"):
         fit_temperature(torch.tensor(margin), torch.ones(len(margin)))
+
+
+@pytest.mark.parametrize(
+    ("margins", "labels", "why"),
+    [
+        ([1.0, 2.0], [1.0, 1.0], "all right"),
+        ([-1.0, 2.0], [0.0, 1.0], "all right"),
+        ([-3.0, 1.0], [1.0, 1.0], "no better than chance"),
+        ([0.0, 0.0], [1.0, 1.0], "no better than chance"),
+        ([0.0, 0.0], [0.5, 0.5], "no better than chance"),
+        ([-1e6, 3e6], [1.0, 1.0], "on a scale too far from 1"),
+        ([-1e-6, 3e-6], [1.0, 1.0], "on a scale too far from 1"),
+    ],
+)
+def test_why_margins_have_no_temperature(margins: list[float], labels: list[float], why: str) -> None:
+    """Those of the last two have one, which is beyond the limits."""
+    margin, label = torch.tensor(margins), torch.tensor(labels)
+    assert is_limit(fit_temperature(margin, label))
+    assert why_none(margin, label) == why

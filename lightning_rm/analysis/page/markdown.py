@@ -9,12 +9,12 @@ from urllib.parse import quote
 from matplotlib.figure import Figure
 
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawings, Example, Folded, Page, Table, Text
-from lightning_rm.analysis.plots.style import saving
+from lightning_rm.analysis.plots.style import saving, with_legend
 from lightning_rm.analysis.text import escaped_markdown, fenced, markdown_line
 
 
 def render_markdown(page: Page, folder: str) -> tuple[str, dict[str, Figure]]:
-    """Return the page as Markdown.
+    """Return the page as Markdown, in which every figure has the legend that on a page of HTML stands above several.
 
     Args:
         page: to render.
@@ -76,7 +76,7 @@ def _drawings(block: Drawings, folder: str, figures: dict[str, Figure]) -> str:
     parts: list[str] = []
     for drawing in block.drawings:
         file = f"{drawing.name}.png"
-        figures[file] = drawing.figure
+        figures[file] = with_legend(drawing.figure, block.legend) if block.legend else drawing.figure
         parts.append(f"![{escaped_markdown(drawing.caption)}]({quote(f'{folder}/{file}')})")
     return "\n\n".join(parts)
 

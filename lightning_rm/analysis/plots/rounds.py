@@ -39,7 +39,7 @@ def rounds_figure(series: Series, title: str = "Rounds of RLHF") -> Figure:
             if name == "self_bleu":
                 _line(panel, series["distinct_2"], ORANGE, "--")
             panel.set(title=label, xlabel="round")
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         figure_title(figure, title)
     return figure
 

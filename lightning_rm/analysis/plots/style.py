@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
@@ -110,7 +112,7 @@ def share_axis(axes: Axes, label: str) -> None:
 def step_axis(axes: Axes) -> None:
     """Make a horizontal axis of optimizer steps, whole numbers that leave each other room."""
     axes.set_xlabel("optimizer step")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 def panel_grid(
@@ -176,6 +178,21 @@ def legend_below(
             if num == 1 or legend.get_window_extent().width <= figure.bbox.width:
                 break
             legend.remove()
+
+
+def with_legend(figure: Figure, keys: Sequence[Key]) -> Figure:
+    """Return a copy of a figure with a legend beneath it, for which it grows: where it stands by itself."""
+    own = deepcopy(figure)
+    with mpl.rc_context(STYLE):
+        handles = [Line2D([], [], color=key.color, linestyle=key.line, label=shorten(key.name)) for key in keys]
+        own.set_figheight(own.get_figheight() + 0.2 * len(handles))
+        own.legend(handles=handles, loc="outside lower left", ncols=1, fontsize=9)
+    return own
+
+
+def shorten(name: str, letters: int = 60) -> str:
+    """Return a name that fits beneath a panel."""
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"
 
 
 def draw_series(axes: Axes, series: Series, look: dict[str, Any], label: str) -> None:

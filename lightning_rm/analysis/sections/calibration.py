@@ -20,7 +20,7 @@ from lightning_rm.analysis.runs import spread
 from lightning_rm.analysis.sections.results import NUM_DRAWN, file_name, signed_interval, tone
 from lightning_rm.analysis.study import Study
 from lightning_rm.counts import number_of
-from lightning_rm.losses.temperature import fit_temperature, is_limit, tempered_nll
+from lightning_rm.losses.temperature import fit_temperature, is_limit, tempered_nll, why_none
 
 VALIDATION = "val"
 
@@ -44,8 +44,8 @@ def calibration_section(study: Study) -> Section:
         Text(
             "NLL moves with the scale of rewards alone, so that methods are compared after a temperature, which each "
             "run is given by its own validation pairs. Above 1 it says that rewards were too sure. Where those are all "
-            "right, or worse than chance, no scale makes them likeliest: such a run has no temperature and no NLL "
-            "after it."
+            "right, or no better than chance, no scale makes them likeliest: such a run has no temperature and no "
+            "NLL after it."
         ),
         Table(rows, "NLL in nats: mean ± standard deviation over runs; paired differences with their 95 % interval"),
         *([Drawings(drawings, list(drawn))] if drawings else []),
@@ -70,12 +70,13 @@ class _Run:
             if key.partition("/")[0] == VALIDATION and one.is_finite(key)
         ]
         if validation and name.partition("/")[0] != VALIDATION:
-            fitted = fit_temperature(
+            fit_on = (
                 torch.from_numpy(np.concatenate([records.margin for records in validation])),
                 torch.from_numpy(np.concatenate([records.label for records in validation])),
             )
+            fitted = fit_temperature(*fit_on)
             if is_limit(fitted):
-                self.lacks = "all right" if fitted < 1 else "worse than chance"
+                self.lacks = why_none(*fit_on)
             else:
                 self.temperature, self.tempered = fitted, tempered_nll(margin, label, fitted)
 

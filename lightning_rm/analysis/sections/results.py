@@ -116,7 +116,7 @@ def _blocks(study: Study, metric: str, sets: Sequence[str]) -> list[Block]:
         if known:
             axis = f"{metric_words(metric)} less that of {study.reference.name}"
             figure = difference_intervals(known, axis)
-            seen = f"{name}: paired difference, 95 % interval"
+            seen = f"{name}: paired difference, 95 % interval; hollow where it cannot be told"
             drawings.append(Drawing(file_name("differences", metric, name), figure, seen))
     blocks: list[Block] = [Table(rows, caption), Drawings(drawings, in_twos=True)]
     if len(sets) > NUM_DRAWN:
