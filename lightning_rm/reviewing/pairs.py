@@ -6,6 +6,7 @@ It reads Parquet in pieces and never holds more than a few; a search goes throug
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
@@ -99,11 +100,12 @@ class PairFile:
     def vote_limit(self) -> float:
         """What nearly all votes lie within, on either side of 0: the scale to draw them on."""
         values = np.abs(np.asarray(self._votes.flatten(), np.float64))
+        values = values[np.isfinite(values)]
         return float(np.quantile(values, 0.99)) if len(values) else 1.0
 
     def votes(self, row: int) -> list[float]:
-        """Return the votes on a pair."""
-        return self._votes[row].as_py() or []
+        """Return the votes on a pair, without those that are missing."""
+        return [vote for vote in self._votes[row].as_py() or [] if vote is not None and math.isfinite(vote)]
 
     def pair(self, row: int) -> PairRow:
         """Return a pair with its texts.

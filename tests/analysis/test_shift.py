@@ -109,3 +109,15 @@ def test_runs_without_shift_and_seeds_that_lack_a_set_are_named(runs: list[Run],
     write_run(tmp_path / "short", "meta", 9, {}, test={"accuracy": 0.5}, test__shift_25={"accuracy": 0.5})
     with pytest.raises(ValueError, match="short has no result 'test/responses_shift_0/difference'"):
         shift_report([*runs, *find_runs("shift", f"{tmp_path}/short")], tmp_path)
+
+
+def test_a_run_without_such_sets_beside_others_is_named(runs: list[Run], tmp_path: Path) -> None:
+    """It was counted above the figure, and stood in no panel and no row."""
+    write_run(tmp_path / "other", "other", 0, {}, test={"accuracy": 0.5})
+    with pytest.raises(ValueError, match=r"other: no test set .* its sets are test\. .*leave it out"):
+        shift_report([*runs, *find_runs("shift", tmp_path / "other")], tmp_path / "out")
+
+
+def test_single_runs_have_no_spread_and_none_is_spoken_of(runs: list[Run], tmp_path: Path) -> None:
+    shift_report([run for run in runs if run.seed == 0], tmp_path / "out")
+    assert (tmp_path / "out" / "shift.md").read_text().startswith("# Metrics by shift of the policy\n")

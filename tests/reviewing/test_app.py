@@ -439,3 +439,18 @@ def test_decisions_survive_a_kill(plain: Path, tmp_path: Path) -> None:
     assert asked(page, "state")["num_done"] == 5
     assert decide(page, asked(page, "next")["pair"], "flip").json()["num_done"] == 6
     assert len(ReviewStore(tmp_path / "strength.jsonl").standing()["Ada"]) == 6
+
+
+def test_votes_that_are_missing_bar_the_way_to_no_pair(plain: Path, tmp_path: Path) -> None:
+    """One null in a file of others made the scale of all votes NaN, which JSON has not: every pair was a fault."""
+    table = pq.read_table(plain)
+    votes = table["votes"].to_pylist()
+    votes[:4] = [[None, 0.5], None, [], [float("nan"), -0.25]]
+    column = pa.array(votes, pa.list_(pa.float64()))
+    pq.write_table(table.set_column(table.column_names.index("votes"), "votes", column), tmp_path / "some.parquet")
+    page = client(session(tmp_path / "some.parquet"))
+    shown = [asked(page, "pair", place=place) for place in range(len(votes))]
+    by_id = {pair["id"]: pair["votes"] for pair in shown}
+    assert [by_id[name] for name in table["id"].to_pylist()[:4]] == [[0.5], [], [], [-0.25]]
+    sizes = [abs(vote) for row in votes for vote in row or [] if vote is not None and vote == vote]
+    assert shown[0]["vote_limit"] == same(float(np.quantile(sizes, 0.99)))

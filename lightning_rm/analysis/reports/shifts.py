@@ -42,7 +42,7 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
         `shift.png`, `.svg`, `.csv` and `.md`.
 
     Raises:
-        ValueError: if no run has such a test set, two of a run's sets stand at one place, or a run lacks a result that
+        ValueError: if a run has no such test set, two of a run's sets stand at one place, or a run lacks a result that
             another of its name has.
     """
     recipes: dict[str, list[Run]] = {}
@@ -51,18 +51,18 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
     # recipe -> metric -> shift -> the value of every run
     found = {name: _of_runs(same) for name, same in recipes.items()}
     metrics = [metric for metric in PANELS if any(metric in by for by in found.values())]
-    if not metrics:
-        sets = ", ".join(sorted(runs[0].results()))
+    if without := [recipes[name][0] for name, by in found.items() if not by]:
+        sets = ", ".join(sorted(without[0].results()))
         raise ValueError(
-            f"{runs[0].folder}: no test set is called shift_0, shift_25, ...; its sets are {sets}. "
-            "Train with data=synthetic_shift or responses=synthetic"
+            f"{without[0].folder}: no test set is called shift_0, shift_25, ...; its sets are {sets}. "
+            "Train with data=synthetic_shift or responses=synthetic, or leave it out"
         )
-    differ = varied(recipes.values()) or ["seeds"]
-    over = f"mean ± standard deviation over {', '.join(differ)}"
+    several = any(len(same) > 1 for same in recipes.values())
+    over = f", mean ± standard deviation over {', '.join(varied(recipes.values()) or ['seeds'])}" if several else ""
     figure = metric_panels(
         {PANELS[metric]: {name: _line(by[metric]) for name, by in found.items() if metric in by} for metric in metrics},
         "shift of the policy (%)",
-        f"By the shift of the policy: {len(runs)} runs, {over}",
+        f"By the shift of the policy: {len(runs)} runs{over}",
         series="recipe",
     )
     rows: list[dict[str, object]] = []
@@ -73,7 +73,7 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
                 if shift in by.get(metric, {}):
                     row |= mean_and_spread(PANELS[metric], by[metric][shift])
             rows.append(row)
-    title = f"Metrics by shift of the policy, {over}"
+    title = f"Metrics by shift of the policy{over}"
     return [*save_figure(figure, out / "shift"), *write_table(rows, out / "shift", title)]
 
 

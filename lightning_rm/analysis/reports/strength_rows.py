@@ -102,11 +102,11 @@ def _said(response: Conversation) -> str:
     return response if isinstance(response, str) else " ".join(turn["content"] or "" for turn in response)
 
 
-def _last_user_turn(prompt: Conversation) -> str:
+def _last_user_turn(prompt: Conversation | None) -> str:
     """Return what the user said last; empty if nothing."""
-    if isinstance(prompt, str):
-        return prompt
-    return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), "")
+    if prompt is None or isinstance(prompt, str):
+        return prompt or ""
+    return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), None) or ""
 
 
 def _trimmed(text: str) -> str:

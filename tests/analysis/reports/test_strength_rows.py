@@ -4,6 +4,7 @@ import csv
 import html
 from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -152,3 +153,16 @@ def test_texts_of_pairs_are_no_markup_in_a_table(tmp_path: Path) -> None:
     assert text.read_text() == (
         "# by \\*a\\*\n\n| prompt | n |\n| --- | ---: |\n| a\\\\\\|b \\!\\[x\\](http\\://y.z/x.png) | 1 |\n"
     )
+
+
+def test_a_prompt_may_be_missing_or_say_nothing() -> None:
+    """As in files of others: TRL's implicit prompts stand in the responses, and a turn may be a call alone."""
+    turns = [{"role": "user", "content": "q"}, {"role": "user", "content": None}]
+    kinds = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+    columns: dict[str, Any] = {
+        "strength_mean": [1.0, 2.0],
+        "strength_std": [0.0, 0.0],
+        "prompt": pa.array([None, turns], kinds),
+    }
+    table = pa.table({**columns, "chosen": ["a", "b"], "rejected": ["c", "d"]})
+    assert {row["prompt"] for row in example_rows(table, num=2)} == {""}
