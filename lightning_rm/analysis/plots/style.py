@@ -184,7 +184,8 @@ def with_legend(figure: Figure, keys: Sequence[Key]) -> Figure:
     """Return a copy of a figure with a legend beneath it, for which it grows: where it stands by itself."""
     own = deepcopy(figure)
     with mpl.rc_context(STYLE):
-        handles = [Line2D([], [], color=key.color, linestyle=key.line, label=shorten(key.name)) for key in keys]
+        looks: list[dict[str, Any]] = [{"color": key.color, "linestyle": key.line} for key in keys]
+        handles = [Line2D([], [], **look, label=shorten(key.name)) for key, look in zip(keys, looks, strict=True)]
         own.set_figheight(own.get_figheight() + 0.2 * len(handles))
         own.legend(handles=handles, loc="outside lower left", ncols=1, fontsize=9)
     return own

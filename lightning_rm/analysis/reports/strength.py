@@ -40,6 +40,8 @@ def read_strength(path: str | Path) -> Any:
     Raises:
         ValueError: if it is none, or a column is not of numbers.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"strength={str(path)!r}: there is no such file")
     try:
         table = read_parquet(path)
     except (OSError, pa.ArrowException) as error:

@@ -106,3 +106,8 @@ def test_strength_without_its_spread_is_named_by_row(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "half.parquet")
     with pytest.raises(ValueError, match=r"half\.parquet' row 2 has strength_mean and no strength_std"):
         read_strength(tmp_path / "half.parquet")
+
+
+def test_a_file_that_is_not_there_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gone\.parquet': there is no such file"):
+        read_strength(tmp_path / "gone.parquet")
