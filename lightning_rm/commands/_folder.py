@@ -64,6 +64,21 @@ CHECKED = ("csv/metrics.csv", "data.json", "trained_on.json", "pairs/*.*")
 """What other commands read of a run that has ended, and compare with its checksums."""
 
 
+def check_not_stopped(run: Path) -> None:
+    """Check that no run was stopped in the folder of one that begins: it can go on, and its hours are not thrown away
+    unasked.
+
+    Raises:
+        ValueError: if one was.
+    """
+    stopped = run / "checkpoints" / "resume.ckpt"
+    if stopped.exists() and not (run / "results.json").exists() and not is_at_work(run):
+        raise ValueError(
+            f"{run} holds a run that was stopped: go on with it by resume=auto, or begin another in its place once "
+            f"{stopped} is removed"
+        )
+
+
 def begin(run: Path, cfg: DictConfig, step: int | None) -> None:
     """Make the folder ready when training begins: by then data and settings have been checked.
 

@@ -30,7 +30,7 @@ from lightning_rm.commands._alone import RUN_LOCK, released, work_alone
 from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, warn_of_a_toy
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing, clear_stopped, report
+from lightning_rm.commands._folder import SPIKES, begin, check_not_stopped, clear_if_nothing, clear_stopped, report
 from lightning_rm.commands._measured import fit_and_measure, objective
 from lightning_rm.commands._run_callbacks import asked_callbacks, in_order, own_callbacks
 from lightning_rm.commands._settings import check_precision, micro_batches
@@ -75,6 +75,8 @@ def _train(cfg: DictConfig) -> float:
     check_config(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     run = Path(cfg.paths.run)
+    if cfg.resume is None and not cfg.check:
+        check_not_stopped(run)
     tokenizer = instantiate(cfg.backbone.tokenizer)
     module, datamodule = _built(cfg, tokenizer)
     asked = asked_callbacks(cfg)

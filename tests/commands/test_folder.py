@@ -7,11 +7,14 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.commands import _folder
+from lightning_rm.commands._alone import RUN_LOCK
 from lightning_rm.commands._data import start_of
+from lightning_rm.commands._folder import check_not_stopped
 
 RESULTS = {"test": {"accuracy": 0.5, "num_pairs": 2.0}}
 
@@ -105,6 +108,23 @@ def test_a_run_that_begins_in_the_folder_of_another_says_that_it_replaces_it(
     assert f"{tmp_path} holds a run of 20" in (said := capsys.readouterr().out)
     assert said.endswith(": it is replaced\n")
     assert [name for name in (*others, *own) if (tmp_path / name).exists()] == own
+
+
+def test_a_run_that_was_stopped_is_not_replaced_unasked(tmp_path: Path) -> None:
+    """Its checkpoint is what Ctrl-C was told to keep; of a run that has ended, or is at work, one may lie there too."""
+    check_not_stopped(tmp_path)
+    checkpoint = tmp_path / "checkpoints" / "resume.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_text("x")
+    with pytest.raises(
+        ValueError, match=rf"^{tmp_path} holds a run that was stopped: .* resume=auto, .* {checkpoint} is"
+    ):
+        check_not_stopped(tmp_path)
+    (tmp_path / RUN_LOCK).parent.mkdir()
+    with FileLock(tmp_path / RUN_LOCK):
+        check_not_stopped(tmp_path)
+    (tmp_path / "results.json").touch()
+    check_not_stopped(tmp_path)
 
 
 def test_a_start_that_was_trained_anew_makes_other_voters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
