@@ -199,7 +199,7 @@ def test_trackio_is_handed_numbers_and_closed(monkeypatch: pytest.MonkeyPatch) -
     assert calls[-2] == {**options, "resume": "allow"}
     for fn, resume in ((TrainerFn.TESTING, "never"), (TrainerFn.FITTING, "allow")):
         logger = TrackioLogger("project", "run")
-        trainer: Any = SimpleNamespace(loggers=[logger], state=SimpleNamespace(fn=fn))
+        trainer: Any = SimpleNamespace(loggers=[logger], early_stopping_callbacks=[], state=SimpleNamespace(fn=fn))
         GoOn().on_load_checkpoint(trainer, cast(Any, None), {})
         logger.log_metrics({"train/loss": torch.tensor(0.5)}, step=4)
         assert calls[-2]["resume"] == resume

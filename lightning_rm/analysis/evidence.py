@@ -97,7 +97,7 @@ def evidence_of(run: Run) -> Evidence:
     )
     logged = run.folder / "csv" / "metrics.csv"
     curves = read(logged, partial(read_history, name="it"), {}, "no csv/metrics.csv (logger=none?): it has no curves")
-    if logged.is_file() and not ends_whole(logged):
+    if curves and not ends_whole(logged):
         lacks.append("csv/metrics.csv ends within a line, which is left out")
     records: dict[str, Records] = {}
     words: dict[str, Mapping[int, Words]] = {}

@@ -44,8 +44,8 @@ def own_callbacks(
         LastCheckpoint(checkpoints),
         HuggingFaceCheckpoint(run / "model", tokenizer, monitor, cfg.mode, checkpoints / "best.ckpt"),
         PairRecorder(run / "pairs"),
+        ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),  # before what may fail
         SpikeRecorder(run / SPIKES),
-        ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),
         LambdaCallback(on_fit_start=_show_what_is_trained),
         GoOn(),
         LambdaCallback(on_train_start=_log_a_short_run),
