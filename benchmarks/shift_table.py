@@ -2,17 +2,18 @@
 
     python benchmarks/shift_table.py runs/shift --out benchmarks/results/shift.json
     python benchmarks/shift_table.py runs/shift --reference fresh_33
+    python benchmarks/shift_table.py benchmarks/results/shift.json benchmarks/results/shift_second_seed.json
 
-A difference is the mean over worlds and seeds with Student's 95 % interval; one whose interval holds zero cannot be
-told. The baseline is the mean over the orders of pairs that it was trained in there, where `voter_2` and so on were
-run. Rows that were not run in every world are compared over those that they were.
+A difference is the mean over worlds with Student's 95 % interval, of several seeds of a world their mean; one whose
+interval holds zero cannot be told. The baseline is the mean over the orders of pairs that it was trained in there,
+where `voter_2` and so on were run. Rows that were not run in every world are compared over those that they were.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,25 @@ FIGURES: dict[str, tuple[Figure, float]] = {
 GAPS = {"up to .5": "0", ".5 to 1": "0.5", "1 to 2": "1", "above 2": "2"}
 
 
-def read(folder: Path, name: str) -> dict[str, dict[str, Row]]:
-    """Row -> world and seed -> figures."""
+def read(place: Path, name: str) -> dict[str, dict[str, Row]]:
+    """Row -> world and seed -> figures, of a folder of runs or of the JSON file that was written of one."""
+    if place.is_file():
+        return json.loads(place.read_text(encoding="utf-8"))[{"rows": "runs"}.get(name, name)]
     found: dict[str, dict[str, Row]] = {}
-    for path in sorted(folder.glob(f"*/{name}.json")):
+    for path in sorted(place.glob(f"*/{name}.json")):
         for row, figures in json.loads(path.read_text(encoding="utf-8"))["rows"].items():
             found.setdefault(row, {})[path.parent.name] = figures
+    return found
+
+
+def read_all(places: Sequence[Path], name: str) -> dict[str, dict[str, Row]]:
+    """The same of several places, no two of which have the same world and seed."""
+    found: dict[str, dict[str, Row]] = {}
+    for place in places:
+        for row, runs in read(place, name).items():
+            if twice := found.get(row, {}).keys() & runs.keys():
+                raise SystemExit(f"{place}: {row} of {', '.join(sorted(twice))} is in another place too")
+            found.setdefault(row, {}).update(runs)
     return found
 
 
@@ -47,10 +61,12 @@ def against(rows: dict[str, dict[str, Row]], name: str, figure: Figure, referenc
     """A row less its world's reference; the baseline is the mean over the orders of pairs that it was trained in."""
     orders = (reference, *OTHER_SEEDS) if reference == "baseline" else (reference,)
     same = [rows[one] for one in orders if one in rows]
-    values = {key: figure(row) for key, row in rows[name].items()}
-    blocks = {key for runs in same for key in runs}
-    others = {key: float(np.mean([figure(runs[key]) for runs in same if key in runs])) for key in blocks}
-    return paired_difference(values, others)
+    of_world: dict[str, list[float]] = {}
+    for key, row in rows[name].items():
+        if others := [figure(runs[key]) for runs in same if key in runs]:
+            of_world.setdefault(key.partition("-")[0], []).append(figure(row) - float(np.mean(others)))
+    less = {world: float(np.mean(differences)) for world, differences in of_world.items()}
+    return paired_difference(less, dict.fromkeys(less, 0.0))
 
 
 def mean(rows: dict[str, Row], figure: Figure) -> str:
@@ -114,13 +130,14 @@ def accuracy(runs: dict[str, Row], low: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("places", type=Path, nargs="+", help="folders of runs, or JSON files that were written of them")
     parser.add_argument("--reference", default="baseline", help="the row that others are held against")
     parser.add_argument("--out", type=Path, help="one JSON file of all that was measured")
     arguments = parser.parse_args()
-    results: dict[str, Any] = {name: read(arguments.folder, name) for name in ("rows", "rounds")}
+    results: dict[str, Any] = {name: read_all(arguments.places, name) for name in ("rows", "rounds")}
     if not results["rows"]:
-        raise SystemExit(f"{arguments.folder} has no WORLD-SEED/rows.json; shift.py writes them")
+        told = ", ".join(map(str, arguments.places))
+        raise SystemExit(f"{told}: no WORLD-SEED/rows.json; shift.py writes them")
     print("\n".join(tables(results["rows"], arguments.reference)))
     if results["rounds"]:
         rounds = results["rounds"]
@@ -131,7 +148,9 @@ def main() -> None:
             figures = [FIGURES[what][0] for what in ("rank correlation, policy of 64", "gold of its best of 64")]
             print(line(name, str(len(runs)), *(mean(runs, figure) for figure in figures)))
     if arguments.out:
-        first = json.loads(next(arguments.folder.glob("*/rows.json")).read_text(encoding="utf-8"))
+        if len(arguments.places) > 1 or arguments.places[0].is_file():
+            raise SystemExit("--out is of one folder of runs")
+        first = json.loads(next(arguments.places[0].glob("*/rows.json")).read_text(encoding="utf-8"))
         kept = {name: first[name] for name in ("machine", "threads", "versions", "date", "settings")}
         arguments.out.write_text(
             json.dumps({**kept, "runs": results["rows"], "rounds": results["rounds"]}, indent=1) + "\n",
