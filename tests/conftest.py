@@ -31,6 +31,16 @@ def pytest_configure(config: pytest.Config) -> None:
     compose_once()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodeready(node: object) -> None:
+    """Import what processes that run tests warn of, while they collect.
+
+    The one that hands tests out imports the module of a warning in a thread for each of them, and two threads that
+    import Lightning at a time were seen to wait for each other, which ends the whole run.
+    """
+    import lightning.pytorch  # noqa: F401  # for its modules alone
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now is not garbage: looking through it took a third of a second, at every `gc.collect()`.
 
