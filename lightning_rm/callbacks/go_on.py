@@ -30,9 +30,8 @@ class GoOn(L.Callback):
         """Tell the loggers where the run goes on, if it trains from the checkpoint and does not merely evaluate it."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        self._patience = [
-            (stop, stop.patience) for stop in trainer.early_stopping_callbacks
-        ]  # before it is overwritten
+        # Before the checkpoint's is put in its place.
+        self._patience = [(stop, stop.patience) for stop in trainer.early_stopping_callbacks]
         for logger in trainer.loggers:
             if isinstance(logger, TrackioLogger):
                 logger.goes_on = True

@@ -29,7 +29,10 @@ from lightning_rm.data.store.report import DataReport
 from lightning_rm.drafts import clear_drafts, draft_of
 from lightning_rm.models.backbone.folder import is_of_model
 
-CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", "checkpoints/resume.ckpt")
+STOPPED = "checkpoints/resume.ckpt"
+"""What a stop has left in a run's folder."""
+
+CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", STOPPED)
 OWN = ("name", "seed", "init_seed", "resume", "paths", "checkpoint", "logger", "callbacks", "resample", "debug")
 TRAINS = ("precision", "max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
 READ = ("data.file", "data.cache_dir", "data.num_workers", "data.val_", "data.test_", "data.module.", "data.eval_")
@@ -71,7 +74,7 @@ def check_not_stopped(run: Path) -> None:
     Raises:
         ValueError: if one was.
     """
-    stopped = run / "checkpoints" / "resume.ckpt"
+    stopped = run / STOPPED
     if stopped.exists() and not (run / "results.json").exists() and not is_at_work(run):
         raise ValueError(
             f"{run} holds a run that was stopped: go on with it by resume=auto, or begin another in its place once "
@@ -255,7 +258,7 @@ def clear_stopped(run: Path) -> None:
     """Remove the checkpoint that a stop has left in a run which has gone on to its end: one that nobody stopped has
     none.
     """
-    left = run / "checkpoints" / "resume.ckpt"
+    left = run / STOPPED
     if left.is_dir():  # of shards
         shutil.rmtree(left)
     else:

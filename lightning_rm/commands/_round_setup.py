@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import find_source
-from lightning_rm.commands._folder import draw_missing
+from lightning_rm.commands._folder import STOPPED, draw_missing
 from lightning_rm.commands._places import whole_place, written
 from lightning_rm.commands._process import Run, chosen_there
 from lightning_rm.commands._words import quoted
@@ -114,7 +114,7 @@ class Setup:
             self.console.print(f"{run} has finished: its weights are taken as they are", soft_wrap=True)
             draw_missing(run)
             return
-        if not (run / "checkpoints" / "resume.ckpt").is_file():
+        if not (run / STOPPED).is_file():
             shutil.rmtree(run, ignore_errors=True)
         words = ["train", *words, f"hydra.run.dir={quoted(str(run))}", "resume=auto"]
         self.console.print(f"lightning-rm {shlex.join(words)}", soft_wrap=True)

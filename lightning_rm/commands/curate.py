@@ -20,7 +20,7 @@ from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._data import find_policy, find_source, find_voters, keep_if_unchanged, start_of
 from lightning_rm.commands._entry import arguments, command
-from lightning_rm.commands._folder import draw_missing
+from lightning_rm.commands._folder import STOPPED, draw_missing
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, with_choices, words_of
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
@@ -173,7 +173,7 @@ def train_voters(
         if (place / "results.json").is_file() and find_folder(place, cfg.weights) is not None:
             draw_missing(place)
             continue
-        if not (place / "checkpoints" / "resume.ckpt").is_file():
+        if not (place / STOPPED).is_file():
             shutil.rmtree(place, ignore_errors=True)
         console.print(f"voters {number + 1} of {len(runs)}: lightning-rm train {shlex.join(one)}", soft_wrap=True)
         run(["train", *one, f"hydra.run.dir={quoted(str(place))}", "resume=auto"])

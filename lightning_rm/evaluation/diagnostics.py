@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from lightning_rm.evaluation.items import Floats, Items
-from lightning_rm.losses.temperature import fit_temperature, is_limit, tempered_nll, why_none
+from lightning_rm.losses.temperature import Best, best_temperature, tempered_nll
 
 NUM_BINS = 10
 COVERAGES = (0.5, 0.7, 0.9, 1.0)
@@ -53,13 +53,11 @@ def calibration(margin: Floats, label: Floats, temperature: float = 1.0, num_bin
     }
 
 
-def temperature_of(margin: Floats, label: Floats) -> float | str:
+def temperature_of(margin: Floats, label: Floats) -> Best:
     """Return the temperature that makes validation margins most likely, or why none does; never fit it on what is
     reported.
     """
-    pairs = torch.from_numpy(margin), torch.from_numpy(label)
-    found = fit_temperature(*pairs)
-    return why_none(*pairs) if is_limit(found) else found
+    return best_temperature(torch.from_numpy(margin), torch.from_numpy(label))
 
 
 def by_quantile(value: Floats, margin: Floats, label: Floats, num_bins: int) -> list[dict[str, float]]:

@@ -174,11 +174,11 @@ class Evaluator:
         scored = self.score(items)
         margin = items.comparisons.margins(scored.rewards)
         known = np.isfinite(margin)
-        value = temperature_of(margin[known], items.comparisons.label[known])
-        if isinstance(value, str):
+        value, why_none = temperature_of(margin[known], items.comparisons.label[known])
+        if value is None:
             self.unstored = (
-                f"{self.name} has no temperature: its rewards of the validation pairs are {value}, and no scale makes "
-                "them likeliest"
+                f"{self.name} has no temperature: its rewards of the validation pairs are {why_none}, and no scale "
+                "makes them likeliest"
             )
             return None
         if self.folder is not None:

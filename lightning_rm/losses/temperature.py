@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,6 +56,32 @@ def why_none(margin: Tensor, label: Tensor) -> str:
     if not bool((towards > 0).any()) or float(towards.mean()) <= 0:
         return "no better than chance"
     return "all right" if bool((towards >= 0).all()) else "on a scale too far from 1"
+
+
+class Best(NamedTuple):
+    """The temperature of margins, or why they have none.
+
+    Args:
+        temperature: within `LIMITS`; None where no scale is the best one.
+        why_none: in words; empty where there is one.
+    """
+
+    temperature: float | None
+    why_none: str = ""
+
+
+def best_temperature(margin: Tensor, label: Tensor) -> Best:
+    """Return what `fit_temperature` finds, or why it finds none within `LIMITS`.
+
+    Args:
+        margin: (P,) reward of chosen minus reward of rejected.
+        label: (P,) probability that chosen is preferred.
+
+    Raises:
+        ValueError: as `fit_temperature`.
+    """
+    found = fit_temperature(margin, label)
+    return Best(None, why_none(margin, label)) if is_limit(found) else Best(found)
 
 
 def tempered_nll(margin: Tensor, label: Tensor, temperature: float) -> float:

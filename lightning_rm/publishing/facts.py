@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_rm.losses.temperature import fit_temperature, is_limit
+from lightning_rm.losses.temperature import best_temperature
 from lightning_rm.metrics.intervals import wilson
 
 SECTION = "lightning_rm"
@@ -57,9 +57,8 @@ class Reference:
         alone = np.asarray((chosen == rejected) & (label == 0.5))
         rewards = np.concatenate([chosen, rejected[~alone]]).astype(np.float64)
         margin = torch.from_numpy(np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64))
-        temperature = fit_temperature(margin, torch.from_numpy(np.asarray(label, np.float64)))
-        told = None if is_limit(temperature) else temperature
-        return cls(name, float(rewards.mean()), float(rewards.std()), len(rewards), told)
+        temperature, _ = best_temperature(margin, torch.from_numpy(np.asarray(label, np.float64)))
+        return cls(name, float(rewards.mean()), float(rewards.std()), len(rewards), temperature)
 
     def without(self, num_pairs: int) -> Reference:
         """Return the same with so many more pairs counted as left out, because they are too long for the model."""

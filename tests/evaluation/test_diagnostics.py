@@ -33,7 +33,7 @@ def test_calibration_is_folded() -> None:
     found = calibration(MARGIN, LABEL, num_bins=5)
     assert (found["nll"], found["brier"], found["ece"]) == pytest.approx((0.5417, 0.1922, 0.1456), abs=1e-4)
     assert sum(one["pairs"] for one in found["bins"]) == 6
-    temperature = temperature_of(MARGIN, LABEL)
+    temperature, _ = temperature_of(MARGIN, LABEL)
     assert isinstance(temperature, float)
     assert temperature == pytest.approx(1.1596, abs=1e-4)
     assert calibration(MARGIN, LABEL, temperature)["nll"] == pytest.approx(0.5393, abs=1e-4)

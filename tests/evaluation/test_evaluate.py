@@ -38,6 +38,7 @@ from lightning_rm.evaluation.result import BenchmarkResult, ModelResult
 from lightning_rm.evaluation.rewards import Reading, score_items
 from lightning_rm.evaluation.statistics import McNemar
 from lightning_rm.evaluation.tables import Tables, markdown
+from lightning_rm.losses.temperature import Best
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
@@ -403,7 +404,7 @@ def test_diagnostics_and_a_temperature_that_is_stored(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model is no better than chance, and would have no temperature."""
-    monkeypatch.setattr("lightning_rm.evaluation.evaluator.temperature_of", lambda *_: 1.5)
+    monkeypatch.setattr("lightning_rm.evaluation.evaluator.temperature_of", lambda *_: Best(1.5))
     folder = tmp_path / "model"
     RewardModel.from_pretrained(folders / "runs" / "1" / "model" / "best", tokenizer=world_tokenizer()).save_pretrained(
         folder, world_tokenizer()
@@ -438,7 +439,7 @@ def test_a_folder_that_takes_no_temperature_is_measured_all_the_same(
         raise PermissionError(13, "Permission denied", str(folder / "config.json"))
 
     monkeypatch.setattr("lightning_rm.evaluation.evaluator.store_temperature", refuse)
-    monkeypatch.setattr("lightning_rm.evaluation.evaluator.temperature_of", lambda *_: 1.5)
+    monkeypatch.setattr("lightning_rm.evaluation.evaluator.temperature_of", lambda *_: Best(1.5))
     source = RecordSource(list(pairs()))
     found = evaluate(folders / "runs" / "1", data={"mine": source}, validation=RecordSource(list(pairs(30))), **FEW)
     assert not found.failed

@@ -20,7 +20,7 @@ from lightning_rm.analysis.runs import spread
 from lightning_rm.analysis.sections.results import NUM_DRAWN, file_name, signed_interval, tone
 from lightning_rm.analysis.study import Study
 from lightning_rm.counts import number_of
-from lightning_rm.losses.temperature import fit_temperature, is_limit, tempered_nll, why_none
+from lightning_rm.losses.temperature import best_temperature, tempered_nll
 
 VALIDATION = "val"
 
@@ -70,15 +70,12 @@ class _Run:
             if key.partition("/")[0] == VALIDATION and one.is_finite(key)
         ]
         if validation and name.partition("/")[0] != VALIDATION:
-            fit_on = (
+            best, self.lacks = best_temperature(
                 torch.from_numpy(np.concatenate([records.margin for records in validation])),
                 torch.from_numpy(np.concatenate([records.label for records in validation])),
             )
-            fitted = fit_temperature(*fit_on)
-            if is_limit(fitted):
-                self.lacks = why_none(*fit_on)
-            else:
-                self.temperature, self.tempered = fitted, tempered_nll(margin, label, fitted)
+            if best is not None:
+                self.temperature, self.tempered = best, tempered_nll(margin, label, best)
 
 
 def _tempered(study: Study, name: str) -> dict[str, dict[Block, _Run]]:
