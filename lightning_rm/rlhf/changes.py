@@ -16,7 +16,7 @@ import numpy as np
 from lightning_rm.evaluation.statistics import cluster_draws, interval
 
 WORTH = {"win": 1.0, "tie": 0.5, "lose": 0.0}
-"""Of a verdict, where nothing else is known."""
+"""Of a verdict, where the judge only compares."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def change(
         before: of the round before.
         num_draws: of the bootstrap over prompts.
     """
-    now, then = worth_by_prompt(rows), worth_by_prompt(before)
+    by_gold = any("gold" in row for row in (*rows, *before))
+    now, then = worth_by_prompt(rows, by_gold=by_gold), worth_by_prompt(before, by_gold=by_gold)
     differences = np.array([value - then[prompt] for prompt, value in now.items() if prompt in then])
     if not len(differences):
         return None
@@ -63,15 +64,18 @@ def change(
     return Change(float(differences.mean()), low, high, len(differences))
 
 
-def worth_by_prompt(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return prompt -> the mean gold of its responses, or the mean of their verdicts where gold is not known.
+def worth_by_prompt(rows: Sequence[Mapping[str, Any]], *, by_gold: bool) -> dict[str, float]:
+    """Return prompt -> the mean gold of its responses, or the mean of their verdicts.
 
-    Prompts without either are left out.
+    Args:
+        rows: as `judge_policy` gives them.
+        by_gold: whether the judge knows gold. A prompt without it, one of whose responses the judge could not read, is
+            left out then: its verdicts, from 0 to 1, are no gold.
     """
     found: dict[str, float] = {}
     for row in rows:
-        gold = [value for value in row.get("gold", ()) if value is not None]
-        values = gold or [WORTH[verdict] for verdict in row["verdicts"] if verdict is not None]
+        known = row.get("gold", ()) if by_gold else [verdict and WORTH[verdict] for verdict in row["verdicts"]]
+        values = [value for value in known if value is not None]
         if values:
-            found[json.dumps(row["prompt"])] = float(np.mean(values))
+            found[json.dumps([row["prompt"], row.get("chat_template_kwargs")])] = float(np.mean(values))
     return found

@@ -47,3 +47,26 @@ def test_verdicts_stand_in_for_gold() -> None:
     assert found.mean == pytest.approx(0.75 - 1 / 3, abs=1e-15)
     assert change(verdicts(None), verdicts("tie")) is None
     assert change(verdicts("tie"), []) is None
+
+
+def test_a_verdict_is_no_gold() -> None:
+    """Gold is about -3; of a response that the judge could not read only the other's verdict is known, a win."""
+    before = [*said([-3.0, -4.0]), {"prompt": ["1"], "verdicts": ["tie", "tie"], "gold": [-3.0, -3.0]}]
+    now = [*said([-3.0, -4.0]), {"prompt": ["1"], "verdicts": ["win", None]}]
+    for rows in ((now, before), (before, now)):
+        found = change(*rows)
+        assert found is not None
+        assert (found.mean, found.num) == (0.0, 1)
+
+
+def test_a_prompt_with_other_arguments_for_its_template_is_another() -> None:
+    def rows(*gold: float) -> list[dict[str, Any]]:
+        told = [{"chat_template_kwargs": {"enable_thinking": True}}, {}]
+        return [
+            {"prompt": ["0"], "verdicts": ["tie"], "gold": [value], **own}
+            for value, own in zip(gold, told, strict=True)
+        ]
+
+    found = change(rows(2.0, 5.0), rows(0.0, 4.0))
+    assert found is not None
+    assert (found.mean, found.num) == (1.5, 2)
