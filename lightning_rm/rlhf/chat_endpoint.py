@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from typing import IO, Any, cast
 
 from lightning_rm.counts import check_counts
@@ -43,12 +43,14 @@ class Answer:
         num_requests: how often the server was asked.
         prompt_tokens: of the question, as the server counts them; None if it does not.
         completion_tokens: of the answer.
+        is_cut: whether the server ended it at its bound of tokens.
     """
 
     text: str
     num_requests: int
     prompt_tokens: int | None
     completion_tokens: int | None
+    is_cut: bool
 
 
 class StoppedError(Exception):
@@ -137,8 +139,9 @@ class ChatEndpoint:
                 raise StoppedError
             pause = 2.0**attempt
             try:
+                began = self._clock()
                 with self._opener.open(self._to_send(data), timeout=self._timeout) as reply:
-                    return self._read(_within_bounds(reply), attempt + 1)
+                    return self._read(self._within_bounds(reply, began), attempt + 1)
             except urllib.error.HTTPError as error:
                 problem = self._told(error)
                 pause = max(pause, _retry_after(error.headers))
@@ -178,14 +181,28 @@ class ChatEndpoint:
     def _read(self, body: bytes, num_requests: int) -> Answer:
         said = json_of(body, "the answer")
         try:
-            text = said["choices"][0]["message"]["content"]
+            choice = said["choices"][0]
+            text = choice["message"]["content"]
         except (KeyError, IndexError, TypeError):
             raise ValueError("the answer has no choices[0].message.content") from None
         if text is not None and not isinstance(text, str):
             raise ValueError("choices[0].message.content of the answer is not a text")
-        usage: dict[str, Any] = said.get("usage") or {}
-        tokens = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        return Answer(self.without_key(text or ""), num_requests, *tokens)
+        is_cut = choice.get("finish_reason") == "length"
+        return Answer(self.without_key(text or ""), num_requests, *_tokens_of(said.get("usage")), is_cut)
+
+    def _within_bounds(self, reply: HTTPResponse, began: float) -> bytes:
+        """Return a server's answer, unless it is longer than any answer to a question, or takes too long.
+
+        A socket's timeout begins anew with every byte, and servers send blanks while they are at work.
+        """
+        body = bytearray()
+        while piece := reply.read1(MAX_ANSWER_BYTES + 1):
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                raise ValueError(f"the answer has more than {MAX_ANSWER_BYTES:,} bytes")
+            if self._clock() - began > self._timeout:
+                raise TimeoutError(f"the answer has no end after timeout={self._timeout:g} seconds")
+        return bytes(body)
 
     def _told(self, error: urllib.error.HTTPError) -> str:
         """Return status and words; for a refused key the status alone, since servers repeat parts of keys."""
@@ -209,12 +226,11 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
         """Follow nothing."""
 
 
-def _within_bounds(reply: IO[bytes]) -> bytes:
-    """Return a server's answer, unless it is longer than any answer to a question."""
-    body = reply.read(MAX_ANSWER_BYTES + 1)
-    if len(body) > MAX_ANSWER_BYTES:
-        raise ValueError(f"the answer has more than {MAX_ANSWER_BYTES:,} bytes")
-    return body
+def _tokens_of(usage: Any) -> tuple[int | None, int | None]:
+    """Return the tokens of question and answer as a server counts them; None for what is no count."""
+    told: dict[str, Any] = usage if isinstance(usage, dict) else {}
+    prompt, completion = (told.get(f"{name}_tokens") for name in ("prompt", "completion"))
+    return prompt if type(prompt) is int else None, completion if type(completion) is int else None
 
 
 def _secret(key: str) -> str:

@@ -47,7 +47,8 @@ class EndpointJudge:
         folder: where `answers.jsonl` is, one line per answer; questions that are answered there are not asked again.
         key: the environment variable that holds the server's key; None for a server that needs none.
         template: the question, with places {prompt}, {first} and {second}, or the path of a file that holds it; None
-            for `QUESTION`. The last [[A]], [[B]] or [[C]] of the answer is the verdict.
+            for `QUESTION`. The last [[A]], [[B]] or [[C]] of the answer is the verdict; an answer that was cut off has
+            none, for a judge that thinks aloud names all three before it decides.
         request: further fields of every request; those that are None are left out.
         max_retries: how often a busy server is asked again.
         requests_per_minute: of all threads together; None for no bound.
@@ -164,7 +165,7 @@ class EndpointJudge:
                 question, answer = unreadable[0]
                 raise ValueError(
                     f"{self._endpoint.url} gives {len(unreadable):,} answers of {len(questions):,} without [[A]], "
-                    f"[[B]] or [[C]], more than max_unreadable={self._max_unreadable}; the first ends "
+                    f"[[B]] or [[C]], or cut off, more than max_unreadable={self._max_unreadable}; the first ends "
                     f"{answer[-200:]!r}, to the question that ends {question[-200:]!r}; mend the "
                     "template, give answers more tokens, or raise max_unreadable"
                 )
@@ -197,7 +198,7 @@ class EndpointJudge:
             self._endpoint.stop()  # here, before this thread takes the next question
             kept = f"what it has answered is kept in {self._answers.path}: start again to go on"
             raise ValueError(f"{error}; {kept}") from error
-        found = SAID.findall(answer.text)
+        found = [] if answer.is_cut else SAID.findall(answer.text)
         said = found[-1] if found else None
         self._answers.add(
             JudgeAnswer(name, said, answer.text, answer.num_requests, answer.prompt_tokens, answer.completion_tokens)

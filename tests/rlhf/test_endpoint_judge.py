@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Generator, Sequence
@@ -210,6 +211,25 @@ def test_too_many_unreadable_answers_are_an_error_that_names_the_first(
     assert asked.usage().num_unreadable == 2
 
 
+def test_what_was_cut_off_has_no_verdict(judge: Callable[..., EndpointJudge], stub: Stub) -> None:
+    """A judge that thinks aloud repeats what it was asked for, and gets no further."""
+    thinks = {"message": {"content": "It has to end with [[A]], [[B]] or [[C]]. The first"}, "finish_reason": "length"}
+    stub.replies = [(200, {}, json.dumps({"choices": [thinks]}))]
+    asked = judge()
+    assert verdicts(asked, [WIN]) == [None]
+    assert asked.usage().num_unreadable == 1
+    with pytest.raises(ValueError, match=r"1 answers of 2 without .* or cut off, .* give answers more tokens"):
+        verdicts(judge(max_unreadable=0.1), [WIN])
+
+
+@pytest.mark.parametrize("usage", [["7"], "7", 7, {"prompt_tokens": "7", "completion_tokens": None}])
+def test_what_is_no_count_of_tokens_is_not_counted(judge: Callable[..., EndpointJudge], stub: Stub, usage: Any) -> None:
+    stub.usage = usage
+    asked = judge(prompt_price=1.0, completion_price=1.0)
+    assert verdicts(asked, [WIN]) == ["win"]
+    assert (asked.usage().num_uncounted, asked.usage().cost) == (2, 0.0)
+
+
 def test_a_killed_run_asks_nothing_twice(judge: Callable[..., EndpointJudge], stub: Stub, tmp_path: Path) -> None:
     stub.replies = [(200, {}, json.dumps({"choices": [{"message": {"content": "[[A]]"}}]})), (400, {}, "no model m")]
     with pytest.raises(ValueError, match=r"does not answer: 400 .*: no model m"):
@@ -315,3 +335,15 @@ def test_an_answer_without_end_is_not_read(
     monkeypatch.setattr(chat_endpoint, "MAX_ANSWER_BYTES", 20)
     with pytest.raises(ValueError, match="does not answer: the answer has more than 20 bytes"):
         verdicts(judge(max_retries=0), [WIN])
+
+
+def test_a_server_that_goes_on_sending_blanks_is_given_up(stub: Stub, tmp_path: Path) -> None:
+    """Each byte comes in time, and the answer does not: a clock that goes on by 40 seconds whenever it is asked."""
+    ticks = itertools.count(0.0, 40.0)
+    stub.replies = [(200, {}, " " * 2**20)] * 2
+    slow = EndpointJudge(
+        stub.url, "m", tmp_path, clock=lambda: next(ticks), sleep=lambda _: None, max_retries=1, parallel=1
+    )
+    with pytest.raises(ValueError, match=r"does not answer: the answer has no end after timeout=120 seconds; what"):
+        verdicts(slow, [WIN])
+    assert len(stub.asked) == 2
