@@ -27,7 +27,7 @@ from lightning_rm.models.backbone.settings import dtype_of
 from lightning_rm.models.ensembles.aggregate import Aggregate
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge
 from lightning_rm.rlhf.improving import write_pairs
-from lightning_rm.rlhf.judges import Comparison
+from lightning_rm.rlhf.judges import Comparison, judged
 from lightning_rm.rlhf.policy import policy_config
 from lightning_rm.rlhf.policy_files import write_groups
 from lightning_rm.rlhf.prompts import Prompt, check_template_arguments
@@ -145,7 +145,8 @@ def _check_pairs(stages: RoundStages) -> None:
 def _try_judge(stages: RoundStages, prompts: list[Prompt]) -> None:
     """Have the judge judge equal responses, which tells whether it can read these prompts, and whether it has gold."""
     judge = stages.setup.judge
-    judgements = judge([Comparison(prompt.messages, "yes", "yes", prompt.chat_template_kwargs) for prompt in prompts])
+    compared = [Comparison(prompt.messages, "yes", "yes", prompt.chat_template_kwargs) for prompt in prompts]
+    judgements = judged(judge, compared)
     if stages.cfg.labels.share > 0 and stages.cfg.labels.annotator is not None and judgements[0].gold is None:
         raise ValueError("labels.annotator labels by gold, and this judge has none; set labels.annotator=null")
     if isinstance(judge, EndpointJudge):

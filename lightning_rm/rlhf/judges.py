@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
+from lightning_rm.counts import check_numbers, is_number
 from lightning_rm.data.rows import Message
 from lightning_rm.data.synthetic.reading import task_of
 from lightning_rm.data.synthetic.tasks import gold_reward
@@ -65,15 +66,46 @@ class Judge(Protocol):
         ...
 
 
+def judged(judge: Judge, comparisons: Sequence[Comparison]) -> list[Judgement]:
+    """Return what a judge says of comparisons, after a look at whether it is one judgement each, which can be counted.
+
+    Raises:
+        ValueError: if it is not: a judge may be of the user's own.
+    """
+    judgements = list(judge(comparisons)) if comparisons else []
+    if len(judgements) != len(comparisons):
+        raise ValueError(
+            f"the judge gives {len(judgements):,} judgements of {len(comparisons):,} comparisons; it has to give one "
+            "each, in order"
+        )
+    for place, judgement in enumerate(judgements):
+        if judgement.verdict not in (*get_args(Verdict), None):
+            raise ValueError(
+                f"the judge's verdict on comparison {place} is {judgement.verdict!r}; it has to be win, tie, lose or "
+                "None"
+            )
+        if judgement.gold is not None and not is_number(judgement.gold):
+            raise ValueError(
+                f"the judge's gold of comparison {place} is {judgement.gold!r}; it has to be a finite number, or None"
+            )
+    return judgements
+
+
 @dataclass(frozen=True)
 class PlantedJudge:
     """The made world's gold reward, read off the words of a response: `data.synthetic.tasks.gold_reward`.
 
     Args:
         tie: gold rewards no further apart than this are a tie.
+
+    Raises:
+        ValueError: if it is below 0.
     """
 
     tie: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_numbers(0, tie=self.tie)
 
     @property
     def digest(self) -> str:
@@ -100,10 +132,16 @@ class RewardJudge:
     Args:
         rewards: of the model; what it leaves out (`overlong=None`) has no verdict.
         tie: rewards no further apart than this are a tie.
+
+    Raises:
+        ValueError: if it is below 0.
     """
 
     rewards: RewardFunction
     tie: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_numbers(0, tie=self.tie)
 
     @property
     def digest(self) -> str:

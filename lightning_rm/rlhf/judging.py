@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.digests import fingerprint
 from lightning_rm.rlhf.answering import Answering, ask, load, log_probs
-from lightning_rm.rlhf.judges import Comparison, Judge
+from lightning_rm.rlhf.judges import Comparison, Judge, judged
 from lightning_rm.rlhf.measures import Measures, measure
 from lightning_rm.rlhf.prompts import Prompt
 from lightning_rm.rlhf.reward_function import RewardFunction
@@ -47,7 +47,8 @@ def judge_policy(
         The measures, and a row per prompt: what was said, its rewards, gold and verdicts.
 
     Raises:
-        ValueError: if there is no prompt, a prompt is too long for the policy, or the start policy was asked others.
+        ValueError: if there is no prompt, a prompt is too long for the policy, the start policy was asked others, or
+            the judge's judgements cannot be counted, or are none.
     """
     if not prompts:
         raise ValueError("there is no prompt to judge a policy by")
@@ -71,7 +72,12 @@ def judge_policy(
         for prompt, sampled, against in zip(prompts, said, others, strict=True)
         for response, other in zip(sampled.responses, against, strict=True)
     ]
-    judgements = judge(comparisons)
+    judgements = judged(judge, comparisons)
+    if all(judgement.verdict is None for judgement in judgements):
+        raise ValueError(
+            f"the judge has no verdict on any of {len(judgements):,} responses; can it read them whole? "
+            "(num_eval_prompts, max_prompt_tokens and max_new_tokens say how long they are)"
+        )
     values = None if rewards is None else _rewards(rewards, comparisons, [each.response for each in comparisons])
     start_values = None if rewards is None else _rewards(rewards, comparisons, [each.other for each in comparisons])
     rows: list[dict[str, Any]] = []

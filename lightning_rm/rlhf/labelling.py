@@ -13,7 +13,7 @@ from lightning_rm.data.rows import GroupRow, PairRow
 from lightning_rm.data.synthetic.annotator import Annotator
 from lightning_rm.digests import key_digest
 from lightning_rm.rlhf.best_of import labelled_pairs, spoken
-from lightning_rm.rlhf.judges import Comparison, Judge
+from lightning_rm.rlhf.judges import Comparison, Judge, judged
 
 
 def label_pairs(
@@ -51,7 +51,7 @@ def label_pairs(
         )
         if (pair := next(different, None)) is not None:
             compared.append((group, *pair))
-    judgements = judge([_comparison(*each) for each in compared])
+    judgements = judged(judge, [_comparison(*each) for each in compared])
     labelled: list[PairRow] = []
     for (group, first, second), judgement in zip(compared, judgements, strict=True):
         if judgement.verdict in ("win", "lose"):
@@ -78,7 +78,7 @@ def _comparison(group: GroupRow, first: int, second: int) -> Comparison:
 def _with_gold(groups: Sequence[GroupRow], judge: Judge) -> list[GroupRow]:
     """Return the groups with the judge's gold of every response; each is compared with the first."""
     judgements = iter(
-        judge([_comparison(group, place, 0) for group in groups for place in range(len(group.responses))])
+        judged(judge, [_comparison(group, place, 0) for group in groups for place in range(len(group.responses))])
     )
     found: list[GroupRow] = []
     for group in groups:

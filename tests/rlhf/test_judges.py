@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
 from lightning_rm import RewardFunction, score
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
-from lightning_rm.rlhf.judges import Comparison, Judgement, PlantedJudge, RewardJudge, by_worth
+from lightning_rm.rlhf.judges import Comparison, Judgement, PlantedJudge, RewardJudge, by_worth, judged
 from lightning_rm.scoring.load import LoadedModel
 from tests.float64 import roughly
 from tests.toy import toy_model
@@ -71,3 +72,35 @@ def test_a_digest_changes_with_what_the_judgements_depend_on() -> None:
 @pytest.mark.parametrize(("gold", "verdict"), [(1.0, "win"), (0.5, "tie"), (0.0, "tie"), (-0.6, "lose")])
 def test_worth_within_a_tie(gold: float, verdict: str) -> None:
     assert by_worth(gold, 0.0, 0.5).verdict == verdict
+
+
+def test_a_tie_is_not_below_0() -> None:
+    """Or equal responses would lose."""
+    with pytest.raises(ValueError, match=r"tie=-0\.5; give 0 or more"):
+        PlantedJudge(-0.5)
+    with pytest.raises(ValueError, match=r"tie=nan; give a number, 0 or more"):
+        RewardJudge(RewardFunction(MODEL), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([Judgement("win")], "the judge gives 1 judgements of 2 comparisons"),
+        ([Judgement("win"), Judgement("won")], "verdict on comparison 1 is 'won'; it has to be win, tie, lose or None"),  # pyright: ignore[reportArgumentType]
+        (
+            [Judgement("win", float("nan")), Judgement(None)],
+            "gold of comparison 0 is nan; it has to be a finite number",
+        ),
+    ],
+)
+def test_what_a_judge_of_ones_own_says_can_be_counted(said: list[Judgement], message: str) -> None:
+    class Own:
+        digest = "own"
+
+        def __call__(self, comparisons: object) -> list[Judgement]:
+            return said
+
+    with pytest.raises(ValueError, match=re.escape(message)):
+        judged(Own(), COMPARISONS[:2])
+    assert judged(Own(), []) == []
+    assert judged(PlantedJudge(), COMPARISONS) == PlantedJudge()(COMPARISONS)

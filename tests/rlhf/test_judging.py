@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,17 @@ import torch
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.rlhf.answering import Answering
 from lightning_rm.rlhf.diversity import distinct_ngrams, self_bleu
-from lightning_rm.rlhf.judges import PlantedJudge
+from lightning_rm.rlhf.judges import PlantedJudge, RewardJudge
 from lightning_rm.rlhf.judging import judge_policy
 from lightning_rm.rlhf.log_probs import divergence, perplexity, response_log_probs
 from lightning_rm.rlhf.measures import agreement
 from lightning_rm.rlhf.prompts import Prompt
+from lightning_rm.rlhf.reward_function import RewardFunction
 from lightning_rm.rlhf.sampling import sample_responses
+from lightning_rm.scoring.load import LoadedModel
 from tests.float64 import roughly
-from tests.rlhf.policies import tiny_policy, world_prompts
+from tests.rlhf.policies import save_policy, tiny_policy, world_prompts
+from tests.toy import toy_model
 
 
 def test_log_probabilities_are_those_of_single_forwards() -> None:
@@ -114,3 +118,14 @@ def test_a_policy_is_held_against_what_the_start_policy_says_to_the_same_prompts
     prompt = Prompt(({"role": "user", "content": "hello"},), id="0", prompt_id="0")
     with pytest.raises(ValueError, match=r"judge round 0 anew first \(stage=judge round=0 overwrite=true\)"):
         judge_policy("none", "none", world_tokenizer(), [prompt], PlantedJudge(), Answering(k=2), start_said=[said])
+
+
+def test_a_judge_that_says_nothing_judges_nothing(tmp_path: Path) -> None:
+    """Else every round would be worth 0."""
+    prompts = [Prompt(world_prompts(1)[0], id="0", prompt_id="0")]
+    silent = RewardJudge(
+        RewardFunction(LoadedModel(toy_model(max_position_embeddings=2), world_tokenizer()), overlong=None)
+    )
+    policy = save_policy(tmp_path)
+    with pytest.raises(ValueError, match=r"no verdict on any of 2 responses; can it read them whole\?"):
+        judge_policy(policy, policy, world_tokenizer(), prompts, silent, Answering(k=2, max_new_tokens=2))
