@@ -211,6 +211,11 @@ def test_transformers_keeps_what_this_list_names_in_float32(tmp_path: Path) -> N
     assert (model.score.weight.dtype, model.dtype) == (torch.float32, torch.bfloat16)
 
 
+def test_transformers_names_weights_of_old_checkpoints_that_are_not_missed() -> None:
+    """`_keys_to_ignore_on_load_unexpected`, regular expressions."""
+    assert "^mtp.*" in classifier_class(AutoConfig.for_model("qwen3_next"))._keys_to_ignore_on_load_unexpected
+
+
 def test_transformers_says_of_a_class_what_its_layers_can() -> None:
     """`_supports_sdpa` and `_is_stateful`, and the interface that its module's attention goes through."""
     said = {

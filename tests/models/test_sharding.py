@@ -112,6 +112,45 @@ def test_weights_that_wait_are_read_whole_where_nothing_is_sharded(tmp_path: Pat
         RewardModel.from_pretrained(folder, load_sharded=True)
 
 
+def test_weights_that_a_class_draws_on_the_cpu_are_read_too(tmp_path: Path) -> None:
+    """DiffLlama's lambdas have memory on whatever device the model is built."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(family_config("diffllama")).save_pretrained(tmp_path)
+    waiting = RewardModel.from_pretrained(tmp_path, load_sharded=True, dtype="float64")
+    assert all(value.is_meta for value in waiting.backbone.base_model.parameters())
+    waiting.read_weights()
+    expected = RewardModel.from_pretrained(tmp_path, dtype="float64").state_dict()
+    found = waiting.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("zamba2", r"zamba2 has model\.layers\.3\.shared_transformer\..*, which is another's twin or no parameter"),
+        ("deepseek_v3", r"e_score_correction_bias, which is another's twin or no parameter; leave load_sharded out"),
+        ("mixtral", r"missing: .*experts\.gate_up_proj, .* and 3 others; load_sharded reads weights by the names"),
+    ],
+)
+def test_weights_that_cannot_be_read_by_name_are_not_left_out(name: str, said: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(family_config(name)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        RewardModel.from_pretrained(tmp_path, load_sharded=True)
+
+
+def test_a_damaged_file_is_a_sentence_whoever_reads_it(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    tiny_model("llama", dtype="float32").save_pretrained(tmp_path)
+    (tmp_path / "checksums.json").unlink()
+    waiting = RewardModel.from_pretrained(tmp_path, load_sharded=True)
+    file.write_bytes(file.read_bytes()[:1000])
+    for read in (waiting.read_weights, lambda: RewardModel.from_pretrained(tmp_path, load_sharded=True)):
+        with pytest.raises(ValueError, match=r"the weights cannot be read: .*model\.safetensors: .*header"):
+            read()
+
+
 def test_activations_on_the_host_change_nothing_and_are_the_layers_inputs(tmp_path: Path) -> None:
     """One saved tensor a layer crosses over, and no weight."""
     folder = tmp_path / "model"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -22,7 +23,12 @@ from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.families import architecture_of, is_proven
 from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_head
 from lightning_rm.models.backbone.kernels import use_liger
-from lightning_rm.models.backbone.unread import Unread, stood_in
+from lightning_rm.models.backbone.unread import Unread, empty, stood_in
+
+BY_NAME = (
+    "; load_sharded reads weights by the names that the model has for them, and experts of mixtures are mostly stored "
+    "one by one: leave it out, if the files are whole"
+)
 
 
 class Built(NamedTuple):
@@ -102,11 +108,13 @@ def build_pretrained(
         return Built(backbone, pad_id, None, no_head_in, unread)
     lm_head = None
     if keep_lm_head:
-        backbone, missing, lm_head = loading.load_with_lm_head(checkpoint, config, architecture, torch_dtype, attention)
+        backbone, missing, lm_head = loading.load_with_lm_head(
+            checkpoint, config, architecture, torch_dtype, attention, new_head
+        )
     else:
         quantization = four_bit(architecture, torch_dtype) if load_in_4bit else None
         backbone, missing = loading.load_classifier(
-            checkpoint, config, architecture, torch_dtype, attention, quantization
+            checkpoint, config, architecture, torch_dtype, attention, quantization, new_head
         )
     drawn = {name for name, _ in head_tensors(backbone, architecture)} if new_head else missing
     init_head(backbone, architecture, drawn, head_seed)
@@ -129,17 +137,22 @@ def _unread(
     """Return a classifier whose backbone has no memory yet, where its weights are, and which of the head were drawn.
 
     Raises:
-        ValueError: if the files lack weights of the backbone.
+        ValueError: if the files lack weights of the backbone or have them under other names, or the backbone has
+            weights that its layers share, or that are no parameters.
     """
+    loading.check_index(Path(checkpoint.path))
     unread = Unread.at(checkpoint.path, checkpoint.origin)
     with quiet(), seeded(0), torch.device("meta"):
         backbone = loading.build_classifier(config, dtype, attention)
+    empty(backbone)
     for module in architecture.head:
         backbone.get_submodule(module).to_empty(device="cpu")
-    head = [name for name, _ in head_tensors(backbone, architecture)]
-    missing = unread.missing(backbone)
-    loading.check_missing(checkpoint, config, set(head), missing)
-    drawn = set(head) if new_head else missing
+    head = {name for name, _ in head_tensors(backbone, architecture)}
+    missing, others = unread.missing(backbone), unread.others(backbone)
+    lacking = missing - head if new_head else missing
+    loading.check_keys(checkpoint, config, head, lacking, others, hint=BY_NAME)
+    loading.warn_of_layers(checkpoint, backbone, others)
+    drawn = head if new_head else missing
     init_head(backbone, architecture, drawn, head_seed)
     with torch.no_grad():
         for name, parameter in head_tensors(backbone, architecture):

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
 from lightning_rm.checksums import check_texts
@@ -95,6 +96,8 @@ class Checkpoint:
                     read_object(file)
         try:
             config = text_config(cast(PreTrainedConfig, AutoConfig.from_pretrained(self.path, **self.options)))
+        except StrictDataclassError as error:
+            raise ValueError(f"{self.origin}: its config.json: {' '.join(str(error).split())}") from error
         except OSError as error:
             if folder.is_dir():
                 raise ValueError(f"{self.origin}: the folder holds no model that can be read: {error}") from error

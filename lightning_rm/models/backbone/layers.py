@@ -12,13 +12,22 @@ def transformer_layers(classifier: PreTrainedModel) -> list[nn.Module]:
     Raises:
         ValueError: if it has no module list.
     """
+    return list(_stack(classifier)[1])
+
+
+def layers_name(classifier: PreTrainedModel) -> str:
+    """Return what the list of layers is called within the base model: `layers`, `h`, `encoder.layer`."""
+    return _stack(classifier)[0]
+
+
+def _stack(classifier: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     base = classifier.base_model
     lists: dict[str, nn.ModuleList] = {
         name: module for name, module in base.named_modules() if isinstance(module, nn.ModuleList)
     }
     if not lists:
         raise ValueError(f"{type(classifier).__name__} has no list of layers; set lora_layers=0 and freeze_layers=None")
-    return list(min(lists.items(), key=_depth_and_length)[1])
+    return min(lists.items(), key=_depth_and_length)
 
 
 def _depth_and_length(item: tuple[str, nn.ModuleList]) -> tuple[int, int]:

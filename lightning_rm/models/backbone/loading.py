@@ -6,7 +6,8 @@ It reads weights and says what is wrong with them in a user's words. It knows no
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator
+import warnings
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -26,12 +27,19 @@ from lightning_rm.checksums import check_weights
 from lightning_rm.models.backbone.checkpoint import Checkpoint, is_classifier
 from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.heads import Architecture, head_tensors
+from lightning_rm.models.backbone.layers import layers_name
 from lightning_rm.models.backbone.text_tower import WEIGHTS
 from lightning_rm.told import object_in, read_object
 
 KEPT_IN_FLOAT32 = "_keep_in_fp32_modules_strict"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
-FOREIGN_HEADS = ("v_head", "value_head", "reward_head", "regression_layer")
+FOREIGN_HEADS = (
+    *("v_head", "value_head", "reward_head", "score_head", "rm_head", "regression_head", "regression_layer"),
+    "score.",  # of several layers
+)
+"""Parts of names that other libraries have for a reward head."""
+FOREIGN_FILE = "value_head.*"
+"""Files that other libraries keep one in, beside the model's."""
 
 
 def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -46,10 +54,10 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
         ValueError: if the weights are not there, not whole, or not those of their configuration or checksums.
     """
     check_weights(Path(checkpoint.path))
-    _check_index(Path(checkpoint.path))
+    check_index(Path(checkpoint.path))
     try:
-        options |= {"key_mapping": WEIGHTS, "output_loading_info": True}
-        return auto.from_pretrained(checkpoint.path, **checkpoint.options, **options)
+        options |= {"key_mapping": WEIGHTS, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        loaded, keys = auto.from_pretrained(checkpoint.path, **checkpoint.options, **options)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{checkpoint.origin}: the weights cannot be read: {error}") from error
     except ImportError as error:
@@ -64,9 +72,17 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
         if not isinstance(error, RuntimeError):
             raise
         raise ValueError(f"{checkpoint.origin}: the weights do not fit their configuration: {error}") from error
+    if other := sorted(keys["mismatched_keys"]):
+        name, stored, wanted = other[0]
+        more = f", and {len(other) - 1} others" if len(other) > 1 else ""
+        raise ValueError(
+            f"{checkpoint.origin}: the weights do not fit their configuration: {name} is {tuple(stored)} in the file, "
+            f"and config.json says {tuple(wanted)}{more}; put the config.json there that the weights were saved with"
+        )
+    return loaded, keys
 
 
-def _check_index(folder: Path) -> None:
+def check_index(folder: Path) -> None:
     """Check that the index of weights in several files names files of its own folder."""
     for index in folder.glob("*.index.json"):
         named = object_in(read_object(index), "weight_map", index).values()
@@ -91,6 +107,7 @@ def load_classifier(
     dtype: torch.dtype,
     attention: str,
     quantization: object | None = None,
+    new_head: bool = False,
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return the checkpoint as a classifier with one label, its head in float32 as far as it is stored.
 
@@ -98,7 +115,8 @@ def load_classifier(
         The classifier, and the names of head parameters that the checkpoint does not hold.
 
     Raises:
-        ValueError: if backbone weights are missing, or a reward checkpoint's head does not load.
+        ValueError: if backbone weights are missing, or a reward checkpoint's head does not load and no new one is asked
+            for.
     """
     options: dict[str, Any] = {"config": config, "dtype": dtype, "attn_implementation": attention}
     if quantization is not None:
@@ -107,12 +125,19 @@ def load_classifier(
         classifier, keys = load_weights(AutoModelForSequenceClassification, checkpoint, **options)
     missing: set[str] = set(keys["missing_keys"])
     unexpected: set[str] = set(keys["unexpected_keys"])
-    _check_keys(checkpoint, config, classifier, architecture, missing, unexpected)
+    head = {name for name, _ in head_tensors(classifier, architecture)}
+    check_keys(checkpoint, config, head, missing - head if new_head else missing, unexpected)
+    warn_of_layers(checkpoint, classifier, unexpected)
     return classifier, missing
 
 
 def load_with_lm_head(
-    checkpoint: Checkpoint, config: PreTrainedConfig, architecture: Architecture, dtype: torch.dtype, attention: str
+    checkpoint: Checkpoint,
+    config: PreTrainedConfig,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    attention: str,
+    new_head: bool = False,
 ) -> tuple[PreTrainedModel, set[str], nn.Linear]:
     """Return a causal checkpoint as a classifier with one label, and the language-model head beside it.
 
@@ -121,7 +146,8 @@ def load_with_lm_head(
         embeddings where the checkpoint ties them.
 
     Raises:
-        ValueError: if the checkpoint is not a causal language model.
+        ValueError: if the checkpoint is not a causal language model, is not whole, or brings a reward head in another
+            form and no new one is asked for.
     """
     if architecture.read_at == "first" or is_classifier(config):
         raise ValueError(f"{checkpoint.origin} has no language-model head; keep_lm_head needs a causal checkpoint")
@@ -129,8 +155,6 @@ def load_with_lm_head(
         causal, keys = load_weights(
             AutoModelForCausalLM, checkpoint, config=config, dtype=dtype, attn_implementation=attention
         )
-        if keys["missing_keys"]:
-            raise ValueError(f"{checkpoint.origin}: weights are missing: {', '.join(sorted(keys['missing_keys']))}")
         with torch.device("meta"):
             classifier = build_classifier(config, dtype, attention)
         # The classifier takes the loaded base model over, with the configuration its layers read: nothing is copied.
@@ -139,6 +163,10 @@ def load_with_lm_head(
         for module in architecture.head:
             classifier.get_submodule(module).to_empty(device="cpu")
     names = {name for name, _ in head_tensors(classifier, architecture)}
+    missing: set[str] = set(keys["missing_keys"])
+    unexpected: set[str] = set(keys["unexpected_keys"])
+    check_keys(checkpoint, config, names, missing if new_head else missing | names, unexpected)
+    warn_of_layers(checkpoint, classifier, unexpected)
     return classifier, names, cast(nn.Linear, causal.get_output_embeddings())
 
 
@@ -177,40 +205,57 @@ def add_embeddings(
     return num_added
 
 
-def _check_keys(
+def check_keys(
     checkpoint: Checkpoint,
     config: PreTrainedConfig,
-    classifier: PreTrainedModel,
-    architecture: Architecture,
+    head: set[str],
     missing: set[str],
     unexpected: set[str],
+    hint: str = "",
 ) -> None:
-    """Raise if the backbone is incomplete, or a head that was trained would be replaced by a new one."""
-    check_missing(checkpoint, config, {name for name, _ in head_tensors(classifier, architecture)}, missing)
-    foreign = sorted(name for name in unexpected if any(part in name for part in FOREIGN_HEADS))
-    if missing and foreign:
-        raise ValueError(
-            f"{checkpoint.origin}: its reward head is stored as {', '.join(foreign)}, which transformers does not "
-            f"read; rename it to {', '.join(sorted(missing))}, or start from its causal model"
-        )
-
-
-def check_missing(checkpoint: Checkpoint, config: PreTrainedConfig, head: set[str], missing: set[str]) -> None:
-    """Check which weights a checkpoint lacks.
+    """Check which weights a checkpoint lacks, and that no head that was trained is replaced by a new one.
 
     Args:
         checkpoint: where it is.
         config: its configuration.
         head: names of the head's parameters.
         missing: names of all weights that it lacks.
+        unexpected: names of weights in it that are not read.
+        hint: what to say where the backbone is incomplete.
 
     Raises:
-        ValueError: if the backbone is incomplete, or the head of a reward model is.
+        ValueError: if the backbone is incomplete, or the head of a reward model is, or lies there in another form.
     """
-    if missing - head:
-        raise ValueError(f"{checkpoint.origin}: backbone weights are missing: {', '.join(sorted(missing - head))}")
+    if lacks := sorted(missing - head):
+        raise ValueError(f"{checkpoint.origin}: backbone weights are missing: {_first_of(lacks)}{hint}")
     if missing and is_classifier(config):
         raise ValueError(f"{checkpoint.origin}: a reward model whose head is missing: {', '.join(sorted(missing))}")
+    foreign = sorted(name for name in unexpected if any(part in name for part in FOREIGN_HEADS))
+    foreign += sorted(file.name for file in Path(checkpoint.path).glob(FOREIGN_FILE))
+    if missing and foreign:
+        raise ValueError(
+            f"{checkpoint.origin}: its reward head is stored as {_first_of(foreign)}, which transformers does not "
+            f"read; rename it to {', '.join(sorted(missing))}, start from its causal model, or draw another with "
+            "new_head=True"
+        )
+
+
+def warn_of_layers(checkpoint: Checkpoint, backbone: PreTrainedModel, unexpected: set[str]) -> None:
+    """Warn of weights of layers that a checkpoint has and its configuration does not: the model is not whole."""
+    prefix, layers = backbone.base_model_prefix, layers_name(backbone)
+    unread = sorted(name for name in unexpected if name.removeprefix(f"{prefix}.").startswith(f"{layers}."))
+    if unread:
+        warnings.warn(
+            f"{checkpoint.origin}: weights of layers are left out, as its config.json says nothing of them: "
+            f"{_first_of(unread)}; rewards are those of the model without them",
+            stacklevel=2,
+        )
+
+
+def _first_of(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of some names, and how many others there are."""
+    others = f" and {len(names) - most} others" if len(names) > most else ""
+    return ", ".join(names[:most]) + others
 
 
 @contextmanager

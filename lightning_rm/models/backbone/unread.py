@@ -7,6 +7,7 @@ shards alone. It knows files of safetensors and shards along the first dimension
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel
@@ -54,9 +55,24 @@ class Unread:
             by_name = {Path(file).name: str(file) for file in cast("list[str]", files)}
             return cls(origin, {name: by_name[Path(file).name] for name, file in told.items()})
         if (file := cached_file(path, WHOLE, **missing)) is not None:
-            with safe_open(file, "pt") as opened:
-                return cls(origin, dict.fromkeys(opened.keys(), file))
+            found = cls(origin, {})
+            with found._opened(file) as opened:
+                found.files.update(dict.fromkeys(opened.keys(), file))
+            return found
         raise ValueError(f"{origin}: load_sharded reads safetensors, and there are none; save the model as such first")
+
+    @contextmanager
+    def _opened(self, file: str) -> Generator[Any]:
+        """Open a file of weights.
+
+        Raises:
+            ValueError: if it is not there, or damaged.
+        """
+        try:
+            with safe_open(file, "pt") as opened:
+                yield opened
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{self.origin}: the weights cannot be read: {file}: {error}") from error
 
     def key(self, name: str, prefix: str) -> str | None:
         """Return a parameter's name in the files: a base model's have no prefix, an adapted layer's no `base_layer`."""
@@ -64,14 +80,32 @@ class Unread:
         return next((key for key in (plain, plain.removeprefix(f"{prefix}.")) if key in self.files), None)
 
     def missing(self, backbone: PreTrainedModel) -> set[str]:
-        """Return the parameters of a backbone that the files do not have, by name."""
-        names = (name for name, _ in cast(nn.Module, backbone).named_parameters())
+        """Return the parameters of a backbone that the files do not have, by name.
+
+        Raises:
+            ValueError: if it has weights that are no parameters, or one that stands under two names.
+        """
+        names = {name for name, _ in cast(nn.Module, backbone).named_parameters()}
+        if unknown := sorted(cast(nn.Module, backbone).state_dict().keys() - names):
+            raise ValueError(
+                f"{self.origin}: load_sharded reads parameters, each by one name, and {backbone.config.model_type} has "
+                f"{unknown[0]}, which is another's twin or no parameter; leave load_sharded out"
+            )
         return {name for name in names if self.key(name, backbone.base_model_prefix) is None}
+
+    def others(self, backbone: PreTrainedModel) -> set[str]:
+        """Return what the files have and a backbone does not read, by name; without buffers that older versions of
+        transformers wrote.
+        """
+        names = (name for name, _ in cast(nn.Module, backbone).named_parameters())
+        read = {self.key(name, backbone.base_model_prefix) for name in names}
+        ignored: set[str] = set(backbone._keys_to_ignore_on_load_unexpected or ()) | {"inv_freq"}  # pyright: ignore[reportPrivateUsage]
+        return {key for key in self.files.keys() - read if not any(re.search(part, key) for part in ignored)}
 
     def part(self, name: str, prefix: str, start: int, end: int) -> Tensor:
         """Return rows of a parameter; no other is read."""
         key = cast(str, self.key(name, prefix))
-        with safe_open(self.files[key], "pt") as file:
+        with self._opened(self.files[key]) as file:
             return file.get_slice(key)[start:end]
 
 
@@ -123,6 +157,13 @@ def rows_of(parameter: Tensor) -> tuple[int, int]:
     rows, mesh = parameter.shape[0], parameter.device_mesh
     size = -(-rows // mesh.size())
     return min(mesh.get_local_rank() * size, rows), min((mesh.get_local_rank() + 1) * size, rows)
+
+
+def empty(backbone: PreTrainedModel) -> None:
+    """Let no parameter have memory: some classes draw theirs on the CPU, whatever device they are built on."""
+    for module, name, parameter in _parameters(backbone):
+        if not parameter.is_meta:
+            module.register_parameter(name, nn.Parameter(parameter.to("meta"), parameter.requires_grad))
 
 
 @contextmanager

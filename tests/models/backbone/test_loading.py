@@ -177,7 +177,7 @@ def test_missing_weights_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"missing: model\.layers\.1\.mlp\.up_proj\.weight"):
         RewardModel.from_pretrained(tmp_path, keep_lm_head=True)
     save_file({**tensors, "model.layers.1.mlp.up_proj.weight": dropped[:3].clone()}, file, {"format": "pt"})
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match=r".*up_proj\.weight is \(3, 32\) in the file, .* says \(48, 32\); put the"):
         RewardModel.from_pretrained(tmp_path)
     file.write_bytes(file.read_bytes()[:1000])
     for keep_lm_head in (False, True):
@@ -201,6 +201,40 @@ def test_a_reward_head_that_does_not_load_is_an_error(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["RewardModel"]}))
     with pytest.raises(ValueError, match=r"value_head\.weight.*rename it to score\.weight"):
+        RewardModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("load_sharded", [False, True])
+@pytest.mark.parametrize("name", ["v_head.summary.weight", "rm_head.weight", "score.0.weight"])
+def test_a_reward_head_of_another_form_is_not_replaced_unasked(name: str, load_sharded: bool, tmp_path: Path) -> None:
+    """Neither beside a causal model's weights nor in a file of its own; with an LM head neither."""
+    file = save_causal(tmp_path) / "model.safetensors"
+    tensors, head = load_file(file), {name: torch.ones(1, 32)}
+    save_file({**tensors, **head}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"stored as {name}, which .* rename it to score\.weight, .* new_head=True"):
+        RewardModel.from_pretrained(tmp_path, load_sharded=load_sharded)
+    with pytest.raises(ValueError, match=rf"stored as {name}, which"):
+        RewardModel.from_pretrained(tmp_path, keep_lm_head=True)
+    assert RewardModel.from_pretrained(tmp_path, load_sharded=load_sharded, new_head=True).untrained_head is None
+    save_file(tensors, file, {"format": "pt"})
+    save_file(head, tmp_path / "value_head.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"stored as value_head\.safetensors, which"):
+        RewardModel.from_pretrained(tmp_path, load_sharded=load_sharded)
+
+
+@pytest.mark.parametrize("load_sharded", [False, True])
+def test_layers_that_a_configuration_says_nothing_of_are_told(load_sharded: bool, tmp_path: Path) -> None:
+    config = json.loads((save_causal(tmp_path) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    with pytest.warns(UserWarning, match=r"are left out, .*: model\.layers\.1\.input_layernorm\.weight, .* 6 others;"):
+        model = RewardModel.from_pretrained(tmp_path, load_sharded=load_sharded)
+    assert len(model.backbone.base_model.layers) == 1
+
+
+def test_a_size_that_is_none_names_the_folder(tmp_path: Path) -> None:
+    config = json.loads((save_causal(tmp_path) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": "wide"}))
+    with pytest.raises(ValueError, match=r"^path=.*: its config\.json: .*'hidden_size': .* expected int, got str"):
         RewardModel.from_pretrained(tmp_path)
 
 
