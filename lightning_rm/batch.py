@@ -99,6 +99,8 @@ class PreferenceBatch(Tensors):
             batch's pairs: `pairs here * world size * accumulate_grad_batches / pairs in the step`, where a list of
             scored responses counts once and the weights of its pairs add up to it. Lightning divides by
             accumulate_grad_batches, in a short last step too, and averages gradients over ranks.
+        text_share: what a loss that is a mean over the tokens of chosen responses is multiplied by besides, so that it
+            is one over those of the global batch: the share of its tokens that are here, over the share of its pairs.
         responses: for MetaRM, on the first micro-batch of an optimizer step: one batch of response groups for each
             micro-batch of the step. Empty elsewhere.
     """
@@ -122,6 +124,7 @@ class PreferenceBatch(Tensors):
     attributes: tuple[str, ...] = ("score",)
     data_set: str = "train"
     scale: float = 1.0
+    text_share: float = 1.0
     responses: tuple[GroupBatch, ...] = ()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.modules.supervised import SupervisedLM
 from lightning_rm.modules.voters import VotersRM
 from lightning_rm.strength import adaptive_margin, flip, levels
-from tests.toy import CONFIG, Rows
+from tests.toy import CONFIG
 
 METHODS = (
     *("baseline", "lm_head", "sft", "simcse", "swav", "meta", "meta_norm", "lists", "odin", "response_rank"),
@@ -67,14 +67,6 @@ def model_of(dtype: str, **options: Any) -> RewardModel:
     return RewardModel.from_config(CONFIG, **sizes, dtype=dtype, **options)
 
 
-def equally_long(num_pairs: int) -> Rows:
-    """Pairs whose chosen responses have 12 tokens: the mean over tokens is then exact over ranks."""
-    tokenizer = world_tokenizer()
-    rows = SyntheticSource(400, split="train")
-    long = (row for row in rows if len(tokenizer(row.chosen[-1]["content"])["input_ids"]) == 12)
-    return Rows(list(islice(long, num_pairs)))
-
-
 @dataclass(frozen=True)
 class GroupRows:
     """A source of given groups."""
@@ -94,11 +86,10 @@ def monitor_of(method: str) -> tuple[str, Literal["min", "max"]]:
 
 
 def training_rows(method: str, number: int = 25) -> Any:
-    if method == "sft":
-        return equally_long(number)
-    if method == "lists":  # of three pairs each: their weights are then 1, and rounded nowhere
-        groups = [row for row in SyntheticGroups(60, k=3, scored=True) if len(set(row.gold)) == 3]
-        return GroupRows(groups[:number])
+    if method in ("lists", "simcse"):  # of one pair and of two: float32, which weights are in, holds 3/2 and 3/4
+        sources = (SyntheticGroups(80, k=k, scored=True) for k in (2, 3))
+        alternating = zip(*([row for row in rows if len(set(row.gold)) == 2] for rows in sources), strict=False)
+        return GroupRows(list(chain.from_iterable(alternating))[:number])
     if method == "regression":
         rows = [
             replace(row, scores=attributes(row.gold)) for row in SyntheticGroups(60, k=2) if len(set(row.gold)) == 2

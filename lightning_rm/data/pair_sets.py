@@ -235,6 +235,7 @@ class PairSets:
             sequence_index=self._found(sequence_index, name) if order == "prompt" else None,
             prompts=prompts and (prompts[0][lists], prompts[1][lists]),
             strength=pairs.list_strength if pairs.has_lists else pairs.strength.mean,
+            text_lengths=pairs.text_lengths,
             seed=batching.seed,
             name=lambda row: str(pairs.place(int(pairs.first_of_list[row]))),
             **options,

@@ -19,6 +19,7 @@ def simcse_loss(
     temperature: float = 0.05,
     positive: Tensor | None = None,
     log_weight: Tensor | None = None,
+    weight: Tensor | float = 1.0,
 ) -> Tensor:
     """Return the mean over samples of `-log(exp(s_ii) / sum_j exp(s_ij))`, `s_ij = cos(first_i, second_j) /
     temperature`.
@@ -33,6 +34,7 @@ def simcse_loss(
         positive: (N,) long, where in `second` each sample's other view stands; None for the diagonal.
         log_weight: (N, M) the logarithm of each term's weight in the sum: 0 counts it once, `log(2)` twice, -inf leaves
             it out. None counts every term once.
+        weight: (N,) weight of each sample in the mean, or a number.
 
     Returns:
         A float32 scalar.
@@ -42,11 +44,16 @@ def simcse_loss(
         logits = logits + log_weight
     if positive is None:
         positive = torch.arange(len(first), device=first.device)
-    return F.cross_entropy(logits, positive)
+    return (F.cross_entropy(logits, positive, reduction="none") * weight).mean()
 
 
 def swav_loss(
-    first_scores: Tensor, second_scores: Tensor, first_codes: Tensor, second_codes: Tensor, temperature: float = 0.1
+    first_scores: Tensor,
+    second_scores: Tensor,
+    first_codes: Tensor,
+    second_codes: Tensor,
+    temperature: float = 0.1,
+    weight: Tensor | float = 1.0,
 ) -> Tensor:
     """Return the loss of predicting each view's code from the other (arXiv 2401.06080, eq 7 and 8; SwAV: 2006.09882).
 
@@ -59,12 +66,14 @@ def swav_loss(
         first_codes: (N, K) codes of the first view, from `sinkhorn`: they carry no gradient.
         second_codes: (N, K) codes of the second view.
         temperature: 0.1 in SwAV.
+        weight: (N,) weight of each sample in the mean, or a number.
 
     Returns:
         A float32 scalar.
     """
-    first = F.cross_entropy(wide(first_scores) / temperature, second_codes.detach())
-    return first + F.cross_entropy(wide(second_scores) / temperature, first_codes.detach())
+    first = F.cross_entropy(wide(first_scores) / temperature, second_codes.detach(), reduction="none")
+    second = F.cross_entropy(wide(second_scores) / temperature, first_codes.detach(), reduction="none")
+    return ((first + second) * weight).mean()
 
 
 @torch.no_grad()

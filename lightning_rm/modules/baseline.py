@@ -144,6 +144,6 @@ class BaselineRM(PairwiseRM):
             parts["length_correlation_size"] = correlation(reward.flatten(0, 1), length.flatten()).abs().mean()
             loss = loss + self.length_penalty * parts["length_correlation_size"]
         if self.lm_loss:
-            parts["lm"] = self.model.lm_loss(output, batch.tokens)
+            parts["lm"] = batch.text_share * self.model.lm_loss(output, batch.tokens)
             loss = loss + self.lm_loss * parts["lm"]
         return {"loss": loss, **parts}

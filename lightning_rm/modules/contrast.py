@@ -46,10 +46,11 @@ class Contrast(nn.Module, ABC):
     """Compares two views of samples, and may keep what it learns."""
 
     @abstractmethod
-    def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
+    def forward(self, first: Tensor, second: Tensor, index: Tensor, weight: Tensor | None = None) -> Contrasted:
         """Compare the features (2, P, H) of P pairs in each view; P is 0 where a rank has run out of pairs.
 
         `index` (2, P) says where in the batch they were read: a response of several pairs was read at one place.
+        `weight` (P,) is each pair's in the mean, None for 1: a list counts once, however many pairs it makes.
         """
 
     def before_step(self, step: int, num_steps: float) -> None:
@@ -101,7 +102,7 @@ class SimCSE(Contrast):
         self.other_weight = other_weight
         self.projection = projection_head(feature_size, projection, seed)
 
-    def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
+    def forward(self, first: Tensor, second: Tensor, index: Tensor, weight: Tensor | None = None) -> Contrasted:
         """Return the loss over this rank's samples, the second views of every rank among the negatives."""
         first, second = (self.projection(samples_of(view, self.samples)) for view in (first, second))
         if len(first) == 0:
@@ -114,7 +115,7 @@ class SimCSE(Contrast):
         log_weight[row, other] = math.log(self.other_weight) if self.other_weight else -math.inf
         repeats = repeated(index, self.samples).fill_diagonal_(False)
         log_weight[:, start : start + len(first)].masked_fill_(repeats, -math.inf)
-        loss = simcse_loss(first, every, self.temperature, start + row, log_weight)
+        loss = simcse_loss(first, every, self.temperature, start + row, log_weight, _of_samples(weight, first))
         return Contrasted(loss, _unit(first).detach(), _unit(second).detach())
 
 
@@ -175,7 +176,7 @@ class SwAV(Contrast):
         self.register_buffer("queue", torch.zeros(2, queue, size))
         self.register_buffer("queued", torch.zeros((), dtype=torch.long))
 
-    def forward(self, first: Tensor, second: Tensor, index: Tensor) -> Contrasted:
+    def forward(self, first: Tensor, second: Tensor, index: Tensor, weight: Tensor | None = None) -> Contrasted:
         """Return the loss over this rank's samples; the samples of all ranks enter the queue in training."""
         views = [_unit(self.projection(samples_of(view, self.samples))) for view in (first, second)]
         prototypes = _unit(wide(self.prototypes))
@@ -185,7 +186,7 @@ class SwAV(Contrast):
         share = (scores[0].detach() / self.temperature).softmax(-1)
         if codes.shape[1] == 0:
             return Contrasted(0.0 * (scores[0].sum() + scores[1].sum()), detached[0], detached[1], share)
-        loss = swav_loss(scores[0], scores[1], codes[0], codes[1], self.temperature)
+        loss = swav_loss(scores[0], scores[1], codes[0], codes[1], self.temperature, _of_samples(weight, scores[0]))
         return Contrasted(loss, detached[0], detached[1], share)
 
     def before_step(self, step: int, num_steps: float) -> None:
@@ -264,6 +265,11 @@ def projection_head(feature_size: int, size: int | None, seed: int) -> nn.Module
         return nn.Identity()
     with seeded(seed):
         return nn.Sequential(nn.Linear(feature_size, feature_size), nn.ReLU(), nn.Linear(feature_size, size))
+
+
+def _of_samples(weight: Tensor | None, samples: Tensor) -> Tensor | float:
+    """Return (2P,) the weights of both samples of P pairs, in the samples' dtype; 1 for None."""
+    return 1.0 if weight is None else weight.to(samples.dtype).repeat(2)
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -120,7 +120,8 @@ class Objective(nn.Module):
         with torch.autocast(output.feature.device.type, enabled=False):
             kept = 0 if batch.is_filler else batch.num_pairs
             first, second = output.feature[:, :, :kept].unbind(1)
-            contrasted = self.contrast(first, second, batch.tokens.reward_index[:, :kept])
+            index, shares = batch.tokens.reward_index[:, :kept], list_shares(batch.group[:kept])
+            contrasted = self.contrast(first, second, index, shares)
         self.last = contrasted._replace(loss=contrasted.loss.detach())
         losses["contrast"] = contrasted.loss
         losses["loss"] = losses["loss"] + self.beta * contrasted.loss

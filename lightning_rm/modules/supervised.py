@@ -60,6 +60,6 @@ class SupervisedLM(PairwiseRM):
         return self.model(batch.tokens, keep_hidden=self.training)
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
-        """Return the mean next-token loss over the tokens of chosen responses."""
-        loss = self.model.lm_loss(output, batch.tokens)
+        """Return the mean next-token loss over the tokens of chosen responses, all of the step alike."""
+        loss = batch.text_share * self.model.lm_loss(output, batch.tokens)
         return {"loss": loss, "lm": loss}

@@ -21,7 +21,7 @@ from lightning_rm.metrics.pairs import PairMetrics
 from lightning_rm.modules import measured as measured_sets
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.optimization import warmup_schedule
-from tests import reference
+from tests import methods, reference
 from tests.float64 import assert_same, same
 from tests.toy import LossRecorder, Rows, toy_data, toy_model, toy_module, toy_trainer, weights
 
@@ -107,19 +107,30 @@ def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     assert abs(metrics["test/accuracy"] - 0.5) < 3 * (0.25 / 400) ** 0.5
 
 
-@pytest.mark.parametrize("accumulate", [2, 3])
-def test_accumulation_equals_one_large_batch(tmp_path: Path, accumulate: int) -> None:
-    """Ten pairs in one step, as one batch and as micro-batches of uneven size: the same weights after the step."""
+@pytest.mark.parametrize(("accumulate", "lm_loss"), [(2, 0.0), (3, 0.0), (3, 0.5)])
+def test_accumulation_equals_one_large_batch(tmp_path: Path, accumulate: int, lm_loss: float) -> None:
+    """Ten pairs in one step, as one batch and as micro-batches of uneven size: the same weights after the step.
+
+    The text of chosen responses, which are not equally long, is one mean over the tokens of all of them.
+    """
+
+    def module() -> BaselineRM:
+        model = methods.model_of("float64", keep_lm_head=True)
+        return BaselineRM(model, partial(torch.optim.SGD, lr=1.0), lm_loss=lm_loss).double()
+
     after: list[dict[str, torch.Tensor]] = []
     for pairs, window in ((10, 1), (-(-10 // accumulate), accumulate)):
-        module = BaselineRM(toy_model(dtype="float64"), partial(torch.optim.SGD, lr=1.0))
         data = toy_data(10, batch_pairs=pairs, order="random")
-        toy_trainer(tmp_path, accumulate_grad_batches=window, limit_val_batches=0).fit(module, data)
-        after.append(weights(module))
-    start = weights(BaselineRM(toy_model(dtype="float64"), torch.optim.SGD))
+        trainer = toy_trainer(tmp_path, accumulate_grad_batches=window, limit_val_batches=0, log_every_n_steps=1)
+        trainer.fit(trained := module(), data)
+        after.append(weights(trained) | {name: value.double() for name, value in trainer.callback_metrics.items()})
+    start = weights(module())
+    assert (
+        {"train/ranking", "train_epoch/nll", *(["train/lm"] if lm_loss else [])} <= after[0].keys() == after[1].keys()
+    )
     assert max((after[0][name] - start[name]).abs().max().item() for name in start) > 1e-3
-    for name in start:
-        assert_same(after[1][name], after[0][name])
+    for name, value in after[0].items():
+        assert_same(after[1][name], value)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -79,6 +79,7 @@ class PairBatches(Dataset[PreferenceBatch]):
             attributes=self.pairs.attributes,
             data_set=self.name,
             scale=micro_batch.scale,
+            text_share=micro_batch.text_share,
             responses=tuple(read(step) for step in steps) if read else (),
             **columns,
         )

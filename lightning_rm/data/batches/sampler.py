@@ -48,6 +48,8 @@ class MicroBatch:
         scale: what the mean loss of these pairs is multiplied by: pairs here * world size * accumulate / pairs in the
             optimizer step. Lightning divides every loss by accumulate, in a short last step too, and gradients are
             averaged over ranks: scaled so, each step takes the mean over its pairs.
+        text_share: what a mean over these pairs' text is multiplied by besides, for the mean over the text of the step:
+            the share of its text that is here, over the share of its pairs.
         response_steps: on the first micro-batch of an optimizer step that is read, where groups of responses go with
             the pairs: the micro-steps of that step, counted from the start of the run. Empty elsewhere.
     """
@@ -55,6 +57,7 @@ class MicroBatch:
     rows: tuple[int, ...]
     valid: tuple[bool, ...]
     scale: float
+    text_share: float = 1.0
     response_steps: tuple[int, ...] = ()
 
 
@@ -83,6 +86,8 @@ class PairBatchSampler:
         prompts: (N,) tokens of each pair's prompt that the grid shares and (N,) one number a distinct prompt, for a
             budget of `shared_prefix`; None for none.
         strength: (N,) what the orders by strength sort by.
+        text_lengths: (N,) tokens of each row's chosen responses, for `MicroBatch.text_share`; None takes every row to
+            have as many as the others.
         rank: which rank's part to yield.
         world_size: the number of ranks.
         accumulate: micro-steps an optimizer step.
@@ -110,6 +115,7 @@ class PairBatchSampler:
         sequence_index: Rows | None = None,
         prompts: tuple[Rows, Rows] | None = None,
         strength: NDArray[np.float64] | None = None,
+        text_lengths: Rows | None = None,
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
@@ -140,6 +146,7 @@ class PairBatchSampler:
             np.arange(lengths.size).reshape(lengths.shape) if sequence_index is None else sequence_index
         )
         self.strength = np.broadcast_to(np.nan, len(lengths)) if strength is None else strength
+        self.text_lengths: Rows = np.ones(len(lengths), np.int64) if text_lengths is None else text_lengths
         self.rank = rank
         self.world_size = world_size
         self.accumulate = accumulate
@@ -210,10 +217,12 @@ class PairBatchSampler:
         """Return this rank's part of a micro-step."""
         rows = step[self.rank]
         if len(rows) == 0:
-            return MicroBatch((int(step[0][0]),), (False,), 0.0, response_steps)
-        num_pairs = sum(len(batch) for batches in optimizer_step for batch in batches)
-        scale = len(rows) * self.world_size * self.accumulate / num_pairs
-        return MicroBatch(tuple(rows.tolist()), (True,) * len(rows), scale, response_steps)
+            return MicroBatch((int(step[0][0]),), (False,), 0.0, response_steps=response_steps)
+        all_rows = np.concatenate([batch for batches in optimizer_step for batch in batches])
+        scale = len(rows) * self.world_size * self.accumulate / len(all_rows)
+        num_text = self.text_lengths[all_rows].mean()
+        text_share = float(self.text_lengths[rows].mean() / num_text) if num_text else 1.0
+        return MicroBatch(tuple(rows.tolist()), (True,) * len(rows), scale, text_share, response_steps)
 
     def _compose(self, generator: np.random.Generator) -> list[Rows]:
         """Return all pairs in batches, in an order that may still be shuffled; what fills no micro-step comes last."""

@@ -32,7 +32,7 @@ from lightning_rm.data.store.table import open_table
 from lightning_rm.strength import Strength, Target, Targets
 from lightning_rm.tokens import Sample
 
-FOUND = ("first_of_list", "list_lengths", "list_strength", "prompt_index")
+FOUND = ("first_of_list", "list_lengths", "list_strength", "prompt_index", "text_lengths")
 """What is found for the pairs of a data set when it is first asked for, and is another of other pairs."""
 
 
@@ -225,6 +225,14 @@ class PairDataset:
         total = np.add.reduceat(np.nan_to_num(mean), self.first_of_list)
         number = np.add.reduceat(~np.isnan(mean), self.first_of_list, dtype=np.int64)
         return total / np.where(number > 0, number, np.nan)
+
+    @cached_property
+    def text_lengths(self) -> NDArray[np.int64]:
+        """(L,) tokens that the LM loss reads of each row: of every response that is chosen in one of its pairs."""
+        chosen = self._sides[:, 0]
+        _, first = np.unique(self.list_index * (int(chosen.max()) + 1) + chosen, return_index=True)
+        num_tokens = self.lengths[first, 0] - np.maximum(self.prompt_lengths[first], 1)
+        return np.bincount(self.list_index[first], num_tokens).astype(np.int64)
 
     def pairs_of(self, lists: Sequence[int]) -> NDArray[np.int64]:
         """Return the pairs of some rows, row by row."""

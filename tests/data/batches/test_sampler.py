@@ -98,6 +98,20 @@ def test_scale_of_a_short_accumulation_window() -> None:
     assert [(len(batch.rows), batch.scale) for batch in rank] == [(2, 1.0), (2, 1.0), (1, 2.0)]
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_text_counts_by_its_tokens(accumulate: int) -> None:
+    """Scaled both ways, a micro-batch has the share of its step's text tokens that are its own."""
+    text = np.random.default_rng(0).integers(0, 9, 25)
+    read = ranks(2, 25, num_pairs=2, accumulate=accumulate, text_lengths=text)
+    for start in range(0, len(read[0]), accumulate):
+        step = [batch for rank in read for batch in rank[start : start + accumulate]]
+        num_tokens = [sum(int(text[row]) for row in valid_rows([batch])) for batch in step]
+        shares = [batch.scale * batch.text_share / (2 * accumulate) for batch in step]
+        assert shares == same([number / sum(num_tokens) for number in num_tokens])
+    (no_text, *_) = ranks(1, 4, num_pairs=2, accumulate=2, text_lengths=np.zeros(4, np.int64))[0]
+    assert (no_text.scale, no_text.text_share) == (1.0, 1.0)
+
+
 def test_the_last_step_is_halved_until_every_rank_has_pairs() -> None:
     """4 ranks of 3 pairs, 43 in all: after 3 micro-steps of 12, batches of 3, 3 and 1 are left for 4 ranks."""
     read = ranks(4, 43, num_pairs=3)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_rm.data.batches.layouts import padded
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import prepare_pairs
@@ -50,6 +51,17 @@ def test_every_two_responses_of_different_scores_are_a_pair(tmp_path: Path) -> N
     np.testing.assert_array_equal(pairs.scores[:, 2], [[NAN, 2, 4], [NAN, NAN, 1]])
     assert pairs.list_lengths.tolist() == [[13, 13, 14], [5, 5, 0], [5, 5, 0]]
     assert pairs.sample(1).sequences[0] == pairs.sample(0).sequences[0]
+
+
+def test_text_is_counted_as_batches_hold_it(tmp_path: Path) -> None:
+    """The tokens of each response that is chosen in a pair, once a list: of scores 1, 3, 2 the second and the third."""
+    ranked = replace(THREE, id="ranked", scores=({"score": 1.0}, {"score": 3.0}, {"score": 2.0}))
+    pairs = prepared(tmp_path, THREE, PLAIN, ranked)
+    samples = [[pairs.sample(int(row)) for row in pairs.pairs_of([place])] for place in range(3)]
+    assert pairs.text_lengths.tolist() == [padded(of_list, "last", 0).response_index.shape[1] for of_list in samples]
+    assert pairs.text_lengths.tolist() == [2, 2, 5]
+    untied = pairs.treated(replace(pairs.targets(), kept=np.array([True, True, True, False, True, True])))
+    assert untied.text_lengths.tolist() == [2, 2, 5]
 
 
 def test_the_file_holds_every_response_once(tmp_path: Path) -> None:
