@@ -93,7 +93,8 @@ class ModelStages:
         if several:
             folders = [self.setup.model(run) for run in places]
             groups = said_groups(round / "responses.jsonl").groups
-            combine_models(folders, groups, self.cfg.combine, self.cfg.lam, round / "reward_model/model/best")
+            out = round / "reward_model/model" / self.setup.weights  # where the one model of a run has them
+            combine_models(folders, groups, self.cfg.combine, self.cfg.lam, out, self.setup.device)
 
     def train_inputs(self, round: Round) -> dict[str, Any]:
         """Return what the reward model depends on."""
@@ -106,7 +107,9 @@ class ModelStages:
             **(start_of(self.cfg) if self.cfg.backbone.get("path") != self.cfg.policy else {}),  # that has said all
             "pairs": self.setup.source("train").fingerprint(),
             **{name: sha256_of(file) for name, file in read.items()},
-            "models": [self.cfg.num_models, self.cfg.combine, self.cfg.lam] if self.cfg.num_models > 1 else 1,
+            "models": 1
+            if self.cfg.num_models == 1
+            else [self.cfg.num_models, self.cfg.combine, self.cfg.lam, self.setup.weights],
             "seed": round.seed(self.cfg.seed, "train 0"),
         }
 

@@ -68,14 +68,18 @@ class Setup:
         """Return the round whose policy is improved in this one."""
         return round.before if self.cfg.policy_from == "last" else Round(self.out, 0)
 
+    @property
+    def weights(self) -> str:
+        """Which weights of a reward model's run are taken: without a monitor there are no best ones."""
+        return self.cfg.weights if self.cfg.monitor is not None else "last"
+
     def model(self, run: Path) -> Path:
         """Return the folder of a run's reward model.
 
         Raises:
             ValueError: if the run has none.
         """
-        weights = self.cfg.weights if self.cfg.monitor is not None else "last"
-        found = find_folder(run, weights) or find_folder(run, "last")
+        found = find_folder(run, self.weights) or find_folder(run, "last")
         if found is None:
             raise ValueError(f"{run} has no reward model; has its stage been run? (stage=reward_model)")
         return found

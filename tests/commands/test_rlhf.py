@@ -267,7 +267,11 @@ def test_several_models_are_one(world: Path, tmp_path: Path, monkeypatch: pytest
     runner = Runner(tmp_path)
     run(words, runner)
     assert runner.ran == ["train", "train"]
-    model = load_model(tmp_path / "out/round_1/reward_model").model
+    # without a monitor the last weights are taken, of one model or of several
+    setup = Setup(composed(*words, command="rlhf"), words, runner, Console())
+    folder = setup.model(tmp_path / "out/round_1/reward_model")
+    assert folder == tmp_path / "out/round_1/reward_model/model/last"
+    model = load_model(folder).model
     assert model.num_members == 2
     assert model.num_rewards == 1
 
