@@ -25,7 +25,7 @@ from lightning_rm.commands._tables import words_table
 from lightning_rm.drafts import check_place
 from lightning_rm.rlhf.measures import read_judged
 from lightning_rm.rlhf.round_table import RoundTable, read_rounds
-from lightning_rm.rlhf.rounds import Round, Stage, run_rounds, settle
+from lightning_rm.rlhf.rounds import Round, Stage, is_made, run_rounds, settle
 
 
 def rlhf(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = None) -> RoundTable | None:
@@ -83,7 +83,22 @@ def _one(cfg: DictConfig, stages: Sequence[Stage], console: Console, check: Call
     if stage.name == "sample":
         check()
     round = Round(Path(cfg.out), cfg.round)
+    if stage.name == "judge" and round.number:
+        _check_start(stage, Round(Path(cfg.out), 0))
     _say(console, stage, round, settle(stage, round, overwrite=cfg.overwrite))
+
+
+def _check_start(stage: Stage, start: Round) -> None:
+    """Check that the start policy, which a later round is held against, was judged as that round will be.
+
+    Raises:
+        ValueError: if it was not, or in another way.
+    """
+    if not is_made(stage, start):
+        raise ValueError(
+            f"{start.folder} is not judged yet, and later rounds are held against it; judge it first (stage=judge "
+            "round=0)"
+        )
 
 
 def _say(console: Console, stage: Stage, round: Round, is_new: bool) -> None:

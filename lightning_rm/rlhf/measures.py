@@ -32,7 +32,8 @@ class Measures:
         tie: share of the ties.
         lose: share of the verdicts against it.
         num_no_verdict: comparisons that the judge has not answered; they are in no share.
-        reward: mean reward by this round's model, less that of the start policy's responses; None in round 0.
+        reward: mean reward by this round's model, less that of the start policy's response of the same place, over
+            those of which the model reads both; None in round 0.
         reward_std: standard deviation of the rewards over responses.
         agreement: share of pairs of responses to one prompt whose gold differs, where the reward differs the same way;
             a tie of rewards counts one half.
@@ -100,7 +101,8 @@ def measure(
     num_tokens = sum(sum(row["num_tokens"]) for row in rows)
     distance = divergence(log_prob, start_log_prob)
     known = [reward for reward in rewards or () if reward is not None]
-    start_known = [reward for reward in start_rewards or () if reward is not None]
+    both = zip(rewards or (), start_rewards or (), strict=True)
+    gains = [own - start for own, start in both if own is not None and start is not None]
     return Measures(
         num_prompts=len(rows),
         num_responses=len(responses),
@@ -108,7 +110,7 @@ def measure(
         gold_std_err=float(np.std(means, ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None,
         **share,
         num_no_verdict=len(judgements) - len(verdicts),
-        reward=float(np.mean(known) - np.mean(start_known)) if known and start_known else None,
+        reward=float(np.mean(gains)) if gains else None,
         reward_std=float(np.std(known)) if known else None,
         agreement=agreement(rows),
         num_overlong=len(rewards or ()) - len(known),

@@ -122,7 +122,7 @@ class RoundTable:
 
     def series(self) -> dict[str, list[float | None]]:
         """Return measure -> its value in every round, for a figure."""
-        names = asdict(self.measures[0])
+        names = [*asdict(self.measures[0]), "worth"]
         return {name: [getattr(measures, name) for measures in self.measures.values()] for name in names}
 
     def write(self, folder: Path) -> list[Path]:

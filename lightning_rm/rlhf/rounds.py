@@ -127,16 +127,24 @@ def check_made(out: Path, stages: Sequence[Stage], num_rounds: int) -> None:
         ValueError: as `settle` does, for the first that is not.
     """
     for number in range(num_rounds + 1):
-        round = Round(out, number)
         for stage in (stage for stage in stages if number >= stage.first):
-            known = _known(stage, round)
-            if known is None:
+            if not is_made(stage, Round(out, number)):
                 return
-            inputs = _inputs(stage, round)
-            if known["inputs"] != inputs:
-                raise _of_other_inputs(stage, round, known["inputs"], inputs)
-            if not known["finished"] or not all((round / name).exists() for name in stage.read):
-                return
+
+
+def is_made(stage: Stage, round: Round) -> bool:
+    """Tell whether a stage has been made, of the inputs of now, and what others read of it is still there.
+
+    Raises:
+        ValueError: if it was made, or begun, of other inputs.
+    """
+    known = _known(stage, round)
+    if known is None:
+        return False
+    inputs = _inputs(stage, round)
+    if known["inputs"] != inputs:
+        raise _of_other_inputs(stage, round, known["inputs"], inputs)
+    return bool(known["finished"]) and all((round / name).exists() for name in stage.read)
 
 
 def run_rounds(

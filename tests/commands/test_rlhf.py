@@ -244,6 +244,15 @@ def test_stages_alone_killed_and_run_again_equal_the_whole(
             assert torch.equal(value, weights(tmp_path / "out", name)[key])
 
 
+def test_a_round_judged_alone_is_held_against_a_start_that_was_judged_alike(whole: Path, world: Path) -> None:
+    alone = ["stage=judge", "round=1", "overwrite=true"]
+    with pytest.raises(ValueError, match=r"round_0 holds a judge of other inputs \(temperature was 1\.0, is 0\.5\)"):
+        run([*words_of(world, whole, *META), *alone, "eval_temperature=0.5"], Runner(whole.parent, killed_at=0))
+    elsewhere = whole.parent / "elsewhere"
+    with pytest.raises(ValueError, match=r"round_0 is not judged yet, .* judge it first \(stage=judge round=0\)"):
+        run([*words_of(world, elsewhere, *META), *alone], Runner(whole.parent, killed_at=0))
+
+
 def test_labels_of_the_round_join_the_pairs(whole: Path) -> None:
     config = (whole / "round_1/reward_model/config.yaml").read_text()
     assert "round_1/labels.jsonl" in config

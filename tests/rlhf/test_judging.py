@@ -14,10 +14,10 @@ import torch
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.rlhf.answering import Answering
 from lightning_rm.rlhf.diversity import distinct_ngrams, self_bleu
-from lightning_rm.rlhf.judges import PlantedJudge, RewardJudge
+from lightning_rm.rlhf.judges import Judgement, PlantedJudge, RewardJudge
 from lightning_rm.rlhf.judging import judge_policy
 from lightning_rm.rlhf.log_probs import divergence, perplexity, response_log_probs
-from lightning_rm.rlhf.measures import agreement
+from lightning_rm.rlhf.measures import agreement, measure
 from lightning_rm.rlhf.prompts import Prompt
 from lightning_rm.rlhf.reward_function import RewardFunction
 from lightning_rm.rlhf.sampling import sample_responses
@@ -118,6 +118,22 @@ def test_a_policy_is_held_against_what_the_start_policy_says_to_the_same_prompts
     prompt = Prompt(({"role": "user", "content": "hello"},), id="0", prompt_id="0")
     with pytest.raises(ValueError, match=r"judge round 0 anew first \(stage=judge round=0 overwrite=true\)"):
         judge_policy("none", "none", world_tokenizer(), [prompt], PlantedJudge(), Answering(k=2), start_said=[said])
+
+
+def test_a_reward_is_held_against_that_of_the_same_place() -> None:
+    """The model reads both of one pair of three, 5 and 3; the mean of all others would be 9 less."""
+    row = {
+        "responses": ["a", "b", "c"],
+        "num_tokens": [1, 1, 1],
+        "log_prob": [0.0] * 3,
+        "start_log_prob": [0.0] * 3,
+        "finished": [True] * 3,
+    }
+    ties = [Judgement("tie")] * 3
+    found = measure([row], ties, [5.0, None, 1.0], [3.0, 20.0, None])
+    assert (found.reward, found.num_overlong) == (2.0, 1)
+    assert measure([row], ties, [None, None, 1.0], [3.0, 20.0, None]).reward is None
+    assert measure([row], ties, None, None).reward is None
 
 
 def test_a_judge_that_says_nothing_judges_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lightning_rm.analysis.plots.rounds import rounds_figure
 from lightning_rm.data.rows import GroupRow, Message
 from lightning_rm.data.synthetic.annotator import Annotator
 from lightning_rm.data.synthetic.draws import Draws
@@ -19,7 +20,7 @@ from lightning_rm.rlhf.judges import PlantedJudge
 from lightning_rm.rlhf.labelling import label_pairs
 from lightning_rm.rlhf.measures import Measures, read_judged
 from lightning_rm.rlhf.round_table import RoundTable
-from lightning_rm.rlhf.rounds import Round, Stage, check_made, num_falls, run_rounds, settle
+from lightning_rm.rlhf.rounds import Round, Stage, check_made, is_made, num_falls, run_rounds, settle
 from tests.float64 import roughly
 
 PROMPT: tuple[Message, ...] = ({"role": "user", "content": "name two red fruits."},)
@@ -119,6 +120,18 @@ def test_what_is_gone_is_made_again_and_what_is_damaged_is_named(tmp_path: Path)
     assert again.calls == 2
 
 
+def test_whether_a_stage_is_made_of_the_inputs_of_now(tmp_path: Path) -> None:
+    _, judge = Chain(tmp_path).stages()
+    assert not is_made(judge, Round(tmp_path, 0))
+    settle(judge, Round(tmp_path, 0))
+    assert is_made(judge, Round(tmp_path, 0))
+    _, other = Chain(tmp_path, setting="other").stages()
+    with pytest.raises(ValueError, match=r"round_0 holds a b of other inputs \(setting was '', is 'other'\)"):
+        is_made(other, Round(tmp_path, 0))
+    (tmp_path / "round_0/b").unlink()
+    assert not is_made(judge, Round(tmp_path, 0))
+
+
 def test_a_stage_that_failed_before_it_made_anything_takes_other_settings(tmp_path: Path) -> None:
     class Fails(Chain):
         def write(self, round: Round, name: str, source: Path) -> None:
@@ -152,6 +165,10 @@ def test_round_0_is_held_against_nothing() -> None:
     table = RoundTable(rounds, {})
     assert [row["win"] for row in table.rows()] == ["", "25.0%"]
     assert table.best == 0
+    assert table.series()["worth"] == [0.5, 0.375]
+    panel = rounds_figure(table.series()).axes[0]
+    assert panel.get_title(loc="left") == "share of wins, ties half"
+    assert panel.lines[0].get_ydata().tolist() == [0.5, 0.375]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     assert "so round 0, which is that policy, has none" in table.notes()[0]
     assert "one half for round 0) is highest in round 0" in table.notes()[1]
 

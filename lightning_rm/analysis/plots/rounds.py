@@ -25,7 +25,7 @@ def rounds_figure(series: Series, title: str = "Rounds of RLHF") -> Figure:
     """
     compares = all(value is None for value in series["gold"])
     panels = (
-        ("win", "share of wins, against the start", None) if compares else ("gold", "gold", "gold_std_err"),
+        ("worth", "share of wins, ties half", None) if compares else ("gold", "gold", "gold_std_err"),
         ("reward", "its own reward, from the start policy's", "reward_std"),
         ("kl", "KL from the start (nats)", "kl_std_err"),
         ("length", "tokens of a response", None),
