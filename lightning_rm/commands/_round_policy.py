@@ -14,6 +14,7 @@ from lightning_rm.commands._process import words_of
 from lightning_rm.commands._round_setup import Setup, given, write_counts
 from lightning_rm.commands._words import quoted
 from lightning_rm.digests import sha256_of
+from lightning_rm.models.backbone.positions import longest_sequence
 from lightning_rm.rlhf.improving import Shaping, choose_for_policy, rewards_of, said_groups, write_pairs
 from lightning_rm.rlhf.policy import generation_config, policy_config
 from lightning_rm.rlhf.rounds import Round
@@ -97,7 +98,7 @@ class PolicyStage:
             policy: that it begins with.
             chosen: the file of the text.
         """
-        context: int = getattr(policy_config(policy), "max_position_embeddings", None) or self.cfg.data.max_tokens
+        context = longest_sequence(policy_config(policy)) or self.cfg.data.max_tokens
         return [
             *("module=supervised", "data=jsonl", "data.module.val=null", "data.module.test=null"),
             *("data.val_fraction=0", f"data.max_tokens={context}", "monitor=null", "logger=csv"),

@@ -39,6 +39,7 @@ from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.backbone.new_head import NewHead
 from lightning_rm.models.backbone.partitions import shape_of
+from lightning_rm.models.backbone.positions import longest_sequence
 from lightning_rm.models.backbone.routing import hear_routers, hearing, routing_of
 from lightning_rm.models.backbone.text import text_loss
 from lightning_rm.models.backbone.unread import Unread, read_shards
@@ -361,8 +362,7 @@ class RewardModel(AnyRewardModel):
     @property
     def max_tokens(self) -> int | None:
         """The longest sequence the backbone has positions for; None where its configuration names no limit."""
-        config = self.backbone.config
-        limit: int | None = getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))  # MPT's
+        limit = longest_sequence(self.backbone.config)
         return limit if limit is None else limit - self._first_position
 
     def head_parameters(self) -> Iterator[nn.Parameter]:

@@ -19,6 +19,7 @@ from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
 from lightning_rm.digests import check_unchanged, fingerprint
+from lightning_rm.models.backbone.positions import longest_sequence
 from lightning_rm.rlhf.policy import generation_config, load_policy, policy_config, policy_version
 from lightning_rm.rlhf.prompts import check_template_arguments, prompt_text
 from lightning_rm.rlhf.sampling import ending_tokens
@@ -98,9 +99,7 @@ class PairReader:
         """
         if not is_positive(temperature):
             raise ValueError(f"temperature={temperature}; it must be above 0")
-        context: int | None = getattr(
-            policy_config(path, trust_remote_code=trust_remote_code), "max_position_embeddings", None
-        )
+        context = longest_sequence(policy_config(path, trust_remote_code=trust_remote_code))
         tokenizer = load_tokenizer(path, chat_template=chat_template, trust_remote_code=trust_remote_code)
         arguments = dict(chat_template_kwargs or {})
         check_template_arguments(tokenizer, arguments)

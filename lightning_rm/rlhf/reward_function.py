@@ -20,11 +20,11 @@ from lightning_rm.counts import is_number, is_positive
 from lightning_rm.data.formats.scorable import prompt_and_response
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.policy import OVERLONG
-from lightning_rm.data.tokenize.templates import encode_texts, render, unread_arguments
+from lightning_rm.data.tokenize.templates import encode_texts, render
 from lightning_rm.devices import device_here, known_device
 from lightning_rm.digests import fingerprint
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
-from lightning_rm.scoring.conversations import Conversation, bounded, encode
+from lightning_rm.scoring.conversations import EMPTY_RESPONSE, Conversation, bounded, encode, remarks
 from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.scoring.load import LoadedModel, check_loaded, load_model
 from lightning_rm.scoring.parts import Refusal
@@ -135,9 +135,9 @@ class RewardFunction:
                 prompts, completions, tools or nothing, chat_template_kwargs or nothing, strict=True
             )
         ]
-        for conversation in conversations:
-            for argument in unread_arguments(self.tokenizer, conversation.chat_template_kwargs):
-                warnings.warn(f"the reward model's chat template reads no argument {argument!r}", stacklevel=2)
+        said = {remark for conversation in conversations for remark in remarks(self.tokenizer, conversation)}
+        for remark in sorted(said - {EMPTY_RESPONSE}):  # of a policy, which may say nothing
+            warnings.warn(f"the reward model's chat template: responses {remark}", stacklevel=2)
         return self._rewards(encode(self.tokenizer, conversations, self.model.max_tokens))
 
     def openrlhf(

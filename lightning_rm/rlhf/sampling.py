@@ -28,6 +28,7 @@ from lightning_rm.counts import check_counts, is_positive
 from lightning_rm.data.rows import Message
 from lightning_rm.digests import key_digest
 from lightning_rm.models.backbone.contexts import evaluating
+from lightning_rm.models.backbone.positions import longest_sequence
 from lightning_rm.rlhf.prompts import encode_prompt
 
 
@@ -153,7 +154,7 @@ def room_for_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int | None
     Raises:
         ValueError: if it leaves none.
     """
-    limit: int | None = getattr(config, "max_position_embeddings", None)
+    limit = longest_sequence(config)
     if limit is not None and limit <= max_new_tokens:
         raise ValueError(
             f"max_new_tokens={max_new_tokens} leaves no room for a prompt, the policy's context has {limit:,} tokens; "

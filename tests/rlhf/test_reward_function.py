@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,28 @@ def test_trl_hands_over_columns_for_the_template() -> None:
     first = score(*model, [[*MESSAGES[0], *SAID[0]]], chat_template_kwargs={"shout": "please "}).tolist()
     assert found == roughly([*first, *expected(model)[1:]])
     assert found[0] != expected(model)[0]
+
+
+@pytest.mark.parametrize(
+    ("turn", "columns", "remark"),
+    [
+        ({"tool_calls": [{"function": {"name": "buy", "arguments": {"fruit": "crab"}}}]}, {}, "text left out by"),
+        ({"reasoning_content": "red ones"}, {}, "text left out by"),
+        ({}, {"chat_template_kwargs": [{"shout": True}]}, r"argument that the template does not read \(shout\)"),
+    ],
+)
+def test_what_the_template_leaves_out_is_said(turn: Any, columns: Any, remark: str) -> None:
+    """Its reward is that of what is left."""
+    said = {"role": "assistant", "content": ANSWERS[0], **turn}
+    with pytest.warns(UserWarning, match=rf"the reward model's chat template: responses with .*{remark}"):
+        found = by_trl(RewardFunction(MODEL), MESSAGES[:1], [[said]], **columns)
+    assert found == roughly(expected()[:1])
+
+
+def test_an_empty_response_is_nothing_to_warn_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(by_trl(RewardFunction(MODEL))) == 3
 
 
 def test_each_completion_has_a_prompt() -> None:
