@@ -27,7 +27,9 @@ from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.devices import device_here, device_of
 from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import draft_of
+from lightning_rm.rlhf.combining import zeros_of
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge
+from lightning_rm.rlhf.improving import said_groups
 from lightning_rm.rlhf.judges import Judge
 from lightning_rm.rlhf.policy import model_version, policy_config, policy_version
 from lightning_rm.rlhf.prompts import Prompt, distinct_prompts
@@ -107,10 +109,18 @@ class Setup:
             return model_version(folder)
 
     def rewards(self, round: Round) -> RewardFunction:
-        """Return the rewards of a round's model as they are."""
+        """Return the rewards of a round's model as they are.
+
+        Where members on one backbone are compared with one another, each is taken less its mean over the round's
+        samples, as an ensemble's are.
+        """
         how = "mean" if self.cfg.combine == "warm" else self.cfg.combine
-        model = load_model(self.model(round / "reward_model"))
-        return RewardFunction(model, how=how, lam=self.cfg.lam, overlong=None, device=self.device)
+        model, tokenizer = loaded = load_model(self.model(round / "reward_model"))
+        zeros = None
+        if model.num_rewards > 1 and how != "mean":
+            groups = said_groups(round / "responses.jsonl").groups
+            zeros = zeros_of(model.to(self.device), tokenizer, groups)
+        return RewardFunction(loaded, how=how, lam=self.cfg.lam, zeros=zeros, overlong=None, device=self.device)
 
     def train(self, words: Sequence[str], run: Path) -> None:
         """Train, unless the run has written its results; one that was stopped goes on from its checkpoint."""

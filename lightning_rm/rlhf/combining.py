@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.formats.scorable import prompt_and_response
 from lightning_rm.data.rows import GroupRow
 from lightning_rm.models.ensembles.aggregate import Aggregate
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.warm import average_weights
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.conversations import Conversation, encode
-from lightning_rm.scoring.engine import score_sequences
+from lightning_rm.scoring.engine import Rewards, score_sequences
 from lightning_rm.scoring.load import load_model
 from lightning_rm.scoring.parts import Refusal
 
@@ -56,6 +59,27 @@ def combine_models(
         average_weights(models).save_pretrained(out, tokenizer)
         return None
     ensemble = RewardEnsemble(models, how, lam).eval().to(device)
+    ensemble.centre(torch.from_numpy(_votes(ensemble, tokenizer, groups)))
+    ensemble.save_pretrained(out, tokenizer)
+    return ensemble
+
+
+def zeros_of(model: AnyRewardModel, tokenizer: PreTrainedTokenizerBase, groups: Sequence[GroupRow]) -> list[float]:
+    """Return (M,), the mean reward of each member of a model over responses of the policy: what it takes for 0.
+
+    Args:
+        model: with M members on one backbone.
+        tokenizer: the model's.
+        groups: responses of the policy; those that the model cannot read whole are left out.
+
+    Raises:
+        ValueError: if it can read none.
+    """
+    return _votes(model, tokenizer, groups).mean(axis=0, dtype=np.float64).tolist()
+
+
+def _votes(model: AnyRewardModel, tokenizer: PreTrainedTokenizerBase, groups: Sequence[GroupRow]) -> Rewards:
+    """Return (N, M), the rewards by every member of the N responses that it can read."""
     conversations = [
         Conversation(
             prompt_and_response(group.prompt, response[-1]["content"]), group.tools, group.chat_template_kwargs
@@ -63,13 +87,11 @@ def combine_models(
         for group in groups
         for response in group.responses
     ]
-    encoded = encode(tokenizer, conversations, ensemble.max_tokens)
+    encoded = encode(tokenizer, conversations, model.max_tokens)
     read = [ids for ids in encoded if not isinstance(ids, Refusal)]
     if not read:
         raise ValueError(
             f"the reward models can read none of {len(encoded):,} responses, the first because of: {encoded[0]}; make "
             "max_prompt_tokens or max_new_tokens smaller"
         )
-    ensemble.centre(torch.from_numpy(score_sequences(ensemble, read, each_member=True)))
-    ensemble.save_pretrained(out, tokenizer)
-    return ensemble
+    return score_sequences(model, read, each_member=True)

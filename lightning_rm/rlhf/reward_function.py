@@ -47,6 +47,8 @@ class RewardFunction:
             own aggregate.
         how: the aggregate of members.
         lam: the price of variance, for `mean_minus_variance`.
+        zeros: (M,) taken off each member's rewards first; None for 0. Each member has a zero of its own, which the
+            worst case and the variance would measure in place of disagreement: `combining.zeros_of` finds them.
         normalize: give (reward - mean) / std, with the mean and std of rewards on a reference set that the model's
             `config.json` names; or the two numbers.
         clip: the lowest and the highest reward to give, after normalising; None for no bounds.
@@ -58,8 +60,8 @@ class RewardFunction:
         name: what trainers log the reward as.
 
     Raises:
-        ValueError: if the model has no mean and std to normalise by, std is not above 0, or bounds are the wrong way
-            round.
+        ValueError: if the model has no mean and std to normalise by, std is not above 0, bounds are the wrong way
+            round, or there is not one zero for each member.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class RewardFunction:
         *,
         how: Aggregate = "mean",
         lam: float = 1.0,
+        zeros: Sequence[float] | None = None,
         normalize: bool | tuple[float, float] = False,
         clip: tuple[float, float] | None = None,
         overlong: Overlong = "error",
@@ -80,6 +83,9 @@ class RewardFunction:
         self.model, self.tokenizer = load_model(model, dtype=dtype) if isinstance(model, str | Path) else model
         self.how: Aggregate = how
         self.lam = lam
+        self.zeros = [0.0] * self.model.num_rewards if zeros is None else list(zeros)
+        if len(self.zeros) != self.model.num_rewards:
+            raise ValueError(f"zeros={self.zeros} for a model of {self.model.num_rewards} rewards; give one for each")
         if isinstance(normalize, bool):
             normalize = reference_scale(self.model) if normalize else (0.0, 1.0)
         self.mean, self.std = normalize
@@ -98,7 +104,8 @@ class RewardFunction:
     def digest(self) -> str:
         """Return 16 hex digits that change with the model, its tokenizer, and how rewards are made of what it says."""
         loaded = LoadedModel(self.model, self.tokenizer).digest()
-        settings = [self.how, self.lam, self.mean, self.std, self.clip, self.overlong]
+        settings: list[Any] = [self.how, self.lam, self.mean, self.std, self.clip, self.overlong]
+        settings += [self.zeros] if any(self.zeros) else []
         return fingerprint(model=loaded, settings=settings)[:16]
 
     def __call__(
@@ -218,7 +225,9 @@ class RewardFunction:
             batch_tokens=self.batch_tokens,
             name="response {}".format,
         )
-        reward = (aggregate(torch.from_numpy(votes.T), self.how, self.lam) - self.mean) / self.std
+        members = torch.from_numpy(votes.T)
+        centred = members - members.new_tensor(self.zeros)[:, None]
+        reward = (aggregate(centred, self.how, self.lam) - self.mean) / self.std
         given = iter((reward if self.clip is None else reward.clamp(*self.clip)).tolist())
         left_out = cast("float | None", self.overlong)
         return [left_out if place in refused else next(given) for place in range(len(encoded))]

@@ -24,9 +24,11 @@ from lightning_rm.commands._rounds import RoundStages
 from lightning_rm.commands._words import quoted
 from lightning_rm.commands.rlhf import rlhf
 from lightning_rm.commands.train import train
-from lightning_rm.data.rows import GroupRow
+from lightning_rm.data.rows import GroupRow, Message
 from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.data.synthetic.pairs import SyntheticSource
+from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.rlhf.judges import Comparison, PlantedJudge
 from lightning_rm.rlhf.measures import read_judged
 from lightning_rm.rlhf.round_table import RoundTable
@@ -39,7 +41,7 @@ from tests.figures import draw_nothing, full_for_figures
 from tests.float64 import roughly
 from tests.processes import lightning_rm
 from tests.rlhf.policies import save_policy
-from tests.toy import write_jsonl
+from tests.toy import toy_model, write_jsonl
 
 SIZES = [
     *("num_prompts=8", "k=3", "max_new_tokens=8", "num_eval_prompts=4", "eval_set=train", "batch_prompts=4"),
@@ -283,6 +285,20 @@ def test_several_models_are_one(world: Path, tmp_path: Path, monkeypatch: pytest
     model = load_model(folder).model
     assert model.num_members == 2
     assert model.num_rewards == 1
+
+
+def test_members_on_one_backbone_have_a_common_zero_where_they_are_compared(world: Path, tmp_path: Path) -> None:
+    """Each is taken less its mean over what the policy says, or the worst case would be the one of lowest zero."""
+    round, said = Round(tmp_path / "out", 1), ["crab", "lime and apple", "apple"]
+    prompt: list[Message] = [{"role": "user", "content": "name two red fruits."}]
+    folder = round / "reward_model/model/last"
+    MemberRewardModel.of(toy_model(), Members(3)).eval().save_pretrained(folder, world_tokenizer())
+    (round / "responses.jsonl").write_text(json.dumps({"prompt": prompt, "responses": said}) + "\n")
+    votes = score(*load_model(folder), [[*prompt, {"role": "assistant", "content": text}] for text in said])
+    for how, expected in (("worst", (votes - votes.mean(0)).amin(1)), ("mean", votes.mean(1))):
+        words = words_of(world, round.out, f"combine={how}")
+        setup = Setup(composed(*words, command="rlhf"), words, Runner(tmp_path), Console())
+        assert setup.rewards(round)([prompt] * 3, said) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_rounds_weigh_pairs_by_the_policy_they_begin_with(

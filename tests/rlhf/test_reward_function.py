@@ -187,7 +187,13 @@ def test_the_scale_of_the_reference_set_is_that_of_the_folder(tmp_path: Path) ->
 def test_members_are_made_one_reward(how: Any) -> None:
     members = LoadedModel(MemberRewardModel.of(toy_model(dtype="float64"), Members(3)).eval(), TOKENIZER)
     votes = torch.tensor(expected(members), dtype=torch.float64)
-    assert by_trl(RewardFunction(members, how=how, lam=0.5)) == roughly(aggregate(votes.T, how, 0.5).tolist())
+    plain = RewardFunction(members, how=how, lam=0.5)
+    assert by_trl(plain) == roughly(aggregate(votes.T, how, 0.5).tolist())
+    zeros = [0.5, -2.0, 1.0]
+    centred = RewardFunction(members, how=how, lam=0.5, zeros=zeros)
+    expect = aggregate((votes - torch.tensor(zeros, dtype=torch.float64)).T, how, 0.5)
+    assert by_trl(centred) == roughly(expect.tolist())
+    assert centred.digest() != plain.digest()
 
 
 def test_an_ensemble_has_its_own_aggregate() -> None:
@@ -218,6 +224,7 @@ def test_a_response_that_is_too_long_is_an_error_where_nothing_was_set() -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"zeros": [0.0, 1.0]}, r"zeros=\[0.0, 1.0\] for a model of 1 rewards; give one for each"),
         ({"normalize": True}, "no mean and std of reference rewards"),
         ({"normalize": (0.0, 0.0)}, "a standard deviation, above 0"),
         ({"normalize": (0.0, math.nan)}, "a standard deviation, above 0"),
