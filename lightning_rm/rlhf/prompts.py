@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.rows import BadRow, Message, PairRow, Source
+from lightning_rm.data.rows import BadRow, Message, PairRow, Source, places_of
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.policy import ARGUMENT_UNREAD, OVERLONG, TEMPLATE, TokenizePolicy
 from lightning_rm.data.tokenize.tally import Tally
@@ -91,7 +91,7 @@ def distinct_prompts(
             unread = unread_arguments(tokenizer, row.chat_template_kwargs)
             tally.report.keep({ARGUMENT_UNREAD: ", ".join(unread)} if unread else {}, origin)
             prompts.append(Prompt(row.prompt, row.id, row.prompt_id, row.chat_template_kwargs))
-    tally.check()
+    tally.check(places_of(source))
     return prompts, tally.report
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from lightning_rm.counts import check_counts
-from lightning_rm.data.rows import BadRow, GroupRow, PairRow, Source
+from lightning_rm.data.rows import BadRow, GroupRow, PairRow, Source, places_of
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.store.pair_rows import OtherColumns
 from lightning_rm.data.store.report import DataReport
@@ -195,7 +195,7 @@ class _Used:
                 tally.report.keep({}, row.place, row.unread)
                 places.append(number)
                 others.note(row)
-        tally.check()
+        tally.check(places_of(source))
         return cls(source, places, others, tally.report)
 
     @property

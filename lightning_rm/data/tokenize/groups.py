@@ -123,9 +123,10 @@ def _write(file: BinaryIO, source: GroupSource, tokenizer: PreTrainedTokenizerBa
             num_repeated += sum(len(draft.ids) - len(set(map(tuple, draft.ids))) for draft in kept)
             if kept:
                 writer.write_batch(pa.RecordBatch.from_pylist(list(map(_columns, kept)), schema=GROUP_SCHEMA))
-        tally.check()
+        places = places_of(source)
+        tally.check(places)
         note = responses_kept(num_kept, lost, num_repeated)
-        metadata = {"report": tally.report.to_json(), "note": note, "places": json.dumps(places_of(source))}
+        metadata = {"report": tally.report.to_json(), "note": note, "places": json.dumps(places)}
         writer.write_batch(pa.RecordBatch.from_pylist([], schema=GROUP_SCHEMA), custom_metadata=metadata)
 
 

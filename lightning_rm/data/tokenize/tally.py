@@ -5,7 +5,7 @@ It knows reasons and the ways out of them; what is wrong with a row is found els
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, GroupRow, PairRow
@@ -84,13 +84,20 @@ class Tally:
             self.errors.setdefault(fault, []).extend(origins)
         self.ways_out |= other.ways_out
 
-    def check(self) -> None:
-        """Raise ValueError for errors, and for a data set of which nothing is left."""
+    def check(self, places: Sequence[str] = ()) -> None:
+        """Check that there are no errors, and that something is left.
+
+        Args:
+            places: the files or data sets that were read, where they have a name.
+
+        Raises:
+            ValueError: if not.
+        """
         name, read = self.report.name, self.report.read
         if self.errors:
             num_rows = sum(map(len, self.errors.values()))
             faults = list(self.errors.items())
-            shown = [f"  {_rows(rows)}: {fault}" for fault, rows in faults[:MAX_ERRORS]]
+            shown = [f"  {_named(rows)}: {fault}" for fault, rows in faults[:MAX_ERRORS]]
             more = sum(len(rows) for _, rows in faults[MAX_ERRORS:])
             shown += [f"  and {more:,} more"] if more else []
             raise ValueError(
@@ -98,10 +105,11 @@ class Tally:
                 + f"\nMend them, or have them counted and left out with {' and '.join(self.ways_out)}."
             )
         if not self.report.kept:
-            raise ValueError(f"{name}: no {self.noun} is left to use\n{self.report}")
+            empty = f": there is no row in {_named(places)}" if places and not read else ""
+            raise ValueError(f"{name}: no {self.noun} is left to use{empty}\n{self.report}")
 
 
-def _rows(rows: list[str]) -> str:
-    """Return the rows of one fault: `pairs.jsonl:3`, or `pairs.jsonl:3, pairs.jsonl:4, pairs.jsonl:9 and 11 more`."""
-    more = len(rows) - MAX_NAMED
-    return ", ".join(rows[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+def _named(places: Sequence[str]) -> str:
+    """Name the first places: `pairs.jsonl:3`, or `pairs.jsonl:3, pairs.jsonl:4, pairs.jsonl:9 and 11 more`."""
+    more = len(places) - MAX_NAMED
+    return ", ".join(places[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -77,7 +77,7 @@ class Written:
         report = self.tally.report
         if self.num_responses:
             report.notes.append(f"{report.name}: {responses_kept(self.num_responses, self.lost)}")
-        self.tally.check()
+        self.tally.check(self.places)
         metadata = {
             "report": report.to_json(),
             "subset_names": json.dumps(list(self.subsets)),

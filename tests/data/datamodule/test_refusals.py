@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -104,9 +105,21 @@ def test_a_number_that_is_none_or_below_1_is_an_error(name: str, number: object)
         data(**{name: number})
 
 
+def test_a_file_without_rows_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n")
+    empty = re.escape(str(path))
+    with pytest.raises(ValueError, match=rf"^train: no pair is left to use: there is no row in {empty}\ntrain: 0 rows"):
+        data(train=path).setup("fit")
+    with pytest.raises(ValueError, match=rf"^responses: no group is left to use: there is no row in {empty}\n"):
+        data(responses=path).setup("fit")
+
+
 def test_a_set_and_a_subset_of_one_name_are_an_error() -> None:
     """Both would be logged as `val/hard/accuracy`, and their mean is nobody's."""
     sets = {"val": {"val": source(4, subset="hard"), "hard": source(3)}}
     with pytest.raises(ValueError, match=r"hard: a set of that name and a subset of the set val .* as val/hard"):
         data(**sets).setup("fit")
+    with pytest.raises(ValueError, match=r"ood: a set of that name and a subset of the set test .* as test/ood"):
+        data(test={"ood": source(3), "test": source(4, subset="ood")}).setup()  # as Lightning calls it before training
     data(val={"val": source(4, subset="hard"), "easy": source(3)}).setup("fit")

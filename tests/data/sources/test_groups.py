@@ -303,7 +303,7 @@ def test_errors_name_the_groups_and_the_ways_out(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"said: 1 of 2 rows cannot be used\n  r.jsonl:2: broken JSON: no bracket"):
         prepared(tmp_path, bad, rows[2])
     assert prepared(tmp_path, bad, rows[2], on_bad_row="drop").report.reasons == {"broken JSON": 1}
-    with pytest.raises(ValueError, match="no group is left to use"):
+    with pytest.raises(ValueError, match="no group is left to use\nsaid: 1 rows read"):
         prepared(tmp_path, rows[1])
 
 
