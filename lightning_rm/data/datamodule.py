@@ -25,6 +25,7 @@ from lightning_rm.data.batches.loader import (
     PairLoader,
 )
 from lightning_rm.data.batches.orders import Order
+from lightning_rm.data.batches.share import Share
 from lightning_rm.data.group_sets import GroupSets
 from lightning_rm.data.pair_sets import Batching, PairSets, check_batching
 from lightning_rm.data.position import Position, check_position
@@ -42,7 +43,7 @@ from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.data.tokenize.tokenizer import check_tokenizer
-from lightning_rm.data.trainer import accumulated, is_fitting, of_all_ranks, position_of, rank_of, shuffles, span_of
+from lightning_rm.data.trainer import is_fitting, of_all_ranks, position_of, share_of
 from lightning_rm.strength import ById, Treatment
 from lightning_rm.tokens import LayoutName, ReadAt, Reading
 
@@ -254,7 +255,7 @@ class PreferenceDataModule(L.LightningDataModule):
         self._pairs.check_names(self.responses.sets.names)
         if self.batch_tokens is not None:
             for name in names:  # a pair over the budget raises now, and not after training
-                self._pairs.evaluation_loader(name, self._batching, 0, 1)
+                self._pairs.evaluation_loader(name, self._batching, Share())
         for name in self.responses.sets.of_stage(stage) if stage != "predict" else ():
             self.responses.open(name)
 
@@ -265,27 +266,12 @@ class PreferenceDataModule(L.LightningDataModule):
         Raises:
             ValueError: if there is no training set, or a pair alone is over `batch_tokens`.
         """
-        trainer = self.trainer
-        accumulate, span = accumulated(trainer), partial(span_of, trainer) if trainer and trainer.training else None
+        share = share_of(self.trainer)
         if self._streamed is not None:
-            return self._streamed.loader(
-                self._batching,
-                *rank_of(trainer),
-                shuffle=shuffles(trainer),
-                epoch=trainer.current_epoch if trainer else 0,
-                accumulate=accumulate,
-                span=span,
-            )
+            return self._streamed.loader(self._batching, share, self.trainer.current_epoch if self.trainer else 0)
         if not self._pairs.sets.train:
             raise ValueError("there is nothing to train on; give the data module a train source")
-        return self._pairs.train_loader(
-            self._batching,
-            *rank_of(trainer),
-            shuffle=shuffles(trainer),
-            accumulate=accumulate,
-            span=span,
-            responses=self.responses.streamed(*rank_of(trainer)),
-        )
+        return self._pairs.train_loader(self._batching, share, self.responses.streamed(share))
 
     def val_dataloader(self) -> EvaluationLoaders:
         """Return a loader for each validation set: of pairs in the order of `val_names`, then of responses."""
@@ -298,8 +284,8 @@ class PreferenceDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> list[Iterated[PreferenceBatch]]:
         """Return a loader for each set of pairs: the test sets, or else the validation sets or the training set."""
         names = self._pairs.sets.of_stage("predict")
-        loaders = (self._pairs.evaluation_loader(name, self._batching, *rank_of(self.trainer)) for name in names)
-        return [Iterated(loader) for loader in loaders]
+        share = share_of(self.trainer)
+        return [Iterated(self._pairs.evaluation_loader(name, self._batching, share)) for name in names]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the trainer's position in the epoch means."""
@@ -324,11 +310,12 @@ class PreferenceDataModule(L.LightningDataModule):
         # With other settings the order is another one, which is read from its beginning.
         if self._streamed and readers is not None and settings == position["settings"]:
             place = position["place"] if position["place"] < position["num_batches"] else 0
-            self._streamed.go_on(readers[rank_of(self.trainer)[0]], place)
+            self._streamed.go_on(readers[share_of(self.trainer).rank], place)
 
     def _evaluation_loaders(self, names: Sequence[str], response_names: Sequence[str]) -> EvaluationLoaders:
-        pairs = [self._pairs.evaluation_loader(name, self._batching, *rank_of(self.trainer)) for name in names]
-        return [*pairs, *(self.responses.evaluation_loader(name, *rank_of(self.trainer)) for name in response_names)]
+        share = share_of(self.trainer)
+        pairs = [self._pairs.evaluation_loader(name, self._batching, share) for name in names]
+        return [*pairs, *(self.responses.evaluation_loader(name, share) for name in response_names)]
 
     @cached_property
     def _batching(self) -> Batching:
@@ -348,9 +335,10 @@ class PreferenceDataModule(L.LightningDataModule):
         return GroupBatches(groups, LAYOUTS[self.layout], self.read_at, self._pad_id)
 
     def _settings(self) -> dict[str, str | int | None]:
+        share = share_of(self.trainer)
         return {
             **(self._streamed or self._pairs).settings(self._batching),
-            "devices": rank_of(self.trainer)[1],
-            "accumulate_grad_batches": accumulated(self.trainer),
+            "devices": share.world_size,
+            "accumulate_grad_batches": share.accumulate,
             **self.responses.settings(),
         }

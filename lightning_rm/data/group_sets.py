@@ -12,6 +12,7 @@ from lightning_rm.counts import check_counts
 from lightning_rm.data.batches.group_stream import GroupStream
 from lightning_rm.data.batches.loader import BatchLoader, GroupBatches, GroupLoader, StreamedGroups
 from lightning_rm.data.batches.sampler import PairBatchSampler
+from lightning_rm.data.batches.share import Share
 from lightning_rm.data.rows import GroupSource
 from lightning_rm.data.sets import Sets
 from lightning_rm.data.store.groups import GroupDataset
@@ -64,7 +65,7 @@ class GroupSets:
             self.opened[name].report.warn()
         return self.opened[name]
 
-    def streamed(self, rank: int, world_size: int) -> StreamedGroups | None:
+    def streamed(self, share: Share) -> StreamedGroups | None:
         """Return what goes with the training pairs: a rank's groups of each micro-step; None where there is no such
         set.
         """
@@ -72,11 +73,10 @@ class GroupSets:
             return None
         (name,) = self.sets.train
         groups = self.open(name)
-        return StreamedGroups(
-            self.batches(groups), GroupStream(len(groups), self.batch_groups, rank, world_size, self.seed)
-        )
+        stream = GroupStream(len(groups), self.batch_groups, share.rank, share.world_size, self.seed)
+        return StreamedGroups(self.batches(groups), stream)
 
-    def evaluation_loader(self, name: str, rank: int, world_size: int) -> GroupLoader:
+    def evaluation_loader(self, name: str, share: Share) -> GroupLoader:
         """Return a rank's groups of a set, each once over all ranks, as its rows stand."""
         groups = self.open(name)
         one_row_each = groups.num_responses[:, None]  # rows are read as they stand: no length and no prompt matters
@@ -84,8 +84,8 @@ class GroupSets:
             one_row_each,
             groups.source_row,
             num_pairs=self.batch_groups,
-            rank=rank,
-            world_size=world_size,
+            rank=share.rank,
+            world_size=share.world_size,
             shuffle=False,
         )
         return BatchLoader(self.batches(groups), sampler, self.num_workers)

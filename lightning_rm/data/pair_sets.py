@@ -20,6 +20,7 @@ from lightning_rm.data.batches.loader import BatchLoader, PairBatches, PairLoade
 from lightning_rm.data.batches.orders import Order
 from lightning_rm.data.batches.repeats import sequence_index, shared_prompts
 from lightning_rm.data.batches.sampler import PLAN_VERSION, PairBatchSampler
+from lightning_rm.data.batches.share import Share
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sets import Sets
 from lightning_rm.data.sources.resampling import PromptSplit
@@ -29,9 +30,6 @@ from lightning_rm.strength import ById, Treatment
 from lightning_rm.tokens import LayoutName, ReadAt
 
 T = TypeVar("T")
-
-Span = Callable[[], tuple[int, int]]
-"""Gives the next micro-batch of an epoch and the one that it stops before."""
 
 
 @dataclass(frozen=True)
@@ -120,26 +118,12 @@ class PairSets:
             self.opened[name] = treated(pairs, self.treatments) if name == "train" else pairs
         return self.opened[name]
 
-    def train_loader(
-        self,
-        batching: Batching,
-        rank: int,
-        world_size: int,
-        *,
-        shuffle: bool = True,
-        accumulate: int = 1,
-        span: Span | None = None,
-        responses: StreamedGroups | None = None,
-    ) -> PairLoader:
+    def train_loader(self, batching: Batching, share: Share, responses: StreamedGroups | None = None) -> PairLoader:
         """Return a rank's training pairs in the order of the epoch, with the responses that go with them.
 
         Args:
             batching: how they become batches.
-            rank: this process's place among those that read different pairs.
-            world_size: their number.
-            shuffle: whether each epoch has an order of its own.
-            accumulate: micro-batches of an optimizer step.
-            span: where the epoch goes on; None for all of it.
+            share: which of them the rank reads.
             responses: what goes with a micro-step.
 
         Raises:
@@ -148,22 +132,12 @@ class PairSets:
         Warns:
             UserWarning: if more pairs are held out than trained on, or one batch holds them all.
         """
-        self._warn_of_sizes(batching.batch_pairs, world_size)
-        sampler = self._sampler(
-            "train",
-            batching,
-            batching.batch_pairs,
-            batching.order,
-            rank=rank,
-            world_size=world_size,
-            shuffle=shuffle,
-            accumulate=accumulate,
-            span=span,
-            with_responses=responses is not None,
-        )
+        self._warn_of_sizes(batching.batch_pairs, share.world_size)
+        with_responses = responses is not None
+        sampler = self._sampler("train", batching, batching.batch_pairs, batching.order, share, with_responses)
         return self._loader("train", sampler, batching, responses)
 
-    def evaluation_loader(self, name: str, batching: Batching, rank: int, world_size: int) -> PairLoader:
+    def evaluation_loader(self, name: str, batching: Batching, share: Share) -> PairLoader:
         """Return a rank's pairs of a set, each once over all ranks.
 
         Raises:
@@ -173,7 +147,8 @@ class PairSets:
             batching.batch_pairs if name in self.sets.train else batching.eval_batch_pairs or batching.batch_pairs
         )
         order: Order = "prompt" if batching.order == "prompt" else "length"
-        sampler = self._sampler(name, batching, num_pairs, order, rank=rank, world_size=world_size, shuffle=False)
+        once = Share(share.rank, share.world_size, shuffle=False)
+        sampler = self._sampler(name, batching, num_pairs, order, once)
         return self._loader(name, sampler, batching)
 
     def _warn_of_sizes(self, batch_pairs: int | None, world_size: int) -> None:
@@ -216,7 +191,13 @@ class PairSets:
         }
 
     def _sampler(
-        self, name: str, batching: Batching, num_pairs: int | None, order: Order, **options: Any
+        self,
+        name: str,
+        batching: Batching,
+        num_pairs: int | None,
+        order: Order,
+        share: Share,
+        with_responses: bool = False,
     ) -> PairBatchSampler:
         pairs = self.open(name)
         budget = batching.batch_tokens if num_pairs is None else None
@@ -236,9 +217,14 @@ class PairSets:
             prompts=prompts and (prompts[0][lists], prompts[1][lists]),
             strength=pairs.list_strength if pairs.has_lists else pairs.strength.mean,
             text_lengths=pairs.text_lengths,
+            rank=share.rank,
+            world_size=share.world_size,
+            accumulate=share.accumulate,
             seed=batching.seed,
+            shuffle=share.shuffle,
+            span=share.span,
+            with_responses=with_responses,
             name=lambda row: str(pairs.place(int(pairs.first_of_list[row]))),
-            **options,
         )
 
     def _loader(

@@ -6,7 +6,7 @@ It knows the marks of readers and a `DataLoader`; not how pairs are read, nor a 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_rm.batch import PreferenceBatch
+from lightning_rm.data.batches.share import Share, scale_of, step_around
 from lightning_rm.data.batches.shipping import ship
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.streaming import Mark, StreamedPairs
@@ -29,19 +30,15 @@ class StreamLoader:
 
     Args:
         pairs: of one rank.
-        accumulate: micro-batches of an optimizer step.
-        span: asked for the micro-batch of the epoch that a trainer stops before, second of what it gives; None for all.
+        share: of the rank; its span's end is where the trainer stops.
 
     Attributes:
         report: what became of the rows that this rank has tokenised.
     """
 
-    def __init__(
-        self, pairs: StreamedPairs, accumulate: int = 1, span: Callable[[], tuple[int, int]] | None = None
-    ) -> None:
+    def __init__(self, pairs: StreamedPairs, share: Share | None = None) -> None:
         self.pairs = pairs
-        self.accumulate = accumulate
-        self.span = span
+        self.share = share or Share()
         self.report = DataReport("train")
         self._given = deque[tuple[int, Mark]]()  # what the trainer has or may not have trained on
         self._next = 0  # the batch of the epoch that the next iteration begins with
@@ -54,8 +51,8 @@ class StreamLoader:
         self._settle(len(self._given))
         first = self.pairs.done = self._next
         self._next = 0
-        stop = min(self.span()[1] if self.span else len(self), len(self))
-        short = stop % self.accumulate  # micro-batches of a last step that is short of some
+        share, span = self.share, self.share.span
+        stop = min(span()[1] if span else len(self), len(self))
         workers, pin = self.pairs.batching.num_workers, torch.cuda.is_available()
         loader: Any = DataLoader(
             self.pairs,
@@ -65,13 +62,14 @@ class StreamLoader:
             num_workers=workers,
             generator=torch.Generator().manual_seed(self.pairs.batching.seed),
         )
-        for place, shipped in enumerate(loader, start=first):
+        for place, shipped in zip(range(first, stop), loader, strict=False):
             self._given.append((shipped.reader, shipped.mark))
             self._settle(len(self._given) - REMEMBERED)
             if shipped.report is not None:
                 self.report.add(shipped.report)
-            # Trainers divide a loss by `accumulate` there too; see `PreferenceBatch.scale`.
-            scale = self.accumulate / short if stop - short <= place < stop else 1.0
+            num_pairs = shipped.batch.num_pairs  # as many as any other batch has, on every rank
+            in_step = num_pairs * share.world_size * len(step_around(place, share.accumulate, stop))
+            scale = scale_of(num_pairs, in_step, share.world_size, share.accumulate)
             batch = replace(shipped.batch, scale=scale)
             yield batch.pin_memory() if pin else batch
 

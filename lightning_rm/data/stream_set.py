@@ -5,10 +5,11 @@ Stands where `pair_sets` stands for pairs that are tokenised ahead. It knows sha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.data.batches.share import Share
 from lightning_rm.data.pair_sets import Batching
 from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.data.store.report import DataReport
@@ -45,30 +46,18 @@ class StreamSet:
         """Return what messages call a pair, by its place in the shards."""
         return self.shards.name(row)
 
-    def loader(
-        self,
-        batching: Batching,
-        rank: int,
-        world_size: int,
-        *,
-        shuffle: bool,
-        epoch: int,
-        accumulate: int = 1,
-        span: Callable[[], tuple[int, int]] | None = None,
-    ) -> StreamLoader:
+    def loader(self, batching: Batching, share: Share, epoch: int) -> StreamLoader:
         """Return a rank's loader, from where the checkpoint stands that training goes on from.
 
         Args:
             batching: how pairs become batches.
-            rank: this process's place among those that read different pairs.
-            world_size: their number.
-            shuffle: whether each epoch has an order of its own.
+            share: which of them the rank reads.
             epoch: that training is in.
-            accumulate: micro-batches of an optimizer step.
-            span: asked for where training stands in the epoch, and the micro-batch that it stops before.
         """
-        pairs = StreamedPairs(self.shards, self.tokenizer, self.policy, batching, rank, world_size, shuffle=shuffle)
-        self._loader = StreamLoader(pairs, accumulate, span)
+        pairs = StreamedPairs(
+            self.shards, self.tokenizer, self.policy, batching, share.rank, share.world_size, shuffle=share.shuffle
+        )
+        self._loader = StreamLoader(pairs, share)
         if self._stood is not None:
             self._loader.go_on(*self._stood)
             self._stood = None

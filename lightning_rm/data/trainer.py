@@ -5,12 +5,14 @@ It knows a trainer; no pairs and no loader. Without a trainer a data module read
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar
 
 import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_rm.data.batches.share import Share
 from lightning_rm.data.position import Position, Settings
 
 T = TypeVar("T")
@@ -21,26 +23,19 @@ def is_fitting(trainer: L.Trainer | None) -> bool:
     return trainer is not None and trainer.state.fn == TrainerFn.FITTING
 
 
-def rank_of(trainer: L.Trainer | None) -> tuple[int, int]:
-    """Return this process's place among those that read different pairs, and their number."""
-    place = trainer.distributed_sampler_kwargs if trainer else None
-    return (place["rank"], place["num_replicas"]) if place else (0, 1)
-
-
-def accumulated(trainer: L.Trainer | None) -> int:
-    """Return the micro-batches of an optimizer step."""
-    return trainer.accumulate_grad_batches if trainer else 1
-
-
-def shuffles(trainer: L.Trainer | None) -> bool:
-    """Tell whether each epoch has an order of its own: not where Lightning is to overfit the first batches."""
+def share_of(trainer: L.Trainer | None) -> Share:
+    """Return what this process reads of an epoch, and from where on while a trainer trains."""
+    if trainer is None:
+        return Share()
+    place = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
     every: Any = trainer  # `overfit_batches` is set, not declared
-    return not (trainer and every.overfit_batches)
-
-
-def span_of(trainer: L.Trainer) -> tuple[int, int]:
-    """Return the next micro-batch of this epoch, as the trainer counts it, and the one that it stops before."""
-    return trainer.fit_loop.batch_idx + 1, int(trainer.num_training_batches)
+    return Share(
+        place["rank"],
+        place["num_replicas"],
+        trainer.accumulate_grad_batches,
+        shuffle=not every.overfit_batches,  # Lightning is to overfit the first batches
+        span=partial(_span_of, trainer) if trainer.training else None,
+    )
 
 
 def position_of(trainer: L.Trainer, settings: Settings) -> Position:
@@ -56,3 +51,8 @@ def of_all_ranks(value: T) -> list[T]:
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def _span_of(trainer: L.Trainer) -> tuple[int, int]:
+    """Return the next micro-batch of this epoch, as the trainer counts it, and the one that it stops before."""
+    return trainer.fit_loop.batch_idx + 1, int(trainer.num_training_batches)

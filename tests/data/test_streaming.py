@@ -22,6 +22,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from lightning_rm.batch import PreferenceBatch
+from lightning_rm.data.batches.share import Share
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.pair_sets import Batching
 from lightning_rm.data.sources.shards import ParquetShards
@@ -116,9 +117,9 @@ def test_a_last_step_of_fewer_micro_batches_is_a_mean_over_its_pairs(folder: Pat
     """Trainers divide by five there too: of 24 micro-batches the last step has four, where training stops before the
     eighth two."""
     each = loader(shards(folder))
-    each.accumulate = 5
+    each.share = Share(accumulate=5)
     assert [batch.scale for batch in each] == [1.0] * 20 + [1.25] * 4
-    each.span = lambda: (0, 7)
+    each.share = Share(accumulate=5, span=lambda: (0, 7))
     assert [batch.scale for batch in islice(each, 7)] == [1.0] * 5 + [2.5] * 2
 
 

@@ -29,6 +29,7 @@ from lightning_rm.data.batches.orders import (
     grid_parts,
     spread,
 )
+from lightning_rm.data.batches.share import Span, scale_of, step_around
 from lightning_rm.tokens import LayoutName
 
 PLAN_VERSION = 4
@@ -45,9 +46,7 @@ class MicroBatch:
     Args:
         rows: P row numbers of the data set.
         valid: P flags, False for a filler.
-        scale: what the mean loss of these pairs is multiplied by: pairs here * world size * accumulate / pairs in the
-            optimizer step. Lightning divides every loss by accumulate, in a short last step too, and gradients are
-            averaged over ranks: scaled so, each step takes the mean over its pairs.
+        scale: what the mean loss of these pairs is multiplied by; see `share.scale_of`.
         text_share: what a mean over these pairs' text is multiplied by besides, for the mean over the text of the step:
             the share of its text that is here, over the share of its pairs.
         response_steps: on the first micro-batch of an optimizer step that is read, where groups of responses go with
@@ -121,7 +120,7 @@ class PairBatchSampler:
         accumulate: int = 1,
         seed: int = 0,
         shuffle: bool = True,
-        span: Callable[[], tuple[int, int]] | None = None,
+        span: Span | None = None,
         with_responses: bool = False,
         name: Callable[[int], str] | None = None,
     ) -> None:
@@ -188,11 +187,10 @@ class PairBatchSampler:
         first, stop = self.span() if self.span else (0, len(plan))
         stop = min(stop, len(plan))
         for place in range(first, stop):
-            start = place - place % self.accumulate
-            end = min(start + self.accumulate, stop)
-            begins = self.with_responses and place in (start, first)
-            steps = tuple(range(epoch * len(plan) + start, epoch * len(plan) + end)) if begins else ()
-            yield self._micro_batch(plan[place], plan[start:end], steps)
+            step = step_around(place, self.accumulate, stop)
+            begins = self.with_responses and place in (step.start, first)
+            of_run = tuple(epoch * len(plan) + one for one in step) if begins else ()
+            yield self._micro_batch(plan[place], plan[step.start : step.stop], of_run)
 
     def plan(self, epoch: int) -> list[list[Rows]]:
         """Return the rows that every rank reads in every micro-step of an epoch; a batch without rows stands for a
@@ -219,7 +217,7 @@ class PairBatchSampler:
         if len(rows) == 0:
             return MicroBatch((int(step[0][0]),), (False,), 0.0, response_steps=response_steps)
         all_rows = np.concatenate([batch for batches in optimizer_step for batch in batches])
-        scale = len(rows) * self.world_size * self.accumulate / len(all_rows)
+        scale = scale_of(len(rows), len(all_rows), self.world_size, self.accumulate)
         num_text = self.text_lengths[all_rows].mean()
         text_share = float(self.text_lengths[rows].mean() / num_text) if num_text else 1.0
         return MicroBatch(tuple(rows.tolist()), (True,) * len(rows), scale, text_share, response_steps)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from lightning_rm.data.batches.layouts import padded
+from lightning_rm.data.batches.share import Share
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import prepare_pairs
@@ -194,7 +195,7 @@ def test_ranks_weigh_every_list_alike(tmp_path: Path, world_size: int) -> None:
     data = PreferenceDataModule(word_tokenizer(), train=Rows(*rows), batch_pairs=8 // world_size, cache_dir=tmp_path)
     data.setup("fit")
     sets, batching = data._pairs, data._batching  # pyright: ignore[reportPrivateUsage]
-    batches = itertools.chain(*(sets.train_loader(batching, rank, world_size) for rank in range(world_size)))
+    batches = itertools.chain(*(sets.train_loader(batching, Share(rank, world_size)) for rank in range(world_size)))
     totals = torch.zeros(5)
     for batch in batches:
         share = batch.weight * batch.scale / batch.num_pairs / world_size
