@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from lightning_rm.data.store.cache import fingerprint
+from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import naming
 from lightning_rm.strength import Treatment
 from lightning_rm.strength.policies import reviewed

@@ -19,8 +19,8 @@ import numpy as np
 
 from lightning_rm.curation.facts import text_of
 from lightning_rm.curation.opinions import Opinion
-from lightning_rm.data.formats.fields import digest
 from lightning_rm.data.rows import PairRow, Source
+from lightning_rm.digests import digest
 from lightning_rm.drafts import naming
 from lightning_rm.rlhf.chat_endpoint import ChatEndpoint
 from lightning_rm.rlhf.lines import whole_lines

@@ -12,8 +12,6 @@ from decimal import Decimal
 from typing import cast
 from uuid import UUID
 
-from lightning_rm.digests import digest as digest  # other files import it from here
-
 Raw = Mapping[str, object]
 """A row as a file gives it: field names to JSON-like values."""
 

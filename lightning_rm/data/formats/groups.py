@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from lightning_rm.data.formats.asked import PROMPT_FIELDS, after_system, check_unread
+from lightning_rm.data.formats.columns import renamed
 from lightning_rm.data.formats.fields import (
     BAD_VALUE,
     WRONG_TYPE,
@@ -24,7 +25,6 @@ from lightning_rm.data.formats.fields import (
 from lightning_rm.data.formats.media import MEDIA_FIELDS, check_media
 from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.nested import check_depth
-from lightning_rm.data.formats.pairs import renamed
 from lightning_rm.data.formats.responses import Prefill, answer_turns, continued
 from lightning_rm.data.formats.scores import SCORE_FIELDS, plain_scored, read_scores
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools

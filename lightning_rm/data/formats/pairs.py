@@ -1,7 +1,7 @@
 """`parse_row` turns a raw row of any format into a `PairRow`, or into a `BadRow` that says what is wrong with it.
 
-This file decides whether a value is good or bad; `published` knows how each format names its fields. It knows one row
-at a time, and no file. Unknown fields are left alone.
+This file decides whether a value is good or bad; `published` knows how each format names its fields, `columns` which a
+user renames. It knows one row at a time, and no file. Unknown fields are left alone.
 """
 
 from __future__ import annotations
@@ -9,28 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from lightning_rm.data.formats.asked import PROMPT_FIELDS, after_system, check_asked, check_unread
+from lightning_rm.data.formats.asked import after_system, check_asked, check_unread
+from lightning_rm.data.formats.columns import other_fields, read_beside, renamed, without_prompts
 from lightning_rm.data.formats.fields import (
-    MISSING_FIELD,
     Raw,
     RowError,
     TableRow,
-    found_fields,
     has,
     identifier,
-    is_there,
-    lookup,
     numbers,
     optional_number,
     probability,
-    read_by,
     required,
     truth,
 )
-from lightning_rm.data.formats.media import MEDIA_FIELDS, check_media
+from lightning_rm.data.formats.media import check_media
 from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.nested import check_depth
-from lightning_rm.data.formats.published import FORMAT_FIELDS, FORMATS, LABEL_FIELDS, label_fields, plain_fields
+from lightning_rm.data.formats.published import plain_fields
 from lightning_rm.data.formats.responses import Prefill, explicit_pair, implicit_pair
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import SILENCE, Turns, check_turns
@@ -44,26 +40,6 @@ STRENGTH_DISAGREES = "strength disagrees"
 
 STRENGTH_TOLERANCE = 0.01
 """How far a strength column may be from what the votes give: the published ones were computed in half precision."""
-
-PLAIN_FIELDS = frozenset(
-    {"prompt", "chosen", "rejected", "id", "prompt_id", "subset", "label", "margin", "weight", "gold_margin", "clean"}
-    | {"tied"}
-    | {"strength_mean", "strength_std", "votes", "tools", "functions", "chat_template_kwargs"}
-)
-"""The fields of the plain format; only `chosen` and `rejected` must be there."""
-
-WRITTEN_FIELDS = frozenset(
-    {"strength_quantile", "chosen_rewards", "rejected_rewards"}  # by `annotate`
-    | {"decision", "why", "where", "others"}  # and by `curate`
-    | {"importance", "policy_log_probs", "reference_log_probs"}  # by `weigh`
-)
-"""Fields of files that are written here which nobody has to read: they are not told to be unread."""
-
-KNOWN_FIELDS = PLAIN_FIELDS | FORMAT_FIELDS | frozenset(PROMPT_FIELDS) | frozenset(MEDIA_FIELDS)
-"""Every field that is read by some format, or hidden by `columns`."""
-
-READ_OF_PAIRS = KNOWN_FIELDS - LABEL_FIELDS
-"""Those of them that are no part of a row's `others`."""
 
 
 def parse_row(
@@ -129,8 +105,8 @@ def parse_row(
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
             origin=origin,
-            others=(others := _others(raw, columns, read_votes=bool(votes))),
-            unread=tuple(sorted(others.keys() - _read_beside(raw, format, columns))),
+            others=(others := other_fields(raw, columns, read_votes=bool(votes))),
+            unread=tuple(sorted(others.keys() - read_beside(raw, format, columns))),
             doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
         return pair.exchanged() if pair.label < 0.5 else pair
@@ -162,7 +138,7 @@ def read_pair(
     Raises:
         RowError: if they cannot be read, or one says nothing.
     """
-    row = plain_fields(_prompt_left(renamed(raw, columns), columns), format, as_given=as_given)
+    row = plain_fields(without_prompts(renamed(raw, columns), columns), format, as_given=as_given)
     prompt, chosen, rejected = _turns(row, prefill)
     check_media(row, columns, prompt)
     if as_given:
@@ -170,63 +146,6 @@ def read_pair(
     sides = {"chosen": chosen, "rejected": rejected}
     check_turns(prompt, {name: said for name, said in sides.items() if not (as_given and is_blank(said[-1]))})
     return row, prompt, chosen, rejected
-
-
-def check_options(format: str, columns: Mapping[str, str | None]) -> None:
-    """Raise ValueError for a format or a column name that `parse_row` does not know."""
-    if format != "auto" and format not in FORMATS:
-        raise ValueError(f"format={format!r}; it must be auto or one of {', '.join(FORMATS)}")
-    if unknown := sorted(set(columns) - KNOWN_FIELDS):
-        raise ValueError(
-            f"columns names {unknown[0]!r}, which no format reads; a column is written {{field: name in the file}}, "
-            f"and the fields are {', '.join(sorted(PLAIN_FIELDS))}, or those of a published format"
-        )
-
-
-def renamed(raw: Raw, columns: Mapping[str, str | None]) -> Raw:
-    """Return a row under the names that `columns` gives its fields."""
-    row = dict(raw)
-    for name, path in columns.items():
-        row[name] = None if path is None else lookup(raw, path)
-        if path is not None and row[name] is None:
-            fault = (
-                f"is null: give the row a value, or leave {name!r} out of columns"
-                if is_there(raw, path)
-                else f"is missing; {found_fields(raw)}"
-            )
-            raise RowError(MISSING_FIELD, f"field {path!r}, which columns takes for {name!r}, {fault}")
-    return row
-
-
-def _others(raw: Raw, columns: Mapping[str, str | None], read_votes: bool) -> dict[str, object]:
-    """Return the fields of a row that are no part of the pair; they stay with the row as they are."""
-    read = READ_OF_PAIRS.union(path for path in columns.values() if path is not None)
-    if not read_votes and columns.get("votes", "") is not None:
-        read -= {"votes"}  # the data's own, such as the votes of readers
-    return {name: value for name, value in raw.items() if value is not None and name not in read}
-
-
-def _read_beside(raw: Raw, format: str, columns: Mapping[str, str | None]) -> set[str]:
-    """Return those of a row's `others` that something reads, or that stand there for people."""
-    return {*label_fields(renamed(raw, columns), format), *_written_here(raw), *read_by(columns, raw)}
-
-
-def _written_here(raw: Raw) -> frozenset[str]:
-    """Return the fields that stand in a row for people to look at, if it comes from a file that is written here."""
-    return WRITTEN_FIELDS if has(raw, "strength_mean") or has(raw, "importance") else frozenset()
-
-
-def _prompt_left(row: Raw, columns: Mapping[str, str | None]) -> Raw:
-    """Return a row without the prompt fields that `columns` hides, or has read under another name."""
-    taken = {
-        path.split(".")[0]
-        for name, path in columns.items()
-        if path is not None and name in ("prompt", "chosen", "rejected", *PROMPT_FIELDS)
-    }
-    if columns.get("prompt", "") is None and has(row, "chosen", "rejected"):
-        taken.update(PROMPT_FIELDS)
-    taken = taken.intersection(PROMPT_FIELDS).difference(columns)
-    return {name: value for name, value in row.items() if name not in taken}
 
 
 def _turns(row: Raw, prefill: Prefill) -> tuple[Turns, Turns, Turns]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 from lightning_rm.data.formats.asked import after_system, check_unread
+from lightning_rm.data.formats.columns import check_options, renamed
 from lightning_rm.data.formats.fields import (
     MISSING_FIELD,
     WRONG_TYPE,
@@ -23,7 +24,7 @@ from lightning_rm.data.formats.groups import group_turns
 from lightning_rm.data.formats.media import check_marks, check_media
 from lightning_rm.data.formats.messages import ROLES, is_blank
 from lightning_rm.data.formats.nested import check_depth
-from lightning_rm.data.formats.pairs import check_options, read_pair, renamed
+from lightning_rm.data.formats.pairs import read_pair
 from lightning_rm.data.formats.published import FORMATS
 from lightning_rm.data.formats.questions import asked
 from lightning_rm.data.formats.responses import answer_turns, continued

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, cast
 
+from lightning_rm.data.formats.columns import check_options
 from lightning_rm.data.formats.fields import Columns, lookup, shown
-from lightning_rm.data.formats.pairs import PARSER_VERSION, check_options, parse_row
+from lightning_rm.data.formats.pairs import PARSER_VERSION, parse_row
 from lightning_rm.data.formats.responses import Prefill, check_prefill
 from lightning_rm.data.rows import BY_WHERE, BadRow, PairRow
 from lightning_rm.data.sources.readers import Record

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from lightning_rm.checksums import crc32_of
-from lightning_rm.digests import files_digest as files_digest  # other files import them from here
-from lightning_rm.digests import fingerprint as fingerprint
 from lightning_rm.drafts import clear_drafts, leave, taken_over
 from lightning_rm.drafts import draft_of as draft_of  # its former place
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.data.formats.asked import PROMPT_FIELDS
+from lightning_rm.data.formats.columns import PLAIN_FIELDS
 from lightning_rm.data.formats.messages import is_blank
-from lightning_rm.data.formats.pairs import PLAIN_FIELDS, parse_row
+from lightning_rm.data.formats.pairs import parse_row
 from lightning_rm.data.formats.published import FORMAT_FIELDS
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.files import FileSource

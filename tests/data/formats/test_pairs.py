@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.curation.clean import CLEAN_SCHEMA
-from lightning_rm.data.formats.pairs import PLAIN_FIELDS, WRITTEN_FIELDS, parse_row
+from lightning_rm.data.formats.columns import PLAIN_FIELDS, WRITTEN_FIELDS
+from lightning_rm.data.formats.pairs import parse_row
 from lightning_rm.data.formats.published import FORMATS
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow
 from lightning_rm.losses import ranking_loss

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lightning_rm.data.formats.asked import PROMPT_FIELDS, SYSTEM_FIELDS
-from lightning_rm.data.formats.pairs import check_options
+from lightning_rm.data.formats.columns import check_options
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow
 from lightning_rm.data.sources.files import FileSource
 from tests.data.formats.test_pairs import FIVE, FOUR, SHAPES, SUM, USER, bad, good, turns
