@@ -10,10 +10,11 @@ they do, the settings in which they differ make methods of their own:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_rm.analysis.runs import PLACES, Run, shown
+from lightning_rm.analysis.words import unlike
 
 Block = tuple[str, ...]
 """The seed, those of the data's own seeds in which runs differ, and others that tell runs of one name apart."""
@@ -65,13 +66,6 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]
                 blocks[block] = run
             methods.append(Method(label, blocks))
     return methods, repeated
-
-
-def unlike(name: str, taken: Collection[str]) -> str:
-    """Return a name that is not taken: itself, or with the first number that makes it another."""
-    return next(
-        one for one in (name, *(f"{name} ({number})" for number in range(2, len(taken) + 3))) if one not in taken
-    )
 
 
 def block_of(run: Run, worlds: Sequence[str]) -> Block:

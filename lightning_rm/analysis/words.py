@@ -1,6 +1,10 @@
-"""Metric keys in words, as titles and axes have them. It knows how keys are made, no value."""
+"""Names as titles, axes and headings have them: metric keys in words, and a name unlike others. It knows how keys are
+made, no value.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 METRICS = {
     "nll": "NLL",
@@ -37,3 +41,10 @@ def key_words(key: str) -> str:
 def titled(words: str) -> str:
     """Return words with a capital at their beginning."""
     return words[:1].upper() + words[1:]
+
+
+def unlike(name: str, taken: Collection[str]) -> str:
+    """Return a name that is not taken: itself, or with the first number that makes it another."""
+    return next(
+        one for one in (name, *(f"{name} ({number})" for number in range(2, len(taken) + 3))) if one not in taken
+    )

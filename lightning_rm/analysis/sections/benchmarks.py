@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure as Drawn
 
-from lightning_rm.analysis.methods import unlike
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawing, Drawings, Folded, Section, Table, Text
 from lightning_rm.analysis.plots.comparison import bars_of_models
 from lightning_rm.analysis.plots.style import BLUE, GREY, Key
 from lightning_rm.analysis.sections.results import file_name
+from lightning_rm.analysis.words import unlike
 from lightning_rm.checksums import check_object
 from lightning_rm.told import read_object
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightning_rm.analysis.methods import Method, unlike
+from lightning_rm.analysis.methods import Method
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawing, Drawings, Folded, Section, Table, Text, Tone
 from lightning_rm.analysis.paired import Difference, paired_difference, runs_needed
 from lightning_rm.analysis.plots.comparison import difference_intervals, runs_of_methods
 from lightning_rm.analysis.runs import spread
 from lightning_rm.analysis.study import LOWER_IS_BETTER, NEITHER_IS_BETTER, Study
-from lightning_rm.analysis.words import metric_words
+from lightning_rm.analysis.words import metric_words, unlike
 
 METRICS = ("accuracy", "gold_correlation", "difference", "score_rank_correlation", "loss", "perplexity")
 """What is compared where nothing else is asked for, as far as a test set has it: pairs, groups of responses, scored

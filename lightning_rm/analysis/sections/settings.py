@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from lightning_rm.analysis.methods import differing, unlike
+from lightning_rm.analysis.methods import differing
 from lightning_rm.analysis.page.blocks import Cell, Folded, Section, Table
 from lightning_rm.analysis.study import Study
+from lightning_rm.analysis.words import unlike
 from lightning_rm.counts import number_of
 
 
