@@ -275,14 +275,9 @@ class RewardModel(AnyRewardModel):
             vocab_size: the number of token ids.
             pad_id: the padding token's id.
             seed: of all weights; the global random state is left as it is.
-            dtype: of the backbone: `float32`, `bfloat16`, `float16` or `float64`.
-            attn_implementation: `sdpa`, `eager` or another; None for SDPA where the architecture has it.
-            gradient_checkpointing: compute each layer again in the backward pass instead of keeping its activations.
             keep_lm_head: add an LM head, for `lm_loss`; it is not exported.
-            lora: adapters to train in place of the backbone's weights: LoRA.
-            adapter: the same by a configuration of peft's that acts within layers: `LoraConfig(use_dora=True)`.
-            last_layer: `where_read`, `whole` or None for what the depth calls for, as the class says.
-            router_loss: weight of the router loss of a mixture of experts, as the class says.
+            dtype, attn_implementation, gradient_checkpointing, lora, adapter, last_layer, router_loss: as in
+                `from_pretrained`.
 
         Raises:
             ValueError: if the configuration has an unknown architecture or setting, or no padding token apart from eos.

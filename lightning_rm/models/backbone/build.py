@@ -80,49 +80,67 @@ def build_pretrained(
     settings.set_experts(config, torch_dtype)
     if dropout is not None:
         settings.set_dropout(config, dropout)
-    if load_in_4bit and adapter is None:
-        raise ValueError("load_in_4bit trains no backbone weight; give lora= or adapter= too")
-    if load_in_4bit and adapter is not None and not is_plain_lora(adapter):
-        raise ValueError("load_in_4bit goes with LoRA alone: others cannot be merged into 4 bits; leave one out")
-    if load_in_4bit and keep_lm_head:
-        raise ValueError("load_in_4bit and keep_lm_head do not go together; leave one out")
+    if load_in_4bit:
+        _check_4bit(adapter, keep_lm_head)
     config.num_labels = 1
     # An embedding row of a padding token gets no gradient: it must not be a row that texts use.
     config.pad_token_id = pad_id if pad_id < config.vocab_size else None
+    lm_head, unread, num_added = None, None, 0
     if load_sharded:
-        if keep_lm_head or load_in_4bit or checkpoint.gguf_file is not None or not is_proven(config):
-            raise ValueError(
-                "load_sharded reads safetensors of families that the tests know; not 4 bits, GGUF or keep_lm_head: "
-                "leave one out"
-            )
-        num_tokens = max(pad_id + 1, 0 if tokenizer is None else len(tokenizer))
-        if num_tokens > config.vocab_size:
-            raise ValueError(
-                f"load_sharded: {checkpoint.origin} has {config.vocab_size} embeddings and the tokenizer {num_tokens} "
-                "tokens; load the model once without it, and save it with this tokenizer"
-            )
-        backbone, unread, drawn = _unread(checkpoint, config, architecture, torch_dtype, attention, head_seed, new_head)
-        no_head_in = checkpoint.origin if drawn and not new_head else None
-        if liger:
-            use_liger(backbone)
-        return Built(backbone, pad_id, None, no_head_in, unread)
-    lm_head = None
-    if keep_lm_head:
-        backbone, missing, lm_head = loading.load_with_lm_head(
-            checkpoint, config, architecture, torch_dtype, attention, new_head
+        _check_sharded(checkpoint, config, pad_id, tokenizer, whole=not (keep_lm_head or load_in_4bit))
+        backbone, unread, missing = _unread(
+            checkpoint, config, architecture, torch_dtype, attention, head_seed, new_head
         )
     else:
-        quantization = four_bit(architecture, torch_dtype) if load_in_4bit else None
-        backbone, missing = loading.load_classifier(
-            checkpoint, config, architecture, torch_dtype, attention, quantization, new_head
-        )
-    drawn = {name for name, _ in head_tensors(backbone, architecture)} if new_head else missing
-    init_head(backbone, architecture, drawn, head_seed)
-    num_added = loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
+        if keep_lm_head:
+            backbone, missing, lm_head = loading.load_with_lm_head(
+                checkpoint, config, architecture, torch_dtype, attention, new_head
+            )
+        else:
+            quantization = four_bit(architecture, torch_dtype) if load_in_4bit else None
+            backbone, missing = loading.load_classifier(
+                checkpoint, config, architecture, torch_dtype, attention, quantization, new_head
+            )
+        drawn = {name for name, _ in head_tensors(backbone, architecture)} if new_head else missing
+        init_head(backbone, architecture, drawn, head_seed)
+        num_added = loading.add_embeddings(backbone, pad_id, tokenizer, lm_head)
     if liger:
         use_liger(backbone)
     no_head_in = checkpoint.origin if missing and not new_head else None
-    return Built(backbone, pad_id, lm_head, no_head_in, num_added=num_added)
+    return Built(backbone, pad_id, lm_head, no_head_in, unread, num_added)
+
+
+def _check_4bit(adapter: Adapter | None, keep_lm_head: bool) -> None:
+    """Raise ValueError for what does not go with a backbone in 4 bits."""
+    if adapter is None:
+        raise ValueError("load_in_4bit trains no backbone weight; give lora= or adapter= too")
+    if not is_plain_lora(adapter):
+        raise ValueError("load_in_4bit goes with LoRA alone: others cannot be merged into 4 bits; leave one out")
+    if keep_lm_head:
+        raise ValueError("load_in_4bit and keep_lm_head do not go together; leave one out")
+
+
+def _check_sharded(
+    checkpoint: Checkpoint,
+    config: PreTrainedConfig,
+    pad_id: int,
+    tokenizer: PreTrainedTokenizerBase | None,
+    whole: bool,
+) -> None:
+    """Raise ValueError for a checkpoint whose weights cannot be left on the disk: not `whole`, with another head or in
+    4 bits, or with embeddings to be added.
+    """
+    if not whole or checkpoint.gguf_file is not None or not is_proven(config):
+        raise ValueError(
+            "load_sharded reads safetensors of families that the tests know; not 4 bits, GGUF or keep_lm_head: leave "
+            "one out"
+        )
+    num_tokens = max(pad_id + 1, 0 if tokenizer is None else len(tokenizer))
+    if num_tokens > config.vocab_size:
+        raise ValueError(
+            f"load_sharded: {checkpoint.origin} has {config.vocab_size} embeddings and the tokenizer {num_tokens} "
+            "tokens; load the model once without it, and save it with this tokenizer"
+        )
 
 
 def _unread(
@@ -134,7 +152,7 @@ def _unread(
     head_seed: int,
     new_head: bool,
 ) -> tuple[PreTrainedModel, Unread, set[str]]:
-    """Return a classifier whose backbone has no memory yet, where its weights are, and which of the head were drawn.
+    """Return a classifier whose backbone has no memory yet, where its weights are, and which the checkpoint lacks.
 
     Raises:
         ValueError: if the files lack weights of the backbone or have them under other names, or the backbone has
@@ -158,7 +176,7 @@ def _unread(
         for name, parameter in head_tensors(backbone, architecture):
             if name not in drawn:
                 parameter.copy_(unread.part(name, "", 0, parameter.shape[0]))
-    return backbone, unread, drawn
+    return backbone, unread, missing
 
 
 def build_random(
