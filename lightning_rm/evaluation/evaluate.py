@@ -21,7 +21,7 @@ from lightning_rm.evaluation.asked import Asked, Models, Paths, find_models, lef
 from lightning_rm.evaluation.benchmarks.preferences import pair_items
 from lightning_rm.evaluation.evaluation import Evaluation
 from lightning_rm.evaluation.evaluator import Answer, Evaluator, Options, Progress
-from lightning_rm.evaluation.items import Floats
+from lightning_rm.evaluation.items import Floats, Items
 from lightning_rm.evaluation.kept import KeptRewards
 from lightning_rm.evaluation.measure import LENGTH_ONLY, RANDOM, compare, length_row, random_row
 from lightning_rm.evaluation.result import BenchmarkResult, ModelResult
@@ -115,23 +115,8 @@ def evaluate(
     for name, place in named.items() if asked else ():
         new_head = name == control
         evaluator = Evaluator(name, place, weights, new_head, reading, options, device, dtype, progress, kept)
-        try:
-            temperature = None if to_fit is None else evaluator.temperature(to_fit)
-        except Exception as error:
-            failed[name] = said(error)
-            continue
-        if evaluator.unstored is not None:
-            for one in asked:
-                one.notes.append(evaluator.unstored)
-        for one in asked:
-            try:
-                answers[one.benchmark.name][name] = evaluator.answer(one, temperature)
-            except Exception as error:  # whatever it is, out of memory too: the others go on
-                if is_full(error):  # which is no fault of the model
-                    raise
-                failed[name if evaluator.unloadable else f"{name} on {one.benchmark.name}"] = said(error)
-                if evaluator.unloadable:
-                    break
+        for benchmark_name, answer in _answers(evaluator, asked, to_fit, failed).items():
+            answers[benchmark_name][name] = answer
         evaluator.close()
     results = {
         one.benchmark.name: _result(one, answers[one.benchmark.name], options)
@@ -154,6 +139,34 @@ def evaluate(
     if out is not None:
         evaluation.write(out)
     return evaluation
+
+
+def _answers(
+    evaluator: Evaluator, asked: Sequence[Asked], to_fit: Items | None, failed: dict[str, str]
+) -> dict[str, Answer]:
+    """Return what a model says of each benchmark that it can be measured on; what goes wrong is put into `failed`,
+    whatever it is, out of memory too, and the others go on.
+    """
+    answers: dict[str, Answer] = {}
+    try:
+        temperature = None if to_fit is None else evaluator.temperature(to_fit)
+    except Exception as error:
+        failed[evaluator.name] = said(error)
+        return answers
+    if evaluator.unstored is not None:
+        for one in asked:
+            one.notes.append(evaluator.unstored)
+    for one in asked:
+        try:
+            answers[one.benchmark.name] = evaluator.answer(one, temperature)
+        except Exception as error:
+            if is_full(error):  # which is no fault of the model
+                raise
+            if evaluator.unloadable:
+                failed[evaluator.name] = said(error)
+                break
+            failed[f"{evaluator.name} on {one.benchmark.name}"] = said(error)
+    return answers
 
 
 def _result(asked: Asked, answers: Mapping[str, Answer], options: Options) -> BenchmarkResult:
