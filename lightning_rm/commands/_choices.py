@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import os
 import re
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
@@ -22,7 +21,7 @@ from yaml import YAMLError
 from lightning_rm.commands._config import conf_dir, defaults_of, dotted
 from lightning_rm.commands._other_names import NAMED_BY, OF_CHOICES
 from lightning_rm.commands._targets import check_hydra
-from lightning_rm.commands._words import quoted
+from lightning_rm.commands._words import at_home, quoted
 from lightning_rm.told import check_aliases
 
 EXTRA_OF = {
@@ -93,10 +92,9 @@ def compose_choices(
             hydra = values.pop("hydra")
             found |= dict(dotted(values))
     folders = {f"hydra.{mode}.dir": str(hydra[mode]["dir"]) for mode in ("run", "sweep")}
-    homes = {key: os.path.expanduser(folder) for key, folder in folders.items() if folder.startswith("~/")}
-    at_home = [f"{key}={quoted(folder)}" for key, folder in homes.items()]
-    run_dir = (folders | homes)["hydra.run.dir"]
-    return Choice(found, groups, run_dir, hydra["mode"] == RunMode.MULTIRUN, at_home)
+    homes = {key: at_home(folder) for key, folder in folders.items()}
+    words_at_home = [f"{key}={quoted(home)}" for key, home in homes.items() if home != folders[key]]
+    return Choice(found, groups, homes["hydra.run.dir"], hydra["mode"] == RunMode.MULTIRUN, words_at_home)
 
 
 def _chosen(override: Override, own: Set[str], needed: Set[str], groups: Set[str], more: Path | None) -> list[str]:

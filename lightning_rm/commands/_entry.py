@@ -23,7 +23,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._alone import writing_alone
-from lightning_rm.commands._config import conf_dir, plain_errors
+from lightning_rm.commands._config import conf_dir
+from lightning_rm.commands._errors import plain_errors
 from lightning_rm.commands._job import LOST, in_sweep, leave_word, task_words, word_before
 from lightning_rm.commands._kinds import check_kinds, check_texts
 from lightning_rm.commands._places import write_home

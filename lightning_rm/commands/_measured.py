@@ -14,7 +14,7 @@ from lightning_rm.callbacks import Benchmarks, BestCheckpoint
 from lightning_rm.callbacks.monitored import stopped_early
 from lightning_rm.commands._checks import BENCHMARK
 from lightning_rm.commands._config import plain_console
-from lightning_rm.commands._folder import write_counts
+from lightning_rm.commands._ended import write_counts
 from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.modules.base import PairwiseRM

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.commands._words import parse, quoted
+from lightning_rm.commands._words import at_home, parse, quoted
 
 ENDINGS_OF_PLACES = ("file", "path", "dir", "folder", "model", "chat_template")
 """How keys end that name a file or a folder: `data.val_file`, `backbone.path`, `judge.model`."""
@@ -26,7 +26,7 @@ SEVERAL = ("file", "path")
 
 def write_home(cfg: DictConfig) -> None:
     """Write the home folder in place of ~/ where a text of a configuration begins with it, as in words of a command
-    line: a yaml's would make a folder that is called ~.
+    line.
     """
     told = OmegaConf.to_container(cfg, resolve=False)
     if (whole := _at_home(told)) != told:
@@ -80,7 +80,7 @@ def written(value: object) -> str:
 def _at_home(value: object) -> Any:
     """Return a plain value with the home folder in its texts."""
     if isinstance(value, str):
-        return os.path.expanduser(value) if value.startswith("~/") else value
+        return at_home(value)
     if isinstance(value, list):
         return [_at_home(one) for one in cast(list[object], value)]
     if isinstance(value, Mapping):

@@ -30,6 +30,21 @@ class Bar(Progress):
         self.says_lines = shown and not console.is_terminal
         self.clock = clock
         self._last = clock()
+        self._shown: dict[object, TaskID] = {}
+
+    def show(self, name: str, done: int, total: int | None, key: object = None) -> None:
+        """Show how much of a task is done; the task begins where it is named for the first time.
+
+        Args:
+            name: what it is called.
+            done: how many are done.
+            total: of how many; None where nobody knows.
+            key: tells it from others of its name; None for the name itself.
+        """
+        key = name if key is None else key
+        if key not in self._shown:
+            self._shown[key] = self.add_task(name, total=total)
+        self.update(self._shown[key], completed=done, total=total)
 
     def update(self, task_id: TaskID, **options: Any) -> None:
         """Note what is done of a task."""

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import find_source
-from lightning_rm.commands._folder import STOPPED, draw_missing
+from lightning_rm.commands._ended import draw_missing
+from lightning_rm.commands._folder import STOPPED
 from lightning_rm.commands._places import whole_place, written
 from lightning_rm.commands._process import Run, chosen_there
 from lightning_rm.commands._words import quoted

@@ -18,10 +18,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from lightning_rm.commands._alone import LOCK, released, work_alone
+from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._job import LOST, WORD, asked_for, leave_word
 from lightning_rm.commands._planned import check_outs, planned_jobs
 from lightning_rm.commands._plugins import end_in_words
@@ -127,7 +127,7 @@ def show(sweep: Sweep, verb: str, arguments: Sequence[str]) -> bool:
     missed = [folder for folder, word in found.items() if word["error"] is not None]
     if not missed:
         return False
-    console = Console(stderr=True, markup=False, highlight=False)
+    console = plain_console(stderr=True)
     table = Table(title=f"{len(missed)} of {len(found)} jobs are not done", title_justify="left")
     for heading in ("job", "overrides", "what went wrong"):
         table.add_column(heading, overflow="fold")

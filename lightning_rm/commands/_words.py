@@ -136,6 +136,11 @@ def quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
+def at_home(text: str) -> str:
+    """Return a text with the home folder in place of ~/ at its beginning: a yaml's would make a folder called ~."""
+    return os.path.expanduser(text) if text.startswith("~/") else text
+
+
 def with_home(word: str) -> str:
     """Return a word with the home folder in place of ~/ where a value begins, as some shells have it and others do not.
 

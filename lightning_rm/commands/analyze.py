@@ -46,7 +46,7 @@ def analyze(cfg: DictConfig) -> list[Path]:
         with draft_of(out / "strength.json") as draft:
             draft.write_text(json.dumps(finite(numbers), indent=2) + "\n", encoding="utf-8")
         for name, value in numbers.items():
-            console.print(f"{name:>24}  {value:,.4g}", highlight=False)
+            console.print(f"{name:>24}  {value:,.4g}")
         written += [*files, out / "strength.json"]
     if cfg.deciles is not None:
         written += decile_report(find_runs("deciles", cfg.deciles), cfg.metric, _reference_value(cfg), out)
@@ -68,7 +68,7 @@ def analyze(cfg: DictConfig) -> list[Path]:
         features = read_features(cfg, console)
         written += feature_report(features, out, cfg.projection, differences=cfg.differences, join=cfg.join)
     for path in written:
-        console.print(f"  {path}", highlight=False, soft_wrap=True)
+        console.print(f"  {path}", soft_wrap=True)
     return written
 
 

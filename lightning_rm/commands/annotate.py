@@ -40,7 +40,6 @@ def annotate_data(cfg: DictConfig) -> Path:
     for path in (out, *also.values()):
         check_place(path)
     voters = find_voters(cfg.voters, cfg.weights)
-    names = [voter.name for voter in voters]
     if out.exists() and not cfg.overwrite:
         remove_left(out.with_name(f"{out.name}.parts"), out)
         raise ValueError(f"out={cfg.out!r} is there already, {_written_by(out)}; name another, or set overwrite=true")
@@ -53,11 +52,6 @@ def annotate_data(cfg: DictConfig) -> Path:
         scoring_engine(cfg) as (fabric, engine),
         progress(console, shown=fabric.global_rank == 0) as bar,
     ):
-        tasks = {name: bar.add_task(name, total=None, visible=False) for name in names}
-
-        def show(name: str, done: int, total: int) -> None:
-            bar.update(tasks[name], completed=done, total=total, visible=True)
-
         votes = annotate(
             source,
             voters,
@@ -71,15 +65,15 @@ def annotate_data(cfg: DictConfig) -> Path:
             batch_tokens=cfg.batch_tokens,
             shard_size=cfg.shard_size,
             engine=engine,
-            progress=show,
+            progress=bar.show,
         )
     if fabric.global_rank == 0:
         console.print(report_table({"annotated": votes.pairs.report}))
         for line in summary(votes.strength, votes.voters):
-            console.print(line, highlight=False)
+            console.print(line)
         for path in (out, cfg.also.fnlp, cfg.also.trl):
             if path is not None:
-                console.print(f"  {path}", highlight=False, soft_wrap=True)
+                console.print(f"  {path}", soft_wrap=True)
     return out
 
 

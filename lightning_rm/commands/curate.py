@@ -19,8 +19,9 @@ from lightning_rm.annotation.files import check_rows
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._data import find_policy, find_source, find_voters, keep_if_unchanged, start_of
+from lightning_rm.commands._ended import draw_missing
 from lightning_rm.commands._entry import arguments, command
-from lightning_rm.commands._folder import STOPPED, draw_missing
+from lightning_rm.commands._folder import STOPPED
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, with_choices, words_of
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
@@ -32,7 +33,7 @@ from lightning_rm.curation.opinions import Opinion
 from lightning_rm.curation.report import no_groups, reviewed_flips, wrong_line
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import Source
-from lightning_rm.data.store.cache import fingerprint
+from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import check_place, draft_of
 from lightning_rm.scoring.load import find_folder
 from lightning_rm.told import read_object
@@ -91,13 +92,6 @@ def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = No
             known = "no reward model among the voters" if judges else "no voters"
             raise ValueError(f"fit=null and {known}: there is nobody to vote; name voters=[...], or leave fit=heads")
         with progress(console, shown=fabric.global_rank == 0) as bar:
-            tasks: dict[str, Any] = {}
-
-            def show(name: str, done: int, total: int) -> None:
-                if name not in tasks:
-                    tasks[name] = bar.add_task(name, total=total)
-                bar.update(tasks[name], completed=done, total=total)
-
             curated = curate(
                 source,
                 voters,
@@ -109,7 +103,7 @@ def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = No
                 look=look,
                 tokenize=find_policy(cfg),
                 fabric=fabric,
-                progress=show,
+                progress=bar.show,
                 cache_dir=cfg.data.cache_dir,
                 layout=cfg.layout.layout,
                 batch_tokens=cfg.batch_tokens,
@@ -189,22 +183,22 @@ def say(curated: Curated, out: Path, words: Sequence[str], console: Console) -> 
     """Print what came out, and the command that trains on it."""
     console.print(report_table({"curated": curated.votes.pairs.report}))
     counts = ", ".join(f"{name} {count:,}" for name, count in curated.counts.items())
-    console.print(f"{len(curated.facts):,} rows: {counts}", highlight=False)
-    console.print(wrong_line(curated), highlight=False, soft_wrap=True)
-    console.print(curated.by_heart.advice(), highlight=False, soft_wrap=True)
+    console.print(f"{len(curated.facts):,} rows: {counts}")
+    console.print(wrong_line(curated), soft_wrap=True)
+    console.print(curated.by_heart.advice(), soft_wrap=True)
     if curated.verdicts:
-        console.print(reviewed_flips(curated)[1], highlight=False, soft_wrap=True)
+        console.print(reviewed_flips(curated)[1], soft_wrap=True)
     if unsaid := no_groups(curated):
-        console.print(unsaid, highlight=False, soft_wrap=True)
+        console.print(unsaid, soft_wrap=True)
     for path in curated.files[:4]:
-        console.print(f"  {path}", highlight=False, soft_wrap=True)
+        console.print(f"  {path}", soft_wrap=True)
     handed_on = trained_words(words)
     own = [word for word in handed_on if not word.startswith(("members", "module", "data"))]
     own += [word for word in handed_on if word.startswith(ALIKE)]
     line = shlex.join(["train", "data=strength", f"data.file={quoted(str(out / 'clean.parquet'))}", *own])
-    console.print(f"to train on it:\n  lightning-rm {line}", highlight=False, soft_wrap=True)
+    console.print(f"to train on it:\n  lightning-rm {line}", soft_wrap=True)
     line = shlex.join(["review", f"strength={quoted(str(out / 'strength.parquet'))}"])
-    console.print(f"to look at it:\n  lightning-rm {line}", highlight=False, soft_wrap=True)
+    console.print(f"to look at it:\n  lightning-rm {line}", soft_wrap=True)
 
 
 def _named_voters(named: Any, weights: str) -> tuple[list[Outside], list[Judge]]:

@@ -81,11 +81,11 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
         shown |= {f"{name}/{row}": metrics for row, metrics in rows.items() if row not in alone}
         accuracies = [rows[voter]["accuracy"] for voter in alone]
         mean, lowest, highest = float(np.mean(accuracies)), min(accuracies), max(accuracies)
-        console.print(f"{name}: voters alone {mean:.3f} ({lowest:.3f} to {highest:.3f})", highlight=False)
+        console.print(f"{name}: voters alone {mean:.3f} ({lowest:.3f} to {highest:.3f})")
         for average in averages:
             check = check_average(rows[average.name]["accuracy"], accuracies)
             verdict = "at least" if check.holds else "BELOW"
-            console.print(f"{name}: WARM {check.average:.3f}, {verdict} the mean of the voters", highlight=False)
+            console.print(f"{name}: WARM {check.average:.3f}, {verdict} the mean of the voters")
             if not check.holds:
                 console.print("these voters are not linearly connected (one head? one start?): do not use the average")
     remove_parts(out / "parts")
@@ -95,7 +95,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     title = f"{len(alone)} voters as one: ensembles" + (", and the average of their weights" if averages else "")
     console.print(results_table(shown, title))
     for path in (*(average.folder for average in averages), out / "results.json"):
-        console.print(f"  {path}", highlight=False, soft_wrap=True)
+        console.print(f"  {path}", soft_wrap=True)
     return results
 
 
@@ -139,9 +139,7 @@ def _averages(voters: Sequence[Voter], folder: Path, console: Console) -> list[V
         console.print(f"no WARM: {reason}", soft_wrap=True)
         return []
     average_weights(models).save_pretrained(folder, tokenizer)
-    console.print(
-        f"mean cosine between voters' weights: backbone {cosine.backbone:.3f}, head {cosine.head:.3f}", highlight=False
-    )
+    console.print(f"mean cosine between voters' weights: backbone {cosine.backbone:.3f}, head {cosine.head:.3f}")
     return [Voter("WARM", folder)]
 
 

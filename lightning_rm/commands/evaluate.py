@@ -34,13 +34,9 @@ def evaluate_models(cfg: DictConfig) -> Evaluation:
     _check(cfg)
     console = plain_console()
     with resumable("scored"), progress(console) as bar:
-        tasks: dict[tuple[str, str], Any] = {}
 
         def show(model: str, benchmark: str, done: int, total: int) -> None:
-            key = model, benchmark
-            if key not in tasks:
-                tasks[key] = bar.add_task(f"{Path(model).name} on {benchmark}", total=total)
-            bar.update(tasks[key], completed=done)
+            bar.show(f"{Path(model).name} on {benchmark}", done, total, key=(model, benchmark))
 
         evaluation = evaluate(
             plain(cfg.models),
@@ -70,7 +66,7 @@ def evaluate_models(cfg: DictConfig) -> Evaluation:
         if job := overrides_of(Path(model)):  # a folder of a sweep is a number
             console.print(f"  {model}: {' '.join(job)}", soft_wrap=True)
     for name in ("evaluation.json", "evaluation.csv", "evaluation.md", "rewards"):
-        console.print(f"  {Path(cfg.out) / name}", highlight=False, soft_wrap=True)
+        console.print(f"  {Path(cfg.out) / name}", soft_wrap=True)
     return evaluation
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,6 @@ def export_run(cfg: DictConfig) -> Path:
     options = PublishOptions(cfg.name, cfg.license, cfg.data_license, cfg.dtype)
     console = plain_console()
     with progress(console) as bar:
-        task = bar.add_task("reference", total=None, visible=False)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
-
         card = publish(
             run,
             out,
@@ -54,13 +50,13 @@ def export_run(cfg: DictConfig) -> Path:
             reference=None if cfg.reference is None else FileSource(_listed(cfg.reference)),
             reference_name=str(cfg.reference),
             adapters=_with_adapters(run, cfg.weights) if cfg.adapter else None,
-            progress=show,
+            progress=partial(bar.show, "reference"),
         )
     told = [out, out / CARD_FILE]
     if card.reference is None:
-        console.print("no validation rewards to take a mean and a spread of: give reference=FILE", highlight=False)
+        console.print("no validation rewards to take a mean and a spread of: give reference=FILE")
     for path in told:
-        console.print(f"  {path}", highlight=False, soft_wrap=True)
+        console.print(f"  {path}", soft_wrap=True)
     return out
 
 

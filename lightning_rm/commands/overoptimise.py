@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -35,12 +34,9 @@ def overoptimise(cfg: DictConfig) -> OverOptimisation:
         raise ValueError("there are no samples: name a file of them, responses.file=samples.jsonl")
     console = plain_console()
     with resumable("scored"), progress(console) as bar:
-        tasks: dict[str, Any] = {}
 
         def show(model: str, benchmark: str, done: int, total: int) -> None:
-            if model not in tasks:
-                tasks[model] = bar.add_task(Path(model).name, total=total)
-            bar.update(tasks[model], completed=done)
+            bar.show(Path(model).name, done, total, key=model)
 
         found = optimise(
             plain(cfg.models),
@@ -65,9 +61,9 @@ def overoptimise(cfg: DictConfig) -> OverOptimisation:
     figures = save_figure(over_optimisation(drawn), Path(cfg.out) / "overoptimise")
     console.print(table_of(found))
     for line in (found.about(), *found.notes):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     for path in (*found.files, *figures):
-        console.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {path}", soft_wrap=True)
     return found
 
 

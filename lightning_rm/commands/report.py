@@ -29,7 +29,7 @@ def report(cfg: DictConfig) -> list[Path]:
     page, text, *figures = written
     console = plain_console()
     for path in (page, text, *dict.fromkeys(path.parent for path in figures)):
-        console.print(f"  {path}", highlight=False, soft_wrap=True)
+        console.print(f"  {path}", soft_wrap=True)
     return written
 
 

@@ -75,12 +75,12 @@ def sample(cfg: DictConfig) -> Path:
     lines = GrowingLines(out, _settings(cfg, tokenizer, prompts, voters))
     num_done = lines.open(len(prompts), cfg.batch_prompts, overwrite=cfg.overwrite)
     if num_done == len(prompts):
-        console.print(f"{out} is finished: every prompt has its responses", highlight=False, soft_wrap=True)
+        console.print(f"{out} is finished: every prompt has its responses", soft_wrap=True)
     else:
         with resumable("written"):
             _write(cfg, lines, prompts, num_done, tokenizer, voters, console)
-    console.print(summary(lines), highlight=False)
-    console.print(f"  {out}", highlight=False, soft_wrap=True)
+    console.print(summary(lines))
+    console.print(f"  {out}", soft_wrap=True)
     return out
 
 

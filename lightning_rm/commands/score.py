@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from omegaconf import DictConfig
 
 from lightning_rm.commands._config import plain_console, require_all, resolved
@@ -27,7 +29,6 @@ def score(cfg: DictConfig) -> FileReport:
         scoring_engine(cfg) as (fabric, engine),
         progress(console, shown=fabric.global_rank == 0) as bar,
     ):
-        task = bar.add_task("rows", total=None, visible=False)
         report = score_file(
             cfg.model,
             cfg["in"],
@@ -46,11 +47,11 @@ def score(cfg: DictConfig) -> FileReport:
             batch_tokens=cfg.batch_tokens,
             shard_rows=cfg.shard_rows,
             engine=engine,
-            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            progress=partial(bar.show, "rows"),
         )
     if fabric.global_rank == 0:
         for line in summary(report):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
     return report
 
 

@@ -40,19 +40,17 @@ def serve_model(cfg: DictConfig) -> None:
     )
     device = device_of(cfg.accelerator) or device_here()
     console = plain_console()
-    console.print(f"loading {cfg.model}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"loading {cfg.model}", soft_wrap=True)
     loaded = load_model(cfg.model, weights=cfg.weights, dtype=cfg.dtype, device=device)
     names = tuple(dict.fromkeys([str(cfg.model), str(Path(cfg.model).resolve())]))
     app = reward_app(loaded.model, loaded.tokenizer, options, names)
 
     def ready(url: str) -> None:
         told = f"serving {names[0] if cfg.name is None else cfg.name} on {device} at {url}"
-        console.print(
-            f"{told}; Ctrl-C answers what is in flight and ends", highlight=False, soft_wrap=True, markup=False
-        )
+        console.print(f"{told}; Ctrl-C answers what is in flight and ends", soft_wrap=True)
 
     run_server(app, cfg.host, cfg.port, ready)
-    console.print("all requests are answered; stopped", highlight=False)
+    console.print("all requests are answered; stopped")
 
 
 @command("serve")

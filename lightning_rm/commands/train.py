@@ -29,8 +29,9 @@ from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
 from lightning_rm.commands._alone import RUN_LOCK, released, work_alone
 from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, warn_of_a_toy
 from lightning_rm.commands._config import plain_console, require_all, resolved
+from lightning_rm.commands._ended import clear_stopped, report
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._folder import SPIKES, begin, check_not_stopped, clear_if_nothing, clear_stopped, report
+from lightning_rm.commands._folder import SPIKES, begin, check_not_stopped, clear_if_nothing
 from lightning_rm.commands._measured import fit_and_measure, objective
 from lightning_rm.commands._run_callbacks import asked_callbacks, in_order, own_callbacks
 from lightning_rm.commands._settings import check_precision, micro_batches
@@ -89,22 +90,7 @@ def _train(cfg: DictConfig) -> float:
     monitor = cfg.monitor if str(cfg.monitor).startswith(("val/", BENCHMARK)) else None
     checkpoint = BestCheckpoint(run / "checkpoints", monitor, cfg.mode, run / "model" / "best")
     stop = Stop()
-    loggers = list(instantiate(cfg.logger.loggers).values())
-    shown = sys.stdout.isatty() or any(isinstance(callback, ProgressBar) for callback in asked)
-    own = [stop, checkpoint, *own_callbacks(cfg, run, tokenizer, monitor)]
-    if not shown:
-        own.append(ProgressLines())
-    if loggers and not any(isinstance(callback, LearningRateMonitor) for callback in asked):
-        own.append(LearningRateMonitor("step"))
-    trainer: L.Trainer = instantiate(
-        cfg.trainer,
-        logger=loggers or False,
-        callbacks=in_order(own, asked),
-        plugins=[CheckpointFiles()],
-        enable_progress_bar=cfg.trainer.get("enable_progress_bar", shown),
-    )
-    check_precision(cfg, trainer)
-    trainer.accumulate_grad_batches = micro_batches(cfg, trainer.world_size)
+    trainer = _trainer(cfg, [stop, checkpoint, *own_callbacks(cfg, run, tokenizer, monitor)], asked)
     if trainer.is_global_zero:
         # A job that Slurm has put back runs once at a time, and a node that died may hold its locks for minutes.
         if not os.environ.get("SLURM_RESTART_COUNT"):
@@ -147,14 +133,40 @@ def _built(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Pairwis
     return module, data(tokenizer=tokenizer, reading=module.model.reading)
 
 
+def _trainer(cfg: DictConfig, own: list[L.Callback], asked: Sequence[L.Callback]) -> L.Trainer:
+    """Return the trainer of a run, with its own callbacks and those that are asked for.
+
+    Where no bar is shown there are lines, and where something is logged, the learning rate is.
+    """
+    loggers = list(instantiate(cfg.logger.loggers).values())
+    shown = sys.stdout.isatty() or any(isinstance(callback, ProgressBar) for callback in asked)
+    if not shown:
+        own.append(ProgressLines())
+    if loggers and not any(isinstance(callback, LearningRateMonitor) for callback in asked):
+        own.append(LearningRateMonitor("step"))
+    trainer: L.Trainer = instantiate(
+        cfg.trainer,
+        logger=loggers or False,
+        callbacks=in_order(own, asked),
+        plugins=[CheckpointFiles()],
+        enable_progress_bar=cfg.trainer.get("enable_progress_bar", shown),
+    )
+    return _as_told(cfg, trainer)
+
+
+def _as_told(cfg: DictConfig, trainer: L.Trainer) -> L.Trainer:
+    """Return a trainer that computes in the precision it was told, with the micro-batches that make a step."""
+    check_precision(cfg, trainer)
+    trainer.accumulate_grad_batches = micro_batches(cfg, trainer.world_size)
+    return trainer
+
+
 def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, asked: Sequence[L.Callback]) -> float:
     """Train on one micro-batch, by when most mistakes show, and keep nothing of it; the run leaves no file."""
     stop = LambdaCallback(on_train_start=_step_at_once, on_train_batch_end=_stop)
     own = {"logger": False, "callbacks": [stop], "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer: L.Trainer = instantiate(cfg.trainer, min_epochs=None, min_steps=None, **own)
-    check_precision(cfg, trainer)
+    trainer = _as_told(cfg, instantiate(cfg.trainer, min_epochs=None, min_steps=None, **own))
     check_trainer(trainer.precision, asked)
-    trainer.accumulate_grad_batches = micro_batches(cfg, trainer.world_size)
     with _quiet():
         trainer.fit(module, datamodule)
     if trainer.is_global_zero:

@@ -42,7 +42,6 @@ def weigh_pairs(cfg: DictConfig) -> Path:
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     console = plain_console()
     with resumable("computed"), progress(console) as bar:
-        tasks = {name: bar.add_task(name, total=None, visible=False) for name in ("policy", "reference")}
         weighed = weigh(
             find_source(cfg),
             cfg.policy,
@@ -54,7 +53,7 @@ def weigh_pairs(cfg: DictConfig) -> Path:
             shard_pairs=cfg.shard_pairs,
             device=fabric.device,
             batch_tokens=cfg.batch_tokens,
-            progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total, visible=True),
+            progress=bar.show,
             temperature=cfg.temperature,
             dtype=cfg.dtype,
             chat_template=cfg.chat_template,

@@ -38,3 +38,17 @@ def test_a_bar_says_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
             bar.update(task, completed=done)
     lines = [line for line in (tmp_path / "log").read_text().splitlines() if line]  # rich 13.8 ends with an empty one
     assert lines == ["runs/[/b]: 2 of 10", "runs/[/b]: 5 of 10", "runs/[/b]: 8 of 10"]
+
+
+def test_what_is_shown_is_a_task_of_its_own_by_its_key() -> None:
+    with Bar(Console(), shown=False) as bar:
+        for done in (1, 3):
+            bar.show("best", done, 4, key="runs/0/best")
+        bar.show("best", 2, None, key="runs/1/best")
+        bar.show("rows", 5, 5)
+        bar.show("rows", 6, 7)
+        assert [(task.description, task.completed, task.total) for task in bar.tasks] == [
+            ("best", 3, 4),
+            ("best", 2, None),
+            ("rows", 6, 7),
+        ]

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 from torch._dynamo.exc import Unsupported
 
-from lightning_rm.commands._config import full_keys, plain_errors
+from lightning_rm.commands._errors import full_keys, plain_errors
 from tests.commands.test_conf import composed
 
 RUN = "hydra.runtime.output_dir=run"

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_rm.callbacks import CheckpointFiles
 from lightning_rm.commands import _entry
 from lightning_rm.commands._completion import SCRIPTS, complete
-from lightning_rm.commands._config import in_words
 from lightning_rm.commands._entry import arguments, command
+from lightning_rm.commands._errors import in_words
 from lightning_rm.commands._help import help_text, read_help
 from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
 from lightning_rm.commands._resume import check_folder, is_requeued, with_folder, write_job

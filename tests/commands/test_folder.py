@@ -11,7 +11,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from lightning_rm.analysis.find_runs import find_runs
-from lightning_rm.commands import _folder
+from lightning_rm.commands import _ended, _folder
 from lightning_rm.commands._alone import RUN_LOCK
 from lightning_rm.commands._data import start_of
 from lightning_rm.commands._folder import check_not_stopped
@@ -26,8 +26,8 @@ def test_results_come_last_for_they_say_that_a_run_has_ended(tmp_path: Path, mon
         seen.append((run / "results.json").exists())
         return []
 
-    monkeypatch.setattr(_folder, "write_figures", draw)
-    _folder.report(tmp_path, RESULTS)
+    monkeypatch.setattr(_ended, "write_figures", draw)
+    _ended.report(tmp_path, RESULTS)
     assert seen == [False]
     assert json.loads((tmp_path / "results.json").read_text()) == RESULTS
 
@@ -39,13 +39,13 @@ def test_figures_that_fail_cost_no_result(
     def draw(run: Path) -> list[Path]:
         raise error
 
-    monkeypatch.setattr(_folder, "write_figures", draw)
+    monkeypatch.setattr(_ended, "write_figures", draw)
     if isinstance(error, ValueError):
-        _folder.report(tmp_path, RESULTS)
+        _ended.report(tmp_path, RESULTS)
         assert "no figures: no rewards" in capsys.readouterr().out
     else:
         with pytest.raises(type(error)):
-            _folder.report(tmp_path, RESULTS)
+            _ended.report(tmp_path, RESULTS)
     if isinstance(error, KeyboardInterrupt):  # a run that is stopped here is made whole by the next start
         assert not (tmp_path / "results.json").exists()
     else:
@@ -57,7 +57,7 @@ def test_what_a_stop_left_goes_when_the_run_has_ended(tmp_path: Path) -> None:
     for make in (Path.mkdir, Path.touch, lambda _: None):  # of shards, a file, none
         last.mkdir(parents=True, exist_ok=True)
         make(left)
-        _folder.clear_stopped(tmp_path)
+        _ended.clear_stopped(tmp_path)
         assert list(last.parent.iterdir()) == [last]
 
 
