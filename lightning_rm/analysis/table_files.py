@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_rm.analysis.text import escaped_markdown
 from lightning_rm.drafts import draft_of
+from lightning_rm.markup import escaped_markdown, markdown_table
 
 Rows = Sequence[Mapping[str, object]]
 
@@ -38,13 +38,8 @@ def write_table(rows: Rows, path: str | Path, title: str) -> list[Path]:
     data, text = path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.md")
     with draft_of(data) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *cells])
-    rules = ["---:" if all(_is_number(row.get(column)) for row in rows) else "---" for column in columns]
-    lines = [
-        [escaped_markdown(column) for column in columns],
-        rules,
-        *([escaped_markdown(cell) for cell in row] for row in cells),
-    ]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    numbers = [place for place, column in enumerate(columns) if all(_is_number(row.get(column)) for row in rows)]
+    body = markdown_table([list(map(escaped_markdown, line)) for line in (columns, *cells)], numbers)
     with draft_of(text) as draft:
         draft.write_text(f"# {escaped_markdown(title)}\n\n{body}\n", encoding="utf-8")
     return [data, text]

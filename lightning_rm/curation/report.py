@@ -21,6 +21,7 @@ from lightning_rm.curation.groups import group_rows, length_groups
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.curation.reviewed import flip_rows
 from lightning_rm.drafts import draft_of
+from lightning_rm.markup import markdown_table
 from lightning_rm.told import finite
 
 MAX_LISTED = 20
@@ -105,8 +106,8 @@ def lines(curated: Curated, rules: Rules) -> list[str]:
         f"{number_of(len(facts), 'row')}, {number_of(len(curated.votes.voters), 'vote')} a pair, "
         f"policy `{rules.policy}`.",
     ]
-    told += ["", "| decision | rows |", "|---|---:|"]
-    told += [f"| {name} | {count:,} |" for name, count in curated.counts.items()]
+    decisions = [["decision", "rows"], *([name, f"{count:,}"] for name, count in curated.counts.items())]
+    told += ["", markdown_table(decisions, right=[1])]
     told += ["", "## Wrong labels", "", wrong_line(curated), "", curated.by_heart.advice()]
     if rules.policy in ("flip_weakest", "drop"):
         told += ["", f"The policy looks at the weakest {curated.share:.1%} of the pairs."]
@@ -116,12 +117,11 @@ def lines(curated: Curated, rules: Rules) -> list[str]:
         rows, sentence = reviewed_flips(curated)
         told += ["", sentence]
         if rows:
-            told += ["", "| decile | reviewed | label wrong | a flip is right, 95 % |", "|---|---:|---:|---:|"]
-            told += [
-                f"| {row['decile']} | {row['reviewed']} | {row['label wrong']} "
-                f"| {row['low']:.0%} to {row['high']:.0%} |"
-                for row in rows
-            ]
+            table = [["decile", "reviewed", "label wrong", "a flip is right, 95 %"]]
+            for row in rows:
+                counts = (str(row[name]) for name in table[0][:3])
+                table.append([*counts, f"{row['low']:.0%} to {row['high']:.0%}"])
+            told += ["", markdown_table(table, right=[1, 2, 3])]
     told += ["", "## Rows against each other", ""]
     both_ways = _named(curated, conflicts.rows_contradicted)
     told += [

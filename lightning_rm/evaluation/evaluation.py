@@ -11,9 +11,10 @@ from typing import Any, cast
 
 from lightning_rm.checksums import with_checksum
 from lightning_rm.drafts import draft_of
+from lightning_rm.evaluation.markdown import markdown
 from lightning_rm.evaluation.measure import Figure, Row
 from lightning_rm.evaluation.result import BenchmarkResult
-from lightning_rm.evaluation.tables import Tables, markdown
+from lightning_rm.evaluation.tables import Tables
 from lightning_rm.told import finite
 
 

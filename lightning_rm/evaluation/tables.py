@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -75,7 +74,7 @@ def plain_line(words: str, style: str = "bold") -> Text:
 
 def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: int) -> Iterator[Group | Table | Text]:
     """Yield the main table in as many blocks of sections as the width asks for, and the smaller ones under it."""
-    columns = {column: _width(result, *column) for column in _columns(result)}
+    columns = {column: _width(result, *column) for column in columns_of(result)}
     name_width = min(max(len(name) for name in result.rows()), max(20, width // 3))
     yield plain_line(f"{result.title}: {result.num_items:,} items; % and its 95 % interval")
     for block in _blocks(columns, width - name_width - 4):
@@ -84,7 +83,7 @@ def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: 
         for name, kind in block:
             table.add_column(name, justify="right", max_width=columns[name, kind])
         for model, row in result.rows().items():
-            cells = [_cell(_figure(row, *column)) for column in block]
+            cells = [_cell(figure_at(row, *column)) for column in block]
             table.add_row(model, *cells, end_section=model == list(result.models)[-1])
         yield table
     if any(value for one in result.models.values() for value in one.row.tie.values()):
@@ -117,11 +116,11 @@ def _blocks(columns: Mapping[tuple[str, str], int], width: int) -> Iterator[Sequ
 
 def _width(result: BenchmarkResult, name: str, kind: str) -> int:
     """Return the width of a column that holds its intervals, and its heading with words on lines of their own."""
-    cells = [_cell(_figure(row, name, kind)) for row in result.rows().values()]
+    cells = [_cell(figure_at(row, name, kind)) for row in result.rows().values()]
     return max(len(word) for words in (name, *cells) for word in words.split())
 
 
-def _columns(result: BenchmarkResult) -> list[tuple[str, str]]:
+def columns_of(result: BenchmarkResult) -> list[tuple[str, str]]:
     """Return (name, kind) of the columns: `overall` first, the sections, and the summary over categories."""
     sections = sorted(result.sections, key=lambda name: name != "overall")
     summary = dict.fromkeys(name for row in result.rows().values() for name in row.summary)
@@ -130,7 +129,8 @@ def _columns(result: BenchmarkResult) -> list[tuple[str, str]]:
     return [*((name, "sections") for name in sections), *((name, "summary") for name in summary)]
 
 
-def _figure(row: Row, name: str, kind: str) -> Figure:
+def figure_at(row: Row, name: str, kind: str) -> Figure:
+    """Return what stands in a column of `columns_of`."""
     figures: dict[str, Figure] = getattr(row, kind)
     return figures.get(name, NO_FIGURE)
 
@@ -209,67 +209,3 @@ def _at(found: Mapping[str, Any], path: Sequence[str], form: str) -> str:
     for step in path:
         value = value.get(step) if isinstance(value, Mapping) else None
     return form.format(value) if isinstance(value, int | float) and value == value else ""
-
-
-def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str]) -> str:
-    """Return all tables as Markdown, every column in one."""
-    parts = ["# Evaluation\n"]
-    for result in benchmarks.values():
-        columns = _columns(result)
-        parts.append(f"## {result.title}\n\n{result.num_items:,} items; % and its 95 % interval.\n")
-        lines = [["", *(name for name, _ in columns)], ["---", *["---:"] * len(columns)]]
-        for model, row in result.rows().items():
-            figures = [_figure(row, *column) for column in columns]
-            lines.append([model, *(f"{percent(one.value)} ({span(one)})" if is_known(one) else "" for one in figures)])
-        parts.append(_markdown_table(lines))
-        if result.comparisons:
-            section = result.compared
-            lines = [
-                ["first", "second", f"difference in {section}", "only first right", "only second right", "McNemar p"],
-                ["---", "---", "---:", "---:", "---:", "---:"],
-            ]
-            for pair in result.comparisons:
-                figure = pair.difference.get(section, NO_FIGURE)
-                cell = f"{100 * figure.value:+.1f} ({points(figure)})" if is_known(figure) else ""
-                test = pair.test
-                lines.append(
-                    [
-                        pair.first,
-                        pair.second,
-                        cell,
-                        f"{test.only_first:,}",
-                        f"{test.only_second:,}",
-                        f"{pair.p_adjusted:.3g}",
-                    ]
-                )
-            parts.append(_markdown_table(lines))
-        parts.append("".join(f"- {note}\n" for note in shown_notes(result, failed)))
-        if any(one.diagnostics for one in result.models.values()):
-            first, *rest = diagnostic_lines(result)
-            rules = ["---", *["---:"] * (len(first) - 1)]
-            parts.append(f"### Diagnostics\n\n{_markdown_table([first, rules, *rest])}")
-            parts += _bins(result)
-    return "\n".join(parts)
-
-
-def _bins(result: BenchmarkResult) -> Iterator[str]:
-    """Yield accuracy by margin, length difference and strength, and reliability, as Markdown tables, one per model
-    and kind.
-    """
-    for name, one in result.models.items():
-        for kind in ("by |margin|", "by length difference", "by strength"):
-            if rows := one.diagnostics.get(kind):
-                lines = [["from", "to", "accuracy", "pairs"], ["---:"] * 4]
-                for row in rows:
-                    bounds = f"{row['from']:.3g}", f"{row['to']:.3g}"
-                    lines.append([*bounds, percent(row["accuracy"]), f"{row['pairs']:,}"])
-                yield f"{name}, accuracy {kind}:\n\n{_markdown_table(lines)}"
-        if rows := one.diagnostics.get("calibration", {}).get("bins"):
-            lines = [["confidence", "accuracy", "pairs"], ["---:"] * 3]
-            lines += [[percent(row["confidence"]), percent(row["accuracy"]), f"{row['pairs']:,}"] for row in rows]
-            yield f"{name}, reliability:\n\n{_markdown_table(lines)}"
-
-
-def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    cells = [[html.escape(cell, quote=False).replace("|", "\\|") for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)

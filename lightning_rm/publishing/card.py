@@ -7,11 +7,11 @@ model.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_rm.markup import escaped_markdown, fenced, markdown_table
 from lightning_rm.publishing.calls import Kind, python_calls, server_lines
 from lightning_rm.publishing.facts import Interval, Reference
 
@@ -133,22 +133,22 @@ def _use(card: Card) -> str:
         "changed, and no generation prompt added.",
     ]
     for heading, code in python_calls(card.kind):
-        lines += ["", f"**{heading}**", "", _fenced("python", code)]
+        lines += ["", f"**{heading}**", "", fenced(code, "python")]
     if card.kind.base is None:
         served = "**Served**; TEXT is what the chat template wrote" + (ROUNDED if card.kind.serves else "")
-        lines += ["", served, "", _fenced("bash", server_lines(card.kind))]
-    return "\n".join([*lines, "", "The chat template:", "", _fenced("jinja", card.template)])
+        lines += ["", served, "", fenced(server_lines(card.kind), "bash")]
+    return "\n".join([*lines, "", "The chat template:", "", fenced(card.template, "jinja")])
 
 
 def _data(card: Card) -> str:
     lines = ["## Data", ""]
     if not card.data:
         return "\n".join([*lines, "What was read and kept was not recorded by this run."])
-    lines += ["| set | rows read | kept | left out | kept, but changed |", "|---|---|---|---|---|"]
+    table = [["set", "rows read", "kept", "left out", "kept, but changed"]]
     for report in card.data:
-        left, changed = (_counts(report.get(name) or {}) for name in ("reasons", "changes"))
-        lines.append(f"| {_cell(report['name'])} | {report['read']:,} | {report['kept']:,} | {left} | {changed} |")
-    return "\n".join(lines)
+        counts = (_counts(report.get(name) or {}) for name in ("reasons", "changes"))
+        table.append([escaped_markdown(report["name"]), f"{report['read']:,}", f"{report['kept']:,}", *counts])
+    return "\n".join([*lines, markdown_table(table)])
 
 
 def _training(card: Card) -> str:
@@ -167,10 +167,9 @@ def _measured(card: Card) -> str:
         return "\n".join([*lines, "Nothing was measured."])
     names = sorted({name for measured in card.measured for name in measured.others})
     over = any(measured.over_runs for measured in card.measured)
-    heads = ["set", "pairs", "accuracy", "95 % interval", *(["over seeds"] if over else []), *names]
-    lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    table = [["set", "pairs", "accuracy", "95 % interval", *(["over seeds"] if over else []), *names]]
     for measured in card.measured:
-        cells = [_cell(measured.name), f"{measured.num_pairs:,}", "n/a", "n/a"]
+        cells = [escaped_markdown(measured.name), f"{measured.num_pairs:,}", "n/a", "n/a"]
         if measured.accuracy is not None:
             value, low, high = measured.accuracy
             cells[2:] = f"{value:.3f}", f"{low:.3f} to {high:.3f}"
@@ -180,8 +179,9 @@ def _measured(card: Card) -> str:
         elif over:
             cells.append("one run")
         cells += [f"{measured.others[name]:.3f}" if name in measured.others else "" for name in names]
-        lines.append(f"| {' | '.join(cells)} |")
+        table.append(cells)
     lines += [
+        markdown_table(table),
         "",
         "Intervals are Wilson's, of pairs taken as independent: pairs of one prompt are not, so they are narrow.",
     ]
@@ -201,10 +201,10 @@ def _rewards(card: Card) -> str:
         if card.kind.base is None
         else "`lightning_rm.json` has them, and what follows."
     )
-    lines += [
-        f"On {found.num_rewards:,} responses of the set {_cell(found.name)}: mean {found.mean:.4f}, standard deviation "
-        f"{found.std:.4f}. {place}",
-    ]
+    lines.append(
+        f"On {found.num_rewards:,} responses of the set {escaped_markdown(found.name)}: mean {found.mean:.4f}, "
+        f"standard deviation {found.std:.4f}. {place}"
+    )
     if found.num_left_out:
         lines += ["", f"{found.num_left_out:,} pairs of the set are too long for the model and left out."]
     if found.temperature is not None:
@@ -233,7 +233,7 @@ def _limits(card: Card) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return "; ".join(f"{_cell(what)} {count:,}" for what, count in counts.items()) or "none"
+    return "; ".join(f"{escaped_markdown(what)} {count:,}" for what, count in counts.items()) or "none"
 
 
 def _options(options: Mapping[str, Any]) -> str:
@@ -243,14 +243,3 @@ def _options(options: Mapping[str, Any]) -> str:
 def _yaml(text: str) -> str:
     """Return a text as YAML reads it: of JSON's escapes it takes those of half a character each for two characters."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def _fenced(language: str, code: str) -> str:
-    """Return a block of code, its fence longer than any in it."""
-    longest = max(map(len, re.findall("`+", code)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{code}\n{fence}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

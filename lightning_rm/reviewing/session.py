@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.analysis.text import visible
 from lightning_rm.annotation.reviews import Review, Verdict, verdicts
 from lightning_rm.data.rows import PairRow
+from lightning_rm.markup import visible
 from lightning_rm.reviewing.filtering import Filter, Show, Status
 from lightning_rm.reviewing.order import REASONS, Ordering, deciles, review_order
 from lightning_rm.reviewing.pairs import PairFile

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple, TypedDict, cast
 
-from lightning_rm.analysis.text import visible
 from lightning_rm.data.rows import Message
+from lightning_rm.markup import visible
 from lightning_rm.reviewing.marks import differing, joined, share_of_same, tokens
 
 FENCE = re.compile(r"^ {0,3}(```+|~~~+)[^\n]*\n.*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)

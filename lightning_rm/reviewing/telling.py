@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lightning_rm.analysis.flips import deciles_to_flip, flip_precision, wrong_share
 from lightning_rm.analysis.kappa import cohen_kappa
-from lightning_rm.analysis.text import visible
 from lightning_rm.annotation.reviews import Review, Verdict
+from lightning_rm.markup import visible
 from lightning_rm.reviewing.order import Order
 from lightning_rm.reviewing.store import answers
 

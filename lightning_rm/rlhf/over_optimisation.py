@@ -14,6 +14,7 @@ import numpy as np
 
 from lightning_rm.drafts import draft_of
 from lightning_rm.evaluation.statistics import Interval
+from lightning_rm.markup import escaped_markdown, markdown_table
 from lightning_rm.rlhf.curves import Curve
 from lightning_rm.told import finite
 
@@ -64,10 +65,10 @@ class OverOptimisation:
 
     def markdown(self) -> str:
         """Return the table, and what it was made of, in Markdown."""
-        rows = self.rows()
-        lines = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
-        lines += [f"| {' | '.join(value.replace('|', chr(92) + '|') for value in row.values())} |" for row in rows]
-        return "\n".join(["# Over-optimisation by the best of n", "", self.about(), "", *lines, ""])
+        first, *_ = rows = self.rows()
+        lines = [[escaped_markdown(name), *figures] for name, *figures in (row.values() for row in rows)]
+        table = markdown_table([list(first), *lines])
+        return "\n".join(["# Over-optimisation by the best of n", "", self.about(), "", table, ""])
 
     def about(self) -> str:
         """Return what the figures are of, in a sentence or two."""

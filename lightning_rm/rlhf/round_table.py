@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_rm.drafts import draft_of
+from lightning_rm.markup import markdown_table
 from lightning_rm.rlhf.changes import Change, change
 from lightning_rm.rlhf.measures import Measures, read_judged
 from lightning_rm.rlhf.rounds import Round, num_falls
@@ -144,12 +145,11 @@ class RoundTable:
         for number, measures in self.measures.items():
             writer.writerow({"round": number, **asdict(measures), EFFECTIVE: self._effective(number)})
         rows = self.rows()
-        lines = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
-        lines += [f"| {' | '.join(row.values())} |" for row in rows]
+        lines = markdown_table([list(rows[0]), *(list(row.values()) for row in rows)])
         texts = {
             "rounds.json": json.dumps(told, indent=2) + "\n",
             "rounds.csv": table.getvalue(),
-            "rounds.md": "\n".join(["# Rounds", "", *lines, "", *(f"- {note}" for note in self.notes()), ""]),
+            "rounds.md": "\n".join(["# Rounds", "", lines, "", *(f"- {note}" for note in self.notes()), ""]),
         }
         for name, text in texts.items():
             with draft_of(folder / name) as draft:

@@ -20,12 +20,12 @@ from lightning_rm.analysis.report import report
 from lightning_rm.analysis.sections.benchmarks import benchmarks_section
 from lightning_rm.analysis.sections.results import results_section
 from lightning_rm.analysis.study import study_of
-from lightning_rm.analysis.text import escaped
 from lightning_rm.commands.report import report as command
 from lightning_rm.evaluation.evaluation import Evaluation
 from lightning_rm.evaluation.measure import Comparison, Figure, Row
 from lightning_rm.evaluation.result import BenchmarkResult, ModelResult
 from lightning_rm.evaluation.statistics import McNemar
+from lightning_rm.markup import escaped
 from tests.analysis.made_runs import write_curves, write_rewards, write_run
 from tests.analysis.page.test_render import HOSTILE, Elements
 from tests.browser import browser, chromium

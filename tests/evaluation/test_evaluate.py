@@ -33,11 +33,12 @@ from lightning_rm.evaluation.diagnostics import temperature_of
 from lightning_rm.evaluation.evaluate import evaluate
 from lightning_rm.evaluation.items import check_finite
 from lightning_rm.evaluation.kept import KeptRewards
+from lightning_rm.evaluation.markdown import markdown
 from lightning_rm.evaluation.measure import NO_FIGURE, Comparison, Figure, Row, measure
 from lightning_rm.evaluation.result import BenchmarkResult, ModelResult
 from lightning_rm.evaluation.rewards import Reading, score_items
 from lightning_rm.evaluation.statistics import McNemar
-from lightning_rm.evaluation.tables import Tables, markdown
+from lightning_rm.evaluation.tables import Tables
 from lightning_rm.losses.temperature import Best
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members

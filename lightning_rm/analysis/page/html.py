@@ -13,7 +13,7 @@ from importlib.resources import files
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawings, Example, Folded, Page, Section, Table, Text
 from lightning_rm.analysis.page.svg import color_variable, inline_svg
 from lightning_rm.analysis.plots.style import Key
-from lightning_rm.analysis.text import escaped
+from lightning_rm.markup import escaped
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """Content security policy: styles that stand in the page, pictures that stand in the page, nothing else."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawings, Example, Folded, Page, Table, Text
 from lightning_rm.analysis.plots.style import saving, with_legend
-from lightning_rm.analysis.text import escaped_markdown, fenced, markdown_line
+from lightning_rm.markup import escaped_markdown, fenced, markdown_line, markdown_table, visible
 
 
 def render_markdown(page: Page, folder: str) -> tuple[str, dict[str, Figure]]:
@@ -56,14 +55,10 @@ def _block(block: Block, folder: str, figures: dict[str, Figure]) -> str:
 
 def _table(table: Table) -> str:
     rows = [table.cells(row) for row in table.rows]
-    rules = ["---:" if any(row[place].is_number for row in rows) else "---" for place in range(len(table.columns))]
-    lines: Sequence[Sequence[str]] = [
-        [escaped_markdown(column) for column in table.columns],
-        rules,
-        *([_cell(cell) for cell in row] for row in rows),
-    ]
+    numbers = [place for place in range(len(table.columns)) if any(row[place].is_number for row in rows)]
+    lines = [[escaped_markdown(column) for column in table.columns], *([_cell(cell) for cell in row] for row in rows)]
     caption = f"{markdown_line(table.caption)}\n\n" if table.caption else ""
-    return caption + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return caption + markdown_table(lines, numbers)
 
 
 def _cell(cell: Cell) -> str:
@@ -82,7 +77,7 @@ def _drawings(block: Drawings, folder: str, figures: dict[str, Figure]) -> str:
 
 
 def _example(example: Example) -> str:
-    parts = [f"### {escaped_markdown(example.title)}", "prompt", fenced(example.prompt)]
+    parts = [f"### {escaped_markdown(example.title)}", "prompt", fenced(visible(example.prompt))]
     for name, text in example.responses.items():
-        parts += [markdown_line(name), fenced(text)]
+        parts += [markdown_line(name), fenced(visible(text))]
     return "\n\n".join([*parts, "\n".join(f"- {markdown_line(fact)}" for fact in example.facts)])

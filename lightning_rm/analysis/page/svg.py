@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from matplotlib.figure import Figure
 
 from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, OTHERS, SKY, STYLE, saving
-from lightning_rm.analysis.text import visible
+from lightning_rm.markup import visible
 
 VARIABLES = {
     BLUE: "--blue",

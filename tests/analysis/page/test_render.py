@@ -14,7 +14,7 @@ from lightning_rm.analysis.page.html import render_html
 from lightning_rm.analysis.page.markdown import render_markdown
 from lightning_rm.analysis.page.svg import inline_svg
 from lightning_rm.analysis.plots.style import BLUE, Key
-from lightning_rm.analysis.text import escaped_markdown, fenced, markdown_line, visible
+from lightning_rm.markup import escaped_markdown, fenced, markdown_line, visible
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -1,9 +1,10 @@
-"""Text of data as it may stand on a page: every character is shown, none is obeyed."""
+"""Text of data as it may stand on a page: every character shown, none obeyed. And tables and fences of Markdown."""
 
 from __future__ import annotations
 
 import html
 import re
+from collections.abc import Collection, Sequence
 
 _UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]")
 _MARKUP = re.compile(r"[\\`*\[\]|$~!]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.")
@@ -41,8 +42,18 @@ def markdown_line(text: str) -> str:
     return _BEGINS.sub(r"\1\\\2", escaped_markdown(text))
 
 
-def fenced(text: str) -> str:
-    """Return text of several lines as a block of Markdown in which nothing is markup."""
-    text = visible(text)
+def fenced(text: str, language: str = "text") -> str:
+    """Return lines as a block of Markdown in which nothing is markup: its fence is longer than any in it."""
     fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
-    return f"{fence}text\n{text}\n{fence}"
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def markdown_table(lines: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Return a table in Markdown.
+
+    Args:
+        lines: cells, those of the first line its headings; text of data in them is escaped already.
+        right: the places of the columns that stand at the right, as numbers do.
+    """
+    rules = ["---:" if place in right else "---" for place in range(len(lines[0]))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rules, *lines[1:]))
