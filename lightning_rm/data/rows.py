@@ -155,6 +155,18 @@ class GroupRow:
             votes=tuple(self.votes[place] for place in places) if self.votes else (),
         )
 
+    def pair(self, chosen: int, rejected: int) -> PairRow:
+        """Return two of its responses as a pair of the group's id, the one at the place `chosen` preferred."""
+        return PairRow(
+            prompt=self.prompt,
+            chosen=self.responses[chosen],
+            rejected=self.responses[rejected],
+            id=self.id,
+            prompt_id=self.prompt_id,
+            tools=self.tools,
+            chat_template_kwargs=self.chat_template_kwargs,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class BadRow:

@@ -8,6 +8,7 @@ This file knows groups and arrays of rewards; no model and no file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -73,17 +74,7 @@ def labelled_pairs(rows: Iterable[GroupRow], annotator: Annotator, seed: int = 0
         num_more_words = num_words(row.responses[first]) - num_words(row.responses[second])
         if not annotator.prefers_first(margin, num_more_words, Draws("policy label", seed, row.id)):
             first, second, margin = second, first, -margin
-        yield PairRow(
-            prompt=row.prompt,
-            chosen=row.responses[first],
-            rejected=row.responses[second],
-            id=row.id,
-            prompt_id=row.prompt_id,
-            gold_margin=round(margin, 6),
-            clean=margin > 0,
-            tools=row.tools,
-            chat_template_kwargs=row.chat_template_kwargs,
-        )
+        yield replace(row.pair(first, second), gold_margin=round(margin, 6), clean=margin > 0)
 
 
 def spoken(row: GroupRow) -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lightning_rm.counts import is_positive
 from lightning_rm.data.rows import GroupRow, PairRow
@@ -102,17 +102,8 @@ def choose_responses(
             if not text or not others:
                 choice.num_not_learned += 1
                 continue
-            choice.pairs.append(
-                PairRow(
-                    prompt=group.prompt,
-                    chosen=group.responses[places[place]],
-                    rejected=group.responses[places[min(others, key=known.__getitem__)]],
-                    id=f"{group.id}-{places[place]}",
-                    prompt_id=group.prompt_id,
-                    tools=group.tools,
-                    chat_template_kwargs=group.chat_template_kwargs,
-                )
-            )
+            pair = group.pair(places[place], places[min(others, key=known.__getitem__)])
+            choice.pairs.append(replace(pair, id=f"{group.id}-{places[place]}"))
     return choice
 
 

@@ -56,17 +56,7 @@ def label_pairs(
     for (group, first, second), judgement in zip(compared, judgements, strict=True):
         if judgement.verdict in ("win", "lose"):
             better, worse = (first, second) if judgement.verdict == "win" else (second, first)
-            labelled.append(
-                PairRow(
-                    prompt=group.prompt,
-                    chosen=group.responses[better],
-                    rejected=group.responses[worse],
-                    id=group.id,
-                    prompt_id=group.prompt_id,
-                    tools=group.tools,
-                    chat_template_kwargs=group.chat_template_kwargs,
-                )
-            )
+            labelled.append(group.pair(better, worse))
     return labelled, len(chosen) - len(labelled)
 
 
