@@ -2,13 +2,14 @@
 
 Each is written as a draft beside its place, flushed to the disk and renamed. A draft's name says which process of which
 host writes it, so that those of the dead are told from those of the living, and from files of others. This file knows
-file names; not what is in the files. `folder_drafts` does the same for folders.
+file names; what is in the files is the caller's. `folder_drafts` does the same for folders.
 """
 
 from __future__ import annotations
 
 import errno
 import glob
+import json
 import os
 import re
 import socket
@@ -57,6 +58,12 @@ def draft_of(path: Path) -> Generator[Path]:
     finally:
         with suppress(OSError):  # of a disk that is read-only; it must not take the place of the error above
             draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object, indent: int | None = 2) -> None:
+    """Write a value as a file of JSON that is swapped whole."""
+    with draft_of(path) as draft:
+        draft.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
 
 
 def check_place(path: Path, *, folder: bool = False) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from lightning_rm.checksums import check_file
 from lightning_rm.data.sources.resampling import Fold
 from lightning_rm.data.tokenize.tokenizer import definition, load_tokenizer
 from lightning_rm.digests import FileState, check_unchanged, files_digest, fingerprint
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_json
 from lightning_rm.models.backbone.checkpoint import Checkpoint
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.ensembles.files import folders_of, weights_below, weights_state
@@ -111,8 +110,7 @@ def write_trained_on(run: Path, data: str, settings: Mapping[str, object]) -> No
         data: a fingerprint of the training pairs, before any are held out or drawn.
         settings: dotted key -> value of all that makes a voter what it is, but for its seeds and its fold.
     """
-    with draft_of(run / TRAINED_ON) as draft:
-        draft.write_text(json.dumps({"data": data, "settings": dict(settings)}, indent=1) + "\n", encoding="utf-8")
+    write_json(run / TRAINED_ON, {"data": data, "settings": dict(settings)}, indent=1)
 
 
 def check_strangers(named: str, runs: Sequence[Path]) -> None:

@@ -15,7 +15,7 @@ from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._folder import STOPPED
 from lightning_rm.commands._tables import results_table
 from lightning_rm.data.store.report import DataReport
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import draft_of, write_json
 
 PLACES = {
     "best weights": "model/best",
@@ -37,8 +37,7 @@ CHECKED = ("csv/metrics.csv", "data.json", "trained_on.json", "pairs/*.*")
 def write_counts(run: Path, reports: dict[str, DataReport]) -> None:
     """Write what became of every row."""
     rows = [asdict(report) | {"name": name} for name, report in reports.items()]
-    with draft_of(run / "data.json") as draft:
-        draft.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_json(run / "data.json", rows)
 
 
 def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] = ()) -> None:

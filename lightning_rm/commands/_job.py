@@ -6,7 +6,6 @@ matter which process or machine a launcher ran it on, nor how that came to its e
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_json
 from lightning_rm.told import finite, read_object
 
 WORD = "job.json"
@@ -48,8 +47,7 @@ def leave_word(error: str | None, result: Any = None) -> None:
         "result": result if isinstance(result, int | float) else None,
         "process": [socket.gethostname(), os.getpid()],
     }
-    with draft_of(folder / WORD) as draft:
-        draft.write_text(json.dumps(finite(word)) + "\n", encoding="utf-8")
+    write_json(folder / WORD, finite(word), indent=None)
 
 
 def word_before() -> dict[str, Any] | None:

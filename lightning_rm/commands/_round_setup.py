@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Generator, Mapping, Sequence
@@ -27,7 +26,7 @@ from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.devices import device_here, device_of
 from lightning_rm.digests import fingerprint
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_json
 from lightning_rm.rlhf.combining import zeros_of
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge
 from lightning_rm.rlhf.improving import said_groups
@@ -219,5 +218,4 @@ def given(cfg: DictConfig, names: Sequence[str]) -> list[str]:
 
 def write_counts(path: Path, counts: Mapping[str, Any]) -> None:
     """Write a stage's counts, whole or not at all."""
-    with draft_of(path) as draft:
-        draft.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+    write_json(path, counts)

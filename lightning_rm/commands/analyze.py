@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from lightning_rm.analysis.runs import Run, varied
 from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._features import read_features
-from lightning_rm.drafts import check_place, draft_of
+from lightning_rm.drafts import check_place, write_json
 from lightning_rm.told import finite
 
 INPUTS = ("strength", "deciles", "prefixes", "recipes", "sweep", "shift", "features")
@@ -43,8 +42,7 @@ def analyze(cfg: DictConfig) -> list[Path]:
         raise ValueError(f"there is nothing to analyze; name {', '.join(f'{key}=' for key in INPUTS)}")
     if cfg.strength is not None:
         numbers, files = strength_report(read_strength(cfg.strength), out)
-        with draft_of(out / "strength.json") as draft:
-            draft.write_text(json.dumps(finite(numbers), indent=2) + "\n", encoding="utf-8")
+        write_json(out / "strength.json", finite(numbers))
         for name, value in numbers.items():
             console.print(f"{name:>24}  {value:,.4g}")
         written += [*files, out / "strength.json"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ from lightning_rm.curation.report import no_groups, reviewed_flips, wrong_line
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import Source
 from lightning_rm.digests import fingerprint
-from lightning_rm.drafts import check_place, draft_of
+from lightning_rm.drafts import check_place, write_json
 from lightning_rm.scoring.load import find_folder
 from lightning_rm.told import read_object
 
@@ -160,8 +159,7 @@ def train_voters(
     if not mark.is_file():  # voters that were begun have such rows
         check_rows(source)
     folder.mkdir(parents=True, exist_ok=True)
-    with draft_of(mark) as draft:
-        draft.write_text(json.dumps(trained_by) + "\n", encoding="utf-8")
+    write_json(mark, trained_by, indent=None)
     for number, one in enumerate(runs):
         place = folder / str(number)
         if (place / "results.json").is_file() and find_folder(place, cfg.weights) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from lightning_rm.commands._folder import check_no_run
 from lightning_rm.commands._tables import report_table, results_table
 from lightning_rm.data.rows import Source
 from lightning_rm.data.store.report import DataReport
-from lightning_rm.drafts import check_place, draft_of
+from lightning_rm.drafts import check_place, write_json
 from lightning_rm.metrics.pairs import Sums, pair_statistics, summarize
 from lightning_rm.models.backbone.folder import is_members
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
@@ -89,8 +88,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
             if not check.holds:
                 console.print("these voters are not linearly connected (one head? one start?): do not use the average")
     remove_parts(out / "parts")
-    with draft_of(out / "results.json") as draft:
-        draft.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "results.json", results)
     console.print(report_table(reports))
     title = f"{len(alone)} voters as one: ensembles" + (", and the average of their weights" if averages else "")
     console.print(results_table(shown, title))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from lightning_rm.curation.clean import CleanFiles
 from lightning_rm.data.rows import Source
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_json
 from lightning_rm.told import read_object
 
 MADE_OF = "curated_from.json"
@@ -38,5 +37,4 @@ def check_made_of(out: Path, source: Source) -> None:
 
 def note_made_of(out: Path, source: Source) -> None:
     """Write down from which pairs a folder is curated, before the first file of it is written."""
-    with draft_of(out / MADE_OF) as draft:
-        draft.write_text(json.dumps({"pairs": source.fingerprint()}) + "\n", encoding="utf-8")
+    write_json(out / MADE_OF, {"pairs": source.fingerprint()}, indent=None)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_rm.checksums import crc32_of
-from lightning_rm.drafts import draft_of, naming
+from lightning_rm.drafts import naming, write_json
 from lightning_rm.told import object_of, read_object
 
 WRITTEN = "written"
@@ -122,5 +122,4 @@ class GrowingLines:
     def _note(self) -> None:
         """Write the settings, and the checksum of the rows so far."""
         written = {"bytes": self.path.stat().st_size, "crc32": f"{self._crc32:08x}"}
-        with draft_of(self.settings_path) as draft:
-            draft.write_text(json.dumps(self.settings | {WRITTEN: written}, indent=2) + "\n", encoding="utf-8")
+        write_json(self.settings_path, self.settings | {WRITTEN: written})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import draft_of, write_json
 from lightning_rm.rlhf.diversity import distinct_ngrams, self_bleu
 from lightning_rm.rlhf.judges import Judgement
 from lightning_rm.rlhf.log_probs import divergence, perplexity
@@ -152,8 +151,7 @@ def write_judged(folder: Path, measures: Measures, rows: Iterable[Mapping[str, A
     """Write `judged.jsonl`, and then `judged.json`, each whole or not at all."""
     with draft_of(folder / "judged.jsonl") as draft, draft.open("wb") as file:
         file.writelines(json_line(row) + b"\n" for row in rows)
-    with draft_of(folder / "judged.json") as draft:
-        draft.write_text(json.dumps(asdict(measures), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "judged.json", asdict(measures))
 
 
 def read_judged(folder: Path) -> tuple[Measures, list[dict[str, Any]]]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning_rm.digests import key_digest
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_json
 from lightning_rm.told import read_object
 
 
@@ -235,8 +235,7 @@ def _read(mark: Path) -> dict[str, Any]:
 
 
 def _write(mark: Path, told: Mapping[str, Any]) -> None:
-    with draft_of(mark) as draft:
-        draft.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    write_json(mark, told)
 
 
 def _clear(stage: Stage, round: Round) -> None:
