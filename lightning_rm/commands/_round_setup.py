@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,11 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import find_source
-from lightning_rm.commands._ended import draw_missing
-from lightning_rm.commands._folder import STOPPED
 from lightning_rm.commands._places import whole_place, written
 from lightning_rm.commands._process import Run, chosen_there
-from lightning_rm.commands._words import quoted
+from lightning_rm.commands._trainings import has_ended, train_in
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.devices import device_here, device_of
@@ -124,13 +121,10 @@ class Setup:
 
     def train(self, words: Sequence[str], run: Path) -> None:
         """Train, unless the run has written its results; one that was stopped goes on from its checkpoint."""
-        if (run / "results.json").is_file() and any(find_folder(run, weights) for weights in MODEL_SELECTIONS):
+        if has_ended(run, MODEL_SELECTIONS):
             self.console.print(f"{run} has finished: its weights are taken as they are", soft_wrap=True)
-            draw_missing(run)
             return
-        if not (run / STOPPED).is_file():
-            shutil.rmtree(run, ignore_errors=True)
-        words = ["train", *words, f"hydra.run.dir={quoted(str(run))}", "resume=auto"]
+        words = train_in(run, words)
         self.console.print(f"lightning-rm {shlex.join(words)}", soft_wrap=True)
         self.run(words)
 

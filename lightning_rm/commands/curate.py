@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -18,12 +17,11 @@ from lightning_rm.annotation.files import check_rows
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._data import find_policy, find_source, find_voters, keep_if_unchanged, start_of
-from lightning_rm.commands._ended import draw_missing
 from lightning_rm.commands._entry import arguments, command
-from lightning_rm.commands._folder import STOPPED
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, with_choices, words_of
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
+from lightning_rm.commands._trainings import has_ended, train_in
 from lightning_rm.commands._words import quoted
 from lightning_rm.curation.curate import Look, Outside, check_asked, curate
 from lightning_rm.curation.endpoint import Judge
@@ -34,7 +32,6 @@ from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.rows import Source
 from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import check_place, write_json
-from lightning_rm.scoring.load import find_folder
 from lightning_rm.told import read_object
 
 TRAINED = (
@@ -162,13 +159,10 @@ def train_voters(
     write_json(mark, trained_by, indent=None)
     for number, one in enumerate(runs):
         place = folder / str(number)
-        if (place / "results.json").is_file() and find_folder(place, cfg.weights) is not None:
-            draw_missing(place)
+        if has_ended(place, [cfg.weights]):
             continue
-        if not (place / STOPPED).is_file():
-            shutil.rmtree(place, ignore_errors=True)
         console.print(f"voters {number + 1} of {len(runs)}: lightning-rm train {shlex.join(one)}", soft_wrap=True)
-        run(["train", *one, f"hydra.run.dir={quoted(str(place))}", "resume=auto"])
+        run(train_in(place, one))
         keep_if_unchanged(place, source, trained_by["pairs"])
 
 

@@ -14,7 +14,8 @@ from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.commands import _ended, _folder
 from lightning_rm.commands._alone import RUN_LOCK
 from lightning_rm.commands._data import start_of
-from lightning_rm.commands._folder import check_not_stopped
+from lightning_rm.commands._folder import STOPPED, check_not_stopped
+from lightning_rm.commands._trainings import train_in
 
 RESULTS = {"test": {"accuracy": 0.5, "num_pairs": 2.0}}
 
@@ -59,6 +60,21 @@ def test_what_a_stop_left_goes_when_the_run_has_ended(tmp_path: Path) -> None:
         make(left)
         _ended.clear_stopped(tmp_path)
         assert list(last.parent.iterdir()) == [last]
+
+
+@pytest.mark.parametrize("of_shards", [False, True])
+def test_a_training_that_was_stopped_goes_on_and_what_a_dead_one_left_is_removed(
+    of_shards: bool, tmp_path: Path
+) -> None:
+    """A checkpoint of shards is a folder."""
+    stopped, dead = tmp_path / "stopped", tmp_path / "dead"
+    for run in (stopped, dead):
+        (run / "checkpoints").mkdir(parents=True)
+    left = stopped / STOPPED
+    (left.mkdir if of_shards else left.touch)()
+    words = [train_in(run, ["a=1"]) for run in (stopped, dead)]
+    assert words == [["train", "a=1", f'hydra.run.dir="{run}"', "resume=auto"] for run in (stopped, dead)]
+    assert (left.exists(), dead.exists()) == (True, False)
 
 
 def test_settings_that_change_on_the_way_are_kept_with_the_step(
