@@ -20,7 +20,7 @@ from lightning_rm.annotation.files import write_parquet
 from lightning_rm.annotation.votes import Votes
 from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.rows import BadRow, PairRow
+from lightning_rm.data.rows import BadRow, GroupRow, PairRow
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
@@ -46,12 +46,12 @@ _CACHE = tempfile.TemporaryDirectory(prefix="toy-")
 class Rows:
     """A source of given rows."""
 
-    rows: Sequence[PairRow | BadRow]
+    rows: Sequence[PairRow | GroupRow | BadRow]
 
     def fingerprint(self) -> str:
         return repr(self.rows)
 
-    def __iter__(self) -> Iterator[PairRow | BadRow]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.rows)
 
 

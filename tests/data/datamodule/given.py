@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +14,14 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.rows import BadRow, GroupRow, PairRow
+from lightning_rm.data.rows import GroupRow, PairRow
 from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE
+from tests.toy import Rows
 
 NUM_TRAIN = 23
 """12 micro-batches of 2 pairs an epoch, the last of one."""
 NUM_GROUPS = 11
 """Groups of responses, read by threes."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A source of given rows."""
-
-    rows: Sequence[PairRow | GroupRow | BadRow]
-
-    def fingerprint(self) -> str:
-        return repr(self.rows)
-
-    def __iter__(self) -> Iterator[PairRow | GroupRow | BadRow]:
-        return iter(self.rows)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
