@@ -133,7 +133,7 @@ def _built(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Pairwis
     return module, data(tokenizer=tokenizer, reading=module.model.reading)
 
 
-def _trainer(cfg: DictConfig, own: list[L.Callback], asked: Sequence[L.Callback]) -> L.Trainer:
+def _trainer(cfg: DictConfig, own: list[L.Callback], asked: list[L.Callback]) -> L.Trainer:
     """Return the trainer of a run, with its own callbacks and those that are asked for.
 
     Where no bar is shown there are lines, and where something is logged, the learning rate is.
