@@ -21,8 +21,8 @@ def made_votes(noise: float, num_pairs: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("noise", [0.05, 0.15, 0.25, 0.35])
 def test_the_interval_holds_the_planted_share_in_nine_of_ten_worlds(noise: float) -> None:
-    found = [wrong_labels(made_votes(noise, 2000, seed)) for seed in range(20)]
-    assert sum(one.low <= noise <= one.high for one in found) >= 18
+    found = [wrong_labels(made_votes(noise, 2000, seed)) for seed in range(10)]
+    assert sum(one.low <= noise <= one.high for one in found) >= 9
     assert abs(np.mean([one.share for one in found]) - noise) < 0.02
     assert all(one.is_told for one in found)
 

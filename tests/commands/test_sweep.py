@@ -75,7 +75,7 @@ def test_a_second_sweep_in_a_folder_names_it(cli: Cli, tmp_path: Path, monkeypat
     """Before it takes away the first one's words; afterwards, and where a killed one has left its file, it begins."""
     monkeypatch.setattr(_alone, "WAIT_SECONDS", 0.0)
     left(tmp_path / "sweep" / "0", ["seed=0"], None)
-    words = ("train", "-m", "seed=0,1", "data.file=none.jsonl", "data=jsonl", "hydra.sweep.dir=sweep")
+    words = ("train", "-m", "seed=0", "data.file=none.jsonl", "data=jsonl", "hydra.sweep.dir=sweep")
     with FileLock(tmp_path / "sweep" / _alone.LOCK):
         said = cli(*words)
     assert said.code == 1
@@ -86,7 +86,7 @@ def test_a_second_sweep_in_a_folder_names_it(cli: Cli, tmp_path: Path, monkeypat
     assert (tmp_path / "sweep" / "0" / WORD).is_file()
     for _ in range(2):
         said = cli(*words)
-        assert (said.code, "2 of 2 jobs are not done" in said.err) == (1, True)
+        assert (said.code, "1 of 1 jobs are not done" in said.err) == (1, True)
         assert "another sweep" not in said.err
 
 
