@@ -407,7 +407,7 @@ def test_a_training_that_cannot_work_is_said_before_anything_is_sampled(
         (["num_models=0"], "num_models=0"),
         (["stage=train"], "the stages of this run are sample, reward_model, policy, judge"),
         (["stage=sample", "round=0"], "the first round with a stage sample is 1"),
-        (["stage=judge", "round=3"], "round_3 has no policy; has its stage been run? (stage=policy"),
+        (["stage=judge", "round=3"], "round_0 is not judged yet, and later rounds are held against it"),
         (["num_prompts=null"], "has no prompt that is not sampled from"),
         (["policy_optimizer.lrr=1"], "the nearest is policy_optimizer.lr"),
         (["policy=nowhere"], "nowhere"),
