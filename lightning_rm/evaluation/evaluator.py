@@ -169,7 +169,8 @@ class Evaluator:
     def temperature(self, items: Items) -> float | None:
         """Return the temperature of validation margins, and store it with the model where that is a folder.
 
-        `unstored` says why a folder did not take it, or there is none.
+        That of a random head, which the folder does not hold, is not stored. `unstored` says why a folder did not take
+        it, or there is none.
         """
         scored = self.score(items)
         margin = items.comparisons.margins(scored.rewards)
@@ -181,7 +182,7 @@ class Evaluator:
                 "makes them likeliest"
             )
             return None
-        if self.folder is not None:
+        if self.folder is not None and not self.new_head:
             try:
                 store_temperature(self.folder, value)
             except OSError as error:  # a folder that others own is measured all the same

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from lightning_rm.evaluation.measure import NO_FIGURE, is_known
-from lightning_rm.evaluation.result import BenchmarkResult, percent, points, shown_notes, span
+from lightning_rm.evaluation.result import BenchmarkResult, percent, points, shown_failures, shown_notes, span
 from lightning_rm.evaluation.tables import columns_of, diagnostic_lines, figure_at
 from lightning_rm.markup import escaped_markdown, markdown_table
 
@@ -30,7 +30,8 @@ def markdown(benchmarks: Mapping[str, BenchmarkResult], failed: Mapping[str, str
                 tested = (f"{test.only_first:,}", f"{test.only_second:,}", f"{pair.p_adjusted:.3g}")
                 lines.append([pair.first, pair.second, cell, *tested])
             parts.append(_table(lines, num_left=2))
-        parts.append("".join(f"- {note}\n" for note in shown_notes(result, failed)))
+        notes = (*shown_notes(result), *shown_failures(result, benchmarks, failed))
+        parts.append("".join(f"- {note}\n" for note in notes))
         if any(one.diagnostics for one in result.models.values()):
             parts.append(f"### Diagnostics\n\n{_table(diagnostic_lines(result))}")
             parts += _bins(result)

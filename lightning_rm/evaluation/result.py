@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,8 +108,21 @@ def _no_interval(result: BenchmarkResult) -> bool:
     return any(math.isnan(one.low) and not math.isnan(one.value) for one in figures)
 
 
-def shown_notes(result: BenchmarkResult, failed: Mapping[str, str]) -> Iterator[str]:
-    """Yield what stands under a benchmark's table."""
+def shown_failures(result: BenchmarkResult, names: Iterable[str], failed: Mapping[str, str]) -> Iterator[str]:
+    """Yield what failed, as far as it is to stand under a benchmark's table: all but what failed on another one that
+    has a table too.
+
+    Args:
+        result: of the benchmark.
+        names: of all benchmarks that have a table.
+        failed: as `Evaluation` has it.
+    """
+    ends = tuple(f" on {name}" for name in names if name != result.name)
+    yield from (f"FAILED: {name}: {message}" for name, message in failed.items() if not name.endswith(ends))
+
+
+def shown_notes(result: BenchmarkResult) -> Iterator[str]:
+    """Yield what stands under a benchmark's table, beside what failed."""
     yield from result.notes
     if OVERALL in result.sections:
         yield f"overall: {result.aggregate}"
@@ -133,6 +146,3 @@ def shown_notes(result: BenchmarkResult, failed: Mapping[str, str]) -> Iterator[
                 f"{name}: WARNING: with the two responses exchanged the accuracy is {one.swap['swapped']:.4f}, and not "
                 f"1 - {one.swap['accuracy']:.4f}: its rewards depend on the order of what is scored"
             )
-    for name, message in failed.items():
-        if name.endswith(f" on {result.name}") or " on " not in name:
-            yield f"FAILED: {name}: {message}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_rm.evaluation.measure import NO_FIGURE, Figure, Row, is_known
-from lightning_rm.evaluation.result import BenchmarkResult, percent, points, shown_notes, span
+from lightning_rm.evaluation.result import BenchmarkResult, percent, points, shown_failures, shown_notes, span
 
 FIGURES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("pairs", ("pairs",), "{:,}"),
@@ -61,7 +61,7 @@ class Tables(JupyterMixin):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(self.width or options.max_width, options.max_width)
         for result in self.benchmarks.values():
-            yield from benchmark_tables(result, self.failed, width)
+            yield from benchmark_tables(result, shown_failures(result, self.benchmarks, self.failed), width)
         if not self.benchmarks:
             for name, message in self.failed.items():
                 yield Text(f"FAILED: {name}: {message}")
@@ -72,7 +72,7 @@ def plain_line(words: str, style: str = "bold") -> Text:
     return Text(words, style)
 
 
-def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: int) -> Iterator[Group | Table | Text]:
+def benchmark_tables(result: BenchmarkResult, failures: Iterable[str], width: int) -> Iterator[Group | Table | Text]:
     """Yield the main table in as many blocks of sections as the width asks for, and the smaller ones under it."""
     columns = {column: _width(result, *column) for column in columns_of(result)}
     name_width = min(max(len(name) for name in result.rows()), max(20, width // 3))
@@ -90,7 +90,7 @@ def benchmark_tables(result: BenchmarkResult, failed: Mapping[str, str], width: 
         yield _ties(result)
     if result.comparisons:
         yield _comparisons(result)
-    for note in shown_notes(result, failed):
+    for note in (*shown_notes(result), *failures):
         yield Text(f"  {note}")
     if any(one.diagnostics for one in result.models.values()):
         lines = diagnostic_lines(result)

@@ -150,6 +150,26 @@ def test_a_model_that_fails_costs_the_others_nothing(folders: Path, tmp_path: Pa
     assert "FAILED: NaN on llmbar" in console.export_text()
 
 
+def test_every_failure_stands_under_a_table() -> None:
+    """Also that of a name that has ` on ` in it, as the control's, and on a benchmark that no model was measured on."""
+    results = {
+        name: BenchmarkResult(
+            name, name, "the mean", 9, [], {"a": ModelResult(Row({"chat": Figure(0.5, 0.4, 0.6)}))}, {}, []
+        )
+        for name in ("llmbar", "hhh")
+    }
+    failed = dict.fromkeys(["untrained head on gpt", "b on hhh", "b on rmb", "b on llmbar", "c", "reading ppe"], "why")
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(Tables(results, failed))
+    for text in (console.export_text(), markdown(results, failed)):
+        lines = [line.strip("- ") for line in text.splitlines() if "FAILED" in line]
+        for_both = [f"FAILED: {name}: why" for name in failed]
+        assert lines == [
+            *(line for line in for_both if " on hhh" not in line),
+            *(line for line in for_both if " on llmbar" not in line),
+        ]
+
+
 def test_a_full_disk_is_no_models_fault(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "rewards.parquet")
@@ -431,6 +451,18 @@ def test_diagnostics_and_a_temperature_that_is_stored(
     json.dumps(found.plain(), allow_nan=False)
     again = RewardModel.from_pretrained(folder, tokenizer=world_tokenizer())
     assert again.backbone.config.lightning_rm == {"temperature": diagnostics["temperature"]}
+
+
+def test_the_control_leaves_a_folder_its_models_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random head's was stored over that of the head that the folder holds."""
+    fitted = iter([1.5, 9.0])
+    monkeypatch.setattr("lightning_rm.evaluation.evaluator.temperature_of", lambda *_: Best(next(fitted)))
+    toy_model(1).save_pretrained(tmp_path / "model", world_tokenizer())
+    data, given = {"mine": pd.DataFrame(pairs())}, list(pairs(8))
+    found = evaluate(tmp_path / "model", data=data, validation=given, untrained=tmp_path / "model", **FEW)
+    assert len(found["mine"].models) == 2
+    assert next(fitted, None) is None
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["lightning_rm"]["temperature"] == 1.5
 
 
 def test_a_folder_that_takes_no_temperature_is_measured_all_the_same(
