@@ -122,13 +122,14 @@ def probe(
     Args:
         items: those that are probed.
         rewards: (N, K) of the items as they are.
-        score: items to (N, K) rewards.
+        score: items to (N, K) rewards, K the most responses of those that are asked; NaN for items that are too long.
         seed: of the edits.
 
     Returns:
         Edit -> `pairs`, the comparisons with a response that it changed; `right`, those of them that were right, and
         `flips`, the share of these that are no longer right; `accuracy before` and `after`; and `shift`, the mean size
-        of a changed response's change of reward over the standard deviation of all margins.
+        of a changed response's change of reward over the standard deviation of all margins. Comparisons with a response
+        that became too long to read are counted as `too long`, and nowhere else.
     """
     comparisons = items.comparisons
     before = comparisons.margins(rewards)
@@ -142,20 +143,25 @@ def probe(
         )
         places = comparisons.item, comparisons.better, comparisons.worse
         touched = (changed[places[0], places[1]] + changed[places[0], places[2]]) > 0
-        if not touched.any():
-            found[name] = {"pairs": 0}
-            continue
-        concerned = np.unique(comparisons.item[touched])
-        again = rewards.copy()
-        again[concerned] = score(other.take(concerned))[:, : rewards.shape[1]]
+        again = np.full_like(rewards, np.nan)
+        if touched.any():
+            concerned = np.unique(comparisons.item[touched])
+            scored = score(other.take(concerned))
+            again[concerned, : scored.shape[1]] = scored
         after = comparisons.margins(again)
-        right, still = before[touched] > 0, after[touched] > 0
+        read = touched & np.isfinite(after)
+        too_long = {"too long": num} if (num := int((touched & ~read).sum())) else {}
+        if not read.any():
+            found[name] = {"pairs": 0, **too_long}
+            continue
+        right, still = before[read] > 0, after[read] > 0
         found[name] = {
-            "pairs": int(touched.sum()),
+            "pairs": int(read.sum()),
             "right": int(right.sum()),
             "flips": float((right & ~still).sum() / right.sum()) if right.any() else math.nan,
             "accuracy before": float(right.mean()),
             "accuracy after": float(still.mean()),
-            "shift": float(np.abs(again - rewards)[changed == 1].mean() / scale),
+            "shift": float(np.nanmean(np.abs(again - rewards)[changed == 1]) / scale),
+            **too_long,
         }
     return found

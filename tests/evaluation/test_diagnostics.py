@@ -122,6 +122,38 @@ def test_probes_find_the_edit_that_a_model_falls_for() -> None:
     assert fallen["shift"] == 1  # rewards 1 and 0 become -1 and 0, and margins that are all equal have the scale 1
 
 
+def test_probes_take_items_of_any_number_of_responses() -> None:
+    """Bullets stand in the item of two responses alone, beside one of three: they were (1, 2) rewards for (1, 3).
+
+    Of the third item the edit changes a response that is compared with none, and it is not scored again.
+    """
+    two, three, other = ("- right\n- b", "wrong"), ("right", "wrong", "c"), ("right", "wrong", "- x\n- y")
+    items = Items(
+        Item(f"{n}", (user("q"),), tuple(map(assistant, texts)), (1.0, *(0.0,) * (len(texts) - 1)), pairs=((0, 1),))
+        for n, texts in enumerate((two, three, other))
+    )
+
+    def first_word(asked: Items) -> Floats:
+        return asked.grid([float(one[0]["content"].startswith("- right")) for one in item.responses] for item in asked)
+
+    found = probe(items, np.array([[1, 0, np.nan], [1, 0, 0], [1, 0, 0.0]]), first_word)["list reordered"]
+    assert found == {"pairs": 1, "right": 1, "flips": 1, "accuracy before": 1, "accuracy after": 0, "shift": 1}
+
+
+def test_a_text_that_an_edit_makes_too_long_is_no_flip() -> None:
+    items = made(8)
+
+    def bounded(asked: Items) -> Floats:
+        quoted = [item.responses[0][0]["content"].startswith('"') for item in asked]
+        return np.where(np.array([[flag and n < 3] for n, flag in enumerate(quoted)]), np.nan, words(asked))
+
+    found = probe(items, bounded(items), bounded)
+    assert (found["quotes"]["pairs"], found["quotes"]["too long"], found["quotes"]["flips"]) == (5, 3, 0)
+    assert found["quotes"]["shift"] == 0
+    assert "too long" not in found["newline"]
+    assert probe(items[:3], words(items[:3]), bounded)["quotes"] == {"pairs": 0, "too long": 3}
+
+
 def test_edits_are_the_same_in_every_process_and_for_both_responses() -> None:
     items = made(3)
     first, again = (edited(items, EDITS["typos"], seed=4) for _ in range(2))

@@ -453,6 +453,17 @@ def test_diagnostics_and_a_temperature_that_is_stored(
     assert again.backbone.config.lightning_rm == {"temperature": diagnostics["temperature"]}
 
 
+def test_an_edit_that_makes_a_text_too_long_is_no_error_of_the_data() -> None:
+    """Conversations that just fit: the probes' longer ones ended the whole evaluation, diagnostics and figures."""
+    one, rows = loaded(), pd.DataFrame(pairs(3))
+    longest = score_items(*one, pair_items(as_source(rows, "mine"))[0]).num_tokens
+    asked: dict[str, Any] = {"max_tokens": longest, "overlong": "error", "diagnostics": True}
+    found = evaluate({"a": one}, data={"mine": rows}, **asked, **FEW)
+    probes = found["mine"].models["a"].diagnostics["probes"]
+    assert probes["sentence"]["pairs"] + probes["sentence"]["too long"] == 3
+    assert probes["sentence"]["too long"] > 0
+
+
 def test_the_control_leaves_a_folder_its_models_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A random head's was stored over that of the head that the folder holds."""
     fitted = iter([1.5, 9.0])
