@@ -20,6 +20,9 @@ from lightning_rm.serving.service import FORMS, Service
 
 log = logging.getLogger(__name__)
 
+SILENT_SECONDS = 20.0
+"""How long a client may be silent in the middle of a body: the end of the server waits for every request."""
+
 DRAIN_SECONDS = 10.0
 """How long a body that is too large is read on, so that its client can read the answer."""
 
@@ -54,7 +57,8 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
             request_id = request.headers.get("x-request-id", "")[:128] or None
             response = Answer(await service.answer(path, raw, request_id))
         except RequestError as error:
-            response = Answer(error_body(str(error), error.kind, error.status, error.field), error.status)
+            closing = {"Connection": "close"} if error.status == 408 else None  # the rest of its body is not awaited
+            response = Answer(error_body(str(error), error.kind, error.status, error.field), error.status, closing)
         except ClientDisconnect:
             response = Response(status_code=400)  # the client has gone: nobody reads it
         except Exception as error:
@@ -105,7 +109,7 @@ async def _body(request: Request, limit: int) -> bytes:
     at once.
 
     Raises:
-        RequestError: if it is larger than the limit.
+        RequestError: if it is larger than the limit, or does not come to its end.
     """
     told = f"the body has more than the {limit:,} bytes that a request may have; send several requests"
     too_large = RequestError(told, None, 413)
@@ -116,17 +120,23 @@ async def _body(request: Request, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     with suppress(TimeoutError):
-        async with asyncio.timeout(None) as bound:
+        async with asyncio.timeout(SILENT_SECONDS) as bound:
             async for chunk in request.stream():
+                is_first_beyond = size <= limit < size + len(chunk)
                 size += len(chunk)
                 if size <= limit:
                     chunks.append(chunk)
-                elif bound.when() is None:
+                    bound.reschedule(asyncio.get_running_loop().time() + SILENT_SECONDS)
+                elif is_first_beyond:
                     chunks.clear()
                     bound.reschedule(asyncio.get_running_loop().time() + DRAIN_SECONDS)
+        if size <= limit:
+            return b"".join(chunks)
     if size > limit:
         raise too_large
-    return b"".join(chunks)
+    raise RequestError(
+        f"the body did not go on for {SILENT_SECONDS:g} seconds after {size:,} bytes; send it again", None, 408
+    )
 
 
 def _check_key(request: Request, key: str | None) -> None:

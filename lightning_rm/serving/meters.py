@@ -45,13 +45,22 @@ class Meters:
     def text(self, **gauges: float) -> str:
         """Return all counters, and the gauges given, in Prometheus' text format."""
         with self._lock:
-            counts = dict(self._counts) | {(name, ""): value for name, value in gauges.items()}
+            counts = dict(self._counts) | {(name, ""): float(value) for name, value in gauges.items()}
         lines: list[str] = []
         for name, (kind, meaning) in HELP.items():
             lines += [f"# HELP lightning_rm_{name} {meaning}", f"# TYPE lightning_rm_{name} {kind}"]
             keys = {f"{name}{part}" for part in ("_bucket", "_sum", "_count")} if kind == "histogram" else {name}
-            lines += [f"lightning_rm_{key}{labels} {value:g}" for (key, labels), value in counts.items() if key in keys]
+            lines += [
+                f"lightning_rm_{key}{labels} {_written(value)}"
+                for (key, labels), value in counts.items()
+                if key in keys
+            ]
         return "\n".join(lines) + "\n"
+
+
+def _written(value: float) -> str:
+    """Write a number with all its digits: a counter of millions grows by ones."""
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def _labels(labels: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.serving.batcher import Rewards
+from lightning_rm.serving.meters import Meters
 from tests.float64 import same
 from tests.serving.toy_service import (
     IDS,
@@ -245,6 +246,16 @@ def test_models_and_metrics() -> None:
         'lightning_rm_request_seconds_bucket{le="+Inf"} 1',
     ):
         assert line in metrics.text.splitlines()
+
+
+def test_counters_of_millions_have_all_their_digits() -> None:
+    meters = Meters()
+    meters.add("batch_tokens_total", 12_345_677)
+    meters.add("batch_tokens_total")
+    meters.observe(0.25)
+    lines = meters.text(waiting_sequences=3).splitlines()
+    assert "lightning_rm_batch_tokens_total 12345678" in lines
+    assert {"lightning_rm_waiting_sequences 3", "lightning_rm_request_seconds_sum 0.25"} <= set(lines)
 
 
 def test_members_answer_with_their_mean_and_spread() -> None:

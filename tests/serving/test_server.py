@@ -126,6 +126,19 @@ def test_a_body_that_is_too_large_is_answered_and_not_reset(headers: str, sent: 
             assert client.recv(12) == b"HTTP/1.1 413"
 
 
+def test_a_client_that_stops_in_its_body_does_not_keep_the_server_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end waits for every request: it came never."""
+    monkeypatch.setattr("lightning_rm.serving.app.SILENT_SECONDS", 0.05)
+    with background_server(toy_app()) as url:
+        host, port = url.removeprefix("http://").split(":")
+        client = socket.create_connection((host, int(port)), timeout=60)
+        client.sendall(b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))  # to the end of the connection
+        client.close()
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"did not go on for 0.05 seconds after 1 bytes" in answer
+
+
 def test_an_argument_that_the_template_does_not_read_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     app = toy_app()
     for _ in range(2):
