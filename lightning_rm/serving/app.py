@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -55,12 +55,12 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
             _check_key(request, api_key)
             raw = await _body(request, max_body_bytes)
             request_id = request.headers.get("x-request-id", "")[:128] or None
-            response = Answer(await service.answer(path, raw, request_id))
+            response = Answer(await _unless_gone(request, service.answer(path, raw, request_id)))
         except RequestError as error:
             closing = {"Connection": "close"} if error.status == 408 else None  # the rest of its body is not awaited
             response = Answer(error_body(str(error), error.kind, error.status, error.field), error.status, closing)
         except ClientDisconnect:
-            response = Response(status_code=400)  # the client has gone: nobody reads it
+            response = Response(status_code=499)  # as proxies count it; nobody reads it
         except Exception as error:
             log.exception("%s failed", path)
             response = Answer(error_body(str(error), "InternalServerError", 500), 500)
@@ -137,6 +137,28 @@ async def _body(request: Request, limit: int) -> bytes:
     raise RequestError(
         f"the body did not go on for {SILENT_SECONDS:g} seconds after {size:,} bytes; send it again", None, 408
     )
+
+
+async def _unless_gone(request: Request, answer: Coroutine[Any, Any, Any]) -> Any:
+    """Return what a request is answered with; it is cancelled if its client goes first, and then not scored.
+
+    Clients that have waited too long ask again: a busy server would score what nobody reads.
+
+    Raises:
+        ClientDisconnect: if the client has gone.
+    """
+    answering = asyncio.ensure_future(answer)
+    going = asyncio.ensure_future(request.receive())  # of a body that was read the next message is that it has gone
+    try:
+        await asyncio.wait({answering, going}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            answering.cancel()
+            await asyncio.wait({answering})  # it has left the queue by then
+            raise ClientDisconnect
+        return answering.result()
+    finally:
+        answering.cancel()
+        going.cancel()
 
 
 def _check_key(request: Request, key: str | None) -> None:

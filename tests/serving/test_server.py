@@ -213,6 +213,44 @@ def test_the_end_answers_what_is_in_flight() -> None:
         urllib.request.urlopen(f"{addresses[0]}/health")
 
 
+def test_a_client_that_goes_while_it_waits_is_not_scored() -> None:
+    """The first request is in a batch behind a closed gate, and the client of the second one leaves the queue."""
+    opened, entered = threading.Event(), threading.Event()
+    scored: list[list[int]] = []
+
+    def gated(sequences: Sequence[Sequence[int]]) -> Rewards:
+        scored.extend(list(ids) for ids in sequences)
+        entered.set()
+        opened.wait()
+        return summed(sequences)
+
+    with background_server(toy_app(gated)) as url:
+
+        def ask(token: int) -> http.client.HTTPConnection:
+            connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+            connection.request("POST", "/classify", json.dumps({"input": [token]}))
+            return connection
+
+        def told() -> str:
+            return urllib.request.urlopen(f"{url}/metrics").read().decode()
+
+        first = ask(11)
+        entered.wait()
+        second = ask(12)
+        while "lightning_rm_waiting_sequences 1\n" not in told():
+            pass
+        second.close()
+        while 'status="499"} 1\n' not in told():
+            pass
+        opened.set()
+        assert first.getresponse().status == 200
+        third = ask(13)
+        assert third.getresponse().status == 200
+        first.close()
+        third.close()
+    assert scored == [[11], [13]]
+
+
 def test_a_port_that_is_taken_is_an_error_in_words(model: RewardModel) -> None:
     with (
         background_server(toy_app()) as url,
