@@ -30,6 +30,7 @@ class Reading:
     Args:
         read_at: the token that rewards are read at.
         fast_layouts: the layouts that the model honours at no cost; None for all that go with `read_at`.
+        steady_tokens: longer sequences share no beginning with those of up to so many tokens; None where all may.
 
     Raises:
         ValueError: for another token.
@@ -37,6 +38,7 @@ class Reading:
 
     read_at: ReadAt = "last"
     fast_layouts: tuple[LayoutName, ...] | None = None
+    steady_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.read_at not in get_args(ReadAt):

@@ -112,11 +112,6 @@ def check_run(
             f"data.max_tokens={longest}{unset}, but the backbone has positions for {limit}; "
             f"set data.max_tokens={limit} or less"
         )
-    if (steady := module.model.steady_tokens) is not None and longest > steady:
-        rank_zero_warn(
-            f"data.max_tokens={longest}: beside a conversation of over {steady} tokens this backbone scales positions "
-            f"of a whole batch, and shorter ones get other rewards than alone; set data.max_tokens={steady} or less"
-        )
 
 
 def train_monitors(cfg: DictConfig) -> dict[str, str]:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.batch import PreferenceBatch
 from lightning_rm.counts import check_counts, given, is_number
 from lightning_rm.data.batches.choice import Choice, LayoutSetting, choose_layout
-from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.batches.layouts import layout_of
 from lightning_rm.data.batches.loader import (
     GroupBatches,
     GroupLoader,
@@ -159,6 +159,7 @@ class PreferenceDataModule(L.LightningDataModule):
         self._layout: LayoutSetting = layout
         every: tuple[LayoutName, ...] = get_args(LayoutName) if reading.read_at == "last" else ("padded", "packed")
         self._fast_layouts = every if reading.fast_layouts is None else reading.fast_layouts
+        self._steady_tokens = reading.steady_tokens
         self.order: Order = order
         self.batch_pairs = None if batch_tokens is not None else batch_pairs
         self.batch_tokens = batch_tokens
@@ -329,10 +330,11 @@ class PreferenceDataModule(L.LightningDataModule):
             self.eval_batch_pairs,
             self.num_workers,
             self.seed,
+            self._steady_tokens,
         )
 
     def _group_batches(self, groups: GroupDataset) -> GroupBatches:
-        return GroupBatches(groups, LAYOUTS[self.layout], self.read_at, self._pad_id)
+        return GroupBatches(groups, layout_of(self.layout, self._steady_tokens), self.read_at, self._pad_id)
 
     def _settings(self) -> dict[str, str | int | None]:
         share = share_of(self.trainer)

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_rm.counts import check_counts, given
 from lightning_rm.data.batches.choice import LayoutSetting
-from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.batches.layouts import LAYOUTS, layout_of
 from lightning_rm.data.batches.loader import BatchLoader, PairBatches, PairLoader, StreamedGroups
 from lightning_rm.data.batches.orders import Order
 from lightning_rm.data.batches.repeats import sequence_index, shared_prompts
@@ -46,6 +46,7 @@ class Batching:
         eval_batch_pairs: pairs of an evaluation batch on each device; None takes the training size.
         num_workers: worker processes of each loader.
         seed: of the order of training pairs.
+        steady_tokens: of the model's `Reading`.
     """
 
     layout: LayoutName
@@ -57,6 +58,7 @@ class Batching:
     eval_batch_pairs: int | None
     num_workers: int
     seed: int
+    steady_tokens: int | None = None
 
 
 def check_batching(
@@ -230,7 +232,7 @@ class PairSets:
     def _loader(
         self, name: str, sampler: PairBatchSampler, batching: Batching, responses: StreamedGroups | None = None
     ) -> PairLoader:
-        layout = LAYOUTS[batching.layout]
+        layout = layout_of(batching.layout, batching.steady_tokens)
         batches = PairBatches(self.open(name), name, layout, batching.read_at, batching.pad_id, responses)
         return BatchLoader(batches, sampler, batching.num_workers)
 

@@ -25,7 +25,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch
-from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.batches.layouts import layout_of
 from lightning_rm.data.batches.loader import PairBatches
 from lightning_rm.data.batches.sampler import PairBatchSampler
 from lightning_rm.data.pair_sets import Batching
@@ -168,7 +168,7 @@ class StreamedPairs(IterableDataset[Shipped]):
                 seed=int(digest(name, 15), 16),
                 shuffle=self.shuffle,
             )
-            layout = LAYOUTS[self.batching.layout]
+            layout = layout_of(self.batching.layout, self.batching.steady_tokens)
             read = PairBatches(pairs, "train", layout, self.batching.read_at, self.batching.pad_id)
             report = pairs.report if mark.emitted == 0 else None
             for number, micro_batch in enumerate(sampler):

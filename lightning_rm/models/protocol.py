@@ -61,7 +61,7 @@ class AnyRewardModel(nn.Module, ABC):
 
     @property
     def steady_tokens(self) -> int | None:
-        """How long a sequence may be before shorter ones in its forward get other rewards; None where none ever do."""
+        """The longest sequence whose positions are scaled as those of all shorter ones; None where all are alike."""
         lengths = (steady_tokens(plain.backbone.config) for plain in self.plain_models)
         return min((length for length in lengths if length is not None), default=None)
 
@@ -124,7 +124,7 @@ class AnyRewardModel(nn.Module, ABC):
     @property
     def reading(self) -> Reading:
         """How it reads batches, for a data module."""
-        return Reading(self.read_at, self.fast_layouts)
+        return Reading(self.read_at, self.fast_layouts, self.steady_tokens)
 
     @property
     def num_members(self) -> int:

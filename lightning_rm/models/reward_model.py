@@ -37,6 +37,7 @@ from lightning_rm.models.backbone.folder import is_members
 from lightning_rm.models.backbone.heads import Architecture, head_tensors, widen_head
 from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.backbone.longrope import scale_by_sequence, scaled
 from lightning_rm.models.backbone.new_head import NewHead
 from lightning_rm.models.backbone.partitions import shape_of
 from lightning_rm.models.backbone.positions import longest_sequence
@@ -91,6 +92,7 @@ class RewardModel(AnyRewardModel):
         self.lm_head = lm_head
         self.router_loss = router_loss
         hear_routers(backbone, router_loss)
+        scale_by_sequence(backbone)
         self.last_layer: LastLayer = self._last_layer("whole" if router_loss and last_layer is None else last_layer)
         self._is_hooked = False
         self.feature_dropout: nn.Module = nn.Identity()  # `dropout.add_dropout` puts another here
@@ -145,7 +147,8 @@ class RewardModel(AnyRewardModel):
                 self._is_hooked = True
             tell_where_read(mask, tokens.read_cells, tokens.input_ids.shape)
         offload = self.offload_activations and torch.is_grad_enabled()
-        with save_on_cpu(pin_memory=tokens.input_ids.is_cuda) if offload else nullcontext():
+        keeping = save_on_cpu(pin_memory=tokens.input_ids.is_cuda) if offload else nullcontext()
+        with keeping, scaled(tokens, self.steady_tokens):
             outputs = self.backbone.base_model(
                 input_ids=tokens.input_ids,
                 attention_mask=mask,

@@ -6,7 +6,6 @@ knows models and layouts; no text, no file and no row.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from lightning_rm.counts import check_counts, given
 from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
-from lightning_rm.data.batches.layouts import LAYOUTS
+from lightning_rm.data.batches.layouts import layout_of
 from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.batches import Ids, batches_of
@@ -120,22 +119,11 @@ def forwards(
     """
     check_counts(1, **given(batch_size=batch_size))
     laid = choose_layout(layout, model.fast_layouts).layout
+    arrange = layout_of(laid, model.steady_tokens)
     with evaluating(model):
-        for places in _apart(sequences, model.steady_tokens):
-            found = [sequences[place] for place in places]
-            for batch in batches_of(found, laid, batch_budget(model, batch_tokens), batch_size):
-                samples = [Sample([found[place]]) for place in batch]
-                tokens = LAYOUTS[laid](samples, model.read_at, model.pad_id).to(model.device)
-                yield [places[place] for place in batch], read(tokens)
-
-
-def _apart(sequences: Sequence[Ids], steady_tokens: int | None) -> list[list[int]]:
-    """Return the places of the sequences that may be read together: where the longest changes what the others get,
-    those of up to so many tokens, and the longer ones.
-    """
-    limit = math.inf if steady_tokens is None else steady_tokens
-    long = [len(sequence) > limit for sequence in sequences]
-    return [[place for place, is_long in enumerate(long) if is_long is kind] for kind in (False, True) if kind in long]
+        for batch in batches_of(sequences, laid, batch_budget(model, batch_tokens), batch_size):
+            samples = [Sample([sequences[place]]) for place in batch]
+            yield batch, read(arrange(samples, model.read_at, model.pad_id).to(model.device))
 
 
 def batch_budget(model: AnyRewardModel, batch_tokens: int | None) -> int:

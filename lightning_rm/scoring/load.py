@@ -98,7 +98,10 @@ def load_model(
         load = RewardEnsemble.load if is_ensemble(folder) else RewardModel.from_pretrained
         model = load(folder, new_head=new_head, **options)
     if model.untrained_head is not None:
-        raise ValueError(no_head(model.untrained_head, folder))
+        raise ValueError(
+            f"{model.untrained_head} holds no trained reward head: its rewards would be those of random weights. Train "
+            "a reward model from it first, or give new_head=True to score with a random head as a control"
+        )
     return LoadedModel(model.to(place or "cpu").eval(), tokenizer)
 
 
@@ -129,16 +132,6 @@ def find_folder(run: Path, weights: str = "best") -> Path | None:
         if (folder / "config.json").is_file() or is_ensemble(folder):
             return folder
     return None
-
-
-def no_head(origin: str, folder: str | Path) -> str:
-    """Return what to say of a model without a trained head."""
-    foreign = sorted(file.name for file in Path(folder).glob("value_head.*")) if Path(folder).is_dir() else []
-    held = f" (that of {foreign[0]} is of another form, which is not read)" if foreign else ""
-    return (
-        f"{origin} holds no trained reward head{held}: its rewards would be those of random weights. Train a reward "
-        "model from it first, or give new_head=True to score with a random head as a control"
-    )
 
 
 def _weights(model: AnyRewardModel) -> Iterator[bytes | memoryview]:

@@ -11,6 +11,7 @@ what sequences have in common at their beginnings is computed once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -76,7 +77,9 @@ def packed(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatc
     return _one_row(sequences, [0] * len(sequences), [0] * len(sequences), samples, places, occurrence, read_at)
 
 
-def shared_prefix(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatch:
+def shared_prefix(
+    samples: Sequence[Sample], read_at: ReadAt, pad_id: int, steady_tokens: int | None = None
+) -> TokenBatch:
     """Return one row that holds every common beginning once: [prompt | chosen | rejected], and no padding.
 
     Two pairs, the first of them with a prompt of three tokens: ids `[[1, 2, 3, 4, 5, 6, 7, 8, 9]]` are the prompt 1 2 3
@@ -91,6 +94,8 @@ def shared_prefix(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> To
         samples: P samples of k sequences each.
         read_at: `last`: what a decoder reads.
         pad_id: not used; here so that every layout is called alike.
+        steady_tokens: longer sequences share nothing with those of up to so many tokens, whose positions the backbone
+            scales otherwise; None where all may share.
 
     Returns:
         A `TokenBatch` of (1, T), T the number of tokens that are left to compute.
@@ -110,7 +115,9 @@ def shared_prefix(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> To
     num_tokens = 0
     # Bundles of sequences that are equal up to a token, and the segment that ends there. Segments that continue another
     # come after it.
-    bundles = [(list(range(len(sequences))), 0, -1)]
+    limit = len(max(sequences, key=len)) if steady_tokens is None else steady_tokens
+    kinds = ([number for number, one in enumerate(sequences) if (len(one) > limit) is long] for long in (True, False))
+    bundles = [(alike, 0, -1) for alike in kinds if alike]
     while bundles:
         bundle, start, parent = bundles.pop()
         end = _num_common(sequences, bundle)
@@ -131,6 +138,11 @@ def shared_prefix(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> To
 
 LAYOUTS: dict[LayoutName, Layout] = {"padded": padded, "packed": packed, "shared_prefix": shared_prefix}
 """Every layout by its name in `conf/layout`."""
+
+
+def layout_of(name: LayoutName, steady_tokens: int | None = None) -> Layout:
+    """Return a layout for a backbone; `steady_tokens` is its `Reading.steady_tokens`."""
+    return partial(shared_prefix, steady_tokens=steady_tokens) if name == "shared_prefix" else LAYOUTS[name]
 
 
 def _worth_sharing(num_tokens: int, num_sequences: int, first: bool) -> bool:

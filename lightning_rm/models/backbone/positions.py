@@ -1,8 +1,7 @@
-"""How long a sequence a model has positions for, and rotary positions whose scale is that of a whole batch.
+"""How long a sequence a configuration has positions for, and up to which length they are scaled alike.
 
-With these a reward depends on what stands beside it: of `longrope` (Ding et al., arXiv 2402.13753; Phi 3 and Phi 4
-mini) transformers takes one of two sets of factors for all sequences of a forward, by whether the longest is over the
-length that the model was pretrained on.
+Of `longrope` (Ding et al., arXiv 2402.13753; Phi 3 and Phi 4 mini) there are two sets of factors, one of them for
+sequences over the length that the model was pretrained on. See `longrope`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from transformers import PreTrainedConfig
+
+LONGROPE = "longrope"
 
 
 def longest_sequence(config: PreTrainedConfig) -> int | None:
@@ -21,9 +22,9 @@ def longest_sequence(config: PreTrainedConfig) -> int | None:
 
 
 def steady_tokens(config: PreTrainedConfig) -> int | None:
-    """Return how long a sequence may be before shorter ones beside it get other rewards; None where none ever do."""
+    """Return the longest sequence that a backbone's first set of factors is for; None where there is no second one."""
     told: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
     kinds = [told, *(cast("Mapping[str, Any]", kind) for kind in told.values() if isinstance(kind, Mapping))]
-    lengths = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    lengths = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == LONGROPE]
     longest = longest_sequence(config)
     return min((length for length in lengths if longest is None or length < longest), default=None)

@@ -66,6 +66,18 @@ def test_responses_alone_have_a_layout() -> None:
     assert data_module.layout == "shared_prefix"
 
 
+def test_a_prompt_is_not_shared_by_two_kinds_of_length() -> None:
+    """A chosen response is long, three others are not: the prompt, 24 tokens, stands there for each kind."""
+    longer = {"role": "assistant", "content": " ".join(["w2"] * 20)}
+    rows = [replace(pair(i), prompt=LONG_PROMPT, prompt_id=str(i)) for i in range(2)]
+    rows[0] = replace(rows[0], chosen=(longer,))
+    options: dict[str, Any] = {"train": Rows(rows), "layout": "shared_prefix", "batch_pairs": 2}
+    made = [data(**options, reading=Reading(steady_tokens=limit)) for limit in (None, 40, 60)]
+    sizes = [next(iter(one.train_dataloader())).tokens.num_tokens for one in made]
+    prompt = 24
+    assert sizes == [sizes[0], sizes[0] + prompt, sizes[0]]
+
+
 def test_an_encoder_shares_no_prefix() -> None:
     with pytest.raises(ValueError, match="use layout=packed, padded or auto"):
         data(layout="shared_prefix", reading=Reading("first"))
