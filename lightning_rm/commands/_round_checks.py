@@ -150,6 +150,7 @@ def _try_judge(stages: RoundStages, prompts: list[Prompt]) -> None:
     if stages.cfg.labels.share > 0 and stages.cfg.labels.annotator is not None and judgements[0].gold is None:
         raise ValueError("labels.annotator labels by gold, and this judge has none; set labels.annotator=null")
     if isinstance(judge, EndpointJudge):
+        stages.setup.console.print(f"asking the judge at {judge.url} for one word", soft_wrap=True)
         judge.reach()
 
 

@@ -131,7 +131,15 @@ class EndpointJudge:
             ValueError: if it does not answer.
         """
         self._endpoint.start()
-        self._endpoint.ask("Answer with [[C]].")
+        try:
+            self._endpoint.ask("Answer with [[C]].")
+        except ValueError as error:
+            raise ValueError(f"{error}; is a server there? Look at the judge's url, model and key") from error
+
+    @property
+    def url(self) -> str:
+        """Where questions go; no key is in it."""
+        return self._endpoint.url
 
     def usage(self) -> Usage:
         """Return what all answers on disk cost."""

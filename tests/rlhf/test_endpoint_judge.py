@@ -185,7 +185,7 @@ def test_whether_a_server_answers_is_asked_once_and_not_counted(
     judge().reach()
     assert len(stub.asked) == 1
     assert not (tmp_path / "answers.jsonl").exists()
-    with pytest.raises(ValueError, match="no such model"):
+    with pytest.raises(ValueError, match="no such model; is a server there\\? Look at the judge's url, model and key"):
         judge().reach()
 
 
