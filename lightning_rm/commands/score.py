@@ -36,6 +36,7 @@ def score(cfg: DictConfig) -> FileReport:
             weights=cfg.weights,
             format=cfg.format,
             columns=resolved(cfg.columns),
+            prefill=cfg.prefill,
             best=cfg.best,
             each_member=cfg.each_member,
             prefix=cfg.prefix,

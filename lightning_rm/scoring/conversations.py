@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.formats.messages import is_blank
+from lightning_rm.data.formats.responses import Prefill, check_prefill
 from lightning_rm.data.formats.scorable import parse_scorable
 from lightning_rm.data.formats.turns import Turns, read_conversation
 from lightning_rm.data.rows import BadRow, Message
@@ -61,6 +62,7 @@ def score(
     layout: LayoutSetting = "auto",
     tools: Sequence[Mapping[str, Any]] = (),
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    prefill: Prefill = "error",
     batch_tokens: int | None = None,
     each_member: bool = False,
 ) -> Tensor:
@@ -77,6 +79,8 @@ def score(
         tools: tool definitions handed to the chat template for every conversation, as a row's `tools` are.
         chat_template_kwargs: further arguments handed to the chat template, as a row's are: one that is None is left
             out.
+        prefill: what to do with a row's prompt that ends with the assistant's turn: `error`, or `continue` it by the
+            response.
         batch_tokens: the most grid tokens of a forward; a longer conversation goes alone. None for what suits the
             device.
         each_member: an ensemble gives the rewards of each of its members in place of their aggregate.
@@ -93,10 +97,11 @@ def score(
             model's context; its place is named.
     """
     _check(model, tokenizer, conversations, chat_template_kwargs)
+    check_prefill(prefill)
     arguments = {name: value for name, value in (chat_template_kwargs or {}).items() if value is not None}
     read = [
         Conversation(conversation.turns, conversation.tools or tools, arguments | {**conversation.chat_template_kwargs})
-        for conversation in map(_read, range(len(conversations)), conversations)
+        for conversation in (_read(place, one, prefill) for place, one in enumerate(conversations))
     ]
     sequences: list[list[int]] = []
     for place, ids in enumerate(encode(tokenizer, read)):
@@ -161,11 +166,11 @@ def bounded(ids: list[int], max_tokens: int | None) -> list[int] | Refusal:
     return ids
 
 
-def _read(place: int, given: AnyConversation) -> Conversation:
+def _read(place: int, given: AnyConversation, prefill: Prefill) -> Conversation:
     origin = f"conversation {place}"
     if not isinstance(given, Mapping) or {"role", "from"} & set(given):
         return Conversation(tuple(read_conversation(given, origin)))
-    read = parse_scorable(given, origin)
+    read = parse_scorable(given, origin, prefill=prefill)
     if isinstance(read, BadRow):
         raise ValueError(f"{read.origin}: {read.detail}")
     if read.kind != "one":

@@ -17,6 +17,7 @@ import lightning as L
 
 from lightning_rm.counts import check_counts
 from lightning_rm.data.batches.choice import LayoutSetting
+from lightning_rm.data.formats.responses import Prefill, check_prefill
 from lightning_rm.data.formats.scorable import check_scorable_options, parse_scorable
 from lightning_rm.data.sources.readers import count_rows, find_files
 from lightning_rm.digests import check_unchanged, files_digest, fingerprint
@@ -66,6 +67,7 @@ def score_file(
     weights: str = "best",
     format: str = "auto",
     columns: Mapping[str, str | None] | None = None,
+    prefill: Prefill = "error",
     best: bool = False,
     each_member: bool = False,
     prefix: str = "",
@@ -92,6 +94,8 @@ def score_file(
         weights: `best` or `last`, where the model is a run.
         format: of pairs, one of `published.FORMATS`, or `auto`.
         columns: field -> its name in the file, or a dotted path to it; None hides a field of that name.
+        prefill: what to do with a prompt that ends with the assistant's turn: `error`, or `continue` it by each
+            response.
         best: write the best response alone: `response` and `reward` in place of the list.
         each_member: also write the rewards of each member, as `members`. `reward` is their mean, of an ensemble its own
             aggregate.
@@ -123,6 +127,7 @@ def score_file(
     fields = NewFields(prefix, best, each_member)
     check_suffixes(source, out)
     check_scorable_options(format, columns or {})
+    check_prefill(prefill)
     if source.resolve() == out.resolve():
         raise ValueError(f"out={str(out)!r} is the file that is read; name another")
     check_place(out)
@@ -132,7 +137,7 @@ def score_file(
     fabric = fabric or L.Fabric(accelerator="cpu", devices=1)
     loaded = model if isinstance(model, LoadedModel) else load_model(model, weights=weights, dtype=dtype)
     limits = [limit for limit in (max_tokens, loaded.model.max_tokens) if limit is not None]
-    parse = partial(parse_scorable, format=format, columns=columns)
+    parse = partial(parse_scorable, format=format, columns=columns, prefill=prefill)
     stream = RowStream(source, parse, fields.names, loaded.tokenizer, min(limits, default=None), shard_rows)
     before = files_digest([source])
     settings = fingerprint(
@@ -142,6 +147,7 @@ def score_file(
         model=loaded.digest(),
         format=format,
         columns=dict(columns or {}),
+        prefill=prefill,
         max_tokens=max_tokens,
         members=each_member,
         layout=layout,

@@ -27,6 +27,9 @@ from lightning_rm.drafts import draft_of
 from lightning_rm.parquet_files import parquet_writer
 from lightning_rm.scoring.parts import Refusal, Rewards
 
+MOVED = ("responses", "chosen", "rejected", "response")
+"""The fields that `best` reads or writes; all others stay."""
+
 
 class Kinds(NamedTuple):
     """What rows a file holds: whether some have one response alone, some several, some a reward, some no reward."""
@@ -202,6 +205,10 @@ def _write_table(source: Path, draft: Path, scored: Iterator[Scored], fields: Ne
     plain = pq.read_schema(source)
     schema = _schema(plain, fields, kinds)
     new = pa.schema([field for field in schema if field.name not in plain.names])
+
+    def is_made(name: str) -> bool:
+        return name in MOVED or name not in plain.names
+
     with parquet_writer(draft, schema) as writer:
         for piece in parquet_tables(source):
             if isinstance(piece, RowError):
@@ -209,8 +216,12 @@ def _write_table(source: Path, draft: Path, scored: Iterator[Scored], fields: Ne
                 continue
             rows = list(islice(scored, piece.num_rows))
             if fields.best:
-                written = [fields.written(raw, row) for raw, row in zip(piece.to_pylist(), rows, strict=True)]
-                writer.write_table(pa.Table.from_pylist(written, schema))
+                moved = [name for name in piece.column_names if name in MOVED]
+                read = piece.select(moved).to_pylist() if moved else [{} for _ in rows]
+                written = [fields.written(raw, row) for raw, row in zip(read, rows, strict=True)]
+                made = pa.Table.from_pylist(written, pa.schema([field for field in schema if is_made(field.name)]))
+                columns = [made[name] if is_made(name) else piece[name] for name in schema.names]
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
             else:
                 values = pa.Table.from_pylist([fields.of(row, nested=kinds.lists) for row in rows], new)
                 writer.write_table(pa.Table.from_arrays([*piece.columns, *values.columns], schema=schema))

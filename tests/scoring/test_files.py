@@ -240,6 +240,51 @@ def test_best_keeps_the_best_response(tmp_path: Path) -> None:
     assert long == LONG | {"reward": None, "best": None, "reason": long["reason"]}
 
 
+@pytest.mark.parametrize(
+    "given", [{"prompt": ["a red cat"], "responses": [GROUP["responses"]]}, {"messages": [TALK["messages"]]}]
+)
+def test_best_leaves_all_other_columns_of_a_table_as_they_are(given: dict[str, Any], tmp_path: Path) -> None:
+    """Nanoseconds went through Python's time, which has none; of a table of one response nothing is moved."""
+    table = pa.table(given | {"at": pa.array([1], pa.time64("ns"))})
+    pq.write_table(table, tmp_path / "in.parquet")
+    score_file(LOADED, tmp_path / "in.parquet", tmp_path / "out.parquet", best=True)
+    found = pq.read_table(tmp_path / "out.parquet")
+    others = [name for name in table.column_names if name != "responses"]
+    assert found.select(others).equals(table.select(others))
+    if "responses" in given:
+        assert found["response"].to_pylist() == [GROUP["responses"][found["best"][0].as_py()]]
+
+
+def test_a_prompt_that_begins_the_answer_is_continued_where_that_is_asked_for(tmp_path: Path) -> None:
+    """The error named `prefill=continue`, and neither `score` had it."""
+    asked = [{"role": "user", "content": "a red cat"}, {"role": "assistant", "content": "a blue "}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": asked, "response": "dog"},
+        {"prompt": asked, "responses": ["dog", "cat"]},
+        {"prompt": asked, "chosen": "cat", "rejected": "dog"},
+    ]
+    source = write(tmp_path / "in.jsonl", [*rows, ONE])
+    report = score_file(LOADED, source, tmp_path / "error.jsonl")
+    assert report.refused == {"prefill": 3}
+    score_file(LOADED, source, tmp_path / "out.jsonl", prefill="continue")
+    one, group, pair, _ = read(tmp_path / "out.jsonl")
+    dog, cat = rewards_of(("a red cat", "a blue dog"), ("a red cat", "a blue cat"))
+    assert [one["reward"], *group["rewards"], *pair["rewards"]] == same([dog, dog, cat, cat, dog])
+    assert score(LOADED.model, TOKENIZER, rows[:1], prefill="continue").tolist() == [same(dog)]
+    with pytest.raises(ValueError, match="prefill='join'; it must be one of error, continue"):
+        score_file(LOADED, source, tmp_path / "other.jsonl", prefill="join")  # pyright: ignore[reportArgumentType]
+
+
+def test_of_two_fields_that_may_be_the_response_none_is_taken_unasked(tmp_path: Path) -> None:
+    """A reference answer was scored in the place of the model's output."""
+    both = {"question": "a red cat", "answer": "a dog", "output": "a blue dog"}
+    source = write(tmp_path / "in.jsonl", [both, both | {"output": "a dog"}, ONE | {"answer": "a dog"}])
+    report = score_file(LOADED, source, tmp_path / "out.jsonl")
+    dog, blue = rewards_of(("a red cat", "a dog"), ("a red cat", "a blue dog"))
+    assert [row["reward"] for row in read(tmp_path / "out.jsonl")] == [None, same(dog), same(blue)]
+    assert "columns={output: null}" in report.examples[0]
+
+
 def test_an_ensembles_reward_is_its_aggregate_beside_its_members(tmp_path: Path) -> None:
     ensemble = RewardEnsemble([toy_model(seed, "float64") for seed in range(3)], how="worst")
     score_file(

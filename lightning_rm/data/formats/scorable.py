@@ -7,6 +7,7 @@ file knows one row at a time, and no file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple, cast
 
 from lightning_rm.data.formats.asked import after_system, check_unread
@@ -27,7 +28,7 @@ from lightning_rm.data.formats.nested import check_depth
 from lightning_rm.data.formats.pairs import read_pair
 from lightning_rm.data.formats.published import FORMATS
 from lightning_rm.data.formats.questions import asked
-from lightning_rm.data.formats.responses import answer_turns, continued
+from lightning_rm.data.formats.responses import SEVERAL_RESPONSES, Prefill, answer_turns, continued
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import (
     SILENCE,
@@ -43,13 +44,16 @@ from lightning_rm.data.rows import BadRow
 
 Kind = Literal["one", "pair", "group"]
 
-RESPONSES = ("response", "completion", "answer", "output")
-"""Fields of a single response beside its prompt, in the order they are looked for."""
+RESPONSES = (("response", "completion"), ("answer", "output"))
+"""Fields of a single response beside its prompt, in the order they are looked for. An answer or an output beside a
+response may be a reference; of two names of one rank nobody can tell which one is meant."""
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
 """Fields of a whole conversation that ends with its response."""
 
-SCORABLE_FIELDS = frozenset({"responses", "system", "instruction", "question", "input", *RESPONSES, *CONVERSATIONS})
+SCORABLE_FIELDS = frozenset(
+    {"responses", "system", "instruction", "question", "input", *chain(*RESPONSES), *CONVERSATIONS}
+)
 """The fields that are read in addition to those of pairs."""
 
 
@@ -83,7 +87,12 @@ class Scorable(NamedTuple):
 
 
 def parse_scorable(
-    raw: Raw, origin: str, *, format: str = "auto", columns: Mapping[str, str | None] | None = None
+    raw: Raw,
+    origin: str,
+    *,
+    format: str = "auto",
+    columns: Mapping[str, str | None] | None = None,
+    prefill: Prefill = "error",
 ) -> Scorable | BadRow:
     """Read one row.
 
@@ -96,6 +105,7 @@ def parse_scorable(
         origin: what to call the row in an error: `answers.jsonl:17`.
         format: of pairs, one of `published.FORMATS`; `auto` for the first that matches, or no pair.
         columns: field -> its name in `raw`, or a dotted path to it; None hides the field of that name.
+        prefill: as in `pairs.parse_row`.
 
     Returns:
         The conversations, or what is wrong with the row.
@@ -105,10 +115,10 @@ def parse_scorable(
         check_depth(raw, "the row")
         row = renamed(raw, columns)
         if format != "auto" or any(known.matches(row) for known in FORMATS.values()):
-            row, prompt, *pair = read_pair(raw, format, columns, as_given=True)
+            row, prompt, *pair = read_pair(raw, format, columns, prefill, as_given=True)
             return Scorable(prompt, tuple(pair), "pair", read_tools(row), read_chat_template_kwargs(row))
         kind: Kind = "group" if has(row, "responses") else "one"
-        prompt, responses = group_turns(row, columns) if kind == "group" else _single(row)
+        prompt, responses = group_turns(row, columns, prefill) if kind == "group" else _single(row, prefill)
         check_media(row, columns, prompt)
         check_turns(prompt, {f"response {i}": said for i, said in enumerate(responses) if not is_blank(said[-1])})
         return Scorable(prompt, responses, kind, read_tools(row), read_chat_template_kwargs(row))
@@ -149,9 +159,9 @@ def whole_conversation(value: object, name: str) -> Turns:
     return turns
 
 
-def _single(row: Raw) -> tuple[Turns, tuple[Turns, ...]]:
+def _single(row: Raw, prefill: Prefill) -> tuple[Turns, tuple[Turns, ...]]:
     """Return prompt and response of a row with one response."""
-    name = next((name for name in RESPONSES if has(row, name)), None)
+    name = _response_field(row)
     if name is None:
         whole = next((name for name in CONVERSATIONS if has(row, name)), None)
         if whole is None:
@@ -164,9 +174,25 @@ def _single(row: Raw) -> tuple[Turns, tuple[Turns, ...]]:
     if isinstance(row[name], list) and not has(row, "prompt") and _has_user(row[name]):
         return _whole(row, name)
     prompt, read = asked(row)
-    prompt, answers = continued(prompt, {name: response_turns(prompt, row[name], name)}, "error")
+    prompt, answers = continued(prompt, {name: response_turns(prompt, row[name], name)}, prefill)
     check_unread(row, [prompt, *answers.values()], *read)
     return prompt, tuple(answers.values())
+
+
+def _response_field(row: Raw) -> str | None:
+    """Return the name of the field of one response; None where there is none.
+
+    Raises:
+        RowError: if it may be either of two that do not say the same.
+    """
+    found = next((there for names in RESPONSES if (there := [name for name in names if has(row, name)])), [])
+    if len(found) == 2 and row[found[0]] != row[found[1]]:
+        raise RowError(
+            SEVERAL_RESPONSES,
+            f"the row has {found[0]!r} and {found[1]!r}, and one response is scored; leave one out with "
+            f"columns={{{found[1]}: null}}, or write both as a list of 'responses'",
+        )
+    return found[0] if found else None
 
 
 def _whole(row: Raw, name: str) -> tuple[Turns, tuple[Turns, ...]]:
