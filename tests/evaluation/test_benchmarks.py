@@ -316,6 +316,23 @@ def test_hhh_cuts_a_flat_dialogue_into_turns(tmp_path: Path) -> None:
     assert found["overall/macro"] == same((50 / 58 + 48 / 59 + 45 / 61 + 37 / 43) / 4)
 
 
+@pytest.mark.parametrize(
+    ("flat", "turns"),
+    [
+        ("hi\n\nAssistant: ho\n\nHuman: ha", ["hi", "ho", "ha"]),
+        ("A hen?\n\nAssistant: ho\n\nHuman: ha\n\nAssistant:", ["A hen?", "ho", "ha"]),
+        ("hi\n\nAssistant:", ["hi"]),
+        ("Go on with it:\n\nAssistant: ho", ["Go on with it:\n\nAssistant: ho"]),
+        ("Which one?\nA: hens\nB: cats", ["Which one?\nA: hens\nB: cats"]),
+    ],
+)
+def test_a_dialogue_may_leave_out_its_first_mark(flat: str, turns: list[str], tmp_path: Path) -> None:
+    row = {"input": flat, "targets": {"choices": ["yes", "no"], "labels": [0, 1]}}
+    [item] = BENCHMARKS["hhh"].read(write(tmp_path / "helpful.jsonl", [row]))
+    assert [turn["content"] for turn in item.prompt] == turns
+    assert [turn["role"] for turn in item.prompt] == ["user", "assistant", "user"][: len(turns)]
+
+
 def ppe_rows() -> list[dict[str, Any]]:
     right = [[0, 1, 1, 0], [0, 0, 0, 1]]
     return [
@@ -430,6 +447,16 @@ def test_m_rewardbench_leaves_english_out_of_the_mean(tmp_path: Path) -> None:
     assert scores["overall"] == 0.75
     assert len(set(items.cluster.tolist())) == 2  # one question in two languages is one piece of evidence
     assert "fra_Latn" not in benchmark.missing(items)[0]
+
+
+def test_a_file_beside_its_copy_is_an_error_where_rows_have_no_ids(tmp_path: Path) -> None:
+    """Rows that are alike within the file itself are its own affair."""
+    rows = [{"input": "q", "output_1": "a", "output_2": "b", "label": 1}] * 2
+    write(tmp_path / "natural.json", rows)
+    assert len(BENCHMARKS["llmbar"].read(tmp_path)) == 2
+    write(tmp_path / "natural.jsonl", rows)
+    with pytest.raises(ValueError, match=r"natural\.jsonl:1 holds the item of .*natural\.json row 0 again"):
+        BENCHMARKS["llmbar"].read(tmp_path)
 
 
 def test_a_row_that_stands_there_twice_is_an_error(tmp_path: Path) -> None:

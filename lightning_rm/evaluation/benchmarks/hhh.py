@@ -68,13 +68,18 @@ def _choices(raw: Raw) -> tuple[list[str], list[float]]:
 
 def _dialogue(flat: str) -> Turns:
     """Return the turns before the response: `Human: hi\\n\\nAssistant:` is a user's turn, and so is a text without
-    marks.
+    marks. A dialogue may leave out its first mark: `hi\\n\\nAssistant: ho\\n\\nHuman: ha`.
     """
     marked = re.sub(
         r"\n+(Human|Assistant|H|A):", lambda found: f"\n\n{_name(found[1])}:", f"\n\n{text(flat, 'input').strip()}"
     )
     if not marked.startswith("\n\nHuman:"):
-        return (user(flat),)
+        marks = re.findall(r"\n\n(Human|Assistant):", marked)
+        take_turns = marks == ["Assistant", "Human"] * (len(marks) // 2) + ["Assistant"] * (len(marks) % 2)
+        asks = len(marks) > 1 or marked.endswith("\n\nAssistant:")
+        if marked.startswith("\n\nAssistant:") or not (take_turns and asks):
+            return (user(flat),)
+        marked = f"\n\nHuman: {marked.strip()}"
     turns = hh_turns(marked, "input")
     return turns[:-1] if turns[-1]["role"] == "assistant" and is_blank(turns[-1]) else turns
 

@@ -57,16 +57,23 @@ def read_records(
             raise ValueError(
                 f"{origin} is not a row of benchmark={name}: {told}; its fields: {found_fields(raw)}"
             ) from None
-        key = digest([item.id, item.subset, item.prompt, item.responses], 32)
-        if key in seen:
+        # Rows without an id may be alike within a file, but not those of a file and its copy.
+        named = item.id != origin
+        key = digest([item.id if named else "", item.subset, item.prompt, item.responses], 32)
+        first = seen.setdefault(key, origin)
+        if first != origin and (named or _file_of(first) != _file_of(origin)):
             raise ValueError(
-                f"{origin} holds the item of {seen[key]} again; name one of the two files (path=...), "
+                f"{origin} holds the item of {first} again; name one of the two files (path=...), "
                 "or the benchmark would count it twice"
             )
-        seen[key] = origin
         yield item
     if not seen:
         raise ValueError(f"benchmark={name}: {path} holds no row")
+
+
+def _file_of(origin: str) -> str:
+    """Return a row's place without its number: `pairs.jsonl:` of `pairs.jsonl:17`."""
+    return origin.rstrip("0123456789")
 
 
 def _local(path: Paths) -> Iterator[tuple[str, Record]]:
