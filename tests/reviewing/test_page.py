@@ -134,6 +134,8 @@ def test_hostile_pairs_run_nothing_and_nothing_reaches_over_a_narrow_window(wind
     with opened(window, session(hostile_file(tmp_path / "s.parquet"))):
         num_scripts = "document.querySelectorAll('script, style, iframe, base, img, meta').length"
         before = window.js(num_scripts)
+        height = "document.getElementById('filters').getBoundingClientRect().height"
+        assert window.js(height) < 60  # one line, however long a subset's name
         window.size(390, 844)
         texts = ""
         for _ in range(8):
