@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.rows import GroupRow
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
@@ -34,7 +33,7 @@ from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.modules.supervised import SupervisedLM
 from lightning_rm.modules.voters import VotersRM
 from lightning_rm.strength import adaptive_margin, flip, levels
-from tests.toy import CONFIG
+from tests.toy import CONFIG, Rows
 
 METHODS = (
     *("baseline", "lm_head", "sft", "simcse", "swav", "meta", "meta_norm", "lists", "odin", "response_rank"),
@@ -67,19 +66,6 @@ def model_of(dtype: str, **options: Any) -> RewardModel:
     return RewardModel.from_config(CONFIG, **sizes, dtype=dtype, **options)
 
 
-@dataclass(frozen=True)
-class GroupRows:
-    """A source of given groups."""
-
-    rows: list[GroupRow]
-
-    def fingerprint(self) -> str:
-        return repr(self.rows)
-
-    def __iter__(self) -> Iterator[GroupRow]:
-        return iter(self.rows)
-
-
 def monitor_of(method: str) -> tuple[str, Literal["min", "max"]]:
     """By what the best weights of a method are kept."""
     return ("val/loss", "min") if method.startswith("sft") else ("val/accuracy", "max")
@@ -89,12 +75,12 @@ def training_rows(method: str, number: int = 25) -> Any:
     if method in ("lists", "simcse"):  # of one pair and of two: float32, which weights are in, holds 3/2 and 3/4
         sources = (SyntheticGroups(80, k=k, scored=True) for k in (2, 3))
         alternating = zip(*([row for row in rows if len(set(row.gold)) == 2] for rows in sources), strict=False)
-        return GroupRows(list(chain.from_iterable(alternating))[:number])
+        return Rows(list(chain.from_iterable(alternating))[:number])
     if method == "regression":
         rows = [
             replace(row, scores=attributes(row.gold)) for row in SyntheticGroups(60, k=2) if len(set(row.gold)) == 2
         ]
-        return GroupRows(rows[:number])
+        return Rows(rows[:number])
     return SyntheticSource(number, split="train", levels=3 if method in RANKED else 0)
 
 

@@ -44,7 +44,7 @@ def rows(folder: Path, rank: int) -> list[list[int]]:
 
 @pytest.mark.parametrize(("strategy", "method"), CASES)
 def test_several_processes_equal_one(runs: Callable[[str], Path], strategy: str, method: str) -> None:
-    """25 pairs, 8 a step (the last has 1: other ranks have a filler), 7 validation pairs: nothing divides evenly.
+    """17 pairs, 8 a step (the last has 1: other ranks have a filler), 7 validation pairs: nothing divides evenly.
 
     Among the methods those that look over a batch: a contrast, ODIN's correlations, a batch's mean, ranked strengths.
     """

@@ -35,6 +35,8 @@ FOUR = ("baseline_by_2", "swav", "odin", "response_rank", "meta_by_2")
 """Methods under DDP on four, which have other parts of a batch than two."""
 TESTED = TWO[:3]
 """Methods with all that there is about a training: validations before and within it, records of pairs, a test after."""
+NUM_PAIRS = 17
+"""Three steps, of which the last has one pair: other ranks have a filler."""
 PAIRS_A_STEP = 8
 GROUPS_A_STEP = 8
 LAYOUTS: dict[int, LayoutName] = {1: "padded", 2: "shared_prefix", 4: "packed"}
@@ -117,6 +119,7 @@ def run(folder: Path, cache: Path, strategy: str, method: str, rank: int, world_
         cache,
         PAIRS_A_STEP // (world_size * accumulate),
         GROUPS_A_STEP // (world_size * accumulate),
+        train=methods.training_rows(method, NUM_PAIRS),
         val=SyntheticSource(7, split="val"),
         test=SyntheticSource(7, split="test", clean_labels=True),
         layout=LAYOUTS[world_size],

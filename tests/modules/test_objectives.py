@@ -32,7 +32,6 @@ from lightning_rm.modules.voters import VotersRM, plausible_to_others
 from lightning_rm.strength import levels
 from tests import reference
 from tests.float64 import assert_same, same
-from tests.methods import GroupRows
 from tests.toy import Rows, toy_data, toy_model, toy_trainer, weights
 
 ADAMW = partial(torch.optim.AdamW, lr=5e-3)
@@ -435,7 +434,7 @@ def test_a_logged_loss_is_the_mean_over_lists_of_uneven_micro_batches(tmp_path: 
     for lists in (4, 1):
         module = BaselineRM(toy_model(dtype="float64"), partial(torch.optim.SGD, lr=0.0), list_loss=list_loss)
         trainer = toy_trainer(tmp_path, log_every_n_steps=4 // lists)
-        trainer.fit(module, data_of(tmp_path, GroupRows(rows), batch_pairs=lists, order="random"))
+        trainer.fit(module, data_of(tmp_path, Rows(rows), batch_pairs=lists, order="random"))
         logged.append(float(trainer.callback_metrics["train/loss"]))
     assert logged[0] == same(logged[1])
 
@@ -444,6 +443,6 @@ def test_ties_have_no_place_in_an_order(tmp_path: Path) -> None:
     tied = [replace(row, scores=({"score": 2.0}, {"score": 1.0}, {"score": 1.0})) for row in SyntheticGroups(4, k=3)]
     module = BaselineRM(toy_model(), ADAMW, list_loss="plackett_luce")
     with pytest.raises(ValueError, match=r"4 training pairs are ties, and list_loss=plackett_luce.*data.ties=drop"):
-        toy_trainer(tmp_path).fit(module, data_of(tmp_path, GroupRows(tied), ties="keep"))
-    toy_trainer(tmp_path, max_steps=1).fit(module, data_of(tmp_path, GroupRows(tied)))
+        toy_trainer(tmp_path).fit(module, data_of(tmp_path, Rows(tied), ties="keep"))
+    toy_trainer(tmp_path, max_steps=1).fit(module, data_of(tmp_path, Rows(tied)))
     assert module.global_step == 1

@@ -91,8 +91,8 @@ def test_rewards_stay_on_a_gpu() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Any) -> Any:
-    """A GPT-NeoX of three layers: nothing in its layers is in float32 when it is in float64."""
-    tiny_model("gpt_neox", changes={"num_hidden_layers": 3}).save_pretrained(tmp_path)
+    """A GPT-NeoX of two layers: nothing in its layers is in float32 when it is in float64."""
+    tiny_model("gpt_neox").save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -108,7 +108,7 @@ def test_compiled_layers_give_the_same_rewards_and_gradients(folder: Any, monkey
     plain, compiled = (
         RewardModel.from_pretrained(folder, pad_id=PAD, dtype="float64", compile=compile) for compile in (False, True)
     )
-    assert [kernels.is_compiled(layer) for layer in transformer_layers(compiled.backbone)] == [True, True, False]
+    assert [kernels.is_compiled(layer) for layer in transformer_layers(compiled.backbone)] == [True, False]
     num_graphs: list[int] = []
     for samples in (prompted(), pairs()):
         tokens = LAYOUTS["shared_prefix"](samples, "last", PAD)
