@@ -38,7 +38,8 @@ from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.data.rows import Message
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.synthetic.words import VOCABULARY
-from lightning_rm.data.tokenize.templates import encode_texts, render
+from lightning_rm.data.tokenize.encoding import encode_texts
+from lightning_rm.data.tokenize.templates import render
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.batches import batches_of

@@ -30,7 +30,8 @@ from common import backbone, origin
 
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
-from lightning_rm.data.tokenize.templates import encode_texts, render
+from lightning_rm.data.tokenize.encoding import encode_texts
+from lightning_rm.data.tokenize.templates import render
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.scoring.engine import score_sequences
 from lightning_rm.serving.serve import ServeOptions, reward_app

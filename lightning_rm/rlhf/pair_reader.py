@@ -15,9 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightning_rm.counts import is_positive
 from lightning_rm.data.beginnings import num_shared
 from lightning_rm.data.rows import Message, PairRow
+from lightning_rm.data.tokenize.encoding import encode_texts
 from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE
-from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, render
 from lightning_rm.digests import check_unchanged, fingerprint
 from lightning_rm.models.backbone.positions import longest_sequence
 from lightning_rm.rlhf.policy import generation_config, load_policy, policy_config, policy_version

@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source, places_of
 from lightning_rm.data.store.report import DataReport
+from lightning_rm.data.tokenize.encoding import encode_texts
 from lightning_rm.data.tokenize.policy import ARGUMENT_UNREAD, OVERLONG, TEMPLATE, TokenizePolicy
 from lightning_rm.data.tokenize.tally import Tally
-from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render, unread_arguments
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, render, unread_arguments
 from lightning_rm.digests import fingerprint
 
 REPEATED = "prompt of a pair before"

@@ -19,8 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.counts import is_number, is_positive
 from lightning_rm.data.formats.scorable import prompt_and_response
 from lightning_rm.data.rows import Message
+from lightning_rm.data.tokenize.encoding import encode_texts
 from lightning_rm.data.tokenize.policy import OVERLONG
-from lightning_rm.data.tokenize.templates import encode_texts, render
+from lightning_rm.data.tokenize.templates import render
 from lightning_rm.devices import device_here, known_device
 from lightning_rm.digests import fingerprint
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate

@@ -24,9 +24,10 @@ from lightning_rm.data.formats.scorable import parse_scorable
 from lightning_rm.data.formats.turns import Turns, read_conversation
 from lightning_rm.data.rows import BadRow, Message
 from lightning_rm.data.sources.records import ArrowStream
+from lightning_rm.data.tokenize.encoding import encode_texts
 from lightning_rm.data.tokenize.left_out import left_out
 from lightning_rm.data.tokenize.policy import ARGUMENT_UNREAD, OVERLONG, TEMPLATE, TEXT_LEFT_OUT
-from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render, unread_arguments
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, render, unread_arguments
 from lightning_rm.data.tokenize.tokenizer import check_tokenizer
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.engine import score_sequences

@@ -12,7 +12,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, start_token, unread_arguments
+from lightning_rm.data.tokenize.encoding import encode_texts
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, start_token, unread_arguments
 from lightning_rm.serving.errors import RequestError
 from lightning_rm.serving.forms import Ask, Conversation, Ids, Item, Text
 

@@ -15,8 +15,8 @@ from lightning_rm.data.sources.files import FileSource
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.data.tokenize.encoding import encode_conversation
 from lightning_rm.data.tokenize.policy import TokenizePolicy
-from lightning_rm.data.tokenize.templates import encode_conversation
 from lightning_rm.rlhf import pair_log_probs, pair_reader
 from lightning_rm.rlhf.importance import Weighing
 from lightning_rm.rlhf.log_probs import response_log_probs

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.beginnings import num_shared
 from lightning_rm.data.rows import GroupRow, Message, PairRow
-from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_texts, render
+from lightning_rm.data.tokenize.encoding import encode_texts
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, render
 
 AnyRow = TypeVar("AnyRow", PairRow, GroupRow)
 

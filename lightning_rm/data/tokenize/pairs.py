@@ -23,11 +23,11 @@ from lightning_rm.data.store.pair_file import SCHEMA, SCHEMA_VERSION
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.chunks import make
+from lightning_rm.data.tokenize.encoding import encode_conversation
 from lightning_rm.data.tokenize.policy import TokenizePolicy
 from lightning_rm.data.tokenize.preparing import chunks_of, notes, prepared
 from lightning_rm.data.tokenize.processes import mapped, num_cores
 from lightning_rm.data.tokenize.tally import Tally
-from lightning_rm.data.tokenize.templates import encode_conversation
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 from lightning_rm.data.tokenize.written import Written
 

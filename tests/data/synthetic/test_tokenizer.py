@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.synthetic.words import VOCABULARY
+from lightning_rm.data.tokenize.encoding import encode_conversation
 from lightning_rm.data.tokenize.pairs import load_tokenizer
-from lightning_rm.data.tokenize.templates import encode_conversation
 
 TOKENIZER = world_tokenizer()
 

@@ -11,7 +11,8 @@ import pytest
 
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize import hostile
-from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, encode_conversation, encode_texts
+from lightning_rm.data.tokenize.encoding import encode_conversation, encode_texts
+from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS
 from lightning_rm.data.tokenize.tokenizer import load_tokenizer
 
 Change = Callable[[dict[str, Any]], None]

@@ -16,18 +16,13 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_rm.data.rows import BadRow, Message, PairRow
 from lightning_rm.data.sources.files import FileSource
-from lightning_rm.data.tokenize import preparing, templates
+from lightning_rm.data.tokenize import encoding, preparing
+from lightning_rm.data.tokenize.encoding import encode_texts
 from lightning_rm.data.tokenize.fitting import fit, left_out_for
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, encode_conversation, load_tokenizer, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.data.tokenize.preparing import notes
-from lightning_rm.data.tokenize.templates import (
-    DECODER_TEMPLATE,
-    ENCODER_TEMPLATE,
-    encode_texts,
-    read_template,
-    with_fixed_date,
-)
+from lightning_rm.data.tokenize.templates import DECODER_TEMPLATE, ENCODER_TEMPLATE, read_template, with_fixed_date
 from tests.data.words import ASSISTANT, BOS, EOS, SYSTEM, TEMPLATE, USER, Rows, pair, turns, word, word_tokenizer
 
 BAD = BadRow("pairs.jsonl:3", "missing field", "field 'chosen' is missing")
@@ -480,7 +475,7 @@ def test_rows_are_named_by_file_and_line(tmp_path: Path) -> None:
 def test_few_characters_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [pair("w1", " ".join(["w2"] * (i + 1)), "w3", str(i)) for i in range(9)]
     plain = prepare_pairs(Rows(*rows), word_tokenizer(), TokenizePolicy(), tmp_path / "one")
-    monkeypatch.setattr(templates, "MAX_CALL_CHARACTERS", 40)
+    monkeypatch.setattr(encoding, "MAX_CALL_CHARACTERS", 40)
     monkeypatch.setattr(preparing, "MAX_CHUNK_CHARACTERS", 30)
     assert [len(chunk) for chunk in preparing.chunks_of(Rows(*rows))] == [3, 2, 2, 2]
     bounded = prepare_pairs(Rows(*rows), word_tokenizer(), TokenizePolicy(), tmp_path / "many")

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize import seams
+from lightning_rm.data.tokenize.encoding import encode_texts
 from lightning_rm.data.tokenize.seams import Added, cut_alike, seams_of
 from lightning_rm.data.tokenize.seams import seams as seams_among
-from lightning_rm.data.tokenize.templates import encode_texts
 
 PIECES = ("<s>", "<|u|>", "</s>", "[E]", "x[", "Ab", "b", " ", "\n", "é", "'s", "1", "< s", "|u")
 
