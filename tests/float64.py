@@ -22,6 +22,10 @@ BOUND = 1e-12
 """What two float64 computations of one thing may differ by: some thousand times the last digit of numbers around 1."""
 
 
+LOOSE = {"length_correlation": 1e-9}
+"""Rewards that hardly differ: of sums of squares less the square of a sum five digits are left over, of sixteen."""
+
+
 def assert_same(found: Tensor, expected: Tensor) -> None:
     """Two float64 tensors are the same but for the order in which numbers were added."""
     assert found.dtype == torch.float64

@@ -36,7 +36,7 @@ from lightning_rm.models.zero import ZeroStrategy
 from lightning_rm.modules.contrast import SwAV
 from tests import methods
 from tests.distributed import zero_worker
-from tests.float64 import BOUND, keep_float64
+from tests.float64 import BOUND, LOOSE, keep_float64
 from tests.processes import run_ranks, torchrun_environment
 from tests.toy import toy_trainer
 
@@ -50,8 +50,6 @@ PAIRS_A_STEP = 8
 KINDS: tuple[str, ...] = ("losses", "gradients", "metrics", "weights")
 FLOAT32 = {"losses": 1e-5, "gradients": 2e-4, "metrics": 1e-4, "weights": 1e-6}
 """Bounds where a trainer computes in float32, as DeepSpeed does: layouts of one process differ by up to a fifth."""
-LOOSE = {"length_correlation": 1e-9}
-"""Rewards that hardly differ: of sums of squares less the square of a sum five digits are left over, of sixteen."""
 
 
 class Trainer(NamedTuple):

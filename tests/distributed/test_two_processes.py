@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.distributed import worker
-from tests.float64 import assert_same, same
+from tests.float64 import BOUND, LOOSE, assert_same, same
 from tests.processes import run_ranks
 
 
@@ -33,6 +34,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def metrics(folder: Path, rank: int = 0) -> dict[str, float]:
     return json.loads((folder / f"metrics{rank}.json").read_text())
+
+
+def alike(expected: dict[str, float]) -> dict[str, Any]:
+    """What `==` takes for the same metrics, those of `LOOSE` as the same for fewer digits."""
+    return {
+        name: pytest.approx(value, rel=BOUND, abs=LOOSE.get(name.rpartition("/")[2], BOUND), nan_ok=True)
+        for name, value in expected.items()
+    }
 
 
 CASES = [(strategy, method) for strategy in ("ddp", "fsdp2", "ddp4") for method in worker.methods_of(strategy)]
@@ -61,7 +70,7 @@ def test_several_processes_equal_one(runs: Callable[[str], Path], strategy: str,
     ranks = range(worker.RANKS[strategy])
     if not worker.is_tested(strategy, method):
         expected = {name: value for name, value in expected.items() if not name.startswith("test/")}
-    assert metrics(several) == same(expected)
+    assert metrics(several) == alike(expected)
     assert metrics(several, rank=ranks[-1]) == same(metrics(several))
     of_ranks = zip(*(rows(several, rank) for rank in ranks), strict=True)
     assert [sorted(chain(*step)) for step in of_ranks] == [sorted(step) for step in rows(one, 0)]
