@@ -19,8 +19,6 @@ from lightning_rm.digests import short_key
 
 NOT_WORDS = re.compile(r"\W+")
 
-UNREADABLE = "cannot be read"
-
 
 @dataclass
 class Facts:

@@ -16,8 +16,6 @@ from lightning_rm.evaluation.items import Floats, Ints, Items
 Rule = Literal["own", "strict", "half", "tie"]
 """How ties count; `own` is the benchmark's own rule."""
 
-RULES: tuple[Rule, ...] = ("own", "strict", "half", "tie")
-
 
 class Credit(NamedTuple):
     """What one column of a benchmark is the mean of.
