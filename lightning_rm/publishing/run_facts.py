@@ -57,7 +57,6 @@ class RunFacts:
         settings: dotted key -> value.
         data: one report a data set.
         max_tokens: of a conversation in training.
-        has_adapters: whether adapters were trained.
         measured: its best weights' figures.
         reference: the best weights' rewards on the validation pairs; None where it has none.
     """
@@ -70,7 +69,6 @@ class RunFacts:
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     data: Sequence[Mapping[str, Any]] = ()
     max_tokens: int | None = None
-    has_adapters: bool = False
     measured: Sequence[Measured] = ()
     reference: Reference | None = None
 
@@ -101,7 +99,6 @@ def read_run(run: Path, others: Sequence[Path] = ()) -> RunFacts:
         settings={key: value for key in SETTINGS if (value := _at(config, key)) is not None},
         data=json_of(data_file.read_bytes(), data_file) if data_file.is_file() else (),
         max_tokens=_at(config, "data.max_tokens"),
-        has_adapters=any(_at(config, f"backbone.model.{key}") is not None for key in ("lora", "adapter")),
         measured=_measured(run, others),
         reference=_reference(run),
     )
