@@ -1,5 +1,5 @@
-"""Every notebook runs from top to bottom, in a process of its own, on a fifteenth or a fortieth of the rows that it
-names.
+"""Every notebook runs from top to bottom, in a process of its own, on an eighth, a fifteenth or a fortieth of the rows
+and prompts that it names.
 
 One runs in a kernel, as a reader's does; the others in a fork with IPython's shell, which is spared a kernel's start
 and the import of torch and transformers. Commands that they start are forks too.
@@ -48,11 +48,19 @@ def test_it_runs(path: Path, tmp_path: Path) -> None:
 
 
 def fewer(code: str) -> str:
-    """`SyntheticSource(600)` becomes `SyntheticSource(40)`, 3000 become 75: what is 200 and more counts rows."""
+    """`SyntheticSource(600)` becomes `SyntheticSource(40)`, 3000 become 75: what is 200 and more counts rows.
+
+    Of 50 to 199 those of a source and `num_prompts=` do, and 64 become 8.
+    """
 
     def of(count: int) -> int:
         return count // 40 if count >= 2000 else count // 15 if count >= 200 else count
 
+    def of_few(found: re.Match[str]) -> str:
+        count = int(found["count"])
+        return f"{found['name']}{count // 8 if 50 <= count < 200 else count}"
+
+    code = re.sub(r"(?P<name>Synthetic(Source|Groups)\(|num_prompts=)(?P<count>\d+)", of_few, code)
     return re.sub(r"\b[1-9]\d{2,4}\b", lambda found: str(of(int(found[0]))), code)
 
 

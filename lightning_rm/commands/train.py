@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +31,7 @@ from lightning_rm.commands._ended import clear_stopped, report
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import SPIKES, begin, check_not_stopped, clear_if_nothing
 from lightning_rm.commands._measured import fit_and_measure, objective
+from lightning_rm.commands._quiet import quiet
 from lightning_rm.commands._run_callbacks import asked_callbacks, in_order, own_callbacks
 from lightning_rm.commands._settings import check_precision, micro_batches
 from lightning_rm.commands._stopped import exit_after, requeue
@@ -42,18 +41,6 @@ from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.requirements import check_trainer
 from lightning_rm.scoring.load import find_folder
-
-QUIET = (
-    ".*does not have many workers.*",
-    "The number of training batches .* is smaller than the logging interval.*",  # a short run logs every step
-    "Checkpoint directory .* exists and is not empty.*",  # of a run that goes on
-    ".*dataloader is not resumable.*",  # ours can be resumed
-    ".*nn.functional.all_gather is deprecated.*",  # Lightning's call
-    ".*torch.distributed.* is deprecated. Please use.*",  # DeepSpeed's calls
-    ".*callbacks used to create the checkpoint need to be provided.*",  # of other settings, which are said in one line
-    ".*could not find the monitored key.*",  # of a run that ends before a validation; it is said in one line
-)
-"""What Lightning warns of and a user can do nothing about."""
 
 
 def train(cfg: DictConfig) -> float:
@@ -98,7 +85,7 @@ def _train(cfg: DictConfig) -> float:
         _begin_when_training(trainer, run, cfg)
         for logger in trainer.loggers:
             logger.log_hyperparams(resolved(cfg))
-    with _quiet():
+    with quiet():
         try:
             results = fit_and_measure(cfg, trainer, module, datamodule, checkpoint, benchmarks)
         except SystemExit as ended:
@@ -167,20 +154,11 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
     own = {"logger": False, "callbacks": [stop], "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = _as_told(cfg, instantiate(cfg.trainer, min_epochs=None, min_steps=None, **own))
     check_trainer(trainer.precision, asked)
-    with _quiet():
+    with quiet():
         trainer.fit(module, datamodule)
     if trainer.is_global_zero:
         plain_console().print("settings, model and data go together; nothing that was trained is kept (check=true)")
     return float("nan")
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Leave out what Lightning warns of and a user can do nothing about."""
-    with warnings.catch_warnings():
-        for message in QUIET:
-            warnings.filterwarnings("ignore", message=message)
-        yield
 
 
 def _step_at_once(trainer: L.Trainer, *_: Any) -> None:
