@@ -93,5 +93,6 @@ def _show_what_is_trained(trainer: L.Trainer, module: L.LightningModule) -> None
         device = trainer.strategy.root_device.type
         fast = "; trainer=gpu computes in bfloat16" if device == "cuda" and trainer.precision == "32-true" else ""
         out.print(f"{total:,} parameters, {trained:,} of them trained, on {device} in {trainer.precision}{fast}")
-        if origin is not None:
+        head = module.model.head_parameters() if isinstance(module, PairwiseRM) else ()
+        if origin is not None and any(parameter.requires_grad for parameter in head):  # a policy's is not trained
             out.print(f"{origin} has no reward head: a new one is drawn, and trained from here", soft_wrap=True)

@@ -190,6 +190,10 @@ def test_a_run_is_a_backbone_and_its_folder_a_checkpoint(cli: Cli, tmp_path: Pat
     assert said.code == 0, said.err
     new_head = "path='policy' has no reward head: a new one is drawn, and trained from here\n"
     assert (said.out + said.err).count(new_head) == 1
+    words = [*SMALL, "logger=none", "hydra.run.dir=words", "trainer.max_steps=1", "module=supervised", "monitor=null"]
+    said = cli("train", *words, "backbone=hub", "backbone.path=policy", "backbone.model.keep_lm_head=true")
+    assert said.code == 0, said.err
+    assert "no reward head" not in said.out + said.err  # of a policy none is trained
     second = [*SMALL, "logger=none", "hydra.run.dir=second", "trainer.max_steps=1"]
     said = cli("train", *second, "backbone=hub", "backbone.path=first")
     assert said.code == 0, said.err
