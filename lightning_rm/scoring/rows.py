@@ -221,10 +221,18 @@ def _write_table(source: Path, draft: Path, scored: Iterator[Scored], fields: Ne
                 written = [fields.written(raw, row) for raw, row in zip(read, rows, strict=True)]
                 made = pa.Table.from_pylist(written, pa.schema([field for field in schema if is_made(field.name)]))
                 columns = [made[name] if is_made(name) else piece[name] for name in schema.names]
-                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
             else:
-                values = pa.Table.from_pylist([fields.of(row, nested=kinds.lists) for row in rows], new)
-                writer.write_table(pa.Table.from_arrays([*piece.columns, *values.columns], schema=schema))
+                made = pa.Table.from_pylist([fields.of(row, nested=kinds.lists) for row in rows], new)
+                columns = [*piece.columns, *made.columns]
+            columns = [_of_type(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _of_type(column: Any, kind: Any) -> Any:
+    """Return a column in the type that its file has: texts of some kinds are read as dictionaries, which Arrow cannot
+    cast back.
+    """
+    return column if column.type == kind else pa.array(column.to_pylist(), kind)
 
 
 def _schema(schema: Any, fields: NewFields, kinds: Kinds) -> Any:

@@ -255,6 +255,18 @@ def test_best_leaves_all_other_columns_of_a_table_as_they_are(given: dict[str, A
         assert found["response"].to_pylist() == [GROUP["responses"][found["best"][0].as_py()]]
 
 
+@pytest.mark.parametrize("best", [False, True])
+def test_columns_of_views_come_back_as_such(best: bool, tmp_path: Path) -> None:
+    """All was scored, and then Arrow could not cast a dictionary to a view of texts."""
+    views = {"seen": pa.array(["u", None], pa.string_view()), "all": pa.array([["u"], []], pa.list_view(pa.string()))}
+    table = pa.table({"prompt": ["a cat"] * 2, "responses": [["a dog", "red"]] * 2} | views)
+    pq.write_table(table, tmp_path / "in.parquet")
+    score_file(LOADED, tmp_path / "in.parquet", tmp_path / "out.parquet", best=best)
+    found = pq.read_table(tmp_path / "out.parquet").select(["seen", "all"])
+    assert found.schema == table.select(["seen", "all"]).schema
+    assert found.to_pylist() == table.select(["seen", "all"]).to_pylist()
+
+
 def test_a_prompt_that_begins_the_answer_is_continued_where_that_is_asked_for(tmp_path: Path) -> None:
     """The error named `prefill=continue`, and neither `score` had it."""
     asked = [{"role": "user", "content": "a red cat"}, {"role": "assistant", "content": "a blue "}]
