@@ -1,22 +1,25 @@
 """A judge behind an address: a chat model that says which of two responses is better, in OpenAI's request form.
 
 Each pair is asked both ways round, since such judges favour one place (arXiv 2306.05685, section 3.3): a vote is 1 or
--1 where both answers agree, 0 where they do not. Answers lie on disk as they come, so that nothing is asked twice. It
-knows texts; no model of ours.
+-1 where both answers agree, 0 where they do not, and none where one of them cannot be read. Votes lie on disk as they
+come, so that nothing is asked twice. It knows texts; no model of ours.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from lightning_rm.counts import number_of
 from lightning_rm.curation.facts import text_of
 from lightning_rm.curation.opinions import Opinion
 from lightning_rm.data.rows import PairRow, Source
@@ -40,7 +43,12 @@ QUESTION = """Which of two responses answers the user better? Say A or B, one le
 USUAL_KEY = "OPENAI_API_KEY"
 """The environment variable that is looked for where none is named."""
 
-VERDICT = re.compile(r"\b([AB])\b")
+VERDICT = re.compile(
+    r"\W*(?:(?:the )?(?:better |best )?(?:response|answer|option|choice|verdict)\W*(?:is )?\W*)?(?:response )?"
+    r"([AB])\b\W*(?:is (?:the )?better\b.*)?",
+    re.IGNORECASE,
+)
+"""A first line that is a verdict alone: `A`, `**B**.`, `Response A is better`. In another sentence "A" is a word."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +88,19 @@ class Judge:
             wait: called with the seconds to wait.
 
         Returns:
-            Votes of 1, 0 and -1; NaN for rows that cannot be read.
+            Votes of 1, 0 and -1; NaN for rows that cannot be read, and for pairs of which an answer cannot be.
 
         Raises:
             ValueError: if the server does not answer, or not as asked.
+
+        Warns:
+            UserWarning: with the number of pairs that have no vote of the judge.
         """
         server = self._server(wait)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"judge-{digest([self.endpoint, self.model], 16)}.jsonl"
         known = _read(path)
-        votes: list[float] = []
+        votes, unread = list[float](), 0
         with naming(path), path.open("a", encoding="utf-8") as file:
             for row in source:
                 if not isinstance(row, PairRow):
@@ -99,9 +110,17 @@ class Judge:
                 name = digest(texts, 24)
                 if name not in known:
                     known[name] = self._vote(server, texts, row.place)
-                    file.write(json.dumps({"pair": name, "vote": known[name]}) + "\n")
+                    vote = None if math.isnan(known[name]) else known[name]
+                    file.write(json.dumps({"pair": name, "vote": vote}) + "\n")
                     file.flush()
                 votes.append(known[name])
+                unread += math.isnan(known[name])
+        if unread:
+            warnings.warn(
+                f"{self.model} has no vote on {number_of(unread, 'pair')} of {len(votes):,}: it did not answer A or B "
+                "alone; a model that thinks before it answers needs a server that keeps the thoughts apart",
+                stacklevel=2,
+            )
         return Opinion(self.model, np.array(votes, np.float64)[:, None], self.weight)
 
     def _server(self, wait: Callable[[float], None]) -> ChatEndpoint:
@@ -118,22 +137,25 @@ class Judge:
 
     def _vote(self, server: ChatEndpoint, texts: list[str], place: str) -> float:
         prompt, chosen, rejected = texts
-        said = [
-            self._ask(server, QUESTION.format(prompt=prompt, first=first, second=second), place)
-            for first, second in ((chosen, rejected), (rejected, chosen))
-        ]
-        return ((said[0] == "A") - (said[0] == "B") + (said[1] == "B") - (said[1] == "A")) / 2
+        first, second = (
+            self._ask(server, QUESTION.format(prompt=prompt, first=one, second=other), place)
+            for one, other in ((chosen, rejected), (rejected, chosen))
+        )
+        if first is None or second is None:
+            return math.nan
+        return {"AB": 1.0, "BA": -1.0}.get(first + second, 0.0)
 
-    def _ask(self, server: ChatEndpoint, question: str, place: str) -> str:
-        """Return `A`, `B`, or nothing where the judge does not say."""
+    def _ask(self, server: ChatEndpoint, question: str, place: str) -> str | None:
+        """Return `A` or `B`; None where the judge says neither."""
         try:
-            found = VERDICT.search(server.ask(question).text)
+            first_line = server.ask(question).text.strip().partition("\n")[0]
         except ValueError as error:
             raise ValueError(f"{place}: {error}; what it has judged is kept, start again to go on") from error
-        return found[1] if found else ""
+        found = VERDICT.fullmatch(first_line)
+        return found[1].upper() if found else None
 
 
 def _read(path: Path) -> dict[str, float]:
-    """Return the answers there are; a line that a crash cut off is asked again."""
+    """Return the votes there are, NaN for none; a line that a crash cut off is asked again."""
     lines = [object_of(line, path) for line in whole_lines(path)]
-    return {line["pair"]: float(line["vote"]) for line in lines}
+    return {line["pair"]: math.nan if line["vote"] is None else float(line["vote"]) for line in lines}

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from lightning_rm.curation.endpoint import Judge
+from lightning_rm.curation.endpoint import VERDICT, Judge
 from lightning_rm.data.rows import BadRow
 from tests.curation.test_conflicts import row
 from tests.stubs import running
@@ -29,6 +29,7 @@ class Stub(ThreadingHTTPServer):
         self.busy = 0
         self.refuses_after = 10**9
         self.authorization: str | None = None
+        self.says: dict[str, str] = {}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -48,7 +49,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.stub.asked.append(body)
         second = body["messages"][0]["content"].split("[Response B]")[1]
-        said = {"choices": [{"message": {"content": "B" if "good" in second else "**A**"}}]}
+        usual = "B" if "good" in second else "**A**"
+        content = next((said for word, said in self.stub.says.items() if word in second), usual)
+        said = {"choices": [{"message": {"content": content}}]}
         answer = json.dumps(said).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -79,6 +82,34 @@ def test_each_pair_is_asked_both_ways_round(stub: Stub, tmp_path: Path, monkeypa
     again = judge(stub).opinion(ROWS, tmp_path)
     np.testing.assert_array_equal(again.votes, opinion.votes)
     assert len(stub.asked) == 6
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        *(("A", "A"), ("**B**.", "B"), ("[[B]]", "B"), ("b\n\nIt is the clearer one.", "B"), ("(A)", "A")),
+        *(
+            ("Response A", "A"),
+            ("The better response is B.", "B"),
+            ("Answer: **A**", "A"),
+            ("Response B is better", "B"),
+        ),
+        *(("A clear answer is that of the second.", None), ("A and B are alike", None), ("", None), ("C", None)),
+    ],
+)
+def test_a_verdict_is_a_letter_alone(answer: str, said: str | None) -> None:
+    found = VERDICT.fullmatch(answer.strip().partition("\n")[0])
+    assert (found and found[1].upper()) == said
+
+
+def test_a_pair_with_an_answer_that_cannot_be_read_has_no_vote(stub: Stub, tmp_path: Path) -> None:
+    """Neither 0, which is a vote of a judge that sees no difference, nor half of one; it is not asked again."""
+    stub.says["same"] = "A clear matter"
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="judge has no vote on 1 pair of 4: it did not answer A or B alone"):
+            opinion = judge(stub).opinion(ROWS, tmp_path)
+        np.testing.assert_array_equal(opinion.votes[:, 0], [1, np.nan, -1, np.nan])
+        assert len(stub.asked) == 6
 
 
 def test_a_key_that_is_named_is_there(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
