@@ -12,11 +12,13 @@ labels most of those pairs again with GPT-3.5, each for one objective, helpful o
 Writes, in the order of the source:
 
 - `train.jsonl`, 3,342 pairs, of which 2,721 have a second label;
-- `val.jsonl`, 600 pairs that all have one, for the objective the human had.
+- `half.jsonl`, one half of them drawn at random, 1,671 pairs, which voters and recipes are trained on;
+- `rest.jsonl`, the other half without a pair whose prompt stands in the first, 1,670;
+- `val.jsonl`, 600 pairs that all have a second label, for the objective the human had.
 
 Of the 4,666 pairs, 14 have two prompts, 8 an empty response and 2 one response twice; they are left out, which leaves
 4,642. Of these, 2,099 have a second label for the human's own objective: 600 of them are val, and 700 are set aside
-for a test and not written. This split is a draw, stored here as bits (`VAL`, `UNUSED`).
+for a test and not written. The splits are draws, stored here as bits (`VAL`, `UNUSED`, `HALF`).
 
 Chosen is the human's choice. Each line also has `subset` (helpful or harmless: what the human was asked), `n_turns`
 (user turns in the prompt) and, where there is a second label, `gpt35_objective` and `gpt35_agrees`. Two second labels
@@ -37,7 +39,12 @@ from jsonl import Pair, message, prompt_id, write
 
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 ROLE = {"Human": "user", "Assistant": "assistant"}
-DIGEST = {"train": "8d96c244a09836ba", "val": "b132780db944376d"}
+DIGEST = {
+    "train": "8d96c244a09836ba",
+    "half": "a2aa84f172dfd7e5",
+    "rest": "9d078e02c1eb6b4a",
+    "val": "b132780db944376d",
+}
 
 # Bit k, lowest first, is the k-th pair in order whose second label is for the human's objective.
 VAL = int(
@@ -54,6 +61,19 @@ UNUSED = int(
     "9bb280680785900811100f40a80451425e068024200cf0342401898107124d0b18110214b08830e5602cb0088084571468991000a"
     "40a3690410143f521a30082824427402ad2b2100de00e341660e4c4018188202512b703005627fa68457341e80031409888a0d781"
     "11c00b1e2c1188a238af080c0f25141622804024b6c20a810454030158c140105220b8850260131a51b3fa1a850180489dd900441",
+    16,
+)
+
+# Bit k, lowest first, is the k-th pair of train.
+HALF = int(
+    "292357e33a9294a46de52b60bd02f326f49008b93c67e56b9722b222340d0251c6303f7607835d17b08cf165fbd018fe7ad29488e"
+    "0dec13b613be3af78e090cb7126b442719f44bd35b44ae3e5948e4421c4e1087403692584146bafed5655fd2b880cd98d3874d0a0"
+    "9def34b5477fc7cea8f6ede302b2319a5e141b813bed33d7720934af8c61f65cf8a01678ef052d7cbcb34cf9343105f038a4363b6"
+    "e4b4c6dd3c9692274334615295227daec61712cbac3feddb7f2f31d13ebfdc1893aad7374dcacae3252e83948f6550eb5fe025157"
+    "422791f1f1e084e452b799c91661610ca2fcaa5ad79c6d116e1ed86ee827bec6d1afdd791201b3ef97210f453daa2ccc27c5f3008"
+    "b3e928af39fd9c47c67963a69116751ac277a904cf74dfbb11979351de28a58cd00cf8eb22040a31f76c5ef05209ef16b596f41ee"
+    "51e7c8049f9841a9c99404cfc72fd187b5d23271b72792e0b42dde59f700a6675117e8844ca326948aaff87e30f1d28fb67953f87"
+    "f9c09e6a35281fa2eb0f8a9a658527cec37011f593ea05448599d89d90c94f76878f9a33f74e765cfed113643497a4d879de9",
     16,
 )
 
@@ -113,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hh_rlhf", type=Path, help="folder with harmless-base/ and helpful-base/ of Anthropic/hh-rlhf")
     parser.add_argument("hidden_context", type=Path, help="a clone of cassidylaidlaw/hidden-context")
-    parser.add_argument("out", type=Path, help="folder to write train.jsonl and val.jsonl to")
+    parser.add_argument("out", type=Path, help="folder to write train, half, rest and val.jsonl to")
     arguments = parser.parse_args()
     labels: list[SecondLabel] = [
         json.loads(line) for line in read_lines(arguments.hidden_context / "data/relabeled_hh_rlhf/both/test.jsonl.gz")
@@ -128,8 +148,11 @@ def main() -> None:
         elif not (drawn and UNUSED >> place & 1):
             train.append(pair)
         place += drawn
-    write(arguments.out / "train.jsonl", train, DIGEST["train"])
-    write(arguments.out / "val.jsonl", val, DIGEST["val"])
+    half = [pair for place, pair in enumerate(train) if HALF >> place & 1]
+    prompts = {pair["prompt_id"] for pair in half}
+    rest = [pair for pair in train if pair["prompt_id"] not in prompts]
+    for name, pairs in {"train": train, "half": half, "rest": rest, "val": val}.items():
+        write(arguments.out / f"{name}.jsonl", pairs, DIGEST[name])
 
 
 if __name__ == "__main__":
