@@ -27,9 +27,12 @@ Results = Mapping[str, Mapping[str, float]]
 
 
 class Records(NamedTuple):
-    """The rewards of one data set's N pairs: `row` is a pair's place in the set, `clean` the true label or NaN."""
+    """The rewards of one data set's N pairs: `row` is a pair's place in the set, `prompt` the name of its prompt (of
+    its own where nobody kept one), `clean` the true label or NaN.
+    """
 
     row: NDArray[np.int64]
+    prompt: Sequence[str]
     subset: Sequence[str]
     chosen: NDArray[np.float64]
     rejected: NDArray[np.float64]
@@ -136,7 +139,10 @@ def _records(path: Path) -> Records:
     numbers = {name: np.asarray(table[name], np.float64) for name in ("chosen", "rejected", "label", "clean")}
     if np.isnan(numbers["label"]).any():
         raise ValueError("a pair has no label")
-    return Records(np.asarray(table["row"], np.int64), table["subset"].to_pylist(), **numbers)
+    row = np.asarray(table["row"], np.int64)
+    names = table["prompt_id"].to_pylist() if "prompt_id" in table.column_names else [None] * len(row)
+    prompt = [f"row {place}" if name is None else str(name) for place, name in zip(row, names, strict=True)]
+    return Records(row, prompt, table["subset"].to_pylist(), **numbers)
 
 
 def _words(path: Path) -> dict[int, Words]:

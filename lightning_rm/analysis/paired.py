@@ -23,7 +23,7 @@ ROUNDING = 1e-9
 
 class Difference(NamedTuple):
     """The mean of paired differences and its interval; all but the mean are NaN where there is no spread to tell it by:
-    of a single pair, and of pairs that all differ by the same.
+    of a single pair, and of pairs that all differ by the same. An interval of draws alone has no `spread` and no `p`.
 
     `spread` is the sample standard deviation of the differences, `p` the two-sided probability of a mean as far from
     zero where the true one is zero.

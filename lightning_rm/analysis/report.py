@@ -10,6 +10,7 @@ from lightning_rm.analysis.page.blocks import Page
 from lightning_rm.analysis.page.html import render_html
 from lightning_rm.analysis.page.markdown import render_markdown, write_png
 from lightning_rm.analysis.sections.benchmarks import benchmarks_section
+from lightning_rm.analysis.sections.by_pair import by_pair_section
 from lightning_rm.analysis.sections.calibration import calibration_section
 from lightning_rm.analysis.sections.curves import curves_section
 from lightning_rm.analysis.sections.results import results_section
@@ -38,8 +39,9 @@ def report(
 ) -> list[Path]:
     """Put runs side by side: results with paired intervals, calibration, curves, benchmarks, pairs to read, settings.
 
-    Runs of one name are one method, and those of one seed and world are compared pair by pair. What a run lacks is
-    said, and the rest is used: without `results.json` it has not ended, without `csv/metrics.csv` it has no curves.
+    Runs of one name are one method. Those of one seed and world are compared with each other, run by run and test pair
+    by test pair. What a run lacks is said, and the rest is used: without `results.json` it has not ended, without
+    `csv/metrics.csv` it has no curves.
 
         >>> report("runs/*", "report.html")  # doctest: +SKIP
 
@@ -75,6 +77,7 @@ def report(
     study = study_of(found, reference)
     sections = [
         results_section(study, metrics),
+        by_pair_section(study),
         calibration_section(study),
         curves_section(study),
         benchmarks_section(_evaluations(benchmarks, study)),
