@@ -1,4 +1,4 @@
-"""Whether rewards mean what they say: reliability, and NLL after a temperature fitted on validation pairs."""
+"""Whether rewards mean what they say: reliability, and NLL after a temperature fitted on other pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from lightning_rm.analysis.calibration import Reliability, reliability
 from lightning_rm.analysis.evidence import Evidence
@@ -19,8 +18,8 @@ from lightning_rm.analysis.plots.style import Key
 from lightning_rm.analysis.runs import spread
 from lightning_rm.analysis.sections.results import NUM_DRAWN, file_name, signed_interval, tone
 from lightning_rm.analysis.study import Study
+from lightning_rm.analysis.tempered import Tempered, cross_tempered, tempered
 from lightning_rm.counts import number_of
-from lightning_rm.losses.temperature import best_temperature, tempered_nll
 
 VALIDATION = "val"
 
@@ -43,9 +42,9 @@ def calibration_section(study: Study) -> Section:
     blocks = [
         Text(
             "NLL moves with the scale of rewards alone, so that methods are compared after a temperature, which each "
-            "run is given by its own validation pairs. Above 1 it says that rewards were too sure. Where those are all "
-            "right, or no better than chance, no scale makes them likeliest: such a run has no temperature and no "
-            "NLL after it."
+            "run is given by its own validation pairs, and without any by one half of the prompts for the other, and "
+            "the other way round. Above 1 it says that rewards were too sure. Where those pairs are all right, or no "
+            "better than chance, no scale makes them likeliest: such a run has no temperature and no NLL after it."
         ),
         Table(rows, "NLL in nats: mean ± standard deviation over runs; paired differences with their 95 % interval"),
         *([Drawings(drawings, list(drawn))] if drawings else []),
@@ -54,39 +53,25 @@ def calibration_section(study: Study) -> Section:
     return Section("Calibration", blocks)
 
 
-class _Run:
-    """One run on one set: NLL as it is, the temperature, NLL after it; NaN where there is no validation set, or
-    `lacks` says why its pairs have no temperature.
-    """
-
-    def __init__(self, one: Evidence, name: str) -> None:
-        margin, label = (torch.tensor(values) for values in (one.records[name].margin, one.records[name].label))
-        self.nll = tempered_nll(margin, label, 1.0)
-        self.temperature = self.tempered = math.nan
-        self.lacks = ""
-        validation = [
-            records
-            for key, records in one.records.items()
-            if key.partition("/")[0] == VALIDATION and one.is_finite(key)
-        ]
-        if validation and name.partition("/")[0] != VALIDATION:
-            best, self.lacks = best_temperature(
-                torch.from_numpy(np.concatenate([records.margin for records in validation])),
-                torch.from_numpy(np.concatenate([records.label for records in validation])),
-            )
-            if best is not None:
-                self.temperature, self.tempered = best, tempered_nll(margin, label, best)
-
-
-def _tempered(study: Study, name: str) -> dict[str, dict[Block, _Run]]:
-    """Method -> block -> the run; those whose rewards are not finite are left out, the list of runs names them."""
+def _tempered(study: Study, name: str) -> dict[str, dict[Block, Tempered]]:
+    """Method -> block -> the run's NLL; one whose rewards are not finite is left out, and the list of runs names it."""
     return {
-        method.name: {block: _Run(one, name) for block, one in study.of(method).items() if one.is_finite(name)}
+        method.name: {block: _of_run(one, name) for block, one in study.of(method).items() if one.is_finite(name)}
         for method in study.methods
     }
 
 
-def _rows(study: Study, name: str, by_method: Mapping[str, Mapping[Block, _Run]]) -> list[dict[str, Cell | str]]:
+def _of_run(one: Evidence, name: str) -> Tempered:
+    """Return a run's NLL of a test set by its validation pairs; by halves of its own prompts without any."""
+    validation = [
+        records for key, records in one.records.items() if key.partition("/")[0] == VALIDATION and one.is_finite(key)
+    ]
+    if validation and name.partition("/")[0] != VALIDATION:
+        return tempered(one.records[name], validation)
+    return cross_tempered(one.records[name])
+
+
+def _rows(study: Study, name: str, by_method: Mapping[str, Mapping[Block, Tempered]]) -> list[dict[str, Cell | str]]:
     rows: list[dict[str, Cell | str]] = []
     reference = by_method[study.reference.name]
     for method in study.methods:
@@ -96,7 +81,7 @@ def _rows(study: Study, name: str, by_method: Mapping[str, Mapping[Block, _Run]]
         row: dict[str, Cell | str] = {"method": method.name, "set": name, "runs": Cell(str(len(runs)), is_number=True)}
         before = {block: run.nll for block, run in reference.items()}
         row["NLL"] = _cell(method, study, {block: run.nll for block, run in runs.items()}, before)
-        fitted = {block: run for block, run in runs.items() if not math.isnan(run.tempered)}
+        fitted = {block: run for block, run in runs.items() if not math.isnan(run.after)}
         without = Counter(run.lacks for run in runs.values() if run.lacks)
         if fitted or without:
             temperatures = [run.temperature for run in fitted.values()]
@@ -106,8 +91,8 @@ def _rows(study: Study, name: str, by_method: Mapping[str, Mapping[Block, _Run]]
             row["NLL after it"] = _cell(
                 method,
                 study,
-                {block: run.tempered for block, run in fitted.items()},
-                {block: run.tempered for block, run in reference.items() if not math.isnan(run.tempered)},
+                {block: run.after for block, run in fitted.items()},
+                {block: run.after for block, run in reference.items() if not math.isnan(run.after)},
             )
         rows.append(row)
     return rows
