@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightning_rm.analysis.strength import grouped
     from lightning_rm.annotation.annotate import annotate
     from lightning_rm.annotation.voters import Voter
+    from lightning_rm.batch import PreferenceBatch, RewardOutput
     from lightning_rm.curation.curate import curate
     from lightning_rm.curation.result import Rules
     from lightning_rm.data.datamodule import PreferenceDataModule
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from lightning_rm.models.ensembles.members import MemberRewardModel, Members
     from lightning_rm.models.ensembles.warm import average_weights
     from lightning_rm.models.reward_model import RewardModel
+    from lightning_rm.modules.base import PairwiseRM
     from lightning_rm.modules.baseline import BaselineRM
     from lightning_rm.modules.contrast import SimCSE, SwAV
     from lightning_rm.modules.contrastive import ContrastiveRM
@@ -67,7 +69,9 @@ __all__ = [
     "MetaRM",
     "OdinRM",
     "OrdinalRM",
+    "PairwiseRM",
     "PolicyFiles",
+    "PreferenceBatch",
     "PreferenceDataModule",
     "PublishOptions",
     "RecordSource",
@@ -76,6 +80,7 @@ __all__ = [
     "RewardEnsemble",
     "RewardFunction",
     "RewardModel",
+    "RewardOutput",
     "RobustRM",
     "Rules",
     "ServeOptions",
@@ -126,7 +131,9 @@ _HOMES = {
     "MetaRM": "modules.meta",
     "OdinRM": "modules.odin",
     "OrdinalRM": "modules.ordinal",
+    "PairwiseRM": "modules.base",
     "PolicyFiles": "rlhf.policy_files",
+    "PreferenceBatch": "batch",
     "PreferenceDataModule": "data.datamodule",
     "PublishOptions": "publishing.publish",
     "RecordSource": "data.sources.records",
@@ -135,6 +142,7 @@ _HOMES = {
     "RewardEnsemble": "models.ensembles.ensemble",
     "RewardFunction": "rlhf.reward_function",
     "RewardModel": "models.reward_model",
+    "RewardOutput": "batch",
     "RobustRM": "modules.robust",
     "Rules": "curation.result",
     "ServeOptions": "serving.serve",

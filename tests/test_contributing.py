@@ -27,9 +27,6 @@ BLOCKS = dict(re.findall(r"```(python|yaml)\n(.*?)```", TEXT, flags=re.DOTALL))
 def test_the_example_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight optimizer steps, each on the naive mean of max(0, 1 - margin)."""
     module = ModuleType("lightning_rm.modules.hinge")
-    vars(module).update(
-        PairwiseRM=PairwiseRM, PreferenceBatch=PreferenceBatch, RewardOutput=RewardOutput, Tensor=Tensor
-    )
     exec(compile(BLOCKS["python"], "CONTRIBUTING.md", "exec"), vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)
     node: Any = OmegaConf.create(BLOCKS["yaml"])

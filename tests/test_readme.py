@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,16 @@ import numpy as np
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from lightning_rm import BaselineRM
 from lightning_rm.analysis.paired import paired_difference
+from lightning_rm.batch import RewardOutput, preference_batch
 from lightning_rm.commands._choices import compose_choices
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._keys import check_keys
+from lightning_rm.commands._targets import ALLOWED, check_targets, take_word
 from lightning_rm.commands._words import parse, sort_words
 from lightning_rm.commands.main import verbs
 from lightning_rm.data.synthetic.pairs import SyntheticSource
@@ -196,7 +201,49 @@ OWN = [command for command in COMMANDS if "--config-dir" in command]
 """Commands that read a yaml which the page has beside them."""
 
 
-@pytest.mark.parametrize("command", OWN)
+def test_a_reward_model_of_ones_own_trains_and_the_command_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loss is the naive mean hinge: a flipped pair is turned round, a tie asks for nothing, a weight counts."""
+    [code] = [block for language, block in DOCS if language == "python" and "class HingeRM" in block]
+    [file] = [block for language, block in DOCS if language == "yaml" and "HingeRM" in block]
+    [command] = [command for command in OWN if "module=hinge" in command]
+    monkeypatch.chdir(tmp_path)
+    toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
+    write_jsonl(tmp_path / "pairs.jsonl", SyntheticSource(40, split="train"))
+    quiet = "enable_progress_bar=False, enable_model_summary=False, logger=False, accelerator='cpu'"
+    code = code.replace("max_epochs=1", f"max_epochs=1, {quiet}").replace("Qwen/Qwen3-0.6B", "model")
+    exec(compile(code, "training.md", "exec"), names := {})
+    tokens = names["data"].train_dataloader().__iter__().__next__().tokens
+    num_pairs = tokens.reward_index.shape[1]
+    label = torch.tensor([1.0, 0.0, 0.5] * num_pairs)[:num_pairs]
+    weight = torch.arange(1.0, num_pairs + 1)
+    batch = preference_batch(tokens, label=label, weight=weight)
+    output = RewardOutput(torch.randn(2, num_pairs), torch.zeros(2, num_pairs, 1))
+    signs = (2 * label - 1).tolist()
+    naive = [
+        w * max(0.0, 1 - sign * (c - r))
+        for w, sign, c, r in zip(weight.tolist(), signs, output.chosen.tolist(), output.rejected.tolist(), strict=True)
+    ]
+    found = names["module"].losses(batch, output)
+    assert found["loss"].item() == pytest.approx(sum(naive) / num_pairs, rel=1e-6)
+
+    (tmp_path / "settings" / "module").mkdir(parents=True)
+    (tmp_path / "settings" / "module" / "hinge.yaml").write_text(file)
+    (tmp_path / "own_rewards.py").write_text(code.partition("\ntokenizer = ")[0])
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    monkeypatch.setenv(ALLOWED, "0")
+    given = sort_words(shlex.split(command)[2:])
+    words = take_word(given.own)
+    check_keys("train", words, given.folder)
+    values = compose_choices("train", parse(words), given.folder).values
+    module = OmegaConf.create({"_target_": values["module._target_"]})
+    check_targets(module)
+    assert instantiate({**module, "_partial_": True}).func.__name__ == "HingeRM"
+    monkeypatch.delitem(sys.modules, "own_rewards")
+
+
+@pytest.mark.parametrize("command", [command for command in OWN if "experiment=mine" in command])
 def test_an_experiment_of_ones_own_is_what_its_page_says(command: str, tmp_path: Path) -> None:
     [file] = [block for language, block in DOCS if language == "yaml" and block.startswith("# @package _global_")]
     (tmp_path / "experiment").mkdir()

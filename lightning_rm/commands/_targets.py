@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -78,13 +79,16 @@ def is_allowed() -> bool:
 def check_targets(cfg: DictConfig, where: str = "the configuration") -> None:
     """Look at every `_target_` before anything is built, and at whether a model may run code that it brings.
 
-    Values are looked at as they come out: `${oc.create:{_target_: os.system}}` is a text until then.
+    Values are looked at as they come out: `${oc.create:{_target_: os.system}}` is a text until then. Where the command
+    line allows everything, modules of the working folder are found too, behind all that is installed.
 
     Raises:
         ValueError: if one leads out of the known packages, or a yaml alone trusts a model; it names the key and the way
             out.
     """
     if is_allowed():
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)
         return
     for key, values in mappings(cfg):
         for name, target in _called(values):
