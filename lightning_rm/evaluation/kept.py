@@ -166,12 +166,13 @@ def _telling(table: Any, told: Mapping[str, Any]) -> dict[str, str]:
 
 def _told(table: Any, path: Path) -> dict[str, Any]:
     """Return what a file says of itself; nothing where that, or what it says of its columns, is damaged."""
-    metadata = {name.decode(): value for name, value in (table.schema.metadata or {}).items()}
+    metadata: dict[bytes, bytes] = table.schema.metadata or {}
     try:
-        told = object_of(metadata.get("lightning_rm", b"{}"), path)
-    except ValueError:
+        told = object_of(metadata.get(b"lightning_rm", b"{}"), path)
+        crc32 = _telling(table, told)["crc32"]
+    except ValueError:  # a column's name may be no text any more, too
         return {}
-    return told if _telling(table, told)["crc32"].encode() == metadata.get("crc32") else {}
+    return told if crc32.encode() == metadata.get(b"crc32") else {}
 
 
 def _described(items: Items) -> dict[str, list[Any]]:
