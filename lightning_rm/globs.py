@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import glob
+import re
 from pathlib import Path
+
+NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
 
 
 def is_glob(named: str | Path) -> bool:
@@ -21,3 +24,9 @@ def named_paths(named: str | Path, recursive: bool = False) -> list[Path]:
     """
     path = Path(named).expanduser()
     return [path] if path.exists() else [Path(found) for found in sorted(glob.glob(str(path), recursive=recursive))]
+
+
+def by_numbers(text: str) -> tuple[list[str | float], str]:
+    """Return a sort key by which numbers within texts count as such: `seed=2` before `seed=10`, `0.05` before `0.1`."""
+    # Texts and numbers take turns, so that like meets like.
+    return [float(part) if place % 2 else part for place, part in enumerate(NUMBER.split(text))], text

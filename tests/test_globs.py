@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from lightning_rm.commands._data import find_voters
 from lightning_rm.evaluation.asked import find_models
 from lightning_rm.globs import is_glob, named_paths
 
@@ -16,3 +18,24 @@ def test_a_path_that_is_there_is_no_glob(tmp_path: Path) -> None:
     assert named_paths(tmp_path / "c*") == []
     assert [is_glob(tmp_path / name) for name in ("a", "a[1]", "[ab]", "c")] == [False, False, True, False]
     assert find_models(tmp_path / "a[1]") == {str(tmp_path / "a[1]"): tmp_path / "a[1]"}
+
+
+def test_a_folder_of_runs_stands_for_the_reward_models_in_it(tmp_path: Path) -> None:
+    """As `report` reads `runs/*`: a run of a date, the jobs of a sweep in their order; no policy, nothing hidden."""
+    for name, architecture in {
+        "mine": "LlamaForSequenceClassification",
+        "flip/2026-01-01/2": "LlamaForSequenceClassification",
+        "flip/2026-01-01/10": "LlamaForSequenceClassification",
+        "sft/2026-01-01": "LlamaForCausalLM",
+        ".old/2026-01-01": "LlamaForSequenceClassification",
+        "a/b/c/too_deep": "LlamaForSequenceClassification",
+    }.items():
+        model = tmp_path / "runs" / name / "model" / "best"
+        model.mkdir(parents=True)
+        (model / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    (tmp_path / "runs" / "evaluation").mkdir()
+    sweep = [str(tmp_path / "runs" / "flip" / "2026-01-01" / job) for job in ("2", "10")]
+    assert list(find_models(tmp_path / "runs" / "*")) == [*sweep, str(tmp_path / "runs" / "mine")]
+    assert list(find_models(tmp_path / "runs" / "flip")) == sweep
+    assert list(find_models(tmp_path / "runs" / "sft")) == [str(tmp_path / "runs" / "sft")]  # whoever loads it says no
+    assert [voter.name for voter in find_voters(str(tmp_path / "runs" / "flip" / "2026-01-01"), "best")] == sweep

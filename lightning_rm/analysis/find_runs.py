@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from lightning_rm.analysis.runs import Run, by_numbers
-from lightning_rm.globs import named_paths
+from lightning_rm.analysis.runs import Run
+from lightning_rm.globs import by_numbers, named_paths
 from lightning_rm.told import read_yaml
 
 NO_RUN = "names no run: a run is a folder with a config.yaml"

@@ -154,15 +154,6 @@ def varied(groups: Iterable[Sequence[Run]]) -> list[str]:
     return [*(["seeds"] if len(others) < len(keys) else []), *others]
 
 
-NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
-
-
-def by_numbers(text: str) -> tuple[list[str | float], str]:
-    """Return a sort key by which numbers within texts count as such: `seed=2` before `seed=10`, `0.05` before `0.1`."""
-    # Texts and numbers take turns, so that like meets like.
-    return [float(part) if place % 2 else part for place, part in enumerate(NUMBER.split(text))], text
-
-
 def shown(value: object) -> str:
     """Return a setting as people write it: `0.1`, `5e-06`, `simcse`, `true`, `null`."""
     if value is None or isinstance(value, bool):

@@ -18,7 +18,7 @@ from lightning_rm.data.sources.resampling import Fold, WithoutFold
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.digests import check_unchanged, fingerprint
 from lightning_rm.globs import is_glob, named_paths
-from lightning_rm.scoring.load import find_folder
+from lightning_rm.scoring.load import find_folder, runs_in
 from lightning_rm.told import read_object
 
 
@@ -53,13 +53,16 @@ def keep_if_unchanged(run: Path, source: Source, before: str) -> None:
 def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
     """Return the voters that globs, runs or folders name, in order of name, each with the fold that its run left out.
 
+    A folder that is no model stands for the runs in it: `runs/vote` is `runs/vote/*`.
+
     Raises:
         ValueError: if there are none, a path in full is not a voter, or a glob names runs that do not belong together.
     """
     found: dict[Path, Voter] = {}
     for pattern in [voters] if isinstance(voters, str) else voters:
-        paths = sorted(named_paths(pattern), key=_by_number)
-        folders = [(path, find_folder(path, weights)) for path in paths if path.is_dir()]
+        named = [path for path in sorted(named_paths(pattern), key=_by_number) if path.is_dir()]
+        paths = [run for path in named for run in ([path] if find_folder(path, weights) else runs_in(path, weights))]
+        folders = [(path, find_folder(path, weights)) for path in paths]
         usable = [Voter(str(path), folder, _fold(path)) for path, folder in folders if folder is not None]
         if not usable:
             above = Path(pattern).expanduser().parent
@@ -71,7 +74,7 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
             raise ValueError(
                 f"voters={pattern!r} names no run with weights in model/{weights} and no Hugging Face folder; {way_out}"
             )
-        if is_glob(pattern):
+        if is_glob(pattern) or paths != named:
             check_strangers(pattern, [path for path, folder in folders if folder is not None])
         found |= {Path(voter.folder).resolve(): voter for voter in usable}  # each once
     return list(found.values())

@@ -12,7 +12,7 @@ from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
 from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
 from lightning_rm.evaluation.items import Items
 from lightning_rm.globs import is_glob, named_paths
-from lightning_rm.scoring.load import LoadedModel, check_loaded, find_folder
+from lightning_rm.scoring.load import LoadedModel, check_loaded, find_folder, runs_in
 
 Paths = str | Path | Sequence[str | Path]
 Models = str | Path | Sequence[str | Path] | Mapping[str, "str | Path | LoadedModel"]
@@ -27,7 +27,8 @@ class Asked(NamedTuple):
 
 
 def find_models(models: Models, weights: str = "best") -> dict[str, str | Path | LoadedModel]:
-    """Return name -> model for what a user names; folders of a glob that hold no model are ignored.
+    """Return name -> model for what a user names. A folder that is no model stands for the runs in it, and is ignored
+    in a glob where it has none: `runs/*` are `runs/NAME/DATE` too.
 
     Raises:
         ValueError: if there is none, or a glob names none.
@@ -49,11 +50,12 @@ def find_models(models: Models, weights: str = "best") -> dict[str, str | Path |
                 )
     found: dict[str, str | Path | LoadedModel] = {}
     for pattern in [models] if isinstance(models, str | Path) else models:
-        if not is_glob(pattern):
+        usable: list[str] = []
+        for path in (path for path in named_paths(pattern) if path.is_dir()):
+            usable += [str(path)] if find_folder(path, weights) else map(str, runs_in(path, weights))
+        if not is_glob(pattern) and usable in ([], [str(Path(pattern).expanduser())]):
             found[str(pattern)] = pattern
             continue
-        paths = [path for path in named_paths(pattern) if path.is_dir()]
-        usable = [str(path) for path in paths if find_folder(path, weights) is not None]
         if not usable:
             raise ValueError(
                 f"models={str(pattern)!r} names no run with weights in model/{weights} and no folder of a model"

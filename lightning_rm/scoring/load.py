@@ -18,13 +18,16 @@ from transformers import PreTrainedTokenizerBase
 from lightning_rm.data.tokenize.tokenizer import check_tokenizer, definition, load_tokenizer
 from lightning_rm.devices import known_device
 from lightning_rm.digests import chunks_digest, fingerprint
+from lightning_rm.globs import by_numbers
 from lightning_rm.model_paths import check_model_path
+from lightning_rm.models.backbone.checkpoint import CLASSIFIER
 from lightning_rm.models.backbone.folder import is_ensemble, is_members
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.files import member_folders
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
+from lightning_rm.told import read_object
 
 
 class LoadedModel(NamedTuple):
@@ -100,7 +103,8 @@ def load_model(
     if model.untrained_head is not None:
         raise ValueError(
             f"{model.untrained_head} holds no trained reward head: its rewards would be those of random weights. Train "
-            "a reward model from it first, or give new_head=True to score with a random head as a control"
+            "a reward model from it first; as a control, evaluate takes it as untrained=..., and load_model with "
+            "new_head=True"
         )
     return LoadedModel(model.to(place or "cpu").eval(), tokenizer)
 
@@ -132,6 +136,27 @@ def find_folder(run: Path, weights: str = "best") -> Path | None:
         if (folder / "config.json").is_file() or is_ensemble(folder):
             return folder
     return None
+
+
+def runs_in(folder: Path, weights: str = "best", depth: int = 2) -> list[Path]:
+    """Return the runs of reward models in a folder that is no model itself, at most `depth` folders down.
+
+    `runs/baseline` stands for `runs/baseline/DATE`, and for the jobs of a sweep, `runs/baseline/DATE/0`. Hidden folders
+    and policies, which are trained in such folders too, are left out.
+    """
+    found: list[Path] = []
+    for inner in sorted(folder.glob("[!.]*/"), key=lambda inner: by_numbers(str(inner))):
+        model = inner / "model" / weights
+        if find_folder(model) == model:
+            found += [inner] if is_ensemble(model) or _is_classifier(model) else []
+        elif depth > 1:
+            found += runs_in(inner, weights, depth - 1)
+    return found
+
+
+def _is_classifier(model: Path) -> bool:
+    named: list[str] = read_object(model / "config.json").get("architectures") or []
+    return any(name.endswith(CLASSIFIER) for name in named)
 
 
 def _weights(model: AnyRewardModel) -> Iterator[bytes | memoryview]:

@@ -14,8 +14,9 @@ import numpy as np
 
 from lightning_rm.analysis.plots.style import Series, save_figure
 from lightning_rm.analysis.plots.sweeps import Band, metric_panels
-from lightning_rm.analysis.runs import Run, by_numbers, mean_and_spread, shown, spread, varied
+from lightning_rm.analysis.runs import Run, mean_and_spread, shown, spread, varied
 from lightning_rm.analysis.table_files import write_table
+from lightning_rm.globs import by_numbers
 
 
 def sweep_report(
