@@ -62,19 +62,55 @@ def report(
         ValueError: if no run is found, there is no such method or metric, or a Markdown file of somebody else's has the
             page's name.
     """
-    found = find_runs("runs", runs)
+    target = checked_page(out)
+    return write_page(
+        report_page(
+            runs,
+            reference=reference,
+            metrics=metrics,
+            strength=strength,
+            benchmarks=benchmarks,
+            num_worst=num_worst,
+        ),
+        target,
+    )
+
+
+def checked_page(out: str | Path) -> Path:
+    """Return where a page is written, once it is known that it may be.
+
+    Raises:
+        ValueError: if it is no page, or a Markdown file of somebody else's has its name.
+    """
     target = Path(out)
     if target.suffix != ".html":
         raise ValueError(f"out={str(out)!r} is not a page: name a file that ends in .html")
-    if num_worst < 0:
-        raise ValueError(f"num_worst={num_worst}: give a number of pairs, 0 for none")
     markdown = target.with_suffix(".md")
     if markdown.exists() and not target.exists():  # somebody's text: ours lies beside its page
         raise ValueError(
             f"out={str(out)!r} would replace {str(markdown)!r}, which is not of a report: name another page"
         )
     check_place(target)
-    study = study_of(found, reference)
+    return target
+
+
+def report_page(
+    runs: Patterns,
+    *,
+    reference: str | None = None,
+    metrics: Sequence[str] | None = None,
+    strength: str | Path | None = None,
+    benchmarks: Patterns | None = None,
+    num_worst: int = 5,
+) -> Page:
+    """Return the page of `report`, results first; its arguments are those of `report`.
+
+    Raises:
+        ValueError: if no run is found, or there is no such method or metric.
+    """
+    if num_worst < 0:
+        raise ValueError(f"num_worst={num_worst}: give a number of pairs, 0 for none")
+    study = study_of(find_runs("runs", runs), reference)
     sections = [
         results_section(study, metrics),
         by_pair_section(study),
@@ -88,14 +124,13 @@ def report(
     ]
     num_sets = len({name for one in study.evidence.values() for name in one.results if name.startswith("test")})
     num_pairs = max((len(method.runs) for method in study.methods), default=0)
-    page = Page(
+    return Page(
         f"{len(study.methods)} methods side by side" if len(study.methods) > 1 else study.methods[0].name,
         ", ".join(method.name for method in study.methods),
         sections,
         {"runs": str(len(study.evidence)), "methods": str(len(study.methods)), "test sets": str(num_sets),
          "runs a method, at most": str(num_pairs)},
     )  # fmt: skip
-    return write_page(page, target)
 
 
 def write_page(page: Page, out: Path) -> list[Path]:

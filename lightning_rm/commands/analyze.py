@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lightning_rm.analysis.runs import Run, varied
 from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._features import read_features
+from lightning_rm.commands._tables import words_table
 from lightning_rm.drafts import check_place, write_json
 from lightning_rm.told import finite
 
@@ -36,7 +38,8 @@ def analyze(cfg: DictConfig) -> list[Path]:
     """
     out = Path(cfg.out)
     console = plain_console()
-    written: list[Path] = []
+    written: list[Path] = []  # of strengths and features, which are not shown whole
+    tables: list[Path] = []
     check_place(out, folder=True)
     if all(cfg[key] is None for key in INPUTS):
         raise ValueError(f"there is nothing to analyze; name {', '.join(f'{key}=' for key in INPUTS)}")
@@ -47,24 +50,28 @@ def analyze(cfg: DictConfig) -> list[Path]:
             console.print(f"{name:>24}  {value:,.4g}")
         written += [*files, out / "strength.json"]
     if cfg.deciles is not None:
-        written += decile_report(find_runs("deciles", cfg.deciles), cfg.metric, _reference_value(cfg), out)
+        tables += decile_report(find_runs("deciles", cfg.deciles), cfg.metric, _reference_value(cfg), out)
     if cfg.prefixes is not None:
-        written += prefix_report(find_runs("prefixes", cfg.prefixes), cfg.metric, out)
+        tables += prefix_report(find_runs("prefixes", cfg.prefixes), cfg.metric, out)
     if cfg.recipes is not None:
-        written += recipe_report(find_runs("recipes", cfg.recipes), list(cfg.metrics), out)
+        tables += recipe_report(find_runs("recipes", cfg.recipes), list(cfg.metrics), out)
     if cfg.sweep is not None:
         runs = find_runs("sweep", cfg.sweep)
         if cfg.x is None:
             raise ValueError(
                 f"sweep= needs x=KEY, a setting to draw by; the runs differ in {', '.join(varied([runs]))}"
             )
-        written += sweep_report(runs, cfg.x, cfg.series, list(cfg.metrics), _reference_runs(cfg), out)
+        tables += sweep_report(runs, cfg.x, cfg.series, list(cfg.metrics), _reference_runs(cfg), out)
     if cfg.shift is not None:
-        written += shift_report(find_runs("shift", cfg.shift), out)
+        tables += shift_report(find_runs("shift", cfg.shift), out)
     if cfg.features is not None:
         check_projection(cfg.projection)
         features = read_features(cfg, console)
         written += feature_report(features, out, cfg.projection, differences=cfg.differences, join=cfg.join)
+    for path in (path for path in tables if path.suffix == ".csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            console.print(words_table(list(csv.DictReader(file))))
+    written += tables
     for path in written:
         console.print(f"  {path}", soft_wrap=True)
     return written

@@ -6,13 +6,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.analysis.report import report as report_on
+from lightning_rm.analysis.page.blocks import Table
+from lightning_rm.analysis.report import checked_page, report_page, write_page
 from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._entry import command
+from lightning_rm.commands._tables import words_table
+from lightning_rm.evaluation.tables import plain_line
 
 
 def report(cfg: DictConfig) -> list[Path]:
-    """Write the page, and say where it lies.
+    """Write the page, show its results, and say where it lies.
 
     Args:
         cfg: `conf/report.yaml`, composed.
@@ -23,14 +26,26 @@ def report(cfg: DictConfig) -> list[Path]:
     require_all(cfg)
     if OmegaConf.is_config(cfg.reference):
         raise ValueError(f"reference={cfg.reference}; name one method, which the others are compared with")
-    names = ("runs", "out", "reference", "metrics", "strength", "benchmarks", "num_worst")
+    out = checked_page(cfg.out)
+    names = ("runs", "reference", "metrics", "strength", "benchmarks", "num_worst")
     told = {name: OmegaConf.to_container(cfg[name]) if OmegaConf.is_list(cfg[name]) else cfg[name] for name in names}
-    written = report_on(**told)  # pyright: ignore[reportArgumentType]  # Hydra knows no types
-    page, text, *figures = written
+    page = report_page(**told)  # pyright: ignore[reportArgumentType]  # Hydra knows no types
+    written = write_page(page, out)
     console = plain_console()
-    for path in (page, text, *dict.fromkeys(path.parent for path in figures)):
+    results = page.sections[0]
+    for table in (block for block in results.blocks if isinstance(block, Table)):
+        console.print(plain_line(table.caption), words_table(_in_words(table)))
+    console.print(plain_line(results.lead))
+    whole, text, *figures = written
+    for path in (whole, text, *dict.fromkeys(path.parent for path in figures)):
         console.print(f"  {path}", soft_wrap=True)
     return written
+
+
+def _in_words(table: Table) -> list[dict[str, str]]:
+    """Return a table's rows, what is said beneath a value in a line of its own."""
+    rows = [zip(table.columns, table.cells(row), strict=True) for row in table.rows]
+    return [{column: f"{cell.text}\n{cell.note}".rstrip() for column, cell in row} for row in rows]
 
 
 @command("report")

@@ -146,13 +146,18 @@ def test_markdown_says_the_same_and_its_figures_lie_beside_it(page: Path) -> Non
     assert all((page.parent / name).read_bytes().startswith(b"\x89PNG") for name in named)
 
 
-def test_the_command_writes_the_same_bytes_and_says_where(
+def test_the_command_writes_the_same_bytes_shows_the_results_and_says_where(
     page: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     globs = ",".join(f"{folder}/{name}/*" for name in ACCURACY)
     command(composed(f"runs=[{globs}]", f"out={tmp_path}/report.html", command="report"))
     names = ("report.html", "report.md", "report_figures")
-    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [f"{tmp_path}/{name}" for name in names]
+    *said, one, two, three = (line.strip() for line in capsys.readouterr().out.splitlines())
+    assert [one, two, three] == [f"{tmp_path}/{name}" for name in names]
+    told = " ".join(" ".join(said).split())
+    assert "better 3 0.723 ± 0.021" in told
+    assert "[+0.089, +0.118]" in told.partition("Against")[0]
+    assert "Against baseline: better is better on test by 0.103 ([+0.089, +0.118]" in told
     for name in names[:2]:
         assert (tmp_path / name).read_bytes() == (page.parent / name).read_bytes()
     assert not list(tmp_path.glob("*.tmp"))

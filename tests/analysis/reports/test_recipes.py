@@ -4,16 +4,21 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.analysis.history import Curve
 from lightning_rm.analysis.plots.recipes import recipe_curves
 from lightning_rm.analysis.reports.recipes import decile_figure, decile_report, recipe_report
+from lightning_rm.commands.analyze import analyze
 from tests.analysis.made_runs import write_curves, write_run
+from tests.commands.test_conf import composed
 from tests.float64 import same
 
 
-def test_runs_without_a_csv_are_in_the_table_and_not_in_the_curves(tmp_path: Path) -> None:
+def test_runs_without_a_csv_are_in_the_table_and_not_in_the_curves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, seed, has_curves in (("a", 0, True), ("a", 1, False), ("b", 0, False)):
         run = tmp_path / name / str(seed)
         num_pairs = 1000 if name == "a" and seed else 964
@@ -28,6 +33,10 @@ def test_runs_without_a_csv_are_in_the_table_and_not_in_the_curves(tmp_path: Pat
     assert [row["pairs"] for row in rows] == ["964 to 1,000", "964"]
     assert [row["test/ood/accuracy"] for row in rows] == ["0.5500", "0.5000"]
     assert [row["val/accuracy, last"] for row in rows] == ["0.5500", ""]
+    analyze(composed(f"recipes={tmp_path}", "metrics=[ood/accuracy]", f"out={tmp_path}/out", command="analyze"))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "a 2 964 to 1,000 0.5500 0.0707" in shown
+    assert shown.endswith(" ".join(map(str, written)))
 
 
 def test_a_run_of_one_validation_is_a_dot_without_a_band() -> None:
