@@ -145,7 +145,7 @@ class PreferenceDataModule(L.LightningDataModule):
         reading = reading or Reading()
         check_batching(layout, reading.read_at, order, batch_pairs, batch_tokens, eval_batch_pairs)
         if not (is_number(val_fraction) and 0 <= val_fraction < 1):
-            raise ValueError(f"val_fraction={val_fraction}; it is a share of the prompts, from 0 to below 1")
+            raise ValueError(f"val_fraction={val_fraction!r}; it is a share of the prompts, from 0 to below 1")
         check_counts(1, **given(prepare_processes=prepare_processes))
         check_counts(0, num_workers=num_workers, seed=seed)
         check_tokenizer(tokenizer)

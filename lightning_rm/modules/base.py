@@ -26,7 +26,7 @@ from lightning_rm.modules.clipping import clip_gradients
 from lightning_rm.modules.counted import OF_EPOCH, counted, mean_losses
 from lightning_rm.modules.finite import DivergedError, FiniteSteps, check_weights_finite
 from lightning_rm.modules.measured import EvaluationStage, metric_prefix
-from lightning_rm.modules.method import Method
+from lightning_rm.modules.method import Method, check_losses
 from lightning_rm.modules.optimization import (
     OptimizerFactory,
     SchedulerFactory,
@@ -174,7 +174,9 @@ class PairwiseRM(Method):
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
         """Give one micro-batch's loss, scaled so that the optimizer steps on the mean over the global batch's pairs."""
         output: RewardOutput = self(batch)
-        losses = with_routing(self.losses(batch, output), output.routing)
+        found = self.losses(batch, output)
+        check_losses(found, type(self).__name__)
+        losses = with_routing(found, output.routing)
         guard = self.finite.guard(losses["loss"], batch.row.where(batch.valid.bool(), -1))
         if batch_idx == 0:
             self._progress.start_epoch()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,3 +113,25 @@ class Method(EvaluatedRM):
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write what was trained as a Hugging Face folder: the reward model."""
         self.model.save_pretrained(folder, tokenizer)
+
+
+def check_losses(found: object, method: str) -> None:
+    """Check what a method's `losses` has returned. No value is looked at, so that no step waits for the device.
+
+    Args:
+        found: what it has returned.
+        method: the class.
+
+    Raises:
+        ValueError: if it is no dict, has no `loss`, or a part is no scalar tensor.
+    """
+    told = f"{method}.losses has to return the loss to minimise under 'loss', and its parts beside it"
+    if not isinstance(found, dict):
+        raise ValueError(f"{told}, as a dict; it returned an object of the type {type(found).__name__}")
+    parts = cast("dict[str, object]", found)
+    if "loss" not in parts:
+        raise ValueError(f"{told}; it returned {', '.join(map(repr, parts)) or 'an empty dict'}")
+    for name, part in parts.items():
+        if not isinstance(part, Tensor) or part.ndim:
+            what = f"has the shape {tuple(part.shape)}" if isinstance(part, Tensor) else f"is {part!r}"
+            raise ValueError(f"{told}, each a scalar tensor, such as a mean over the pairs; {name!r} {what}")

@@ -43,6 +43,27 @@ def test_the_loss_is_the_papers_equation_2() -> None:
     assert losses.keys() == {"loss", "ranking"}
 
 
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (lambda mean: mean, "as a dict; it returned an object of the type Tensor"),
+        (lambda mean: None, "as a dict; it returned an object of the type NoneType"),
+        (lambda mean: {"ranking": mean}, "it returned 'ranking'"),
+        (lambda mean: {}, "it returned an empty dict"),
+        (lambda mean: {"loss": mean.expand(4)}, r"'loss' has the shape \(4,\)"),
+        (lambda mean: {"loss": mean, "part": 0.5}, r"each a scalar tensor, .* 'part' is 0\.5"),
+    ],
+)
+def test_losses_of_ones_own_that_are_none_are_a_sentence(returned: Any, told: str, tmp_path: Path) -> None:
+    class OwnRM(BaselineRM):
+        def losses(self, batch: PreferenceBatch, output: Any) -> Any:
+            return returned((output.chosen - output.rejected).mean())
+
+    module = OwnRM(toy_model(), partial(torch.optim.AdamW, lr=1e-3))
+    with pytest.raises(ValueError, match=f"OwnRM.losses has to return the loss to minimise under 'loss', .*{told}"):
+        toy_trainer(tmp_path).fit(module, toy_data())
+
+
 def test_a_piece_of_another_kind_is_a_sentence() -> None:
     """A name for a model, and an optimizer that is made already: what notebooks hand over."""
     model, adamw = toy_model(), partial(torch.optim.AdamW, lr=1e-3)
