@@ -222,6 +222,7 @@ def test_every_experiment_runs_two_steps(experiment: str, tmp_path: Path) -> Non
         small += ["data=synthetic_strength", f"data.file={tmp_path / 'strength.parquet'}"]
     if module.endswith("RegressionRM"):
         small += ["data=synthetic_scored", "data.num_prompts=16", "module.attributes=null", "monitor=val/nll"]
+        small.append("module.loss=mse")  # made scores are not labels
     if module.endswith("SupervisedLM"):
         cfg.monitor = "val/loss"
     if small[-1] != f"hydra.runtime.output_dir={tmp_path}":

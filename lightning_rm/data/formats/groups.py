@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from lightning_rm.data.formats.asked import PROMPT_FIELDS, after_system, check_unread
@@ -26,13 +26,13 @@ from lightning_rm.data.formats.media import MEDIA_FIELDS, check_media
 from lightning_rm.data.formats.messages import is_blank
 from lightning_rm.data.formats.nested import check_depth
 from lightning_rm.data.formats.responses import Prefill, answer_turns, continued
-from lightning_rm.data.formats.scores import SCORE_FIELDS, plain_scored, read_scores
+from lightning_rm.data.formats.scores import SCORE_FIELDS, UNPAIRED_FIELDS, is_unpaired, plain_scored, read_scores
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
 from lightning_rm.data.formats.turns import Turns, check_turns, prompt_turns
 from lightning_rm.data.rows import BadRow, GroupRow, Message
 from lightning_rm.digests import digest
 
-GROUP_PARSER_VERSION = 6
+GROUP_PARSER_VERSION = 7
 """Part of every fingerprint: raise it when a row is read differently than before."""
 
 
@@ -45,8 +45,9 @@ GROUP_FIELDS = frozenset(
 KNOWN_FIELDS = GROUP_FIELDS | SCORE_FIELDS | frozenset(PROMPT_FIELDS) | frozenset(MEDIA_FIELDS)
 """Every field that is read, or hidden by `columns`."""
 
-READ_OF_SCORED = KNOWN_FIELDS - {"gold", "votes"}
-"""Those of them that are read where responses are scored: their pairs come from the scores alone."""
+READ_OF_SCORED = KNOWN_FIELDS - {"gold", "votes"} - UNPAIRED_FIELDS
+"""Those of them that are read where responses are scored: their pairs come from the scores alone. Of a response with a
+label `UNPAIRED_FIELDS` are read too."""
 
 
 def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: Prefill = "error") -> GroupRow | BadRow:
@@ -67,7 +68,8 @@ def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: 
     """
     try:
         check_depth(raw, "the row")
-        row = plain_scored(renamed(raw, columns or {}))
+        named = renamed(raw, columns or {})
+        row = plain_scored(named)
         prompt, responses = group_turns(row, columns, prefill)
         scores, weight = read_scores(row, len(responses)), optional_number(row, "weight", 0.0)
         return GroupRow(
@@ -83,7 +85,7 @@ def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: 
             tools=read_tools(row),
             chat_template_kwargs=read_chat_template_kwargs(row),
             origin=origin,
-            unread=_unread(raw, columns or {}) if scores else (),
+            unread=_unread(raw, columns or {}, UNPAIRED_FIELDS if is_unpaired(named) else ()) if scores else (),
             doubts=raw.doubts if isinstance(raw, TableRow) else (),
         )
     except RowError as error:
@@ -112,9 +114,9 @@ def group_turns(
     return after_system(row, prompt), tuple(answers.values())
 
 
-def _unread(raw: Raw, columns: Columns) -> tuple[str, ...]:
+def _unread(raw: Raw, columns: Columns, also: Iterable[str]) -> tuple[str, ...]:
     """Return the fields of a row of scored responses that nothing reads."""
-    read = READ_OF_SCORED.union(columns, read_by(columns, raw))
+    read = READ_OF_SCORED.union(columns, read_by(columns, raw), also)
     return tuple(sorted(name for name, value in raw.items() if value is not None and name not in read))
 
 

@@ -61,6 +61,8 @@ def plain_fields(raw: Raw, name: str, *, as_given: bool = False) -> Raw:
     if row_format is not None:
         return row_format.rewrite(row_format.first_better(raw) if as_given else raw)
     scored = "" if SCORED_FIELDS.isdisjoint(raw) else "; data=scored reads responses with their scores"
+    if has(raw, "label") and (has(raw, "completion") or has(raw, "messages")):
+        scored = "; experiment=unpaired trains on single responses with a label"
     raise RowError(
         UNKNOWN_FORMAT,
         f"{found_fields(raw)}{scored}; a pair needs chosen and rejected, or the fields of one of "

@@ -1,7 +1,8 @@
 """Read the scores of responses from a row: numbers, ranks or several named attributes.
 
 It also rewrites the published shapes of scored responses with the plain field names: HelpSteer2, whose attributes are
-columns, and UltraFeedback, whose completions carry them. This file knows one row at a time, and no file.
+columns, UltraFeedback, whose completions carry them, and unpaired preferences, a response that was liked or not. This
+file knows one row at a time, and no file.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from lightning_rm.data.formats.asked import with_prompt
 from lightning_rm.data.formats.fields import (
     BAD_VALUE,
     WRONG_TYPE,
@@ -28,18 +30,24 @@ SCORE = "score"
 
 HELPSTEER_ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 ULTRAFEEDBACK_ATTRIBUTES = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+UNPAIRED_FIELDS = frozenset({"completion", "messages", "label"})
+"""The fields of unpaired preferences, which are read where a row says no scores (`is_unpaired`)."""
 SCORE_FIELDS = frozenset({"response", "score", "scores", "ranks", *HELPSTEER_ATTRIBUTES, "instruction", "completions"})
+SCORE_FIELDS |= UNPAIRED_FIELDS
 """The fields that are read here in addition to those of a group of responses."""
 
 
 def plain_scored(raw: Raw) -> Raw:
     """Return a row of scored responses rewritten with the plain field names; any other row as it is.
 
-    A single `response` becomes a list of one. HelpSteer2 (arXiv 2406.08673) has its five attributes in columns;
+    A single `response` becomes a list of one, and the `label` of a response that was liked or not its score, 1 or 0.
+    HelpSteer2 (arXiv 2406.08673) has its five attributes in columns;
     UltraFeedback (arXiv 2310.01377) has `completions`, each with `annotations.<attribute>.Rating`, `N/A` for a gap.
     """
     if has(raw, "instruction", "completions") and not has(raw, "responses"):
         return _ultrafeedback(raw)
+    if is_unpaired(raw):
+        raw = _unpaired(raw)
     if not has(raw, "response") or has(raw, "responses"):
         return raw
     row: dict[str, object] = {**raw, "responses": [raw["response"]], "response": None}
@@ -51,6 +59,15 @@ def plain_scored(raw: Raw) -> Raw:
         if isinstance(prompt, str) and "<extra_id_1>" in prompt:
             row["prompt"] = helpsteer2_turns(prompt)
     return row
+
+
+def is_unpaired(raw: Raw) -> bool:
+    """Tell whether a row is one response with a label in place of scores: TRL's unpaired preference, KTO's rows (arXiv
+    2402.01306), a thumb up or down.
+    """
+    scored = ("responses", "score", "scores", "ranks", *HELPSTEER_ATTRIBUTES)
+    named = any(has(raw, name) for name in ("response", "completion", "messages"))
+    return named and has(raw, "label") and not any(has(raw, name) for name in scored)
 
 
 def read_scores(row: Raw, num_responses: int) -> tuple[Mapping[str, float], ...]:
@@ -78,6 +95,24 @@ def read_scores(row: Raw, num_responses: int) -> tuple[Mapping[str, float], ...]
     if name == "ranks":
         return tuple({SCORE: -_given(item, f"field 'ranks', item {place}")} for place, item in enumerate(items))
     return tuple(_attributes(item, f"field 'scores', item {place}") for place, item in enumerate(items))
+
+
+def _unpaired(raw: Raw) -> Raw:
+    """A prompt and its completion, or a conversation that ends with it; the label is true or false, or a share of
+    those who liked it.
+    """
+    label = raw["label"]
+    liked = number(float(label) if isinstance(label, bool) else label, "field 'label'", 0.0, 1.0)
+    row: dict[str, object] = {**raw, "label": None, "score": liked}
+    if has(raw, "response"):
+        return row
+    if has(raw, "completion"):
+        return {**row, "response": raw["completion"]}
+    turns = raw["messages"]
+    if not isinstance(turns, list | tuple) or len(cast(Sequence[object], turns)) < 2:
+        raise RowError(WRONG_TYPE, f"field 'messages' must be a list of turns, two at least, found {shown(turns)}")
+    *prompt, response = cast(Sequence[object], turns)
+    return {**with_prompt(row, prompt, "messages"), "response": [response]}
 
 
 def _attributes(item: object, name: str) -> Mapping[str, float]:

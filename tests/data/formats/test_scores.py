@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_rm.data.formats.fields import RowError
 from lightning_rm.data.formats.groups import GROUP_FIELDS, parse_group
+from lightning_rm.data.formats.published import plain_fields
 from lightning_rm.data.formats.scores import SCORE_FIELDS
 from lightning_rm.data.rows import BadRow, GroupRow
 from tests.data.formats.test_fuzz_rows import REASONS, values
@@ -18,6 +20,11 @@ LIST = {"prompt": "2+2?", "responses": ["4", "5"]}
 ALONE = {"prompt": "2+2?", "response": "4", "score": 0.25}
 ATTRIBUTES = {"scores": [{"a": 1, "b": None}, {"b": 2}]}
 HELPSTEER = {"prompt": "2+2?", "response": "4", "helpfulness": 3, "correctness": 4, "coherence": None}
+THUMB = {"prompt": "2+2?", "completion": "4", "label": True}
+TALK = {
+    "messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}],
+    "label": False,
+}
 ULTRAFEEDBACK = {
     "source": "evol_instruct",
     "instruction": "2+2?",
@@ -42,6 +49,11 @@ def good(raw: dict[str, Any]) -> GroupRow:
         (LIST | {"ranks": [1, 2]}, ({"score": -1.0}, {"score": -2.0})),
         (LIST | ATTRIBUTES, ({"a": 1.0}, {"b": 2.0})),
         (ALONE, ({"score": 0.25},)),
+        (THUMB, ({"score": 1.0},)),
+        (THUMB | {"completion": [{"role": "assistant", "content": "4"}], "label": 0.75}, ({"score": 0.75},)),
+        (TALK, ({"score": 0.0},)),
+        (ALONE | {"score": None, "label": 0}, ({"score": 0.0},)),
+        (ALONE | {"label": 0}, ({"score": 0.25},)),
         (HELPSTEER, ({"helpfulness": 3.0, "correctness": 4.0},)),
         (ULTRAFEEDBACK, ({"helpfulness": 5.0}, {"honesty": 2.0, "helpfulness": 1.0})),
     ],
@@ -62,6 +74,28 @@ def test_a_row_of_scores_has_a_weight_and_says_what_is_not_read() -> None:
     assert isinstance(named, GroupRow)
     assert (named.weight, named.unread) == (3.0, ())
     assert isinstance(parse_group(LIST | {"scores": [2, 1], "weight": -1}, "here"), BadRow)
+
+
+def test_a_thumb_is_a_score_and_a_label_beside_scores_is_not_read() -> None:
+    assert good(THUMB | {"source": "web"}).unread == ("source",)
+    assert good(TALK).unread == ()
+    assert good(ALONE | {"label": 0}).unread == ("label",)
+    named = parse_group(
+        {"prompt": "2+2?", "text": "4", "liked": True}, "here", {"completion": "text", "label": "liked"}
+    )
+    assert isinstance(named, GroupRow)
+    assert (named.scores, named.unread) == (({"score": 1.0},), ())
+    for spoiled, detail in (
+        (THUMB | {"label": "up"}, "field 'label' must be a number, found 'up'"),
+        (THUMB | {"label": 5}, "field 'label' must be between 0 and 1"),
+        (TALK | {"messages": TALK["messages"][:1]}, "a list of turns, two at least"),
+        (TALK | {"prompt": "3+3?"}, "the row has 'prompt' beside 'messages'"),
+    ):
+        row = parse_group(spoiled, "here")
+        assert isinstance(row, BadRow)
+        assert detail in row.detail
+    with pytest.raises(RowError, match="experiment=unpaired trains on single responses with a label"):
+        plain_fields(THUMB, "auto")
 
 
 def test_helpsteer2_marks_are_turns() -> None:
@@ -92,7 +126,10 @@ def test_bad_scores_say_why(spoiled: dict[str, Any], detail: str) -> None:
 
 @given(
     st.sampled_from(
-        [LIST, LIST | {"scores": [2, 1]}, LIST | ATTRIBUTES, LIST | {"ranks": [2, 1]}, ALONE, HELPSTEER, ULTRAFEEDBACK]
+        [
+            *(LIST, LIST | {"scores": [2, 1]}, LIST | ATTRIBUTES, LIST | {"ranks": [2, 1]}),
+            *(ALONE, HELPSTEER, ULTRAFEEDBACK, THUMB, TALK),
+        ]
     ),
     st.dictionaries(st.sampled_from(sorted(GROUP_FIELDS | SCORE_FIELDS)), values, max_size=2),
 )
