@@ -32,10 +32,11 @@ def report(cfg: DictConfig) -> list[Path]:
     page = report_page(**told)  # pyright: ignore[reportArgumentType]  # Hydra knows no types
     written = write_page(page, out)
     console = plain_console()
-    results = page.sections[0]
-    for table in (block for block in results.blocks if isinstance(block, Table)):
-        console.print(plain_line(table.caption), words_table(_in_words(table)))
-    console.print(plain_line(results.lead))
+    for section in page.sections[:2]:  # run by run, and pair by pair
+        for table in (block for block in section.blocks if isinstance(block, Table)):
+            console.print(plain_line(table.caption), words_table(_in_words(table)))
+        if section.lead:
+            console.print(plain_line(section.lead))
     whole, text, *figures = written
     for path in (whole, text, *dict.fromkeys(path.parent for path in figures)):
         console.print(f"  {path}", soft_wrap=True)
