@@ -32,8 +32,9 @@ HELPSTEER_ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity",
 ULTRAFEEDBACK_ATTRIBUTES = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 UNPAIRED_FIELDS = frozenset({"completion", "messages", "label"})
 """The fields of unpaired preferences, which are read where a row says no scores (`is_unpaired`)."""
-SCORE_FIELDS = frozenset({"response", "score", "scores", "ranks", *HELPSTEER_ATTRIBUTES, "instruction", "completions"})
-SCORE_FIELDS |= UNPAIRED_FIELDS
+SCORE_FIELDS = UNPAIRED_FIELDS | frozenset(
+    {"response", "score", "scores", "ranks", *HELPSTEER_ATTRIBUTES, "instruction", "completions"}
+)
 """The fields that are read here in addition to those of a group of responses."""
 
 
