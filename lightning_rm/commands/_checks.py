@@ -15,6 +15,7 @@ from lightning_rm.callbacks.checkpoint_files import read_checkpoint
 from lightning_rm.commands._config import is_given
 from lightning_rm.commands._data import file_key
 from lightning_rm.commands._settings import check_settings
+from lightning_rm.counts import check_counts
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.metrics.groups import group_metric_names
@@ -40,6 +41,7 @@ def check_config(cfg: DictConfig) -> None:
         ValueError: for each of them.
     """
     check_settings(cfg)
+    check_counts(0, show=cfg.show)
     for key, way in (
         ("lora", "backbone=hub_lora backbone.path=NAME_OR_FOLDER, which has backbone.model.lora.rank and others"),
         ("adapter", "peft=lora (or dora, rslora, vera, ia3), which has backbone.model.adapter.r and others"),

@@ -26,7 +26,7 @@ STOPPED = "checkpoints/resume.ckpt"
 """What a stop has left in a run's folder."""
 
 CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", STOPPED)
-OWN = ("name", "seed", "init_seed", "resume", "paths", "checkpoint", "logger", "callbacks", "resample", "debug")
+OWN = ("name", "seed", "init_seed", "resume", "paths", "checkpoint", "logger", "callbacks", "resample", "debug", "show")
 TRAINS = ("precision", "max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
 READ = ("data.file", "data.cache_dir", "data.num_workers", "data.val_", "data.test_", "data.module.", "data.eval_")
 """Settings that do not make a voter what it is, and those of the trainer that do; its pairs are known by content."""

@@ -24,6 +24,7 @@ from lightning_rm.commands._checks import train_monitors
 from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._folder import SPIKES
 from lightning_rm.commands._tables import report_table, set_reports
+from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.models.backbone.adapters import count_parameters
 from lightning_rm.modules.base import PairwiseRM
 
@@ -46,11 +47,23 @@ def own_callbacks(
         PairRecorder(run / "pairs"),
         ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),  # before what may fail
         SpikeRecorder(run / SPIKES),
-        LambdaCallback(on_fit_start=_show_what_is_trained),
+        *shown(cfg),
         GoOn(),
         LambdaCallback(on_train_start=_log_a_short_run),
         MonitoredInTraining(train_monitors(cfg)),
     ]
+
+
+def shown(cfg: DictConfig) -> list[L.Callback]:
+    """Return what says, before the first step, what is trained, and `show` pairs as the model reads them."""
+
+    def show_pairs(trainer: L.Trainer, module: L.LightningModule) -> None:
+        datamodule: PreferenceDataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if trainer.is_global_zero:
+            for row in range(min(cfg.show, len(datamodule.train_pairs() or ()))):
+                plain_console().print(datamodule.as_read(row), soft_wrap=True)
+
+    return [LambdaCallback(on_fit_start=_show_what_is_trained), LambdaCallback(on_fit_start=show_pairs)]
 
 
 def asked_callbacks(cfg: DictConfig) -> list[L.Callback]:

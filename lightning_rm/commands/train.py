@@ -32,7 +32,7 @@ from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import SPIKES, begin, check_not_stopped, clear_if_nothing
 from lightning_rm.commands._measured import fit_and_measure, objective
 from lightning_rm.commands._quiet import quiet
-from lightning_rm.commands._run_callbacks import asked_callbacks, in_order, own_callbacks
+from lightning_rm.commands._run_callbacks import asked_callbacks, in_order, own_callbacks, shown
 from lightning_rm.commands._settings import check_precision, micro_batches
 from lightning_rm.commands._stopped import exit_after, requeue
 from lightning_rm.data.datamodule import PreferenceDataModule
@@ -151,7 +151,8 @@ def _as_told(cfg: DictConfig, trainer: L.Trainer) -> L.Trainer:
 def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, asked: Sequence[L.Callback]) -> float:
     """Train on one micro-batch, by when most mistakes show, and keep nothing of it; the run leaves no file."""
     stop = LambdaCallback(on_train_start=_step_at_once, on_train_batch_end=_stop)
-    own = {"logger": False, "callbacks": [stop], "enable_checkpointing": False, "enable_progress_bar": False}
+    callbacks = [stop, *(shown(cfg) if cfg.show else [])]
+    own = {"logger": False, "callbacks": callbacks, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = _as_told(cfg, instantiate(cfg.trainer, min_epochs=None, min_steps=None, **own))
     check_trainer(trainer.precision, asked)
     with quiet():

@@ -39,6 +39,7 @@ from lightning_rm.data.store.treated import named_treatments
 from lightning_rm.data.stream_limits import check_streamed
 from lightning_rm.data.stream_loader import StreamLoader
 from lightning_rm.data.stream_set import StreamSet
+from lightning_rm.data.tokenize.as_read import as_read
 from lightning_rm.data.tokenize.groups import prepare_groups
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.data.tokenize.policy import Overlong
@@ -238,6 +239,20 @@ class PreferenceDataModule(L.LightningDataModule):
     def name_of_pair(self, row: int) -> str:
         """Return what messages call a training pair, by its place in the set."""
         return self._streamed.name(row) if self._streamed else f"pair {self.datasets['train'].text(row).id}"
+
+    def as_read(self, row: int = 0) -> str:
+        """Return a training pair as the model reads it: after its template, its cuts and its treatments, special tokens
+        and all.
+
+        Raises:
+            ValueError: if there is no such pair, or pairs are streamed.
+        """
+        if self.is_streamed or not self.has_train:
+            raise ValueError("there are no training pairs to show before training; streamed ones are read as they come")
+        pairs = self._pairs.open("train")
+        if not 0 <= row < len(pairs):
+            raise ValueError(f"row={row}: there are {len(pairs):,} training pairs, counted from 0")
+        return as_read(pairs, row, self.tokenizer, self.read_at)
 
     def prepare_data(self) -> None:
         """Tokenise every set into the cache; Lightning calls this in one process of each node."""

@@ -212,6 +212,17 @@ def test_the_papers_data_has_its_three_validation_sets(tmp_path: Path) -> None:
     }
 
 
+def test_a_check_shows_pairs_as_they_are_read_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for show, expected in ((0, 0), (2, 2), (99, 16)):
+        train(composed(*SMALL, "check=true", f"show={show}", f"hydra.runtime.output_dir={tmp_path / 'run'}"))
+        assert capsys.readouterr().out.count("its reward read at '</s>'") == 2 * expected
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="show=-1; give 0 or more"):
+        train(composed(*SMALL, "show=-1", f"hydra.runtime.output_dir={tmp_path / 'run'}"))
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(experiment: str, tmp_path: Path) -> None:
     small = [*SMALL, f"hydra.runtime.output_dir={tmp_path}"]
