@@ -264,11 +264,15 @@ class PreferenceDataModule(L.LightningDataModule):
         Raises:
             ValueError: if a pair alone is over `batch_tokens`, or a set has the name of another's subset and both would
                 be measured under one name.
+
+        Warns:
+            UserWarning: once a set that is measured on, if prompts of it are trained on too.
         """
         names = self._pairs.sets.of_stage(stage)
         for name in names:
             self._pairs.open(name)
         self._pairs.check_names(self.responses.sets.names)
+        self._pairs.warn_of_known_prompts()
         if self.batch_tokens is not None:
             for name in names:  # a pair over the budget raises now, and not after training
                 self._pairs.evaluation_loader(name, self._batching, Share())

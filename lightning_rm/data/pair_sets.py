@@ -24,7 +24,9 @@ from lightning_rm.data.batches.share import Share
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sets import Sets
 from lightning_rm.data.sources.resampling import PromptSplit
+from lightning_rm.data.store.known_prompts import known_prompts
 from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.data.store.report import MAX_EXAMPLES
 from lightning_rm.data.store.treated import named_treatments, treated
 from lightning_rm.strength import ById, Treatment
 from lightning_rm.tokens import LayoutName, ReadAt
@@ -107,6 +109,7 @@ class PairSets:
         self.treatments = treatments
         self.opened: dict[str, PairDataset] = {}
         self._repeats: dict[tuple[Any, str], Any] = {}
+        self._compared: set[str] = set()
 
     def open(self, name: str) -> PairDataset:
         """Return a set's tokenised pairs, those of training treated.
@@ -119,6 +122,27 @@ class PairSets:
             pairs.report.warn()  # before treatments: what they leave out was asked for
             self.opened[name] = treated(pairs, self.treatments) if name == "train" else pairs
         return self.opened[name]
+
+    def warn_of_known_prompts(self) -> None:
+        """Warn, once a set, of pairs to measure on whose prompts are trained on too.
+
+        What is held out of the training set itself has none: it is split by prompt.
+        """
+        if "train" not in self.opened:
+            return
+        others = self.opened.keys() & {*self.sets.val, *self.sets.test} - self._compared
+        for name in (name for name in self.sets.sources if name in others):
+            self._compared.add(name)
+            if isinstance(self.sets.sources[name], PromptSplit):
+                continue
+            pairs = self.opened[name]
+            known = known_prompts(pairs, self.opened["train"])
+            if len(known):
+                examples = [*map(str, pairs.places(known[:MAX_EXAMPLES].tolist())), "..."][: len(known)]
+                rank_zero_warn(
+                    f"{name}: {len(known):,} of {len(pairs):,} pairs have a prompt that is trained on too "
+                    f"({', '.join(examples)}): what is measured on them says little of new prompts"
+                )
 
     def train_loader(self, batching: Batching, share: Share, responses: StreamedGroups | None = None) -> PairLoader:
         """Return a rank's training pairs in the order of the epoch, with the responses that go with them.

@@ -191,10 +191,19 @@ class PairDataset:
         """(N, 2) tokens of the conversations without the prompt."""
         return self.lengths - self.prompt_lengths[:, None]
 
+    @property
+    def prompt_keys(self) -> NDArray[np.int64]:
+        """(N,) 64 bits of the digest of each pair's `prompt_id`."""
+        return numbers_of(self._table["prompt_key"])[self._rows]
+
     @cached_property
     def prompt_index(self) -> NDArray[np.int64]:
         """(N,) the same number for pairs of one prompt, found when it is first asked for."""
-        return in_order_of_appearance(numbers_of(self._table["prompt_key"])[self._rows])
+        return in_order_of_appearance(self.prompt_keys)
+
+    def prompt_texts(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the prompts of many pairs in words."""
+        return self._table["prompt_text"].take(pa.array(self._rows[rows])).to_pylist()
 
     @property
     def has_lists(self) -> bool:

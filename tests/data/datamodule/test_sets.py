@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,22 @@ def test_sizes_that_are_hardly_meant_are_said() -> None:
         data.train_dataloader()
     num_pairs = len(data.datasets["train"])
     assert any(f"there are {num_pairs} training pairs, one batch holds them all" in str(one.message) for one in said)
+
+
+def test_prompts_that_are_trained_on_are_told_where_they_are_measured() -> None:
+    """Once a set, by name and words: numbers that two files have in common are no prompts in common."""
+    answers = {"chosen": "w50", "rejected": "w51"}
+    train = [{"prompt": f"w{number}", **answers, "prompt_id": number} for number in range(8)]
+    known = [{"prompt": "w3", "chosen": f"w{52 + number}", "rejected": "w51", "prompt_id": 3} for number in range(5)]
+    new = [{"prompt": f"w{20 + number}", **answers, "prompt_id": number} for number in range(8)]
+    module = PreferenceDataModule(tokenizer(), train, val={"mixed": [*known, *new], "new": new}, test=train)
+    said = r"mixed: 5 of 13 pairs have a prompt that is trained on too \(records row 0, .* row 1, .* row 2, \.\.\.\)"
+    with pytest.warns(UserWarning, match=said) as warned:
+        module.setup("fit")
+    assert len(warned) == 1
+    with pytest.warns(UserWarning, match="test: 8 of 8 pairs have a prompt that is trained on too"):
+        module.setup()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module.setup()
+        PreferenceDataModule(tokenizer(), train, val_fraction=0.3).setup()
