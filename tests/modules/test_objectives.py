@@ -357,7 +357,7 @@ def test_regression_is_measured_by_scores_and_keeps_the_best(tmp_path: Path, k: 
     data = PreferenceDataModule(
         world_tokenizer(), train=Scored(12, k=k), val=Scored(9, k=k), cache_dir=tmp_path, batch_pairs=4, ties="keep"
     )
-    module = RegressionRM(toy_model(), ADAMW, attributes={"helpful": 1.0})
+    module = RegressionRM(toy_model(dtype="float64"), ADAMW, attributes={"helpful": 1.0})
     best = ModelCheckpoint(tmp_path, monitor="val/score_rank_correlation", mode="max")
     trainer = toy_trainer(tmp_path, max_epochs=2, callbacks=[best], enable_checkpointing=True)
     trainer.fit(module, data)
