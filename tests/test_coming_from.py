@@ -46,5 +46,5 @@ def test_every_argument_is_trls_and_every_key_is_ours() -> None:
         if len(theirs) == len(ours):
             assert all(OTHER_NAMES.get(name, key) == key for name, key in zip(theirs, ours, strict=True))
         assert all(name in OTHER_NAMES or name in SAME or name == "fsdp" for name in theirs)
-    assert set(OTHER_NAMES.values()) - here == {"data.name"}
+    assert set(OTHER_NAMES.values()) - here == {"data.name", "resample.share"}
     assert set(OF_CHOICES) <= set(OTHER_NAMES.values())

@@ -55,6 +55,7 @@ OTHER_NAMES = {
     "lora_target_modules": "peft",
     "lr": "optimizer.lr",
     "max_len": "data.max_tokens",
+    "max_samples": "resample.share",
     "max_seq_length": "data.max_tokens",
     "micro_batch_size": "data.batch_pairs",
     "micro_train_batch_size": "data.batch_pairs",
@@ -92,5 +93,6 @@ OF_CHOICES = {
     "data.file": "data=jsonl data.file=FILE",
     "data.name": "data=hub data.name=NAME",
     "data.val_file": "data=jsonl data.val_file=FILE",
+    "resample.share": "resample=share resample.share=SHARE",
 }
 """Keys of `OTHER_NAMES` that only some choices of their group have -> the words that make them."""

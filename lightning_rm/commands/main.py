@@ -19,7 +19,8 @@ def verbs() -> list[str]:
 def usage() -> str:
     """Return the commands that there are, a line each."""
     lines = ["usage: lightning-rm VERB [GROUP=NAME or KEY=VALUE ...]", ""]
-    lines += [f"  {verb:<10} {_about(verb)}" for verb in verbs()]
+    width = max(map(len, verbs()))
+    lines += [f"  {verb:<{width}}  {_about(verb)}" for verb in verbs()]
     return "\n".join(
         [
             *lines,

@@ -1,6 +1,6 @@
-"""Training samples of voters: all but one fold of the prompts, or a bootstrap sample of the pairs.
+"""Training samples: all but one fold of the prompts, a share of them, or a bootstrap sample of the pairs.
 
-Both are sources made of a source, decided row by row from a hash of the row's name, like the splits of `mixture`. A
+All are sources made of a source, decided row by row from a hash of the row's name, like the splits of `mixture`. A
 cross-fitted voter leaves one fold out and votes on that fold alone, so that no label it has learned by heart inflates a
 strength.
 """
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BadRow, PairRow, Source, places_of
+from lightning_rm.counts import is_number
+from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BY_SHARE, BadRow, PairRow, Source, places_of
 from lightning_rm.digests import digest
 
 
@@ -104,6 +105,41 @@ class Bootstrap:
                 yield BadRow(row.place, BY_BOOTSTRAP, f"seed {self.seed}")
             for copy in range(num_copies):
                 yield replace(row, id=f"{row.id}#{copy + 1}") if copy else row
+
+
+class Share:
+    """The rows of a share of the prompts: for a learning curve, or a trial of an hour's settings in minutes.
+
+    Args:
+        source: what to leave out of.
+        share: of the prompts, above 0 and up to 1. A larger share holds the prompts of every smaller one.
+        seed: which prompts those are. The same prompt is in it in every data set.
+
+    Raises:
+        ValueError: for another share.
+    """
+
+    def __init__(self, source: Source, share: float, seed: int = 0) -> None:
+        if not (is_number(share) and 0 < share <= 1):
+            raise ValueError(f"share={share!r}; it is a share of the prompts, above 0 and up to 1")
+        self.source, self.share, self.seed = source, share, seed
+
+    @property
+    def places(self) -> list[str]:
+        """The places of its source."""
+        return places_of(self.source)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the source's fingerprint and of the share."""
+        return digest(["share of prompts", self.source.fingerprint(), self.share, self.seed], 64)
+
+    def __iter__(self) -> Iterator[PairRow | BadRow]:
+        """Yield the rows in order; those of other prompts come as `BadRow`s that are counted and are not errors."""
+        for row in self.source:
+            if isinstance(row, BadRow) or unit_hash("share", self.seed, row.prompt_id) < self.share:
+                yield row
+            else:
+                yield BadRow(row.place, BY_SHARE, f"share {self.share:g}")
 
 
 def poisson(uniform: float) -> int:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BY_WEIGHT, BY_WHERE, moved
+from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BY_SHARE, BY_WEIGHT, BY_WHERE, moved
 
 MAX_EXAMPLES = 3
 """How many rows a report names for each reason."""
@@ -20,7 +20,7 @@ MAX_EXAMPLES = 3
 MAX_UNREAD = 12
 """How many unread fields a report names."""
 
-WISHED = frozenset({BY_WHERE, BY_WEIGHT, BY_FOLD, BY_BOOTSTRAP})
+WISHED = frozenset({BY_WHERE, BY_WEIGHT, BY_FOLD, BY_BOOTSTRAP, BY_SHARE})
 """Reasons for rows that are left out because the user asked for it."""
 
 
