@@ -183,6 +183,7 @@ class RewardModel(AnyRewardModel):
         average: bool = False,
         load_sharded: bool = False,
         offload_activations: bool = False,
+        freeze_layers: int | None = None,
     ) -> Self:
         """Return a reward model from a causal, base or masked language model (a new head) or a reward model (its head
         kept).
@@ -210,10 +211,13 @@ class RewardModel(AnyRewardModel):
             average: of a folder that `MemberRewardModel` wrote: read the members' average, which lies beside them.
             load_sharded: leave the weights on the disk until `sharding.shard`, where each rank reads its own part.
             offload_activations: keep what `gradient_checkpointing` keeps in the host's memory, not the device's.
+            freeze_layers: train neither the embeddings nor the first so many layers, which have no backward pass then;
+                as many as there are trains the head alone. None trains all.
 
         Raises:
             ValueError: if the checkpoint cannot be loaded, has more than one label or an unknown architecture, lacks
-                weights, has no padding token apart from eos, or is of members and `average` is not set.
+                weights, has no padding token apart from eos, or is of members and `average` is not set; if
+                `freeze_layers` is more than there are, or an adapter freezes all of them.
         """
         checkpoint = Checkpoint.at(path, gguf_file, trust_remote_code=trust_remote_code)
         if is_members(path) and not average:
@@ -245,7 +249,9 @@ class RewardModel(AnyRewardModel):
         model.unread, model.offload_activations = built.unread, offload_activations
         model._num_added = built.num_added
         hold_to_layouts(model)
-        make_trainable(model.backbone, model.architecture, model.lm_head, chosen, head_seed, gradient_checkpointing)
+        make_trainable(
+            model.backbone, model.architecture, model.lm_head, chosen, head_seed, gradient_checkpointing, freeze_layers
+        )
         if built.no_head_in is not None:
             model.remember_new_head(built.no_head_in)
         if compile:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_rm.counts import check_counts
 from lightning_rm.models.backbone import loading, settings
 from lightning_rm.models.backbone.adapters import Adapter, LoraAdapter, four_bit, is_plain_lora, put_adapter
 from lightning_rm.models.backbone.checkpoint import Checkpoint
@@ -23,6 +24,7 @@ from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.families import architecture_of, is_proven
 from lightning_rm.models.backbone.heads import Architecture, head_tensors, init_head
 from lightning_rm.models.backbone.kernels import use_liger
+from lightning_rm.models.backbone.layers import parameters_before, transformer_layers
 from lightning_rm.models.backbone.unread import Unread, empty, stood_in
 
 BY_NAME = (
@@ -230,8 +232,11 @@ def make_trainable(
     adapter: Adapter | None,
     seed: int,
     gradient_checkpointing: bool,
+    freeze_layers: int | None = None,
 ) -> None:
-    """Put adapters in, drawn from a seed, and turn checkpointing on, where asked; adapters freeze the LM head."""
+    """Put adapters in, drawn from a seed, or freeze layers, and turn checkpointing on, where asked; adapters freeze the
+    LM head.
+    """
     if gradient_checkpointing:
         with warnings.catch_warnings():
             # The old name, which is the one that every version of transformers 5 has.
@@ -244,3 +249,25 @@ def make_trainable(
             put_adapter(adapter, backbone, architecture, seed)
     if adapter is not None and lm_head is not None:
         lm_head.requires_grad_(False)
+    if freeze_layers is not None:
+        if adapter is not None:
+            raise ValueError(f"freeze_layers={freeze_layers}: an adapter freezes the whole backbone; leave one out")
+        _freeze(backbone, architecture, freeze_layers)
+
+
+def _freeze(backbone: PreTrainedModel, architecture: Architecture, num_layers: int) -> None:
+    """Freeze the embeddings and the first layers; with all layers the last norm too, so that the head is trained alone.
+
+    Raises:
+        ValueError: if the backbone has fewer layers.
+    """
+    check_counts(0, freeze_layers=num_layers)
+    if num_layers > (number := len(transformer_layers(backbone))):
+        raise ValueError(
+            f"freeze_layers={num_layers}: the backbone has {number} layers; freeze_layers={number} trains the head "
+            "alone"
+        )
+    head = {id(parameter) for _, parameter in head_tensors(backbone, architecture)}
+    frozen = backbone.parameters() if num_layers == number else parameters_before(backbone, num_layers)
+    for parameter in (parameter for parameter in frozen if id(parameter) not in head):
+        parameter.requires_grad_(False)

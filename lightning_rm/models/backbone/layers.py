@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import takewhile
+
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -13,6 +16,15 @@ def transformer_layers(classifier: PreTrainedModel) -> list[nn.Module]:
         ValueError: if it has no module list.
     """
     return list(_stack(classifier)[1])
+
+
+def parameters_before(classifier: PreTrainedModel, layer: int) -> Iterator[nn.Parameter]:
+    """Yield the parameters of the embeddings and of the layers before one.
+
+    Modules stand in the order in which they run: embeddings, layers, the last norm, the head.
+    """
+    first_of_it = next(transformer_layers(classifier)[layer].parameters())
+    return takewhile(lambda parameter: parameter is not first_of_it, classifier.parameters())
 
 
 def layers_name(classifier: PreTrainedModel) -> str:

@@ -6,10 +6,9 @@ It knows numbers and a reward model's layers; not how members answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import takewhile
 
 from lightning_rm.counts import check_counts, check_numbers, given
-from lightning_rm.models.backbone.layers import transformer_layers
+from lightning_rm.models.backbone.layers import parameters_before, transformer_layers
 from lightning_rm.models.reward_model import RewardModel
 
 
@@ -67,9 +66,7 @@ class Members:
                     f"freeze_layers={self.freeze_layers}: the backbone has {len(layers)} layers; give fewer, or "
                     "freeze_backbone=True"
                 )
-            # Modules stand in the order in which they run: embeddings, layers, the last norm.
-            first_trained = next(layers[self.freeze_layers].parameters())
-            parameters = takewhile(lambda parameter: parameter is not first_trained, parameters)
+            parameters = parameters_before(model.backbone, self.freeze_layers)
         elif not (self.freeze_backbone or self.lora_layers):
             return
         for parameter in parameters:

@@ -23,8 +23,10 @@ from transformers import (
 
 from lightning_rm.data.batches.layouts import padded
 from lightning_rm.models.backbone import settings
+from lightning_rm.models.backbone.adapters import LoraAdapter
+from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.reward_model import RewardModel
-from tests.float64 import assert_same
+from tests.float64 import assert_same, in_float64
 from tests.tiny import CONFIGS, EOS, PAD, VOCAB, pairs, tiny_model
 
 
@@ -445,3 +447,46 @@ def test_weights_that_would_run_code_or_lack_a_package_are_named(tmp_path: Path)
     (tmp_path / "b" / "checksums.json").unlink()
     with pytest.raises(ValueError, match="need a package that is not installed"):
         RewardModel.from_pretrained(tmp_path / "b")
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "modernbert"])
+def test_first_layers_are_frozen_and_the_others_have_the_gradients_of_the_whole(
+    name: str, checkpointing: bool, tmp_path: Path
+) -> None:
+    save_classifier(tmp_path, 1, name)
+    options: dict[str, Any] = {"dtype": "float64", "dropout": 0.0, "gradient_checkpointing": checkpointing}
+
+    def gradients(freeze_layers: int | None) -> dict[str, Tensor]:
+        model = in_float64(RewardModel.from_pretrained(tmp_path, freeze_layers=freeze_layers, **options)).train()
+        batch = padded(pairs(), model.read_at, PAD)
+        model(batch).reward.square().sum().backward()
+        return {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
+
+    model = RewardModel.from_pretrained(tmp_path)
+    whole, layers = gradients(None), transformer_layers(model.backbone)
+    names = {id(value): key for key, value in model.named_parameters()}
+    head = {names[id(value)] for value in model.head_parameters()}
+    of_layers = [{names[id(value)] for value in layer.parameters()} for layer in layers]
+    embeddings = {names[id(value)] for value in model.backbone.get_input_embeddings().parameters()}
+    for number in range(len(layers) + 1):
+        found = gradients(number)
+        for key, gradient in found.items():
+            assert_same(gradient, whole[key])
+        assert not found.keys() & embeddings.union(*of_layers[:number])
+        assert found.keys() & set[str]().union(*of_layers) == whole.keys() & set[str]().union(*of_layers[number:])
+        assert found.keys() >= head & whole.keys()
+    assert gradients(len(layers)).keys() == head & whole.keys()
+
+
+def test_layers_that_are_not_there_and_adapters_do_not_go_with_freezing(tmp_path: Path) -> None:
+    save_causal(tmp_path)
+    for number, told in (
+        (3, "has 2 layers; freeze_layers=2 trains the head alone"),
+        (-1, "0 or more"),
+        ("all", "0 or"),
+    ):
+        with pytest.raises(ValueError, match=rf"freeze_layers={number!r}[:;] .*{told}"):
+            RewardModel.from_pretrained(tmp_path, freeze_layers=number)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="freeze_layers=1: an adapter freezes the whole backbone; leave one out"):
+        RewardModel.from_pretrained(tmp_path, freeze_layers=1, lora=LoraAdapter())
