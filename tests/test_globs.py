@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from lightning_rm.commands._data import find_voters
 from lightning_rm.evaluation.asked import find_models
 from lightning_rm.globs import is_glob, named_paths
+from lightning_rm.publishing.publish import publish
+from lightning_rm.scoring.load import load_model
 
 
 def test_a_path_that_is_there_is_no_glob(tmp_path: Path) -> None:
@@ -38,4 +42,10 @@ def test_a_folder_of_runs_stands_for_the_reward_models_in_it(tmp_path: Path) -> 
     assert list(find_models(tmp_path / "runs" / "*")) == [*sweep, str(tmp_path / "runs" / "mine")]
     assert list(find_models(tmp_path / "runs" / "flip")) == sweep
     assert list(find_models(tmp_path / "runs" / "sft")) == [str(tmp_path / "runs" / "sft")]  # whoever loads it says no
+    for given, number in ((tmp_path / "runs" / "flip" / "2026-01-01", "2 runs"), (tmp_path / "runs", "3 runs")):
+        told = f"{given} is no model, but has {number} in it; name one: {given}/"
+        with pytest.raises(ValueError, match=told):
+            load_model(given)
+        with pytest.raises(ValueError, match=told):
+            publish(given, tmp_path / "out")
     assert [voter.name for voter in find_voters(str(tmp_path / "runs" / "flip" / "2026-01-01"), "best")] == sweep

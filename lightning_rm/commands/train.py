@@ -40,7 +40,7 @@ from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.requirements import check_trainer
-from lightning_rm.scoring.load import find_folder
+from lightning_rm.scoring.load import check_not_above_runs, find_folder
 
 
 def train(cfg: DictConfig) -> float:
@@ -222,6 +222,8 @@ def _take_runs(cfg: DictConfig) -> None:
             raise ValueError(f"backbone.path={path!r} is a run without weights in model/best; has it finished?")
         plain_console().print(f"backbone.path: {path} is a run; its weights are read from {found}", soft_wrap=True)
         cfg.backbone.path = str(found)
+    elif path is not None and find_folder(Path(path)) is None:
+        check_not_above_runs(Path(path))
     if cfg.resume is not None and Path(cfg.resume).is_dir() and (found := latest_checkpoint(cfg.resume)) is not None:
         cfg.resume = str(found)
 

@@ -17,6 +17,7 @@ from lightning_rm.checksums import check_file
 from lightning_rm.parquet_files import read_parquet
 from lightning_rm.publishing.card import Measured
 from lightning_rm.publishing.facts import Reference, accuracy_interval
+from lightning_rm.scoring.load import check_not_above_runs
 from lightning_rm.told import json_of, read_object, read_yaml
 
 SETTINGS = (
@@ -107,6 +108,7 @@ def read_run(run: Path, others: Sequence[Path] = ()) -> RunFacts:
 def _config(run: Path) -> dict[str, Any]:
     path = run / "config.yaml"
     if not path.is_file():
+        check_not_above_runs(run)
         raise ValueError(
             f"{run} is not a run, there is no config.yaml in it; name a folder that lightning-rm train wrote"
         )

@@ -85,6 +85,7 @@ def load_model(
     if folder is None:
         if (Path(path) / "config.yaml").is_file():
             raise ValueError(f"{path} is a run without weights in model/{weights}; has its training finished?")
+        check_not_above_runs(Path(path), weights)
         folder = path  # a hub name, or a folder that is not a model, for which `from_pretrained` raises
     if tokenizer is None:
         first = member_folders(folder)[0] if is_ensemble(folder) else folder
@@ -152,6 +153,17 @@ def runs_in(folder: Path, weights: str = "best", depth: int = 2) -> list[Path]:
         elif depth > 1:
             found += runs_in(inner, weights, depth - 1)
     return found
+
+
+def check_not_above_runs(folder: Path, weights: str = "best") -> None:
+    """Check that a folder that is no model has no runs in it, of which one may be meant.
+
+    Raises:
+        ValueError: if it has; it names the last one.
+    """
+    if runs := runs_in(folder, weights, depth=3):
+        one = "a run" if len(runs) == 1 else f"{len(runs)} runs"
+        raise ValueError(f"{folder} is no model, but has {one} in it; name one: {runs[-1]}")
 
 
 def _is_classifier(model: Path) -> bool:
