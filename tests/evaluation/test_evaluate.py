@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 
 from lightning_rm.data.sets import as_source
+from lightning_rm.data.sources.groups import GroupRecords
 from lightning_rm.data.sources.records import RecordSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.evaluation import evaluator as module
@@ -569,3 +570,34 @@ def test_models_that_were_measured_on_different_parts_are_tabled_beside_each_oth
     console = Console(width=100, record=True)
     console.print(found.table())
     assert "overall of a less that of others" in console.export_text()
+
+
+def test_lists_of_scored_responses_are_measured_by_their_pairs() -> None:
+    """Of scores 3, 1, 1 two pairs differ; rewards of three words, two and one get both of the first row, and of the
+    second, 1, 2, none. Labels are 1, whatever scores add up to; rows with nothing to compare are counted.
+    """
+    rows = [
+        {"prompt": "a", "responses": ["x y z", "x y", "x"], "scores": [3, 1, 1]},
+        {"prompt": "b", "responses": ["x", "x y"], "scores": [{"help": 0.7}, {"help": 0.1, "truth": 0.5}]},
+        {"prompt": "c", "responses": ["x", "x y"], "scores": [2, 2]},
+        {"prompt": "d", "response": "x", "score": 1},
+        {"prompt": "e", "responses": ["x", "x y"]},
+    ]
+    items, reasons = pair_items(GroupRecords(rows))
+    assert reasons == {
+        "tie": 1,
+        "one response, without another to compare it with": 1,
+        "responses without scores": 1,
+    }
+    found = items.comparisons
+    assert list(zip(found.item, found.better, found.worse, found.label, strict=True)) == [
+        (0, 0, 1, 1.0),
+        (0, 0, 2, 1.0),
+        (1, 0, 1, 1.0),
+    ]
+    rewards = items.grid([[3.0, 2.0, 1.0], [1.0, 2.0]])
+    assert preference_benchmark("set", items).columns(items, rewards, "own")["overall"].value.tolist() == [1, 1, 0]
+    measured = evaluate({"it": loaded()}, data={"set": GroupRecords(rows)}, **FEW)
+    assert measured["set"].notes
+    with pytest.raises(ValueError, match="no pair to measure on; 1 rows left out: one response, without another"):
+        evaluate({"it": loaded()}, data={"set": GroupRecords(rows[3:4])}, **FEW)

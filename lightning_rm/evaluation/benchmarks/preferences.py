@@ -1,20 +1,26 @@
-"""Any preference file as a benchmark: pairs of any format, by subset. It knows rows, and no model."""
+"""Any preference file as a benchmark: pairs of any format, or lists of scored responses, by subset. It knows rows, and
+no model.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from statistics import fmean
+
 import numpy as np
 
-from lightning_rm.data.rows import EXPECTED_REASONS, TIE, BadRow, PairRow, Source
+from lightning_rm.data.rows import EXPECTED_REASONS, TIE, BadRow, GroupRow, GroupSource, PairRow, Source
 from lightning_rm.evaluation.benchmarks.benchmark import MEAN, OVERALL, Benchmark, Means
 from lightning_rm.evaluation.credit import Credit, Rule, pair_credit
 from lightning_rm.evaluation.items import Floats, Item, Items
 
 
-def pair_items(source: Source, on_bad_row: str = "error") -> tuple[Items, dict[str, int]]:
+def pair_items(source: Source | GroupSource, on_bad_row: str = "error") -> tuple[Items, dict[str, int]]:
     """Return the pairs of a source as items, and how many rows were left out for which reason.
 
     Args:
-        source: pair rows, good and bad.
+        source: pair rows, good and bad; or rows of scored responses, each an item whose pairs are those of its
+            responses that differ in their mean score.
         on_bad_row: `error`, or `drop`: left out and counted.
 
     Raises:
@@ -24,17 +30,16 @@ def pair_items(source: Source, on_bad_row: str = "error") -> tuple[Items, dict[s
         raise ValueError(f"on_bad_row={on_bad_row!r}; it must be one of error, drop")
     items: list[Item] = []
     reasons: dict[str, int] = {}
-    for row in source:
+    rows: Iterable[PairRow | GroupRow | BadRow] = source
+    for row in rows:
         if isinstance(row, BadRow):
             if on_bad_row == "error" and row.reason not in EXPECTED_REASONS:
                 raise ValueError(f"{row.origin}: {row.reason}: {row.detail} (on_bad_row=drop leaves such rows out)")
             reasons[row.reason] = reasons.get(row.reason, 0) + 1
-        elif row.tied:
-            reasons[TIE] = reasons.get(TIE, 0) + 1
-        elif row.label == 0.5:
-            reasons["label of 1/2"] = reasons.get("label of 1/2", 0) + 1
+        elif reason := _says_nothing(row):
+            reasons[reason] = reasons.get(reason, 0) + 1
         else:
-            items.append(_item(row))
+            items.append(_item(row) if isinstance(row, PairRow) else _list(row))
     if not items:
         left_out = "; ".join(f"{number:,} rows left out: {reason}" for reason, number in reasons.items())
         raise ValueError(f"the data hold no pair to measure on{left_out and f'; {left_out}'}")
@@ -57,6 +62,38 @@ def _item(row: PairRow) -> Item:
         tools=row.tools,
         chat_template_kwargs=row.chat_template_kwargs,
     )
+
+
+def _list(row: GroupRow) -> Item:
+    """Return a list of scored responses; its gold is the place of each score among them, from 0, not the score."""
+    scores = _means(row)
+    places = sorted(set(scores))
+    return Item(
+        id=row.id,
+        prompt=row.prompt,
+        responses=row.responses,
+        gold=tuple(float(places.index(score)) for score in scores),
+        subset=row.subset,
+        cluster=row.prompt_id,
+        origin=row.place,
+        tools=row.tools,
+        chat_template_kwargs=row.chat_template_kwargs,
+    )
+
+
+def _means(row: GroupRow) -> list[float]:
+    return [fmean(scores.values()) for scores in row.scores]
+
+
+def _says_nothing(row: PairRow | GroupRow) -> str:
+    """Return why no two responses of a row can be compared; empty where they can."""
+    if isinstance(row, PairRow):
+        return TIE if row.tied else "label of 1/2" if row.label == 0.5 else ""
+    if not row.scores:
+        return "responses without scores"
+    if len(row.responses) == 1:
+        return "one response, without another to compare it with"
+    return TIE if len(set(_means(row))) == 1 else ""
 
 
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
