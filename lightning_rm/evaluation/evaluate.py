@@ -57,8 +57,8 @@ def evaluate(
         evaluate("runs/*", "llmbar", path="LLMBar").table()
 
     Args:
-        models: runs, folders of models, ensembles or members, hub names: a glob or a list; or name -> such, or the
-            (model, tokenizer) that `load_model` gives.
+        models: runs, folders of runs or models, ensembles or members, hub names: a glob or a list; or name -> such, or
+            the (model, tokenizer) that `load_model` gives.
         benchmark: a name of `benchmarks.BENCHMARKS`, several, or `all`.
         path: files or a folder in the benchmark's own form, for several benchmarks name -> such, or a folder with one
             of each name; None for the hub.

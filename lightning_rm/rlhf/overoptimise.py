@@ -56,7 +56,7 @@ def overoptimise(
         overoptimise("runs/*", SyntheticGroups(500, k=64, split="test"), out="runs/overoptimise").rows()
 
     Args:
-        models: runs, folders of models, ensembles or members, hub names: a glob or a list; or name -> such.
+        models: runs, folders of runs or models, ensembles or members, hub names: a glob or a list; or name -> such.
         samples: groups of N responses of one policy, N the same for all prompts: a source, a file, or rows in memory.
         gold: a reward model whose rewards are gold; None for the gold rewards of the samples.
         n: how many responses the best is chosen from; None for powers of two up to N.
