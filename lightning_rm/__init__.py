@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lightning_rm.curation.result import Rules
     from lightning_rm.data.datamodule import PreferenceDataModule
     from lightning_rm.data.sources.files import FileSource
+    from lightning_rm.data.sources.groups import GroupFile, GroupRecords
     from lightning_rm.data.sources.records import RecordSource
     from lightning_rm.data.synthetic.pairs import SyntheticSource
     from lightning_rm.data.synthetic.policy import SyntheticGroups
@@ -64,6 +65,8 @@ __all__ = [
     "BaselineRM",
     "ContrastiveRM",
     "FileSource",
+    "GroupFile",
+    "GroupRecords",
     "MemberRewardModel",
     "Members",
     "MetaRM",
@@ -126,6 +129,8 @@ _HOMES = {
     "BaselineRM": "modules.baseline",
     "ContrastiveRM": "modules.contrastive",
     "FileSource": "data.sources.files",
+    "GroupFile": "data.sources.groups",
+    "GroupRecords": "data.sources.groups",
     "MemberRewardModel": "models.ensembles.members",
     "Members": "models.ensembles.members",
     "MetaRM": "modules.meta",

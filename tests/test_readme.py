@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from lightning_rm import BaselineRM
+from lightning_rm import BaselineRM, score
 from lightning_rm.analysis.paired import paired_difference
 from lightning_rm.batch import RewardOutput, preference_batch
 from lightning_rm.commands._choices import compose_choices
@@ -313,3 +313,29 @@ def test_loaders_of_ones_own_train_and_a_batch_of_another_kind_is_told(
     for run in (trainer.validate, trainer.test, trainer.predict, trainer.fit):
         with pytest.raises(ValueError, match="a loader gives batches of the type dict; take those of Preference"):
             run(module, loader)
+
+
+def test_thumbs_train_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the page says it, with a small model: what is always liked has the higher reward."""
+    [code] = [block for language, block in DOCS if language == "python" and "GroupFile(" in block]
+    monkeypatch.chdir(tmp_path)
+    toy_model().save_pretrained(tmp_path / "model", world_tokenizer())
+    thumbs = [
+        {"prompt": f"red fruits {number}", "completion": "apple cherry" if liked else "crab", "label": liked}
+        for number in range(40)
+        for liked in (True, False)
+    ]
+    (tmp_path / "thumbs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in thumbs))
+    names: dict[str, Any] = {}
+    exec(compile(code.replace("Qwen/Qwen3-0.6B", "model").replace("lr=1e-5", "lr=1e-2"), "data.md", "exec"), names)
+    trainer = L.Trainer(max_epochs=3, logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.fit(names["module"], names["data"])
+    [found] = trainer.validate(names["module"], names["data"], verbose=False)
+    assert found["val/score_rank_correlation"] > 0.8
+    prompt, answers = [{"role": "user", "content": "red fruits 7"}], ("apple cherry", "crab")
+    liked, other = score(
+        names["model"],
+        names["tokenizer"],
+        [[*prompt, {"role": "assistant", "content": answer}] for answer in answers],
+    ).tolist()
+    assert liked > other

@@ -58,6 +58,13 @@ class Tables(JupyterMixin):
         self.failed = failed
         self.width = width
 
+    def __str__(self) -> str:
+        """Return them as plain text: for a script that prints."""
+        console = Console(width=self.width or 120, force_jupyter=False, color_system=None)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get()
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(self.width or options.max_width, options.max_width)
         for result in self.benchmarks.values():

@@ -134,6 +134,7 @@ def test_files_hold_what_the_tables_show(tmp_path: Path) -> None:
         "adversarial",
     ):
         assert expected in text
+        assert expected in str(found.table())
     assert "natural: 4 of 100 rows" in text
 
 
