@@ -128,6 +128,8 @@ class TokenBatch(Tensors):
         segments: which tokens see each other; None where every row is one sequence and padding after it.
         read_cells: (U,) long, the distinct positions of `reward_index`, ascending: a backbone's last layer is computed
             there and nowhere else. None, for a grid made by hand or another `reward_index`, computes all of it.
+        response_key: (k, P) long, a number that stands for each response's whole sequence: the same in every batch and
+            on every rank. None for a grid made by hand.
     """
 
     input_ids: Tensor
@@ -137,6 +139,7 @@ class TokenBatch(Tensors):
     response_index: Tensor
     segments: Segments | None = None
     read_cells: Tensor | None = None
+    response_key: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.data.rows import GroupRow
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
@@ -75,13 +76,19 @@ def training_rows(method: str, number: int = 25) -> Any:
     if method in ("lists", "simcse"):  # of one pair and of two: float32, which weights are in, holds 3/2 and 3/4
         sources = (SyntheticGroups(80, k=k, scored=True) for k in (2, 3))
         alternating = zip(*([row for row in rows if len(set(row.gold)) == 2] for rows in sources), strict=False)
-        return Rows(list(chain.from_iterable(alternating))[:number])
+        rows = list(chain.from_iterable(alternating))[:number]
+        return Rows(rows if method == "lists" else sharing(rows))
     if method == "regression":
         rows = [
             replace(row, scores=attributes(row.gold)) for row in SyntheticGroups(60, k=2) if len(set(row.gold)) == 2
         ]
         return Rows(rows[:number])
     return SyntheticSource(number, split="train", levels=3 if method in RANKED else 0)
+
+
+def sharing(rows: Sequence[GroupRow]) -> list[GroupRow]:
+    """The rows with four prompts and their responses alone, so that most steps have a response in several rows."""
+    return [replace(rows[place % 8], id=row.id, prompt_id=row.prompt_id) for place, row in enumerate(rows)]
 
 
 def attributes(gold: Sequence[float]) -> tuple[dict[str, float], ...]:
@@ -166,7 +173,7 @@ def _plain_module(method: str, model: RewardModel, optimizer: Any, options: dict
 def _contrastive(method: str, model: RewardModel, optimizer: Any, options: dict[str, Any]) -> PairwiseRM:
     contrasts = {
         "simcse": partial(SimCSE, temperature=0.5, other_weight=2.0),
-        "swav": partial(SwAV, samples="difference", num_prototypes=3, queue=64, frozen=1, projection=6),
+        "swav": partial(SwAV, samples="difference", num_prototypes=3, queue=11, frozen=1, projection=6),
     }
     in_float64 = next(model.parameters()).dtype == torch.float64
     dropout: dict[str, Any] = {"dropout_at": None if in_float64 else "features", "dropout": 0.1}

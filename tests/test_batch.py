@@ -50,7 +50,7 @@ def test_a_column_is_overridden_by_name() -> None:
 
 def test_to_reaches_every_tensor_and_keeps_the_rest() -> None:
     moved = batch(scale=0.25, subset_names=("a", "b")).to("meta")
-    assert len(tensors_of(moved)) == 20
+    assert len(tensors_of(moved)) == 21
     assert {tensor.device.type for tensor in tensors_of(moved)} == {"meta"}
     assert (moved.scale, moved.subset_names) == (0.25, ("a", "b"))
 

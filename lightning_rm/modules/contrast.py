@@ -49,7 +49,7 @@ class Contrast(nn.Module, ABC):
     def forward(self, first: Tensor, second: Tensor, index: Tensor, weight: Tensor | None = None) -> Contrasted:
         """Compare the features (2, P, H) of P pairs in each view; P is 0 where a rank has run out of pairs.
 
-        `index` (2, P) says where in the batch they were read: a response of several pairs was read at one place.
+        `index` (2, P) names the responses: equal numbers are one response, whatever pairs and ranks it stands in.
         `weight` (P,) is each pair's in the mean, None for 1: a list counts once, however many pairs it makes.
         """
 
@@ -69,7 +69,7 @@ ContrastFactory = Callable[[int], Contrast]
 class SimCSE(Contrast):
     """Every sample is to find its other view among those of all samples of all ranks (arXiv 2401.06080, eq 9).
 
-    A response that stands in several pairs of this rank's batch is not a negative of itself.
+    A response that stands in several pairs, of whatever ranks, is not a negative of itself.
 
     Args:
         feature_size: H.
@@ -105,16 +105,18 @@ class SimCSE(Contrast):
     def forward(self, first: Tensor, second: Tensor, index: Tensor, weight: Tensor | None = None) -> Contrasted:
         """Return the loss over this rank's samples, the second views of every rank among the negatives."""
         first, second = (self.projection(samples_of(view, self.samples)) for view in (first, second))
-        if len(first) == 0:
-            every, _ = gather_rows(second)  # in the loss: the other ranks wait for it, in the backward pass too
-            return Contrasted(0.0 * (first.sum() + every.sum()), first.detach(), second.detach())
+        names = names_of(index, self.samples)
         every, start = gather_rows(second)
+        every_name, _ = gather_rows(names)
+        if len(first) == 0:  # in the loss all the same: the other ranks wait for it, in the backward pass too
+            return Contrasted(0.0 * (first.sum() + every.sum()), first.detach(), second.detach())
         row = torch.arange(len(first), device=first.device)
         other = start + (row + len(first) // 2) % len(first)
         log_weight = first.new_zeros(len(first), len(every))
         log_weight[row, other] = math.log(self.other_weight) if self.other_weight else -math.inf
-        repeats = repeated(index, self.samples).fill_diagonal_(False)
-        log_weight[:, start : start + len(first)].masked_fill_(repeats, -math.inf)
+        repeats = (names[:, None] == every_name).all(-1)
+        repeats[row, start + row] = False
+        log_weight.masked_fill_(repeats, -math.inf)
         loss = simcse_loss(first, every, self.temperature, start + row, log_weight, _of_samples(weight, first))
         return Contrasted(loss, _unit(first).detach(), _unit(second).detach())
 
@@ -206,16 +208,18 @@ class SwAV(Contrast):
 
     def _codes(self, views: Tensor, prototypes: Tensor) -> Tensor:
         """Return (2, n, K): codes of this rank's samples in both views (2, n, D)."""
-        num_own = views.shape[1]
-        gathered, start = gather_rows(views.transpose(0, 1))
-        gathered = gathered.transpose(0, 1)
-        pool = gathered
+        num_pairs = views.shape[1] // 2
+        # A row for both samples of a pair: the queue is in the order of pairs, however ranks divide them.
+        pairs = views.unflatten(1, (2, num_pairs)).permute(2, 0, 1, 3)
+        gathered, start = gather_rows(pairs)
+        pool = gathered = gathered.transpose(0, 1).flatten(1, 2)
         if self.queue.shape[1]:
             pool = torch.cat([gathered, self.queue[:, : int(self.queued)]], dim=1)
             if self.training:
                 self._enqueue(gathered)
-        codes = [sinkhorn(view @ prototypes.T, self.epsilon, self.iterations) for view in pool]
-        return torch.stack(codes)[:, start : start + num_own]
+        codes = torch.stack([sinkhorn(view @ prototypes.T, self.epsilon, self.iterations) for view in pool])
+        own = codes[:, 2 * start : 2 * (start + num_pairs)]
+        return own.unflatten(1, (num_pairs, 2)).transpose(1, 2).flatten(1, 2)
 
     @torch.no_grad()
     def _enqueue(self, views: Tensor) -> None:
@@ -243,20 +247,18 @@ def samples_of(feature: Tensor, samples: Samples) -> Tensor:
     return torch.cat([chosen, rejected])
 
 
-def repeated(index: Tensor, samples: Samples) -> Tensor:
-    """Return which of a batch's 2P samples are the same: one response, or one pair of responses, that stands there
-    twice.
+def names_of(index: Tensor, samples: Samples) -> Tensor:
+    """Return names of a batch's 2P samples: equal ones are of one response, or of one pair of responses in one order.
 
     Args:
-        index: (2, P) where chosen and rejected were read.
+        index: (2, P) names of the responses.
         samples: `responses` or `difference`.
 
     Returns:
-        (2P, 2P) bool, in the order of `samples_of`; True on the diagonal.
+        (2P, 1) or (2P, 2), in the order of `samples_of`.
     """
     own, other = index.flatten(), index.flip(0).flatten()
-    same = own[:, None] == own
-    return same & (other[:, None] == other) if samples == "difference" else same
+    return torch.stack([own, other] if samples == "difference" else [own], dim=1)
 
 
 def projection_head(feature_size: int, size: int | None, seed: int) -> nn.Module:

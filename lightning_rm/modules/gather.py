@@ -17,6 +17,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Return this process's place among the ranks; 0 where nothing is distributed."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     """Return the rows of all ranks in order of rank, and where this rank's begin.
 
@@ -37,7 +42,7 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     dist.all_gather(counts, count)
     sizes = [int(size) for size in counts]
     gathered = cast(Tensor, _Gather.apply(rows, sizes))
-    return gathered, sum(sizes[: dist.get_rank()])
+    return gathered, sum(sizes[: rank()])
 
 
 def over_ranks(batch: PreferenceBatch, *columns: Tensor) -> list[Tensor]:

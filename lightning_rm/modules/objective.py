@@ -17,9 +17,10 @@ from lightning_rm.counts import is_number
 from lightning_rm.losses import centering_loss, distillation_loss, list_shares, ranking_loss
 from lightning_rm.losses.geometry import alignment, effective_rank, uniformity, usage_entropy
 from lightning_rm.modules.contrast import Contrasted, ContrastFactory
-from lightning_rm.modules.gather import gather_rows
+from lightning_rm.modules.gather import gather_rows, rank, world_size
 from lightning_rm.modules.requirements import check_weights
 from lightning_rm.modules.views import Forward, two_views
+from lightning_rm.tokens import TokenBatch
 
 RankingViews = Literal["both", "first"]
 
@@ -120,7 +121,7 @@ class Objective(nn.Module):
         with torch.autocast(output.feature.device.type, enabled=False):
             kept = 0 if batch.is_filler else batch.num_pairs
             first, second = output.feature[:, :, :kept].unbind(1)
-            index, shares = batch.tokens.reward_index[:, :kept], list_shares(batch.group[:kept])
+            index, shares = responses_of(batch.tokens)[:, :kept], list_shares(batch.group[:kept])
             contrasted = self.contrast(first, second, index, shares)
         self.last = contrasted._replace(loss=contrasted.loss.detach())
         losses["contrast"] = contrasted.loss
@@ -158,6 +159,16 @@ class Objective(nn.Module):
         """
         if self.contrast is not None:
             self.contrast.before_step(step, num_steps)
+
+
+def responses_of(tokens: TokenBatch) -> Tensor:
+    """Return (k, P), a number for each response, equal where they are one, on whatever rank.
+
+    A grid made by hand has no keys: its cells tell its responses apart, and all those of another rank are others.
+    """
+    if tokens.response_key is not None:
+        return tokens.response_key
+    return tokens.reward_index * world_size() + rank()
 
 
 def check_distill(distill: float) -> None:

@@ -23,7 +23,7 @@ def doubled(tokens: TokenBatch) -> TokenBatch:
     Returns:
         2R rows, k responses to each of 2P prompts: those of the first rows, then those of the second.
     """
-    shift, read = tokens.input_ids.numel(), tokens.read_cells
+    shift, read, key = tokens.input_ids.numel(), tokens.read_cells, tokens.response_key
     return TokenBatch(
         input_ids=torch.cat([tokens.input_ids] * 2),
         position_ids=torch.cat([tokens.position_ids] * 2),
@@ -32,6 +32,7 @@ def doubled(tokens: TokenBatch) -> TokenBatch:
         response_index=torch.cat([tokens.response_index, tokens.response_index + shift], dim=1),
         segments=tokens.segments and tokens.segments.twice(),
         read_cells=None if read is None else torch.cat([read, read + shift]),
+        response_key=None if key is None else torch.cat([key, key], dim=1),
     )
 
 

@@ -71,6 +71,25 @@ def test_a_response_of_several_pairs_is_no_negative_of_itself() -> None:
     assert SimCSE(6)(first, second, index).loss.item() == same(expected)
 
 
+def test_a_pair_of_two_responses_is_no_negative_of_itself_nor_of_its_reverse() -> None:
+    """Pairs (a, b), (b, a), (a, b), (a, c): rows 0, 2 and 5 are a less b, rows 1, 4 and 6 b less a."""
+    first, second = features(0), features(1)
+    index = torch.tensor([[0, 1, 0, 0], [1, 0, 1, 2]])
+    sides = [{0, 2, 5}, {1, 4, 6}]
+    weight = [[0.0 if i != j and any({i, j} <= side for side in sides) else 1.0 for j in range(8)] for i in range(8)]
+    expected = reference.simcse(rows(first, "difference"), rows(second, "difference"), 0.05, weight)
+    assert SimCSE(6, "difference")(first, second, index).loss.item() == same(expected)
+
+
+def test_a_grid_made_by_hand_has_its_cells_for_names() -> None:
+    batch = one_batch()
+    module = ContrastiveRM(toy_model(dtype="float64"), ADAMW, SimCSE, dropout_at="features", dropout=0.2)
+    output = module(batch)
+    by_hand = replace(batch, tokens=replace(batch.tokens, response_key=None))
+    losses = [module.losses(one, output)["contrast"] for one in (batch, by_hand)]
+    assert_same(*losses)
+
+
 @pytest.mark.parametrize("samples", ["responses", "difference"])
 def test_swav_is_the_paper_s_over_its_samples(samples: Any) -> None:
     first, second = features(0), features(1)
@@ -90,7 +109,7 @@ def test_the_queue_joins_the_codes_and_forgets_the_oldest() -> None:
     views = [features(seed) for seed in range(4)]
     contrast(views[0], views[1], INDEX)
     contrast(views[2], views[3], INDEX)
-    unit = [torch.nn.functional.normalize(samples_of(view, "responses"), dim=-1) for view in views]
+    unit = [torch.nn.functional.normalize(view, dim=-1).transpose(0, 1).flatten(0, 1) for view in views]
     assert int(contrast.queued) == 12
     assert_same(contrast.queue[0], torch.cat([unit[2], unit[0]])[:12])
     assert_same(contrast.queue[1], torch.cat([unit[3], unit[1]])[:12])

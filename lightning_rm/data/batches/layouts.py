@@ -55,6 +55,7 @@ def padded(samples: Sequence[Sample], read_at: ReadAt, pad_id: int) -> TokenBatc
         reward_index=reward_index,
         response_index=_response_index(samples, places, occurrence),
         read_cells=reward_index.unique(),
+        response_key=_response_key(samples),
     )
 
 
@@ -210,6 +211,7 @@ def _one_row(
         response_index=_response_index(samples, places, occurrence),
         segments=Segments(tuple(len(segment) for segment in segments), tuple(back)),
         read_cells=reward_index.unique(),
+        response_key=_response_key(samples),
     )
 
 
@@ -229,3 +231,8 @@ def _response_index(samples: Sequence[Sample], places: Sequence[Tensor], occurre
         for number, length in prompt_lengths.items()
     ]
     return torch.cat(steps, dim=1)
+
+
+def _response_key(samples: Sequence[Sample]) -> Tensor:
+    """Return (k, P), 64 bits that stand for each sequence in any batch; Python hashes numbers alike everywhere."""
+    return torch.tensor([[hash(tuple(sequence)) for sequence in sample.sequences] for sample in samples]).T.contiguous()

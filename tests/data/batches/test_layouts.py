@@ -74,6 +74,17 @@ def test_a_sequence_that_stands_twice_is_computed_once() -> None:
     assert line.reward_index.tolist() == [[2, 4, 2], [4, 7, 7]]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_sequence_has_one_key_in_every_batch(layout: LayoutName) -> None:
+    alone = LAYOUTS[layout]([Sample([[4, 5], [6]])], "last", 0).response_key
+    among = LAYOUTS[layout]([*PAIRS, Sample([[6], [6, 7]])], "last", 0).response_key
+    assert alone is not None
+    assert among is not None
+    assert (alone[0, 0], alone[1, 0]) == (among[1, 0], among[0, 2])
+    assert among[0, 1] == among[1, 2]
+    assert among.unique().numel() == 5
+
+
 def test_response_index_is_of_chosen_responses() -> None:
     """Two shared prompt tokens: only what follows them in the chosen sequences is read, each from the token before."""
     samples = [Sample([[1, 2, 3, 4], [1, 2, 5]], prompt_length=2), Sample([[6, 7], [6, 8, 9]], prompt_length=1)]
