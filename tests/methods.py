@@ -45,7 +45,7 @@ MEMBERS = ("voters", "voters_lora")
 """Those that FSDP2 does not shard."""
 SECOND_ORDER = ("meta_second_order",)
 """Those of one device."""
-RANKED = ("response_rank", "ordinal", "strength_aware")
+RANKED = ("ordinal", "strength_aware")
 """Those that read strengths."""
 
 SGD = partial(torch.optim.SGD, lr=0.03, momentum=0.9)
@@ -73,11 +73,12 @@ def monitor_of(method: str) -> tuple[str, Literal["min", "max"]]:
 
 
 def training_rows(method: str, number: int = 25) -> Any:
-    if method in ("lists", "simcse"):  # of one pair and of two: float32, which weights are in, holds 3/2 and 3/4
+    if method in ("lists", "simcse", "response_rank"):
+        # Of one pair and of two: float32, which weights are in, holds 3/2 and 3/4.
         sources = (SyntheticGroups(80, k=k, scored=True) for k in (2, 3))
         alternating = zip(*([row for row in rows if len(set(row.gold)) == 2] for rows in sources), strict=False)
         rows = list(chain.from_iterable(alternating))[:number]
-        return Rows(rows if method == "lists" else sharing(rows))
+        return Rows(sharing(rows) if method == "simcse" else rows)
     if method == "regression":
         rows = [
             replace(row, scores=attributes(row.gold)) for row in SyntheticGroups(60, k=2) if len(set(row.gold)) == 2

@@ -3,7 +3,7 @@
 from lightning_rm.losses.contrast import simcse_loss, sinkhorn, swav_loss
 from lightning_rm.losses.difference import difference_loss
 from lightning_rm.losses.length import correlation
-from lightning_rm.losses.lists import list_shares, plackett_luce_loss, response_rank_loss, spread_groups
+from lightning_rm.losses.lists import list_parts, list_shares, plackett_luce_loss, response_rank_loss, spread_groups
 from lightning_rm.losses.ordinal import all_threshold_losses, ordinal_losses
 from lightning_rm.losses.ranking import (
     PairLoss,
@@ -25,6 +25,7 @@ __all__ = [
     "difference_loss",
     "distillation_loss",
     "language_model_loss",
+    "list_parts",
     "list_shares",
     "ordinal_losses",
     "plackett_luce_loss",

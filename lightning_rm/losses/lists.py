@@ -73,9 +73,20 @@ def list_shares(group: Tensor) -> Tensor:
     Returns:
         (P,) in float64, or the widest that the device has.
     """
-    size = (group[:, None] == group[None]).sum(-1).to(widest(group.device))
-    num_lists = size.reciprocal().sum().round()
-    return len(group) / (num_lists * size)
+    parts = list_parts(group)
+    return parts * (len(group) / parts.sum().round())
+
+
+def list_parts(group: Tensor) -> Tensor:
+    """Return which part of its list each pair is: 1 / n of one of n pairs, so that they add up to the number of lists.
+
+    Args:
+        group: as for `list_shares`.
+
+    Returns:
+        (P,) as there.
+    """
+    return (group[:, None] == group[None]).sum(-1).to(widest(group.device)).reciprocal()
 
 
 def spread_groups(strength: Tensor, size: int) -> Tensor:

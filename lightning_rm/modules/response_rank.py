@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.counts import check_counts
-from lightning_rm.losses import response_rank_loss, spread_groups
+from lightning_rm.losses import list_parts, list_shares, response_rank_loss, spread_groups
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
@@ -64,9 +64,15 @@ class ResponseRankRM(PairwiseRM):
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the ranking of the micro-batch's groups."""
         side = 1.0 - 2.0 * (batch.label < 0.5)
-        weight = batch.weight * (batch.label != 0.5)
-        margin, strength, weight = over_ranks(
-            batch, side * (output.chosen - output.rejected), side * batch.strength, weight
+        # Without its share among the lists of this rank: it gets the one that it has among those of all.
+        weight = batch.weight * (batch.label != 0.5) / list_shares(batch.group)
+        margin, strength, weight, part = over_ranks(
+            batch,
+            side * (output.chosen - output.rejected),
+            side * batch.strength,
+            weight,
+            list_parts(batch.group),
         )
+        weight = (weight * part * (len(part) / part.sum())).to(margin.dtype)
         loss = response_rank_loss(margin, strength, spread_groups(strength, self.group_size), weight)
         return {"loss": loss, "ranking": loss}
