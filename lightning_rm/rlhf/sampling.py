@@ -31,6 +31,10 @@ from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.backbone.positions import longest_sequence
 from lightning_rm.rlhf.prompts import encode_prompt
 
+WITHOUT_CACHE = frozenset({"minimax"})
+"""Families that sample without a cache, every token by a forward of all before it: transformers asks the first layer's
+cache how much it has read, which in these is a layer of states and says 0, so each step would read the text again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
@@ -108,6 +112,7 @@ def sample_responses(
         max_new_tokens=max_new_tokens,
         eos_token_id=ends,
         pad_token_id=ends[0],  # padding is masked, and what follows an end is cut off
+        use_cache=False if policy.config.model_type in WITHOUT_CACHE else None,
     )
     warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(temperature)]
     warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []

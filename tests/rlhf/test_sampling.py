@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,14 +58,21 @@ def test_the_global_random_state_is_neither_read_nor_moved() -> None:
     assert sampled() == first
 
 
-def test_near_temperature_0_all_responses_are_the_likeliest() -> None:
-    said = sampled(temperature=1e-4)
+MINIMAX = {"model_type": "minimax", "layer_types": ["linear_attention", "full_attention"], "num_local_experts": 2}
+"""Its first layer keeps a state, and no keys that could be counted."""
+
+
+@pytest.mark.parametrize("changes", [{}, MINIMAX])
+def test_near_temperature_0_all_responses_are_the_likeliest(changes: dict[str, Any]) -> None:
+    policy = tiny_policy(**changes)
+    said = sampled(policy, temperature=1e-4)
+    assert sampled(policy, temperature=1e-4, batch_prompts=5) == said
     for prompt, group in zip(PROMPTS, said, strict=True):
         ids = torch.tensor([encode_prompt(TOKENIZER, prompt)])
         start = ids.shape[1]
         with torch.no_grad():
             for _ in range(12):
-                ids = torch.cat([ids, POLICY(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
+                ids = torch.cat([ids, policy(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
                 if ids[0, -1] == TOKENIZER.eos_token_id:
                     break
         assert group.responses == (TOKENIZER.decode(ids[0, start:], skip_special_tokens=True).strip(),) * 3
