@@ -83,10 +83,13 @@ class Sample:
         sequences: k lists of token ids, each a whole templated conversation.
         prompt_length: the leading tokens of every sequence that are the prompt's; a response is what follows. The LM
             loss reads it.
+        row: names the row of data that it is of: what is chosen in several samples of a row is one text of the LM loss,
+            and what is chosen in several rows as many.
     """
 
     sequences: Sequence[Sequence[int]]
     prompt_length: int = 0
+    row: int = 0
 
 
 @dataclass(frozen=True)

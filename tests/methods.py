@@ -73,12 +73,12 @@ def monitor_of(method: str) -> tuple[str, Literal["min", "max"]]:
 
 
 def training_rows(method: str, number: int = 25) -> Any:
-    if method in ("lists", "simcse", "response_rank"):
+    if method in ("lists", "simcse", "response_rank", "sft"):
         # Of one pair and of two: float32, which weights are in, holds 3/2 and 3/4.
         sources = (SyntheticGroups(80, k=k, scored=True) for k in (2, 3))
         alternating = zip(*([row for row in rows if len(set(row.gold)) == 2] for rows in sources), strict=False)
         rows = list(chain.from_iterable(alternating))[:number]
-        return Rows(sharing(rows) if method == "simcse" else rows)
+        return Rows(sharing(rows) if method in ("simcse", "sft") else rows)
     if method == "regression":
         rows = [
             replace(row, scores=attributes(row.gold)) for row in SyntheticGroups(60, k=2) if len(set(row.gold)) == 2

@@ -43,7 +43,7 @@ class SupervisedLM(PairwiseRM):
         self.model.save_policy(folder, starting_texts(tokenizer))
 
     def measure(self, batch: PreferenceBatch | GroupBatch) -> dict[str, Tensor]:
-        """Count the text of chosen responses, each token once in a batch; of groups, which have none, the rewards."""
+        """Count the text of chosen responses, each token once a row; of groups, which have none, the rewards."""
         if isinstance(batch, GroupBatch):
             return super().measure(batch)
         output = self.model(batch.tokens, keep_hidden=True)

@@ -222,13 +222,17 @@ def _reward_index(places: Sequence[Tensor], occurrence: Sequence[Sequence[int]],
 
 
 def _response_index(samples: Sequence[Sample], places: Sequence[Tensor], occurrence: Sequence[Sequence[int]]) -> Tensor:
-    """Return (2, N), the token before and the token, of each chosen response; one in two samples counts once."""
-    prompt_lengths: dict[int, int] = {}
+    """Return (2, N), the token before and the token, of each chosen response; one in two samples of a row counts once.
+
+    So it depends on rows alone how often a response counts, not on which of them meet in a batch.
+    """
+    prompt_lengths: dict[tuple[int, int], int] = {}
     for sample, which in zip(samples, occurrence, strict=True):
-        prompt_lengths[which[0]] = min(sample.prompt_length, prompt_lengths.get(which[0], sample.prompt_length))
+        chosen = sample.row, which[0]
+        prompt_lengths[chosen] = min(sample.prompt_length, prompt_lengths.get(chosen, sample.prompt_length))
     steps = [
         torch.stack([places[number][:-1], places[number][1:]])[:, max(length, 1) - 1 :]
-        for number, length in prompt_lengths.items()
+        for (_, number), length in prompt_lengths.items()
     ]
     return torch.cat(steps, dim=1)
 

@@ -182,9 +182,8 @@ class PairDataset:
     def sample(self, i: int) -> Sample:
         """Return the token sequences of pair `i`, chosen first."""
         first = int(self._ids.first[self._rows[i]])
-        return Sample(
-            tuple(self._ids.get(first + side) for side in self._sides[i].tolist()), int(self.prompt_lengths[i])
-        )
+        sequences = tuple(self._ids.get(first + side) for side in self._sides[i].tolist())
+        return Sample(sequences, int(self.prompt_lengths[i]), row=int(self.list_index[i]))
 
     @property
     def response_lengths(self) -> NDArray[np.int64]:

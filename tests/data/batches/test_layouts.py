@@ -103,6 +103,12 @@ def test_response_index_without_a_prompt_leaves_the_first_token_out() -> None:
     assert padded(samples, "last", 0).response_index.tolist() == [[0, 1], [1, 2]]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_response_index_of_a_sequence_chosen_in_two_rows_has_it_twice(layout: LayoutName) -> None:
+    samples = [Sample([[1, 2, 3], [4]], 1, row=row) for row in (5, 5, 6)]
+    assert LAYOUTS[layout](samples, "last", 0).response_index.tolist() == [[0, 1, 0, 1], [1, 2, 1, 2]]
+
+
 def test_shared_prefix_of_one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     """[prompt | chosen | rejected]: the second and the third segment continue the first."""
     monkeypatch.setattr(layouts, "SHORTEST_SHARED", 2)
