@@ -19,6 +19,8 @@ from typing import Any, cast
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.data.formats.fields import RowError
+from lightning_rm.data.formats.nested import float_of
 from lightning_rm.serving.answers import Scored, answer
 from lightning_rm.serving.batcher import Batcher, Score
 from lightning_rm.serving.encode import Limits, encode, unread
@@ -142,7 +144,9 @@ class Service:
 def _object(raw: bytes) -> Mapping[str, Any]:
     """Return the JSON object of a body."""
     try:
-        body: object = json.loads(raw)
+        body: object = json.loads(raw, parse_float=float_of)
+    except RowError as error:
+        raise RequestError(f"the body cannot be read: {error.detail}") from error
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body is not JSON that can be read: {error}") from error
     if not isinstance(body, dict):

@@ -202,6 +202,9 @@ def test_bodies_that_are_no_requests() -> None:
     for content in (b"", b"{", b"[]", b"3", b"\xff\xfe", b'{"input": NaN', deep, b'{"input": ' + b"9" * 4000 + b"}"):
         response = post(app, "/classify", None, content=content)
         assert (response.status_code, response.json()["error"]["type"]) == (400, "BadRequestError")
+    wide = post(app, "/classify", None, content=b'{"input": "w1", "chat_template_kwargs": {"most": -1e400}}')
+    assert (wide.status_code, wide.json()["error"]["type"]) == (400, "BadRequestError")
+    assert "the number -1e400 is beyond 1.8e308" in wide.json()["error"]["message"]
     assert post(app, "/classify", {"input": "w1 " * 4096}).status_code == 413
     answers = asyncio.run(requested(app, {"method": "GET", "url": "/classify"}, {"url": "/score", "json": {}}))
     assert [answer.status_code for answer in answers] == [405, 404]

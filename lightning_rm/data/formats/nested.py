@@ -1,12 +1,15 @@
-"""Nested values and their JSON, without duplicate keys or unbounded depth. This file knows no format."""
+"""Nested values and their JSON, without duplicate keys, numbers beyond a float, or unbounded depth. This file knows no
+format.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
-from lightning_rm.data.formats.fields import BROKEN_JSON, DUPLICATE_KEY, TOO_LARGE, WRONG_TYPE, Raw, RowError
+from lightning_rm.data.formats.fields import BAD_VALUE, BROKEN_JSON, DUPLICATE_KEY, TOO_LARGE, WRONG_TYPE, Raw, RowError
 from lightning_rm.data.formats.limits import MAX_DEPTH
 
 
@@ -14,7 +17,8 @@ def parse_json(written: str) -> object:
     """Return the value of a JSON text.
 
     Raises:
-        RowError: for broken JSON, an object with a duplicate key, or nesting too deep to parse.
+        RowError: for broken JSON, an object with a duplicate key, a number that no float can hold, or nesting too deep
+            to parse.
     """
     try:
         return JSON_ROWS.decode(written)
@@ -31,8 +35,20 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-JSON_ROWS = json.JSONDecoder(object_pairs_hook=_object)
-"""Reads JSON and raises `RowError` for an object with a duplicate key."""
+def float_of(written: str) -> float:
+    """Return a number of a JSON text.
+
+    Raises:
+        RowError: for one that no float can hold, such as 1e400: it would be infinite, and written again as `Infinity`,
+            which is no JSON.
+    """
+    if math.isinf(value := float(written)):
+        raise RowError(BAD_VALUE, f"the number {written[:40]} is beyond 1.8e308, the end of floats; write it as text")
+    return value
+
+
+JSON_ROWS = json.JSONDecoder(object_pairs_hook=_object, parse_float=float_of)
+"""Reads JSON and raises `RowError` for an object with a duplicate key, and for a number that no float can hold."""
 
 
 def json_like(value: object, name: str) -> object:

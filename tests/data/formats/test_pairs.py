@@ -553,6 +553,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (PLAIN | {"kind": NESTED}, "too large"),
     (PLAIN | {"tools": json.dumps(NESTED)}, "too large"),
     (PLAIN | {"tools": '[{"name": "f", "name": "g"}]'}, "duplicate key"),
+    (PLAIN | {"tools": '[{"name": "f", "most": 1e400}]'}, "bad value"),
     (PLAIN | {"prompt": [USER, FOUR]}, "prefill"),
     (PLAIN | {"prompt": ["2+2?", "4"]}, "prefill"),
     (PLAIN | {"label": -0.1}, "bad value"),

@@ -146,6 +146,21 @@ def test_a_key_that_stands_twice_costs_its_row(tmp_path: Path) -> None:
         assert "the key 'role' stands twice" in second.detail
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1E+999", "1" * 400 + ".0"])
+def test_a_number_beyond_floats_costs_its_row(tmp_path: Path, number: str) -> None:
+    """It was infinite, and written again as `Infinity`, which is no JSON. A whole number has no end in Python."""
+    good = json.dumps(ROWS[0] | {"seen": 1.7e308, "large": 10**400})
+    wide = good.replace("1.7e+308", f"[{number}]")
+    (tmp_path / "a.jsonl").write_text(f"{good}\n{wide}\n")
+    (tmp_path / "a.json").write_text(f"[{good}, {wide}, {good}]")
+    for name, origin, num_good in (("a.jsonl", "a.jsonl:2", 1), ("a.json", "a.json row 1", 2)):
+        rows = list(FileSource(tmp_path / name))
+        assert [row.others["large"] for row in rows if isinstance(row, PairRow)] == [10**400] * num_good
+        assert reasons(FileSource(tmp_path / name)) == [(f"{tmp_path}/{origin}", "bad value")]
+        assert isinstance(rows[1], BadRow)
+        assert f"the number {number[:40]} is beyond" in rows[1].detail
+
+
 @pytest.mark.parametrize("num_rows", [1, 3])
 def test_a_row_over_many_lines_is_one_fault(tmp_path: Path, num_rows: int) -> None:
     path = tmp_path / "a.jsonl"
