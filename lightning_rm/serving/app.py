@@ -68,6 +68,12 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
         return response
 
     async def health() -> Response:
+        try:
+            await service.check_model()
+        except Exception as error:
+            reason = str(error).partition("\n")[0]  # torch adds advice on how to find the fault
+            told = f"the model does not score any more, restart the server: {reason}"
+            return Answer(error_body(told, "ServiceUnavailableError", 503), 503)
         return Answer({"status": "ok"})
 
     async def models(request: Request) -> Response:

@@ -75,6 +75,8 @@ class Batcher:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self.failure: Exception | None = None
+        """Why the sequences that were scored last have no rewards; None where they have."""
 
     @property
     def num_waiting(self) -> int:
@@ -119,13 +121,13 @@ class Batcher:
                 self._answer(pieces)
             except Exception as error:  # one request's sequences must not cost the others their rewards
                 if len(pieces) == 1:
-                    _fail(pieces[0].order, error)
+                    self._fail(pieces[0].order, error)
                     continue
                 for piece in pieces:
                     try:
                         self._answer([piece])
                     except Exception as its_own:
-                        _fail(piece.order, its_own)
+                        self._fail(piece.order, its_own)
 
     def _next(self) -> list[_Piece]:
         """Return the pieces of the next batch; none when all is done and the batcher is closed."""
@@ -170,13 +172,14 @@ class Batcher:
             order, stop = piece.order, start + len(piece.sequences)
             own, start = rewards[start:stop], stop
             if not np.isfinite(own).all():
-                _fail(order, NonFiniteRewardError("the model's reward is not a finite number"))
+                self._fail(order, NonFiniteRewardError("the model's reward is not a finite number"))
                 continue
+            self.failure = None
             order.rewards.append(own)
             if sum(map(len, order.rewards)) == len(order.sequences):
                 order.future.set_result(np.concatenate(order.rewards))
 
-
-def _fail(order: _Order, error: Exception) -> None:
-    if not order.future.done():
-        order.future.set_exception(error)
+    def _fail(self, order: _Order, error: Exception) -> None:
+        self.failure = error
+        if not order.future.done():
+            order.future.set_exception(error)

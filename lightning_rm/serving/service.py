@@ -105,6 +105,17 @@ class Service:
         named = request_id or ask.request_id or uuid.uuid4().hex
         return answer(ask, scored, self.served.names[0], named, int(time.time()), self.served.label)
 
+    async def check_model(self) -> None:
+        """Check that the model still scores: after a failure it has to score a token, whichever, before this returns.
+
+        A text may fail by itself, being too long for the memory; after an error of the device everything does.
+
+        Raises:
+            Exception: the model's own, if it does not.
+        """
+        if self._batcher.failure is not None:
+            await asyncio.wrap_future(self._batcher.submit([[0]]))
+
     def models(self) -> Any:
         """Return the JSON that lists what is served."""
         about = {"object": "model", "created": self.started, "owned_by": "lightning_rm"}

@@ -286,6 +286,44 @@ def test_a_model_that_fails_says_so_to_whom_it_concerns() -> None:
     assert (nan.status_code, "not a finite number" in nan.text) == (500, True)
 
 
+def test_a_server_whose_model_scores_no_more_is_unhealthy() -> None:
+    """Health was `ok` after an error of the device, which every later request meets. A text that fails by itself is
+    no such error, and a model that scores again is well again.
+    """
+    lost: list[str] = []
+    asked: list[list[int]] = []
+
+    def brittle(sequences: Sequence[Sequence[int]]) -> Rewards:
+        asked.extend(list(ids) for ids in sequences)
+        if lost:
+            raise RuntimeError(lost[0])
+        if [13] in [list(ids) for ids in sequences]:
+            raise RuntimeError("out of memory")
+        return summed(sequences)
+
+    def health(app: Any) -> tuple[int, str]:
+        response = asyncio.run(requested(app, {"method": "GET", "url": "/health"}))[0]
+        return response.status_code, response.json()["error"]["message"] if response.status_code != 200 else ""
+
+    app = toy_app(brittle, api_key="secret")
+
+    def status(ids: list[int]) -> int:
+        return post(app, "/classify", {"input": ids}, headers={"Authorization": "Bearer secret"}).status_code
+
+    assert (health(app), asked) == ((200, ""), [])
+    assert (status([13]), health(app), asked) == (500, (200, ""), [[13], [0]])
+    lost.append("CUDA error: device-side assert triggered\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1")
+    assert health(app) == (200, "")  # nobody has met it yet
+    assert status([12]) == 500
+    told = "the model does not score any more, restart the server: CUDA error: device-side assert triggered"
+    assert [health(app), health(app)] == [(503, told)] * 2
+    lost.clear()
+    assert (status([12]), health(app)) == (200, (200, ""))
+    nan = toy_app(lambda sequences: np.full((1, 1), np.nan, np.float32))
+    assert post(nan, "/classify", {"input": TEXT}).status_code == 500
+    assert health(nan)[0] == 503
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([TEXT, "toy", "classify"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
