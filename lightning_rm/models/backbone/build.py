@@ -77,7 +77,7 @@ def build_pretrained(
     torch_dtype = settings.dtype_of(dtype)
     config = checkpoint.config()
     architecture = architecture_of(config, remote=checkpoint.trust_remote_code and "auto_map" in config.to_dict())
-    pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer)
+    pad_id = settings.choose_pad(config, architecture, pad_id, tokenizer, may_add=True)
     attention = settings.attention_of(attn_implementation, config, architecture)
     settings.set_experts(config, torch_dtype)
     if dropout is not None:

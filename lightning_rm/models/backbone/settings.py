@@ -152,12 +152,21 @@ def choose_pad(
     architecture: Architecture,
     pad_id: int | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    may_add: bool = False,
 ) -> int:
     """Return the padding token: the one asked for, else the tokenizer's, else the configuration's.
 
+    Args:
+        config: the backbone's.
+        architecture: how the backbone is read.
+        pad_id: the one asked for.
+        tokenizer: the model's.
+        may_add: whether the tokenizer's tokens, and one for padding, get the embeddings that they lack.
+
     Raises:
         ValueError: if there is none, if it is no id, if it ends texts too (then a pooled classifier reads another
-            token than the last of the text), or if positions depend on the configuration's own.
+            token than the last of the text), if positions depend on the configuration's own, or if it is beyond the
+            vocabulary.
     """
     check_counts(0, **given(pad_id=pad_id))
     own: int | None = config.pad_token_id
@@ -176,4 +185,15 @@ def choose_pad(
         )
     if architecture.positions_after_pad and pad != own:
         raise ValueError(f"pad_id={pad}: {config.model_type} counts positions from its own padding token; set {own}")
+    num_tokens = max(cast(int, config.vocab_size), len(tokenizer) if may_add and tokenizer is not None else 0)
+    if may_add and pad_id is not None and pad_id > num_tokens:
+        raise ValueError(
+            f"pad_id={pad_id} is not the next of the model's {num_tokens:,} tokens, and would add embeddings for all "
+            f"between: give {num_tokens}, or tokenizer= that has those tokens"
+        )
+    if not may_add and pad >= num_tokens:
+        raise ValueError(
+            f"pad_id={pad}: the model's {num_tokens:,} tokens end at {num_tokens - 1}; give one of them that never "
+            "stands in a text"
+        )
     return pad

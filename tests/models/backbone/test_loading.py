@@ -293,6 +293,22 @@ def test_a_padding_token_beyond_the_vocabulary_gets_a_row(keep_lm_head: bool, tm
     assert_same(again(padded(pairs(), "last", VOCAB)).reward, expected)
 
 
+def test_a_padding_token_far_beyond_the_vocabulary_is_an_error(tmp_path: Path) -> None:
+    """A million embeddings were added for it without a word; elsewhere it was torch's `Padding_idx must be within`, or
+    nothing before the first padded batch.
+    """
+    save_causal(tmp_path)
+    for pad_id in (VOCAB + 1, 1_000_000):
+        with pytest.raises(ValueError, match=rf"^pad_id={pad_id} is not the next of .* {VOCAB} tokens.*: give {VOCAB}"):
+            RewardModel.from_pretrained(tmp_path, pad_id=pad_id)
+    model = RewardModel.from_pretrained(tmp_path)
+    too_high = rf"^pad_id={VOCAB}: the model's {VOCAB} tokens end at {VOCAB - 1}; give"
+    with pytest.raises(ValueError, match=too_high):
+        RewardModel(model.backbone, VOCAB)
+    with pytest.raises(ValueError, match=too_high):
+        RewardModel.from_config(config_of("llama"), pad_id=VOCAB)
+
+
 def test_dropout_is_set_everywhere_or_left_alone(tmp_path: Path) -> None:
     save_classifier(tmp_path, 1, "bert")
     rates = {
