@@ -18,10 +18,11 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.types import is_nested
 
 from lightning_rm.data.formats.fields import RowError
 from lightning_rm.data.rows import BadRow
-from lightning_rm.data.sources.parquet import parquet_tables
+from lightning_rm.data.sources.parquet import parquet_tables, plain_type
 from lightning_rm.data.sources.readers import is_array, read_file
 from lightning_rm.drafts import draft_of
 from lightning_rm.parquet_files import parquet_writer
@@ -202,7 +203,7 @@ def _write_table(source: Path, draft: Path, scored: Iterator[Scored], fields: Ne
 
     A row that is too large to be read has nulls in the place of its own columns, beside the reason.
     """
-    plain = pq.read_schema(source)
+    plain = _written_schema(pq.read_schema(source))
     schema = _schema(plain, fields, kinds)
     new = pa.schema([field for field in schema if field.name not in plain.names])
 
@@ -228,8 +229,14 @@ def _write_table(source: Path, draft: Path, scored: Iterator[Scored], fields: Ne
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
+def _written_schema(schema: Any) -> Any:
+    """Return the columns of a file in types that Arrow can write: views of texts in structs in lists are not."""
+    fields = [field.with_type(plain_type(field.type)) if is_nested(field.type) else field for field in schema]
+    return pa.schema(fields, schema.metadata)
+
+
 def _of_type(column: Any, kind: Any) -> Any:
-    """Return a column in the type that its file has: texts of some kinds are read as dictionaries, which Arrow cannot
+    """Return a column in the type that it is written in: views of texts or lists are read as others, which Arrow cannot
     cast back.
     """
     return column if column.type == kind else pa.array(column.to_pylist(), kind)

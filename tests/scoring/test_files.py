@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -265,6 +266,24 @@ def test_columns_of_views_come_back_as_such(best: bool, tmp_path: Path) -> None:
     found = pq.read_table(tmp_path / "out.parquet").select(["seen", "all"])
     assert found.schema == table.select(["seen", "all"]).schema
     assert found.to_pylist() == table.select(["seen", "all"]).to_pylist()
+
+
+def test_turns_of_views_come_back_as_plain_texts(tmp_path: Path) -> None:
+    """As polars writes turns; Arrow reads views of texts in structs in lists, and cannot write them."""
+
+    def turns(text: Any) -> Any:
+        return pa.large_list(pa.struct([("role", text), ("content", text)]))
+
+    table = pa.table({"messages": pa.array([TALK["messages"]], turns(pa.string()))})
+    told = pa.schema([("messages", turns(pa.string_view()))]).serialize().to_pybytes()
+    with pq.ParquetWriter(tmp_path / "in.parquet", table.schema, store_schema=False) as writer:
+        writer.add_key_value_metadata({"ARROW:schema": base64.b64encode(told).decode()})
+        writer.write_table(table)
+    assert pq.read_schema(tmp_path / "in.parquet").field("messages").type == turns(pa.string_view())
+    score_file(LOADED, tmp_path / "in.parquet", tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.select(["messages"]).equals(table)
+    assert found["reward"].to_pylist() == [float(np.float32(rewards_of(("a red cat", "a blue dog"))[0]))]
 
 
 def test_a_prompt_that_begins_the_answer_is_continued_where_that_is_asked_for(tmp_path: Path) -> None:

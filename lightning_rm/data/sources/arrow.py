@@ -23,6 +23,12 @@ Filter = Callable[[object, set[str]], object]
 NULL_MEANS = frozenset({"default", "const"})
 """Keywords of JSON Schema that say something by being null."""
 
+LISTS = (
+    *(types.is_list, types.is_large_list, types.is_fixed_size_list),
+    *(types.is_list_view, types.is_large_list_view),
+)
+"""Tell a type that has lists for values."""
+
 ARGUMENTS = frozenset({"arguments", "chat_template_kwargs"})
 """Fields in which any key may say something by being null."""
 
@@ -70,7 +76,7 @@ def _filter(kind: Any, in_arguments: bool) -> Filter | None:
             },
             in_arguments,
         )
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if any(is_of(kind) for is_of in LISTS):
         return _of_list(_filter(kind.value_type, in_arguments))
     if types.is_map(kind):
         return _of_map(_filter(kind.item_type, in_arguments))

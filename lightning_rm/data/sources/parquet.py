@@ -37,6 +37,14 @@ MADE_BYTES = 64 * MIB
 ITEM_BYTES = 8
 """The bytes counted for a number, and for an item of a list beside what it holds."""
 
+LISTS = (
+    (types.is_list, pa.list_),
+    (types.is_large_list, pa.large_list),
+    (types.is_list_view, pa.list_view),
+    (types.is_large_list_view, pa.large_list_view),
+)
+"""Tell a type of lists of any length, and make one."""
+
 Sizes = NDArray[np.int64]
 
 
@@ -60,7 +68,8 @@ def parquet_rows(path: Path | BinaryIO, groups: Sequence[int] | None = None) -> 
 def parquet_tables(path: Path | BinaryIO, groups: Sequence[int] | None = None) -> Iterator[Any]:
     """Yield the rows of a file in order, in tables of as many as are made together; an error for one that is too large.
 
-    Columns have the file's types, except texts of a kind (`string_view`) that can only be read as dictionaries.
+    Columns have the file's types, but for views, of which Arrow makes none from dictionaries: views of texts become
+    plain texts, and a column with views of lists stays as it is read, its texts in dictionaries.
 
     Args:
         path: the file, or one that is open.
@@ -76,10 +85,12 @@ def parquet_tables(path: Path | BinaryIO, groups: Sequence[int] | None = None) -
         for number in numbers:
             _check_group(plain.schema, plain.metadata.row_group(number))
     with open_parquet(path, read_dictionary=texts) as table:
-        plain_schema = schema if _can_be_cast(table.schema_arrow, schema) else None
+        both = zip(table.schema_arrow, schema, strict=True)
+        fields = [read if _has_list_views(read.type) else _plain(field) for read, field in both]
+        made = pa.schema(fields, schema.metadata)
         for number in numbers:  # a batch of two groups has two dictionaries: Arrow cannot nest them in lists
             for batch in table.iter_batches(BATCH_ROWS, row_groups=[number]):
-                yield from _pieces(pa.Table.from_batches([batch]), plain_schema)
+                yield from _pieces(pa.Table.from_batches([batch]), made)
 
 
 def _texts(schema: Any) -> list[str]:
@@ -92,13 +103,37 @@ def _texts(schema: Any) -> list[str]:
     ]
 
 
-def _can_be_cast(schema: Any, to: Any) -> bool:
-    """Tell whether texts in dictionaries can be made plain ones again; views of texts cannot."""
-    try:
-        schema.empty_table().cast(to)
-    except pa.ArrowNotImplementedError:
-        return False
-    return True
+def _plain(field: Any) -> Any:
+    """Return a field of plain texts where its own are views."""
+    return field.with_type(plain_type(field.type))
+
+
+def plain_type(kind: Any) -> Any:
+    """Return a type of plain texts in place of views of texts, however deep they are in it."""
+    if types.is_string_view(kind):
+        return pa.string()
+    if types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_struct(kind):
+        return pa.struct([_plain(kind.field(place)) for place in range(kind.num_fields)])
+    if types.is_map(kind):
+        return pa.map_(_plain(kind.key_field), _plain(kind.item_field), kind.keys_sorted)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_plain(kind.value_field), kind.list_size)
+    for is_of, list_of in LISTS:
+        if is_of(kind):
+            return list_of(_plain(kind.value_field))
+    return kind
+
+
+def _has_list_views(kind: Any) -> bool:
+    if types.is_struct(kind):
+        return any(_has_list_views(kind.field(place).type) for place in range(kind.num_fields))
+    if types.is_map(kind):
+        return _has_list_views(kind.item_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _has_list_views(kind.value_type)
+    return types.is_list_view(kind) or types.is_large_list_view(kind)
 
 
 def _check_group(schema: Any, group: Any) -> None:
@@ -117,10 +152,10 @@ def _check_group(schema: Any, group: Any) -> None:
 
 
 def _pieces(batch: Any, schema: Any) -> Iterator[Any]:
-    """Yield a batch in pieces that `MADE_BYTES` hold."""
+    """Yield a batch in pieces that `MADE_BYTES` hold, in the types of a schema."""
     sizes: Sizes = sum((_sizes(column) for column in batch.columns), np.zeros(batch.num_rows, np.int64))
     if sizes.sum() <= MADE_BYTES:
-        yield batch if schema is None else batch.cast(schema)
+        yield batch.cast(schema)
         return
     start = 0
     while start < batch.num_rows:
@@ -135,7 +170,7 @@ def _pieces(batch: Any, schema: Any) -> Iterator[Any]:
         fits = (together <= MADE_BYTES) & (sizes[start:] <= MAX_LINE_BYTES)
         num_rows = len(fits) if fits.all() else max(1, int(fits.argmin()))
         piece = batch.slice(start, num_rows)
-        yield piece if schema is None else piece.cast(schema)
+        yield piece.cast(schema)
         start += num_rows
 
 
@@ -157,6 +192,10 @@ def _sizes_of(array: Any) -> Sizes:
         return _of_lists(array, _sizes_of(array.keys) + _sizes_of(array.items))
     if types.is_list(kind) or types.is_large_list(kind):
         return _of_lists(array, _sizes_of(array.values))
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        ends = np.append(0, np.cumsum(_sizes_of(array.values) + ITEM_BYTES))
+        offsets = array.offsets.to_numpy()
+        return ends[offsets + array.sizes.to_numpy()] - ends[offsets]
     if types.is_fixed_size_list(kind):
         width = kind.list_size
         items = array.values.slice(array.offset * width, len(array) * width)
