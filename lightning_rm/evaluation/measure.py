@@ -105,11 +105,12 @@ def measure(
         seed: of the draws.
 
     Raises:
-        ValueError: if a reward that counts is not finite; the message names the row.
+        ValueError: if a reward that counts is not finite, naming the row; if no item counts.
     """
     there = np.ones(len(items), bool) if left_out is None else ~left_out
+    nothing = f"{model}: no item of {benchmark.name} is left to measure on"
     if not there.any():
-        raise ValueError(f"{model}: no item of {benchmark.name} is left to measure on")
+        raise ValueError(nothing)
     check_finite(items, np.where(there[:, None], rewards, 0.0), model)
 
     def columns(rule: Rule) -> dict[str, Credit]:
@@ -117,6 +118,8 @@ def measure(
 
     own = columns("own")
     values = benchmark.combine(column_means(own))
+    if not values:  # as of votes for neither answer alone, which PPE's accuracy leaves out
+        raise ValueError(nothing)
     draws = benchmark.combine(bootstrap_means(own, items.cluster, num_draws, seed))
     if (mean := mean_of_categories(benchmark, draws)) is not None:
         draws = {**draws, MEAN: mean}

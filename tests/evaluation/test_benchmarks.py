@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lightning_rm.evaluation.benchmarks import BENCHMARKS, find_benchmarks
+from lightning_rm.evaluation.benchmarks.benchmark import assistant, user
 from lightning_rm.evaluation.benchmarks.m_rewardbench import average
 from lightning_rm.evaluation.benchmarks.model_ranks import (
     Votes,
@@ -21,8 +22,10 @@ from lightning_rm.evaluation.benchmarks.model_ranks import (
     wins,
 )
 from lightning_rm.evaluation.benchmarks.ppe_human import rankings
+from lightning_rm.evaluation.benchmarks.rewardbench import PRIOR, leaderboard_with_prior, section_scores
 from lightning_rm.evaluation.benchmarks.rewardbench import combine as rewardbench_sections
-from lightning_rm.evaluation.benchmarks.rewardbench import leaderboard_with_prior, section_scores
+from lightning_rm.evaluation.items import Item, Items
+from lightning_rm.evaluation.measure import measure, random_row
 from lightning_rm.evaluation.statistics import cluster_draws
 from tests.evaluation.made import grid, sections, write
 from tests.float64 import same
@@ -54,6 +57,8 @@ def test_rewardbench_mean_of_four_and_the_old_leaderboards_with_prior() -> None:
     assert float(whole["overall"]) == 0.5
     assert float(whole["overall/with prior"]) == same((4 * 2 * 0.5 + 0.8) / 9)
     assert "overall" not in rewardbench_sections({"alpacaeval-easy": np.array(1.0)})  # never a mean of what is there
+    alone = rewardbench_sections({"shp": np.array(0.8), "summarize": np.array(0.4)})
+    assert list(alone.items()) == [("Prior/mean", same(0.6)), ("Prior/shp", 0.8), ("Prior/summarize", 0.4)]
 
 
 def test_rewardbench_reads_its_rows_and_a_tie_is_wrong(tmp_path: Path) -> None:
@@ -383,6 +388,37 @@ def test_ppe_human_leaves_ties_out_and_ranks_models(tmp_path: Path) -> None:
     opposed = sections(benchmark, items, [[0, 1]] * 14 + [[0, 0]])
     assert opposed["overall"] == opposed["overall/is_code"] == 0.0
     assert rankings(items, grid([[0, 1]] * 14 + [[0, 0]]))["Spearman of ratings"] == pytest.approx(-1.0, abs=1e-5)
+
+
+def test_votes_for_neither_answer_alone_measure_nothing(tmp_path: Path) -> None:
+    """Reading and measuring them passed, and the main figure was a StopIteration; so it is where other items are left
+    out.
+    """
+    benchmark = BENCHMARKS["ppe_human"]
+    ties = [{**vote, "winner": "tie"} for vote in votes()[:3]]
+    with pytest.raises(ValueError, match=r"all 3 votes of benchmark=ppe_human, from .*jsonl:1 on, are for neither"):
+        benchmark.read(write(tmp_path / "ties.jsonl", ties))
+    items = benchmark.read(write(tmp_path / "some.jsonl", [*ties, votes()[3]]))
+    left_out = np.array([False, False, False, True])
+    with pytest.raises(ValueError, match=r"^m: no item of ppe_human is left to measure on$"):
+        measure(benchmark, items, grid([[0, 1]] * 4), model="m", left_out=left_out)
+    assert measure(benchmark, items, grid([[0, 1]] * 4), left_out=~left_out).figure("overall").value in (0.0, 1.0)
+
+
+PARTS = [(name, part) for name, benchmark in BENCHMARKS.items() for part in benchmark.expected]
+
+
+@pytest.mark.parametrize(("name", "part"), [*PARTS, *(("rewardbench", part) for part in PRIOR)])
+def test_a_part_of_a_benchmark_alone_has_a_figure(name: str, part: str) -> None:
+    """One row of each part; RewardBench's prior sets had none, and comparing models on them was a StopIteration."""
+    benchmark, gold = BENCHMARKS[name], (1.0,) * 3 + (0.0,) * 3 if name == "rm_bench" else (1.0, 0.0)
+    facts = {"models": ("a", "b"), "categories": [], "category": "c", "kind": "ref", "number": 0}
+    subset = f"{part}:hep-cpp" if name == "m_rewardbench" else part
+    responses = tuple(assistant("x" * (place + 1)) for place in range(len(gold)))
+    items = Items([Item("a", (user("q"),), responses, gold, subset, "c", "f:1", ((0, len(gold) - 1),), facts)])
+    row = measure(benchmark, items, grid([[float(value) for value in gold]]), num_draws=5)
+    assert row.figure(row.main).value == 1.0
+    assert row.main in random_row(benchmark, items, num_draws=5).draws
 
 
 def test_bradley_terry_gives_the_odds_of_two_models() -> None:

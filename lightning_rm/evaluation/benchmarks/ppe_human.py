@@ -43,6 +43,15 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
     )
 
 
+def check_votes(items: Items) -> None:
+    """Raise ValueError if all votes are for neither answer: none would count in the accuracy."""
+    if not len(items.comparisons.item):
+        raise ValueError(
+            f"all {len(items):,} votes of benchmark={PPE_HUMAN.name}, from {items[0].origin} on, are for neither "
+            "answer, and the accuracy is over the others; give the whole benchmark"
+        )
+
+
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
     """Return all votes for one of two answers, and those of each category."""
     comparisons = items.comparisons
@@ -85,4 +94,5 @@ PPE_HUMAN = Benchmark(
     categories=(),
     expected={"votes": 16038},
     more=rankings,
+    check=check_votes,
 )

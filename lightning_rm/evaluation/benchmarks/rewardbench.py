@@ -114,9 +114,11 @@ def combine(means: Means) -> dict[str, Floats]:
         if subset in means
     }
     prior = {f"Prior/{name}": means[name] for name in PRIOR if name in means}
-    if prior and OVERALL in sections:
+    if prior:
         mean = np.mean(list(prior.values()), axis=0)
-        details |= {**prior, "Prior/mean": mean, "overall/with prior": leaderboard_with_prior(sections, mean)}
+        details |= {"Prior/mean": mean, **prior}
+        if OVERALL in sections:
+            details["overall/with prior"] = leaderboard_with_prior(sections, mean)
     return {**sections, **details}
 
 
