@@ -186,11 +186,15 @@ class PairBatchSampler:
         plan = self.plan(epoch)
         first, stop = self.span() if self.span else (0, len(plan))
         stop = min(stop, len(plan))
+        num_pairs, num_text = 0, 0.0  # of the optimizer step; the text is a mean over its pairs
         for place in range(first, stop):
             step = step_around(place, self.accumulate, stop)
-            begins = self.with_responses and place in (step.start, first)
-            of_run = tuple(epoch * len(plan) + one for one in step) if begins else ()
-            yield self._micro_batch(plan[place], plan[step.start : step.stop], of_run)
+            begins = place in (step.start, first)
+            if begins:
+                rows = np.concatenate([batch for batches in plan[step.start : step.stop] for batch in batches])
+                num_pairs, num_text = len(rows), float(self.text_lengths[rows].mean())
+            of_run = tuple(epoch * len(plan) + one for one in step) if begins and self.with_responses else ()
+            yield self._micro_batch(plan[place], num_pairs, num_text, of_run)
 
     def plan(self, epoch: int) -> list[list[Rows]]:
         """Return the rows that every rank reads in every micro-step of an epoch; a batch without rows stands for a
@@ -210,15 +214,20 @@ class PairBatchSampler:
         return [*steps[:-1], spread(steps[-1], self.world_size)]
 
     def _micro_batch(
-        self, step: list[Rows], optimizer_step: list[list[Rows]], response_steps: tuple[int, ...]
+        self, step: list[Rows], num_pairs: int, num_text: float, response_steps: tuple[int, ...]
     ) -> MicroBatch:
-        """Return this rank's part of a micro-step."""
+        """Return this rank's part of a micro-step.
+
+        Args:
+            step: the rows of every rank.
+            num_pairs: of the whole optimizer step.
+            num_text: the mean of its `text_lengths`.
+            response_steps: of the micro-batch.
+        """
         rows = step[self.rank]
         if len(rows) == 0:
             return MicroBatch((int(step[0][0]),), (False,), 0.0, response_steps=response_steps)
-        all_rows = np.concatenate([batch for batches in optimizer_step for batch in batches])
-        scale = scale_of(len(rows), len(all_rows), self.world_size, self.accumulate)
-        num_text = self.text_lengths[all_rows].mean()
+        scale = scale_of(len(rows), num_pairs, self.world_size, self.accumulate)
         text_share = float(self.text_lengths[rows].mean() / num_text) if num_text else 1.0
         return MicroBatch(tuple(rows.tolist()), (True,) * len(rows), scale, text_share, response_steps)
 
