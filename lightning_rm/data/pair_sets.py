@@ -212,6 +212,7 @@ class PairSets:
             "batch_tokens": batching.batch_tokens,
             "order": batching.order,
             "layout": batching.layout if batching.batch_tokens else None,  # else the same pairs meet in every layout
+            "steady_tokens": batching.steady_tokens if _shares(batching, batching.batch_pairs) else None,
             "plan": PLAN_VERSION,
             "seed": batching.seed,
         }
@@ -227,10 +228,9 @@ class PairSets:
     ) -> PairBatchSampler:
         pairs = self.open(name)
         budget = batching.batch_tokens if num_pairs is None else None
-        shares = budget is not None and batching.layout == "shared_prefix"
         if pairs.has_lists and order == "prompt":
             order = "length"  # the responses to a prompt are together already
-        prompts = self._found(shared_prompts, name) if shares else None
+        prompts = self._found(shared_prompts, name) if _shares(batching, num_pairs) else None
         lists = pairs.first_of_list if pairs.has_lists else slice(None)
         return PairBatchSampler(
             pairs.list_lengths if pairs.has_lists else pairs.lengths,
@@ -241,6 +241,7 @@ class PairSets:
             token_cost=batching.layout,
             sequence_index=self._found(sequence_index, name) if order == "prompt" else None,
             prompts=prompts and (prompts[0][lists], prompts[1][lists]),
+            steady_tokens=batching.steady_tokens,
             strength=pairs.list_strength if pairs.has_lists else pairs.strength.mean,
             text_lengths=pairs.text_lengths,
             rank=share.rank,
@@ -265,6 +266,11 @@ class PairSets:
         if (find, name) not in self._repeats:
             self._repeats[find, name] = find(self.opened[name])
         return self._repeats[find, name]
+
+
+def _shares(batching: Batching, num_pairs: int | None) -> bool:
+    """Tell whether batches are cut by the tokens of a grid that has a common prompt once."""
+    return num_pairs is None and batching.batch_tokens is not None and batching.layout == "shared_prefix"
 
 
 def _in_words(treatments: Collection[Treatment | ById]) -> str | None:

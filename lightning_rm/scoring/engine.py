@@ -121,7 +121,7 @@ def forwards(
     laid = choose_layout(layout, model.fast_layouts).layout
     arrange = layout_of(laid, model.steady_tokens)
     with evaluating(model):
-        for batch in batches_of(sequences, laid, batch_budget(model, batch_tokens), batch_size):
+        for batch in batches_of(sequences, laid, batch_budget(model, batch_tokens), batch_size, model.steady_tokens):
             samples = [Sample([sequences[place]]) for place in batch]
             yield batch, read(arrange(samples, model.read_at, model.pad_id).to(model.device))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_rm.batch import LayoutName, Sample, TokenBatch
-from lightning_rm.data.batches.layouts import LAYOUTS, shared_prefix
+from lightning_rm.data.batches.layouts import LAYOUTS, layout_of, shared_prefix
 from lightning_rm.data.beginnings import num_shared
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
@@ -94,6 +94,22 @@ def test_batches_stay_in_their_budget_and_hold_every_sequence_once() -> None:
             assert grid.num_tokens <= 25 + (7 * len(batch) if layout == "shared_prefix" else 0)
     assert batches_of([(1, 2, 3), (4,), (1, 2, 5)], "shared_prefix", 4) == [[0, 2], [1]]
     assert num_shared((1, 2, 3), (1, 2, 4, 5)) == 2
+
+
+def test_a_budget_counts_a_prompt_for_long_sequences_and_for_others() -> None:
+    """A prompt of 20 tokens with responses of 4 and of 8, of which those of over 25 tokens share nothing with others:
+    (20 + 3 * 4) + (20 + 3 * 8) = 76 tokens, which a budget of 60 took for 56.
+    """
+    sequences = [(*range(20), place, *([99] * (3 + 4 * (place % 2)))) for place in range(100, 106)]
+    arrange = layout_of("shared_prefix", 25)
+
+    def num_tokens(batch: list[int]) -> int:
+        return arrange([Sample([sequences[place]]) for place in batch], "last", 0).num_tokens
+
+    assert num_tokens(list(range(6))) == 76
+    assert batches_of(sequences, "shared_prefix", 60) == [[0, 1, 2, 3, 4, 5]]
+    batches = batches_of(sequences, "shared_prefix", 60, steady_tokens=25)
+    assert (batches, [num_tokens(batch) for batch in batches]) == ([[0, 2, 4, 1], [3, 5]], [60, 36])
 
 
 def test_members_have_a_column_each_and_an_ensemble_answers_as_one_or_each() -> None:

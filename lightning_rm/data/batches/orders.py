@@ -80,7 +80,12 @@ def cut_by_pairs(rows: Rows, num_pairs: int) -> list[Rows]:
     return [rows[start : start + num_pairs] for start in range(0, len(rows), num_pairs)]
 
 
-def grid_parts(lengths: Rows, sequence_index: Rows, prompts: tuple[Rows, Rows] | None = None) -> tuple[Rows, Rows]:
+def grid_parts(
+    lengths: Rows,
+    sequence_index: Rows,
+    prompts: tuple[Rows, Rows] | None = None,
+    steady_tokens: int | None = None,
+) -> tuple[Rows, Rows]:
     """Return what each pair puts on the grid: its two sequences, or, where a prompt is shared, its prompt and two
     responses.
 
@@ -88,6 +93,7 @@ def grid_parts(lengths: Rows, sequence_index: Rows, prompts: tuple[Rows, Rows] |
         lengths: (N, k) tokens of each sequence, 0 where a row has fewer than k.
         sequence_index: (N, k) one number for each distinct sequence.
         prompts: (N,) tokens of a prompt that are shared and (N,) one number for each distinct prompt.
+        steady_tokens: as the layout has it: a prompt stands once for longer sequences, and once for the others.
 
     Returns:
         (N, m) tokens of each part, and (N, m) a number for each different part. For a prompt they are the most that it
@@ -98,8 +104,11 @@ def grid_parts(lengths: Rows, sequence_index: Rows, prompts: tuple[Rows, Rows] |
         return lengths, sequence_index
     tokens, number = (part[:, None] for part in prompts)
     whole = np.where(tokens > 0, tokens + SHORTEST_SHARED - 1, 0)
-    parts = np.concatenate([whole, np.where(lengths > 0, lengths - tokens, 0)], axis=1)
-    return parts, np.concatenate([number + int(sequence_index.max()) + 1, sequence_index], axis=1)
+    is_long = lengths > (lengths.max() if steady_tokens is None else steady_tokens)
+    kinds = [(kind & (lengths > 0)).any(axis=1, keepdims=True) for kind in (~is_long, is_long)]
+    parts = np.concatenate([*(whole * kind for kind in kinds), np.where(lengths > 0, lengths - tokens, 0)], axis=1)
+    short = number + int(sequence_index.max()) + 1
+    return parts, np.concatenate([short, short + int(number.max()) + 1, sequence_index], axis=1)
 
 
 def cut_by_tokens(rows: Rows, num_tokens: int, token_cost: LayoutName, parts: Rows, part_index: Rows) -> list[Rows]:

@@ -84,6 +84,7 @@ class PairBatchSampler:
         sequence_index: (N, 2) or (N, 1) one number a distinct sequence; None takes every sequence for distinct.
         prompts: (N,) tokens of each pair's prompt that the grid shares and (N,) one number a distinct prompt, for a
             budget of `shared_prefix`; None for none.
+        steady_tokens: as `layouts.shared_prefix` has it, for the same budget.
         strength: (N,) what the orders by strength sort by.
         text_lengths: (N,) tokens of each row's chosen responses, for `MicroBatch.text_share`; None takes every row to
             have as many as the others.
@@ -113,6 +114,7 @@ class PairBatchSampler:
         token_cost: LayoutName = "padded",
         sequence_index: Rows | None = None,
         prompts: tuple[Rows, Rows] | None = None,
+        steady_tokens: int | None = None,
         strength: NDArray[np.float64] | None = None,
         text_lengths: Rows | None = None,
         rank: int = 0,
@@ -154,7 +156,7 @@ class PairBatchSampler:
         self.span = span
         self.with_responses = with_responses
         self.epoch = 0
-        self._parts = grid_parts(lengths, self.sequence_index, prompts)
+        self._parts = grid_parts(lengths, self.sequence_index, prompts, steady_tokens)
         # What orders by length sort by, whatever the layout: the pairs that meet in a batch do not depend on it.
         self._longest: Rows = lengths.max(axis=1)
         # The grid tokens that a pair takes alone.

@@ -194,6 +194,7 @@ def test_a_token_budget_counts_a_shared_response_once() -> None:
 def test_a_token_budget_holds_on_the_grid_of_shared_prefixes(data: st.DataObject, order: Order) -> None:
     """Prompts of 0 to 40 tokens, many of which begin alike, with one to four pairs each, laid out as they will be."""
     draw = random.Random(data.draw(st.integers(0, 9999)))
+    steady = data.draw(st.sampled_from([None, 15, 30]))  # longer sequences share no prompt with others
     systems = [[], [60 + draw.randrange(3)] * draw.randrange(4, 12)]
     samples: list[Sample] = []
     for _ in range(data.draw(st.integers(1, 12))):
@@ -216,11 +217,12 @@ def test_a_token_budget_holds_on_the_grid_of_shared_prefixes(data: st.DataObject
             [[sequences.setdefault(tuple(s), len(sequences)) for s in sample.sequences] for sample in samples]
         ),
         prompts=(shared, np.array([numbers.setdefault(prompt, len(numbers)) for prompt in prompts])),
+        steady_tokens=steady,
     )
     batches = [batch.rows for batch in sampler]
     assert sorted(row for rows in batches for row in rows) == list(range(len(samples)))
     for rows in batches:
-        assert shared_prefix([samples[row] for row in rows], "last", 0).num_tokens <= 130
+        assert shared_prefix([samples[row] for row in rows], "last", 0, steady).num_tokens <= 130
 
 
 def test_a_token_budget_counts_a_shared_prompt_once() -> None:

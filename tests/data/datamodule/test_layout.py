@@ -76,6 +76,12 @@ def test_a_prompt_is_not_shared_by_two_kinds_of_length() -> None:
     sizes = [next(iter(one.train_dataloader())).tokens.num_tokens for one in made]
     prompt = 24
     assert sizes == [sizes[0], sizes[0] + prompt, sizes[0]]
+    # Both pairs together may take 2 * (prompt + 7) + 30 = 92 tokens, where nothing is long 61.
+    options |= {"batch_pairs": None, "batch_tokens": (most := 2 * (prompt + 7) + 26)}
+    made = [data(**options, reading=Reading(steady_tokens=limit)) for limit in (None, 40, 60)]
+    cut = [[batch.tokens.num_tokens for batch in one.train_dataloader()] for one in made]
+    assert [len(batches) for batches in cut] == [1, 2, 1]
+    assert max(size for batches in cut for size in batches) <= most
 
 
 def test_an_encoder_shares_no_prefix() -> None:
