@@ -34,6 +34,9 @@ READ = ("data.file", "data.cache_dir", "data.num_workers", "data.val_", "data.te
 HYDRAS = frozenset({".hydra", "train.log"})
 """What Hydra writes in a run's folder before the command begins."""
 
+UNLOGGED = frozenset({"hparams.yaml"})
+"""What the logger of CSV leaves in its folder without a row."""
+
 SPIKES = "spikes.jsonl"
 """The gradient spikes of a run with their pairs."""
 
@@ -93,13 +96,17 @@ def begin(run: Path, cfg: DictConfig, step: int | None) -> None:
 
 
 def clear_if_nothing(run: Path) -> None:
-    """Remove the folder of a run that has not begun: it holds what Hydra writes before, and nothing else, and no other
-    run is at work there.
+    """Remove the folder of a run that has not begun: it holds what Hydra and the logger of CSV write before, nothing
+    else, and no other run is at work there.
 
     With it go those above it that are empty now, up to `runs`, below which Hydra makes them.
     """
-    if run.is_dir() and {path.name for path in run.iterdir()} <= HYDRAS and not is_at_work(run):
-        shutil.rmtree(run / ".hydra", ignore_errors=True)
+    logged = run / "csv"
+    is_unlogged = logged.is_dir() and {path.name for path in logged.iterdir()} <= UNLOGGED
+    nothing = HYDRAS | {logged.name} if is_unlogged else HYDRAS
+    if run.is_dir() and {path.name for path in run.iterdir()} <= nothing and not is_at_work(run):
+        for made in (run / ".hydra", logged):
+            shutil.rmtree(made, ignore_errors=True)
         (run / "train.log").unlink(missing_ok=True)
         if run.resolve() == Path.cwd():
             return

@@ -159,15 +159,18 @@ def test_a_start_that_was_trained_anew_makes_other_voters(tmp_path: Path, monkey
 
 
 def test_a_run_that_never_began_leaves_nothing(tmp_path: Path) -> None:
-    """Of a folder in which anything else stands, a job of a sweep among them, all of it stays."""
-    for run, more in ((tmp_path / "a", []), (tmp_path / "b", ["job.json"])):
-        (run / ".hydra").mkdir(parents=True)
-        (run / ".hydra" / "config.yaml").write_text("name: a\nseed: 0\n")
+    """Of a folder in which anything else stands, a job of a sweep among them, all of it stays. The settings that the
+    logger of CSV writes without a row are nothing.
+    """
+    for run, more in (("a", []), ("b", ["job.json"]), ("c", ["csv/hparams.yaml"]), ("d", ["csv/metrics.csv"])):
+        (tmp_path / run / ".hydra").mkdir(parents=True)
+        (tmp_path / run / "csv").mkdir()
+        (tmp_path / run / ".hydra" / "config.yaml").write_text("name: a\nseed: 0\n")
         for name in ("train.log", *more):
-            (run / name).write_text("")
-        _folder.clear_if_nothing(run)
-        assert run.exists() == bool(more)
-    assert len(list((tmp_path / "b").iterdir())) == 3
+            (tmp_path / run / name).write_text("")
+        _folder.clear_if_nothing(tmp_path / run)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "d"]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [".hydra", "csv", "job.json", "train.log"]
     with pytest.raises(ValueError, match="names no run"):
         find_runs("runs", tmp_path / "b")
 
