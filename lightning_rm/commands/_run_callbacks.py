@@ -22,7 +22,7 @@ from lightning_rm.callbacks import (
 )
 from lightning_rm.commands._checks import train_monitors
 from lightning_rm.commands._config import plain_console
-from lightning_rm.commands._folder import SPIKES
+from lightning_rm.commands._folder import SPIKES, STOPPED
 from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.models.backbone.adapters import count_parameters
@@ -45,7 +45,7 @@ def own_callbacks(
         LastCheckpoint(checkpoints),
         HuggingFaceCheckpoint(run / "model", tokenizer, monitor, cfg.mode, checkpoints / "best.ckpt"),
         PairRecorder(run / "pairs"),
-        ResumeCheckpoint(checkpoints / "resume.ckpt", cfg.checkpoint.every_n_train_steps),  # before what may fail
+        ResumeCheckpoint(run / STOPPED, cfg.checkpoint.every_n_train_steps),  # before what may fail
         SpikeRecorder(run / SPIKES),
         *shown(cfg),
         GoOn(),
