@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import cycle, islice
 from pathlib import Path
 from typing import get_args
 
@@ -103,7 +104,8 @@ def check_all(stages: RoundStages) -> None:
         responses, chosen = Path(scratch) / "responses.jsonl", Path(scratch) / "chosen.jsonl"
         pairs = [_made_up(prompt) for prompt in prompts]
         write_groups(responses, [_group(pair) for pair in pairs])
-        write_pairs(chosen, pairs)
+        # As many as a round may choose: what is said of their number is of the round's.
+        write_pairs(chosen, islice(cycle(pairs), len(setup.sampled_prompts)))
         end = ["check=true", "seed=0", f"hydra.run.dir={quoted(str(Path(scratch) / 'run'))}"]
         setup.run(["train", *words, *stages.model.files(None, responses), "name=check", *end])
         if stages.policy.chooses:

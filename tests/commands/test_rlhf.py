@@ -19,6 +19,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from lightning_rm.commands._process import words_of as handed_on
+from lightning_rm.commands._round_checks import check_all
 from lightning_rm.commands._round_setup import Setup
 from lightning_rm.commands._rounds import RoundStages
 from lightning_rm.commands._words import quoted
@@ -144,6 +145,20 @@ class Runner:
         self.ran.append(words[0])
         if self.killed_at == len(self.ran) - 0.5:
             raise KeyboardInterrupt
+
+
+def test_a_policys_training_is_checked_on_as_many_pairs_as_a_round_has_prompts(world: Path, tmp_path: Path) -> None:
+    """Of four made-up pairs it was said that one batch of 16 holds them all, where a round has thousands."""
+    (tmp_path / "out").mkdir()
+    seen: list[int] = []
+
+    def counted(words: Sequence[str]) -> None:
+        (file,) = [word.removeprefix("data.file=").strip('"') for word in words if word.startswith("data.file=")]
+        seen.append(len(Path(file).read_text().splitlines()))
+
+    words = words_of(world, tmp_path / "out", "num_prompts=6")
+    check_all(RoundStages(Setup(composed(*words, command="rlhf"), words, counted, Console(quiet=True))))
+    assert seen == [24, 6]  # the data's own pairs, and what the policy may learn from six prompts
 
 
 def run(words: list[str], runner: Runner) -> RoundTable | None:
