@@ -46,6 +46,13 @@ def number_of(count: int, thing: str) -> str:
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
+def and_others(count: int) -> str:
+    """Return what a list that ends before them says of so many more: ` and 1 other`, ` and 3 others`; nothing for
+    none.
+    """
+    return f" and {number_of(count, 'other')}" if count > 0 else ""
+
+
 def is_count(value: object) -> TypeGuard[int]:
     """Tell whether a value is a whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)

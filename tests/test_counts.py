@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_rm.counts import check_counts, check_numbers, given, number_of
+from lightning_rm.counts import and_others, check_counts, check_numbers, given, number_of
 from lightning_rm.models.ensembles.member_settings import Members
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import SimCSE, SwAV
@@ -21,6 +21,7 @@ from tests.toy import toy_model
 
 def test_one_thing_is_told_in_the_singular() -> None:
     assert [number_of(count, "voter") for count in (0, 1, 1200)] == ["0 voters", "1 voter", "1,200 voters"]
+    assert [and_others(count) for count in (-1, 0, 1, 3)] == ["", "", " and 1 other", " and 3 others"]
 
 
 @pytest.mark.parametrize("value", ["8", True, 0.5, -1, [1], math.nan, None])

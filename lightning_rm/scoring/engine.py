@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_rm.counts import check_counts, given
+from lightning_rm.counts import check_counts, given, number_of
 from lightning_rm.data.batches.choice import LayoutSetting, choose_layout
 from lightning_rm.data.batches.layouts import layout_of
 from lightning_rm.models.backbone.contexts import evaluating
@@ -149,8 +149,8 @@ def check_finite(rewards: Rewards, name: Callable[[int], str]) -> None:
     """Raise ValueError for the first sequence with a reward that is not finite."""
     bad = np.flatnonzero(~np.isfinite(rewards).all(axis=1))
     if len(bad):
-        first = name(int(bad[0]))
+        first, others = name(int(bad[0])), number_of(len(bad) - 1, "other")
         raise ValueError(
-            f"{first} has a reward that is not finite, and so have {len(bad) - 1} others of {len(rewards)}: "
-            "has the model's training diverged?"
+            f"{first} has a reward that is not finite, and so have {others} of {len(rewards):,}: has the model's "
+            "training diverged?"
         )

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_rm.counts import and_others
 from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BY_SHARE, BY_WEIGHT, BY_WHERE, moved
 
 MAX_EXAMPLES = 3
@@ -126,5 +127,4 @@ def unread_note(reports: Iterable[DataReport]) -> list[str]:
     if not counts:
         return []
     named = ", ".join(f"{name!r} {count:,}" for name, count in counts.most_common(MAX_UNREAD))
-    others = f" and {len(counts) - MAX_UNREAD} others" if len(counts) > MAX_UNREAD else ""
-    return [f"fields that are not read, and the rows that have them: {named}{others}"]
+    return [f"fields that are not read, and the rows that have them: {named}{and_others(len(counts) - MAX_UNREAD)}"]

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_rm.counts import check_counts
-from lightning_rm.models.backbone import loading, settings
+from lightning_rm.models.backbone import loading, settings, weight_names
 from lightning_rm.models.backbone.adapters import Adapter, LoraAdapter, four_bit, is_plain_lora, put_adapter
 from lightning_rm.models.backbone.checkpoint import Checkpoint
 from lightning_rm.models.backbone.contexts import quiet, seeded
@@ -170,8 +170,8 @@ def _unread(
     head = {name for name, _ in head_tensors(backbone, architecture)}
     missing, others = unread.missing(backbone), unread.others(backbone)
     lacking = missing - head if new_head else missing
-    loading.check_keys(checkpoint, config, head, lacking, others, hint=BY_NAME)
-    loading.warn_of_layers(checkpoint, backbone, others)
+    weight_names.check_names(checkpoint, config, head, lacking, others, hint=BY_NAME)
+    weight_names.warn_of_layers(checkpoint, backbone, others)
     drawn = head if new_head else missing
     init_head(backbone, architecture, drawn, head_seed)
     with torch.no_grad():

@@ -6,8 +6,7 @@ It reads weights and says what is wrong with them in a user's words. It knows no
 from __future__ import annotations
 
 import traceback
-import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -27,19 +26,12 @@ from lightning_rm.checksums import check_weights
 from lightning_rm.models.backbone.checkpoint import Checkpoint, is_classifier
 from lightning_rm.models.backbone.contexts import quiet, seeded
 from lightning_rm.models.backbone.heads import Architecture, head_tensors
-from lightning_rm.models.backbone.layers import layers_name
 from lightning_rm.models.backbone.text_tower import WEIGHTS
+from lightning_rm.models.backbone.weight_names import check_names, check_sizes, warn_of_layers
 from lightning_rm.told import object_in, read_object
 
 KEPT_IN_FLOAT32 = "_keep_in_fp32_modules_strict"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
-FOREIGN_HEADS = (
-    *("v_head", "value_head", "reward_head", "score_head", "rm_head", "regression_head", "regression_layer"),
-    "score.",  # of several layers
-)
-"""Parts of names that other libraries have for a reward head."""
-FOREIGN_FILE = "value_head.*"
-"""Files that other libraries keep one in, beside the model's."""
 
 
 def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -72,13 +64,7 @@ def load_weights(auto: Any, checkpoint: Checkpoint, **options: Any) -> tuple[Any
         if not isinstance(error, RuntimeError):
             raise
         raise ValueError(f"{checkpoint.origin}: the weights do not fit their configuration: {error}") from error
-    if other := sorted(keys["mismatched_keys"]):
-        name, stored, wanted = other[0]
-        more = f", and {len(other) - 1} others" if len(other) > 1 else ""
-        raise ValueError(
-            f"{checkpoint.origin}: the weights do not fit their configuration: {name} is {tuple(stored)} in the file, "
-            f"and config.json says {tuple(wanted)}{more}; put the config.json there that the weights were saved with"
-        )
+    check_sizes(checkpoint, keys["mismatched_keys"])
     return loaded, keys
 
 
@@ -126,7 +112,7 @@ def load_classifier(
     missing: set[str] = set(keys["missing_keys"])
     unexpected: set[str] = set(keys["unexpected_keys"])
     head = {name for name, _ in head_tensors(classifier, architecture)}
-    check_keys(checkpoint, config, head, missing - head if new_head else missing, unexpected)
+    check_names(checkpoint, config, head, missing - head if new_head else missing, unexpected)
     warn_of_layers(checkpoint, classifier, unexpected)
     return classifier, missing
 
@@ -165,7 +151,7 @@ def load_with_lm_head(
     names = {name for name, _ in head_tensors(classifier, architecture)}
     missing: set[str] = set(keys["missing_keys"])
     unexpected: set[str] = set(keys["unexpected_keys"])
-    check_keys(checkpoint, config, names, missing if new_head else missing | names, unexpected)
+    check_names(checkpoint, config, names, missing if new_head else missing | names, unexpected)
     warn_of_layers(checkpoint, classifier, unexpected)
     return classifier, names, cast(nn.Linear, causal.get_output_embeddings())
 
@@ -203,59 +189,6 @@ def add_embeddings(
             lm_head.bias = nn.Parameter(torch.cat([lm_head.bias.data, more]))
         lm_head.out_features = num_tokens
     return num_added
-
-
-def check_keys(
-    checkpoint: Checkpoint,
-    config: PreTrainedConfig,
-    head: set[str],
-    missing: set[str],
-    unexpected: set[str],
-    hint: str = "",
-) -> None:
-    """Check which weights a checkpoint lacks, and that no head that was trained is replaced by a new one.
-
-    Args:
-        checkpoint: where it is.
-        config: its configuration.
-        head: names of the head's parameters.
-        missing: names of all weights that it lacks.
-        unexpected: names of weights in it that are not read.
-        hint: what to say where the backbone is incomplete.
-
-    Raises:
-        ValueError: if the backbone is incomplete, or the head of a reward model is, or lies there in another form.
-    """
-    if lacks := sorted(missing - head):
-        raise ValueError(f"{checkpoint.origin}: backbone weights are missing: {_first_of(lacks)}{hint}")
-    if missing and is_classifier(config):
-        raise ValueError(f"{checkpoint.origin}: a reward model whose head is missing: {', '.join(sorted(missing))}")
-    foreign = sorted(name for name in unexpected if any(part in name for part in FOREIGN_HEADS))
-    foreign += sorted(file.name for file in Path(checkpoint.path).glob(FOREIGN_FILE))
-    if missing and foreign:
-        raise ValueError(
-            f"{checkpoint.origin}: its reward head is stored as {_first_of(foreign)}, which transformers does not "
-            f"read; rename it to {', '.join(sorted(missing))}, start from its causal model, or draw another with "
-            "new_head=True"
-        )
-
-
-def warn_of_layers(checkpoint: Checkpoint, backbone: PreTrainedModel, unexpected: set[str]) -> None:
-    """Warn of weights of layers that a checkpoint has and its configuration does not: the model is not whole."""
-    prefix, layers = backbone.base_model_prefix, layers_name(backbone)
-    unread = sorted(name for name in unexpected if name.removeprefix(f"{prefix}.").startswith(f"{layers}."))
-    if unread:
-        warnings.warn(
-            f"{checkpoint.origin}: weights of layers are left out, as its config.json says nothing of them: "
-            f"{_first_of(unread)}; rewards are those of the model without them",
-            stacklevel=2,
-        )
-
-
-def _first_of(names: Sequence[str], most: int = 3) -> str:
-    """Return the first of some names, and how many others there are."""
-    others = f" and {len(names) - most} others" if len(names) > most else ""
-    return ", ".join(names[:most]) + others
 
 
 @contextmanager

@@ -233,6 +233,16 @@ def test_layers_that_a_configuration_says_nothing_of_are_told(load_sharded: bool
     assert len(model.backbone.base_model.layers) == 1
 
 
+def test_weights_of_other_sizes_are_told_with_their_number(tmp_path: Path) -> None:
+    """Three of each of two layers."""
+    config = json.loads((save_causal(tmp_path) / "config.json").read_text())
+    size = config["intermediate_size"]
+    (tmp_path / "config.json").write_text(json.dumps({**config, "intermediate_size": 2 * size}))
+    told = rf"down_proj\.weight is \(\d+, {size}\) in the file, .* says \(\d+, {2 * size}\) \(5 others too\); put"
+    with pytest.raises(ValueError, match=told):
+        RewardModel.from_pretrained(tmp_path)
+
+
 def test_a_size_that_is_none_names_the_folder(tmp_path: Path) -> None:
     config = json.loads((save_causal(tmp_path) / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": "wide"}))
