@@ -13,9 +13,10 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.digests import digest
 from lightning_rm.drafts import naming
 from lightning_rm.rlhf.chat_endpoint import ChatEndpoint
+from lightning_rm.rlhf.endpoint_judge import verdict_of
+from lightning_rm.rlhf.judge_answers import Said
+from lightning_rm.rlhf.judges import Verdict
 from lightning_rm.rlhf.lines import whole_lines
 from lightning_rm.told import object_of
 
@@ -49,6 +53,9 @@ VERDICT = re.compile(
     re.IGNORECASE,
 )
 """A first line that is a verdict alone: `A`, `**B**.`, `Response A is better`. In another sentence "A" is a word."""
+
+VOTES: Mapping[Verdict | None, float] = {"win": 1.0, "lose": -1.0, "tie": 0.0, None: math.nan}
+"""What both answers say of the chosen response -> the vote."""
 
 
 @dataclass(frozen=True)
@@ -137,22 +144,18 @@ class Judge:
 
     def _vote(self, server: ChatEndpoint, texts: list[str], place: str) -> float:
         prompt, chosen, rejected = texts
-        first, second = (
-            self._ask(server, QUESTION.format(prompt=prompt, first=one, second=other), place)
-            for one, other in ((chosen, rejected), (rejected, chosen))
-        )
-        if first is None or second is None:
-            return math.nan
-        return {"AB": 1.0, "BA": -1.0}.get(first + second, 0.0)
+        first = self._ask(server, QUESTION.format(prompt=prompt, first=chosen, second=rejected), place)
+        second = self._ask(server, QUESTION.format(prompt=prompt, first=rejected, second=chosen), place)
+        return VOTES[verdict_of(first, second)]
 
-    def _ask(self, server: ChatEndpoint, question: str, place: str) -> str | None:
+    def _ask(self, server: ChatEndpoint, question: str, place: str) -> Said | None:
         """Return `A` or `B`; None where the judge says neither."""
         try:
             first_line = server.ask(question).text.strip().partition("\n")[0]
         except ValueError as error:
             raise ValueError(f"{place}: {error}; what it has judged is kept, start again to go on") from error
         found = VERDICT.fullmatch(first_line)
-        return found[1].upper() if found else None
+        return cast(Said, found[1].upper()) if found else None
 
 
 def _read(path: Path) -> dict[str, float]:
