@@ -136,9 +136,8 @@ def check_strangers(named: str, runs: Sequence[Path]) -> None:
             why = f"does not say what it was trained on, and {first} does"
         elif own["data"] != expected["data"]:
             why = f"was trained on other pairs than {first}"
-        elif own["settings"] != expected["settings"]:
+        elif keys := _differing(own["settings"], expected["settings"]):
             here, there = own["settings"], expected["settings"]
-            keys = sorted(key for key in {**here, **there} if here.get(key) != there.get(key))
             shown = ", ".join(f"{key}={here.get(key)}, not {there.get(key)}" for key in keys[:3])
             why = f"was trained with other settings than {first} ({shown})"
         else:
@@ -147,6 +146,16 @@ def check_strangers(named: str, runs: Sequence[Path]) -> None:
             f"voters={named!r}: {run} {why}: is it left from an older sweep? Remove it, or name the voters that you "
             "mean one by one, voters=[RUN,RUN]"
         )
+
+
+def _differing(here: Mapping[str, object], there: Mapping[str, object]) -> list[str]:
+    """Return the settings in which two runs differ. An option that only one of them knows, for the other is of an older
+    version, and leaves off (null, false, 0) is no difference.
+    """
+    both = here.keys() & there.keys()
+    return sorted(
+        key for key, value in {**there, **here}.items() if (here[key] != there[key] if key in both else bool(value))
+    )
 
 
 def _trained_on(run: Path) -> dict[str, Any] | None:

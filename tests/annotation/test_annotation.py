@@ -18,7 +18,7 @@ import pytest
 from lightning_rm.annotation.annotate import annotate
 from lightning_rm.annotation.files import VOTERS, write_parquet
 from lightning_rm.annotation.layouts import write_fnlp, write_trl
-from lightning_rm.annotation.voters import TRAINED_ON, Voter, check_voters, write_trained_on
+from lightning_rm.annotation.voters import TRAINED_ON, Voter, check_strangers, check_voters, write_trained_on
 from lightning_rm.annotation.votes import Votes, collect_votes
 from lightning_rm.commands._data import find_voters
 from lightning_rm.data.rows import BadRow, Message, PairRow, Source
@@ -404,3 +404,16 @@ def test_a_voter_that_is_trained_anew_meanwhile_leaves_no_vote_under_its_old_nam
 def test_a_shard_has_a_conversation(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shard_size=0; give 1 or more"):
         collect_votes(SyntheticSource(2), [], tmp_path, TokenizePolicy(), shard_size=0)
+
+
+def test_an_option_that_an_older_run_does_not_know_is_no_difference_where_it_is_off(tmp_path: Path) -> None:
+    known = {"optimizer.lr": 1.0}
+    for number, settings in enumerate([known, known | {"new": False, "newer": None, "newest": 0.0}]):
+        write_trained_on(tmp_path / str(number), "a", settings)
+    runs = [tmp_path / "0", tmp_path / "1"]
+    check_strangers("runs", runs)
+    check_strangers("runs", runs[::-1])
+    for settings, told in ((known | {"new": 3}, r"\(new=3, not None\)"), ({"optimizer.lr": 0.0}, "lr=0.0, not 1.0")):
+        write_trained_on(runs[1], "a", settings)
+        with pytest.raises(ValueError, match=told):
+            check_strangers("runs", runs)

@@ -107,7 +107,7 @@ class Bootstrap:
                 yield replace(row, id=f"{row.id}#{copy + 1}") if copy else row
 
 
-class Share:
+class PromptShare:
     """The rows of a share of the prompts: for a learning curve, or a trial of an hour's settings in minutes.
 
     Args:

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import BadRow, PairRow
-from lightning_rm.data.sources.resampling import Bootstrap, Fold, Share, WithoutFold, poisson
+from lightning_rm.data.sources.resampling import Bootstrap, Fold, PromptShare, WithoutFold, poisson
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from tests.toy import Rows
@@ -91,21 +91,21 @@ def test_one_fold_is_no_fold() -> None:
 def test_a_share_is_of_prompts_and_a_larger_one_holds_it(tmp_path: Path) -> None:
     """Of 400 prompts about the share, within three standard errors; what is left out is counted, and bad rows pass."""
     prompts = {
-        share: {row.prompt_id for row in Share(SOURCE, share) if isinstance(row, PairRow)} for share in (0.1, 0.4)
+        share: {row.prompt_id for row in PromptShare(SOURCE, share) if isinstance(row, PairRow)} for share in (0.1, 0.4)
     }
     assert prompts[0.1] < prompts[0.4]
     every = {row.prompt_id for row in SOURCE}
     for share, found in prompts.items():
         assert abs(len(found) - share * len(every)) < 3 * (share * (1 - share) * len(every)) ** 0.5
-    assert list(Share(SOURCE, 1.0)) == list(SOURCE)
-    assert list(Share(Rows([BadRow("here", "missing field", "chosen")]), 0.001)) != []
-    assert Share(SOURCE, 0.1).fingerprint() != Share(SOURCE, 0.1, seed=1).fingerprint()
+    assert list(PromptShare(SOURCE, 1.0)) == list(SOURCE)
+    assert list(PromptShare(Rows([BadRow("here", "missing field", "chosen")]), 0.001)) != []
+    assert PromptShare(SOURCE, 0.1).fingerprint() != PromptShare(SOURCE, 0.1, seed=1).fingerprint()
     data = PreferenceDataModule(
-        world_tokenizer(), train=SOURCE, val_fraction=0.2, cache_dir=tmp_path, resample=partial(Share, share=0.4)
+        world_tokenizer(), train=SOURCE, val_fraction=0.2, cache_dir=tmp_path, resample=partial(PromptShare, share=0.4)
     )
     data.setup("fit")
     report, held_out = data.reports["train"], data.reports["val"]
     assert report.kept + report.reasons["left out by share"] == report.read == 400 - held_out.kept
     for share in (0, 1.5, "0.5", float("nan")):
         with pytest.raises(ValueError, match="it is a share of the prompts, above 0 and up to 1"):
-            Share(SOURCE, share)  # pyright: ignore[reportArgumentType]
+            PromptShare(SOURCE, share)  # pyright: ignore[reportArgumentType]
