@@ -29,6 +29,9 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.told import read_object
 
+ALIGNMENT = 64
+"""Bytes of which torch's own memory on a CPU begins at multiples."""
+
 
 class LoadedModel(NamedTuple):
     """A reward model in evaluation mode, and its tokenizer."""
@@ -107,7 +110,20 @@ def load_model(
             "a reward model from it first; as a control, evaluate takes it as untrained=..., and load_model with "
             "new_head=True"
         )
-    return LoadedModel(model.to(place or "cpu").eval(), tokenizer)
+    return LoadedModel(_aligned(model.to(place or "cpu").eval()), tokenizer)
+
+
+def _aligned(model: AnyRewardModel) -> AnyRewardModel:
+    """Copy weights that lie in the map of a file at odd addresses to where torch's own memory begins.
+
+    Sums over them are taken in another order there by some processors: the rewards of a model that is loaded would
+    differ in their last digits from those of the same model in memory, and those of Ray's workers from the plain
+    engine's.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.data.clone()
+    return model
 
 
 def check_loaded(given: object, name: str) -> None:

@@ -440,7 +440,7 @@ def test_a_browser_runs_nothing_of_the_pairs_and_nothing_reaches_over_a_narrow_w
         window.open(copy.as_uri())
         window.until("/^\\d+,\\d+,\\d+$/.test(document.title)")
         inner, whole, figures = map(int, window.js("document.title").split(","))
-    assert Elements(dom).tags.count("section") == 8
+    assert Elements(dom).tags.count("section") == 9
     assert "<script>" not in dom
     assert whole <= inner <= 500
     assert figures >= 7

@@ -176,6 +176,13 @@ def test_a_head_that_was_never_trained_is_refused_by_whoever_scores(tmp_path: Pa
         assert np.isfinite(score_sequences(model, SEQUENCES)).all()
 
 
+def test_weights_that_are_loaded_lie_as_those_in_memory_do(tmp_path: Path) -> None:
+    """In the map of a file they lay at odd addresses, from where some processors add in another order."""
+    toy_model().save_pretrained(tmp_path, world_tokenizer())
+    model = load_model(tmp_path).model
+    assert {tensor.data_ptr() % 64 for tensor in (*model.parameters(), *model.buffers())} == {0}
+
+
 def test_every_form_of_model_is_loaded_as_what_it_is(tmp_path: Path) -> None:
     """A run, a folder, an ensemble and members, each scored as before it was saved."""
     tokenizer = world_tokenizer()
