@@ -18,7 +18,7 @@ from lightning_rm.data.sources.resampling import Fold, WithoutFold
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.digests import check_unchanged, fingerprint
 from lightning_rm.globs import is_glob, named_paths
-from lightning_rm.scoring.load import find_folder, runs_in
+from lightning_rm.scoring.load import find_folder, models_at
 from lightning_rm.told import read_object
 
 
@@ -61,7 +61,7 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
     found: dict[Path, Voter] = {}
     for pattern in [voters] if isinstance(voters, str) else voters:
         named = [path for path in sorted(named_paths(pattern), key=_by_number) if path.is_dir()]
-        paths = [run for path in named for run in ([path] if find_folder(path, weights) else runs_in(path, weights))]
+        paths = [run for path in named for run in models_at(path, weights)]
         folders = [(path, find_folder(path, weights)) for path in paths]
         usable = [Voter(str(path), folder, _fold(path)) for path, folder in folders if folder is not None]
         if not usable:

@@ -20,7 +20,7 @@ from lightning_rm.devices import known_device
 from lightning_rm.digests import chunks_digest, fingerprint
 from lightning_rm.globs import by_numbers
 from lightning_rm.model_paths import check_model_path
-from lightning_rm.models.backbone.checkpoint import CLASSIFIER
+from lightning_rm.models.backbone.checkpoint import names_classifier
 from lightning_rm.models.backbone.folder import is_ensemble, is_members
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.files import member_folders
@@ -155,6 +155,15 @@ def find_folder(run: Path, weights: str = "best") -> Path | None:
     return None
 
 
+def models_at(folder: Path, weights: str = "best") -> list[Path]:
+    """Return the folder itself, where it is a run with weights or a model, and else the runs in it, if there are any.
+
+    Raises:
+        ValueError: for other weights.
+    """
+    return [folder] if find_folder(folder, weights) else runs_in(folder, weights)
+
+
 def runs_in(folder: Path, weights: str = "best", depth: int = 2) -> list[Path]:
     """Return the runs of reward models in a folder that is no model itself, at most `depth` folders down.
 
@@ -165,7 +174,8 @@ def runs_in(folder: Path, weights: str = "best", depth: int = 2) -> list[Path]:
     for inner in sorted(folder.glob("[!.]*/"), key=lambda inner: by_numbers(str(inner))):
         model = inner / "model" / weights
         if find_folder(model) == model:
-            found += [inner] if is_ensemble(model) or _is_classifier(model) else []
+            is_model = is_ensemble(model) or names_classifier(read_object(model / "config.json").get("architectures"))
+            found += [inner] if is_model else []
         elif depth > 1:
             found += runs_in(inner, weights, depth - 1)
     return found
@@ -180,11 +190,6 @@ def check_not_above_runs(folder: Path, weights: str = "best") -> None:
     if runs := runs_in(folder, weights, depth=3):
         one = "a run" if len(runs) == 1 else f"{len(runs)} runs"
         raise ValueError(f"{folder} is no model, but has {one} in it; name one: {runs[-1]}")
-
-
-def _is_classifier(model: Path) -> bool:
-    named: list[str] = read_object(model / "config.json").get("architectures") or []
-    return any(name.endswith(CLASSIFIER) for name in named)
 
 
 def _weights(model: AnyRewardModel) -> Iterator[bytes | memoryview]:

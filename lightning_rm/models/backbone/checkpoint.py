@@ -5,6 +5,7 @@ It says what is wrong with a place in a user's words. It reads no weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,4 +126,9 @@ class Checkpoint:
 
 def is_classifier(config: PreTrainedConfig) -> bool:
     """Tell whether a checkpoint's own head is a sequence classifier's."""
-    return any(name.endswith(CLASSIFIER) for name in config.architectures or ())
+    return names_classifier(config.architectures)
+
+
+def names_classifier(architectures: Sequence[str] | None) -> bool:
+    """Tell whether the `architectures` of a configuration name a sequence classifier; one may name none."""
+    return any(name.endswith(CLASSIFIER) for name in architectures or ())
