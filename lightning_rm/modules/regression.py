@@ -126,7 +126,7 @@ class RegressionRM(PairwiseRM):
         output: RewardOutput = self.model(batch.tokens)
         if self.heads is None:
             return output
-        return replace(output, reward=self.heads(output.feature) @ self._weights(output.reward))
+        return replace(output, reward=self._weighted(self.heads(output.feature)))
 
     def losses(self, batch: PreferenceBatch, output: RewardOutput) -> dict[str, Tensor]:
         """Return the mean over pairs of the mean over the scores that are known of a pair's two responses.
@@ -145,8 +145,8 @@ class RegressionRM(PairwiseRM):
             losses = (predicted - target).square()
         counts = known & first_of_each(batch)[..., None]
         total, number = (losses * counts).sum((0, 2)), counts.sum((0, 2))
-        same_list = (batch.group[:, None] == batch.group).to(total.dtype)
-        of_lists = same_list @ total / (same_list @ number.to(total.dtype)).clamp(min=1)
+        same_list = batch.group[:, None] == batch.group
+        of_lists = (total * same_list).sum(1) / (number * same_list).sum(1).clamp(min=1)
         loss = (batch.weight * of_lists).mean()
         return {"loss": loss, self.loss: loss}
 
@@ -158,7 +158,7 @@ class RegressionRM(PairwiseRM):
         if isinstance(batch, GroupBatch) or not {*(self.attributes or batch.attributes[:1])} <= {*batch.attributes}:
             return None
         scores = batch.scores[..., self._places(batch.attributes)]
-        return scores[..., 0] if self.heads is None else scores @ self._weights(scores)
+        return scores[..., 0] if self.heads is None else self._weighted(scores)
 
     def export(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the reward model; of several attributes with the one head that is their weighted sum."""
@@ -177,6 +177,10 @@ class RegressionRM(PairwiseRM):
             head = linear_head(self.model, "module.attributes")
             heads = whole(self.heads.weight)
             set_whole(head, (self._weights(heads) @ heads)[None])
+
+    def _weighted(self, scores: Tensor) -> Tensor:
+        """Return (...,), the weighted sum of (..., A): no product of matrices, which autocast would round."""
+        return (scores * self._weights(scores)).sum(-1)
 
     def _weights(self, like: Tensor) -> Tensor:
         assert self.attributes is not None
