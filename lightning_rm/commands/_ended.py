@@ -12,7 +12,8 @@ from lightning_rm.analysis.run import write_figures
 from lightning_rm.checksums import write_checksums_below
 from lightning_rm.commands._checks import BENCHMARK
 from lightning_rm.commands._config import plain_console
-from lightning_rm.commands._folder import STOPPED
+from lightning_rm.commands._found import STOPPED
+from lightning_rm.commands._resume import RESULTS
 from lightning_rm.commands._tables import results_table
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.drafts import draft_of, write_json
@@ -20,7 +21,7 @@ from lightning_rm.drafts import draft_of, write_json
 PLACES = {
     "best weights": "model/best",
     "last weights": "model/last",
-    "results": "results.json",
+    "results": RESULTS,
     "per-pair rewards": "pairs",
     "metrics": "csv/metrics.csv",
     "W&B run": "wandb",
@@ -62,8 +63,8 @@ def report(run: Path, results: dict[str, dict[str, float]], urls: Sequence[str] 
     except Exception as error:
         failed = error
     content = (json.dumps(results, indent=2) + "\n").encode()
-    write_checksums_below(run, CHECKED, {"results.json": content})
-    with draft_of(run / "results.json") as draft:
+    write_checksums_below(run, CHECKED, {RESULTS: content})
+    with draft_of(run / RESULTS) as draft:
         draft.write_bytes(content)
     if failed is not None:
         raise failed

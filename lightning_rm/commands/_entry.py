@@ -73,13 +73,13 @@ def command(
                 if in_sweep():
                     follow_sweep()
                 goes_on = cfg.get("resume") == "auto" or (in_sweep() and is_requeued(cfg, arguments()))
-                if goes_on and (done := go_on(cfg)) is not None:
-                    return done
-                if in_sweep():
-                    leave_word(LOST)
-                if alone and not OmegaConf.is_missing(cfg, "out") and cfg.out is not None:
-                    ends.enter_context(writing_alone(Path(cfg.out), verb))
-                result = task(cfg)
+                result = go_on(cfg) if goes_on else None
+                if result is None:
+                    if in_sweep():
+                        leave_word(LOST)
+                    if alone and not OmegaConf.is_missing(cfg, "out") and cfg.out is not None:
+                        ends.enter_context(writing_alone(Path(cfg.out), verb))
+                    result = task(cfg)
                 if in_sweep() or ("resume" in cfg and word_before() is not None):  # or one of a sweep, alone again
                     leave_word(None, result)
             return result

@@ -13,20 +13,18 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_rm.annotation.voters import write_trained_on
 from lightning_rm.checksums import CHECKSUMS_FILE
 from lightning_rm.commands._alone import is_at_work
-from lightning_rm.commands._config import dotted, plain_console, resolved, written_config
+from lightning_rm.commands._config import dotted, plain_console
 from lightning_rm.commands._data import start_of
 from lightning_rm.commands._entry import arguments
-from lightning_rm.commands._resume import write_job
+from lightning_rm.commands._found import HOW, STOPPED, changes
+from lightning_rm.commands._resume import RESULTS, write_job
 from lightning_rm.data.sets import as_source
 from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.drafts import clear_drafts, draft_of
 from lightning_rm.models.backbone.folder import is_of_model
 
-STOPPED = "checkpoints/resume.ckpt"
-"""What a stop has left in a run's folder."""
-
 CHECKPOINTS = ("checkpoints/best*.ckpt", "checkpoints/last*.ckpt", STOPPED)
-OWN = ("name", "seed", "init_seed", "resume", "paths", "checkpoint", "logger", "callbacks", "resample", "debug", "show")
+OWN = (*HOW, "name", "seed", "init_seed", "paths", "checkpoint", "logger", "callbacks", "resample", "debug", "show")
 TRAINS = ("precision", "max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
 READ = ("data.file", "data.cache_dir", "data.num_workers", "data.val_", "data.test_", "data.module.", "data.eval_")
 """Settings that do not make a voter what it is, and those of the trainer that do; its pairs are known by content."""
@@ -43,23 +41,8 @@ SPIKES = "spikes.jsonl"
 SETTINGS = "config_to_step_{}.yaml"
 """The settings of a run up to the step from which it went on with others."""
 
-RECORDS = (SETTINGS.format("*"), "csv/metrics.csv", "results.json", "data.json", SPIKES, "pairs/*.*", "figures/*.*")
+RECORDS = (SETTINGS.format("*"), "csv/metrics.csv", RESULTS, "data.json", SPIKES, "pairs/*.*", "figures/*.*")
 """What a run writes beside its models, as globs below its folder."""
-
-
-def check_not_stopped(run: Path) -> None:
-    """Check that no run was stopped in the folder of one that begins: it can go on, and its hours are not thrown away
-    unasked.
-
-    Raises:
-        ValueError: if one was.
-    """
-    stopped = run / STOPPED
-    if stopped.exists() and not (run / "results.json").exists() and not is_at_work(run):
-        raise ValueError(
-            f"{run} holds a run that was stopped: go on with it by resume=auto, or begin another in its place once "
-            f"{stopped} is removed"
-        )
 
 
 def begin(run: Path, cfg: DictConfig, step: int | None) -> None:
@@ -131,13 +114,7 @@ def _keep_settings(config: Path, cfg: DictConfig, step: int) -> None:
     kept = {int(path.stem.rpartition("_")[2]): path for path in config.parent.glob(SETTINGS.format("*"))}
     later = sorted(number for number in kept if number >= step)
     there = kept[later[0]] if later else config
-    before, now = dict(dotted(OmegaConf.to_container(written_config(there)))), dict(dotted(resolved(cfg)))
-    raw = dict(dotted(OmegaConf.to_container(cfg, resolve=False)))
-    changed = [
-        f"{key}={now[key]} in place of {before.get(key)}"
-        for key, value in raw.items()  # not what follows another key
-        if not isinstance(value, dict) and "${" not in str(value) and before.get(key) != now[key] and key != "resume"
-    ]
+    changed = changes(there, cfg)
     aside = config.with_name(SETTINGS.format(step))
     if changed:
         there.replace(aside)

@@ -25,6 +25,9 @@ from lightning_rm.told import read_object
 JOB = "job_of_cluster.json"
 """The file in a run's folder that says which job of a cluster wrote it, and by which command line."""
 
+RESULTS = "results.json"
+"""What a run writes last: where it lies, the run has ended."""
+
 LEAST_BYTES = 2**16
 """What must be free on the disk for a run to begin: its settings take some of it."""
 
@@ -38,7 +41,8 @@ def with_folder(arguments: Sequence[str], usual: str = "") -> list[str]:
 
     A job that Slurm has put back into its queue goes on as if `resume=auto` and its folder of before had been given.
     A folder that is given stays, and so does the command line of a multirun, each of whose jobs has a folder, and of a
-    run whose folder follows its settings, runs/${name}: the job itself finds out where it goes on (`go_on`).
+    run whose folder follows its settings, runs/${name}: the job itself finds out where it goes on (`go_on`), and so
+    does one whose folder has results.
 
     Args:
         arguments: the command line.
@@ -66,7 +70,10 @@ def with_folder(arguments: Sequence[str], usual: str = "") -> list[str]:
         if "${" in folder:
             return list(arguments)
         run = Path(folder)
-        found = _latest(run)
+        if (run / RESULTS).is_file():  # the job itself finds out whether it is done
+            words, found = [*words, "resume=auto"], None
+        else:
+            found = _latest(run)
     else:
         path = Path(resume).expanduser()
         is_run = path.is_dir() and not (path / "meta.pt").is_file()  # a checkpoint of shards is a folder too
@@ -81,28 +88,31 @@ def with_folder(arguments: Sequence[str], usual: str = "") -> list[str]:
         words.append(f"hydra.run.dir={quoted(folder)}")
     if found is not None:
         if found.exists():
-            _say(found)
+            _say(f"going on from {found}")
         words.append(f"resume={quoted(str(found))}")
     return words
 
 
 def go_on(cfg: DictConfig) -> float | None:
-    """Have a job with `resume=auto` go on in its folder, where it is none of a multirun's that is done.
+    """Have a job with `resume=auto` go on in its folder, where it is not done.
 
     Args:
         cfg: of the job; its `resume` becomes the latest checkpoint of its folder, or null where there is none.
 
     Returns:
-        What the job returned when it was run before; None if it was not, or did not come to its end.
+        What the job, or a run of its settings, returned that came to its end there; None if none did.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     word = word_before()
     if word is not None and word["error"] is None:
-        print(f"{folder} is done", file=sys.stderr)
+        _say(f"{folder} is done")
         return math.nan if word["result"] is None else word["result"]
+    if (folder / RESULTS).is_file() and (done := _came_to(folder, cfg)) is not None:
+        _say(f"{folder} is done")
+        return done
     found = _latest(folder)
     if found is not None:
-        _say(found)
+        _say(f"going on from {found}")
     cfg.resume = None if found is None else str(found)
     return None
 
@@ -162,11 +172,20 @@ def _known(arguments: Sequence[str]) -> list[str]:
     return [word for word in arguments if not word.startswith("allow_targets=")]
 
 
-def _say(checkpoint: Path) -> None:
-    """Say on rank 0 where a run goes on."""
+def _say(what: str) -> None:
+    """Say on rank 0 where a run goes on, or that it is done."""
     rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or 0
     if int(rank) == 0:
-        print(f"going on from {checkpoint}", file=sys.stderr)
+        print(what, file=sys.stderr)
+
+
+def _came_to(run: Path, cfg: DictConfig) -> float | None:
+    from lightning_rm.commands._found import has_come_to, take_runs  # imports torch, as the next
+    from lightning_rm.commands._measured import objective
+
+    take_runs(cfg)
+    results = has_come_to(run, cfg)
+    return None if results is None else objective(results, cfg.monitor)
 
 
 def _latest(run: Path) -> Path | None:

@@ -22,7 +22,8 @@ from lightning_rm.callbacks import (
 )
 from lightning_rm.commands._checks import train_monitors
 from lightning_rm.commands._config import plain_console
-from lightning_rm.commands._folder import SPIKES, STOPPED
+from lightning_rm.commands._folder import SPIKES
+from lightning_rm.commands._found import STOPPED
 from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.models.backbone.adapters import count_parameters

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import socket
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from lightning_rm.commands._alone import LOCK, released, work_alone
@@ -25,9 +26,14 @@ from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._job import LOST, WORD, asked_for, leave_word
 from lightning_rm.commands._planned import check_outs, planned_jobs
 from lightning_rm.commands._plugins import end_in_words
+from lightning_rm.commands._resume import RESULTS
 from lightning_rm.commands._words import PLAIN_PLACE, is_multirun, is_multirun_flag, quoted, sort_words
+from lightning_rm.counts import number_of
 from lightning_rm.system import is_running
 from lightning_rm.told import read_object
+
+BY_NUMBER = ("${hydra:job.num}", "${hydra.job.num}")
+"""How `hydra.sweep.subdir` says that jobs lie by their numbers: ours, and Hydra's own."""
 
 NOT_BEGUN = "not begun: the sweep ended before"
 
@@ -75,12 +81,16 @@ class SweepNoted(Callback):
         """Forget the words of an older sweep in the folder, unless this one goes on with it.
 
         Raises:
-            SystemExit: with 1, after a sentence, if another sweep works there, or jobs of this one write the same file.
+            SystemExit: with 1, after a sentence, if another sweep works there, jobs of this one write the same file, or
+                would train in the place of runs that have ended.
         """
         global _sweep
         folder, jobs = Path(config.hydra.sweep.dir), planned_jobs(config)
         check_outs(config, jobs)
         work_alone(folder)
+        if "overwrite" in config and config.get("resume", "") is None and not config.overwrite:
+            told: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+            _check_free(folder, told["subdir"], len(jobs))
         if config.get("resume") != "auto":
             for job in _jobs_below(folder):
                 (job / WORD).unlink()
@@ -150,6 +160,30 @@ def show(sweep: Sweep, verb: str, arguments: Sequence[str]) -> bool:
         console.print("the sweep again, without the jobs that are done:")
         console.print(f"  {shlex.join(['lightning-rm', verb, *words])}", soft_wrap=True)
     return True
+
+
+def _check_free(folder: Path, subdir: str, num_jobs: int) -> None:
+    """Check that no run has ended where jobs are going to train; of jobs that do not lie by their numbers, each finds
+    out by itself.
+
+    Args:
+        folder: of the sweep.
+        subdir: of a job in it, as it is configured.
+        num_jobs: how many there will be; 0 where a sweeper chooses on the way.
+
+    Raises:
+        SystemExit: with 1, after a sentence, if one has: Hydra makes a warning of any other exception.
+    """
+    numbers = [int(job.parent.name) for job in folder.glob(f"*/{RESULTS}") if job.parent.name.isdigit()]
+    ended = [number for number in numbers if not num_jobs or number < num_jobs]
+    if ended and subdir in BY_NUMBER:
+        told = f"{number_of(len(ended), 'run')} of a sweep that ended there ({', '.join(map(str, sorted(ended)))})"
+        print(
+            f"error: {folder} holds {told}: go on with it by resume=auto, name another folder with hydra.sweep.dir=, "
+            "or set overwrite=true to train anew in their place",
+            file=sys.stderr,
+        )
+        raise SystemExit(1)
 
 
 def words_of(sweep: Sweep) -> dict[Path, dict[str, Any]]:

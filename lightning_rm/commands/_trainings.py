@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_rm.commands._ended import draw_missing
-from lightning_rm.commands._folder import STOPPED
+from lightning_rm.commands._found import STOPPED
+from lightning_rm.commands._resume import RESULTS
 from lightning_rm.commands._words import quoted
 from lightning_rm.scoring.load import find_folder
 
 
 def has_ended(run: Path, weights: Sequence[str]) -> bool:
     """Tell whether a run has written its results and some of these weights; figures that it lacks are drawn then."""
-    if not (run / "results.json").is_file() or all(find_folder(run, one) is None for one in weights):
+    if not (run / RESULTS).is_file() or all(find_folder(run, one) is None for one in weights):
         return False
     draw_missing(run)
     return True

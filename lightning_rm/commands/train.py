@@ -23,13 +23,13 @@ from lightning_rm.callbacks import (
     ProgressLines,
     Stop,
 )
-from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
 from lightning_rm.commands._alone import RUN_LOCK, released, work_alone
 from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, warn_of_a_toy
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._ended import clear_stopped, report
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._folder import SPIKES, begin, check_not_stopped, clear_if_nothing
+from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing
+from lightning_rm.commands._found import check_free, take_runs
 from lightning_rm.commands._measured import fit_and_measure, objective
 from lightning_rm.commands._quiet import quiet
 from lightning_rm.commands._run_callbacks import asked_callbacks, in_order, own_callbacks, shown
@@ -40,7 +40,6 @@ from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.requirements import check_trainer
-from lightning_rm.scoring.load import check_not_above_runs, find_folder
 
 
 def train(cfg: DictConfig) -> float:
@@ -59,12 +58,12 @@ def train(cfg: DictConfig) -> float:
 def _train(cfg: DictConfig) -> float:
     """Run one training job in its folder, which is given back by `train`."""
     require_all(cfg)
-    _take_runs(cfg)
+    take_runs(cfg)
     check_config(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     run = Path(cfg.paths.run)
-    if cfg.resume is None and not cfg.check:
-        check_not_stopped(run)
+    if cfg.resume is None and not cfg.check and not cfg.overwrite:
+        check_free(run)
     tokenizer = instantiate(cfg.backbone.tokenizer)
     module, datamodule = _built(cfg, tokenizer)
     asked = asked_callbacks(cfg)
@@ -211,21 +210,6 @@ def _finished(trainer: L.Trainer, exit_code: int = 0) -> None:
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, WandbLogger):
             logger.experiment.finish(exit_code=exit_code)
-
-
-def _take_runs(cfg: DictConfig) -> None:
-    """Replace the folder of a run, where one is named, by what it means: its best weights or latest checkpoint."""
-    path = cfg.backbone.get("path")
-    if path is not None and (Path(path) / "config.yaml").is_file():
-        found = find_folder(Path(path))
-        if found is None:
-            raise ValueError(f"backbone.path={path!r} is a run without weights in model/best; has it finished?")
-        plain_console().print(f"backbone.path: {path} is a run; its weights are read from {found}", soft_wrap=True)
-        cfg.backbone.path = str(found)
-    elif path is not None and find_folder(Path(path)) is None:
-        check_not_above_runs(Path(path))
-    if cfg.resume is not None and Path(cfg.resume).is_dir() and (found := latest_checkpoint(cfg.resume)) is not None:
-        cfg.resume = str(found)
 
 
 @command("train", end=lambda cfg: clear_if_nothing(Path(cfg.paths.run)))

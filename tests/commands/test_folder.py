@@ -14,7 +14,7 @@ from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.commands import _ended, _folder
 from lightning_rm.commands._alone import RUN_LOCK
 from lightning_rm.commands._data import start_of
-from lightning_rm.commands._folder import STOPPED, check_not_stopped
+from lightning_rm.commands._found import STOPPED, changes, check_free, has_come_to
 from lightning_rm.commands._trainings import train_in
 
 RESULTS = {"test": {"accuracy": 0.5, "num_pairs": 2.0}}
@@ -126,21 +126,39 @@ def test_a_run_that_begins_in_the_folder_of_another_says_that_it_replaces_it(
     assert [name for name in (*others, *own) if (tmp_path / name).exists()] == own
 
 
-def test_a_run_that_was_stopped_is_not_replaced_unasked(tmp_path: Path) -> None:
-    """Its checkpoint is what Ctrl-C was told to keep; of a run that has ended, or is at work, one may lie there too."""
-    check_not_stopped(tmp_path)
-    checkpoint = tmp_path / "checkpoints" / "resume.ckpt"
+def test_a_run_that_was_stopped_or_has_ended_is_not_replaced_unasked(tmp_path: Path) -> None:
+    """A checkpoint is what Ctrl-C was told to keep; where a run is at work, it is that one that is told of."""
+    check_free(tmp_path)
+    checkpoint = tmp_path / STOPPED
     checkpoint.parent.mkdir()
     checkpoint.write_text("x")
-    with pytest.raises(
-        ValueError, match=rf"^{tmp_path} holds a run that was stopped: .* resume=auto, .* {checkpoint} is"
-    ):
-        check_not_stopped(tmp_path)
+    with pytest.raises(ValueError, match=rf"^{tmp_path} holds a run that was stopped: .* resume=auto, .*overwrite=tr"):
+        check_free(tmp_path)
+    (tmp_path / "results.json").touch()
+    with pytest.raises(ValueError, match=rf"^{tmp_path} holds a run that has ended: .*hydra.run.dir=, .*overwrite=tr"):
+        check_free(tmp_path)
     (tmp_path / RUN_LOCK).parent.mkdir()
     with FileLock(tmp_path / RUN_LOCK):
-        check_not_stopped(tmp_path)
-    (tmp_path / "results.json").touch()
-    check_not_stopped(tmp_path)
+        check_free(tmp_path)
+
+
+def test_a_run_has_come_to_its_end_by_the_settings_that_it_has(tmp_path: Path) -> None:
+    """How it comes into its folder is none of them, and values that follow others are theirs; a treatment that is left
+    off is a difference, and a run whose rewards are not finite ends anew as it did.
+    """
+    before = {"lr": 1.0, "module": {"lr": "${lr}"}, "treatment": {"flip": {"share": 0.1}}, "all": "${treatment}"}
+    cfg = OmegaConf.create({**before, "resume": None})
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    assert has_come_to(tmp_path, cfg) is None  # of no run
+    OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
+    assert has_come_to(tmp_path, cfg) == RESULTS
+    assert has_come_to(tmp_path, OmegaConf.create({**before, "resume": "auto", "overwrite": False})) == RESULTS
+    assert changes(tmp_path / "config.yaml", OmegaConf.create({**before, "lr": 2.0})) == ["lr=2.0 in place of 1.0"]
+    left_off = OmegaConf.create({**before, "treatment": {}})
+    assert changes(tmp_path / "config.yaml", left_off) == ["no treatment.flip.share, which was 0.1"]
+    assert has_come_to(tmp_path, left_off) is None
+    (tmp_path / "results.json").write_text(json.dumps({"test": {"reward_mean": float("nan")}}))
+    assert has_come_to(tmp_path, cfg) is None
 
 
 def test_a_start_that_was_trained_anew_makes_other_voters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

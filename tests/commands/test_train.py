@@ -96,6 +96,39 @@ def test_a_run_goes_on_from_the_checkpoint_of_a_step(cli: Cli, tmp_path: Path) -
         assert curve.values == same(history[name].values)
 
 
+def test_a_run_that_has_ended_is_not_replaced_unasked(cli: Cli, tmp_path: Path) -> None:
+    """Its weights and results stay; `resume=auto` finds it done without reading data or model, also where a run stands
+    for its backbone, and `overwrite=true` trains anew.
+    """
+    words = ["train", *SMALL, "logger=none", "trainer.max_steps=1", "hydra.run.dir=runs/${name}"]
+    words += ["backbone=hub", "backbone.path=start"]
+    said = cli("train", *SMALL, "logger=none", "trainer.max_steps=1", "hydra.run.dir=start")
+    assert said.code == 0, said.err
+    said = cli(*words, "name=a")
+    assert said.code == 0, said.err
+
+    def left() -> dict[str, int]:
+        files = [path for path in (tmp_path / "runs" / "a").rglob("*") if ".hydra" not in path.parts and path.is_file()]
+        return {str(path): path.stat().st_mtime_ns for path in files if path.name != "train.log"}
+
+    before = left()
+    said = cli(*words, "name=a", "optimizer.lr=1")
+    told = f"error: {tmp_path}/runs/a holds a run that has ended: name another folder with hydra.run.dir=, or set"
+    assert (said.code, said.err.count(told)) == (1, 1)
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    for folder in ("runs/${name}", "runs/a"):
+        said = cli(*words[:-3], f"hydra.run.dir={folder}", *words[-2:], "name=a", "resume=auto")
+        assert (said.code, said.err.splitlines()[-1]) == (0, f"{tmp_path}/runs/a is done")
+        assert "parameters" not in said.out
+    assert left() == before
+    said = cli(*words, "name=a", "resume=auto", "trainer.max_steps=2")  # there is more to do
+    assert "from step 1 on with trainer.max_steps=2 in place of 1" in said.out
+    said = cli(*words, "name=a", "overwrite=true")
+    assert said.code == 0, said.err
+    assert "/runs/a holds a run of " in said.out
+    assert left().keys() == before.keys()
+
+
 def test_a_multirun_shares_a_folder_and_a_job_that_fails_stops_no_other(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +156,12 @@ def test_a_multirun_shares_a_folder_and_a_job_that_fails_stops_no_other(
     said = cli(*shlex.split(again)[1:])  # those that are done are not run again
     assert said.code == 1
     assert said.err.count("is done") == 2
+    assert [run.stat().st_mtime_ns for run in runs] == times
+    word = (runs[0].parent / "job.json").read_text()
+    said = cli("train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")  # they are not replaced unasked
+    assert said.code == 1
+    assert "error: sweep holds 2 runs of a sweep that ended there (0, 1): go on with it by resume=auto, " in said.err
+    assert (runs[0].parent / "job.json").read_text() == word
     assert [run.stat().st_mtime_ns for run in runs] == times
 
 
