@@ -1,7 +1,8 @@
 """Rows of a Parquet file within the bounds of `limits`: a file of a kilobyte can say that it holds terabytes.
 
 A text that stands in many rows is written once, in a dictionary, and a long run of it takes a few bytes. So texts are
-read as dictionaries, a row's size is counted before it is made, and one that is too large is refused. This file knows
+read as dictionaries, a row's size is counted before it is made, and one that is too large is refused. Arrow makes no
+dictionaries of bytes of a fixed size: what these come to is known from the file's own account of them. This file knows
 tables; what a row means, and what Arrow fills in, is not its business.
 """
 
@@ -139,7 +140,11 @@ def _has_list_views(kind: Any) -> bool:
 def _check_group(schema: Any, group: Any) -> None:
     columns = [group.column(place) for place in range(group.num_columns)]
     packed = sum(column.total_compressed_size for column in columns)
-    unpacked = sum(column.total_uncompressed_size for column in columns)
+    widths = [schema.column(place).length for place in range(group.num_columns)]  # 0 but of bytes of a fixed size
+    unpacked = sum(
+        max(column.total_uncompressed_size, column.num_values * width)
+        for column, width in zip(columns, widths, strict=True)
+    )
     if unpacked > FREE_EXPANSION_BYTES + MAX_EXPANSION * packed:
         raise ValueError(f"a row group unpacks to more than {MAX_EXPANSION} times its size, which no text does")
     for place, column in enumerate(columns):
@@ -203,7 +208,8 @@ def _sizes_of(array: Any) -> Sizes:
     if types.is_binary(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_large_binary(kind):
         lengths = pc.call_function("binary_length", [array])
         return pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return np.full(len(array), ITEM_BYTES, np.int64)
+    width = kind.byte_width if types.is_fixed_size_binary(kind) else ITEM_BYTES
+    return np.full(len(array), width, np.int64)
 
 
 def _of_lists(array: Any, items: Sizes) -> Sizes:

@@ -140,6 +140,25 @@ def test_a_group_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch
         list(read_file(path))
 
 
+def test_bytes_of_a_fixed_size_are_counted_before_they_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 of 64 KiB in a file of two kilobytes, of which a dictionary holds one; what is read counts by its size."""
+    wide = pa.binary(2**16)
+    for column in (pa.array([b"x" * 2**16] * 100, wide), pa.array([[b"x" * 2**16] * 100], pa.list_(wide))):
+        path = written(tmp_path / "a.parquet", pairs(column))
+        assert path.stat().st_size < 4000
+        assert len(list(read_file(path))) == len(column)
+        with monkeypatch.context() as patch:
+            patch.setattr(parquet, "FREE_EXPANSION_BYTES", 2**20)
+            with pytest.raises(ValueError, match=r"a row group unpacks to more than 200 times its size"):
+                list(read_file(path))
+    monkeypatch.setattr(parquet, "MAX_LINE_BYTES", 2**15)
+    monkeypatch.setattr(parquet, "MADE_BYTES", 2**15)
+    path = written(tmp_path / "a.parquet", pairs(pa.array([b"x" * 2**16, b"x" * 2**16], wide)))
+    assert [isinstance(row, BadRow) for row in read_file(path)] == [True, True]
+
+
 def test_a_list_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "MAX_RUN_VALUES", 10**4)
     equal = pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**5, np.int32)), pa.array(["a"]))
