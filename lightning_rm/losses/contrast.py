@@ -77,7 +77,7 @@ def swav_loss(
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3, counted: Tensor | None = None) -> Tensor:
     """Return codes: an assignment of samples to prototypes that uses all prototypes alike (SwAV, arXiv 2006.09882, eq
     3-5).
 
@@ -88,12 +88,16 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
         scores: (N, K) cosines of all samples, of all ranks, with K prototypes.
         epsilon: how soft the assignment is; 0.05 in SwAV.
         iterations: 3 in SwAV. The last step is on rows: columns are even only in the limit.
+        counted: (N,) bool, the samples that take part; None for all.
 
     Returns:
-        (N, K) float32 without a gradient. Every row sums to 1, every column to about N / K.
+        (N, K) float32 without a gradient. Every row sums to 1, every column to about N / K; rows that take no part are
+        0, and the codes of the others are as if these were not there.
     """
     log_codes = wide(scores) / epsilon
+    left_out = None if counted is None else ~counted[:, None]
     for _ in range(iterations):
-        log_codes = log_codes - log_codes.logsumexp(0, keepdim=True)
+        columns = log_codes if left_out is None else log_codes.masked_fill(left_out, -torch.inf)
+        log_codes = log_codes - columns.logsumexp(0, keepdim=True)
         log_codes = log_codes - log_codes.logsumexp(1, keepdim=True)
-    return log_codes.exp()
+    return log_codes.exp() if left_out is None else log_codes.exp().masked_fill(left_out, 0)

@@ -23,7 +23,9 @@ from lightning_rm.modules.gather import gather_rows
 from lightning_rm.precision import wide
 
 Samples = Literal["responses", "difference"]
-"""What is contrasted: `responses`, H = {f_c, f_r}; or `difference`, H = {f_c - f_r, f_r - f_c}."""
+"""What is contrasted: `responses`, H = {f_c, f_r}; or `difference`, H = {f_c - f_r, f_r - f_c}.
+
+A response that stands for a pair with itself has no difference, and is no sample of these."""
 
 
 class Contrasted(NamedTuple):
@@ -34,12 +36,14 @@ class Contrasted(NamedTuple):
         first: (n, D) the first views as they were compared, projected if so, and normalised, without gradient.
         second: (n, D) the second views.
         share: (n, K) what the first views predict of K prototypes, where there are any.
+        counted: (n,) bool, those that are samples; None for all.
     """
 
     loss: Tensor
     first: Tensor
     second: Tensor
     share: Tensor | None = None
+    counted: Tensor | None = None
 
 
 class Contrast(nn.Module, ABC):
@@ -114,11 +118,14 @@ class SimCSE(Contrast):
         other = start + (row + len(first) // 2) % len(first)
         log_weight = first.new_zeros(len(first), len(every))
         log_weight[row, other] = math.log(self.other_weight) if self.other_weight else -math.inf
-        repeats = (names[:, None] == every_name).all(-1)
-        repeats[row, start + row] = False
-        log_weight.masked_fill_(repeats, -math.inf)
-        loss = simcse_loss(first, every, self.temperature, start + row, log_weight, _of_samples(weight, first))
-        return Contrasted(loss, _unit(first).detach(), _unit(second).detach())
+        no_negative = (names[:, None] == every_name).all(-1) | ~counted_of(every_name)
+        no_negative[row, start + row] = False
+        log_weight.masked_fill_(no_negative, -math.inf)
+        counted = counted_of(names)
+        loss = simcse_loss(
+            first, every, self.temperature, start + row, log_weight, _of_samples(weight, first) * counted
+        )
+        return Contrasted(loss, _unit(first).detach(), _unit(second).detach(), counted=counted)
 
 
 class SwAV(Contrast):
@@ -180,16 +187,17 @@ class SwAV(Contrast):
 
     def forward(self, first: Tensor, second: Tensor, index: Tensor, weight: Tensor | None = None) -> Contrasted:
         """Return the loss over this rank's samples; the samples of all ranks enter the queue in training."""
-        views = [_unit(self.projection(samples_of(view, self.samples))) for view in (first, second)]
+        counted = counted_of(names_of(index, self.samples))
+        views = [_unit(self.projection(samples_of(view, self.samples))) * counted[:, None] for view in (first, second)]
         prototypes = _unit(wide(self.prototypes))
         scores = [view @ prototypes.T for view in views]
         codes = self._codes(torch.stack(views).detach(), prototypes.detach())
         detached = [view.detach() for view in views]
         share = (scores[0].detach() / self.temperature).softmax(-1)
         if codes.shape[1] == 0:
-            return Contrasted(0.0 * (scores[0].sum() + scores[1].sum()), detached[0], detached[1], share)
+            return Contrasted(0.0 * (scores[0].sum() + scores[1].sum()), detached[0], detached[1], share, counted)
         loss = swav_loss(scores[0], scores[1], codes[0], codes[1], self.temperature, _of_samples(weight, scores[0]))
-        return Contrasted(loss, detached[0], detached[1], share)
+        return Contrasted(loss, detached[0], detached[1], share, counted)
 
     def before_step(self, step: int, num_steps: float) -> None:
         """Forget the prototypes' gradient while they are frozen.
@@ -207,7 +215,7 @@ class SwAV(Contrast):
             self.prototypes.grad = None
 
     def _codes(self, views: Tensor, prototypes: Tensor) -> Tensor:
-        """Return (2, n, K): codes of this rank's samples in both views (2, n, D)."""
+        """Return (2, n, K): codes of this rank's samples in both views (2, n, D); a row of 0 is none, and has none."""
         num_pairs = views.shape[1] // 2
         # A row for both samples of a pair: the queue is in the order of pairs, however ranks divide them.
         pairs = views.unflatten(1, (2, num_pairs)).permute(2, 0, 1, 3)
@@ -217,7 +225,9 @@ class SwAV(Contrast):
             pool = torch.cat([gathered, self.queue[:, : int(self.queued)]], dim=1)
             if self.training:
                 self._enqueue(gathered)
-        codes = torch.stack([sinkhorn(view @ prototypes.T, self.epsilon, self.iterations) for view in pool])
+        codes = torch.stack(
+            [sinkhorn(view @ prototypes.T, self.epsilon, self.iterations, view.any(-1)) for view in pool]
+        )
         own = codes[:, 2 * start : 2 * (start + num_pairs)]
         return own.unflatten(1, (num_pairs, 2)).transpose(1, 2).flatten(1, 2)
 
@@ -259,6 +269,16 @@ def names_of(index: Tensor, samples: Samples) -> Tensor:
     """
     own, other = index.flatten(), index.flip(0).flatten()
     return torch.stack([own, other] if samples == "difference" else [own], dim=1)
+
+
+def counted_of(names: Tensor) -> Tensor:
+    """Return (n,) bool, False for the differences of a response to itself, from what `names_of` returned.
+
+    Such a difference is 0 whatever is learned: it would pull at nothing, and be a negative of every other one.
+    """
+    if names.shape[1] == 1:
+        return torch.ones_like(names[:, 0], dtype=torch.bool)
+    return names[:, 0] != names[:, 1]
 
 
 def projection_head(feature_size: int, size: int | None, seed: int) -> nn.Module:

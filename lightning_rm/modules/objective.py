@@ -136,14 +136,15 @@ class Objective(nn.Module):
         """
         if self.last is None:
             return {}
-        first, second = (gather_rows(view)[0] for view in (self.last.first, self.last.second))
+        kept = slice(None) if self.last.counted is None else self.last.counted
+        first, second = (gather_rows(view[kept])[0] for view in (self.last.first, self.last.second))
         values = {
             "alignment": alignment(first, second),
             "uniformity": uniformity(first),
             "effective_rank": effective_rank(first),
         }
         if self.last.share is not None:
-            values["prototype_entropy"] = usage_entropy(gather_rows(self.last.share)[0])
+            values["prototype_entropy"] = usage_entropy(gather_rows(self.last.share[kept])[0])
         return values
 
     def start(self) -> None:

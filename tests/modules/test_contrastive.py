@@ -16,6 +16,7 @@ from lightning_rm.models.dropout import add_dropout
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.modules.contrast import SimCSE, SwAV, samples_of
 from lightning_rm.modules.contrastive import ContrastiveRM
+from lightning_rm.modules.objective import Objective
 from lightning_rm.modules.views import doubled, two_views
 from tests import reference
 from tests.float64 import assert_same, same
@@ -79,6 +80,49 @@ def test_a_pair_of_two_responses_is_no_negative_of_itself_nor_of_its_reverse() -
     weight = [[0.0 if i != j and any({i, j} <= side for side in sides) else 1.0 for j in range(8)] for i in range(8)]
     expected = reference.simcse(rows(first, "difference"), rows(second, "difference"), 0.05, weight)
     assert SimCSE(6, "difference")(first, second, index).loss.item() == same(expected)
+
+
+@pytest.mark.parametrize("name", ["simcse_diff", "swav_diff"])
+def test_a_response_alone_makes_no_difference(name: str) -> None:
+    """Pairs (a, b), (c, c), (d, e), (f, f): of the batch's mean the first and the third have their loss, the others 0.
+    Neither are these negatives, take a share of the prototypes' use, or have a gradient; a batch
+    of them alone has a loss of 0, also in half precision.
+    """
+    index = torch.tensor([[0, 2, 3, 5], [1, 2, 4, 5]])
+    views = [features(0), features(1)]
+    for view in views:
+        view[1, [1, 3]] = view[0, [1, 3]]
+    alone = CONTRASTS[name](6).double()
+    expected = alone(*(view[:, [0, 2]] for view in views), index[:, [0, 2]])
+    contrast = CONTRASTS[name](6).double()
+    found = contrast(*views, index, torch.ones(4))
+    assert_same(found.loss, expected.loss / 2)
+    assert found.counted.tolist() == [True, False, True, False] * 2
+    assert_same(found.first[found.counted], expected.first)
+    objective = Objective(6, CONTRASTS[name], beta=1.0)
+    objective.last = found
+    geometry = objective.geometry()
+    objective.last = expected
+    for key, value in objective.geometry().items():
+        assert_same(geometry[key], value)
+    half = [view[:, [1, 3]].half().requires_grad_() for view in views]
+    loss = CONTRASTS[name](6)(*half, index[:, [1, 3]]).loss
+    loss.backward()
+    assert loss.item() == 0
+    assert all(view.grad is not None and not view.grad.any() for view in half)
+
+
+def test_the_queue_is_made_of_differences_of_two_responses() -> None:
+    """A response alone takes a place in it, and no share of the codes."""
+    index, views = torch.tensor([[0, 2, 3, 5], [1, 2, 4, 5]]), [features(0), features(1)]
+    for view in views:
+        view[1, [1, 3]] = view[0, [1, 3]]
+    whole, paired = (SwAV(6, "difference", num_prototypes=3, queue=16).double() for _ in range(2))
+    whole(*views, index)
+    paired(*(view[:, [0, 2]] for view in views), index[:, [0, 2]])
+    assert_same(whole.queue[:, : int(whole.queued)][:, [0, 1, 4, 5]], paired.queue[:, : int(paired.queued)])
+    more = features(2), features(3)
+    assert_same(whole(*more, INDEX).loss, paired(*more, INDEX).loss)
 
 
 def test_a_grid_made_by_hand_has_its_cells_for_names() -> None:
