@@ -3,7 +3,14 @@
 from lightning_rm.losses.contrast import simcse_loss, sinkhorn, swav_loss
 from lightning_rm.losses.difference import difference_loss
 from lightning_rm.losses.length import correlation
-from lightning_rm.losses.lists import list_parts, list_shares, plackett_luce_loss, response_rank_loss, spread_groups
+from lightning_rm.losses.lists import (
+    first_rows,
+    list_parts,
+    list_shares,
+    plackett_luce_loss,
+    response_rank_loss,
+    spread_groups,
+)
 from lightning_rm.losses.ordinal import all_threshold_losses, ordinal_losses
 from lightning_rm.losses.ranking import (
     PairLoss,
@@ -24,6 +31,7 @@ __all__ = [
     "correlation",
     "difference_loss",
     "distillation_loss",
+    "first_rows",
     "language_model_loss",
     "list_parts",
     "list_shares",

@@ -103,3 +103,16 @@ def spread_groups(strength: Tensor, size: int) -> Tensor:
     """
     num_groups = max(1, len(strength) // size)
     return strength.argsort(stable=True).argsort() % num_groups
+
+
+def first_rows(row: Tensor, group: Tensor) -> Tensor:
+    """Return the row of each pair's list: that of its first pair, by which the list is known in every batch.
+
+    Args:
+        row: (P,) long, `PreferenceBatch.row`.
+        group: as for `list_shares`.
+
+    Returns:
+        (P,) long; `row` itself where every pair is a list of its own.
+    """
+    return torch.where(group[:, None] == group, row, row.max()).amin(1)

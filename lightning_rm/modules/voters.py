@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.counts import check_numbers, given
-from lightning_rm.losses import list_shares, ranking_loss
+from lightning_rm.losses import first_rows, list_shares, ranking_loss
 from lightning_rm.models.ensembles.bootstrap import bootstrap_weights
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -17,10 +17,11 @@ from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 class VotersRM(PairwiseRM):
     """The baseline's loss for every member (arXiv 2401.06080, eq 2), each on a bootstrap sample of its own.
 
-    Members of one backbone would agree too much on one sample: each gets Poisson(1) weights of the pairs. Metrics are
-    those of the mean over members. Adapters train at the backbone's learning rate, heads at `head_lr`. Each member's
-    gradient is divided by M: Adam's steps do not change by that, but `trainer.gradient_clip_val` is of the gradient of
-    all members together, and clips each of them as much as the noisiest one calls for.
+    Members of one backbone would agree too much on one sample: each gets Poisson(1) weights of the pairs, one for all
+    pairs of a list. Metrics are those of the mean over members. Adapters train at the backbone's learning rate, heads
+    at `head_lr`. Each member's gradient is divided by M: Adam's steps do not change by that, but
+    `trainer.gradient_clip_val` is of the gradient of all members together, and clips each of them as much as the
+    noisiest one calls for.
 
     Args:
         model: the members.
@@ -61,7 +62,8 @@ class VotersRM(PairwiseRM):
         """Return the mean over members of each member's ranking loss on its sample."""
         weight = batch.weight
         if self.bootstrap:
-            weight = weight * bootstrap_weights(batch.row, self.num_members, self.seed)
+            rows = first_rows(batch.row, batch.group)  # a list is drawn whole, as `resample=bootstrap` draws it
+            weight = weight * bootstrap_weights(rows, self.num_members, self.seed)
         margin = output.chosen - output.rejected
         shares = list_shares(batch.group).to(margin.dtype)
         parts = {"vote_std": (margin.std(0, correction=0) * shares).mean()}

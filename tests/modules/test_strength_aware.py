@@ -12,6 +12,7 @@ from lightning_rm.batch import preference_batch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.losses import first_rows
 from lightning_rm.models.ensembles.bootstrap import bootstrap_weights
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.modules.strength_aware import StrengthAwareRM
@@ -128,6 +129,21 @@ def test_members_each_learn_from_a_sample_of_their_own() -> None:
     assert module.losses(batch, output)["loss"].item() == same(sum(losses) / 3)
     with pytest.raises(ValueError, match="two members or more"):
         VotersRM(toy_model(), ADAMW)
+
+
+def test_a_list_is_in_a_sample_with_all_of_its_pairs() -> None:
+    """Lists of rows 7 and 4, and of 6 and 3, in whatever order: each has the counts of its first row."""
+    module = VotersRM(members(), ADAMW, seed=5)
+    batch = replace(one_batch(), row=torch.tensor([7, 6, 4, 3]), group=torch.tensor([1, 0, 1, 0]))
+    assert first_rows(batch.row, batch.group).tolist() == [4, 3, 4, 3]
+    sample = bootstrap_weights(torch.tensor([4, 3, 4, 3]), 3, 5)
+    assert not torch.equal(sample, bootstrap_weights(batch.row, 3, 5))
+    output = module(batch)
+    losses = [
+        reference.ranking_loss(c.tolist(), r.tolist(), [1.0] * 4, [0.0] * 4, w.tolist())
+        for c, r, w in zip(output.chosen, output.rejected, sample, strict=True)
+    ]
+    assert module.losses(batch, output)["loss"].item() == same(sum(losses) / 3)
 
 
 def test_members_are_trained_evaluated_and_exported(tmp_path: Path) -> None:
