@@ -20,7 +20,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.formats.fields import RowError
-from lightning_rm.data.formats.nested import float_of
+from lightning_rm.data.formats.nested import float_of, no_number
 from lightning_rm.serving.answers import Scored, answer
 from lightning_rm.serving.batcher import Batcher, Score
 from lightning_rm.serving.encode import Limits, encode, unread
@@ -155,7 +155,7 @@ class Service:
 def _object(raw: bytes) -> Mapping[str, Any]:
     """Return the JSON object of a body."""
     try:
-        body: object = json.loads(raw, parse_float=float_of)
+        body: object = json.loads(raw, parse_float=float_of, parse_constant=no_number)
     except RowError as error:
         raise RequestError(f"the body cannot be read: {error.detail}") from error
     except (ValueError, RecursionError) as error:

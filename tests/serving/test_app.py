@@ -205,6 +205,9 @@ def test_bodies_that_are_no_requests() -> None:
     wide = post(app, "/classify", None, content=b'{"input": "w1", "chat_template_kwargs": {"most": -1e400}}')
     assert (wide.status_code, wide.json()["error"]["type"]) == (400, "BadRequestError")
     assert "the number -1e400 is beyond 1.8e308" in wide.json()["error"]["message"]
+    none = post(app, "/classify", None, content=b'{"input": "w1", "chat_template_kwargs": {"most": NaN}}')
+    assert (none.status_code, none.json()["error"]["type"]) == (400, "BadRequestError")
+    assert "NaN is no number of JSON" in none.json()["error"]["message"]
     assert post(app, "/classify", {"input": "w1 " * 4096}).status_code == 413
     answers = asyncio.run(requested(app, {"method": "GET", "url": "/classify"}, {"url": "/score", "json": {}}))
     assert [answer.status_code for answer in answers] == [405, 404]

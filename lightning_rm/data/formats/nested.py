@@ -1,5 +1,5 @@
-"""Nested values and their JSON, without duplicate keys, numbers beyond a float, or unbounded depth. This file knows no
-format.
+"""Nested values and their JSON, without duplicate keys, numbers beyond a float or none at all, or unbounded depth. This
+file knows no format.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import NoReturn, cast
 
 from lightning_rm.data.formats.fields import BAD_VALUE, BROKEN_JSON, DUPLICATE_KEY, TOO_LARGE, WRONG_TYPE, Raw, RowError
 from lightning_rm.data.formats.limits import MAX_DEPTH
@@ -17,8 +17,8 @@ def parse_json(written: str) -> object:
     """Return the value of a JSON text.
 
     Raises:
-        RowError: for broken JSON, an object with a duplicate key, a number that no float can hold, or nesting too deep
-            to parse.
+        RowError: for broken JSON, an object with a duplicate key, a number that no float can hold or that is none, or
+            nesting too deep to parse.
     """
     try:
         return JSON_ROWS.decode(written)
@@ -47,15 +47,24 @@ def float_of(written: str) -> float:
     return value
 
 
-JSON_ROWS = json.JSONDecoder(object_pairs_hook=_object, parse_float=float_of)
-"""Reads JSON and raises `RowError` for an object with a duplicate key, and for a number that no float can hold."""
+def no_number(written: str) -> NoReturn:
+    """Refuse `NaN`, `Infinity` and `-Infinity`, which Python reads, and writes, though no JSON has them.
+
+    Raises:
+        RowError: always.
+    """
+    raise RowError(BAD_VALUE, f"{written} is no number of JSON; write null where there is none")
+
+
+JSON_ROWS = json.JSONDecoder(object_pairs_hook=_object, parse_float=float_of, parse_constant=no_number)
+"""Reads JSON; raises `RowError` for an object with a duplicate key, and for a number that no float holds or is none."""
 
 
 def json_like(value: object, name: str) -> object:
     """Return nested data as it is, if it can be written as JSON and is not nested beyond `MAX_DEPTH`."""
     check_depth(value, name)
     try:
-        json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
+        json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise RowError(WRONG_TYPE, f"{name} must be JSON-like data: {error}") from None
     return value

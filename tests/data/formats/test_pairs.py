@@ -554,6 +554,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (PLAIN | {"tools": json.dumps(NESTED)}, "too large"),
     (PLAIN | {"tools": '[{"name": "f", "name": "g"}]'}, "duplicate key"),
     (PLAIN | {"tools": '[{"name": "f", "most": 1e400}]'}, "bad value"),
+    (PLAIN | {"tools": '[{"name": "f", "most": Infinity}]'}, "bad value"),
+    (PLAIN | {"tools": [{"name": "f", "most": float("nan")}]}, "wrong type"),  # as Parquet may have it
     (PLAIN | {"prompt": [USER, FOUR]}, "prefill"),
     (PLAIN | {"prompt": ["2+2?", "4"]}, "prefill"),
     (PLAIN | {"label": -0.1}, "bad value"),

@@ -161,6 +161,20 @@ def test_a_number_beyond_floats_costs_its_row(tmp_path: Path, number: str) -> No
         assert f"the number {number[:40]} is beyond" in rows[1].detail
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_costs_its_row(tmp_path: Path, number: str) -> None:
+    """In a field that nobody reads it went through `score` to a file that is no JSON, and in a tool to the prompt."""
+    good = json.dumps(ROWS[0] | {"seen": None})
+    none = good.replace("null", f"[{number}]")
+    (tmp_path / "a.jsonl").write_text(f"{good}\n{none}\n")
+    (tmp_path / "a.json").write_text(f"[{good}, {none}, {good}]")
+    for name, origin in (("a.jsonl", "a.jsonl:2"), ("a.json", "a.json row 1")):
+        assert reasons(FileSource(tmp_path / name)) == [(f"{tmp_path}/{origin}", "bad value")]
+        row = list(FileSource(tmp_path / name))[1]
+        assert isinstance(row, BadRow)
+        assert row.detail.startswith(f"{number} is no number of JSON; write null where there is none")
+
+
 @pytest.mark.parametrize("num_rows", [1, 3])
 def test_a_row_over_many_lines_is_one_fault(tmp_path: Path, num_rows: int) -> None:
     path = tmp_path / "a.jsonl"
