@@ -26,6 +26,14 @@ def named_paths(named: str | Path, recursive: bool = False) -> list[Path]:
     return [path] if path.exists() else [Path(found) for found in sorted(glob.glob(str(path), recursive=recursive))]
 
 
+def named_folders(named: str | Path) -> list[Path]:
+    """Return the folders of a name, such as those of runs: in the order of the numbers in their names, `2` before `10`.
+
+    Files are in the order of `named_paths`, for rows are.
+    """
+    return sorted((path for path in named_paths(named) if path.is_dir()), key=lambda path: by_numbers(str(path)))
+
+
 def by_numbers(text: str) -> tuple[list[str | float], str]:
     """Return a sort key by which numbers within texts count as such: `seed=2` before `seed=10`, `0.05` before `0.1`."""
     # Texts and numbers take turns, so that like meets like.

@@ -49,3 +49,16 @@ def test_a_folder_of_runs_stands_for_the_reward_models_in_it(tmp_path: Path) -> 
         with pytest.raises(ValueError, match=told):
             publish(given, tmp_path / "out")
     assert [voter.name for voter in find_voters(str(tmp_path / "runs" / "flip" / "2026-01-01"), "best")] == sweep
+
+
+def test_runs_have_one_order_however_they_are_named(tmp_path: Path) -> None:
+    """By the numbers in their names, and not by their digits put together, by which .05 came after .1."""
+    for name in ("b_1", "a_2", "lr=0.1_seed=2", "lr=0.05_seed=10", "lr=0.05_seed=9", "10", "9"):
+        model = tmp_path / "vote" / name / "model" / "best"
+        model.mkdir(parents=True)
+        (model / "config.json").write_text(json.dumps({"architectures": ["LlamaForSequenceClassification"]}))
+    order = ["9", "10", "a_2", "b_1", "lr=0.05_seed=9", "lr=0.05_seed=10", "lr=0.1_seed=2"]
+    expected = [str(tmp_path / "vote" / name) for name in order]
+    for pattern in (f"{tmp_path}/vote", f"{tmp_path}/vote/*"):
+        assert [voter.name for voter in find_voters(pattern, "best")] == expected
+        assert list(find_models(pattern)) == expected

@@ -17,7 +17,7 @@ from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.resampling import Fold, WithoutFold
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.digests import check_unchanged, fingerprint
-from lightning_rm.globs import is_glob, named_paths
+from lightning_rm.globs import is_glob, named_folders
 from lightning_rm.scoring.load import find_folder, models_at
 from lightning_rm.told import read_object
 
@@ -51,7 +51,8 @@ def keep_if_unchanged(run: Path, source: Source, before: str) -> None:
 
 
 def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
-    """Return the voters that globs, runs or folders name, in order of name, each with the fold that its run left out.
+    """Return the voters that globs, runs or folders name, in the order of the numbers in their names, each with the
+    fold that its run left out.
 
     A folder that is no model stands for the runs in it: `runs/vote` is `runs/vote/*`.
 
@@ -60,7 +61,7 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
     """
     found: dict[Path, Voter] = {}
     for pattern in [voters] if isinstance(voters, str) else voters:
-        named = [path for path in sorted(named_paths(pattern), key=_by_number) if path.is_dir()]
+        named = named_folders(pattern)
         paths = [run for path in named for run in models_at(path, weights)]
         folders = [(path, find_folder(path, weights)) for path in paths]
         usable = [Voter(str(path), folder, _fold(path)) for path, folder in folders if folder is not None]
@@ -118,9 +119,3 @@ def _fold(run: Path) -> Fold | None:
     if resample is None or not resample.get("_target_", "").endswith(WithoutFold.__name__):
         return None
     return Fold(resample.fold, resample.num_folds)
-
-
-def _by_number(path: Path) -> tuple[str, int, str]:
-    """Return what to sort folders by, so that `2` comes before `10`."""
-    digits = "".join(character for character in path.name if character.isdigit())
-    return str(path.parent), int(digits or 0), path.name

@@ -11,7 +11,7 @@ from lightning_rm.evaluation.benchmarks import BENCHMARKS, find_benchmarks
 from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
 from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
 from lightning_rm.evaluation.items import Items
-from lightning_rm.globs import is_glob, named_paths
+from lightning_rm.globs import is_glob, named_folders
 from lightning_rm.scoring.load import LoadedModel, check_loaded, models_at
 
 Paths = str | Path | Sequence[str | Path]
@@ -50,8 +50,7 @@ def find_models(models: Models, weights: str = "best") -> dict[str, str | Path |
                 )
     found: dict[str, str | Path | LoadedModel] = {}
     for pattern in [models] if isinstance(models, str | Path) else models:
-        folders = [path for path in named_paths(pattern) if path.is_dir()]
-        usable = [str(run) for path in folders for run in models_at(path, weights)]
+        usable = [str(run) for path in named_folders(pattern) for run in models_at(path, weights)]
         if not is_glob(pattern) and usable in ([], [str(Path(pattern).expanduser())]):
             found[str(pattern)] = pattern
             continue
