@@ -119,7 +119,7 @@ def module_of(
     """A module; in float64 without dropout.
 
     Args:
-        method: of those above; what ends in `_by_2` is the same, and each has a twin `_lora`.
+        method: of those above; what ends in `_by_2` is the same, and each has twins `_lora` and `_frozen`.
         dtype: of all weights.
         optimizer: as modules take it.
         fixed_views: of a contrast, in place of dropout's; None for in float64 alone.
@@ -135,11 +135,13 @@ def _module(method: str, dtype: str, optimizer: Any, options: dict[str, Any]) ->
     if method in MEMBERS:
         members = Members(num_members=3, lora_layers=int(method == "voters_lora"), rank=2)
         return VotersRM(MemberRewardModel.of(model_of(dtype), members), optimizer, **options)
-    adapter, method = LoraAdapter(rank=2) if method.endswith("lora") else None, method.removesuffix("_lora")
+    trained: dict[str, Any] = {"lora": LoraAdapter(rank=2) if method.endswith("lora") else None}
+    trained["freeze_layers"] = 1 if method.endswith("_frozen") else None
+    method = method.removesuffix("_lora").removesuffix("_frozen")
     if method in ("sft", "lm_head"):
         of_text = SupervisedLM if method == "sft" else BaselineRM
-        return of_text(model_of(dtype, keep_lm_head=True, lora=adapter), optimizer, **options)
-    return _plain_module(method, model_of(dtype, lora=adapter), optimizer, options)
+        return of_text(model_of(dtype, keep_lm_head=True, **trained), optimizer, **options)
+    return _plain_module(method, model_of(dtype, **trained), optimizer, options)
 
 
 def _plain_module(method: str, model: RewardModel, optimizer: Any, options: dict[str, Any]) -> PairwiseRM:

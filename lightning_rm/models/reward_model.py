@@ -275,6 +275,7 @@ class RewardModel(AnyRewardModel):
         adapter: Adapter | None = None,
         last_layer: LastLayer | None = None,
         router_loss: float = 0.0,
+        freeze_layers: int | None = None,
     ) -> Self:
         """Return a reward model with random weights, all drawn from the seed: for tiny models and tests.
 
@@ -285,11 +286,12 @@ class RewardModel(AnyRewardModel):
             pad_id: the padding token's id.
             seed: of all weights; the global random state is left as it is.
             keep_lm_head: add an LM head, for `lm_loss`; it is not exported.
-            dtype, attn_implementation, gradient_checkpointing, lora, adapter, last_layer, router_loss: as in
-                `from_pretrained`.
+            dtype, attn_implementation, gradient_checkpointing, lora, adapter, last_layer, router_loss, freeze_layers:
+                as in `from_pretrained`.
 
         Raises:
-            ValueError: if the configuration has an unknown architecture or setting, or no padding token apart from eos.
+            ValueError: if the configuration has an unknown architecture or setting, or no padding token apart from eos;
+                of `freeze_layers` as in `from_pretrained`.
         """
         built = build_random(
             config,
@@ -304,7 +306,9 @@ class RewardModel(AnyRewardModel):
         model = cls(built.backbone, built.pad_id, built.lm_head, last_layer, router_loss)
         hold_to_layouts(model)
         chosen = one_adapter(lora, adapter)
-        make_trainable(model.backbone, model.architecture, model.lm_head, chosen, seed, gradient_checkpointing)
+        make_trainable(
+            model.backbone, model.architecture, model.lm_head, chosen, seed, gradient_checkpointing, freeze_layers
+        )
         return model
 
     @property

@@ -24,10 +24,11 @@ from tests.float64 import keep_float64
 from tests.processes import torchrun_environment
 from tests.toy import toy_trainer
 
-METHODS = (*methods.METHODS, "baseline_by_2", "meta_by_2")
-"""What ends in `_by_2` accumulates two micro-batches a step; its last step has one, of one pair."""
+METHODS = (*methods.METHODS, "baseline_by_2", "meta_by_2", "baseline_frozen", "meta_frozen")
+"""What ends in `_by_2` accumulates two micro-batches a step; its last step has one, of one pair. What ends in `_frozen`
+trains the second layer of two and the head."""
 TWO = (
-    *("baseline", "swav", "meta_by_2"),
+    *("baseline", "swav", "meta_by_2", "baseline_frozen"),
     *("lm_head", "sft", "simcse", "lists", "trimmed", "lora", "strength_aware", "simcse_lora", *methods.MEMBERS),
 )
 """Methods under DDP on two: the three that are tested there, and those that leave weights out or look over a batch."""

@@ -516,3 +516,15 @@ def test_layers_that_are_not_there_and_adapters_do_not_go_with_freezing(tmp_path
             RewardModel.from_pretrained(tmp_path, freeze_layers=number)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="freeze_layers=1: an adapter freezes the whole backbone; leave one out"):
         RewardModel.from_pretrained(tmp_path, freeze_layers=1, lora=LoraAdapter())
+
+
+def test_a_model_of_random_weights_has_layers_frozen_too() -> None:
+    for number in range(3):
+        model = tiny_model(freeze_layers=number)
+        trained = {name for name, value in model.named_parameters() if value.requires_grad}
+        layers = {int(name.split(".layers.")[1].split(".")[0]) for name in trained if ".layers." in name}
+        assert layers == set(range(number, 2))
+        assert trained >= {"backbone.score.weight"}
+        assert not any("embed_tokens" in name for name in trained)
+    with pytest.raises(ValueError, match="the backbone has 2 layers"):
+        tiny_model(freeze_layers=3)
