@@ -84,6 +84,8 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
         _check_key(request, api_key)
         return PlainTextResponse(service.metrics(), media_type="text/plain; version=0.0.4")
 
+    told_of = {"/health": health, "/v1/models": models, "/metrics": metrics}
+
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestError)
         return Answer(error_body(str(error), error.kind, error.status, error.field), error.status)
@@ -92,16 +94,15 @@ def make_app(service: Service, api_key: str | None = None, max_body_bytes: int =
         assert isinstance(error, HTTPException)
         kind, told = "BadRequestError", f"{error.detail}: {request.method} {request.url.path}"
         if error.status_code == 404:
-            kind, told = "NotFoundError", f"there is no {request.url.path}; there are {', '.join(FORMS)}"
+            kind, told = "NotFoundError", f"there is no {request.url.path}; there are {', '.join([*FORMS, *told_of])}"
         return Answer(error_body(told, kind, error.status_code), error.status_code, error.headers)
 
     # No page of documentation: its scripts would be loaded over the network.
     app = FastAPI(title="lightning_rm", docs_url=None, redoc_url=None, lifespan=lifespan)
     for path in FORMS:
         app.add_api_route(path, post, methods=["POST"], name=path)
-    app.add_api_route("/health", health, methods=["GET"])
-    app.add_api_route("/v1/models", models, methods=["GET"])
-    app.add_api_route("/metrics", metrics, methods=["GET"])
+    for path, get in told_of.items():
+        app.add_api_route(path, get, methods=["GET"])
     app.add_exception_handler(RequestError, refused)
     app.add_exception_handler(HTTPException, not_there)
     return app
