@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.store.report import DataReport, unread_note
-from lightning_rm.evaluation.tables import plain_line
+from lightning_rm.evaluation.tables import in_lines, plain_line
 from lightning_rm.modules.measured import EvaluationStage, metric_prefix
 
 COLUMNS = {
@@ -105,7 +105,7 @@ def set_reports(data: PreferenceDataModule) -> dict[str, DataReport]:
 class Blocks:
     """A table with a row a name, its columns in as many blocks as the width of the console asks for: no figure is cut.
 
-    Eight columns have room in 80 characters. A long name goes on in the next line.
+    Eight columns have room in 80 characters. A long name goes on in the next line, where one of its parts ends.
 
     Args:
         names: of the rows, such as data sets.
@@ -145,7 +145,7 @@ class Blocks:
                 heading, justify="right", overflow="fold", width=lines[heading] if fits else widths[heading]
             )
         for place, name in enumerate(self.names):
-            table.add_row(name, *(self.columns[heading][place] for heading in headings))
+            table.add_row(in_lines(name, name_width), *(self.columns[heading][place] for heading in headings))
         return table
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.jupyter import JupyterMixin
 from rich.table import Table
@@ -44,6 +46,10 @@ FIGURES: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )
 """Heading of a diagnostic, where it stands in the diagnostics, and its form."""
 
+PARTS = re.compile(r"[^\s/]+[\s/]*|[\s/]+")
+SMALLER_PARTS = re.compile(r"[^\s/_.=,-]+[\s/_.=,-]*|[\s/_.=,-]+")
+"""What stays together of a name where a line ends, with the signs after it."""
+
 MAX_COMPARISONS = 12
 """Pairs of models that a table shows, those with the best model; the files have all."""
 
@@ -74,6 +80,24 @@ class Tables(JupyterMixin):
                 yield Text(f"FAILED: {name}: {message}")
 
 
+def in_lines(name: str, width: int) -> str:
+    """Return a name in lines of a width that end where its parts do: a terminal would break it wherever one is full.
+
+        runs/baseline/2026-11-30_12-00-00/0, 20  ->  runs/baseline/
+                                                     2026-11-30_12-00-00/
+                                                     0
+
+    At a space or a slash if that does, else at another sign; a word that is wider is left to be broken.
+    """
+    lines = [""]
+    for part in PARTS.findall(name):
+        for piece in [part] if cell_len(part.rstrip()) <= width else SMALLER_PARTS.findall(part):
+            if lines[-1] and cell_len(lines[-1]) + cell_len(piece.rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def plain_line(words: str, style: str = "bold") -> Text:
     """Return a heading, or a note, that wraps at the end of the console, however narrow the table beside it."""
     return Text(words, style)
@@ -91,20 +115,21 @@ def benchmark_tables(result: BenchmarkResult, failures: Iterable[str], width: in
             table.add_column(name, justify="right", max_width=columns[name, kind])
         for model, row in result.rows().items():
             cells = [_cell(figure_at(row, *column)) for column in block]
-            table.add_row(model, *cells, end_section=model == list(result.models)[-1])
+            table.add_row(in_lines(model, name_width), *cells, end_section=model == list(result.models)[-1])
         yield table
     if any(value for one in result.models.values() for value in one.row.tie.values()):
-        yield _ties(result)
+        yield _ties(result, name_width)
     if result.comparisons:
-        yield _comparisons(result)
+        yield _comparisons(result, name_width)
     for note in (*shown_notes(result), *failures):
         yield Text(f"  {note}")
     if any(one.diagnostics for one in result.models.values()):
         lines = diagnostic_lines(result)
         yield plain_line(f"{result.title}: diagnostics")
         table = _table()
+        room = max(8, (width - name_width) // max(1, len(lines[0]) - 1) - 2)
         for number, heading in enumerate(lines[0]):
-            table.add_column(heading, justify="right" if number else "left", overflow="fold")
+            table.add_column(in_lines(heading, room), justify="right" if number else "left", overflow="fold")
         for line in lines[1:]:
             table.add_row(*line, end_section=not any(line))
         yield table
@@ -150,7 +175,7 @@ def _table() -> Table:
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
-def _ties(result: BenchmarkResult) -> Group:
+def _ties(result: BenchmarkResult, name_width: int) -> Group:
     table = _table()
     section = "overall" if "overall" in result.sections else None
     sections = [section] if section is not None else result.sections
@@ -166,11 +191,11 @@ def _ties(result: BenchmarkResult) -> Group:
         for name in sections:
             if one.row.tie.get(name):
                 values = (one.row.strict[name], one.row.half[name], one.row.tie[name])
-                table.add_row(model, name, *map(percent, values))
+                table.add_row(in_lines(model, name_width), in_lines(name, name_width), *map(percent, values))
     return Group(plain_line("ties: strict (a tie is wrong), half (a tie is a coin toss), and their share; %"), table)
 
 
-def _comparisons(result: BenchmarkResult) -> Group:
+def _comparisons(result: BenchmarkResult, name_width: int) -> Group:
     section = result.compared
     values = {name: one.row.figure(section) for name, one in result.models.items()}
     best = max(values, key=lambda name: values[name].value if is_known(values[name]) else -math.inf)
@@ -182,7 +207,7 @@ def _comparisons(result: BenchmarkResult) -> Group:
         figure, sign = pair.difference.get(section, NO_FIGURE), 1 if pair.first == best else -1
         counts = (pair.test.only_first, pair.test.only_second)[::sign]
         table.add_row(
-            pair.second if sign == 1 else pair.first,
+            in_lines(pair.second if sign == 1 else pair.first, name_width),
             f"{100 * sign * figure.value:+.1f}" if is_known(figure) else "",
             points(figure, sign),
             *(f"{count:,}" for count in counts),

@@ -40,7 +40,7 @@ from lightning_rm.evaluation.measure import NO_FIGURE, Comparison, Figure, Row, 
 from lightning_rm.evaluation.result import BenchmarkResult, ModelResult
 from lightning_rm.evaluation.rewards import Reading, score_items
 from lightning_rm.evaluation.statistics import McNemar
-from lightning_rm.evaluation.tables import Tables
+from lightning_rm.evaluation.tables import Tables, in_lines
 from lightning_rm.losses.temperature import Best
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
@@ -151,6 +151,33 @@ def test_a_model_that_fails_costs_the_others_nothing(folders: Path, tmp_path: Pa
     console = Console(width=80, record=True)
     console.print(found.table())
     assert "FAILED: NaN on llmbar" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "lines"),
+    [
+        ("runs/baseline/2026-11-30_12-00-00/0", 20, ["runs/baseline/", "2026-11-30_12-00-00/", "0"]),
+        ("runs/baseline/2026-11-30", 9, ["runs/", "baseline/", "2026-11-", "30"]),
+        ("random rewards", 14, ["random rewards"]),
+        ("random rewards", 13, ["random", "rewards"]),
+        ("instructions", 5, ["instructions"]),
+        ("", 5, [""]),
+    ],
+)
+def test_a_name_ends_its_lines_where_its_parts_end(name: str, width: int, lines: list[str]) -> None:
+    assert in_lines(name, width).split("\n") == lines
+
+
+def test_tables_break_no_word_of_a_name() -> None:
+    section, names = "instruction_following", [f"runs/contrastive/2026-11-30_12-00-0{job}/0" for job in range(3)]
+    row = Row({section: Figure(0.5, 0.4, 0.6)}, tie={section: 0.2}, strict={section: 0.4}, half={section: 0.5})
+    models = {name: ModelResult(row, diagnostics={"pairs": 9}) for name in names}
+    result = BenchmarkResult("a", "A", "the mean", 9, [section], models, {}, [])
+    text = str(Tables({"a": result}, {}, 80))
+    assert text.count("runs/contrastive/ ") == 6  # of the figures and of the ties
+    assert text.count("2026-11-30_12-00-00/0 ") == 2
+    assert section in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_every_failure_stands_under_a_table() -> None:
