@@ -14,6 +14,7 @@ from lightning_rm.annotation.voters import Voter, check_strangers
 from lightning_rm.checksums import CHECKSUMS_FILE, WEIGHTS
 from lightning_rm.commands._config import config_of
 from lightning_rm.data.rows import Source
+from lightning_rm.data.sources.contamination import Decontaminated
 from lightning_rm.data.sources.resampling import Fold, WithoutFold
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.digests import check_unchanged, fingerprint
@@ -96,7 +97,15 @@ def find_source(cfg: DictConfig) -> Source:
         raise ValueError(f"set={cfg.set!r}: {stage} has {', '.join(f'{stage}.{known}' for known in named)}")
     if not name and len(named) > 1:
         raise ValueError(f"set={cfg.set!r} has several; name one: {', '.join(f'{stage}.{known}' for known in named)}")
-    return named[name or next(iter(named))]
+    found = named[name or next(iter(named))]
+    return decontaminated(found, cfg) if stage == "train" else found
+
+
+def decontaminated(source: Source, cfg: DictConfig) -> Source:
+    """Return what `data.decontaminate` leaves of a source of training pairs."""
+    benchmarks: Any = OmegaConf.to_container(cfg.data.module, resolve=True)
+    named = benchmarks.get("decontaminate")
+    return Decontaminated(source, named) if named else source
 
 
 def file_key(cfg: DictConfig, stage: str) -> str:

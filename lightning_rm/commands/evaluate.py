@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._config import is_given, plain_console, require_all
-from lightning_rm.commands._data import find_source
+from lightning_rm.commands._data import decontaminated, find_source
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._job import overrides_of
 from lightning_rm.commands._progress import progress, resumable
@@ -116,7 +116,9 @@ def _sources(cfg: DictConfig) -> dict[str, Source] | None:
         node = cfg.data.module.get(stage)
         found: Any = None if node is None else instantiate(node, _convert_="all")
         if found is not None and found != {}:
-            return found if isinstance(found, dict) else {"pairs" if stage == "train" else stage: found}
+            if stage == "train":
+                return {"pairs": decontaminated(found, cfg)}
+            return found if isinstance(found, dict) else {stage: found}
     raise ValueError("the data has no set to measure on; give data.file")
 
 

@@ -22,7 +22,6 @@ from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import Progress, Votes, collect_votes
 from lightning_rm.curation.clean import CleanFiles, write_clean
 from lightning_rm.curation.conflicts import find_conflicts
-from lightning_rm.curation.contamination import Benchmarks
 from lightning_rm.curation.decide import decide, verdicts_on
 from lightning_rm.curation.facts import Facts, collect_facts
 from lightning_rm.curation.heart import by_heart
@@ -33,6 +32,7 @@ from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, PairRow, Source
 from lightning_rm.data.sets import AnySource, as_source
+from lightning_rm.data.sources.contamination import Benchmarks
 from lightning_rm.data.sources.resampling import unit_hash
 from lightning_rm.data.store.pair_rows import OtherColumns
 from lightning_rm.data.store.pairs import PairDataset

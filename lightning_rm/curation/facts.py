@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.curation.contamination import Benchmarks
 from lightning_rm.curation.topics import WORDS, TopicSketch
 from lightning_rm.data.rows import BadRow, Message, PairRow
+from lightning_rm.data.sources.contamination import Benchmarks
 from lightning_rm.digests import short_key
 
 NOT_WORDS = re.compile(r"\W+")
@@ -98,8 +98,7 @@ def collect_facts(
         facts.words.append(len(texts[1].split()) - len(texts[2].split()))
         facts.second.append(_second(row, second_label))
         facts.topics.add(WORDS.findall(texts[0].casefold()))
-        asked = text_of(turn for turn in row.prompt if turn["role"] == "user")
-        facts.contaminated.append((benchmarks and benchmarks.holds(asked)) or "")
+        facts.contaminated.append((benchmarks and benchmarks.holds(row.prompt)) or "")
         facts.groups["subset"].append(row.subset)
         for name in columns:
             value = row.others.get(name)

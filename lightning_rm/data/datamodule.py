@@ -31,6 +31,7 @@ from lightning_rm.data.pair_sets import Batching, PairSets, check_batching
 from lightning_rm.data.position import Position, check_position
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sets import AnyGroupSource, AnySource, check_names, group_sets, pair_sets
+from lightning_rm.data.sources.files import Paths
 from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.pairs import PairDataset
@@ -89,6 +90,8 @@ class PreferenceDataModule(L.LightningDataModule):
             a list of them. Every module then trains on the treated labels, margins and weights.
         resample: makes the source that is trained on from the source of training pairs, such as a partial of
             `resampling.WithoutFold` or `resampling.Bootstrap`; validation pairs are held out before that.
+        decontaminate: name of a benchmark -> its files: training pairs whose prompt has 13 words in a row with one of
+            its prompts are left out, and counted (see `sources.contamination`), before any are held out.
         responses: groups of responses that go with the training pairs: a source, a file, or rows in memory.
         batch_groups: groups of a batch of responses on each device.
         val_responses: named sets of responses that the model is evaluated on after the pairs of `val`, each given as
@@ -135,6 +138,7 @@ class PreferenceDataModule(L.LightningDataModule):
         cache_dir: str | Path | None = None,
         treatments: Mapping[str, Treatment | ById] | Sequence[Treatment | ById] = (),
         resample: Callable[[Source], Source] | None = None,
+        decontaminate: Mapping[str, Paths] | None = None,
         responses: AnyGroupSource | None = None,
         batch_groups: int = 4,
         val_responses: Mapping[str, AnyGroupSource] | AnyGroupSource | None = None,
@@ -176,11 +180,12 @@ class PreferenceDataModule(L.LightningDataModule):
                 batch_pairs=self.batch_pairs,
                 treatments=self.treatments,
                 resample=resample,
+                decontaminate=decontaminate,
                 responses=responses,
                 val_fraction=0.0 if val is not None else val_fraction,
             )
             self._streamed, train = StreamSet(train, tokenizer, self.policy), None
-        sets = pair_sets(train, val, test, val_fraction, resample)
+        sets = pair_sets(train, val, test, val_fraction, resample, decontaminate)
         groups = group_sets(responses, val_responses, test_responses)
         check_names([*sets.names, *groups.names])
         self.val_names, self.test_names = tuple(sets.val), tuple(sets.test)

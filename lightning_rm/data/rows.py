@@ -252,8 +252,9 @@ BY_WEIGHT = "left out by weight"
 BY_FOLD = "left out fold"
 BY_BOOTSTRAP = "left out by bootstrap"
 BY_SHARE = "left out by share"
+BY_BENCHMARK = "asked by a benchmark"
 TIE = "tie"
-EXPECTED_REASONS: frozenset[str] = frozenset({BY_WHERE, BY_WEIGHT, BY_FOLD, BY_BOOTSTRAP, BY_SHARE, TIE})
+EXPECTED_REASONS: frozenset[str] = frozenset({BY_WHERE, BY_WEIGHT, BY_FOLD, BY_BOOTSTRAP, BY_SHARE, BY_BENCHMARK, TIE})
 """Reasons of a `BadRow` that are not a fault of its row: it was left out because the user asked for that (`where`, a
-mixture's weight, a fold or bootstrap sample), or because its annotator preferred neither response. Such rows are
-counted like any other, but are not an error under `on_bad_row: error`."""
+mixture's weight, a fold or bootstrap sample, `decontaminate`), or because its annotator preferred neither response.
+Such rows are counted like any other, but are not an error under `on_bad_row: error`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from lightning_rm.data.rows import GroupSource, Source
+from lightning_rm.data.sources.contamination import Decontaminated
 from lightning_rm.data.sources.files import FileSource, Paths
 from lightning_rm.data.sources.groups import GroupFile, GroupRecords
 from lightning_rm.data.sources.records import ArrowStream, Records, RecordSource
@@ -66,6 +67,7 @@ def pair_sets(
     test: Mapping[str, AnySource] | AnySource | None,
     val_fraction: float = 0.0,
     resample: Callable[[Source], Source] | None = None,
+    decontaminate: Mapping[str, Paths] | None = None,
 ) -> Sets[Source]:
     """Return sets of preference pairs: one alone is named `train`, `val` or `test`.
 
@@ -75,8 +77,11 @@ def pair_sets(
         test: see there.
         val_fraction: see there.
         resample: see there.
+        decontaminate: see there.
     """
     trained = {} if train is None else {"train": as_source(train, "train")}
+    if trained and decontaminate:
+        trained = {"train": Decontaminated(trained["train"], decontaminate)}
     held_out = _named("val", val, as_source)
     if trained and not held_out and val_fraction > 0:
         whole = trained["train"]

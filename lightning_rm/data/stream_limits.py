@@ -13,6 +13,7 @@ def check_streamed(
     batch_pairs: int | None,
     treatments: Sized,
     resample: object,
+    decontaminate: object,
     responses: object,
     val_fraction: float,
 ) -> None:
@@ -29,6 +30,9 @@ def check_streamed(
         "treatments": bool(treatments)
         and "quantiles of strength are of all pairs; read the shards whole, data=jsonl data.file=*.parquet",
         "resample": resample is not None and "folds and bootstrap samples are of a whole set; read it with data=jsonl",
+        "decontaminate": bool(decontaminate)
+        and "what is left out would change the number of pairs that an epoch is planned by; read the shards whole, "
+        "data=jsonl data.file=*.parquet",
         "responses": responses is not None
         and "groups of responses are dealt to the steps of an epoch of known pairs; read them with data=jsonl",
         f"val_fraction={val_fraction:g}": val_fraction > 0

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from lightning_rm.annotation.reviews import Verdict
-from lightning_rm.curation.contamination import Benchmarks
 from lightning_rm.curation.facts import collect_facts
 from lightning_rm.curation.groups import OTHERS, group_rows, length_groups
 from lightning_rm.curation.heart import by_heart
 from lightning_rm.curation.reviewed import flip_rows
 from lightning_rm.data.rows import BadRow
+from lightning_rm.data.sources.contamination import Benchmarks
 from tests.curation.test_conflicts import row, said
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"]
@@ -59,12 +59,11 @@ def test_thirteen_words_in_a_row_are_a_benchmarks(tmp_path: Path) -> None:
     ]
     (tmp_path / "bench.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     benchmarks = Benchmarks({"bench": tmp_path / "bench.jsonl"})
-    assert (
-        benchmarks.holds("And now ONE, two three four five six seven eight nine ten eleven twelve thirteen") == "bench"
-    )
-    assert benchmarks.holds(" ".join(WORDS[:12])) is None
-    assert benchmarks.holds("say A B C D") == "bench"
-    assert benchmarks.holds("You are helpful " * 9) is None
+    asked = said("user", "And now ONE, two three four five six seven eight nine ten eleven twelve thirteen")
+    assert benchmarks.holds(asked) == "bench"
+    assert benchmarks.holds(said("user", " ".join(WORDS[:12]))) is None
+    assert benchmarks.holds(said("user", "say A B C D")) == "bench"
+    assert benchmarks.holds(said("user", "You are helpful " * 9)) is None
     system = (*said("system", " ".join(WORDS)), *said("user", "something else of five words"))
     facts = collect_facts(
         [replace(row("", "a", "b"), prompt=system), row(" ".join(WORDS), "a", "b")], benchmarks=benchmarks

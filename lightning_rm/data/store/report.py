@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_rm.counts import and_others
-from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BY_SHARE, BY_WEIGHT, BY_WHERE, moved
+from lightning_rm.data.rows import BY_BENCHMARK, BY_BOOTSTRAP, BY_FOLD, BY_SHARE, BY_WEIGHT, BY_WHERE, moved
 
 MAX_EXAMPLES = 3
 """How many rows a report names for each reason."""
@@ -21,7 +21,7 @@ MAX_EXAMPLES = 3
 MAX_UNREAD = 12
 """How many unread fields a report names."""
 
-WISHED = frozenset({BY_WHERE, BY_WEIGHT, BY_FOLD, BY_BOOTSTRAP, BY_SHARE})
+WISHED = frozenset({BY_WHERE, BY_WEIGHT, BY_FOLD, BY_BOOTSTRAP, BY_SHARE, BY_BENCHMARK})
 """Reasons for rows that are left out because the user asked for it."""
 
 
