@@ -27,6 +27,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
@@ -35,6 +36,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from torch.nn.attention.varlen import varlen_attn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import (
@@ -438,6 +440,17 @@ def test_weights_and_buffers_come_after_the_meta_device() -> None:
 def test_wandb_logger_keeps_what_it_starts_a_run_with() -> None:
     """`_wandb_init`: a run is made quiet by it."""
     assert "_wandb_init" in WandbLogger(offline=True, name="a").__dict__
+
+
+def test_lightning_keeps_averaged_weights_in_a_copy_and_swaps_them_in() -> None:
+    """`callbacks.averages` swaps them for what is exported, and back."""
+    callback = WeightAveraging()
+    assert callback._average_model is None
+    module, average = L.LightningModule(), L.LightningModule()
+    module.weight, average.weight = (nn.Parameter(torch.tensor(value)) for value in (1.0, 2.0))
+    callback._average_model = AveragedModel(average)
+    callback._swap_models(module)
+    assert (module.weight.item(), callback._average_model.module.weight.item()) == (2.0, 1.0)
 
 
 def test_settings_of_transformers_trainers_keep_how_many_gpus_there_are(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.callbacks.averages import averaged
 from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.evaluation.benchmarks import find_benchmarks
 from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
@@ -119,7 +120,9 @@ class Benchmarks(L.Callback):
         """Measure with every validation, in training and after it."""
         if not trainer.sanity_checking:
             self._last_step = trainer.global_step
-            pl_module.log_dict(self.measure(trainer, pl_module), batch_size=1, sync_dist=True)
+            with averaged(pl_module, put_back_before=self):
+                values = self.measure(trainer, pl_module)
+            pl_module.log_dict(values, batch_size=1, sync_dist=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember that the step a run goes on from has been measured."""
@@ -133,6 +136,7 @@ class Benchmarks(L.Callback):
         if every is None or step % every or step == self._last_step:
             return
         self._last_step = step
-        values = self.measure(trainer, pl_module)
+        with averaged(pl_module):
+            values = self.measure(trainer, pl_module)
         for logger in trainer.loggers:  # at this step, whatever `log_every_n_steps` says of the others
             logger.log_metrics(values, step=step)

@@ -12,6 +12,7 @@ from typing import Any, cast
 import lightning as L
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.callbacks.averages import averaged, check_averages
 from lightning_rm.modules.base import PairwiseRM
 
 
@@ -19,6 +20,7 @@ class HuggingFaceCheckpoint(L.Callback):
     """A callback that writes the weights as Hugging Face folders: `best` whenever the monitored metric improves, `last`
     at the end.
 
+    Where Lightning keeps an average of the weights (`EMAWeightAveraging`), which is what it validates, both are of it.
     Where nothing is monitored or validated, `best` is the last. NaN is the worst value; where a metric is never a
     number, as the accuracy of responses without another beside them, `best` is the last too.
     `AutoModelForSequenceClassification.from_pretrained(folder)` reads either, `AutoModelForCausalLM` those of an SFT.
@@ -49,6 +51,10 @@ class HuggingFaceCheckpoint(L.Callback):
         self.sign = 1.0 if mode == "max" else -1.0
         self.best: float | None = None
         self._is_over = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Check that an average of the weights, where one is kept, can be exported as it is measured."""
+        check_averages(trainer.callbacks, trainer.strategy)  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write `best` if the validation that just ended is the best so far."""
@@ -101,5 +107,6 @@ class HuggingFaceCheckpoint(L.Callback):
 
     def _save(self, pl_module: L.LightningModule, name: str) -> None:
         module = cast(PairwiseRM, pl_module)
-        module.check_finite()
-        module.export(self.folder / name, self.tokenizer)
+        with averaged(module):
+            module.check_finite()
+            module.export(self.folder / name, self.tokenizer)

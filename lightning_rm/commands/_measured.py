@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from lightning_rm.analysis.runs import own_metrics
 from lightning_rm.callbacks import Benchmarks, BestCheckpoint
+from lightning_rm.callbacks.averages import forget_averages
 from lightning_rm.callbacks.monitored import stopped_early
 from lightning_rm.commands._checks import BENCHMARK
 from lightning_rm.commands._config import plain_console
@@ -36,6 +37,7 @@ def fit_and_measure(
     counts: dict[str, float] = {}
     if datamodule.has_train:
         trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
+        forget_averages(trainer)
         counts = module.finite.counts()
         if trainer.is_global_zero:
             write_counts(Path(cfg.paths.run), datamodule.reports)

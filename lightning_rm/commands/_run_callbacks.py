@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Checkpoint, LambdaCallback
+from lightning.pytorch.callbacks import Checkpoint, LambdaCallback, WeightAveraging
 from omegaconf import DictConfig
 from transformers import PreTrainedTokenizerBase
 
@@ -75,16 +75,19 @@ def asked_callbacks(cfg: DictConfig) -> list[L.Callback]:
 
 
 def in_order(own: list[L.Callback], asked: list[L.Callback]) -> list[L.Callback]:
-    """Return the callbacks of a run, with the checkpoints that were asked for before those that every run has.
+    """Return the callbacks of a run, with averages of weights and the checkpoints that were asked for before those that
+    every run has.
 
-    A run goes on from `best.ckpt` or `last.ckpt`: they are to know what `top_k` has kept of their validation.
+    A run goes on from `best.ckpt` or `last.ckpt`: they are to know what `top_k` has kept of their validation. A
+    checkpoint of a step is to have the average of that step.
 
     Args:
         own: those of every run.
         asked: those that a configuration asks for.
     """
-    checkpoints = [callback for callback in asked if isinstance(callback, Checkpoint)]
-    return [*checkpoints, *own, *(callback for callback in asked if callback not in checkpoints)]
+    first = [callback for callback in asked if isinstance(callback, WeightAveraging)]
+    first += [callback for callback in asked if isinstance(callback, Checkpoint)]
+    return [*first, *own, *(callback for callback in asked if callback not in first)]
 
 
 def _log_a_short_run(trainer: L.Trainer, module: L.LightningModule) -> None:

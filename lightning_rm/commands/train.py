@@ -23,6 +23,7 @@ from lightning_rm.callbacks import (
     ProgressLines,
     Stop,
 )
+from lightning_rm.callbacks.averages import check_averages
 from lightning_rm.commands._alone import RUN_LOCK, released, work_alone
 from lightning_rm.commands._checks import BENCHMARK, check_config, check_run, warn_of_a_toy
 from lightning_rm.commands._config import plain_console, require_all, resolved
@@ -137,6 +138,7 @@ def _trainer(cfg: DictConfig, own: list[L.Callback], asked: list[L.Callback]) ->
         plugins=[CheckpointFiles()],
         enable_progress_bar=cfg.trainer.get("enable_progress_bar", shown),
     )
+    check_averages(asked, trainer.strategy)
     return _as_told(cfg, trainer)
 
 
@@ -154,6 +156,7 @@ def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule
     own = {"logger": False, "callbacks": callbacks, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = _as_told(cfg, instantiate(cfg.trainer, min_epochs=None, min_steps=None, **own))
     check_trainer(trainer.precision, asked)
+    check_averages(asked, trainer.strategy)
     with quiet():
         trainer.fit(module, datamodule)
     if trainer.is_global_zero:

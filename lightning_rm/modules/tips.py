@@ -1,5 +1,5 @@
-"""Leaves out what Lightning says of itself among what a run says: tips to install another package, and two warnings of
-which nobody who trains can do anything.
+"""Leaves out what Lightning says of itself among what a run says: tips to install another package, and warnings of which
+nobody who trains can do anything.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ LOGGER = "lightning.pytorch.utilities.rank_zero"
 WARNINGS = (
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", r"lightning\.pytorch\.utilities\._pytree"),
     ("Total length of `list` across ranks is zero", r"lightning\.pytorch\.utilities\.data"),  # of no validation sets
+    # That weights should not be sharded, which `callbacks.averages` checks.
+    ("You're using the WeightAveraging callback with a model", r"lightning\.pytorch\.callbacks\.weight_averaging"),
 )
 """How they begin, and Lightning's module that gives them: from another they are heard."""
 

@@ -129,6 +129,21 @@ def test_a_run_that_has_ended_is_not_replaced_unasked(cli: Cli, tmp_path: Path) 
     assert left().keys() == before.keys()
 
 
+def test_the_average_of_the_best_validation_is_what_is_measured_and_exported(cli: Cli, tmp_path: Path) -> None:
+    """Measured again, the exported weights give the same; they are not the latest average."""
+    words = ["logger=csv", "callbacks=ema", "callbacks.ema.decay=0.5", "monitor=val/nll", "mode=max"]
+    said = cli("train", *SMALL, *words, "trainer.max_epochs=3", "hydra.run.dir=run")
+    assert said.code == 0, said.err
+    *validations, _ = read_history(tmp_path / "run" / "csv" / "metrics.csv")["val/nll"].values.tolist()
+    assert max(validations) > validations[-1] + 1e-3
+    said = cli("train", *SMALL, "backbone=hub", "backbone.path=run", "trainer.max_epochs=0", "hydra.run.dir=again")
+    assert said.code == 0, said.err
+    once, again = (json.loads((tmp_path / run / "results.json").read_text()) for run in ("run", "again"))
+    assert once["val"]["nll"] == pytest.approx(max(validations), rel=1e-5)
+    for name in ("val", "test", "test/ood"):
+        assert again[name]["nll"] == pytest.approx(once[name]["nll"], rel=1e-5)
+
+
 def test_a_multirun_shares_a_folder_and_a_job_that_fails_stops_no_other(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
