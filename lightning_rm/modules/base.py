@@ -47,6 +47,7 @@ from lightning_rm.modules.requirements import (
 )
 from lightning_rm.modules.restored import RestoredOptimizer
 from lightning_rm.modules.routing import with_routing
+from lightning_rm.modules.shares import check_training_share
 from lightning_rm.modules.spikes import GradientSpikes, Spike
 from lightning_rm.modules.tips import leave_out_tips
 
@@ -153,7 +154,12 @@ class PairwiseRM(Method):
     # Training
 
     def on_train_start(self) -> None:
-        """Go on with the sums and the random numbers of the checkpoint, if training goes on from one; or anew."""
+        """Go on with the sums and the random numbers of the checkpoint, if training goes on from one; or anew.
+
+        Raises:
+            ValueError: if the batches were made for another trainer.
+        """
+        check_training_share(self.trainer)
         self._progress.start(self.device)
         self.finite.start()
         scheduler = self.lr_schedulers()

@@ -17,6 +17,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.checkpoints import arguments_for
 from lightning_rm.modules.measured import EvaluationStage, Measured, warn_not_finite
 from lightning_rm.modules.requirements import check_batch
+from lightning_rm.modules.shares import check_evaluation_share
 
 
 class EvaluatedRM(L.LightningModule):
@@ -78,7 +79,12 @@ class EvaluatedRM(L.LightningModule):
         return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, only, **told)
 
     def on_validation_start(self) -> None:
-        """Forget what an interrupted evaluation has counted."""
+        """Forget what an interrupted evaluation has counted.
+
+        Raises:
+            ValueError: if the batches were made for another number of processes.
+        """
+        check_evaluation_share(self.trainer, self.trainer.val_dataloaders, "validate")
         self._measured, self.num_not_finite = Measured(), {}
 
     def validation_step(
@@ -93,7 +99,12 @@ class EvaluatedRM(L.LightningModule):
         self._log_evaluation("val")
 
     def on_test_start(self) -> None:
-        """Forget what an interrupted evaluation has counted."""
+        """Forget what an interrupted evaluation has counted.
+
+        Raises:
+            ValueError: if the batches were made for another number of processes.
+        """
+        check_evaluation_share(self.trainer, self.trainer.test_dataloaders, "test")
         self._measured, self.num_not_finite = Measured(), {}
 
     def test_step(

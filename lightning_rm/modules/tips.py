@@ -1,5 +1,5 @@
-"""Leaves out what Lightning says of itself among what a run says: tips to install another package, and warnings of which
-nobody who trains can do anything.
+"""Leaves out what Lightning says of itself among what a run says: tips to install another package, and warnings of
+which nobody who trains can do anything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where Lightning keeps an average of the weights, what is exported and what benchmarks measure is what it validates."""
+"""Where Lightning keeps an average of the weights, what is exported and benchmarks measure is what it validates."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_average_that_no_validation_measures_is_refused(tmp_path: Path) -> No
     """Lightning's older callback makes it at the end of a run; and neither copies weights that are sharded."""
     at_the_end = StochasticWeightAveraging(swa_lrs=1e-3)
     callbacks = [at_the_end, HuggingFaceCheckpoint(tmp_path, world_tokenizer())]
-    with pytest.raises(ValueError, match="after the last validation.*EMAWeightAveraging"):
+    with pytest.raises(ValueError, match=r"after the last validation.*EMAWeightAveraging"):
         toy_trainer(tmp_path, callbacks=callbacks).fit(toy_module(), toy_data())
     with pytest.raises(ValueError, match="these are sharded"):
         check_averages([EMAWeightAveraging()], FSDP2Strategy())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from lightning_rm.batch import GroupBatch, PreferenceBatch
 from lightning_rm.data.batches.group_stream import GroupStream
 from lightning_rm.data.batches.layouts import Layout
 from lightning_rm.data.batches.sampler import MicroBatch, PairBatchSampler
+from lightning_rm.data.batches.share import Share
 from lightning_rm.data.batches.shipping import ship
 from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.pairs import PairDataset
@@ -159,6 +160,12 @@ class BatchLoader(DataLoader[BatchT]):
     def __iter__(self) -> Any:
         """Yield the batches: a generator, so that nothing happens before the first one is asked for."""
         yield from super().__iter__()
+
+    @property
+    def share(self) -> Share:
+        """Which part of an epoch it reads."""
+        sampler = cast(PairBatchSampler, self.batch_sampler)  # torch declares lists of indices
+        return Share(sampler.rank, sampler.world_size, sampler.accumulate, sampler.shuffle, sampler.span)
 
     def state_dict(self) -> dict[str, Any]:
         """Return an empty state; having one tells Lightning that training can go on in the middle of an epoch."""
