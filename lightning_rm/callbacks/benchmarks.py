@@ -102,7 +102,7 @@ class Benchmarks(L.Callback):
         Raises:
             ValueError: if a reward is not finite; the message names the row.
         """
-        model = cast(PairwiseRM, pl_module).model
+        model = cast(PairwiseRM, pl_module).measured_model()
         tokenizer = cast(PreTrainedTokenizerBase, self.tokenizer)
         found: dict[str, float] = {}
         for name, (benchmark, items) in self.items.items():

@@ -40,6 +40,13 @@ class EvaluatedRM(L.LightningModule):
         """Return rewards (k, P), or (k, M, P) of members, and features (k, P, H): k is 2 for pairs."""
         return self.model(batch.tokens)
 
+    def measured_model(self) -> AnyRewardModel:
+        """Return the reward model that gives the rewards which are measured, for whoever asks it and not the module.
+
+        Every rank calls it alike.
+        """
+        return self.model
+
     def measure(self, batch: PreferenceBatch | GroupBatch) -> dict[str, Tensor]:
         """Count a batch of an evaluation in the metrics of its data set; its rewards go on to the callbacks."""
         return self._measured.update(batch, self(batch), self.scores(batch))

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -165,10 +165,26 @@ class RegressionRM(PairwiseRM):
         self.merge_heads()
         super().export(folder, tokenizer)
 
+    def measured_model(self) -> AnyRewardModel:
+        """Return the model with the head that it is measured with."""
+        self.merge_heads()
+        return self.model
+
     def on_validation_start(self) -> None:
         """Give the model the head that it is measured with, for callbacks that ask the model itself."""
         super().on_validation_start()
         self.merge_heads()
+
+    def on_train_end(self) -> None:
+        """Leave the model with the head that was trained, for whoever saves it or asks it from here."""
+        self.merge_heads()
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **arguments: Any) -> Self:
+        """Return the module as a checkpoint has it; the model has the head of the attributes of that step."""
+        module = super().load_from_checkpoint(*args, **arguments)
+        module.merge_heads()
+        return module
 
     @torch.no_grad()
     def merge_heads(self) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -20,6 +21,7 @@ from lightning_rm.data.synthetic.policy import SyntheticGroups
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.losses import list_shares, ranking_loss, response_rank_loss, spread_groups
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
+from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.odin import OdinRM
@@ -334,6 +336,28 @@ def test_merged_heads_score_as_the_weighted_attributes_do(tmp_path: Path, attrib
         weighted = module.heads(feature) * torch.tensor([*attributes.values()])
         loaded = RewardModel.from_pretrained(tmp_path / "model", dtype="float64").eval()
         assert_same(loaded(batch.tokens).reward, weighted.sum(-1))
+
+
+def test_the_model_has_the_attributes_head_wherever_it_is_asked(tmp_path: Path) -> None:
+    """Between validations, after a training without any, and of a checkpoint of a step."""
+
+    class Asked(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+            assert_alike(pl_module, pl_module.measured_model(), batch)
+
+    def assert_alike(module: RegressionRM, model: AnyRewardModel, batch: PreferenceBatch) -> None:
+        with torch.no_grad():
+            torch.testing.assert_close(model(batch.tokens).reward, module(batch).reward, rtol=1e-4, atol=1e-5)
+
+    step = ModelCheckpoint(tmp_path, "step", every_n_train_steps=2)
+    module = RegressionRM(toy_model(), ADAMW, attributes={"helpful": 1.0, "brief": 0.5})
+    data = data_of(tmp_path, Scored(12, k=2), ties="keep")
+    trainer = toy_trainer(tmp_path, limit_val_batches=0, callbacks=[Asked(), step], enable_checkpointing=True)
+    trainer.fit(module, data)
+    batch = next(iter(data.val_dataloader()[0]))
+    assert_alike(module, module.model, batch)
+    loaded = RegressionRM.load_from_checkpoint(step.best_model_path, attributes={"helpful": 1.0, "brief": 0.5})
+    assert_alike(loaded, loaded.model, batch)
 
 
 def test_rows_of_one_response_are_for_regression(tmp_path: Path) -> None:
