@@ -27,11 +27,26 @@ from lightning_rm.drafts import draft_of, naming
 
 
 class QuietWandbLogger(WandbLogger):
-    """Lightning's WandbLogger, without an option that W&B has given up and warns of in every run."""
+    """Lightning's WandbLogger, without an option that W&B has given up and warns of in every run; a run that goes on is
+    one run there.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._wandb_init.pop("anonymous", None)
+
+    def go_on(self, folder: Path) -> None:
+        """Go on with the run that a folder's run has sent to W&B, unless another one is named.
+
+        One that was kept offline is left alone, and so is one that goes on offline: parts of a run that are sent after
+        it replace what it has.
+
+        Args:
+            folder: of the run that goes on.
+        """
+        sent = sorted(path.name for path in (folder / "wandb").glob("run-*-*"))  # by date: run-20260131_120000-ID
+        if sent and not self._offline and self.version is None and "WANDB_RUN_ID" not in os.environ:
+            self._id = self._wandb_init["id"] = sent[-1].split("-", 2)[2]
 
 
 def tensorboard_logger(save_dir: str) -> TensorBoardLogger:

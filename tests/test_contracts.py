@@ -439,7 +439,8 @@ def test_weights_and_buffers_come_after_the_meta_device() -> None:
 
 def test_wandb_logger_keeps_what_it_starts_a_run_with() -> None:
     """`_wandb_init`: a run is made quiet by it."""
-    assert "_wandb_init" in WandbLogger(offline=True, name="a").__dict__
+    assert {"_wandb_init", "_id", "_offline"} <= WandbLogger(offline=True, name="a").__dict__.keys()
+    assert WandbLogger(offline=True)._wandb_init["resume"] == "allow"  # a run of a known id goes on
 
 
 def test_lightning_keeps_averaged_weights_in_a_copy_and_swaps_them_in() -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_rm.callbacks import GoOn, ResumeCheckpoint
-from lightning_rm.loggers import ResumableCSVLogger, TrackioLogger, Utf8Files, tensorboard_logger
+from lightning_rm.loggers import QuietWandbLogger, ResumableCSVLogger, TrackioLogger, Utf8Files, tensorboard_logger
 from tests.float64 import same
 from tests.toy import toy_data, toy_module, toy_trainer
 
@@ -203,3 +203,21 @@ def test_trackio_is_handed_numbers_and_closed(monkeypatch: pytest.MonkeyPatch) -
         GoOn().on_load_checkpoint(trainer, cast(Any, None), {})
         logger.log_metrics({"train/loss": torch.tensor(0.5)}, step=4)
         assert calls[-2]["resume"] == resume
+
+
+def test_a_run_that_w_and_b_was_sent_goes_on_there_as_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`version` is the id that it is begun with. One that was kept offline is not known there yet."""
+
+    def begun(offline: bool = False, **options: Any) -> object:
+        (logger := QuietWandbLogger(save_dir=str(tmp_path), offline=offline, **options)).go_on(tmp_path)
+        assert logger._wandb_init["id"] == logger.version
+        return logger.version
+
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    (tmp_path / "wandb" / "offline-run-20260103_000000-kept").mkdir(parents=True)
+    assert begun() is None
+    for name in ("run-20260102_000000-of-two", "run-20260101_000000-one"):
+        (tmp_path / "wandb" / name).mkdir()
+    assert (begun(), begun(offline=True), begun(id="mine")) == ("of-two", None, "mine")
+    monkeypatch.setenv("WANDB_RUN_ID", "theirs")
+    assert begun() is None

@@ -48,9 +48,11 @@ def averaged(module: L.LightningModule, put_back_before: L.Callback | None = Non
     until = len(callbacks) if put_back_before is None else callbacks.index(put_back_before)
     with ExitStack() as stack:
         for callback in callbacks[:until]:
-            if isinstance(callback, WeightAveraging) and callback._average_model is not None:
-                callback._swap_models(module)
-                stack.callback(callback._swap_models, module)
+            if isinstance(callback, WeightAveraging):
+                average: Any = callback  # what it keeps is its own
+                if average._average_model is not None:
+                    average._swap_models(module)
+                    stack.callback(average._swap_models, module)
         yield
 
 

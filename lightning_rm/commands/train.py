@@ -37,6 +37,7 @@ from lightning_rm.commands._run_callbacks import asked_callbacks, in_order, own_
 from lightning_rm.commands._settings import check_precision, micro_batches
 from lightning_rm.commands._stopped import exit_after, requeue
 from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.loggers import QuietWandbLogger
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
@@ -84,6 +85,8 @@ def _train(cfg: DictConfig) -> float:
             work_alone(run, RUN_LOCK, "run", "hydra.run.dir")
         _begin_when_training(trainer, run, cfg)
         for logger in trainer.loggers:
+            if cfg.resume is not None and isinstance(logger, QuietWandbLogger):
+                logger.go_on(Path(cfg.resume).parent.parent)
             logger.log_hyperparams(resolved(cfg))
     with quiet():
         try:
