@@ -60,9 +60,9 @@ def shown(cfg: DictConfig) -> list[L.Callback]:
 
     def show_pairs(trainer: L.Trainer, module: L.LightningModule) -> None:
         datamodule: PreferenceDataModule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        if trainer.is_global_zero:
-            for row in range(min(cfg.show, len(datamodule.train_pairs() or ()))):
-                plain_console().print(datamodule.as_read(row), soft_wrap=True)
+        if trainer.is_global_zero and cfg.show:
+            for pair in datamodule.first_as_read(cfg.show):
+                plain_console().print(pair, soft_wrap=True)
 
     return [LambdaCallback(on_fit_start=_show_what_is_trained), LambdaCallback(on_fit_start=show_pairs)]
 

@@ -247,17 +247,28 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def as_read(self, row: int = 0) -> str:
         """Return a training pair as the model reads it: after its template, its cuts and its treatments, special tokens
-        and all.
+        and all. Of pairs that are streamed, row 0 is the first of the shards.
 
         Raises:
-            ValueError: if there is no such pair, or pairs are streamed.
+            ValueError: if there is no such pair.
         """
-        if self.is_streamed or not self.has_train:
-            raise ValueError("there are no training pairs to show before training; streamed ones are read as they come")
-        pairs = self._pairs.open("train")
+        pairs = self._beginning(row + 1)
         if not 0 <= row < len(pairs):
             raise ValueError(f"row={row}: there are {len(pairs):,} training pairs, counted from 0")
         return as_read(pairs, row, self.tokenizer, self.read_at)
+
+    def first_as_read(self, number: int) -> list[str]:
+        """Return the first training pairs as the model reads them, so many or as many as there are."""
+        pairs = self._beginning(number)
+        return [as_read(pairs, row, self.tokenizer, self.read_at) for row in range(min(number, len(pairs)))]
+
+    def _beginning(self, number: int) -> PairDataset:
+        """Return training pairs of which the first so many are the first."""
+        if self._streamed is not None:
+            return self._streamed.beginning(number, self._batching)
+        if not self.has_train:
+            raise ValueError("there are no training pairs to show: the data module has no train source")
+        return self._pairs.open("train")
 
     def prepare_data(self) -> None:
         """Tokenise every set into the cache; Lightning calls this in one process of each node."""

@@ -6,12 +6,14 @@ Stands where `pair_sets` stands for pairs that are tokenised ahead. It knows sha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.batches.share import Share
 from lightning_rm.data.pair_sets import Batching
 from lightning_rm.data.sources.shards import ParquetShards
+from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.stream_loader import StreamLoader
 from lightning_rm.data.streaming import STREAM_VERSION, Mark, StreamedPairs
@@ -45,6 +47,13 @@ class StreamSet:
     def name(self, row: int) -> str:
         """Return what messages call a pair, by its place in the shards."""
         return self.shards.name(row)
+
+    def beginning(self, num_pairs: int, batching: Batching) -> PairDataset:
+        """Return the first pairs that are kept of the shards, in their order: so many, or as many as there are."""
+        one_by_one = replace(batching, batch_pairs=1, num_workers=0)
+        pairs = StreamedPairs(self.shards, self.tokenizer, self.policy, one_by_one, shuffle=False)
+        pairs.buffer = num_pairs
+        return pairs.beginning()
 
     def loader(self, batching: Batching, share: Share, epoch: int) -> StreamLoader:
         """Return a rank's loader, from where the checkpoint stands that training goes on from.

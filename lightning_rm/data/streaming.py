@@ -181,6 +181,10 @@ class StreamedPairs(IterableDataset[Shipped]):
                 yield Shipped(batch, reader, mark, report)
                 report = None
 
+    def beginning(self) -> PairDataset:
+        """Return the first buffer of the first reader; whoever reads the stream still reads it."""
+        return self._filled(Mark(), 0)[0]
+
     def _filled(self, start: Mark, reader: int) -> tuple[PairDataset, Mark]:
         """Return a buffer of pairs, and where the next one begins.
 

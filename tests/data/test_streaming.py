@@ -113,6 +113,23 @@ def test_any_batch_is_a_place_to_go_on_from(folder: Path, workers: int) -> None:
         assert rows_of(again) == epochs[1]
 
 
+def test_the_first_pairs_are_shown_as_they_are_read(folder: Path) -> None:
+    """Those of the first shard in their order, past a row that is left out; an epoch has all of them still."""
+    pq.write_table(table(0, 24, frozenset({1})), folder / "s0.parquet", row_group_size=GROUP)
+    data = PreferenceDataModule(word_tokenizer(), shards(folder), batch_pairs=4, order="random")
+    whole = PreferenceDataModule(
+        word_tokenizer(), sorted(map(str, folder.glob("s*.parquet"))), batch_pairs=4, cache_dir=folder
+    )
+    shown = data.first_as_read(7)
+    assert shown == whole.first_as_read(7) == [data.as_read(row) for row in range(7)]
+    assert [one.partition(":")[0] for one in shown[:2]] == [f"{folder}/s0.parquet row 0", f"{folder}/s0.parquet row 2"]
+    assert len(data.first_as_read(1000)) == NUM_ROWS - 1
+    assert len(flat(rows_of(data.train_dataloader()))) == NUM_ROWS
+    assert list((folder / "tmp").iterdir()) == []
+    with pytest.raises(ValueError, match="row=95: there are 95 training pairs"):
+        data.as_read(95)
+
+
 def test_a_last_step_of_fewer_micro_batches_is_a_mean_over_its_pairs(folder: Path) -> None:
     """Trainers divide by five there too: of 24 micro-batches the last step has four, where training stops before the
     eighth two."""
