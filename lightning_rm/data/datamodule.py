@@ -209,7 +209,7 @@ class PreferenceDataModule(L.LightningDataModule):
         names = [] if self.is_streamed else [*self.datasets, *self._pairs.sets.names]
         if self._layout != "auto" or not names:
             return choose_layout(self._layout, self._fast_layouts)
-        return choose_layout("auto", self._fast_layouts, self._pairs.open(names[0]))
+        return choose_layout("auto", self._fast_layouts, self._pairs.open(names[0]), self._steady_tokens)
 
     @property
     def layout(self) -> LayoutName:

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from lightning_rm.data.batches.layouts import packed, shared_prefix
+from lightning_rm.data.batches.layouts import layout_of
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.tokens import LayoutName
 
@@ -33,7 +33,12 @@ class Choice:
     reason: str
 
 
-def choose_layout(setting: LayoutSetting, fast: Collection[LayoutName], pairs: PairDataset | None = None) -> Choice:
+def choose_layout(
+    setting: LayoutSetting,
+    fast: Collection[LayoutName],
+    pairs: PairDataset | None = None,
+    steady_tokens: int | None = None,
+) -> Choice:
     """Return the layout that was asked for, and for `auto` the one that computes the fewest tokens.
 
     Args:
@@ -41,6 +46,7 @@ def choose_layout(setting: LayoutSetting, fast: Collection[LayoutName], pairs: P
         fast: the layouts that the backbone honours at no cost: its `fast_layouts`.
         pairs: the pairs that are read; for `auto` up to 500 of them, evenly spaced, are measured. None for responses,
             where all that is known is that several answer one prompt.
+        steady_tokens: of the model's `Reading`.
 
     Raises:
         ValueError: if there is no such layout.
@@ -59,19 +65,20 @@ def choose_layout(setting: LayoutSetting, fast: Collection[LayoutName], pairs: P
         return Choice("packed", reason)
     if pairs is None:
         return Choice("shared_prefix", "no padding, and the prompt of several responses is computed once")
-    saved = saved_by_sharing(pairs)
+    saved = saved_by_sharing(pairs, steady_tokens)
     if saved < WORTH_SHARING:
         return Choice("packed", f"no padding; a common beginning would save only {saved:.1%} of the tokens of a pair")
     return Choice("shared_prefix", f"no padding, and the common beginning of a pair saves {saved:.0%} of its tokens")
 
 
-def saved_by_sharing(pairs: PairDataset) -> float:
+def saved_by_sharing(pairs: PairDataset, steady_tokens: int | None = None) -> float:
     """Return the share of a pair's tokens, on average, that need not be computed where a common beginning is computed
-    once.
+    once, but between sequences of more than `steady_tokens` and others.
     """
     rows = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), MEASURED_PAIRS), dtype=int))
     samples = [pairs.sample(row) for row in rows.tolist()]
     whole, shared = (
-        sum(layout([sample], "last", 0).num_tokens for sample in samples) for layout in (packed, shared_prefix)
+        sum(layout([sample], "last", 0).num_tokens for sample in samples)
+        for layout in (layout_of("packed"), layout_of("shared_prefix", steady_tokens))
     )
     return 1 - shared / whole

@@ -84,6 +84,14 @@ def test_a_prompt_is_not_shared_by_two_kinds_of_length() -> None:
     assert max(size for batches in cut for size in batches) <= most
 
 
+def test_auto_measures_what_two_kinds_of_length_can_share() -> None:
+    """Where each chosen response is long and no other is, nothing: every pair has its prompt twice."""
+    longer = {"role": "assistant", "content": " ".join(["w2"] * 20)}
+    rows = [replace(pair(i), prompt=LONG_PROMPT, prompt_id=str(i), chosen=(longer,)) for i in range(4)]
+    layouts = [data(train=Rows(rows), layout="auto", reading=Reading(steady_tokens=limit)).layout for limit in (40, 60)]
+    assert layouts == ["packed", "shared_prefix"]
+
+
 def test_an_encoder_shares_no_prefix() -> None:
     with pytest.raises(ValueError, match="use layout=packed, padded or auto"):
         data(layout="shared_prefix", reading=Reading("first"))
