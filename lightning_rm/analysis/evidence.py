@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from lightning_rm.analysis.history import Curve, ends_whole, read_history
 from lightning_rm.analysis.runs import Run, read_results
 from lightning_rm.checksums import check_file
+from lightning_rm.counts import number_of
+from lightning_rm.metrics.alone import stand_alone
 from lightning_rm.parquet_files import read_parquet
 from lightning_rm.told import json_of
 
@@ -27,8 +29,8 @@ Results = Mapping[str, Mapping[str, float]]
 
 
 class Records(NamedTuple):
-    """The rewards of one data set's N pairs: `row` is a pair's place in the set, `prompt` the name of its prompt (of
-    its own where nobody kept one), `clean` the true label or NaN.
+    """The rewards of one data set's N pairs, without responses by themselves: `row` is a pair's place in the set,
+    `prompt` the name of its prompt (of its own where nobody kept one), `clean` the true label or NaN.
     """
 
     row: NDArray[np.int64]
@@ -109,7 +111,10 @@ def evidence_of(run: Run) -> Evidence:
         lacks.append("no pairs/*.parquet: no reliability, no temperature, no worst pairs")
     for path in files:
         name = set_name(path.stem)
-        found = read(path, _records, None, "")
+        found, num_alone = read(path, _records, (None, 0), "")
+        if num_alone:
+            nothing = ": no reliability, no temperature, no worst pairs of it" if found is None else ""
+            lacks.append(f"{number_of(num_alone, 'row')} of {name} have one response, and are no pairs{nothing}")
         if found is not None:
             records[name] = found
             if not np.isfinite(found.margin).all():
@@ -131,18 +136,23 @@ def set_name(stem: str) -> str:
     return stage if name in ("", stage) else f"{stage}/{name}"
 
 
-def _records(path: Path) -> Records:
+def _records(path: Path) -> tuple[Records | None, int]:
+    """Return the pairs of a file, None where it has none but responses by themselves, and the number of these."""
     check_file(path)
     table: Any = read_parquet(path)
     if not len(table):
         raise ValueError("it has no pairs")
+    alone = stand_alone(*(np.asarray(table[name]) for name in ("chosen", "rejected", "label")))
+    if alone.all():
+        return None, len(alone)
+    table = table.filter(~alone)
     numbers = {name: np.asarray(table[name], np.float64) for name in ("chosen", "rejected", "label", "clean")}
     if np.isnan(numbers["label"]).any():
         raise ValueError("a pair has no label")
     row = np.asarray(table["row"], np.int64)
     names = table["prompt_id"].to_pylist() if "prompt_id" in table.column_names else [None] * len(row)
     prompt = [f"row {place}" if name is None else str(name) for place, name in zip(row, names, strict=True)]
-    return Records(row, prompt, table["subset"].to_pylist(), **numbers)
+    return Records(row, prompt, table["subset"].to_pylist(), **numbers), int(alone.sum())
 
 
 def _words(path: Path) -> dict[int, Words]:

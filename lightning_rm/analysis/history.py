@@ -23,6 +23,12 @@ class Curve(NamedTuple):
     values: NDArray[np.float64]
 
 
+OF_PAIRS = (
+    *("accuracy", "clean_accuracy", "length_accuracy", "tie_rate", "nll", "brier", "calibration_error"),
+    *("margin", "margin_std"),
+)
+"""Metrics that compare a pair's two responses."""
+
 History = Mapping[str, Curve]
 """Metric key -> its curve."""
 
@@ -38,7 +44,8 @@ def read_history(path: str | Path, name: object = None) -> dict[str, Curve]:
         name: what an error calls it; None for its path.
 
     Returns:
-        A curve for every column that has a value, `step` and `epoch` apart, in the order of their first ones.
+        A curve for every column that has a value, `step` and `epoch` apart, in the order of their first ones; of sets
+        of single responses none of what says something of pairs alone.
 
     Raises:
         ValueError: if it is a folder, or not such a file, or has other bytes than its run wrote.
@@ -56,7 +63,7 @@ def read_history(path: str | Path, name: object = None) -> dict[str, Curve]:
         types = {column: pa.float64() for column in names} | {"step": pa.int64()}
         options = ConvertOptions(column_types=types, null_values=[""])
         table: Any = read_csv(io.BytesIO(whole + end), convert_options=options)
-        return _curves(table, names)
+        return _told(_curves(table, names))
     except (ValueError, KeyError, csv.Error) as error:
         raise ValueError(f"{name} is not a table of metrics: {' '.join(str(error).split())}") from error
 
@@ -79,6 +86,25 @@ def _curves(table: Any, names: Sequence[str]) -> dict[str, Curve]:
         if len(rows) and name not in ("step", "epoch"):
             firsts[name], curves[name] = int(rows[0]), Curve(steps[rows], np.asarray(table[name].drop_null()))
     return {name: curves[name] for name in sorted(curves, key=lambda name: firsts[name])}
+
+
+def _told(curves: dict[str, Curve]) -> dict[str, Curve]:
+    """Return the curves that say something: a response that stands for a pair with itself has a margin of 0 and no
+    accuracy.
+    """
+    places = {key.removesuffix("accuracy") for key in curves if key.endswith("/accuracy")}
+    single = {
+        place
+        for place in places
+        if np.isnan(curves[f"{place}accuracy"].values).all()
+        and f"{place}margin_std" in curves
+        and not curves[f"{place}margin_std"].values.any()
+    }
+    return {
+        key: curve
+        for key, curve in curves.items()
+        if (name := key.rpartition("/")[2]) not in OF_PAIRS or key.removesuffix(name) not in single
+    }
 
 
 def within_training(curve: Curve, history: History) -> Curve:

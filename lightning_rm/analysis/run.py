@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,13 @@ from lightning_rm.analysis.history import read_history
 from lightning_rm.analysis.plots.parts import part_curves, parts
 from lightning_rm.analysis.plots.run import reliability_diagram, reward_histogram, training_curves
 from lightning_rm.analysis.plots.style import figure_files, save_figure
+from lightning_rm.metrics.alone import stand_alone
 from lightning_rm.parquet_files import read_parquet
 
 
 def write_figures(run: Path, *, missing: bool = False) -> list[Path]:
-    """Draw training curves, the method's parts, and for every evaluated set its reward histogram and reliability.
+    """Draw training curves, the method's parts, and for every evaluated set its reward histogram and, where
+    it has pairs, reliability.
 
     Args:
         run: the run's folder.
@@ -45,22 +47,16 @@ def _figures(run: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
         if parts(history):
             yield "parts", partial(part_curves, history)
     for records in sorted((run / "pairs").glob("*.parquet")):
-        read = cache(partial(_rewards, records))  # once for both
-        yield f"rewards_{records.stem}", partial(_histogram, read, set_name(records.stem))
-        yield f"reliability_{records.stem}", partial(_reliability, read, set_name(records.stem))
+        chosen, rejected, label = _rewards(records)
+        alone, name = stand_alone(chosen, rejected, label), set_name(records.stem)
+        of_pairs = chosen[~alone], rejected[~alone]
+        yield f"rewards_{records.stem}", partial(reward_histogram, *of_pairs, data_set=name, alone=chosen[alone])
+        if not alone.all() or not len(alone):
+            margin = of_pairs[0] - of_pairs[1]
+            yield f"reliability_{records.stem}", partial(reliability_diagram, margin, label[~alone], data_set=name)
 
 
 def _rewards(records: Path) -> tuple[NDArray[np.float64], ...]:
     """Return (P,) rewards of chosen and of rejected, and labels."""
     table = read_parquet(records)
     return tuple(np.asarray(table[name]) for name in ("chosen", "rejected", "label"))
-
-
-def _histogram(read: Callable[[], tuple[NDArray[np.float64], ...]], name: str) -> Figure:
-    chosen, rejected, _ = read()
-    return reward_histogram(chosen, rejected, data_set=name)
-
-
-def _reliability(read: Callable[[], tuple[NDArray[np.float64], ...]], name: str) -> Figure:
-    chosen, rejected, label = read()
-    return reliability_diagram(chosen - rejected, label, data_set=name)

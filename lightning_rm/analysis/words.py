@@ -12,6 +12,7 @@ METRICS = {
     "length_accuracy": "accuracy of the longer response",
     "gold_correlation": "correlation with gold",
     "margin_std": "spread of margins",
+    "score_rank_correlation": "rank correlation with scores",
     "num_pairs": "pairs",
 }
 """Metric -> what people call it, where it is not the name itself with spaces."""

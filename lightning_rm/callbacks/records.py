@@ -23,6 +23,7 @@ from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import file_and_line
 from lightning_rm.data.store.pairs import PairDataset, PairPlace
 from lightning_rm.drafts import draft_of
+from lightning_rm.metrics.alone import stand_alone
 from lightning_rm.parquet_files import write_parquet
 
 
@@ -67,9 +68,12 @@ class PairRecords:
             write_parquet(pa.table(columns), draft)
 
     def worst(self, num_pairs: int) -> np.ndarray:
-        """Return (n,), positions of the pairs ranked worst against their label, worst first."""
+        """Return (n,), positions of the pairs ranked worst against their label, worst first; a response by itself is
+        none.
+        """
         margin = (self.chosen - self.rejected) * np.sign(self.label - 0.5)
-        return np.argsort(margin, kind="stable")[:num_pairs]
+        order = np.argsort(margin, kind="stable")
+        return order[~stand_alone(self.chosen, self.rejected, self.label)[order]][:num_pairs]
 
 
 class PairRecorder(L.Callback):
@@ -176,7 +180,8 @@ class PairRecorder(L.Callback):
         names = ["id", "prompt", "chosen", "rejected", "margin", "reward chosen", "reward rejected"]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                pairs = self._worst(trainer, records)
+                if not (pairs := self._worst(trainer, records)):
+                    continue
                 table = [{**pair, "margin": pair["reward chosen"] - pair["reward rejected"]} for pair in pairs]
                 logger.log_table(
                     "val/worst_pairs", columns=names, data=[[row[name] for name in names] for row in table]

@@ -73,10 +73,14 @@ def _tell(trainer: L.Trainer, datamodule: PreferenceDataModule, checkpoint: Best
         out.print(told, soft_wrap=True)
     if checkpoint.monitor is not None and not checkpoint.best_model_path:
         out.print("no validation took place: the last weights are taken for the best")
-    elif checkpoint.never_known:
+    elif checkpoint.monitor is not None and checkpoint.never_known:
+        why = (
+            "responses without another beside them have no accuracy: monitor=val/score_rank_correlation"
+            if checkpoint.monitor.endswith("accuracy")
+            else "a correlation needs scores that differ, and metrics of pairs need two responses"
+        )
         out.print(
-            f"monitor={checkpoint.monitor} was never a number: the last weights are taken for the best (responses "
-            "without another beside them have no accuracy: monitor=val/score_rank_correlation)",
+            f"monitor={checkpoint.monitor} was never a number: the last weights are taken for the best ({why})",
             soft_wrap=True,
         )
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_rm.losses.temperature import best_temperature
+from lightning_rm.metrics.alone import stand_alone
 from lightning_rm.metrics.intervals import wilson
 
 SECTION = "lightning_rm"
@@ -54,7 +55,7 @@ class Reference:
         Raises:
             ValueError: if there are no pairs, or a reward is not finite.
         """
-        alone = np.asarray((chosen == rejected) & (label == 0.5))
+        alone = stand_alone(chosen, rejected, label)
         rewards = np.concatenate([chosen, rejected[~alone]]).astype(np.float64)
         margin = torch.from_numpy(np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64))
         temperature, _ = best_temperature(margin, torch.from_numpy(np.asarray(label, np.float64)))

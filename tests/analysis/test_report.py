@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lightning_rm.analysis.evidence import evidence_of
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.analysis.page.blocks import Page
 from lightning_rm.analysis.page.html import render_html
@@ -343,6 +344,25 @@ def test_runs_on_pairs_that_are_gone_or_on_parts_of_them_that_have_no_accuracy(t
     (tmp_path / "b" / "config.yaml").write_text("name: b\nseed: 0\ntreatment: {decile: 3}\n")
     with pytest.raises(ValueError, match=r"b/config\.yaml has a treatment that is not options by name"):
         report(tmp_path / "b", tmp_path / "r.html")
+
+
+def test_responses_by_themselves_are_no_pairs_of_a_page(tmp_path: Path) -> None:
+    """Two of the validation's five rows, and all of the test's: margins of 0 with the label 1/2 told of calibration."""
+    write_run(tmp_path / "a", "a", 0, {}, test={"score_rank_correlation": 0.5, "num_scores": 2.0})
+    rows = {"val_val": ([1.0, -1.0, 2.0, 5.0, 6.0], [0.0, 0.0, 0.0, 5.0, 6.0]), "test_test": ([5.0, 6.0], [5.0, 6.0])}
+    (tmp_path / "a" / "pairs").mkdir()
+    for stem, (chosen, rejected) in rows.items():
+        num = len(chosen)
+        columns = {"row": range(num), "subset": ["all"] * num, "chosen": chosen, "rejected": rejected}
+        columns |= {"label": [1.0] * (num - 2) + [0.5] * 2, "clean": [float("nan")] * num}
+        pq.write_table(pa.table(columns), tmp_path / "a" / "pairs" / f"{stem}.parquet")
+    (run,) = find_runs("runs", str(tmp_path / "a"))
+    found = evidence_of(run)
+    assert found.records.keys() == {"val"}
+    assert found.records["val"].margin.tolist() == [1.0, -1.0, 2.0]
+    assert "2 rows of val have one response, and are no pairs" in found.lacks
+    told = "2 rows of test have one response, and are no pairs: no reliability, no temperature, no worst pairs of it"
+    assert told in found.lacks
 
 
 def test_a_label_that_prefers_rejected_may_be_right(tmp_path: Path) -> None:

@@ -76,3 +76,17 @@ def test_the_worst_pairs_are_those_ranked_most_against_their_label() -> None:
         clean=np.full(4, np.nan),
     )
     assert records.worst(3).tolist() == [2, 1, 3]
+
+
+def test_a_response_by_itself_is_no_pair_to_read() -> None:
+    """Of margins +1, 0 of a response and itself, and 0 of a tie between two, the tie is read before the right pair."""
+    records = PairRecords(
+        data_set="val",
+        row=np.arange(3),
+        subset=["all"] * 3,
+        chosen=np.array([1.0, 2.0, 3.0]),
+        rejected=np.array([0.0, 2.0, 1.0]),
+        label=np.array([1.0, 0.5, 0.5]),
+        clean=np.full(3, np.nan),
+    )
+    assert records.worst(3).tolist() == [2, 0]

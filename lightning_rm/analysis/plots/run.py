@@ -19,6 +19,10 @@ from lightning_rm.analysis.calibration import reliability
 from lightning_rm.analysis.history import History, keys_of, running_mean, within_training
 from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, OTHERS, SKY, STYLE, panel_grid, step_axis
 from lightning_rm.analysis.words import key_words, titled
+from lightning_rm.counts import number_of
+
+COLOURS = {"chosen": BLUE, "rejected": ORANGE, "alone": GREY, "responses": BLUE}
+"""Of a histogram of rewards."""
 
 
 def training_curves(
@@ -36,8 +40,8 @@ def training_curves(
         accuracies: keys of the right panel; by default those of `accuracy`, and `val/length_accuracy`.
 
     Returns:
-        A figure of two panels, the second of perplexity where text was trained; a panel of which nothing was logged
-        says so.
+        A figure of two panels, the second of perplexity where text was trained, and of rewards' rank correlation with
+        scores where there are these alone; a panel of which nothing was logged says so.
     """
     of_text = losses is None and accuracies is None and "train/perplexity" in history
     if of_text:
@@ -49,6 +53,7 @@ def training_curves(
     if accuracies is None:
         baseline = [key for key in ("val/length_accuracy",) if key in history]
         accuracies = [*keys_of(history, "train", "accuracy"), *keys_of(history, "val", "accuracy"), *baseline]
+    correlations = [] if accuracies else keys_of(history, "val", "score_rank_correlation")
     lines = max(len(losses), len(accuracies)) + 1
     with mpl.rc_context(STYLE):
         figure, (left, right) = panel_grid(2, 5.0, 3.9 + 0.21 * lines, below=0)
@@ -58,6 +63,8 @@ def training_curves(
         )
         if of_text:
             panels = (left, "Loss", losses, None, ""), (right, "Perplexity", accuracies, None, "")
+        elif correlations:  # of single responses with scores
+            panels = (left, "Loss", losses, None, ""), (right, "Rank correlation", correlations, 0.0, "0, of guessing")
         for axes, title, keys, chance, name in panels:
             axes.set_title(f"{title} over training")
             if not keys:
@@ -72,7 +79,9 @@ def training_curves(
     return figure
 
 
-def reward_histogram(chosen: ArrayLike, rejected: ArrayLike, num_bins: int = 40, data_set: str = "") -> Figure:
+def reward_histogram(
+    chosen: ArrayLike, rejected: ArrayLike, num_bins: int = 40, data_set: str = "", alone: ArrayLike = ()
+) -> Figure:
     """Return the rewards of chosen and of rejected responses over each other, on shared bins, their means marked.
 
     Args:
@@ -80,26 +89,35 @@ def reward_histogram(chosen: ArrayLike, rejected: ArrayLike, num_bins: int = 40,
         rejected: (P,) rewards of the same pairs.
         num_bins: equal bins over the range of both.
         data_set: named in the title.
+        alone: rewards of responses by themselves, which are of no pair.
 
     Raises:
-        ValueError: if there are no pairs, or a reward is not finite.
+        ValueError: if there are neither pairs nor such responses, or a reward is not finite.
     """
-    rewards = {"chosen": _finite("chosen", chosen), "rejected": _finite("rejected", rejected)}
+    num_alone, num_pairs = np.size(alone), np.size(chosen)
+    rewards, said = dict[str, NDArray[np.float64]](), list[str]()
+    if num_pairs or not num_alone:
+        rewards = {"chosen": _finite("chosen", chosen), "rejected": _finite("rejected", rejected)}
+        mean = (rewards["chosen"] - rewards["rejected"]).mean()
+        said.append(f"{num_pairs:,} pairs, mean margin {mean:.2f}")
+    if num_alone:
+        rewards["alone" if num_pairs else "responses"] = _finite("alone", alone)
+        said.append(f"{number_of(num_alone, 'response')}{' alone' if num_pairs else ''}")
     edges = np.histogram_bin_edges(np.concatenate(list(rewards.values())), bins=num_bins)
-    margins = rewards["chosen"] - rewards["rejected"]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4), layout="constrained")
         axes = figure.subplots()
-        for (name, values), color in zip(rewards.items(), (BLUE, ORANGE), strict=True):
+        for name, values in rewards.items():
+            color = COLOURS[name]
             counts, _ = np.histogram(values, bins=edges)
             axes.stairs(counts, edges, fill=True, color=color, alpha=0.4, label=f"{name}, mean {values.mean():.2f}")
             axes.stairs(counts, edges, color=color, linewidth=1.2)
             axes.axvline(values.mean(), color=color, linestyle="--")
-        axes.set_title(f"Rewards{_of(data_set)}: {len(margins):,} pairs, mean margin {margins.mean():.2f}")
+        axes.set_title(f"Rewards{_of(data_set)}: {'; '.join(said)}")
         axes.set_xlabel("reward")
         axes.set_ylabel("responses")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        figure.legend(loc="outside lower center", ncols=2)
+        figure.legend(loc="outside lower center", ncols=len(rewards))
     return figure
 
 

@@ -19,6 +19,7 @@ CURVES = {
     "val/nll": ("validation NLL", float(np.log(2))),
     "val/accuracy": ("validation accuracy", 0.5),
     "val/clean_accuracy": ("validation accuracy against the truth", 0.5),
+    "val/score_rank_correlation": ("validation rank correlation with scores", None),
     "val/loss": ("validation loss", None),
     "train/perplexity": ("training perplexity", None),
     "val/perplexity": ("validation perplexity", None),

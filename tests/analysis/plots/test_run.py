@@ -4,6 +4,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 
@@ -12,6 +14,7 @@ from lightning_rm.analysis.history import Curve, ends_whole, read_history
 from lightning_rm.analysis.plots.parts import part_curves, parts
 from lightning_rm.analysis.plots.run import reliability_diagram, reward_histogram, training_curves
 from lightning_rm.analysis.plots.style import save_figure
+from lightning_rm.analysis.run import write_figures
 from tests.float64 import same
 
 CSV = """epoch,step,train/loss,train_epoch/accuracy,val/accuracy,val/nll
@@ -154,6 +157,52 @@ def test_reward_histogram_shares_bins_and_marks_the_means() -> None:
     assert all(data.edges.tolist() == np.linspace(-4, 6, 11).tolist() for data in steps)
     assert [line.get_xdata()[0] for line in axes.get_lines()] == [3, -1]
     assert "mean margin 4.00" in axes.get_title(loc="left")
+
+
+def test_responses_by_themselves_are_of_no_pair() -> None:
+    """Beside pairs in a third colour, and without any in one; a mean is of each response once."""
+    mixed = reward_histogram([1.0, 3.0], [0.0, 1.0], data_set="val", alone=[4.0, 5.0, 9.0])
+    assert mixed.axes[0].get_title(loc="left") == "Rewards on val: 2 pairs, mean margin 1.50; 3 responses alone"
+    labels = [text.get_text() for text in mixed.legends[0].get_texts()]
+    assert labels == ["chosen, mean 2.00", "rejected, mean 0.50", "alone, mean 6.00"]
+    single = reward_histogram([], [], data_set="val", alone=[4.0, 5.0, 9.0])
+    assert single.axes[0].get_title(loc="left") == "Rewards on val: 3 responses"
+    assert [text.get_text() for text in single.legends[0].get_texts()] == ["responses, mean 6.00"]
+
+
+def test_a_run_on_single_responses_has_figures_of_what_it_has(tmp_path: Path) -> None:
+    """A set without a pair has no reliability; one with ties, whose rewards differ, has."""
+    (tmp_path / "pairs").mkdir()
+    rewards = {"val_val": ([1.0, 2.0], [1.0, 2.0]), "test_test": ([1.0, 2.0], [1.0, 0.5]), "test_ties": ([1.0], [0.0])}
+    for name, (chosen, rejected) in rewards.items():
+        columns = {"chosen": chosen, "rejected": rejected, "label": [0.5] * len(chosen)}
+        pq.write_table(pa.table(columns), tmp_path / "pairs" / f"{name}.parquet")
+    assert {path.stem for path in write_figures(tmp_path)} == {
+        *(f"rewards_{name}" for name in rewards),
+        "reliability_test_test",
+        "reliability_test_ties",
+    }
+
+
+def test_a_history_of_single_responses_tells_nothing_of_pairs(tmp_path: Path) -> None:
+    """Of `val`, where no pair has two; of `val/ties` pairs have, though none takes a side."""
+    path = tmp_path / "metrics.csv"
+    values = {"accuracy": "nan", "nll": "0.6931", "margin_std": "0.0", "reward_mean": "2.0"}
+    cells = {f"val/{name}": value for name, value in values.items()} | {"val/score_rank_correlation": "0.5"}
+    cells |= {f"val/ties/{name}": value for name, value in values.items()} | {"val/ties/margin_std": "0.4"}
+    path.write_text(f"epoch,step,train/loss,{','.join(cells)}\n0,9,0.7,{','.join(cells.values())}\n")
+    history = read_history(path)
+    of_ties = {f"val/ties/{name}" for name in values}
+    assert history.keys() == {"train/loss", "val/reward_mean", "val/score_rank_correlation", *of_ties}
+    single = {key: curve for key, curve in history.items() if key not in of_ties}
+    left, right = training_curves(single).axes
+    assert tuple(axes.get_title(loc="left") for axes in (left, right)) == (
+        "Loss over training",
+        "Rank correlation over training",
+    )
+    lines = drawn(training_curves(single))
+    assert lines.keys() == {"Training loss", "Validation rank correlation with scores", "0, of guessing"}
+    assert lines["Validation rank correlation with scores"] == [(9, 0.5)]
 
 
 def test_reward_histogram_of_equal_rewards_is_drawn() -> None:
