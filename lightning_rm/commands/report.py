@@ -32,7 +32,7 @@ def report(cfg: DictConfig) -> list[Path]:
     page = report_page(**told)  # pyright: ignore[reportArgumentType]  # Hydra knows no types
     written = write_page(page, out)
     console = plain_console()
-    for section in page.sections[:2]:  # run by run, and pair by pair
+    for section in (section for section in page.sections if section.compares):  # run by run, and pair by pair
         for table in (block for block in section.blocks if isinstance(block, Table)):
             console.print(plain_line(table.caption), words_table(_in_words(table)))
         if section.lead:

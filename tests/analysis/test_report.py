@@ -15,12 +15,13 @@ import pytest
 
 from lightning_rm.analysis.evidence import evidence_of
 from lightning_rm.analysis.find_runs import find_runs
-from lightning_rm.analysis.page.blocks import Page
+from lightning_rm.analysis.page.blocks import Page, Section
 from lightning_rm.analysis.page.html import render_html
 from lightning_rm.analysis.report import report
 from lightning_rm.analysis.sections.benchmarks import benchmarks_section
 from lightning_rm.analysis.sections.results import results_section
 from lightning_rm.analysis.study import study_of
+from lightning_rm.commands import report as commands_report
 from lightning_rm.commands.report import report as command
 from lightning_rm.evaluation.evaluation import Evaluation
 from lightning_rm.evaluation.measure import Comparison, Figure, Row
@@ -162,6 +163,16 @@ def test_the_command_writes_the_same_bytes_shows_the_results_and_says_where(
     for name in names[:2]:
         assert (tmp_path / name).read_bytes() == (page.parent / name).read_bytes()
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_command_shows_what_compares_wherever_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sections = [Section(name, [], f"said of {name}", compares=name in "bd") for name in "abcd"]
+    monkeypatch.setattr(commands_report, "report_page", lambda **told: Page("page", "", sections))
+    command(composed("runs=runs", f"out={tmp_path}/report.html", command="report"))
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("said")]
+    assert told == ["said of b", "said of d"]
 
 
 def test_methods_called_as_headings_are_do_not_stand_in_their_place(tmp_path: Path) -> None:

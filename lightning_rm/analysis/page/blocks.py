@@ -126,11 +126,13 @@ class Section:
         title: the heading.
         blocks: in order.
         lead: the sentence to read if only one is read.
+        compares: whether it says which method is better: a terminal shows what does.
     """
 
     title: str
     blocks: Sequence[Block]
     lead: str = ""
+    compares: bool = False
 
 
 @dataclass(frozen=True)

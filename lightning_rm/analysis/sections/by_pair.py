@@ -40,7 +40,7 @@ def by_pair_section(study: Study) -> Section:
         if difference.accuracy.verdict != "cannot be told"
     ]
     rest = f"{'No other' if told else 'No'} difference can be told from zero."
-    return Section(TITLE, blocks, f"Accuracy against {reference}: {''.join(told)}{rest}")
+    return Section(TITLE, blocks, f"Accuracy against {reference}: {''.join(told)}{rest}", compares=True)
 
 
 def _difference(study: Study, method: Method, name: str) -> PairDifference | None:

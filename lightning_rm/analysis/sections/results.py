@@ -51,9 +51,10 @@ def results_section(study: Study, metrics: Sequence[str] | None = None) -> Secti
         blocks += _blocks(study, metric, sets)
     if not found:
         if not any(one.results for one in study.evidence.values()):
-            return Section("Results", [], "No run has come to its end: no results.")
-        return Section("Results", [], "The runs measured no test set and no validation set: nothing can be compared.")
-    return Section("Results", blocks, _lead(study, next(iter(found)), stage))
+            return Section("Results", [], "No run has come to its end: no results.", compares=True)
+        told = "The runs measured no test set and no validation set: nothing can be compared."
+        return Section("Results", [], told, compares=True)
+    return Section("Results", blocks, _lead(study, next(iter(found)), stage), compares=True)
 
 
 def _known(study: Study) -> list[str]:
