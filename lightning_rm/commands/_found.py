@@ -60,6 +60,21 @@ def has_come_to(run: Path, cfg: DictConfig) -> dict[str, dict[str, float]] | Non
     return None if diverged else results
 
 
+def check_more_to_train(run: Path, cfg: DictConfig) -> None:
+    """Check that a run which goes on where one has ended, and has nothing left to train, is that one: what would be
+    measured anew are weights that other settings have trained.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    config = run / "config.yaml"
+    if (run / RESULTS).is_file() and config.is_file() and (changed := changes(config, cfg)):
+        raise ValueError(
+            f"{run} holds a run that has ended, and with {', '.join(changed)} there is nothing left to train: measure "
+            "it by lightning-rm evaluate, name another folder, or leave resume out and set overwrite=true to train anew"
+        )
+
+
 def changes(config: Path, cfg: DictConfig) -> list[str]:
     """Return what the settings of a run say otherwise than those that were written before, without what follows
     another key.

@@ -180,12 +180,15 @@ def _say(what: str) -> None:
 
 
 def _came_to(run: Path, cfg: DictConfig) -> float | None:
-    from lightning_rm.commands._found import has_come_to, take_runs  # imports torch, as the next
+    from lightning_rm.commands._ended import draw_missing  # imports torch, as the next
+    from lightning_rm.commands._found import has_come_to, take_runs
     from lightning_rm.commands._measured import objective
 
     take_runs(cfg)
-    results = has_come_to(run, cfg)
-    return None if results is None else objective(results, cfg.monitor)
+    if (results := has_come_to(run, cfg)) is None:
+        return None
+    draw_missing(run)
+    return objective(results, cfg.monitor)
 
 
 def _latest(run: Path) -> Path | None:

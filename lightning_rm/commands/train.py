@@ -30,7 +30,7 @@ from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._ended import clear_stopped, report
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import SPIKES, begin, clear_if_nothing
-from lightning_rm.commands._found import check_free, take_runs
+from lightning_rm.commands._found import check_free, check_more_to_train, take_runs
 from lightning_rm.commands._measured import fit_and_measure, objective
 from lightning_rm.commands._quiet import quiet
 from lightning_rm.commands._run_callbacks import asked_callbacks, in_order, own_callbacks, shown
@@ -78,7 +78,10 @@ def _train(cfg: DictConfig) -> float:
     monitor = cfg.monitor if str(cfg.monitor).startswith(("val/", BENCHMARK)) else None
     checkpoint = BestCheckpoint(run / "checkpoints", monitor, cfg.mode, run / "model" / "best")
     stop = Stop()
-    trainer = _trainer(cfg, [stop, checkpoint, *own_callbacks(cfg, run, tokenizer, monitor)], asked)
+    own = [stop, checkpoint, *own_callbacks(cfg, run, tokenizer, monitor)]
+    if cfg.resume is not None:
+        own.insert(0, _more_to_train(run, cfg))  # before what writes at a training's end
+    trainer = _trainer(cfg, own, asked)
     if trainer.is_global_zero:
         # A job that Slurm has put back runs once at a time, and a node that died may hold its locks for minutes.
         if not os.environ.get("SLURM_RESTART_COUNT"):
@@ -188,6 +191,20 @@ def _begin_when_training(trainer: L.Trainer, run: Path, cfg: DictConfig) -> None
         ready()
     else:
         trainer.callbacks.insert(0, LambdaCallback(on_train_start=ready))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _more_to_train(run: Path, cfg: DictConfig) -> L.Callback:
+    """Return what checks, on every rank, that a run which goes on trains, or is the one that has ended there."""
+    began: list[bool] = []
+
+    def begins(*_: Any) -> None:
+        began.append(True)
+
+    def ended(*_: Any) -> None:
+        if not began:  # Lightning skips a training that is done, and would go on to measure
+            check_more_to_train(run, cfg)
+
+    return LambdaCallback(on_train_start=begins, on_fit_end=ended)
 
 
 def _end(ended: SystemExit, stop: Stop, trainer: L.Trainer) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -117,9 +118,17 @@ def test_a_run_that_has_ended_is_not_replaced_unasked(cli: Cli, tmp_path: Path) 
     assert (said.code, said.err.count(told)) == (1, 1)
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     for folder in ("runs/${name}", "runs/a"):
+        figure = tmp_path / "runs" / "a" / "figures" / "rewards_val_val.png"
+        figure.unlink()  # as where a full disk had no room for it
         said = cli(*words[:-3], f"hydra.run.dir={folder}", *words[-2:], "name=a", "resume=auto")
         assert (said.code, said.err.splitlines()[-1]) == (0, f"{tmp_path}/runs/a is done")
         assert "parameters" not in said.out
+        assert figure.is_file()
+    before |= {path: time for path, time in left().items() if "figures/rewards_val_val." in path}
+    assert left() == before
+    said = cli(*words, "name=a", "resume=auto", "optimizer.lr=1")
+    assert said.code == 1
+    assert re.search("has ended, and with .*optimizer.lr=1 in place of .* there is nothing left to train", said.err)
     assert left() == before
     said = cli(*words, "name=a", "resume=auto", "trainer.max_steps=2")  # there is more to do
     assert "from step 1 on with trainer.max_steps=2 in place of 1" in said.out
