@@ -123,8 +123,8 @@ def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
     if told.groups:
         group = next(iter(closed or told.groups))
         lines += [
-            f"`lightning-rm {verb} GROUP=NAME --help` shows the keys of another choice, `--help {group}` those of",
-            "a group, `--help all` every key.",
+            f"`{verb} GROUP=NAME --help` shows the keys of another choice, `--help {group}` of a group, "
+            "`--help all` every key.",
         ]
     return "\n".join(lines)
 
