@@ -20,6 +20,7 @@ from lightning_rm.commands._config import plain_console, require_all
 from lightning_rm.commands._data import file_key, find_policy, find_voters
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import check_no_run
+from lightning_rm.commands._resume import RESULTS
 from lightning_rm.commands._tables import report_table, results_table
 from lightning_rm.data.rows import Source
 from lightning_rm.data.store.report import DataReport
@@ -46,12 +47,15 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
         `SET/NAME` -> metric -> value.
 
     Raises:
-        ValueError: if the voters do not belong together or are one model, or there is no set to measure on.
+        ValueError: if the voters do not belong together or are one model, there is no set to measure on, or the folder
+            holds an ensemble.
     """
     require_all(cfg)
     out = Path(cfg.out)
     check_no_run(cfg.out)
     check_place(out, folder=True)
+    if (out / RESULTS).is_file() and not cfg.overwrite:
+        raise ValueError(f"out={cfg.out!r} holds an ensemble that was measured; name another, or set overwrite=true")
     # A fold says what a voter may be asked of the data that it was trained on; a test set is new to all of them.
     voters = [replace(voter, fold=None) for voter in find_voters(cfg.voters, cfg.weights)]
     check_voters(voters)
@@ -88,11 +92,11 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
             if not check.holds:
                 console.print("these voters are not linearly connected (one head? one start?): do not use the average")
     remove_parts(out / "parts")
-    write_json(out / "results.json", results)
+    write_json(out / RESULTS, results)
     console.print(report_table(reports))
     title = f"{len(alone)} voters as one: ensembles" + (", and the average of their weights" if averages else "")
     console.print(results_table(shown, title))
-    for path in (*(average.folder for average in averages), out / "results.json"):
+    for path in (*(average.folder for average in averages), out / RESULTS):
         console.print(f"  {path}", soft_wrap=True)
     return results
 

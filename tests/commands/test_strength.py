@@ -186,7 +186,12 @@ def test_members_of_one_backbone_are_an_ensemble_without_an_average(
     margin = (chosen - rejected).mean(1)
     assert results["test/mean"]["accuracy"] == same(float((margin > 0).double().mean()))
     assert results["test/mean"]["margin"] == roughly(float(margin.mean()))
-    both = ensemble(composed(f"voters=[{tmp_path}/members,{voted}/vote/0]", *settings, command="ensemble"))
+    more = [f"voters=[{tmp_path}/members,{voted}/vote/0]", *settings]
+    with pytest.raises(ValueError, match=r"ensemble' holds an ensemble that was measured; .* set overwrite=true"):
+        ensemble(composed(*more, command="ensemble"))
+    assert json.loads((tmp_path / "ensemble" / "results.json").read_text()).keys() == results.keys()
+    settings.append("overwrite=true")
+    both = ensemble(composed(*more, "overwrite=true", command="ensemble"))
     assert len(both) == 2 * (4 + 4)
     with pytest.raises(ValueError, match=r"vote/0 is one model, and no ensemble; name several"):
         ensemble(composed(f"voters={voted}/vote/0", *settings, command="ensemble"))
