@@ -128,7 +128,7 @@ def _use(card: Card) -> str:
     lines = [
         "## Use",
         "",
-        "All of these give the same reward. The chat template writes every special token and the tokenizer adds none, "
+        f"{_same(card.kind)} The chat template writes every special token and the tokenizer adds none, "
         f"whether it is asked to or not. The reward is read at the {card.read_at} token; the template is never to be "
         "changed, and no generation prompt added.",
     ]
@@ -138,6 +138,15 @@ def _use(card: Card) -> str:
         served = "**Served**; TEXT is what the chat template wrote" + (ROUNDED if card.kind.serves else "")
         lines += ["", served, "", fenced(server_lines(card.kind), "bash")]
     return "\n".join([*lines, "", "The chat template:", "", fenced(card.template, "jinja")])
+
+
+def _same(kind: Kind) -> str:
+    if kind.num_members == 1:
+        return "All of these give the same reward."
+    return (
+        "lightning_rm gives the mean over members, all others the reward of the members' average, which is the same "
+        "where members differ in a linear head alone."
+    )
 
 
 def _data(card: Card) -> str:

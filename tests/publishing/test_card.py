@@ -58,3 +58,10 @@ def test_the_hub_is_told_of_a_base_that_it_may_have(base: str, tmp_path: Path, m
     found = re.findall(r"^base_model: (.*)$", card, flags=re.MULTILINE)
     assert found == ([f'"{base}"'] if base in ("someone/model", "gpt2") else [])
     assert f"- Trained from: {base}\n" in card
+
+
+def test_calls_are_said_to_agree_where_they_do() -> None:
+    one, several = (write_card(Card("mine", Kind("mine", num_members=number))) for number in (1, 3))
+    assert "All of these give the same reward." in one
+    assert "give the same reward" not in several
+    assert "lightning_rm gives the mean over members, all others the reward of the members' average" in several
