@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_json
 from lightning_rm.told import read_object
 
 CHECKSUMS_FILE = "checksums.json"
@@ -71,7 +71,7 @@ def write_checksums(folder: Path, covers: Callable[[str], bool]) -> None:
     """
     files = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CHECKSUMS_FILE)
     found = {path.name: _checksum(path) for path in files if covers(path.name)}
-    (folder / CHECKSUMS_FILE).write_text(_text(found), encoding="utf-8")
+    (folder / CHECKSUMS_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def write_checksums_below(folder: Path, patterns: Iterable[str], coming: Mapping[str, bytes]) -> None:
@@ -85,8 +85,7 @@ def write_checksums_below(folder: Path, patterns: Iterable[str], coming: Mapping
     there = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     told = {path.relative_to(folder).as_posix(): _checksum(path) for path in sorted(there)}
     told |= {name: _told(len(content), zlib.crc32(content)) for name, content in coming.items()}
-    with draft_of(folder / CHECKSUMS_FILE) as draft:
-        draft.write_text(_text(told), encoding="utf-8")
+    write_json(folder / CHECKSUMS_FILE, told)
 
 
 def check_file(path: Path) -> None:
@@ -131,11 +130,9 @@ def rewriting(path: Path) -> Generator[None]:
     if path.name not in told:
         yield
         return
-    with draft_of(file) as draft:
-        draft.write_text(_text({name: each for name, each in told.items() if name != path.name}), encoding="utf-8")
+    write_json(file, {name: each for name, each in told.items() if name != path.name})
     yield
-    with draft_of(file) as draft:
-        draft.write_text(_text(told | {path.name: _checksum(path)}), encoding="utf-8")
+    write_json(file, told | {path.name: _checksum(path)})
 
 
 def _checksum(path: Path) -> dict[str, object]:
@@ -144,10 +141,6 @@ def _checksum(path: Path) -> dict[str, object]:
 
 def _told(size: int, checksum: int) -> dict[str, object]:
     return {"bytes": size, "crc32": f"{checksum:08x}"}
-
-
-def _text(told: Mapping[str, Any]) -> str:
-    return json.dumps(told, indent=2) + "\n"
 
 
 def check_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -60,10 +60,21 @@ def draft_of(path: Path) -> Generator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write a text as a file that is swapped whole, and return the file."""
+    with draft_of(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+    return path
+
+
 def write_json(path: Path, value: object, indent: int | None = 2) -> None:
     """Write a value as a file of JSON that is swapped whole."""
-    with draft_of(path) as draft:
-        draft.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def write_json_lines(path: Path, values: Iterable[object]) -> None:
+    """Write values as a file of JSON, one a line, that is swapped whole."""
+    write_text(path, "".join(json.dumps(value) + "\n" for value in values))
 
 
 def check_place(path: Path, *, folder: bool = False) -> Path:

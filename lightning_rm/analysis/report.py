@@ -8,7 +8,8 @@ from pathlib import Path
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.analysis.page.blocks import Page
 from lightning_rm.analysis.page.html import render_html
-from lightning_rm.analysis.page.markdown import render_markdown, write_png
+from lightning_rm.analysis.page.markdown import render_markdown
+from lightning_rm.analysis.plots.style import write_png
 from lightning_rm.analysis.sections.benchmarks import benchmarks_section
 from lightning_rm.analysis.sections.by_pair import by_pair_section
 from lightning_rm.analysis.sections.calibration import calibration_section
@@ -18,7 +19,7 @@ from lightning_rm.analysis.sections.settings import runs_section, settings_secti
 from lightning_rm.analysis.sections.strength import strength_section
 from lightning_rm.analysis.sections.worst import worst_section
 from lightning_rm.analysis.study import Study, study_of
-from lightning_rm.drafts import check_place, draft_of
+from lightning_rm.drafts import check_place, write_text
 from lightning_rm.globs import named_paths
 
 Patterns = str | Path | Sequence[str | Path]
@@ -138,15 +139,8 @@ def write_page(page: Page, out: Path) -> list[Path]:
     html = render_html(page)
     markdown, figures = render_markdown(page, f"{out.stem}_figures")
     folder = out.with_name(f"{out.stem}_figures")
-    written = [out, out.with_suffix(".md")]
-    for path, text in zip(written, (html, markdown), strict=True):
-        with draft_of(path) as draft:
-            draft.write_text(text, encoding="utf-8")
-    for name, figure in figures.items():
-        with draft_of(folder / name) as draft:
-            write_png(figure, draft)
-        written.append(folder / name)
-    return written
+    written = [write_text(out, html), write_text(out.with_suffix(".md"), markdown)]
+    return written + [write_png(figure, folder / name) for name, figure in figures.items()]
 
 
 def _evaluations(patterns: Patterns | None, study: Study) -> list[Path]:

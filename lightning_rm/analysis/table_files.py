@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import draft_of, write_text
 from lightning_rm.markup import escaped_markdown, markdown_table
 
 Rows = Sequence[Mapping[str, object]]
@@ -40,8 +40,7 @@ def write_table(rows: Rows, path: str | Path, title: str) -> list[Path]:
         csv.writer(file, lineterminator="\n").writerows([columns, *cells])
     numbers = [place for place, column in enumerate(columns) if all(_is_number(row.get(column)) for row in rows)]
     body = markdown_table([list(map(escaped_markdown, line)) for line in (columns, *cells)], numbers)
-    with draft_of(text) as draft:
-        draft.write_text(f"# {escaped_markdown(title)}\n\n{body}\n", encoding="utf-8")
+    write_text(text, f"# {escaped_markdown(title)}\n\n{body}\n")
     return [data, text]
 
 

@@ -5,7 +5,6 @@ It knows batches and rewards; neither the model nor the metrics know it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from lightning_rm.batch import GroupBatch, PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import file_and_line
 from lightning_rm.data.store.pairs import PairDataset, PairPlace
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import draft_of, write_json_lines
 from lightning_rm.metrics.alone import stand_alone
 from lightning_rm.parquet_files import write_parquet
 
@@ -199,8 +198,7 @@ def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         path.unlink(missing_ok=True)
         return
-    with draft_of(path) as draft:
-        draft.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_json_lines(path, rows)
 
 
 def _gather_columns(pl_module: L.LightningModule, local: Tensor) -> Tensor:

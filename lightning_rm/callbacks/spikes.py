@@ -5,7 +5,6 @@ It knows the data module's pairs and a file; the module finds the spikes (`modul
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import lightning as L
 from lightning_rm.callbacks.stop import Stopped
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import file_and_line
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_json_lines
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.finite import DivergedError
 from lightning_rm.modules.spikes import Spike
@@ -56,8 +55,7 @@ class SpikeRecorder(L.Callback):
             {"step": spike.step, "norm": spike.norm, "level": spike.level, "pairs": _pairs(trainer, spike)}
             for spike in spikes
         ]
-        with draft_of(self.path) as draft:
-            draft.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+        write_json_lines(self.path, lines)
 
 
 def _pairs(trainer: L.Trainer, spike: Spike) -> list[dict[str, Any]]:

@@ -23,16 +23,15 @@ from lightning_rm.commands._words import quoted
 from lightning_rm.counts import check_numbers, is_positive
 from lightning_rm.data.rows import GroupRow, Message, PairRow
 from lightning_rm.digests import fingerprint
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_text
 from lightning_rm.models.backbone.settings import dtype_of
 from lightning_rm.models.ensembles.aggregate import Aggregate
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge
-from lightning_rm.rlhf.improving import write_pairs
 from lightning_rm.rlhf.judges import Comparison, judged
 from lightning_rm.rlhf.policy import policy_config
-from lightning_rm.rlhf.policy_files import write_groups
 from lightning_rm.rlhf.prompts import Prompt, check_template_arguments
 from lightning_rm.rlhf.rounds import Round, check_made, check_rounds
+from lightning_rm.rlhf.row_files import write_groups, write_pairs
 from lightning_rm.rlhf.sampling import check_options, room_for_prompt
 from lightning_rm.rlhf.trl_training import check_options as check_trl_options
 from lightning_rm.rlhf.trl_training import one_template
@@ -110,8 +109,7 @@ def check_all(stages: RoundStages) -> None:
         setup.run(["train", *words, *stages.model.files(None, responses), "name=check", *end])
         if stages.policy.chooses:
             setup.run(["train", *stages.policy.distil_words(stages.cfg.policy, chosen), "name=check", *end])
-    with draft_of(mark) as draft:
-        draft.write_text(done + "\n", encoding="utf-8")
+    write_text(mark, done + "\n")
 
 
 def _check_pairs(stages: RoundStages) -> None:

@@ -11,13 +11,15 @@ from hydra.utils import instantiate
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._places import whole_place
 from lightning_rm.commands._process import words_of
-from lightning_rm.commands._round_setup import Setup, given, write_counts
+from lightning_rm.commands._round_setup import Setup, given
 from lightning_rm.commands._words import quoted
 from lightning_rm.digests import sha256_of
+from lightning_rm.drafts import write_json
 from lightning_rm.models.backbone.positions import longest_sequence
-from lightning_rm.rlhf.improving import Shaping, choose_for_policy, rewards_of, said_groups, write_pairs
+from lightning_rm.rlhf.improving import Shaping, choose_for_policy, rewards_of, said_groups
 from lightning_rm.rlhf.policy import generation_config, policy_config
 from lightning_rm.rlhf.rounds import Round
+from lightning_rm.rlhf.row_files import write_pairs
 from lightning_rm.rlhf.sampling import ending_tokens
 from lightning_rm.rlhf.trl_training import PolicyRewards, train_by_trl
 
@@ -64,7 +66,7 @@ class PolicyStage:
         words = self.distil_words(self.setup.policy(self.setup.start_of(round)), round / "chosen.jsonl")
         name, seed = f"name={self.cfg.name}_policy_{round.number}", round.seed(self.cfg.seed, "policy")
         self.setup.train([*words, name, f"seed={seed}"], round / "policy")
-        write_counts(round / "policy.json", counts)
+        write_json(round / "policy.json", counts)
 
     def inputs(self, round: Round) -> dict[str, Any]:
         """Return what the policy depends on."""
@@ -138,4 +140,4 @@ class PolicyStage:
             dtype=self.cfg.dtype,
             seed=round.seed(self.cfg.seed, "policy"),
         )
-        write_counts(round / "policy.json", counts)
+        write_json(round / "policy.json", counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,6 @@ from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.devices import device_here, device_of
 from lightning_rm.digests import fingerprint
-from lightning_rm.drafts import write_json
 from lightning_rm.rlhf.combining import zeros_of
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge
 from lightning_rm.rlhf.improving import said_groups
@@ -208,8 +207,3 @@ def given(cfg: DictConfig, names: Sequence[str]) -> list[str]:
     """Return the words that set keys of another command to their values here; null is left to that command."""
     values = {name: value for name, value in resolved(cfg).items() if name in names and value is not None}
     return [f"{name}={written(whole_place(name, values[name]))}" for name in names if name in values]
-
-
-def write_counts(path: Path, counts: Mapping[str, Any]) -> None:
-    """Write a stage's counts, whole or not at all."""
-    write_json(path, counts)

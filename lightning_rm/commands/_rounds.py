@@ -15,11 +15,12 @@ from lightning_rm.commands._words import quoted
 from lightning_rm.digests import fingerprint, sha256_of
 from lightning_rm.rlhf.answering import Answering
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge
-from lightning_rm.rlhf.improving import said_groups, write_pairs
+from lightning_rm.rlhf.improving import said_groups
 from lightning_rm.rlhf.judging import judge_policy
 from lightning_rm.rlhf.labelling import label_pairs
 from lightning_rm.rlhf.measures import read_judged, write_judged
 from lightning_rm.rlhf.rounds import Round, Stage
+from lightning_rm.rlhf.row_files import write_pairs
 
 SAMPLED_BY = (
     *("set", "num_prompts", "max_prompt_tokens", "k", "temperature", "top_p", "max_new_tokens", "dtype"),

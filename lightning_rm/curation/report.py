@@ -20,7 +20,7 @@ from lightning_rm.counts import number_of
 from lightning_rm.curation.groups import group_rows, length_groups
 from lightning_rm.curation.result import Curated, Rules
 from lightning_rm.curation.reviewed import flip_rows
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_text
 from lightning_rm.markup import markdown_table
 from lightning_rm.told import finite
 
@@ -64,8 +64,7 @@ def write_report(curated: Curated, rules: Rules, out: Path) -> list[Path]:
     text = "\n".join([*lines(curated, rules), "", "## Where the doubted labels are", "", *told])
     contents = {"report.json": json.dumps(finite(found), indent=2) + "\n", "report.md": text.rstrip("\n") + "\n"}
     for name, content in contents.items():
-        with draft_of(out / name) as draft:
-            draft.write_text(content, encoding="utf-8")
+        write_text(out / name, content)
     return [out / "report.md", out / "report.json", *written]
 
 

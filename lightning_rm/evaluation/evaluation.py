@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning_rm.checksums import with_checksum
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_text
 from lightning_rm.evaluation.markdown import markdown
 from lightning_rm.evaluation.measure import Figure, Row
 from lightning_rm.evaluation.result import BenchmarkResult
@@ -102,10 +102,7 @@ class Evaluation:
             "evaluation.csv": text.getvalue(),
             "evaluation.md": self.markdown(),
         }
-        for name, content in written.items():
-            with draft_of(Path(folder) / name) as draft:
-                draft.write_text(content, encoding="utf-8")
-        return [Path(folder) / name for name in written]
+        return [write_text(Path(folder) / name, content) for name, content in written.items()]
 
 
 def _benchmark(result: BenchmarkResult) -> dict[str, Any]:

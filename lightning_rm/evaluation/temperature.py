@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lightning_rm.checksums import rewriting
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_json
 from lightning_rm.told import read_object
 
 SECTION = "lightning_rm"
@@ -33,6 +32,6 @@ def store_temperature(folder: str | Path, temperature: float) -> Path:
         raise ValueError(f"{folder} has no config.json to store a temperature in")
     settings: dict[str, Any] = read_object(file)
     settings[SECTION] = {**settings.get(SECTION, {}), "temperature": temperature}
-    with rewriting(file), draft_of(file) as draft:
-        draft.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    with rewriting(file):
+        write_json(file, settings)
     return file

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lightning_rm.counts import is_positive
-from lightning_rm.data.rows import BadRow, GroupRow, PairRow
+from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.data.sources.groups import GroupFile
-from lightning_rm.drafts import draft_of
 from lightning_rm.rlhf.choosing import Choice, Choose, choose_responses, shaped
 from lightning_rm.rlhf.reward_function import RewardFunction
-from lightning_rm.scoring.rows import json_line
 from lightning_rm.told import object_of
 
 
@@ -144,7 +143,8 @@ def choose_for_policy(
     mean, std = shaping.scale(plain)
     finished = [ended for group in said.finished for ended in group]
     given = shaping.apply(plain, said.texts(), finished)
-    by_group = _grouped(given, [len(group.responses) for group in said.groups])
+    rest = iter(given)
+    by_group = [list(islice(rest, len(group.responses))) for group in said.groups]
     choice = choose_responses(said.groups, by_group, choose, seed)
     return choice, {
         "num_groups": choice.num_groups,
@@ -157,25 +157,3 @@ def choose_for_policy(
         "reward_mean": mean,
         "reward_std": std,
     }
-
-
-def write_pairs(path: Path, pairs: Iterable[PairRow]) -> Path:
-    """Write pairs as JSONL that `data=jsonl` reads, whole or not at all."""
-    with draft_of(path) as draft, draft.open("wb") as file:
-        file.writelines(json_line(_line(pair)) + b"\n" for pair in pairs)
-    return path
-
-
-def _line(pair: PairRow) -> dict[str, Any]:
-    names = ("prompt", "chosen", "rejected", "id", "prompt_id")
-    told: dict[str, Any] = {"tools": pair.tools, "chat_template_kwargs": dict(pair.chat_template_kwargs)}
-    return {name: getattr(pair, name) for name in names} | {name: value for name, value in told.items() if value}
-
-
-def _grouped(values: Sequence[float | None], sizes: Sequence[int]) -> list[Sequence[float | None]]:
-    groups: list[Sequence[float | None]] = []
-    start = 0
-    for size in sizes:
-        groups.append(values[start : start + size])
-        start += size
-    return groups

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from lightning_rm.drafts import draft_of, write_json
+from lightning_rm.drafts import write_json
 from lightning_rm.rlhf.diversity import distinct_ngrams, self_bleu
 from lightning_rm.rlhf.judges import Judgement
 from lightning_rm.rlhf.log_probs import divergence, perplexity
-from lightning_rm.scoring.rows import json_line
+from lightning_rm.rlhf.row_files import write_rows
 from lightning_rm.told import object_of, read_object
 
 
@@ -149,8 +149,7 @@ def _finite(value: float) -> float | None:
 
 def write_judged(folder: Path, measures: Measures, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write `judged.jsonl`, and then `judged.json`, each whole or not at all."""
-    with draft_of(folder / "judged.jsonl") as draft, draft.open("wb") as file:
-        file.writelines(json_line(row) + b"\n" for row in rows)
+    write_rows(folder / "judged.jsonl", rows)
     write_json(folder / "judged.json", asdict(measures))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_text
 from lightning_rm.evaluation.statistics import Interval
 from lightning_rm.markup import escaped_markdown, markdown_table
 from lightning_rm.rlhf.curves import Curve
@@ -100,10 +100,7 @@ class OverOptimisation:
             "overoptimise.csv": table.getvalue(),
             "overoptimise.md": self.markdown(),
         }
-        for name, text in texts.items():
-            with draft_of(folder / name) as draft:
-                draft.write_text(text, encoding="utf-8")
-        return [folder / name for name in texts]
+        return [write_text(folder / name, text) for name, text in texts.items()]
 
 
 def _listed(curve: Curve) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_text
 from lightning_rm.markup import markdown_table
 from lightning_rm.rlhf.changes import Change, change
 from lightning_rm.rlhf.measures import Measures, read_judged
@@ -151,10 +151,7 @@ class RoundTable:
             "rounds.csv": table.getvalue(),
             "rounds.md": "\n".join(["# Rounds", "", lines, "", *(f"- {note}" for note in self.notes()), ""]),
         }
-        for name, text in texts.items():
-            with draft_of(folder / name) as draft:
-                draft.write_text(text, encoding="utf-8")
-        return [folder / name for name in texts]
+        return [write_text(folder / name, text) for name, text in texts.items()]
 
     def _effective(self, number: int) -> float | None:
         """Return `EFFECTIVE` of a round; None where its pairs have no weights."""

@@ -103,7 +103,7 @@ def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
         if all((round / name).exists() for name in stage.read):
             return False
         _clear(stage, round)
-    _write(mark, {"inputs": inputs, "finished": False})
+    write_json(mark, {"inputs": inputs, "finished": False})
     stage.make(round)
     if (now := _inputs(stage, round)) != inputs:
         _clear(stage, round)
@@ -111,7 +111,7 @@ def settle(stage: Stage, round: Round, *, overwrite: bool = False) -> bool:
             f"{round.folder}: what its {stage.name} is made of has changed meanwhile ({_differences(inputs, now)}); "
             "start again once it stays as it is"
         )
-    _write(mark, {"inputs": inputs, "finished": True})
+    write_json(mark, {"inputs": inputs, "finished": True})
     return True
 
 
@@ -234,20 +234,12 @@ def _read(mark: Path) -> dict[str, Any]:
         raise ValueError(f"{mark} is damaged; delete it, and its stage is made again") from error
 
 
-def _write(mark: Path, told: Mapping[str, Any]) -> None:
-    write_json(mark, told)
-
-
 def _clear(stage: Stage, round: Round) -> None:
-    for name in stage.writes:
-        _remove(round / name)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    for path in (round / name for name in stage.writes):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

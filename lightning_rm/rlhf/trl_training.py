@@ -6,7 +6,6 @@ TRL is an extra: `pip install 'lightning-rm[rlhf]'`. This file knows TRL's publi
 from __future__ import annotations
 
 import copy
-import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.checksums import write_checksums
 from lightning_rm.data.rows import GroupRow
-from lightning_rm.drafts import draft_of
+from lightning_rm.drafts import write_json_lines
 from lightning_rm.folder_drafts import folder_draft
 from lightning_rm.models.backbone.folder import is_of_model
 from lightning_rm.rlhf.improving import Shaping
@@ -153,8 +152,7 @@ def train_by_trl(
             tokenizer.save_pretrained(draft)
             write_checksums(draft, is_of_model)
     log: list[dict[str, Any]] = loop.state.log_history
-    with draft_of(out.parent / "trl_log.jsonl") as draft:
-        draft.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
+    write_json_lines(out.parent / "trl_log.jsonl", log)
     return {
         "num_steps": loop.state.global_step,
         **rewards.counts,

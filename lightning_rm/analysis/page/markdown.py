@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawings, Example, Folded, Page, Table, Text
-from lightning_rm.analysis.plots.style import saving, with_legend
+from lightning_rm.analysis.plots.style import with_legend
 from lightning_rm.markup import escaped_markdown, fenced, markdown_line, markdown_table, visible
 
 
@@ -32,12 +31,6 @@ def render_markdown(page: Page, folder: str) -> tuple[str, dict[str, Figure]]:
             parts.append(f"**{escaped_markdown(section.lead)}**")
         parts += [_block(block, folder, figures) for block in section.blocks]
     return "\n\n".join(part for part in parts if part) + "\n", figures
-
-
-def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, the same bytes each time."""
-    with saving():
-        figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def _block(block: Block, folder: str, figures: dict[str, Figure]) -> str:

@@ -68,13 +68,18 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
         The two files.
     """
     png, svg = figure_files(path)
-    with saving():
-        with draft_of(png) as draft:
-            figure.savefig(draft, format="png", metadata={"Software": None})
-        figure.set_layout_engine("none")  # everything has its place now; finding it is a third of the work
-        with draft_of(svg) as draft:
-            figure.savefig(draft, format="svg", metadata={"Date": None, "Creator": None})
+    write_png(figure, png)
+    figure.set_layout_engine("none")  # everything has its place now; finding it is a third of the work
+    with saving(), draft_of(svg) as draft:
+        figure.savefig(draft, format="svg", metadata={"Date": None, "Creator": None})
     return [png, svg]
+
+
+def write_png(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, the same bytes each time, and return the file."""
+    with saving(), draft_of(path) as draft:
+        figure.savefig(draft, format="png", metadata={"Software": None})
+    return path
 
 
 def figure_files(path: str | Path) -> list[Path]:
