@@ -41,6 +41,11 @@ def given(**values: object) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def tightest(*bounds: int | None) -> int | None:
+    """Return the lowest of upper bounds, of which None is none; None where there is none at all."""
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
 def number_of(count: int, thing: str) -> str:
     """Return how many things there are in words: `1 voter`, `1,200 voters`."""
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_rm.counts import and_others, check_counts, check_numbers, given, number_of
+from lightning_rm.counts import and_others, check_counts, check_numbers, given, number_of, tightest
 from lightning_rm.models.ensembles.member_settings import Members
 from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import SimCSE, SwAV
@@ -22,6 +22,10 @@ from tests.toy import toy_model
 def test_one_thing_is_told_in_the_singular() -> None:
     assert [number_of(count, "voter") for count in (0, 1, 1200)] == ["0 voters", "1 voter", "1,200 voters"]
     assert [and_others(count) for count in (-1, 0, 1, 3)] == ["", "", " and 1 other", " and 3 others"]
+
+
+def test_a_bound_that_is_none_bounds_nothing() -> None:
+    assert [tightest(), tightest(None, None), tightest(None, 0), tightest(8, None, 5)] == [None, None, 0, 5]
 
 
 @pytest.mark.parametrize("value", ["8", True, 0.5, -1, [1], math.nan, None])

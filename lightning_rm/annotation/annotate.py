@@ -16,7 +16,7 @@ from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.tokenize.pairs import TokenizePolicy
 from lightning_rm.options import check_options
-from lightning_rm.scoring.parts import remove_parts
+from lightning_rm.scoring.parts import parts_of, remove_parts
 from lightning_rm.scoring.shards import Engine, score_shards
 
 
@@ -81,7 +81,7 @@ def annotate(
     check_options(TokenizePolicy, policy=policy)
     pairs = as_source(source)
     out = Path(out)
-    parts = out.with_name(f"{out.name}.parts")
+    parts = parts_of(out)
 
     def accept(kept: PairDataset) -> None:
         check_columns(pairs, kept)

@@ -21,6 +21,12 @@ def plain_console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, highlight=False)
 
 
+def say_files(console: Console, *files: object) -> None:
+    """Print what was written, a line each, whatever the width of the terminal."""
+    for file in files:
+        console.print(f"  {file}", soft_wrap=True)
+
+
 def conf_dir() -> str:
     """Return the folder of `conf/`: inside the package in a wheel, beside it in a checkout."""
     package = Path(lightning_rm.__file__).parent
@@ -64,6 +70,16 @@ def written_config(path: Path) -> DictConfig:
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """Return the whole configuration as plain values, for a logger or a file."""
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a configuration as others take it: a list or mapping as such, interpolations resolved."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def template_arguments(cfg: DictConfig) -> dict[str, Any]:
+    """Return what `chat_template_kwargs` hands to the chat template, nothing for null."""
+    return plain(cfg.chat_template_kwargs) or {}
 
 
 def require_all(cfg: DictConfig) -> None:

@@ -84,15 +84,14 @@ def find_voters(voters: str | Sequence[str], weights: str) -> list[Voter]:
 
 def find_source(cfg: DictConfig) -> Source:
     """Return the source of the set that `cfg.set` names, whole: nothing held out, nothing resampled."""
-    sets = {name: cfg.data.module[name] for name in ("train", "val", "test") if cfg.data.module.get(name) is not None}
+    stages = [stage for stage in ("train", "val", "test") if cfg.data.module.get(stage) is not None]
     stage, _, name = str(cfg.set).partition(".")
-    if stage not in sets:
-        raise ValueError(f"set={cfg.set!r}: the data has {', '.join(sets)}")
-    source: Any = instantiate(sets[stage], _convert_="all")
-    if source is None:
+    if stage not in stages:
+        raise ValueError(f"set={cfg.set!r}: the data has {', '.join(stages)}")
+    named = sets_of(cfg, stage)
+    if not named:
         key = file_key(cfg, stage)
         raise ValueError(f"set={cfg.set!r}: the data names no file for it; give {key}, or another set")
-    named: dict[str, Source] = source if isinstance(source, dict) else {stage: source}
     if name and name not in named:
         raise ValueError(f"set={cfg.set!r}: {stage} has {', '.join(f'{stage}.{known}' for known in named)}")
     if not name and len(named) > 1:
@@ -106,6 +105,13 @@ def decontaminated(source: Source, cfg: DictConfig) -> Source:
     benchmarks: Any = OmegaConf.to_container(cfg.data.module, resolve=True)
     named = benchmarks.get("decontaminate")
     return Decontaminated(source, named) if named else source
+
+
+def sets_of(cfg: DictConfig, stage: str) -> dict[str, Source]:
+    """Return the sets of a stage by name, one alone by that of the stage; none where the data names no file."""
+    node = cfg.data.module.get(stage)
+    found: Any = None if node is None else instantiate(node, _convert_="all")
+    return found if isinstance(found, dict) else {} if found is None else {stage: found}
 
 
 def file_key(cfg: DictConfig, stage: str) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning as L
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from lightning_rm.analysis.features import Features, collect_features
 from lightning_rm.annotation.voters import Voter
-from lightning_rm.commands._config import require_all
+from lightning_rm.commands._config import plain, require_all
 from lightning_rm.commands._data import find_policy, find_source
 from lightning_rm.commands._tables import report_table
 from lightning_rm.data.store.report import DataReport
@@ -35,8 +34,7 @@ def read_features(cfg: DictConfig, console: Console) -> dict[str, Features]:
     if "data" not in cfg:
         raise ValueError("features= needs pairs to read: add data=synthetic, or data=jsonl data.file=pairs.jsonl")
     require_all(cfg)
-    named: Any = OmegaConf.to_object(cfg.features) if OmegaConf.is_config(cfg.features) else cfg.features
-    models = find_models(named, cfg.weights)
+    models = find_models(plain(cfg.features), cfg.weights)
     source = find_source(cfg)
     policy = find_policy(cfg)
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1, precision=cfg.precision)

@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.commands._config import resolved
+from lightning_rm.commands._config import resolved, template_arguments
 from lightning_rm.commands._data import find_source
 from lightning_rm.commands._places import whole_place, written
 from lightning_rm.commands._process import Run, chosen_there
 from lightning_rm.commands._trainings import has_ended, train_in
+from lightning_rm.counts import tightest
 from lightning_rm.data.rows import Source
 from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.devices import device_here, device_of
@@ -170,7 +171,7 @@ class Setup:
 
     def template_arguments(self) -> dict[str, Any]:
         """Return the arguments that the policy's chat template gets for all prompts."""
-        return resolved(self.cfg.chat_template_kwargs) if self.cfg.chat_template_kwargs else {}
+        return template_arguments(self.cfg)
 
     def source(self, name: str) -> Source:
         """Return a set of the data, whole."""
@@ -180,16 +181,13 @@ class Setup:
 
     def _prompts(self, name: str, most: int | None) -> list[Prompt]:
         """Return so many distinct prompts of a set; None for all."""
+        room = room_for_prompt(policy_config(self.cfg.policy), self.cfg.max_new_tokens)
         options: dict[str, Any] = {
-            "max_prompt_tokens": self._max_prompt_tokens(),
+            "max_prompt_tokens": tightest(self.cfg.max_prompt_tokens, room),
             "on_bad_row": self.cfg.data.on_bad_row,
             "chat_template_kwargs": self.template_arguments(),
         }
         return distinct_prompts(self.source(name), self.tokenizer, num_prompts=most, **options)[0]
-
-    def _max_prompt_tokens(self) -> int | None:
-        bounds = (self.cfg.max_prompt_tokens, room_for_prompt(policy_config(self.cfg.policy), self.cfg.max_new_tokens))
-        return min((bound for bound in bounds if bound is not None), default=None)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from lightning_rm.analysis.reports.shifts import shift_report
 from lightning_rm.analysis.reports.strength import read_strength, strength_report
 from lightning_rm.analysis.reports.sweeps import sweep_report
 from lightning_rm.analysis.runs import Run, varied
-from lightning_rm.commands._config import plain_console
+from lightning_rm.commands._config import plain, plain_console, say_files
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._features import read_features
 from lightning_rm.commands._tables import words_table
@@ -50,20 +50,20 @@ def analyze(cfg: DictConfig) -> list[Path]:
             console.print(f"{name:>24}  {value:,.4g}")
         written += [*files, out / "strength.json"]
     if cfg.deciles is not None:
-        tables += decile_report(find_runs("deciles", cfg.deciles), cfg.metric, _reference_value(cfg), out)
+        tables += decile_report(find_runs("deciles", plain(cfg.deciles)), cfg.metric, _reference_value(cfg), out)
     if cfg.prefixes is not None:
-        tables += prefix_report(find_runs("prefixes", cfg.prefixes), cfg.metric, out)
+        tables += prefix_report(find_runs("prefixes", plain(cfg.prefixes)), cfg.metric, out)
     if cfg.recipes is not None:
-        tables += recipe_report(find_runs("recipes", cfg.recipes), list(cfg.metrics), out)
+        tables += recipe_report(find_runs("recipes", plain(cfg.recipes)), plain(cfg.metrics), out)
     if cfg.sweep is not None:
-        runs = find_runs("sweep", cfg.sweep)
+        runs = find_runs("sweep", plain(cfg.sweep))
         if cfg.x is None:
             raise ValueError(
                 f"sweep= needs x=KEY, a setting to draw by; the runs differ in {', '.join(varied([runs]))}"
             )
-        tables += sweep_report(runs, cfg.x, cfg.series, list(cfg.metrics), _reference_runs(cfg), out)
+        tables += sweep_report(runs, cfg.x, cfg.series, plain(cfg.metrics), _reference_runs(cfg), out)
     if cfg.shift is not None:
-        tables += shift_report(find_runs("shift", cfg.shift), out)
+        tables += shift_report(find_runs("shift", plain(cfg.shift)), out)
     if cfg.features is not None:
         check_projection(cfg.projection)
         features = read_features(cfg, console)
@@ -72,8 +72,7 @@ def analyze(cfg: DictConfig) -> list[Path]:
         with path.open(newline="", encoding="utf-8") as file:
             console.print(words_table(list(csv.DictReader(file))))
     written += tables
-    for path in written:
-        console.print(f"  {path}", soft_wrap=True)
+    say_files(console, *written)
     return written
 
 
@@ -85,7 +84,7 @@ def _reference_runs(cfg: DictConfig) -> list[Run]:
     """
     if isinstance(cfg.reference, int | float):
         raise ValueError(f"reference={cfg.reference}: a sweep is compared with runs; name them by a glob or a list")
-    return [] if cfg.reference is None else find_runs("reference", cfg.reference)
+    return [] if cfg.reference is None else find_runs("reference", plain(cfg.reference))
 
 
 def _reference_value(cfg: DictConfig) -> float | None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from lightning_rm.annotation.annotate import annotate, check_suffixes
 from lightning_rm.annotation.files import VOTERS
-from lightning_rm.commands._config import plain_console, require_all
+from lightning_rm.commands._config import plain_console, require_all, say_files
 from lightning_rm.commands._data import find_policy, find_source, find_voters
 from lightning_rm.commands._engine import scoring_engine
 from lightning_rm.commands._entry import command
@@ -19,7 +19,7 @@ from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.counts import number_of
 from lightning_rm.drafts import check_place
-from lightning_rm.scoring.parts import remove_left
+from lightning_rm.scoring.parts import parts_of, remove_left
 from lightning_rm.strength import Strength
 from lightning_rm.told import json_of
 
@@ -41,7 +41,7 @@ def annotate_data(cfg: DictConfig) -> Path:
         check_place(path)
     voters = find_voters(cfg.voters, cfg.weights)
     if out.exists() and not cfg.overwrite:
-        remove_left(out.with_name(f"{out.name}.parts"), out)
+        remove_left(parts_of(out), out)
         raise ValueError(f"out={cfg.out!r} is there already, {_written_by(out)}; name another, or set overwrite=true")
     _check_also(also, cfg.overwrite)
     source = find_source(cfg)
@@ -71,9 +71,7 @@ def annotate_data(cfg: DictConfig) -> Path:
         console.print(report_table({"annotated": votes.pairs.report}))
         for line in summary(votes.strength, votes.voters):
             console.print(line)
-        for path in (out, cfg.also.fnlp, cfg.also.trl):
-            if path is not None:
-                console.print(f"  {path}", soft_wrap=True)
+        say_files(console, out, *also.values())
     return out
 
 

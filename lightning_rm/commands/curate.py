@@ -15,7 +15,7 @@ from rich.console import Console
 
 from lightning_rm.annotation.files import check_rows
 from lightning_rm.annotation.voters import Voter
-from lightning_rm.commands._config import plain_console, require_all, resolved
+from lightning_rm.commands._config import plain_console, require_all, resolved, say_files
 from lightning_rm.commands._data import find_policy, find_source, find_voters, keep_if_unchanged, start_of
 from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, with_choices, words_of
@@ -138,11 +138,11 @@ def train_voters(
     if cfg.fit == "heads":
         runs = [["experiment=vote_members", *common, f"members.num_members={cfg.num_voters}"]]
     else:
-        resample = ["resample=without_fold", f"resample.num_folds={cfg.num_folds}"]
-        number = cfg.num_folds if resample and cfg.fit == "cross_fitted" else cfg.num_voters
         given = [word for word in common if not word.startswith(("members", "seed="))]
-        given = ["experiment=vote", *given, *(resample if cfg.fit == "cross_fitted" else ["resample=bootstrap"])]
-        runs = [[*given, f"seed={seed}"] for seed in range(number)]
+        resample, number = ["resample=bootstrap"], cfg.num_voters
+        if cfg.fit == "cross_fitted":
+            resample, number = ["resample=without_fold", f"resample.num_folds={cfg.num_folds}"], cfg.num_folds
+        runs = [["experiment=vote", *given, *resample, f"seed={seed}"] for seed in range(number)]
     trained_by = {
         "runs": fingerprint(runs=runs, **chosen_there(cfg, words, TRAINED), **start_of(cfg)),
         "pairs": source.fingerprint(),
@@ -182,8 +182,7 @@ def say(curated: Curated, out: Path, words: Sequence[str], console: Console) -> 
         console.print(reviewed_flips(curated)[1], soft_wrap=True)
     if unsaid := no_groups(curated):
         console.print(unsaid, soft_wrap=True)
-    for path in curated.files[:4]:
-        console.print(f"  {path}", soft_wrap=True)
+    say_files(console, *curated.files[:4])
     handed_on = trained_words(words)
     own = [word for word in handed_on if not word.startswith(("members", "module", "data"))]
     own += [word for word in handed_on if word.startswith(ALIKE)]

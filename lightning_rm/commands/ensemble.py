@@ -9,15 +9,14 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
 from lightning_rm.annotation.voters import Voter, check_voters
 from lightning_rm.annotation.votes import Votes, collect_votes
-from lightning_rm.commands._config import plain_console, require_all
-from lightning_rm.commands._data import file_key, find_policy, find_voters
+from lightning_rm.commands._config import plain_console, require_all, say_files
+from lightning_rm.commands._data import file_key, find_policy, find_voters, sets_of
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._folder import check_no_run
 from lightning_rm.commands._resume import RESULTS
@@ -96,8 +95,7 @@ def ensemble(cfg: DictConfig) -> dict[str, dict[str, float]]:
     console.print(report_table(reports))
     title = f"{len(alone)} voters as one: ensembles" + (", and the average of their weights" if averages else "")
     console.print(results_table(shown, title))
-    for path in (*(average.folder for average in averages), out / RESULTS):
-        console.print(f"  {path}", soft_wrap=True)
+    say_files(console, *(average.folder for average in averages), out / RESULTS)
     return results
 
 
@@ -149,11 +147,8 @@ def _sets(cfg: DictConfig) -> dict[str, Source]:
     """Give the data's test sets under the names that they are measured by, or its validation sets where it has none."""
     stages: tuple[EvaluationStage, ...] = ("test", "val")
     for stage in stages:
-        if cfg.data.module.get(stage) is not None:
-            found = instantiate(cfg.data.module[stage], _convert_="all")
-            if found is not None:
-                named = found if isinstance(found, dict) else {stage: found}
-                return {metric_prefix(stage, name): source for name, source in named.items()}
+        if found := sets_of(cfg, stage):
+            return {metric_prefix(stage, name): source for name, source in found.items()}
     raise ValueError(f"the data has no test and no val set to measure on; give {file_key(cfg, 'test')}")
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.commands._config import is_given, plain_console, require_all
-from lightning_rm.commands._data import decontaminated, find_source
+from lightning_rm.commands._config import is_given, plain, plain_console, require_all, say_files
+from lightning_rm.commands._data import decontaminated, find_source, sets_of
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._job import overrides_of
 from lightning_rm.commands._progress import progress, resumable
@@ -65,8 +63,8 @@ def evaluate_models(cfg: DictConfig) -> Evaluation:
     for model in dict.fromkeys(model for result in evaluation.benchmarks.values() for model in result.models):
         if job := overrides_of(Path(model)):  # a folder of a sweep is a number
             console.print(f"  {model}: {' '.join(job)}", soft_wrap=True)
-    for name in ("evaluation.json", "evaluation.csv", "evaluation.md", "rewards"):
-        console.print(f"  {Path(cfg.out) / name}", soft_wrap=True)
+    names = ("evaluation.json", "evaluation.csv", "evaluation.md", "rewards")
+    say_files(console, *(Path(cfg.out) / name for name in names))
     return evaluation
 
 
@@ -101,11 +99,6 @@ def _paths(cfg: DictConfig) -> dict[str, Paths]:
     return found
 
 
-def plain(value: Any) -> Any:
-    """Return a list of a configuration as a list, anything else as it is."""
-    return OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
-
-
 def _sources(cfg: DictConfig) -> dict[str, Source] | None:
     """Return the sets of the data that are measured on, by name."""
     if cfg.data is None:
@@ -113,12 +106,8 @@ def _sources(cfg: DictConfig) -> dict[str, Source] | None:
     if cfg.set is not None:
         return {str(cfg.set): find_source(cfg)}
     for stage in ("test", "val", "train"):
-        node = cfg.data.module.get(stage)
-        found: Any = None if node is None else instantiate(node, _convert_="all")
-        if found is not None and found != {}:
-            if stage == "train":
-                return {"pairs": decontaminated(found, cfg)}
-            return found if isinstance(found, dict) else {stage: found}
+        if found := sets_of(cfg, stage):
+            return {"pairs": decontaminated(found[stage], cfg)} if stage == "train" else found
     raise ValueError("the data has no set to measure on; give data.file")
 
 

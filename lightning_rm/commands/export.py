@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.callbacks.checkpoint_files import check_bytes
-from lightning_rm.commands._config import config_of, plain_console, require_all
+from lightning_rm.commands._config import config_of, plain, plain_console, require_all, say_files
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress
 from lightning_rm.commands._targets import check_targets
@@ -37,7 +37,7 @@ def export_run(cfg: DictConfig) -> Path:
     require_all(cfg)
     run, out = Path(cfg.run), Path(cfg.out)
     _check_out(cfg, run, out)
-    seeds = [other.folder for other in find_runs("seeds", _listed(cfg.seeds))] if cfg.seeds is not None else []
+    seeds = [other.folder for other in find_runs("seeds", plain(cfg.seeds))] if cfg.seeds is not None else []
     options = PublishOptions(cfg.name, cfg.license, cfg.data_license, cfg.dtype)
     console = plain_console()
     with progress(console) as bar:
@@ -47,16 +47,14 @@ def export_run(cfg: DictConfig) -> Path:
             options,
             weights=cfg.weights,
             seeds=seeds,
-            reference=None if cfg.reference is None else FileSource(_listed(cfg.reference)),
+            reference=None if cfg.reference is None else FileSource(plain(cfg.reference)),
             reference_name=str(cfg.reference),
             adapters=_with_adapters(run, cfg.weights) if cfg.adapter else None,
             progress=partial(bar.show, "reference"),
         )
-    told = [out, out / CARD_FILE]
     if card.reference is None:
         console.print("no validation rewards to take a mean and a spread of: give reference=FILE")
-    for path in told:
-        console.print(f"  {path}", soft_wrap=True)
+    say_files(console, out, out / CARD_FILE)
     return out
 
 
@@ -95,10 +93,6 @@ def _with_adapters(run: Path, weights: str) -> tuple[RewardModel, PreTrainedToke
         {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
     )
     return model.eval(), tokenizer
-
-
-def _listed(value: Any) -> Any:
-    return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
 @command("export")

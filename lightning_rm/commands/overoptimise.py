@@ -9,11 +9,10 @@ from omegaconf import DictConfig
 
 from lightning_rm.analysis.plots.over_optimisation import GoldAndProxy, over_optimisation
 from lightning_rm.analysis.plots.style import save_figure
-from lightning_rm.commands._config import plain_console, require_all
+from lightning_rm.commands._config import plain, plain_console, require_all, say_files
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import Blocks, words_table
-from lightning_rm.commands.evaluate import plain
 from lightning_rm.devices import device_of
 from lightning_rm.rlhf.overoptimise import OverOptimisation, PolicyFiles
 from lightning_rm.rlhf.overoptimise import overoptimise as optimise
@@ -62,8 +61,7 @@ def overoptimise(cfg: DictConfig) -> OverOptimisation:
     console.print(table_of(found))
     for line in (found.about(), *found.notes):
         console.print(line, soft_wrap=True)
-    for path in (*found.files, *figures):
-        console.print(f"  {path}", soft_wrap=True)
+    say_files(console, *found.files, *figures)
     return found
 
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.analysis.page.blocks import Table
 from lightning_rm.analysis.report import checked_page, report_page, write_page
-from lightning_rm.commands._config import plain_console, require_all
+from lightning_rm.commands._config import plain, plain_console, require_all, say_files
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._tables import words_table
 from lightning_rm.evaluation.tables import plain_line
@@ -28,8 +28,7 @@ def report(cfg: DictConfig) -> list[Path]:
         raise ValueError(f"reference={cfg.reference}; name one method, which the others are compared with")
     out = checked_page(cfg.out)
     names = ("runs", "reference", "metrics", "strength", "benchmarks", "num_worst")
-    told = {name: OmegaConf.to_container(cfg[name]) if OmegaConf.is_list(cfg[name]) else cfg[name] for name in names}
-    page = report_page(**told)  # pyright: ignore[reportArgumentType]  # Hydra knows no types
+    page = report_page(**{name: plain(cfg[name]) for name in names})
     written = write_page(page, out)
     console = plain_console()
     for section in (section for section in page.sections if section.compares):  # run by run, and pair by pair
@@ -38,8 +37,7 @@ def report(cfg: DictConfig) -> list[Path]:
         if section.lead:
             console.print(plain_line(section.lead))
     whole, text, *figures = written
-    for path in (whole, text, *dict.fromkeys(path.parent for path in figures)):
-        console.print(f"  {path}", soft_wrap=True)
+    say_files(console, whole, text, *dict.fromkeys(path.parent for path in figures))
     return written
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lightning_rm.analysis.plots.rounds import rounds_figure
 from lightning_rm.analysis.plots.style import save_figure
-from lightning_rm.commands._config import plain_console, require_all
+from lightning_rm.commands._config import plain_console, require_all, say_files
 from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._folder import check_no_run
 from lightning_rm.commands._process import Run, as_a_process
@@ -67,8 +67,7 @@ def rlhf(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = None) -> 
     console.print(words_table(_turned(table.rows())))
     for line in table.notes():
         console.print(line, soft_wrap=True)
-    for path in files:
-        console.print(f"  {path}", soft_wrap=True)
+    say_files(console, *files)
     return table
 
 

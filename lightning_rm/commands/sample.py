@@ -15,12 +15,13 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.annotation.voters import Voter, check_voters
-from lightning_rm.commands._config import plain_console, require_all, resolved
+from lightning_rm.commands._config import plain_console, require_all, say_files, template_arguments
 from lightning_rm.commands._data import find_source, find_voters
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._places import whole_path
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
+from lightning_rm.counts import tightest
 from lightning_rm.data.rows import Message
 from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.digests import check_unchanged, fingerprint
@@ -56,14 +57,13 @@ def sample(cfg: DictConfig) -> Path:
     voters = find_voters(cfg.voters, cfg.weights) if cfg.voters else []
     if voters:
         check_voters(voters)
-    bounds = (cfg.max_prompt_tokens, room_for_prompt(config, cfg.max_new_tokens))
     prompts, report = distinct_prompts(
         find_source(cfg),
         tokenizer,
         num_prompts=cfg.num_prompts,
-        max_prompt_tokens=min((bound for bound in bounds if bound is not None), default=None),
+        max_prompt_tokens=tightest(cfg.max_prompt_tokens, room_for_prompt(config, cfg.max_new_tokens)),
         on_bad_row=cfg.data.on_bad_row,
-        chat_template_kwargs=_arguments(cfg),
+        chat_template_kwargs=template_arguments(cfg),
     )
     if voters and (own := next((prompt.id for prompt in prompts if prompt.chat_template_kwargs), None)):
         raise ValueError(
@@ -80,7 +80,7 @@ def sample(cfg: DictConfig) -> Path:
         with resumable("written"):
             _write(cfg, lines, prompts, num_done, tokenizer, voters, console)
     console.print(summary(lines))
-    console.print(f"  {out}", soft_wrap=True)
+    say_files(console, out)
     return out
 
 
@@ -99,11 +99,6 @@ def summary(lines: GrowingLines) -> str:
     )
 
 
-def _arguments(cfg: DictConfig) -> dict[str, Any]:
-    """Return the arguments that the chat template gets for all prompts."""
-    return resolved(cfg.chat_template_kwargs) if cfg.chat_template_kwargs else {}
-
-
 def _settings(
     cfg: DictConfig,
     tokenizer: PreTrainedTokenizerBase,
@@ -113,7 +108,7 @@ def _settings(
     """Return all that a file of responses depends on. Not the batches: they change no more than a rounding does."""
     return {name: cfg[name] for name in SETTINGS} | {
         "policy": whole_path(cfg.policy),
-        "chat_template_kwargs": _arguments(cfg),
+        "chat_template_kwargs": template_arguments(cfg),
         "policy_version": policy_version(cfg.policy),
         "chat_template": fingerprint(template=tokenizer.chat_template)[:16],
         "prompts": fingerprint(prompts=[asdict(prompt) for prompt in prompts])[:16],
@@ -139,7 +134,7 @@ def _write(
     models = [voter.load(voter_tokenizer) for voter in voters]
     for model in models:
         fabric.to_device(model)
-    left, for_all = prompts[num_done:], _arguments(cfg)
+    left, for_all = prompts[num_done:], template_arguments(cfg)
     batches = sample_responses(
         policy,
         tokenizer,

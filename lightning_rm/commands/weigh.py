@@ -8,7 +8,7 @@ import lightning as L
 import numpy as np
 from omegaconf import DictConfig
 
-from lightning_rm.commands._config import plain_console, require_all, resolved
+from lightning_rm.commands._config import plain_console, require_all, say_files, template_arguments
 from lightning_rm.commands._data import find_policy, find_source
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._progress import progress, resumable
@@ -17,7 +17,7 @@ from lightning_rm.drafts import check_place
 from lightning_rm.rlhf.importance import Weighing
 from lightning_rm.rlhf.weigh import weigh
 from lightning_rm.rlhf.weighed_file import Weighed, weighed_by
-from lightning_rm.scoring.parts import remove_left
+from lightning_rm.scoring.parts import parts_of, remove_left
 
 FEW = 0.1
 """Share of effective pairs below which a weighing is worth a second look."""
@@ -37,7 +37,7 @@ def weigh_pairs(cfg: DictConfig) -> Path:
     weighing = Weighing(cfg.power, cfg.relative, cfg.per_token, cfg.clip)
     check_place(out)
     if out.exists() and not cfg.overwrite:
-        remove_left(out.with_name(f"{out.name}.parts"), out)
+        remove_left(parts_of(out), out)
         raise ValueError(f"out={cfg.out!r} is there already{_said_by(out)}; name another, or set overwrite=true")
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     console = plain_console()
@@ -57,13 +57,13 @@ def weigh_pairs(cfg: DictConfig) -> Path:
             temperature=cfg.temperature,
             dtype=cfg.dtype,
             chat_template=cfg.chat_template,
-            chat_template_kwargs=resolved(cfg.chat_template_kwargs) if cfg.chat_template_kwargs else None,
+            chat_template_kwargs=template_arguments(cfg),
             trust_remote_code=cfg.trust_remote_code,
         )
     console.print(report_table({"weighed": weighed.report}))
     for line in summary(weighed):
         console.print(line, soft_wrap=True)
-    console.print(f"  {out}", soft_wrap=True)
+    say_files(console, out)
     return out
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import RewardOutput
+from lightning_rm.counts import tightest
 from lightning_rm.models.backbone.positions import steady_tokens
 from lightning_rm.tokens import LayoutName, ReadAt, Reading, TokenBatch
 
@@ -62,8 +63,7 @@ class AnyRewardModel(nn.Module, ABC):
     @property
     def steady_tokens(self) -> int | None:
         """The longest sequence whose positions are scaled as those of all shorter ones; None where all are alike."""
-        lengths = (steady_tokens(plain.backbone.config) for plain in self.plain_models)
-        return min((length for length in lengths if length is not None), default=None)
+        return tightest(*(steady_tokens(plain.backbone.config) for plain in self.plain_models))
 
     @property
     @abstractmethod

@@ -31,7 +31,7 @@ from lightning_rm.rlhf.importance import LogProbs, Weighing
 from lightning_rm.rlhf.pair_log_probs import pair_log_probs
 from lightning_rm.rlhf.pair_reader import PairReader, Unreadable
 from lightning_rm.rlhf.weighed_file import ADDED, COLUMNS, Weighed, write_weighed
-from lightning_rm.scoring.parts import Parts, check_parts, remove_parts
+from lightning_rm.scoring.parts import Parts, check_parts, parts_of, remove_parts
 
 Progress = Callable[[str, int, int], None]
 """Called with the policy's name, the number of pairs that it has read, and the number of all."""
@@ -107,7 +107,7 @@ def weigh(
     )
     readers = {name: reader_at(path) for name, path in paths.items()}
     used = _Used.of(pairs, list(readers.values()), Tally(tokenize, DataReport("weighed")))
-    root = out.with_name(f"{out.name}.parts") if kept is None else Path(kept)
+    root = parts_of(out) if kept is None else Path(kept)
     check_parts(root)
     log_probs: dict[str, LogProbs] = {}
     digest = used.digest()

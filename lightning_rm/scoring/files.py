@@ -15,7 +15,7 @@ from pathlib import Path
 
 import lightning as L
 
-from lightning_rm.counts import check_counts
+from lightning_rm.counts import check_counts, tightest
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.data.formats.responses import Prefill, check_prefill
 from lightning_rm.data.formats.scorable import check_scorable_options, parse_scorable
@@ -24,7 +24,7 @@ from lightning_rm.digests import check_unchanged, files_digest, fingerprint
 from lightning_rm.drafts import check_place, clear_drafts
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, load_model
-from lightning_rm.scoring.parts import Parts, check_parts, remove_left, remove_parts
+from lightning_rm.scoring.parts import Parts, check_parts, parts_of, remove_left, remove_parts
 from lightning_rm.scoring.rows import NewFields, Scored, check_suffixes, write_rows
 from lightning_rm.scoring.shards import Engine, Shard, score_shards
 from lightning_rm.scoring.stream import SHARD_ROWS, RowStream
@@ -124,6 +124,7 @@ def score_file(
     if others:
         raise ValueError(f"{path} names {1 + len(others):,} files, and one is scored at a time; name it")
     out = Path(out)
+    root = parts_of(out)
     fields = NewFields(prefix, best, each_member)
     check_suffixes(source, out)
     check_scorable_options(format, columns or {})
@@ -132,13 +133,13 @@ def score_file(
         raise ValueError(f"out={str(out)!r} is the file that is read; name another")
     check_place(out)
     if out.exists() and not overwrite:
-        remove_left(out.with_name(f"{out.name}.parts"), out)
+        remove_left(root, out)
         raise ValueError(f"out={str(out)!r} is there already; name another file, or set overwrite=true")
     fabric = fabric or L.Fabric(accelerator="cpu", devices=1)
     loaded = model if isinstance(model, LoadedModel) else load_model(model, weights=weights, dtype=dtype)
-    limits = [limit for limit in (max_tokens, loaded.model.max_tokens) if limit is not None]
+    limit = tightest(max_tokens, loaded.model.max_tokens)
     parse = partial(parse_scorable, format=format, columns=columns, prefill=prefill)
-    stream = RowStream(source, parse, fields.names, loaded.tokenizer, min(limits, default=None), shard_rows)
+    stream = RowStream(source, parse, fields.names, loaded.tokenizer, limit, shard_rows)
     before = files_digest([source])
     settings = fingerprint(
         version=VERSION,
@@ -155,7 +156,6 @@ def score_file(
         shard_rows=shard_rows,
         precision=str(fabric.strategy.precision.precision),
     )
-    root = out.with_name(f"{out.name}.parts")
     check_parts(root)
     clear_drafts(out.parent)
     parts = Parts(root / settings[:16])

@@ -97,6 +97,11 @@ class Parts:
         return self.folder / f"{number:06d}.npz"
 
 
+def parts_of(out: Path) -> Path:
+    """Return where what is scored for a file lies until that is written: `OUT.parts`, beside it."""
+    return out.with_name(f"{out.name}.parts")
+
+
 def check_parts(root: Path) -> None:
     """Check that folders of parts can lie in a folder, which need not be there yet.
 

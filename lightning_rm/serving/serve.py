@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.counts import check_counts, given
+from lightning_rm.counts import check_counts, given, tightest
 from lightning_rm.data.batches.choice import LayoutSetting
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
@@ -99,7 +99,7 @@ def reward_app(
         return score_sequences(model, sequences, layout=options.layout, batch_tokens=budget)
 
     config = model.plain_models[0].backbone.config
-    limit = min((limit for limit in (options.max_tokens, model.max_tokens) if limit is not None), default=None)
+    limit = tightest(options.max_tokens, model.max_tokens)
     mean, std = reference_scale(model) if options.normalize else (0.0, 1.0)
     given = options.name or (names[0] if names else config.model_type)
     served = Served(

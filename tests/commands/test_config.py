@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch._dynamo.exc import Unsupported
 
+from lightning_rm.commands._config import plain, template_arguments
 from lightning_rm.commands._errors import full_keys, plain_errors
 from tests.commands.test_conf import composed
 
@@ -89,3 +90,10 @@ def test_a_metric_that_nobody_logs_stops_nothing_early(cfg: DictConfig, capsys: 
         EarlyStopping("train/acc")._validate_condition_metric({"train/accuracy": torch.tensor(0.5)})
     said = capsys.readouterr().err
     assert said.startswith("error: callbacks.early_stopping: Early stopping conditioned on metric `train/acc`")
+
+
+def test_lists_of_a_configuration_are_handed_on_as_what_they_come_to() -> None:
+    told = OmegaConf.create({"home": "/m", "models": ["${home}/a", "b"], "named": {"a": "${home}/a"}, "one": "a"})
+    assert [plain(told[key]) for key in ("models", "named", "one")] == [["/m/a", "b"], {"a": "/m/a"}, "a"]
+    assert template_arguments(OmegaConf.create({"chat_template_kwargs": None})) == {}
+    assert template_arguments(OmegaConf.create({"chat_template_kwargs": {"a": "${b}"}, "b": 1})) == {"a": 1}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import RewardOutput
+from lightning_rm.counts import tightest
 from lightning_rm.models.ensembles.aggregate import Aggregate, aggregate
 from lightning_rm.models.ensembles.alike import check_alike
 from lightning_rm.models.ensembles.files import found_folders, member_folders, read_settings, write_ensemble
@@ -181,7 +182,7 @@ class RewardEnsemble(AnyRewardModel):
     @property
     def max_tokens(self) -> int | None:
         """The longest sequence that every member has positions for; None where none names a limit."""
-        return min((member.max_tokens for member in self.members if member.max_tokens is not None), default=None)
+        return tightest(*(member.max_tokens for member in self.members))
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters of every member's head."""
