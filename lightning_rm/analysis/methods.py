@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lightning_rm.analysis.runs import PLACES, Run, shown
+from lightning_rm.analysis.runs import PLACES, Run, by_name, shown
 from lightning_rm.analysis.words import unlike
 
 Block = tuple[str, ...]
@@ -49,13 +49,11 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]
     Returns:
         The methods; and the runs that repeat another in every setting, each with the later one, which counts.
     """
-    by_name: dict[str, list[Run]] = {}
-    for run in runs:
-        by_name.setdefault(run.name, []).append(run)
-    worlds = _worlds(runs, list(by_name.values()))
+    named = by_name(runs)
+    worlds = _worlds(runs, list(named.values()))
     methods: list[Method] = []
     repeated: list[tuple[Run, Run]] = []
-    for name, same in by_name.items():
+    for name, same in named.items():
         for label, members in _split(name, same, worlds).items():
             label = unlike(label, [method.name for method in methods])
             blocks: dict[Block, Run] = {}
@@ -101,7 +99,7 @@ def differing(methods: Sequence[Method]) -> list[tuple[str, int, dict[str, str]]
     return sorted(found)
 
 
-def _worlds(runs: Sequence[Run], by_name: Sequence[Sequence[Run]]) -> list[str]:
+def _worlds(runs: Sequence[Run], named: Sequence[Sequence[Run]]) -> list[str]:
     """Return the keys of a block beside the seed: seeds of the data, and those that every run has and that tell runs of
     one name apart, such as `init_seed`; one that follows another tells nothing more.
     """
@@ -110,7 +108,7 @@ def _worlds(runs: Sequence[Run], by_name: Sequence[Sequence[Run]]) -> list[str]:
     for key in sorted(seeds, key=_length):
         if key not in worlds and all(key in run.settings for run in runs):
             without, with_it = (
-                [len({block_of(run, keys) for run in same}) for same in by_name] for keys in (worlds, [*worlds, key])
+                [len({block_of(run, keys) for run in same}) for same in named] for keys in (worlds, [*worlds, key])
             )
             worlds += [key] * (without != with_it)
     return worlds

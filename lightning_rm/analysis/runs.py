@@ -127,6 +127,26 @@ def nearest(key: str, known: Iterable[str], num: int = 4) -> str:
     return ", ".join(list(dict.fromkeys(found))[:num])
 
 
+def by_name(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Return name -> the runs that are called so, the names in the order in which they first come up."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.name, []).append(run)
+    return found
+
+
+def over_runs(values: Mapping[float, Sequence[float]]) -> tuple[list[float], list[float], list[float]]:
+    """Return positions in order, and of each the mean and the spread of its runs' values: a series to draw."""
+    positions = sorted(values)
+    means = [float(np.mean(values[position])) for position in positions]
+    return positions, means, [spread(values[position]) for position in positions]
+
+
+def told_mean(values: Sequence[float], digits: int = 3) -> str:
+    """Return the mean as a table says it, `0.712 ± 0.004`: with the spread where there are several values."""
+    return f"{np.mean(values):.{digits}f}" + (f" ± {spread(values):.{digits}f}" if len(values) > 1 else "")
+
+
 def mean_and_spread(name: str, values: Sequence[float]) -> dict[str, object]:
     """Return the mean under the name, and the spread under `<name> sd`: cells of a table's row."""
     return {name: float(np.mean(values)), f"{name} sd": spread(values)}

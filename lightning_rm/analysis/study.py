@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning_rm.analysis.evidence import Evidence, evidence_of
 from lightning_rm.analysis.methods import Block, Method, methods_of
-from lightning_rm.analysis.plots.style import LINES, Key
+from lightning_rm.analysis.plots.style import Key, line_of
 from lightning_rm.analysis.runs import Run, nearest
 
 LOWER_IS_BETTER = frozenset({"nll", "brier", "calibration_error", "loss", "perplexity"})
@@ -71,7 +71,7 @@ class Study:
 
     def key(self, method: Method) -> Key:
         """Return the method's colour and line, the same in every figure."""
-        color, line = LINES[[other.name for other in self.methods].index(method.name) % len(LINES)]
+        color, line = line_of([other.name for other in self.methods].index(method.name))
         return Key(method.name, color, line)
 
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from lightning_rm.analysis.calibration import Reliability
 from lightning_rm.analysis.history import Curve
 from lightning_rm.analysis.paired import Difference
-from lightning_rm.analysis.plots.recipes import draw_mean, have_steps_in_common
+from lightning_rm.analysis.plots.recipes import draw_mean
 from lightning_rm.analysis.plots.style import GREY, STYLE, Key, step_axis
 
 WIDTH = 4.4
@@ -79,8 +79,7 @@ def curves_of_methods(curves: Mapping[Key, Sequence[Curve]], axis: str, chance: 
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
         axes = figure.subplots()
         for key, runs in curves.items():
-            for together in [runs] if have_steps_in_common(runs) else [[run] for run in runs]:
-                draw_mean(axes, key.name, together, key.color, key.line)
+            draw_mean(axes, key.name, runs, key.color, key.line)
         if chance is not None:
             axes.axhline(chance, color=GREY, linestyle=":", linewidth=1.2)
         axes.set_ylabel(axis)

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from lightning_rm.analysis.history import Curve
 from lightning_rm.analysis.plots.style import (
     GREY,
-    LINES,
-    MARKERS,
     STYLE,
     Series,
     draw_series,
     figure_title,
     legend_below,
+    line_of,
+    marked_line,
     panel_grid,
     share_axis,
     step_axis,
@@ -101,8 +101,7 @@ def recipe_curves(
         figure, panels = panel_grid(len(metrics), 4.4, 3.6)
         for axes, (key, curves) in zip(panels, metrics.items(), strict=True):
             for recipe, seeds in curves.items():
-                for together in [seeds] if have_steps_in_common(seeds) else [[seed] for seed in seeds]:
-                    draw_mean(axes, recipe, together, *LINES[recipes.index(recipe) % len(LINES)])
+                draw_mean(axes, recipe, seeds, *line_of(recipes.index(recipe)))
             if chance is not None:
                 axes.axhline(chance, color=GREY, linestyle=":", linewidth=1.2)
             axes.set_title(titled(key_words(key)))
@@ -115,18 +114,16 @@ def recipe_curves(
     return figure
 
 
-def have_steps_in_common(curves: Sequence[Curve]) -> bool:
-    """Tell whether there is a mean of curves: whether each goes to where another one begins."""
-    return max(curve.steps[0] for curve in curves) <= min(curve.steps[-1] for curve in curves)
-
-
 def draw_mean(axes: Axes, name: str, curves: Sequence[Curve], color: str, line: str) -> None:
     """Draw the mean of curves in a band of one standard deviation, each point marked where there are few of them.
 
-    Raises:
-        ValueError: if they have no step in common.
+    Curves that have no step in common have no mean: each is drawn by itself.
     """
-    steps, mean, spread = _over_seeds(name, curves)
+    if max(curve.steps[0] for curve in curves) > min(curve.steps[-1] for curve in curves):
+        for curve in curves:
+            draw_mean(axes, name, [curve], color, line)
+        return
+    steps, mean, spread = _over_seeds(curves)
     marker = "o" if len(steps) <= 20 else ""
     axes.plot(steps, mean, color=color, linestyle=line, marker=marker, markersize=4, label=name)
     if len(curves) > 1:
@@ -140,9 +137,7 @@ def _accuracy_figure(
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()
     for index, (label, one) in enumerate(series.items()):
-        color, line = LINES[index % len(LINES)]
-        look = {"color": color, "linestyle": line, "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
-        draw_series(axes, one, look, label)
+        draw_series(axes, one, marked_line(index), label)
     name = metric_words(metric.rpartition("/")[2])
     if metric.endswith("accuracy"):
         axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2, label="chance")
@@ -162,14 +157,10 @@ def _with_gaps(series: Series) -> Series:
     return every, found[0], found[1]
 
 
-def _over_seeds(
-    recipe: str, seeds: Sequence[Curve]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Steps, mean and spread over seeds, at the steps of all seeds that no seed lacks."""
+def _over_seeds(seeds: Sequence[Curve]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Steps, mean and spread over seeds that have steps in common, at the steps of all seeds that no seed lacks."""
     steps = np.unique(np.concatenate([seed.steps for seed in seeds]))
     steps = steps[(steps >= max(seed.steps[0] for seed in seeds)) & (steps <= min(seed.steps[-1] for seed in seeds))]
-    if not len(steps):
-        raise ValueError(f"{recipe}: its {len(seeds)} seeds have no step in common")
     values = np.stack([np.interp(steps, seed.steps, seed.values) for seed in seeds])
     spread = values.std(0, ddof=1) if len(seeds) > 1 else np.zeros(len(steps))
     return steps, values.mean(0), spread

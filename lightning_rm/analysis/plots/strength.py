@@ -16,10 +16,10 @@ from lightning_rm.analysis.detection import detection, flagged
 from lightning_rm.analysis.plots.style import (
     BLUE,
     GREY,
-    LINES,
     ORANGE,
     STYLE,
     legend_below,
+    line_of,
     one_panel,
     panel_grid,
     share_axis,
@@ -155,7 +155,7 @@ def detection_curves(scores: Mapping[str, ArrayLike], wrong: ArrayLike) -> Figur
         figure = Figure(figsize=(6.4, 5), layout="constrained")
         axes = figure.subplots()
         for index, (name, score) in enumerate(scores.items()):
-            color, line = LINES[index % len(LINES)]
+            color, line = line_of(index)
             score = np.asarray(score, np.float64)[known]
             curve, result = flagged(score, truth), detection(score, truth)
             recall, precision = np.append(0, curve.recall), np.append(curve.precision[0], curve.precision)

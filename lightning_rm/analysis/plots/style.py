@@ -99,6 +99,17 @@ LINES = tuple((color, line) for line in ("-", "--", ":") for color in (BLUE, *OT
 """Colour and line of each series; the first ones are told apart by colour alone."""
 
 
+def line_of(place: int) -> tuple[str, str]:
+    """Return colour and line of a figure's series by its place, and begin anew after the last one."""
+    return LINES[place % len(LINES)]
+
+
+def marked_line(place: int) -> dict[str, Any]:
+    """Return how a series of few points is drawn, by its place: the same line, with a marker of its own."""
+    color, line = line_of(place)
+    return {"color": color, "linestyle": line, "marker": MARKERS[place % len(MARKERS)], "markersize": 5}
+
+
 class Key(NamedTuple):
     """An entry of a legend: what is called so is drawn in this colour and line (`-`, `--`, `:`)."""
 

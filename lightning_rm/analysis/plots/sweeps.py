@@ -13,13 +13,12 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lightning_rm.analysis.plots.style import (
     GREY,
-    LINES,
-    MARKERS,
     STYLE,
     Series,
     draw_series,
     figure_title,
     legend_below,
+    marked_line,
     panel_grid,
 )
 from lightning_rm.analysis.words import key_words, titled
@@ -66,12 +65,10 @@ def metric_panels(
         figure, panels = panel_grid(len(metrics), 4.4, 3.8, below=0.7)
         for axes, (key, lines) in zip(panels, metrics.items(), strict=True):
             for name, series_of in lines.items():
-                color, line = LINES[names.index(name) % len(LINES)]
-                line = line if categories is None else ""  # nothing lies between two names
-                marker = MARKERS[names.index(name) % len(MARKERS)]
-                draw_series(
-                    axes, series_of, {"color": color, "linestyle": line, "marker": marker, "markersize": 5}, name
-                )
+                look = marked_line(names.index(name))
+                if categories is not None:
+                    look["linestyle"] = ""  # nothing lies between two names
+                draw_series(axes, series_of, look, name)
             if key in bands:
                 mean, spread = bands[key]
                 if not np.isnan(spread):

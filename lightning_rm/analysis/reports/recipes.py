@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from lightning_rm.analysis.history import Curve, read_history, smoothed, within_training
 from lightning_rm.analysis.plots.recipes import decile_accuracy, prefix_accuracy, recipe_curves
-from lightning_rm.analysis.plots.style import Series, save_figure
-from lightning_rm.analysis.runs import Run, mean_and_spread, spread
+from lightning_rm.analysis.plots.style import save_figure
+from lightning_rm.analysis.runs import Run, by_name, mean_and_spread, over_runs
 from lightning_rm.analysis.table_files import write_table
 
 CURVES = ("train/loss", "train/accuracy", "val/nll", "val/accuracy", "val/clean_accuracy")
@@ -32,8 +31,7 @@ def decile_report(runs: Sequence[Run], metric: str, reference: float | None, out
 
 def decile_figure(runs: Sequence[Run], metric: str, reference: float | None = None) -> Figure:
     """Return the metric by decile; runs that were not trained on one are an error."""
-    found = _deciles(runs, metric)
-    series = {name: _series(values) for name, values in found.items()}
+    series = {name: over_runs(values) for name, values in _deciles(runs, metric).items()}
     return decile_accuracy(series, _pairs(runs, metric), reference, metric=runs[0].full_key(metric))
 
 
@@ -48,8 +46,7 @@ def prefix_report(runs: Sequence[Run], metric: str, out: Path) -> list[Path]:
 
 def prefix_figure(runs: Sequence[Run], metric: str) -> Figure:
     """Return the metric by share; runs that were not trained on one are an error."""
-    found = _prefixes(runs, metric)
-    series = {name: _series(values) for name, values in found.items()}
+    series = {name: over_runs(values) for name, values in _prefixes(runs, metric).items()}
     return prefix_accuracy(series, _pairs(runs, metric), metric=runs[0].full_key(metric))
 
 
@@ -107,9 +104,7 @@ def recipe_report(runs: Sequence[Run], metrics: Sequence[str], out: Path) -> lis
     last: a recipe that memorises wrong labels falls between the two.
     """
     metrics = [runs[0].full_key(metric) for metric in metrics]
-    recipes: dict[str, list[Run]] = {}
-    for run in runs:
-        recipes.setdefault(run.name, []).append(run)
+    recipes = by_name(runs)
     curves: dict[str, dict[str, list[Curve]]] = {}
     rows: list[dict[str, object]] = []
     for name, same in recipes.items():
@@ -143,12 +138,6 @@ def _num_pairs(runs: Sequence[Run]) -> str:
     found = sorted({int(run.results().get("train", {}).get("num_pairs", 0)) for run in runs})
     shown = [f"{found[0]:,}", f"{found[-1]:,}"]
     return "none" if found == [0] else " to ".join(dict.fromkeys(shown))
-
-
-def _series(values: Mapping[float, Sequence[float]]) -> Series:
-    positions = sorted(values)
-    means = [float(np.mean(values[position])) for position in positions]
-    return positions, means, [spread(values[position]) for position in positions]
 
 
 def _rows(found: Mapping[str, Mapping[float, Sequence[float]]], position: str, metric: str) -> list[dict[str, object]]:

@@ -10,11 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from lightning_rm.analysis.plots.style import Series, save_figure
+from lightning_rm.analysis.plots.style import save_figure
 from lightning_rm.analysis.plots.sweeps import metric_panels
-from lightning_rm.analysis.runs import Run, mean_and_spread, spread, varied
+from lightning_rm.analysis.runs import Run, by_name, mean_and_spread, over_runs, varied
 from lightning_rm.analysis.table_files import write_table
 
 SHIFTED = re.compile(r"(?:^|[/_])shift_(\d+(?:\.\d+)?)(?:_|$)")
@@ -45,9 +43,7 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
         ValueError: if a run has no such test set, two of a run's sets stand at one place, or a run lacks a result that
             another of its name has.
     """
-    recipes: dict[str, list[Run]] = {}
-    for run in runs:
-        recipes.setdefault(run.name, []).append(run)
+    recipes = by_name(runs)
     # recipe -> metric -> shift -> the value of every run
     found = {name: _of_runs(same) for name, same in recipes.items()}
     metrics = [metric for metric in PANELS if any(metric in by for by in found.values())]
@@ -60,7 +56,10 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
     several = any(len(same) > 1 for same in recipes.values())
     over = f", mean ± standard deviation over {', '.join(varied(recipes.values()) or ['seeds'])}" if several else ""
     figure = metric_panels(
-        {PANELS[metric]: {name: _line(by[metric]) for name, by in found.items() if metric in by} for metric in metrics},
+        {
+            PANELS[metric]: {name: over_runs(by[metric]) for name, by in found.items() if metric in by}
+            for metric in metrics
+        },
         "shift of the policy (%)",
         f"By the shift of the policy: {len(runs)} runs{over}",
         series="recipe",
@@ -110,9 +109,3 @@ def _of_runs(runs: Sequence[Run]) -> dict[str, dict[float, list[float]]]:
         metric: {shift: [run.value(f"{data_set}/{metric}") for run in runs] for shift, data_set in by_shift.items()}
         for metric, by_shift in sets.items()
     }
-
-
-def _line(by_shift: Mapping[float, Sequence[float]]) -> Series:
-    shifts = sorted(by_shift)
-    means = [float(np.mean(by_shift[shift])) for shift in shifts]
-    return shifts, means, [spread(by_shift[shift]) for shift in shifts]

@@ -14,7 +14,7 @@ import numpy as np
 
 from lightning_rm.analysis.plots.style import Series, save_figure
 from lightning_rm.analysis.plots.sweeps import Band, metric_panels
-from lightning_rm.analysis.runs import Run, mean_and_spread, shown, spread, varied
+from lightning_rm.analysis.runs import Run, mean_and_spread, over_runs, shown, spread, varied
 from lightning_rm.analysis.table_files import write_table
 from lightning_rm.globs import by_numbers
 
@@ -46,9 +46,7 @@ def sweep_report(
         points[shown(name)].setdefault(shown(place), []).append(run)
 
     def line(same: dict[str, list[Run]], metric: str) -> Series:
-        values = [[run.value(metric) for run in same[place]] for place in position if place in same]
-        places = [number for place, number in position.items() if place in same]
-        return places, [float(np.mean(seeds)) for seeds in values], [spread(seeds) for seeds in values]
+        return over_runs({position[place]: [run.value(metric) for run in seeds] for place, seeds in same.items()})
 
     def results(same: Sequence[Run]) -> dict[str, object]:
         row: dict[str, object] = {"runs": len(same)}

@@ -15,7 +15,7 @@ from lightning_rm.analysis.page.blocks import Cell, Drawing, Drawings, Section, 
 from lightning_rm.analysis.paired import paired_difference
 from lightning_rm.analysis.plots.comparison import reliability_of_methods
 from lightning_rm.analysis.plots.style import Key
-from lightning_rm.analysis.runs import spread
+from lightning_rm.analysis.runs import told_mean
 from lightning_rm.analysis.sections.results import NUM_DRAWN, file_name, signed_interval, tone
 from lightning_rm.analysis.study import Study
 from lightning_rm.analysis.tempered import Tempered, cross_tempered, tempered
@@ -86,7 +86,7 @@ def _rows(study: Study, name: str, by_method: Mapping[str, Mapping[Block, Temper
         if fitted or without:
             temperatures = [run.temperature for run in fitted.values()]
             note = "; ".join(f"{number_of(num, 'run')} without: {lack}" for lack, num in without.items())
-            row["temperature"] = Cell(_mean(temperatures, 2) if fitted else "–", note, is_number=True)
+            row["temperature"] = Cell(told_mean(temperatures, 2) if fitted else "–", note, is_number=True)
         if fitted:
             row["NLL after it"] = _cell(
                 method,
@@ -100,12 +100,8 @@ def _rows(study: Study, name: str, by_method: Mapping[str, Mapping[Block, Temper
 
 def _cell(method: Method, study: Study, values: Mapping[Block, float], reference: Mapping[Block, float]) -> Cell:
     found = None if method is study.reference else paired_difference(dict(values), dict(reference))
-    text = _mean(list(values.values()), 3)
+    text = told_mean(list(values.values()))
     return Cell(text, is_number=True) if found is None else Cell(text, signed_interval(found), tone(found, "nll"), True)
-
-
-def _mean(values: list[float], digits: int) -> str:
-    return f"{np.mean(values):.{digits}f}" + (f" ± {spread(values):.{digits}f}" if len(values) > 1 else "")
 
 
 def _bins(study: Study, name: str) -> dict[Key, Reliability]:

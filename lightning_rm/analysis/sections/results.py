@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from lightning_rm.analysis.methods import Method
 from lightning_rm.analysis.page.blocks import Block, Cell, Drawing, Drawings, Folded, Section, Table, Text, Tone
 from lightning_rm.analysis.paired import Difference, paired_difference, runs_needed
 from lightning_rm.analysis.plots.comparison import difference_intervals, runs_of_methods
-from lightning_rm.analysis.runs import spread
+from lightning_rm.analysis.runs import told_mean
 from lightning_rm.analysis.study import LOWER_IS_BETTER, NEITHER_IS_BETTER, Study
 from lightning_rm.analysis.words import metric_words, unlike
 
@@ -135,7 +133,7 @@ def _cell(study: Study, method: Method, name: str, metric: str) -> Cell:
     values = list(study.values(method, name, metric).values())
     if not values:
         return Cell("–", tone="muted", is_number=True)
-    text = f"{np.mean(values):.3f}" + (f" ± {spread(values):.3f}" if len(values) > 1 else "")
+    text = told_mean(values)
     missing = len(method.runs) - len(values)
     note = f"{missing} of {len(method.runs)} runs have no value. " if missing else ""
     found = _difference(study, method, name, metric) if method is not study.reference else None
@@ -193,8 +191,7 @@ def _subsets(study: Study, name: str, metric: str) -> Table | None:
         row: dict[str, Cell | str] = {heading: key.removesuffix(f"/{metric}")}
         for method in study.methods:
             values = list(study.values(method, name, key).values())
-            text = f"{np.mean(values):.3f}" + (f" ± {spread(values):.3f}" if len(values) > 1 else "") if values else ""
-            row[method.name] = Cell(text, is_number=True)
+            row[method.name] = Cell(told_mean(values) if values else "", is_number=True)
         rows.append(row)
     return Table(rows, f"{name}: {metric_words(metric)} by subset, mean ± standard deviation over runs")
 
