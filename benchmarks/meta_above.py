@@ -25,7 +25,8 @@ from omegaconf import OmegaConf
 
 from lightning_rm.losses import difference_loss
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.modules.ascent import Ascent, gradient_of, squared_norm
+from lightning_rm.modules.ascent import Ascent, gradient_of
+from lightning_rm.modules.gradients import squared_norm
 from lightning_rm.modules.meta import MetaRM
 
 RATES = (0.0, 0.001, 0.003, 0.01)

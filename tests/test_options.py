@@ -1,4 +1,4 @@
-"""Options that go together as one object."""
+"""Options that go together as one object, and those that are one of a few words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lightning_rm import PublishOptions, annotate, curate, publish, reward_app, weigh
-from lightning_rm.options import check_options
+from lightning_rm.options import check_options, check_words
 from tests.toy import toy_model
 
 
@@ -16,6 +16,12 @@ def test_options_are_their_object_or_none() -> None:
     check_options(PublishOptions, options=PublishOptions(dtype="bfloat16"))
     with pytest.raises(ValueError, match=r"^options is a str; give options=PublishOptions\(\.\.\.\)$"):
         check_options(PublishOptions, options="bfloat16")
+
+
+def test_the_first_option_that_is_none_of_its_words_is_named() -> None:
+    check_words(("drop", "keep"), ties="keep", others="drop")
+    with pytest.raises(ValueError, match=r"^others=\['drop'\]; it must be one of drop, keep$"):
+        check_words(("drop", "keep"), ties="keep", others=["drop"])
 
 
 @pytest.mark.parametrize("given", [{}, {"dtype": "bfloat16"}])

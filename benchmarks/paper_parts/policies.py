@@ -24,7 +24,8 @@ from lightning_rm.evaluation.best_of_n import best_of_n
 from lightning_rm.losses import difference_loss
 from lightning_rm.metrics.groups import GroupSums, group_statistics, summarize_groups
 from lightning_rm.models.protocol import AnyRewardModel
-from lightning_rm.modules.ascent import Ascent, gradient_of, squared_norm
+from lightning_rm.modules.ascent import Ascent, gradient_of
+from lightning_rm.modules.gradients import squared_norm
 from lightning_rm.rlhf.best_of import best_of_groups, num_words
 from paper_parts.world import Floats, Ids, Judge, World, judge_of
 

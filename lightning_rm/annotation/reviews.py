@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import naming
@@ -126,6 +127,26 @@ def verdicts(reviews: Iterable[Review]) -> dict[str, Verdict]:
     return {pair_id: _of_most(counts) for pair_id, counts in by_pair.items()}
 
 
+def verdicts_on(ids: Sequence[str], said: Mapping[str, Verdict], file: str) -> NDArray[np.str_]:
+    """Return (N,), what people say of the pairs of these ids, empty where they say nothing.
+
+    Args:
+        ids: of N pairs.
+        said: id -> verdict.
+        file: which the verdicts are of, as an error begins: `reviews='reviews.jsonl'`.
+
+    Raises:
+        ValueError: if there are verdicts, and none is on one of these pairs.
+    """
+    verdict = np.array([said.get(one, "") for one in ids], dtype="<U4")
+    if said and not (verdict != "").any():
+        raise ValueError(
+            f"{file}: none of its {len(said):,} pairs is among these {len(ids):,} (the first is {next(iter(said))!r}); "
+            "is it a review of other data?"
+        )
+    return verdict
+
+
 @dataclass(frozen=True)
 class Reviewed:
     """What reviewers have said as a treatment: pairs kept, turned round, or of label 1/2, whatever came before.
@@ -149,13 +170,8 @@ class Reviewed:
         Raises:
             ValueError: if no decision is about any of them: the file belongs to other data.
         """
-        known = verdicts(read_reviews(self.file))
-        if known and not known.keys() & set(ids):
-            raise ValueError(
-                f"file={str(self.file)!r}: none of its {len(known):,} pairs is among the {len(ids):,} that are trained "
-                f"on (the first is {next(iter(known))!r}); is it a review of other data?"
-            )
-        return partial(reviewed, verdicts=np.array([known.get(one, "") for one in ids], dtype="<U4"))
+        said = verdicts(read_reviews(self.file))
+        return partial(reviewed, verdicts=verdicts_on(ids, said, f"file={str(self.file)!r}"))
 
 
 def _of_most(counts: Counter[Verdict]) -> Verdict:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from lightning_rm.analysis.noise import wrong_labels
 from lightning_rm.annotation.files import SCHEMA, check_columns
-from lightning_rm.annotation.reviews import Verdict, read_reviews, verdicts
+from lightning_rm.annotation.reviews import Verdict, read_reviews, verdicts, verdicts_on
 from lightning_rm.annotation.voters import Voter
 from lightning_rm.annotation.votes import Progress, Votes, collect_votes
 from lightning_rm.curation.clean import CleanFiles, write_clean
 from lightning_rm.curation.conflicts import find_conflicts
-from lightning_rm.curation.decide import decide, verdicts_on
+from lightning_rm.curation.decide import decide
 from lightning_rm.curation.facts import Facts, collect_facts
 from lightning_rm.curation.heart import by_heart
 from lightning_rm.curation.made_of import check_made_of, note_made_of
@@ -163,7 +163,8 @@ def curate(
     wrong = wrong_labels(own_mean[is_new])
     share = rules.share if rules.share is not None else wrong.share if wrong.is_told else USUAL_SHARE
     votes = with_opinions(votes, opinions)
-    decided = decide(votes, rules, share, verdicts_on([facts.id[one] for one in row.tolist()], said, rules.reviews))
+    verdict = verdicts_on([facts.id[one] for one in row.tolist()], said, f"reviews={str(rules.reviews)!r}")
+    decided = decide(votes, rules, share, verdict)
     note_made_of(out, pairs)
     files = CleanFiles.within(out)
     counts = write_clean(pairs, votes, decided, _not_voted(facts, votes), others, files)

@@ -5,13 +5,12 @@ It knows votes, rules and verdicts; no files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_rm.annotation.reviews import Verdict
 from lightning_rm.annotation.votes import Votes
 from lightning_rm.curation.result import Rules
 from lightning_rm.strength import Targets
@@ -49,23 +48,3 @@ def decide(votes: Votes, rules: Rules, share: float, verdict: NDArray[np.str_]) 
         for i, said in enumerate(verdict.tolist())
     ]
     return Decided(after, decisions(before, after), why)
-
-
-def verdicts_on(ids: Sequence[str], said: Mapping[str, Verdict], reviews: object) -> NDArray[np.str_]:
-    """Return (N,), what people say of the pairs of these ids, empty where they say nothing.
-
-    Args:
-        ids: of N pairs.
-        said: id -> verdict.
-        reviews: the file of the verdicts, for the error.
-
-    Raises:
-        ValueError: if there are verdicts, and none is on one of these pairs.
-    """
-    verdict = np.array([said.get(one, "") for one in ids], dtype="<U4")
-    if said and not (verdict != "").any():
-        raise ValueError(
-            f"reviews={str(reviews)!r}: none of its {len(said):,} pairs is among these {len(ids):,} (the first is "
-            f"{next(iter(said))!r}); is it a review of other data?"
-        )
-    return verdict

@@ -28,6 +28,7 @@ from lightning_rm.data.store.known_prompts import known_prompts
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import MAX_EXAMPLES
 from lightning_rm.data.store.treated import named_treatments, treated
+from lightning_rm.options import check_words
 from lightning_rm.strength import ById, Treatment
 from lightning_rm.tokens import LayoutName, ReadAt
 
@@ -79,9 +80,8 @@ def check_batching(
     if batch_pairs is None and batch_tokens is None:
         raise ValueError("batch_pairs and batch_tokens are both None; set one of them")
     check_counts(1, **given(batch_pairs=batch_pairs, batch_tokens=batch_tokens, eval_batch_pairs=eval_batch_pairs))
-    for name, value, words in (("layout", layout, (*LAYOUTS, "auto")), ("order", order, get_args(Order))):
-        if value not in words:
-            raise ValueError(f"{name}={value!r}; it must be one of {', '.join(words)}")
+    check_words((*LAYOUTS, "auto"), layout=layout)
+    check_words(get_args(Order), order=order)
     if layout == "shared_prefix" and read_at == "first":
         raise ValueError(
             "layout=shared_prefix: an encoder's prompt sees the response and cannot be computed once for two of "

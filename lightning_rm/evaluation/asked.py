@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.evaluation.benchmarks import BENCHMARKS, find_benchmarks
 from lightning_rm.evaluation.benchmarks.benchmark import Benchmark
-from lightning_rm.evaluation.benchmarks.preferences import pair_items, preference_benchmark
+from lightning_rm.evaluation.benchmarks.preferences import left_out, pair_items, preference_benchmark
 from lightning_rm.evaluation.items import Items
 from lightning_rm.globs import is_glob, named_folders
 from lightning_rm.scoring.load import LoadedModel, check_loaded, models_at
@@ -93,11 +93,6 @@ def read_asked(
         items, reasons = pair_items(as_source(source, name), on_bad_row)
         found.append(Asked(preference_benchmark(name, items), items, left_out(reasons)))
     return found
-
-
-def left_out(reasons: Mapping[str, int]) -> list[str]:
-    """Return notes on the rows that were left out of a data set, by reason."""
-    return [f"{number:,} rows left out: {reason}" for reason, number in reasons.items()]
 
 
 def _path_of(name: str, path: Paths | Mapping[str, Paths] | None, num_benchmarks: int) -> Any:

@@ -7,6 +7,7 @@ half differ by what ties are worth. This file knows arrays alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -59,6 +60,11 @@ def best_credit(rewards: Floats, gold: Floats, rule: Rule) -> Floats:
         num_equal = 1 + (others == right[:, None]).sum(axis=1)
         return np.where(right >= highest, 1 / num_equal, 0.0)
     return (right > highest).astype(np.float64)
+
+
+def together(columns: Iterable[Credit]) -> Credit:
+    """Return all credits of some columns as one."""
+    return Credit(*(np.concatenate(parts) for parts in zip(*columns, strict=True)))
 
 
 def by_subset(items: Items, credit: Floats) -> dict[str, Credit]:

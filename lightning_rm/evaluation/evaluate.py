@@ -17,8 +17,8 @@ from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.tokenize.policy import Overlong
 from lightning_rm.devices import known_device
 from lightning_rm.drafts import check_place, is_full
-from lightning_rm.evaluation.asked import Asked, Models, Paths, find_models, left_out, read_asked, said
-from lightning_rm.evaluation.benchmarks.preferences import pair_items
+from lightning_rm.evaluation.asked import Asked, Models, Paths, find_models, read_asked, said
+from lightning_rm.evaluation.benchmarks.preferences import left_out, pair_items
 from lightning_rm.evaluation.evaluation import Evaluation
 from lightning_rm.evaluation.evaluator import Answer, Evaluator, Options, Progress
 from lightning_rm.evaluation.items import Floats, Items

@@ -157,8 +157,8 @@ def random_row(benchmark: Benchmark, items: Items, num_draws: int = 200, seed: i
     """Return the control of random rewards: the mean over draws, and the interval that 95 % of them lie in."""
     means = random_means(lambda rewards: benchmark.columns(items, rewards, "own"), items.conversation, num_draws, seed)
     draws = benchmark.combine(means)
-    sections = {name: _figure(np.asarray(drawn.mean()), drawn) for name, drawn in draws.items()}
     values = {name: np.asarray(drawn.mean()) for name, drawn in draws.items()}
+    sections = {name: _figure(value, draws[name]) for name, value in values.items()}
     return Row(sections=sections, summary=_summary(benchmark, values, draws), draws=draws)
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_rm.options import check_words
 from lightning_rm.precision import wide
 
 PairLoss = Literal["logistic", "sigmoid"]
@@ -75,8 +76,7 @@ def ranking_losses(
     Raises:
         ValueError: if an argument would broadcast P pairs to P x P, or there is no such loss.
     """
-    if loss not in get_args(PairLoss):
-        raise ValueError(f"loss={loss!r}; it must be one of {', '.join(get_args(PairLoss))}")
+    check_words(get_args(PairLoss), loss=loss)
     chosen, rejected = wide(chosen), wide(rejected)
     if chosen.shape != rejected.shape:
         raise ValueError(

@@ -13,13 +13,12 @@ from typing import Literal, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.gather import world_size
-from lightning_rm.modules.gradients import local
+from lightning_rm.modules.gradients import is_sharded, local
 from lightning_rm.precision import wide
 
 StepScale = Literal["sgd", "norm", "relative"]
@@ -152,7 +151,7 @@ def length_and_cosine(parameters: Sequence[nn.Parameter], steps: Iterable[Tensor
     for parameter, step in zip(parameters, steps, strict=True):
         gradient = wide(local(gradient_of(parameter)))
         sums += torch.stack([step.square().sum(), gradient.square().sum(), (step * gradient).sum()])
-    if isinstance(parameters[0], DTensor):
+    if is_sharded(parameters):
         dist.all_reduce(sums)
     return sums[0].sqrt(), sums[2] / (sums[0] * sums[1]).sqrt()
 
@@ -163,22 +162,9 @@ def gradient_of(parameter: nn.Parameter) -> Tensor:
 
 
 @torch.no_grad()
-def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the sum of squares of tensors, whole or sharded: a float32 scalar, the same on every rank.
-
-    Args:
-        tensors: at least one.
-    """
-    total = torch.stack([wide(local(tensor)).square().sum() for tensor in tensors]).sum()
-    if isinstance(tensors[0], DTensor):
-        dist.all_reduce(total)
-    return total
-
-
-@torch.no_grad()
 def average_over_ranks(gradients: Sequence[Tensor]) -> None:
     """Average gradients over ranks in place; sharded ones are means already."""
-    if world_size() == 1 or isinstance(gradients[0], DTensor):
+    if world_size() == 1 or is_sharded(gradients):
         return
     pending = [dist.all_reduce(gradient, async_op=True) for gradient in gradients]
     for work, gradient in zip(pending, gradients, strict=True):

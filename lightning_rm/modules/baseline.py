@@ -22,6 +22,7 @@ from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 from lightning_rm.modules.requirements import LABELS_AND_WEIGHTS, RANKING_TARGETS, Target, TrainPairs, check_weights
+from lightning_rm.options import check_words
 from lightning_rm.precision import wide
 
 ListLoss = Literal["pairs", "plackett_luce"]
@@ -73,8 +74,7 @@ class BaselineRM(PairwiseRM):
         self.margin_scale = margin_scale
         self.centering = centering
         self.lm_loss = lm_loss
-        if list_loss not in get_args(ListLoss):
-            raise ValueError(f"list_loss={list_loss!r}; it must be one of {', '.join(get_args(ListLoss))}")
+        check_words(get_args(ListLoss), list_loss=list_loss)
         if list_loss == "plackett_luce" and margin_scale:
             raise ValueError(f"list_loss=plackett_luce reads no margins; set margin_scale=0, not {margin_scale}")
         self.list_loss: ListLoss = list_loss

@@ -28,10 +28,11 @@ from lightning_rm.modules.ascent import (
     choose_parameters,
     gradient_of,
     length_and_cosine,
-    squared_norm,
 )
+from lightning_rm.modules.gradients import squared_norm
 from lightning_rm.modules.second_order import model_above
 from lightning_rm.modules.views import Forward
+from lightning_rm.options import check_words
 
 
 class Climb:
@@ -69,8 +70,7 @@ class Climb:
         check_numbers(0, reward_penalty=reward_penalty)
         if not is_number(ascent_lr):  # below 0 is a step down
             raise ValueError(f"ascent_lr={ascent_lr!r}; give a number")
-        if ascent_scale not in get_args(StepScale):
-            raise ValueError(f"ascent_scale={ascent_scale!r}; it must be one of {', '.join(get_args(StepScale))}")
+        check_words(get_args(StepScale), ascent_scale=ascent_scale)
         if difference_cap is not None and not is_positive(difference_cap):
             raise ValueError(f"difference_cap={difference_cap}: give a number above 0, or null for no cap")
         choose_parameters(model, ascent_part)

@@ -20,6 +20,7 @@ from lightning_rm.counts import check_counts, check_numbers, is_positive
 from lightning_rm.losses import simcse_loss, sinkhorn, swav_loss
 from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.modules.gather import gather_rows
+from lightning_rm.options import check_words
 from lightning_rm.precision import wide
 
 Samples = Literal["responses", "difference"]
@@ -299,8 +300,7 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _check(samples: str, **positive: float) -> None:
-    if samples not in get_args(Samples):
-        raise ValueError(f"samples={samples!r}; it must be one of {', '.join(get_args(Samples))}")
+    check_words(get_args(Samples), samples=samples)
     for name, value in positive.items():
         if not is_positive(value):
             raise ValueError(f"{name}={value}; it must be above 0")

@@ -37,9 +37,9 @@ def leave_out_unless(finite: Tensor, optimizer: Optimizer, parameters: Sequence[
         zero_gradients(parameters, finite)
 
 
-def is_sharded(parameters: Iterable[nn.Parameter]) -> bool:
-    """Tell whether a parameter is a rank's part of a whole one."""
-    return any(isinstance(parameter, DTensor) for parameter in parameters)
+def is_sharded(tensors: Iterable[Tensor]) -> bool:
+    """Tell whether one of the tensors is a rank's part of a whole one."""
+    return any(isinstance(tensor, DTensor) for tensor in tensors)
 
 
 def drop_gradients(parameters: Iterable[nn.Parameter], finite: Tensor) -> None:
@@ -64,11 +64,20 @@ def zero_gradients(parameters: Iterable[nn.Parameter], finite: Tensor) -> None:
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return the norm of all gradients, whole or sharded: a scalar, the same on every rank."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if any(isinstance(gradient, DTensor) for gradient in gradients):
-        total = torch.stack([wide(local(gradient)).square().sum() for gradient in gradients]).sum()
+    return squared_norm(gradients).sqrt() if is_sharded(gradients) else torch.nn.utils.get_total_norm(gradients)
+
+
+@torch.no_grad()
+def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the sum of squares of tensors, whole or sharded: a float32 scalar, the same on every rank.
+
+    Args:
+        tensors: at least one.
+    """
+    total = torch.stack([wide(local(tensor)).square().sum() for tensor in tensors]).sum()
+    if is_sharded(tensors):
         torch.distributed.all_reduce(total)
-        return total.sqrt()
-    return torch.nn.utils.get_total_norm(gradients)
+    return total
 
 
 def local(tensor: Tensor) -> Tensor:

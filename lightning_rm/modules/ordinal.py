@@ -15,6 +15,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 from lightning_rm.modules.requirements import Target, TrainPairs, check_weights
+from lightning_rm.options import check_words
 from lightning_rm.precision import wide
 
 OrdinalLoss = Literal["likelihood", "all_thresholds"]
@@ -75,8 +76,7 @@ class OrdinalRM(PairwiseRM):
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         check_counts(1, num_levels=num_levels)
         check_weights(threshold_penalty=threshold_penalty)
-        if loss not in get_args(OrdinalLoss):
-            raise ValueError(f"loss={loss!r}; it must be one of {', '.join(get_args(OrdinalLoss))}")
+        check_words(get_args(OrdinalLoss), loss=loss)
         self.thresholds = Thresholds(num_levels, ties)
         self.ties = ties
         self.loss: OrdinalLoss = loss

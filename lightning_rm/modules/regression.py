@@ -22,6 +22,7 @@ from lightning_rm.modules.linear_head import LinearHead, linear_head, set_whole,
 from lightning_rm.modules.measured import first_of_each
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 from lightning_rm.modules.requirements import Target, TrainPairs
+from lightning_rm.options import check_words
 
 RegressionLoss = Literal["mse", "bce"]
 
@@ -65,8 +66,7 @@ class RegressionRM(PairwiseRM):
         spike_factor: float | None = 10.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
-        if loss not in get_args(RegressionLoss):
-            raise ValueError(f"loss={loss!r}; it must be one of {', '.join(get_args(RegressionLoss))}")
+        check_words(get_args(RegressionLoss), loss=loss)
         if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
             raise ValueError(f"bounds={list(bounds)}; give the lowest and the highest score, [0, 4]")
         if wrong := [name for name, weight in (attributes or {}).items() if not is_number(weight)]:

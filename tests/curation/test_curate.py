@@ -168,7 +168,7 @@ def test_reviews_of_other_data_are_refused(voters: list[Voter], cache: Path, tmp
     with pytest.raises(ValueError, match="none of its 1 pairs is among these 40"):
         curated(tmp_path, voters, cache, Rules(reviews=tmp_path / "reviews.jsonl"))
     pairs = prepare_pairs(SyntheticSource(4), world_tokenizer(), POLICY, cache, "plain")
-    with pytest.raises(ValueError, match="none of its 1 pairs is among the 4"):
+    with pytest.raises(ValueError, match="none of its 1 pairs is among these 4"):
         treated(pairs, {"reviewed": Reviewed(tmp_path / "reviews.jsonl")})
 
 

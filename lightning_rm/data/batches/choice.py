@@ -14,6 +14,7 @@ import numpy as np
 
 from lightning_rm.data.batches.layouts import layout_of
 from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.options import check_words
 from lightning_rm.tokens import LayoutName
 
 LayoutSetting = LayoutName | Literal["auto"]
@@ -51,8 +52,7 @@ def choose_layout(
     Raises:
         ValueError: if there is no such layout.
     """
-    if setting not in (names := ("auto", *get_args(LayoutName))):
-        raise ValueError(f"layout={setting!r}; it must be one of {', '.join(names)}")
+    check_words(("auto", *get_args(LayoutName)), layout=setting)
     if setting != "auto":
         return Choice(setting, "asked for")
     if "packed" not in fast:

@@ -30,6 +30,7 @@ from lightning_rm.data.batches.orders import (
     spread,
 )
 from lightning_rm.data.batches.share import Span, scale_of, step_around
+from lightning_rm.options import check_words
 from lightning_rm.tokens import LayoutName
 
 PLAN_VERSION = 4
@@ -131,8 +132,7 @@ class PairBatchSampler:
             raise ValueError(
                 f"set num_pairs or num_tokens, to 1 at least; got num_pairs={num_pairs}, num_tokens={num_tokens}"
             )
-        if order not in get_args(Order):
-            raise ValueError(f"order={order!r}; it must be one of {', '.join(get_args(Order))}")
+        check_words(get_args(Order), order=order)
         if order in CURRICULA and (strength is None or np.isnan(strength).all()):
             raise ValueError(f"order={order!r} needs preference strengths and no pair has one; annotate the data first")
         if len(lengths) == 0:

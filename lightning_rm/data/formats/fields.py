@@ -160,11 +160,23 @@ def optional_number(raw: Raw, name: str, low: float = -FLOAT32_MAX, high: float 
     return number(raw[name], f"field {name!r}", low, high) if has(raw, name) else None
 
 
+def items_of(value: object, name: str, what: str = "") -> Sequence[object]:
+    """Return a list; `what` says of what, for errors: ` of texts`."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise RowError(WRONG_TYPE, f"{name} must be a list{what}, found {shown(value)}")
+    return cast(Sequence[object], value)
+
+
+def check_one_each(name: str, found: int, num_responses: int) -> None:
+    """Check that a field's list has one item a response."""
+    if found != num_responses:
+        raise RowError(BAD_VALUE, f"field {name!r} has {found} items for {num_responses} responses; it needs one each")
+
+
 def numbers(value: object, name: str) -> tuple[float, ...]:
     """Return a list of finite numbers."""
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise RowError(WRONG_TYPE, f"{name} must be a list of numbers, found {shown(value)}")
-    return tuple(number(item, f"{name}, item {place}") for place, item in enumerate(cast(Sequence[object], value)))
+    items = items_of(value, name, " of numbers")
+    return tuple(number(item, f"{name}, item {place}") for place, item in enumerate(items))
 
 
 def probability(raw: Raw, name: str) -> float | None:

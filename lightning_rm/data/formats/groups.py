@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Iterable
 
 from lightning_rm.data.formats.asked import PROMPT_FIELDS, after_system, check_unread
 from lightning_rm.data.formats.columns import renamed
 from lightning_rm.data.formats.fields import (
     BAD_VALUE,
-    WRONG_TYPE,
     Columns,
     Raw,
     RowError,
     TableRow,
+    check_one_each,
     has,
     identifier,
+    items_of,
     numbers,
     optional_number,
     read_by,
     required,
-    shown,
 )
 from lightning_rm.data.formats.media import MEDIA_FIELDS, check_media
 from lightning_rm.data.formats.messages import is_blank
@@ -28,8 +27,8 @@ from lightning_rm.data.formats.nested import check_depth
 from lightning_rm.data.formats.responses import Prefill, answer_turns, continued
 from lightning_rm.data.formats.scores import SCORE_FIELDS, UNPAIRED_FIELDS, is_unpaired, plain_scored, read_scores
 from lightning_rm.data.formats.template import read_chat_template_kwargs, read_tools
-from lightning_rm.data.formats.turns import Turns, check_turns, prompt_turns
-from lightning_rm.data.rows import BadRow, GroupRow, Message
+from lightning_rm.data.formats.turns import SILENCE, Turns, check_turns, prompt_turns
+from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.digests import digest
 
 GROUP_PARSER_VERSION = 7
@@ -101,12 +100,11 @@ def group_turns(
         RowError: if they cannot be read.
     """
     prompt = prompt_turns(required(row, "prompt"))
-    values = _items(required(row, "responses"), "field 'responses' must be a list of responses")
+    values = items_of(required(row, "responses"), "field 'responses'", " of responses")
     if not values:
         raise RowError(BAD_VALUE, "field 'responses' is an empty list; leave the row out, or sample again")
     named = {f"response {place}": value for place, value in enumerate(values)}
-    silent: Turns = (Message(role="assistant", content=""),)
-    answers = {name: answer_turns(prompt, value, name) or silent for name, value in named.items()}
+    answers = {name: answer_turns(prompt, value, name) or SILENCE for name, value in named.items()}
     check_turns(prompt, {name: said for name, said in answers.items() if not is_blank(said[-1])})
     prompt, answers = continued(prompt, answers, prefill)
     check_unread(row, [prompt, *answers.values()])
@@ -124,7 +122,7 @@ def _gold(row: Raw, num_responses: int) -> tuple[float, ...]:
     if not has(row, "gold"):
         return ()
     gold = numbers(row["gold"], "field 'gold'")
-    _check_number(len(gold), num_responses, "gold")
+    check_one_each("gold", len(gold), num_responses)
     return gold
 
 
@@ -132,20 +130,9 @@ def _votes(row: Raw, num_responses: int) -> tuple[tuple[float, ...], ...]:
     """Return the voters' rewards of each response; every response must have as many voters."""
     if not has(row, "votes"):
         return ()
-    items = _items(row["votes"], "field 'votes' must be a list of lists of numbers, one a response")
+    items = items_of(row["votes"], "field 'votes'", " of lists of numbers, one a response")
     votes = tuple(numbers(item, f"field 'votes', response {place}") for place, item in enumerate(items))
-    _check_number(len(votes), num_responses, "votes")
+    check_one_each("votes", len(votes), num_responses)
     if len(voters := {len(rewards) for rewards in votes}) > 1 or 0 in voters:
         raise RowError(BAD_VALUE, f"field 'votes' has {sorted(voters)} votes a response; it must be one number above 0")
     return votes
-
-
-def _check_number(found: int, num_responses: int, name: str) -> None:
-    if found != num_responses:
-        raise RowError(BAD_VALUE, f"field {name!r} has {found} items for {num_responses} responses; it needs one each")
-
-
-def _items(value: object, expected: str) -> Sequence[object]:
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise RowError(WRONG_TYPE, f"{expected}, found {shown(value)}")
-    return cast(Sequence[object], value)

@@ -17,6 +17,7 @@ from lightning_rm.data.formats.turns import (
     prompt_turns,
     read_turns,
 )
+from lightning_rm.options import check_words
 
 SEVERAL_RESPONSES = "several responses"
 PREFILL = "prefill"
@@ -27,8 +28,7 @@ Prefill = Literal["error", "continue"]
 
 def check_prefill(prefill: str) -> None:
     """Raise ValueError for a word that is not one of `Prefill`."""
-    if prefill not in get_args(Prefill):
-        raise ValueError(f"prefill={prefill!r}; it must be one of {', '.join(get_args(Prefill))}")
+    check_words(get_args(Prefill), prefill=prefill)
 
 
 def explicit_pair(

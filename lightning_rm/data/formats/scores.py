@@ -16,7 +16,9 @@ from lightning_rm.data.formats.fields import (
     WRONG_TYPE,
     Raw,
     RowError,
+    check_one_each,
     has,
+    items_of,
     lookup,
     number,
     required,
@@ -85,14 +87,8 @@ def read_scores(row: Raw, num_responses: int) -> tuple[Mapping[str, float], ...]
     name = "scores" if has(row, "scores") else "ranks"
     if not has(row, name):
         return ()
-    values = row[name]
-    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
-        raise RowError(WRONG_TYPE, f"field {name!r} must be a list, one item a response, found {shown(values)}")
-    items = cast(Sequence[object], values)
-    if len(items) != num_responses:
-        raise RowError(
-            BAD_VALUE, f"field {name!r} has {len(items)} items for {num_responses} responses; it needs one each"
-        )
+    items = items_of(row[name], f"field {name!r}", ", one item a response")
+    check_one_each(name, len(items), num_responses)
     if name == "ranks":
         return tuple({SCORE: -_given(item, f"field 'ranks', item {place}")} for place, item in enumerate(items))
     return tuple(_attributes(item, f"field 'scores', item {place}") for place, item in enumerate(items))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightning_rm.counts import check_counts
+from lightning_rm.options import check_words
 
 Overlong = Literal["drop", "truncate_prompt", "truncate_response", "error"]
 
@@ -54,11 +55,7 @@ class TokenizePolicy:
 
     def __post_init__(self) -> None:
         check_counts(1, max_tokens=self.max_tokens)
-        for name, value, words in (
-            ("overlong", self.overlong, ("drop", "truncate_prompt", "truncate_response", "error")),
-            ("identical", self.identical, ("drop", "error")),
-            ("on_bad_row", self.on_bad_row, ("error", "drop")),
-            ("ties", self.ties, ("drop", "keep")),
-        ):
-            if value not in words:
-                raise ValueError(f"{name}={value!r}; it must be one of {', '.join(words)}")
+        check_words(("drop", "truncate_prompt", "truncate_response", "error"), overlong=self.overlong)
+        check_words(("drop", "error"), identical=self.identical)
+        check_words(("error", "drop"), on_bad_row=self.on_bad_row)
+        check_words(("drop", "keep"), ties=self.ties)

@@ -25,7 +25,7 @@ from lightning_rm.evaluation.benchmarks.benchmark import (
 )
 from lightning_rm.evaluation.benchmarks.reading import HubPart, named_in, text_of, texts_of
 from lightning_rm.evaluation.benchmarks.rewardbench import pair_item
-from lightning_rm.evaluation.credit import Credit, Rule
+from lightning_rm.evaluation.credit import Credit, Rule, together
 from lightning_rm.evaluation.items import Floats, Item, Items
 
 SUBSETS = {"harmless": 58, "helpful": 59, "honest": 61, "other": 43}
@@ -91,7 +91,7 @@ def _name(mark: str) -> str:
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
     """Return the subsets, and all pairs together."""
     found = pair_columns(items, rewards, rule)
-    return {**found, OVERALL: Credit(*(np.concatenate(parts) for parts in zip(*found.values(), strict=True)))}
+    return {**found, OVERALL: together(found.values())}
 
 
 def combine(means: Means) -> dict[str, Floats]:

@@ -18,7 +18,7 @@ from lightning_rm.evaluation.benchmarks.benchmark import (
     with_overall,
 )
 from lightning_rm.evaluation.benchmarks.reading import HubPart, named_in, text_of
-from lightning_rm.evaluation.credit import Credit, Rule
+from lightning_rm.evaluation.credit import Credit, Rule, together
 from lightning_rm.evaluation.items import Floats, Item, Items
 
 SUBSETS = {"natural": 100, "neighbor": 134, "gptinst": 92, "gptout": 47, "manual": 46}
@@ -53,8 +53,7 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
 def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
     """Return the subsets, and all pairs together."""
     found = pair_columns(items, rewards, rule)
-    together = Credit(*(np.concatenate(parts) for parts in zip(*found.values(), strict=True)))
-    return {**found, "overall/micro": together}
+    return {**found, "overall/micro": together(found.values())}
 
 
 def combine(means: Means) -> dict[str, Floats]:

@@ -10,11 +10,10 @@ import re
 import numpy as np
 
 from lightning_rm.data.formats.fields import BAD_VALUE, Raw, RowError
-from lightning_rm.evaluation.benchmarks.benchmark import OVERALL, Benchmark, Means
+from lightning_rm.evaluation.benchmarks.benchmark import OVERALL, Benchmark, Means, pair_columns
 from lightning_rm.evaluation.benchmarks.reading import HubPart, one_of
 from lightning_rm.evaluation.benchmarks.rewardbench import SPELLED, SUBSETS, pair_item, section_scores
-from lightning_rm.evaluation.credit import Credit, Rule, by_subset, pair_credit
-from lightning_rm.evaluation.items import Floats, Item, Items
+from lightning_rm.evaluation.items import Floats, Item
 
 ENGLISH = "eng_Latn"
 LANGUAGES = (
@@ -59,11 +58,6 @@ def read_row(part: str, raw: Raw, origin: str) -> Item:
     return pair_item(raw, origin, f"{language}:{source}", cluster=shared)
 
 
-def columns(items: Items, rewards: Floats, rule: Rule) -> dict[str, Credit]:
-    """Return one column per language and subset, such as `fra_Latn:hep-cpp`."""
-    return by_subset(items, pair_credit(items.comparisons.margins(rewards), rule))
-
-
 def combine(means: Means) -> dict[str, Floats]:
     """Return a score per language, the mean of the sections it has; `overall` is over all languages but English."""
     by_language: dict[str, dict[str, Floats]] = {}
@@ -102,7 +96,7 @@ M_REWARDBENCH = Benchmark(
         HubPart(language, "CohereLabsCommunity/multilingual-reward-bench", "test", language) for language in LANGUAGES
     ),
     read_row=read_row,
-    columns=columns,
+    columns=pair_columns,  # one per language and subset, such as `fra_Latn:hep-cpp`
     combine=combine,
     categories=LANGUAGES,
     expected=dict.fromkeys(LANGUAGES, None),

@@ -4,7 +4,7 @@ no model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 import numpy as np
@@ -13,6 +13,7 @@ from lightning_rm.data.rows import EXPECTED_REASONS, TIE, BadRow, GroupRow, Grou
 from lightning_rm.evaluation.benchmarks.benchmark import MEAN, OVERALL, Benchmark, Means
 from lightning_rm.evaluation.credit import Credit, Rule, pair_credit
 from lightning_rm.evaluation.items import Floats, Item, Items
+from lightning_rm.options import check_words
 
 
 def pair_items(source: Source | GroupSource, on_bad_row: str = "error") -> tuple[Items, dict[str, int]]:
@@ -26,8 +27,7 @@ def pair_items(source: Source | GroupSource, on_bad_row: str = "error") -> tuple
     Raises:
         ValueError: for a bad row, or if no pair is left.
     """
-    if on_bad_row not in ("error", "drop"):
-        raise ValueError(f"on_bad_row={on_bad_row!r}; it must be one of error, drop")
+    check_words(("error", "drop"), on_bad_row=on_bad_row)
     items: list[Item] = []
     reasons: dict[str, int] = {}
     rows: Iterable[PairRow | GroupRow | BadRow] = source
@@ -41,9 +41,13 @@ def pair_items(source: Source | GroupSource, on_bad_row: str = "error") -> tuple
         else:
             items.append(_item(row) if isinstance(row, PairRow) else _list(row))
     if not items:
-        left_out = "; ".join(f"{number:,} rows left out: {reason}" for reason, number in reasons.items())
-        raise ValueError(f"the data hold no pair to measure on{left_out and f'; {left_out}'}")
+        raise ValueError("; ".join(["the data hold no pair to measure on", *left_out(reasons)]))
     return Items(items), reasons
+
+
+def left_out(reasons: Mapping[str, int]) -> list[str]:
+    """Return notes on the rows that were left out of a data set, by reason."""
+    return [f"{number:,} rows left out: {reason}" for reason, number in reasons.items()]
 
 
 def _item(row: PairRow) -> Item:

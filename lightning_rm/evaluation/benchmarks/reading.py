@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from lightning_rm.data.formats.fields import BAD_VALUE, WRONG_TYPE, Raw, RowError, found_fields, required, shown, text
+from lightning_rm.data.formats.fields import BAD_VALUE, Raw, RowError, found_fields, items_of, required, shown, text
 from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.readers import SUFFIXES, Record, find_files, read_file
 from lightning_rm.digests import digest
@@ -157,10 +157,7 @@ def text_of(raw: Raw, name: str) -> str:
 
 def list_of(raw: Raw, name: str, what: str = "") -> Sequence[object]:
     """Return a field that is a list; `what` says of what, for errors: ` of texts`."""
-    value = required(raw, name)
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise RowError(WRONG_TYPE, f"field {name!r} must be a list{what}, found {shown(value)}")
-    return cast(Sequence[object], value)
+    return items_of(required(raw, name), f"field {name!r}", what)
 
 
 def texts_of(raw: Raw, name: str, num: int | None = None) -> list[str]:
