@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_rm.precision import wide
+
 
 def router_loss(logits: Tensor, top_k: int, mask: Tensor | None = None) -> Tensor:
     """Return the load-balancing loss of one layer: `E * sum_e f_e p_e`.
@@ -21,7 +23,7 @@ def router_loss(logits: Tensor, top_k: int, mask: Tensor | None = None) -> Tenso
     Returns:
         A scalar in float32 or wider.
     """
-    probability = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+    probability = wide(logits).softmax(-1)
     chosen = _chosen(probability, top_k)
     weight = torch.ones_like(probability[:, :1]) if mask is None else mask[:, None].to(probability)
     num_tokens = weight.sum()

@@ -102,9 +102,7 @@ class ReviewSession:
         Raises:
             AskError: if there is no such place.
         """
-        if not 0 <= place < len(self.pairs):
-            raise AskError(f"place={place}: there are places from 0 to {len(self.pairs) - 1}")
-        row = int(self._order.row[place])
+        row = self._row_at(place)
         pair_id = self.pairs.ids[row]
         texts = self._texts(row)
         is_read = isinstance(texts, PairRow)
@@ -150,10 +148,7 @@ class ReviewSession:
             AskError: if there is no such place, or a blind reviewer names the label.
             OutdatedError: if the reviewer has decided about the pair elsewhere.
         """
-        if not 0 <= place < len(self.pairs):
-            raise AskError(f"place={place}: there are places from 0 to {len(self.pairs) - 1}")
-        row = int(self._order.row[place])
-        pair_id = self.pairs.ids[row]
+        pair_id = self.pairs.ids[self._row_at(place)]
         self.store.decide(reviewer, pair_id, self._sides.decision(pair_id, choice), note, seen)
 
     def undo(self, reviewer: str) -> int | None:
@@ -204,6 +199,11 @@ class ReviewSession:
         if self.blind or num_reviewed < ENOUGH or not num_fair:
             return told
         return told | flips_told(self._decile, self.pairs.mean, wrong)
+
+    def _row_at(self, place: int) -> int:
+        if not 0 <= place < len(self.pairs):
+            raise AskError(f"place={place}: there are places from 0 to {len(self.pairs) - 1}")
+        return int(self._order.row[place])
 
     def _places(self, reviewer: str, show: Show) -> NDArray[np.int64]:
         """Return the places of the pairs to show, rising."""

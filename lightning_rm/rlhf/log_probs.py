@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from lightning_rm.models.backbone.contexts import evaluating
+from lightning_rm.precision import wide
 
 Floats = NDArray[np.float64]
 
@@ -98,8 +99,7 @@ def _batch(
     )
     with evaluating(policy):
         output: Any = policy(input_ids=ids, attention_mask=mask)
-    logits = output.logits[:, :-1]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    logits = wide(output.logits[:, :-1]) / temperature
     log_probs = torch.log_softmax(logits, dim=-1).gather(-1, ids[:, 1:, None])[..., 0].double()
     return [
         float(row[start - 1 : len(sequence) - 1].sum())

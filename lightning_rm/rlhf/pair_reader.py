@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightning_rm.counts import is_positive
 from lightning_rm.data.beginnings import num_shared
 from lightning_rm.data.rows import Message, PairRow
-from lightning_rm.data.tokenize.encoding import encode_texts
+from lightning_rm.data.tokenize.encoding import encode_distinct
 from lightning_rm.data.tokenize.pairs import load_tokenizer
 from lightning_rm.data.tokenize.policy import OVERLONG, TEMPLATE
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, render
@@ -147,8 +147,7 @@ class PairReader:
         """
         written = [self._written(row) for row in rows]
         texts = [text for found in written if not isinstance(found, Unreadable) for turn in found for text in turn[1:]]
-        distinct = list(dict.fromkeys(texts))
-        ids = dict(zip(distinct, encode_texts(self.tokenizer, distinct), strict=True))
+        ids = encode_distinct(self.tokenizer, texts)
         return [found if isinstance(found, Unreadable) else self._tokens(found, ids) for found in written]
 
     def _written(self, row: PairRow) -> list[Written] | Unreadable:

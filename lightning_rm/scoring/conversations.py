@@ -24,7 +24,7 @@ from lightning_rm.data.formats.scorable import parse_scorable
 from lightning_rm.data.formats.turns import Turns, read_conversation
 from lightning_rm.data.rows import BadRow, Message
 from lightning_rm.data.sources.records import ArrowStream
-from lightning_rm.data.tokenize.encoding import encode_texts
+from lightning_rm.data.tokenize.encoding import encode_distinct
 from lightning_rm.data.tokenize.left_out import left_out
 from lightning_rm.data.tokenize.policy import ARGUMENT_UNREAD, OVERLONG, TEMPLATE, TEXT_LEFT_OUT
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, render, unread_arguments
@@ -143,8 +143,7 @@ def encode(
             texts.append(render(tokenizer, conversation.turns, conversation.tools, conversation.chat_template_kwargs))
         except TEMPLATE_ERRORS as error:
             texts.append(Refusal(TEMPLATE, f"{type(error).__name__}: {error}"))
-    distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
-    ids = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
+    ids = encode_distinct(tokenizer, (text for text in texts if isinstance(text, str)))
     return [bounded(ids[text], max_tokens) if isinstance(text, str) else text for text in texts]
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lightning_rm.counts import is_positive
 from lightning_rm.strength.selection import drop
-from lightning_rm.strength.targets import Targets, Treatment
+from lightning_rm.strength.targets import Targets, Treatment, turned_round
 from lightning_rm.strength.treatments import soft_label
 from lightning_rm.strength.votes import Bools, Strength
 
@@ -61,7 +61,7 @@ def policy(name: PolicyName, *, share: float, agree: float = 0.8, temperature: f
 
 def flip_weakest(strength: Strength, targets: Targets, *, share: float) -> Targets:
     """Flip the weakest share of the pairs, but for those among them that the voters back."""
-    return _flipped(targets, (strength.quantile < share) & (strength.mean < 0))
+    return turned_round(targets, (strength.quantile < share) & (strength.mean < 0))
 
 
 def agreement(strength: Strength, targets: Targets, *, agree: float = 0.8) -> Targets:
@@ -72,7 +72,7 @@ def agreement(strength: Strength, targets: Targets, *, agree: float = 0.8) -> Ta
     known = ~np.isnan(strength.share)
     turned = known & (strength.share <= 1 - agree + 1e-12)
     disputed = known & ~turned & (strength.share < agree - 1e-12)
-    return replace(_flipped(targets, turned), kept=targets.kept & ~disputed)
+    return replace(turned_round(targets, turned), kept=targets.kept & ~disputed)
 
 
 def reviewed(strength: Strength, targets: Targets, *, verdicts: NDArray[np.str_]) -> Targets:
@@ -122,7 +122,3 @@ def reason(strength: Strength, i: int, name: str) -> str:
         f"{name}: strength {strength.mean[i]:+.3f}, rank {100 * strength.quantile[i]:.1f} % from the weakest, "
         f"{100 * strength.share[i]:.0f} % of the votes for the label"
     )
-
-
-def _flipped(targets: Targets, turned: Bools) -> Targets:
-    return replace(targets, label=np.where(turned, 1 - targets.label, targets.label), flipped=targets.flipped ^ turned)

@@ -8,7 +8,7 @@ negated strength -m has the logit -z and the label 1, which is the same loss. So
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -62,6 +62,11 @@ class Targets:
 
 Target = Literal["label", "soft label", "margin", "weight", "level"]
 """A part of what a pair is trained towards. A label has two: the side that it takes, and how sure it is of it."""
+
+
+def turned_round(targets: Targets, where: Bools) -> Targets:
+    """Return the targets with some labels turned round, `1 - label`; all else stays as it is, margins too."""
+    return replace(targets, label=np.where(where, 1 - targets.label, targets.label), flipped=targets.flipped ^ where)
 
 
 def told(targets: Targets) -> dict[Target, Bools]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from lightning_rm.counts import check_counts, is_number, is_positive
 from lightning_rm.strength.selection import decile, drop, prefix, select
-from lightning_rm.strength.targets import Targets
+from lightning_rm.strength.targets import Targets, turned_round
 from lightning_rm.strength.votes import Bools, Floats, Strength, in_ranges, quantiles
 
 __all__ = [
@@ -70,10 +70,8 @@ def flip(
     turned = strength.quantile < below_quantile if below_quantile is not None else strength.mean < (below_mean or 0.0)
     sign = np.where(turned & keep_margin, -1.0, 1.0)
     return replace(
-        targets,
-        label=np.where(turned, 1 - targets.label, targets.label),
+        turned_round(targets, turned),
         margin=sign * targets.margin,
-        flipped=targets.flipped ^ turned,
         strength_sign=sign * targets.strength_sign,
     )
 

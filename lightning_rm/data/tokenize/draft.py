@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.beginnings import num_shared
 from lightning_rm.data.rows import GroupRow, Message, PairRow
-from lightning_rm.data.tokenize.encoding import encode_texts
+from lightning_rm.data.tokenize.encoding import encode_distinct
 from lightning_rm.data.tokenize.templates import TEMPLATE_ERRORS, render
 
 AnyRow = TypeVar("AnyRow", PairRow, GroupRow)
@@ -55,8 +55,7 @@ def encode(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokenizerBase) 
     """Set texts and ids of every draft: rendered one by one, the distinct texts tokenised together."""
     for draft in drafts:
         draft.texts = _rendered(draft, [(*draft.prompt, *response) for response in draft.responses], tokenizer)
-    distinct = list(dict.fromkeys(text for draft in drafts for text in draft.texts))
-    ids = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
+    ids = encode_distinct(tokenizer, (text for draft in drafts for text in draft.texts))
     for draft in drafts:
         draft.ids = [ids[text] for text in draft.texts]
 
@@ -68,8 +67,7 @@ def measure_prompts(drafts: Sequence[Draft[AnyRow]], tokenizer: PreTrainedTokeni
     bad if the template refuses its prompt alone, even where it takes the conversations.
     """
     texts = [_rendered(draft, [draft.prompt], tokenizer, is_prompt=True) for draft in drafts]
-    distinct = list(dict.fromkeys(text for prompt in texts for text in prompt))
-    prompts = dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
+    prompts = encode_distinct(tokenizer, (text for prompt in texts for text in prompt))
     for draft, prompt in zip(drafts, texts, strict=True):
         for text in prompt:  # none where the template refused it, and the row has failed
             shared = (num_shared(prompts[text], ids) for ids in draft.ids)

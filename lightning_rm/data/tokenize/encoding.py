@@ -8,7 +8,7 @@ tokenizers; it knows no pairs and no model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -50,6 +50,12 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     encoded = [ids for call in _calls(texts) for ids in _ids(tokenizer, call)]
     start = start_token(tokenizer)
     return [ids if start is None else _started(ids, start) for ids in encoded]
+
+
+def encode_distinct(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> dict[str, list[int]]:
+    """Return text -> its token ids, from `encode_texts`: each distinct text is tokenised once, all in one call."""
+    distinct = list(dict.fromkeys(texts))
+    return dict(zip(distinct, encode_texts(tokenizer, distinct), strict=True))
 
 
 def _calls(texts: Sequence[str]) -> Iterator[list[str]]:
