@@ -106,8 +106,7 @@ def prepare(verb: str) -> None:
     global _arguments
     if _arguments is not None:
         return
-    words = sys.argv[1:]
-    _arguments = words
+    words = _arguments = sys.argv[1:]
     listen()
     follow_starter()
     if isinstance(sys.stdout, TextIOWrapper):  # a sign that a terminal has not must not cost what is done
@@ -125,6 +124,16 @@ def prepare(verb: str) -> None:
     if "--version" in words:  # Hydra would print its own
         print(version_text())
         raise SystemExit(0)
+    with _said():
+        sys.argv[1:] = _for_hydra(verb, words)
+
+
+def _for_hydra(verb: str, words: list[str]) -> list[str]:
+    """Return the words of a command line as Hydra is to have them, once they are checked.
+
+    Raises:
+        ValueError: for a mistake in them.
+    """
     from lightning_rm.commands._choices import compose_choices
     from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
     from lightning_rm.commands._ranks import with_date
@@ -138,39 +147,35 @@ def prepare(verb: str) -> None:
         with_home,
     )
 
-    with _said():
-        check_text(words, os.getcwd())
-        words = [with_home(word) for word in take_word(words)]
-        sys.argv[1:] = words
-        given = sort_words(words)
-        is_other = given.name is not None or given.path is not None  # a configuration whose keys are its own
-        asked = without_choices(verb, given.own)
-        own = [quoted_where_needed(word) for word in asked]
-        own = own if is_other else with_mappings(own)
-        words = sys.argv[1:] = [*given.flags, *own]  # Hydra takes a flag between keys for a mistake
-        if given.looks_only:  # Hydra's own questions, such as --cfg job
-            return
-        if is_other:
-            choice = compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
-        else:
-            choice = check_keys(verb, asked, given.folder)
-        words = sys.argv[1:] = [*given.flags, *choice.at_home, *own]
-        if choice.is_multirun and not any(word.startswith("hydra.mode=") for word in words):
-            words.append(MULTIRUN)
-        if is_multirun(words):
-            check_search(parse(given.own))
-        else:
-            check_single(parse(own), choice.groups)
-        if verb == "train":
-            words = with_folder(words, choice.run_dir)
-            if not is_multirun(words):
-                words = with_date(words, choice.run_dir)
-            check_folder(words)
-        sys.argv[1:] = words
+    check_text(words, os.getcwd())
+    given = sort_words([with_home(word) for word in take_word(words)])
+    is_other = given.name is not None or given.path is not None  # a configuration whose keys are its own
+    asked = without_choices(verb, given.own)
+    own = [quoted_where_needed(word) for word in asked]
+    own = own if is_other else with_mappings(own)
+    if given.looks_only:  # Hydra's own questions, such as --cfg job
+        return [*given.flags, *own]  # Hydra takes a flag between keys for a mistake
+    if is_other:
+        choice = compose_choices(given.name or verb, parse(given.own), given.folder, given.path)
+    else:
+        choice = check_keys(verb, asked, given.folder)
+    words = [*given.flags, *choice.at_home, *own]
+    if choice.is_multirun and not any(word.startswith("hydra.mode=") for word in words):
+        words.append(MULTIRUN)
     if is_multirun(words):
-        sys.argv.append("+hydra.callbacks.sweep._target_=lightning_rm.commands._sweep.SweepNoted")
+        check_search(parse(given.own))
+    else:
+        check_single(parse(own), choice.groups)
+    if verb == "train":
+        words = with_folder(words, choice.run_dir)
+        if not is_multirun(words):
+            words = with_date(words, choice.run_dir)
+        check_folder(words)
+    if is_multirun(words):
+        words.append("+hydra.callbacks.sweep._target_=lightning_rm.commands._sweep.SweepNoted")
         if is_allowed():  # on machines that have not this process's environment too
-            sys.argv.append(f"+hydra.job.env_set.{ALLOWED}='1'")
+            words.append(f"+hydra.job.env_set.{ALLOWED}='1'")
+    return words
 
 
 def arguments() -> list[str]:

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -89,7 +89,7 @@ def with_folder(arguments: Sequence[str], usual: str = "") -> list[str]:
     if found is not None:
         if found.exists():
             _say(f"going on from {found}")
-        words.append(f"resume={quoted(str(found))}")
+        words.append(f"resume={quoted(found)}")
     return words
 
 
@@ -152,9 +152,9 @@ def check_folder(arguments: Sequence[str]) -> None:
         raise ValueError(f"{folder}: the disk of {there} is full; make room, or say where to write with {key}=")
 
 
-def write_job(run: Path, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:
+def write_job(run: Path, arguments: Sequence[str]) -> None:
     """Say in a run's folder which job of Slurm writes it, if one does."""
-    if job := environment.get("SLURM_JOB_ID"):
+    if job := os.environ.get("SLURM_JOB_ID"):
         (run / JOB).write_text(json.dumps({"job": job, "arguments": _known(arguments)}) + "\n", encoding="utf-8")
 
 

@@ -105,7 +105,7 @@ def check_all(stages: RoundStages) -> None:
         write_groups(responses, [_group(pair) for pair in pairs])
         # As many as a round may choose: what is said of their number is of the round's.
         write_pairs(chosen, islice(cycle(pairs), len(setup.sampled_prompts)))
-        end = ["check=true", "seed=0", f"hydra.run.dir={quoted(str(Path(scratch) / 'run'))}"]
+        end = ["check=true", "seed=0", f"hydra.run.dir={quoted(Path(scratch) / 'run')}"]
         setup.run(["train", *words, *stages.model.files(None, responses), "name=check", *end])
         if stages.policy.chooses:
             setup.run(["train", *stages.policy.distil_words(stages.cfg.policy, chosen), "name=check", *end])

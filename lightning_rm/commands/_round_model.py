@@ -47,7 +47,7 @@ class ModelStages:
         """Weigh the data's pairs by the policy of the round before, by `lightning-rm weigh`."""
         keep = self.setup.out / "log_probs"  # the reference reads the pairs in one round alone
         places = {"policy": self.setup.policy(round.before), "out": round / "weighed.parquet", "keep": keep}
-        words = [f"{name}={quoted(str(place))}" for name, place in places.items()]
+        words = [f"{name}={quoted(place)}" for name, place in places.items()]
         self.setup.run(["weigh", *self.weigh_words(), *words, "overwrite=true"])
 
     def weigh_inputs(self, round: Round) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class ModelStages:
     def weigh_words(self) -> list[str]:
         """Return the words of `lightning-rm weigh`, without paths."""
         how = self.cfg.weighing
-        reference = "null" if how.reference is None else quoted(str(how.reference))
+        reference = "null" if how.reference is None else quoted(how.reference)
         names = ("power", "relative", "per_token", "clip", "batch_tokens")
         return [
             *words_of(self.setup.words, ("data",)),
@@ -132,9 +132,9 @@ class ModelStages:
         """
         words: list[str] = []
         if self.reads_responses:
-            words.append(f"responses.file={quoted(str(responses))}")
+            words.append(f"responses.file={quoted(responses)}")
         if pairs is not None:
-            words.append(f"data.module.train.path=[{','.join(quoted(str(file)) for file in pairs)}]")
+            words.append(f"data.module.train.path=[{','.join(quoted(file) for file in pairs)}]")
             if self.cfg.weigh:  # the data's own rows are among them, as they were read
                 named = {name: plain for name, plain in AS_WRITTEN.items() if name in self.cfg.data.module.train}
                 words += [f"data.module.train.{name}={plain}" for name, plain in named.items()]

@@ -104,12 +104,12 @@ class PolicyStage:
         return [
             *("module=supervised", "data=jsonl", "data.module.val=null", "data.module.test=null"),
             *("data.val_fraction=0", f"data.max_tokens={context}", "monitor=null", "logger=csv"),
-            *("backbone=hub", f"backbone.path={quoted(str(policy))}", "backbone.model.keep_lm_head=true"),
+            *("backbone=hub", f"backbone.path={quoted(policy)}", "backbone.model.keep_lm_head=true"),
             *(f"backbone.{word}" for word in given(self.cfg, TEMPLATE[:1])),
             *words_of(self.setup.words, ("trainer",)),
             *(f"optimizer.lr={self.how['lr']}", f"data.epochs={self.how['epochs']}"),
             *(f"data.batch_pairs={self.how['batch_pairs']}", *self.how["words"]),
-            f"data.file={quoted(str(chosen))}",
+            f"data.file={quoted(chosen)}",
         ]
 
     def trl_options(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class RoundStages:
     def sample(self, round: Round) -> None:
         """Sample k responses to each prompt from the policy of the round before, by `lightning-rm sample`."""
         places = {"policy": self.setup.policy(round.before), "out": round / "responses.jsonl"}
-        words = [f"{name}={quoted(str(place))}" for name, place in places.items()]
+        words = [f"{name}={quoted(place)}" for name, place in places.items()]
         self.setup.run(["sample", *self.sample_words(round), *words])
 
     def sample_inputs(self, round: Round) -> dict[str, Any]:

@@ -220,4 +220,4 @@ def _where(host: str, process: int) -> str:
 
 def _word(key: str, folder: Path) -> str:
     """Return a word that sets a folder, with quotes where Hydra needs them."""
-    return f"{key}={folder if re.fullmatch(PLAIN_PLACE, str(folder)) else quoted(str(folder))}"
+    return f"{key}={folder if re.fullmatch(PLAIN_PLACE, str(folder)) else quoted(folder)}"

@@ -27,4 +27,4 @@ def train_in(run: Path, words: Sequence[str]) -> list[str]:
     """
     if not (run / STOPPED).exists():
         shutil.rmtree(run, ignore_errors=True)
-    return ["train", *words, f"hydra.run.dir={quoted(str(run))}", "resume=auto"]
+    return ["train", *words, f"hydra.run.dir={quoted(run)}", "resume=auto"]

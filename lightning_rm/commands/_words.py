@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections import deque
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -129,9 +130,9 @@ def is_multirun_flag(word: str) -> bool:
     return word == "-m" or (word.startswith("--m") and "--multirun".startswith(word))
 
 
-def quoted(value: str) -> str:
+def quoted(value: str | Path) -> str:
     """Return a value as Hydra reads it whole, whatever is in it."""
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)  # a backslash escapes nothing but a quote
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', str(value))  # a backslash escapes nothing but a quote
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f'"{escaped}"'
 

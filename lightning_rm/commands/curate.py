@@ -186,9 +186,9 @@ def say(curated: Curated, out: Path, words: Sequence[str], console: Console) -> 
     handed_on = trained_words(words)
     own = [word for word in handed_on if not word.startswith(("members", "module", "data"))]
     own += [word for word in handed_on if word.startswith(ALIKE)]
-    line = shlex.join(["train", "data=strength", f"data.file={quoted(str(out / 'clean.parquet'))}", *own])
+    line = shlex.join(["train", "data=strength", f"data.file={quoted(out / 'clean.parquet')}", *own])
     console.print(f"to train on it:\n  lightning-rm {line}", soft_wrap=True)
-    line = shlex.join(["review", f"strength={quoted(str(out / 'strength.parquet'))}"])
+    line = shlex.join(["review", f"strength={quoted(out / 'strength.parquet')}"])
     console.print(f"to look at it:\n  lightning-rm {line}", soft_wrap=True)
 
 

@@ -23,6 +23,8 @@ from lightning_rm.analysis.table_files import write_table
 from lightning_rm.parquet_files import read_parquet
 from lightning_rm.strength import vote_shares
 
+Floats = NDArray[np.float64]
+
 TEXTS = ("prompt", "chosen", "rejected")
 
 NEEDED = ("strength_mean", "strength_std", "votes")
@@ -119,7 +121,21 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
             "Example pairs: weakest, nearest 0, strongest",
         ),
     ]
-    known = ~np.isnan(clean) & has_strength
+    of_truth, files = _by_truth(mean, std, share, clean, out)
+    both = ~np.isnan(gold) & ~np.isnan(mean)
+    if both.sum() > 1 and np.ptp(gold[both]) > 0 and np.ptp(mean[both]) > 0:
+        related = correlation(mean, gold)
+        of_truth |= {"gold_pearson": related.pearson, "gold_spearman": related.spearman}
+    return numbers | of_truth, [*written, *files]
+
+
+def _by_truth(
+    mean: Floats, std: Floats, share: Floats, clean: Floats, out: Path
+) -> tuple[dict[str, float], list[Path]]:
+    """Report what strength says of known truth: how often they agree, and the detection of wrong labels."""
+    numbers: dict[str, float] = {}
+    written: list[Path] = []
+    known = ~np.isnan(clean) & ~np.isnan(mean)
     if known.sum() > 1:
         agreed = agreement(mean, clean, num_groups=min(NUM_GROUPS, int(known.sum())))
         written += save_figure(agreement_by_strength(agreed), out / "agreement_by_strength")
@@ -134,14 +150,10 @@ def strength_report(table: Any, out: Path) -> tuple[dict[str, float], list[Path]
             numbers |= {f"{name}/auroc_low": one.auroc_low, f"{name}/auroc_high": one.auroc_high}
         written += write_table(detection_rows(found), out / "detection", "Finding wrong labels by strength")
         written += save_figure(detection_curves(scores, wrong), out / "detection")
-    both = ~np.isnan(gold) & ~np.isnan(mean)
-    if both.sum() > 1 and np.ptp(gold[both]) > 0 and np.ptp(mean[both]) > 0:
-        related = correlation(mean, gold)
-        numbers |= {"gold_pearson": related.pearson, "gold_spearman": related.spearman}
     return numbers, written
 
 
-def _floats(column: Any) -> NDArray[np.float64]:
+def _floats(column: Any) -> Floats:
     """Return a column as numbers, NaN where it has none."""
     return np.asarray(column.to_pylist(), np.float64)
 
