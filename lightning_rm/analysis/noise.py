@@ -75,15 +75,13 @@ def wrong_labels(vote: ArrayLike) -> WrongLabels:
     return WrongLabels(float(SHARES[profile.argmax()]), float(inside[0]), float(inside[-1]), len(vote))
 
 
-def _by_size(
-    size: Floats, agrees: NDArray[np.bool_], num_bins: int = 200
-) -> list[tuple[Floats, tuple[Floats, Floats]]]:
+def _by_size(size: Floats, agrees: NDArray[np.bool_]) -> list[tuple[Floats, tuple[Floats, Floats]]]:
     """Return for every slope, by bin of sizes (B,), how likely the sign is right, and how many labels agree and do not.
 
     Pairs of about the same size stand in one bin: a million of them cost no more than two hundred.
     """
     order = np.argsort(size, kind="stable")
-    bins = [part for part in np.array_split(order, min(num_bins, len(order))) if len(part)]
+    bins = [part for part in np.array_split(order, min(200, len(order))) if len(part)]
     middle = np.array([size[part].mean() for part in bins])
     num = np.array([len(part) for part in bins], np.float64)
     num_agree = np.array([agrees[part].sum() for part in bins], np.float64)

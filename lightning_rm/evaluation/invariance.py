@@ -16,13 +16,15 @@ from lightning_rm.tokens import LayoutName
 
 LAYOUTS: tuple[LayoutName, ...] = ("padded", "packed", "shared_prefix")
 
+NUM_IN_BFLOAT16 = 8
+"""The items that are also scored in bfloat16, which some processors are slow at."""
+
 
 def invariance(
     model: AnyRewardModel,
     tokenizer: PreTrainedTokenizerBase,
     items: Items,
     reading: Reading,
-    num_in_bfloat16: int = 8,
 ) -> dict[str, float]:
     """Return the largest change of a reward, over the standard deviation of rewards, against each conversation on its
     own.
@@ -32,7 +34,6 @@ def invariance(
         tokenizer: its own.
         items: a few dozen.
         reading: how it reads; the layout is replaced.
-        num_in_bfloat16: items that are also scored in bfloat16, which some processors are slow at.
 
     Returns:
         `padded`, `packed`, `shared_prefix`, as far as the model's `fast_layouts` go: all conversations in batches of
@@ -54,7 +55,7 @@ def invariance(
                 ),
                 alone,
             )
-    some = items[:num_in_bfloat16]
+    some = items[:NUM_IN_BFLOAT16]
     with torch.autocast(model.device.type, dtype=torch.bfloat16):
         rounded = _rewards(model, tokenizer, some, reading)
     found["bfloat16"] = moved(rounded, alone[: len(some), : rounded.shape[1]])

@@ -6,6 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+MAX_N = 4
+"""The longest n-grams of BLEU."""
+
 
 def distinct_ngrams(texts: Iterable[str], n: int) -> float:
     """Return the share of the n-grams of all texts that are different ones (distinct-n, arXiv 1510.03055).
@@ -18,7 +21,7 @@ def distinct_ngrams(texts: Iterable[str], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else math.nan
 
 
-def self_bleu(texts: Sequence[str], max_n: int = 4) -> float:
+def self_bleu(texts: Sequence[str]) -> float:
     """Return the mean BLEU of each text against all the others: 1 where all are alike, lower the more they differ.
 
     As in Texygen (arXiv 1802.01886), the measure that MetaRM's paper has: BLEU-4 with even weights, counts clipped by
@@ -28,20 +31,19 @@ def self_bleu(texts: Sequence[str], max_n: int = 4) -> float:
 
     Args:
         texts: k of them; NaN for fewer than two.
-        max_n: the longest n-grams.
     """
     words = [text.split() for text in texts]
     if len(words) < 2:
         return math.nan
-    scores = [_bleu(words[place], words[:place] + words[place + 1 :], max_n) for place in range(len(words))]
+    scores = [_bleu(words[place], words[:place] + words[place + 1 :]) for place in range(len(words))]
     return sum(scores) / len(scores)
 
 
-def _bleu(words: list[str], references: Sequence[list[str]], max_n: int) -> float:
+def _bleu(words: list[str], references: Sequence[list[str]]) -> float:
     if not words:
         return float(any(not reference for reference in references))
     logs: list[float] = []
-    for n in range(1, min(max_n, len(words)) + 1):
+    for n in range(1, min(MAX_N, len(words)) + 1):
         counts = Counter(_ngrams(words, n))
         most: Counter[tuple[str, ...]] = Counter()
         for reference in references:

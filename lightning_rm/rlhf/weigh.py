@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from lightning_rm.counts import check_counts
-from lightning_rm.data.rows import BadRow, GroupRow, PairRow, Source, places_of
+from lightning_rm.data.rows import GroupRow, PairRow, Source, places_of
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.store.pair_rows import OtherColumns
 from lightning_rm.data.store.report import DataReport
@@ -179,7 +179,7 @@ class _Used:
         others = OtherColumns([name for name, _ in COLUMNS])
         for chunk in chunks_of(source):
             pairs = [(number, row) for number, row in chunk if isinstance(row, PairRow)]
-            tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
+            tally.leave_out_bad(row for _, row in chunk)
             if group := next((row for _, row in chunk if isinstance(row, GroupRow)), None):
                 raise ValueError(f"{group.place}: rows of responses are not pairs; weigh rows of chosen and rejected")
             read = [reader.read([row for _, row in pairs]) for reader in readers]

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lightning_rm.analysis.plots.style import BLUE, GREY, STYLE
+from lightning_rm.analysis.plots.style import BLUE, GREY, STYLE, shorten
 
 MAX_LETTERS = 40
 """A longer name of a group is cut."""
@@ -33,8 +33,7 @@ def doubted_by_group(rows: Sequence[Mapping[str, object]], title: str, overall: 
         )
         axes.errorbar(middle, place, xerr=[middle - low, high - middle], fmt="o", color=BLUE, capsize=3)
         axes.axvline(overall, color=GREY, linestyle="--", linewidth=1)
-        names = [str(row["group"]) for row in rows]
-        axes.set_yticks(place, [name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…" for name in names])
+        axes.set_yticks(place, [shorten(str(row["group"]), MAX_LETTERS) for row in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlabel("labels that the voters contradict (line: of all pairs)")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

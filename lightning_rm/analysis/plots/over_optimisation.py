@@ -27,12 +27,11 @@ class GoldAndProxy(NamedTuple):
     proxy: Values
 
 
-def over_optimisation(models: Mapping[str, GoldAndProxy], title: str = "The best of n by a reward model") -> Figure:
+def over_optimisation(models: Mapping[str, GoldAndProxy]) -> Figure:
     """Draw gold beside proxy, each from its value at n = 1, against the divergence from the policy; n stands above.
 
     Args:
         models: name -> curve.
-        title: stands above both panels.
     """
     with mpl.rc_context(STYLE):
         figure, (left, right) = panel_grid(2, 4.6, 4.0, below=0.5)
@@ -47,7 +46,7 @@ def over_optimisation(models: Mapping[str, GoldAndProxy], title: str = "The best
             axes.set_xlabel("KL divergence from the policy (nats)")
             axes.axhline(0, color="black", linewidth=0.8)
             _n_above(axes, next(iter(models.values())))
-        figure_title(figure, title)
+        figure_title(figure, "The best of n by a reward model")
         legend_below(figure, 3)
     return figure
 

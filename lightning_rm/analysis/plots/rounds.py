@@ -15,13 +15,12 @@ from lightning_rm.analysis.plots.style import BLUE, ORANGE, STYLE, figure_title,
 Series = Mapping[str, Sequence[float | None]]
 
 
-def rounds_figure(series: Series, title: str = "Rounds of RLHF") -> Figure:
+def rounds_figure(series: Series) -> Figure:
     """Draw six panels over the rounds: worth, reward, KL, length, variety and perplexity.
 
     Args:
         series: measure -> its value in every round, as `rlhf.round_table.RoundTable.series` gives them; None or NaN
             where nobody knows it.
-        title: stands above.
     """
     compares = all(value is None for value in series["gold"])
     panels = (
@@ -40,7 +39,7 @@ def rounds_figure(series: Series, title: str = "Rounds of RLHF") -> Figure:
                 _line(panel, series["distinct_2"], ORANGE, "--")
             panel.set(title=label, xlabel="round")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        figure_title(figure, title)
+        figure_title(figure, "Rounds of RLHF")
     return figure
 
 

@@ -208,7 +208,7 @@ def with_legend(figure: Figure, keys: Sequence[Key]) -> Figure:
 
 
 def shorten(name: str, letters: int = 60) -> str:
-    """Return a name that fits beneath a panel."""
+    """Return a name that fits beneath a panel, or beside it."""
     return name if len(name) <= letters else f"{name[: letters - 1]}…"
 
 

@@ -80,7 +80,7 @@ def _kept(
     chunk: Sequence[tuple[int, AnyRow]], tokenizer: PreTrainedTokenizerBase, tally: Tally
 ) -> Iterator[Draft[PairRow]]:
     """Yield the pairs of a chunk that are used; every row is counted."""
-    tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
+    tally.leave_out_bad(row for _, row in chunk)
     pairs = [(place, row) for place, row in chunk if isinstance(row, PairRow)]
     if tally.policy.ties == "drop":
         for _, row in pairs:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.formats.messages import is_blank
-from lightning_rm.data.rows import BadRow, GroupRow, GroupSource, places_of
+from lightning_rm.data.rows import GroupRow, GroupSource, places_of
 from lightning_rm.data.store.groups import GROUP_SCHEMA, GROUP_VERSION, GroupDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.draft import Draft
@@ -116,7 +116,7 @@ def _write(file: BinaryIO, source: GroupSource, tokenizer: PreTrainedTokenizerBa
     num_kept, num_repeated, lost = 0, 0, Counter[str]()
     with pa.ipc.new_file(file, GROUP_SCHEMA) as writer:
         for chunk in chunks_of(source):
-            tally.leave_out_bad(row for _, row in chunk if isinstance(row, BadRow))
+            tally.leave_out_bad(row for _, row in chunk)
             groups = [(place, row) for place, row in chunk if isinstance(row, GroupRow)]
             kept = thinned(groups, tokenizer, tally, lost)
             num_kept += sum(len(draft.ids) for draft in kept)

@@ -61,10 +61,11 @@ class Tally:
             self.errors.setdefault(f"{reason}: {detail}", []).append(origin)
             self.ways_out[way_out] = None
 
-    def leave_out_bad(self, rows: Iterable[BadRow]) -> None:
-        """Count rows that could not be read."""
+    def leave_out_bad(self, rows: Iterable[object]) -> None:
+        """Count those of the rows that could not be read."""
         for row in rows:
-            self.leave_out(row.origin, row.reason, row.detail)
+            if isinstance(row, BadRow):
+                self.leave_out(row.origin, row.reason, row.detail)
 
     def _way_out(self, reason: str) -> str | None:
         """Return what to set so that rows of this kind are not errors; None if they are not now."""

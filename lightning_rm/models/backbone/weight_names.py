@@ -89,6 +89,6 @@ def warn_of_layers(checkpoint: Checkpoint, backbone: PreTrainedModel, unexpected
         )
 
 
-def first_of(names: Sequence[str], most: int = 3) -> str:
-    """Return the first of some names, and how many others there are."""
-    return ", ".join(names[:most]) + and_others(len(names) - most)
+def first_of(names: Sequence[str]) -> str:
+    """Return the first three of some names, and how many others there are."""
+    return ", ".join(names[:3]) + and_others(len(names) - 3)
