@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
+DEVICE = "cuda:0"
+
 
 class FakeGPU(FakeTensorMode):
     """Within it `cuda` is a device: what is computed from its tensors, or made there, is fake; all else is real."""
@@ -41,7 +43,7 @@ class FakeGPU(FakeTensorMode):
 
 
 def _there(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, device="cuda")
+    return torch.empty_like(tensor, device=DEVICE)
 
 
 @contextmanager
