@@ -30,6 +30,9 @@ MIN_WORDS = 5
 
 WORD = re.compile(r"\w+")
 
+BETWEEN = "\n\n"
+"""What stands between the turns of a user, who may have said few words in each."""
+
 RULE_VERSION = 1
 """Counted up whenever another prompt could be found: what was prepared before is prepared again."""
 
@@ -59,7 +62,7 @@ class Benchmarks:
 
     def holds(self, prompt: Iterable[Message]) -> str | None:
         """Return the benchmark that what the user says shares 13 words in a row with; None for none."""
-        asked = "\n\n".join(turn["content"] for turn in prompt if turn["role"] == "user")
+        asked = BETWEEN.join(turn["content"] for turn in prompt if turn["role"] == "user")
         return next((self._of[gram] for gram in _grams(asked) if gram in self._of), None)
 
 
@@ -138,12 +141,13 @@ def _prompts(raw: Mapping[str, object]) -> Iterator[str]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield texts as they stand, and of messages what the user says."""
+    """Yield texts as they stand, and of messages what the user says, all turns in one as in a row."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Sequence):
-        for turn in cast(Sequence[object], value):
-            if isinstance(turn, Mapping):
-                said = cast(Mapping[str, object], turn)
-                if said.get("role", "user") in ("user", "human") and isinstance(said.get("content"), str):
-                    yield cast(str, said["content"])
+        turns = [
+            cast(Mapping[str, object], turn) for turn in cast(Sequence[object], value) if isinstance(turn, Mapping)
+        ]
+        said = [turn.get("content") for turn in turns if turn.get("role", "user") in ("user", "human")]
+        if texts := [text for text in said if isinstance(text, str)]:
+            yield BETWEEN.join(texts)

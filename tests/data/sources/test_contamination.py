@@ -59,6 +59,21 @@ def test_rows_of_a_benchmark_are_left_out_and_say_of_which(benchmarks: dict[str,
     assert kept == [prompt for place, prompt in enumerate(PROMPTS) if place not in (0, 3)]
 
 
+def test_short_turns_of_a_conversation_are_one_prompt(tmp_path: Path) -> None:
+    """Seven words each: neither of them alone is compared with a run of 13."""
+    turns = ["what is the best fruit of all", "and which one is the second best"]
+    talk = [
+        {"role": "user", "content": turns[0]},
+        {"role": "assistant", "content": "apples"},
+        {"role": "user", "content": turns[1]},
+    ]
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"conversation_input": talk}))
+    asked = [talk, talk[:1], [{"role": "user", "content": turns[1]}]]
+    source = RecordSource([{"prompt": prompt, "chosen": "good", "rejected": "bad"} for prompt in asked])
+    found = Decontaminated(source, {"talk": tmp_path / "talk.jsonl"})
+    assert [isinstance(row, BadRow) for row in found] == [True, False, False]
+
+
 def test_neither_trained_on_nor_held_out_and_counted(benchmarks: dict[str, Path], tmp_path: Path) -> None:
     tokenizer = world_tokenizer()
     data = PreferenceDataModule(
