@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.annotation.voters import Voter, check_strangers
 from lightning_rm.checksums import CHECKSUMS_FILE, WEIGHTS
-from lightning_rm.commands._config import config_of
+from lightning_rm.commands._config import config_of, plain
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sources.contamination import Decontaminated
 from lightning_rm.data.sources.resampling import Fold, WithoutFold
@@ -102,9 +102,8 @@ def find_source(cfg: DictConfig) -> Source:
 
 def decontaminated(source: Source, cfg: DictConfig) -> Source:
     """Return what `data.decontaminate` leaves of a source of training pairs."""
-    benchmarks: Any = OmegaConf.to_container(cfg.data.module, resolve=True)
-    named = benchmarks.get("decontaminate")
-    return Decontaminated(source, named) if named else source
+    benchmarks = plain(cfg.data.module.get("decontaminate"))
+    return Decontaminated(source, benchmarks) if benchmarks else source
 
 
 def sets_of(cfg: DictConfig, stage: str) -> dict[str, Source]:

@@ -1,17 +1,18 @@
 """Whether batches were made for the trainer that reads them: a data module makes them for the trainer it is handed to.
 
 Its loaders, handed over in its place, are those of one process, of single micro-batches, from the beginning of the
-epoch. It knows loaders by a protocol, and a trainer's numbers.
+epoch. It knows loaders by a protocol, and asks of the trainer what a data module does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import lightning as L
 
 from lightning_rm.counts import number_of
+from lightning_rm.data.trainer import share_of
 
 
 class Part(Protocol):
@@ -52,11 +53,11 @@ def check_training_share(trainer: L.Trainer) -> None:
     loader = trainer.train_dataloader
     if _has_datamodule(trainer) or not isinstance(loader, KnowsShare):
         return
-    share, devices, accumulate = loader.share, _num_devices(trainer), trainer.accumulate_grad_batches
-    if (share.world_size, share.accumulate) != (devices, accumulate):
+    share, read = loader.share, share_of(trainer)
+    if (share.world_size, share.accumulate) != (read.world_size, read.accumulate):
         raise ValueError(
             f"these training batches are for {number_of(share.world_size, 'device')} and accumulate_grad_batches="
-            f"{share.accumulate}, and the trainer has {devices} and {accumulate}: {_way_out('fit')}"
+            f"{share.accumulate}, and the trainer has {read.world_size} and {read.accumulate}: {_way_out('fit')}"
         )
     if share.span is None and 0 <= trainer.fit_loop.batch_idx < trainer.num_training_batches - 1:
         raise ValueError(
@@ -78,23 +79,18 @@ def check_evaluation_share(trainer: L.Trainer, loaders: object, verb: str) -> No
     """
     if _has_datamodule(trainer):
         return
+    devices = share_of(trainer).world_size
     for loader in cast("Sequence[object]", loaders) if isinstance(loaders, Sequence) else [loaders]:
-        if isinstance(loader, KnowsShare) and loader.share.world_size != _num_devices(trainer):
+        if isinstance(loader, KnowsShare) and loader.share.world_size != devices:
             raise ValueError(
                 f"these batches are for {number_of(loader.share.world_size, 'device')}, and the trainer has "
-                f"{_num_devices(trainer)}: {_way_out(verb)}"
+                f"{devices}: {_way_out(verb)}"
             )
 
 
 def _has_datamodule(trainer: L.Trainer) -> bool:
     """Tell whether batches are a data module's, which has asked the trainer."""
     return getattr(trainer, "datamodule", None) is not None
-
-
-def _num_devices(trainer: L.Trainer) -> int:
-    """Return how many devices read different batches."""
-    kwargs: dict[str, Any] = trainer.distributed_sampler_kwargs or {"num_replicas": 1}
-    return kwargs["num_replicas"]
 
 
 def _way_out(verb: str) -> str:
