@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lightning_rm.commands._choices import compose_choices
+from lightning_rm.commands._nearest import unknown_key
 from lightning_rm.commands._other_names import OF_CHOICES, OTHER_NAMES
 from lightning_rm.commands._words import parse
 
@@ -48,3 +49,18 @@ def test_every_argument_is_trls_and_every_key_is_ours() -> None:
         assert all(name in OTHER_NAMES or name in SAME or name == "fsdp" for name in theirs)
     assert set(OTHER_NAMES.values()) - here == {"data.name", "resample.share"}
     assert set(OF_CHOICES) <= set(OTHER_NAMES.values())
+
+
+def test_a_command_line_knows_what_other_trainers_call_a_key() -> None:
+    """Every name of the second table, as it is written there, is told the key of its row."""
+    table = PAGE.read_text(encoding="utf-8").partition("| here | OpenRLHF")[2].partition("\n\n")[0]
+    choice = compose_choices("train", parse(["backbone=hub_lora", "data=jsonl"]))
+    told: dict[str, str] = {}
+    for line in table.splitlines()[2:]:
+        here, *others = line.strip("| ").split("|")
+        for name in re.findall(r"`-*([\w.]+)`", " ".join(others)):
+            if not name.endswith(".json"):
+                told[name] = unknown_key(name, choice)
+                key = told[name].partition("the nearest is ")[2].split(" ")[-1].split("=")[0].strip("'")
+                assert key in re.findall(r"[\w.]+", here), told[name]
+    assert len(told) > 50

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning_rm.commands._choices import Choice
 from lightning_rm.commands._config import conf_dir, followed
-from lightning_rm.commands._other_names import ALSO, OF_CHOICES, OTHER_NAMES
+from lightning_rm.commands._other_names import ALSO, OF_CHOICES, name_here
 
 
 def unknown_key(key: str, choice: Choice) -> str:
@@ -21,7 +21,7 @@ def unknown_key(key: str, choice: Choice) -> str:
         if is_free and (having := _choices_with(group, parts[depth])):
             choices = " and ".join(f"{group}={one}" for one in having[:3])
             return f"there is no key {key} here; {choices} {'have' if len(having) > 1 else 'has'} one"
-    other = OTHER_NAMES.get(parts[-1])
+    other = name_here(key)
     near = other if other in choice.groups else nearest(key, choice.values)
     if near is None and (groups := difflib.get_close_matches(key, choice.groups, 1, 0.6)):
         near = groups[0]
@@ -37,7 +37,7 @@ def nearest(key: str, known: Mapping[str, object]) -> str | None:
     parent, _, name = key.rpartition(".")
     if here := [also for also in ALSO.get(name, ()) if also in known]:
         return here[0]
-    other = OTHER_NAMES.get(name, "")
+    other = name_here(key)
     if other in known or other.startswith("hydra."):
         return other
     if other in OF_CHOICES and other.partition(".")[0] in known:
