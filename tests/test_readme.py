@@ -263,6 +263,8 @@ def test_every_command_composes_and_measures_what_it_monitors(command: str) -> N
     assert verb in verbs()
     cfg = composed(*first_of_sweeps(words), "hydra.runtime.output_dir=run", "hydra.sweep.dir=runs", command=verb)
     assert resolved(cfg)
+    if cfg.get("backbone") and cfg.backbone.get("path") in ("MINILM", "sentence-transformers/all-MiniLM-L6-v2"):
+        assert cfg.data.max_tokens <= 512  # its positions: more is refused when the model is there
     if verb != "train":
         return
     data = cfg.data

@@ -51,6 +51,8 @@ class RowStream:
         max_tokens: conversations with more tokens are refused; None for no limit.
         shard_rows: rows of a shard.
         remembered: how many distinct conversations are remembered, to tell them from new ones.
+
+    Attributes:
         remarks: what was worth saying of distinct conversations that are scored as they stand -> of how many.
     """
 
