@@ -32,8 +32,14 @@ from lightning_rm.commands._keys import check_keys
 from lightning_rm.commands._targets import ALLOWED, check_targets, take_word
 from lightning_rm.commands._words import parse, sort_words
 from lightning_rm.commands.main import verbs
+from lightning_rm.data.formats.pairs import parse_row
+from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.metrics.groups import group_metric_names
+from lightning_rm.metrics.pairs import metric_names
+from lightning_rm.metrics.scores import score_metric_names
+from lightning_rm.metrics.text import text_metric_names
 from tests.commands.test_conf import composed
 from tests.toy import toy_model, write_jsonl
 
@@ -271,6 +277,26 @@ def test_every_command_composes_and_measures_what_it_monitors(command: str) -> N
     validated = data.val_fraction > 0 or (data.module.get("val") is not None and data.get("val_file", "its own"))
     tested = data.module.get("test") is not None and data.get("test_file", "its own")
     assert tested or not (validated and cfg.monitor.startswith("test/"))
+
+
+def test_the_page_of_metrics_has_every_name() -> None:
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    names = metric_names() | group_metric_names() | score_metric_names() | text_metric_names()
+    assert len(names) > 25
+    assert names <= set(re.findall(r"`(\w+)`", page))
+
+
+def test_the_rows_of_every_form_are_one_pair() -> None:
+    """The table of forms has one pair in twelve forms; each is read as the turns of the first."""
+    page = (ROOT / "docs" / "howto" / "data.md").read_text()
+    rows = [json.loads(row) for row in re.findall(r"^\| [^|]+ \| `(\{.*\})` \|$", page, flags=re.MULTILINE)]
+    assert len(rows) == 12
+    pairs = [parse_row(row, "data.md:1") for row in rows]
+    said = [("user", "2+2?"), ("assistant", "4"), ("assistant", "5")]
+    expected = tuple(({"role": role, "content": content},) for role, content in said)
+    for pair in pairs:
+        assert isinstance(pair, PairRow), pair
+        assert (pair.prompt, pair.chosen, pair.rejected) == expected
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
