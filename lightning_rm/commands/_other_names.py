@@ -146,4 +146,5 @@ def name_here(key: str) -> str:
     cluster.gpus_per_node -> trainer.devices    train.batch_size -> data.step_pairs    batch_size -> data.batch_pairs
     """
     parts = key.split(".")
-    return next((OTHER_NAMES[end] for place in range(len(parts)) if (end := ".".join(parts[place:])) in OTHER_NAMES), "")
+    ends = (".".join(parts[place:]) for place in range(len(parts)))
+    return next((OTHER_NAMES[end] for end in ends if end in OTHER_NAMES), "")
