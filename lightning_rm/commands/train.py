@@ -158,7 +158,7 @@ def _as_told(cfg: DictConfig, trainer: L.Trainer) -> L.Trainer:
 def _check(cfg: DictConfig, module: PairwiseRM, datamodule: PreferenceDataModule, asked: Sequence[L.Callback]) -> float:
     """Train on one micro-batch, by when most mistakes show, and keep nothing of it; the run leaves no file."""
     stop = LambdaCallback(on_train_start=_step_at_once, on_train_batch_end=_stop)
-    callbacks = [stop, *(shown(cfg) if cfg.show else [])]
+    callbacks = [stop, *shown(cfg)]
     own = {"logger": False, "callbacks": callbacks, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = _as_told(cfg, instantiate(cfg.trainer, min_epochs=None, min_steps=None, **own))
     check_trainer(trainer.precision, asked)

@@ -202,7 +202,8 @@ class RewardModel(AnyRewardModel):
             keep_lm_head: keep a causal checkpoint's LM head, for `lm_loss`; it is not exported.
             lora: adapters to train in place of the backbone's weights: LoRA.
             adapter: the same by a configuration of peft's that acts within layers: `LoraConfig(use_dora=True)`.
-            load_in_4bit: QLoRA, the frozen backbone in 4 bits; needs LoRA, by `lora` or `adapter`, CUDA and bitsandbytes.
+            load_in_4bit: QLoRA, the frozen backbone in 4 bits; with LoRA by `lora` or `adapter`; needs CUDA and
+                bitsandbytes.
             new_head: draw a new head even where the checkpoint brings one.
             liger: run norms, MLPs and rotary embeddings by Liger's kernels; needs a GPU and liger-kernel.
             compile: have torch compile all layers, but the last where it is computed where it is read.

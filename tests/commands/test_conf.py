@@ -217,7 +217,9 @@ def test_a_check_shows_pairs_as_they_are_read_and_leaves_nothing(
 ) -> None:
     for show, expected in ((0, 0), (2, 2), (99, 16)):
         train(composed(*SMALL, "check=true", f"show={show}", f"hydra.runtime.output_dir={tmp_path / 'run'}"))
-        assert capsys.readouterr().out.count("its reward read at '</s>'") == 2 * expected
+        said = capsys.readouterr().out
+        assert said.count("its reward read at '</s>'") == 2 * expected
+        assert re.search(r"train +16 +16\n", said)  # what is left out is counted, whether pairs are shown or not
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="show=-1; give 0 or more"):
         train(composed(*SMALL, "show=-1", f"hydra.runtime.output_dir={tmp_path / 'run'}"))
