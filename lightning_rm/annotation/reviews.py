@@ -79,7 +79,8 @@ def append_review(path: Path, review: Review) -> None:
 def read_reviews(path: str | Path) -> list[Review]:
     """Return all decisions of a file, in the order they were made.
 
-    Lines that are cut off count for nothing: they do not end, or the next decision was written behind them.
+    Lines that are cut off count for nothing; a line that is there twice, with its time, in files that were put together
+    is one decision.
 
     Raises:
         ValueError: if the file cannot be read, or a whole line is not a decision; it names file, line and field.
@@ -90,12 +91,12 @@ def read_reviews(path: str | Path) -> list[Review]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"reviews={str(path)!r} cannot be read: {error.strerror}") from error
-    lines = data[: data.rfind(b"\n") + 1].splitlines()
-    return [
+    reviews = [
         _review(json.loads(line.decode("utf-8", "surrogatepass")), f"{path}:{number}")
-        for number, line in enumerate(lines, 1)
+        for number, line in enumerate(data.splitlines(keepends=True), 1)
         if line.strip() and not _is_cut_off(line, f"{path}:{number}")
     ]
+    return list({review if review.time else place: review for place, review in enumerate(reviews)}.values())
 
 
 def standing(reviews: Iterable[Review]) -> dict[str, dict[str, Review]]:
@@ -182,11 +183,11 @@ def _of_most(counts: Counter[Verdict]) -> Verdict:
 
 
 def _is_cut_off(line: bytes, origin: str) -> bool:
-    """Tell whether a line is the beginning of a decision; another one that is not JSON is somebody's mistake."""
+    """Tell whether a line is the beginning of a decision; another one that ends and is not JSON is somebody's mistake."""
     try:
         json.loads(line.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
-        if line.startswith(b"{") and not line.rstrip().endswith(b"}"):
+        if not line.endswith((b"\n", b"\r")) or (line.startswith(b"{") and not line.rstrip().endswith(b"}")):
             return True
         raise ValueError(f"{origin}: this is not a line of JSON ({error}); mend or remove it") from error
     return False

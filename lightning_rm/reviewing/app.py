@@ -128,6 +128,10 @@ def review_app(session: ReviewSession, token: str, hosts: tuple[str, ...] = ()) 
     async def outdated(request: Request, error: OutdatedError) -> Response:
         return _refused(409, str(error))
 
+    @app.exception_handler(ValueError)
+    async def not_read(request: Request, error: ValueError) -> Response:
+        return _refused(500, str(error))  # the file of decisions, which somebody has changed meanwhile
+
     @app.exception_handler(OSError)
     async def not_written(request: Request, error: OSError) -> Response:
         return _refused(507, f"nothing is written, the pair is still open: {error}")

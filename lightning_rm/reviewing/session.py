@@ -153,9 +153,8 @@ class ReviewSession:
 
     def undo(self, reviewer: str) -> int | None:
         """Take the reviewer's last decision back and return the place of its pair; None where there is none."""
-        pair_id = self.store.undo(reviewer)
-        row = None if pair_id is None else self.pairs.row_of.get(pair_id)
-        return None if row is None else int(self._place[row])
+        pair_id = self.store.undo(reviewer, self.pairs.row_of)
+        return None if pair_id is None else int(self._place[self.pairs.row_of[pair_id]])
 
     def search(self, query: str) -> Iterator[tuple[int, int]]:
         """Look for words in all pairs: the rows read so far and those found; what is found stays for `Show.query`."""
@@ -164,8 +163,11 @@ class ReviewSession:
 
     def state(self, reviewer: str) -> dict[str, Any]:
         """Say how far a reviewer is, how far reviewers agree, and what their reviews tell of the rest."""
-        standing = self.store.standing()
-        mine = {name: review for name, review in standing.get(reviewer, {}).items() if name in self.pairs.row_of}
+        standing = {
+            name: {pair_id: review for pair_id, review in reviews.items() if pair_id in self.pairs.row_of}
+            for name, reviews in self.store.standing().items()  # of other pairs, too, where several files share it
+        }
+        mine = standing.get(reviewer, {})
         counts = Counter(review.decision for review in mine.values())
         told: dict[str, Any] = {"tie": counts["tie"], "skip": counts["skip"]}
         told |= {"chosen": counts["keep"] + counts["flip"]} if self.blind else dict(counts)
@@ -189,9 +191,7 @@ class ReviewSession:
         would see what the label was.
         """
         found = verdicts(review for reviews in standing.values() for review in reviews.values())
-        said: dict[int, Verdict] = {
-            self.pairs.row_of[name]: verdict for name, verdict in found.items() if name in self.pairs.row_of
-        }
+        said: dict[int, Verdict] = {self.pairs.row_of[name]: verdict for name, verdict in found.items()}
         num_reviewed = sum(verdict != "skip" for verdict in said.values())
         wrong = fair_sample(self._order, said, self._is_first)
         num_fair = int((~np.isnan(wrong)).sum())

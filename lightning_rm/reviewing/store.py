@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Generator, Mapping
+from collections.abc import Container, Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lightning_rm.annotation.reviews import Decision, Review, Verdict, append_review, read_reviews
+from lightning_rm.digests import FileState, state_of
 
 
 class OutdatedError(ValueError):
@@ -39,10 +40,8 @@ class ReviewStore:
         self.path.open("ab").close()
         self._lock = threading.Lock()
         self._others = FileLock(self.path.with_name(f".{self.path.name}.lock"), thread_local=False)
-        self._size = -1
-        self._last: dict[str, list[str]] = {}
-        self._stacks: dict[str, dict[str, list[Review]]] = {}
-        self._versions: Counter[tuple[str, str]] = Counter()
+        self._read: FileState | None = None
+        self._forget()
         with self._turn():
             pass
 
@@ -77,26 +76,34 @@ class ReviewStore:
                 raise OutdatedError("you have decided about this pair elsewhere since it was shown here")
             return self._append(reviewer, pair_id, verdict, note)
 
-    def undo(self, reviewer: str) -> str | None:
+    def undo(self, reviewer: str, among: Container[str]) -> str | None:
         """Take a reviewer's last decision that stands back.
+
+        Args:
+            reviewer: who.
+            among: the ids of the pairs that are reviewed: a file may hold decisions about others, which stay.
 
         Returns:
             The id of its pair; None where nothing stands.
         """
         with self._turn():
-            last = self._last.get(reviewer)
+            last = [pair_id for pair_id in self._last.get(reviewer, []) if pair_id in among]
             if not last:
                 return None
-            pair_id = last[-1]
-            self._append(reviewer, pair_id, "undo", "")
-            return pair_id
+            self._append(reviewer, last[-1], "undo", "")
+            return last[-1]
 
     def _append(self, reviewer: str, pair_id: str, decision: Decision, note: str) -> Review:
         review = Review(pair_id, decision, note, reviewer, datetime.now(UTC).isoformat(timespec="milliseconds"))
         append_review(self.path, review)
         self._take(review)
-        self._size = self.path.stat().st_size
+        self._read = state_of(self.path)
         return review
+
+    def _forget(self) -> None:
+        self._last: dict[str, list[str]] = {}
+        self._stacks: dict[str, dict[str, list[Review]]] = {}
+        self._versions: Counter[tuple[str, str]] = Counter()
 
     def _take(self, review: Review) -> None:
         last = self._last.setdefault(review.reviewer, [])
@@ -115,12 +122,13 @@ class ReviewStore:
     def _turn(self) -> Generator[None]:
         """Take this thread's and this process's turn at the file, with all that is in it known."""
         with self._lock, self._others:
-            size = self.path.stat().st_size
-            if size != self._size:
-                self._last, self._stacks, self._versions = {}, {}, Counter()
-                for review in read_reviews(self.path):
+            state = state_of(self.path)
+            if state != self._read:
+                reviews = read_reviews(self.path)  # if it cannot be read, what was known of it is still as it was
+                self._forget()
+                for review in reviews:
                     self._take(review)
-                self._size = size
+                self._read = state
             yield
 
 

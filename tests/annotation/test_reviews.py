@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lightning_rm.annotation.reviews import Review, append_review, read_reviews,
 
 DECISIONS = st.sampled_from(["keep", "flip", "tie", "skip", "undo"])
 REVIEWS = st.builds(
-    Review, st.sampled_from(["1", "2"]), DECISIONS, st.text(), st.sampled_from(["ada", "bob"]), st.just("2026")
+    Review, st.sampled_from(["1", "2"]), DECISIONS, st.text(), st.sampled_from(["ada", "bob"]), st.just("")
 )
 
 
@@ -39,11 +40,28 @@ def test_a_crash_at_any_byte_loses_at_most_the_last_line(
     last = json.dumps({"pair_id": "last", "decision": "keep", "note": "", "reviewer": "", "time": ""}) + "\n"
     kept = min(cut, len(last) - 1)
     os.truncate(path, path.stat().st_size - len(last) + kept)
-    assert read_reviews(path) == reviews
+    whole = [Review("last", "keep")] if kept == len(last) - 1 else []  # cut off before its line break alone
+    assert read_reviews(path) == [*reviews, *whole]
     append_review(path, Review("next", "tie"))
-    # Cut off before its line break alone, the last one was whole, and the next one ends its line.
-    whole = [Review("last", "keep")] if kept == len(last) - 1 else []
     assert read_reviews(path) == [*reviews, *whole, Review("next", "tie")]
+
+
+def test_a_file_that_somebody_wrote_without_a_last_line_break_is_read_whole(tmp_path: Path) -> None:
+    lines = ['{"pair_id": "1", "decision": "keep"}', '{"pair_id": "2", "decision": "flip"}']
+    (tmp_path / "r.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert verdicts(read_reviews(tmp_path / "r.jsonl")) == {"1": "keep", "2": "flip"}
+
+
+def test_a_copy_that_went_on_and_its_beginning_are_put_together(tmp_path: Path) -> None:
+    """Ada flips two pairs, goes on with a copy of the file elsewhere, and takes one of them back there."""
+    begun = [Review("1", "flip", reviewer="ada", time="12:00"), Review("2", "flip", reviewer="ada", time="12:01")]
+    went_on = [*begun, Review("1", "undo", reviewer="ada", time="12:02")]
+    for orders in ([begun, went_on], [went_on, begun]):
+        (tmp_path / "both.jsonl").unlink(missing_ok=True)
+        for review in chain.from_iterable(orders):
+            append_review(tmp_path / "both.jsonl", review)
+        assert read_reviews(tmp_path / "both.jsonl") == went_on
+        assert verdicts(read_reviews(tmp_path / "both.jsonl")) == {"2": "flip"}
 
 
 @given(st.lists(REVIEWS))

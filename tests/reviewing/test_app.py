@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
-from lightning_rm.annotation.reviews import read_reviews
+from lightning_rm.annotation.reviews import Review, append_review, read_reviews, verdicts
 from lightning_rm.reviewing.app import page_html, review_app
 from lightning_rm.reviewing.pairs import PairFile
 from lightning_rm.reviewing.session import Show
@@ -171,6 +171,34 @@ def test_undo_goes_back_step_by_step(page: TestClient) -> None:
     assert asked(page, "pair", place=first["place"])["mine"]["choice"] == "keep"
     assert page.post("/api/undo", json={"reviewer": "Bob"}).json()["place"] is None
     assert page.post("/api/undo", json={"reviewer": "Ada"}).json()["state"]["num_done"] == 0
+
+
+def test_decisions_about_other_pairs_are_left_alone(page: TestClient, tmp_path: Path) -> None:
+    """They may stand in a file that several sets of pairs share: nothing is taken back, counted or compared there."""
+    pair = asked(page, "next")["pair"]
+    decide(page, pair, "keep")
+    for reviewer in ("Ada", "Bob"):
+        append_review(tmp_path / "strength.jsonl", Review("of other data", "flip", reviewer=reviewer, time=reviewer))
+    told = asked(page, "state")
+    assert (told["reviewers"], told["agreement"]) == ({"Ada": 1}, [])
+    undone = [page.post("/api/undo", json={"reviewer": "Ada"}).json()["place"] for _ in range(2)]
+    assert undone == [pair["place"], None]
+    assert verdicts(read_reviews(tmp_path / "strength.jsonl")) == {"of other data": "flip"}
+
+
+def test_a_file_of_decisions_that_somebody_breaks_and_mends_is_as_it_was(page: TestClient, tmp_path: Path) -> None:
+    """While it is broken the page says what is wrong with it; a decision of the same length is seen to be another."""
+    for _ in range(3):
+        decide(page, asked(page, "next")["pair"], "keep")
+    path = tmp_path / "strength.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"kept the rest\n")
+    for answer in (page.get("/api/state", params={"reviewer": "Ada"}), page.post("/api/undo", json={"reviewer": "Ada"})):
+        assert (answer.status_code, "strength.jsonl:4: this is not a line" in answer.json()["error"]) == (500, True)
+    path.write_bytes(whole)
+    assert asked(page, "state")["counts"]["keep"] == 3
+    path.write_bytes(whole.replace(b'"keep"', b'"flip"', 1))
+    assert (asked(page, "state")["counts"]["keep"], asked(page, "state")["counts"]["flip"]) == (2, 1)
 
 
 def test_two_tabs_and_two_servers_lose_nothing(plain: Path, tmp_path: Path) -> None:
