@@ -153,8 +153,8 @@ def finish(words: list[str], folder: Path) -> float:
     begin = time.monotonic()
     _, status = os.waitpid(start(words, folder), 0)
     said = (folder.parent / "log.txt").read_text(encoding="utf-8")
-    # Where the kill came between the last write and the end, there is nothing left to do.
-    if (code := os.waitstatus_to_exitcode(status)) and not re.search("^error: .*is there already", said, re.MULTILINE):
+    # Where the kill came between the last write and the end, there is nothing left to do: it does not write over that.
+    if (code := os.waitstatus_to_exitcode(status)) and not re.search("^error: .*set overwrite=true", said, re.MULTILINE):
         raise SystemExit(f"{' '.join(words)} ended with {code}:\n{said[-3000:]}")
     return time.monotonic() - begin
 

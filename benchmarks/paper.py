@@ -82,7 +82,7 @@ def trained(folder: Path, size: str) -> str:
     start = run / "model" / "last"
     if not (start / "config.json").exists():
         sets = ("data.module.val=null", "data.module.test=null", "data.val_fraction=0")
-        where = (f"data.num_pairs={SFT_PAIRS[size]}", f"hydra.run.dir={run}", "logger=none")
+        where = (f"data.num_pairs={SFT_PAIRS[size]}", f"hydra.run.dir={run}", "logger=none", "resume=auto")
         ended([started("lightning_rm.commands.main", "train", "experiment=sft", *sets, *where)])
     return str(start)
 

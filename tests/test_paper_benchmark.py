@@ -146,6 +146,15 @@ def test_a_folder_is_of_one_size(tmp_path: Path) -> None:
         claimed(tmp_path / "run", "full")
 
 
+def test_a_start_whose_training_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command goes on where it was: the folder of a run that was stopped is begun again by `resume=auto`."""
+    paper, asked = importlib.import_module("paper"), list[str]()
+    monkeypatch.setattr(paper, "started", lambda *words: asked.extend(words))
+    monkeypatch.setattr(paper, "ended", lambda processes: None)
+    assert paper.trained(tmp_path, "test") == str(tmp_path / "sft" / "model" / "last")
+    assert {"experiment=sft", f"hydra.run.dir={tmp_path / 'sft'}", "resume=auto"} <= set(asked)
+
+
 def test_the_sizes_of_both_files_are_the_same() -> None:
     """The command that starts the processes imports nothing that they need."""
     assert set(importlib.import_module("paper").SFT_PAIRS) == set(importlib.import_module("paper_parts.sizes").SIZES)

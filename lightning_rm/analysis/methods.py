@@ -128,15 +128,19 @@ def _split(name: str, runs: Sequence[Run], worlds: Sequence[str]) -> dict[str, l
         for key in _varied(same):
             values = tuple(_shown(run, key) for run in runs)
             by_values[values] = min(by_values.get(values, key), key, key=_length)
-    keys = sorted(by_values.values())
+    keys = sorted(by_values.values(), key=lambda key: (not key.endswith(TARGET), key))  # what a run is, first
     named, rest = keys[:NUM_NAMED], keys[NUM_NAMED:]
     found: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         found.setdefault(tuple(_shown(run, key) for key in keys), []).append(run)
     labels: dict[str, list[Run]] = {}
+    folders = [members[0].folder.name for members in found.values() if len(members) == 1]
+    is_told = len(set(folders)) == len(found)  # by its folder, each: more than a number says
     for place, (values, members) in enumerate(found.items()):
-        label = " ".join([name, *(f"{key}={value}" for key, value in zip(named, values, strict=False))])
-        labels[f"{label} (settings {place})" if rest else label] = members
+        shown_keys = (f"{key.removesuffix(TARGET)}={value}" for key, value in zip(named, values, strict=False))
+        label = " ".join([name, *shown_keys])
+        told = members[0].folder.name if is_told else f"settings {place}"
+        labels[f"{label} ({told})" if rest else label] = members
     return labels
 
 

@@ -20,7 +20,7 @@ from lightning_rm.devices import known_device
 from lightning_rm.digests import chunks_digest, fingerprint
 from lightning_rm.globs import by_numbers
 from lightning_rm.model_paths import check_model_path
-from lightning_rm.models.backbone.checkpoint import names_classifier
+from lightning_rm.models.backbone.checkpoint import Checkpoint, names_classifier
 from lightning_rm.models.backbone.folder import is_ensemble, is_members
 from lightning_rm.models.ensembles.ensemble import RewardEnsemble
 from lightning_rm.models.ensembles.files import member_folders
@@ -89,7 +89,9 @@ def load_model(
         if (Path(path) / "config.yaml").is_file():
             raise ValueError(f"{path} is a run without weights in model/{weights}; has its training finished?")
         check_not_above_runs(Path(path), weights)
-        folder = path  # a hub name, or a folder that is not a model, for which `from_pretrained` raises
+        if Path(path).is_dir():
+            Checkpoint.at(path).config()  # says where in it a model is, if one is
+        folder = path  # a hub name
     if tokenizer is None:
         first = member_folders(folder)[0] if is_ensemble(folder) else folder
         tokenizer = load_tokenizer(first, trust_remote_code=trust_remote_code)

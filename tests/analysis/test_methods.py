@@ -84,9 +84,19 @@ def test_a_set_has_no_subsets_that_are_other_sets(tmp_path: Path) -> None:
     assert run.value("ood/accuracy") == 0.6
 
 
-def test_more_settings_than_a_name_takes_are_numbered() -> None:
-    runs = [run("a", 0, f"{n}", p=n, q=-n, r=n + 0.5, s=f"x{n}") for n in (0, 1)]
-    assert list(blocks(runs)) == ["a p=0 q=0 r=0.5 (settings 0)", "a p=1 q=-1 r=1.5 (settings 1)"]
+def test_more_settings_than_a_name_takes_end_in_the_folder_or_a_number() -> None:
+    settings: list[dict[str, Any]] = [{"p": n, "q": -n, "r": n + 0.5, "s": f"x{n}"} for n in (0, 1)]
+    runs = [run("a", 0, f"runs/mine_{n}", **settings[n]) for n in (0, 1)]
+    assert list(blocks(runs)) == ["a p=0 q=0 r=0.5 (mine_0)", "a p=1 q=-1 r=1.5 (mine_1)"]
+    several = [*runs, run("a", 1, "runs/mine_2", **settings[0])]
+    assert list(blocks(several)) == ["a p=0 q=0 r=0.5 (settings 0)", "a p=1 q=-1 r=1.5 (settings 1)"]
+
+
+def test_what_a_run_is_stands_before_its_other_settings() -> None:
+    """Runs that nobody named, of which one has members: their learning rates and the like came first, and hid it."""
+    classes = {"module___target_": "x.BaselineRM"}, {"module___target_": "x.VotersRM", "members___target_": "x.Members"}
+    runs = [run("a", 0, f"{n}", a=n, b=-n, c=n + 0.5, d=f"x{n}", **classes[n]) for n in (0, 1)]
+    assert list(blocks(runs)) == ["a members=– module=BaselineRM a=0 (0)", "a members=Members module=VotersRM a=1 (1)"]
 
 
 def test_of_runs_that_are_the_same_the_later_counts() -> None:

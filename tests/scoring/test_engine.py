@@ -209,6 +209,9 @@ def test_every_form_of_model_is_loaded_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "young" / "config.yaml").touch()
     with pytest.raises(ValueError, match=r"young is a run without weights in model/best; has its training finished\?"):
         load_model(tmp_path / "young")
+    toy_model().save_pretrained(tmp_path / "several" / "warm", tokenizer)  # as lightning-rm ensemble leaves its average
+    with pytest.raises(ValueError, match=r"several': the folder holds no model.*; there is one in .*several/warm"):
+        load_model(tmp_path / "several")
     with pytest.raises(ValueError, match="there is no folder of that name, and the Hugging Face hub gave no model"):
         load_model("no/such-model", tokenizer=tokenizer)
 
