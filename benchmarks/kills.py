@@ -154,7 +154,8 @@ def finish(words: list[str], folder: Path) -> float:
     _, status = os.waitpid(start(words, folder), 0)
     said = (folder.parent / "log.txt").read_text(encoding="utf-8")
     # Where the kill came between the last write and the end, there is nothing left to do: it does not write over that.
-    if (code := os.waitstatus_to_exitcode(status)) and not re.search("^error: .*set overwrite=true", said, re.MULTILINE):
+    is_done = re.search("^error: .*set overwrite=true", said, re.MULTILINE)
+    if (code := os.waitstatus_to_exitcode(status)) and not is_done:
         raise SystemExit(f"{' '.join(words)} ended with {code}:\n{said[-3000:]}")
     return time.monotonic() - begin
 

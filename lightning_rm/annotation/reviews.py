@@ -183,7 +183,7 @@ def _of_most(counts: Counter[Verdict]) -> Verdict:
 
 
 def _is_cut_off(line: bytes, origin: str) -> bool:
-    """Tell whether a line is the beginning of a decision; another one that ends and is not JSON is somebody's mistake."""
+    """Tell whether a line is the beginning of a decision; another that ends and is not JSON is somebody's mistake."""
     try:
         json.loads(line.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:

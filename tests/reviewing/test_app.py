@@ -193,7 +193,8 @@ def test_a_file_of_decisions_that_somebody_breaks_and_mends_is_as_it_was(page: T
     path = tmp_path / "strength.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole + b"kept the rest\n")
-    for answer in (page.get("/api/state", params={"reviewer": "Ada"}), page.post("/api/undo", json={"reviewer": "Ada"})):
+    ada = {"reviewer": "Ada"}
+    for answer in (page.get("/api/state", params=ada), page.post("/api/undo", json=ada)):
         assert (answer.status_code, "strength.jsonl:4: this is not a line" in answer.json()["error"]) == (500, True)
     path.write_bytes(whole)
     assert asked(page, "state")["counts"]["keep"] == 3
