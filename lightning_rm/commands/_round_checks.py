@@ -12,8 +12,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import get_args
 
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._data import find_policy
 from lightning_rm.commands._places import with_whole_paths
@@ -70,6 +70,7 @@ def check_settings(stages: RoundStages) -> None:
     if cfg.combine not in (known := (*get_args(Aggregate), "warm")):
         raise ValueError(f"combine={cfg.combine!r}; give one of {', '.join(known)}")
     check_numbers(0, lam=cfg.lam)
+    _check_models(cfg)
     if stages.policy.chooses:
         instantiate(cfg.policy_optimizer.choose)
     else:
@@ -110,6 +111,23 @@ def check_all(stages: RoundStages) -> None:
         if stages.policy.chooses:
             setup.run(["train", *stages.policy.distil_words(stages.cfg.policy, chosen), "name=check", *end])
     write_text(mark, done + "\n")
+
+
+def _check_models(cfg: DictConfig) -> None:
+    """Check that the reward models of a round give rewards, and one for a response in the way that is asked for."""
+    if get_class(cfg.module._target_).measures_text:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(f"module: {cfg.module._target_} trains no rewards to improve a policy by; name another module")
+    if cfg.num_models > 1 and cfg.members is not None:
+        raise ValueError(
+            f"num_models={cfg.num_models}: members of several backbones do not answer as one; leave members out, or set "
+            "num_models=1, whose members are several already"
+        )
+    if cfg.num_models == 1 and cfg.combine == "warm":
+        raise ValueError("combine=warm averages the weights of several models; set num_models=5, or leave it out")
+    if cfg.num_models == 1 and cfg.members is None and cfg.combine != "mean":
+        raise ValueError(
+            f"combine={cfg.combine} is of several rewards, and one model gives one; set num_models=5 or members=heads"
+        )
 
 
 def _check_pairs(stages: RoundStages) -> None:
