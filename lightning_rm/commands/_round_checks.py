@@ -119,8 +119,8 @@ def _check_models(cfg: DictConfig) -> None:
         raise ValueError(f"module: {cfg.module._target_} trains no rewards to improve a policy by; name another module")
     if cfg.num_models > 1 and cfg.members is not None:
         raise ValueError(
-            f"num_models={cfg.num_models}: members of several backbones do not answer as one; leave members out, or set "
-            "num_models=1, whose members are several already"
+            f"num_models={cfg.num_models}: members of several backbones do not answer as one; leave members out, or "
+            "set num_models=1, whose members are several already"
         )
     if cfg.num_models == 1 and cfg.combine == "warm":
         raise ValueError("combine=warm averages the weights of several models; set num_models=5, or leave it out")
