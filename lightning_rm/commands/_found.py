@@ -24,9 +24,14 @@ HOW = ("resume", "overwrite")
 """Settings that say how a run comes into its folder, and not what it is."""
 
 
+def can_go_on(run: Path) -> bool:
+    """Tell whether a run has left a checkpoint: after Ctrl-C, an error or a kill."""
+    return any((run / "checkpoints").glob("*.ckpt"))
+
+
 def check_free(run: Path) -> None:
-    """Check that a run which begins takes the place of none that has ended, or that was stopped and can go on: its
-    hours are not thrown away unasked.
+    """Check that a run which begins takes the place of none that has ended or can go on: its hours are not thrown away
+    unasked.
 
     Raises:
         ValueError: if it would.
@@ -39,10 +44,10 @@ def check_free(run: Path) -> None:
             f"{run} holds a run that has ended: name another folder with {other}=, or set overwrite=true to train anew "
             "in its place"
         )
-    if (run / STOPPED).exists():
+    if can_go_on(run):
         raise ValueError(
-            f"{run} holds a run that was stopped: go on with it by resume=auto, or set overwrite=true to begin another "
-            "in its place"
+            f"{run} holds a run that has not come to its end: go on with it by resume=auto, or set overwrite=true to "
+            "begin another in its place"
         )
 
 

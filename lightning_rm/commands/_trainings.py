@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_rm.commands._ended import draw_missing
-from lightning_rm.commands._found import STOPPED
+from lightning_rm.commands._found import can_go_on
 from lightning_rm.commands._resume import RESULTS
 from lightning_rm.commands._words import quoted
 from lightning_rm.scoring.load import find_folder
@@ -22,9 +22,9 @@ def has_ended(run: Path, weights: Sequence[str]) -> bool:
 
 
 def train_in(run: Path, words: Sequence[str]) -> list[str]:
-    """Return the command that trains in a folder, ready for it: a run that was stopped there goes on, and what one that
-    died has left is removed.
+    """Return the command that trains in a folder, ready for it: a run that left a checkpoint there goes on, and what
+    another has left is removed.
     """
-    if not (run / STOPPED).exists():
+    if not can_go_on(run):
         shutil.rmtree(run, ignore_errors=True)
     return ["train", *words, f"hydra.run.dir={quoted(run)}", "resume=auto"]

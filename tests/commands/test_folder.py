@@ -62,15 +62,17 @@ def test_what_a_stop_left_goes_when_the_run_has_ended(tmp_path: Path) -> None:
         assert list(last.parent.iterdir()) == [last]
 
 
-@pytest.mark.parametrize("of_shards", [False, True])
-def test_a_training_that_was_stopped_goes_on_and_what_a_dead_one_left_is_removed(
-    of_shards: bool, tmp_path: Path
+@pytest.mark.parametrize(
+    ("checkpoint", "of_shards"), [(STOPPED, False), (STOPPED, True), ("checkpoints/last.ckpt", False)]
+)
+def test_a_training_with_a_checkpoint_goes_on_and_what_another_left_is_removed(
+    checkpoint: str, of_shards: bool, tmp_path: Path
 ) -> None:
-    """A checkpoint of shards is a folder."""
+    """A checkpoint of shards is a folder; a kill leaves that of the last validation."""
     stopped, dead = tmp_path / "stopped", tmp_path / "dead"
     for run in (stopped, dead):
         (run / "checkpoints").mkdir(parents=True)
-    left = stopped / STOPPED
+    left = stopped / checkpoint
     (left.mkdir if of_shards else left.touch)()
     words = [train_in(run, ["a=1"]) for run in (stopped, dead)]
     assert words == [["train", "a=1", f'hydra.run.dir="{run}"', "resume=auto"] for run in (stopped, dead)]
@@ -126,13 +128,18 @@ def test_a_run_that_begins_in_the_folder_of_another_says_that_it_replaces_it(
     assert [name for name in (*others, *own) if (tmp_path / name).exists()] == own
 
 
-def test_a_run_that_was_stopped_or_has_ended_is_not_replaced_unasked(tmp_path: Path) -> None:
-    """A checkpoint is what Ctrl-C was told to keep; where a run is at work, it is that one that is told of."""
+@pytest.mark.parametrize("left", [STOPPED, "checkpoints/last.ckpt", "checkpoints/best-v1.ckpt/meta.pt"])
+def test_a_run_that_can_go_on_or_has_ended_is_not_replaced_unasked(tmp_path: Path, left: str) -> None:
+    """Ctrl-C leaves a checkpoint, and so does a kill after a validation, of shards a folder; where a run
+    is at work, it is that one that is told of.
+    """
     check_free(tmp_path)
-    checkpoint = tmp_path / STOPPED
-    checkpoint.parent.mkdir()
+    checkpoint = tmp_path / left
+    checkpoint.parent.mkdir(parents=True)
     checkpoint.write_text("x")
-    with pytest.raises(ValueError, match=rf"^{tmp_path} holds a run that was stopped: .* resume=auto, .*overwrite=tr"):
+    with pytest.raises(
+        ValueError, match=rf"^{tmp_path} holds a run that has not come to.* resume=auto, .*overwrite=tr"
+    ):
         check_free(tmp_path)
     (tmp_path / "results.json").touch()
     with pytest.raises(ValueError, match=rf"^{tmp_path} holds a run that has ended: .*hydra.run.dir=, .*overwrite=tr"):
