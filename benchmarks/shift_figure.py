@@ -1,20 +1,20 @@
-"""The figures of `shift.py`: what rows make of the policy's responses and of the next policy, a dot a world; and what
-every row is ahead of the baselines of its worlds, with its interval.
+"""The figures of `shift.py`: what rows make of the policy's responses and of the next policy, a dot a world, of the
+first of the files that are named; and of all of them what every row is ahead of the baselines of its worlds, with its
+interval.
 
-python benchmarks/shift_figure.py benchmarks/results/shift.json docs/figures
+python benchmarks/shift_figure.py benchmarks/results/shift.json benchmarks/results/shift_seeds.json docs/figures
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from shift_table import FIGURES, OTHER_SEEDS, Row, against
+from shift_table import FIGURES, OTHER_SEEDS, Row, against, read_all
 from shift_table import Figure as Measure
 
 from lightning_rm.analysis.plots.style import BLUE, GREY, ORANGE, STYLE, save_figure
@@ -95,14 +95,14 @@ def draw_differences(axes: Axes, runs: dict[str, dict[str, Row]], measure: Measu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="what shift_table.py --out wrote")
+    parser.add_argument("results", type=Path, nargs="+", help="what shift_table.py --out wrote, no seed twice")
     parser.add_argument("out", type=Path, help="the folder of the figures shift and remedies")
     arguments = parser.parse_args()
-    runs = json.loads(arguments.results.read_text(encoding="utf-8"))["runs"]
+    first, runs = (read_all(places, "rows") for places in (arguments.results[:1], arguments.results))
     with mpl.rc_context(STYLE):
         shift = Figure(figsize=(9.6, 3.7), layout="constrained")
         for axes, (what, title) in zip(shift.subplots(1, 2), PANELS.items(), strict=True):
-            draw(axes, runs, FIGURES[what][0])
+            draw(axes, first, FIGURES[what][0])
             axes.set_title(title, fontsize=10.5)
         remedies = Figure(figsize=(10.4, 6.4), layout="constrained")
         panels = remedies.subplots(1, len(DIFFERENCES))

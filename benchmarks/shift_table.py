@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from lightning_rm.analysis.paired import Difference, paired_difference, runs_nee
 
 Row = dict[str, Any]
 Figure = Callable[[Row], float]
+SIZES = ("4", "16", "64")
+"""n of the policies that say the best of n."""
 FIGURES: dict[str, tuple[Figure, float]] = {
     "clean pairs": (lambda row: row["clean"], 0.02),
     "rank correlation, policy of 16": (lambda row: row["policy_16"]["gold_correlation"], 0.1),
     "rank correlation, policy of 64": (lambda row: row["policy_64"]["gold_correlation"], 0.1),
     "gold of its best of 64": (lambda row: row["gold"]["64"], 0.1),
-    "gold at its own best n": (lambda row: max(row["gold"][n] for n in ("4", "16", "64")), 0.1),
+    "gold at its own best n": (lambda row: max(row["gold"][n] for n in SIZES), 0.1),
 }
 """Name -> where it lies in a row, and the difference that the number of runs is told for."""
 GAPS = {"up to .5": "0", ".5 to 1": "0.5", "1 to 2": "1", "above 2": "2"}
@@ -95,6 +98,7 @@ def tables(rows: dict[str, dict[str, Row]], reference: str = "baseline") -> list
             continue
         found = [against(rows, name, figure, reference) for figure, _ in FIGURES.values()]
         lines.append(line(name, str(found[0].num if found[0] else 0), *map(paired, found)))
+    lines += ["", *of_sizes(rows, reference)]
     lines += ["", line("row", *(f"gap {gap}" for gap in GAPS), "difference of rewards, of 64", "its own policy")]
     lines += [line(*["---"] * (3 + len(GAPS)))]
     for name, runs in rows.items():
@@ -116,6 +120,26 @@ def tables(rows: dict[str, dict[str, Row]], reference: str = "baseline") -> list
                 f"- {what}, {size:g}: {int(np.median(needed))} (median over rows; {min(needed)} to {max(needed)})"
             )
     return lines
+
+
+def of_sizes(rows: dict[str, dict[str, Row]], reference: str) -> list[str]:
+    """Gold less the reference's at each n, and what the best of 64 is worth less than the row's own best n."""
+    best = FIGURES["gold at its own best n"][0]
+    golds = [*(partial(gold_at, n) for n in SIZES), best]
+    heads = (f"gold less {reference}", "runs", *(f"n = {n}" for n in SIZES), "at its own best n", "best n", "regret")
+    lines = [line(*heads), line(*["---"] * len(heads))]
+    for name, runs in rows.items():
+        if name not in (reference, *OTHER_SEEDS):
+            at = {n: float(np.mean([row["gold"][n] for row in runs.values()])) for n in SIZES}
+            regret = float(np.mean([best(row) - row["gold"]["64"] for row in runs.values()]))
+            found = [against(rows, name, gold, reference) for gold in golds]
+            num = str(found[0].num if found[0] else 0)
+            lines.append(line(name, num, *map(paired, found), max(at, key=lambda n: at[n]), f"{regret:.2f}"))
+    return lines
+
+
+def gold_at(n: str, row: Row) -> float:
+    return row["gold"][n]
 
 
 def accuracy(runs: dict[str, Row], low: str) -> str:

@@ -53,4 +53,8 @@ def test_rows_are_paired_by_world_and_seed(tmp_path: Path) -> None:
     assert lines[start + 2].split(" | ")[3:5] == ["+0.200 [-0.048, +0.448]"] * 2
     assert lines[start + 2].split(" | ")[5] == "**+0.510 [+0.485, +0.535]**"
     assert "| flip | 1 | +0.000 |" in lines[start + 3]
+    start = lines.index(next(line for line in lines if line.startswith("| gold less baseline")))
+    # Gold is 9.9 to 9.92 at 64, and 9.4 of baselines, which have 9.5 at 16; the rest is alike.
+    assert lines[start + 2].split(" | ")[2:5] == ["+0.000"] * 2 + ["**+0.510 [+0.485, +0.535]**"]
+    assert lines[start + 2].split(" | ")[5:] == ["**+0.410 [+0.385, +0.435]**", "64", "0.00 |"]
     assert "| baseline | 0.500 |  |  | 0.750 |" in "\n".join(lines)
