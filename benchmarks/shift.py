@@ -35,6 +35,7 @@ import torch
 from common import origin
 from paper_parts.policies import Policies, above
 from paper_parts.world import Judge, Settings, World, ensemble, judge_of
+from shift_table import OTHER_SEEDS
 
 from lightning_rm.drafts import draft_of
 from lightning_rm.models.ensembles.aggregate import Aggregate
@@ -66,8 +67,6 @@ ENSEMBLES: dict[str, Aggregate] = {
     "mean_minus_variance": "mean_minus_variance",
     "worst_case": "worst",
 }
-OTHER_SEEDS = ("voter_2", "voter_3", "voter_4", "voter_5")
-"""The baseline in four other orders of the pairs: how much of a difference is a lucky or an unlucky baseline."""
 TWO_VIEWS = partial(ContrastiveRM, contrast=partial(SimCSE, temperature=0.2), dropout_at="embeddings")
 LIGHT = partial(TWO_VIEWS, beta=0.1)
 """SimCSE on responses with a tenth of its loss; by `beta=0` what its two dropout masks do without it."""

@@ -3,6 +3,7 @@
     python benchmarks/shift_table.py runs/shift --out benchmarks/results/shift.json
     python benchmarks/shift_table.py runs/shift --reference fresh_33
     python benchmarks/shift_table.py benchmarks/results/shift.json benchmarks/results/shift_second_seed.json
+    python benchmarks/shift_table.py runs/shift_seeds --rows warm meta_up --worlds 0 1 2
 
 A difference is the mean over worlds with Student's 95 % interval, of several seeds of a world their mean; one whose
 interval holds zero cannot be told. The baseline is the mean over the orders of pairs that it was trained in there,
@@ -13,18 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shift import OTHER_SEEDS
 
 from lightning_rm.analysis.paired import Difference, paired_difference, runs_needed
 
 Row = dict[str, Any]
 Figure = Callable[[Row], float]
+OTHER_SEEDS = ("voter_2", "voter_3", "voter_4", "voter_5")
+"""The baseline in four other orders of the pairs: how much of a difference is a lucky or an unlucky baseline."""
 SIZES = ("4", "16", "64")
 """n of the policies that say the best of n."""
 FIGURES: dict[str, tuple[Figure, float]] = {
@@ -49,25 +51,42 @@ def read(place: Path, name: str) -> dict[str, dict[str, Row]]:
     return found
 
 
-def read_all(places: Sequence[Path], name: str) -> dict[str, dict[str, Row]]:
-    """The same of several places, no two of which have the same world and seed."""
+def read_all(
+    places: Sequence[Path], name: str, only: Collection[str] = (), worlds: Collection[int] = ()
+) -> dict[str, dict[str, Row]]:
+    """The same of several places, no two of which have the same world and seed of a row.
+
+    Args:
+        places: folders and files.
+        name: `rows` or `rounds`.
+        only: rows to keep beside the baseline, in all its orders; none for all.
+        worlds: to keep; none for all.
+    """
     found: dict[str, dict[str, Row]] = {}
     for place in places:
         for row, runs in read(place, name).items():
             if twice := found.get(row, {}).keys() & runs.keys():
                 raise SystemExit(f"{place}: {row} of {', '.join(sorted(twice))} is in another place too")
             found.setdefault(row, {}).update(runs)
-    return found
+    kept = {row for row in found if not only or row in ("baseline", *OTHER_SEEDS, *only)}
+    asked = {
+        row: {key: runs[key] for key in runs if not worlds or world_of(key) in worlds} for row, runs in found.items()
+    }
+    return {row: runs for row, runs in asked.items() if row in kept and runs}
+
+
+def world_of(key: str) -> int:
+    return int(key.partition("-")[0])
 
 
 def against(rows: dict[str, dict[str, Row]], name: str, figure: Figure, reference: str) -> Difference | None:
     """A row less its world's reference; the baseline is the mean over the orders of pairs that it was trained in."""
     orders = (reference, *OTHER_SEEDS) if reference == "baseline" else (reference,)
     same = [rows[one] for one in orders if one in rows]
-    of_world: dict[str, list[float]] = {}
+    of_world: dict[int, list[float]] = {}
     for key, row in rows[name].items():
         if others := [figure(runs[key]) for runs in same if key in runs]:
-            of_world.setdefault(key.partition("-")[0], []).append(figure(row) - float(np.mean(others)))
+            of_world.setdefault(world_of(key), []).append(figure(row) - float(np.mean(others)))
     less = {world: float(np.mean(differences)) for world, differences in of_world.items()}
     return paired_difference(less, dict.fromkeys(less, 0.0))
 
@@ -156,9 +175,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("places", type=Path, nargs="+", help="folders of runs, or JSON files that were written of them")
     parser.add_argument("--reference", default="baseline", help="the row that others are held against")
+    parser.add_argument("--rows", nargs="+", default=(), help="rows to take beside the baseline; all unless given")
+    parser.add_argument("--worlds", type=int, nargs="+", default=(), help="worlds to take; all unless given")
     parser.add_argument("--out", type=Path, help="one JSON file of all that was measured")
     arguments = parser.parse_args()
-    results: dict[str, Any] = {name: read_all(arguments.places, name) for name in ("rows", "rounds")}
+    results: dict[str, Any] = {
+        "rows": read_all(arguments.places, "rows", arguments.rows, arguments.worlds),
+        "rounds": read_all(arguments.places, "rounds", worlds=arguments.worlds),
+    }
     if not results["rows"]:
         told = ", ".join(map(str, arguments.places))
         raise SystemExit(f"{told}: no WORLD-SEED/rows.json; shift.py writes them")
