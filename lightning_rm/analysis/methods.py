@@ -1,10 +1,11 @@
 """Runs by method and block: which repeat one another, and which are compared pair by pair. It knows no metric.
 
 A block is the seeds and the world that a run was made with: runs of two methods on one block saw the same draws, so
-that their difference is one of methods. Runs of one name are one method as long as no two of them share a block; where
-they do, the settings in which they differ make methods of their own:
+that their difference is one of methods. Runs of one name and one module are one method as long as no two of them share
+a block; where they do, the settings in which they differ make methods of their own:
 
     name baseline, seeds 0 1 2                                ->  baseline (3 blocks)
+    name baseline, seed 0 a BaselineRM, seed 1 a MetaRM       ->  baseline module=BaselineRM, baseline module=MetaRM
     name simcse, seeds 0 1 and 0 1, beta 0.1 and 1            ->  simcse beta=0.1 (2), simcse beta=1 (2)
 """
 
@@ -22,6 +23,9 @@ Block = tuple[str, ...]
 NUM_NAMED = 3
 """The most settings in a method's name; the others are counted."""
 
+
+MODULE = "module._target_"
+"""The key of what a run trained."""
 
 TARGET, HOW_MADE = "._target_", ("._partial_", "._convert_")
 """Endings of keys that name a class, and of those that say how it is called, which tell a reader nothing."""
@@ -49,7 +53,7 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]
     Returns:
         The methods; and the runs that repeat another in every setting, each with the later one, which counts.
     """
-    named = by_name(runs)
+    named = _by_module(runs)
     worlds = _worlds(runs, list(named.values()))
     methods: list[Method] = []
     repeated: list[tuple[Run, Run]] = []
@@ -112,6 +116,18 @@ def _worlds(runs: Sequence[Run], named: Sequence[Sequence[Run]]) -> list[str]:
             )
             worlds += [key] * (without != with_it)
     return worlds
+
+
+def _by_module(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return label -> runs of one name and one module: a name may be the default that several trainings had."""
+    found: dict[str, list[Run]] = {}
+    for name, same in by_name(runs).items():
+        by_class: dict[str, list[Run]] = {}
+        for run in same:
+            by_class.setdefault(_shown(run, MODULE), []).append(run)
+        for shown_class, members in by_class.items():
+            found[name if len(by_class) == 1 else f"{name} module={shown_class}"] = members
+    return found
 
 
 def _split(name: str, runs: Sequence[Run], worlds: Sequence[str]) -> dict[str, list[Run]]:

@@ -94,9 +94,16 @@ def test_more_settings_than_a_name_takes_end_in_the_folder_or_a_number() -> None
 
 def test_what_a_run_is_stands_before_its_other_settings() -> None:
     """Runs that nobody named, of which one has members: their learning rates and the like came first, and hid it."""
-    classes = {"module___target_": "x.BaselineRM"}, {"module___target_": "x.VotersRM", "members___target_": "x.Members"}
-    runs = [run("a", 0, f"{n}", a=n, b=-n, c=n + 0.5, d=f"x{n}", **classes[n]) for n in (0, 1)]
-    assert list(blocks(runs)) == ["a members=– module=BaselineRM a=0 (0)", "a members=Members module=VotersRM a=1 (1)"]
+    kinds: tuple[dict[str, Any], ...] = ({"contrast___target_": "x.SimCSE"}, {"members___target_": "x.Members"})
+    runs = [run("a", 0, f"{n}", a=n, b=-n, c=n + 0.5, d=f"x{n}", **kinds[n]) for n in (0, 1)]
+    assert list(blocks(runs)) == ["a contrast=SimCSE members=– a=0 (0)", "a contrast=– members=Members a=1 (1)"]
+
+
+def test_runs_of_two_modules_never_repeat_one_another() -> None:
+    """All that nobody named are called baseline: with seeds of their own, a MetaRM and a BaselineRM had one mean."""
+    classes = ("BaselineRM", "BaselineRM", "MetaRM")
+    runs = [run("baseline", seed, module___target_=f"x.{name}") for seed, name in enumerate(classes)]
+    assert blocks(runs) == {"baseline module=BaselineRM": [("0",), ("1",)], "baseline module=MetaRM": [("2",)]}
 
 
 def test_of_runs_that_are_the_same_the_later_counts() -> None:
