@@ -69,9 +69,21 @@ def shown(cfg: DictConfig) -> list[L.Callback]:
 
 def asked_callbacks(cfg: DictConfig) -> list[L.Callback]:
     """Return the callbacks of `callbacks=` and of `trainer.callbacks`."""
-    asked: list[L.Callback | None] = list(instantiate(cfg.callbacks).values())
-    left = [callback for callback in asked if callback is not None]  # null leaves one out
-    return [*left, *instantiate(cfg.trainer.get("callbacks") or [])]
+    left = [callback for callback in cfg.callbacks.values() if callback is not None]  # null leaves one out
+    asked: list[L.Callback] = [instantiate(callback, **_looks_at(callback)) for callback in left]
+    return [*asked, *instantiate(cfg.trainer.get("callbacks") or [])]
+
+
+def _looks_at(callback: DictConfig) -> dict[str, bool]:
+    """Have an early stop by a metric of validations look at it after each of them.
+
+    Lightning looks at the end of an epoch, which a run that ends before its first validation has too: there the metric
+    cannot be, and the error would cost the weights.
+    """
+    stops = str(callback.get("_target_")).endswith(".EarlyStopping")
+    by_validations = str(callback.get("monitor")).startswith("val/")
+    is_said = callback.get("check_on_train_epoch_end") is not None
+    return {"check_on_train_epoch_end": False} if stops and by_validations and not is_said else {}
 
 
 def in_order(own: list[L.Callback], asked: list[L.Callback]) -> list[L.Callback]:

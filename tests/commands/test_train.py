@@ -212,8 +212,9 @@ def test_checkpoints_that_a_run_goes_on_from_know_of_those_that_are_asked_for(tm
 
 
 def test_no_logger_still_prints_the_table(cli: Cli, tmp_path: Path) -> None:
-    """Of a run that ends within an epoch, too: what is said fits on a screen."""
-    said = cli("train", *SMALL, "logger=none", "hydra.run.dir=run", "trainer.max_steps=1")
+    """Of a run that ends within an epoch, too, before what goes by validations has had one to look at."""
+    waiting = ["logger=none", "callbacks=[early_stopping,top_k]"]
+    said = cli("train", *SMALL, *waiting, "hydra.run.dir=run", "trainer.max_steps=1")
     assert said.code == 0, said.err
     assert "accuracy" in said.out
     assert not (tmp_path / "run" / "csv").exists()
