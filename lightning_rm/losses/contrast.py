@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_rm.losses.shapes import check_one_a_pair
 from lightning_rm.precision import wide
 
 
@@ -44,7 +45,9 @@ def simcse_loss(
         logits = logits + log_weight
     if positive is None:
         positive = torch.arange(len(first), device=first.device)
-    return (F.cross_entropy(logits, positive, reduction="none") * weight).mean()
+    losses = F.cross_entropy(logits, positive, reduction="none")
+    check_one_a_pair(losses, weight=weight)
+    return (losses * weight).mean()
 
 
 def swav_loss(
@@ -73,6 +76,7 @@ def swav_loss(
     """
     first = F.cross_entropy(wide(first_scores) / temperature, second_codes.detach(), reduction="none")
     second = F.cross_entropy(wide(second_scores) / temperature, first_codes.detach(), reduction="none")
+    check_one_a_pair(first, weight=weight)
     return ((first + second) * weight).mean()
 
 

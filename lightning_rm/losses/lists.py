@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_rm.losses.shapes import check_alike, check_one_a_pair
 from lightning_rm.precision import wide, widest
 
 
@@ -28,6 +29,8 @@ def plackett_luce_loss(chosen: Tensor, rejected: Tensor, group: Tensor, side: Te
     Returns:
         A float32 scalar: the mean over P of the terms, a list's weighted by the sum of the weights of its pairs.
     """
+    check_alike(chosen, rejected)
+    check_one_a_pair(chosen, group=group, side=side, weight=weight)
     margin = wide(chosen) - wide(rejected)
     same_list = group[:, None] == group[None]
     same_term = same_list & (side[:, None] == side[None])
@@ -53,6 +56,7 @@ def response_rank_loss(margin: Tensor, strength: Tensor, group: Tensor, weight: 
     Returns:
         A float32 scalar: the mean over pairs.
     """
+    check_one_a_pair(margin, strength=strength, group=group, weight=weight)
     margin = wide(margin)
     weaker = (group[:, None] == group[None]) & (strength[None] < strength[:, None])
     ranked = weaker | torch.eye(len(margin), dtype=torch.bool, device=margin.device)

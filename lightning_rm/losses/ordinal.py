@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_rm.losses.shapes import check_one_a_pair
 from lightning_rm.precision import wide
 
 
@@ -31,6 +32,7 @@ def ordinal_losses(margin: Tensor, level: Tensor, thresholds: Tensor) -> Tensor:
         (..., P) in float32. `log(sigmoid(b) - sigmoid(a))` is computed as `log sigmoid(b) + log sigmoid(-a) +
         log(1 - exp(a - b))`, which keeps its gradient however far a margin is from its level.
     """
+    check_one_a_pair(margin, level=level)
     margin, edges = wide(margin), _edges(wide(thresholds))
     place = (level + len(thresholds)).long()
     low, high = edges[place], edges[place + 1]
@@ -51,6 +53,7 @@ def all_threshold_losses(margin: Tensor, level: Tensor, thresholds: Tensor) -> T
         (..., P) in float32: the sum over thresholds t of `softplus(t - d)` where the level is above t, else of
         `softplus(d - t)`.
     """
+    check_one_a_pair(margin, level=level)
     margin, num_levels = wide(margin), len(thresholds)
     inner = _edges(wide(thresholds))[1:-1]
     above = torch.arange(-num_levels, num_levels, device=level.device) < level[:, None]  # thresholds below the level

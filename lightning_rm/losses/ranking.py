@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_rm.losses.shapes import check_alike, check_one_a_pair
 from lightning_rm.options import check_words
 from lightning_rm.precision import wide
 
@@ -78,15 +79,10 @@ def ranking_losses(
     """
     check_words(get_args(PairLoss), loss=loss)
     chosen, rejected = wide(chosen), wide(rejected)
-    if chosen.shape != rejected.shape:
-        raise ValueError(
-            f"chosen has shape {tuple(chosen.shape)} and rejected {tuple(rejected.shape)}; they must agree"
-        )
+    check_alike(chosen, rejected)
     targets = [torch.as_tensor(value, dtype=chosen.dtype, device=chosen.device) for value in (label, margin, weight)]
-    for name, value in zip(("label", "margin", "weight"), targets, strict=True):
-        if value.ndim and value.shape not in (chosen.shape[-1:], chosen.shape):
-            raise ValueError(f"{name} has shape {tuple(value.shape)}; one value a pair has {tuple(chosen.shape[-1:])}")
     label_, margin_, weight_ = targets
+    check_one_a_pair(chosen, label=label_, margin=margin_, weight=weight_)
     logit = chosen - rejected - margin_
     if loss == "sigmoid":
         return (label_ * (-logit).sigmoid() + (1 - label_) * logit.sigmoid()) * weight_
@@ -122,7 +118,12 @@ def distillation_loss(chosen: Tensor, rejected: Tensor, strength: Tensor, weight
 
     Returns:
         A float32 scalar.
+
+    Raises:
+        ValueError: if an argument would broadcast P pairs to P x P.
     """
+    check_alike(chosen, rejected)
+    check_one_a_pair(chosen, strength=strength, weight=weight)
     return (weight * (wide(chosen) - wide(rejected) - wide(strength)).square()).mean()
 
 
@@ -136,7 +137,12 @@ def centering_loss(chosen: Tensor, rejected: Tensor, weight: Tensor | float = 1.
 
     Returns:
         A float32 scalar.
+
+    Raises:
+        ValueError: if an argument would broadcast P pairs to P x P.
     """
+    check_alike(chosen, rejected)
+    check_one_a_pair(chosen, weight=weight)
     squares = (wide(chosen) + wide(rejected)).square()
     return (squares * torch.as_tensor(weight, dtype=squares.dtype, device=squares.device)).mean()
 
@@ -153,7 +159,11 @@ def batch_centering_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 
     Returns:
         A float32 scalar; of members the mean of theirs.
+
+    Raises:
+        ValueError: if the two are of different shapes.
     """
+    check_alike(chosen, rejected)
     return ((wide(chosen) + wide(rejected)) / 2).mean(0).square().mean()
 
 
