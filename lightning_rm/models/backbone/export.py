@@ -65,7 +65,8 @@ def export(
         write_beside: writes more files into the folder that it is given, before the swap.
 
     Raises:
-        ValueError: if the tokenizer pads with another token than the model.
+        ValueError: if the tokenizer pads with another token than the model, or a weight is computed from others, by a
+            parametrisation or by pruning.
     """
     if tokenizer is not None and tokenizer.pad_token_id != classifier.config.pad_token_id:
         raise ValueError(
@@ -85,6 +86,7 @@ def export(
         if dtype is not None:
             state = _cast(classifier, state, dtype)
         skeleton = _skeleton(classifier, dtype or classifier.dtype, facts or {})
+        _check_names(state, cast(nn.Module, skeleton).state_dict())
         if lm_head is not None:
             embeddings = cast(nn.Embedding, classifier.get_input_embeddings())
             skeleton, name = _causal_skeleton(skeleton, tied=lm_head.weight is embeddings.weight)
@@ -123,6 +125,16 @@ def whole_state(classifier: PreTrainedModel | nn.Linear) -> dict[str, Tensor]:
             expanded = dequantize_module_weight(module.get_submodule(name.rpartition(".")[0]))
             state[name] = expanded.detach().to(cast(PreTrainedModel, classifier).dtype)
     return state
+
+
+def _check_names(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if a tensor that readers look for is not there under its name."""
+    if missing := [name for name in wanted if name not in state]:
+        others = next((name for name in state if name not in wanted), "none")
+        raise ValueError(
+            f"{missing[0]} is no weight of the model, and no reader would find it ({others} stands there): before the "
+            "export make it one, by torch.nn.utils.parametrize.remove_parametrizations, or prune.remove"
+        )
 
 
 def _cast(classifier: PreTrainedModel, state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.utils import prune
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, modeling_utils
 
 from lightning_rm import folder_drafts
@@ -19,6 +20,7 @@ from lightning_rm.batch import Sample
 from lightning_rm.data.batches.layouts import padded
 from lightning_rm.models.backbone import export
 from lightning_rm.models.backbone.adapters import LoraAdapter
+from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from tests.families import nearly_same, older_than
@@ -228,3 +230,16 @@ def test_export_trains_on_and_scores_a_content_eos(tmp_path: Path) -> None:
         rows = torch.tensor([ids + [PAD] * 3])
         theirs = classifier(input_ids=rows, attention_mask=(rows != PAD).long()).logits[0, 0]
         assert_same(ours, theirs)
+
+
+def test_a_weight_that_is_computed_from_others_is_not_exported(tmp_path: Path) -> None:
+    """Transformers would find no such weight, and draw one."""
+    model = tiny_model("qwen3")
+    layer = cast(Any, transformer_layers(model.backbone)[0]).mlp.up_proj
+    prune.l1_unstructured(layer, "weight", 0.5)
+    told = r"layers\.0\.mlp\.up_proj\.weight is no weight of the model, .*up_proj\.weight_orig stands there\)"
+    with pytest.raises(ValueError, match=told):
+        model.save_pretrained(tmp_path / "model")
+    assert not [*tmp_path.iterdir()]
+    prune.remove(layer, "weight")
+    model.save_pretrained(tmp_path / "model")
