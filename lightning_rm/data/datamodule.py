@@ -284,6 +284,8 @@ class PreferenceDataModule(L.LightningDataModule):
         Warns:
             UserWarning: once a set that is measured on, if prompts of it are trained on too.
         """
+        if stage == "fit" and self._streamed is not None:
+            self._streamed.begin()
         names = self._pairs.sets.of_stage(stage)
         for name in names:
             self._pairs.open(name)
@@ -353,7 +355,7 @@ class PreferenceDataModule(L.LightningDataModule):
         pairs = [self._pairs.evaluation_loader(name, self._batching, share) for name in names]
         return [*pairs, *(self.responses.evaluation_loader(name, share) for name in response_names)]
 
-    @cached_property
+    @property
     def _batching(self) -> Batching:
         return Batching(
             self.layout,

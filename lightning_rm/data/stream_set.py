@@ -81,6 +81,10 @@ class StreamSet:
         """
         return None if self._loader is None else self._loader.position(num_trained)
 
+    def begin(self) -> None:
+        """Forget where readers stood in a checkpoint that no fit has gone on from."""
+        self._stood = None
+
     def go_on(self, readers: Readers, num_trained: int) -> None:
         """Have the next loader begin where readers stood, with so many batches of the epoch trained on."""
         self._stood = readers, num_trained

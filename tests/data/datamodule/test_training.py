@@ -104,6 +104,16 @@ def test_overfitting_reads_the_same_batches_every_epoch(tmp_path: Path) -> None:
     assert module.read[:2] * 3 == module.read
 
 
+def test_what_is_set_afterwards_holds_from_the_next_loader_on() -> None:
+    """As a notebook does it, and Lightning's search for a batch size."""
+    data_module = data()
+    before = next(iter(data_module.train_dataloader()))
+    data_module.batch_pairs, data_module.seed, data_module.order = 6, 3, "random"
+    first = next(iter(data_module.train_dataloader()))
+    assert (before.num_pairs, first.num_pairs) == (2, 6)
+    assert first.row.tolist() == next(iter(data(batch_pairs=6, seed=3, order="random").train_dataloader())).row.tolist()
+
+
 def test_prompt_order_shares_responses() -> None:
     """All 28 pairs of 8 responses, 14 a batch: 8 sequences a batch at most instead of 28."""
     chosen_rejected = [(a, b) for a in range(8) for b in range(a)]
