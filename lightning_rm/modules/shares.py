@@ -16,7 +16,9 @@ from lightning_rm.data.trainer import share_of
 
 
 class Part(Protocol):
-    """Of how many processes, and of how many micro-batches a step, batches are a part; and where they begin."""
+    """Of how many processes, and of how many micro-batches a step, batches are a part; their order, and where they
+    begin.
+    """
 
     @property
     def world_size(self) -> int:
@@ -26,6 +28,11 @@ class Part(Protocol):
     @property
     def accumulate(self) -> int:
         """Micro-batches of an optimizer step."""
+        ...
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether each epoch has an order of its own."""
         ...
 
     @property
@@ -58,6 +65,11 @@ def check_training_share(trainer: L.Trainer) -> None:
         raise ValueError(
             f"these training batches are for {number_of(share.world_size, 'device')} and accumulate_grad_batches="
             f"{share.accumulate}, and the trainer has {read.world_size} and {read.accumulate}: {_way_out('fit')}"
+        )
+    if share.shuffle and not read.shuffle:
+        raise ValueError(
+            "overfit_batches is for the same batches in every epoch, and these training batches are shuffled: "
+            f"{_way_out('fit')}"
         )
     if share.span is None and 0 <= trainer.fit_loop.batch_idx < trainer.num_training_batches - 1:
         raise ValueError(

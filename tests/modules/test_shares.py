@@ -51,3 +51,8 @@ def test_the_middle_of_an_epoch_is_refused_and_its_end_is_not(tmp_path: Path) ->
     trainer = toy_trainer(tmp_path, max_epochs=2)
     trainer.fit(toy_module(), *loaders(), ckpt_path=end, weights_only=True)
     assert trainer.global_step == 12
+
+
+def test_shuffled_batches_are_not_overfitted(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="overfit_batches is for the same batches in every epoch, and these training"):
+        toy_trainer(tmp_path, overfit_batches=2).fit(toy_module(), *loaders())
