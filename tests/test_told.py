@@ -28,7 +28,8 @@ from lightning_rm.evaluation.temperature import store_temperature
 from lightning_rm.models.backbone.unread import Unread
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
-from lightning_rm.modules.checkpoints import model_of
+from lightning_rm.modules.baseline import BaselineRM
+from lightning_rm.modules.checkpoints import arguments_for
 from lightning_rm.publishing.run_facts import read_run
 from lightning_rm.rlhf.chat_endpoint import ChatEndpoint
 from lightning_rm.rlhf.weighed_file import weighed_by
@@ -92,7 +93,7 @@ def _members(folder: Path, content: str) -> object:
 
 def _checkpoint(folder: Path, content: str) -> object:
     torch.save({"state_dict": {}, "backbone": content}, folder / "last.ckpt")
-    return model_of(folder / "last.ckpt")
+    return arguments_for(BaselineRM, folder / "last.ckpt", {})
 
 
 def _run(folder: Path, content: str, read: Callable[[Path], object]) -> object:

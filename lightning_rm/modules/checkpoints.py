@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import LightningModule
 from torch.optim import Optimizer
 from transformers import AutoConfig
 
@@ -19,6 +20,9 @@ from lightning_rm.checksums import check_archive
 from lightning_rm.models.backbone.partitions import shape_of
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.told import object_in, object_of
+
+_ANY_NUMBER = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+"""What `*arguments` and `**options` are, which need not be given."""
 
 
 def describe(model: Any) -> str | None:
@@ -30,14 +34,16 @@ def describe(model: Any) -> str | None:
     return json.dumps(told, default=str)
 
 
-def model_of(path: str | Path) -> RewardModel:
+def model_of(path: str | Path, checkpoint: Mapping[str, Any]) -> RewardModel:
     """Return a model with random weights that the weights of a checkpoint can replace.
 
+    Args:
+        path: of the checkpoint.
+        checkpoint: what is in it.
+
     Raises:
-        ValueError: if the checkpoint is damaged, does not say what its model is, or has adapters.
+        ValueError: if the checkpoint does not say what its model is, or has adapters.
     """
-    check_archive(Path(path))
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     names: list[str] = list(checkpoint.get("state_dict", {}))
     told = checkpoint.get("backbone")
     if told is None or any("lora_" in name for name in names):
@@ -60,22 +66,31 @@ def no_optimizer(groups: list[dict[str, Any]]) -> Optimizer:
     )
 
 
-def arguments_for(module: Callable[..., Any], path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_for(
+    module: Callable[..., Any], path: str | Path, given: Mapping[str, Any], weights_only: bool = True
+) -> dict[str, Any]:
     """Complete what a module's constructor is given, by a model made of the checkpoint and an optimizer never used.
 
     Args:
         module: the class.
-        path: of the checkpoint.
+        path: of the checkpoint; hyperparameters that it has are arguments too, which Lightning hands over.
         given: arguments of the constructor.
+        weights_only: as in torch.load.
 
     Raises:
-        ValueError: if the model cannot be made of the checkpoint alone, or another argument is missing.
+        ValueError: if the checkpoint is damaged, the model cannot be made of it alone, or another argument is missing.
     """
     arguments = {"optimizer": no_optimizer, **given}
+    parameters = signature(module).parameters.values()
+    needed = [each.name for each in parameters if each.default is each.empty and each.kind not in _ANY_NUMBER]
+    if {"model", *needed} <= {*arguments}:
+        return arguments
+    check_archive(Path(path))
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
     if "model" not in arguments:
-        arguments["model"] = model_of(path)
-    needed = [each.name for each in signature(module).parameters.values() if each.default is each.empty]
-    if missing := [name for name in needed if name not in arguments]:
+        arguments["model"] = model_of(path, checkpoint)
+    kept = checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
+    if missing := [name for name in needed if name not in arguments and name not in kept]:
         told = ", ".join(f"{name}=..." for name in missing)
         raise ValueError(f"{module.__name__}.load_from_checkpoint needs {told}, as the run that wrote it had")
     return arguments

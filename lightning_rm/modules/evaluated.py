@@ -71,7 +71,7 @@ class EvaluatedRM(L.LightningModule):
         Args:
             checkpoint_path: a `.ckpt` of a run.
             map_location: as in torch.load.
-            hparams_file: not read; a checkpoint has no hyperparameters.
+            hparams_file: as in Lightning, except for arguments that the constructor cannot do without.
             strict: whether all weights must be there.
             weights_only: as in torch.load; None for True.
             **arguments: of the constructor. Without `model` one is made from the backbone's configuration, which the
@@ -81,8 +81,8 @@ class EvaluatedRM(L.LightningModule):
             ValueError: if the model cannot be made from the checkpoint alone, or an argument of the constructor is
                 missing.
         """
-        told = arguments_for(cls, checkpoint_path, arguments)
         only = True if weights_only is None else weights_only
+        told = arguments_for(cls, checkpoint_path, arguments, only)
         return super().load_from_checkpoint(checkpoint_path, map_location, hparams_file, strict, only, **told)
 
     def on_validation_start(self) -> None:
