@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -27,11 +28,12 @@ import pytest
 import torch
 from huggingface_hub import constants
 from lightning.fabric.utilities.data import _set_sampler_epoch
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import LearningRateFinder, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.tuner.tuning import Tuner
 from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
@@ -452,6 +454,25 @@ def test_lightning_keeps_averaged_weights_in_a_copy_and_swaps_them_in() -> None:
     callback._average_model = AveragedModel(average)
     callback._swap_models(module)
     assert (module.weight.item(), callback._average_model.module.weight.item()) == (2.0, 1.0)
+
+
+def test_a_tuner_marks_the_search_that_ends_its_fit(tmp_path: Path) -> None:
+    """`_early_exit`, by which it is told from a callback that searches within a run."""
+    assert not LearningRateFinder()._early_exit
+    seen: list[bool] = []
+
+    class Seen(L.LightningModule):
+        def setup(self, stage: str) -> None:
+            callbacks: list[Any] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+            seen.extend(one._early_exit for one in callbacks if isinstance(one, LearningRateFinder))
+            raise KeyboardInterrupt
+
+    trainer = L.Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_checkpointing=False)
+    module = Seen()
+    module.training_step = module.configure_optimizers = lambda *_: None
+    with suppress(KeyboardInterrupt, SystemExit):
+        Tuner(trainer).lr_find(module, DataLoader([0]), update_attr=False)
+    assert seen == [True]
 
 
 def test_settings_of_transformers_trainers_keep_how_many_gpus_there_are(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ layouts, files or configurations.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -50,6 +51,7 @@ from lightning_rm.modules.routing import with_routing
 from lightning_rm.modules.shares import check_training_share
 from lightning_rm.modules.spikes import GradientSpikes, Spike
 from lightning_rm.modules.tips import leave_out_tips
+from lightning_rm.modules.unfrozen import check_unfrozen, trained
 
 __all__ = ["EvaluationStage", "PairwiseRM", "metric_prefix"]
 
@@ -102,6 +104,20 @@ class PairwiseRM(Method):
         self._restored = RestoredOptimizer()
         self.last_epoch: dict[str, float] = {}
         self._frozen = Frozen()
+        self._trained_at_first: set[int] = set()
+
+    @property
+    def lr(self) -> float | None:
+        """The optimizer's learning rate, where `optimizer` is a partial of one: what Lightning's
+        `Tuner(trainer).lr_find(module, data)` sets. The head's own, `head_lr`, stays.
+        """
+        options: dict[str, Any] = getattr(self.optimizer, "keywords", {})
+        return options.get("lr")
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        of_any_options: Any = self.optimizer
+        self.optimizer = partial(of_any_options, lr=rate)
 
     # Before a run and after it
 
@@ -114,6 +130,8 @@ class PairwiseRM(Method):
                 data module plans an epoch, or the precision is not one of those that leave head, rewards and losses in
                 float32.
         """
+        if stage == "fit":
+            self._begin_run()
         callbacks: list[L.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         check_trainer(self.trainer.precision, callbacks)
         if (pairs := self._known_pairs()) is not None:
@@ -130,7 +148,7 @@ class PairwiseRM(Method):
         if self._trainer is None:
             return
         self._frozen.add(self.idle_parameters())
-        shard_for(self.trainer.strategy, self.trainer.precision, self.model, self._own_parts())
+        shard_for(self.trainer.strategy, self.trainer.precision, self.model, self)
 
     def teardown(self, stage: str) -> None:
         """Unfreeze what the run has frozen, for whatever trains the model next."""
@@ -138,8 +156,9 @@ class PairwiseRM(Method):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over `parameter_groups`, and its schedule over all steps of the run."""
-        own = [parameter for part in self._own_parts() for parameter in part.parameters()]
         model = self.model
+        of_model = {id(parameter) for parameter in model.parameters()}
+        own = [parameter for parameter in self.parameters() if id(parameter) not in of_model]
         tables = [*tables_of(model), *model.lm_head_parameters()]
         groups = parameter_groups(model.backbone_parameters(), model.head_parameters(), self.head_lr, own, tables)
         clips_scaled = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
@@ -160,6 +179,7 @@ class PairwiseRM(Method):
             ValueError: if the batches were made for another trainer.
         """
         check_training_share(self.trainer)
+        self._trained_at_first = trained(self)
         self._progress.start(self.device)
         self.finite.start()
         scheduler = self.lr_schedulers()
@@ -167,8 +187,15 @@ class PairwiseRM(Method):
         self._restored.take(optimizer, scheduler if isinstance(scheduler, LRScheduler) else None)
 
     def on_train_batch_start(self, batch: PreferenceBatch, batch_idx: int) -> None:
-        """Remember what the batch will change, for Ctrl-C may come in the middle of it."""
+        """Remember what the batch will change, for Ctrl-C may come in the middle of it.
+
+        Raises:
+            ValueError: if it is no batch of pairs; at the start of an epoch, if the method needs strengths and a pair
+                has none, or something was unfrozen that no optimizer steps.
+        """
         check_batch(batch)
+        if batch_idx == 0:
+            self._check_unfrozen()
         self._progress.start_batch(self.device)
         self._step_before_batch = self.global_step
         # Later batches are not looked at: the host would wait for the device in every step.
@@ -289,8 +316,22 @@ class PairwiseRM(Method):
 
     # Behind the hooks
 
+    def _begin_run(self) -> None:
+        """Forget an earlier fit: its sums, a checkpoint that it read and did not go on from, and, where another trainer
+        begins a run, the steps that were left out of that one.
+        """
+        self._progress, self._restored = Progress(), RestoredOptimizer()
+        if self.global_step == 0:
+            self.finite = FiniteSteps(int(self.finite.max_skipped), GradientSpikes(self.finite.spikes.factor))
+
+    def _check_unfrozen(self) -> None:
+        """Check that what was unfrozen since training began is trained; see `check_unfrozen`."""
+        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
+        check_unfrozen(self, self._trained_at_first, optimizer, self.trainer.strategy)
+
     def _log_steps(self) -> None:
         """Log losses, metrics and diagnostics of the steps since the last log."""
+        self._check_unfrozen()
         totals = self._progress.take_since_log(self._sum_over_ranks)
         losses = mean_losses(totals)
         for name, value in losses.items():
@@ -331,10 +372,6 @@ class PairwiseRM(Method):
         """Return the data module, if it knows the pairs that it hands out; any iterable of batches trains too."""
         datamodule = getattr(self.trainer, "datamodule", None)
         return datamodule if isinstance(datamodule, KnowsPairs) else None
-
-    def _own_parts(self) -> list[nn.Module]:
-        """Return what the method trains beside the reward model."""
-        return [part for part in self.children() if part is not self.model and list(part.parameters())]
 
     @property
     def _is_fitted(self) -> bool:

@@ -114,8 +114,12 @@ class Climb:
             )
 
     def begin_step(self) -> None:
-        """Forget the climb of the step before; the model is at theta."""
-        self.ascent.forget()
+        """Forget the climb of the step before; the model is at theta.
+
+        What is moved is chosen anew, for layers may have been frozen or unfrozen since.
+        """
+        self.back()
+        self._ascent = None
         self.climbed, self.seen = [], {}
 
     def up(self, responses: Sequence[GroupBatch], is_logged: bool) -> None:

@@ -5,7 +5,7 @@ It knows a model, parameters and a strategy; no batches and no losses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
@@ -37,16 +37,25 @@ class Frozen:
         self._parameters = []
 
 
-def shard_for(strategy: Strategy, precision: str | int, model: AnyRewardModel, own_parts: Sequence[nn.Module]) -> None:
+def shard_for(strategy: Strategy, precision: str | int, model: AnyRewardModel, method: nn.Module) -> None:
     """Shard a model in place where the strategy asks for it (FSDP2), and read the weights that are still on the disk.
 
     Args:
         strategy: the trainer's.
         precision: the trainer's.
         model: the reward model.
-        own_parts: what a method trains beside it.
+        method: which holds it; what it trains beside it is sharded too.
+
+    Raises:
+        ValueError: if a parameter is the method's own and no module's, which nothing would shard or average.
     """
     if isinstance(strategy, ModelParallelStrategy):
+        if alone := [name for name, _ in method.named_parameters(recurse=False)]:
+            raise ValueError(
+                f"{type(method).__name__}.{alone[0]} is a parameter by itself, and FSDP2 shards modules: put it into a "
+                "torch.nn.Module whose forward reads it, or take trainer=ddp"
+            )
+        own_parts = [part for part in method.children() if part is not model and list(part.parameters())]
         compute_dtype = torch.bfloat16 if precision == "bf16-mixed" else None
         offload = isinstance(strategy, FSDP2Strategy) and strategy.cpu_offload
         shard(model, strategy.device_mesh, compute_dtype, offload)

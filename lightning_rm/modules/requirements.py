@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -121,7 +121,8 @@ def check_batch(batch: object) -> None:
 
 
 def check_trainer(precision: str | int, callbacks: Sequence[L.Callback]) -> None:
-    """Check that a trainer leaves head, rewards and losses in float32, and the number of micro-batches of a step.
+    """Check that a trainer leaves head, rewards and losses in float32, and the number of micro-batches of a step and
+    the learning rate as they are.
 
     Raises:
         ValueError: if it does not.
@@ -138,6 +139,11 @@ def check_trainer(precision: str | int, callbacks: Sequence[L.Callback]) -> None
         raise ValueError(
             "GradientAccumulationScheduler changes how many micro-batches make a step, and an epoch is planned for "
             "one number: set the trainer's accumulate_grad_batches instead"
+        )
+    if any(isinstance(one, LearningRateFinder) and not one._early_exit for one in callbacks):  # pyright: ignore[reportPrivateUsage]  # a Tuner's ends its fit
+        raise ValueError(
+            "LearningRateFinder as a callback leaves a schedule with the rate of before: find one before training, by "
+            "Tuner(trainer).lr_find(module, data), which sets module.lr"
         )
 
 

@@ -35,10 +35,13 @@ class RestoredOptimizer:
             check_options(self._groups_before, optimizer.state_dict()["param_groups"])
 
     def take(self, optimizer: Optimizer, scheduler: LRScheduler | None) -> None:
-        """Give a restored optimizer this run's options, if training goes on; see `take_options`."""
-        if self.goes_on:
+        """Give a restored optimizer this run's options, if training goes on; see `take_options`.
+
+        One that nobody has remembered, of a method that makes its own, goes on with those of the checkpoint.
+        """
+        if self.goes_on and self._options:
             take_options(optimizer, scheduler, self._options)
-            self.goes_on, self._groups_before = False, None
+        self.goes_on, self._groups_before = False, None
 
 
 def options_of(optimizer: Optimizer) -> list[ParameterGroup]:

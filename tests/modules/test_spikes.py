@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
@@ -129,8 +130,9 @@ def test_pairs_that_are_streamed_are_named_by_their_shards(tmp_path: Path) -> No
     shards = streamed(tmp_path)
     data = PreferenceDataModule(world_tokenizer(), train=shards, batch_pairs=4, order="random", layout="packed")
     module = BaselineRM(toy_model(), partial(torch.optim.SGD, lr=1e-3))
-    module.finite.spikes.kept.append(Spike(0, 30.0, 1.0, (0, 13)))
-    trainer = toy_trainer(tmp_path, max_epochs=None, max_steps=1, callbacks=[SpikeRecorder(tmp_path / "spikes.jsonl")])
+    found = LambdaCallback(on_train_start=lambda *_: module.finite.spikes.kept.append(Spike(0, 30.0, 1.0, (0, 13))))
+    callbacks = [found, SpikeRecorder(tmp_path / "spikes.jsonl")]
+    trainer = toy_trainer(tmp_path, max_epochs=None, max_steps=1, callbacks=callbacks)
     trainer.fit(module, data)
     first, second = json.loads((tmp_path / "spikes.jsonl").read_text())["pairs"]
     assert first == {"row": 0, "file": f"{tmp_path}/s0.parquet", "line": 0}
