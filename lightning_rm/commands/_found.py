@@ -15,6 +15,8 @@ from lightning_rm.commands._alone import is_at_work
 from lightning_rm.commands._config import dotted, plain_console, resolved, written_config
 from lightning_rm.commands._job import in_sweep
 from lightning_rm.commands._resume import RESULTS
+from lightning_rm.models.backbone.folder import is_ensemble
+from lightning_rm.models.ensembles.files import member_folders
 from lightning_rm.scoring.load import check_not_above_runs, find_folder
 
 STOPPED = "checkpoints/resume.ckpt"
@@ -110,6 +112,9 @@ def take_runs(cfg: DictConfig) -> None:
             raise ValueError(f"backbone.path={path!r} is a run without weights in model/best; has it finished?")
         plain_console().print(f"backbone.path: {path} is a run; its weights are read from {found}", soft_wrap=True)
         cfg.backbone.path = str(found)
+    elif path is not None and is_ensemble(path):
+        members = ", ".join(map(str, member_folders(path)))
+        raise ValueError(f"backbone.path={path!r} is an ensemble, and a backbone is one model: name one of {members}")
     elif path is not None and find_folder(Path(path)) is None:
         check_not_above_runs(Path(path))
     if cfg.resume is not None and Path(cfg.resume).is_dir() and (found := latest_checkpoint(cfg.resume)) is not None:

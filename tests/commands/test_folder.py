@@ -14,7 +14,7 @@ from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.commands import _ended, _folder
 from lightning_rm.commands._alone import RUN_LOCK
 from lightning_rm.commands._data import start_of
-from lightning_rm.commands._found import STOPPED, changes, check_free, has_come_to
+from lightning_rm.commands._found import STOPPED, changes, check_free, has_come_to, take_runs
 from lightning_rm.commands._trainings import train_in
 
 RESULTS = {"test": {"accuracy": 0.5, "num_pairs": 2.0}}
@@ -147,6 +147,16 @@ def test_a_run_that_can_go_on_or_has_ended_is_not_replaced_unasked(tmp_path: Pat
     (tmp_path / RUN_LOCK).parent.mkdir()
     with FileLock(tmp_path / RUN_LOCK):
         check_free(tmp_path)
+
+
+def test_an_ensemble_is_no_backbone(tmp_path: Path) -> None:
+    """It has a tokenizer in each of its members alone, which was all that a user heard."""
+    (tmp_path / "ensemble.json").write_text('{"members": ["0", "1"]}')
+    cfg = OmegaConf.create({"backbone": {"path": str(tmp_path)}, "resume": None})
+    with pytest.raises(
+        ValueError, match=rf"^backbone.path='{tmp_path}' is an ensemble.* one of {tmp_path}/0, {tmp_path}/1$"
+    ):
+        take_runs(cfg)
 
 
 def test_a_run_has_come_to_its_end_by_the_settings_that_it_has(tmp_path: Path) -> None:

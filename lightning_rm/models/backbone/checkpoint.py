@@ -80,7 +80,10 @@ class Checkpoint:
         folder = Path(self.path)
         if folder.is_dir() and self.gguf_file is None and not (folder / "config.json").is_file():
             if (folder / "adapter_config.json").is_file():
-                raise ValueError(f"{self.origin} holds a LoRA adapter alone; merge it into its backbone first")
+                raise ValueError(
+                    f"{self.origin} holds a LoRA adapter alone; merge it into its backbone first, by peft's "
+                    "merge_and_unload(), and save that with the tokenizer"
+                )
             below = sorted(str(found.parent) for depth in ("*", "*/*") for found in folder.glob(f"{depth}/config.json"))
             raise ValueError(
                 f"{self.origin}: the folder holds no model, there is no config.json in it; "
