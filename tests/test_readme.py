@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 
 from lightning_rm import BaselineRM, score
 from lightning_rm.analysis.paired import paired_difference
-from lightning_rm.batch import RewardOutput, preference_batch
+from lightning_rm.batch import PreferenceBatch, RewardOutput, preference_batch
 from lightning_rm.commands._choices import compose_choices
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._keys import check_keys
@@ -41,7 +41,7 @@ from lightning_rm.metrics.pairs import metric_names
 from lightning_rm.metrics.scores import score_metric_names
 from lightning_rm.metrics.text import text_metric_names
 from tests.commands.test_conf import composed
-from tests.toy import toy_model, write_jsonl
+from tests.toy import toy_data, toy_model, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -247,6 +247,25 @@ def test_a_reward_model_of_ones_own_trains_and_the_command_finds_it(
     check_targets(module)
     assert instantiate({**module, "_partial_": True}).func.__name__ == "HingeRM"
     monkeypatch.delitem(sys.modules, "own_rewards")
+
+
+def test_a_loop_of_ones_own_trains_on_every_pair_in_another_order_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [code] = [block for language, block in DOCS if language == "python" and "set_epoch(epoch)" in block]
+    read: list[int] = []
+
+    def to(batch: PreferenceBatch, device: str) -> PreferenceBatch:
+        read.extend(batch.row.tolist())
+        return batch
+
+    monkeypatch.setattr(PreferenceBatch, "to", to)
+    model, data = toy_model(), toy_data(8, cache_dir=tmp_path)
+    before = [parameter.clone() for parameter in model.head_parameters()]
+    exec(compile(code, "training.md", "exec"), {"torch": torch, "model": model, "data": data})
+    assert sorted(read[:8]) == sorted(read[8:]) == list(range(8))
+    assert read[:8] != read[8:]
+    assert not any(map(torch.equal, before, model.head_parameters()))
 
 
 @pytest.mark.parametrize("command", [command for command in OWN if "experiment=mine" in command])
