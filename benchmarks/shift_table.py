@@ -68,11 +68,13 @@ def read_all(
             if twice := found.get(row, {}).keys() & runs.keys():
                 raise SystemExit(f"{place}: {row} of {', '.join(sorted(twice))} is in another place too")
             found.setdefault(row, {}).update(runs)
-    kept = {row for row in found if not only or row in ("baseline", *OTHER_SEEDS, *only)}
-    asked = {
-        row: {key: runs[key] for key in runs if not worlds or world_of(key) in worlds} for row, runs in found.items()
+    named = ("baseline", *OTHER_SEEDS, *only) if only else found
+    kept = {
+        row: {key: runs[key] for key in runs if not worlds or world_of(key) in worlds}
+        for row, runs in found.items()
+        if row in named
     }
-    return {row: runs for row, runs in asked.items() if row in kept and runs}
+    return {row: runs for row, runs in kept.items() if runs}
 
 
 def world_of(key: str) -> int:

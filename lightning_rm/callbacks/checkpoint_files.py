@@ -102,13 +102,18 @@ def check_bytes(path: str | Path) -> None:
         raise ValueError(f"{error}. {_others(path)}") from error
 
 
+def checkpoints_of(run: str | Path) -> list[Path]:
+    """Return the checkpoints in a run's folder, whole or not; one of shards is a folder."""
+    return sorted((Path(run) / "checkpoints").glob("*.ckpt"))
+
+
 def latest_checkpoint(run: str | Path) -> Path | None:
     """Return the checkpoint of a run's folder that has the most steps, of those that are whole; None if there is none.
 
     It warns of those that it passes over.
     """
     found: list[tuple[int, Path]] = []
-    for path in sorted((Path(run) / "checkpoints").glob("*.ckpt")):
+    for path in checkpoints_of(run):
         try:
             found.append((int(_read(path)["global_step"]), path))
         except (ValueError, OSError) as error:

@@ -85,7 +85,7 @@ def check_run(
         if callback is None:
             continue
         key, monitor = f"callbacks.{name}.monitor", callback.get("monitor")
-        if monitor is None and str(callback.get("_target_")).endswith(".EarlyStopping"):
+        if monitor is None and is_early_stop(callback):
             raise ValueError(f"{key}=null: early stopping goes by a metric; name one, as val/accuracy")
         if monitor is None or str(monitor).startswith(TRAIN):
             continue
@@ -114,6 +114,11 @@ def check_run(
             f"data.max_tokens={longest}{unset}, but the backbone has positions for {limit}; "
             f"set data.max_tokens={limit} or less"
         )
+
+
+def is_early_stop(callback: DictConfig) -> bool:
+    """Tell whether a configured callback is Lightning's `EarlyStopping`, or one of that name."""
+    return str(callback.get("_target_")).endswith(".EarlyStopping")
 
 
 def train_monitors(cfg: DictConfig) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.analysis.runs import read_results
-from lightning_rm.callbacks.checkpoint_files import latest_checkpoint
+from lightning_rm.callbacks.checkpoint_files import checkpoints_of, latest_checkpoint
 from lightning_rm.commands._alone import is_at_work
 from lightning_rm.commands._config import dotted, plain_console, resolved, written_config
 from lightning_rm.commands._job import in_sweep
@@ -24,11 +24,6 @@ STOPPED = "checkpoints/resume.ckpt"
 
 HOW = ("resume", "overwrite")
 """Settings that say how a run comes into its folder, and not what it is."""
-
-
-def can_go_on(run: Path) -> bool:
-    """Tell whether a run has left a checkpoint: after Ctrl-C, an error or a kill."""
-    return any((run / "checkpoints").glob("*.ckpt"))
 
 
 def check_free(run: Path) -> None:
@@ -46,7 +41,7 @@ def check_free(run: Path) -> None:
             f"{run} holds a run that has ended: name another folder with {other}=, or set overwrite=true to train anew "
             "in its place"
         )
-    if can_go_on(run):
+    if checkpoints_of(run):  # left by Ctrl-C, an error or a kill
         raise ValueError(
             f"{run} holds a run that has not come to its end: go on with it by resume=auto, or set overwrite=true to "
             "begin another in its place"

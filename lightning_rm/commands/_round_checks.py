@@ -12,8 +12,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import get_args
 
-from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from lightning_rm.commands._data import find_policy
 from lightning_rm.commands._places import with_whole_paths
@@ -70,7 +70,7 @@ def check_settings(stages: RoundStages) -> None:
     if cfg.combine not in (known := (*get_args(Aggregate), "warm")):
         raise ValueError(f"combine={cfg.combine!r}; give one of {', '.join(known)}")
     check_numbers(0, lam=cfg.lam)
-    _check_models(cfg)
+    _check_models(stages)
     if stages.policy.chooses:
         instantiate(cfg.policy_optimizer.choose)
     else:
@@ -113,9 +113,10 @@ def check_all(stages: RoundStages) -> None:
     write_text(mark, done + "\n")
 
 
-def _check_models(cfg: DictConfig) -> None:
+def _check_models(stages: RoundStages) -> None:
     """Check that the reward models of a round give rewards, and one for a response in the way that is asked for."""
-    if get_class(cfg.module._target_).measures_text:  # pyright: ignore[reportAttributeAccessIssue]
+    cfg = stages.cfg
+    if stages.model.method.measures_text:
         raise ValueError(f"module: {cfg.module._target_} trains no rewards to improve a policy by; name another module")
     if cfg.num_models > 1 and cfg.members is not None:
         raise ValueError(

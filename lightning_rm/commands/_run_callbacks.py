@@ -20,7 +20,7 @@ from lightning_rm.callbacks import (
     ResumeCheckpoint,
     SpikeRecorder,
 )
-from lightning_rm.commands._checks import train_monitors
+from lightning_rm.commands._checks import is_early_stop, train_monitors
 from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._folder import SPIKES
 from lightning_rm.commands._found import STOPPED
@@ -80,10 +80,9 @@ def _looks_at(callback: DictConfig) -> dict[str, bool]:
     Lightning looks at the end of an epoch, which a run that ends before its first validation has too: there the metric
     cannot be, and the error would cost the weights.
     """
-    stops = str(callback.get("_target_")).endswith(".EarlyStopping")
     by_validations = str(callback.get("monitor")).startswith("val/")
     is_said = callback.get("check_on_train_epoch_end") is not None
-    return {"check_on_train_epoch_end": False} if stops and by_validations and not is_said else {}
+    return {"check_on_train_epoch_end": False} if is_early_stop(callback) and by_validations and not is_said else {}
 
 
 def in_order(own: list[L.Callback], asked: list[L.Callback]) -> list[L.Callback]:

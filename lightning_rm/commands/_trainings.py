@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_rm.callbacks.checkpoint_files import checkpoints_of
 from lightning_rm.commands._ended import draw_missing
-from lightning_rm.commands._found import can_go_on
 from lightning_rm.commands._resume import RESULTS
 from lightning_rm.commands._words import quoted
 from lightning_rm.scoring.load import find_folder
@@ -25,6 +25,6 @@ def train_in(run: Path, words: Sequence[str]) -> list[str]:
     """Return the command that trains in a folder, ready for it: a run that left a checkpoint there goes on, and what
     another has left is removed.
     """
-    if not can_go_on(run):
+    if not checkpoints_of(run):
         shutil.rmtree(run, ignore_errors=True)
     return ["train", *words, f"hydra.run.dir={quoted(run)}", "resume=auto"]
