@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, cast
 
 import lightning as L
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -21,7 +20,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_rm.batch import PreferenceBatch, RewardOutput
 from lightning_rm.counts import check_numbers, given, number_of
 from lightning_rm.models.protocol import AnyRewardModel
-from lightning_rm.models.zero_optimizer import ZeroOptimizer
 from lightning_rm.modules.checkpoints import check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
 from lightning_rm.modules.counted import OF_EPOCH, counted, mean_losses
@@ -31,9 +29,8 @@ from lightning_rm.modules.method import Method, check_losses
 from lightning_rm.modules.optimization import (
     OptimizerFactory,
     SchedulerFactory,
+    groups_of,
     make_optimizer,
-    parameter_groups,
-    tables_of,
 )
 from lightning_rm.modules.prepared import Frozen, shard_for
 from lightning_rm.modules.progress import AcrossRanks, Progress
@@ -131,7 +128,10 @@ class PairwiseRM(Method):
                 float32.
         """
         if stage == "fit":
-            self._begin_run()
+            # Nothing of an earlier fit, nor of a checkpoint that it read and did not go on from.
+            self._progress, self._restored = Progress(), RestoredOptimizer()
+            if self.global_step == 0:  # another trainer's run, not more of that one
+                self.finite = self.finite.anew()
         callbacks: list[L.Callback] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         check_trainer(self.trainer.precision, callbacks)
         if (pairs := self._known_pairs()) is not None:
@@ -155,12 +155,8 @@ class PairwiseRM(Method):
         self._frozen.release()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer over `parameter_groups`, and its schedule over all steps of the run."""
-        model = self.model
-        of_model = {id(parameter) for parameter in model.parameters()}
-        own = [parameter for parameter in self.parameters() if id(parameter) not in of_model]
-        tables = [*tables_of(model), *model.lm_head_parameters()]
-        groups = parameter_groups(model.backbone_parameters(), model.head_parameters(), self.head_lr, own, tables)
+        """Return the optimizer over `groups_of` the model, and its schedule over all steps of the run."""
+        groups = groups_of(self, self.model, self.head_lr)
         clips_scaled = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
         optimizer = make_optimizer(self.optimizer, groups, clips_scaled)
         self._restored.check(optimizer)
@@ -183,19 +179,18 @@ class PairwiseRM(Method):
         self._progress.start(self.device)
         self.finite.start()
         scheduler = self.lr_schedulers()
-        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
-        self._restored.take(optimizer, scheduler if isinstance(scheduler, LRScheduler) else None)
+        self._restored.take(self._optimizer, scheduler if isinstance(scheduler, LRScheduler) else None)
 
     def on_train_batch_start(self, batch: PreferenceBatch, batch_idx: int) -> None:
         """Remember what the batch will change, for Ctrl-C may come in the middle of it.
 
         Raises:
             ValueError: if it is no batch of pairs; at the start of an epoch, if the method needs strengths and a pair
-                has none, or something was unfrozen that no optimizer steps.
+                has none; there and in steps that are logged, if something was unfrozen that no optimizer steps.
         """
         check_batch(batch)
-        if batch_idx == 0:
-            self._check_unfrozen()
+        if batch_idx == 0 or self._is_logged():
+            check_unfrozen(self, self._trained_at_first, self._optimizer, self.trainer.strategy)
         self._progress.start_batch(self.device)
         self._step_before_batch = self.global_step
         # Later batches are not looked at: the host would wait for the device in every step.
@@ -228,8 +223,6 @@ class PairwiseRM(Method):
             optimizer: about to step.
             *others: scalars, equal on all ranks.
         """
-        if isinstance(optimizer, ZeroOptimizer):  # it looks at gradients as it steps; `on_train_batch_end` hears of it
-            return
         scaled = self.trainer.precision == "16-mixed"
         self._gradient_norm = self.finite.end_step(self.global_step, optimizer, *others, scaled=scaled)
 
@@ -240,8 +233,6 @@ class PairwiseRM(Method):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip as the trainer says, by the norm that is known already; see `clipping`."""
-        if isinstance(optimizer, ZeroOptimizer):  # its engine was told, and clips as it steps
-            return
         plugin, norm = self.trainer.precision_plugin, self._gradient_norm
         if not clip_gradients(plugin, optimizer, gradient_clip_val, gradient_clip_algorithm, norm):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -249,8 +240,8 @@ class PairwiseRM(Method):
     def on_train_batch_end(self, outputs: object, batch: PreferenceBatch, batch_idx: int) -> None:
         """Log losses and metrics, exact over all pairs since the last log, on the steps that Lightning writes out."""
         stepped = self.global_step > self._step_before_batch  # also by an epoch's last batch, short of micro-batches
-        if stepped and isinstance(optimizer := self.optimizers(use_pl_optimizer=False), ZeroOptimizer):
-            self.finite.took_step(self._step_before_batch, torch.tensor(optimizer.norm, device=self.device))
+        if stepped:
+            self.finite.took_step(self._step_before_batch, self._optimizer)
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
         if stepped and self.finite.due(self.global_step, every):
             self._name_skipped_steps()
@@ -316,22 +307,8 @@ class PairwiseRM(Method):
 
     # Behind the hooks
 
-    def _begin_run(self) -> None:
-        """Forget an earlier fit: its sums, a checkpoint that it read and did not go on from, and, where another trainer
-        begins a run, the steps that were left out of that one.
-        """
-        self._progress, self._restored = Progress(), RestoredOptimizer()
-        if self.global_step == 0:
-            self.finite = FiniteSteps(int(self.finite.max_skipped), GradientSpikes(self.finite.spikes.factor))
-
-    def _check_unfrozen(self) -> None:
-        """Check that what was unfrozen since training began is trained; see `check_unfrozen`."""
-        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
-        check_unfrozen(self, self._trained_at_first, optimizer, self.trainer.strategy)
-
     def _log_steps(self) -> None:
         """Log losses, metrics and diagnostics of the steps since the last log."""
-        self._check_unfrozen()
         totals = self._progress.take_since_log(self._sum_over_ranks)
         losses = mean_losses(totals)
         for name, value in losses.items():
@@ -372,6 +349,15 @@ class PairwiseRM(Method):
         """Return the data module, if it knows the pairs that it hands out; any iterable of batches trains too."""
         datamodule = getattr(self.trainer, "datamodule", None)
         return datamodule if isinstance(datamodule, KnowsPairs) else None
+
+    def _is_logged(self) -> bool:
+        """Tell whether the step that is being taken is one of those that Lightning writes out."""
+        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
+        return bool(every) and (self.global_step + 1) % every == 0  # 0 is never
+
+    @property
+    def _optimizer(self) -> Optimizer:
+        return cast(Optimizer, self.optimizers(use_pl_optimizer=False))
 
     @property
     def _is_fitted(self) -> bool:

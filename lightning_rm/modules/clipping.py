@@ -11,6 +11,8 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_rm.models.zero_optimizer import ZeroOptimizer
+
 
 def clip_gradients(
     plugin: Precision, optimizer: Optimizer, value: float | None, algorithm: str | None, norm: Tensor | None
@@ -27,6 +29,8 @@ def clip_gradients(
         algorithm: `norm` or `value`; None for `norm`.
         norm: of all gradients; None where it is not known.
     """
+    if isinstance(optimizer, ZeroOptimizer):  # its engine was told, and clips as it steps
+        return True
     by = GradClipAlgorithmType(algorithm or "norm")
     if value and by == GradClipAlgorithmType.NORM and norm is not None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

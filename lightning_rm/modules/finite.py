@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_rm.counts import is_number, number_of
+from lightning_rm.models.zero_optimizer import ZeroOptimizer
 from lightning_rm.modules.gather import world_size
 from lightning_rm.modules.gradients import gradient_norm, is_sharded, leave_out_unless, local
 from lightning_rm.modules.spikes import GradientSpikes
@@ -75,7 +76,7 @@ class FiniteSteps:
     def __init__(self, max_skipped: int, spikes: GradientSpikes) -> None:
         if not (is_number(max_skipped) and max_skipped >= 1):
             raise ValueError(f"max_skipped={max_skipped}: give the number of steps in a row that end a run, 1 or more")
-        self.max_skipped = max_skipped
+        self.max_skipped: int = max_skipped
         self.spikes = spikes
         self.num_skipped = 0
         self.norm: Tensor | None = None
@@ -84,6 +85,10 @@ class FiniteSteps:
         self._losses: list[Tensor] = []
         self._rows: list[Tensor] = []
         self._steps: list[_Step] = []
+
+    def anew(self) -> FiniteSteps:
+        """Return one of the same options that has seen no step."""
+        return FiniteSteps(self.max_skipped, GradientSpikes(self.spikes.factor))
 
     def start(self) -> None:
         """Forget what an interrupted run has left to read; count on from a checkpoint, if one was taken up."""
@@ -108,6 +113,8 @@ class FiniteSteps:
     def end_step(self, number: int, optimizer: Optimizer, *others: Tensor, scaled: bool = False) -> Tensor | None:
         """Leave the step out if its gradient, or another number of it, is not finite.
 
+        A `ZeroOptimizer` looks at gradients as it steps, and `took_step` hears of it.
+
         Args:
             number: optimizer steps that were done before.
             optimizer: with the gradients, whole over ranks.
@@ -117,8 +124,10 @@ class FiniteSteps:
 
         Returns:
             The gradient's norm, a scalar, 0 where the step is left out; None where it is not known whole, of
-            sharded or scaled gradients.
+            sharded or scaled gradients and of a `ZeroOptimizer`'s.
         """
+        if isinstance(optimizer, ZeroOptimizer):
+            return None
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         parameters = [parameter for parameter in parameters if parameter.grad is not None]
         if scaled:
@@ -130,16 +139,17 @@ class FiniteSteps:
         leave_out_unless(finite, optimizer, parameters)
         return None if is_sharded(parameters) else norm.where(finite, 0.0)
 
-    def took_step(self, number: int, norm: Tensor) -> None:
-        """Note a step that was taken, or left out where its gradient's norm is not finite, by the optimizer itself.
+    def took_step(self, number: int, optimizer: Optimizer) -> None:
+        """Note a step that a `ZeroOptimizer` took, or left out where its gradient's norm is not finite; of any other
+        `end_step` has noted it.
 
         Args:
             number: optimizer steps that were done before.
-            norm: of the gradient over all ranks, a scalar.
+            optimizer: that has stepped.
         """
-        finite = norm.isfinite()
-        self.norm = norm
-        self._end(number, finite)
+        if isinstance(optimizer, ZeroOptimizer):
+            self.norm = torch.tensor(optimizer.norm, device=self._losses[0].device)
+            self._end(number, self.norm.isfinite())
 
     def due(self, number: int, log_every: int) -> bool:
         """Tell whether flags are to be read after so many steps: where that costs nothing, or metrics are logged."""

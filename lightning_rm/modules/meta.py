@@ -216,10 +216,6 @@ class MetaRM(PairwiseRM):
             finally:
                 self._model_above = None
 
-    def _is_logged(self) -> bool:
-        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]  # set, not declared
-        return bool(every) and (self.global_step + 1) % every == 0  # 0 is never
-
 
 class _BackToTheta(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Parameter groups and learning-rate schedules. They know parameters and names, not what is learned."""
+"""Parameter groups, learning-rate schedules and the optimizer. They know parameters and names, not what is learned."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers.optimization import get_scheduler
+
+from lightning_rm.models.protocol import AnyRewardModel
 
 ParameterGroup = dict[str, Any]
 
@@ -54,7 +56,7 @@ def parameter_groups(
         head: the head's parameters.
         head_lr: the head's learning rate; None takes the optimizer's.
         method: what a method trains beside the reward model, such as prototypes: at the head's rate, without decay.
-        tables: which of the backbone's are tables, such as `tables_of` finds.
+        tables: which of them are looked up in, not multiplied by: the embeddings of tokens, of positions.
     """
     rate: ParameterGroup = {} if head_lr is None else {"lr": head_lr}
     groups: list[ParameterGroup] = []
@@ -69,9 +71,16 @@ def parameter_groups(
     return ParameterGroups((group for group in groups if group["params"]), tables)
 
 
-def tables_of(model: nn.Module) -> list[Tensor]:
-    """Return the tables of a model: the embeddings of tokens, of positions and whatever else is looked up."""
-    return [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+def groups_of(method: nn.Module, model: AnyRewardModel, head_lr: float | None = None) -> ParameterGroups:
+    """Return the groups of a reward model, and of what the method that holds it trains beside it.
+
+    Tables are the embeddings of whatever is looked up, and a kept LM head.
+    """
+    of_model = {id(parameter) for parameter in model.parameters()}
+    own = [parameter for parameter in method.parameters() if id(parameter) not in of_model]
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    tables = [*embeddings, *model.lm_head_parameters()]
+    return parameter_groups(model.backbone_parameters(), model.head_parameters(), head_lr, own, tables)
 
 
 def warmup_schedule(
@@ -113,7 +122,7 @@ def make_optimizer(factory: OptimizerFactory, groups: ParameterGroups, clips_sca
 
     Args:
         factory: makes it, as a user gave it.
-        groups: of `parameter_groups`.
+        groups: of `groups_of`.
         clips_scaled: whether gradients are clipped that are scaled for float16.
 
     Raises:

@@ -140,7 +140,7 @@ def test_a_step_that_was_left_out_is_noted() -> None:
     for number in range(3):
         finite.guard(torch.tensor(0.5), torch.tensor([number, -1]))
         assert optimizer.step(lambda: "a loss") == "a loss"
-        finite.took_step(number, torch.tensor(optimizer.norm))
+        finite.took_step(number, optimizer)
     skipped = finite.read()
     assert [(step.number, step.of_loss, step.rows) for step in skipped] == [(1, False, [1])]
     assert (finite.num_skipped, finite.in_a_row) == (1, 0)

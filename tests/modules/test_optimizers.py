@@ -14,16 +14,11 @@ from torch.optim import AdamW
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules import optimizers
 from lightning_rm.modules.baseline import BaselineRM
-from lightning_rm.modules.optimization import ParameterGroups, parameter_groups, tables_of, warmup_schedule
+from lightning_rm.modules.optimization import groups_of, parameter_groups, warmup_schedule
 from lightning_rm.modules.optimizers import Muon, adamw_8bit, adamw_paged
 from tests.float64 import assert_same
 from tests.tiny import VOCAB, laid_out, tiny_model
 from tests.toy import toy_trainer
-
-
-def groups_of(model: RewardModel) -> ParameterGroups:
-    both = model.backbone_parameters(), model.head_parameters()
-    return parameter_groups(*both, head_lr=0.02, tables=tables_of(model))
 
 
 def stepped(optimizer: Any, model: RewardModel, steps: int = 2) -> None:
@@ -38,8 +33,8 @@ def test_matrices_turn_and_the_rest_is_adamw() -> None:
     """The table of embeddings, vectors and the head move as AdamW moves them in the first step; matrices do not."""
     options = {"lr": 0.01, "weight_decay": 0.1}
     muon, adamw, before = (tiny_model("llama", changes={"intermediate_size": 24}) for _ in range(3))
-    stepped(Muon(groups_of(muon), **options), muon, steps=1)
-    stepped(AdamW(groups_of(adamw), **options), adamw, steps=1)
+    stepped(Muon(groups_of(muon, muon, 0.02), **options), muon, steps=1)
+    stepped(AdamW(groups_of(adamw, adamw, 0.02), **options), adamw, steps=1)
     start = dict(before.named_parameters())
     for (name, one), other in zip(muon.named_parameters(), adamw.parameters(), strict=True):
         assert not torch.equal(one, start[name]), name
@@ -77,8 +72,8 @@ def test_schedules_and_checkpoints_see_one_optimizer() -> None:
     whole, half, rest = (tiny_model("llama", changes={"intermediate_size": 24}) for _ in range(3))
     make = partial(Muon, lr=0.01)
     with pytest.raises(ValueError, match="momentum=1; give a share"):
-        make(groups_of(whole), momentum=1)
-    optimizer = make(groups_of(whole))
+        make(groups_of(whole, whole, 0.02), momentum=1)
+    optimizer = make(groups_of(whole, whole, 0.02))
     assert [group["name"] for group in optimizer.param_groups] == [
         "backbone",
         "backbone_adamw",
@@ -86,10 +81,10 @@ def test_schedules_and_checkpoints_see_one_optimizer() -> None:
         "head",
     ]
     stepped(optimizer, whole, steps=4)
-    first = make(groups_of(half))
+    first = make(groups_of(half, half, 0.02))
     stepped(first, half)
     rest.load_state_dict(half.state_dict())
-    second = make(groups_of(rest))
+    second = make(groups_of(rest, rest, 0.02))
     second.load_state_dict(first.state_dict())
     stepped(second, rest)
     for one, other in zip(whole.parameters(), rest.parameters(), strict=True):
@@ -103,7 +98,8 @@ def test_schedules_and_checkpoints_see_one_optimizer() -> None:
 
 
 def test_eight_bits_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = groups_of(tiny_model("llama"))
+    model = tiny_model("llama")
+    groups = groups_of(model, model, 0.02)
     monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
     for make in (adamw_8bit, adamw_paged):
         with pytest.raises(ValueError, match=f"{make.__name__} needs bitsandbytes"):
@@ -126,7 +122,7 @@ def test_eight_bits_step_as_adamw_does() -> None:
     models = [tiny_model("llama", changes={"hidden_size": 64, "vocab_size": 256}) for _ in range(2)]
     before = models[0].backbone.get_input_embeddings().weight.detach().clone()
     for model, make in zip(models, (torch.optim.AdamW, adamw_8bit), strict=True):
-        stepped(make(groups_of(model), lr=0.01), model, steps=3)
+        stepped(make(groups_of(model, model, 0.02), lr=0.01), model, steps=3)
     plain, eight = (model.backbone.get_input_embeddings().weight - before for model in models)
     assert float((plain - eight).norm() / plain.norm()) < 0.1
     assert not torch.equal(plain, eight)
