@@ -218,8 +218,11 @@ class MetaRM(PairwiseRM):
 
 
 class _BackToTheta(L.Callback):
+    """It stays with a trainer that goes on with another module."""
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        _at_theta(pl_module)
+        if isinstance(pl_module, MetaRM):
+            pl_module.climb.back()
 
 
 def _at_theta(module: nn.Module, *_: Any) -> None:

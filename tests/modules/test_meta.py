@@ -26,6 +26,7 @@ from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.ascent import Ascent, choose_parameters
+from lightning_rm.modules.baseline import BaselineRM
 from lightning_rm.modules.contrast import SimCSE
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
@@ -393,6 +394,20 @@ def test_a_run_that_is_stopped_leaves_the_model_at_theta(tmp_path: Path, hook: s
         fit(toy_trainer(tmp_path, callbacks=[Stop()], accumulate_grad_batches=2), module, batches(2))
     found = dict(module.model.named_parameters())
     assert all(torch.equal(found[name], before[f"model.{name}"]) for name in found)
+
+
+def test_a_trainer_that_goes_on_with_another_method_says_what_failed(tmp_path: Path) -> None:
+    """What MetaRM asks of a trainer stays with it, and is for a MetaRM alone."""
+
+    class Failing(BaselineRM):
+        def losses(self, batch: PreferenceBatch, output: Any) -> dict[str, Tensor]:
+            raise RuntimeError("what failed")
+
+    trainer = toy_trainer(tmp_path, max_epochs=1)
+    fit(trainer, MetaRM(toy_model(), SGD), batches(1))
+    trainer.fit_loop.max_epochs = 2
+    with pytest.raises(RuntimeError, match="what failed"):
+        fit(trainer, Failing(toy_model(), SGD), batches(1))
 
 
 def test_theta_is_restored_when_a_step_is_interrupted(tmp_path: Path) -> None:
