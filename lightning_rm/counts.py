@@ -36,6 +36,20 @@ def check_numbers(least: float, **numbers: object) -> None:
     _check(is_number, "a number", least, numbers)
 
 
+def check_positive(**numbers: object) -> None:
+    """Check that numbers are finite, and above 0.
+
+    Args:
+        **numbers: by the names that they are given by.
+
+    Raises:
+        ValueError: for the first that is not taken.
+    """
+    for name, value in numbers.items():
+        if not is_positive(value):
+            raise ValueError(f"{name}={value!r}; it must be above 0")
+
+
 def given(**values: object) -> dict[str, object]:
     """Return those that are not None, of settings for which it stands for a default."""
     return {name: value for name, value in values.items() if value is not None}

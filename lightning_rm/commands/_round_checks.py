@@ -20,7 +20,7 @@ from lightning_rm.commands._places import with_whole_paths
 from lightning_rm.commands._round_setup import MODEL_SELECTIONS
 from lightning_rm.commands._rounds import RoundStages
 from lightning_rm.commands._words import quoted
-from lightning_rm.counts import check_numbers, is_positive
+from lightning_rm.counts import check_numbers, check_positive
 from lightning_rm.data.rows import GroupRow, Message, PairRow
 from lightning_rm.digests import fingerprint
 from lightning_rm.drafts import write_text
@@ -58,8 +58,7 @@ def check_settings(stages: RoundStages) -> None:
     for name in ("num_prompts", "max_prompt_tokens", "num_eval_prompts", "eval_k", "num_models"):
         if cfg[name] is not None and cfg[name] < 1:
             raise ValueError(f"{name}={cfg[name]}; give 1 or more")
-    if not is_positive(cfg.eval_temperature):
-        raise ValueError(f"eval_temperature={cfg.eval_temperature}; it must be above 0")
+    check_positive(eval_temperature=cfg.eval_temperature)
     for name, known in (("policy_from", ("last", "start")), ("weights", MODEL_SELECTIONS)):
         if cfg[name] not in known:
             raise ValueError(f"{name}={cfg[name]!r}; give {' or '.join(known)}")

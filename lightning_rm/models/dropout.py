@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lightning_rm.counts import given
 from lightning_rm.models.backbone.contexts import evaluating
 from lightning_rm.models.protocol import AnyRewardModel
+from lightning_rm.options import check_words
 
 DropoutAt = Literal["embeddings", "features"]
 
@@ -36,8 +38,7 @@ def add_dropout(model: AnyRewardModel, at: DropoutAt | None, probability: float)
     """
     if not 0 <= probability < 1:
         raise ValueError(f"dropout={probability}: a probability from 0 to below 1 is wanted")
-    if at is not None and at not in get_args(DropoutAt):
-        raise ValueError(f"dropout_at={at!r}: say 'embeddings' or 'features'")
+    check_words(get_args(DropoutAt), **given(dropout_at=at))
     for plain in model.plain_models:
         plain.feature_dropout = nn.Dropout(probability) if at == "features" else nn.Identity()
         embeddings = plain.backbone.get_input_embeddings()

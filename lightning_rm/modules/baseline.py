@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
-from lightning_rm.counts import is_number
+from lightning_rm.counts import check_numbers, is_number
 from lightning_rm.losses import (
     batch_centering_loss,
     centering_loss,
@@ -21,7 +21,7 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import LABELS_AND_WEIGHTS, RANKING_TARGETS, Target, TrainPairs, check_weights
+from lightning_rm.modules.requirements import LABELS_AND_WEIGHTS, RANKING_TARGETS, Target, TrainPairs
 from lightning_rm.options import check_words
 from lightning_rm.precision import wide
 
@@ -66,8 +66,8 @@ class BaselineRM(PairwiseRM):
         spike_factor: float | None = 10.0,
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
-        check_weights(
-            centering=centering, lm_loss=lm_loss, batch_centering=batch_centering, length_penalty=length_penalty
+        check_numbers(
+            0, centering=centering, lm_loss=lm_loss, batch_centering=batch_centering, length_penalty=length_penalty
         )
         if not is_number(margin_scale):
             raise ValueError(f"margin_scale={margin_scale!r}; give a number, 0 for none")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_rm.counts import check_counts, check_numbers, is_positive
+from lightning_rm.counts import check_counts, check_numbers, check_positive
 from lightning_rm.losses import simcse_loss, sinkhorn, swav_loss
 from lightning_rm.models.backbone.contexts import seeded
 from lightning_rm.modules.gather import gather_rows
@@ -100,7 +100,8 @@ class SimCSE(Contrast):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check(samples, temperature=temperature)
+        check_words(get_args(Samples), samples=samples)
+        check_positive(temperature=temperature)
         check_numbers(0, other_weight=other_weight)
         self.samples: Samples = samples
         self.temperature = temperature
@@ -169,7 +170,8 @@ class SwAV(Contrast):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check(samples, temperature=temperature, epsilon=epsilon)
+        check_words(get_args(Samples), samples=samples)
+        check_positive(temperature=temperature, epsilon=epsilon)
         check_counts(2, num_prototypes=num_prototypes)
         check_counts(1, iterations=iterations)
         check_counts(0, queue=queue)
@@ -297,10 +299,3 @@ def _of_samples(weight: Tensor | None, samples: Tensor) -> Tensor | float:
 
 def _unit(rows: Tensor) -> Tensor:
     return F.normalize(rows, dim=-1)
-
-
-def _check(samples: str, **positive: float) -> None:
-    check_words(get_args(Samples), samples=samples)
-    for name, value in positive.items():
-        if not is_positive(value):
-            raise ValueError(f"{name}={value}; it must be above 0")

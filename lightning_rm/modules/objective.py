@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
-from lightning_rm.counts import is_number
+from lightning_rm.counts import check_numbers, is_number
 from lightning_rm.losses import centering_loss, distillation_loss, list_shares, ranking_loss
 from lightning_rm.losses.geometry import alignment, effective_rank, uniformity, usage_entropy
 from lightning_rm.modules.contrast import Contrasted, ContrastFactory
 from lightning_rm.modules.gather import gather_rows, rank, world_size
-from lightning_rm.modules.requirements import check_weights
 from lightning_rm.modules.views import Forward, two_views
+from lightning_rm.options import check_words
 from lightning_rm.tokens import TokenBatch
 
 RankingViews = Literal["both", "first"]
@@ -82,10 +82,9 @@ class Objective(nn.Module):
         centering: float = 0.0,
     ) -> None:
         super().__init__()
-        if ranking_views not in get_args(RankingViews):
-            raise ValueError(f"ranking_views={ranking_views!r}; say 'both' or 'first'")
+        check_words(get_args(RankingViews), ranking_views=ranking_views)
         check_distill(distill)
-        check_weights(beta=beta, centering=centering)
+        check_numbers(0, beta=beta, centering=centering)
         self.contrast = None if contrast is None else contrast(feature_size)
         self.beta = beta
         self.ranking_views: RankingViews = ranking_views

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.counts import check_numbers
 from lightning_rm.losses import correlation, ranking_loss
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.gather import over_ranks
 from lightning_rm.modules.linear_head import LinearHead, linear_head, whole
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import RANKING_TARGETS, Target, check_weights
+from lightning_rm.modules.requirements import RANKING_TARGETS, Target
 
 
 class OdinRM(PairwiseRM):
@@ -49,7 +50,7 @@ class OdinRM(PairwiseRM):
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         linear_head(model, "module=odin")
-        check_weights(length_weight=length_weight, orthogonal_weight=orthogonal_weight)
+        check_numbers(0, length_weight=length_weight, orthogonal_weight=orthogonal_weight)
         self.length_head = LinearHead(model.hidden_size, seed=seed)
         self.length_weight = length_weight
         self.orthogonal_weight = orthogonal_weight

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
-from lightning_rm.counts import check_counts
+from lightning_rm.counts import check_counts, check_numbers
 from lightning_rm.losses import all_threshold_losses, ordinal_losses
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import Target, TrainPairs, check_weights
+from lightning_rm.modules.requirements import Target, TrainPairs
 from lightning_rm.options import check_words
 from lightning_rm.precision import wide
 
@@ -75,7 +75,7 @@ class OrdinalRM(PairwiseRM):
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         check_counts(1, num_levels=num_levels)
-        check_weights(threshold_penalty=threshold_penalty)
+        check_numbers(0, threshold_penalty=threshold_penalty)
         check_words(get_args(OrdinalLoss), loss=loss)
         self.thresholds = Thresholds(num_levels, ties)
         self.ties = ties

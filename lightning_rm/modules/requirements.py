@@ -19,7 +19,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch
-from lightning_rm.counts import is_number
 from lightning_rm.strength import Strength, Target, Targets, told
 from lightning_rm.tokens import ReadAt
 
@@ -236,19 +235,6 @@ def check_together(wanted: int, num_pairs: int, reader: str) -> None:
             f"data.batch_pairs={wanted} or more; micro-batches whose gradients are accumulated are not put together",
             stacklevel=2,
         )
-
-
-def check_weights(**weights: float) -> None:
-    """Check the weights of parts of a loss, by the options' names.
-
-    Raises:
-        ValueError: if one is below 0, or not a number.
-    """
-    for name, weight in weights.items():
-        if not (is_number(weight) and weight >= 0):
-            raise ValueError(
-                f"{name}={weight} is the weight of a part of the loss; give 0, which leaves it out, or more"
-            )
 
 
 def check_strengths(strength: Tensor) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_rm.batch import PreferenceBatch, RewardOutput
+from lightning_rm.counts import check_numbers
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.objective import check_distill, target_losses
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
-from lightning_rm.modules.requirements import RANKING_TARGETS, Target, check_weights
+from lightning_rm.modules.requirements import RANKING_TARGETS, Target
 
 
 class StrengthAwareRM(PairwiseRM):
@@ -42,7 +43,7 @@ class StrengthAwareRM(PairwiseRM):
     ) -> None:
         super().__init__(model, optimizer, scheduler, head_lr, max_skipped, spike_factor)
         check_distill(distill)
-        check_weights(centering=centering)
+        check_numbers(0, centering=centering)
         self.distill = distill
         self.centering = centering
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from lightning_rm.counts import is_positive
+from lightning_rm.counts import check_positive
 from lightning_rm.data.rows import GroupRow, PairRow
 from lightning_rm.data.synthetic.draws import Draws
 
@@ -41,8 +41,7 @@ class Rejection:
     beta: float = 0.5
 
     def __post_init__(self) -> None:
-        if not is_positive(self.beta):
-            raise ValueError(f"beta={self.beta}; it must be above 0, and finite")
+        check_positive(beta=self.beta)
 
     def __call__(self, rewards: Sequence[float], draws: Draws) -> list[int]:
         """Return the places of the accepted ones."""

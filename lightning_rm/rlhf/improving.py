@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_rm.counts import is_positive
+from lightning_rm.counts import check_positive, given
 from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.data.sources.groups import GroupFile
 from lightning_rm.rlhf.choosing import Choice, Choose, choose_responses, shaped
@@ -57,8 +57,7 @@ class Shaping:
     overlong: float | None = None
 
     def __post_init__(self) -> None:
-        if self.clip is not None and not is_positive(self.clip):
-            raise ValueError(f"clip={self.clip}; it must be above 0")
+        check_positive(**given(clip=self.clip))
 
     def scale(self, rewards: Iterable[float | None]) -> tuple[float, float]:
         """Return the mean and standard deviation to normalise by, of a round's own samples; (0, 1) for none.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lightning_rm.counts import is_positive
+from lightning_rm.counts import check_positive
 from lightning_rm.data.beginnings import num_shared
 from lightning_rm.data.rows import Message, PairRow
 from lightning_rm.data.tokenize.encoding import encode_distinct
@@ -98,8 +98,7 @@ class PairReader:
             ValueError: if there is no causal language model, the temperature is not above 0, no token ends a response,
                 or the template reads no argument of such a name.
         """
-        if not is_positive(temperature):
-            raise ValueError(f"temperature={temperature}; it must be above 0")
+        check_positive(temperature=temperature)
         context = longest_sequence(policy_config(path, trust_remote_code=trust_remote_code))
         tokenizer = load_tokenizer(path, chat_template=chat_template, trust_remote_code=trust_remote_code)
         arguments = dict(chat_template_kwargs or {})

@@ -430,7 +430,7 @@ def test_scores_that_do_not_fit_are_said(tmp_path: Path, options: dict[str, Any]
     ],
 )
 def test_weights_in_a_loss_are_not_negative(module: Any, option: str) -> None:
-    with pytest.raises(ValueError, match=f"{option}=-1.0 is the weight of a part of the loss"):
+    with pytest.raises(ValueError, match=f"{option}=-1.0; give 0 or more"):
         module(toy_model(), ADAMW, **{option: -1.0})
 
 

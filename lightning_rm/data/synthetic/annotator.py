@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lightning_rm.counts import check_counts, is_number, is_positive
+from lightning_rm.counts import check_counts, check_positive, is_number, is_positive
 from lightning_rm.data.synthetic.draws import Draws
 
 
@@ -46,8 +46,7 @@ class Annotator:
         check_counts(0, levels=self.num_levels, level_shift=self.level_shift)
         if not is_number(self.length_bias):
             raise ValueError(f"length_bias={self.length_bias!r}; give a number")
-        if not is_positive(self.level_width):
-            raise ValueError(f"level_width is {self.level_width!r}; it must be above 0")
+        check_positive(level_width=self.level_width)
         if not is_positive(self.temperature):
             raise ValueError(
                 f"temperature is {self.temperature!r}; it must be above 0 (clean_labels=True takes no chances)"

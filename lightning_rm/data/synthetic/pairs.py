@@ -22,6 +22,7 @@ from lightning_rm.data.synthetic.prompts import Split, sample_prompt
 from lightning_rm.data.synthetic.responses import sample_response
 from lightning_rm.data.synthetic.tasks import Task, gold_reward
 from lightning_rm.digests import key_digest
+from lightning_rm.options import check_words
 
 CLEAR_MARGIN = 0.75
 """Points of gold reward that the responses of a clear pair differ by, at least; `(1 - shift)` times that where the
@@ -75,8 +76,7 @@ class SyntheticSource:
 
     def __post_init__(self) -> None:
         Policy(self.shift)  # raises for a shift out of range
-        if self.split not in get_args(Split):
-            raise ValueError(f"split is {self.split!r}; choose one of {', '.join(get_args(Split))}")
+        check_words(get_args(Split), split=self.split)
         self._annotator()  # raises for noise or a temperature out of range
         if not 0 <= self.ambiguity <= 1:
             raise ValueError(f"ambiguity is {self.ambiguity}; it is a share of the pairs, from 0 to 1")

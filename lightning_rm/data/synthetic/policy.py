@@ -29,6 +29,7 @@ from lightning_rm.data.synthetic.prompts import Split, sample_prompt
 from lightning_rm.data.synthetic.responses import Style, sample_response, sample_style
 from lightning_rm.data.synthetic.tasks import Task, gold_reward
 from lightning_rm.digests import key_digest
+from lightning_rm.options import check_words
 
 FLAW_RATES = (0.0, 0.1, 0.3, 0.6)
 """Flaw rates of a response of the training pairs, drawn evenly: from perfect to poor."""
@@ -110,8 +111,7 @@ class SyntheticGroups:
 
     def __post_init__(self) -> None:
         Policy(self.shift)  # raises for a shift out of range
-        if self.split not in get_args(Split):
-            raise ValueError(f"split is {self.split!r}; choose one of {', '.join(get_args(Split))}")
+        check_words(get_args(Split), split=self.split)
         check_counts(0, num_prompts=self.num_prompts, seed=self.seed, k=self.k)
         if self.k < 2:
             raise ValueError(f"k is {self.k}; a group needs two responses at least")

@@ -19,6 +19,9 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lightning_rm.counts import given
+from lightning_rm.options import check_words
+
 LastLayer = Literal["where_read", "whole"]
 """Where a backbone's last layer is computed."""
 
@@ -86,8 +89,7 @@ def choose_last_layer(
         ValueError: if `wanted` is not one of the words, or this backbone cannot compute its last layer where it is
             read.
     """
-    if wanted is not None and wanted not in get_args(LastLayer):
-        raise ValueError(f"last_layer={wanted!r}; it must be one of {', '.join(get_args(LastLayer))}, or null")
+    check_words(get_args(LastLayer), **given(last_layer=wanted))
     if wanted == "where_read" and not num_layers:
         raise ValueError(f"last_layer=where_read: {model_type} computes all of it here; set last_layer=whole")
     if wanted is not None:

@@ -98,7 +98,7 @@ def test_every_word_is_in_the_vocabulary() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "dev"}, "split is 'dev'"),
+        ({"split": "dev"}, "split='dev'; it must be one of"),
         ({"noise": 1.5}, "noise is 1.5"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"temperature": float("nan")}, "temperature is nan"),

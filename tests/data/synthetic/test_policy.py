@@ -134,7 +134,7 @@ def test_every_part_of_the_favourite_style_is_known_from_training() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "dev"}, "split is 'dev'"),
+        ({"split": "dev"}, "split='dev'; it must be one of"),
         ({"k": 1}, "k is 1"),
         ({"seed": -1}, "seed=-1; give 0 or more"),
         ({"k": 2.5}, "k=2.5; give a whole number"),
