@@ -10,7 +10,7 @@ import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._kinds import misread_number
-from lightning_rm.modules.requirements import check_trainer
+from lightning_rm.modules.surroundings import check_trainer
 
 STRATEGIES = (
     *("auto", "ddp", "ddp_fork", "ddp_notebook"),

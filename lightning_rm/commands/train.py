@@ -41,7 +41,7 @@ from lightning_rm.loggers import QuietWandbLogger
 from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
-from lightning_rm.modules.requirements import check_trainer
+from lightning_rm.modules.surroundings import check_trainer
 
 
 def train(cfg: DictConfig) -> float:

@@ -34,19 +34,12 @@ from lightning_rm.modules.optimization import (
 )
 from lightning_rm.modules.prepared import Frozen, shard_for
 from lightning_rm.modules.progress import AcrossRanks, Progress
-from lightning_rm.modules.requirements import (
-    KnowsPairs,
-    check_batch,
-    check_pieces,
-    check_reading,
-    check_strengths,
-    check_together,
-    check_trainer,
-)
+from lightning_rm.modules.requirements import KnowsPairs, check_strengths, check_together
 from lightning_rm.modules.restored import RestoredOptimizer
 from lightning_rm.modules.routing import with_routing
 from lightning_rm.modules.shares import check_training_share
 from lightning_rm.modules.spikes import GradientSpikes, Spike
+from lightning_rm.modules.surroundings import check_batch, check_pieces, check_reading, check_trainer
 from lightning_rm.modules.tips import leave_out_tips
 from lightning_rm.modules.unfrozen import check_unfrozen, trained
 

@@ -16,8 +16,8 @@ from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.checkpoints import arguments_for
 from lightning_rm.modules.measured import EvaluationStage, Measured, warn_not_finite
-from lightning_rm.modules.requirements import check_batch
 from lightning_rm.modules.shares import check_evaluation_share
+from lightning_rm.modules.surroundings import check_batch
 
 
 class EvaluatedRM(L.LightningModule):
