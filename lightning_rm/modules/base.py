@@ -23,7 +23,8 @@ from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.modules.checkpoints import check_weights, describe
 from lightning_rm.modules.clipping import clip_gradients
 from lightning_rm.modules.counted import OF_EPOCH, counted, mean_losses
-from lightning_rm.modules.finite import DivergedError, FiniteSteps, check_weights_finite
+from lightning_rm.modules.finite import DivergedError, FiniteSteps
+from lightning_rm.modules.finite_weights import check_weights_finite
 from lightning_rm.modules.measured import EvaluationStage, metric_prefix
 from lightning_rm.modules.method import Method, check_losses
 from lightning_rm.modules.optimization import (

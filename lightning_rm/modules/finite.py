@@ -8,17 +8,17 @@ CPU. It knows losses, gradients and rows; not what they are of.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_rm.counts import is_number, number_of
+from lightning_rm.counts import is_number
 from lightning_rm.models.zero_optimizer import ZeroOptimizer
-from lightning_rm.modules.gather import world_size
-from lightning_rm.modules.gradients import gradient_norm, is_sharded, leave_out_unless, local
+from lightning_rm.modules.gather import on_every_rank
+from lightning_rm.modules.gradients import gradient_norm, is_sharded, leave_out_unless
 from lightning_rm.modules.spikes import GradientSpikes
 
 READ_EVERY = 50
@@ -131,7 +131,7 @@ class FiniteSteps:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         parameters = [parameter for parameter in parameters if parameter.grad is not None]
         if scaled:
-            self._end(number, _all_ranks(torch.stack(self._losses).all()))
+            self._end(number, on_every_rank(torch.stack(self._losses).all()))
             return None
         self.norm = norm = gradient_norm(parameters)
         finite = torch.stack([value.isfinite() for value in (norm, *others)]).all()
@@ -218,47 +218,6 @@ class FiniteSteps:
     def _end(self, number: int, finite: Tensor) -> None:
         self._steps.append(_Step(number, finite, self.norm, self._losses, self._rows))
         self._losses, self._rows = [], []
-
-
-def check_weights_finite(named: Iterable[tuple[str, Tensor]], num_steps: int) -> None:
-    """Check every weight before it is saved; all ranks call this alike, and wait for their devices.
-
-    Args:
-        named: weights by name.
-        num_steps: optimizer steps that were done.
-
-    Raises:
-        DivergedError: if one is not finite.
-    """
-    if name := first_not_finite(named):
-        raise DivergedError(
-            f"after {number_of(num_steps, 'optimizer step')} weights are not finite ({name} is the first) and are not "
-            "saved. Go on from the last checkpoint or begin anew, with a lower learning rate"
-        )
-
-
-@torch.no_grad()
-def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Return the name of the first tensor that holds a number that is not finite, in any rank's part of it; else None.
-
-    Every rank calls this with tensors of the same names.
-    """
-    tensors = [(name, local(tensor)) for name, tensor in named if tensor.is_floating_point()]
-    if not tensors:
-        return None
-    device = tensors[0][1].device
-    flags = torch.stack([tensor.isfinite().all().to(device) for _, tensor in tensors])
-    good = _all_ranks(flags).tolist()
-    return next((name for (name, _), finite in zip(tensors, good, strict=True) if not finite), None)
-
-
-def _all_ranks(flags: Tensor) -> Tensor:
-    """Tell whether flags are set on every rank."""
-    if world_size() == 1:
-        return flags
-    numbers = flags.float()
-    torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MIN)
-    return numbers.bool()
 
 
 def in_words(step: SkippedStep, name: Ids, max_names: int = 8) -> str:

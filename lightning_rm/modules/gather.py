@@ -1,4 +1,6 @@
-"""Rows of all ranks, with gradient: a loss on one rank then reaches the features that another rank computed."""
+"""What all ranks have, of each one's part: flags, and rows with their gradient, so that a loss on one rank reaches the
+features that another rank computed.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,15 @@ def world_size() -> int:
 def rank() -> int:
     """Return this process's place among the ranks; 0 where nothing is distributed."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+def on_every_rank(flags: Tensor) -> Tensor:
+    """Tell whether flags are set on every rank."""
+    if world_size() == 1:
+        return flags
+    numbers = flags.float()
+    dist.all_reduce(numbers, dist.ReduceOp.MIN)
+    return numbers.bool()
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
