@@ -56,7 +56,8 @@ from lightning_rm.models.ensembles.members import MemberRewardModel
 from lightning_rm.models.reward_model import RewardModel
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
-from lightning_rm.modules.contrast import ContrastFactory, SimCSE, SwAV
+from lightning_rm.modules.contrast import SimCSE, SwAV
+from lightning_rm.modules.contrasted import ContrastFactory
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.odin import OdinRM
 from lightning_rm.modules.optimization import warmup_schedule

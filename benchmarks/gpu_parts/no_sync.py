@@ -30,7 +30,7 @@ from gpu_parts.run import Missing, Run, begun
 from lightning_rm.batch import LayoutName, PreferenceBatch
 from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.modules.base import PairwiseRM
-from lightning_rm.modules.contrast import Contrasted
+from lightning_rm.modules.contrasted import Contrasted
 from lightning_rm.modules.contrastive import ContrastiveRM
 
 ADAMW = partial(torch.optim.AdamW, lr=1e-5, fused=True)

@@ -1,74 +1,32 @@
-"""Contrasts, as parts of a module: SimCSE and SwAV on two views of the features of P pairs (arXiv 2401.06080, 3.1).
+"""The contrasts: SimCSE and SwAV on two views of the features of P pairs (arXiv 2401.06080, 3.1).
 
-A contrast makes samples of features, compares their views and keeps what it learns beside the reward model: a
-projection, prototypes, a queue. These are in checkpoints and in no exported folder. How views come about is not known
-here.
+They know samples (`contrasted`) and the other ranks; not how views come about.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_rm.counts import check_counts, check_numbers, check_positive
 from lightning_rm.losses import simcse_loss, sinkhorn, swav_loss
-from lightning_rm.models.backbone.contexts import seeded
+from lightning_rm.modules.contrasted import (
+    Contrast,
+    Contrasted,
+    Samples,
+    counted_of,
+    names_of,
+    of_samples,
+    projection_head,
+    samples_of,
+    unit,
+)
 from lightning_rm.modules.gather import gather_rows
 from lightning_rm.options import check_words
 from lightning_rm.precision import wide
-
-Samples = Literal["responses", "difference"]
-"""What is contrasted: `responses`, H = {f_c, f_r}; or `difference`, H = {f_c - f_r, f_r - f_c}.
-
-A response that stands for a pair with itself has no difference, and is no sample of these."""
-
-
-class Contrasted(NamedTuple):
-    """What a contrast says of n samples.
-
-    Args:
-        loss: a float32 scalar.
-        first: (n, D) the first views as they were compared, projected if so, and normalised, without gradient.
-        second: (n, D) the second views.
-        share: (n, K) what the first views predict of K prototypes, where there are any.
-        counted: (n,) bool, those that are samples; None for all.
-    """
-
-    loss: Tensor
-    first: Tensor
-    second: Tensor
-    share: Tensor | None = None
-    counted: Tensor | None = None
-
-
-class Contrast(nn.Module, ABC):
-    """Compares two views of samples, and may keep what it learns."""
-
-    @abstractmethod
-    def forward(self, first: Tensor, second: Tensor, index: Tensor, weight: Tensor | None = None) -> Contrasted:
-        """Compare the features (2, P, H) of P pairs in each view; P is 0 where a rank has run out of pairs.
-
-        `index` (2, P) names the responses: equal numbers are one response, whatever pairs and ranks it stands in.
-        `weight` (P,) is each pair's in the mean, None for 1: a list counts once, however many pairs it makes.
-        """
-
-    def before_step(self, step: int, num_steps: float) -> None:
-        """Do what is due before an optimizer step, with all gradients there; here nothing.
-
-        Args:
-            step: optimizer steps taken.
-            num_steps: of the whole run; infinite where it has no planned end.
-        """
-
-
-ContrastFactory = Callable[[int], Contrast]
-"""From the size of a feature to a `Contrast`: `functools.partial(SimCSE, samples="difference")`."""
 
 
 class SimCSE(Contrast):
@@ -124,10 +82,8 @@ class SimCSE(Contrast):
         no_negative[row, start + row] = False
         log_weight.masked_fill_(no_negative, -math.inf)
         counted = counted_of(names)
-        loss = simcse_loss(
-            first, every, self.temperature, start + row, log_weight, _of_samples(weight, first) * counted
-        )
-        return Contrasted(loss, _unit(first).detach(), _unit(second).detach(), counted=counted)
+        loss = simcse_loss(first, every, self.temperature, start + row, log_weight, of_samples(weight, first) * counted)
+        return Contrasted(loss, unit(first).detach(), unit(second).detach(), counted=counted)
 
 
 class SwAV(Contrast):
@@ -184,22 +140,22 @@ class SwAV(Contrast):
         self.projection = projection_head(feature_size, projection, seed)
         size = projection or feature_size
         generator = torch.Generator().manual_seed(seed)
-        self.prototypes = nn.Parameter(_unit(torch.randn(num_prototypes, size, generator=generator)))
+        self.prototypes = nn.Parameter(unit(torch.randn(num_prototypes, size, generator=generator)))
         self.register_buffer("queue", torch.zeros(2, queue, size))
         self.register_buffer("queued", torch.zeros((), dtype=torch.long))
 
     def forward(self, first: Tensor, second: Tensor, index: Tensor, weight: Tensor | None = None) -> Contrasted:
         """Return the loss over this rank's samples; the samples of all ranks enter the queue in training."""
         counted = counted_of(names_of(index, self.samples))
-        views = [_unit(self.projection(samples_of(view, self.samples))) * counted[:, None] for view in (first, second)]
-        prototypes = _unit(wide(self.prototypes))
+        views = [unit(self.projection(samples_of(view, self.samples))) * counted[:, None] for view in (first, second)]
+        prototypes = unit(wide(self.prototypes))
         scores = [view @ prototypes.T for view in views]
         codes = self._codes(torch.stack(views).detach(), prototypes.detach())
         detached = [view.detach() for view in views]
         share = (scores[0].detach() / self.temperature).softmax(-1)
         if codes.shape[1] == 0:
             return Contrasted(0.0 * (scores[0].sum() + scores[1].sum()), detached[0], detached[1], share, counted)
-        loss = swav_loss(scores[0], scores[1], codes[0], codes[1], self.temperature, _of_samples(weight, scores[0]))
+        loss = swav_loss(scores[0], scores[1], codes[0], codes[1], self.temperature, of_samples(weight, scores[0]))
         return Contrasted(loss, detached[0], detached[1], share, counted)
 
     def before_step(self, step: int, num_steps: float) -> None:
@@ -242,60 +198,3 @@ class SwAV(Contrast):
         size = self.queue.shape[1]
         self.queue.copy_(torch.cat([views, self.queue], dim=1)[:, :size])
         self.queued.copy_((self.queued + views.shape[1]).clamp(max=size))
-
-
-def samples_of(feature: Tensor, samples: Samples) -> Tensor:
-    """Return what is contrasted, in float32: the samples of chosen, then those of rejected.
-
-    Args:
-        feature: (2, P, H) features of chosen and rejected.
-        samples: `responses` or `difference`.
-
-    Returns:
-        (2P, H). The other sample of row i's pair is row `(i + P) % 2P`.
-    """
-    chosen, rejected = wide(feature)
-    if samples == "difference":
-        chosen, rejected = chosen - rejected, rejected - chosen
-    return torch.cat([chosen, rejected])
-
-
-def names_of(index: Tensor, samples: Samples) -> Tensor:
-    """Return names of a batch's 2P samples: equal ones are of one response, or of one pair of responses in one order.
-
-    Args:
-        index: (2, P) names of the responses.
-        samples: `responses` or `difference`.
-
-    Returns:
-        (2P, 1) or (2P, 2), in the order of `samples_of`.
-    """
-    own, other = index.flatten(), index.flip(0).flatten()
-    return torch.stack([own, other] if samples == "difference" else [own], dim=1)
-
-
-def counted_of(names: Tensor) -> Tensor:
-    """Return (n,) bool, False for the differences of a response to itself, from what `names_of` returned.
-
-    Such a difference is 0 whatever is learned: it would pull at nothing, and be a negative of every other one.
-    """
-    if names.shape[1] == 1:
-        return torch.ones_like(names[:, 0], dtype=torch.bool)
-    return names[:, 0] != names[:, 1]
-
-
-def projection_head(feature_size: int, size: int | None, seed: int) -> nn.Module:
-    """Return two layers from features to `size` numbers; without a size, nothing."""
-    if size is None:
-        return nn.Identity()
-    with seeded(seed):
-        return nn.Sequential(nn.Linear(feature_size, feature_size), nn.ReLU(), nn.Linear(feature_size, size))
-
-
-def _of_samples(weight: Tensor | None, samples: Tensor) -> Tensor | float:
-    """Return (2P,) the weights of both samples of P pairs, in the samples' dtype; 1 for None."""
-    return 1.0 if weight is None else weight.to(samples.dtype).repeat(2)
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return F.normalize(rows, dim=-1)

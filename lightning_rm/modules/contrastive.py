@@ -10,7 +10,8 @@ from lightning_rm.models.dropout import DropoutAt, add_dropout
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.models.zero import ZeroStrategy
 from lightning_rm.modules.base import PairwiseRM
-from lightning_rm.modules.contrast import ContrastFactory, SwAV
+from lightning_rm.modules.contrast import SwAV
+from lightning_rm.modules.contrasted import ContrastFactory
 from lightning_rm.modules.objective import Objective, RankingViews
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 from lightning_rm.modules.requirements import RANKING_TARGETS, Target

@@ -22,7 +22,7 @@ from lightning_rm.models.sharding import reshard
 from lightning_rm.modules.ascent import StepScale
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.climb import Climb
-from lightning_rm.modules.contrast import ContrastFactory
+from lightning_rm.modules.contrasted import ContrastFactory
 from lightning_rm.modules.objective import Objective, RankingViews
 from lightning_rm.modules.optimization import OptimizerFactory, SchedulerFactory
 from lightning_rm.modules.requirements import RANKING_TARGETS, Target

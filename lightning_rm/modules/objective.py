@@ -16,7 +16,7 @@ from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.counts import check_numbers, is_number
 from lightning_rm.losses import centering_loss, distillation_loss, list_shares, ranking_loss
 from lightning_rm.losses.geometry import alignment, effective_rank, uniformity, usage_entropy
-from lightning_rm.modules.contrast import Contrasted, ContrastFactory
+from lightning_rm.modules.contrasted import Contrasted, ContrastFactory
 from lightning_rm.modules.gather import gather_rows, rank, world_size
 from lightning_rm.modules.views import Forward, two_views
 from lightning_rm.options import check_words

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lightning_rm.batch import PreferenceBatch, preference_batch
 from lightning_rm.models.dropout import add_dropout
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
-from lightning_rm.modules.contrast import SimCSE, SwAV, samples_of
+from lightning_rm.modules.contrast import SimCSE, SwAV
+from lightning_rm.modules.contrasted import samples_of
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.objective import Objective
 from lightning_rm.modules.views import doubled, two_views

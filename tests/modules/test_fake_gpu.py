@@ -16,7 +16,7 @@ from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.attention import varlen
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
-from lightning_rm.modules.contrast import Contrasted
+from lightning_rm.modules.contrasted import Contrasted
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.meta import MetaRM
 from tests import matrix, methods

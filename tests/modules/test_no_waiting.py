@@ -22,7 +22,8 @@ from lightning_rm.data.batches.layouts import LAYOUTS
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.baseline import BaselineRM
-from lightning_rm.modules.contrast import Contrasted, SimCSE, SwAV
+from lightning_rm.modules.contrast import SimCSE, SwAV
+from lightning_rm.modules.contrasted import Contrasted
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.strength_aware import StrengthAwareRM
 from lightning_rm.modules.voters import VotersRM
