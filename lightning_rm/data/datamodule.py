@@ -16,10 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch
 from lightning_rm.counts import check_counts, given, is_number
+from lightning_rm.data.batches.batching import Batching, check_batching
 from lightning_rm.data.batches.choice import Choice, LayoutSetting, choose_layout
-from lightning_rm.data.batches.layouts import layout_of
 from lightning_rm.data.batches.loader import (
-    GroupBatches,
     GroupLoader,
     Iterated,
     PairLoader,
@@ -27,13 +26,12 @@ from lightning_rm.data.batches.loader import (
 from lightning_rm.data.batches.orders import Order
 from lightning_rm.data.batches.share import Share
 from lightning_rm.data.group_sets import GroupSets
-from lightning_rm.data.pair_sets import Batching, PairSets, check_batching
+from lightning_rm.data.pair_sets import PairSets
 from lightning_rm.data.position import Position, check_position
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sets import AnyGroupSource, AnySource, check_names, group_sets, pair_sets
 from lightning_rm.data.sources.files import Paths
 from lightning_rm.data.sources.shards import ParquetShards
-from lightning_rm.data.store.groups import GroupDataset
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.store.treated import named_treatments
@@ -172,13 +170,13 @@ class PreferenceDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.cache_dir = cache_dir
-        self.treatments = named_treatments(treatments)
+        treatments = named_treatments(treatments)
         self._streamed: StreamSet | None = None
         if isinstance(train, ParquetShards):
             check_streamed(
                 order,
                 batch_pairs=self.batch_pairs,
-                treatments=self.treatments,
+                treatments=treatments,
                 resample=resample,
                 decontaminate=decontaminate,
                 responses=responses,
@@ -192,16 +190,22 @@ class PreferenceDataModule(L.LightningDataModule):
         self.val_response_names, self.test_response_names = tuple(groups.val), tuple(groups.test)
         prepared: dict[str, Any] = {"tokenizer": tokenizer, "policy": self.policy, "cache_dir": cache_dir}
         prepare = partial(prepare_pairs, **prepared, num_processes=prepare_processes)
-        self._pairs = PairSets(sets, prepare, self.treatments)
+        self._pairs = PairSets(sets, prepare, treatments)
         self.datasets = self._pairs.opened
-        self.responses = GroupSets(
-            groups,
-            batch_groups,
-            partial(prepare_groups, **prepared),
-            self._group_batches,
-            num_workers,
-            seed,
-        )
+        self.responses = GroupSets(groups, batch_groups, partial(prepare_groups, **prepared))
+
+    @property
+    def treatments(self) -> Mapping[str, Treatment | ById]:
+        """The treatments of the training pairs by name; others hold from the next loader on."""
+        return self._pairs.treatments
+
+    @treatments.setter
+    def treatments(self, treatments: Mapping[str, Treatment | ById] | Sequence[Treatment | ById]) -> None:
+        if self.is_streamed:
+            raise ValueError(
+                "treatments of streamed shards: give them when the data module is made, which says why not"
+            )
+        self._pairs.treat(named_treatments(treatments))
 
     @cached_property
     def choice(self) -> Choice:
@@ -309,7 +313,7 @@ class PreferenceDataModule(L.LightningDataModule):
             return self._streamed.loader(self._batching, share, self.trainer.current_epoch if self.trainer else 0)
         if not self._pairs.sets.train:
             raise ValueError("there is nothing to train on; give the data module a train source")
-        return self._pairs.train_loader(self._batching, share, self.responses.streamed(share))
+        return self._pairs.train_loader(self._batching, share, self.responses.streamed(self._batching, share))
 
     def val_dataloader(self) -> EvaluationLoaders:
         """Return a loader for each validation set: of pairs in the order of `val_names`, then of responses."""
@@ -353,7 +357,7 @@ class PreferenceDataModule(L.LightningDataModule):
     def _evaluation_loaders(self, names: Sequence[str], response_names: Sequence[str]) -> EvaluationLoaders:
         share = share_of(self.trainer)
         pairs = [self._pairs.evaluation_loader(name, self._batching, share) for name in names]
-        return [*pairs, *(self.responses.evaluation_loader(name, share) for name in response_names)]
+        return [*pairs, *(self.responses.evaluation_loader(name, self._batching, share) for name in response_names)]
 
     @property
     def _batching(self) -> Batching:
@@ -369,9 +373,6 @@ class PreferenceDataModule(L.LightningDataModule):
             self.seed,
             self._steady_tokens,
         )
-
-    def _group_batches(self, groups: GroupDataset) -> GroupBatches:
-        return GroupBatches(groups, layout_of(self.layout, self._steady_tokens), self.read_at, self._pad_id)
 
     def _settings(self) -> dict[str, str | int | None]:
         share = share_of(self.trainer)

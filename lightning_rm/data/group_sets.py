@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lightning_rm.counts import check_counts
+from lightning_rm.data.batches.batching import Batching
 from lightning_rm.data.batches.group_stream import GroupStream
+from lightning_rm.data.batches.layouts import layout_of
 from lightning_rm.data.batches.loader import BatchLoader, GroupBatches, GroupLoader, StreamedGroups
 from lightning_rm.data.batches.sampler import PairBatchSampler
 from lightning_rm.data.batches.share import Share
@@ -25,9 +27,6 @@ class GroupSets:
         sets: their sources.
         batch_groups: groups of a batch on each device.
         prepare: makes tokenised groups of a source and its `name`: a partial of `prepare_groups`.
-        batches: makes batches of tokenised groups: a partial of `GroupBatches`.
-        num_workers: worker processes of each evaluation loader.
-        seed: of the order of training groups.
 
     Attributes:
         opened: name -> tokenised groups, of the sets that were asked for.
@@ -36,22 +35,11 @@ class GroupSets:
         ValueError: if `batch_groups` is below 1.
     """
 
-    def __init__(
-        self,
-        sets: Sets[GroupSource],
-        batch_groups: int,
-        prepare: Callable[..., GroupDataset],
-        batches: Callable[[GroupDataset], GroupBatches],
-        num_workers: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, sets: Sets[GroupSource], batch_groups: int, prepare: Callable[..., GroupDataset]) -> None:
         check_counts(1, batch_groups=batch_groups)
         self.sets = sets
         self.batch_groups = batch_groups
         self.prepare = prepare
-        self.batches = batches
-        self.num_workers = num_workers
-        self.seed = seed
         self.opened: dict[str, GroupDataset] = {}
 
     def open(self, name: str) -> GroupDataset:
@@ -65,7 +53,7 @@ class GroupSets:
             self.opened[name].report.warn()
         return self.opened[name]
 
-    def streamed(self, share: Share) -> StreamedGroups | None:
+    def streamed(self, batching: Batching, share: Share) -> StreamedGroups | None:
         """Return what goes with the training pairs: a rank's groups of each micro-step; None where there is no such
         set.
         """
@@ -73,10 +61,10 @@ class GroupSets:
             return None
         (name,) = self.sets.train
         groups = self.open(name)
-        stream = GroupStream(len(groups), self.batch_groups, share.rank, share.world_size, self.seed)
-        return StreamedGroups(self.batches(groups), stream)
+        stream = GroupStream(len(groups), self.batch_groups, share.rank, share.world_size, batching.seed)
+        return StreamedGroups(self._batches(groups, batching), stream)
 
-    def evaluation_loader(self, name: str, share: Share) -> GroupLoader:
+    def evaluation_loader(self, name: str, batching: Batching, share: Share) -> GroupLoader:
         """Return a rank's groups of a set, each once over all ranks, as its rows stand."""
         groups = self.open(name)
         one_row_each = groups.num_responses[:, None]  # rows are read as they stand: no length and no prompt matters
@@ -88,7 +76,7 @@ class GroupSets:
             world_size=share.world_size,
             shuffle=False,
         )
-        return BatchLoader(self.batches(groups), sampler, self.num_workers)
+        return BatchLoader(self._batches(groups, batching), sampler, batching.num_workers)
 
     def settings(self) -> dict[str, str | int]:
         """Return what the training groups of a micro-step depend on; nothing where there are none."""
@@ -98,3 +86,7 @@ class GroupSets:
         groups = self.open(name)
         # The cache file's name is a fingerprint of all that the groups depend on.
         return {"responses": groups.path.stem[:12], "groups": len(groups), "batch_groups": self.batch_groups}
+
+    def _batches(self, groups: GroupDataset, batching: Batching) -> GroupBatches:
+        layout = layout_of(batching.layout, batching.steady_tokens)
+        return GroupBatches(groups, layout, batching.read_at, batching.pad_id)

@@ -7,15 +7,12 @@ trainer.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_rm.counts import check_counts, given
-from lightning_rm.data.batches.choice import LayoutSetting
-from lightning_rm.data.batches.layouts import LAYOUTS, layout_of
+from lightning_rm.data.batches.batching import Batching
+from lightning_rm.data.batches.layouts import layout_of
 from lightning_rm.data.batches.loader import BatchLoader, PairBatches, PairLoader, StreamedGroups
 from lightning_rm.data.batches.orders import Order
 from lightning_rm.data.batches.repeats import sequence_index, shared_prompts
@@ -24,69 +21,12 @@ from lightning_rm.data.batches.share import Share
 from lightning_rm.data.rows import Source
 from lightning_rm.data.sets import Sets
 from lightning_rm.data.sources.resampling import PromptSplit
-from lightning_rm.data.store.known_prompts import known_prompts
+from lightning_rm.data.store.known_prompts import warn_of_known_prompts
 from lightning_rm.data.store.pairs import PairDataset
-from lightning_rm.data.store.report import MAX_EXAMPLES
-from lightning_rm.data.store.treated import named_treatments, treated
-from lightning_rm.options import check_words
+from lightning_rm.data.store.treated import in_words, treated
 from lightning_rm.strength import ById, Treatment
-from lightning_rm.tokens import LayoutName, ReadAt
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How pairs become batches, the same for every set.
-
-    Args:
-        layout: how token sequences are laid on a grid.
-        read_at: the token that rewards are read at.
-        pad_id: fills the grid.
-        order: of training pairs.
-        batch_pairs: pairs of a micro-batch on each device; None where `batch_tokens` cuts them.
-        batch_tokens: the most grid tokens of a micro-batch.
-        eval_batch_pairs: pairs of an evaluation batch on each device; None takes the training size.
-        num_workers: worker processes of each loader.
-        seed: of the order of training pairs.
-        steady_tokens: of the model's `Reading`.
-    """
-
-    layout: LayoutName
-    read_at: ReadAt
-    pad_id: int
-    order: Order
-    batch_pairs: int | None
-    batch_tokens: int | None
-    eval_batch_pairs: int | None
-    num_workers: int
-    seed: int
-    steady_tokens: int | None = None
-
-
-def check_batching(
-    layout: LayoutSetting,
-    read_at: ReadAt,
-    order: Order,
-    batch_pairs: int | None,
-    batch_tokens: int | None,
-    eval_batch_pairs: int | None,
-) -> None:
-    """Check what a user says of batches, before anything is read.
-
-    Raises:
-        ValueError: if a size is missing or below 1, a word is not known, or an encoder is to share prefixes.
-    """
-    if batch_pairs is None and batch_tokens is None:
-        raise ValueError("batch_pairs and batch_tokens are both None; set one of them")
-    check_counts(1, **given(batch_pairs=batch_pairs, batch_tokens=batch_tokens, eval_batch_pairs=eval_batch_pairs))
-    check_words((*LAYOUTS, "auto"), layout=layout)
-    check_words(get_args(Order), order=order)
-    if layout == "shared_prefix" and read_at == "first":
-        raise ValueError(
-            "layout=shared_prefix: an encoder's prompt sees the response and cannot be computed once for two of "
-            "them; use layout=packed, padded or auto"
-        )
 
 
 class PairSets:
@@ -123,6 +63,12 @@ class PairSets:
             self.opened[name] = treated(pairs, self.treatments) if name == "train" else pairs
         return self.opened[name]
 
+    def treat(self, treatments: dict[str, Treatment | ById]) -> None:
+        """Treat the training pairs otherwise from now on."""
+        self.treatments = treatments
+        self.opened.pop("train", None)
+        self._repeats = {}
+
     def warn_of_known_prompts(self) -> None:
         """Warn, once a set, of pairs to measure on whose prompts are trained on too.
 
@@ -133,16 +79,8 @@ class PairSets:
         others = self.opened.keys() & {*self.sets.val, *self.sets.test} - self._compared
         for name in (name for name in self.sets.sources if name in others):
             self._compared.add(name)
-            if isinstance(self.sets.sources[name], PromptSplit):
-                continue
-            pairs = self.opened[name]
-            known = known_prompts(pairs, self.opened["train"])
-            if len(known):
-                examples = [*map(str, pairs.places(known[:MAX_EXAMPLES].tolist())), "..."][: len(known)]
-                rank_zero_warn(
-                    f"{name}: {len(known):,} of {len(pairs):,} pairs have a prompt that is trained on too "
-                    f"({', '.join(examples)}): what is measured on them says little of new prompts"
-                )
+            if not isinstance(self.sets.sources[name], PromptSplit):
+                warn_of_known_prompts(self.opened[name], self.opened["train"])
 
     def train_loader(self, batching: Batching, share: Share, responses: StreamedGroups | None = None) -> PairLoader:
         """Return a rank's training pairs in the order of the epoch, with the responses that go with them.
@@ -207,12 +145,12 @@ class PairSets:
         return {
             # The cache file's name is a fingerprint of all that the pairs depend on, wherever their files lie.
             "pairs": f"{len(pairs):,} (fingerprint {pairs.path.stem[:12]})",
-            "treatments": _in_words(self.treatments.values()),
+            "treatments": in_words(self.treatments.values()),
             "batch_pairs": batching.batch_pairs,
             "batch_tokens": batching.batch_tokens,
             "order": batching.order,
             "layout": batching.layout if batching.batch_tokens else None,  # else the same pairs meet in every layout
-            "steady_tokens": batching.steady_tokens if _shares(batching, batching.batch_pairs) else None,
+            "steady_tokens": batching.steady_tokens if batching.shares(batching.batch_pairs) else None,
             "plan": PLAN_VERSION,
             "seed": batching.seed,
         }
@@ -230,7 +168,7 @@ class PairSets:
         budget = batching.batch_tokens if num_pairs is None else None
         if pairs.has_lists and order == "prompt":
             order = "length"  # the responses to a prompt are together already
-        prompts = self._found(shared_prompts, name) if _shares(batching, num_pairs) else None
+        prompts = self._found(shared_prompts, name) if batching.shares(num_pairs) else None
         lists = pairs.first_of_list if pairs.has_lists else slice(None)
         return PairBatchSampler(
             pairs.list_lengths if pairs.has_lists else pairs.lengths,
@@ -266,20 +204,3 @@ class PairSets:
         if (find, name) not in self._repeats:
             self._repeats[find, name] = find(self.opened[name])
         return self._repeats[find, name]
-
-
-def _shares(batching: Batching, num_pairs: int | None) -> bool:
-    """Tell whether batches are cut by the tokens of a grid that has a common prompt once."""
-    return num_pairs is None and batching.batch_tokens is not None and batching.layout == "shared_prefix"
-
-
-def _in_words(treatments: Collection[Treatment | ById]) -> str | None:
-    """Name treatments and options, `1. flip(below_quantile=0.1), 2. adaptive_margin(scale=1.0)`; None for none."""
-    named = named_treatments(list(treatments)).items()
-    return ", ".join(f"{name}({_options(treatment)})" for name, treatment in named) or None
-
-
-def _options(treatment: Treatment | ById) -> str:
-    options: dict[str, Any] = vars(treatment) if isinstance(treatment, ById) else {}
-    options |= treatment.keywords if isinstance(treatment, partial) else {}
-    return ", ".join(f"{name}={value!r}" for name, value in sorted(options.items()))

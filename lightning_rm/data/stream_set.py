@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
+from lightning_rm.data.batches.batching import Batching
 from lightning_rm.data.batches.share import Share
-from lightning_rm.data.pair_sets import Batching
 from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import DataReport

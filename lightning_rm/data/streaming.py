@@ -25,10 +25,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.batch import PreferenceBatch
+from lightning_rm.data.batches.batching import Batching
 from lightning_rm.data.batches.layouts import layout_of
 from lightning_rm.data.batches.loader import PairBatches
 from lightning_rm.data.batches.sampler import PairBatchSampler
-from lightning_rm.data.pair_sets import Batching
 from lightning_rm.data.rows import BadRow, PairRow
 from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.data.store.cache import seal

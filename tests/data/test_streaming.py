@@ -22,9 +22,9 @@ from hydra.utils import instantiate
 from torch import nn
 
 from lightning_rm.batch import PreferenceBatch
+from lightning_rm.data.batches.batching import Batching
 from lightning_rm.data.batches.share import Share
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.pair_sets import Batching
 from lightning_rm.data.sources.shards import ParquetShards
 from lightning_rm.data.stream_loader import StreamLoader
 from lightning_rm.data.streaming import StreamedPairs

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from lightning_rm.data.store.pairs import PairDataset
+from lightning_rm.data.store.report import MAX_EXAMPLES
 
 CHUNK = 10_000
 """Pairs whose prompts are compared at a time."""
+
+
+def warn_of_known_prompts(pairs: PairDataset, trained: PairDataset) -> None:
+    """Warn of pairs to measure on whose prompts are trained on too; see `known_prompts`."""
+    known = known_prompts(pairs, trained)
+    if len(known):
+        examples = [*map(str, pairs.places(known[:MAX_EXAMPLES].tolist())), "..."][: len(known)]
+        rank_zero_warn(
+            f"{pairs.name}: {len(known):,} of {len(pairs):,} pairs have a prompt that is trained on too "
+            f"({', '.join(examples)}): what is measured on them says little of new prompts"
+        )
 
 
 def known_prompts(pairs: PairDataset, trained: PairDataset) -> NDArray[np.int64]:

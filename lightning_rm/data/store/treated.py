@@ -5,7 +5,7 @@ What the treatments do is `strength`'s; this file applies them to tokenised pair
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -88,6 +88,18 @@ def named_treatments(
     if isinstance(treatments, Mapping):
         return dict(treatments)
     return {f"{place + 1}. {_function_name(treatment)}": treatment for place, treatment in enumerate(treatments)}
+
+
+def in_words(treatments: Collection[Treatment | ById]) -> str | None:
+    """Name treatments and options, `1. flip(below_quantile=0.1), 2. adaptive_margin(scale=1.0)`; None for none."""
+    named = named_treatments(list(treatments)).items()
+    return ", ".join(f"{name}({_options(treatment)})" for name, treatment in named) or None
+
+
+def _options(treatment: Treatment | ById) -> str:
+    options: dict[str, Any] = vars(treatment) if isinstance(treatment, ById) else {}
+    options |= treatment.keywords if isinstance(treatment, partial) else {}
+    return ", ".join(f"{name}={value!r}" for name, value in sorted(options.items()))
 
 
 def _function_name(treatment: Treatment | ById) -> str:

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_rm.batch import GroupBatch
 from lightning_rm.data.batches.group_stream import GroupStream
+from lightning_rm.data.datamodule import PreferenceDataModule
 from tests.data.datamodule.given import (
     NUM_GROUPS,
     Recorder,
@@ -64,6 +65,19 @@ def test_overfitting_reads_the_same_responses_every_epoch(tmp_path: Path) -> Non
     module = Recorder()
     trainer(tmp_path, overfit_batches=2, max_epochs=3).fit(module, data(**with_responses()))
     assert module.said[:2] * 3 == module.said == said(1, 1)[:2] * 3
+
+
+def test_what_is_set_afterwards_holds_for_responses_too() -> None:
+    def first(**options: Any) -> PreferenceDataModule:
+        return data(**with_responses(**options))
+
+    def read(data_module: PreferenceDataModule) -> list[list[int]]:
+        return [groups.row.tolist() for batch in data_module.train_dataloader() for groups in batch.responses]
+
+    changed = first(seed=0)
+    before = read(changed)
+    changed.seed = 3
+    assert read(changed) == read(first(seed=3)) != before
 
 
 def test_a_batch_of_responses_is_layout_columns_and_place() -> None:

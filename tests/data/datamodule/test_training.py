@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -13,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_rm.batch import PreferenceBatch
 from lightning_rm.data.batches.repeats import sequence_index
+from lightning_rm.strength import label_smoothing
 from tests.data.datamodule.given import NUM_TRAIN, Recorder, Rows, data, pair, source, trainer
 from tests.float64 import same
 
@@ -112,6 +114,25 @@ def test_what_is_set_afterwards_holds_from_the_next_loader_on() -> None:
     first = next(iter(data_module.train_dataloader()))
     assert (before.num_pairs, first.num_pairs) == (2, 6)
     assert first.row.tolist() == next(iter(data(batch_pairs=6, seed=3, order="random").train_dataloader())).row.tolist()
+
+
+def test_treatments_that_are_set_afterwards_hold_from_the_next_loader_on() -> None:
+    data_module = data(train=source(NUM_TRAIN, strength_mean=1.0))
+    before = next(iter(data_module.train_dataloader()))
+    data_module.treatments = [partial(label_smoothing, alpha=0.25)]
+    after = next(iter(data_module.train_dataloader()))
+    assert (before.label.tolist(), after.label.tolist()) == ([1.0, 1.0], [0.75, 0.75])
+    assert list(data_module.treatments) == ["1. label_smoothing"]
+    assert list(data_module.datasets["train"].changed) == ["soft label"]
+
+
+def test_a_budget_that_is_set_beside_a_number_of_pairs_is_refused() -> None:
+    data_module = data()
+    data_module.batch_tokens = 100
+    with pytest.raises(ValueError, match="batch_pairs=2 and batch_tokens=100 are both set"):
+        data_module.train_dataloader()
+    data_module.batch_pairs = None
+    assert max(batch.tokens.num_tokens for batch in data_module.train_dataloader()) <= 100
 
 
 def test_prompt_order_shares_responses() -> None:
