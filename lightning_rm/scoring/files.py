@@ -24,8 +24,9 @@ from lightning_rm.digests import check_unchanged, files_digest, fingerprint
 from lightning_rm.drafts import check_place, clear_drafts
 from lightning_rm.models.protocol import AnyRewardModel
 from lightning_rm.scoring.load import LoadedModel, load_model
+from lightning_rm.scoring.new_fields import NewFields, Scored
 from lightning_rm.scoring.parts import Parts, check_parts, parts_of, remove_left, remove_parts
-from lightning_rm.scoring.rows import NewFields, Scored, check_suffixes, write_rows
+from lightning_rm.scoring.rows import check_suffixes, write_rows
 from lightning_rm.scoring.shards import Engine, Shard, score_shards
 from lightning_rm.scoring.stream import SHARD_ROWS, RowStream
 

@@ -25,8 +25,9 @@ from lightning_rm.data.rows import BadRow
 from lightning_rm.data.sources.readers import Record, read_file
 from lightning_rm.digests import short_key
 from lightning_rm.scoring.conversations import Conversation, encode, remarks
+from lightning_rm.scoring.new_fields import Scored
 from lightning_rm.scoring.parts import Parts, Refusal
-from lightning_rm.scoring.rows import Kinds, Scored
+from lightning_rm.scoring.rows import Kinds
 from lightning_rm.scoring.shards import Shard
 
 SHARD_ROWS = 1000
