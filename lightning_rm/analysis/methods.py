@@ -23,10 +23,6 @@ Block = tuple[str, ...]
 NUM_NAMED = 3
 """The most settings in a method's name; the others are counted."""
 
-
-MODULE = "module._target_"
-"""The key of what a run trained."""
-
 TARGET, HOW_MADE = "._target_", ("._partial_", "._convert_")
 """Endings of keys that name a class, and of those that say how it is called, which tell a reader nothing."""
 
@@ -53,7 +49,7 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]
     Returns:
         The methods; and the runs that repeat another in every setting, each with the later one, which counts.
     """
-    named = _by_module(runs)
+    named = by_name(runs)
     worlds = _worlds(runs, list(named.values()))
     methods: list[Method] = []
     repeated: list[tuple[Run, Run]] = []
@@ -116,18 +112,6 @@ def _worlds(runs: Sequence[Run], named: Sequence[Sequence[Run]]) -> list[str]:
             )
             worlds += [key] * (without != with_it)
     return worlds
-
-
-def _by_module(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return label -> runs of one name and one module: a name may be the default that several trainings had."""
-    found: dict[str, list[Run]] = {}
-    for name, same in by_name(runs).items():
-        by_class: dict[str, list[Run]] = {}
-        for run in same:
-            by_class.setdefault(_shown(run, MODULE), []).append(run)
-        for shown_class, members in by_class.items():
-            found[name if len(by_class) == 1 else f"{name} module={shown_class}"] = members
-    return found
 
 
 def _split(name: str, runs: Sequence[Run], worlds: Sequence[str]) -> dict[str, list[Run]]:

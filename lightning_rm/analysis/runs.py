@@ -127,12 +127,25 @@ def nearest(key: str, known: Iterable[str], num: int = 4) -> str:
     return ", ".join(list(dict.fromkeys(found))[:num])
 
 
+MODULE = "module._target_"
+"""The key of what a run trained."""
+
+
 def by_name(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Return name -> the runs that are called so, the names in the order in which they first come up."""
-    found: dict[str, list[Run]] = {}
+    """Return what runs are called -> those of one name and one module, in the order in which names first come up.
+
+    A name may be the default that several trainings had: `baseline` of two modules is `baseline module=BaselineRM` and
+    `baseline module=MetaRM`.
+    """
+    named: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
-        found.setdefault(run.name, []).append(run)
-    return found
+        module = shown(run.settings.get(MODULE)).rpartition(".")[2]
+        named.setdefault(run.name, {}).setdefault(module, []).append(run)
+    return {
+        name if len(by_module) == 1 else f"{name} module={module}": same
+        for name, by_module in named.items()
+        for module, same in by_module.items()
+    }
 
 
 def over_runs(values: Mapping[float, Sequence[float]]) -> tuple[list[float], list[float], list[float]]:

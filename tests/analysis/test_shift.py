@@ -50,6 +50,15 @@ def test_metrics_stand_at_the_shift_of_their_set() -> None:
     }
 
 
+def test_two_modules_of_one_name_are_two_recipes(tmp_path: Path) -> None:
+    for module, accuracy in (("a.BaselineRM", 0.5), ("a.MetaRM", 0.7)):
+        write_run(tmp_path / module, "run", 0, {"module": {"_target_": module}}, test__shift_50={"accuracy": accuracy})
+    written = shift_report(find_runs("shift", tmp_path), tmp_path / "out")
+    with next(path for path in written if path.suffix == ".csv").open() as file:
+        rows = [(row["recipe"], row["runs"], row["accuracy (pairs)"]) for row in csv.DictReader(file)]
+    assert rows == [("run module=BaselineRM", "1", "0.5000"), ("run module=MetaRM", "1", "0.7000")]
+
+
 def test_a_set_of_shift_0_stands_before_the_test_set() -> None:
     sets = shifted_sets({"test": {"accuracy": 0.8}, "test/shift_0": {"accuracy": 0.7}, "test/shift_9": {"accuracy": 0}})
     assert sets["accuracy"] == {0: "test/shift_0", 9: "test/shift_9"}

@@ -72,8 +72,8 @@ def _gathered(
     position: str,
     series: Callable[[Mapping[str, Mapping[str, Any]]], str],
 ) -> Found:
-    """Return the metric of every seed, by a position that is an option of the treatment; runs of two names are two
-    series.
+    """Return the metric of every seed, by a position that is an option of the treatment; runs of two names, or
+    of two modules, are two series.
 
     Raises:
         ValueError: if a run was trained without it.
@@ -83,14 +83,15 @@ def _gathered(
             raise ValueError(
                 f"{run.folder} was not trained on a {treatment}; its treatments are {sorted(run.treatments)}"
             )
+    called = {run.folder: name for name, same in by_name(runs).items() for run in same}
     names = {
-        label: {run.name for run in runs if series(run.treatments) == label}
+        label: {called[run.folder] for run in runs if series(run.treatments) == label}
         for label in dict.fromkeys(series(run.treatments) for run in runs)
     }
     found: Found = {}
     for run in runs:
         label = series(run.treatments)
-        by_position = found.setdefault(f"{run.name}, {label}" if len(names[label]) > 1 else label, {})
+        by_position = found.setdefault(f"{called[run.folder]}, {label}" if len(names[label]) > 1 else label, {})
         by_position.setdefault(float(run.treatments[treatment][position]), []).append(run.value(metric))
     return found
 

@@ -33,7 +33,7 @@ def shift_report(runs: Sequence[Run], out: Path) -> list[Path]:
     set `test` stand at 0: they were made by the policy of training.
 
     Args:
-        runs: those of one name are of one recipe.
+        runs: those of one name and one module are of one recipe.
         out: a folder.
 
     Returns:

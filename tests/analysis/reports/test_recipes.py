@@ -39,6 +39,22 @@ def test_runs_without_a_csv_are_in_the_table_and_not_in_the_curves(
     assert shown.endswith(" ".join(map(str, written)))
 
 
+def test_two_modules_of_one_name_are_two_recipes(tmp_path: Path) -> None:
+    """Their mean, .6, was one recipe's; so was that of a decile."""
+    for module, accuracy in (("a.BaselineRM", 0.5), ("a.MetaRM", 0.7)):
+        settings = {"module": {"_target_": module}, "treatment": {"decile": {"number": 3}}}
+        write_run(tmp_path / module, "baseline", 0, settings, test={"accuracy": accuracy, "num_pairs": 9.0})
+    runs = find_runs("recipes", tmp_path)
+    table, *_ = recipe_report(runs, ["accuracy"], tmp_path / "recipes")
+    with table.open() as file:
+        rows = [(row["recipe"], row["test/accuracy"]) for row in csv.DictReader(file)]
+    assert rows == [("baseline module=BaselineRM", "0.5000"), ("baseline module=MetaRM", "0.7000")]
+    table, *_ = [path for path in decile_report(runs, "accuracy", None, tmp_path / "out") if path.suffix == ".csv"]
+    assert table.read_text().splitlines()[1:] == [
+        '3,"baseline module=BaselineRM, as labelled",1,0.5000,', '3,"baseline module=MetaRM, as labelled",1,0.7000,',
+    ]  # fmt: skip
+
+
 def test_a_run_of_one_validation_is_a_dot_without_a_band() -> None:
     (axes,) = recipe_curves({"val/accuracy": {"a": [Curve(np.array([9]), np.array([0.6]))]}}, 10).axes
     (line,) = axes.get_lines()
