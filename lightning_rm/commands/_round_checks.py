@@ -19,6 +19,7 @@ from lightning_rm.commands._data import find_policy
 from lightning_rm.commands._places import with_whole_paths
 from lightning_rm.commands._round_setup import MODEL_SELECTIONS
 from lightning_rm.commands._rounds import RoundStages
+from lightning_rm.commands._trainings import check_rewards
 from lightning_rm.commands._words import quoted
 from lightning_rm.counts import check_numbers, check_positive
 from lightning_rm.data.rows import GroupRow, Message, PairRow
@@ -115,8 +116,7 @@ def check_all(stages: RoundStages) -> None:
 def _check_models(stages: RoundStages) -> None:
     """Check that the reward models of a round give rewards, and one for a response in the way that is asked for."""
     cfg = stages.cfg
-    if stages.model.method.measures_text:
-        raise ValueError(f"module: {cfg.module._target_} trains no rewards to improve a policy by; name another module")
+    check_rewards(cfg, "improve a policy by")
     if cfg.num_models > 1 and cfg.members is not None:
         raise ValueError(
             f"num_models={cfg.num_models}: members of several backbones do not answer as one; leave members out, or "

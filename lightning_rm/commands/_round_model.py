@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
-
-from hydra.utils import get_class
+from typing import Any
 
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import keep_if_unchanged, start_of
 from lightning_rm.commands._places import whole_path
 from lightning_rm.commands._process import with_choices, words_of
 from lightning_rm.commands._round_setup import Setup, given
+from lightning_rm.commands._trainings import method_of
 from lightning_rm.commands._words import key_of, quoted
 from lightning_rm.digests import sha256_of
-from lightning_rm.modules.method import Method
 from lightning_rm.rlhf.combining import combine_models
 from lightning_rm.rlhf.importance import Weighing
 from lightning_rm.rlhf.improving import said_groups
@@ -156,11 +154,6 @@ class ModelStages:
         return {number: Round(self.setup.out, number) / "labels.jsonl" for number in range(1, round.number + 1)}
 
     @property
-    def method(self) -> type[Method]:
-        """The class of the module that is trained in every round."""
-        return cast(type[Method], get_class(self.cfg.module._target_))
-
-    @property
     def reads_responses(self) -> bool:
         """Whether the module is trained on what the policy says."""
-        return self.method.reads_responses
+        return method_of(self.cfg).reads_responses

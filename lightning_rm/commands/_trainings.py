@@ -5,12 +5,32 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
+
+from hydra.utils import get_class
+from omegaconf import DictConfig
 
 from lightning_rm.callbacks.checkpoint_files import checkpoints_of
 from lightning_rm.commands._ended import draw_missing
 from lightning_rm.commands._resume import RESULTS
 from lightning_rm.commands._words import quoted
+from lightning_rm.modules.method import Method
 from lightning_rm.scoring.load import find_folder
+
+
+def method_of(cfg: DictConfig) -> type[Method]:
+    """Return the class of the module that a configuration trains."""
+    return cast(type[Method], get_class(cfg.module._target_))
+
+
+def check_rewards(cfg: DictConfig, wanted_to: str) -> None:
+    """Check that the module that is to be trained gives rewards.
+
+    Raises:
+        ValueError: if it trains text alone.
+    """
+    if method_of(cfg).measures_text:
+        raise ValueError(f"module: {cfg.module._target_} trains no rewards to {wanted_to}; name another module")
 
 
 def has_ended(run: Path, weights: Sequence[str]) -> bool:

@@ -21,7 +21,7 @@ from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, with_choices, words_of
 from lightning_rm.commands._progress import progress, resumable
 from lightning_rm.commands._tables import report_table
-from lightning_rm.commands._trainings import has_ended, train_in
+from lightning_rm.commands._trainings import check_rewards, has_ended, train_in
 from lightning_rm.commands._words import quoted
 from lightning_rm.curation.curate import Look, Outside, check_asked, curate
 from lightning_rm.curation.endpoint import Judge
@@ -129,6 +129,7 @@ def train_voters(
     """
     if cfg.fit not in ("heads", "whole", "cross_fitted"):
         raise ValueError(f"fit={cfg.fit!r} is not one of heads, whole, cross_fitted and null")
+    check_rewards(cfg, "vote with")
     if not 0 <= cfg.held_out < 1:
         raise ValueError(f"held_out={cfg.held_out} is not a share of the prompts; give a number from 0 to below 1")
     common = [*with_choices("curate", trained_words(words), ("data",)), "name=voters", "logger=csv"]

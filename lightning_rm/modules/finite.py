@@ -24,6 +24,9 @@ from lightning_rm.modules.spikes import GradientSpikes
 READ_EVERY = 50
 """Steps after which flags are read where nothing is logged."""
 
+MAX_NAMES = 8
+"""Pairs of a skipped step that are named; the others are counted."""
+
 
 class DivergedError(ValueError):
     """Training cannot go on: steps in a row were not finite, or weights are not. No step after the last good one
@@ -220,10 +223,10 @@ class FiniteSteps:
         self._losses, self._rows = [], []
 
 
-def in_words(step: SkippedStep, name: Ids, max_names: int = 8) -> str:
+def in_words(step: SkippedStep, name: Ids) -> str:
     """Return a skipped step and its pairs, by what `name` calls a row."""
     cause = "loss" if step.of_loss else "gradient"
     names = list(dict.fromkeys(map(name, step.rows)))  # pairs of one list of responses have one name
-    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
-    told = ", ".join(names[:max_names]) + more
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    told = ", ".join(names[:MAX_NAMES]) + more
     return f"optimizer step {step.number}: the {cause} of {told} is not finite, and nothing is changed"

@@ -158,6 +158,7 @@ def test_voters_from_outside_alone(tmp_path: Path, cli: Cli, monkeypatch: pytest
             "the environment variable NO_SUCH_KEY is not set",
         ),
         (["fit=best"], "fit='best' is not one of heads, whole, cross_fitted and null"),
+        (["fit=whole", "module=supervised"], "SupervisedLM trains no rewards to vote with; name another module"),
         (["held_out=1"], "held_out=1 is not a share of the prompts"),
         (["policy=vote"], "policy='vote' is not one of flip_weakest, agreement, soft, drop"),
         (["reviews=none.jsonl"], "reviews='none.jsonl' cannot be read"),

@@ -186,11 +186,6 @@ class PairDataset:
         return Sample(sequences, int(self.prompt_lengths[i]), row=int(self.list_index[i]))
 
     @property
-    def response_lengths(self) -> NDArray[np.int64]:
-        """(N, 2) tokens of the conversations without the prompt."""
-        return self.lengths - self.prompt_lengths[:, None]
-
-    @property
     def prompt_keys(self) -> NDArray[np.int64]:
         """(N,) 64 bits of the digest of each pair's `prompt_id`."""
         return numbers_of(self._table["prompt_key"])[self._rows]

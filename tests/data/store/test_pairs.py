@@ -49,7 +49,7 @@ def test_a_sample_holds_both_sequences_and_the_prompts_length(dataset: PairDatas
     assert len(dataset) == 3
     assert dataset.sample(0) == Sample(([4, 11, 5, 12, 13, 2], [4, 11, 5, 12, 14, 15, 2]), 3)
     assert dataset.lengths.tolist() == [[6, 7], [5, 5], [5, 5]]
-    assert dataset.response_lengths.tolist() == [[3, 4], [2, 2], [2, 2]]
+    assert (dataset.lengths - dataset.prompt_lengths[:, None]).tolist() == [[3, 4], [2, 2], [2, 2]]
 
 
 def test_a_template_without_a_generation_prompt_counts_the_role_to_the_response(tmp_path: Path) -> None:

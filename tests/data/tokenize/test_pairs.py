@@ -209,7 +209,7 @@ def test_prepared_pairs_hold_the_ids_that_are_served(tmp_path: Path, adds_bos: b
     prompt = [*start, word(8), word(9), USER, word(1), ASSISTANT, word(2), USER, word(3), ASSISTANT]
     assert ids(dataset) == served == [[*prompt, word(4), word(5), EOS], [*prompt, word(6), EOS]]
     assert dataset.sample(0).prompt_length == len(prompt)
-    assert dataset.response_lengths.tolist() == [[3, 2]]
+    assert (dataset.lengths - dataset.prompt_lengths[:, None]).tolist() == [[3, 2]]
 
 
 def test_tools_calls_and_template_arguments_reach_the_template() -> None:
