@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from lightning_rm.counts import check_counts
 from lightning_rm.data.batches.batching import Batching
+from lightning_rm.data.batches.group_batches import GroupBatches, StreamedGroups
 from lightning_rm.data.batches.group_stream import GroupStream
 from lightning_rm.data.batches.layouts import layout_of
-from lightning_rm.data.batches.loader import BatchLoader, GroupBatches, GroupLoader, StreamedGroups
+from lightning_rm.data.batches.loader import BatchLoader, GroupLoader
 from lightning_rm.data.batches.sampler import PairBatchSampler
 from lightning_rm.data.batches.share import Share
 from lightning_rm.data.rows import GroupSource

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_rm.data.batches.batching import Batching
+from lightning_rm.data.batches.group_batches import StreamedGroups
 from lightning_rm.data.batches.layouts import layout_of
-from lightning_rm.data.batches.loader import BatchLoader, PairBatches, PairLoader, StreamedGroups
+from lightning_rm.data.batches.loader import BatchLoader, PairBatches, PairLoader
 from lightning_rm.data.batches.orders import Order
 from lightning_rm.data.batches.repeats import sequence_index, shared_prompts
 from lightning_rm.data.batches.sampler import PLAN_VERSION, PairBatchSampler

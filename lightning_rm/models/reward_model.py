@@ -28,7 +28,7 @@ from lightning_rm.models.attention.masks import attention_mask
 from lightning_rm.models.backbone import settings
 from lightning_rm.models.backbone.adapter_export import export_adapters
 from lightning_rm.models.backbone.adapters import Adapter, LoraAdapter, one_adapter
-from lightning_rm.models.backbone.build import build_pretrained, build_random, make_trainable
+from lightning_rm.models.backbone.build import build_pretrained, build_random
 from lightning_rm.models.backbone.checkpoint import Checkpoint
 from lightning_rm.models.backbone.export import export
 from lightning_rm.models.backbone.families import architecture_of
@@ -43,6 +43,7 @@ from lightning_rm.models.backbone.partitions import shape_of
 from lightning_rm.models.backbone.positions import longest_sequence
 from lightning_rm.models.backbone.routing import hear_routers, hearing, routing_of
 from lightning_rm.models.backbone.text import text_loss
+from lightning_rm.models.backbone.trainable import make_trainable
 from lightning_rm.models.backbone.unread import Unread, read_shards
 from lightning_rm.models.probe import hold_to_layouts
 from lightning_rm.models.protocol import AnyRewardModel

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_rm.batch import GroupBatch, Sample
+from lightning_rm.data.batches.group_batches import GroupBatches
 from lightning_rm.data.batches.layouts import packed, padded
-from lightning_rm.data.batches.loader import group_batch
 from lightning_rm.data.formats.groups import parse_group
 from lightning_rm.data.rows import BadRow, GroupRow
 from lightning_rm.data.sources.groups import GroupFile, response_files
@@ -354,9 +354,8 @@ THREE = (
 
 
 def batch(tmp_path: Path, *rows: int, **options: Any) -> GroupBatch:
-    return group_batch(
-        prepared(tmp_path, *THREE), rows, **({"layout": padded, "read_at": "last", "pad_id": PAD} | options)
-    )
+    read: dict[str, Any] = {"layout": padded, "read_at": "last", "pad_id": PAD}
+    return GroupBatches(prepared(tmp_path, *THREE), **(read | options)).of(rows)
 
 
 def test_smaller_groups_are_filled_up_with_their_first_response(tmp_path: Path) -> None:
@@ -399,7 +398,7 @@ def test_agreed_of_any_votes(tmp_path_factory: Any, k: int, num_voters: int, dra
     votes = tuple(tuple(float(draw.randrange(3)) for _ in range(num_voters)) for _ in range(k))
     row = group("w1", *(f"w{i + 2}" for i in range(k)), votes=votes)
     groups = prepared(tmp_path_factory.mktemp("cache"), row)
-    assert group_batch(groups, [0], padded, "last", PAD).agreed[..., 0].tolist() == naive_agreed(votes, k)
+    assert GroupBatches(groups, padded, "last", PAD).of([0]).agreed[..., 0].tolist() == naive_agreed(votes, k)
 
 
 def test_a_filler_and_another_layout(tmp_path: Path) -> None:
