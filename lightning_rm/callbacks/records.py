@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.rows import file_and_line
+from lightning_rm.data.origins import file_and_line
 from lightning_rm.data.store.pairs import PairDataset, PairPlace
 from lightning_rm.drafts import draft_of, write_json_lines
 from lightning_rm.metrics.alone import stand_alone

@@ -12,7 +12,7 @@ import lightning as L
 
 from lightning_rm.callbacks.stop import Stopped
 from lightning_rm.data.datamodule import PreferenceDataModule
-from lightning_rm.data.rows import file_and_line
+from lightning_rm.data.origins import file_and_line
 from lightning_rm.drafts import write_json_lines
 from lightning_rm.modules.base import PairwiseRM
 from lightning_rm.modules.finite import DivergedError

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.rows import BadRow, Message, PairRow, Source, places_of
+from lightning_rm.data.origins import places_of
+from lightning_rm.data.rows import BadRow, Message, PairRow, Source
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.encoding import encode_texts
 from lightning_rm.data.tokenize.policy import ARGUMENT_UNREAD, OVERLONG, TEMPLATE, TokenizePolicy

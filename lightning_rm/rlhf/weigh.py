@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from lightning_rm.counts import check_counts
-from lightning_rm.data.rows import GroupRow, PairRow, Source, places_of
+from lightning_rm.data.origins import places_of
+from lightning_rm.data.rows import GroupRow, PairRow, Source
 from lightning_rm.data.sets import AnySource, as_source
 from lightning_rm.data.store.pair_rows import OtherColumns
 from lightning_rm.data.store.report import DataReport

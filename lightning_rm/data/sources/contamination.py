@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import cast
 
 from lightning_rm.data.formats.asked import PROMPT_FIELDS, SYSTEM_FIELDS
-from lightning_rm.data.rows import BY_BENCHMARK, BadRow, Message, PairRow, Source, places_of
+from lightning_rm.data.origins import places_of
+from lightning_rm.data.rows import BY_BENCHMARK, BadRow, Message, PairRow, Source
 from lightning_rm.data.sources.files import Paths, file_digests
 from lightning_rm.data.sources.readers import find_files, read_file
 from lightning_rm.digests import digest

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import cast
 
 from lightning_rm.counts import is_number
-from lightning_rm.data.rows import BY_WEIGHT, BadRow, PairRow, Source, places_of
+from lightning_rm.data.origins import places_of
+from lightning_rm.data.rows import BY_WEIGHT, BadRow, PairRow, Source
 from lightning_rm.data.sources.resampling import unit_hash
 from lightning_rm.digests import digest
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightning_rm.counts import is_number
-from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BY_SHARE, BadRow, PairRow, Source, places_of
+from lightning_rm.data.origins import places_of
+from lightning_rm.data.rows import BY_BOOTSTRAP, BY_FOLD, BY_SHARE, BadRow, PairRow, Source
 from lightning_rm.digests import digest
 
 

@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_rm.data.rows import TIE, moved
+from lightning_rm.data.origins import moved
+from lightning_rm.data.rows import TIE
 from lightning_rm.data.store.columns import SequenceColumn, in_order_of_appearance, numbers_of, shares_of_votes
 from lightning_rm.data.store.pair_file import SCHEMA
 from lightning_rm.data.store.report import DataReport
@@ -71,7 +72,7 @@ class PairDataset:
     Args:
         path: the Arrow file that `prepare_pairs` wrote.
         name: what this data set is called in reports.
-        places: what the source's rows stand in now (`rows.places_of`): the file may be one of the same rows elsewhere.
+        places: what the source's rows stand in now (`origins.places_of`): the file may be one of the same rows elsewhere.
         ties: whether two responses of one score are a pair: `drop`, or `keep` them with the label 1/2.
 
     Attributes:

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_rm.counts import and_others
-from lightning_rm.data.rows import BY_BENCHMARK, BY_BOOTSTRAP, BY_FOLD, BY_SHARE, BY_WEIGHT, BY_WHERE, moved
+from lightning_rm.data.origins import moved
+from lightning_rm.data.rows import BY_BENCHMARK, BY_BOOTSTRAP, BY_FOLD, BY_SHARE, BY_WEIGHT, BY_WHERE
 
 MAX_EXAMPLES = 3
 """How many rows a report names for each reason."""

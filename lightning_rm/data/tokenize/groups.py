@@ -18,7 +18,8 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from lightning_rm.data.formats.messages import is_blank
-from lightning_rm.data.rows import GroupRow, GroupSource, places_of
+from lightning_rm.data.origins import places_of
+from lightning_rm.data.rows import GroupRow, GroupSource
 from lightning_rm.data.store.groups import GROUP_SCHEMA, GROUP_VERSION, GroupDataset
 from lightning_rm.data.store.report import DataReport
 from lightning_rm.data.tokenize.draft import Draft

@@ -18,7 +18,8 @@ from typing import BinaryIO
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from lightning_rm.data.rows import GroupSource, Source, places_of
+from lightning_rm.data.origins import places_of
+from lightning_rm.data.rows import GroupSource, Source
 from lightning_rm.data.store.pair_file import SCHEMA, SCHEMA_VERSION
 from lightning_rm.data.store.pairs import PairDataset
 from lightning_rm.data.store.report import DataReport

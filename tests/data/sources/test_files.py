@@ -17,16 +17,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import lightning_rm
-from lightning_rm.data.rows import (
-    EXPECTED_REASONS,
-    BadRow,
-    GroupRow,
-    PairRow,
-    Source,
-    file_and_line,
-    moved,
-    places_of,
-)
+from lightning_rm.data.origins import file_and_line, moved, places_of
+from lightning_rm.data.rows import EXPECTED_REASONS, BadRow, GroupRow, PairRow, Source
 from lightning_rm.data.sources import opened
 from lightning_rm.data.sources.files import FileSource, file_sources
 from lightning_rm.data.sources.groups import GroupFile
