@@ -8,8 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_rm.batch import PreferenceBatch, RewardOutput, Sample, Tensors, preference_batch
+import lightning_rm
+from lightning_rm.batch import (
+    GroupBatch,
+    PreferenceBatch,
+    ResponseBatch,
+    RewardOutput,
+    Sample,
+    Tensors,
+    group_batch,
+    preference_batch,
+    response_batch,
+)
 from lightning_rm.data.batches.layouts import packed, padded
+from lightning_rm.data.batches.loader import GroupLoader, ResponseLoader
+from lightning_rm.data.sources.groups import GroupFile, ResponseFile
+from lightning_rm.data.synthetic.policy import SyntheticGroups
 
 SAMPLES = [Sample([[1, 2, 3], [1, 4]], prompt_length=1), Sample([[5, 6], [5, 7]], prompt_length=1)]
 
@@ -100,3 +114,10 @@ def test_an_ensemble_keeps_its_members() -> None:
 def test_num_tokens_counts_padding() -> None:
     assert padded(SAMPLES, "last", 0).num_tokens == 12
     assert packed(SAMPLES, "last", 0).num_tokens == 9
+
+
+def test_earlier_names_are_understood() -> None:
+    """CHANGELOG: those of groups of responses go on working."""
+    assert (ResponseBatch, response_batch) == (GroupBatch, group_batch)
+    assert lightning_rm.SyntheticResponses is SyntheticGroups
+    assert (ResponseFile, ResponseLoader) == (GroupFile, GroupLoader)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from torchmetrics.functional.regression import spearman_corrcoef
 
+from lightning_rm.evaluation.credit import pair_credit
 from lightning_rm.evaluation.items import Floats, Items
 from lightning_rm.losses.temperature import Best, best_temperature, tempered_nll
 
@@ -252,7 +253,7 @@ def diagnose(
 
 def _right(margin: Floats, label: Floats) -> Floats:
     """Return (P,), 1 where a margin agrees with the label, 1/2 for a tie, else 0."""
-    return 0.5 + 0.5 * np.sign(margin) * np.sign(label - 0.5)
+    return pair_credit(margin * np.sign(label - 0.5), "half")
 
 
 def _correlation(measure: Any, first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
