@@ -72,7 +72,7 @@ class PairDataset:
     Args:
         path: the Arrow file that `prepare_pairs` wrote.
         name: what this data set is called in reports.
-        places: what the source's rows stand in now (`origins.places_of`): the file may be one of the same rows elsewhere.
+        places: what the source's rows stand in now (`origins.places_of`): the file may be of the same rows elsewhere.
         ties: whether two responses of one score are a pair: `drop`, or `keep` them with the label 1/2.
 
     Attributes:
