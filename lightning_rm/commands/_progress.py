@@ -56,11 +56,6 @@ class Bar(Progress):
             self.console.print(f"{task.description}: {task.completed:,.0f}{of}", markup=False, highlight=False)
 
 
-def progress(console: Console, shown: bool = True) -> Bar:
-    """Say how many are done, how many there are and, on a terminal, the time that is left."""
-    return Bar(console, shown)
-
-
 @contextmanager
 def resumable(kept: str) -> Generator[None]:
     """Say at Ctrl-C or SIGTERM that a command goes on where it was, and exit with a shell's code for it."""

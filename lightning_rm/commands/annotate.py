@@ -15,7 +15,7 @@ from lightning_rm.commands._config import plain_console, require_all, say_files
 from lightning_rm.commands._data import find_policy, find_source, find_voters
 from lightning_rm.commands._engine import scoring_engine
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._progress import Bar, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.counts import number_of
 from lightning_rm.drafts import check_place
@@ -50,7 +50,7 @@ def annotate_data(cfg: DictConfig) -> Path:
     with (
         resumable("scored"),
         scoring_engine(cfg) as (fabric, engine),
-        progress(console, shown=fabric.global_rank == 0) as bar,
+        Bar(console, shown=fabric.global_rank == 0) as bar,
     ):
         votes = annotate(
             source,

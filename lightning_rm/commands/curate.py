@@ -19,7 +19,7 @@ from lightning_rm.commands._config import plain_console, require_all, resolved, 
 from lightning_rm.commands._data import find_policy, find_source, find_voters, keep_if_unchanged, start_of
 from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, with_choices, words_of
-from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._progress import Bar, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.commands._trainings import check_rewards, has_ended, train_in
 from lightning_rm.commands._words import quoted
@@ -87,7 +87,7 @@ def curate_data(cfg: DictConfig, words: Sequence[str] = (), run: Run | None = No
         else:
             known = "no reward model among the voters" if judges else "no voters"
             raise ValueError(f"fit=null and {known}: there is nobody to vote; name voters=[...], or leave fit=heads")
-        with progress(console, shown=fabric.global_rank == 0) as bar:
+        with Bar(console, shown=fabric.global_rank == 0) as bar:
             curated = curate(
                 source,
                 voters,

@@ -11,7 +11,7 @@ from lightning_rm.commands._config import is_given, plain, plain_console, requir
 from lightning_rm.commands._data import decontaminated, find_source, sets_of
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._job import overrides_of
-from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._progress import Bar, resumable
 from lightning_rm.data.rows import Source
 from lightning_rm.devices import device_of
 from lightning_rm.evaluation.asked import Paths
@@ -31,7 +31,7 @@ def evaluate_models(cfg: DictConfig) -> Evaluation:
     require_all(cfg)
     _check(cfg)
     console = plain_console()
-    with resumable("scored"), progress(console) as bar:
+    with resumable("scored"), Bar(console) as bar:
 
         def show(model: str, benchmark: str, done: int, total: int) -> None:
             bar.show(f"{Path(model).name} on {benchmark}", done, total, key=(model, benchmark))

@@ -15,7 +15,7 @@ from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.callbacks.checkpoint_files import check_bytes
 from lightning_rm.commands._config import config_of, plain, plain_console, require_all, say_files
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._progress import progress
+from lightning_rm.commands._progress import Bar
 from lightning_rm.commands._targets import check_targets
 from lightning_rm.data.sources.files import FileSource
 from lightning_rm.models.reward_model import RewardModel
@@ -40,7 +40,7 @@ def export_run(cfg: DictConfig) -> Path:
     seeds = [other.folder for other in find_runs("seeds", plain(cfg.seeds))] if cfg.seeds is not None else []
     options = PublishOptions(cfg.name, cfg.license, cfg.data_license, cfg.dtype)
     console = plain_console()
-    with progress(console) as bar:
+    with Bar(console) as bar:
         card = publish(
             run,
             out,

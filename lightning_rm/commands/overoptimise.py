@@ -11,7 +11,7 @@ from lightning_rm.analysis.plots.over_optimisation import GoldAndProxy, over_opt
 from lightning_rm.analysis.plots.style import save_figure
 from lightning_rm.commands._config import plain, plain_console, require_all, say_files
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._progress import Bar, resumable
 from lightning_rm.commands._tables import Blocks, words_table
 from lightning_rm.devices import device_of
 from lightning_rm.rlhf.overoptimise import OverOptimisation, PolicyFiles
@@ -32,7 +32,7 @@ def overoptimise(cfg: DictConfig) -> OverOptimisation:
     if samples is None:
         raise ValueError("there are no samples: name a file of them, responses.file=samples.jsonl")
     console = plain_console()
-    with resumable("scored"), progress(console) as bar:
+    with resumable("scored"), Bar(console) as bar:
 
         def show(model: str, benchmark: str, done: int, total: int) -> None:
             bar.show(Path(model).name, done, total, key=model)

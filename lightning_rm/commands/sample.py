@@ -19,7 +19,7 @@ from lightning_rm.commands._config import plain_console, require_all, say_files,
 from lightning_rm.commands._data import find_source, find_voters
 from lightning_rm.commands._entry import command
 from lightning_rm.commands._places import whole_path
-from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._progress import Bar, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.counts import tightest
 from lightning_rm.data.rows import Message
@@ -147,7 +147,7 @@ def _write(
         seed=cfg.seed,
         chat_template_kwargs=[{**for_all, **prompt.chat_template_kwargs} for prompt in left],
     )
-    with progress(console) as bar:
+    with Bar(console) as bar:
         task = bar.add_task("prompts", total=len(prompts), completed=num_done)
         for batch in batches:
             asked = [prompts[num_done + place] for place in range(len(batch))]

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from lightning_rm.commands._config import plain_console, require_all, resolved
 from lightning_rm.commands._engine import scoring_engine
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._progress import Bar, resumable
 from lightning_rm.scoring.files import FileReport, score_file
 
 
@@ -27,7 +27,7 @@ def score(cfg: DictConfig) -> FileReport:
     with (
         resumable("scored"),
         scoring_engine(cfg) as (fabric, engine),
-        progress(console, shown=fabric.global_rank == 0) as bar,
+        Bar(console, shown=fabric.global_rank == 0) as bar,
     ):
         report = score_file(
             cfg.model,

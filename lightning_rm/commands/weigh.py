@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from lightning_rm.commands._config import plain_console, require_all, say_files, template_arguments
 from lightning_rm.commands._data import find_policy, find_source
 from lightning_rm.commands._entry import command
-from lightning_rm.commands._progress import progress, resumable
+from lightning_rm.commands._progress import Bar, resumable
 from lightning_rm.commands._tables import report_table
 from lightning_rm.drafts import check_place
 from lightning_rm.rlhf.importance import Weighing
@@ -41,7 +41,7 @@ def weigh_pairs(cfg: DictConfig) -> Path:
         raise ValueError(f"out={cfg.out!r} is there already{_said_by(out)}; name another, or set overwrite=true")
     fabric = L.Fabric(accelerator=cfg.accelerator, devices=1)
     console = plain_console()
-    with resumable("computed"), progress(console) as bar:
+    with resumable("computed"), Bar(console) as bar:
         weighed = weigh(
             find_source(cfg),
             cfg.policy,
