@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -353,9 +354,9 @@ THREE = (
 )
 
 
-def batch(tmp_path: Path, *rows: int, **options: Any) -> GroupBatch:
+def batch(tmp_path: Path, *rows: int, valid: Sequence[bool] | None = None, **options: Any) -> GroupBatch:
     read: dict[str, Any] = {"layout": padded, "read_at": "last", "pad_id": PAD}
-    return GroupBatches(prepared(tmp_path, *THREE), **(read | options)).of(rows)
+    return GroupBatches(prepared(tmp_path, *THREE), **(read | options)).of(rows, valid)
 
 
 def test_smaller_groups_are_filled_up_with_their_first_response(tmp_path: Path) -> None:
