@@ -79,7 +79,7 @@ class FiniteSteps:
     def __init__(self, max_skipped: int, spikes: GradientSpikes) -> None:
         if not (is_number(max_skipped) and max_skipped >= 1):
             raise ValueError(f"max_skipped={max_skipped}: give the number of steps in a row that end a run, 1 or more")
-        self.max_skipped: int = max_skipped
+        self.max_skipped = max_skipped
         self.spikes = spikes
         self.num_skipped = 0
         self.norm: Tensor | None = None
@@ -91,7 +91,7 @@ class FiniteSteps:
 
     def anew(self) -> FiniteSteps:
         """Return one of the same options that has seen no step."""
-        return FiniteSteps(self.max_skipped, GradientSpikes(self.spikes.factor))
+        return FiniteSteps(int(self.max_skipped), GradientSpikes(self.spikes.factor))
 
     def start(self) -> None:
         """Forget what an interrupted run has left to read; count on from a checkpoint, if one was taken up."""
