@@ -119,12 +119,16 @@ class Run:
         return self.settings[key]
 
 
-def nearest(key: str, known: Iterable[str], num: int = 4) -> str:
+NUM_NAMED = 4
+"""Keys that an error names of those that there are."""
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
     """Return what a user may have meant: those that end alike first, then those spelled alike."""
     names = sorted(known)
     same_end = [name for name in names if re.split("[./]", name)[-1] == re.split("[./]", key)[-1]]
-    found = [*same_end, *get_close_matches(key, names, n=num, cutoff=0), *names]
-    return ", ".join(list(dict.fromkeys(found))[:num])
+    found = [*same_end, *get_close_matches(key, names, n=NUM_NAMED, cutoff=0), *names]
+    return ", ".join(list(dict.fromkeys(found))[:NUM_NAMED])
 
 
 MODULE = "module._target_"

@@ -65,9 +65,9 @@ def pair_sets(
     train: AnySource | None,
     val: Mapping[str, AnySource] | AnySource | None,
     test: Mapping[str, AnySource] | AnySource | None,
-    val_fraction: float = 0.0,
-    resample: Callable[[Source], Source] | None = None,
-    decontaminate: Mapping[str, Paths] | None = None,
+    val_fraction: float,
+    resample: Callable[[Source], Source] | None,
+    decontaminate: Mapping[str, Paths] | None,
 ) -> Sets[Source]:
     """Return sets of preference pairs: one alone is named `train`, `val` or `test`.
 
@@ -140,7 +140,7 @@ def as_source(given: AnySource, name: str = "source") -> Source:
     return _as(given, name, FileSource, RecordSource)
 
 
-def as_group_source(given: AnyGroupSource, name: str = "source") -> GroupSource:
+def as_group_source(given: AnyGroupSource, name: str) -> GroupSource:
     """Return what a user gives as a source of groups of responses, as `as_source` does for pairs."""
     return _as(given, name, GroupFile, GroupRecords)
 

@@ -20,6 +20,8 @@ from lightning_rm.evaluation.items import Floats, Items
 from lightning_rm.losses.temperature import Best, best_temperature, tempered_nll
 
 NUM_BINS = 10
+NUM_STEPS = 50
+"""Of Newton's method, at most."""
 COVERAGES = (0.5, 0.7, 0.9, 1.0)
 
 
@@ -114,7 +116,7 @@ def length_effects(margin: Floats, label: Floats, difference: Floats) -> dict[st
     }
 
 
-def choice_by_length(margin: Floats, difference: Floats, num_steps: int = 50) -> float:
+def choice_by_length(margin: Floats, difference: Floats) -> float:
     """Return the coefficient of length in P(better is chosen) = sigmoid(label + coefficient * length), by Newton's
     method.
 
@@ -126,7 +128,7 @@ def choice_by_length(margin: Floats, difference: Floats, num_steps: int = 50) ->
     design = np.stack([np.ones(len(margin)), difference / scale], axis=1)
     chosen = 0.5 + 0.5 * np.sign(margin)
     weights = np.zeros(2)
-    for _ in range(num_steps):
+    for _ in range(NUM_STEPS):
         p = 1 / (1 + np.exp(-design @ weights))
         slope = design.T @ (p - chosen) + 1e-3 * weights
         curvature = design.T @ (design * (p * (1 - p))[:, None]) + 1e-3 * np.eye(2)

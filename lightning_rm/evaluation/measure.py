@@ -148,12 +148,12 @@ def counted(columns: Mapping[str, Credit], there: NDArray[np.bool_]) -> dict[str
     return {name: Credit(credit.item[kept[name]], credit.value[kept[name]]) for name, credit in columns.items()}
 
 
-def length_row(benchmark: Benchmark, items: Items, num_draws: int = 1000, seed: int = 0) -> Row:
+def length_row(benchmark: Benchmark, items: Items, num_draws: int, seed: int) -> Row:
     """Return the control that prefers the response of more characters."""
     return measure(benchmark, items, items.length, model=LENGTH_ONLY, num_draws=num_draws, seed=seed)
 
 
-def random_row(benchmark: Benchmark, items: Items, num_draws: int = 200, seed: int = 0) -> Row:
+def random_row(benchmark: Benchmark, items: Items, num_draws: int, seed: int = 0) -> Row:
     """Return the control of random rewards: the mean over draws, and the interval that 95 % of them lie in."""
     means = random_means(lambda rewards: benchmark.columns(items, rewards, "own"), items.conversation, num_draws, seed)
     draws = benchmark.combine(means)

@@ -97,7 +97,7 @@ EDITS: dict[str, Edit] = {
 """Name -> edit."""
 
 
-def edited(items: Items, edit: Edit, seed: int = 0) -> Items:
+def edited(items: Items, edit: Edit, seed: int) -> Items:
     """Return the same items with every turn of every response edited; a response's edit depends on its text and seed
     alone.
     """

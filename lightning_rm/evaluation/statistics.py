@@ -60,7 +60,7 @@ def column_means(columns: Mapping[str, Credit]) -> Means:
     return {name: np.asarray(credit.value.mean()) for name, credit in columns.items() if len(credit.value)}
 
 
-def bootstrap_means(columns: Mapping[str, Credit], cluster: Ints, num_draws: int = 1000, seed: int = 0) -> Means:
+def bootstrap_means(columns: Mapping[str, Credit], cluster: Ints, num_draws: int, seed: int = 0) -> Means:
     """Return the means of columns over draws of clusters with replacement.
 
     Args:
@@ -101,7 +101,7 @@ def cluster_draws(num_clusters: int, num_draws: int, seed: int) -> Iterator[Floa
 def random_means(
     columns_of: Callable[[Floats], Mapping[str, Credit]],
     index: NDArray[np.int64],
-    num_draws: int = 200,
+    num_draws: int,
     seed: int = 0,
 ) -> Means:
     """Return the means of columns under rewards that are drawn at random, one for each distinct conversation.

@@ -25,9 +25,7 @@ from lightning_rm.tokens import TokenBatch
 RankingViews = Literal["both", "first"]
 
 
-def target_losses(
-    batch: PreferenceBatch, output: RewardOutput, distill: float = 0.0, centering: float = 0.0
-) -> dict[str, Tensor]:
+def target_losses(batch: PreferenceBatch, output: RewardOutput, distill: float, centering: float) -> dict[str, Tensor]:
     """Return the ranking loss on the pairs' labels, target margins and weights, and what is added to it.
 
     Args:

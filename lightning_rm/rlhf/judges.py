@@ -168,7 +168,7 @@ class RewardJudge:
         ]
 
 
-def by_worth(gold: float, other: float, tie: float = 0.0) -> Judgement:
+def by_worth(gold: float, other: float, tie: float) -> Judgement:
     """Return the judgement of two responses whose worth is known.
 
     Args:

@@ -157,7 +157,7 @@ def find_folder(run: Path, weights: str = "best") -> Path | None:
     return None
 
 
-def models_at(folder: Path, weights: str = "best") -> list[Path]:
+def models_at(folder: Path, weights: str) -> list[Path]:
     """Return the folder itself, where it is a run with weights or a model, and else the runs in it, if there are any.
 
     Raises:

@@ -71,7 +71,7 @@ def choose_layout(
     return Choice("shared_prefix", f"no padding, and the common beginning of a pair saves {saved:.0%} of its tokens")
 
 
-def saved_by_sharing(pairs: PairDataset, steady_tokens: int | None = None) -> float:
+def saved_by_sharing(pairs: PairDataset, steady_tokens: int | None) -> float:
     """Return the share of a pair's tokens, on average, that need not be computed where a common beginning is computed
     once, but between sequences of more than `steady_tokens` and others.
     """

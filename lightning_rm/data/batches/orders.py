@@ -83,8 +83,8 @@ def cut_by_pairs(rows: Rows, num_pairs: int) -> list[Rows]:
 def grid_parts(
     lengths: Rows,
     sequence_index: Rows,
-    prompts: tuple[Rows, Rows] | None = None,
-    steady_tokens: int | None = None,
+    prompts: tuple[Rows, Rows] | None,
+    steady_tokens: int | None,
 ) -> tuple[Rows, Rows]:
     """Return what each pair puts on the grid: its two sequences, or, where a prompt is shared, its prompt and two
     responses.

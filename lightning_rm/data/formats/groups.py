@@ -91,9 +91,7 @@ def parse_group(raw: Raw, origin: str, columns: Columns | None = None, prefill: 
         return BadRow(origin, error.reason, error.detail)
 
 
-def group_turns(
-    row: Raw, columns: Columns | None = None, prefill: Prefill = "error"
-) -> tuple[Turns, tuple[Turns, ...]]:
+def group_turns(row: Raw, columns: Columns | None, prefill: Prefill) -> tuple[Turns, tuple[Turns, ...]]:
     """Read the turns of a prompt and of each response to it; an empty response becomes one empty turn.
 
     Raises:

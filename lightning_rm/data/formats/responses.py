@@ -31,9 +31,7 @@ def check_prefill(prefill: str) -> None:
     check_words(get_args(Prefill), prefill=prefill)
 
 
-def explicit_pair(
-    prompt: object, chosen: object, rejected: object, prefill: Prefill = "error"
-) -> tuple[Turns, Turns, Turns]:
+def explicit_pair(prompt: object, chosen: object, rejected: object, prefill: Prefill) -> tuple[Turns, Turns, Turns]:
     """Return prompt, chosen and rejected of a row that names its prompt.
 
     The responses may be written with the prompt in front of them or without.

@@ -89,7 +89,7 @@ Adapter = LoraAdapter | PeftConfig
 """What `adapter=` takes: LoRA in our words, or a configuration of peft's."""
 
 
-def put_adapter(config: PeftConfig, classifier: PreTrainedModel, architecture: Architecture, seed: int = 0) -> None:
+def put_adapter(config: PeftConfig, classifier: PreTrainedModel, architecture: Architecture, seed: int) -> None:
     """Put adapters in float32 into a classifier's backbone and freeze the rest of it; the head stays trainable.
 
     Args:
