@@ -20,8 +20,8 @@ from yaml import YAMLError
 
 from lightning_rm.commands._config import conf_dir, defaults_of, dotted
 from lightning_rm.commands._other_names import NAMED_BY, OF_CHOICES
+from lightning_rm.commands._quoting import at_home, quoted
 from lightning_rm.commands._targets import check_hydra
-from lightning_rm.commands._words import at_home, quoted
 from lightning_rm.told import check_aliases
 
 EXTRA_OF = {

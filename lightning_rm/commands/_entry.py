@@ -136,16 +136,10 @@ def _for_hydra(verb: str, words: list[str]) -> list[str]:
     """
     from lightning_rm.commands._choices import compose_choices
     from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
+    from lightning_rm.commands._quoting import quoted_where_needed, with_home
     from lightning_rm.commands._ranks import with_date
     from lightning_rm.commands._resume import check_folder, with_folder
-    from lightning_rm.commands._words import (
-        check_single,
-        check_text,
-        parse,
-        quoted_where_needed,
-        sort_words,
-        with_home,
-    )
+    from lightning_rm.commands._words import check_single, check_text, parse, sort_words
 
     check_text(words, os.getcwd())
     given = sort_words([with_home(word) for word in take_word(words)])

@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.commands._words import at_home, parse, quoted
+from lightning_rm.commands._quoting import at_home, quoted
+from lightning_rm.commands._words import parse
 
 ENDINGS_OF_PLACES = ("file", "path", "dir", "folder", "model", "chat_template")
 """How keys end that name a file or a folder: `data.val_file`, `backbone.path`, `judge.model`."""

@@ -18,7 +18,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from lightning_rm.commands._job import word_before
-from lightning_rm.commands._words import is_multirun, key_of, parse, quoted, sort_words
+from lightning_rm.commands._quoting import quoted
+from lightning_rm.commands._words import is_multirun, key_of, parse, sort_words
 from lightning_rm.drafts import check_place
 from lightning_rm.told import read_object
 

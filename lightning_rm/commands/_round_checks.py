@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 
 from lightning_rm.commands._data import find_policy
 from lightning_rm.commands._places import with_whole_paths
+from lightning_rm.commands._quoting import quoted
 from lightning_rm.commands._round_setup import MODEL_SELECTIONS
 from lightning_rm.commands._rounds import RoundStages
 from lightning_rm.commands._trainings import check_rewards
-from lightning_rm.commands._words import quoted
 from lightning_rm.counts import check_numbers, check_positive
 from lightning_rm.data.rows import GroupRow, Message, PairRow
 from lightning_rm.digests import fingerprint

@@ -9,9 +9,10 @@ from lightning_rm.commands._config import resolved
 from lightning_rm.commands._data import keep_if_unchanged, start_of
 from lightning_rm.commands._places import whole_path
 from lightning_rm.commands._process import with_choices, words_of
+from lightning_rm.commands._quoting import quoted
 from lightning_rm.commands._round_setup import Setup, given
 from lightning_rm.commands._trainings import method_of
-from lightning_rm.commands._words import key_of, quoted
+from lightning_rm.commands._words import key_of
 from lightning_rm.digests import sha256_of
 from lightning_rm.rlhf.combining import combine_models
 from lightning_rm.rlhf.importance import Weighing

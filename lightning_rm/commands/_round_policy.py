@@ -11,8 +11,8 @@ from hydra.utils import instantiate
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._places import whole_place
 from lightning_rm.commands._process import words_of
+from lightning_rm.commands._quoting import quoted
 from lightning_rm.commands._round_setup import Setup, given
-from lightning_rm.commands._words import quoted
 from lightning_rm.digests import sha256_of
 from lightning_rm.drafts import write_json
 from lightning_rm.models.backbone.positions import longest_sequence

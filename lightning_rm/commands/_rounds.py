@@ -8,10 +8,10 @@ from hydra.utils import instantiate
 
 from lightning_rm.commands._config import resolved
 from lightning_rm.commands._process import words_of
+from lightning_rm.commands._quoting import quoted
 from lightning_rm.commands._round_model import ModelStages
 from lightning_rm.commands._round_policy import PolicyStage
 from lightning_rm.commands._round_setup import Setup, given
-from lightning_rm.commands._words import quoted
 from lightning_rm.digests import fingerprint, sha256_of
 from lightning_rm.rlhf.answering import Answering
 from lightning_rm.rlhf.endpoint_judge import EndpointJudge

@@ -26,8 +26,9 @@ from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._job import LOST, WORD, asked_for, leave_word
 from lightning_rm.commands._planned import check_outs, planned_jobs
 from lightning_rm.commands._plugins import end_in_words
+from lightning_rm.commands._quoting import PLAIN_PLACE, quoted
 from lightning_rm.commands._resume import RESULTS
-from lightning_rm.commands._words import PLAIN_PLACE, is_multirun, is_multirun_flag, quoted, sort_words
+from lightning_rm.commands._words import is_multirun, is_multirun_flag, sort_words
 from lightning_rm.counts import number_of
 from lightning_rm.system import is_running
 from lightning_rm.told import read_object

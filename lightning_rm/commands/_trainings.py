@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from lightning_rm.callbacks.checkpoint_files import checkpoints_of
 from lightning_rm.commands._ended import draw_missing
+from lightning_rm.commands._quoting import quoted
 from lightning_rm.commands._resume import RESULTS
-from lightning_rm.commands._words import quoted
 from lightning_rm.modules.method import Method
 from lightning_rm.scoring.load import find_folder
 

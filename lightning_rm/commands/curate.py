@@ -20,9 +20,9 @@ from lightning_rm.commands._data import find_policy, find_source, find_voters, k
 from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._process import Run, as_a_process, chosen_there, with_choices, words_of
 from lightning_rm.commands._progress import Bar, resumable
+from lightning_rm.commands._quoting import quoted
 from lightning_rm.commands._tables import report_table
 from lightning_rm.commands._trainings import check_rewards, has_ended, train_in
-from lightning_rm.commands._words import quoted
 from lightning_rm.curation.curate import Look, Outside, check_asked, curate
 from lightning_rm.curation.endpoint import Judge
 from lightning_rm.curation.made_of import check_made_of

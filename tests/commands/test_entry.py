@@ -24,19 +24,11 @@ from lightning_rm.commands._entry import arguments, command
 from lightning_rm.commands._errors import in_words
 from lightning_rm.commands._help import help_text, read_help
 from lightning_rm.commands._keys import check_keys, with_mappings, without_choices
+from lightning_rm.commands._quoting import quoted, quoted_where_needed, with_home
 from lightning_rm.commands._resume import check_folder, is_requeued, with_folder, write_job
 from lightning_rm.commands._stopped import Terminated
 from lightning_rm.commands._sweep import SweepNoted
-from lightning_rm.commands._words import (
-    check_single,
-    check_text,
-    is_multirun,
-    parse,
-    quoted,
-    quoted_where_needed,
-    sort_words,
-    with_home,
-)
+from lightning_rm.commands._words import check_single, check_text, is_multirun, parse, sort_words
 from lightning_rm.commands.main import main, verbs
 from tests.commands.conftest import Cli
 from tests.commands.test_conf import CONF, composed

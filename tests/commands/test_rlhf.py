@@ -19,10 +19,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from lightning_rm.commands._process import words_of as handed_on
+from lightning_rm.commands._quoting import quoted
 from lightning_rm.commands._round_checks import check_all
 from lightning_rm.commands._round_setup import Setup
 from lightning_rm.commands._rounds import RoundStages
-from lightning_rm.commands._words import quoted
 from lightning_rm.commands.rlhf import rlhf
 from lightning_rm.commands.train import train
 from lightning_rm.data.rows import GroupRow, Message
