@@ -201,11 +201,10 @@ class PreferenceDataModule(L.LightningDataModule):
 
     @treatments.setter
     def treatments(self, treatments: Mapping[str, Treatment | ById] | Sequence[Treatment | ById]) -> None:
+        named = named_treatments(treatments)
         if self.is_streamed:
-            raise ValueError(
-                "treatments of streamed shards: give them when the data module is made, which says why not"
-            )
-        self._pairs.treat(named_treatments(treatments))
+            check_streamed(self.order, batch_pairs=self.batch_pairs, treatments=named)
+        self._pairs.treat(named)
 
     @cached_property
     def choice(self) -> Choice:
@@ -310,6 +309,7 @@ class PreferenceDataModule(L.LightningDataModule):
         """
         share = share_of(self.trainer)
         if self._streamed is not None:
+            check_streamed(self.order, batch_pairs=self.batch_pairs)  # which may have been set since
             return self._streamed.loader(self._batching, share, self.trainer.current_epoch if self.trainer else 0)
         if not self._pairs.sets.train:
             raise ValueError("there is nothing to train on; give the data module a train source")

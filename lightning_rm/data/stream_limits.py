@@ -11,11 +11,11 @@ def check_streamed(
     order: Order,
     *,
     batch_pairs: int | None,
-    treatments: Sized,
-    resample: object,
-    decontaminate: object,
-    responses: object,
-    val_fraction: float,
+    treatments: Sized = (),
+    resample: object = None,
+    decontaminate: object = None,
+    responses: object = None,
+    val_fraction: float = 0.0,
 ) -> None:
     """Check that nothing is asked of streamed pairs that only all of them together could tell.
 

@@ -228,6 +228,12 @@ def test_what_cannot_be_streamed_is_said(folder: Path) -> None:
     ]:
         with pytest.raises(ValueError, match=words):
             PreferenceDataModule(word_tokenizer(), shards(folder), **options)
+    data = PreferenceDataModule(word_tokenizer(), shards(folder))
+    with pytest.raises(ValueError, match="treatments with streamed shards"):
+        data.treatments = [treatments.flip]
+    data.order = "prompt"
+    with pytest.raises(ValueError, match="order=prompt with streamed shards"):
+        data.train_dataloader()
 
 
 class Rewarding(L.LightningModule):
