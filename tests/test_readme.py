@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from lightning_rm import BaselineRM, score
+from lightning_rm import BaselineRM, ContrastiveRM, PreferenceDataModule, SyntheticGroups, score
 from lightning_rm.analysis.paired import paired_difference
 from lightning_rm.batch import PreferenceBatch, RewardOutput, preference_batch
 from lightning_rm.commands._choices import compose_choices
@@ -36,12 +36,13 @@ from lightning_rm.data.formats.pairs import parse_row
 from lightning_rm.data.rows import PairRow
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
+from lightning_rm.losses import ranking_loss
 from lightning_rm.metrics.groups import group_metric_names
 from lightning_rm.metrics.pairs import metric_names
 from lightning_rm.metrics.scores import score_metric_names
 from lightning_rm.metrics.text import text_metric_names
 from tests.commands.test_conf import composed
-from tests.toy import toy_data, toy_model, write_jsonl
+from tests.toy import toy_data, toy_model, toy_trainer, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -266,6 +267,54 @@ def test_a_loop_of_ones_own_trains_on_every_pair_in_another_order_each_epoch(
     assert sorted(read[:8]) == sorted(read[8:]) == list(range(8))
     assert read[:8] != read[8:]
     assert not any(map(torch.equal, before, model.head_parameters()))
+
+
+def test_fabric_takes_the_loop(tmp_path: Path) -> None:
+    """To the weights of the plain one."""
+    [code] = [block for language, block in DOCS if language == "python" and "fabric.setup_optimizers" in block]
+    model, plain, data = toy_model(), toy_model(), toy_data(8, cache_dir=tmp_path)
+    data.setup("fit")
+    code = code.replace('"bf16-mixed"', '"32-true", accelerator="cpu"')
+    exec(
+        compile(code, "training.md", "exec"),
+        {"torch": torch, "model": model, "data": data, "ranking_loss": ranking_loss},
+    )
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-5)
+    for batch in data.train_dataloader():
+        output = plain(batch.tokens)
+        ranking_loss(output.chosen, output.rejected, batch.label, batch.margin, batch.weight).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    untrained = toy_model().state_dict()
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    assert not all(torch.equal(value, untrained[name]) for name, value in model.state_dict().items())
+
+
+def test_parts_of_ones_own_train_as_the_page_says(tmp_path: Path) -> None:
+    [code] = [block for language, block in DOCS if language == "python" and "class Close(Contrast)" in block]
+    exec(compile(code, "training.md", "exec"), names := {"partial": partial})
+    data = PreferenceDataModule(
+        world_tokenizer(),
+        names["rows"],
+        val=list(names["Table"]()),
+        treatments=[names["halve_doubtful"]],
+        batch_pairs=4,
+        cache_dir=tmp_path,
+    )
+    adamw: Any = partial(torch.optim.AdamW, lr=1e-3)
+    close = ContrastiveRM(toy_model(), adamw, names["Close"], names["plateau"], dropout_at="features")
+    (trainer := toy_trainer(tmp_path)).fit(close, data)
+    assert trainer.lr_scheduler_configs[0].monitor == "val/accuracy"
+    pairs = data.train_pairs()
+    assert pairs is not None
+    assert pairs.targets().weight.tolist() == [0.5] * 4 + [1.0] * 4
+    for batch in data.train_dataloader():
+        assert [pairs.ids()[row] for row in batch.row] == [pairs.place(row).id for row in batch.row.tolist()]
+        assert batch.strength.tolist() == [row / 8 for row in batch.row.tolist()]
+    responses = {"responses": SyntheticGroups(8, split="train"), "batch_groups": 2}
+    spread = names["SpreadRM"](toy_model(), adamw, names["halved"], ascent_lr=0.1)
+    toy_trainer(tmp_path, log_every_n_steps=1).fit(spread, toy_data(8, **responses))
+    assert spread.climb.seen["difference_loss_after"] > spread.climb.seen["difference_loss"]
 
 
 @pytest.mark.parametrize("command", [command for command in OWN if "experiment=mine" in command])

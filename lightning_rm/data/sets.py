@@ -167,9 +167,12 @@ def _as(given: object, name: str, of_files: Callable[[Paths], S], of_rows: Calla
         if isinstance(given, Sequence) and first is not None and all(isinstance(item, str | Path) for item in items):
             return of_files(cast(Sequence[str | Path], given))
         found += f", of {type(first).__name__}" if len(given) else " and empty"
+    hint = "; Mixture makes one source of several" * isinstance(given, Mapping)
+    if isinstance(given, Iterable) and not isinstance(given, Sized):
+        hint = f"; {of_rows.__name__}({name}) is a source of whatever yields its dicts anew each time it is read"
     raise ValueError(
         f"{name} is of the type {found}; give a source, a path or a list of paths, or rows in memory: a list of dicts, "
-        "one datasets.Dataset or a DataFrame" + ("; Mixture makes one source of several" * isinstance(given, Mapping))
+        f"one datasets.Dataset or a DataFrame{hint}"
     )
 
 

@@ -32,6 +32,7 @@ from lightning_rm.modules.optimization import (
     SchedulerFactory,
     groups_of,
     make_optimizer,
+    make_schedule,
 )
 from lightning_rm.modules.prepared import Frozen, shard_for
 from lightning_rm.modules.progress import AcrossRanks, Progress
@@ -55,8 +56,10 @@ class PairwiseRM(Method):
     Args:
         model: the reward model.
         optimizer: from parameter groups to an optimizer: `functools.partial(torch.optim.AdamW, lr=1e-5)`.
-        scheduler: from (optimizer, number of steps) to a schedule, such as a partial of `warmup_schedule`; the number
-            is None where the run has no planned end. None keeps the learning rate.
+        scheduler: from (optimizer, number of steps) to a schedule, such as a partial of `warmup_schedule`, or to
+            Lightning's dict of one; the number is None where the run has no planned end. Or a schedule of torch's with
+            its options, `partial(StepLR, step_size=100)`. It is stepped once an optimizer step unless a dict says
+            otherwise. None keeps the learning rate.
         head_lr: the head's learning rate; None takes the optimizer's.
         max_skipped: optimizer steps in a row whose loss or gradient is not finite that end the run; they change no
             weight, and are named and counted as `train/skipped_steps`. A resumed run counts on; after an end by them
@@ -157,8 +160,8 @@ class PairwiseRM(Method):
         if self.scheduler is None:
             return optimizer
         num_steps = self.trainer.estimated_stepping_batches
-        scheduler = self.scheduler(optimizer, None if num_steps == math.inf else int(num_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        planned = None if num_steps == math.inf else int(num_steps)
+        return {"optimizer": optimizer, "lr_scheduler": make_schedule(self.scheduler, optimizer, planned)}
 
     # Training
 

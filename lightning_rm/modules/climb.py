@@ -7,7 +7,7 @@ of arXiv 2401.06080.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import get_args
 
@@ -49,6 +49,7 @@ class Climb:
         agreed_only: whether only differences count whose sign all voters of the responses agree on.
 
     Attributes:
+        measure: gives J of a batch of groups and their rewards; `difference`, until a module puts its own here.
         seen: of the last step, to be logged: J and the mean distance before the climb, J after it, and so on.
         climbed: of the last step, scalars that must be finite, equal on all ranks.
 
@@ -82,6 +83,7 @@ class Climb:
         self.difference_cap = difference_cap
         self.reward_penalty = reward_penalty
         self.agreed_only = agreed_only
+        self.measure: Callable[[GroupBatch, Tensor], Tensor] = self.difference
         self.seen: dict[str, Tensor] = {}
         self.climbed: list[Tensor] = []
         self._ascent: Ascent | None = None
@@ -163,7 +165,7 @@ class Climb:
             if is_logged:
                 with torch.no_grad(), self._aside():
                     reward = above.model(responses.tokens).reward
-                self.seen["difference_loss_after"] = self.difference(responses, reward)
+                self.seen["difference_loss_after"] = self.measure(responses, reward)
                 self._stepped = above.parameters, above.steps
             model = above.model
             del above  # its steps
@@ -205,7 +207,7 @@ class Climb:
             is_logged: whether the mean |difference| is noted in `seen`.
         """
         reward = self.model(responses.tokens).reward
-        height = self.difference(responses, reward)
+        height = self.measure(responses, reward)
         if is_logged:
             mean = reward.mean(1) if reward.ndim == 3 else reward
             statistics = group_statistics(mean, responses.present, responses.gold)

@@ -115,6 +115,7 @@ class MetaRM(PairwiseRM):
         self.climb = Climb(
             model, ascent_lr, ascent_scale, ascent_part, ascent_dropout, difference_cap, reward_penalty, agreed_only
         )
+        self.climb.measure = self.difference
         self.objective = Objective(model.hidden_size, contrast, beta, ranking_views, distill, centering)
         self._model_above: Forward | None = None
         self.register_state_dict_pre_hook(_at_theta)
@@ -172,7 +173,10 @@ class MetaRM(PairwiseRM):
         return self.objective.distill > 0
 
     def difference(self, responses: GroupBatch, reward: Tensor) -> Tensor:
-        """Return the difference loss J of a batch of groups, a float32 scalar; see `Climb.difference`."""
+        """Return J of a batch of G groups and their rewards (k, G), or (k, M, G): a float32 scalar, which is climbed.
+
+        It is the difference loss of `Climb.difference`; a class of one's own may return another.
+        """
         return self.climb.difference(responses, reward)
 
     def way_out(self) -> str:

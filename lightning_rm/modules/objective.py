@@ -16,7 +16,7 @@ from lightning_rm.batch import GroupBatch, PreferenceBatch, RewardOutput
 from lightning_rm.counts import check_numbers, is_number
 from lightning_rm.losses import centering_loss, distillation_loss, list_shares, ranking_loss
 from lightning_rm.losses.geometry import alignment, effective_rank, uniformity, usage_entropy
-from lightning_rm.modules.contrasted import Contrasted, ContrastFactory
+from lightning_rm.modules.contrasted import Contrast, Contrasted, ContrastFactory
 from lightning_rm.modules.gather import gather_rows, rank, world_size
 from lightning_rm.modules.views import Forward, two_views
 from lightning_rm.options import check_words
@@ -83,7 +83,7 @@ class Objective(nn.Module):
         check_words(get_args(RankingViews), ranking_views=ranking_views)
         check_distill(distill)
         check_numbers(0, beta=beta, centering=centering)
-        self.contrast = None if contrast is None else contrast(feature_size)
+        self.contrast = None if contrast is None else made_contrast(contrast, feature_size)
         self.beta = beta
         self.ranking_views: RankingViews = ranking_views
         self.distill = distill
@@ -120,6 +120,11 @@ class Objective(nn.Module):
             first, second = output.feature[:, :, :kept].unbind(1)
             index, shares = responses_of(batch.tokens)[:, :kept], list_shares(batch.group[:kept])
             contrasted = self.contrast(first, second, index, shares)
+        if not isinstance(contrasted, Contrasted):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user's class
+            raise ValueError(
+                f"{type(self.contrast).__name__}.forward has returned a {type(contrasted).__name__}; it has to return "
+                "Contrasted(loss, first, second), the views as they were compared"
+            )
         self.last = contrasted._replace(loss=contrasted.loss.detach())
         losses["contrast"] = contrasted.loss
         losses["loss"] = losses["loss"] + self.beta * contrasted.loss
@@ -167,6 +172,26 @@ def responses_of(tokens: TokenBatch) -> Tensor:
     if tokens.response_key is not None:
         return tokens.response_key
     return tokens.reward_index * world_size() + rank()
+
+
+def made_contrast(contrast: ContrastFactory, feature_size: int) -> Contrast:
+    """Return the contrast that a user's function makes of the size of a feature.
+
+    Raises:
+        ValueError: if it is a contrast that is made already, or makes none.
+    """
+    told = "contrast= takes what makes a contrast of the size of a feature, as partial(SimCSE, temperature=0.1) does"
+    if isinstance(contrast, nn.Module):
+        raise ValueError(f"{told}; it is a {type(contrast).__name__} that is made already")
+    try:
+        made: object = contrast(feature_size)
+    except TypeError as error:
+        raise ValueError(f"{told}; called with {feature_size} alone: {error}") from error
+    if not isinstance(made, Contrast):
+        raise ValueError(
+            f"{told}; it made a {type(made).__name__}: inherit from lightning_rm.modules.contrasted.Contrast"
+        )
+    return made
 
 
 def check_distill(distill: float) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
+from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers.optimization import get_scheduler
 
 from lightning_rm.models.protocol import AnyRewardModel
@@ -30,7 +33,10 @@ class ParameterGroups(list[ParameterGroup]):
 
 
 OptimizerFactory = Callable[[ParameterGroups], Optimizer]
-SchedulerFactory = Callable[[Optimizer, int | None], LRScheduler]
+SchedulerFactory = Callable[[Optimizer, int | None], LRScheduler | LRSchedulerConfigType] | Callable[..., LRScheduler]
+"""From (optimizer, number of steps) to a schedule that is stepped once an optimizer step, or to Lightning's dict, which
+says when it is stepped and what it monitors; or a schedule of torch's with its options, `partial(StepLR, step_size=9)`.
+"""
 
 ENDLESS = ("inverse_sqrt", "constant_with_warmup", "constant")
 """Schedules that need no planned end."""
@@ -133,9 +139,53 @@ def make_optimizer(factory: OptimizerFactory, groups: ParameterGroups, clips_sca
         optimizer = factory(groups)
     except TypeError as error:
         raise ValueError(f"the optimizer cannot be made of its options: {error}") from error
+    if not isinstance(optimizer, Optimizer):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user's function
+        raise ValueError(
+            f"optimizer= has made a {type(optimizer).__name__} of the parameter groups; it has to return an optimizer "
+            "of torch's kind"
+        )
     if clips_scaled and any(group.get("fused") for group in optimizer.param_groups):
         raise ValueError(
             "a fused optimizer scales its gradients back by itself, after they should have been clipped: with "
             "trainer.precision=16-mixed set optimizer.fused=false, or trainer.gradient_clip_val=null"
         )
     return optimizer
+
+
+def make_schedule(factory: SchedulerFactory, optimizer: Optimizer, num_steps: int | None) -> LRSchedulerConfigType:
+    """Return a schedule over the optimizer, and when Lightning is to step it.
+
+    A schedule of torch's knows no run: it is made of its own options, and of `num_steps` where it needs a `T_max` that
+    nobody set.
+
+    Args:
+        factory: makes it, as a user gave it.
+        optimizer: whose learning rates are scheduled.
+        num_steps: optimizer steps of the whole run; None for a run without a planned end.
+
+    Raises:
+        ValueError: if it cannot be made of its options, what is made is no schedule, or one that looks at a metric was
+            not told at which.
+    """
+    made_by, options = (factory.func, factory.keywords) if isinstance(factory, partial) else (factory, {})
+    try:
+        if getattr(made_by, "__module__", "") == LRScheduler.__module__:
+            needs_end = num_steps and "T_max" in inspect.signature(made_by).parameters and "T_max" not in options
+            found: object = factory(optimizer, **({"T_max": num_steps} if needs_end else {}))
+        else:
+            found = factory(optimizer, num_steps)
+    except TypeError as error:
+        raise ValueError(f"the schedule cannot be made of its options: {error}") from error
+    if isinstance(found, Mapping):
+        return cast(LRSchedulerConfigType, found)
+    if isinstance(found, ReduceLROnPlateau):
+        raise ValueError(
+            "ReduceLROnPlateau looks at a metric: have scheduler= return a dict, {'scheduler': "
+            "ReduceLROnPlateau(optimizer, mode='max'), 'monitor': 'val/accuracy'}"
+        )
+    if not isinstance(found, LRScheduler):
+        raise ValueError(
+            f"scheduler= has made a {type(found).__name__} of the optimizer; it has to return a schedule of torch's "
+            "kind, or Lightning's dict of one"
+        )
+    return {"scheduler": found, "interval": "step"}

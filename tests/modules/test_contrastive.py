@@ -15,7 +15,7 @@ from lightning_rm.batch import PreferenceBatch, preference_batch
 from lightning_rm.models.dropout import add_dropout
 from lightning_rm.models.ensembles.members import MemberRewardModel, Members
 from lightning_rm.modules.contrast import SimCSE, SwAV
-from lightning_rm.modules.contrasted import samples_of
+from lightning_rm.modules.contrasted import Contrast, samples_of
 from lightning_rm.modules.contrastive import ContrastiveRM
 from lightning_rm.modules.objective import Objective
 from lightning_rm.modules.views import doubled, two_views
@@ -239,6 +239,34 @@ def test_equal_views_are_an_error_that_says_what_to_set(tmp_path: Path) -> None:
         toy_trainer(tmp_path).fit(module, toy_data(8))
     with pytest.raises(ValueError, match="leave out the members"):
         ContrastiveRM(MemberRewardModel.of(toy_model(), Members(num_members=2)), ADAMW, SimCSE)
+
+
+class Scalar(Contrast):
+    """Forgets to say what it compared."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+
+    def forward(self, first: Tensor, second: Tensor, index: Tensor, weight: Tensor | None = None) -> Any:
+        return (first - second).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("contrast", "told"),
+    [
+        (SimCSE(32), "it is a SimCSE that is made already"),
+        (partial(SimCSE, size=8), "called with 32 alone: .*'size'"),
+        (nn.Identity, "it made a Identity: inherit from lightning_rm.modules.contrasted.Contrast"),
+        (Scalar, r"Scalar.forward has returned a Tensor; it has to return Contrasted\(loss, first, second\)"),
+    ],
+)
+def test_what_is_no_contrast_is_told(contrast: Any, told: str, tmp_path: Path) -> None:
+    def train() -> None:
+        module = ContrastiveRM(toy_model(), ADAMW, contrast, dropout_at="features")
+        toy_trainer(tmp_path).fit(module, toy_data(8))
+
+    with pytest.raises(ValueError, match=told):
+        train()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -341,6 +342,27 @@ def test_options_against_rewarding_noise() -> None:
         (reward[i, g] - reward[j, g]).abs().item() for g, k in ((0, 4), (1, 2)) for i in range(k) for j in range(i)
     ]
     assert module.climb.seen["difference"].item() == same((sum(pairs[:6]) / 6 + pairs[6]) / 2)
+
+
+class Spread(MetaRM):
+    """Climbs the variance of rewards in place of the difference loss."""
+
+    def difference(self, responses: GroupBatch, reward: Tensor) -> Tensor:
+        return reward.var(0, correction=0).mean()
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+def test_a_difference_of_ones_own_is_what_is_climbed_and_logged(tmp_path: Path, second_order: bool) -> None:
+    """In a copy and in what is unpickled too, each by its own weights."""
+    [batch] = batches(1)
+    made = Spread(wide_model(), SGD, ascent_lr=0.5, second_order=second_order)
+    reward = made.model(batch.responses[0].tokens).reward
+    expected = reward.var(0, correction=0).mean().item()
+    assert expected != same(float(difference_loss(reward, batch.responses[0].present)))
+    for module in (made, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        fit(toy_trainer(tmp_path, max_steps=1, log_every_n_steps=1), module, [batch])
+        assert module.climb.seen["difference_loss"].item() == same(expected)
+        assert module.climb.seen["difference_loss_after"].item() > expected
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path: Path) -> None:

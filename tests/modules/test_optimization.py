@@ -10,11 +10,11 @@ import lightning as L
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import ExponentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, ReduceLROnPlateau, StepLR
 
 from lightning_rm.models.backbone.adapters import LoraAdapter
 from lightning_rm.modules.baseline import BaselineRM
-from lightning_rm.modules.optimization import parameter_groups, warmup_schedule
+from lightning_rm.modules.optimization import make_optimizer, make_schedule, parameter_groups, warmup_schedule
 from tests.float64 import same
 from tests.toy import toy_data, toy_model, toy_trainer, weights
 
@@ -94,6 +94,62 @@ def test_a_schedule_that_ends_needs_a_planned_end() -> None:
             warmup_schedule(optimizer, None, name)
 
 
+def plain_optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        (partial(StepLR, step_size=2, gamma=0.5), [1, 1, 0.5, 0.5]),
+        (partial(ExponentialLR, gamma=0.5), [1, 0.5, 0.25, 0.125]),
+        # Half a cosine over the four steps of the run, and over the two that are asked for.
+        (CosineAnnealingLR, [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]),
+        (partial(CosineAnnealingLR, T_max=2), [1, 0.5, 0, 0.5]),
+    ],
+)
+def test_a_schedule_of_torchs_is_made_of_its_own_options(scheduler: Any, expected: list[float]) -> None:
+    made = make_schedule(scheduler, plain_optimizer(), 4)
+    schedule: Any = made["scheduler"]
+    rates: list[float] = []
+    for _ in range(4):
+        rates.append(schedule.get_last_lr()[0])
+        schedule.optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx(expected, abs=1e-12)
+    assert made["interval"] == "step"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "told"),
+    [
+        (ExponentialLR, "cannot be made of its options: .*missing 1 required positional argument: 'gamma'"),
+        (partial(StepLR, size=3), "cannot be made of its options: .*'size'"),
+        (partial(ReduceLROnPlateau, patience=1), "ReduceLROnPlateau looks at a metric: .*'monitor': 'val/accuracy'"),
+        (lambda *_: None, "scheduler= has made a NoneType of the optimizer"),
+    ],
+)
+def test_what_makes_no_schedule_is_told(scheduler: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        make_schedule(scheduler, plain_optimizer(), 4)
+
+
+def test_what_makes_no_optimizer_is_told() -> None:
+    with pytest.raises(ValueError, match="optimizer= has made a dict of the parameter groups"):
+        make_optimizer(lambda _: {}, parameter_groups([], []), clips_scaled=False)  # pyright: ignore[reportArgumentType]
+
+
+def test_lightnings_dict_of_a_schedule_says_when_it_is_stepped_and_by_what(tmp_path: Path) -> None:
+    """An accuracy that never grows by 10 halves the rate after every epoch of six steps but the first, the best."""
+
+    def plateau(optimizer: torch.optim.Optimizer, _: int | None) -> Any:
+        waiting = ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=0, threshold=10, threshold_mode="abs")
+        return {"scheduler": waiting, "monitor": "val/accuracy"}
+
+    rates, _ = fitted(tmp_path, 3, scheduler=plateau)
+    assert rates.rates == [1e-2] * 12 + [5e-3] * 6
+
+
 class Rates(L.Callback):
     """The learning rate and the weight decay that each step is taken with."""
 
@@ -127,7 +183,9 @@ def fitted(
     return rates, trainer
 
 
-@pytest.mark.parametrize("scheduler", [LINEAR, lambda optimizer, _: ExponentialLR(optimizer, 0.9), None])
+@pytest.mark.parametrize(
+    "scheduler", [LINEAR, lambda optimizer, _: ExponentialLR(optimizer, 0.9), partial(StepLR, step_size=5), None]
+)
 def test_a_resumed_run_has_the_options_that_it_is_given(tmp_path: Path, scheduler: Callable[..., Any] | None) -> None:
     """Twice the rate of before from the first step on, another decay; the same ones are the same to the last bit."""
     whole, trainer = fitted(tmp_path / "whole", 4, scheduler=scheduler)

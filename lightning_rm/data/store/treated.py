@@ -6,14 +6,15 @@ What the treatments do is `strength`'s; this file applies them to tokenised pair
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from lightning_rm.data.store.pairs import PairDataset
-from lightning_rm.strength import ById, Target, Treatment, changed
+from lightning_rm.strength import ById, Target, Targets, Treatment, changed
 
 LEFT_OUT = "left out by treatment"
 FLIPPED = "label flipped"
@@ -30,7 +31,7 @@ def treated(pairs: PairDataset, treatments: Mapping[str, Treatment | ById]) -> P
         treatments: name -> treatment; the names stand in the report.
 
     Raises:
-        ValueError: if no pair is annotated, or none is left.
+        ValueError: if no pair is annotated, none is left, or a treatment gives anything but targets of all pairs.
     """
     if not treatments:
         return pairs
@@ -46,7 +47,9 @@ def treated(pairs: PairDataset, treatments: Mapping[str, Treatment | ById]) -> P
     after, made_by = before, dict[Target, list[str]]()
     for name, treatment in treatments.items():
         of_all = treatment.of(ids) if isinstance(treatment, ById) else treatment
-        last, after = after, of_all(pairs.strength, after)
+        # A copy: one that writes into what it is given would change what it is compared with.
+        last, after = after, of_all(pairs.strength, deepcopy(after))
+        check_made(name, after, len(pairs))
         for target in changed(last, after):
             made_by.setdefault(target, []).append(name)
     if not after.kept.any():
@@ -76,15 +79,47 @@ def treated(pairs: PairDataset, treatments: Mapping[str, Treatment | ById]) -> P
     return result
 
 
+def check_made(name: str, made: object, num_pairs: int) -> None:
+    """Check what a treatment has given: targets of all pairs, which a loss can take.
+
+    Raises:
+        ValueError: if it is anything else, or a pair that is kept has a label, margin or weight that is no number, or a
+            weight below 0.
+    """
+    told = f"treatment {name} has to return Targets of all {num_pairs:,} pairs, as replace(targets, weight=...) makes"
+    if not isinstance(made, Targets):
+        raise ValueError(f"{told} them; it returned an object of the type {type(made).__name__}")
+    for field in fields(made):
+        values: object = getattr(made, field.name)
+        if not isinstance(values, np.ndarray):
+            raise ValueError(f"{told} them; its {field.name} is of the type {type(values).__name__}")
+        kind = "boolean" if field.name in ("flipped", "kept") else "number"
+        if values.shape != (num_pairs,) or (values.dtype == bool) != (kind == "boolean"):
+            raise ValueError(
+                f"{told} them; its {field.name} is of {values.dtype} in the shape {values.shape}, not a {kind} for each"
+            )
+    for field, values in (("label", made.label), ("margin", made.margin), ("weight", made.weight)):
+        wrong = made.kept & (~np.isfinite(values) | ((values < 0) if field == "weight" else False))
+        if wrong.any():
+            raise ValueError(
+                f"treatment {name} gives {int(wrong.sum()):,} of {num_pairs:,} pairs a {field} that trains nothing, "
+                f"the first of them {values[wrong][0]}; leave them out with kept=False, or give a finite number"
+                + (", 0 or more" * (field == "weight"))
+            )
+
+
 def named_treatments(
     treatments: Mapping[str, Treatment | ById] | Sequence[Treatment | ById],
 ) -> dict[str, Treatment | ById]:
     """Name treatments: in a list, each is named after its function and its place."""
+    way_out = "give functions such as those of lightning_rm.strength, as [partial(flip, below_quantile=0.1)]"
     if isinstance(treatments, str):
-        raise ValueError(
-            f"treatments is the text {treatments!r}; give functions of lightning_rm.strength, as "
-            "[partial(flip, below_quantile=0.1)]"
-        )
+        raise ValueError(f"treatments is the text {treatments!r}; {way_out}")
+    if isinstance(treatments, ById) or callable(treatments):
+        raise ValueError(f"treatments is {_function_name(treatments)} alone; {way_out}")
+    for treatment in treatments.values() if isinstance(treatments, Mapping) else treatments:
+        if not (isinstance(treatment, ById) or callable(treatment)):
+            raise ValueError(f"treatments holds {treatment!r}; {way_out}")
     if isinstance(treatments, Mapping):
         return dict(treatments)
     return {f"{place + 1}. {_function_name(treatment)}": treatment for place, treatment in enumerate(treatments)}

@@ -87,9 +87,18 @@ def prepared(
 
 
 def chunks_of(source: Iterable[AnyRow], first: int = 0) -> Iterator[list[tuple[int, AnyRow]]]:
-    """Yield the rows of a source from one on with their places, as many at a time as are held in memory."""
+    """Yield the rows of a source from one on with their places, as many at a time as are held in memory.
+
+    Raises:
+        ValueError: if a source of a user's own yields something else.
+    """
     chunk, num_characters = list[tuple[int, AnyRow]](), 0
     for place, row in islice(enumerate(source), first, None):
+        if not isinstance(row, PairRow | GroupRow | BadRow):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"{type(source).__name__} yields a {type(row).__name__} as its row {place}; a source yields the rows "
+                "of lightning_rm.data.rows, and RecordSource(rows) makes them of dicts: leave fingerprint() out then"
+            )
         chunk.append((place, row))
         num_characters += _characters(row)
         if len(chunk) == CHUNK_ROWS or num_characters > MAX_CHUNK_CHARACTERS:

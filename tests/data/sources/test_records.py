@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict, UserDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
@@ -245,6 +245,32 @@ def test_what_is_no_source_is_named(given: Any, found: str) -> None:
     words = rf"train is of the type {found}; give a source, a path or a list of paths, or rows in memory"
     with pytest.raises(ValueError, match=words):
         PreferenceDataModule(word_tokenizer(), given)
+
+
+class Table:
+    """Rows that are asked for anew each time, as a database is."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(ROWS)
+
+
+class Unread(Table):
+    """Says that it is a source, and yields rows that nobody has read."""
+
+    def fingerprint(self) -> str:
+        return "unread"
+
+
+def test_what_yields_dicts_is_read_by_a_record_source(tmp_path: Path) -> None:
+    data = PreferenceDataModule(word_tokenizer(), RecordSource(Table()), cache_dir=tmp_path)
+    data.setup("fit")
+    assert list(RecordSource(Table())) == list(RecordSource(ROWS))
+    assert len(data.datasets["train"]) == len(ROWS)
+    with pytest.raises(ValueError, match=r"train is of the type Table; .*; RecordSource\(train\) is a source of"):
+        PreferenceDataModule(word_tokenizer(), Table())  # pyright: ignore[reportArgumentType]
+    given: Any = Unread()
+    with pytest.raises(ValueError, match=r"Unread yields a dict as its row 0; .*RecordSource\(rows\) makes them"):
+        PreferenceDataModule(word_tokenizer(), given, cache_dir=tmp_path).setup("fit")
 
 
 def test_the_data_module_takes_rows_in_memory(tmp_path: Path) -> None:

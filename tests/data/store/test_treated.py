@@ -14,12 +14,14 @@ import torch
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.data.rows import PairRow, Source
 from lightning_rm.data.sources.records import RecordSource
-from lightning_rm.data.store.treated import treated
+from lightning_rm.data.store.treated import named_treatments, treated
 from lightning_rm.data.synthetic.pairs import SyntheticSource
 from lightning_rm.data.synthetic.tokenizer import world_tokenizer
 from lightning_rm.data.tokenize.pairs import TokenizePolicy, prepare_pairs
 from lightning_rm.strength import (
+    Strength,
     Targets,
+    Treatment,
     adaptive_margin,
     decile,
     drop,
@@ -175,6 +177,51 @@ def test_without_strengths_it_says_how_to_get_them(tmp_path: Path) -> None:
         data(tmp_path, adaptive_margin, source=plain)
     with pytest.raises(ValueError, match="leave no pair of 40"):
         data(tmp_path, partial(select, ranges=[[0.0, 0.5]]), partial(drop, ranges=[[0.0, 0.5]]))
+
+
+def halved(strength: Strength, targets: Targets) -> Targets:
+    return replace(targets, weight=np.where(strength.mean < 0, 0.5, 1.0))
+
+
+def halved_in_place(strength: Strength, targets: Targets) -> Targets:
+    targets.weight[strength.mean < 0] = 0.5
+    return targets
+
+
+@pytest.mark.parametrize("own", [halved, halved_in_place])
+def test_a_treatment_of_ones_own_is_counted_and_known_by_its_name(own: Treatment, tmp_path: Path) -> None:
+    """Of the pairs 0 to 8, whose strength is negative, all but the seventh are annotated."""
+    module = data(tmp_path, own)
+    pairs = module.datasets["train"]
+    assert pairs.targets().weight.tolist() == [0.5 if i < 9 and i != 7 else 1.0 for i in range(NUM)]
+    assert pairs.changed == {"weight": [f"1. {own.__name__}"]}  # pyright: ignore[reportFunctionMemberAccess]
+    assert module.reports["train"].changes == {"weighted": 8}
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda _: None, "it returned an object of the type NoneType"),
+        (lambda targets: replace(targets, weight=0.5), "its weight is of the type float"),
+        (lambda targets: replace(targets, label=torch.ones(NUM)), "its label is of the type Tensor"),
+        (lambda targets: replace(targets, margin=np.ones(3)), r"its margin is of float64 in the shape \(3,\)"),
+        (lambda targets: replace(targets, kept=np.ones(NUM)), r"its kept is of float64 .* not a boolean for each"),
+        (lambda targets: replace(targets, margin=targets.margin * np.nan), "40 of 40 pairs a margin that .* nan;"),
+        (lambda targets: replace(targets, weight=-targets.weight), "40 of 40 pairs a weight .* -1.0; .* 0 or more"),
+    ],
+)
+def test_what_a_treatment_must_not_give_is_told(made: Callable[[Targets], Any], told: str, tmp_path: Path) -> None:
+    def own(_: Strength, targets: Targets) -> Any:
+        return made(targets)
+
+    with pytest.raises(ValueError, match=f"treatment 1. own .*{told}"):
+        data(tmp_path, own)
+
+
+@pytest.mark.parametrize(("given", "told"), [(halved, "is halved alone"), (["flip"], "holds 'flip'"), ("flip", "text")])
+def test_treatments_are_functions_in_a_list(given: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"treatments {told}.*\[partial\(flip, below_quantile=0.1\)\]|{told} 'flip'"):
+        named_treatments(given)
 
 
 @pytest.mark.parametrize(("order", "sign"), [("strongest_first", -1), ("weakest_first", 1)])
