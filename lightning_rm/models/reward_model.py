@@ -27,14 +27,14 @@ from lightning_rm.models.attention.last_layer import (
 from lightning_rm.models.attention.masks import attention_mask
 from lightning_rm.models.backbone import settings
 from lightning_rm.models.backbone.adapter_export import export_adapters
-from lightning_rm.models.backbone.adapters import Adapter, LoraAdapter, one_adapter
+from lightning_rm.models.backbone.adapters import Adapter, LoraAdapter, is_wrapped, one_adapter
 from lightning_rm.models.backbone.build import build_pretrained, build_random
 from lightning_rm.models.backbone.checkpoint import Checkpoint
 from lightning_rm.models.backbone.export import export
 from lightning_rm.models.backbone.families import architecture_of
 from lightning_rm.models.backbone.fast import fast_layouts
 from lightning_rm.models.backbone.folder import is_members
-from lightning_rm.models.backbone.heads import Architecture, head_tensors, widen_head
+from lightning_rm.models.backbone.heads import Architecture, head_modules, head_tensors, widen_head
 from lightning_rm.models.backbone.kernels import compile_layers
 from lightning_rm.models.backbone.layers import transformer_layers
 from lightning_rm.models.backbone.longrope import scale_by_sequence, scaled
@@ -66,8 +66,9 @@ class RewardModel(AnyRewardModel):
         architecture: how the backbone is read; None for what its family says.
 
     Raises:
-        ValueError: if the architecture is not supported, or the backbone has more than one label or another pooling, or
-            can only compute its last layer whole.
+        ValueError: if the backbone is no sequence classifier, or peft has wrapped its head; if the architecture is not
+            supported, or the backbone has more than one label or another pooling, or can only compute its last layer
+            whole.
     """
 
     def __init__(
@@ -80,8 +81,19 @@ class RewardModel(AnyRewardModel):
         architecture: Architecture | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(backbone, PreTrainedModel):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user's own
+            raise ValueError(
+                f"backbone is of the type {type(backbone).__name__}; give a sequence classifier of transformers. "
+                "Adapters of peft's are put on by RewardModel.from_pretrained(PATH, adapter=LoraConfig(...)), and a "
+                "model of another kind inherits from lightning_rm.models.protocol.AnyRewardModel"
+            )
         config = backbone.config
         self.architecture: Architecture = architecture or architecture_of(config, remote=backbone.is_remote_code())
+        if wrapped := [name for name, part in head_modules(backbone, self.architecture).items() if is_wrapped(part)]:
+            raise ValueError(
+                f"{' and '.join(wrapped)} of the backbone is wrapped by peft, and no export would be read again: give "
+                "the path of the model as it was, RewardModel.from_pretrained(PATH, adapter=LoraConfig(...))"
+            )
         if config.num_labels != 1:
             raise ValueError(f"the backbone has {config.num_labels} labels, a reward model has one; set num_labels=1")
         if getattr(config, "classifier_pooling", "cls") != "cls":

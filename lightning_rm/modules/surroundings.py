@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningR
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedModel
 
 from lightning_rm.batch import GroupBatch, PreferenceBatch
 from lightning_rm.tokens import ReadAt
@@ -28,7 +27,8 @@ def check_pieces(model: object, optimizer: object, scheduler: object) -> None:
     Raises:
         ValueError: if a piece is of another kind.
     """
-    if not isinstance(model, nn.Module) or isinstance(model, PreTrainedModel):
+    # A compiled model has what it was compiled from, and a model of peft's is no PreTrainedModel.
+    if not isinstance(model, nn.Module) or not hasattr(model, "head_parameters"):
         given = repr(model) if isinstance(model, str) else "PATH"
         raise ValueError(
             f"model is of the type {type(model).__name__}; give a reward model: "

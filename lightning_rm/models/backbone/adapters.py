@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import torch
 from peft import PEFT_TYPE_TO_TUNER_MAPPING, LoraConfig, PeftConfig, PeftType
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -139,6 +140,11 @@ def put_adapter(config: PeftConfig, classifier: PreTrainedModel, architecture: A
             parameter.data = wide(parameter.data)
     for module in architecture.head:
         classifier.get_submodule(module).requires_grad_(True)
+
+
+def is_wrapped(head: nn.Module) -> bool:
+    """Tell whether peft has put a copy beside a module, as `get_peft_model` does with the head of a classifier."""
+    return isinstance(head, ModulesToSaveWrapper)
 
 
 def one_adapter(lora: LoraAdapter | None, adapter: Adapter | None) -> Adapter | None:

@@ -102,16 +102,28 @@ def head_tensors(classifier: PreTrainedModel, architecture: Architecture) -> Ite
     """Yield the head's parameters by their names within the classifier, in a fixed order.
 
     Raises:
-        ValueError: if the classifier has no such head (one that brings its own code may have any).
+        ValueError: as `head_modules`.
     """
-    for module in architecture.head:
-        try:
-            part = classifier.get_submodule(module)
-        except AttributeError as error:
-            name = type(classifier).__name__
-            raise ValueError(f"{name} has no head {module!r}: a linear `score` of the last token is needed") from error
+    for module, part in head_modules(classifier, architecture).items():
         for name, parameter in part.named_parameters():
             yield f"{module}.{name}", parameter
+
+
+def head_modules(classifier: PreTrainedModel, architecture: Architecture) -> dict[str, nn.Module]:
+    """Return the modules that make the head by their names within the classifier.
+
+    Raises:
+        ValueError: if the classifier has no such head: one that brings its own code may have any, and a model of
+            transformers that is no classifier has none.
+    """
+    try:
+        return {name: classifier.get_submodule(name) for name in architecture.head}
+    except AttributeError as error:
+        raise ValueError(
+            f"{type(classifier).__name__} has no head {' and '.join(architecture.head)!r}: a linear `score` of the "
+            "last token is needed; give a sequence classifier, or the path of the model to "
+            "RewardModel.from_pretrained, which draws a head"
+        ) from error
 
 
 @torch.no_grad()
@@ -141,7 +153,7 @@ def init_head(classifier: PreTrainedModel, architecture: Architecture, names: se
 
 def widen_head(classifier: PreTrainedModel, architecture: Architecture) -> None:
     """Store the head in float32 and have it take float32 features, whatever the backbone's dtype; float64 stays."""
-    for module in map(classifier.get_submodule, architecture.head):
+    for module in head_modules(classifier, architecture).values():
         module.to(torch.promote_types(classifier.dtype, torch.float32))
         # BERT's pooler also runs inside the base model, on hidden states of the backbone's dtype.
         module.register_forward_pre_hook(_wide_inputs)

@@ -15,7 +15,9 @@ def transformer_layers(classifier: PreTrainedModel) -> list[nn.Module]:
     Raises:
         ValueError: if it has no module list.
     """
-    return list(_stack(classifier)[1])
+    if not (lists := _lists(classifier)):
+        raise ValueError(f"{type(classifier).__name__} has no list of layers; set lora_layers=0 and freeze_layers=None")
+    return list(min(lists.items(), key=_depth_and_length)[1])
 
 
 def parameters_before(classifier: PreTrainedModel, layer: int) -> Iterator[nn.Parameter]:
@@ -27,19 +29,14 @@ def parameters_before(classifier: PreTrainedModel, layer: int) -> Iterator[nn.Pa
     return takewhile(lambda parameter: parameter is not first_of_it, classifier.parameters())
 
 
-def layers_name(classifier: PreTrainedModel) -> str:
-    """Return what the list of layers is called within the base model: `layers`, `h`, `encoder.layer`."""
-    return _stack(classifier)[0]
+def layers_name(classifier: PreTrainedModel) -> str | None:
+    """Return what the list of layers is called within the base model: `layers`, `h`, `encoder.layer`; None without."""
+    return min(_lists(classifier).items(), key=_depth_and_length, default=(None,))[0]
 
 
-def _stack(classifier: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    base = classifier.base_model
-    lists: dict[str, nn.ModuleList] = {
-        name: module for name, module in base.named_modules() if isinstance(module, nn.ModuleList)
-    }
-    if not lists:
-        raise ValueError(f"{type(classifier).__name__} has no list of layers; set lora_layers=0 and freeze_layers=None")
-    return min(lists.items(), key=_depth_and_length)
+def _lists(classifier: PreTrainedModel) -> dict[str, nn.ModuleList]:
+    modules = classifier.base_model.named_modules()
+    return {name: module for name, module in modules if isinstance(module, nn.ModuleList)}
 
 
 def _depth_and_length(item: tuple[str, nn.ModuleList]) -> tuple[int, int]:

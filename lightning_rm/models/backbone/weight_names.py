@@ -79,7 +79,9 @@ def check_names(
 
 def warn_of_layers(checkpoint: Checkpoint, backbone: PreTrainedModel, unexpected: set[str]) -> None:
     """Warn of weights of layers that a checkpoint has and its configuration does not: the model is not whole."""
-    prefix, layers = backbone.base_model_prefix, layers_name(backbone)
+    if (layers := layers_name(backbone)) is None:  # a recurrent model of a user's own
+        return
+    prefix = backbone.base_model_prefix
     unread = sorted(name for name in unexpected if name.removeprefix(f"{prefix}.").startswith(f"{layers}."))
     if unread:
         warnings.warn(
