@@ -116,10 +116,12 @@ def prepare(verb: str) -> None:
             os.environ.setdefault(bars, "1")
     if "-h" in words or "--help" in words:
         from lightning_rm.commands._help import help_text
+        from lightning_rm.commands._targets import take_word
         from lightning_rm.commands._words import sort_words
 
         with _said():
-            print(help_text(verb, sort_words(words).own))
+            given = sort_words(words)
+            print(help_text(verb, take_word(given.own), given.folder))
         raise SystemExit(0)
     if "--version" in words:  # Hydra would print its own
         print(version_text())

@@ -43,23 +43,25 @@ class Help(NamedTuple):
     comments: dict[str, str]
 
 
-def read_help(verb: str, arguments: Sequence[str] = ()) -> Help:
+def read_help(verb: str, arguments: Sequence[str] = (), folder: str | None = None) -> Help:
     """Read a command's keys and comments, with the groups that its arguments choose.
 
     Args:
         verb: the command.
         arguments: `key=value` words.
+        folder: another folder to look for groups in.
     """
-    root = Path(conf_dir())
+    root, *others = roots = _roots(folder)
+    search = [f"hydra.searchpath=[{','.join(f'file://{other}' for other in others)}]"] if others else []
     with initialize_config_dir(str(root), version_base="1.3"):
-        cfg = compose(verb, overrides=list(arguments), return_hydra_config=True)
+        cfg = compose(verb, overrides=[*search, *arguments], return_hydra_config=True)
     chosen: dict[str, str | None] = dict(reversed(cfg.hydra.runtime.choices.items()))
     groups = {name.partition("@")[0]: choice for name, choice in chosen.items() if not name.startswith("hydra/")}
     del cfg.hydra
     comments = dict(_comments(root / f"{verb}.yaml"))
     for group, choice in groups.items():
         for name in (choice or "").strip("[]").split(","):
-            comments = _comments_of_choice(root, group, name.strip()) | comments
+            comments = _comments_of_choice(roots, group, name.strip()) | comments
     keys: dict[str, object] = {}
     inner: list[str] = []
     for key, value in dotted(OmegaConf.to_container(cfg, resolve=False)):
@@ -76,27 +78,29 @@ def read_help(verb: str, arguments: Sequence[str] = ()) -> Help:
     return Help(_about(root / f"{verb}.yaml"), groups, keys, inner, comments)
 
 
-def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
+def help_text(verb: str, arguments: Sequence[str] = (), folder: str | None = None) -> str:
     """Return the keys of a command with the groups that its arguments choose, and what may be chosen.
 
     Args:
         verb: the command.
         arguments: `key=value` words; `all`, or names of groups whose keys are to be shown.
+        folder: another folder to look for groups in.
 
     Raises:
         ValueError: for another word, and as `check_keys`.
     """
     named = [word for word in arguments if "=" not in word]
     choices = without_choices(verb, [word for word in arguments if "=" in word])
-    check_keys(verb, choices)
-    told = read_help(verb, [one.input_line or "" for one in parse(choices) if not one.is_sweep_override()])
+    check_keys(verb, choices, folder)
+    told = read_help(verb, [one.input_line or "" for one in parse(choices) if not one.is_sweep_override()], folder)
     if unknown := [word for word in named if word != "all" and word not in told.groups]:
         raise ValueError(f"--help {unknown[0]}: there is no such group; say all, or {', '.join(told.groups)}")
     lines = [*told.about]
     if told.groups and (not named or "all" in named):
         lines += ["", "CHOICES, as GROUP=NAME"]
         for group, choice in told.groups.items():
-            lines += _row(f"{group}={_shown(choice)}", " | ".join(choices_of(Path(conf_dir()) / group)))
+            names = [name for root in _roots(folder) for name in choices_of(root / group)]
+            lines += _row(f"{group}={_shown(choice)}", " | ".join(names))
     sections = {group: _keys_of(told, group) for group in told.groups}
     own = [] if named and "all" not in named else _rows(told, _own_keys(told))
     opened = {word.partition("=")[0] for word in choices} | {*OPENED}
@@ -163,16 +167,21 @@ def choices_of(folder: Path) -> list[str]:
     return [name for name, first in found if name != "base" and "a part of other choices" not in first]
 
 
-def _comments_of_choice(root: Path, group: str, name: str) -> dict[str, str]:
+def _roots(folder: str | None) -> list[Path]:
+    """Return where groups lie: in this package, and in the folder that a command line names."""
+    return [Path(conf_dir()), *([Path(folder).absolute()] if folder else [])]
+
+
+def _comments_of_choice(roots: Sequence[Path], group: str, name: str) -> dict[str, str]:
     """Return dotted key -> comment of a group's choice, and of the parts that it is made of."""
-    path = root / group / f"{name}.yaml"
-    if not path.is_file():
+    path = next((path for root in roots if (path := root / group / f"{name}.yaml").is_file()), None)
+    if path is None:
         return {}
     text = path.read_text(encoding="utf-8")
     found: dict[str, str] = {}
     if defaults := re.search(r"^defaults: \[(.*)\]", text, re.MULTILINE):
         for part in defaults[1].split(","):
-            found |= _comments_of_choice(root, group, part.strip())
+            found |= _comments_of_choice(roots, group, part.strip())
     place = "" if text.startswith("# @package _global_") else f"{group}."
     return found | {f"{place}{key}": comment for key, comment in _comments(path)}
 

@@ -18,7 +18,7 @@ from lightning_rm.commands._choices import Choice, compose_choices, values_of
 from lightning_rm.commands._config import conf_dir, defaults_of, dotted, source_of
 from lightning_rm.commands._kinds import misread_number
 from lightning_rm.commands._nearest import unknown_key
-from lightning_rm.commands._targets import find_object
+from lightning_rm.commands._targets import find_object, is_allowed, is_known
 from lightning_rm.commands._words import parse
 
 OPEN = (
@@ -53,9 +53,9 @@ def check_keys(verb: str, arguments: Sequence[str], folder: str | None = None) -
         folder: another folder to look for groups in.
 
     Raises:
-        ValueError: if a word cannot be read, a group has no such choice, a key is unknown (it names the nearest), or a
-            value would be misread: NaN, a text for a number or for true or false, null for what has to be given, and
-            anything but a mapping where one is needed.
+        ValueError: if a word cannot be read, a group has no such choice, a key is unknown (it names the nearest) or is
+            of what may not be looked at, or a value would be misread: NaN, a text for a number or for true or false,
+            null for what has to be given, and anything but a mapping where one is needed.
     """
     overrides = parse(arguments)
     choice = compose_choices(verb, overrides, folder)
@@ -133,10 +133,22 @@ def _is_known(key: str, choice: Choice, targets: set[str]) -> bool:
 
 
 def _takes(target: str, name: str) -> bool:
-    """Tell whether a callable has an argument of this name."""
+    """Tell whether a callable has an argument of this name.
+
+    Raises:
+        ValueError: if the callable may not be looked at, or cannot be found.
+    """
     if name.startswith("_") and name.endswith("_"):  # Hydra's own: _partial_, _convert_
         return True
-    parameters = inspect.signature(find_object(target)).parameters
+    if not (is_known(target) or is_allowed()):  # nothing is imported that would not be built
+        raise ValueError(
+            f"_target_={target!r} is outside this package and its libraries, so that nobody knows whether it takes "
+            f"{name}=; add allow_targets=true to the command line if you trust it"
+        )
+    try:
+        parameters = inspect.signature(find_object(target)).parameters
+    except ImportError as error:
+        raise ValueError(f"_target_={target!r} cannot be imported: {' '.join(str(error).split())}") from error
     return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 

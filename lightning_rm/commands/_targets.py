@@ -68,27 +68,29 @@ def take_word(words: Sequence[str]) -> list[str]:
 def is_allowed() -> bool:
     """Tell whether a command line allows it: this process's, or that of the process which started this one.
 
-    A yaml cannot, although it can set any environment variable for a job (`hydra.job.env_set`).
+    A yaml cannot, although it can set any environment variable for a job (`hydra.job.env_set`). Where it is allowed,
+    modules of the working folder are found too, behind all that is installed.
     """
     if os.environ.get(ALLOWED) != "1":
         return False
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    return hydra is None or ALLOWED not in hydra.job.env_set or any(ALLOWED in word for word in hydra.overrides.hydra)
+    if hydra and ALLOWED in hydra.job.env_set and not any(ALLOWED in word for word in hydra.overrides.hydra):
+        return False
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+    return True
 
 
 def check_targets(cfg: DictConfig, where: str = "the configuration") -> None:
     """Look at every `_target_` before anything is built, and at whether a model may run code that it brings.
 
-    Values are looked at as they come out: `${oc.create:{_target_: os.system}}` is a text until then. Where the command
-    line allows everything, modules of the working folder are found too, behind all that is installed.
+    Values are looked at as they come out: `${oc.create:{_target_: os.system}}` is a text until then.
 
     Raises:
         ValueError: if one leads out of the known packages, or a yaml alone trusts a model; it names the key and the way
             out.
     """
     if is_allowed():
-        if (here := os.getcwd()) not in sys.path:
-            sys.path.append(here)
         return
     for key, values in mappings(cfg):
         for name, target in _called(values):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import subprocess
 import sys
@@ -304,6 +305,11 @@ def test_help_takes_the_words_of_a_run(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     said = cli("train", "peft=null", "-m", "seed=0,1", "data.epochs=7", "--config-dir", "more", "--help")
     assert (said.code, "  data.epochs=7" in said.out) == (0, True)
+    (tmp_path / "more" / "module").mkdir()
+    (tmp_path / "more" / "module" / "mine.yaml").write_text("_target_: own.Mine\nbeta: 1.0 # of its part\n")
+    said = cli("train", "--config-dir", "more", "module=mine", "allow_targets=true", "--help", "all")
+    assert (said.code, "| voters | mine" in " ".join(said.out.split())) == (0, True)
+    assert re.search(r"^  module.beta=1.0 +of its part$", said.out, flags=re.MULTILINE)
     for word, told in (("data=jsnl", "the nearest is jsonl"), ("lr=1", "the nearest is optimizer.lr")):
         said = cli("train", word, "--help")
         assert (said.code, told in said.err, "Traceback" in said.err) == (1, True, False)

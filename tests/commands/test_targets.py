@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,34 @@ def test_the_command_line_alone_allows_more(monkeypatch: pytest.MonkeyPatch) -> 
         check_targets(config({"_target_": "os.system"}))
     with pytest.raises(ValueError, match="say allow_targets=true or allow_targets=false"):
         take_word(["allow_targets=yes"])
+
+
+def test_arguments_of_ones_own_class_are_known_where_it_is_allowed_and_it_is_not_imported_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "module").mkdir()
+    (tmp_path / "module" / "mine.yaml").write_text("_target_: own_code.Mine\nbeta: 1.0 # of its part\n")
+    (tmp_path / "module" / "gone.yaml").write_text("_target_: own_code.Gone\n")
+    (tmp_path / "own_code.py").write_text(
+        "from pathlib import Path\nPath('imported').touch()\nclass Mine:\n    def __init__(self, beta, extra=1): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    monkeypatch.setenv(ALLOWED, "0")
+    words, folder = ["module=mine", "+module.extra=2"], str(tmp_path)
+    told = r"_target_='own_code.Mine' is outside .* takes extra=; add allow_targets=true"
+    with pytest.raises(ValueError, match=told):
+        check_keys("train", words, folder)
+    assert not (tmp_path / "imported").exists()
+    monkeypatch.setenv(ALLOWED, "1")
+    assert check_keys("train", words, folder).values["module.beta"] == 1.0
+    with pytest.raises(ValueError, match=r"there is no key module.bata; the nearest is module.beta"):
+        check_keys("train", ["module=mine", "module.bata=2"], folder)
+    with pytest.raises(
+        ValueError, match=r"_target_='own_code.Gone' cannot be imported: .*'Gone' is importable from module 'own_code'"
+    ):
+        check_keys("train", ["module=gone", "module.bata=2"], folder)
+    monkeypatch.delitem(sys.modules, "own_code")
 
 
 def test_a_yaml_does_not_allow_itself_more(monkeypatch: pytest.MonkeyPatch) -> None:
