@@ -7,7 +7,7 @@ how its gradient is used.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -184,7 +184,7 @@ def made_contrast(contrast: ContrastFactory, feature_size: int) -> Contrast:
     if isinstance(contrast, nn.Module):
         raise ValueError(f"{told}; it is a {type(contrast).__name__} that is made already")
     try:
-        made: object = contrast(feature_size)
+        made: Any = contrast(feature_size)
     except TypeError as error:
         raise ValueError(f"{told}; called with {feature_size} alone: {error}") from error
     if not isinstance(made, Contrast):

@@ -167,13 +167,14 @@ def make_schedule(factory: SchedulerFactory, optimizer: Optimizer, num_steps: in
         ValueError: if it cannot be made of its options, what is made is no schedule, or one that looks at a metric was
             not told at which.
     """
+    make = cast("Callable[..., object]", factory)
     made_by, options = (factory.func, factory.keywords) if isinstance(factory, partial) else (factory, {})
     try:
         if getattr(made_by, "__module__", "") == LRScheduler.__module__:
             needs_end = num_steps and "T_max" in inspect.signature(made_by).parameters and "T_max" not in options
-            found: object = factory(optimizer, **({"T_max": num_steps} if needs_end else {}))
+            found = make(optimizer, **({"T_max": num_steps} if needs_end else {}))
         else:
-            found = factory(optimizer, num_steps)
+            found = make(optimizer, num_steps)
     except TypeError as error:
         raise ValueError(f"the schedule cannot be made of its options: {error}") from error
     if isinstance(found, Mapping):
