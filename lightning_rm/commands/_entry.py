@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import sys
 import warnings
@@ -62,7 +63,7 @@ def command(
             warnings.simplefilter("ignore", RowsLeftOut)  # every command that reads pairs shows a table of them
             if "SLURM_JOB_ID" not in os.environ:  # on a login node; within a job it tells of a slip
                 warnings.filterwarnings("ignore", message="The `srun` command is available on your system")
-            result: Any = None  # of a job that fails: Optuna takes a number for an objective, and trips over NaN
+            result: Any = None  # of a job that fails
             with ExitStack() as ends, plain_errors(cfg):
                 if end is not None:
                     ends.callback(end, cfg)
@@ -82,7 +83,8 @@ def command(
                     result = task(cfg)
                 if in_sweep() or ("resume" in cfg and word_before() is not None):  # or one of a sweep, alone again
                     leave_word(None, result)
-            return result
+            # Optuna takes None for a trial without a value, and trips over NaN.
+            return None if in_sweep() and isinstance(result, float) and math.isnan(result) else result
 
         @functools.wraps(task)
         def main() -> None:

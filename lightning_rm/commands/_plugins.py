@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
 
 
 def end_in_words(sweeper: str, launcher: str) -> None:
@@ -21,10 +22,21 @@ def end_in_words(sweeper: str, launcher: str) -> None:
         _end_where_slurm_takes_no_job()
 
 
-def _end_a_search_that_found_nothing() -> None:
-    """Have Optuna's sweeper end where no trial has a value, rather than fail for want of a best one.
+def check_searched(config: DictConfig) -> None:
+    """Check that a training says what a search is to go by; without it no trial would have a value.
 
-    What became of each trial is told at the end.
+    Raises:
+        SystemExit: with 1, after a sentence: Hydra makes a warning of any other exception where it calls this.
+    """
+    if config.hydra.sweeper._target_.endswith(".OptunaSweeper") and config.get("monitor", "") is None:
+        print("error: monitor=null, and a search goes by it: set a metric, as monitor=val/accuracy", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _end_a_search_that_found_nothing() -> None:
+    """Have Optuna's sweeper end in a sentence where no trial has a value, rather than fail for want of a best one.
+
+    What became of each trial that did not come to its end is told afterwards.
     """
     from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 
@@ -36,6 +48,7 @@ def _end_a_search_that_found_nothing() -> None:
         except ValueError as error:
             if "No trials are completed" not in str(error):
                 raise
+            print("error: no run of this search has come to a number to search by (monitor=)", file=sys.stderr)
             raise SystemExit(1) from error
 
     OptunaSweeper.sweep = sweep

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from hydra.utils import instantiate
@@ -24,6 +24,7 @@ from lightning_rm.commands._checks import is_early_stop, train_monitors
 from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._folder import SPIKES
 from lightning_rm.commands._found import STOPPED
+from lightning_rm.commands._settings import check_shares
 from lightning_rm.commands._tables import report_table, set_reports
 from lightning_rm.data.datamodule import PreferenceDataModule
 from lightning_rm.models.backbone.adapters import count_parameters
@@ -50,7 +51,7 @@ def own_callbacks(
         SpikeRecorder(run / SPIKES),
         *shown(cfg),
         GoOn(),
-        LambdaCallback(on_train_start=_log_a_short_run),
+        LambdaCallback(on_fit_start=_check_shares, on_train_start=_log_a_short_run),
         MonitoredInTraining(train_monitors(cfg)),
     ]
 
@@ -99,6 +100,11 @@ def in_order(own: list[L.Callback], asked: list[L.Callback]) -> list[L.Callback]
     first = [callback for callback in asked if isinstance(callback, WeightAveraging)]
     first += [callback for callback in asked if isinstance(callback, Checkpoint)]
     return [*first, *own, *(callback for callback in asked if callback not in first)]
+
+
+def _check_shares(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """Check the shares that are measured once the data module's sets can be opened."""
+    check_shares(trainer, cast(PreferenceDataModule, trainer.datamodule))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _log_a_short_run(trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -6,10 +6,14 @@ It knows the keys of such settings; what a value's kind is, `_kinds` knows.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_rm.commands._kinds import misread_number
+from lightning_rm.data.datamodule import PreferenceDataModule
+from lightning_rm.modules.measured import metric_prefix
 from lightning_rm.modules.surroundings import check_trainer
 
 STRATEGIES = (
@@ -43,6 +47,16 @@ LEAST = {
 }
 """The least value of settings whose readers take a smaller one, and fail late or do another thing."""
 
+NOT_TAKEN = {
+    "barebones": "it does without checkpoints and logs, which a run has; set debug=profiler to see what takes time, "
+    "and leave it out",
+    "enable_checkpointing": "a run measures and exports the weights of its checkpoints; set check=true to keep "
+    "nothing, and leave it out",
+    "logger": "set logger=csv, or another of that group; logger=none is none",
+    "plugins": "a run has its own, which writes checkpoints whole; set trainer.precision or trainer.strategy",
+}
+"""Arguments of Lightning's Trainer that a run sets by itself or cannot do without -> why, and the way out."""
+
 POSITIVE = ("trainer.limit_train_batches", "trainer.val_check_interval")
 """Settings that are null, or above 0."""
 
@@ -64,6 +78,14 @@ def check_settings(cfg: DictConfig) -> None:
     check_trainer(_precision(cfg), ())
     if OmegaConf.is_config(strategy) and _precision(cfg) == "16-mixed":
         raise ValueError("trainer.precision=16-mixed: sharded gradients are not scaled; set bf16-mixed or 32-true")
+    for name, why in NOT_TAKEN.items():
+        given = cfg.trainer.get(name)
+        if given is not None and not (name == "enable_checkpointing" and given):
+            raise ValueError(f"trainer.{name}={str(given).lower()} is not taken: {why}")
+    if cfg.trainer.max_epochs is None and cfg.trainer.max_steps == -1 and cfg.trainer.get("max_time") is None:
+        raise ValueError(
+            "trainer.max_epochs=null, and nothing else ends the run: set it, or trainer.max_steps, or trainer.max_time"
+        )
     if cfg.trainer.deterministic not in (True, False, None, "warn"):
         raise ValueError(f"trainer.deterministic={cfg.trainer.deterministic}; give true, false or warn")
     if cfg.mode not in ("max", "min"):
@@ -80,6 +102,31 @@ def check_settings(cfg: DictConfig) -> None:
     for key in POSITIVE:
         if isinstance(values[key], int | float) and values[key] <= 0:
             raise ValueError(f"{key}={values[key]}; give a share or a number above 0, or null")
+
+
+def check_shares(trainer: L.Trainer, datamodule: PreferenceDataModule) -> None:
+    """Check that the shares of validation and test sets that are measured have a batch each, before the first step:
+    Lightning would find out of test sets once the run is trained.
+
+    Raises:
+        ValueError: if one has none.
+    """
+    data, every = datamodule, cast(Any, trainer)  # `overfit_batches` is set, not declared
+    val = "overfit_batches" if every.overfit_batches else "limit_val_batches"
+    for stage, key, names, load in (
+        ("val", val, (*data.val_names, *data.val_response_names), data.val_dataloader),
+        ("test", "limit_test_batches", (*data.test_names, *data.test_response_names), data.test_dataloader),
+    ):
+        share = getattr(every, key)
+        if not isinstance(share, float) or share in (0, 1):
+            continue
+        data.setup("validate" if stage == "val" else stage)
+        for name, loader in zip(names, load(), strict=True):
+            if int(len(loader) * share) == 0:
+                raise ValueError(
+                    f"trainer.{key}={share} is less than one of the micro-batches of {metric_prefix(stage, name)}, "
+                    f"{len(loader):,} in all: give a larger share, or a whole number of them"
+                )
 
 
 def check_precision(cfg: DictConfig, trainer: L.Trainer) -> None:

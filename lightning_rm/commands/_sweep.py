@@ -25,7 +25,7 @@ from lightning_rm.commands._alone import LOCK, released, work_alone
 from lightning_rm.commands._config import plain_console
 from lightning_rm.commands._job import LOST, WORD, asked_for, leave_word
 from lightning_rm.commands._planned import check_outs, planned_jobs
-from lightning_rm.commands._plugins import end_in_words
+from lightning_rm.commands._plugins import check_searched, end_in_words
 from lightning_rm.commands._quoting import PLAIN_PLACE, quoted
 from lightning_rm.commands._resume import RESULTS
 from lightning_rm.commands._words import is_multirun, is_multirun_flag, sort_words
@@ -87,6 +87,7 @@ class SweepNoted(Callback):
         """
         global _sweep
         folder, jobs = Path(config.hydra.sweep.dir), planned_jobs(config)
+        check_searched(config)
         check_outs(config, jobs)
         work_alone(folder)
         if "overwrite" in config and config.get("resume", "") is None and not config.overwrite:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import lightning as L
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_rm.commands._settings import LEAST, check_precision, check_settings, micro_batches
+from lightning_rm.commands._settings import LEAST, check_precision, check_settings, check_shares, micro_batches
+from tests.toy import toy_data
 
 
 def test_the_defaults_are_taken(cfg: DictConfig) -> None:
@@ -32,11 +36,33 @@ def test_a_number_is_not_too_small(cfg: DictConfig, key: str) -> None:
         ("trainer.precision", "fp16", "trainer.precision=fp16 is not one; set bf16-mixed or 32-true or 16-mixed"),
         ("mode", "best", "mode=best; give max or min"),
         ("trainer.max_time", 5, "trainer.max_time=5; give days, hours, minutes and seconds, as 00:12:00:00"),
+        (
+            "trainer.barebones",
+            True,
+            "trainer.barebones=true is not taken: it does without checkpoints and logs, which a run has; set "
+            "debug=profiler to see what takes time, and leave it out",
+        ),
+        (
+            "trainer.enable_checkpointing",
+            False,
+            "trainer.enable_checkpointing=false is not taken: a run measures and exports the weights of its "
+            "checkpoints; set check=true to keep nothing, and leave it out",
+        ),
+        (
+            "trainer.logger",
+            False,
+            "trainer.logger=false is not taken: set logger=csv, or another of that group; logger=none is none",
+        ),
+        (
+            "trainer.max_epochs",
+            None,
+            "trainer.max_epochs=null, and nothing else ends the run: set it, or trainer.max_steps, or trainer.max_time",
+        ),
         ("data.step_pairs", 64.0, "data.step_pairs=64.0; give a whole number, 64"),
     ],
 )
 def test_what_the_trainer_takes(cfg: DictConfig, key: str, value: object, told: str) -> None:
-    OmegaConf.update(cfg, key, value)
+    OmegaConf.update(cfg, key, value, force_add=True)
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the message is looked at below
         check_settings(cfg)
     assert str(caught.value) == told
@@ -91,3 +117,14 @@ def test_a_step_has_the_pairs_that_it_is_asked_for() -> None:
     ):
         with pytest.raises(ValueError, match=told):
             micro_batches(wrong, devices)
+
+
+@pytest.mark.parametrize("key", ["limit_val_batches", "limit_test_batches", "overfit_batches"])
+def test_a_share_that_is_measured_has_a_batch(key: str, tmp_path: Path) -> None:
+    """Two micro-batches of four pairs: a half is one of them, and a third is none, said before the first step."""
+    data = toy_data(num_val=8, cache_dir=tmp_path)
+    options: dict[str, Any] = {"accelerator": "cpu", "logger": False}
+    check_shares(L.Trainer(**options, **{key: 0.5}), data)
+    told = "test" if key == "limit_test_batches" else "val"
+    with pytest.raises(ValueError, match=rf"^trainer.{key}=0.3 is less than one of the micro-batches of {told}, 2 in"):
+        check_shares(L.Trainer(**options, **{key: 0.3}), data)

@@ -148,6 +148,21 @@ def test_jobs_of_a_search_do_not_write_over_each_others_results(word: str, share
 
 
 @pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("monitor=null", "error: monitor=null, and a search goes by it: set a metric, as monitor=val/accuracy\n"),
+        ("check=true", "error: no run of this search has come to a number to search by (monitor=)\n"),
+    ],
+)
+def test_a_search_without_a_number_to_go_by_is_a_sentence(word: str, told: str, cli: Cli) -> None:
+    """NaN was a traceback of Optuna's, from the first run on."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs lightning-rm[sweep]")
+    few = ["data.num_pairs=8", "data.num_val=8", "data.num_test=8", "logger=none"]
+    said = cli("train", "-m", *few, "grid=optuna", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep", word)
+    assert (said.code, told in said.err) == (1, True)
+
+
+@pytest.mark.parametrize(
     ("word", "message"),
     [
         ("n_trials=0", r"hydra.sweeper.n_trials=0; give 1 or more"),
