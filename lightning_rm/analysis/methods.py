@@ -47,7 +47,8 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]
         runs: any.
 
     Returns:
-        The methods; and the runs that repeat another in every setting, each with the later one, which counts.
+        The methods; and the runs that repeat another in every setting, each with the one that counts: the last of those
+        that have ended, where any has.
     """
     named = by_name(runs)
     worlds = _worlds(runs, list(named.values()))
@@ -59,9 +60,9 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[tuple[Run, Run]]
             blocks: dict[Block, Run] = {}
             for run in members:
                 block = block_of(run, worlds)
-                if block in blocks:
-                    repeated.append((blocks[block], run))
-                blocks[block] = run
+                if run.has_ended or not blocks.setdefault(block, run).has_ended:
+                    blocks[block] = run
+            repeated += [(run, counts) for run in members if (counts := blocks[block_of(run, worlds)]) is not run]
             methods.append(Method(label, blocks))
     return methods, repeated
 

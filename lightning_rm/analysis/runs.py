@@ -68,16 +68,20 @@ class Run:
     treatments: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has come to its end: results are what a run writes last."""
+        return (self.folder / "results.json").is_file()
+
     def results(self) -> dict[str, dict[str, float]]:
         """Read `results.json`: data set -> metric -> value.
 
         Raises:
             ValueError: if the run has not come to its end, or the file holds something else.
         """
-        path = self.folder / "results.json"
-        if not path.is_file():
+        if not self.has_ended:
             raise ValueError(f"{self.folder} has no results.json: the run has not ended; wait for it, or leave it out")
-        return read_results(path)
+        return read_results(self.folder / "results.json")
 
     def value(self, metric: str) -> float:
         """Return one result by `SET/METRIC`: `test/accuracy`, `test/ood/accuracy` or, in short, `ood/accuracy`.
@@ -174,12 +178,12 @@ def spread(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-PLACES = ("paths.", "logger.", "trainer.default_root_dir")
-"""Settings under these say where a run writes, not what it does."""
+PLACES = ("paths.", "logger.", "trainer.default_root_dir", "checkpoint.", "resume", "overwrite", "show")
+"""Settings under these say where a run writes, and how it began and went on there, not what it does."""
 
 
 def varied(groups: Iterable[Sequence[Run]]) -> list[str]:
-    """Return keys of the settings in which runs of one group differ, except those that say where a run writes.
+    """Return keys of the settings in which runs of one group differ, except those of `PLACES`.
 
     One seed is read in many places: all keys that end in `seed` become one, `seeds`, which comes first.
     """

@@ -110,7 +110,26 @@ def test_of_runs_that_are_the_same_the_later_counts() -> None:
     first, second, third = (run("a", 0, folder) for folder in ("x", "y", "z"))
     methods, repeated = methods_of([first, second, third])
     assert [method.runs for method in methods] == [{("0",): third}]
-    assert repeated == [(first, second), (second, third)]
+    assert repeated == [(first, third), (second, third)]
+
+
+def test_of_runs_that_are_the_same_the_last_that_has_ended_counts(tmp_path: Path) -> None:
+    """A repetition that was stopped took the place of a run with results."""
+    ended = {"val": {"accuracy": 0.5}}
+    for name, results in (("x", ended), ("y", ended), ("z", {})):
+        write_run(tmp_path / name, "a", 0, {}, **results)
+    (method,), repeated = methods_of(find_runs("runs", f"{tmp_path}/*"))
+    assert [one.folder.name for one in method.runs.values()] == ["y"]
+    assert [(left.folder.name, counts.folder.name) for left, counts in repeated] == [("x", "y"), ("z", "y")]
+
+
+def test_how_a_run_began_and_went_on_makes_no_method_of_it() -> None:
+    """The second seed of the first rate was stopped and resumed: it was a method by itself."""
+    runs = [run("a", seed, f"{lr}{seed}", lr=lr, resume=None) for lr in (1, 2) for seed in (0, 1)]
+    runs[1] = run("a", 1, "11", lr=1, resume="11/checkpoints/resume.ckpt", overwrite=True, checkpoint__every=5, show=2)
+    assert blocks(runs) == {"a lr=1": [("0",), ("1",)], "a lr=2": [("0",), ("1",)]}
+    again = run("a", 0, "again", lr=1, resume="again/checkpoints/resume.ckpt")
+    assert methods_of([*runs, again])[1] == [(runs[0], again)]
 
 
 def test_what_differs_stands_once_without_seeds_and_places() -> None:
