@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from lightning_rm.analysis.runs import Run
+from lightning_rm.counts import number_of
 from lightning_rm.globs import by_numbers, named_paths
-from lightning_rm.told import read_yaml
+from lightning_rm.told import read_object, read_yaml
+
+WORD = "job.json"
+"""What a job of a sweep leaves in its folder from its beginning on, with how it ended."""
 
 NO_RUN = "names no run: a run is a folder with a config.yaml"
 """What is wrong with a glob, after its name."""
@@ -25,10 +30,22 @@ def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run
 
     Raises:
         ValueError: if there is no glob, one names no run, or a folder's config.yaml is not a run's.
+
+    Warns:
+        UserWarning: of jobs of a sweep that have failed, or have not come to train yet: they are no runs.
     """
     found: dict[Path, Run] = {}
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
-        folders = [folder for path in named_paths(pattern) for folder in _runs_in(path)]
+        paths = named_paths(pattern)
+        folders = [folder for path in paths for folder in _folders_in(path, "config.yaml")]
+        unbegun = [job for path in paths for job in _folders_in(path, WORD) if _is_unbegun(job)]
+        if unbegun:
+            told = ", ".join(str(job) for job in sorted(unbegun, key=lambda job: by_numbers(str(job))))
+            warnings.warn(
+                f"{key}={str(pattern)!r}: {number_of(len(unbegun), 'job')} of a sweep left no run, and "
+                f"{'is' if len(unbegun) == 1 else 'are'} not among those here: {told} ({WORD} there says why)",
+                stacklevel=2,
+            )
         if not folders:
             raise ValueError(f"{key}={str(pattern)!r} {NO_RUN}")
         for folder in sorted(folders, key=lambda folder: by_numbers(str(folder))):
@@ -39,13 +56,20 @@ def find_runs(key: str, patterns: str | Path | Sequence[str | Path]) -> list[Run
     return list(found.values())
 
 
-def _runs_in(path: Path, depth: int = 2) -> list[Path]:
-    """Return the folder itself if it is a run, else the runs in it, at most `depth` folders down; none in hidden
-    folders, such as Hydra's, and none in runs.
+def _folders_in(path: Path, name: str, depth: int = 2) -> list[Path]:
+    """Return the folder itself if it has a file of the name, else those in it, at most `depth` folders down; none in
+    hidden folders, such as Hydra's, and none in one that has the file.
     """
-    if (path / "config.yaml").is_file():
+    if (path / name).is_file():
         return [path]
-    return [run for folder in path.glob("[!.]*/") for run in _runs_in(folder, depth - 1)] if depth else []
+    return [found for folder in path.glob("[!.]*/") for found in _folders_in(folder, name, depth - 1)] if depth else []
+
+
+def _is_unbegun(job: Path) -> bool:
+    """Tell whether a job of a sweep, which is not done, has not written its configuration: a training does so when it
+    begins.
+    """
+    return not (job / "config.yaml").is_file() and read_object(job / WORD).get("error") is not None
 
 
 def flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

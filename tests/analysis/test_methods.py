@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lightning_rm.analysis.find_runs import find_runs
 from lightning_rm.analysis.methods import differing, methods_of
@@ -74,6 +77,18 @@ def test_single_runs_do_not_hide_those_of_a_sweep_beside_them(tmp_path: Path) ->
     (tmp_path / "a" / "4" / "config.yaml").write_text("name: a\nseed: 0\n")
     found = [str(one.folder.relative_to(tmp_path)) for one in find_runs("runs", f"{tmp_path}/*")]
     assert found == ["a/1/0", "a/1/1", "a/3", "a/4"]
+
+
+def test_jobs_of_a_sweep_that_never_began_are_named(tmp_path: Path) -> None:
+    """They leave no configuration: nobody was told that a sweep had more jobs than its report has runs."""
+    for number, error in enumerate((None, "data.max_tokens=9999", "lost", None)):
+        folder = tmp_path / "sweep" / str(number)
+        folder.mkdir(parents=True) if number in (1, 3) else write_run(folder, "a", number, {})
+        (folder / "job.json").write_text(json.dumps({"overrides": [], "error": error}))
+    for named in (tmp_path, tmp_path / "sweep" / "*"):  # 3 is done, and was no training
+        told = rf"runs='{named}': 1 job of a sweep left no run, and is not among those here: .*/sweep/1 \(job.json "
+        with pytest.warns(UserWarning, match=told.replace("*'", r"\*'")):
+            assert [run.seed for run in find_runs("runs", named)] == [0, 2]
 
 
 def test_a_set_has_no_subsets_that_are_other_sets(tmp_path: Path) -> None:
