@@ -145,7 +145,7 @@ def _for_hydra(verb: str, words: list[str]) -> list[str]:
     from lightning_rm.commands._resume import check_folder, with_folder
     from lightning_rm.commands._words import check_single, check_text, parse, sort_words
 
-    check_text(words, os.getcwd())
+    check_text(words, _working_folder())
     given = sort_words([with_home(word) for word in take_word(words)])
     is_other = given.name is not None or given.path is not None  # a configuration whose keys are its own
     asked = without_choices(verb, given.own)
@@ -174,6 +174,18 @@ def _for_hydra(verb: str, words: list[str]) -> list[str]:
         if is_allowed():  # on machines that have not this process's environment too
             words.append(f"+hydra.job.env_set.{ALLOWED}='1'")
     return words
+
+
+def _working_folder() -> str:
+    """Return the folder that this process works in.
+
+    Raises:
+        ValueError: if it has been removed.
+    """
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        raise ValueError("the folder that this command works in is not there any more; go to another one") from error
 
 
 def arguments() -> list[str]:

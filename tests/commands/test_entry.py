@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -224,6 +225,17 @@ def test_a_home_folder_is_written_out_as_some_shells_have_it(monkeypatch: pytest
     assert [with_home(word) for word in words] == told
     monkeypatch.setenv("HOME", "/home/me (x)")
     assert with_home("out=~/a") == "out=~/a"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a folder that a process works in stays on Windows")
+def test_a_working_folder_that_is_gone_is_a_sentence(cli: Cli, tmp_path: Path) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    said = cli("train", "seed=0")
+    os.chdir(tmp_path)
+    told = "error: the folder that this command works in is not there any more; go to another one\n"
+    assert (said.code, said.err) == (1, told)
 
 
 def test_letters_that_a_process_cannot_read_are_a_sentence() -> None:
