@@ -112,20 +112,22 @@ def check_shares(trainer: L.Trainer, datamodule: PreferenceDataModule) -> None:
         ValueError: if one has none.
     """
     data, every = datamodule, cast(Any, trainer)  # `overfit_batches` is set, not declared
-    val = "overfit_batches" if every.overfit_batches else "limit_val_batches"
-    for stage, key, names, load in (
-        ("val", val, (*data.val_names, *data.val_response_names), data.val_dataloader),
-        ("test", "limit_test_batches", (*data.test_names, *data.test_response_names), data.test_dataloader),
+    val_key = "overfit_batches" if every.overfit_batches else "limit_val_batches"
+    val = [metric_prefix("val", name) for name in (*data.val_names, *data.val_response_names)]
+    test = [metric_prefix("test", name) for name in (*data.test_names, *data.test_response_names)]
+    for stage, key, prefixes, load in (
+        ("validate", val_key, val, data.val_dataloader),
+        ("test", "limit_test_batches", test, data.test_dataloader),
     ):
-        share = getattr(every, key)
-        if not isinstance(share, float) or share in (0, 1):
+        share: int | float = getattr(every, key)
+        if not isinstance(share, float) or not 0 < share < 1:
             continue
-        data.setup("validate" if stage == "val" else stage)
-        for name, loader in zip(names, load(), strict=True):
+        data.setup(stage)
+        for prefix, loader in zip(prefixes, load(), strict=True):
             if int(len(loader) * share) == 0:
                 raise ValueError(
-                    f"trainer.{key}={share} is less than one of the micro-batches of {metric_prefix(stage, name)}, "
-                    f"{len(loader):,} in all: give a larger share, or a whole number of them"
+                    f"trainer.{key}={share} is less than one of the micro-batches of {prefix}, {len(loader):,} in all: "
+                    "give a larger share, or a whole number of them"
                 )
 
 
