@@ -67,9 +67,14 @@ def _folders_in(path: Path, name: str, depth: int = 2) -> list[Path]:
 
 def _is_unbegun(job: Path) -> bool:
     """Tell whether a job of a sweep, which is not done, has not written its configuration: a training does so when it
-    begins.
+    begins. One whose word cannot be read was ended as it was written.
     """
-    return not (job / "config.yaml").is_file() and read_object(job / WORD).get("error") is not None
+    if (job / "config.yaml").is_file():
+        return False
+    try:
+        return read_object(job / WORD).get("error") is not None
+    except ValueError:
+        return True
 
 
 def flattened(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
